@@ -1,0 +1,220 @@
+"""Codebooks: identifiers for catalogs that have none, made from item embeddings by residual k-means.
+
+Level 1 clusters the embeddings, level 2 what level 1 left over, and so on; an item's identifier is its cluster at each level, coarse to
+fine. Items that are alike therefore share the front of their identifiers, which is what a model that writes identifiers token by token
+can learn from.
+
+Invariant: an item's code at a level is the centroid nearest to its residual, by the same arithmetic when the codebooks are made and when
+`Codebooks.encode` is asked later, so a new item gets the codes that it would have had. The same embeddings and seed give the same codes:
+k-means runs on one thread, because threads that add floats in any order may move an item between two centroids.
+"""
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+
+MAX_LEVELS = len(string.ascii_lowercase)
+_ROWS_AT_ONCE = 8192
+
+
+class CodebookError(ValueError):
+    """Embeddings or settings that no codebooks can be made of; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Codebooks:
+    """The centroids of every level.
+
+    Attributes:
+        levels: per level `[codes, dims]` float32; a level may hold fewer codes than asked for when fewer distinct residuals were left.
+    """
+
+    levels: tuple[Floats, ...]
+
+    def encode(self, embeddings: npt.ArrayLike) -> Codes:
+        """The nearest codes of embeddings `[items, dims]`, `[items, levels]` int32.
+
+        Raises:
+            CodebookError: the embeddings have another width than the codebooks.
+        """
+        residual = _as_embeddings(embeddings).copy()
+        if residual.shape[1] != self.levels[0].shape[1]:
+            raise CodebookError(
+                f"The embeddings have {residual.shape[1]} dimensions, but the codebooks were made from {self.levels[0].shape[1]}: "
+                "use the embedding model that made the catalog."
+            )
+        codes = np.empty((len(residual), len(self.levels)), np.int32)
+        for level, centroids in enumerate(self.levels):
+            codes[:, level] = _nearest(residual, centroids)
+            residual -= centroids[codes[:, level]]
+        return codes
+
+    def decode(self, codes: Codes) -> Floats:
+        """The embeddings that codes `[items, levels]` stand for: the sum of their centroids, `[items, dims]`."""
+        total = np.zeros((len(codes), self.levels[0].shape[1]), np.float32)
+        for level, centroids in enumerate(self.levels):
+            total += centroids[codes[:, level]]
+        return total
+
+    def save(self, path: Path) -> None:
+        """Writes the centroids as safetensors, `level_1` first."""
+        from safetensors.numpy import save_file
+
+        save_file({f"level_{number}": centroids for number, centroids in enumerate(self.levels, start=1)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Codebooks":
+        """Reads what `save` wrote.
+
+        Raises:
+            CodebookError: the file is missing or holds no codebooks.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CodebookError(f"The codebooks {path} cannot be read: {error}.") from error
+        names = [f"level_{number}" for number in range(1, len(tensors) + 1)]
+        if not names or sorted(names) != sorted(tensors):
+            raise CodebookError(f"{path} holds no codebooks: it should contain level_1, level_2, …, got {sorted(tensors)}.")
+        return cls(tuple(tensors[name] for name in names))
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What residual k-means made of a catalog's embeddings.
+
+    Attributes:
+        codebooks: the centroids.
+        codes: `[items, levels]` int32.
+    """
+
+    codebooks: Codebooks
+    codes: Codes
+
+    def identifiers(self) -> list[tuple[str, ...]]:
+        """Tokens such as `("<a_12>", "<b_3>", "<c_40>")` per item; the letter is the level, so a token never means two things."""
+        return [tuple(f"<{letter}_{code}>" for letter, code in zip(string.ascii_lowercase, row, strict=False)) for row in self.codes.tolist()]
+
+    @property
+    def shared_identifiers(self) -> int:
+        """How many items have an identifier that some other item has as well."""
+        _, counts = np.unique(self.codes, axis=0, return_counts=True)
+        return int(counts[counts > 1].sum())
+
+
+def residual_kmeans(
+    embeddings: npt.ArrayLike,
+    *,
+    levels: int = 3,
+    codes_per_level: int = 64,
+    seed: int = 0,
+    resolve_collisions: bool = False,
+    on_level: Callable[[int], None] | None = None,
+) -> Quantisation:
+    """Makes codebooks and codes from item embeddings.
+
+    Args:
+        embeddings: `[items, dims]`, finite.
+        resolve_collisions: give every item an identifier of its own by moving all but the closest item of a shared one to the nearest
+            free code of the last level; otherwise items may share an identifier.
+        on_level: called with the level's number when it is done, for a progress bar.
+
+    Raises:
+        CodebookError: unusable embeddings or settings, or more items behind one prefix than the last level has codes.
+
+    Source: residual quantisation with k-means as in RQ-KMeans of "OneRec" (arXiv 2502.18965); identifiers as in LC-Rec (arXiv 2311.09049).
+    """
+    residual = _as_embeddings(embeddings).copy()
+    if not 1 <= levels <= MAX_LEVELS:
+        raise CodebookError(f"Identifiers have 1 to {MAX_LEVELS} levels, got {levels}.")
+    if codes_per_level < 1:
+        raise CodebookError(f"A level needs at least one code, got {codes_per_level}.")
+    centroids: list[Floats] = []
+    for level in range(levels):
+        centroids.append(_kmeans(residual, codes_per_level, seed + level))
+        residual -= centroids[-1][_nearest(residual, centroids[-1])]
+        if on_level:
+            on_level(level + 1)
+    codebooks = Codebooks(tuple(centroids))
+    codes = codebooks.encode(embeddings)
+    return Quantisation(codebooks, _resolve(codebooks, codes, _as_embeddings(embeddings)) if resolve_collisions else codes)
+
+
+def _as_embeddings(embeddings: npt.ArrayLike) -> Floats:
+    matrix = np.asarray(embeddings)
+    if matrix.ndim != 2 or not matrix.size or not np.issubdtype(matrix.dtype, np.number):
+        raise CodebookError(f"Embeddings are a matrix of numbers [items, dims], got {matrix.dtype} of shape {matrix.shape}.")
+    matrix = matrix.astype(np.float32, copy=False)
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise CodebookError(f"Row {row} of the embeddings holds a value that is not finite.")
+    return matrix
+
+
+def _kmeans(points: Floats, clusters: int, seed: int) -> Floats:
+    """Centroids `[at most clusters, dims]` of `points` `[items, dims]`."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    distinct = len(np.unique(points, axis=0))
+    with threadpool_limits(limits=1):
+        fitted = KMeans(n_clusters=min(clusters, distinct), n_init=1, random_state=seed).fit(points)
+    return np.ascontiguousarray(fitted.cluster_centers_, np.float32)
+
+
+def _distances(points: Floats, centroids: Floats) -> Floats:
+    """Squared distances `[points, codes]`, short of the points' own norms, which no comparison within a row needs."""
+    return (centroids * centroids).sum(axis=1) - 2 * points @ centroids.T
+
+
+def _nearest(points: Floats, centroids: Floats) -> npt.NDArray[np.intp]:
+    parts = [_distances(points[row : row + _ROWS_AT_ONCE], centroids).argmin(axis=1) for row in range(0, len(points), _ROWS_AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
+    """Moves items off shared identifiers, prefix by prefix; the item nearest to a code has the first claim on it.
+
+    Raises:
+        CodebookError: more items share all levels but the last than the last level has codes.
+    """
+    codes = codes.copy()
+    last = codebooks.levels[-1]
+    prefix_of = np.unique(codes[:, :-1], axis=0, return_inverse=True)[1].reshape(-1) if codes.shape[1] > 1 else np.zeros(len(codes), np.int64)
+    order = np.argsort(prefix_of, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(prefix_of[order])) + 1):
+        if len(np.unique(codes[members, -1])) == len(members):
+            continue
+        if len(members) > len(last):
+            prefix = Quantisation(codebooks, codes[members[:1]]).identifiers()[0][:-1]
+            raise CodebookError(
+                f"{len(members)} items share the prefix {''.join(prefix)!r}, but the last level has only {len(last)} codes to tell them "
+                "apart: use more codes or levels, or keep shared identifiers."
+            )
+        residual = embeddings[members]
+        for level, centroids in enumerate(codebooks.levels[:-1]):
+            residual = residual - centroids[codes[members, level]]
+        codes[members, -1] = _claim(_distances(residual, last) + (residual * residual).sum(axis=1, keepdims=True))
+    return codes
+
+
+def _claim(distances: Floats) -> npt.NDArray[np.int32]:
+    """One code per item, all different, from `[items, codes]`: the nearest pair of item and free code first, again and again."""
+    distances = distances.copy()
+    claimed = np.empty(len(distances), np.int32)
+    for _ in range(len(distances)):
+        item, code = np.unravel_index(int(distances.argmin()), distances.shape)
+        claimed[item] = code
+        distances[item, :] = np.inf
+        distances[:, code] = np.inf
+    return claimed

@@ -1,0 +1,112 @@
+"""Beam expansion: from scored prefixes to the best continuations that the catalog allows.
+
+This is the only place that selects. The draft, the target and every acceptance rule call it, so they cannot disagree about which
+continuations exist, how scores add up, or who wins a tie. Invariants: invalid and excluded continuations are masked *before* the top-K, so
+K come back whenever K are eligible; equal scores are decided by (rank of the prefix, token), so a list never depends on the batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from drafting.trie import ItemTrie
+
+NEGATIVE_INFINITY = float("-inf")
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """The children of some trie nodes, one row per node, padded to the widest.
+
+    Attributes:
+        nodes: `[rows, width]` int64 trie nodes; where none exists, an arbitrary valid number.
+        log_probs: `[rows, width]` float32 of the child given its parent; -inf where none exists or the child is dead.
+    """
+
+    nodes: Tensor
+    log_probs: Tensor
+
+    def __post_init__(self) -> None:
+        if self.nodes.shape != self.log_probs.shape:
+            raise ValueError(f"Nodes {tuple(self.nodes.shape)} and log-probabilities {tuple(self.log_probs.shape)} must have one shape.")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The best continuations of each request, best first.
+
+    Attributes:
+        parents: `[requests, k]` int64, which of the request's prefixes is continued.
+        nodes: `[requests, k]` int64, the trie node reached.
+        scores: `[requests, k]` float32, cumulative log-probabilities; -inf where the request has fewer continuations than k.
+    """
+
+    parents: Tensor
+    nodes: Tensor
+    scores: Tensor
+
+
+def dead_keys(dead_nodes: list[Tensor], trie: ItemTrie) -> Tensor | None:
+    """Joins the dead nodes of several requests into one ascending row of keys `request * nodes + node`; None if there are none."""
+    if not any(len(nodes) for nodes in dead_nodes):
+        return None
+    return torch.cat([nodes + request * trie.nodes for request, nodes in enumerate(dead_nodes)])
+
+
+def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> Continuations:
+    """Log-probabilities of the valid continuations of each prefix.
+
+    Probabilities are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
+
+    Args:
+        parents: `[rows]` int64 trie nodes.
+        logits: `[rows, vocabulary]` of the token after each prefix, any float type.
+        width: at least the number of children of every parent.
+        requests: `[rows]` int64, the request of each row; only read when there are dead nodes.
+        dead: ascending keys from `dead_keys`.
+    """
+    first = trie.first_child[parents]
+    nodes = first[:, None] + torch.arange(width, device=first.device)
+    exists = nodes < trie.first_child[parents + 1][:, None]
+    nodes = nodes.clamp_(max=trie.nodes - 1)
+    if dead is not None:
+        keys = nodes + requests[:, None] * trie.nodes
+        found = torch.searchsorted(dead, keys).clamp_(max=len(dead) - 1)
+        exists &= dead[found] != keys
+    logits = logits.float()
+    log_probs = logits.gather(1, trie.token[nodes]) - logits.logsumexp(1, keepdim=True)
+    return Continuations(nodes, log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
+
+
+def expand_beam(candidates: Continuations, parent_scores: Tensor, rows: Tensor, k: int) -> Selection:
+    """Selects the k best continuations of each request.
+
+    Args:
+        candidates: continuations of the prefixes of all requests.
+        parent_scores: `[prefixes]` float32, the score of each prefix.
+        rows: `[requests, prefixes per request]` int64, each request's prefixes in rank order as rows of `candidates`; -1 pads.
+        k: how many to select; where a request has fewer, its last scores are -inf.
+    """
+    scores = candidates.log_probs + parent_scores[:, None]
+    width = scores.shape[1]
+    scores = scores[rows].masked_fill_((rows < 0)[:, :, None], NEGATIVE_INFINITY).flatten(1)
+    if scores.shape[1] < k:
+        scores = torch.nn.functional.pad(scores, (0, k - scores.shape[1]), value=NEGATIVE_INFINITY)
+    best = top_places(scores, k)
+    parents = (best // width).clamp_(max=rows.shape[1] - 1)
+    nodes = candidates.nodes[rows.gather(1, parents), best % width]
+    return Selection(parents, nodes, scores.gather(1, best))
+
+
+def top_places(scores: Tensor, k: int) -> Tensor:
+    """The places of the k largest float32 scores in each row, best first, the earlier place first among equals.
+
+    `torch.topk` leaves the order of equal scores open. Each score is therefore mapped to an integer of the same order and joined with its
+    place into one 64-bit key, so that no two keys are equal.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 the same bits
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    last = scores.shape[1] - 1
+    keys = (ordered.long() << 32) | torch.arange(last, -1, -1, device=scores.device)
+    return last - (keys.topk(k, dim=1).values & 0xFFFFFFFF)

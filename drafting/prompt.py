@@ -1,0 +1,124 @@
+"""The prompt: how a user's history becomes the token ids that a model reads.
+
+Invariant: a prompt is assembled from separately tokenised pieces (text before the history, identifiers, separators, text after it), and
+identifiers are the catalog's own token ids. Appending an item to a history therefore keeps every earlier token, which is what makes the
+keys and values of a user's last prompt reusable; tokenising the joined text could merge tokens across the pieces.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+logger = logging.getLogger(__name__)
+
+PROMPT_FILE = "prompt.json"
+HISTORY = "{history}"
+
+
+class PromptError(ValueError):
+    """A prompt template that cannot be used; the message is a sentence."""
+
+
+class Tokenizer(Protocol):
+    """What this module needs of a Hugging Face tokenizer."""
+
+    bos_token_id: int | None
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+
+class PromptTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The contents of `prompt.json`, which lies beside the model that was trained with it.
+
+    Attributes:
+        template: the whole prompt, with `{history}` where the identifiers go.
+        separator: text between two items.
+        max_items: how many of the newest items the model reads.
+        add_bos: whether the tokenizer's beginning-of-sequence token comes first.
+    """
+
+    template: str = HISTORY
+    separator: str = ""
+    max_items: int = 20
+    add_bos: bool = True
+
+    def __post_init__(self) -> None:
+        if self.template.count(HISTORY) != 1:
+            raise PromptError(f"A prompt template must contain {HISTORY} exactly once, got {self.template!r}.")
+        if self.max_items < 1:
+            raise PromptError(f"A prompt must hold at least one item, got max_items = {self.max_items}.")
+
+    @classmethod
+    def load(cls, model_dir: Path) -> "PromptTemplate":
+        """Reads `prompt.json` from a model directory; without one the default holds, and the log says so.
+
+        Raises:
+            PromptError: the file is there but is no prompt template.
+        """
+        path = model_dir / PROMPT_FILE
+        if not path.exists():
+            logger.warning("%s has no %s: using the default prompt %s", model_dir, PROMPT_FILE, cls())
+            return cls()
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except msgspec.DecodeError as error:
+            raise PromptError(f"{path} is not a prompt template: {error}.") from error
+
+    def save(self, model_dir: Path) -> None:
+        """Writes the template beside the model."""
+        (model_dir / PROMPT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+
+class PromptBuilder:
+    """Turns histories (item indices, oldest first) into prompts for one model and one catalog."""
+
+    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer, identifiers: npt.NDArray[np.int64]) -> None:
+        """
+        Args:
+            identifiers: `[items, length]`, the catalog's identifiers as the model's token ids.
+
+        Raises:
+            PromptError: the template asks for a beginning-of-sequence token that the tokenizer lacks.
+        """
+        before, after = template.template.split(HISTORY)
+        start = []
+        if template.add_bos:
+            if tokenizer.bos_token_id is None:
+                raise PromptError('The prompt asks for a beginning-of-sequence token, but the tokenizer has none: set "add_bos" to false.')
+            start = [tokenizer.bos_token_id]
+        self.template = template
+        self._before = np.array(start + _encode(tokenizer, before), np.int64)
+        self._after = np.array(_encode(tokenizer, after), np.int64)
+        separator = np.array(_encode(tokenizer, template.separator), np.int64)
+        # Every item is followed by the separator here, and the last one's is cut off again: one gather builds the whole history.
+        self._items = np.concatenate([identifiers, np.broadcast_to(separator, (len(identifiers), len(separator)))], axis=1)
+        self._separator_length = len(separator)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens in the longest prompt that this builder makes."""
+        return len(self._before) + self.template.max_items * self._items.shape[1] - self._separator_length + len(self._after)
+
+    def window(self, history: Sequence[int]) -> Sequence[int]:
+        """The part of a history that the model reads: its newest `max_items` items."""
+        return history[-self.template.max_items :]
+
+    def build(self, history: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The prompt of a history of at least one item index, `[tokens]`.
+
+        Raises:
+            PromptError: the history is empty, so there would be nothing to predict from.
+        """
+        if not history:
+            raise PromptError("The history is empty: a prompt needs at least one item.")
+        items = self._items[np.asarray(self.window(history))].reshape(-1)
+        return np.concatenate([self._before, items[: len(items) - self._separator_length], self._after])
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False) if text else []

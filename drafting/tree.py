@@ -1,0 +1,116 @@
+"""The token tree: every prefix that any running request has scored or will score, and the protocol that scores them.
+
+Invariant: a node *is* its key/value slot. Tokens, scores and ancestors live in tables indexed by slot, so nodes of all requests are
+parallel tensors, appending a level is one scatter, and no step rearranges what an earlier step wrote. Everything that the host must know to
+plan a forward (slots, positions, columns) is decided before the contents of a node are, so planning never waits for the device.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from drafting.trie import ROOT
+
+
+class TokenTree:
+    """Tables over all slots; a slot holds either a prompt token or a tree node.
+
+    A *column* is a token's place among its own request's tokens (prompt first, then nodes in order of allocation): attention sees a request
+    as a row of columns. Attributes, each with one row per slot:
+        token: `[slots]` int64.
+        trie_node: `[slots]` int64, where the prefix stands in the trie; the root for the last prompt token.
+        score: `[slots]` float32, cumulative log-probability of the prefix.
+        ancestors: `[slots, depth]` int64, the columns of the node's ancestors and its own; repeated at the end to fill the row.
+    """
+
+    def __init__(self, slots: int, depth: int, device: torch.device) -> None:
+        self.token = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.trie_node = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.score = torch.zeros(slots, dtype=torch.float32, device=device)
+        self.ancestors = torch.zeros(slots, depth, dtype=torch.int64, device=device)
+        self._levels = torch.arange(depth, device=device)
+
+    def add_prompt(self, slots: Tensor, tokens: Tensor, columns: Tensor) -> None:
+        """Writes prompt tokens; the last one becomes the root of its request's tree. All arguments are `[tokens]` int64."""
+        self.token[slots] = tokens
+        self.ancestors[slots] = columns[:, None]
+        self.trie_node[slots[-1]] = ROOT
+        self.score[slots[-1]] = 0.0
+
+    def add_nodes(
+        self, slots: Tensor, *, parents: Tensor, tokens: Tensor, trie_nodes: Tensor, scores: Tensor, depths: Tensor, columns: Tensor
+    ) -> None:
+        """Writes nodes below nodes that are there already. All arguments are `[nodes]`; `slots` and `parents` are slots, depths start at 1."""
+        self.token[slots] = tokens
+        self.trie_node[slots] = trie_nodes
+        self.score[slots] = scores
+        self.ancestors[slots] = torch.where(self._levels < (depths - 1)[:, None], self.ancestors[parents], columns[:, None])
+
+
+@dataclass(frozen=True)
+class AttentionLayout:
+    """Who may attend to what in one forward: each request's queries and keys as padded rows.
+
+    Attributes:
+        queries: `[requests, queries]` int64, rows of the forward; padding repeats a row of the same forward.
+        places: `[tokens]` int64, where in the flattened `queries` each token of the forward stands.
+        keys: `[requests, columns]` int64, the slot behind each column; padding is any slot.
+        mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
+    """
+
+    queries: Tensor
+    places: Tensor
+    keys: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
+        if tuple(self.mask.shape) != expected:
+            raise ValueError(f"The mask must have shape {expected}, got {tuple(self.mask.shape)}.")
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the forward's tokens are exactly the queries in order, so that no padding need be added or removed."""
+        return self.queries.numel() == self.places.numel()
+
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """One forward over prompt tokens and tree nodes of many requests.
+
+    Attributes:
+        tokens: `[tokens]` int64 token ids.
+        positions: `[tokens]` int64 position ids: prompt length + depth - 1 for a node.
+        slots: `[tokens]` int64, where each token's key and value are written.
+        outputs: `[outputs]` int64, the rows whose next-token logits are wanted.
+        attention: who sees what.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    slots: Tensor
+    outputs: Tensor
+    attention: AttentionLayout
+
+    def __post_init__(self) -> None:
+        if not self.tokens.shape == self.positions.shape == self.slots.shape == self.attention.places.shape:
+            raise ValueError("Tokens, positions, slots and attention places must be rows of one length.")
+
+
+class TreeModel(Protocol):
+    """A causal language model that scores the nodes of token trees; draft and target both are one."""
+
+    device: torch.device
+    total_slots: int
+    vocabulary_size: int
+    max_positions: int
+
+    def score(self, batch: TreeBatch) -> Tensor:
+        """Runs one forward, keeps every token's keys and values in its slot, and returns logits `[outputs, vocabulary]`."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the model holds."""
+        ...

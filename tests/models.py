@@ -1,0 +1,77 @@
+"""Small random models and catalogs for the tests: real checkpoints in every shape that the hosts must serve."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+from drafting.catalog import Catalog
+from drafting.prompt import PromptTemplate
+
+CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+
+
+def random_catalog(items: int = 200, depth: int = 3, codes: int = 8, seed: int = 0) -> Catalog:
+    """A catalog of random identifiers, some of them shared by several items."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(codes, size=(items, depth))
+    identifiers = {f"item-{i}": [f"<{chr(97 + level)}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(rows)}
+    return Catalog.from_identifiers(identifiers, titles={f"item-{i}": f"Title {i}" for i in range(items)})
+
+
+def save_tokenizer(catalog: Catalog, folder: Path, *, leave_out: tuple[str, ...] = ()) -> int:
+    """Writes a tokenizer that knows the catalog's tokens and nothing else, and returns the size of its vocabulary."""
+    special = ["<pad>", "<bos>", "<unk>"]
+    tokens = [token for token in sorted(catalog.tokens) if token not in leave_out]
+    words = Tokenizer(WordLevel({token: i for i, token in enumerate(special + tokens)}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>").save_pretrained(folder)
+    return len(special) + len(tokens)
+
+
+def save_random_model(
+    folder: Path,
+    catalog: Catalog,
+    *,
+    family: str = "llama",
+    hidden: int = 64,
+    layers: int = 2,
+    heads: int = 2,
+    key_value_heads: int = 1,
+    tied: bool = False,
+    dtype: torch.dtype = torch.float32,
+    max_items: int = 20,
+    max_positions: int = 256,
+    seed: int = 0,
+) -> Path:
+    """Writes a model directory with random weights that `atspeed serve` takes as it is.
+
+    The output layer is scaled up, so that scores spread as those of a trained model do and ties are rare.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = save_tokenizer(catalog, folder)
+    PromptTemplate(max_items=max_items).save(folder)
+    config = CONFIGS[family](
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        head_dim=hidden // heads,
+        max_position_embeddings=max_positions,
+        tie_word_embeddings=tied,
+        bos_token_id=1,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
+    model.to(dtype).save_pretrained(folder)
+    return folder

@@ -1,0 +1,88 @@
+"""What a model directory must hold before a host spends seconds loading it.
+
+Invariant: whatever a user can get wrong about a checkpoint is found here, before any weights are read, and answered in one sentence. Both
+hosts then fail only for reasons that a user cannot mend.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+PLAIN_ATTENTION = "full_attention"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class HostError(ValueError):
+    """A model that cannot be hosted; the message is a sentence."""
+
+
+def load_config(model_dir: Path) -> PretrainedConfig:
+    """Checks a model directory and returns its configuration.
+
+    Raises:
+        HostError: no such directory, no configuration, no weights, or attention of a kind that tree attention does not compute.
+    """
+    if not model_dir.is_dir():
+        raise HostError(f"The model directory {model_dir} does not exist.")
+    if not (model_dir / "config.json").exists():
+        raise HostError(f"{model_dir} is not a model directory: it has no config.json.")
+    if not any(path for pattern in WEIGHTS for path in model_dir.glob(pattern)):
+        raise HostError(f"The model directory {model_dir} has no weights: there is neither a .safetensors nor a pytorch_model.bin file in it.")
+    try:
+        config = AutoConfig.from_pretrained(model_dir)
+    except (ValueError, OSError, KeyError) as error:
+        raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {_first_line(error)}") from error
+    _check_attention(config, model_dir)
+    return config
+
+
+def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a model directory.
+
+    Raises:
+        HostError: there is none, or it cannot be read.
+    """
+    if not any((model_dir / name).exists() for name in TOKENIZER_FILES):
+        raise HostError(f"The model directory {model_dir} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it.")
+    try:
+        return AutoTokenizer.from_pretrained(model_dir)
+    except (ValueError, OSError, KeyError) as error:
+        raise HostError(f"The tokenizer of {model_dir} cannot be read: {_first_line(error)}") from error
+
+
+def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:
+    """The precision to run in: the named one, or for "auto" the one that the checkpoint was saved in.
+
+    Every host asks here, because left to themselves they disagree: vLLM would halve a float32 checkpoint's precision unasked.
+
+    Raises:
+        HostError: no such precision.
+    """
+    if name == "auto":
+        return config.dtype or torch.float32
+    if name not in DTYPES:
+        raise HostError(f"There is no precision {name!r}: choose auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
+    settings: dict[str, Any] = config.to_dict()
+    if settings.get("is_encoder_decoder"):
+        raise HostError(f"{model_dir} is an encoder-decoder model: only causal language models can be served.")
+    if "num_attention_heads" not in settings:
+        raise HostError(f"The model in {model_dir} ({config.model_type}) has no plain attention layers.")
+    kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION])
+    windowed = settings.get("sliding_window") is not None and settings.get("use_sliding_window", True) and "layer_types" not in settings
+    if kinds != {PLAIN_ATTENTION} or windowed:
+        raise HostError(
+            f"The model in {model_dir} ({config.model_type}) uses sliding-window or other special attention; "
+            "only models whose layers all use plain attention can be served."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,102 @@
+"""The transformers host: any causal LM that transformers loads, with our attention under every layer.
+
+Invariant: the modelling code is transformers' own, untouched; only the attention function (transformers' registry) and the key/value memory
+are ours. That makes this host the reference for every other, and the one that needs nothing but torch and transformers.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PretrainedConfig
+
+from drafting.tree import TreeBatch
+from verification.attention import tree_attention
+from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
+
+ATTENTION = "atspeed_tree"
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    scaling: float,
+    tree_batch: TreeBatch,
+    tree_caches: list[Tensor],
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention signature, `[1, heads, tokens, head size]`, around `tree_attention`."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    attended = tree_attention(query, key, value, tree_caches[layer], tree_batch.slots, tree_batch.attention, scaling)
+    return attended[None], None
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """The layout in the batch says who sees what, so transformers need not build a mask."""
+
+
+AttentionInterface.register(ATTENTION, _attend)
+AttentionMaskInterface.register(ATTENTION, _no_mask)
+
+
+class TransformersHost:
+    """Hosts a model in this process through transformers."""
+
+    def __init__(
+        self, model_dir: Path, *, dtype: str = "auto", kv_memory_gib: float = 1.0, device: torch.device | str | None = None
+    ) -> None:
+        """
+        Args:
+            dtype: "auto" (what the checkpoint says), "float32", "bfloat16" or "float16".
+            kv_memory_gib: memory for keys and values; the number of slots follows from it.
+            device: by default a GPU where there is one.
+
+        Raises:
+            HostError: the directory holds no model that this host can serve.
+        """
+        config = load_config(model_dir)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=resolve_dtype(config, dtype), attn_implementation=ATTENTION)
+        except (ValueError, OSError, RuntimeError) as error:
+            raise HostError(f"The weights in {model_dir} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        self._model = model.to(self.device).eval()
+        self.vocabulary_size = int(config.vocab_size)
+        self.max_positions = int(config.max_position_embeddings)
+        self._caches = _allocate(config, model.dtype, kv_memory_gib, self.device)
+        self.total_slots = len(self._caches[0])
+
+    @torch.inference_mode()
+    def score(self, batch: TreeBatch) -> Tensor:
+        """Runs one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        logits: Tensor = self._model(
+            input_ids=batch.tokens[None],
+            position_ids=batch.positions[None],
+            use_cache=False,
+            logits_to_keep=batch.outputs,
+            tree_batch=batch,
+            tree_caches=self._caches,
+        ).logits
+        return logits[0]
+
+    def close(self) -> None:
+        """Frees the key/value memory; the host cannot score afterwards."""
+        self._caches.clear()
+
+
+def _allocate(config: PretrainedConfig, dtype: torch.dtype, gib: float, device: torch.device) -> list[Tensor]:
+    """One `[slots, key/value heads, 2 * head size]` tensor per layer, zeroed: a masked slot must still hold finite numbers."""
+    settings = config.to_dict()
+    heads = settings.get("num_key_value_heads") or config.num_attention_heads
+    head_size = settings.get("head_dim") or config.hidden_size // config.num_attention_heads
+    slot_bytes = config.num_hidden_layers * heads * 2 * head_size * dtype.itemsize
+    slots = int(gib * 2**30) // slot_bytes
+    if slots < 1:
+        raise HostError(f"{gib} GiB hold no key/value slot of this model: one needs {slot_bytes} bytes.")
+    return [torch.zeros(slots, heads, 2 * head_size, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]

