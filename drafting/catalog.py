@@ -50,8 +50,10 @@ class Catalog:
     def __post_init__(self) -> None:
         if not self.item_ids:
             raise CatalogError("The catalog is empty: it needs at least one item.")
-        if self.codes.shape != (len(self.item_ids), self.codes.shape[-1]) or len(self.titles) != len(self.item_ids):
-            raise CatalogError(f"{len(self.item_ids)} items need as many identifiers and titles, got {self.codes.shape} and {len(self.titles)}.")
+        if self.codes.ndim != 2 or not len(self.codes) == len(self.titles) == len(self.item_ids):
+            raise CatalogError(
+                f"{len(self.item_ids)} items need one identifier and one title each, got {len(self.codes)} and {len(self.titles)}."
+            )
         if len(self._index_by_id) != len(self.item_ids):
             duplicate = next(item for index, item in enumerate(self.item_ids) if self._index_by_id[item] != index)
             raise CatalogError(f"Item {duplicate!r} appears twice in the catalog: item ids must be unique.")

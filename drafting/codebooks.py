@@ -103,7 +103,9 @@ class Quantisation:
 
     def identifiers(self) -> list[tuple[str, ...]]:
         """Tokens such as `("<a_12>", "<b_3>", "<c_40>")` per item; the letter is the level, so a token never means two things."""
-        return [tuple(f"<{letter}_{code}>" for letter, code in zip(string.ascii_lowercase, row, strict=False)) for row in self.codes.tolist()]
+        return [
+            tuple(f"<{letter}_{code}>" for letter, code in zip(string.ascii_lowercase, row, strict=False)) for row in self.codes.tolist()
+        ]
 
     @property
     def shared_identifiers(self) -> int:
@@ -174,7 +176,8 @@ def _kmeans(points: Floats, clusters: int, seed: int) -> Floats:
 
 def _distances(points: Floats, centroids: Floats) -> Floats:
     """Squared distances `[points, codes]`, short of the points' own norms, which no comparison within a row needs."""
-    return (centroids * centroids).sum(axis=1) - 2 * points @ centroids.T
+    norms: Floats = (centroids * centroids).sum(axis=1)
+    return norms - 2 * points @ centroids.T
 
 
 def _nearest(points: Floats, centroids: Floats) -> npt.NDArray[np.intp]:
@@ -190,7 +193,9 @@ def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
     """
     codes = codes.copy()
     last = codebooks.levels[-1]
-    prefix_of = np.unique(codes[:, :-1], axis=0, return_inverse=True)[1].reshape(-1) if codes.shape[1] > 1 else np.zeros(len(codes), np.int64)
+    prefix_of = (
+        np.unique(codes[:, :-1], axis=0, return_inverse=True)[1].reshape(-1) if codes.shape[1] > 1 else np.zeros(len(codes), np.int64)
+    )
     order = np.argsort(prefix_of, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(prefix_of[order])) + 1):
         if len(np.unique(codes[members, -1])) == len(members):

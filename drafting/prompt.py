@@ -102,7 +102,7 @@ class PromptBuilder:
     @property
     def max_tokens(self) -> int:
         """Tokens in the longest prompt that this builder makes."""
-        return len(self._before) + self.template.max_items * self._items.shape[1] - self._separator_length + len(self._after)
+        return int(len(self._before) + self.template.max_items * self._items.shape[1] - self._separator_length + len(self._after))
 
     def window(self, history: Sequence[int]) -> Sequence[int]:
         """The part of a history that the model reads: its newest `max_items` items."""

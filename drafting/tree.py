@@ -42,7 +42,7 @@ class TokenTree:
     def add_nodes(
         self, slots: Tensor, *, parents: Tensor, tokens: Tensor, trie_nodes: Tensor, scores: Tensor, depths: Tensor, columns: Tensor
     ) -> None:
-        """Writes nodes below nodes that are there already. All arguments are `[nodes]`; `slots` and `parents` are slots, depths start at 1."""
+        """Writes nodes below nodes that are there already. All arguments are `[nodes]`; parents are slots, depths start at 1."""
         self.token[slots] = tokens
         self.trie_node[slots] = trie_nodes
         self.score[slots] = scores

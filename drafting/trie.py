@@ -104,11 +104,12 @@ class ItemTrie:
         return self.items[start : start + self.item_count[node]]
 
     def dead_nodes(self, excluded_items: Sequence[int] | IntArray) -> IntArray:
-        """The nodes below which every item is excluded, ascending.
+        """The nodes (never the root) below which every item is excluded, ascending.
 
         A beam that never enters them never runs out of eligible items before it must, which masking whole items at the last level
         could not promise.
         """
         excluded = np.unique(np.asarray(excluded_items, np.int64))
         nodes, excluded_below = np.unique(self.paths[self.leaf_of_item[excluded]], return_counts=True)
-        return nodes[excluded_below == self.item_count[nodes]]
+        dead: IntArray = nodes[excluded_below == self.item_count[nodes]]
+        return dead

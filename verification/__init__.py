@@ -1,4 +1,5 @@
 """What the target says: model hosts, tree attention, KV slots and the engine step.
 
-The middle floor. It imports `drafting`, numpy and torch; only `verification/hosts/vllm.py` knows vLLM. Nothing here knows HTTP, Redis or metrics.
+The middle floor. It imports `drafting`, numpy and torch; only `verification/hosts/vllm.py` knows vLLM, and nothing here knows HTTP, Redis
+or metrics.
 """

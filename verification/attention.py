@@ -15,7 +15,9 @@ from drafting.tree import AttentionLayout
 IntArray = npt.NDArray[np.int64]
 
 
-def tree_attention(query: Tensor, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
+def tree_attention(
+    query: Tensor, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor, layout: AttentionLayout, scale: float
+) -> Tensor:
     """Writes the forward's keys and values into the cache and attends.
 
     Args:

@@ -1,20 +1,20 @@
 """The engine: one `step()` scores the current prefixes of every running request in one forward and extends each beam by one level.
 
-Invariant: requests share forwards and nothing else. Rows of different beam width, depth and prompt length lie side by side in one batch, the
-mask keeps them apart, and the same `expand_beam` selects for all of them, so a request's list does not depend on its company. Whatever ends
-a request gives all its slots back.
+Invariant: requests share forwards and nothing else. Rows of different beam width, depth and prompt length lie side by side in one batch,
+the mask keeps them apart, and the same `expand_beam` selects for all of them, so a request's list does not depend on its company. Whatever
+ends a request gives all its slots back.
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.expand import Selection, continuations, dead_keys, expand_beam
+from drafting.expand import NEGATIVE_INFINITY, Selection, continuations, dead_keys, expand_beam
 from drafting.tree import TokenTree, TreeBatch, TreeModel
 from drafting.trie import ItemTrie
 from verification.attention import build_layout
@@ -58,7 +58,7 @@ class SpeculativeBeamEngine:
 
     def slots_needed(self, request: BeamRequest) -> int:
         """Slots that a request owns while it runs: its prompt and every beam but the last level's."""
-        return len(request.prompt) + sum(beam_widths(request, self._trie)[:-1])
+        return len(request.prompt) + sum(beam_widths(request, self._trie)[1:-1])
 
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward."""
@@ -66,7 +66,7 @@ class SpeculativeBeamEngine:
 
     def next_tokens(self) -> int:
         """Tokens that the running requests put into the next forward."""
-        return sum(search.forward_columns.stop - search.forward_columns.start for search in self._running.values())
+        return sum(len(search.forward_columns) for search in self._running.values())
 
     def add(self, request: BeamRequest) -> None:
         """Starts a request; the next step computes its prompt.
@@ -78,12 +78,9 @@ class SpeculativeBeamEngine:
         if request.request_id in self._running:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
         slots = self._pool.allocate(self.slots_needed(request))
-        search = BeamSearch.start(request, self._trie, slots, self._target.device)
-        self._running[request.request_id] = search
-        prompt_length = search.visible_columns
-        self._tree.add_prompt(
-            self._to_device(slots[:prompt_length]), self._to_device(request.prompt), self._to_device(np.arange(prompt_length))
-        )
+        self._running[request.request_id] = BeamSearch.start(request, self._trie, slots, self._target.device)
+        prompt_columns = np.arange(len(request.prompt))
+        self._tree.add_prompt(*map(self._to_device, (slots[prompt_columns], request.prompt, prompt_columns)))
 
     def cancel(self, request_id: str) -> bool:
         """Ends a request without a result and frees its slots; false if no such request runs."""
@@ -101,11 +98,8 @@ class SpeculativeBeamEngine:
         if not searches:
             return StepReport((), 0, 0.0)
         batch = self._batch(searches)
-        logits = self._target.score(batch)
-        selection = self._select(searches, logits)
+        selection = self._select(searches, self._target.score(batch))
         self._extend([(row, search) for row, search in enumerate(searches) if not search.is_last_level], selection)
-        for search in searches:
-            search.target_forwards += 1
         finished = self._finish([(row, search) for row, search in enumerate(searches) if search.is_last_level], selection)
         for search in searches:
             search.depth += 1
@@ -113,21 +107,20 @@ class SpeculativeBeamEngine:
 
     def _batch(self, searches: list[BeamSearch]) -> TreeBatch:
         """The forward that scores the prompt or the beam of every request."""
-        columns = [np.arange(search.used_columns)[search.forward_columns] for search in searches]
+        columns = [search.forward_columns for search in searches]
         counts = [len(row) for row in columns]
-        prompt_lengths = np.repeat([search.visible_columns for search in searches], counts)
-        depths = np.repeat([search.depth for search in searches], counts)
         column = np.concatenate(columns)
-        slots = self._to_device(np.concatenate([search.slots[search.forward_columns] for search in searches]))
-        ends = np.cumsum(counts)
-        output_counts = [search.beam_columns.stop - search.beam_columns.start for search in searches]
+        prompt_lengths = np.repeat([search.prompt_length for search in searches], counts)
+        depths = np.repeat([search.depth for search in searches], counts)
+        slots = self._slots(searches, columns)
+        outputs = [np.arange(end - len(search.beam_columns), end) for end, search in zip(np.cumsum(counts), searches, strict=True)]
         return TreeBatch(
             tokens=self._tree.token[slots],
             positions=self._to_device(np.where(depths > 0, prompt_lengths + depths - 1, column)),
             slots=slots,
-            outputs=self._to_device(np.concatenate([np.arange(end - n, end) for end, n in zip(ends, output_counts, strict=True)])),
+            outputs=self._to_device(np.concatenate(outputs)),
             attention=build_layout(
-                keys=[search.slots[: search.used_columns] for search in searches],
+                keys=[search.filled_slots for search in searches],
                 query_counts=counts,
                 visible=self._to_device(np.where(depths > 0, prompt_lengths, column + 1)),
                 ancestors=self._tree.ancestors[slots],
@@ -135,43 +128,41 @@ class SpeculativeBeamEngine:
         )
 
     def _select(self, searches: list[BeamSearch], logits: Tensor) -> Selection:
-        """The best continuations of each request's beam, as many as the widest request keeps."""
-        beam_slots = self._beam_slots(searches)
-        beam_sizes = [search.beam_columns.stop - search.beam_columns.start for search in searches]
+        """The best continuations of each request's beam, as many as the widest request keeps; their parents are slots."""
+        sizes = [len(search.beam_columns) for search in searches]
+        beam_slots = self._slots(searches, [search.beam_columns for search in searches])
         candidates = continuations(
             self._trie,
             parents=self._tree.trie_node[beam_slots],
             logits=logits,
             width=max(self._trie.max_children[search.depth] for search in searches),
-            requests=self._to_device(np.repeat(np.arange(len(searches)), beam_sizes)),
+            requests=self._to_device(np.repeat(np.arange(len(searches)), sizes)),
             dead=dead_keys([search.dead_nodes for search in searches], self._trie),
         )
-        rows = np.full((len(searches), max(beam_sizes)), -1, np.int64)
-        rows[np.arange(rows.shape[1]) < np.array(beam_sizes)[:, None]] = np.arange(sum(beam_sizes))
-        kept = max(search.widths[search.depth] for search in searches)
-        selection = expand_beam(candidates, self._tree.score[beam_slots], self._to_device(rows), kept)
-        first_rows = self._to_device(np.cumsum(beam_sizes) - beam_sizes)
-        return replace(selection, parents=beam_slots[first_rows[:, None] + selection.parents])
-
-    def _beam_slots(self, searches: Iterable[BeamSearch]) -> Tensor:
-        return self._to_device(np.concatenate([search.slots[search.beam_columns] for search in searches]))
+        rows = np.full((len(searches), max(sizes)), -1, np.int64)
+        rows[np.arange(rows.shape[1]) < np.array(sizes)[:, None]] = np.arange(sum(sizes))
+        rows_on_device = self._to_device(rows)
+        kept = max(search.widths[search.depth + 1] for search in searches)
+        selection = expand_beam(candidates, self._tree.score[beam_slots], rows_on_device, kept)
+        return replace(selection, parents=beam_slots[rows_on_device.gather(1, selection.parents)])
 
     def _extend(self, rows: list[tuple[int, BeamSearch]], selection: Selection) -> None:
         """Writes the next beam of the requests that go on into the tree."""
         if not rows:
             return
-        columns = [np.arange(search.level_columns(search.depth + 1).start, search.level_columns(search.depth + 1).stop) for _, search in rows]
+        searches = [search for _, search in rows]
+        columns = [search.next_columns for search in searches]
         counts = [len(row) for row in columns]
         request = self._to_device(np.repeat([row for row, _ in rows], counts))
         rank = self._to_device(np.concatenate([np.arange(count) for count in counts]))
         trie_nodes = selection.nodes[request, rank]
         self._tree.add_nodes(
-            self._to_device(np.concatenate([search.slots[row] for row, (_, search) in zip(columns, rows, strict=True)])),
+            self._slots(searches, columns),
             parents=selection.parents[request, rank],
             tokens=self._trie.token[trie_nodes],
             trie_nodes=trie_nodes,
             scores=selection.scores[request, rank],
-            depths=self._to_device(np.repeat([search.depth + 1 for _, search in rows], counts)),
+            depths=self._to_device(np.repeat([search.depth + 1 for search in searches], counts)),
             columns=self._to_device(np.concatenate(columns)),
         )
 
@@ -180,24 +171,24 @@ class SpeculativeBeamEngine:
         if not rows:
             return ()
         nodes, scores = selection.nodes.cpu().numpy(), selection.scores.cpu().numpy()
-        results = []
-        for row, search in rows:
-            kept = search.widths[-1]
-            results.append(self._result(search, nodes[row, :kept], scores[row, :kept]))
+        for _, search in rows:
             self.cancel(search.request.request_id)
-        return tuple(results)
+        return tuple(self._result(search, nodes[row, : search.widths[-1]], scores[row, : search.widths[-1]]) for row, search in rows)
 
     def _result(self, search: BeamSearch, leaves: IntArray, scores: npt.NDArray[np.float32]) -> BeamResult:
         excluded = set(search.request.excluded_items.tolist())
         items = tuple(
-            RankedItem(item, float(score), rank)
+            RankedItem(item, score, rank)
             for rank, (leaf, score) in enumerate(zip(leaves.tolist(), scores.tolist(), strict=True), start=1)
-            if score > float("-inf")
+            if score > NEGATIVE_INFINITY
             for item in self._trie.items_of(leaf).tolist()
             if item not in excluded
         )
-        usage = Usage(prompt_tokens=len(search.request.prompt), target_forwards=search.target_forwards)
-        return BeamResult(search.request.request_id, items, usage)
+        return BeamResult(search.request.request_id, items, Usage(prompt_tokens=search.prompt_length, target_forwards=search.depth + 1))
 
-    def _to_device(self, array: npt.NDArray[np.generic]) -> Tensor:
+    def _slots(self, searches: list[BeamSearch], columns: list[IntArray]) -> Tensor:
+        """The slots behind some columns of each request, in one row."""
+        return self._to_device(np.concatenate([search.slots[row] for search, row in zip(searches, columns, strict=True)]))
+
+    def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._target.device)

@@ -140,6 +140,8 @@ def load_host(
         try:
             from verification.hosts.vllm import VllmHost
         except ImportError as error:
-            raise HostError(f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu', or use the transformers host.") from error
+            raise HostError(
+                f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu', or use the transformers host."
+            ) from error
         return VllmHost(model_dir, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
     raise HostError(f"There is no host {name!r}: choose 'vllm' or 'transformers'.")

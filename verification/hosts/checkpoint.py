@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -24,14 +25,13 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     """Checks a model directory and returns its configuration.
 
     Raises:
-        HostError: no such directory, no configuration, no weights, or attention of a kind that tree attention does not compute.
+        HostError: no such directory, no configuration, no weights or damaged ones, or attention that tree attention does not compute.
     """
     if not model_dir.is_dir():
         raise HostError(f"The model directory {model_dir} does not exist.")
     if not (model_dir / "config.json").exists():
         raise HostError(f"{model_dir} is not a model directory: it has no config.json.")
-    if not any(path for pattern in WEIGHTS for path in model_dir.glob(pattern)):
-        raise HostError(f"The model directory {model_dir} has no weights: there is neither a .safetensors nor a pytorch_model.bin file in it.")
+    _check_weights(model_dir)
     try:
         config = AutoConfig.from_pretrained(model_dir)
     except (ValueError, OSError, KeyError) as error:
@@ -67,6 +67,18 @@ def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:
     if name not in DTYPES:
         raise HostError(f"There is no precision {name!r}: choose auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def _check_weights(model_dir: Path) -> None:
+    files = [path for pattern in WEIGHTS for path in model_dir.glob(pattern)]
+    if not files:
+        raise HostError(f"The model directory {model_dir} has no weights: no .safetensors and no pytorch_model.bin file is in it.")
+    for path in files:
+        if path.suffix == ".safetensors":
+            try:
+                safe_open(path, framework="pt")
+            except SafetensorError as error:
+                raise HostError(f"The weights in {path} cannot be loaded: the file is damaged or cut off ({error}).") from error
 
 
 def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:

@@ -49,7 +49,8 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
         self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, attn_metadata: Any, output: Tensor, **scales: Any
     ) -> Tensor:
         if not isinstance(attn_metadata, TreeBatch):
-            return super().forward(layer, query, key, value, kv_cache, attn_metadata, output, **scales)
+            native: Tensor = super().forward(layer, query, key, value, kv_cache, attn_metadata, output, **scales)
+            return native
         slots = kv_cache.view(-1, self.num_kv_heads, 2 * self.head_size)
         batch = attn_metadata
         return output.copy_(tree_attention(query, key, value, slots, batch.slots, batch.attention, self.scale))
@@ -89,7 +90,7 @@ class TreeWorker:
     def tree_slots(self) -> int:
         """Slots in the key/value memory that vLLM allocated."""
         (layer, *_) = self.vllm_config.compilation_config.static_forward_context.values()
-        return int(layer.kv_cache.numel()) // (2 * layer.num_kv_heads * layer.head_size)
+        return int(layer.kv_cache.numel() // (2 * layer.num_kv_heads * layer.head_size))
 
 
 class VllmHost:

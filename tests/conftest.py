@@ -1,0 +1,26 @@
+"""What all tests share: one thread per process, and the paper's data where it is at hand."""
+
+import os
+from pathlib import Path
+
+# Models this small gain nothing from a second thread, and threads of several test processes would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+
+from drafting.catalog import Catalog
+
+BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
+
+
+@pytest.fixture(scope="session")
+def beauty_dir() -> Path:
+    """The paper's data; it may not be redistributed, so a plain checkout does not have it."""
+    if not BEAUTY.is_dir():
+        pytest.skip(f"the Beauty data is not at {BEAUTY}")
+    return BEAUTY
+
+
+@pytest.fixture(scope="session")
+def beauty(beauty_dir: Path) -> Catalog:
+    return Catalog.load(beauty_dir / "beauty.index.json")

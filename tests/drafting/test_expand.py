@@ -1,0 +1,87 @@
+"""Beam expansion against a sort over every continuation."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drafting.expand import Continuations, continuations, dead_keys, expand_beam, top_places
+from drafting.trie import ItemTrie
+
+SETTINGS = settings(max_examples=60, deadline=None)
+VOCABULARY = 12
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[ItemTrie, int, list[list[int]], torch.Tensor, torch.Tensor, list[torch.Tensor], int]:
+    """Requests that stand at one depth of a random trie, with coarse logits so that scores tie often."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    depth = draw(st.integers(1, 4))
+    identifiers = rng.integers(VOCABULARY, size=(draw(st.integers(1, 40)), depth))
+    trie = ItemTrie.build(identifiers)
+    level = draw(st.integers(0, depth - 1))
+    nodes = np.arange(trie.level_starts[level], trie.level_starts[level + 1])
+    beams = [rng.permutation(nodes)[: rng.integers(1, len(nodes) + 1)].tolist() for _ in range(draw(st.integers(1, 4)))]
+    rows = sum(map(len, beams))
+    logits = torch.from_numpy(rng.integers(0, 3, (rows, VOCABULARY)).astype(np.float32))
+    scores = torch.from_numpy(-rng.integers(0, 3, rows).astype(np.float32))
+    dead = [torch.from_numpy(trie.dead_nodes(rng.permutation(len(identifiers))[: rng.integers(0, len(identifiers))])) for _ in beams]
+    return trie, level, beams, logits, scores, dead, draw(st.integers(1, 15))
+
+
+@SETTINGS
+@given(cases())
+def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None:
+    trie, level, beams, logits, scores, dead, k = case
+    flat = [node for beam in beams for node in beam]
+    sizes = [len(beam) for beam in beams]
+    found = continuations(
+        trie,
+        parents=torch.tensor(flat),
+        logits=logits,
+        width=trie.max_children[level],
+        requests=torch.tensor(np.repeat(np.arange(len(beams)), sizes)),
+        dead=dead_keys(dead, trie),
+    )
+    rows = torch.full((len(beams), max(sizes)), -1)
+    starts = np.cumsum(sizes) - sizes
+    for request, size in enumerate(sizes):
+        rows[request, :size] = torch.arange(size) + int(starts[request])
+    selection = expand_beam(found, scores, rows, k)
+    log_probs = logits.log_softmax(1)
+    for request, beam in enumerate(beams):
+        expected = []
+        for rank, node in enumerate(beam):
+            row = int(starts[request]) + rank
+            for child in range(int(trie.first_child[node]), int(trie.first_child[node + 1])):
+                if child not in dead[request].tolist():
+                    expected.append((rank, child, float(scores[row] + log_probs[row, trie.token[child]])))
+        expected.sort(key=lambda candidate: -round(candidate[2], 5))
+        expected = expected[:k]
+        size = len(expected)
+        assert selection.parents[request, :size].tolist() == [rank for rank, _, _ in expected]
+        assert selection.nodes[request, :size].tolist() == [child for _, child, _ in expected]
+        np.testing.assert_allclose(selection.scores[request, :size], [score for _, _, score in expected], atol=1e-5)
+        assert selection.scores[request, size:].eq(float("-inf")).all()
+
+
+@SETTINGS
+@given(st.lists(st.sampled_from([0.0, -0.0, -1.0, -2.5, 3.0, -1e30, float("-inf")]), min_size=1, max_size=30), st.data())
+def test_top_places_is_a_stable_sort(values: list[float], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(values)))
+    expected = sorted(range(len(values)), key=lambda place: -values[place])[:k]
+    assert top_places(torch.tensor([values]), k)[0].tolist() == expected
+
+
+def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
+    trie = ItemTrie.build(np.array([[1], [4]]))
+    logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    found = continuations(trie, torch.tensor([0]), logits, 2, torch.tensor([0]), None)
+    torch.testing.assert_close(found.log_probs[0], logits.log_softmax(1)[0, [1, 4]])
+    assert found.log_probs.exp().sum() < 1
+
+
+def test_carriers_check_their_shapes() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        Continuations(torch.zeros(2, 3), torch.zeros(2, 2))

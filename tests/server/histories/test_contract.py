@@ -1,0 +1,238 @@
+"""What every history store promises, asked of each of them in the same words."""
+
+import asyncio
+import math
+
+import pytest
+
+from server.histories import Event, Retention, open_history_store
+
+ODD_TEXTS = [
+    "",
+    " ",
+    "}",
+    "{",
+    "}{user}",
+    "a:b/c?d#e%20",
+    "naïve 用户 🎬",
+    'quo"te\\',
+    "line\nfeed\r\n",
+    "nul\x00byte",
+    "null",
+    "0",
+    "x" * 5000,
+]
+
+
+def items(events):
+    return [event.item_id for event in events]
+
+
+async def test_history_is_ordered_by_time_however_it_arrives(store):
+    assert await store.append("ann", [Event("c", 3.0), Event("a", 1.0)]) == 2
+    assert await store.append("ann", [Event("b", 2.0)]) == 1
+    assert await store.read("ann") == [Event("a", 1.0), Event("b", 2.0), Event("c", 3.0)]
+
+
+async def test_ties_keep_the_order_of_arrival(store):
+    await store.append("ann", [Event("z", 1.0), Event("y", 1.0)])
+    await store.append("ann", [Event("x", 1.0, "id"), Event("w", 1.0)])
+    assert items(await store.read("ann")) == ["z", "y", "x", "w"]
+
+
+async def test_the_same_item_twice_is_two_events(store):
+    assert await store.append("ann", [Event("a", 1.0), Event("a", 1.0)]) == 2
+    assert items(await store.read("ann")) == ["a", "a"]
+
+
+async def test_an_event_id_is_stored_once_per_user(store):
+    first = Event("a", 1.0, "e1")
+    assert await store.append("ann", [first, first, Event("b", 2.0, "e2")]) == 2
+    assert await store.append("ann", [first, Event("other", 9.0, "e1"), Event("c", 3.0, "e3")]) == 1
+    assert await store.read("ann") == [first, Event("b", 2.0, "e2"), Event("c", 3.0, "e3")]
+    assert await store.append("bob", [first]) == 1
+
+
+async def test_an_empty_event_id_is_an_id_and_none_is_not(store):
+    assert await store.append("ann", [Event("a", 1.0, ""), Event("b", 2.0, ""), Event("c", 3.0), Event("d", 4.0)]) == 3
+    assert items(await store.read("ann")) == ["a", "c", "d"]
+
+
+async def test_the_oldest_by_time_fall_off_a_full_history(store):
+    assert await store.append("ann", [Event(str(t), float(t)) for t in (7, 3, 5, 1, 9, 8, 2)]) == 5
+    assert items(await store.read("ann")) == ["3", "5", "7", "8", "9"]
+    assert await store.append("ann", [Event("1", 1.0), Event("6", 6.0)]) == 1
+    assert items(await store.read("ann")) == ["5", "6", "7", "8", "9"]
+
+
+async def test_a_retry_of_what_fell_off_changes_nothing(store):
+    sent = [Event(str(i), 1.0, f"e{i}") for i in range(8)]
+    assert await store.append("ann", sent) == 5
+    shown = await store.read("ann")
+    assert items(shown) == ["3", "4", "5", "6", "7"]
+    assert await store.append("ann", sent) == 0
+    assert await store.read("ann") == shown
+    later = [Event("later", 2.0 + i, f"later{i}") for i in range(5)]
+    assert await store.append("ann", later) == 5
+    assert await store.append("ann", sent + later) == 0
+    assert await store.read("ann") == later
+
+
+async def test_what_is_remembered_of_ties_is_bounded(store):
+    """The memory that makes retries harmless must not become a history without an end: an id is let go beyond twice the length."""
+    await store.append("ann", [Event(str(i), 1.0, f"e{i}") for i in range(11)])
+    assert await store.append("ann", [Event("1", 1.0, "e1")]) == 0
+    assert await store.append("ann", [Event("0", 1.0, "e0")]) == 1
+
+
+async def test_read_returns_the_newest_up_to_the_limit(store):
+    await store.append("ann", [Event(str(t), float(t)) for t in range(4)])
+    assert items(await store.read("ann", 2)) == ["2", "3"]
+    assert items(await store.read("ann", 99)) == ["0", "1", "2", "3"]
+    assert await store.read("ann", 0) == []
+    with pytest.raises(ValueError, match="limit"):
+        await store.read("ann", -1)
+
+
+async def test_an_unknown_user_has_no_history(store):
+    assert await store.read("nobody") == []
+    assert await store.delete("nobody") is False
+    assert await store.append("nobody", []) == 0
+    assert await store.delete("nobody") is False
+
+
+async def test_delete_forgets_one_user_and_their_ids(store):
+    for user in ("ann", "bob"):
+        await store.append(user, [Event("a", 1.0, "e1")])
+    assert await store.delete("ann") is True
+    assert await store.read("ann") == []
+    assert await store.delete("ann") is False
+    assert items(await store.read("bob")) == ["a"]
+    assert await store.append("ann", [Event("a", 1.0, "e1")]) == 1
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=lambda text: repr(text[:12]))
+async def test_ids_are_any_text(store, text):
+    event = Event(text, 1.0, text)
+    await store.append("plain", [Event("x", 1.0)])
+    assert await store.append(text, [event, event]) == 1
+    assert await store.append(text, [Event(str(i), 2.0) for i in range(4)]) == 4
+    assert (await store.read(text))[0] == event
+    assert await store.append(text, [Event("newest", 3.0)]) == 1
+    assert await store.append(text, [event]) == 0
+    assert event not in await store.read(text)
+    assert items(await store.read("plain")) == ["x"]
+    assert await store.delete(text) is True
+
+
+async def test_users_whose_names_are_alike_stay_apart(store):
+    users = ["a", "A", "a ", "a}", "a}:events", "a}:ids", "{a}", "ä", "a\u0308"]
+    for user in users:
+        assert await store.append(user, [Event(user, 1.0)]) == 1
+    for user in users:
+        assert items(await store.read(user)) == [user]
+
+
+@pytest.mark.parametrize("timestamp", [0.0, -1.5, 0.1 + 0.2, 1_700_000_000.123456, 5e-324, -1.7976931348623157e308, 2.0**53 + 2, 1e-7])
+async def test_timestamps_come_back_to_the_last_bit(store, timestamp):
+    after = math.nextafter(timestamp, math.inf)
+    await store.append("ann", [Event("after", after), Event("at", timestamp)])
+    assert await store.read("ann") == [Event("at", timestamp), Event("after", after)]
+
+
+async def test_append_many_is_append_for_each(store):
+    histories = {f"user {u}": [Event(str(t), float(t), f"{t}") for t in range(3)] for u in range(120)}
+    assert await store.append_many(histories | {"quiet": []}) == 360
+    assert await store.append_many(histories) == 0
+    assert items(await store.read("user 119")) == ["0", "1", "2"]
+    assert await store.delete("quiet") is False
+
+
+async def test_concurrent_appends_all_arrive(make_store):
+    store = make_store(max_events=100)
+    await asyncio.gather(*(store.append("ann", [Event(str(t), float(t)), Event("twice", 99.0, "once")]) for t in range(60)))
+    shown = items(await store.read("ann"))
+    assert shown == [*map(str, range(60)), "twice"]
+    await store.close()
+
+
+async def test_a_history_ends_its_time_after_the_last_append(make_store):
+    store = make_store(ttl_seconds=0.7)
+    await store.append("bob", [Event("b", 1.0)])
+    await store.append("ann", [Event("a", 1.0, "e1")])
+    await asyncio.sleep(0.45)
+    await store.append("bob", [Event("c", 2.0)])
+    await asyncio.sleep(0.4)
+    assert await store.read("ann") == []
+    assert await store.delete("ann") is False
+    assert items(await store.read("bob")) == ["b", "c"]
+    assert await store.append("ann", [Event("new", 2.0, "e1")]) == 1
+    assert items(await store.read("ann")) == ["new"]
+    await store.close()
+
+
+async def test_ping_returns_where_the_store_answers(store):
+    assert await store.ping() is None
+
+
+@pytest.mark.parametrize("timestamp", [math.nan, math.inf, -math.inf])
+def test_an_event_without_a_place_in_time_is_refused(timestamp):
+    with pytest.raises(ValueError, match="finite"):
+        Event("a", timestamp)
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"max_events": 0}, {"ttl_seconds": 0.0}, {"ttl_seconds": -1.0}, {"ttl_seconds": math.nan}, {"ttl_seconds": 1e300}]
+)
+def test_a_retention_that_keeps_nothing_is_refused(numbers):
+    with pytest.raises(ValueError, match=next(iter(numbers))):
+        Retention(**numbers)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan])
+def test_a_timeout_without_time_is_refused(seconds):
+    with pytest.raises(ValueError, match="timeout_seconds"):
+        open_history_store("memory://", timeout_seconds=seconds)
+
+
+SECRET = "hunter2"
+UNUSABLE = [
+    "",
+    "histories.db",
+    "mysql://localhost",
+    "memory://somewhere",
+    "sqlite://",
+    "sqlite:///",
+    "sqlite://histories.db",
+    "sqlite:///:memory:",
+    "sqlite:////proc/nowhere/histories.db",
+    "sqlite:////dev",
+    "redis://",
+    f"redis://:{SECRET}@",
+    f"redis://user:{SECRET}#9@localhost",
+    f"redis://:{SECRET}@localhost:port",
+    f"redis://:{SECRET}@localhost:99999",
+    f"redis://:{SECRET}@localhost/films",
+    f"redis://:{SECRET}@localhost/0#1",
+    f"redis://:{SECRET}@localhost?db=x",
+    f"redis://:{SECRET}@localhost?socket_timeout=9",
+    f"redis://:{SECRET}@localhost?ssl_cert_reqs=none",
+    f"rediss://:{SECRET}@localhost?ssl_nonsense=1",
+    f"rediss://:{SECRET}@localhost?ssl_cert_reqs=perhaps",
+    f"redis://:{SECRET}@[::1",
+    f"redis://user:12?{SECRET}@localhost",
+]
+
+
+@pytest.mark.parametrize("url", UNUSABLE)
+def test_an_unusable_url_is_refused_in_one_sentence_without_its_password(url):
+    with pytest.raises(ValueError, match=r"^[A-Z].*\.$") as refusal:
+        open_history_store(url)
+    assert SECRET not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "a{b", "}"])
+def test_a_prefix_that_would_spoil_the_hash_tag_is_refused(prefix):
+    with pytest.raises(ValueError, match="prefix"):
+        open_history_store("redis://localhost", key_prefix=prefix)

@@ -1,0 +1,237 @@
+"""What only Redis can do to its callers: hang, die, come back, refuse, and hash keys to slots."""
+
+import asyncio
+import subprocess
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from server.histories import Event, HistoryUnavailable, open_history_store
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port
+
+pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
+
+TIMEOUT_SECONDS = 0.2
+# What a busy two-core machine may add to a timeout before the test calls it broken.
+PATIENCE_SECONDS = 1.0
+
+
+@pytest.fixture
+def start_redis(tmp_path):
+    servers = []
+
+    def start(*options, **settings):
+        folder = tmp_path / f"redis-{len(servers)}"
+        folder.mkdir()
+        servers.append(RedisServer(folder, *options, **settings))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+async def assert_unavailable(store):
+    """Every operation says so in one sentence, and in time."""
+    for operation in (store.ping(), store.read("ann"), store.append("ann", [Event("lost", 0.0, "lost")]), store.delete("nobody")):
+        begun = time.monotonic()
+        with pytest.raises(HistoryUnavailable, match=r"^Redis at [^ ]+ [^\n]+\.$") as outage:
+            await operation
+        assert time.monotonic() - begun < TIMEOUT_SECONDS + PATIENCE_SECONDS
+        assert ". " not in str(outage.value)
+
+
+async def test_a_redis_that_hangs_is_unavailable_until_it_wakes(start_redis):
+    server = start_redis()
+    store = open_history_store(server.url, timeout_seconds=TIMEOUT_SECONDS)
+    kept = [Event("kept", 1.0, "kept")]
+    await store.append("ann", kept)
+    server.pause()
+    begun = time.monotonic()
+    with pytest.raises(HistoryUnavailable, match=r"did not answer within 0\.2 s\.$"):
+        await store.read("ann")
+    assert time.monotonic() - begun >= TIMEOUT_SECONDS
+    await assert_unavailable(store)
+    server.resume()
+    # The append that timed out may have reached the server: sending it again is what makes it certain, and certain once.
+    await store.append("ann", [Event("lost", 0.0, "lost")])
+    assert await store.read("ann") == [Event("lost", 0.0, "lost"), *kept]
+    await store.close()
+
+
+async def test_many_requests_to_a_hanging_redis_all_fail_in_time_and_leave_no_connection_taken(start_redis):
+    server = start_redis()
+    store = open_history_store(server.url, timeout_seconds=TIMEOUT_SECONDS)
+    server.pause()
+    begun = time.monotonic()
+    answers = await asyncio.gather(*(store.read("ann") for _ in range(300)), return_exceptions=True)
+    assert time.monotonic() - begun < TIMEOUT_SECONDS + PATIENCE_SECONDS
+    assert {type(answer) for answer in answers} == {HistoryUnavailable}
+    server.resume()
+    patient = open_history_store(server.url, timeout_seconds=10)
+    await patient.ping()
+    for _ in range(3):
+        assert await asyncio.gather(*(store.read("ann") for _ in range(64))) == [[]] * 64
+    await patient.close()
+    await store.close()
+
+
+async def test_nothing_acknowledged_is_lost_when_redis_is_killed(start_redis):
+    server = start_redis()
+    store = open_history_store(server.url, timeout_seconds=TIMEOUT_SECONDS)
+    acknowledged, dying = [], asyncio.Event()
+
+    async def write():
+        for number in range(100_000):
+            event = Event(str(number), float(number), str(number))
+            try:
+                await store.append("ann", [event])
+            except HistoryUnavailable:
+                return
+            acknowledged.append(event)
+            if number == 50:
+                dying.set()
+
+    async def kill():
+        await dying.wait()
+        await asyncio.to_thread(server.kill)
+
+    await asyncio.gather(write(), kill())
+    await assert_unavailable(store)
+    await asyncio.to_thread(server.start)
+    shown = await store.read("ann")
+    # The event in flight at the kill may have been stored as well.
+    assert len(acknowledged) > 50
+    assert shown[: len(acknowledged)] == acknowledged[-1000:]
+    assert len(shown) <= len(acknowledged) + 1
+    assert await store.append("ann", [acknowledged[-1], Event("after", 1e6)]) == 1
+    await store.close()
+
+
+async def test_a_pooled_connection_that_redis_closed_is_not_noticed_by_its_user(start_redis):
+    server = start_redis()
+    store = open_history_store(server.url, timeout_seconds=10)
+    await store.append("ann", [Event("a", 1.0)])
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+    assert await store.append("ann", [Event("b", 2.0)]) == 1
+    assert await store.read("ann") == [Event("a", 1.0), Event("b", 2.0)]
+    await store.close()
+
+
+async def test_a_redis_that_was_never_up_is_unavailable_and_served_once_it_is(tmp_path):
+    server = RedisServer(tmp_path)
+    store = open_history_store(f"redis://:hunter2@127.0.0.1:{server.port}", timeout_seconds=TIMEOUT_SECONDS)
+    await assert_unavailable(store)
+    server.options = ("--requirepass", "hunter2")
+    server.start()
+    await store.ping()
+    await store.close()
+    server.close()
+
+
+async def test_a_refused_password_is_not_repeated(start_redis):
+    server = start_redis("--requirepass", "right")
+    store = open_history_store(f"redis://user:hunter2@127.0.0.1:{server.port}", timeout_seconds=10)
+    with pytest.raises(HistoryUnavailable, match="password") as refusal:
+        await store.ping()
+    assert "hunter2" not in str(refusal.value)
+    assert str(server.port) in str(refusal.value)
+    await store.close()
+
+
+async def test_a_redis_that_takes_no_writes_is_unavailable_to_appends_only(start_redis):
+    server = start_redis()
+    store = open_history_store(server.url, timeout_seconds=10)
+    await store.append("ann", [Event("a", 1.0)])
+    async with Redis(port=server.port) as admin:
+        await admin.config_set("maxmemory", "1")
+        with pytest.raises(HistoryUnavailable, match="maxmemory"):
+            await store.append("ann", [Event("b", 2.0)])
+        assert await store.read("ann") == [Event("a", 1.0)]
+        await admin.config_set("maxmemory", "0")
+    assert await store.append("ann", [Event("b", 2.0)]) == 1
+    await store.close()
+
+
+async def test_append_and_read_are_one_round_trip_each(redis_server):
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="trips", ttl_seconds=60)
+    await store.append("ann", [Event("warm", 0.0)])
+    async with Redis(port=redis_server.port) as admin:
+        await admin.config_resetstat()
+        await store.append("ann", [Event(str(t), float(t), str(t)) for t in range(100)])
+        await store.read("ann")
+        info = await admin.info("commandstats")
+        keys = [key async for key in admin.scan_iter("{trips:*")]
+        lives = [await admin.pttl(key) for key in keys]
+    from_client = {
+        name.removeprefix("cmdstat_"): stat["calls"] for name, stat in info.items() if name in ("cmdstat_evalsha", "cmdstat_zrange")
+    }
+    # The script runs one ZRANGE of its own.
+    assert from_client == {"evalsha": 1, "zrange": 2}
+    assert not {"cmdstat_script|load", "cmdstat_hello", "cmdstat_select"} & info.keys()
+    assert sorted(keys) == [b"{trips:ann}:events", b"{trips:ann}:ids"]
+    assert all(59_000 < life <= 60_000 for life in lives)
+    await store.close()
+
+
+async def test_without_a_time_to_live_an_earlier_one_is_lifted(redis_server):
+    for ttl_seconds in (60, None):
+        store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="lifted", ttl_seconds=ttl_seconds)
+        await store.append("ann", [Event("a", 1.0)])
+        await store.close()
+    async with Redis(port=redis_server.port) as admin:
+        assert [await admin.pttl(f"{{lifted:ann}}:{name}") for name in ("events", "ids")] == [-1, -1]
+
+
+async def test_the_memory_of_ids_is_as_bounded_as_the_history(redis_server):
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="bounded", max_events=5)
+    for start in range(0, 100, 10):
+        await store.append("ann", [Event("a", float(t), str(t)) for t in range(start, start + 10)])
+    async with Redis(port=redis_server.port) as admin:
+        assert await admin.zcard("{bounded:ann}:events") == 5
+        assert await admin.hlen("{bounded:ann}:ids") == 6
+    await store.close()
+
+
+async def test_ids_do_not_outlive_a_history_that_redis_evicted(redis_server):
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="evicted")
+    await store.append("ann", [Event("a", 1.0, "e1")])
+    async with Redis(port=redis_server.port) as admin:
+        await admin.delete("{evicted:ann}:events")
+    assert await store.append("ann", [Event("a", 1.0, "e1")]) == 1
+    await store.close()
+
+
+async def test_a_cluster_takes_both_keys_of_a_user(start_redis):
+    """A cluster of one node refuses, as any cluster does, a script whose keys hash to different slots."""
+    server = start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    async with Redis(port=server.port) as admin:
+        await admin.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        deadline = time.monotonic() + 10
+        while (await admin.execute_command("CLUSTER INFO"))["cluster_state"] != "ok":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+    store = open_history_store(server.url, timeout_seconds=10)
+    for user in ("ann", "", "}", "{}", "a}b{c"):
+        assert await store.append(user, [Event("a", 1.0, "e1")]) == 1
+        assert await store.read(user) == [Event("a", 1.0, "e1")]
+        assert await store.delete(user) is True
+    await store.close()
+
+
+async def test_tls_checks_the_certificate(start_redis, tmp_path):
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
+    server = start_redis(*tls, tls=True)
+    trusting = open_history_store(f"rediss://127.0.0.1:{server.port}?ssl_ca_certs={certificate}", timeout_seconds=10)
+    assert await trusting.append("ann", [Event("a", 1.0)]) == 1
+    assert await trusting.read("ann") == [Event("a", 1.0)]
+    await trusting.close()
+    wary = open_history_store(f"rediss://127.0.0.1:{server.port}", timeout_seconds=10)
+    with pytest.raises(HistoryUnavailable, match="certificate"):
+        await wary.read("ann")
+    await wary.close()

@@ -1,0 +1,113 @@
+"""Any interleaving of operations, compared step by step with a model that is written to be read, not to be fast."""
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.histories import Event
+
+MAX_EVENTS = 3
+
+texts = st.text('ab0"\\}é🎬\x00\n', max_size=4)
+# Few timestamps and few ids, so that ties, duplicates and late events are the rule.
+timestamps = st.sampled_from([-1.5, 0.0, 1.0, 1.0000000000000002, 2.0, 1.7e9]) | st.floats(allow_nan=False, allow_infinity=False)
+events = st.builds(Event, texts, timestamps, st.none() | st.sampled_from(["", "1", "2", "3"]) | texts)
+USERS = ["ann", "", "b}b"]
+users = st.sampled_from(USERS)
+operations = st.lists(
+    st.tuples(st.just("append"), users, st.lists(events, max_size=9))
+    | st.tuples(st.just("read"), users, st.none() | st.integers(0, 5))
+    | st.tuples(st.just("delete"), users),
+    max_size=12,
+)
+
+
+class Reference:
+    """The contract of `server.histories.base` in its plainest form."""
+
+    def __init__(self):
+        self.remembered = {}
+
+    def append(self, user, events):
+        if not events:
+            return 0
+        remembered = self.remembered.setdefault(user, [])
+        shown_before = remembered[-MAX_EVENTS:]
+        for event in events:
+            if event.event_id is None or event.event_id not in [other.event_id for other in remembered]:
+                # The identity of an event tells repeats without an id apart.
+                remembered.append(Event(event.item_id, event.timestamp, event.event_id))
+        remembered.sort(key=lambda event: event.timestamp)
+        shown = remembered[-MAX_EVENTS:]
+        self.remembered[user] = [event for event in remembered if event.timestamp >= shown[0].timestamp][-2 * MAX_EVENTS :]
+        return sum(not any(event is other for other in shown_before) for event in shown)
+
+    def read(self, user, limit):
+        shown = self.remembered.get(user, [])[-MAX_EVENTS:]
+        return shown if limit is None else shown[len(shown) - min(limit, len(shown)) :]
+
+    def delete(self, user):
+        return self.remembered.pop(user, None) is not None
+
+
+# One store serves all examples, as opening one costs more than an example; each ends by deleting its users.
+LIGHT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+@pytest.fixture
+def runner():
+    with asyncio.Runner() as running:
+        yield running
+
+
+@pytest.fixture
+def shared_store(make_store, runner):
+    async def opened():
+        return make_store(max_events=MAX_EVENTS)
+
+    store = runner.run(opened())
+    yield store
+    runner.run(store.close())
+
+
+@LIGHT
+@given(steps=operations)
+def test_every_store_answers_as_the_reference_does(shared_store, runner, steps):
+    async def compare():
+        reference = Reference()
+        try:
+            for name, user, *arguments in steps:
+                answer = await getattr(shared_store, name)(user, *arguments)
+                assert answer == getattr(reference, name)(user, *arguments)
+            for user in USERS:
+                assert await shared_store.read(user) == reference.read(user, None)
+        finally:
+            for user in USERS:
+                await shared_store.delete(user)
+
+    runner.run(compare())
+
+
+@LIGHT
+@given(data=st.data())
+def test_a_retry_is_never_seen(shared_store, runner, data):
+    """With ids on all events, and no more of them than are remembered, sending any of them again, in any grouping, changes nothing."""
+    times = data.draw(st.lists(timestamps, min_size=1, max_size=2 * MAX_EVENTS))
+    sent = [Event(f"item {i}", timestamp, f"id {i}") for i, timestamp in enumerate(times)]
+    cut = data.draw(st.integers(0, len(sent)))
+    retries = data.draw(st.lists(st.lists(st.sampled_from(sent), min_size=1), max_size=4))
+
+    async def compare():
+        try:
+            await shared_store.append("ann", sent[:cut])
+            await shared_store.append("ann", sent[cut:])
+            shown = await shared_store.read("ann")
+            for retry in retries:
+                assert await shared_store.append("ann", retry) == 0
+            assert await shared_store.read("ann") == shown
+        finally:
+            await shared_store.delete("ann")
+
+    runner.run(compare())

@@ -1,0 +1,145 @@
+"""What only the SQLite file must stand: kills, other processes, strange paths."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from server.histories import Event, HistoryUnavailable, open_history_store
+
+WRITER = """
+import asyncio, sys
+from server.histories import Event, open_history_store
+
+async def main():
+    store = open_history_store(sys.argv[1], max_events=10**6, timeout_seconds=30)
+    for number in range(int(sys.argv[2])):
+        await store.append("ann", [Event(f"{sys.argv[3]} {number}", float(number))])
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def start_writer(url, count, name):
+    return subprocess.Popen([sys.executable, "-c", WRITER, url, str(count), name], stdout=subprocess.PIPE, text=True)
+
+
+async def test_what_was_acknowledged_survives_a_kill(tmp_path):
+    url = f"sqlite:///{tmp_path}/histories.db"
+    writer = start_writer(url, 10**6, "w")
+    acknowledged = [int(writer.stdout.readline()) for _ in range(20)]
+    writer.kill()
+    acknowledged += [int(line) for line in writer.stdout.read().split("\n")[:-1]]
+    writer.wait()
+    store = open_history_store(url)
+    assert len(await store.read("ann")) in (len(acknowledged), len(acknowledged) + 1)
+    await store.close()
+
+
+async def test_processes_that_start_together_share_one_file(tmp_path):
+    url = f"sqlite:///{tmp_path}/histories.db"
+    writers = [start_writer(url, 10, name) for name in ("a", "b", "c")]
+    assert [(writer.communicate()[0].count("\n"), writer.returncode) for writer in writers] == [(10, 0)] * 3
+    store = open_history_store(url)
+    assert len(await store.read("ann")) == 30
+    await store.close()
+
+
+async def test_a_history_outlives_its_store(tmp_path):
+    url = f"sqlite:///{tmp_path}/new/folders/histories.db"
+    store = open_history_store(url)
+    await store.append("ann", [Event("a", 1.0, "e1")])
+    await store.close()
+    store = open_history_store(url)
+    assert await store.append("ann", [Event("a", 1.0, "e1"), Event("b", 1.0)]) == 1
+    assert [event.item_id for event in await store.read("ann")] == ["a", "b"]
+    await store.close()
+
+
+async def test_paths_are_relative_absolute_or_of_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for url, path in [
+        ("sqlite:///near/h.db", "near/h.db"),
+        (f"sqlite:///{tmp_path}/far/h 100%?.db", "far/h 100%?.db"),
+        ("sqlite:///~/h.db", "home/h.db"),
+    ]:
+        store = open_history_store(url)
+        await store.close()
+        assert (tmp_path / path).is_file()
+
+
+async def test_a_writer_elsewhere_is_waited_for_and_then_reported(tmp_path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}", timeout_seconds=0.2)
+    await store.append("ann", [Event("a", 1.0)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    begun = time.monotonic()
+    with pytest.raises(HistoryUnavailable, match=r"histories\.db cannot be used: database is locked\.$"):
+        await store.append("ann", [Event("b", 2.0)])
+    assert 0.15 < time.monotonic() - begun < 1.2
+    assert await store.read("ann") == [Event("a", 1.0)]
+    other.execute("COMMIT")
+    other.close()
+    assert await store.append("ann", [Event("b", 2.0)]) == 1
+    await store.close()
+
+
+async def test_a_waiting_append_does_not_block_the_event_loop(tmp_path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}", timeout_seconds=10)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    append = asyncio.create_task(store.append("ann", [Event("a", 1.0)]))
+    await asyncio.sleep(0.05)
+    assert not append.done()
+    other.execute("COMMIT")
+    other.close()
+    assert await append == 1
+    await store.close()
+
+
+@pytest.mark.parametrize("content", ["PRAGMA user_version = 99", "CREATE TABLE history_users (x)"])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as other:
+        other.execute(content)
+    other.close()
+    with pytest.raises(ValueError, match=r"^The history file .*other\.db cannot be opened: .*\.$"):
+        open_history_store(f"sqlite:///{path}")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, and long enough to have a header" * 100)
+    with pytest.raises(ValueError, match="not a database"):
+        open_history_store(f"sqlite:///{path}")
+    assert path.read_text().startswith("not a database")
+
+
+async def test_a_demo_sized_load_takes_seconds(tmp_path):
+    """1,000 users of 100 events; the bound is loose, for a busy machine, and tight enough to notice a sync or a scan per event."""
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+    histories = {f"user {u}": [Event(f"item {t}", float(t), f"{u}-{t}") for t in range(100)] for u in range(1000)}
+    begun = time.monotonic()
+    assert await store.append_many(histories) == 100_000
+    assert time.monotonic() - begun < 15
+    await store.close()
+
+
+async def test_expired_users_leave_the_file(tmp_path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=0.05)
+    await store.append_many({f"user {u}": [Event("a", 1.0)] for u in range(5)})
+    await asyncio.sleep(0.1)
+    await store.append("ann", [Event("a", 1.0)])
+    await store.close()
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT count(*) FROM history_users").fetchone() == (1,)
+        assert other.execute("SELECT count(*) FROM history_events").fetchone() == (1,)
+    other.close()

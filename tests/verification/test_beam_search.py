@@ -1,0 +1,226 @@
+"""Plain beam search against transformers' `generate` and against brute force, on both hosts."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from drafting.catalog import Catalog
+from tests.models import random_catalog, save_random_model
+from tests.oracles import DictTrie, brute_force_beam, generate_lists
+from verification.recommender import Recommender
+from verification.request import BeamRequest, BeamResult
+
+HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
+TOLERANCE = 1e-4
+BEAM_WIDTHS = (1, 5, 10, 20)
+HISTORIES_PER_LENGTH = 10
+LENGTHS = range(1, 21)
+
+
+def load(folder: Path, catalog: Catalog, host: str, **options: object) -> Recommender:
+    return Recommender.load(folder, catalog, host=host, kv_memory_gib=0.25, **options)
+
+
+def as_pairs(result: BeamResult, identifiers: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
+    """The distinct identifiers of a list with their scores."""
+    best = {item.rank: item for item in reversed(result.items)}
+    return [(tuple(identifiers[best[rank].item].tolist()), best[rank].score) for rank in sorted(best)]
+
+
+def assert_same(ours: list[tuple[tuple[int, ...], float]], theirs: list[tuple[tuple[int, ...], float]]) -> None:
+    assert [identifier for identifier, _ in ours] == [identifier for identifier, _ in theirs]
+    np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], atol=TOLERANCE, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def beauty_model(beauty: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("beauty"), beauty, heads=4, key_value_heads=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def beauty_histories(beauty: Catalog) -> list[list[int]]:
+    rng = np.random.default_rng(7)
+    return [rng.integers(len(beauty), size=length).tolist() for length in LENGTHS for _ in range(HISTORIES_PER_LENGTH)]
+
+
+@pytest.fixture(scope="module")
+def expected(beauty: Catalog, beauty_model: Path, beauty_histories: list[list[int]]) -> dict[tuple[int, int], list]:
+    """transformers' list for every history and beam width."""
+    reference = load(beauty_model, beauty, "transformers")
+    model = AutoModelForCausalLM.from_pretrained(beauty_model).eval()
+    trie = DictTrie(beauty.token_ids(reference_vocabulary(beauty_model)))
+    lists = {}
+    for start in range(0, len(beauty_histories), HISTORIES_PER_LENGTH):
+        prompts = [reference.prompts.build(history) for history in beauty_histories[start : start + HISTORIES_PER_LENGTH]]
+        for k in BEAM_WIDTHS:
+            for offset, found in enumerate(generate_lists(model, prompts, trie, k, beauty.identifier_length)):
+                lists[start + offset, k] = found
+    return lists
+
+
+def reference_vocabulary(folder: Path) -> dict[str, int]:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder).get_vocab()
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def beauty_recommender(request: pytest.FixtureRequest, beauty: Catalog, beauty_model: Path) -> Iterator[Recommender]:
+    recommender = load(beauty_model, beauty, request.param)
+    yield recommender
+    recommender.close()
+
+
+def test_lists_equal_generate_in_mixed_batches(
+    beauty_recommender: Recommender, beauty_model: Path, beauty_histories: list[list[int]], expected: dict
+) -> None:
+    """All 200 histories at all beam widths, in random order, joining and leaving a running batch."""
+    identifiers = beauty_recommender.catalog.token_ids(reference_vocabulary(beauty_model))
+    jobs = [(number, k) for number in range(len(beauty_histories)) for k in BEAM_WIDTHS]
+    rng = np.random.default_rng(1)
+    rng.shuffle(jobs)
+    engine, waiting, checked = beauty_recommender.engine, list(jobs), 0
+    while waiting or engine.running:
+        for _ in range(min(int(rng.integers(0, 5)), len(waiting))):
+            number, k = waiting.pop()
+            engine.add(beauty_recommender.request(f"{number}/{k}", beauty_histories[number], k))
+        for result in engine.step().finished:
+            number, k = map(int, result.request_id.split("/"))
+            assert_same(as_pairs(result, identifiers), expected[number, k])
+            assert result.usage.target_forwards == beauty_recommender.catalog.identifier_length
+            checked += 1
+    assert checked == len(jobs)
+    assert engine.used_slots == 0
+
+
+def test_lists_equal_generate_alone(
+    beauty_recommender: Recommender, beauty_model: Path, beauty_histories: list[list[int]], expected: dict
+) -> None:
+    identifiers = beauty_recommender.catalog.token_ids(reference_vocabulary(beauty_model))
+    for number in range(0, len(beauty_histories), 7):
+        for k in BEAM_WIDTHS:
+            (result,) = beauty_recommender.recommend([beauty_histories[number]], k)
+            assert_same(as_pairs(result, identifiers), expected[number, k])
+
+
+MODELS = {
+    "llama-tied": {"family": "llama", "tied": True, "heads": 2, "key_value_heads": 2},
+    "qwen2-grouped": {"family": "qwen2", "heads": 4, "key_value_heads": 1},
+    "qwen3-grouped-tied": {"family": "qwen3", "heads": 4, "key_value_heads": 2, "tied": True},
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("shape", MODELS)
+def test_every_family_equals_generate(host: str, shape: str, tmp_path: Path) -> None:
+    catalog = random_catalog(items=300, depth=3, codes=12)
+    folder = save_random_model(tmp_path / "model", catalog, **MODELS[shape])
+    recommender = load(folder, catalog, host)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    identifiers = catalog.token_ids(reference_vocabulary(folder))
+    trie, rng = DictTrie(identifiers), np.random.default_rng(0)
+    histories = [rng.integers(len(catalog), size=size).tolist() for size in (1, 4, 9)]
+    for history, result in zip(histories, recommender.recommend(histories, k=8), strict=True):
+        (theirs,) = generate_lists(model, [recommender.prompts.build(history)], trie, 8, catalog.identifier_length)
+        assert_same(as_pairs(result, identifiers), theirs)
+    recommender.close()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_bfloat16_scores_are_those_of_float32_within_its_rounding(host: str, tmp_path: Path) -> None:
+    catalog = random_catalog(items=300, depth=3, codes=12)
+    folder = save_random_model(tmp_path / "model", catalog, heads=2, dtype=torch.bfloat16)
+    recommender = load(folder, catalog, host)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    identifiers = catalog.token_ids(reference_vocabulary(folder))
+    (result,) = recommender.recommend([[5, 17, 200]], k=10)
+    prompt = recommender.prompts.build([5, 17, 200])
+    for identifier, score in as_pairs(result, identifiers):
+        tokens = torch.tensor([[*prompt, *identifier]])
+        with torch.inference_mode():
+            log_probs = model(tokens).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        assert score == pytest.approx(float(log_probs[range(3), identifier].sum()), abs=0.25)
+    recommender.close()
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, AutoModelForCausalLM]:
+    """A catalog of each identifier length on the transformers host, and the plain model."""
+    catalog = random_catalog(items=120, depth=request.param, codes=6 if request.param > 1 else 90, seed=request.param)
+    folder = save_random_model(tmp_path_factory.mktemp("small"), catalog, layers=1, seed=request.param)
+    return load(folder, catalog, "transformers"), AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 0.99])
+def test_exclusions_and_wide_beams_equal_brute_force(small: tuple[Recommender, AutoModelForCausalLM], share: float) -> None:
+    """The k best of what is not excluded come back, also where levels hold fewer prefixes than the beam is wide."""
+    recommender, model = small
+    catalog, trie = recommender.catalog, recommender.engine._trie
+    rng = np.random.default_rng(int(100 * share))
+    identifiers = np.empty((len(catalog), catalog.identifier_length), np.int64)
+    identifiers[trie.items] = trie.token.numpy()[trie.paths][trie.leaf_of_item[trie.items]]
+    for k, beam_width in ((1, 1), (3, 8), (10, 10), (20, 40)):
+        history = rng.integers(len(catalog), size=5).tolist()
+        excluded = rng.permutation(len(catalog))[: int(share * len(catalog))]
+        allowed = np.ones(len(catalog), bool)
+        allowed[excluded] = False
+        prompt = recommender.prompts.build(history)
+
+        def score(prefixes: list[tuple[int, ...]], prompt: np.ndarray = prompt) -> np.ndarray:
+            with torch.inference_mode():
+                return model(torch.tensor([[*prompt, *prefix] for prefix in prefixes])).logits[:, -1].log_softmax(-1).numpy()
+
+        theirs = brute_force_beam(score, identifiers, allowed, k, beam_width)
+        (result,) = recommender.recommend([history], k, beam_width, [excluded.tolist()])
+        assert_same(as_pairs(result, identifiers), theirs)
+        returned = [item.item for item in result.items]
+        assert len(set(returned)) == len(returned)
+        assert allowed[returned].all()
+        best = {tuple(identifiers[item.item].tolist()): item.rank for item in result.items}
+        shared = [i for i in np.flatnonzero(allowed) if tuple(identifiers[i].tolist()) in best]
+        assert sorted(shared) == sorted(returned), "all eligible items of a returned identifier are listed"
+
+
+def test_ninety_percent_excluded_leaves_the_best_of_the_rest(beauty: Catalog, beauty_model: Path) -> None:
+    """With a beam as wide as the trie the search is exhaustive, so the list must be the best eligible items of all."""
+    recommender = load(beauty_model, beauty, "transformers")
+    rng = np.random.default_rng(5)
+    excluded = rng.permutation(len(beauty))[: int(0.9 * len(beauty))]
+    (result,) = recommender.recommend([[1, 2, 3]], k=20, beam_width=60, excluded_items=[excluded.tolist()])
+    assert len({item.rank for item in result.items}) == 20
+    assert not {item.item for item in result.items} & set(excluded.tolist())
+    scores = [item.score for item in result.items]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_cancel_frees_slots_and_leaves_others_alone(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    recommender, _ = small
+    engine = recommender.engine
+    (alone,) = recommender.recommend([[1, 2]], k=5)
+    engine.add(recommender.request("stays", [1, 2], 5))
+    engine.add(recommender.request("goes", [3, 4], 5))
+    if recommender.catalog.identifier_length > 1:
+        engine.step()
+    assert engine.cancel("goes")
+    assert not engine.cancel("goes")
+    results: list[BeamResult] = []
+    while engine.running:
+        results += engine.step().finished
+    assert [item.item for item in results[0].items] == [item.item for item in alone.items]
+    assert engine.used_slots == 0
+    assert engine.step().tokens == 0
+
+
+def test_request_ids_must_differ(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    engine = small[0].engine
+    request = BeamRequest("same", np.array([1]), 1, 1)
+    engine.add(request)
+    with pytest.raises(ValueError, match="already running"):
+        engine.add(request)
+    engine.cancel("same")
+    assert engine.used_slots == 0

@@ -1,0 +1,103 @@
+"""Models and catalogs that do not fit together are refused with a sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from drafting.catalog import CatalogError
+from tests.models import random_catalog, save_random_model, save_tokenizer
+from verification.hosts.checkpoint import HostError
+from verification.recommender import Recommender
+
+CATALOG = random_catalog(items=30, depth=2, codes=5)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_random_model(tmp_path / "model", CATALOG, layers=1)
+
+
+def edit_config(model: Path, **settings: object) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def load(model: Path, **options: object) -> Recommender:
+    return Recommender.load(model, CATALOG, **({"kv_memory_gib": 0.01} | options))
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="does not exist"):
+        load(tmp_path / "nothing")
+
+
+def test_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"has no config\.json"):
+        load(tmp_path)
+
+
+def test_no_weights(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    with pytest.raises(HostError, match="has no weights"):
+        load(model)
+
+
+def test_truncated_weights(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(HostError, match=r"weights in .* cannot be loaded"):
+        load(model)
+
+
+def test_no_tokenizer(model: Path) -> None:
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(HostError, match="has no tokenizer"):
+        load(model)
+
+
+def test_tokenizer_that_lacks_a_catalog_token(model: Path) -> None:
+    save_tokenizer(CATALOG, model, leave_out=("<a_1>",))
+    with pytest.raises(CatalogError, match="has no token '<a_1>'"):
+        load(model)
+
+
+def test_tokenizer_larger_than_the_model(tmp_path: Path) -> None:
+    folder = save_random_model(tmp_path / "small", random_catalog(items=30, depth=2, codes=3), layers=1)
+    save_tokenizer(CATALOG, folder)
+    with pytest.raises(HostError, match="resize the model's embeddings"):
+        load(folder)
+
+
+def test_prompt_longer_than_the_model_reads(tmp_path: Path) -> None:
+    folder = save_random_model(tmp_path / "model", CATALOG, layers=1, max_positions=32, max_items=20)
+    with pytest.raises(HostError, match="can grow to 41 tokens"):
+        load(folder)
+
+
+def test_sliding_window_attention(model: Path) -> None:
+    edit_config(model, model_type="mistral", sliding_window=8)
+    with pytest.raises(HostError, match="only models whose layers all use plain attention"):
+        load(model)
+
+
+def test_unknown_host_and_precision(model: Path) -> None:
+    with pytest.raises(HostError, match="There is no host 'tensorflow'"):
+        load(model, host="tensorflow")
+    with pytest.raises(HostError, match="There is no precision 'float8'"):
+        load(model, dtype="float8")
+    with pytest.raises(HostError, match="needs the vLLM host"):
+        load(model, tensor_parallel=2)
+
+
+def test_memory_for_no_slot(model: Path) -> None:
+    with pytest.raises(HostError, match="hold no key/value slot"):
+        load(model, kv_memory_gib=1e-7)
+
+
+def test_a_recommender_that_loads_serves(model: Path) -> None:
+    recommender = load(model)
+    results = list(recommender.recommend([[number % 30] * (number % 25 + 1) for number in range(60)], k=4))
+    assert [result.request_id for result in results] == [str(number) for number in range(60)]
+    assert recommender.engine.used_slots == 0
