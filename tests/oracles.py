@@ -1,61 +1,26 @@
 """Slow, obvious implementations to compare the fast ones with."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
-
-class DictTrie:
-    """Valid next tokens of a prefix, one dict entry per prefix."""
-
-    def __init__(self, identifiers: np.ndarray) -> None:
-        self.next: dict[tuple[int, ...], list[int]] = {}
-        for row in {tuple(map(int, row)) for row in identifiers}:
-            for depth in range(len(row)):
-                self.next.setdefault(row[:depth], [])
-                if row[depth] not in self.next[row[:depth]]:
-                    self.next[row[:depth]].append(row[depth])
-        for tokens in self.next.values():
-            tokens.sort()
-
-    def allow(self, prompt_length: int) -> Callable[[int, torch.Tensor], list[int]]:
-        return lambda _, tokens: self.next[tuple(tokens[prompt_length:].tolist())]
+from verification.benchmark.systems import PrefixTable, generate_beams
 
 
 def generate_lists(
-    model: AutoModelForCausalLM, prompts: Sequence[np.ndarray], trie: DictTrie, k: int, depth: int
+    model: Any, prompts: Sequence[np.ndarray], table: PrefixTable, k: int, depth: int
 ) -> list[list[tuple[tuple[int, ...], float]]]:
-    """transformers' constrained beam search over prompts of one length: per prompt, k pairs of identifier and score, best first.
-
-    `length_penalty=0` makes transformers report the sum of log-probabilities, not their mean.
-    """
-    tokens = torch.tensor(np.stack(prompts))
-    with torch.inference_mode():
-        output = model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            num_beams=k,
-            num_return_sequences=k,
-            max_new_tokens=depth,
-            do_sample=False,
-            length_penalty=0.0,
-            early_stopping=False,
-            prefix_allowed_tokens_fn=trie.allow(tokens.shape[1]),
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
-    scores = _path_scores(model, output.sequences, tokens.shape[1]) if k == 1 else output.sequences_scores
-    pairs = [(tuple(row[tokens.shape[1] :].tolist()), float(score)) for row, score in zip(output.sequences, scores, strict=True)]
+    """transformers' constrained beam search over prompts of one length: per prompt, k pairs of identifier and score, best first."""
+    tokens = np.stack(prompts)
+    sequences, scores = generate_beams(model, tokens, table, k, depth)
+    if scores is None:
+        with torch.inference_mode():
+            log_probs = model(torch.cat([torch.from_numpy(tokens), sequences], 1)).logits[:, tokens.shape[1] - 1 : -1].log_softmax(-1)
+        scores = log_probs.gather(2, sequences[:, :, None]).sum((1, 2))
+    pairs = [(tuple(row), score) for row, score in zip(sequences.tolist(), scores.tolist(), strict=True)]
     return [pairs[start : start + k] for start in range(0, len(pairs), k)]
-
-
-def _path_scores(model: AutoModelForCausalLM, sequences: torch.Tensor, prompt_length: int) -> torch.Tensor:
-    """Log-probability of what follows the prompt, `[sequences]`; greedy search reports none."""
-    with torch.inference_mode():
-        log_probs = model(sequences).logits[:, prompt_length - 1 : -1].log_softmax(-1)
-    return log_probs.gather(2, sequences[:, prompt_length:, None]).sum((1, 2))
 
 
 def brute_force_beam(

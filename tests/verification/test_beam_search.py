@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from drafting.catalog import Catalog
 from tests.models import random_catalog, save_random_model
-from tests.oracles import DictTrie, brute_force_beam, generate_lists
+from tests.oracles import brute_force_beam, generate_lists
+from verification.benchmark.systems import PrefixTable
 from verification.recommender import Recommender
 from verification.request import BeamRequest, BeamResult
 
@@ -53,7 +54,7 @@ def expected(beauty: Catalog, beauty_model: Path, beauty_histories: list[list[in
     """transformers' list for every history and beam width."""
     reference = load(beauty_model, beauty, "transformers")
     model = AutoModelForCausalLM.from_pretrained(beauty_model).eval()
-    trie = DictTrie(beauty.token_ids(reference_vocabulary(beauty_model)))
+    trie = PrefixTable(beauty.token_ids(reference_vocabulary(beauty_model)))
     lists = {}
     for start in range(0, len(beauty_histories), HISTORIES_PER_LENGTH):
         prompts = [reference.prompts.build(history) for history in beauty_histories[start : start + HISTORIES_PER_LENGTH]]
@@ -123,7 +124,7 @@ def test_every_family_equals_generate(host: str, shape: str, tmp_path: Path) -> 
     recommender = load(folder, catalog, host)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     identifiers = catalog.token_ids(reference_vocabulary(folder))
-    trie, rng = DictTrie(identifiers), np.random.default_rng(0)
+    trie, rng = PrefixTable(identifiers), np.random.default_rng(0)
     histories = [rng.integers(len(catalog), size=size).tolist() for size in (1, 4, 9)]
     for history, result in zip(histories, recommender.recommend(histories, k=8), strict=True):
         (theirs,) = generate_lists(model, [recommender.prompts.build(history)], trie, 8, catalog.identifier_length)

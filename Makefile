@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all that a newcomer needs; both make `.venv` first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := torch==2.13.0+cpu
+PACKAGES := drafting verification server
+
+.PHONY: help setup demo test lint format serve bench lock services clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## Make .venv with everything pinned (CPU build)
+
+# The CPU build of PyTorch is not on the default index everywhere; where it is missing there, PyTorch's own index has it.
+.venv/ready: pyproject.toml requirements/cpu.lock requirements/train.lock requirements/dev.lock
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade pip setuptools
+	$(PIP) install --no-deps $(TORCH) || $(PIP) install --no-deps --index-url https://download.pytorch.org/whl/cpu $(TORCH)
+	$(PIP) install --no-deps --progress-bar on -r requirements/cpu.lock -r requirements/train.lock -r requirements/dev.lock
+	$(PIP) install --no-deps --no-build-isolation --quiet --editable .
+	touch $@
+
+demo: setup ## Train a small model on MovieLens-100k and serve it on :8000
+	$(BIN)/atspeed demo $(ARGS)
+
+serve: setup ## Serve a model: make serve TARGET=DIR CATALOG=FILE
+	$(BIN)/atspeed serve --target "$(TARGET)" --catalog "$(CATALOG)" $(ARGS)
+
+test: setup services ## Run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+services: # What the tests run beside the server; without root rights the tests that need it say that they were skipped
+	@command -v redis-server >/dev/null || { \
+		echo "Installing the Redis server for the tests ..."; \
+		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+		{ $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends redis-server openssl; } >/dev/null 2>&1 \
+		|| echo "redis-server could not be installed: the tests that need it will be skipped."; }
+
+lint: setup ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Time this engine against vLLM and transformers (idle machine, a few minutes)
+	$(BIN)/atspeed bench $(ARGS)
+
+lock: setup ## Resolve the requirements anew
+	$(BIN)/python requirements/lock.py
+
+clean: ## Remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

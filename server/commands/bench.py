@@ -1,0 +1,88 @@
+"""`atspeed bench`: this engine against vLLM and transformers on one checkpoint."""
+
+import json
+import os
+import platform
+import tempfile
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from verification.benchmark.interleaved import Row
+
+
+def bench(
+    target: Annotated[Path | None, typer.Option(help="Model directory; without one, a random model of --shape is made.")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="Catalog of the model, needed with --target.")] = None,
+    shape: Annotated[str, typer.Option(help="Random model and catalog: small (3.7M parameters) or tiny.")] = "small",
+    k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,5,10,20",
+    requests: Annotated[int, typer.Option(min=1, help="Timed requests per system and list length.")] = 30,
+    items: Annotated[int, typer.Option(min=1, help="Items per history: 20 items of 4 tokens make a prompt of 80.")] = 20,
+    threads: Annotated[int | None, typer.Option(help="CPU threads per system; all cores by default.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
+    force: Annotated[bool, typer.Option(help="Measure although the machine is busy.")] = False,
+) -> None:
+    """Time plain beam search against vLLM's and transformers' on one checkpoint, interleaved, on an idle machine."""
+    from tqdm import tqdm
+
+    from drafting.catalog import Catalog
+    from verification.benchmark.interleaved import BUSY_SHARE, SystemProcess, busy_share, compare
+    from verification.benchmark.shapes import SHAPES, make_catalog, make_checkpoint
+
+    if (target is None) != (catalog is None):
+        raise typer.BadParameter("--target and --catalog go together.")
+    if shape not in SHAPES:
+        raise typer.BadParameter(f"there is no shape {shape!r}: choose {', '.join(SHAPES)}.")
+    busy = busy_share()
+    if busy > BUSY_SHARE and not force:
+        typer.echo(f"Other work takes {busy:.0%} of this machine: timings would mean nothing. Wait, or use --force.", err=True)
+        raise typer.Exit(1)
+    ks = [int(number) for number in k.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        if target is None or catalog is None:
+            target, catalog = Path(folder) / "model", Path(folder) / "catalog.jsonl"
+            made = make_catalog(SHAPES[shape])
+            made.save(catalog)
+            make_checkpoint(target, SHAPES[shape], made)
+        names = ["atspeed/transformers", "transformers"]
+        if find_spec("vllm"):
+            names = ["atspeed/vllm", *names, "vllm"]
+        cores = threads or len(os.sched_getaffinity(0))
+        systems = []
+        for name in tqdm(names, desc="Loading", unit="system"):
+            systems.append(SystemProcess(name, target, catalog, cores))
+            systems[-1].wait_ready()
+        warm_up = 3
+        histories = _histories(len(Catalog.load(catalog)), requests + warm_up, items)
+        with tqdm(total=len(ks) * len(histories) * len(systems), desc="Timing", unit="request") as bar:
+            rows = compare(systems, histories, ks, warm_up, bar.update)
+        for system in systems:
+            system.close()
+    _print(rows, cores)
+    if json_file is not None:
+        json_file.write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
+
+
+def _histories(items: int, count: int, length: int) -> list[list[int]]:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return [rng.integers(items, size=length).tolist() for _ in range(count)]
+
+
+def _print(rows: "list[Row]", threads: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    fastest = {row.k: row.p50_ms for row in reversed(rows) if row.system == rows[0].system}
+    table = Table(title=f"{date.today()}, {platform.machine()}, {threads} threads; one request at a time, nothing cached")
+    for column in ("k", "system", "p50 ms", "p99 ms", "forwards", "tokens", "lists equal", f"p50 / {rows[0].system}"):
+        table.add_column(column, justify="left" if column == "system" else "right")
+    for row in rows:
+        cells = (f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}", f"{row.target_forwards:.1f}", f"{row.tokens:.0f}" if row.tokens else "")
+        table.add_row(str(row.k), row.system, *cells, row.lists_equal, f"{row.p50_ms / fastest[row.k]:.2f}")
+    Console().print(table)

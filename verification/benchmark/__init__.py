@@ -1,0 +1,1 @@
+"""Honest timings: this engine and its rivals on one checkpoint, one machine, one interleaved run."""
