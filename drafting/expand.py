@@ -5,8 +5,11 @@ continuations exist, how scores add up, or who wins a tie. Invariants: invalid a
 K come back whenever K are eligible; equal scores are decided by (rank of the prefix, token), so a list never depends on the batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,14 +40,38 @@ class Selection:
     """The best continuations of each request, best first.
 
     Attributes:
-        parents: `[requests, k]` int64, which of the request's prefixes is continued.
-        nodes: `[requests, k]` int64, the trie node reached.
+        parents: `[requests, k]` int64, the slot of the prefix that is continued.
+        nodes: `[requests, k]` int64, the trie node reached; -1 where there is none.
         scores: `[requests, k]` float32, cumulative log-probabilities; -inf where the request has fewer continuations than k.
     """
 
     parents: Tensor
     nodes: Tensor
     scores: Tensor
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The prefixes of several requests that are continued together.
+
+    Attributes:
+        slots: `[prefixes]` int64, the tree nodes, request by request in rank order.
+        requests: `[prefixes]` int64, the request of each prefix.
+        rows: `[requests, widest]` int64, each request's places in `slots`; -1 pads.
+    """
+
+    slots: Tensor
+    requests: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
+        """Joins the slots of each request."""
+        sizes = np.array([len(row) for row in slots])
+        rows = np.full((len(slots), sizes.max()), -1, np.int64)
+        rows[np.arange(rows.shape[1]) < sizes[:, None]] = np.arange(sizes.sum())
+        joined = (np.concatenate(slots), np.repeat(np.arange(len(slots)), sizes), rows)
+        return cls(*(torch.from_numpy(array).to(device) for array in joined))
 
 
 def dead_keys(dead_nodes: list[Tensor], trie: ItemTrie) -> Tensor | None:
@@ -54,49 +81,61 @@ def dead_keys(dead_nodes: list[Tensor], trie: ItemTrie) -> Tensor | None:
     return torch.cat([nodes + request * trie.nodes for request, nodes in enumerate(dead_nodes)])
 
 
-def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> Continuations:
-    """Log-probabilities of the valid continuations of each prefix.
-
-    Probabilities are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
+def children(trie: ItemTrie, parents: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The trie's children of each node that are not dead.
 
     Args:
-        parents: `[rows]` int64 trie nodes.
-        logits: `[rows, vocabulary]` of the token after each prefix, any float type.
+        parents: `[rows]` int64 trie nodes; a negative number has no children.
         width: at least the number of children of every parent.
         requests: `[rows]` int64, the request of each row; only read when there are dead nodes.
         dead: ascending keys from `dead_keys`.
+
+    Returns:
+        nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
     """
     first = trie.first_child[parents]
     nodes = first[:, None] + torch.arange(width, device=first.device)
-    exists = nodes < trie.first_child[parents + 1][:, None]
+    exists = (nodes < trie.first_child[parents + 1][:, None]) & (parents >= 0)[:, None]
     nodes = nodes.clamp_(max=trie.nodes - 1)
     if dead is not None:
         keys = nodes + requests[:, None] * trie.nodes
         found = torch.searchsorted(dead, keys).clamp_(max=len(dead) - 1)
         exists &= dead[found] != keys
+    return nodes, exists
+
+
+def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> Continuations:
+    """Log-probabilities of the valid continuations of each prefix; for the other arguments see `children`.
+
+    Probabilities are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
+
+    Args:
+        logits: `[rows, vocabulary]` of the token after each prefix, any float type.
+    """
+    nodes, exists = children(trie, parents, width, requests, dead)
     logits = logits.float()
     log_probs = logits.gather(1, trie.token[nodes]) - logits.logsumexp(1, keepdim=True)
     return Continuations(nodes, log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
 
 
-def expand_beam(candidates: Continuations, parent_scores: Tensor, rows: Tensor, k: int) -> Selection:
+def expand_beam(candidates: Continuations, parent_scores: Tensor, frontier: Frontier, k: int) -> Selection:
     """Selects the k best continuations of each request.
 
     Args:
-        candidates: continuations of the prefixes of all requests.
+        candidates: continuations of the frontier's prefixes.
         parent_scores: `[prefixes]` float32, the score of each prefix.
-        rows: `[requests, prefixes per request]` int64, each request's prefixes in rank order as rows of `candidates`; -1 pads.
         k: how many to select; where a request has fewer, its last scores are -inf.
     """
     scores = candidates.log_probs + parent_scores[:, None]
     width = scores.shape[1]
-    scores = scores[rows].masked_fill_((rows < 0)[:, :, None], NEGATIVE_INFINITY).flatten(1)
+    scores = scores[frontier.rows].masked_fill_((frontier.rows < 0)[:, :, None], NEGATIVE_INFINITY).flatten(1)
     if scores.shape[1] < k:
         scores = torch.nn.functional.pad(scores, (0, k - scores.shape[1]), value=NEGATIVE_INFINITY)
     best = top_places(scores, k)
-    parents = (best // width).clamp_(max=rows.shape[1] - 1)
-    nodes = candidates.nodes[rows.gather(1, parents), best % width]
-    return Selection(parents, nodes, scores.gather(1, best))
+    best_scores = scores.gather(1, best)
+    parents = frontier.rows.gather(1, (best // width).clamp_(max=frontier.rows.shape[1] - 1))
+    nodes = candidates.nodes[parents, best % width].masked_fill_(best_scores == NEGATIVE_INFINITY, -1)
+    return Selection(frontier.slots[parents], nodes, best_scores)
 
 
 def top_places(scores: Tensor, k: int) -> Tensor:

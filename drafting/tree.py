@@ -8,10 +8,14 @@ plan a forward (slots, positions, columns) is decided before the contents of a n
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from drafting.trie import ROOT
+
+IntArray = npt.NDArray[np.int64]
 
 
 class TokenTree:
@@ -97,6 +101,30 @@ class TreeBatch:
     def __post_init__(self) -> None:
         if not self.tokens.shape == self.positions.shape == self.slots.shape == self.attention.places.shape:
             raise ValueError("Tokens, positions, slots and attention places must be rows of one length.")
+
+
+def build_layout(keys: list[IntArray], query_counts: list[int], visible: Tensor, ancestors: Tensor) -> AttentionLayout:
+    """Lays out a forward in which the tokens of each request stand together, in the order of `keys`.
+
+    Args:
+        keys: per request, the slot behind each of its columns.
+        query_counts: per request, how many of the forward's tokens are its own.
+        visible: `[tokens]` int64, how many leading columns (of the prompt) each token sees.
+        ancestors: `[tokens, depth]` int64, further columns that each token sees, its own among them.
+    """
+    device = visible.device
+    counts = np.array(query_counts)
+    widest, columns = int(counts.max()), max(len(row) for row in keys)
+    starts = np.cumsum(counts) - counts
+    offsets = np.arange(widest)
+    queries = torch.from_numpy(starts[:, None] + np.minimum(offsets, counts[:, None] - 1)).to(device)
+    places = torch.from_numpy(np.flatnonzero(offsets < counts[:, None])).to(device)
+    key_slots = np.zeros((len(keys), columns), np.int64)
+    for row, slots in zip(key_slots, keys, strict=True):
+        row[: len(slots)] = slots
+    mask = torch.arange(columns, device=device) < visible[queries][:, :, None]
+    mask.scatter_(2, ancestors[queries], True)
+    return AttentionLayout(queries, places, torch.from_numpy(key_slots).to(device), mask[:, None])
 
 
 class TreeModel(Protocol):

@@ -17,9 +17,11 @@ class OutOfSlots(RuntimeError):
 class SlotPool:
     """A stack of free slots; one slot holds the keys and values of one token in every layer."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, first: int = 0) -> None:
+        """`total` slots, numbered from `first` on."""
         self.total = total
-        self._free = np.arange(total - 1, -1, -1, dtype=np.int64)
+        self._first = first
+        self._free = np.arange(first + total - 1, first - 1, -1, dtype=np.int64)
         self._count = total
         self._owned = np.zeros(total, bool)
 
@@ -43,7 +45,7 @@ class SlotPool:
             raise OutOfSlots(f"{count} key/value slots are needed, but only {self._count} of {self.total} are free.")
         self._count -= count
         slots = self._free[self._count : self._count + count][::-1].copy()
-        self._owned[slots] = True
+        self._owned[slots - self._first] = True
         return slots
 
     def release(self, slots: IntArray) -> None:
@@ -52,8 +54,8 @@ class SlotPool:
         Raises:
             ValueError: one of them is not owned; nothing was given back.
         """
-        if not self._owned[slots].all() or len(np.unique(slots)) != len(slots):
+        if not self._owned[slots - self._first].all() or len(np.unique(slots)) != len(slots):
             raise ValueError("A key/value slot was released that nobody owns.")
-        self._owned[slots] = False
+        self._owned[slots - self._first] = False
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)

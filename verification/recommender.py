@@ -111,7 +111,7 @@ class Recommender:
 
     def _has_room(self, request: BeamRequest) -> bool:
         tokens = self.engine.next_tokens() + self.engine.tokens_needed(request)
-        return tokens <= OFFLINE_BATCH_TOKENS and self.engine.slots_needed(request) <= self.engine.free_slots
+        return tokens <= OFFLINE_BATCH_TOKENS and self.engine.has_room(request)
 
     def _advance(self, finished: dict[int, BeamResult]) -> None:
         for result in self.engine.step().finished:

@@ -1,19 +1,19 @@
-"""One running request: how far its beam search has come and which slots it owns.
+"""One running request: its beam, its tokens and what it has cost so far.
 
-Invariant: everything here is known on the host without reading the device. Widths follow from the trie and the request alone, and slots are
-taken for the whole search when it starts, so a request that has started can never run out of memory half way.
+Invariant: slots for a plain search to the end are set aside when a request starts, and a draft only takes what nobody has set aside. A
+request that has started can therefore never run out of memory half way.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.columns import RequestColumns
 from drafting.trie import ItemTrie
-from verification.request import BeamRequest
+from verification.request import BeamRequest, Usage
 
 IntArray = npt.NDArray[np.int64]
 
@@ -28,59 +28,56 @@ def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
 class BeamSearch:
     """The state of one request in the engine.
 
-    A *column* numbers the request's own tokens: its prompt, then the nodes of depth 1, of depth 2, and so on. The root is the last token of
-    the prompt, and the last level needs no columns because its prefixes are never continued.
-
     Attributes:
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
-        slots: `[columns]`, the slot of each column; the request owns them all.
+        columns: the prompt and the tree's nodes.
         dead_nodes: ascending trie nodes that must not be entered, on the model's device.
-        depth: how many levels are decided; the next forward scores the beam of that depth.
+        beam: columns of the prefixes decided so far, best first; the root at first.
+        depth: the depth of the beam.
+        target_forwards, draft_forwards: forwards that this request took part in.
+        accepted_steps: levels decided without a forward of their own.
+        drafted_nodes: nodes that a draft has added.
     """
 
     request: BeamRequest
     widths: tuple[int, ...]
-    slots: IntArray
+    columns: RequestColumns
     dead_nodes: Tensor
+    beam: IntArray = field(init=False)
     depth: int = 0
+    target_forwards: int = 0
+    draft_forwards: int = 0
+    accepted_steps: int = 0
+    drafted_nodes: int = 0
+
+    def __post_init__(self) -> None:
+        self.beam = np.array([self.columns.root])
 
     @classmethod
-    def start(cls, request: BeamRequest, trie: ItemTrie, slots: IntArray, device: torch.device) -> "BeamSearch":
+    def start(cls, request: BeamRequest, trie: ItemTrie, prompt_slots: IntArray, device: torch.device) -> "BeamSearch":
         """A search that has decided nothing yet."""
         dead = torch.from_numpy(trie.dead_nodes(request.excluded_items)).to(device)
-        return cls(request, beam_widths(request, trie), slots, dead)
-
-    @cached_property
-    def _columns(self) -> list[IntArray]:
-        ends = np.cumsum([len(self.request.prompt), *self.widths[1:-1]])
-        return [np.arange(end - width, end) for end, width in zip(ends, self.widths[:-1], strict=True)]
+        return cls(request, beam_widths(request, trie), RequestColumns(prompt_slots), dead)
 
     @property
-    def is_last_level(self) -> bool:
-        """Whether the next forward decides the list."""
-        return self.depth == len(self.widths) - 2
+    def last_depth(self) -> int:
+        """The deepest level whose nodes are scored; the one below it is the list."""
+        return len(self.widths) - 2
 
     @property
-    def prompt_length(self) -> int:
-        """Tokens of the prompt, the leading columns that every node sees."""
-        return len(self.request.prompt)
+    def reserved_nodes(self) -> int:
+        """Nodes that a plain search may still need."""
+        return sum(self.widths[self.depth + 1 : -1])
 
-    @property
-    def beam_columns(self) -> IntArray:
-        """The prefixes that the next forward scores."""
-        return self._columns[self.depth]
+    def drafted_at(self, depth: int) -> IntArray:
+        """Columns of the nodes at `depth` that the target has scored."""
+        return np.flatnonzero((self.columns.depths == depth) & self.columns.scored)
 
-    @property
-    def next_columns(self) -> IntArray:
-        """Where the next beam goes; there is none after the last level."""
-        return self._columns[self.depth + 1]
-
-    @property
-    def forward_columns(self) -> IntArray:
-        """The tokens that the next forward computes: the whole prompt at first, the beam from then on."""
-        return np.arange(self.prompt_length) if self.depth == 0 else self.beam_columns
-
-    @property
-    def filled_slots(self) -> IntArray:
-        """The slots that hold keys and values once the next forward has run."""
-        return self.slots[: self.beam_columns[-1] + 1]
+    def usage(self) -> Usage:
+        """What the search has cost so far."""
+        return Usage(
+            prompt_tokens=len(self.request.prompt),
+            target_forwards=self.target_forwards,
+            draft_forwards=self.draft_forwards,
+            accepted_steps=self.accepted_steps,
+        )

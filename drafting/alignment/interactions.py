@@ -128,7 +128,9 @@ def load_split(directory: Path, catalog: Catalog) -> Split:
     train, valid, test = (load_sequential(path, catalog) for path in files)
     for path, part in zip(files[1:], (valid, test), strict=True):
         if part.users != train.users:
-            raise InteractionError(f"{path} lists other users than {files[0]}: every file of a split must name the same users in the same order.")
+            raise InteractionError(
+                f"{path} lists other users than {files[0]}: every file of a split must name the same users in the same order."
+            )
     return Split(train, valid, test)
 
 

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafting.expand import Continuations, continuations, dead_keys, expand_beam, top_places
+from drafting.expand import Continuations, Frontier, continuations, dead_keys, expand_beam, top_places
 from drafting.trie import ItemTrie
 
 SETTINGS = settings(max_examples=60, deadline=None)
 VOCABULARY = 12
+CPU = torch.device("cpu")
 
 
 @st.composite
@@ -36,19 +37,10 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     trie, level, beams, logits, scores, dead, k = case
     flat = [node for beam in beams for node in beam]
     sizes = [len(beam) for beam in beams]
-    found = continuations(
-        trie,
-        parents=torch.tensor(flat),
-        logits=logits,
-        width=trie.max_children[level],
-        requests=torch.tensor(np.repeat(np.arange(len(beams)), sizes)),
-        dead=dead_keys(dead, trie),
-    )
-    rows = torch.full((len(beams), max(sizes)), -1)
+    frontier = Frontier.of([100 + int(start) + np.arange(size) for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True)], CPU)
+    found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], frontier.requests, dead_keys(dead, trie))
+    selection = expand_beam(found, scores, frontier, k)
     starts = np.cumsum(sizes) - sizes
-    for request, size in enumerate(sizes):
-        rows[request, :size] = torch.arange(size) + int(starts[request])
-    selection = expand_beam(found, scores, rows, k)
     log_probs = logits.log_softmax(1)
     for request, beam in enumerate(beams):
         expected = []
@@ -60,10 +52,11 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
         expected.sort(key=lambda candidate: -round(candidate[2], 5))
         expected = expected[:k]
         size = len(expected)
-        assert selection.parents[request, :size].tolist() == [rank for rank, _, _ in expected]
+        assert selection.parents[request, :size].tolist() == [100 + int(starts[request]) + rank for rank, _, _ in expected]
         assert selection.nodes[request, :size].tolist() == [child for _, child, _ in expected]
         np.testing.assert_allclose(selection.scores[request, :size], [score for _, _, score in expected], atol=1e-5)
         assert selection.scores[request, size:].eq(float("-inf")).all()
+        assert selection.nodes[request, size:].eq(-1).all()
 
 
 @SETTINGS

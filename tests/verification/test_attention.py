@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.tree import AttentionLayout, TokenTree
-from verification.attention import build_layout, tree_attention
+from drafting.tree import AttentionLayout, TokenTree, build_layout
+from verification.attention import tree_attention
 
 HEAD_SIZE, SLOTS, DEPTH = 8, 64, 3
 

@@ -49,12 +49,19 @@ class TransformersHost:
     """Hosts a model in this process through transformers."""
 
     def __init__(
-        self, model_dir: Path, *, dtype: str = "auto", kv_memory_gib: float = 1.0, device: torch.device | str | None = None
+        self,
+        model_dir: Path,
+        *,
+        dtype: str = "auto",
+        kv_memory_gib: float = 1.0,
+        slots: int | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         """
         Args:
             dtype: "auto" (what the checkpoint says), "float32", "bfloat16" or "float16".
             kv_memory_gib: memory for keys and values; the number of slots follows from it.
+            slots: how many slots to allocate, whatever memory that takes; for a draft, as many as its target has.
             device: by default a GPU where there is one.
 
         Raises:
@@ -69,7 +76,7 @@ class TransformersHost:
         self._model = model.to(self.device).eval()
         self.vocabulary_size = int(config.vocab_size)
         self.max_positions = int(config.max_position_embeddings)
-        self._caches = _allocate(config, model.dtype, kv_memory_gib, self.device)
+        self._caches = _allocate(config, model.dtype, slots, kv_memory_gib, self.device)
         self.total_slots = len(self._caches[0])
 
     @torch.inference_mode()
@@ -90,13 +97,13 @@ class TransformersHost:
         self._caches.clear()
 
 
-def _allocate(config: PretrainedConfig, dtype: torch.dtype, gib: float, device: torch.device) -> list[Tensor]:
+def _allocate(config: PretrainedConfig, dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:
     """One `[slots, key/value heads, 2 * head size]` tensor per layer, zeroed: a masked slot must still hold finite numbers."""
     settings = config.to_dict()
     heads = settings.get("num_key_value_heads") or config.num_attention_heads
     head_size = settings.get("head_dim") or config.hidden_size // config.num_attention_heads
     slot_bytes = config.num_hidden_layers * heads * 2 * head_size * dtype.itemsize
-    slots = int(gib * 2**30) // slot_bytes
+    slots = slots or int(gib * 2**30) // slot_bytes
     if slots < 1:
         raise HostError(f"{gib} GiB hold no key/value slot of this model: one needs {slot_bytes} bytes.")
     return [torch.zeros(slots, heads, 2 * head_size, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]

@@ -1,0 +1,39 @@
+"""What the target said: the log-probabilities of the continuations of every tree node that it has scored.
+
+Invariant: a row is written once, right after the forward that computed the node, and read as often as the search asks; so a node that
+survives a rejected round is never computed twice.
+"""
+
+import torch
+from torch import Tensor
+
+from drafting.expand import Continuations, Frontier, continuations, dead_keys
+from drafting.trie import ItemTrie
+
+TABLE_BYTES = 64 * 2**20
+FEWEST_NODES = 2048
+MOST_NODES = 16384
+
+
+def node_capacity(trie: ItemTrie) -> int:
+    """How many tree nodes the table holds: as many as fit its memory, within sensible bounds."""
+    return max(FEWEST_NODES, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
+
+
+class ContinuationTable:
+    """Log-probabilities of the children of scored nodes, one row per node slot (slots below `nodes`)."""
+
+    def __init__(self, trie: ItemTrie, nodes: int, device: torch.device) -> None:
+        self._trie = trie
+        self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
+
+    def write(self, frontier: Frontier, trie_nodes: Tensor, logits: Tensor, dead_nodes: list[Tensor]) -> None:
+        """Keeps what a forward said of the nodes in `frontier.slots`, whose places in the trie are `trie_nodes`."""
+        width = self._log_probs.shape[1]
+        found = continuations(self._trie, trie_nodes, logits, width, frontier.requests, dead_keys(dead_nodes, self._trie))
+        self._log_probs[frontier.slots] = found.log_probs
+
+    def read(self, frontier: Frontier, trie_nodes: Tensor, width: int) -> Continuations:
+        """The continuations of nodes written before, no more than `width` each."""
+        nodes = self._trie.first_child[trie_nodes][:, None] + torch.arange(width, device=trie_nodes.device)
+        return Continuations(nodes.clamp_(max=self._trie.nodes - 1), self._log_probs[frontier.slots, :width])
