@@ -10,6 +10,7 @@ k-means runs on one thread, because threads that add floats in any order may mov
 """
 
 import string
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,9 @@ class Codebooks:
 
     def save(self, path: Path) -> None:
         """Writes the centroids as safetensors, `level_1` first."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file({f"level_{number}": centroids for number, centroids in enumerate(self.levels, start=1)}, path)
+        path.write_bytes(save({f"level_{number}": centroids for number, centroids in enumerate(self.levels, start=1)}))
 
     @classmethod
     def load(cls, path: Path) -> "Codebooks":
@@ -166,10 +167,13 @@ def _as_embeddings(embeddings: npt.ArrayLike) -> Floats:
 def _kmeans(points: Floats, clusters: int, seed: int) -> Floats:
     """Centroids `[at most clusters, dims]` of `points` `[items, dims]`."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     distinct = len(np.unique(points, axis=0))
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        # Residuals that differ by rounding alone count as distinct here and not there; the spare centroids do no harm.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(n_clusters=min(clusters, distinct), n_init=1, random_state=seed).fit(points)
     return np.ascontiguousarray(fitted.cluster_centers_, np.float32)
 

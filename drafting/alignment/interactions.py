@@ -9,6 +9,7 @@ import hashlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -167,7 +168,8 @@ def _numbered_items(numbers: npt.NDArray[np.int64], catalog: Catalog, path: Path
         index = catalog.index_of(str(number - 1))
         if index is None:
             raise InteractionError(
-                f"{path} names item number {number}, which counts from 1 and so is item {str(number - 1)!r}, but the catalog has no such item."
+                f"{path} names item number {number}, which is item {str(number - 1)!r} as these files count from 1, but the catalog has "
+                "no such item."
             )
         indices[row] = index
     return indices[inverse.reshape(-1)]
@@ -208,7 +210,7 @@ def by_user(
     return Interactions(users, offsets, items[order], timestamps[order])
 
 
-def _open(path: Path):  # type: ignore[no-untyped-def]
+def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:

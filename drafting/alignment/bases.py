@@ -1,0 +1,142 @@
+"""Bases: the model that a training run starts from, with a tokenizer that has a token for every code of the catalog.
+
+Invariant: whichever base is chosen, the tokenizer knows every catalog token as one token and the model has an embedding for each, so what
+is trained can be served with that catalog as it is.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from drafting.catalog import Catalog
+from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
+
+PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"
+
+# Wide enough to tell a few thousand items apart, small enough to learn from 100,000 interactions on two CPU cores in about a minute.
+SMALL: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
+PRESETS = {"small": SMALL}
+
+
+class BaseError(ValueError):
+    """A base that cannot be trained for this catalog and prompt; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model ready to be trained.
+
+    Attributes:
+        from_scratch: whether its weights are random.
+        name: what was asked for, for the record.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    from_scratch: bool
+    name: str
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id to pad with; any does where the tokenizer has none, because padding is neither attended to nor scored."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+
+def load_base(name: str, catalog: Catalog, template: PromptTemplate) -> Base:
+    """Builds or loads the base called `name`: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
+
+    Weights from scratch are drawn from torch's global random state: seed it first.
+
+    Raises:
+        BaseError: there is no such base, or it is too short for the prompt, or its tokenizer cannot express the prompt.
+    """
+    path = Path(name)
+    if name in PRESETS:
+        settings = PRESETS[name]
+        base = _from_config(AutoConfig.for_model(**settings), catalog, name)
+    elif path.suffix == ".json" and path.is_file():
+        base = _from_config(_read_config(path), catalog, name)
+    elif (path / "config.json").is_file():
+        weights = any(path.glob("*.safetensors")) or any(path.glob("pytorch_model*.bin"))
+        base = _from_model(path, catalog) if weights else _from_config(_read_config(path / "config.json"), catalog, name)
+    else:
+        raise BaseError(
+            f"There is no base {name!r}: give a preset ({', '.join(PRESETS)}), a config.json to start from scratch, or a model directory."
+        )
+    _check_prompt(base, catalog, template)
+    return base
+
+
+def scratch_tokenizer(tokens: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows the codes and nothing else; ids follow the order of `tokens`, after padding, beginning and unknown."""
+    vocabulary = {token: index for index, token in enumerate((PAD, BOS, UNK, *tokens))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
+    # Added tokens are cut out of running text whatever they look like; the model's own vocabulary would need spaces between them.
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, unk_token=UNK)
+
+
+def _read_config(path: Path) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise BaseError(f"{path} is not a model configuration: {str(error).splitlines()[0]}") from error
+
+
+def _from_config(config: PretrainedConfig, catalog: Catalog, name: str) -> Base:
+    tokenizer = scratch_tokenizer(catalog.tokens)
+    config.vocab_size = len(tokenizer)
+    config.pad_token_id, config.bos_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id, None
+    try:
+        model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise BaseError(f"No causal language model can be made from {name}: {str(error).splitlines()[0]}") from error
+    return Base(model, tokenizer, from_scratch=True, name=name)
+
+
+def _from_model(path: Path, catalog: Catalog) -> Base:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+    except (ValueError, OSError, KeyError) as error:
+        raise BaseError(f"The base model {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in catalog.tokens])
+    # Many checkpoints have more rows than their tokenizer has tokens; those rows are free, and shrinking would only cost a copy.
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    return Base(model, tokenizer, from_scratch=False, name=str(path))
+
+
+def _check_prompt(base: Base, catalog: Catalog, template: PromptTemplate) -> None:
+    if base.from_scratch and (template.template != HISTORY or template.separator):
+        raise BaseError(
+            f"A model from scratch knows the catalog's codes and no words, so its prompt must be the bare {HISTORY} without a separator: "
+            "leave the template out, or start from a base model."
+        )
+    longest = PromptBuilder(template, base.tokenizer, catalog.token_ids(base.tokenizer.get_vocab())).max_tokens + catalog.identifier_length
+    if longest > base.model.config.max_position_embeddings:
+        raise BaseError(
+            f"A prompt of {template.max_items} items and its answer take {longest} tokens, but {base.name} reads at most "
+            f"{base.model.config.max_position_embeddings}: lower max_items or choose a longer base."
+        )

@@ -1,0 +1,117 @@
+"""Training runs: where a run keeps its checkpoints, when it may go on or must refuse, and how its result appears.
+
+Invariant: the output directory is a finished model or it is not there. A run works in `OUT.partial` beside it and moves the finished model
+into place with one rename, so an interrupted run can neither be taken for a model nor destroy the one that it was to replace; and it goes
+on only from checkpoints of a run with the same settings and data.
+
+Light to import, so that a command can refuse a directory before it loads a training library.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from drafting.alignment.settings import TrainingError
+
+TRAINING_FILE = "training.json"
+RUN_FILE = "run.json"
+_SPARE_BYTES = 64 * 2**20
+_BYTES_PER_WEIGHT = 4
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The place of one run.
+
+    Attributes:
+        out: where the finished model will be.
+    """
+
+    out: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where the run works."""
+        return self.out.with_name(self.out.name + ".partial")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are while the run works."""
+        return self.partial / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Where the finished model is written before it moves to `out`."""
+        return self.partial / "model"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest whole checkpoint of an interrupted run, or None."""
+        # The trainer writes this file last: a checkpoint without it was being written when the run was interrupted.
+        whole = (path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json"))
+        return max(whole, key=checkpoint_step, default=None)
+
+    def refuse_existing(self, overwrite: bool) -> None:
+        """Raises `TrainingError` if `out` is there and may not be replaced; cheap, so it can come before anything is loaded."""
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return
+        if not overwrite:
+            raise TrainingError(f"{self.out} already exists: choose another directory, or pass --overwrite to replace it.")
+        if not (self.out / "config.json").is_file():
+            raise TrainingError(f"{self.out} is no model directory, so it is not replaced: remove it yourself, or choose another one.")
+
+    def open(self, record: dict[str, Any], overwrite: bool) -> None:
+        """Starts the run described by `record`, or goes on with it if an earlier one with the same record was interrupted.
+
+        Raises:
+            TrainingError: an interrupted run with another record is in the way, or the directory cannot be written.
+        """
+        described = self.partial / RUN_FILE
+        contents = msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2)
+        try:
+            if not described.is_file() and self.partial.is_dir() and any(self.partial.iterdir()):
+                raise TrainingError(f"The run would work in {self.partial}, but that holds something else: move it away.")
+            if described.is_file() and described.read_bytes() != contents:
+                if not overwrite:
+                    raise TrainingError(
+                        f"{self.partial} holds an interrupted run with other settings or data: repeat those to go on with it, or pass "
+                        "--overwrite to drop it."
+                    )
+                shutil.rmtree(self.partial)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            described.write_bytes(contents)
+        except OSError as error:
+            raise TrainingError(f"The run cannot write to {self.partial}: {error.strerror}.") from error
+
+    def check_space(self, weights: int, checkpoints: int) -> None:
+        """Raises `TrainingError` if the disk is too small for the model of so many weights and its checkpoints with optimizer state."""
+        needed = weights * _BYTES_PER_WEIGHT * (1 + 3 * checkpoints) + _SPARE_BYTES
+        free = shutil.disk_usage(self.partial).free
+        if free < needed:
+            raise TrainingError(
+                f"The run needs about {needed / 2**20:,.0f} MiB in {self.partial.parent} for the model and {checkpoints} checkpoints, but "
+                f"only {free / 2**20:,.0f} MiB are free."
+            )
+
+    def publish(self) -> None:
+        """Moves the finished model into place and removes everything else of the run."""
+        if not any(self.model.glob("*.safetensors")):
+            raise TrainingError(
+                f"The trained weights were not written to {self.model}: with FSDP, set its state dict type to FULL_STATE_DICT."
+            )
+        # safetensors writes for the owner alone, but a server often runs as another user.
+        mode = (self.partial / RUN_FILE).stat().st_mode
+        for path in self.model.iterdir():
+            path.chmod(mode)
+        if self.out.exists():
+            self.out.rename(self.partial / "replaced")
+        self.model.rename(self.out)
+        shutil.rmtree(self.partial)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The optimizer step that a checkpoint was taken after."""
+    return int(checkpoint.name.rpartition("-")[2])

@@ -1,0 +1,39 @@
+"""The command `atspeed`.
+
+Invariant: this module and the commands' modules import nothing heavy, so that `--help` and a typing mistake are answered at once; what a
+command needs, it imports when it runs.
+"""
+
+import typer
+
+from server.commands.bench import bench
+from server.commands.catalog import catalog_app
+from server.commands.demo import demo
+from server.commands.recommend import recommend
+from server.commands.serve import serve
+from server.commands.train import train_app
+
+app = typer.Typer(
+    name="atspeed",
+    help="Generative recommendation by exact beam search over a catalog, served fast.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve)
+app.command()(recommend)
+app.add_typer(catalog_app, name="catalog")
+app.add_typer(train_app, name="train")
+app.command()(demo)
+app.command()(bench)
+
+
+def main() -> None:
+    """Entry point of the `atspeed` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`atspeed demo`: from nothing to a server that recommends films to real users."""
+
+import subprocess
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+from server.commands.failure import fail
+
+DEMO_USER = "42"
+
+
+def demo(
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65_535)] = 8000,
+    engine: Annotated[
+        str | None, typer.Option(help="What runs the model: vllm or transformers.", show_default="vllm if it is installed")
+    ] = None,
+    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Prepare everything and stop before the server.")] = False,
+) -> None:
+    """Try it on MovieLens 100k: downloads it, trains a small target, and serves recommendations to its real users.
+
+    The first run works for about two minutes on two cores and keeps what it made under ~/.cache/atspeed (or ATSPEED_CACHE); later ones
+    only start the server.
+    """
+    from server.demo.cache import cache_directory
+    from server.demo.preparation import Demo, DemoSettings, read_evaluation
+    from server.settings import Settings, SettingsError
+
+    if engine not in (None, "vllm", "transformers"):
+        fail(f"There is no engine {engine!r}: choose vllm or transformers.")
+    if not prepare_only:
+        _check_port(port)
+    settings = DemoSettings()
+    prepared = Demo.of(cache_directory(), settings)
+    if prepared.complete:
+        typer.echo(f"The demo is prepared already, in {prepared.folder}.")
+    else:
+        _prepare()
+    typer.echo("\n" + read_evaluation(prepared).sentence + "\n")
+    if prepare_only:
+        return
+    try:
+        serving = Settings.resolve(
+            target=prepared.target,
+            catalog=prepared.catalog,
+            histories=f"sqlite:///{prepared.histories.absolute()}",
+            engine=engine,
+            port=port,
+            log_level="warning",
+        )
+    except SettingsError as error:
+        fail(str(error))
+    from server.serving import run_server
+
+    typer.echo(f"Starting the server on http://{serving.host}:{port} …")
+    threading.Thread(target=_present, args=(f"http://{serving.host}:{port}", settings.k), daemon=True).start()
+    if sentence := run_server(serving):
+        fail(sentence)
+
+
+def _prepare() -> None:
+    try:
+        done = subprocess.run([sys.executable, "-m", "server.demo"], check=False)
+    except KeyboardInterrupt:
+        fail("Interrupted: the next run goes on from here.")
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+def _check_port(port: int) -> None:
+    """Finds out before minutes of preparation that the server could not start after them."""
+    from server.serving import PortError, listen
+
+    try:
+        listen("127.0.0.1", port).close()
+    except PortError as error:
+        fail(str(error))
+
+
+def _present(url: str, k: int) -> None:
+    from server.demo.showcase import show, wait_until_ready
+
+    wait_until_ready(url)
+    try:
+        typer.echo(show(url, DEMO_USER, k))
+    except OSError as error:
+        typer.secho(f"The server is ready but did not answer the demo's own request: {error}.", err=True, fg=typer.colors.RED)
+        return
+    typer.echo(f"The API is described at {url}/docs. Press Ctrl-C to stop.")

@@ -1,0 +1,81 @@
+"""`atspeed recommend`: lists without a server, for one user or for a file of users."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.commands.failure import fail
+from server.settings import Settings, SettingsError
+
+
+def recommend(
+    target: Annotated[Path | None, typer.Option(help="Directory of the target model.", envvar="ATSPEED_TARGET")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="Catalog file.", envvar="ATSPEED_CATALOG")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID,…")] = None,
+    user: Annotated[str | None, typer.Option(help="A user whose history is stored.")] = None,
+    histories: Annotated[
+        str | None,
+        typer.Option(
+            help="History store that --user is read from.",
+            envvar="ATSPEED_HISTORIES",
+            show_default="an SQLite file in ~/.local/share/atspeed",
+        ),
+    ] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help='JSONL of users: {"user_id"?, "history": [id, …], "k"?, "beam_width"?, "exclude"?}.')
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="JSONL of lists, one a user, in the same order.", show_default="standard output")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="Identifiers to return.", min=1, max=100)] = 10,
+    beam_width: Annotated[
+        int | None, typer.Option(help="Prefixes that the search keeps, at least k.", min=1, max=256, show_default="k")
+    ] = None,
+    exclude: Annotated[str, typer.Option(help="Item ids that must not be returned.", metavar="ID,ID,…")] = "",
+    exclude_history: Annotated[bool, typer.Option("--exclude-history", help="Don't return items of the history.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What runs the model: vllm or transformers.", envvar="ATSPEED_ENGINE", show_default="vllm if it is installed"),
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Precision.", envvar="ATSPEED_DTYPE", show_default="auto")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", envvar="ATSPEED_THREADS", show_default="all")] = None,
+    kv_memory_gib: Annotated[
+        float | None, typer.Option(help="Memory for keys and values, GiB.", envvar="ATSPEED_KV_MEMORY_GIB", show_default="1")
+    ] = None,
+) -> None:
+    """Recommend without a server: for one history, one stored user, or a file of users.
+
+    Examples:
+
+    atspeed recommend --target models/beauty --catalog beauty.index.json --history 12,7,99 -k 5
+
+    atspeed recommend --target models/beauty --catalog beauty.index.json --input users.jsonl --output recs.jsonl
+    """
+    if sum(source is not None for source in (history, user, input_file)) != 1:
+        fail("Give exactly one of --history, --user and --input.")
+    if beam_width is not None and beam_width < k:
+        fail(f"--beam-width must be at least --k, got {beam_width} and {k}.")
+    try:
+        settings = Settings.resolve(
+            target=target, catalog=catalog, histories=histories, engine=engine, dtype=dtype, threads=threads, kv_memory_gib=kv_memory_gib
+        )
+    except SettingsError as error:
+        fail(str(error))
+    # The model libraries take seconds to import, which a typing mistake need not wait for.
+    from server.offline_command import OfflineError, recommend_file, recommend_one
+    from server.user_lines import Defaults
+
+    defaults = Defaults(k, beam_width, _split(exclude), exclude_history)
+    try:
+        if input_file is not None:
+            recommend_file(settings, defaults, input_file, output_file)
+        else:
+            recommend_one(settings, defaults, _split(history or ""), user, as_json)
+    except OfflineError as error:
+        fail(str(error))
+
+
+def _split(ids: str) -> list[str]:
+    return [part.strip() for part in ids.split(",") if part.strip()]

@@ -1,0 +1,113 @@
+"""`atspeed serve`: the HTTP server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.commands.failure import fail
+from server.settings import Settings, SettingsError
+
+
+def serve(
+    target: Annotated[Path | None, typer.Option(help="Directory of the target model.", envvar="ATSPEED_TARGET")] = None,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(help="Catalog file: LC-Rec's index .json, or JSONL made by `atspeed catalog build`.", envvar="ATSPEED_CATALOG"),
+    ] = None,
+    histories: Annotated[
+        str | None,
+        typer.Option(
+            help="History store: memory://, sqlite:///path, redis://… or rediss://….",
+            envvar="ATSPEED_HISTORIES",
+            show_default="an SQLite file in ~/.local/share/atspeed",
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What runs the model: vllm or transformers.", envvar="ATSPEED_ENGINE", show_default="vllm if it is installed"),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision: auto, float32, bfloat16 or float16.", envvar="ATSPEED_DTYPE", show_default="auto: as the model was saved"
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", envvar="ATSPEED_HOST", show_default="127.0.0.1")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one and says which.", envvar="ATSPEED_PORT", show_default="8000")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the engine.", envvar="ATSPEED_THREADS", show_default="all that this process may use")
+    ] = None,
+    kv_memory_gib: Annotated[
+        float | None, typer.Option(help="Memory for keys and values, GiB.", envvar="ATSPEED_KV_MEMORY_GIB", show_default="1")
+    ] = None,
+    tensor_parallel: Annotated[
+        int | None, typer.Option(help="Devices that share the model (vllm only).", envvar="ATSPEED_TENSOR_PARALLEL", show_default="1")
+    ] = None,
+    max_running: Annotated[
+        int | None, typer.Option(help="Requests that may share a forward.", envvar="ATSPEED_MAX_RUNNING", show_default="64")
+    ] = None,
+    max_waiting: Annotated[
+        int | None,
+        typer.Option(help="Requests that may wait; more are refused with 429.", envvar="ATSPEED_MAX_WAITING", show_default="1024"),
+    ] = None,
+    max_tokens_per_step: Annotated[
+        int | None, typer.Option(help="Tokens that may share a forward.", envvar="ATSPEED_MAX_TOKENS_PER_STEP", show_default="4096")
+    ] = None,
+    timeout_ms: Annotated[
+        int | None, typer.Option(help="A request's deadline if it names none.", envvar="ATSPEED_TIMEOUT_MS", show_default="1000")
+    ] = None,
+    history_timeout_ms: Annotated[
+        int | None, typer.Option(help="Longest wait for the history store.", envvar="ATSPEED_HISTORY_TIMEOUT_MS", show_default="250")
+    ] = None,
+    history_max_events: Annotated[
+        int | None, typer.Option(help="Newest events kept per user.", envvar="ATSPEED_HISTORY_MAX_EVENTS", show_default="1000")
+    ] = None,
+    history_ttl_seconds: Annotated[
+        int | None,
+        typer.Option(help="Forget a user after so long without an event.", envvar="ATSPEED_HISTORY_TTL_SECONDS", show_default="never"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model in answers.", envvar="ATSPEED_MODEL", show_default="the target directory's name")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error.", envvar="ATSPEED_LOG_LEVEL", show_default="info")
+    ] = None,
+) -> None:
+    """Serve recommendations over HTTP.
+
+    Example: atspeed serve --target models/beauty --catalog beauty.index.json --histories redis://localhost:6379/0
+
+    Every flag is also an environment variable. The API is described at /docs once the server runs.
+    """
+    try:
+        settings = Settings.resolve(
+            target=target,
+            catalog=catalog,
+            histories=histories,
+            engine=engine,
+            dtype=dtype,
+            host=host,
+            port=port,
+            threads=threads,
+            kv_memory_gib=kv_memory_gib,
+            tensor_parallel=tensor_parallel,
+            max_running=max_running,
+            max_waiting=max_waiting,
+            max_tokens_per_step=max_tokens_per_step,
+            timeout_ms=timeout_ms,
+            history_timeout_ms=history_timeout_ms,
+            history_max_events=history_max_events,
+            history_ttl_seconds=history_ttl_seconds,
+            model=model,
+            log_level=log_level,
+        )
+    except SettingsError as error:
+        fail(str(error))
+    # FastAPI and uvicorn take half a second to import, which `atspeed --help` need not pay.
+    from server.serving import run_server
+
+    if sentence := run_server(settings):
+        fail(sentence)

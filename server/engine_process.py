@@ -1,0 +1,295 @@
+"""The engine's keeper in the API process: starts the engine process, talks to it, notices its death and starts another.
+
+Invariant: every request that was handed to the engine ends exactly once: with its list, its failure or its caller's cancellation, or with
+`EngineUnavailable` the moment the engine is gone. Each engine process has a socket of its own, so a message can never come from one that
+is already dead.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from server.messages import Cancel, EngineOptions, FailedList, FinishedList, FromEngine, Progress, Ready, Shutdown, StartFailure, Submit
+from server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+WORKER_MODULE = "server.engine_worker"
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0
+STARTS_WITHOUT_READY = 3
+STOP_SECONDS = 5.0
+LAST_SENTENCE_SECONDS = 0.5
+LOAD_SECONDS_GUESS = 10.0
+
+
+class EngineUnavailable(RuntimeError):
+    """There is no engine at the moment; the message is a sentence.
+
+    Attributes:
+        retry_after_seconds: when asking again is worth a try.
+    """
+
+    def __init__(self, sentence: str, retry_after_seconds: int) -> None:
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFullError(RuntimeError):
+    """More requests wait than the server is told to hold; the message is a sentence.
+
+    Attributes:
+        retry_after_seconds: when asking again is worth a try.
+    """
+
+    def __init__(self, sentence: str, retry_after_seconds: int) -> None:
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RequestRefusedError(ValueError):
+    """The engine can't do this request; the message is a sentence."""
+
+
+class EngineStatus(Enum):
+    """Where the engine stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class EngineClient:
+    """Keeps one engine process running and hands it requests; lives in the API process's event loop."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        catalog_version: str,
+        metrics: Metrics,
+        *,
+        max_pending: int,
+        on_failure: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            catalog_version: the version whose indices the requests will name.
+            max_pending: requests that may be in the engine's hands, waiting and running together.
+            on_failure: called with a sentence when the engine can't start and another try would not help.
+        """
+        self._options = options
+        self._catalog_version = catalog_version
+        self._metrics = metrics
+        self._max_pending = max_pending
+        self._on_failure = on_failure
+        self._pending: dict[str, asyncio.Future[FinishedList]] = {}
+        self._socket: zmq.asyncio.Socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(FromEngine)
+        self._load_seconds = LOAD_SECONDS_GUESS
+        self._backoff = 0.0
+        self.status = EngineStatus.STOPPED
+        self.ready: Ready | None = None
+
+    @property
+    def process_id(self) -> int | None:
+        """The engine process, if one runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    def start(self) -> None:
+        """Starts the engine in the background; `status` tells when it is ready."""
+        self.status = EngineStatus.STARTING
+        self._keeper = asyncio.create_task(self._keep(), name="engine keeper")
+        self._keeper.add_done_callback(self._on_keeper_end)
+
+    async def stop(self) -> None:
+        """Stops the engine process and waits until it is gone."""
+        self.status = EngineStatus.STOPPED
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+
+    def _on_keeper_end(self, keeper: asyncio.Task[None]) -> None:
+        # Without its keeper the server would look alive and never have an engine again.
+        if not keeper.cancelled() and (error := keeper.exception()) is not None:
+            logger.error("the engine's keeper failed", exc_info=error)
+            self._fail(f"The engine process can't be kept running: {error}.")
+
+    def _fail(self, sentence: str) -> None:
+        self.status = EngineStatus.FAILED
+        self._on_failure(sentence)
+
+    async def search(self, request: Submit) -> FinishedList:
+        """Hands one request to the engine and waits for its list; cancelling the wait cancels the request.
+
+        Raises:
+            EngineUnavailable: there is no engine, or it died before the list was finished.
+            QueueFullError: too many requests are pending.
+            RequestRefusedError: the engine can't do this request.
+            TimeoutError: the engine dropped it, because its deadline had passed.
+        """
+        if self._socket is None or self.status is not EngineStatus.READY:
+            raise self.unavailable()
+        if len(self._pending) >= self._max_pending:
+            raise QueueFullError(
+                f"{len(self._pending)} requests are already waiting or running, which is all that this server takes on.", 1
+            )
+        future: asyncio.Future[FinishedList] = asyncio.get_running_loop().create_future()
+        self._pending[request.request_id] = future
+        socket = self._socket
+        try:
+            await socket.send(self._encoder.encode(request))
+            return await future
+        except asyncio.CancelledError:
+            # Sending does not wait here, which a task that is being cancelled could not.
+            if socket is self._socket:
+                socket.send(self._encoder.encode(Cancel(request.request_id)))
+            raise
+        finally:
+            self._pending.pop(request.request_id, None)
+
+    def unavailable(self) -> EngineUnavailable:
+        """What to tell a client while the engine is not ready."""
+        sentence = {
+            EngineStatus.STARTING: "The engine is still loading the model.",
+            EngineStatus.STOPPED: "The server is shutting down.",
+            EngineStatus.FAILED: "The engine can't start.",
+        }.get(self.status, "The engine is being restarted after it died.")
+        return EngineUnavailable(sentence, max(1, round(self._backoff + self._load_seconds)))
+
+    async def _keep(self) -> None:
+        """Runs one engine process after the other until the client is stopped or a start fails for good."""
+        fruitless = 0
+        with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, zmq.asyncio.Context() as context:
+            for incarnation in range(sys.maxsize):
+                started = time.monotonic()
+                failure = await self._run_once(context, f"ipc://{directory}/{incarnation}")
+                if self.ready is None:
+                    fruitless += 1
+                if failure is None and self.ready is None and fruitless >= STARTS_WITHOUT_READY:
+                    failure = f"The engine process died {fruitless} times before it was ready; the log above says how."
+                if failure is not None:
+                    self._fail(failure)
+                    return
+                self.status = EngineStatus.RESTARTING
+                if time.monotonic() - started > HEALTHY_SECONDS:
+                    self._backoff = 0.0
+                self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
+                logger.warning("starting another engine process in %.1f s", self._backoff)
+                await asyncio.sleep(self._backoff)
+                self._metrics.engine_restarts.inc()
+
+    async def _run_once(self, context: zmq.asyncio.Context, address: str) -> str | None:
+        """One engine process from its start to its end; the sentence of a start failure that cannot heal, else None."""
+        with context.socket(zmq.PAIR) as socket:
+            socket.set_hwm(0)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.bind(address)
+            process = self._process = await self._spawn(address)
+            exit_status = asyncio.create_task(process.wait())
+            reader = asyncio.create_task(self._read(socket))
+            try:
+                await asyncio.wait({reader, exit_status}, return_when=asyncio.FIRST_COMPLETED)
+                if self._socket is None:
+                    # A process that fails to start says why and ends; its end can be noticed before its sentence.
+                    await asyncio.wait({reader}, timeout=LAST_SENTENCE_SECONDS)
+                if reader.done():
+                    return reader.result()
+                logger.error("the engine process %d ended with status %s", process.pid, exit_status.result())
+                return None
+            finally:
+                reader.cancel()
+                listening = self._socket is socket
+                self._socket = None
+                self._abandon()
+                await self._end(process, socket if listening else None, exit_status)
+
+    async def _read(self, socket: zmq.asyncio.Socket) -> str:
+        """Takes in what one engine process says, until it says that it can't start."""
+        started = time.monotonic()
+        while True:
+            match self._decoder.decode(await socket.recv()):
+                case Progress() as progress:
+                    self._deliver(progress)
+                case Ready(catalog_version=loaded) if loaded != self._catalog_version:
+                    return (
+                        f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads {loaded}."
+                    )
+                case Ready() as ready:
+                    self._load_seconds = time.monotonic() - started
+                    self._socket, self.ready, self.status = socket, ready, EngineStatus.READY
+                    self._metrics.observe_ready(ready.total_slots)
+                case StartFailure(sentence):
+                    return sentence
+
+    async def _spawn(self, address: str) -> asyncio.subprocess.Process:
+        # The child must find this package wherever the server was started from, and must not take a directory there for it (-P).
+        package_root = str(Path(__file__).parent.parent)
+        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            WORKER_MODULE,
+            address,
+            msgspec.json.encode(self._options).decode(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=sys.stderr,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+
+    async def _end(
+        self, process: asyncio.subprocess.Process, listening: zmq.asyncio.Socket | None, exit_status: "asyncio.Task[int]"
+    ) -> None:
+        """Waits until the process is gone: one that serves is asked first, any is killed if it does not listen."""
+        if not exit_status.done() and listening is not None:
+            listening.send(self._encoder.encode(Shutdown()))
+            await asyncio.wait({exit_status}, timeout=STOP_SECONDS)
+        if not exit_status.done():
+            process.kill()
+        await exit_status
+
+    def _deliver(self, progress: Progress) -> None:
+        self._metrics.observe_progress(progress)
+        for finished in progress.finished:
+            self._settle(finished)
+        for failed in progress.failed:
+            self._settle(failed)
+
+    def _settle(self, outcome: FinishedList | FailedList) -> None:
+        future = self._pending.pop(outcome.request_id, None)
+        if future is None or future.done():
+            return
+        if isinstance(outcome, FinishedList):
+            future.set_result(outcome)
+        elif outcome.sentence is None:
+            future.set_exception(TimeoutError())
+        else:
+            future.set_exception(RequestRefusedError(outcome.sentence))
+
+    def _abandon(self) -> None:
+        """Tells everyone who waits that there is no engine any more."""
+        if self.status is EngineStatus.READY:
+            self.status = EngineStatus.RESTARTING
+        self._metrics.observe_engine_gone()
+        pending, self._pending = self._pending, {}
+        for future in pending.values():
+            if not future.done():
+                future.set_exception(
+                    EngineUnavailable("The engine died while it worked on this request.", max(1, round(self._load_seconds)))
+                )

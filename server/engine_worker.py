@@ -1,0 +1,240 @@
+"""The engine process: loads the model, then serves one step after the other until it is told to stop or its parent is gone.
+
+Invariant: a request whose building fails is answered with a sentence and touches nobody else; a step that fails ends the process, because
+after it nobody knows what the KV slots hold, and the parent starts a clean one. The process never outlives its parent.
+
+Run by `server.engine_process`: `python -m server.engine_worker SOCKET_ADDRESS OPTIONS_JSON`.
+"""
+
+import ctypes
+import gc
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import zmq
+
+from drafting.catalog import Catalog, CatalogError
+from drafting.prompt import PromptError
+from server.logs import configure_logs
+from server.messages import (
+    Cancel,
+    Cost,
+    EngineOptions,
+    FailedList,
+    FinishedList,
+    FromEngine,
+    Progress,
+    Ready,
+    Shutdown,
+    StartFailure,
+    Submit,
+    ToEngine,
+)
+from server.scheduler import FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
+from verification.request import BeamRequest
+
+logger = logging.getLogger(__name__)
+
+IDLE_POLL_MS = 500
+REPORT_SECONDS = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+class RequestSource(Protocol):
+    """What the step loop needs of `verification.recommender.Recommender`."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    def request(
+        self, request_id: str, history: Sequence[int], k: int, beam_width: int | None = None, excluded_items: Sequence[int] = ()
+    ) -> BeamRequest: ...
+
+
+class EngineWorker:
+    """The step loop: takes messages from the parent without waiting while something runs, and waits for them when idle."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", source: RequestSource, engine: StepEngine, options: EngineOptions) -> None:
+        self._socket = socket
+        self._source = source
+        self._engine = engine
+        self._scheduler = SpeculativeBeamScheduler(engine, max_running=options.max_running, max_tokens_per_step=options.max_tokens_per_step)
+        self._decoder = msgspec.msgpack.Decoder(ToEngine)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._parent = os.getppid()
+        self._draining = False
+        self._stopped = False
+        self._failed: list[FailedList] = []
+        self._steps: list[tuple[int, float]] = []
+        self._reported = time.monotonic()
+
+    def send(self, message: FromEngine) -> None:
+        """Sends a message to the parent."""
+        self._socket.send(self._encoder.encode(message))
+
+    def drain(self) -> None:
+        """Lets the loop end as soon as nothing waits and nothing runs."""
+        self._draining = True
+
+    def run(self) -> None:
+        """Serves until a shutdown message, until drained, or until the parent is gone."""
+        while True:
+            cancelled = self._receive()
+            if self._stopped:
+                return
+            if self._scheduler.busy or self._failed or cancelled:
+                self._report(self._scheduler.step())
+            elif self._draining:
+                return
+
+    def _receive(self) -> bool:
+        """Reads all messages that are there, waiting for one only if there is nothing else to do; whether a request was cancelled."""
+        if not self._scheduler.busy and not self._socket.poll(IDLE_POLL_MS):
+            # The kernel's death signal is the fast way; this one also works where there is none.
+            self._stopped = os.getppid() != self._parent
+            return False
+        cancelled = False
+        while not self._stopped:
+            try:
+                message = self._decoder.decode(self._socket.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                break
+            match message:
+                case Submit():
+                    self._submit(message)
+                case Cancel():
+                    cancelled |= self._scheduler.cancel(message.request_id)
+                case Shutdown():
+                    self._stopped = True
+        return cancelled
+
+    def _submit(self, message: Submit) -> None:
+        try:
+            items = len(self._source.catalog)
+            if not all(0 <= item < items for item in (*message.history, *message.excluded)):
+                raise ValueError(f"The request names an item that the engine's catalog of {items} items does not have.")
+            request = self._source.request(message.request_id, message.history, message.k, message.beam_width, message.excluded)
+            self._scheduler.submit(request, message.deadline, message.submitted)
+        except ValueError as error:
+            self._failed.append(FailedList(message.request_id, str(error)))
+
+    def _report(self, step: ScheduledStep) -> None:
+        """Tells the parent what is finished at once; what is only of interest to the metrics waits for company."""
+        if step.tokens:
+            self._steps.append((step.tokens, step.seconds))
+        self._failed.extend(FailedList(request_id, None) for request_id in step.timed_out)
+        now = time.monotonic()
+        if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
+            return
+        self.send(
+            Progress(
+                finished=[_finished(request) for request in step.finished],
+                failed=self._failed,
+                steps=self._steps,
+                running=self._scheduler.running,
+                waiting=self._scheduler.waiting,
+                used_slots=self._engine.total_slots - self._engine.free_slots,
+            )
+        )
+        self._failed, self._steps, self._reported = [], [], now
+
+
+def _finished(request: FinishedRequest) -> FinishedList:
+    usage = request.result.usage
+    return FinishedList(
+        request_id=request.result.request_id,
+        items=[(item.item, item.score, item.rank) for item in request.result.items],
+        cost=Cost(usage.prompt_tokens, usage.cached_tokens, usage.target_forwards, usage.draft_forwards, usage.accepted_steps),
+        queue_seconds=request.queue_seconds,
+        engine_seconds=request.engine_seconds,
+    )
+
+
+def warm_up(source: RequestSource, engine: StepEngine) -> None:
+    """Makes one list for nobody: first calls are slow, and no user shall wait for them."""
+    identifiers = min(len(source.catalog), 10)
+    scheduler = SpeculativeBeamScheduler(engine)
+    scheduler.submit(source.request("warm-up", [0], identifiers), math.inf)
+    while scheduler.busy:
+        scheduler.step()
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent dies, however the parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
+    """Loads the model and runs the step loop; returns the exit status of the process."""
+    # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
+    from verification.hosts.checkpoint import HostError
+    from verification.recommender import Recommender
+
+    started = time.monotonic()
+    try:
+        recommender = Recommender.load(
+            Path(options.target),
+            Catalog.load(Path(options.catalog)),
+            host=options.host,
+            dtype=options.dtype,
+            threads=options.threads,
+            kv_memory_gib=options.kv_memory_gib,
+            tensor_parallel=options.tensor_parallel,
+        )
+    except (HostError, CatalogError, PromptError) as error:
+        socket.send(msgspec.msgpack.encode(StartFailure(str(error))))
+        return 1
+    worker = EngineWorker(socket, recommender, recommender.engine, options)
+    warm_up(recommender, recommender.engine)
+    signal.signal(signal.SIGTERM, lambda *_: worker.drain())
+    # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
+    gc.collect()
+    gc.freeze()
+    worker.send(
+        Ready(
+            model=recommender.model_name,
+            catalog_version=recommender.catalog.version,
+            max_items=recommender.prompts.template.max_items,
+            total_slots=recommender.engine.total_slots,
+        )
+    )
+    logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)
+    try:
+        worker.run()
+    finally:
+        recommender.close()
+        # Libraries complain at the end of the process about what the collector could not reach.
+        gc.unfreeze()
+    return 0
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Entry point of the process: socket address and options in JSON."""
+    address, options_json = arguments
+    options = msgspec.json.decode(options_json, type=EngineOptions)
+    parent = os.getppid()
+    die_with_parent()
+    # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logs(options.log_level, "engine")
+    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+        socket.set_hwm(0)
+        # Long enough for a last sentence, short enough not to hang on a parent that is gone.
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.connect(address)
+        if os.getppid() != parent:
+            return 1
+        return serve(socket, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,70 @@
+"""The envelope of every HTTP exchange: request id, size limit, time and status, as plain ASGI.
+
+Invariant: it stands outside of everything else, so whatever happens inside, also an unexpected error, the answer carries the request's id
+and is counted. Plain ASGI, because a middleware with a task and a queue of its own costs more than all the rest of a request.
+"""
+
+import time
+import uuid
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.metrics import Metrics
+
+REQUEST_ID = b"x-request-id"
+MAX_BODY_BYTES = 2 * 1024 * 1024
+_MAX_REQUEST_ID = 128
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Envelope:
+    """Wraps an app."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 500
+        received = 0
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise HTTPException(413, f"The body is larger than the {MAX_BODY_BYTES // 1024} KiB that this server reads.")
+            return message
+
+        async def tagged_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, limited_receive, tagged_send)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> bytes:
+    """The client's id if it is one that can be echoed and logged safely, else a new one."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID and 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
+            return bytes(value)
+    return uuid.uuid4().hex.encode()
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route that the router chose."""
+    route = scope.get("route")
+    return "unmatched" if route is None else str(route.path)

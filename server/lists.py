@@ -1,0 +1,28 @@
+"""Recommendation lists as they are written: in answers, in files, for both the server and the command line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from drafting.catalog import Catalog
+from server.messages import Cost
+
+
+def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]]) -> list[dict[str, Any]]:
+    """The lines of a list, as `schemas.RecommendedItem` describes them, from (catalog index, score, rank) triples."""
+    lines = []
+    for index, score, rank in items:
+        line: dict[str, Any] = {"item_id": catalog.item_ids[index], "identifier": catalog.identifier(index), "score": score, "rank": rank}
+        title = catalog.titles[index]
+        lines.append(line if title is None else line | {"title": title})
+    return lines
+
+
+def cost_line(cost: Cost) -> dict[str, int]:
+    """What a list cost, as `schemas.UsageAnswer` describes it."""
+    return {
+        "prompt_tokens": cost.prompt_tokens,
+        "cached_tokens": cost.cached_tokens,
+        "target_forwards": cost.target_forwards,
+        "draft_forwards": cost.draft_forwards,
+        "accepted_steps": cost.accepted_steps,
+    }

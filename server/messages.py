@@ -1,0 +1,138 @@
+"""The messages between the API process and the engine process, as msgspec structs in MessagePack.
+
+Invariant: a message holds plain numbers and strings, items are catalog indices, and times are seconds. Both processes load the same
+catalog file and `Ready` carries its version, so an index means the same item on both sides; and `deadline` is on the monotonic clock,
+which all processes of one Linux machine share, so no time is lost in translation.
+"""
+
+import msgspec
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine process needs to know to start; it travels as JSON on its command line.
+
+    Attributes:
+        target: directory of the target model.
+        catalog: catalog file.
+        host: `transformers` or `vllm`.
+        dtype: `auto`, `float32` or `bfloat16`.
+        threads: CPU threads of the forward.
+        kv_memory_gib: memory for keys and values, GiB.
+        tensor_parallel: devices that share the model.
+        max_running: requests that may share a forward.
+        max_tokens_per_step: tokens that may share a forward.
+        log_level: the level of the log, such as `INFO`.
+    """
+
+    target: str
+    catalog: str
+    host: str = "transformers"
+    dtype: str = "auto"
+    threads: int = 1
+    kv_memory_gib: float = 1.0
+    tensor_parallel: int = 1
+    max_running: int = 64
+    max_tokens_per_step: int = 4096
+    log_level: str = "INFO"
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """Search for one list.
+
+    Attributes:
+        history: item indices, oldest first.
+        excluded: item indices that must not be returned.
+        deadline: monotonic seconds after which nobody waits for the list any more.
+        submitted: monotonic seconds at which the API process asked.
+    """
+
+    request_id: str
+    history: list[int]
+    k: int
+    beam_width: int
+    excluded: list[int]
+    deadline: float
+    submitted: float
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Nobody waits for this list any more."""
+
+    request_id: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag=True):
+    """Stop after the running step; what still waits is abandoned."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The model is loaded and requests are welcome.
+
+    Attributes:
+        max_items: how many of the newest items of a history the model reads.
+        total_slots: KV slots of the engine.
+    """
+
+    model: str
+    catalog_version: str
+    max_items: int
+    total_slots: int
+
+
+class StartFailure(msgspec.Struct, frozen=True, tag=True):
+    """The engine can't start, and would not if it tried again; `sentence` says why."""
+
+    sentence: str
+
+
+class Cost(msgspec.Struct, frozen=True, array_like=True):
+    """`verification.request.Usage` on the wire; see there."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    target_forwards: int
+    draft_forwards: int
+    accepted_steps: int
+
+
+class FinishedList(msgspec.Struct, frozen=True, array_like=True):
+    """One finished list, best first.
+
+    Attributes:
+        items: (catalog index, score, rank) triples.
+        queue_seconds: from the API process's asking until the engine took the request up.
+        engine_seconds: from there until the list was finished.
+    """
+
+    request_id: str
+    items: list[tuple[int, float, int]]
+    cost: Cost
+    queue_seconds: float
+    engine_seconds: float
+
+
+class FailedList(msgspec.Struct, frozen=True, array_like=True):
+    """One request without a list: `sentence` says why, or it is None because the deadline passed."""
+
+    request_id: str
+    sentence: str | None
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """What happened since the last progress message.
+
+    Attributes:
+        steps: (tokens in the forward, seconds) of each step.
+        used_slots: KV slots that hold something now.
+    """
+
+    finished: list[FinishedList]
+    failed: list[FailedList]
+    steps: list[tuple[int, float]]
+    running: int
+    waiting: int
+    used_slots: int
+
+
+ToEngine = Submit | Cancel | Shutdown
+FromEngine = Ready | StartFailure | Progress

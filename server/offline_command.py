@@ -1,0 +1,147 @@
+"""What `atspeed recommend` does once its flags are understood: reads users, makes lists, writes them."""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tqdm import tqdm
+
+from drafting.catalog import Catalog, CatalogError
+from drafting.prompt import PromptError
+from server.histories import HistoryUnavailable, open_history_store
+from server.lists import item_lines
+from server.logs import configure_logs
+from server.offline import OfflineRecommender, Question
+from server.settings import Settings
+from server.user_lines import Defaults, UserLine, make_question, read_line
+from verification.hosts.checkpoint import HostError
+from verification.recommender import Recommender
+from verification.request import BeamResult
+
+
+class OfflineError(Exception):
+    """What was asked for can't be done; the message is a sentence."""
+
+
+def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str], user: str | None, as_json: bool) -> None:
+    """Prints the list for one history, or for one stored user.
+
+    Raises:
+        OfflineError: the parts can't be loaded, or the list can't be made.
+    """
+    configure_logs("warning", "recommend")
+    catalog = _load_catalog(settings)
+    line = UserLine(list(history)) if user is None else _stored_line(settings, catalog, user)
+    question = make_question(catalog, line, defaults)
+    if isinstance(question, str):
+        raise OfflineError(question)
+    recommender = _load_recommender(settings, catalog)
+    try:
+        (answer,) = OfflineRecommender(recommender).answer([question])
+    finally:
+        recommender.close()
+    if isinstance(answer, str):
+        raise OfflineError(answer)
+    lines = _lines(catalog, answer)
+    if as_json:
+        whole = {"model": settings.model_name, "catalog_version": catalog.version, "items": lines}
+        print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
+        return
+    print(f"{'rank':>4}  {'score':>8}  {'item':<16}  title")
+    for item in lines:
+        print(f"{item['rank']:>4}  {item['score']:>8.3f}  {item['item_id']:<16}  {item.get('title', '')}".rstrip())
+
+
+def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, output_file: Path | None) -> None:
+    """Writes a list, or an error, for every line of a file.
+
+    Raises:
+        OfflineError: the parts can't be loaded, or a file can't be opened.
+    """
+    configure_logs("warning", "recommend")
+    catalog = _load_catalog(settings)
+    with ExitStack() as stack:
+        recommender = _load_recommender(settings, catalog)
+        stack.callback(recommender.close)
+        try:
+            source = stack.enter_context(input_file.open("rb"))
+            users = sum(1 for line in source if line.strip())
+            source.seek(0)
+            output = sys.stdout.buffer if output_file is None else stack.enter_context(output_file.open("wb"))
+        except OSError as error:
+            raise OfflineError(f"{error.filename} can't be opened: {error.strerror}.") from error
+        # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
+        labels: deque[dict[str, Any]] = deque()
+        answers = OfflineRecommender(recommender).answer(_questions(catalog, source, defaults, labels))
+        for answer in tqdm(answers, total=users, unit=" users", desc="recommending", file=sys.stderr):
+            found = {"error": answer} if isinstance(answer, str) else {"items": _lines(catalog, answer)}
+            output.write(msgspec.json.encode(labels.popleft() | found) + b"\n")
+        output.flush()
+
+
+def _questions(catalog: Catalog, source: Iterable[bytes], defaults: Defaults, labels: deque[dict[str, Any]]) -> Iterator[Question | str]:
+    """The question of each line; what its answer is labelled with goes to `labels`."""
+    for number, text in enumerate(source, start=1):
+        if not text.strip():
+            continue
+        line = read_line(text)
+        question = line if isinstance(line, str) else make_question(catalog, line, defaults)
+        label: dict[str, Any] = {"line": number} if isinstance(question, str) else {}
+        if isinstance(line, UserLine) and line.user_id is not None:
+            label["user_id"] = line.user_id
+        labels.append(label)
+        yield question
+
+
+def _lines(catalog: Catalog, answer: BeamResult) -> list[dict[str, Any]]:
+    return item_lines(catalog, [(item.item, item.score, item.rank) for item in answer.items])
+
+
+def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:
+    async def read() -> list[str]:
+        store = open_history_store(
+            settings.histories, timeout_seconds=settings.history_timeout_ms / 1000, max_events=settings.history_max_events
+        )
+        try:
+            return [event.item_id for event in await store.read(user)]
+        finally:
+            await store.close()
+
+    try:
+        stored = asyncio.run(read())
+    except (ValueError, HistoryUnavailable) as error:
+        raise OfflineError(str(error)) from error
+    if not stored:
+        raise OfflineError(f"There is no user {user!r}: no events are stored for that id.")
+    known = [item for item in stored if catalog.index_of(item) is not None]
+    if not known:
+        raise OfflineError(f"None of the stored items of user {user!r} is in the catalog (version {catalog.version}).")
+    return UserLine(known, user)
+
+
+def _load_catalog(settings: Settings) -> Catalog:
+    try:
+        return Catalog.load(settings.catalog)
+    except CatalogError as error:
+        raise OfflineError(str(error)) from error
+
+
+def _load_recommender(settings: Settings, catalog: Catalog) -> Recommender:
+    options = settings.engine_options
+    try:
+        return Recommender.load(
+            settings.target,
+            catalog,
+            host=options.host,
+            dtype=options.dtype,
+            threads=options.threads,
+            kv_memory_gib=options.kv_memory_gib,
+            tensor_parallel=options.tensor_parallel,
+        )
+    except (HostError, CatalogError, PromptError) as error:
+        raise OfflineError(str(error)) from error

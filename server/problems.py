@@ -1,0 +1,187 @@
+"""Errors over HTTP: RFC 9457 problem details, each with one clear sentence.
+
+Invariant: whatever goes wrong, the answer is `application/problem+json`, its `detail` is a sentence for the person who sent the request,
+and nothing of the server's inside (paths, stack traces, credentials) is in it.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from server.engine_process import EngineUnavailable, QueueFullError, RequestRefusedError
+from server.histories import HistoryUnavailable
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499
+_SHOWN_CHARACTERS = 60
+
+
+class ProblemError(Exception):
+    """An error that is answered as it is.
+
+    Attributes:
+        status: HTTP status.
+        kind: the last part of the problem's type, the same for all problems of this kind.
+        title: what problems of this kind have in common.
+        detail: a sentence about this one.
+    """
+
+    def __init__(self, status: int, kind: str, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.title = title
+        self.detail = detail
+
+
+def unknown_item(item_id: str, field: str) -> ProblemError:
+    """An item that the catalog does not have."""
+    return ProblemError(422, "unknown-item", "Unknown item", f"The catalog has no item {quoted(item_id)}, which {field} names.")
+
+
+def unknown_user(user_id: str) -> ProblemError:
+    """A user without events."""
+    return ProblemError(404, "unknown-user", "Unknown user", f"There is no user {quoted(user_id)}: no events are stored for that id.")
+
+
+class ClientGone(Exception):
+    """The client hung up before its answer was ready."""
+
+
+def problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    kind: str | None = None,
+    title: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer to a request that went wrong; without a kind it says no more than its HTTP status does."""
+    body = {
+        "type": f"urn:atspeed:{kind}" if kind else "about:blank",
+        "title": title or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+    }
+    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def quoted(text: str) -> str:
+    """A piece of the request, cut to a length that a sentence can carry."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
+
+
+def validation_sentence(error: Mapping[str, Any]) -> str:
+    """One sentence for one of pydantic's errors on a request."""
+    place, *path = error["loc"]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    message = str(error["msg"])
+    match error["type"]:
+        case "sentence":
+            return message
+        case "missing" if not path:
+            return "The request has no body: send a JSON object."
+        case "missing":
+            return f"The field {field!r} is missing."
+        case "extra_forbidden":
+            return f"There is no field {quoted(field)}."
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{field or f'The {place}'} must be a JSON object."
+    subject, verb, rule = message.partition(" should ")
+    if not verb:
+        return f"{field or place}: {message}."
+    rule = f"{field or place} must {rule.replace(' after validation', '')}"
+    given = error.get("input")
+    shown = "true" if given is True else "false" if given is False else "null" if given is None else given
+    return f"{rule}, got {shown}." if subject == "Input" and isinstance(shown, str | int | float) and len(str(shown)) < 30 else f"{rule}."
+
+
+def _malformed(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((error for error in errors if error["type"] == "json_invalid"), None)
+
+
+async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
+    errors = error.errors()
+    if malformed := _malformed(errors):
+        reason = f"{malformed['ctx']['error']} at character {malformed['loc'][-1]}"
+        return problem(request, 400, f"The body is not valid JSON: {reason}.", kind="malformed-json", title="Malformed JSON")
+    sends_json = "json" in request.headers.get("content-type", "")
+    if errors[0]["type"] == "model_attributes_type" and len(errors[0]["loc"]) == 1 and not sends_json:
+        return problem(request, 415, "Send the body as JSON, with the header Content-Type: application/json.")
+    return problem(request, 422, validation_sentence(errors[0]), kind="invalid-request", title="Invalid request")
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"There is nothing at {quoted(request.url.path)}; see /docs for what there is."
+    elif error.status_code == 405:
+        detail = f"{request.method} is not possible at {quoted(request.url.path)}; see /docs for what is."
+    elif error.status_code == 400:
+        detail = "The body can't be read as JSON."
+    return problem(request, error.status_code, detail, headers=error.headers)
+
+
+async def _on_problem(request: Request, error: ProblemError) -> Response:
+    return problem(request, error.status, error.detail, kind=error.kind, title=error.title)
+
+
+async def _on_engine_unavailable(request: Request, error: EngineUnavailable) -> Response:
+    headers = {"Retry-After": str(error.retry_after_seconds)}
+    return problem(request, 503, str(error), kind="engine-unavailable", title="No engine", headers=headers)
+
+
+async def _on_queue_full(request: Request, error: QueueFullError) -> Response:
+    headers = {"Retry-After": str(error.retry_after_seconds)}
+    return problem(request, 429, str(error), kind="queue-full", title="Queue full", headers=headers)
+
+
+async def _on_history_unavailable(request: Request, error: HistoryUnavailable) -> Response:
+    logger.warning("%s", error)
+    detail = "The history store can't be reached now; requests with an inline history still work."
+    return problem(request, 503, detail, kind="histories-unavailable", title="No histories", headers={"Retry-After": "1"})
+
+
+async def _on_refused(request: Request, error: RequestRefusedError) -> Response:
+    return problem(request, 422, str(error), kind="refused", title="Request refused")
+
+
+async def _on_timeout(request: Request, _: TimeoutError) -> Response:
+    return problem(request, 504, "The answer was not ready within the request's timeout.", kind="timed-out", title="Timed out")
+
+
+async def _on_client_gone(request: Request, _: ClientGone) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _on_unexpected(request: Request, _: Exception) -> Response:
+    return problem(request, 500, "Something went wrong inside the server; its log says what.")
+
+
+def install(app: FastAPI) -> None:
+    """Makes an app answer every error with a problem."""
+    # Starlette's type for handlers takes any exception, which no handler of one kind of exception satisfies.
+    handlers: dict[type[Exception], Any] = {
+        RequestValidationError: _on_validation_error,
+        HTTPException: _on_http_exception,
+        ProblemError: _on_problem,
+        EngineUnavailable: _on_engine_unavailable,
+        QueueFullError: _on_queue_full,
+        HistoryUnavailable: _on_history_unavailable,
+        RequestRefusedError: _on_refused,
+        TimeoutError: _on_timeout,
+        ClientGone: _on_client_gone,
+        Exception: _on_unexpected,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

@@ -1,0 +1,122 @@
+"""From a request body to its answer: looks up names, reads the stored history, asks the engine, writes the list.
+
+Invariant: the engine only ever sees indices of the catalog whose version the answer names. What a client names must be in that catalog;
+what a stored history names may have left it, and is then passed over.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from server.engine_process import EngineUnavailable
+from server.lists import cost_line, item_lines
+from server.messages import FinishedList, Submit
+from server.problems import ProblemError, unknown_item, unknown_user
+from server.schemas import RecommendationRequest
+from server.services import Services
+
+# A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
+_READ_AHEAD = 2
+
+
+class RecommendationService:
+    """Answers recommendation requests."""
+
+    def __init__(self, services: Services) -> None:
+        self._model = services.settings.model_name
+        self._timeout_ms = services.settings.timeout_ms
+        self._catalog = services.catalog
+        self._engine = services.engine
+        self._histories = services.histories
+        self._metrics = services.metrics
+
+    async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
+        """The answer to a request, as `schemas.RecommendationAnswer` describes it.
+
+        Raises:
+            ProblemError: an unknown item or user, or a user of whose items none is in the catalog.
+            EngineUnavailable, QueueFullError, RequestRefusedError, HistoryUnavailable: as they say.
+            TimeoutError: the request's timeout passed.
+        """
+        started = time.monotonic()
+        timeout = (body.timeout_ms or self._timeout_ms) / 1000
+        async with asyncio.timeout(timeout):
+            excluded = set(self._indices(body.exclude, "exclude"))
+            history = await self._history(body)
+            read = time.monotonic()
+            if body.exclude_history:
+                excluded.update(history)
+            submit = Submit(
+                request_id=f"rec-{uuid.uuid4().hex}",
+                history=history[-self._max_items() :],
+                k=body.k,
+                beam_width=body.beam_width or body.k,
+                excluded=sorted(excluded),
+                deadline=started + timeout,
+                submitted=read,
+            )
+            finished = await self._engine.search(submit)
+        answer: dict[str, Any] = {
+            "id": submit.request_id,
+            "model": self._model,
+            "catalog_version": self._catalog.version,
+            "items": item_lines(self._catalog, finished.items),
+            "usage": cost_line(finished.cost),
+            "timing_ms": {
+                "history": _milliseconds(read - started),
+                "queue": _milliseconds(finished.queue_seconds),
+                "engine": _milliseconds(finished.engine_seconds),
+                "total": _milliseconds(time.monotonic() - started),
+            },
+        }
+        if note := " ".join(self._notes(body, finished)):
+            answer["note"] = note
+        return answer
+
+    def _max_items(self) -> int:
+        ready = self._engine.ready
+        if ready is None:
+            raise EngineUnavailable("The engine is still loading the model.", 1)
+        return ready.max_items
+
+    def _indices(self, item_ids: Iterable[str], field: str) -> list[int]:
+        indices = []
+        for item_id in item_ids:
+            index = self._catalog.index_of(item_id)
+            if index is None:
+                raise unknown_item(item_id, field)
+            indices.append(index)
+        return indices
+
+    async def _history(self, body: RecommendationRequest) -> list[int]:
+        if body.user_id is None:
+            return self._indices(body.history or (), "history")
+        limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
+        indices = await self._stored(body.user_id, limit)
+        if not indices and limit is not None:
+            indices = await self._stored(body.user_id, None)
+        if not indices:
+            sentence = f"None of the stored items of user {body.user_id!r} is in the catalog (version {self._catalog.version})."
+            raise ProblemError(422, "stale-history", "Stale history", sentence)
+        return indices
+
+    async def _stored(self, user_id: str, limit: int | None) -> list[int]:
+        with self._metrics.history_operation("read"):
+            events = await self._histories.read(user_id, limit)
+        if not events:
+            raise unknown_user(user_id)
+        indices = (self._catalog.index_of(event.item_id) for event in events)
+        return [index for index in indices if index is not None]
+
+    def _notes(self, body: RecommendationRequest, finished: FinishedList) -> Iterable[str]:
+        if body.history is not None and len(body.history) > self._max_items():
+            yield f"The model reads the newest {self._max_items()} of the {len(body.history)} items in the history."
+        identifiers = len({rank for _, _, rank in finished.items})
+        if identifiers < body.k:
+            yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 3)

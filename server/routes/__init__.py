@@ -1,0 +1,1 @@
+"""The HTTP routes: what can be asked, under which path. Each module makes one router from the server's parts."""

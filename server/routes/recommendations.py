@@ -1,0 +1,59 @@
+"""`POST /v1/recommendations`."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from server.problems import ClientGone
+from server.recommendations import RecommendationService
+from server.routes.documented import answer, problems
+from server.schemas import RecommendationAnswer, RecommendationRequest
+from server.services import Services
+
+Answer = TypeVar("Answer")
+
+
+def recommendation_routes(services: Services) -> APIRouter:
+    """The router of recommendations."""
+    router = APIRouter(prefix="/v1", tags=["recommendations"])
+    service = RecommendationService(services)
+
+    # The answer is encoded here: checking what we have just made against its own model would take longer than making it.
+    @router.post(
+        "/recommendations",
+        summary="Recommend items for a user",
+        responses=answer(RecommendationAnswer) | problems(400, 404, 413, 415, 422, 429, 503, 504),
+    )
+    async def recommend(body: RecommendationRequest, request: Request) -> Response:
+        """The `k` most likely next items of a history, as exact beam search over the catalog finds them."""
+        recommendation = await while_connected(request, service.recommend(body))
+        return Response(orjson.dumps(recommendation), media_type="application/json")
+
+    return router
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Does the work of a request, and drops it when the client hangs up.
+
+    Raises:
+        ClientGone: the client hung up first.
+    """
+    working = asyncio.create_task(work)
+    hanging_up = asyncio.create_task(_hang_up(request))
+    try:
+        await asyncio.wait({working, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        hanging_up.cancel()
+
+
+async def _hang_up(request: Request) -> None:
+    # The body has been read, so all that can still come is the end of the connection.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,58 @@
+"""`/health`, `/ready`, `/version`, `/metrics` and `/v1/catalog`: what operators and their tools ask."""
+
+from importlib.metadata import version
+
+import numpy as np
+from fastapi import APIRouter, Response
+
+from server.engine_process import EngineStatus
+from server.routes.documented import problems
+from server.schemas import CatalogAnswer, StatusAnswer, VersionAnswer
+from server.services import Services
+
+
+def status_routes(services: Services) -> APIRouter:
+    """The router of the server's own state."""
+    router = APIRouter()
+    catalog, engine, metrics = services.catalog, services.engine, services.metrics
+    catalog_answer = CatalogAnswer(
+        version=catalog.version,
+        items=len(catalog),
+        identifiers=len(np.unique(catalog.codes, axis=0)),
+        identifier_length=catalog.identifier_length,
+        tokens=len(catalog.tokens),
+    )
+    version_answer = VersionAnswer(
+        version=version("atspeed-server"),
+        model=services.settings.model_name,
+        engine=services.settings.engine,
+        catalog_version=catalog.version,
+    )
+
+    @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=problems(503))
+    async def health() -> StatusAnswer:
+        """503 when the engine is dead; a server that still loads its model is alive."""
+        if engine.status not in (EngineStatus.STARTING, EngineStatus.READY):
+            raise engine.unavailable()
+        return StatusAnswer(status="alive", engine=engine.status.value)
+
+    @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=problems(503))
+    async def ready() -> StatusAnswer:
+        """503 until the model is loaded, and whenever there is no engine."""
+        if engine.status is not EngineStatus.READY:
+            raise engine.unavailable()
+        return StatusAnswer(status="ready", engine=engine.status.value)
+
+    @router.get("/version", tags=["status"], summary="What runs here")
+    async def show_version() -> VersionAnswer:
+        return version_answer
+
+    @router.get("/metrics", tags=["status"], summary="Metrics in Prometheus' text format", response_class=Response)
+    async def show_metrics() -> Response:
+        return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
+
+    @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from")
+    async def show_catalog() -> CatalogAnswer:
+        return catalog_answer
+
+    return router

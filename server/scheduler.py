@@ -1,0 +1,182 @@
+"""The scheduler: which requests run in the engine's next step.
+
+Invariant: a request is in exactly one place, waiting or running, from `submit` until it is finished, timed out or cancelled, and whichever
+of these ends it, the engine is told, so its KV slots are free at the next step.
+
+Requests are taken up in the order of their arrival and none overtakes: a large request at the head waits until the running ones have
+made room, so a stream of small ones can't starve it.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from verification.request import BeamRequest, BeamResult, StepReport
+
+
+class StepEngine(Protocol):
+    """What the scheduler needs of `verification.engine.SpeculativeBeamEngine`."""
+
+    @property
+    def total_slots(self) -> int: ...
+
+    @property
+    def free_slots(self) -> int: ...
+
+    def slots_needed(self, request: BeamRequest) -> int: ...
+
+    def tokens_needed(self, request: BeamRequest) -> int: ...
+
+    def next_tokens(self) -> int: ...
+
+    def add(self, request: BeamRequest) -> None: ...
+
+    def cancel(self, request_id: str) -> bool: ...
+
+    def step(self) -> StepReport: ...
+
+
+class RequestTooLargeError(ValueError):
+    """A request that the engine could not hold even if it were alone; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class FinishedRequest:
+    """A finished list and how long it took.
+
+    Attributes:
+        queue_seconds: from arrival until the engine took the request up.
+        engine_seconds: from there until the list was finished.
+    """
+
+    result: BeamResult
+    queue_seconds: float
+    engine_seconds: float
+
+
+@dataclass(frozen=True)
+class ScheduledStep:
+    """What one step of the scheduler did.
+
+    Attributes:
+        finished: requests that this step completed.
+        timed_out: ids of requests whose deadline had passed.
+        tokens: tokens in the engine's forward; 0 if nothing ran.
+        seconds: wall-clock time of the engine's step.
+    """
+
+    finished: tuple[FinishedRequest, ...]
+    timed_out: tuple[str, ...]
+    tokens: int
+    seconds: float
+
+
+@dataclass
+class _Entry:
+    request: BeamRequest
+    deadline: float
+    arrived: float
+    started: float = 0.0
+
+
+class SpeculativeBeamScheduler:
+    """Feeds an engine from a queue, one step at a time; a waiting request joins the next step that has room for it."""
+
+    def __init__(
+        self, engine: StepEngine, *, max_running: int = 64, max_tokens_per_step: int = 4096, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Args:
+            max_running: requests that may share a forward.
+            max_tokens_per_step: tokens that may share a forward; a single request with more still runs, alone.
+            clock: the seconds that deadlines and arrivals are on.
+        """
+        self._engine = engine
+        self._max_running = max_running
+        self._max_tokens = max_tokens_per_step
+        self._clock = clock
+        self._waiting: OrderedDict[str, _Entry] = OrderedDict()
+        self._running: dict[str, _Entry] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests in the engine."""
+        return len(self._running)
+
+    @property
+    def busy(self) -> bool:
+        """Whether another step would do anything."""
+        return bool(self._waiting or self._running)
+
+    def submit(self, request: BeamRequest, deadline: float, arrived: float | None = None) -> None:
+        """Puts a request at the end of the queue.
+
+        Args:
+            deadline: seconds of the clock after which the request is dropped.
+            arrived: seconds of the clock from which its time in the queue counts; now by default.
+
+        Raises:
+            RequestTooLargeError: the engine has too few KV slots for it, even empty.
+            ValueError: its id is already taken.
+        """
+        if request.request_id in self._waiting or request.request_id in self._running:
+            raise ValueError(f"The request id {request.request_id!r} is already in use.")
+        needed = self._engine.slots_needed(request)
+        if needed > self._engine.total_slots:
+            raise RequestTooLargeError(
+                f"This request needs {needed} KV slots, but the engine has {self._engine.total_slots}: "
+                f"ask for a smaller beam width or give the server more KV memory."
+            )
+        self._waiting[request.request_id] = _Entry(request, deadline, self._clock() if arrived is None else arrived)
+
+    def cancel(self, request_id: str) -> bool:
+        """Forgets a request; False if there is none of that id (any more)."""
+        if self._waiting.pop(request_id, None) is not None:
+            return True
+        if self._running.pop(request_id, None) is None:
+            return False
+        self._engine.cancel(request_id)
+        return True
+
+    def step(self) -> ScheduledStep:
+        """Drops what is late, admits what fits and runs one step of the engine."""
+        timed_out = self._drop_late()
+        self._admit()
+        if not self._running:
+            return ScheduledStep((), timed_out, 0, 0.0)
+        report = self._engine.step()
+        now = self._clock()
+        finished = []
+        for result in report.finished:
+            entry = self._running.pop(result.request_id)
+            finished.append(FinishedRequest(result, entry.started - entry.arrived, now - entry.started))
+        return ScheduledStep(tuple(finished), timed_out, report.tokens, report.seconds)
+
+    def _drop_late(self) -> tuple[str, ...]:
+        now = self._clock()
+        late = tuple(
+            request_id for entries in (self._waiting, self._running) for request_id, entry in entries.items() if entry.deadline <= now
+        )
+        for request_id in late:
+            self.cancel(request_id)
+        return late
+
+    def _admit(self) -> None:
+        tokens = self._engine.next_tokens()
+        while self._waiting and len(self._running) < self._max_running:
+            request_id, entry = next(iter(self._waiting.items()))
+            tokens += self._engine.tokens_needed(entry.request)
+            if self._running and tokens > self._max_tokens:
+                return
+            if self._engine.slots_needed(entry.request) > self._engine.free_slots:
+                return
+            self._engine.add(entry.request)
+            entry.started = self._clock()
+            self._running[request_id] = self._waiting.pop(request_id)

@@ -1,0 +1,226 @@
+"""What goes over HTTP: bodies and answers, with the examples that the OpenAPI page shows.
+
+Invariant: a body that passes these models needs only the catalog to be judged further; every rule on a single body is here, and its message
+is a sentence or completes one ("k must be …").
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from verification.request import MAX_BEAM_WIDTH
+
+MAX_K = 100
+MAX_HISTORY = 10_000
+MAX_EXCLUDED = 100_000
+MAX_EVENTS = 1000
+MAX_TIMEOUT_MS = 60_000
+LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
+
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are mistakes, and numbers are numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RecommendationRequest(Body):
+    """Whom to recommend for, and what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "42", "k": 10, "exclude_history": True},
+                {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
+            ]
+        }
+    )
+
+    user_id: UserId | None = Field(default=None, description="A user with stored events; give this or `history`.")
+    history: list[ItemId] | None = Field(
+        default=None, max_length=MAX_HISTORY, description="Item ids, oldest first; give this or `user_id`."
+    )
+    k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
+    beam_width: int | None = Field(
+        default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
+    )
+    exclude: list[ItemId] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
+    exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
+    timeout_ms: int | None = Field(
+        default=None, ge=1, le=MAX_TIMEOUT_MS, description="Longest wait for the answer, milliseconds; the server's setting by default."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.user_id is not None and self.history is not None:
+            raise PydanticCustomError("sentence", "Give either user_id or history, not both.")
+        if self.user_id is None and self.history is None:
+            raise PydanticCustomError("sentence", "Give a user_id, or a history of item ids.")
+        if self.history is not None and not self.history:
+            raise PydanticCustomError("sentence", "The history is empty: recommendations need at least one item.")
+        if self.beam_width is not None and self.beam_width < self.k:
+            raise PydanticCustomError(
+                "sentence",
+                "beam_width must be at least k, got beam_width = {beam_width} and k = {k}.",
+                {"beam_width": self.beam_width, "k": self.k},
+            )
+        return self
+
+
+class RecommendedItem(BaseModel):
+    """One line of the list."""
+
+    item_id: str
+    identifier: list[str] = Field(description="The tokens that the model generated for it.")
+    score: float = Field(description="Log-probability of the identifier, natural logarithm.")
+    rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
+    title: str | None = Field(default=None, description="Left out for items without one.")
+
+
+class UsageAnswer(BaseModel):
+    """What the list cost."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    target_forwards: int
+    draft_forwards: int
+    accepted_steps: int
+
+
+class TimingAnswer(BaseModel):
+    """Where the time went, milliseconds."""
+
+    history: float = Field(description="Reading the stored history; 0 for an inline one.")
+    queue: float = Field(description="Waiting for the engine.")
+    engine: float = Field(description="In the engine.")
+    total: float = Field(description="From the parsed request to the answer.")
+
+
+class RecommendationAnswer(BaseModel):
+    """A recommendation list, best first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "rec-5f0c3a1e9b7d4c2f8a6e1d0b3c5f7a9e",
+                    "model": "ml-100k-target",
+                    "catalog_version": "1a2b3c4d5e6f",
+                    "items": [
+                        {
+                            "item_id": "172",
+                            "identifier": ["<a_3>", "<b_7>", "<c_1>", "<d_0>"],
+                            "score": -2.31,
+                            "rank": 1,
+                            "title": "Empire Strikes Back, The (1980)",
+                        }
+                    ],
+                    "usage": {"prompt_tokens": 81, "cached_tokens": 0, "target_forwards": 4, "draft_forwards": 0, "accepted_steps": 0},
+                    "timing_ms": {"history": 0.4, "queue": 0.2, "engine": 14.1, "total": 15.3},
+                }
+            ]
+        }
+    )
+
+    id: str
+    model: str
+    catalog_version: str
+    items: list[RecommendedItem]
+    usage: UsageAnswer
+    timing_ms: TimingAnswer
+    note: str | None = Field(default=None, description="What to know about this list; left out if there is nothing.")
+
+
+class EventBody(Body):
+    """Something that a user did with an item."""
+
+    item_id: ItemId
+    timestamp: float | None = Field(
+        default=None, ge=0, le=LAST_SECOND, allow_inf_nan=False, description="Seconds since 1970; now by default."
+    )
+    event_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
+        default=None, description="An event with an id that the user's history already has is not stored again."
+    )
+
+
+class EventsBody(Body):
+    """Events of one user; a single event may also be the body itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"events": [{"item_id": "50", "timestamp": 1795400000, "event_id": "click-1"}]}, {"item_id": "50"}],
+        }
+    )
+
+    events: list[EventBody] = Field(max_length=MAX_EVENTS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, body: Any) -> Any:
+        return {"events": [body]} if isinstance(body, dict) and "events" not in body and "item_id" in body else body
+
+
+class EventsAnswer(BaseModel):
+    """What became of the events."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "42", "received": 2, "stored": 1}]})
+
+    user_id: str
+    received: int
+    stored: int = Field(description="Events that are new: neither repeats nor older than all that a full history keeps.")
+
+
+class StoredEvent(BaseModel):
+    """One event of a stored history."""
+
+    item_id: str
+    timestamp: float = Field(description="Seconds since 1970.")
+    event_id: str | None = Field(default=None, description="Left out for events without one.")
+    title: str | None = Field(default=None, description="Left out for items without one.")
+
+
+class HistoryAnswer(BaseModel):
+    """A stored history, oldest event first."""
+
+    user_id: str
+    events: list[StoredEvent]
+
+
+class CatalogAnswer(BaseModel):
+    """The catalog that the server recommends from."""
+
+    version: str
+    items: int
+    identifiers: int = Field(description="Distinct identifiers; fewer than items if some are shared.")
+    identifier_length: int
+    tokens: int = Field(description="Distinct tokens that identifiers are made of.")
+
+
+class StatusAnswer(BaseModel):
+    """How the server is."""
+
+    status: str = Field(examples=["ready"])
+    engine: str = Field(examples=["ready"])
+
+
+class VersionAnswer(BaseModel):
+    """What runs here."""
+
+    version: str
+    model: str
+    engine: str = Field(examples=["transformers"])
+    catalog_version: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(examples=["urn:atspeed:unknown-item"])
+    title: str = Field(examples=["Unknown item"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["The catalog has no item 'item-9999', which the history names."])
+    instance: str = Field(examples=["/v1/recommendations"])

@@ -1,0 +1,20 @@
+"""What the routes share: the parts of one server, made once."""
+
+from dataclasses import dataclass
+
+from drafting.catalog import Catalog
+from server.engine_process import EngineClient
+from server.histories import HistoryStore
+from server.metrics import Metrics
+from server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of one server."""
+
+    settings: Settings
+    catalog: Catalog
+    engine: EngineClient
+    histories: HistoryStore
+    metrics: Metrics

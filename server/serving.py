@@ -1,0 +1,131 @@
+"""The API process from its start to its end: checks, makes the parts, runs uvicorn.
+
+Invariant: what can't work is found before anything else is started, or ends the server as soon as the engine finds it, and is one sentence.
+SIGTERM and Ctrl-C are a clean end: requests that were taken are answered, then the engine process stops.
+"""
+
+import errno
+import gc
+import logging
+import signal
+import socket
+
+import uvicorn
+
+from drafting.catalog import Catalog, CatalogError
+from server.app import build_app
+from server.engine_process import EngineClient
+from server.histories import open_history_store
+from server.logs import configure_logs
+from server.metrics import Metrics
+from server.services import Services
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 20
+
+
+class PortError(Exception):
+    """An address that can't be listened on; the message is a sentence."""
+
+
+class ApiServer:
+    """One server: uvicorn around the app, ended by a signal or by an engine that can't start."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Makes the parts and takes the port.
+
+        Raises:
+            CatalogError, PortError: as they say.
+            ValueError: the URL of the histories can't be used.
+        """
+        self.failure: str | None = None
+        if not settings.target.is_dir():
+            raise ValueError(f"There is no model directory {settings.target}.")
+        metrics = Metrics()
+        catalog = Catalog.load(settings.catalog)
+        self._listener = listen(settings.host, settings.port)
+        try:
+            histories = open_history_store(
+                settings.histories,
+                timeout_seconds=settings.history_timeout_ms / 1000,
+                max_events=settings.history_max_events,
+                ttl_seconds=settings.history_ttl_seconds,
+            )
+        except ValueError:
+            self._listener.close()
+            raise
+        engine = EngineClient(
+            settings.engine_options,
+            catalog.version,
+            metrics,
+            max_pending=settings.max_running + settings.max_waiting,
+            on_failure=self._give_up,
+        )
+        app = build_app(Services(settings, catalog, engine, histories, metrics))
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+
+    def run(self) -> None:
+        """Serves until SIGTERM, SIGINT or a failure of the engine's start."""
+        # uvicorn sets these handlers too, but raises the signal again when it is done, which without this would end the process with it.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._uvicorn.handle_exit)
+        host, port = self._listener.getsockname()[:2]
+        logger.info("listening on http://%s:%d, loading the model", f"[{host}]" if ":" in host else host, port)
+        # The catalog stays for ever: the collector need not walk through it between two requests.
+        gc.collect()
+        gc.freeze()
+        self._uvicorn.run(sockets=[self._listener])
+        # Libraries complain at the end of the process about what the collector could not reach.
+        gc.unfreeze()
+
+    def _give_up(self, sentence: str) -> None:
+        self.failure = sentence
+        self._uvicorn.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address; port 0 takes a free one.
+
+    Raises:
+        PortError: the port is in use, or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise PortError(f"The address {host} can't be listened on: {error.strerror}.") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        # Two sockets may bind one port with SO_REUSEADDR as long as neither listens: listening at once is what claims it.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortError(f"Port {port} on {host} is in use: stop what listens there, or choose another with --port.") from error
+        raise PortError(f"Port {port} on {host} can't be listened on: {error.strerror}.") from error
+    return listener
+
+
+def run_server(settings: Settings) -> str | None:
+    """Serves until it is told to stop; the sentence of what went wrong, or None after a clean end."""
+    configure_logs(settings.log_level, "api")
+    try:
+        server = ApiServer(settings)
+    except (CatalogError, PortError, ValueError) as error:
+        return str(error)
+    server.run()
+    return server.failure

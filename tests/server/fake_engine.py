@@ -1,0 +1,75 @@
+"""An engine without a model: every request takes the same number of steps; slots and tokens are counted as the real one does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from drafting.catalog import Catalog
+from verification.request import BeamRequest, BeamResult, RankedItem, StepReport, Usage
+
+STEPS = 3
+
+
+class FakeEngine:
+    """Meets `server.scheduler.StepEngine`; every request runs for `STEPS` steps and owns as many slots as its prompt and beams."""
+
+    def __init__(self, total_slots: int = 100) -> None:
+        self.total_slots = total_slots
+        self.running: dict[str, tuple[BeamRequest, int]] = {}
+        self.added: list[str] = []
+        self.forwards: list[int] = []
+        self.broken = False
+
+    @property
+    def free_slots(self) -> int:
+        return self.total_slots - sum(self.slots_needed(request) for request, _ in self.running.values())
+
+    def slots_needed(self, request: BeamRequest) -> int:
+        return len(request.prompt) + request.beam_width * (STEPS - 1)
+
+    def tokens_needed(self, request: BeamRequest) -> int:
+        return len(request.prompt)
+
+    def next_tokens(self) -> int:
+        return sum(len(request.prompt) if done == 0 else request.beam_width for request, done in self.running.values())
+
+    def add(self, request: BeamRequest) -> None:
+        assert request.request_id not in self.running
+        assert self.slots_needed(request) <= self.free_slots
+        self.running[request.request_id] = (request, 0)
+        self.added.append(request.request_id)
+
+    def cancel(self, request_id: str) -> bool:
+        return self.running.pop(request_id, None) is not None
+
+    def step(self) -> StepReport:
+        if self.broken:
+            raise RuntimeError("the kernel failed")
+        tokens = self.next_tokens()
+        self.forwards.append(tokens)
+        self.running = {request_id: (request, done + 1) for request_id, (request, done) in self.running.items()}
+        ended = [request for request, done in self.running.values() if done == STEPS]
+        for request in ended:
+            self.cancel(request.request_id)
+        return StepReport(tuple(result(request) for request in ended), tokens, 0.001)
+
+
+def result(request: BeamRequest) -> BeamResult:
+    items = tuple(RankedItem(item, -float(item), item + 1) for item in range(request.k))
+    return BeamResult(request.request_id, items, Usage(len(request.prompt), target_forwards=STEPS))
+
+
+class FakeSource:
+    """Meets `server.engine_worker.RequestSource`; a history is its own prompt."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    def request(
+        self, request_id: str, history: Sequence[int], k: int, beam_width: int | None = None, excluded_items: Sequence[int] = ()
+    ) -> BeamRequest:
+        return BeamRequest(request_id, np.asarray(history, np.int64), k, beam_width or k, np.asarray(excluded_items, np.int64))
+
+
+def make_request(request_id: str, tokens: int = 4, k: int = 2) -> BeamRequest:
+    return BeamRequest(request_id, np.arange(tokens), k, k)

@@ -1,0 +1,40 @@
+"""An engine process without a model, run as one: what it does is told by the `target` of its options."""
+
+import sys
+import time
+
+import msgspec
+import zmq
+
+from server.messages import Cost, EngineOptions, FailedList, FinishedList, Progress, Ready, Shutdown, StartFailure, Submit, ToEngine
+
+
+def main(address: str, options_json: str) -> int:
+    behaviour = msgspec.json.decode(options_json, type=EngineOptions).target
+    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+        socket.connect(address)
+        if behaviour == "crashes":
+            return 3
+        if behaviour == "cannot start":
+            socket.send(msgspec.msgpack.encode(StartFailure("The model is made of cheese.")))
+            return 1
+        socket.send(msgspec.msgpack.encode(Ready(model="fake", catalog_version="v1", max_items=5, total_slots=10)))
+        while True:
+            message = msgspec.msgpack.decode(socket.recv(), type=ToEngine)
+            if isinstance(message, Shutdown):
+                if behaviour == "deaf":
+                    time.sleep(60)
+                return 0
+            if not isinstance(message, Submit) or message.request_id.startswith("silence"):
+                continue
+            if message.request_id == "die":
+                return 5
+            finished = [FinishedList(message.request_id, [(0, -1.0, 1)], Cost(1, 0, 1, 0, 0), 0.0, 0.0)]
+            failed = [FailedList(message.request_id, None if message.request_id == "late" else "It is refused.")]
+            answers = message.request_id == "fine"
+            progress = Progress(finished if answers else [], [] if answers else failed, [(1, 0.001)], running=0, waiting=0, used_slots=0)
+            socket.send(msgspec.msgpack.encode(progress))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

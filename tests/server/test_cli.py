@@ -1,0 +1,131 @@
+"""`atspeed recommend` and the command line around it, run as a user does."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from drafting.catalog import Catalog
+from server.cli import app
+from server.histories import Event, open_history_store
+from tests.server.server_process import ROOT
+
+runner = CliRunner()
+
+
+def recommend(*flags: str) -> "subprocess.CompletedProcess[str]":
+    command = [
+        sys.executable,
+        "-m",
+        "server.cli",
+        "recommend",
+        "--engine",
+        "transformers",
+        "--threads",
+        "1",
+        "--kv-memory-gib",
+        "0.01",
+        *flags,
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ)
+
+
+def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(model_flags: list[str], catalog: Catalog, tmp_path: Path):
+    lines = [
+        json.dumps({"user_id": f"u{i}", "history": [catalog.item_ids[i], catalog.item_ids[i + 7]], "k": 1 + i % 7}) for i in range(150)
+    ]
+    lines[3] = '{"history": ['
+    lines[5] = json.dumps({"user_id": "u5", "history": ["item-9999"]})
+    lines[7] = json.dumps({"user_id": "u7", "history": []})
+    lines[9] = json.dumps({"history": ["item-1"], "k": 500})
+    lines[11] = json.dumps({"history": ["item-1"], "exclude": list(catalog.item_ids[10:]), "k": 3})
+    (tmp_path / "users.jsonl").write_text("\n".join([*lines[:100], "", *lines[100:]]) + "\n")
+    done = recommend(*model_flags, "--input", str(tmp_path / "users.jsonl"), "--output", str(tmp_path / "recs.jsonl"))
+    assert done.returncode == 0, done.stderr
+    assert "150/150" in done.stderr
+    assert "users/s" in done.stderr
+    recs = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    assert len(recs) == 150
+    assert recs[3]["line"] == 4
+    assert recs[3]["error"].startswith("The line is not a user:")
+    assert recs[5] == {"line": 6, "user_id": "u5", "error": "The catalog has no item 'item-9999', which history names."}
+    assert recs[7]["error"] == "The history is empty: recommendations need at least one item."
+    assert recs[9]["error"] == "k must be from 1 to 100, got 500."
+    assert {item["item_id"] for item in recs[11]["items"]} <= set(catalog.item_ids[:10])
+    assert len({item["rank"] for item in recs[11]["items"]}) == 3
+    for i in {*range(150)} - {3, 5, 7, 9, 11}:
+        assert recs[i]["user_id"] == f"u{i}"
+        assert len({item["rank"] for item in recs[i]["items"]}) == 1 + i % 7
+
+
+@pytest.fixture
+def recommend_here(model_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`atspeed recommend` in this process, which has the model libraries loaded; its output."""
+    # It would take the log of this process away from pytest.
+    monkeypatch.setattr("server.offline_command.configure_logs", lambda level, process: None)
+
+    def run(*flags: str) -> str:
+        command = ["recommend", "--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01", *model_flags, *flags]
+        result = runner.invoke(app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+def test_one_stored_user_as_a_table(recommend_here: Callable[..., str], tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'histories.db'}"
+
+    async def store() -> None:
+        histories = open_history_store(url)
+        await histories.append("anna", [Event("item-1", 1.0), Event("left the catalog", 2.0)])
+        await histories.close()
+
+    asyncio.run(store())
+    head, *rows = recommend_here("--histories", url, "--user", "anna", "-k", "3").splitlines()
+    assert head.split() == ["rank", "score", "item", "title"]
+    assert {row.split()[0] for row in rows} == {"1", "2", "3"}
+    assert "Title" in rows[0]
+
+
+def test_one_history_as_json(recommend_here: Callable[..., str], catalog: Catalog):
+    answer = json.loads(recommend_here("--history", "item-1, item-2", "--k", "2", "--exclude", "item-3", "--json"))
+    assert answer["catalog_version"] == catalog.version
+    assert {item["rank"] for item in answer["items"]} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "Give exactly one of --history, --user and --input."),
+        (["--history", "a", "--user", "b"], "Give exactly one of --history, --user and --input."),
+        (["--history", "item-1", "--k", "9", "--beam-width", "3"], "--beam-width must be at least --k, got 3 and 9."),
+        (["--history", "item-9999"], "The catalog has no item 'item-9999', which history names."),
+        (["--history", ","], "The history is empty: recommendations need at least one item."),
+        (["--user", "nobody", "--histories", "memory://"], "There is no user 'nobody': no events are stored for that id."),
+        (["--user", "nobody", "--histories", "mysql://x"], "The history URL's scheme is 'mysql'"),
+        (
+            ["--input", "/no/such/file", "--engine", "abacus"],
+            "--engine (or ATSPEED_ENGINE) must be 'vllm' or 'transformers', got 'abacus'.",
+        ),
+    ],
+)
+def test_what_cannot_be_done_gets_one_sentence(model_flags: list[str], flags: list[str], sentence: str):
+    result = runner.invoke(app, ["recommend", *model_flags, *flags])
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_help_is_worth_reading():
+    result = runner.invoke(app, ["serve", "--help"], env={"COLUMNS": "160"})
+    assert result.exit_code == 0
+    for words in ("--target", "ATSPEED_HISTORIES", "redis://", "8000", "/docs"):
+        assert words in result.stdout
+    assert "recommend" in runner.invoke(app, ["--help"]).stdout

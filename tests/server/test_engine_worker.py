@@ -1,0 +1,122 @@
+"""The engine process's step loop, run in this process on an engine without a model."""
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import zmq
+
+from server.engine_worker import EngineWorker, warm_up
+from server.messages import Cancel, EngineOptions, FromEngine, Progress, Shutdown, Submit, ToEngine
+from tests.models import random_catalog
+from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
+
+OPTIONS = EngineOptions(target="", catalog="", max_running=2)
+CATALOG = random_catalog(items=20)
+
+
+class Bench:
+    """A worker and the parent's end of its socket."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        self.parent = context.socket(zmq.PAIR)
+        self.parent.bind("inproc://engine")
+        self.socket = context.socket(zmq.PAIR)
+        self.socket.connect("inproc://engine")
+        self.engine = FakeEngine()
+        self.worker = EngineWorker(self.socket, FakeSource(CATALOG), self.engine, OPTIONS)
+
+    def send(self, *messages: ToEngine) -> None:
+        for message in messages:
+            self.parent.send(msgspec.msgpack.encode(message))
+
+    def run_until_idle(self) -> list[Progress]:
+        self.worker.drain()
+        self.worker.run()
+        messages = []
+        while self.parent.poll(0):
+            messages.append(msgspec.msgpack.decode(self.parent.recv(), type=FromEngine))
+        return messages
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with zmq.Context() as context:
+        bench = Bench(context)
+        with bench.parent, bench.socket:
+            yield bench
+
+
+def submit(
+    request_id: str, history: list[int] | None = None, *, k: int = 2, excluded: list[int] | None = None, deadline: float = 60
+) -> Submit:
+    now = time.monotonic()
+    return Submit(request_id, [1, 2, 3] if history is None else history, k, k, excluded or [], now + deadline, now)
+
+
+def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench):
+    bench.send(submit("a"), submit("b", [4]), submit("c"))
+    messages = bench.run_until_idle()
+    finished = {entry.request_id: entry for message in messages for entry in message.finished}
+    assert set(finished) == {"a", "b", "c"}
+    assert finished["a"].items == [(0, 0.0, 1), (1, -1.0, 2)]
+    assert finished["b"].cost.prompt_tokens == 1
+    assert finished["c"].queue_seconds >= 0
+    assert sum(len(message.steps) for message in messages) == len(bench.engine.forwards) == 2 * STEPS
+    assert (messages[-1].running, messages[-1].waiting, messages[-1].used_slots) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (submit("bad", []), "at least one token"),
+        (submit("bad", k=0), "1 <= k"),
+        (submit("bad", [20]), "does not have"),
+        (submit("bad", [-1]), "does not have"),
+        (submit("bad", excluded=[999]), "does not have"),
+        (submit("bad", list(range(20)) * 10), "KV slots"),
+    ],
+)
+def test_a_request_that_cannot_be_built_fails_alone(bench: Bench, bad: Submit, sentence: str):
+    bench.send(submit("good"), bad)
+    messages = bench.run_until_idle()
+    (failed,) = [entry for message in messages for entry in message.failed]
+    assert failed.request_id == "bad"
+    assert failed.sentence is not None
+    assert sentence in failed.sentence
+    assert [entry.request_id for message in messages for entry in message.finished] == ["good"]
+
+
+def test_a_passed_deadline_is_a_failure_without_a_sentence(bench: Bench):
+    bench.send(submit("late", deadline=-1))
+    (message,) = bench.run_until_idle()
+    assert [(entry.request_id, entry.sentence) for entry in message.failed] == [("late", None)]
+
+
+def test_a_cancelled_request_leaves_no_trace(bench: Bench):
+    bench.send(submit("a"), Cancel("a"), Cancel("unknown"))
+    (message,) = bench.run_until_idle()
+    assert not message.finished
+    assert not message.failed
+    assert not bench.engine.added
+
+
+def test_shutdown_ends_the_loop_at_once(bench: Bench):
+    bench.send(submit("a"), Shutdown())
+    bench.worker.run()
+    assert not bench.engine.forwards
+
+
+def test_a_failing_step_ends_the_process(bench: Bench):
+    bench.engine.broken = True
+    bench.send(submit("a"))
+    with pytest.raises(RuntimeError, match="the kernel failed"):
+        bench.worker.run()
+
+
+def test_warming_up_leaves_the_engine_empty():
+    engine = FakeEngine()
+    warm_up(FakeSource(CATALOG), engine)
+    assert len(engine.forwards) == STEPS
+    assert engine.free_slots == engine.total_slots

@@ -1,0 +1,176 @@
+"""The scheduler's rules one by one, then all of them under random submissions, cancellations, deadlines and steps."""
+
+import math
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from server.scheduler import RequestTooLargeError, SpeculativeBeamScheduler
+from tests.server.fake_engine import STEPS, FakeEngine, make_request
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_request_runs_to_its_list_and_its_times_are_told_apart():
+    clock, engine = Clock(), FakeEngine()
+    scheduler = SpeculativeBeamScheduler(engine, clock=clock)
+    scheduler.submit(make_request("a"), math.inf)
+    clock.now += 2
+    assert not scheduler.step().finished
+    clock.now += 1
+    scheduler.step()
+    (finished,) = scheduler.step().finished
+    assert finished.result.request_id == "a"
+    assert (finished.queue_seconds, finished.engine_seconds) == (2, 1)
+    assert not scheduler.busy
+    assert engine.free_slots == engine.total_slots
+
+
+def test_a_new_request_joins_the_next_step():
+    engine = FakeEngine()
+    scheduler = SpeculativeBeamScheduler(engine)
+    scheduler.submit(make_request("a", tokens=4, k=2), math.inf)
+    scheduler.step()
+    scheduler.submit(make_request("b", tokens=5), math.inf)
+    scheduler.step()
+    assert engine.forwards == [4, 2 + 5]
+
+
+def test_nobody_overtakes_a_request_that_waits_for_slots():
+    engine = FakeEngine(total_slots=20)
+    scheduler = SpeculativeBeamScheduler(engine)
+    for name, tokens in (("a", 8), ("large", 16), ("small", 1)):
+        scheduler.submit(make_request(name, tokens, k=1), math.inf)
+    scheduler.step()
+    assert engine.added == ["a"]
+    while scheduler.busy:
+        scheduler.step()
+    assert engine.added == ["a", "large", "small"]
+
+
+def test_the_token_budget_holds_but_for_a_request_that_is_alone():
+    engine = FakeEngine(total_slots=1000)
+    scheduler = SpeculativeBeamScheduler(engine, max_tokens_per_step=10)
+    for name, tokens in (("a", 6), ("b", 6), ("larger than the budget", 50)):
+        scheduler.submit(make_request(name, tokens, k=2), math.inf)
+    while scheduler.busy:
+        scheduler.step()
+    assert engine.forwards == [6, 2 + 6, 2 + 2, 2, 50, 2, 2]
+
+
+def test_a_request_that_can_never_fit_is_refused_with_a_sentence():
+    scheduler = SpeculativeBeamScheduler(FakeEngine(total_slots=10))
+    with pytest.raises(RequestTooLargeError, match=r"needs 14 KV slots, but the engine has 10: ask for a smaller beam width"):
+        scheduler.submit(make_request("a", tokens=10), math.inf)
+    assert not scheduler.busy
+
+
+def test_an_id_can_be_used_again_only_when_it_is_free():
+    scheduler = SpeculativeBeamScheduler(FakeEngine())
+    scheduler.submit(make_request("a"), math.inf)
+    with pytest.raises(ValueError, match="already in use"):
+        scheduler.submit(make_request("a"), math.inf)
+    scheduler.step()
+    with pytest.raises(ValueError, match="already in use"):
+        scheduler.submit(make_request("a"), math.inf)
+    assert scheduler.cancel("a")
+    scheduler.submit(make_request("a"), math.inf)
+
+
+def test_a_passed_deadline_ends_waiting_and_running_requests():
+    clock, engine = Clock(), FakeEngine()
+    scheduler = SpeculativeBeamScheduler(engine, max_running=1, clock=clock)
+    scheduler.submit(make_request("runs"), 101.0)
+    scheduler.submit(make_request("waits"), 101.0)
+    scheduler.submit(make_request("has time"), math.inf)
+    scheduler.step()
+    clock.now = 101.0
+    assert set(scheduler.step().timed_out) == {"runs", "waits"}
+    assert list(engine.running) == ["has time"]
+
+
+def test_cancelling_frees_the_slots_and_says_whether_there_was_something():
+    engine = FakeEngine()
+    scheduler = SpeculativeBeamScheduler(engine, max_running=1)
+    scheduler.submit(make_request("runs"), math.inf)
+    scheduler.submit(make_request("waits"), math.inf)
+    scheduler.step()
+    assert scheduler.cancel("runs")
+    assert scheduler.cancel("waits")
+    assert not scheduler.cancel("runs")
+    assert engine.free_slots == engine.total_slots
+    assert scheduler.step().tokens == 0
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Whatever happens, every request ends exactly once, in arrival order of admission, and every slot is accounted for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.engine = FakeEngine(total_slots=60)
+        self.scheduler = SpeculativeBeamScheduler(self.engine, max_running=4, max_tokens_per_step=24, clock=self.clock)
+        self.alive: list[str] = []
+        self.submitted: list[str] = []
+        self.ended: set[str] = set()
+
+    def end(self, request_id: str) -> None:
+        assert request_id not in self.ended
+        self.ended.add(request_id)
+        self.alive.remove(request_id)
+
+    @rule(tokens=st.integers(1, 60), k=st.integers(1, 6), patience=st.sampled_from([1.0, 5.0, math.inf]))
+    def submit(self, tokens: int, k: int, patience: float) -> None:
+        request = make_request(str(len(self.submitted)), tokens, k)
+        if self.engine.slots_needed(request) > self.engine.total_slots:
+            with pytest.raises(RequestTooLargeError):
+                self.scheduler.submit(request, self.clock.now + patience)
+            return
+        self.scheduler.submit(request, self.clock.now + patience)
+        self.submitted.append(request.request_id)
+        self.alive.append(request.request_id)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from([*self.alive, "nobody"]))
+        assert self.scheduler.cancel(request_id) == (request_id != "nobody")
+        if request_id != "nobody":
+            self.end(request_id)
+
+    @rule(seconds=st.floats(0.1, 2.0))
+    def step(self, seconds: float) -> None:
+        self.clock.now += seconds
+        step = self.scheduler.step()
+        for request_id in step.timed_out:
+            self.end(request_id)
+        for finished in step.finished:
+            self.end(finished.result.request_id)
+        if len(self.engine.running) + len(step.finished) > 1:
+            assert step.tokens <= 24
+
+    @invariant()
+    def accounts_are_exact(self) -> None:
+        assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
+        assert set(self.engine.running) <= set(self.alive)
+        assert self.scheduler.running == len(self.engine.running) <= 4
+        assert self.engine.free_slots >= 0
+        assert self.engine.added == sorted(self.engine.added, key=int)
+
+    def teardown(self) -> None:
+        for _ in range(STEPS * (len(self.alive) + 1)):
+            for finished in self.scheduler.step().finished:
+                self.end(finished.result.request_id)
+        assert all(request_id in self.ended for request_id in self.submitted)
+        assert self.engine.free_slots == self.engine.total_slots
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,122 @@
+"""The life of a server: what it refuses to start with, what it survives, how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from drafting.catalog import Catalog
+from tests.models import save_random_model, save_tokenizer
+from tests.server.server_process import ROOT, ServerProcess, assert_problem
+from tests.services import free_port
+
+
+def test_without_its_redis_a_server_answers_what_needs_no_history_and_ends_cleanly(model_flags: list[str], tmp_path: Path):
+    flags = ["--histories", f"redis://:secret@127.0.0.1:{free_port()}/0", "--history-timeout-ms", "300", "--timeout-ms", "20000"]
+    with ServerProcess(tmp_path, *model_flags, *flags) as server:
+        server.wait_until_ready()
+        assert server.recommend(history=["item-1"]).status_code == 200
+        started = time.monotonic()
+        response = server.recommend(user_id="anna")
+        assert time.monotonic() - started < 1.0
+        assert_problem(response, 503, "The history store can't be reached now; requests with an inline history still work.")
+        assert response.headers["retry-after"] == "1"
+        assert server.client.post("/v1/users/anna/events", json={"item_id": "item-1"}).status_code == 503
+        assert server.client.get("/ready").status_code == 200
+        assert server.metric("atspeed_history_errors_total") == 2
+        assert "secret" not in server.log
+
+        engine = server.engine
+        engine.suspend()
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(server.recommend, history=["item-1"])
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            engine.resume()
+            assert answer.result().status_code == 200
+        assert server.process.wait(10) == 0
+        assert not engine.is_running()
+        assert "Traceback" not in server.log
+
+
+def test_the_engine_does_not_outlive_a_server_that_is_killed(model_flags: list[str], tmp_path: Path):
+    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
+        server.wait_for(lambda: bool(psutil.Process(server.process.pid).children()))
+        engine = server.engine
+        assert_problem(server.client.get("/ready"), 503, "The engine is still loading the model.")
+        assert server.client.get("/health").json() == {"status": "alive", "engine": "starting"}
+        assert_problem(server.recommend(history=["item-1"]), 503, "The engine is still loading the model.")
+        server.wait_for(lambda: engine.num_threads() > 1)
+        server.process.kill()
+        assert psutil.wait_procs([engine], timeout=5)[1] == []
+
+
+def assert_refused(status: int, log: str, sentence: str) -> None:
+    assert status == 1, log
+    assert log.splitlines()[-1] == sentence
+    assert "Traceback" not in log
+
+
+def test_a_port_in_use(model_flags: list[str], tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--port", str(port)).run()
+    assert_refused(status, log, f"Port {port} on 127.0.0.1 is in use: stop what listens there, or choose another with --port.")
+
+
+def test_an_address_of_another_machine(model_flags: list[str], tmp_path: Path):
+    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--host", "192.0.2.1").run()
+    assert_refused(status, log, "Port 0 on 192.0.2.1 can't be listened on: Cannot assign requested address.")
+
+
+def test_a_model_directory_that_is_not_there(catalog_file: Path, tmp_path: Path):
+    status, log = ServerProcess(tmp_path, "--target", str(tmp_path / "none"), "--catalog", str(catalog_file)).run()
+    assert_refused(status, log, f"There is no model directory {tmp_path / 'none'}.")
+
+
+def test_a_catalog_that_is_not_there(model_dir: Path, tmp_path: Path):
+    status, log = ServerProcess(tmp_path, "--target", str(model_dir), "--catalog", str(tmp_path / "none.jsonl")).run()
+    assert_refused(status, log, f"The catalog {tmp_path / 'none.jsonl'} cannot be read: No such file or directory.")
+
+
+def test_a_history_url_that_means_nothing(model_flags: list[str], tmp_path: Path):
+    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "mysql://x").run()
+    assert_refused(status, log, "The history URL's scheme is 'mysql': use memory://, sqlite:///path, redis:// or rediss://.")
+
+
+def test_a_model_directory_without_weights(catalog: Catalog, catalog_file: Path, model_dir: Path, tmp_path: Path):
+    target = tmp_path / "model"
+    target.mkdir()
+    for file in model_dir.iterdir():
+        if not file.name.endswith(".safetensors"):
+            (target / file.name).write_bytes(file.read_bytes())
+    status, log = ServerProcess(tmp_path, "--target", str(target), "--catalog", str(catalog_file), "--histories", "memory://").run()
+    assert status == 1, log
+    assert "Traceback" not in log
+    assert str(target) in log.splitlines()[-1]
+    assert "weights" in log.splitlines()[-1]
+
+
+def test_a_tokenizer_that_lacks_a_token_of_the_catalog(catalog: Catalog, catalog_file: Path, tmp_path: Path):
+    target = save_random_model(tmp_path / "model", catalog, hidden=32, layers=1)
+    save_tokenizer(catalog, target, leave_out=("<b_3>",))
+    status, log = ServerProcess(tmp_path, "--target", str(target), "--catalog", str(catalog_file), "--histories", "memory://").run()
+    assert status == 1, log
+    assert "Traceback" not in log
+    assert log.splitlines()[-1].startswith("The model's tokenizer has no token '<b_3>', which the identifier of item 'item-")
+
+
+@pytest.mark.parametrize("module", ["server.serving", "server.cli"])
+def test_the_api_process_and_the_command_line_stay_light(module: str):
+    heavy = {"torch", "transformers", "vllm"} | ({"fastapi", "zmq", "numpy"} if module == "server.cli" else set())
+    code = f"import sys, {module}; print(*(set(sys.modules) & {heavy!r}))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
+    assert found.stdout.strip() == ""

@@ -1,0 +1,72 @@
+"""Where settings come from, and what is said of bad ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server.settings import Settings, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("ATSPEED_"):
+            monkeypatch.delenv(name)
+
+
+def resolve(**flags: object) -> Settings:
+    return Settings.resolve(**({"target": "models/x", "catalog": "c.jsonl"} | flags))
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATSPEED_PORT", "9000")
+    monkeypatch.setenv("ATSPEED_TIMEOUT_MS", "300")
+    settings = resolve(port=9001, timeout_ms=None)
+    assert (settings.port, settings.timeout_ms, settings.host) == (9001, 300, "127.0.0.1")
+
+
+def test_the_engine_options_are_complete(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    options = resolve(engine="vllm", kv_memory_gib="0.5", dtype="bfloat16").engine_options
+    assert (options.host, options.kv_memory_gib, options.dtype, options.threads) == ("vllm", 0.5, "bfloat16", 3)
+    assert Path(options.target).is_absolute()
+    assert resolve(threads=2).engine_options.threads == 2
+
+
+def test_the_default_engine_is_vllm_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert resolve().engine == "transformers"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert resolve().engine == "vllm"
+
+
+def test_the_default_histories_are_a_file_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert resolve().histories == f"sqlite:///{tmp_path}/atspeed/histories.db"
+
+
+def test_the_models_name_is_its_directorys_unless_given():
+    assert resolve().model_name == "x"
+    assert resolve(model="films").model_name == "films"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"target": None}, "--target (or ATSPEED_TARGET) is missing."),
+        ({"port": 99999}, "--port (or ATSPEED_PORT) must be less than or equal to 65535, got 99999."),
+        ({"engine": "abacus"}, "--engine (or ATSPEED_ENGINE) must be 'vllm' or 'transformers', got 'abacus'."),
+        ({"kv_memory_gib": 0}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be greater than 0, got 0."),
+    ],
+)
+def test_a_bad_setting_gets_one_sentence(flags: dict[str, object], sentence: str):
+    with pytest.raises(SettingsError) as raised:
+        resolve(**flags)
+    assert str(raised.value) == sentence
+
+
+def test_a_bad_variable_gets_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATSPEED_MAX_RUNNING", "many")
+    with pytest.raises(SettingsError, match=r"--max-running \(or ATSPEED_MAX_RUNNING\) must be a valid integer"):
+        resolve()
