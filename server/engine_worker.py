@@ -141,7 +141,7 @@ class EngineWorker:
                 steps=self._steps,
                 running=self._scheduler.running,
                 waiting=self._scheduler.waiting,
-                used_slots=self._engine.total_slots - self._engine.free_slots,
+                used_slots=self._engine.used_slots,
             )
         )
         self._failed, self._steps, self._reported = [], [], now

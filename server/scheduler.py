@@ -23,9 +23,11 @@ class StepEngine(Protocol):
     def total_slots(self) -> int: ...
 
     @property
-    def free_slots(self) -> int: ...
+    def used_slots(self) -> int: ...
 
-    def slots_needed(self, request: BeamRequest) -> int: ...
+    def fits(self, request: BeamRequest) -> bool: ...
+
+    def has_room(self, request: BeamRequest) -> bool: ...
 
     def tokens_needed(self, request: BeamRequest) -> int: ...
 
@@ -128,10 +130,9 @@ class SpeculativeBeamScheduler:
         """
         if request.request_id in self._waiting or request.request_id in self._running:
             raise ValueError(f"The request id {request.request_id!r} is already in use.")
-        needed = self._engine.slots_needed(request)
-        if needed > self._engine.total_slots:
+        if not self._engine.fits(request):
             raise RequestTooLargeError(
-                f"This request needs {needed} KV slots, but the engine has {self._engine.total_slots}: "
+                f"This request needs more KV slots than the engine has ({self._engine.total_slots} in all): "
                 f"ask for a smaller beam width or give the server more KV memory."
             )
         self._waiting[request.request_id] = _Entry(request, deadline, self._clock() if arrived is None else arrived)
@@ -175,7 +176,7 @@ class SpeculativeBeamScheduler:
             tokens += self._engine.tokens_needed(entry.request)
             if self._running and tokens > self._max_tokens:
                 return
-            if self._engine.slots_needed(entry.request) > self._engine.free_slots:
+            if not self._engine.has_room(entry.request):
                 return
             self._engine.add(entry.request)
             entry.started = self._clock()

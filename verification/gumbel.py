@@ -1,9 +1,9 @@
 """Shared-noise sampling: stochastic beam search, an exact sample of k identifiers without replacement, verified strictly.
 
 Every prefix of the trie gets Gumbel noise that depends on nothing but the seed and the prefix. A beam search over scores perturbed by that
-noise returns a sample without replacement (Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them", section 3). Invariant:
-draft and target see the same noise, so the draft proposes what the target is about to draw, and a strict check keeps the target's draw
-exactly; batch, plan and draft cannot change it.
+noise returns a sample without replacement (Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them", section 3).
+Invariant: draft and target see the same noise, so the draft proposes what the target is about to draw, and a strict check keeps the
+target's draw exactly; batch, plan and draft cannot change it.
 
 The distribution is that of sampling token by token under the trie: probabilities are renormalised over the valid continuations.
 """

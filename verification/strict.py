@@ -1,8 +1,8 @@
 """Strict top-K verification: a level is accepted exactly when every prefix that the target selects was drafted.
 
-Invariant: the selection is the target's own, made by the same `expand_beam` that a plain search uses on the same log-probabilities; the draft
-only decides whether the next level's log-probabilities are at hand already. The list therefore equals plain beam search's, whatever was
-drafted (paper, section 3.1).
+Invariant: the selection is the target's own, made by the same `expand_beam` that a plain search uses on the same log-probabilities; the
+draft only decides whether the next level's log-probabilities are at hand already. The list therefore equals plain beam search's, whatever
+was drafted (paper, section 3.1).
 """
 
 import torch

@@ -21,8 +21,14 @@ class FakeEngine:
         self.broken = False
 
     @property
-    def free_slots(self) -> int:
-        return self.total_slots - sum(self.slots_needed(request) for request, _ in self.running.values())
+    def used_slots(self) -> int:
+        return sum(self.slots_needed(request) for request, _ in self.running.values())
+
+    def fits(self, request: BeamRequest) -> bool:
+        return self.slots_needed(request) <= self.total_slots
+
+    def has_room(self, request: BeamRequest) -> bool:
+        return self.slots_needed(request) <= self.total_slots - self.used_slots
 
     def slots_needed(self, request: BeamRequest) -> int:
         return len(request.prompt) + request.beam_width * (STEPS - 1)
@@ -35,7 +41,7 @@ class FakeEngine:
 
     def add(self, request: BeamRequest) -> None:
         assert request.request_id not in self.running
-        assert self.slots_needed(request) <= self.free_slots
+        assert self.has_room(request)
         self.running[request.request_id] = (request, 0)
         self.added.append(request.request_id)
 

@@ -119,4 +119,4 @@ def test_warming_up_leaves_the_engine_empty():
     engine = FakeEngine()
     warm_up(FakeSource(CATALOG), engine)
     assert len(engine.forwards) == STEPS
-    assert engine.free_slots == engine.total_slots
+    assert engine.used_slots == 0

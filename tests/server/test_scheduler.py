@@ -31,7 +31,7 @@ def test_a_request_runs_to_its_list_and_its_times_are_told_apart():
     assert finished.result.request_id == "a"
     assert (finished.queue_seconds, finished.engine_seconds) == (2, 1)
     assert not scheduler.busy
-    assert engine.free_slots == engine.total_slots
+    assert engine.used_slots == 0
 
 
 def test_a_new_request_joins_the_next_step():
@@ -68,7 +68,7 @@ def test_the_token_budget_holds_but_for_a_request_that_is_alone():
 
 def test_a_request_that_can_never_fit_is_refused_with_a_sentence():
     scheduler = SpeculativeBeamScheduler(FakeEngine(total_slots=10))
-    with pytest.raises(RequestTooLargeError, match=r"needs 14 KV slots, but the engine has 10: ask for a smaller beam width"):
+    with pytest.raises(RequestTooLargeError, match=r"needs more KV slots than the engine has \(10 in all\): ask for a smaller beam width"):
         scheduler.submit(make_request("a", tokens=10), math.inf)
     assert not scheduler.busy
 
@@ -106,7 +106,7 @@ def test_cancelling_frees_the_slots_and_says_whether_there_was_something():
     assert scheduler.cancel("runs")
     assert scheduler.cancel("waits")
     assert not scheduler.cancel("runs")
-    assert engine.free_slots == engine.total_slots
+    assert engine.used_slots == 0
     assert scheduler.step().tokens == 0
 
 
@@ -130,7 +130,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(tokens=st.integers(1, 60), k=st.integers(1, 6), patience=st.sampled_from([1.0, 5.0, math.inf]))
     def submit(self, tokens: int, k: int, patience: float) -> None:
         request = make_request(str(len(self.submitted)), tokens, k)
-        if self.engine.slots_needed(request) > self.engine.total_slots:
+        if not self.engine.fits(request):
             with pytest.raises(RequestTooLargeError):
                 self.scheduler.submit(request, self.clock.now + patience)
             return
@@ -161,7 +161,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
         assert set(self.engine.running) <= set(self.alive)
         assert self.scheduler.running == len(self.engine.running) <= 4
-        assert self.engine.free_slots >= 0
+        assert self.engine.used_slots <= self.engine.total_slots
         assert self.engine.added == sorted(self.engine.added, key=int)
 
     def teardown(self) -> None:
@@ -169,7 +169,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             for finished in self.scheduler.step().finished:
                 self.end(finished.result.request_id)
         assert all(request_id in self.ended for request_id in self.submitted)
-        assert self.engine.free_slots == self.engine.total_slots
+        assert self.engine.used_slots == 0
 
 
 TestScheduler = SchedulerMachine.TestCase
