@@ -44,6 +44,7 @@ class SpeculativeBeamEngine:
         if self._plan.needs_draft and draft is None:
             raise ValueError(f"The plan {self._plan.name} needs a draft model.")
         self._target = target
+        self._draft = draft
         self._trie = trie
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         nodes = min(node_capacity(trie), target.total_slots // 2)
@@ -111,6 +112,12 @@ class SpeculativeBeamEngine:
         self._nodes.release(search.columns.slots[search.columns.root :])
         return True
 
+    def close(self) -> None:
+        """Frees the models; the engine cannot step afterwards."""
+        self._target.close()
+        if self._draft is not None:
+            self._draft.close()
+
     @torch.inference_mode()
     def step(self) -> StepReport:
         """Drafts, runs one forward of the target and advances every running request; without any, does nothing."""
@@ -118,7 +125,7 @@ class SpeculativeBeamEngine:
         searches = list(self._running.values())
         if not searches:
             return StepReport((), 0, 0.0)
-        self._draft(searches)
+        self._grow_trees(searches)
         tokens = self._score(searches)
         finished: list[BeamResult] = []
         deciding = searches
@@ -126,7 +133,7 @@ class SpeculativeBeamEngine:
             deciding = self._decide_level(deciding, finished)
         return StepReport(tuple(finished), tokens, time.perf_counter() - started)
 
-    def _draft(self, searches: Sequence[BeamSearch]) -> None:
+    def _grow_trees(self, searches: Sequence[BeamSearch]) -> None:
         """Grows the trees of the requests whose plan says so, level by level, all requests in one forward of the draft per level."""
         tasks = [(search, task) for search in searches if (task := self._draft_task(search)).plan.levels]
         before = {search.request.request_id: len(search.columns.slots) for search, _ in tasks}

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.catalog import Catalog
-from drafting.prompt import PromptBuilder, PromptTemplate
+from drafting.plan import FixedPlan, PlanError
+from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
 from verification.engine import SpeculativeBeamEngine
@@ -24,13 +27,12 @@ OFFLINE_BATCH_TOKENS = 1024
 class Recommender:
     """Makes requests out of histories and searches them on one engine."""
 
-    def __init__(self, catalog: Catalog, prompts: PromptBuilder, target: TreeModel, trie: ItemTrie, model_name: str) -> None:
-        """`trie` must hold the catalog's identifiers as the target's token ids, on the target's device."""
+    def __init__(self, catalog: Catalog, prompts: PromptBuilder, engine: SpeculativeBeamEngine, model_name: str) -> None:
+        """The engine's trie must hold the catalog's identifiers as the target's token ids."""
         self.catalog = catalog
         self.prompts = prompts
+        self.engine = engine
         self.model_name = model_name
-        self.engine = SpeculativeBeamEngine(target, trie)
-        self._target = target
 
     @classmethod
     def load(
@@ -38,6 +40,8 @@ class Recommender:
         target: Path,
         catalog: Catalog,
         *,
+        draft: Path | None = None,
+        plan: str = "none",
         host: str = "transformers",
         dtype: str = "auto",
         threads: int | None = None,
@@ -47,6 +51,9 @@ class Recommender:
         """Loads a model directory for a catalog.
 
         Args:
+            draft: directory of a small model over the same tokens, which proposes what the target verifies; it always runs on the
+                transformers host, beside the target.
+            plan: what to draft: "none", "trie", "beam:N" or "beam:N+children" (see `FixedPlan`).
             host: "vllm" or "transformers".
             dtype: "auto", "float32", "bfloat16" or "float16".
             threads: CPU threads for the model; None leaves torch's choice.
@@ -54,8 +61,11 @@ class Recommender:
             tensor_parallel: how many devices share the model (vLLM only).
 
         Raises:
-            HostError, CatalogError, PromptError: the parts are unusable or do not fit together; the message is a sentence.
+            HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence.
         """
+        fixed_plan = FixedPlan.parse(plan)
+        if fixed_plan.needs_draft and draft is None:
+            raise PlanError(f"The plan {plan} needs a draft model: name its directory, or choose none or trie.")
         if threads is not None:
             torch.set_num_threads(threads)
         config = load_config(target)
@@ -63,15 +73,13 @@ class Recommender:
         identifiers = catalog.token_ids(tokenizer.get_vocab())
         prompts = PromptBuilder(PromptTemplate.load(target), tokenizer, identifiers)
         longest = prompts.max_tokens + catalog.identifier_length
-        if longest > config.max_position_embeddings:
-            raise HostError(
-                f"The prompt can grow to {prompts.max_tokens} tokens and an identifier adds {catalog.identifier_length}, but the model in "
-                f"{target} reads at most {config.max_position_embeddings}: lower max_items in its prompt.json."
-            )
-        if int(identifiers.max()) >= config.vocab_size:
-            raise HostError(f"The tokenizer of {target} has tokens that its model does not know: resize the model's embeddings.")
+        _check_reach(target, config, identifiers, longest)
+        if draft is not None:
+            _check_draft(draft, target, tokenizer, longest)
         model = load_host(host, target, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
-        return cls(catalog, prompts, model, ItemTrie.build(identifiers, model.device), target.resolve().name)
+        draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
+        engine = SpeculativeBeamEngine(model, ItemTrie.build(identifiers, model.device), draft_model, fixed_plan)
+        return cls(catalog, prompts, engine, target.resolve().name)
 
     def request(
         self, request_id: str, history: Sequence[int], k: int, beam_width: int | None = None, excluded_items: Sequence[int] = ()
@@ -118,14 +126,43 @@ class Recommender:
             finished[int(result.request_id)] = result
 
     def close(self) -> None:
-        """Frees the model."""
-        self._target.close()
+        """Frees the models."""
+        self.engine.close()
+
+
+def _check_reach(model_dir: Path, config: PretrainedConfig, tokens: npt.NDArray[np.int64], longest: int) -> None:
+    if longest > config.max_position_embeddings:
+        raise HostError(
+            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} reads at most "
+            f"{config.max_position_embeddings}: lower max_items in the target's {PROMPT_FILE}."
+        )
+    if int(tokens.max()) >= config.vocab_size:
+        raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")
+
+
+def _check_draft(draft: Path, target: Path, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+    """A draft reads and proposes the target's token ids, so every token must have the same id for both."""
+    vocabulary, known = tokenizer.get_vocab(), load_tokenizer(draft).get_vocab()
+    differing = [token for token, number in vocabulary.items() if known.get(token) != number]
+    if differing:
+        raise HostError(
+            f"The draft in {draft} has another vocabulary than the target in {target}: {len(differing)} tokens differ, {differing[0]!r} "
+            "among them. A draft must be trained with the target's tokenizer."
+        )
+    _check_reach(draft, load_config(draft), np.array(list(vocabulary.values())), longest)
 
 
 def load_host(
-    name: str, model_dir: Path, *, dtype: str, kv_memory_gib: float, longest: int | None = None, tensor_parallel: int = 1
+    name: str,
+    model_dir: Path,
+    *,
+    dtype: str,
+    kv_memory_gib: float = 1.0,
+    slots: int | None = None,
+    longest: int | None = None,
+    tensor_parallel: int = 1,
 ) -> TreeModel:
-    """Loads a model on the host called `name`; a host is imported only when it is asked for.
+    """Loads a model on the host called `name`; a host is imported only when it is asked for. `slots` is for the transformers host alone.
 
     Raises:
         HostError: no such host, or the model cannot be served on it.
@@ -135,7 +172,7 @@ def load_host(
 
         if tensor_parallel != 1:
             raise HostError("The transformers host runs on one device: tensor parallelism needs the vLLM host.")
-        return TransformersHost(model_dir, dtype=dtype, kv_memory_gib=kv_memory_gib)
+        return TransformersHost(model_dir, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
     if name == "vllm":
         try:
             from verification.hosts.vllm import VllmHost

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from drafting.catalog import CatalogError
+from drafting.plan import PlanError
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from verification.hosts.checkpoint import HostError
 from verification.recommender import Recommender
@@ -72,7 +73,7 @@ def test_tokenizer_larger_than_the_model(tmp_path: Path) -> None:
 
 def test_prompt_longer_than_the_model_reads(tmp_path: Path) -> None:
     folder = save_random_model(tmp_path / "model", CATALOG, layers=1, max_positions=32, max_items=20)
-    with pytest.raises(HostError, match="can grow to 41 tokens"):
+    with pytest.raises(HostError, match="can grow to 43 tokens"):
         load(folder)
 
 
@@ -101,3 +102,31 @@ def test_a_recommender_that_loads_serves(model: Path) -> None:
     results = list(recommender.recommend([[number % 30] * (number % 25 + 1) for number in range(60)], k=4))
     assert [result.request_id for result in results] == [str(number) for number in range(60)]
     assert recommender.engine.used_slots == 0
+
+
+def test_draft_of_another_vocabulary(model: Path, tmp_path: Path) -> None:
+    draft = save_random_model(tmp_path / "draft", random_catalog(items=30, depth=2, codes=4), layers=1)
+    with pytest.raises(HostError, match="has another vocabulary than the target"):
+        load(model, draft=draft, plan="beam:5")
+
+
+def test_draft_that_reads_less_than_the_prompt(model: Path, tmp_path: Path) -> None:
+    draft = save_random_model(tmp_path / "draft", CATALOG, layers=1, max_positions=32)
+    with pytest.raises(HostError, match="can grow to 43 tokens"):
+        load(model, draft=draft, plan="beam:5")
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"), [("beam", "There is no plan 'beam'"), ("beam:0", "at least one node"), ("beam:4", "needs a draft")]
+)
+def test_bad_plans(model: Path, plan: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        load(model, plan=plan)
+
+
+def test_a_draft_changes_the_cost_and_not_the_list(model: Path) -> None:
+    plain = list(load(model).recommend([[1, 2], [3]], k=4))
+    drafted = list(load(model, draft=model, plan="beam:8").recommend([[1, 2], [3]], k=4))
+    assert [[item.item for item in result.items] for result in plain] == [[item.item for item in result.items] for result in drafted]
+    assert {result.usage.target_forwards for result in drafted} == {1}
+    assert {result.usage.accepted_steps for result in drafted} == {1}
