@@ -18,8 +18,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from drafting.errors import SetupError
 
-class CatalogError(ValueError):
+
+class CatalogError(SetupError):
     """A catalog that cannot be used; the message is a sentence that names the item and the reason."""
 
 

@@ -7,10 +7,12 @@ at all included.
 import re
 from dataclasses import dataclass
 
+from drafting.errors import SetupError
+
 PLAN_FORM = re.compile(r"none|trie|beam:(?P<width>\d+)(?P<children>\+children)?")
 
 
-class PlanError(ValueError):
+class PlanError(SetupError):
     """A plan that does not exist; the message is a sentence."""
 
 

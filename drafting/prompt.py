@@ -14,13 +14,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from drafting.errors import SetupError
+
 logger = logging.getLogger(__name__)
 
 PROMPT_FILE = "prompt.json"
 HISTORY = "{history}"
 
 
-class PromptError(ValueError):
+class PromptError(SetupError):
     """A prompt template that cannot be used; the message is a sentence."""
 
 

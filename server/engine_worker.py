@@ -21,8 +21,8 @@ from typing import Protocol
 import msgspec
 import zmq
 
-from drafting.catalog import Catalog, CatalogError
-from drafting.prompt import PromptError
+from drafting.catalog import Catalog
+from drafting.errors import SetupError
 from server.logs import configure_logs
 from server.messages import (
     Cancel,
@@ -176,21 +176,12 @@ def die_with_parent() -> None:
 def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     """Loads the model and runs the step loop; returns the exit status of the process."""
     # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
-    from verification.hosts.checkpoint import HostError
-    from verification.recommender import Recommender
+    from server.loading import load_recommender
 
     started = time.monotonic()
     try:
-        recommender = Recommender.load(
-            Path(options.target),
-            Catalog.load(Path(options.catalog)),
-            host=options.host,
-            dtype=options.dtype,
-            threads=options.threads,
-            kv_memory_gib=options.kv_memory_gib,
-            tensor_parallel=options.tensor_parallel,
-        )
-    except (HostError, CatalogError, PromptError) as error:
+        recommender = load_recommender(options, Catalog.load(Path(options.catalog)))
+    except SetupError as error:
         socket.send(msgspec.msgpack.encode(StartFailure(str(error))))
         return 1
     worker = EngineWorker(socket, recommender, recommender.engine, options)

@@ -15,6 +15,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         target: directory of the target model.
         catalog: catalog file.
         host: `transformers` or `vllm`.
+        draft: directory of the draft model, or None.
+        plan: what to draft, as `drafting.plan.FixedPlan` reads it.
         dtype: `auto`, `float32` or `bfloat16`.
         threads: CPU threads of the forward.
         kv_memory_gib: memory for keys and values, GiB.
@@ -27,6 +29,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     catalog: str
     host: str = "transformers"
+    draft: str | None = None
+    plan: str = "none"
     dtype: str = "auto"
     threads: int = 1
     kv_memory_gib: float = 1.0

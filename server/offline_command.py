@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from drafting.catalog import Catalog, CatalogError
-from drafting.prompt import PromptError
+from drafting.catalog import Catalog
+from drafting.errors import SetupError
 from server.histories import HistoryUnavailable, open_history_store
 from server.lists import item_lines
+from server.loading import load_recommender
 from server.logs import configure_logs
 from server.offline import OfflineRecommender, Question
 from server.settings import Settings
 from server.user_lines import Defaults, UserLine, make_question, read_line
-from verification.hosts.checkpoint import HostError
 from verification.recommender import Recommender
 from verification.request import BeamResult
 
@@ -127,21 +127,12 @@ def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:
 def _load_catalog(settings: Settings) -> Catalog:
     try:
         return Catalog.load(settings.catalog)
-    except CatalogError as error:
+    except SetupError as error:
         raise OfflineError(str(error)) from error
 
 
 def _load_recommender(settings: Settings, catalog: Catalog) -> Recommender:
-    options = settings.engine_options
     try:
-        return Recommender.load(
-            settings.target,
-            catalog,
-            host=options.host,
-            dtype=options.dtype,
-            threads=options.threads,
-            kv_memory_gib=options.kv_memory_gib,
-            tensor_parallel=options.tensor_parallel,
-        )
-    except (HostError, CatalogError, PromptError) as error:
+        return load_recommender(settings.engine_options, catalog)
+    except SetupError as error:
         raise OfflineError(str(error)) from error

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from server.messages import EngineOptions
 
 EngineName = Literal["vllm", "transformers"]
+# The paper's width, right for lists of up to about twenty.
+DEFAULT_DRAFT_PLAN = "beam:40"
 
 
 def default_engine() -> EngineName:
@@ -44,6 +46,8 @@ class Settings(BaseSettings):
     history_max_events: int = Field(default=1000, ge=1, description="Newest events kept per user.")
     history_ttl_seconds: int | None = Field(default=None, ge=1, description="Forget a user after so long without an event.")
     engine: EngineName = Field(default_factory=default_engine, description="What runs the target model.")
+    draft: Path | None = Field(default=None, description="Directory of a draft model over the target's tokens.")
+    plan: str | None = Field(default=None, description="What to draft: none, trie, beam:N or beam:N+children.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Precision of the target model.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; all that this process may use by default.")
     kv_memory_gib: float = Field(default=1.0, gt=0, description="Memory for keys and values, GiB.")
@@ -88,6 +92,8 @@ class Settings(BaseSettings):
             target=str(self.target.absolute()),
             catalog=str(self.catalog.absolute()),
             host=self.engine,
+            draft=str(self.draft.absolute()) if self.draft else None,
+            plan=self.plan or (DEFAULT_DRAFT_PLAN if self.draft else "none"),
             dtype=self.dtype,
             threads=self.threads or len(os.sched_getaffinity(0)),
             kv_memory_gib=self.kv_memory_gib,

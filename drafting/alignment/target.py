@@ -95,8 +95,8 @@ def train_target(
     builder = PromptBuilder(template, start.tokenizer, identifiers)
     train = training_samples(split, builder, identifiers, start.pad_token_id, settings)
     valid = validation_samples(split, builder, identifiers, start.pad_token_id)
-    record = _record(data, catalog, start, template, settings, split)
     process = PartialState()
+    record = _record(data, catalog, start, template, settings, split) | {"processes": process.num_processes}
     with process.main_process_first():
         run.open(record, overwrite)
     run.check_space(start.model.num_parameters(), KEPT_CHECKPOINTS)
@@ -206,6 +206,7 @@ def _arguments(run: RunDirectory, settings: TargetSettings) -> TrainingArguments
         prediction_loss_only=True,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         disable_tqdm=True,
         report_to=[],
     )

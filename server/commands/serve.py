@@ -27,6 +27,20 @@ def serve(
         str | None,
         typer.Option(help="What runs the model: vllm or transformers.", envvar="ATSPEED_ENGINE", show_default="vllm if it is installed"),
     ] = None,
+    draft: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a draft model: a small model over the target's tokens.", envvar="ATSPEED_DRAFT", show_default="none"
+        ),
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            help="What to draft: none, trie, beam:N or beam:N+children.",
+            envvar="ATSPEED_PLAN",
+            show_default="beam:40 with a draft, else none",
+        ),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +102,8 @@ def serve(
             catalog=catalog,
             histories=histories,
             engine=engine,
+            draft=draft,
+            plan=plan,
             dtype=dtype,
             host=host,
             port=port,

@@ -1,0 +1,26 @@
+"""From the engine's options to a loaded recommender, for the engine process and the offline command alike."""
+
+from pathlib import Path
+
+from drafting.catalog import Catalog
+from server.messages import EngineOptions
+from verification.recommender import Recommender
+
+
+def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
+    """Loads what the options name.
+
+    Raises:
+        SetupError: the parts are unusable or do not fit together.
+    """
+    return Recommender.load(
+        Path(options.target),
+        catalog,
+        draft=Path(options.draft) if options.draft else None,
+        plan=options.plan,
+        host=options.host,
+        dtype=options.dtype,
+        threads=options.threads,
+        kv_memory_gib=options.kv_memory_gib,
+        tensor_parallel=options.tensor_parallel,
+    )
