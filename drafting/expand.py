@@ -113,8 +113,7 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, r
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
     nodes, exists = children(trie, parents, width, requests, dead)
-    logits = logits.float()
-    log_probs = logits.gather(1, trie.token[nodes]) - logits.logsumexp(1, keepdim=True)
+    log_probs = logits.float().log_softmax(1).gather(1, trie.token[nodes])
     return Continuations(nodes, log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
 
 

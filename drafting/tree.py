@@ -6,6 +6,7 @@ plan a forward (slots, positions, columns) is decided before the contents of a n
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -73,6 +74,11 @@ class AttentionLayout:
         expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
         if tuple(self.mask.shape) != expected:
             raise ValueError(f"The mask must have shape {expected}, got {tuple(self.mask.shape)}.")
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """The mask as float32 numbers to add to attention scores, 0 or -inf; made once, because every layer adds the same."""
+        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, float("-inf"))
 
     @property
     def is_dense(self) -> bool:

@@ -26,10 +26,11 @@ def tree_attention(
     Returns:
         `[tokens, heads, head size]`.
     """
-    cache[slots] = torch.cat([key, value], dim=-1)
-    keys, values = cache[layout.keys].transpose(1, 2).chunk(2, dim=-1)
+    cache.index_copy_(0, slots, torch.cat([key, value], dim=-1))
+    read = cache.index_select(0, layout.keys.flatten()).view(*layout.keys.shape, *cache.shape[1:])
+    keys, values = read.transpose(1, 2).chunk(2, dim=-1)
     queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)
     grouped = query.shape[1] != key.shape[1]
-    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=layout.mask, scale=scale, enable_gqa=grouped)
+    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=layout.bias.to(query.dtype), scale=scale, enable_gqa=grouped)
     attended = attended.transpose(1, 2).reshape(-1, *query.shape[1:])
     return attended if layout.is_dense else attended[layout.places]

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.utils
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.errors import SetupError
+
+# transformers imports scikit-learn, two seconds long, for a kind of assisted generation that no host uses.
+transformers.utils.is_sklearn_available = lambda: False
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")

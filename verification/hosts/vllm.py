@@ -24,7 +24,7 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from vllm import LLM
+from vllm import LLM, ir
 from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 from vllm.forward_context import set_forward_context
 from vllm.platforms import current_platform
@@ -66,6 +66,38 @@ class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
     @staticmethod
     def get_impl_cls() -> type[TreeAttention]:
         return TreeAttention
+
+
+# vLLM's CPU build has fused kernels for these, but takes them on GPUs only: on a CPU it would run six small operations each.
+FUSED_ON_CPU = "fused_cpu"
+
+
+def _kernel_takes(x: Tensor, weight: Tensor | None, variance_size: int | None) -> bool:
+    return weight is not None and weight.dtype == x.dtype and variance_size is None and x.dim() == 2 and x.is_contiguous()
+
+
+@ir.ops.rms_norm.register_impl(
+    FUSED_ON_CPU,
+    supported=current_platform.is_cpu(),
+    supports_args=lambda x, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
+)
+def _rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
+    output = torch.empty_like(x)
+    torch.ops._C.rms_norm(output, x, weight, epsilon)
+    return output
+
+
+@ir.ops.fused_add_rms_norm.register_impl(
+    FUSED_ON_CPU,
+    supported=current_platform.is_cpu(),
+    supports_args=lambda x, x_residual, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
+    inplace=True,
+)
+def _add_rms_norm(
+    x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
+    return x, x_residual
 
 
 register_backend(BACKEND, f"{__name__}.{TreeAttentionBackend.__name__}")
@@ -134,6 +166,7 @@ class VllmHost:
                 tensor_parallel_size=tensor_parallel,
                 distributed_executor_backend="uni" if tensor_parallel == 1 else "mp",
                 attention_config={"backend": BACKEND.name},
+                kernel_config={"ir_op_priority": {"rms_norm": [FUSED_ON_CPU], "fused_add_rms_norm": [FUSED_ON_CPU]}},
                 disable_log_stats=True,
             )
         except (ValueError, RuntimeError, OSError) as error:
