@@ -175,6 +175,8 @@ def die_with_parent() -> None:
 
 def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     """Loads the model and runs the step loop; returns the exit status of the process."""
+    # Imports and loading make millions of objects that all stay: collecting among them takes seconds and frees nothing.
+    gc.disable()
     # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
     from server.loading import load_recommender
 
@@ -188,8 +190,8 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     warm_up(recommender, recommender.engine)
     signal.signal(signal.SIGTERM, lambda *_: worker.drain())
     # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     worker.send(
         Ready(
             model=recommender.model_name,

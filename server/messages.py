@@ -33,7 +33,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     plan: str = "none"
     dtype: str = "auto"
     threads: int = 1
-    kv_memory_gib: float = 1.0
+    kv_memory_gib: float = 0.5
     tensor_parallel: int = 1
     max_running: int = 64
     max_tokens_per_step: int = 4096

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     plan: str | None = Field(default=None, description="What to draft: none, trie, beam:N or beam:N+children.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Precision of the target model.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; all that this process may use by default.")
-    kv_memory_gib: float = Field(default=1.0, gt=0, description="Memory for keys and values, GiB.")
+    kv_memory_gib: float = Field(default=0.5, gt=0, description="Memory for keys and values, GiB.")
     tensor_parallel: int = Field(default=1, ge=1, description="Devices that share the model.")
     max_running: int = Field(default=64, ge=1, description="Requests that may share a forward.")
     max_waiting: int = Field(default=1024, ge=1, description="Requests that may wait beyond those; more are refused with 429.")

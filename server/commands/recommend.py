@@ -42,7 +42,7 @@ def recommend(
     dtype: Annotated[str | None, typer.Option(help="Precision.", envvar="ATSPEED_DTYPE", show_default="auto")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", envvar="ATSPEED_THREADS", show_default="all")] = None,
     kv_memory_gib: Annotated[
-        float | None, typer.Option(help="Memory for keys and values, GiB.", envvar="ATSPEED_KV_MEMORY_GIB", show_default="1")
+        float | None, typer.Option(help="Memory for keys and values, GiB.", envvar="ATSPEED_KV_MEMORY_GIB", show_default="0.5")
     ] = None,
 ) -> None:
     """Recommend without a server: for one history, one stored user, or a file of users.

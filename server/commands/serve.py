@@ -55,7 +55,7 @@ def serve(
         int | None, typer.Option(help="CPU threads of the engine.", envvar="ATSPEED_THREADS", show_default="all that this process may use")
     ] = None,
     kv_memory_gib: Annotated[
-        float | None, typer.Option(help="Memory for keys and values, GiB.", envvar="ATSPEED_KV_MEMORY_GIB", show_default="1")
+        float | None, typer.Option(help="Memory for keys and values, GiB.", envvar="ATSPEED_KV_MEMORY_GIB", show_default="0.5")
     ] = None,
     tensor_parallel: Annotated[
         int | None, typer.Option(help="Devices that share the model (vllm only).", envvar="ATSPEED_TENSOR_PARALLEL", show_default="1")

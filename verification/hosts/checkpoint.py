@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 
 from drafting.errors import SetupError
 
-# transformers imports scikit-learn, two seconds long, for a kind of assisted generation that no host uses.
+# transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
 transformers.utils.is_sklearn_available = lambda: False
+transformers.utils.is_scipy_available = lambda: False
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 

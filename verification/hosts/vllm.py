@@ -5,6 +5,7 @@ they are, and its own scheduler never runs. The key/value memory is vLLM's alloc
 """
 
 import os
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,19 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from vllm import LLM, ir
+# vLLM takes SciPy's signal processing where it finds it, to resample audio; it is slow to import and nobody here listens.
+audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
+
+from vllm import ir
 from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+from vllm.engine.arg_utils import EngineArgs
 from vllm.forward_context import set_forward_context
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+from vllm.v1.engine.llm_engine import LLMEngine
+
+if audio is None:
+    del sys.modules["scipy.signal"]
 
 if current_platform.is_cpu():
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as PlatformBackend
@@ -76,7 +85,7 @@ def _kernel_takes(x: Tensor, weight: Tensor | None, variance_size: int | None) -
     return weight is not None and weight.dtype == x.dtype and variance_size is None and x.dim() == 2 and x.is_contiguous()
 
 
-@ir.ops.rms_norm.register_impl(
+@ir.ops.rms_norm.register_impl(  # type: ignore[untyped-decorator]
     FUSED_ON_CPU,
     supported=current_platform.is_cpu(),
     supports_args=lambda x, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
@@ -87,7 +96,7 @@ def _rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: i
     return output
 
 
-@ir.ops.fused_add_rms_norm.register_impl(
+@ir.ops.fused_add_rms_norm.register_impl(  # type: ignore[untyped-decorator]
     FUSED_ON_CPU,
     supported=current_platform.is_cpu(),
     supports_args=lambda x, x_residual, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
@@ -153,8 +162,8 @@ class VllmHost:
         self.max_positions = int(config.max_position_embeddings)
         self.vocabulary_size = int(config.vocab_size)
         try:
-            self._llm: Any = LLM(
-                str(model_dir),
+            arguments = EngineArgs(
+                model=str(model_dir),
                 skip_tokenizer_init=True,
                 dtype=resolve_dtype(config, dtype),
                 max_model_len=min(longest or self.max_positions, self.max_positions),
@@ -169,19 +178,20 @@ class VllmHost:
                 kernel_config={"ir_op_priority": {"rms_norm": [FUSED_ON_CPU], "fused_add_rms_norm": [FUSED_ON_CPU]}},
                 disable_log_stats=True,
             )
+            self._engine: Any = LLMEngine.from_engine_args(arguments)
         except (ValueError, RuntimeError, OSError) as error:
             raise HostError(f"vLLM cannot load the model in {model_dir}: {str(error).strip().splitlines()[0]}") from error
-        self.total_slots = int(self._llm.collective_rpc("tree_slots")[0])
+        self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
 
     def score(self, batch: TreeBatch) -> Tensor:
         """Runs one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
-        logits: Tensor = self._llm.collective_rpc("tree_forward", args=(batch,))[0]
+        logits: Tensor = self._engine.collective_rpc("tree_forward", args=(batch,))[0]
         return logits[:, : self.vocabulary_size]
 
     def close(self) -> None:
         """Shuts vLLM down and frees its memory, so that another model can be loaded in this process."""
-        self._llm.llm_engine.engine_core.shutdown()
-        del self._llm
+        self._engine.engine_core.shutdown()
+        del self._engine
         cleanup_dist_env_and_memory()
 
 
