@@ -30,7 +30,8 @@ def bench(
     from tqdm import tqdm
 
     from drafting.catalog import Catalog
-    from verification.benchmark.interleaved import BUSY_SHARE, SystemProcess, busy_share, compare
+    from server.measured_server import MeasuredServer
+    from verification.benchmark.interleaved import BUSY_SHARE, Measured, SystemProcess, busy_share, compare
     from verification.benchmark.shapes import SHAPES, make_catalog, make_checkpoint
 
     if (target is None) != (catalog is None):
@@ -52,10 +53,11 @@ def bench(
         if find_spec("vllm"):
             names = ["atspeed/vllm", *names, "vllm"]
         cores = threads or len(os.sched_getaffinity(0))
-        systems = []
-        for name in tqdm(names, desc="Loading", unit="system"):
-            systems.append(SystemProcess(name, target, catalog, cores))
-            systems[-1].wait_ready()
+        systems: list[Measured] = [SystemProcess(name, target, catalog, cores) for name in names]
+        server = MeasuredServer("atspeed/http", target, catalog, names[0].rpartition("/")[2], cores, Path(folder))
+        systems.append(server)
+        for system in tqdm(systems, desc="Loading", unit="system"):
+            system.wait_ready()
         warm_up = 3
         histories = _histories(len(Catalog.load(catalog)), requests + warm_up, items)
         with tqdm(total=len(ks) * len(histories) * len(systems), desc="Timing", unit="request") as bar:
@@ -63,6 +65,8 @@ def bench(
         for system in systems:
             system.close()
     _print(rows, cores)
+    overhead = sorted(server.overhead_seconds)[len(server.overhead_seconds) // 2]
+    typer.echo(f"HTTP, queue and history store add {1e3 * overhead:.1f} ms at p50 to {names[0]}.")
     if json_file is not None:
         json_file.write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
 
@@ -79,9 +83,9 @@ def _print(rows: "list[Row]", threads: int) -> None:
     from rich.table import Table
 
     fastest = {row.k: row.p50_ms for row in reversed(rows) if row.system == rows[0].system}
-    table = Table(title=f"{date.today()}, {platform.machine()}, {threads} threads; one request at a time, nothing cached")
-    for column in ("k", "system", "p50 ms", "p99 ms", "forwards", "tokens", "lists equal", f"p50 / {rows[0].system}"):
-        table.add_column(column, justify="left" if column == "system" else "right")
+    table = Table(title=f"{date.today()}, {platform.machine()}, {threads} threads; one request at a time, no cache")
+    for column in ("k", "system", "p50 ms", "p99 ms", "forwards", "tokens", "lists equal", "p50 / first"):
+        table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
     for row in rows:
         cells = (f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}", f"{row.target_forwards:.1f}", f"{row.tokens:.0f}" if row.tokens else "")
         table.add_row(str(row.k), row.system, *cells, row.lists_equal, f"{row.p50_ms / fastest[row.k]:.2f}")

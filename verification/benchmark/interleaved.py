@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -40,6 +40,18 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class Measured(Protocol):
+    """A system that answers while the others sleep."""
+
+    name: str
+
+    def wait_ready(self) -> None: ...
+
+    def search(self, history: list[int], k: int) -> Outcome: ...
+
+    def close(self) -> None: ...
 
 
 class SystemProcess:
@@ -95,7 +107,7 @@ def busy_share(seconds: float = 1.0) -> float:
 
 
 def compare(
-    systems: Sequence[SystemProcess], histories: Sequence[list[int]], ks: Sequence[int], warm_up: int, progress: Callable[[], None]
+    systems: Sequence[Measured], histories: Sequence[list[int]], ks: Sequence[int], warm_up: int, progress: Callable[[], None]
 ) -> list[Row]:
     """Times every system on every history at every k; the first system is the one whose lists the others are held against.
 

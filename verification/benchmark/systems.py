@@ -150,6 +150,7 @@ class VllmSystem:
             str(target),
             dtype="float32",
             max_model_len=512,
+            max_logprobs=512,  # its beam search asks for twice the beam width
             enforce_eager=True,
             kv_cache_memory_bytes=2**29,
             distributed_executor_backend="uni",

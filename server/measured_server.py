@@ -1,0 +1,96 @@
+"""The whole server as one more system of a benchmark: what HTTP, the queue and the history store add to the engine's time.
+
+Invariant: the server that is measured is the one that users start, in processes of its own, asked over a real connection by user id.
+"""
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from drafting.catalog import Catalog
+from verification.benchmark.systems import Outcome
+
+START_SECONDS = 120
+
+
+class MeasuredServer:
+    """`atspeed serve` on a free port, with an SQLite history store.
+
+    Attributes:
+        overhead_seconds: of every search, its time minus what the engine took.
+    """
+
+    def __init__(self, name: str, target: Path, catalog: Path, engine: str, threads: int, folder: Path) -> None:
+        self.name = name
+        self.overhead_seconds: list[float] = []
+        self._catalog = Catalog.load(catalog)
+        self._token_id = Tokenizer.from_file(str(target / "tokenizer.json")).token_to_id
+        self._known: set[str] = set()
+        self._connection = http.client.HTTPConnection("127.0.0.1", _free_port())
+        flags = {"target": target, "catalog": catalog, "engine": engine, "threads": threads, "port": self._connection.port}
+        flags |= {"histories": f"sqlite:///{(folder / 'histories.db').absolute()}", "timeout-ms": 60_000}
+        command = [sys.executable, "-m", "server.cli", "serve"]
+        for flag, value in flags.items():
+            command += [f"--{flag}", str(value)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wait_ready(self) -> None:
+        """Returns when the server answers.
+
+        Raises:
+            RuntimeError: it ended, or took too long.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                if self._ask("GET", "/ready")[0] == http.client.OK:
+                    return
+            except ConnectionError:
+                self._connection.close()
+            time.sleep(0.1)
+        raise RuntimeError("The server did not become ready.")
+
+    def search(self, history: list[int], k: int) -> Outcome:
+        """Asks for one user's list; the user's events are stored beforehand, outside the time."""
+        user = "-".join(map(str, history))
+        if user not in self._known:
+            events = [{"item_id": self._catalog.item_ids[item], "timestamp": number} for number, item in enumerate(history)]
+            self._expect("POST", f"/v1/users/{user}/events", {"events": events})
+            self._known.add(user)
+        started = time.perf_counter()
+        answer = self._expect("POST", "/v1/recommendations", {"user_id": user, "k": k})
+        seconds = time.perf_counter() - started
+        self.overhead_seconds.append(seconds - answer["timing_ms"]["engine"] / 1e3)
+        first = {item["rank"]: item["identifier"] for item in reversed(answer["items"])}
+        identifiers = [tuple(self._token_id(token) for token in first[rank]) for rank in sorted(first)]
+        return Outcome(seconds, identifiers, answer["usage"]["target_forwards"])
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        self._connection.request(method, path, json.dumps(body), {"content-type": "application/json"})
+        response = self._connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def _expect(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        status, answer = self._ask(method, path, body)
+        if status >= http.client.BAD_REQUEST:
+            raise RuntimeError(f"The server refused {method} {path}: {answer.get('detail', status)}")
+        return answer
+
+    def close(self) -> None:
+        """Stops the server."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
