@@ -8,13 +8,13 @@ An identifier may stand for several items (a quantiser can give two items the sa
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,14 +23,6 @@ from drafting.errors import SetupError
 
 class CatalogError(SetupError):
     """A catalog that cannot be used; the message is a sentence that names the item and the reason."""
-
-
-class CatalogLine(msgspec.Struct):
-    """One line of a catalog in JSONL form."""
-
-    item_id: str
-    identifier: list[str]
-    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,8 @@ class Catalog:
 
     @classmethod
     def load(cls, path: Path) -> "Catalog":
-        """Reads LC-Rec's index JSON (`{"item": ["<a_1>", …]}`) from a `.json` file, anything else as JSONL of `CatalogLine`.
+        """Reads LC-Rec's index JSON (`{"item": ["<a_1>", …]}`) from a `.json` file, anything else as JSONL of
+        `{"item_id": "…", "identifier": ["…", …], "title": "…"}`, where the title may be missing.
 
         Raises:
             CatalogError: the file is missing or malformed, or its contents are no catalog.
@@ -104,17 +97,16 @@ class Catalog:
             raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
         if path.suffix == ".json":
             return cls.from_identifiers(_decode_index(data, path))
-        lines = _decode_lines(data, path)
-        titles = {line.item_id: line.title for line in lines if line.title is not None}
-        return cls.from_identifiers([(line.item_id, line.identifier) for line in lines], titles)
+        lines = list(_decode_lines(data, path))
+        titles = {line["item_id"]: line["title"] for line in lines if line.get("title") is not None}
+        return cls.from_identifiers([(line["item_id"], line["identifier"]) for line in lines], titles)
 
     def save(self, path: Path) -> None:
         """Writes the catalog as JSONL, the form that `load` reads back to an equal catalog."""
-        encoder = msgspec.json.Encoder()
-        with path.open("wb") as file:
+        with path.open("w", encoding="utf-8") as file:
             for index, (item, title) in enumerate(zip(self.item_ids, self.titles, strict=True)):
                 line: dict[str, Any] = {"item_id": item, "identifier": list(self.identifier(index))}
-                file.write(encoder.encode(line if title is None else line | {"title": title}) + b"\n")
+                file.write(json.dumps(line if title is None else line | {"title": title}, ensure_ascii=False) + "\n")
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -129,7 +121,7 @@ class Catalog:
         """Twelve hexadecimal digits that change whenever an item, an identifier or a title does."""
         digest = hashlib.sha256()
         for part in (self.item_ids, self.tokens, self.titles):
-            digest.update(msgspec.json.encode(part))
+            digest.update(json.dumps(part).encode())
         digest.update(np.ascontiguousarray(self.codes).tobytes())
         return digest.hexdigest()[:12]
 
@@ -162,21 +154,32 @@ class Catalog:
         return ids[self.codes]
 
 
-def _decode_index(data: bytes, path: Path) -> dict[str, list[str]]:
+def _decode_index(data: bytes, path: Path) -> list[tuple[str, list[str]]]:
     try:
-        return msgspec.json.decode(data, type=dict[str, list[str]])
-    except msgspec.DecodeError as error:
-        raise CatalogError(f"The catalog {path} is not an index of the form {{item: [token, …]}}: {error}.") from error
+        # As pairs, because a plain dictionary would keep the last of two equal keys and say nothing.
+        pairs = json.loads(data, object_pairs_hook=list)
+    except ValueError as error:
+        raise CatalogError(f"The catalog {path} is not JSON: {error}.") from error
+    if not data.lstrip().startswith(b"{") or not all(_is_identifier(identifier) for _, identifier in pairs):
+        raise CatalogError(f"The catalog {path} is not an index of the form {{item: [token, …]}}.")
+    return [(item, identifier) for item, identifier in pairs]
 
 
-def _decode_lines(data: bytes, path: Path) -> list[CatalogLine]:
-    decoder = msgspec.json.Decoder(CatalogLine)
-    lines = []
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
+def _decode_lines(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    for number, text in enumerate(data.splitlines(), start=1):
+        if not text.strip():
             continue
+        where = f"Line {number} of the catalog {path}"
         try:
-            lines.append(decoder.decode(line))
-        except msgspec.DecodeError as error:
-            raise CatalogError(f"Line {number} of the catalog {path} is not a catalog item: {error}.") from error
-    return lines
+            line = json.loads(text)
+        except ValueError as error:
+            raise CatalogError(f"{where} is not JSON: {error}.") from error
+        if not isinstance(line, dict) or not isinstance(line.get("item_id"), str) or not _is_identifier(line.get("identifier")):
+            raise CatalogError(f'{where} is not an item of the form {{"item_id": "…", "identifier": ["…", …]}}.')
+        if not isinstance(line.get("title"), str | None):
+            raise CatalogError(f"{where} has a title that is not text.")
+        yield line
+
+
+def _is_identifier(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(token, str) for token in value)

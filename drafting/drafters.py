@@ -85,18 +85,13 @@ class BeamDrafter:
         self._trie = trie
         self._model = model
 
-    def grow(self, tasks: Sequence[DraftTask], depths: Sequence[int], widths: Sequence[int]) -> int:
+    def grow(self, tasks: Sequence[DraftTask], depths: Sequence[int], widths: Sequence[int]) -> None:
         """Adds one level below the tasks' frontiers, from which each task keeps the `widths` best at its depth of `depths`.
 
-        The draft's log-probabilities are added to the target's scores of the beam, so the draft ranks as the target would.
-
-        Returns:
-            tokens in the draft's forward.
-        """
+        The draft's log-probabilities are added to the target's scores of the beam, so the draft ranks as the target would."""
         device = self._tree.token.device
         parts = [self._part(task) for task in tasks]
-        batch = forward_batch(self._tree, parts)
-        logits = self._model.score(batch)
+        logits = self._model.score(forward_batch(self._tree, parts))
         for part in parts:
             part.request.drafted[part.columns] = True
         frontier = Frontier.of([task.frontier_slots for task in tasks], device)
@@ -115,7 +110,6 @@ class BeamDrafter:
         ranks = torch.from_numpy(np.concatenate([np.arange(count) for count in kept])).to(device)
         chosen = (selection.parents[requests, ranks], selection.nodes[requests, ranks], selection.scores[requests, ranks])
         add_level(self._tree, self._trie, tasks, kept, depths, *chosen)
-        return len(batch.tokens)
 
     def _part(self, task: DraftTask) -> ForwardPart:
         """The frontier, and before it whatever of the request's past the draft has not computed."""

@@ -5,12 +5,13 @@ identifiers are the catalog's own token ids. Appending an item to a history ther
 keys and values of a user's last prompt reusable; tokenising the joined text could merge tokens across the pieces.
 """
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -34,7 +35,8 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
-class PromptTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class PromptTemplate:
     """The contents of `prompt.json`, which lies beside the model that was trained with it.
 
     Attributes:
@@ -50,6 +52,9 @@ class PromptTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     add_bos: bool = True
 
     def __post_init__(self) -> None:
+        kinds = {name: type(value) for name, value in asdict(self).items()}
+        if kinds != {"template": str, "separator": str, "max_items": int, "add_bos": bool}:
+            raise PromptError("A prompt's template and separator are text, max_items is a whole number and add_bos is true or false.")
         if self.template.count(HISTORY) != 1:
             raise PromptError(f"A prompt template must contain {HISTORY} exactly once, got {self.template!r}.")
         if self.max_items < 1:
@@ -67,13 +72,13 @@ class PromptTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             logger.warning("%s has no %s: using the default prompt %s", model_dir, PROMPT_FILE, cls())
             return cls()
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
-        except msgspec.DecodeError as error:
-            raise PromptError(f"{path} is not a prompt template: {error}.") from error
+            return cls(**json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise PromptError(f"{path} is not a prompt template: {error}") from error
 
     def save(self, model_dir: Path) -> None:
         """Writes the template beside the model."""
-        (model_dir / PROMPT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        (model_dir / PROMPT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 class PromptBuilder:

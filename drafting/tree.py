@@ -138,8 +138,6 @@ class TreeModel(Protocol):
 
     device: torch.device
     total_slots: int
-    vocabulary_size: int
-    max_positions: int
 
     def score(self, batch: TreeBatch) -> Tensor:
         """Runs one forward, keeps every token's keys and values in its slot, and returns logits `[outputs, vocabulary]`."""

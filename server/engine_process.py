@@ -7,18 +7,17 @@ is already dead.
 
 import asyncio
 import logging
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 import msgspec
 import zmq
 import zmq.asyncio
 
+from server.engine_spawn import spawn_engine
 from server.messages import Cancel, EngineOptions, FailedList, FinishedList, FromEngine, Progress, Ready, Shutdown, StartFailure, Submit
 from server.metrics import Metrics
 
@@ -72,6 +71,14 @@ class EngineStatus(Enum):
     STOPPED = "stopped"
 
 
+@dataclass(frozen=True)
+class Obstacle:
+    """Why an engine process can't serve: a sentence for the log, which may name files, and one for clients, which must not."""
+
+    sentence: str
+    public: str = "The engine died and can't be started again yet; the server keeps trying, and its log says what is in the way."
+
+
 class EngineClient:
     """Keeps one engine process running and hands it requests; lives in the API process's event loop."""
 
@@ -88,7 +95,7 @@ class EngineClient:
         Args:
             catalog_version: the version whose indices the requests will name.
             max_pending: requests that may be in the engine's hands, waiting and running together.
-            on_failure: called with a sentence when the engine can't start and another try would not help.
+            on_failure: called with a sentence when the engine can't start the first time; later it is tried again for ever.
         """
         self._options = options
         self._catalog_version = catalog_version
@@ -103,6 +110,7 @@ class EngineClient:
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._load_seconds = LOAD_SECONDS_GUESS
         self._backoff = 0.0
+        self._obstacle: Obstacle | None = None
         self.status = EngineStatus.STOPPED
         self.ready: Ready | None = None
 
@@ -169,23 +177,27 @@ class EngineClient:
             EngineStatus.STARTING: "The engine is still loading the model.",
             EngineStatus.STOPPED: "The server is shutting down.",
             EngineStatus.FAILED: "The engine can't start.",
-        }.get(self.status, "The engine is being restarted after it died.")
+        }.get(self.status, self._obstacle.public if self._obstacle else "The engine is being restarted after it died.")
         return EngineUnavailable(sentence, max(1, round(self._backoff + self._load_seconds)))
 
     async def _keep(self) -> None:
-        """Runs one engine process after the other until the client is stopped or a start fails for good."""
+        """Runs one engine process after the other until the client is stopped or the first start fails."""
         fruitless = 0
-        with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, zmq.asyncio.Context() as context:
-            for incarnation in range(sys.maxsize):
+        with zmq.asyncio.Context() as context:
+            while True:
                 started = time.monotonic()
-                failure = await self._run_once(context, f"ipc://{directory}/{incarnation}")
+                obstacle = await self._run_once(context)
                 if self.ready is None:
                     fruitless += 1
-                if failure is None and self.ready is None and fruitless >= STARTS_WITHOUT_READY:
-                    failure = f"The engine process died {fruitless} times before it was ready; the log above says how."
-                if failure is not None:
-                    self._fail(failure)
-                    return
+                    if obstacle is None and fruitless >= STARTS_WITHOUT_READY:
+                        obstacle = Obstacle(f"The engine process died {fruitless} times before it was ready; the log above says how.")
+                    if obstacle is not None:
+                        self._fail(obstacle.sentence)
+                        return
+                # An engine that has been ready can be ready again: memory that a killed one held is freed, a file server comes back.
+                self._obstacle = obstacle
+                if obstacle is not None:
+                    logger.error("the engine can't be restarted yet: %s", obstacle.sentence)
                 self.status = EngineStatus.RESTARTING
                 if time.monotonic() - started > HEALTHY_SECONDS:
                     self._backoff = 0.0
@@ -194,64 +206,57 @@ class EngineClient:
                 await asyncio.sleep(self._backoff)
                 self._metrics.engine_restarts.inc()
 
-    async def _run_once(self, context: zmq.asyncio.Context, address: str) -> str | None:
-        """One engine process from its start to its end; the sentence of a start failure that cannot heal, else None."""
-        with context.socket(zmq.PAIR) as socket:
-            socket.set_hwm(0)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.bind(address)
-            process = self._process = await self._spawn(address)
-            exit_status = asyncio.create_task(process.wait())
-            reader = asyncio.create_task(self._read(socket))
-            try:
-                await asyncio.wait({reader, exit_status}, return_when=asyncio.FIRST_COMPLETED)
-                if self._socket is None:
-                    # A process that fails to start says why and ends; its end can be noticed before its sentence.
-                    await asyncio.wait({reader}, timeout=LAST_SENTENCE_SECONDS)
-                if reader.done():
-                    return reader.result()
-                logger.error("the engine process %d ended with status %s", process.pid, exit_status.result())
-                return None
-            finally:
-                reader.cancel()
-                listening = self._socket is socket
-                self._socket = None
-                self._abandon()
-                await self._end(process, socket if listening else None, exit_status)
+    async def _run_once(self, context: zmq.asyncio.Context) -> Obstacle | None:
+        """One engine process from its start to its end; what kept it from serving, if that is known."""
+        try:
+            # A directory for each process: one for all would be swept out of /tmp long before it is needed again.
+            with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, context.socket(zmq.PAIR) as socket:
+                socket.set_hwm(0)
+                socket.setsockopt(zmq.LINGER, 0)
+                address = f"ipc://{directory}/engine"
+                socket.bind(address)
+                process = self._process = await spawn_engine(WORKER_MODULE, address, self._options)
+                return await self._accompany(process, socket)
+        except (OSError, zmq.ZMQError) as error:
+            return Obstacle(f"The engine process can't be started: {error}.")
 
-    async def _read(self, socket: zmq.asyncio.Socket) -> str:
-        """Takes in what one engine process says, until it says that it can't start."""
+    async def _accompany(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> Obstacle | None:
+        """Listens to a process until it ends or can't serve, and sees to it that it is gone."""
+        exit_status = asyncio.create_task(process.wait())
+        reader = asyncio.create_task(self._read(socket))
+        try:
+            await asyncio.wait({reader, exit_status}, return_when=asyncio.FIRST_COMPLETED)
+            if self._socket is None:
+                # A process that fails to start says why and ends; its end can be noticed before its sentence.
+                await asyncio.wait({reader}, timeout=LAST_SENTENCE_SECONDS)
+            if reader.done():
+                return reader.result()
+            logger.error("the engine process %d ended with status %s", process.pid, exit_status.result())
+            return None
+        finally:
+            reader.cancel()
+            listening = self._socket is socket
+            self._socket = None
+            self._abandon()
+            await self._end(process, socket if listening else None, exit_status)
+
+    async def _read(self, socket: zmq.asyncio.Socket) -> Obstacle:
+        """Takes in what one engine process says, until it says that it can't serve."""
         started = time.monotonic()
         while True:
             match self._decoder.decode(await socket.recv()):
                 case Progress() as progress:
                     self._deliver(progress)
                 case Ready(catalog_version=loaded) if loaded != self._catalog_version:
-                    return (
-                        f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads {loaded}."
-                    )
+                    changed = f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads"
+                    remedy = "put the old file back, or restart the server to serve the new one."
+                    return Obstacle(f"{changed} {loaded}.", f"{changed} {loaded}; {remedy}")
                 case Ready() as ready:
                     self._load_seconds = time.monotonic() - started
-                    self._socket, self.ready, self.status = socket, ready, EngineStatus.READY
+                    self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
                     self._metrics.observe_ready(ready.total_slots)
                 case StartFailure(sentence):
-                    return sentence
-
-    async def _spawn(self, address: str) -> asyncio.subprocess.Process:
-        # The child must find this package wherever the server was started from, and must not take a directory there for it (-P).
-        package_root = str(Path(__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            WORKER_MODULE,
-            address,
-            msgspec.json.encode(self._options).decode(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=sys.stderr,
-            env=os.environ | {"PYTHONPATH": path},
-        )
+                    return Obstacle(sentence)
 
     async def _end(
         self, process: asyncio.subprocess.Process, listening: zmq.asyncio.Socket | None, exit_status: "asyncio.Task[int]"

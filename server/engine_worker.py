@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +39,7 @@ from server.messages import (
     Submit,
     ToEngine,
 )
-from server.scheduler import FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
+from server.scheduler import FinishedRequest, RequestTooLargeError, ScheduledStep, SpeculativeBeamScheduler, StepEngine
 from verification.request import BeamRequest
 
 logger = logging.getLogger(__name__)
@@ -159,10 +160,20 @@ def _finished(request: FinishedRequest) -> FinishedList:
 
 
 def warm_up(source: RequestSource, engine: StepEngine) -> None:
-    """Makes one list for nobody: first calls are slow, and no user shall wait for them."""
-    identifiers = min(len(source.catalog), 10)
+    """Makes one list for nobody: first calls are slow, and no user shall wait for them.
+
+    Raises:
+        SetupError: the engine is too small for a single list.
+    """
+    request = source.request("warm-up", [0], min(len(source.catalog), 10))
     scheduler = SpeculativeBeamScheduler(engine)
-    scheduler.submit(source.request("warm-up", [0], identifiers), math.inf)
+    try:
+        scheduler.submit(request, math.inf)
+    except RequestTooLargeError as error:
+        raise SetupError(
+            f"The memory for keys and values holds only {engine.total_slots} tokens, too few for a list of {request.k} after a history of "
+            "one item: raise --kv-memory-gib."
+        ) from error
     while scheduler.busy:
         scheduler.step()
 
@@ -181,32 +192,31 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     from server.loading import load_recommender
 
     started = time.monotonic()
-    try:
-        recommender = load_recommender(options, Catalog.load(Path(options.catalog)))
-    except SetupError as error:
-        socket.send(msgspec.msgpack.encode(StartFailure(str(error))))
-        return 1
-    worker = EngineWorker(socket, recommender, recommender.engine, options)
-    warm_up(recommender, recommender.engine)
-    signal.signal(signal.SIGTERM, lambda *_: worker.drain())
-    # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
-    gc.freeze()
-    gc.enable()
-    worker.send(
-        Ready(
-            model=recommender.model_name,
-            catalog_version=recommender.catalog.version,
-            max_items=recommender.prompts.template.max_items,
-            total_slots=recommender.engine.total_slots,
+    with ExitStack() as stack:
+        try:
+            recommender = load_recommender(options, Catalog.load(Path(options.catalog)))
+            # Libraries complain at the end of the process about what the collector could not reach.
+            stack.callback(gc.unfreeze)
+            stack.callback(recommender.close)
+            warm_up(recommender, recommender.engine)
+        except SetupError as error:
+            socket.send(msgspec.msgpack.encode(StartFailure(str(error))))
+            return 1
+        worker = EngineWorker(socket, recommender, recommender.engine, options)
+        signal.signal(signal.SIGTERM, lambda *_: worker.drain())
+        # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
+        gc.freeze()
+        gc.enable()
+        worker.send(
+            Ready(
+                model=recommender.model_name,
+                catalog_version=recommender.catalog.version,
+                max_items=recommender.prompts.template.max_items,
+                total_slots=recommender.engine.total_slots,
+            )
         )
-    )
-    logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)
-    try:
+        logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)
         worker.run()
-    finally:
-        recommender.close()
-        # Libraries complain at the end of the process about what the collector could not reach.
-        gc.unfreeze()
     return 0
 
 

@@ -67,4 +67,4 @@ def _request_id(scope: Scope) -> bytes:
 def _route(scope: Scope) -> str:
     """The template of the route that the router chose."""
     route = scope.get("route")
-    return "unmatched" if route is None else str(route.path)
+    return "unmatched" if route is None else str(route.path_format)

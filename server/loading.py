@@ -2,8 +2,15 @@
 
 from pathlib import Path
 
+import transformers.utils
+
 from drafting.catalog import Catalog
 from server.messages import EngineOptions
+
+# transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
+transformers.utils.is_sklearn_available = lambda: False
+transformers.utils.is_scipy_available = lambda: False
+
 from verification.recommender import Recommender
 
 

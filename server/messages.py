@@ -84,7 +84,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartFailure(msgspec.Struct, frozen=True, tag=True):
-    """The engine can't start, and would not if it tried again; `sentence` says why."""
+    """The engine can't start; `sentence` says why. It is final for a server that was never ready, which its operator is just starting."""
 
     sentence: str
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 from tqdm import tqdm
@@ -61,20 +61,18 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
     """Writes a list, or an error, for every line of a file.
 
     Raises:
-        OfflineError: the parts can't be loaded, or a file can't be opened.
+        OfflineError: the parts can't be loaded, or a file can't be opened, or both files are one.
     """
     configure_logs("warning", "recommend")
     catalog = _load_catalog(settings)
     with ExitStack() as stack:
+        source = stack.enter_context(_open(input_file, "rb"))
+        if output_file is not None and _same_file(input_file, output_file):
+            raise OfflineError(f"The output {output_file} is the input itself, which writing would empty: choose another --output.")
+        users = _count_users(source)
         recommender = _load_recommender(settings, catalog)
         stack.callback(recommender.close)
-        try:
-            source = stack.enter_context(input_file.open("rb"))
-            users = sum(1 for line in source if line.strip())
-            source.seek(0)
-            output = sys.stdout.buffer if output_file is None else stack.enter_context(output_file.open("wb"))
-        except OSError as error:
-            raise OfflineError(f"{error.filename} can't be opened: {error.strerror}.") from error
+        output = sys.stdout.buffer if output_file is None else stack.enter_context(_open(output_file, "wb"))
         # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
         labels: deque[dict[str, Any]] = deque()
         answers = OfflineRecommender(recommender).answer(_questions(catalog, source, defaults, labels))
@@ -82,6 +80,27 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
             found = {"error": answer} if isinstance(answer, str) else {"items": _lines(catalog, answer)}
             output.write(msgspec.json.encode(labels.popleft() | found) + b"\n")
         output.flush()
+
+
+def _open(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
+    try:
+        return path.open(mode)
+    except OSError as error:
+        raise OfflineError(f"{path} can't be opened: {error.strerror}.") from error
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether both name one file, by whatever links; a terminal or a pipe may well be both ends."""
+    return one.is_file() and other.is_file() and one.samefile(other)
+
+
+def _count_users(source: BinaryIO) -> int | None:
+    """The users of a file, for the progress bar; None for a pipe, whose lines can only be read once."""
+    if not source.seekable():
+        return None
+    users = sum(1 for line in source if line.strip())
+    source.seek(0)
+    return users
 
 
 def _questions(catalog: Catalog, source: Iterable[bytes], defaults: Defaults, labels: deque[dict[str, Any]]) -> Iterator[Question | str]:

@@ -70,10 +70,15 @@ def problem(
         "type": f"urn:atspeed:{kind}" if kind else "about:blank",
         "title": title or HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
-        "instance": request.url.path,
+        "detail": encodable(detail),
+        "instance": encodable(request.url.path),
     }
     return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def encodable(text: str) -> str:
+    """The text with what UTF-8 can't carry written as an escape: JSON may bring half of a surrogate pair, and sentences quote it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def quoted(text: str) -> str:
@@ -93,6 +98,8 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
             return "The request has no body: send a JSON object."
         case "missing":
             return f"The field {field!r} is missing."
+        case "string_unicode":
+            return f"{field or place} must be text that UTF-8 can carry, got {quoted(str(error['input']))}."
         case "extra_forbidden":
             return f"There is no field {quoted(field)}."
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from server.engine_process import EngineUnavailable
+from server.histories import Event, HistoryUnavailable
 from server.lists import cost_line, item_lines
 from server.messages import FinishedList, Submit
 from server.problems import ProblemError, unknown_item, unknown_user
@@ -38,25 +39,25 @@ class RecommendationService:
         Raises:
             ProblemError: an unknown item or user, or a user of whose items none is in the catalog.
             EngineUnavailable, QueueFullError, RequestRefusedError, HistoryUnavailable: as they say.
-            TimeoutError: the request's timeout passed.
+            TimeoutError: the request's timeout passed while the engine had it.
         """
         started = time.monotonic()
-        timeout = (body.timeout_ms or self._timeout_ms) / 1000
-        async with asyncio.timeout(timeout):
-            excluded = set(self._indices(body.exclude, "exclude"))
-            history = await self._history(body)
-            read = time.monotonic()
-            if body.exclude_history:
-                excluded.update(history)
-            submit = Submit(
-                request_id=f"rec-{uuid.uuid4().hex}",
-                history=history[-self._max_items() :],
-                k=body.k,
-                beam_width=body.beam_width or body.k,
-                excluded=sorted(excluded),
-                deadline=started + timeout,
-                submitted=read,
-            )
+        deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
+        excluded = set(self._indices(body.exclude, "exclude"))
+        history = await self._history(body, deadline)
+        read = time.monotonic()
+        if body.exclude_history:
+            excluded.update(history)
+        submit = Submit(
+            request_id=f"rec-{uuid.uuid4().hex}",
+            history=history[-self._max_items() :],
+            k=body.k,
+            beam_width=body.beam_width or body.k,
+            excluded=sorted(excluded),
+            deadline=deadline,
+            submitted=read,
+        )
+        async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
         answer: dict[str, Any] = {
             "id": submit.request_id,
@@ -90,25 +91,33 @@ class RecommendationService:
             indices.append(index)
         return indices
 
-    async def _history(self, body: RecommendationRequest) -> list[int]:
+    async def _history(self, body: RecommendationRequest, deadline: float) -> list[int]:
         if body.user_id is None:
             return self._indices(body.history or (), "history")
         limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
-        indices = await self._stored(body.user_id, limit)
+        indices = await self._stored(body.user_id, limit, deadline)
         if not indices and limit is not None:
-            indices = await self._stored(body.user_id, None)
+            indices = await self._stored(body.user_id, None, deadline)
         if not indices:
             sentence = f"None of the stored items of user {body.user_id!r} is in the catalog (version {self._catalog.version})."
             raise ProblemError(422, "stale-history", "Stale history", sentence)
         return indices
 
-    async def _stored(self, user_id: str, limit: int | None) -> list[int]:
+    async def _stored(self, user_id: str, limit: int | None, deadline: float) -> list[int]:
         with self._metrics.history_operation("read"):
-            events = await self._histories.read(user_id, limit)
+            events = await self._read(user_id, limit, deadline)
         if not events:
             raise unknown_user(user_id)
         indices = (self._catalog.index_of(event.item_id) for event in events)
         return [index for index in indices if index is not None]
+
+    async def _read(self, user_id: str, limit: int | None, deadline: float) -> list[Event]:
+        # The store keeps to a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._histories.read(user_id, limit)
+        except TimeoutError as error:
+            raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
     def _notes(self, body: RecommendationRequest, finished: FinishedList) -> Iterable[str]:
         if body.history is not None and len(body.history) > self._max_items():

@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 from drafting.catalog import Catalog
+from verification.benchmark.shapes import SHAPES, make_catalog
 
 BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
 
@@ -19,6 +20,12 @@ def beauty_dir() -> Path:
     if not BEAUTY.is_dir():
         pytest.skip(f"the Beauty data is not at {BEAUTY}")
     return BEAUTY
+
+
+@pytest.fixture(scope="session")
+def paper_catalog() -> Catalog:
+    """The paper's catalog, or where its data is not at hand a random one whose trie has the same level sizes."""
+    return Catalog.load(BEAUTY / "beauty.index.json") if BEAUTY.is_dir() else make_catalog(SHAPES["small"])
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.columns import ForwardPart, forward_batch
+from drafting.columns import ForwardPart, RequestColumns, forward_batch
 from drafting.drafters import BeamDrafter, DraftTask, TrieDrafter
 from drafting.expand import Frontier, Selection, expand_beam
-from drafting.plan import NO_DRAFT, FixedPlan, RoundPlan
+from drafting.plan import FixedPlan, RoundPlan
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
-from verification.kv_slots import SlotPool
+from verification.kv_slots import OutOfSlots, SlotPool
 from verification.log_probs import ContinuationTable, node_capacity
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
@@ -93,14 +93,19 @@ class SpeculativeBeamEngine:
 
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
-            ValueError: a request with this id is running.
+            ValueError: a request with this id is running, or it excludes an item that the catalog does not have.
         """
         if request.request_id in self._running:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
+        if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < len(self._trie.items):
+            raise ValueError(f"A request excludes an item that the catalog of {len(self._trie.items)} items does not have.")
+        dead_nodes = self._to_device(self._trie.dead_nodes(request.excluded_items))
+        if not self.has_room(request):
+            raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         # The root is a node: what the target says of it must be kept like that of any other.
-        slots = self._prompts.allocate(len(request.prompt) - 1)
-        slots = np.concatenate([slots, self._nodes.allocate(1)])
-        self._running[request.request_id] = BeamSearch.start(request, self._trie, slots, self._target.device)
+        slots = np.concatenate([self._prompts.allocate(len(request.prompt) - 1), self._nodes.allocate(1)])
+        columns = RequestColumns(slots)
+        self._running[request.request_id] = BeamSearch(request, beam_widths(request, self._trie), columns, dead_nodes)
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
 
     def cancel(self, request_id: str) -> bool:
@@ -135,7 +140,14 @@ class SpeculativeBeamEngine:
 
     def _grow_trees(self, searches: Sequence[BeamSearch]) -> None:
         """Grows the trees of the requests whose plan says so, level by level, all requests in one forward of the draft per level."""
-        tasks = [(search, task) for search in searches if (task := self._draft_task(search)).plan.levels]
+        spare, tasks = self._spare_nodes(), []
+        for search in searches:
+            plan = self._plan.for_round(search.depth, search.last_depth)
+            most = self._most_nodes(plan, search)
+            if plan.levels and most <= spare:
+                spare -= most
+                task = DraftTask(search.columns, search.beam, search.depth, search.dead_nodes, plan, self._nodes.allocate)
+                tasks.append((search, task))
         before = {search.request.request_id: len(search.columns.slots) for search, _ in tasks}
         for level in range(max((task.plan.levels for _, task in tasks), default=0)):
             tasks = [(search, task) for search, task in tasks if len(task.frontier)]
@@ -150,13 +162,6 @@ class SpeculativeBeamEngine:
                 self._trie_drafter.grow([task for search, task in by_trie if search.depth + level + 1 == depth], depth)
         for search, _ in tasks:
             search.drafted_nodes += len(search.columns.slots) - before[search.request.request_id]
-
-    def _draft_task(self, search: BeamSearch) -> DraftTask:
-        """What to draft for a search: what the plan says, or nothing if that could take slots that plain searches may come to need."""
-        plan = self._plan.for_round(search.depth, search.last_depth)
-        if plan.levels and self._most_nodes(plan, search) > self._spare_nodes():
-            plan = NO_DRAFT
-        return DraftTask(search.columns, search.beam, search.depth, search.dead_nodes, plan, self._nodes.allocate)
 
     def _most_nodes(self, plan: RoundPlan, search: BeamSearch) -> int:
         """The most nodes that a plan can add."""

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from drafting.expand import Continuations, Frontier, continuations, dead_keys
 from drafting.trie import ItemTrie
+from verification.request import MAX_BEAM_WIDTH
 
-TABLE_BYTES = 64 * 2**20
-FEWEST_NODES = 2048
+TABLE_BYTES = 128 * 2**20
 MOST_NODES = 16384
 
 
 def node_capacity(trie: ItemTrie) -> int:
-    """How many tree nodes the table holds: as many as fit its memory, within sensible bounds."""
-    return max(FEWEST_NODES, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
+    """How many tree nodes the table holds: as many as fit its memory, and at least what the widest request needs to run alone."""
+    fewest = 1 + MAX_BEAM_WIDTH * (trie.depth - 1)
+    return max(fewest, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
 
 
 class ContinuationTable:

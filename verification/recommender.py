@@ -4,6 +4,8 @@ This is what a notebook, the offline command and the engine process use; they di
 that could make a request fail is left unchecked here, so a recommender that loads can serve every request within its limits.
 """
 
+import itertools
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -99,35 +101,50 @@ class Recommender:
         beam_width: int | None = None,
         excluded_items: Iterable[Sequence[int]] | None = None,
     ) -> Iterator[BeamResult]:
-        """Searches many histories, as many at a time as make a full forward, and yields their lists in the order given."""
-        exclusions = iter(excluded_items) if excluded_items is not None else None
-        finished: dict[int, BeamResult] = {}
-        next_out = 0
-        for number, history in enumerate(histories):
-            excluded = next(exclusions) if exclusions is not None else ()
-            request = self.request(str(number), history, k, beam_width, excluded)
-            while self.engine.running and not self._has_room(request):
-                self._advance(finished)
-            self.engine.add(request)
-            while next_out in finished:
-                yield finished.pop(next_out)
-                next_out += 1
-        while self.engine.running:
-            self._advance(finished)
-        for number in sorted(finished):
-            yield finished[number]
+        """Searches many histories, as many at a time as make a full forward, and yields their lists in the order given.
+
+        A caller that stops early, or an error in one of the histories, leaves nothing behind in the engine.
+
+        Raises:
+            PromptError, ValueError: as `request`.
+        """
+        exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
+        batch = uuid.uuid4().hex
+        pending: dict[str, BeamResult | None] = {}
+        try:
+            for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=False)):
+                request = self.request(f"{batch}/{number}", history, k, beam_width, excluded)
+                while self.engine.running and not self._has_room(request):
+                    self._advance(pending)
+                self.engine.add(request)
+                pending[request.request_id] = None
+                yield from _leading(pending)
+            while pending:
+                self._advance(pending)
+                yield from _leading(pending)
+        finally:
+            for request_id in pending:
+                self.engine.cancel(request_id)
 
     def _has_room(self, request: BeamRequest) -> bool:
         tokens = self.engine.next_tokens() + self.engine.tokens_needed(request)
         return tokens <= OFFLINE_BATCH_TOKENS and self.engine.has_room(request)
 
-    def _advance(self, finished: dict[int, BeamResult]) -> None:
-        for result in self.engine.step().finished:
-            finished[int(result.request_id)] = result
+    def _advance(self, pending: dict[str, BeamResult | None]) -> None:
+        pending.update((result.request_id, result) for result in self.engine.step().finished)
 
     def close(self) -> None:
         """Frees the models."""
         self.engine.close()
+
+
+def _leading(pending: dict[str, BeamResult | None]) -> Iterator[BeamResult]:
+    """Takes out the finished results that no unfinished request stands before."""
+    for request_id, result in list(pending.items()):
+        if result is None:
+            return
+        del pending[request_id]
+        yield result
 
 
 def _check_reach(model_dir: Path, config: PretrainedConfig, tokens: npt.NDArray[np.int64], longest: int) -> None:

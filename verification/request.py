@@ -61,6 +61,7 @@ class Usage:
         cached_tokens: how many of them were not computed because an earlier request had left their keys and values.
         target_forwards: forwards of the target that this request took part in.
         draft_forwards: forwards of the draft that this request took part in.
+        drafted_nodes: tree nodes that a draft added.
         accepted_steps: levels that the target accepted from a draft, each one forward saved.
     """
 
@@ -68,6 +69,7 @@ class Usage:
     cached_tokens: int = 0
     target_forwards: int = 0
     draft_forwards: int = 0
+    drafted_nodes: int = 0
     accepted_steps: int = 0
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from drafting.columns import RequestColumns
@@ -53,12 +52,6 @@ class BeamSearch:
     def __post_init__(self) -> None:
         self.beam = np.array([self.columns.root])
 
-    @classmethod
-    def start(cls, request: BeamRequest, trie: ItemTrie, prompt_slots: IntArray, device: torch.device) -> "BeamSearch":
-        """A search that has decided nothing yet."""
-        dead = torch.from_numpy(trie.dead_nodes(request.excluded_items)).to(device)
-        return cls(request, beam_widths(request, trie), RequestColumns(prompt_slots), dead)
-
     @property
     def last_depth(self) -> int:
         """The deepest level whose nodes are scored; the one below it is the list."""
@@ -79,5 +72,6 @@ class BeamSearch:
             prompt_tokens=len(self.request.prompt),
             target_forwards=self.target_forwards,
             draft_forwards=self.draft_forwards,
+            drafted_nodes=self.drafted_nodes,
             accepted_steps=self.accepted_steps,
         )

@@ -26,7 +26,7 @@ def demo(
     """
     from server.demo.cache import cache_directory
     from server.demo.preparation import Demo, DemoSettings, read_evaluation
-    from server.settings import Settings, SettingsError
+    from server.settings import FlagSettings, SettingsError
 
     if engine not in (None, "vllm", "transformers"):
         fail(f"There is no engine {engine!r}: choose vllm or transformers.")
@@ -42,7 +42,7 @@ def demo(
     if prepare_only:
         return
     try:
-        serving = Settings.resolve(
+        serving = FlagSettings.resolve(
             target=prepared.target,
             catalog=prepared.catalog,
             histories=f"sqlite:///{prepared.histories.absolute()}",
@@ -82,10 +82,10 @@ def _check_port(port: int) -> None:
 def _present(url: str, k: int) -> None:
     from server.demo.showcase import show, wait_until_ready
 
-    wait_until_ready(url)
     try:
+        wait_until_ready(url)
         typer.echo(show(url, DEMO_USER, k))
     except OSError as error:
-        typer.secho(f"The server is ready but did not answer the demo's own request: {error}.", err=True, fg=typer.colors.RED)
+        typer.secho(f"The server did not answer the demo's own request: {error}.", err=True, fg=typer.colors.RED)
         return
     typer.echo(f"The API is described at {url}/docs. Press Ctrl-C to stop.")

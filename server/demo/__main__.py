@@ -7,9 +7,11 @@ import sys
 
 import typer
 
+from drafting.alignment.settings import TrainingError
 from server.demo.cache import cache_directory
 from server.demo.movielens import MovieLensError
 from server.demo.preparation import DemoSettings, prepare
+from server.histories import HistoryUnavailable
 
 INTERRUPTED = 130
 
@@ -19,7 +21,7 @@ def main() -> int:
     cache = cache_directory()
     try:
         prepare(cache, DemoSettings())
-    except MovieLensError as error:
+    except (MovieLensError, TrainingError, HistoryUnavailable) as error:
         sentence = str(error)
     except ImportError as error:
         sentence = f"The demo trains a model, which needs the extra 'train' ({error}): pip install 'atspeed-server[train]'."

@@ -105,6 +105,8 @@ def prepare(cache: Path, settings: DemoSettings) -> Demo:
 
     Raises:
         MovieLensError: the data cannot be had.
+        TrainingError: the target cannot be trained, for want of room on the disk.
+        HistoryUnavailable: the histories cannot be written.
         OSError: the cache cannot be written.
     """
     demo = Demo.of(cache, settings)

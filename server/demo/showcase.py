@@ -7,6 +7,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ import msgspec
 WATCHED = 5
 _POLL_SECONDS = 0.1
 _ANSWER_SECONDS = 30
+# The server is on this machine, which no proxy of the user's environment can reach.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Film(msgspec.Struct):
@@ -37,13 +40,22 @@ class _List(msgspec.Struct):
 
 
 def wait_until_ready(url: str) -> None:
-    """Returns when the server at `url` takes requests; waits for ever, because the server ends the program if it cannot start."""
+    """Returns when the server at `url` takes requests; waits for ever, because the server ends the program if it cannot start.
+
+    Raises:
+        urllib.error.HTTPError: what answers there is not this server.
+    """
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/ready", timeout=_ANSWER_SECONDS):
+            with _OPENER.open(f"{url}/ready", timeout=_ANSWER_SECONDS):
                 return
-        except (urllib.error.URLError, OSError):
-            time.sleep(_POLL_SECONDS)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+        except OSError:
+            # It does not listen yet.
+            pass
+        time.sleep(_POLL_SECONDS)
 
 
 def show(url: str, user: str, k: int) -> str:
@@ -71,6 +83,6 @@ def curl(url: str, body: dict[str, Any]) -> str:
 def _ask(url: str, body: dict[str, Any] | None = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:
+    with _OPENER.open(request, timeout=_ANSWER_SECONDS) as answer:
         contents: bytes = answer.read()
     return contents

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from server.histories import Event
 from server.problems import unknown_item, unknown_user
@@ -12,12 +13,32 @@ from server.routes.documented import answer, problems
 from server.schemas import EventsAnswer, EventsBody, HistoryAnswer
 from server.services import Services
 
-UserPath = Annotated[str, Path(min_length=1, max_length=512, description="Any text that names the user.")]
+UserPath = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=512,
+        description="Any text that names the user, percent-encoded (a slash as `%2F`). Ids that are or contain `.` or `..` between slashes, "
+        "and ids with two slashes in a row, are changed by many clients and proxies on their way: give other ids to such users.",
+    ),
+]
+
+
+class UserConvertor(StringConvertor):
+    """Matches any text. Paths are decoded before they are routed, so a slash in a user id looks like any other.
+
+    No path can be read in two ways: each method has one ending of its own here, and the last one in the path is it.
+    """
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("user", UserConvertor())
 
 
 def user_routes(services: Services) -> APIRouter:
     """The router of stored histories."""
-    router = APIRouter(prefix="/v1/users/{user_id}", tags=["users"])
+    router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
     catalog, histories, metrics = services.catalog, services.histories, services.metrics
 
     @router.post("/events", summary="Append events to a user's history", responses=problems(400, 413, 415, 422, 503))

@@ -77,8 +77,10 @@ def test_unknown_token_names_the_first_item_that_needs_it() -> None:
     ("name", "text", "message"),
     [
         ("c.json", "[1, 2]", "is not an index of the form"),
-        ("c.json", '{"a": ["x"', "is not an index of the form"),
+        ("c.json", '{"a": ["x"', "is not JSON"),
+        ("c.json", '{"a": "x"}', "is not an index of the form"),
         ("c.jsonl", '{"item_id": "a", "identifier": ["x"]}\n{"item_id": 5}\n', "Line 2 of the catalog"),
+        ("c.json", '{"a": ["x"], "a": ["y"]}', "Item 'a' appears twice"),
         ("c.jsonl", "\n", "The catalog is empty"),
     ],
 )

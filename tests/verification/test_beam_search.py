@@ -1,6 +1,6 @@
 """Plain beam search against transformers' `generate` and against brute force, on both hosts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,27 +39,27 @@ def assert_same(ours: list[tuple[tuple[int, ...], float]], theirs: list[tuple[tu
 
 
 @pytest.fixture(scope="module")
-def beauty_model(beauty: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp("beauty"), beauty, heads=4, key_value_heads=2, seed=3)
+def paper_model(paper_catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("beauty"), paper_catalog, heads=4, key_value_heads=2, seed=3)
 
 
 @pytest.fixture(scope="module")
-def beauty_histories(beauty: Catalog) -> list[list[int]]:
+def paper_histories(paper_catalog: Catalog) -> list[list[int]]:
     rng = np.random.default_rng(7)
-    return [rng.integers(len(beauty), size=length).tolist() for length in LENGTHS for _ in range(HISTORIES_PER_LENGTH)]
+    return [rng.integers(len(paper_catalog), size=length).tolist() for length in LENGTHS for _ in range(HISTORIES_PER_LENGTH)]
 
 
 @pytest.fixture(scope="module")
-def expected(beauty: Catalog, beauty_model: Path, beauty_histories: list[list[int]]) -> dict[tuple[int, int], list]:
+def expected(paper_catalog: Catalog, paper_model: Path, paper_histories: list[list[int]]) -> dict[tuple[int, int], list]:
     """transformers' list for every history and beam width."""
-    reference = load(beauty_model, beauty, "transformers")
-    model = AutoModelForCausalLM.from_pretrained(beauty_model).eval()
-    trie = PrefixTable(beauty.token_ids(reference_vocabulary(beauty_model)))
+    reference = load(paper_model, paper_catalog, "transformers")
+    model = AutoModelForCausalLM.from_pretrained(paper_model).eval()
+    trie = PrefixTable(paper_catalog.token_ids(reference_vocabulary(paper_model)))
     lists = {}
-    for start in range(0, len(beauty_histories), HISTORIES_PER_LENGTH):
-        prompts = [reference.prompts.build(history) for history in beauty_histories[start : start + HISTORIES_PER_LENGTH]]
+    for start in range(0, len(paper_histories), HISTORIES_PER_LENGTH):
+        prompts = [reference.prompts.build(history) for history in paper_histories[start : start + HISTORIES_PER_LENGTH]]
         for k in BEAM_WIDTHS:
-            for offset, found in enumerate(generate_lists(model, prompts, trie, k, beauty.identifier_length)):
+            for offset, found in enumerate(generate_lists(model, prompts, trie, k, paper_catalog.identifier_length)):
                 lists[start + offset, k] = found
     return lists
 
@@ -71,41 +71,41 @@ def reference_vocabulary(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module", params=HOSTS)
-def beauty_recommender(request: pytest.FixtureRequest, beauty: Catalog, beauty_model: Path) -> Iterator[Recommender]:
-    recommender = load(beauty_model, beauty, request.param)
+def paper_recommender(request: pytest.FixtureRequest, paper_catalog: Catalog, paper_model: Path) -> Iterator[Recommender]:
+    recommender = load(paper_model, paper_catalog, request.param)
     yield recommender
     recommender.close()
 
 
 def test_lists_equal_generate_in_mixed_batches(
-    beauty_recommender: Recommender, beauty_model: Path, beauty_histories: list[list[int]], expected: dict
+    paper_recommender: Recommender, paper_model: Path, paper_histories: list[list[int]], expected: dict
 ) -> None:
     """All 200 histories at all beam widths, in random order, joining and leaving a running batch."""
-    identifiers = beauty_recommender.catalog.token_ids(reference_vocabulary(beauty_model))
-    jobs = [(number, k) for number in range(len(beauty_histories)) for k in BEAM_WIDTHS]
+    identifiers = paper_recommender.catalog.token_ids(reference_vocabulary(paper_model))
+    jobs = [(number, k) for number in range(len(paper_histories)) for k in BEAM_WIDTHS]
     rng = np.random.default_rng(1)
     rng.shuffle(jobs)
-    engine, waiting, checked = beauty_recommender.engine, list(jobs), 0
+    engine, waiting, checked = paper_recommender.engine, list(jobs), 0
     while waiting or engine.running:
         for _ in range(min(int(rng.integers(0, 5)), len(waiting))):
             number, k = waiting.pop()
-            engine.add(beauty_recommender.request(f"{number}/{k}", beauty_histories[number], k))
+            engine.add(paper_recommender.request(f"{number}/{k}", paper_histories[number], k))
         for result in engine.step().finished:
             number, k = map(int, result.request_id.split("/"))
             assert_same(as_pairs(result, identifiers), expected[number, k])
-            assert result.usage.target_forwards == beauty_recommender.catalog.identifier_length
+            assert result.usage.target_forwards == paper_recommender.catalog.identifier_length
             checked += 1
     assert checked == len(jobs)
     assert engine.used_slots == 0
 
 
 def test_lists_equal_generate_alone(
-    beauty_recommender: Recommender, beauty_model: Path, beauty_histories: list[list[int]], expected: dict
+    paper_recommender: Recommender, paper_model: Path, paper_histories: list[list[int]], expected: dict
 ) -> None:
-    identifiers = beauty_recommender.catalog.token_ids(reference_vocabulary(beauty_model))
-    for number in range(0, len(beauty_histories), 7):
+    identifiers = paper_recommender.catalog.token_ids(reference_vocabulary(paper_model))
+    for number in range(0, len(paper_histories), 7):
         for k in BEAM_WIDTHS:
-            (result,) = beauty_recommender.recommend([beauty_histories[number]], k)
+            (result,) = paper_recommender.recommend([paper_histories[number]], k)
             assert_same(as_pairs(result, identifiers), expected[number, k])
 
 
@@ -141,7 +141,10 @@ def test_bfloat16_scores_are_those_of_float32_within_its_rounding(host: str, tmp
     identifiers = catalog.token_ids(reference_vocabulary(folder))
     (result,) = recommender.recommend([[5, 17, 200]], k=10)
     prompt = recommender.prompts.build([5, 17, 200])
-    for identifier, score in as_pairs(result, identifiers):
+    (exact,) = generate_lists(model, [prompt], PrefixTable(identifiers), 10, catalog.identifier_length)
+    found = as_pairs(result, identifiers)
+    assert len({identifier for identifier, _ in found} & {identifier for identifier, _ in exact}) >= 8
+    for identifier, score in found:
         tokens = torch.tensor([[*prompt, *identifier]])
         with torch.inference_mode():
             log_probs = model(tokens).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
@@ -172,11 +175,7 @@ def test_exclusions_and_wide_beams_equal_brute_force(small: tuple[Recommender, A
         allowed[excluded] = False
         prompt = recommender.prompts.build(history)
 
-        def score(prefixes: list[tuple[int, ...]], prompt: np.ndarray = prompt) -> np.ndarray:
-            with torch.inference_mode():
-                return model(torch.tensor([[*prompt, *prefix] for prefix in prefixes])).logits[:, -1].log_softmax(-1).numpy()
-
-        theirs = brute_force_beam(score, identifiers, allowed, k, beam_width)
+        theirs = brute_force_beam(model_scores(model, prompt), identifiers, allowed, k, beam_width)
         (result,) = recommender.recommend([history], k, beam_width, [excluded.tolist()])
         assert_same(as_pairs(result, identifiers), theirs)
         returned = [item.item for item in result.items]
@@ -187,16 +186,27 @@ def test_exclusions_and_wide_beams_equal_brute_force(small: tuple[Recommender, A
         assert sorted(shared) == sorted(returned), "all eligible items of a returned identifier are listed"
 
 
-def test_ninety_percent_excluded_leaves_the_best_of_the_rest(beauty: Catalog, beauty_model: Path) -> None:
-    """With a beam as wide as the trie the search is exhaustive, so the list must be the best eligible items of all."""
-    recommender = load(beauty_model, beauty, "transformers")
-    rng = np.random.default_rng(5)
-    excluded = rng.permutation(len(beauty))[: int(0.9 * len(beauty))]
-    (result,) = recommender.recommend([[1, 2, 3]], k=20, beam_width=60, excluded_items=[excluded.tolist()])
-    assert len({item.rank for item in result.items}) == 20
-    assert not {item.item for item in result.items} & set(excluded.tolist())
-    scores = [item.score for item in result.items]
-    assert scores == sorted(scores, reverse=True)
+def test_ninety_percent_excluded_leaves_the_best_of_the_rest(paper_recommender: Recommender, paper_model: Path) -> None:
+    catalog = paper_recommender.catalog
+    identifiers = catalog.token_ids(reference_vocabulary(paper_model))
+    model = AutoModelForCausalLM.from_pretrained(paper_model).eval()
+    allowed = np.random.default_rng(5).random(len(catalog)) < 0.1
+    prompt = paper_recommender.prompts.build([1, 2, 3])
+    theirs = brute_force_beam(model_scores(model, prompt), identifiers, allowed, k=20, beam_width=60)
+    excluded = np.flatnonzero(~allowed).tolist()
+    (result,) = paper_recommender.recommend([[1, 2, 3]], k=20, beam_width=60, excluded_items=[excluded])
+    assert_same(as_pairs(result, identifiers), theirs)
+    assert allowed[[item.item for item in result.items]].all()
+
+
+def model_scores(model: AutoModelForCausalLM, prompt: np.ndarray) -> Callable[[list[tuple[int, ...]]], np.ndarray]:
+    """Log-probabilities of the token after each prefix, by plain forwards."""
+
+    def score(prefixes: list[tuple[int, ...]]) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.tensor([[*prompt, *prefix] for prefix in prefixes])).logits[:, -1].log_softmax(-1).numpy()
+
+    return score
 
 
 def test_cancel_frees_slots_and_leaves_others_alone(small: tuple[Recommender, AutoModelForCausalLM]) -> None:

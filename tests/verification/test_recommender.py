@@ -1,12 +1,15 @@
 """Models and catalogs that do not fit together are refused with a sentence."""
 
+import gc
 import json
 from pathlib import Path
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from drafting.catalog import CatalogError
 from drafting.plan import PlanError
+from drafting.prompt import PromptError
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from verification.hosts.checkpoint import HostError
 from verification.recommender import Recommender
@@ -83,6 +86,34 @@ def test_sliding_window_attention(model: Path) -> None:
         load(model)
 
 
+def test_a_model_that_does_not_say_how_much_it_reads(model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({"model_type": "bloom", "hidden_size": 32, "n_head": 2, "vocab_size": 13}))
+    with pytest.raises(HostError, match="has no max_position_embeddings"):
+        load(model)
+
+
+def test_weights_of_another_model(model: Path) -> None:
+    edit_config(model, num_hidden_layers=2)
+    with pytest.raises(HostError, match=r"are not those of its config\.json: \d+ are missing"):
+        load(model)
+
+
+def test_more_memory_than_there_is(model: Path) -> None:
+    with pytest.raises(HostError, match="cannot be loaded"):
+        load(model, kv_memory_gib=1e9)
+
+
+def test_a_model_with_other_names_for_its_sizes(tmp_path: Path) -> None:
+    """GPT-2 calls its heads and positions differently and knows no rotary embedding."""
+    folder = save_random_model(tmp_path / "model", CATALOG)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    settings = GPT2Config(vocab_size=13, n_embd=32, n_layer=1, n_head=2, n_positions=128, bos_token_id=1, eos_token_id=None)
+    GPT2LMHeadModel(settings).save_pretrained(folder)
+    (result,) = load(folder).recommend([[1, 2]], k=4)
+    assert len({item.rank for item in result.items}) == 4
+
+
 def test_unknown_host_and_precision(model: Path) -> None:
     with pytest.raises(HostError, match="There is no host 'tensorflow'"):
         load(model, host="tensorflow")
@@ -99,9 +130,24 @@ def test_memory_for_no_slot(model: Path) -> None:
 
 def test_a_recommender_that_loads_serves(model: Path) -> None:
     recommender = load(model)
-    results = list(recommender.recommend([[number % 30] * (number % 25 + 1) for number in range(60)], k=4))
-    assert [result.request_id for result in results] == [str(number) for number in range(60)]
+    histories = [[number % 30] * (number % 25 + 1) for number in range(60)]
+    results = list(recommender.recommend(histories, k=4))
+    for history, result in zip(histories, results, strict=True):
+        (alone,) = recommender.recommend([history], k=4)
+        assert [item.item for item in alone.items] == [item.item for item in result.items]
     assert recommender.engine.used_slots == 0
+
+
+def test_an_error_or_a_caller_who_leaves_frees_everything(model: Path) -> None:
+    recommender = load(model)
+    with pytest.raises(PromptError, match="history is empty"):
+        list(recommender.recommend([[1], []], k=4))
+    with pytest.raises(ValueError, match="excludes an item that the catalog of 30 items does not have"):
+        list(recommender.recommend([[1], [2]], k=4, excluded_items=[[3], [30]]))
+    assert next(recommender.recommend([[number] for number in range(30)] * 3, k=4)).items
+    gc.collect()
+    assert recommender.engine.used_slots == 0
+    assert recommender.engine.running == 0
 
 
 def test_draft_of_another_vocabulary(model: Path, tmp_path: Path) -> None:

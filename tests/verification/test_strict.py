@@ -12,7 +12,9 @@ from drafting.trie import ItemTrie
 from tests.models import random_catalog, save_random_model
 from verification.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
+from verification.kv_slots import SlotPool
 from verification.request import BeamRequest, BeamResult
+from verification.search import beam_widths
 from verification.strict import find_drafted
 
 PLANS = ("none", "trie", "beam:3", "beam:12", "beam:40", "beam:8+children", "beam:30+children")
@@ -102,6 +104,24 @@ def test_every_plan_gives_the_plain_list(case: Case) -> None:
         assert accepted["trie"] > 0
 
 
+@pytest.mark.parametrize("plan", PLANS)
+def test_drafts_leave_the_slots_that_plain_searches_need(case: Case, plan: str) -> None:
+    """With hardly more node slots than the requests need, drafts must do without and nothing may fail."""
+    requests = case.requests(12, np.random.default_rng(3))
+    plain = run(case.engine("none"), requests, np.random.default_rng(0))
+    engine = case.engine(plan)
+    needed = sum(1 + sum(beam_widths(request, case.trie)[1:-1]) for request in requests)
+    engine._nodes = SlotPool(needed + 30)
+    for request in requests:
+        engine.add(request)
+    results: list[BeamResult] = []
+    while engine.running:
+        results += engine.step().finished
+    for result in results:
+        assert [item.item for item in result.items] == [item.item for item in plain[result.request_id].items]
+    assert len(results) == len(requests)
+
+
 def test_a_perfect_draft_needs_one_forward(case: Case) -> None:
     """The target as its own draft, with a beam as wide as the target's, is always right."""
     engine = SpeculativeBeamEngine(case.target, case.trie, SameModel(case.target), FixedPlan.parse("beam:30"))
@@ -116,7 +136,6 @@ class SameModel:
         self._host = host
         self._caches = [torch.zeros_like(cache) for cache in host._caches]
         self.device, self.total_slots = host.device, host.total_slots
-        self.vocabulary_size, self.max_positions = host.vocabulary_size, host.max_positions
 
     def score(self, batch):
         self._host._caches, self._caches = self._caches, self._host._caches

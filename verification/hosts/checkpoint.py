@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers.utils
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.errors import SetupError
-
-# transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
-transformers.utils.is_sklearn_available = lambda: False
-transformers.utils.is_scipy_available = lambda: False
-
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -45,6 +39,8 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     except (ValueError, OSError, KeyError) as error:
         raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {_first_line(error)}") from error
     _check_attention(config, model_dir)
+    if not hasattr(config, "max_position_embeddings"):
+        raise HostError(f"{model_dir / 'config.json'} does not say how many tokens the model reads: it has no max_position_embeddings.")
     return config
 
 
@@ -93,8 +89,9 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
     settings: dict[str, Any] = config.to_dict()
     if settings.get("is_encoder_decoder"):
         raise HostError(f"{model_dir} is an encoder-decoder model: only causal language models can be served.")
-    if "num_attention_heads" not in settings:
-        raise HostError(f"The model in {model_dir} ({config.model_type}) has no plain attention layers.")
+    plain = hasattr(config, "num_attention_heads") and not settings.get("kv_lora_rank")
+    if not plain:
+        raise HostError(f"The model in {model_dir} ({config.model_type}) has no plain attention layers, the only kind that can be served.")
     kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION])
     windowed = settings.get("sliding_window") is not None and settings.get("use_sliding_window", True) and "layer_types" not in settings
     if kinds != {PLAIN_ATTENTION} or windowed:

