@@ -10,14 +10,13 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 import msgspec
 import zmq
 import zmq.asyncio
 
-from server.engine_spawn import spawn_engine
+from server.engine_spawn import Obstacle, spawn_engine
 from server.messages import Cancel, EngineOptions, FailedList, FinishedList, FromEngine, Progress, Ready, Shutdown, StartFailure, Submit
 from server.metrics import Metrics
 
@@ -69,14 +68,6 @@ class EngineStatus(Enum):
     RESTARTING = "restarting"
     FAILED = "failed"
     STOPPED = "stopped"
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """Why an engine process can't serve: a sentence for the log, which may name files, and one for clients, which must not."""
-
-    sentence: str
-    public: str = "The engine died and can't be started again yet; the server keeps trying, and its log says what is in the way."
 
 
 class EngineClient:
@@ -189,16 +180,15 @@ class EngineClient:
                 obstacle = await self._run_once(context)
                 if self.ready is None:
                     fruitless += 1
-                    if obstacle is None and fruitless >= STARTS_WITHOUT_READY:
-                        obstacle = Obstacle(f"The engine process died {fruitless} times before it was ready; the log above says how.")
                     if obstacle is not None:
-                        self._fail(obstacle.sentence)
-                        return
+                        return self._fail(obstacle.sentence)
+                    if fruitless >= STARTS_WITHOUT_READY:
+                        return self._fail(f"The engine process died {fruitless} times before it was ready; the log above says how.")
                 # An engine that has been ready can be ready again: memory that a killed one held is freed, a file server comes back.
                 self._obstacle = obstacle
+                self.status = EngineStatus.RESTARTING
                 if obstacle is not None:
                     logger.error("the engine can't be restarted yet: %s", obstacle.sentence)
-                self.status = EngineStatus.RESTARTING
                 if time.monotonic() - started > HEALTHY_SECONDS:
                     self._backoff = 0.0
                 self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
@@ -248,9 +238,11 @@ class EngineClient:
                 case Progress() as progress:
                     self._deliver(progress)
                 case Ready(catalog_version=loaded) if loaded != self._catalog_version:
-                    changed = f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads"
-                    remedy = "put the old file back, or restart the server to serve the new one."
-                    return Obstacle(f"{changed} {loaded}.", f"{changed} {loaded}; {remedy}")
+                    sentence = (
+                        f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads "
+                        f"{loaded}; put the old file back, or restart the server to serve the new one."
+                    )
+                    return Obstacle(sentence, sentence)
                 case Ready() as ready:
                     self._load_seconds = time.monotonic() - started
                     self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None

@@ -1,13 +1,22 @@
-"""Starting the engine process: which command, in which environment."""
+"""Starting the engine process: which command, in which environment, and what to say when it can't be."""
 
 import asyncio
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from server.messages import EngineOptions
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why an engine process can't serve: a sentence for the log, which may name files, and one for clients, which must not."""
+
+    sentence: str
+    public: str = "The engine died and can't be started again yet; the server keeps trying, and its log says what is in the way."
 
 
 async def spawn_engine(module: str, address: str, options: EngineOptions) -> asyncio.subprocess.Process:

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from drafting.catalog import Catalog
+from verification.benchmark.interleaved import SystemFailedError
 from verification.benchmark.systems import Outcome
 
 START_SECONDS = 120
@@ -31,7 +33,7 @@ class MeasuredServer:
         self.name = name
         self.overhead_seconds: list[float] = []
         self._catalog = Catalog.load(catalog)
-        self._token_id = Tokenizer.from_file(str(target / "tokenizer.json")).token_to_id
+        self._vocabulary = Tokenizer.from_file(str(target / "tokenizer.json")).get_vocab()
         self._known: set[str] = set()
         self._connection = http.client.HTTPConnection("127.0.0.1", _free_port())
         flags = {"target": target, "catalog": catalog, "engine": engine, "threads": threads, "port": self._connection.port}
@@ -45,17 +47,15 @@ class MeasuredServer:
         """Returns when the server answers.
 
         Raises:
-            RuntimeError: it ended, or took too long.
+            SystemFailedError: it ended, or took too long.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
-            try:
+            with suppress(ConnectionError):
                 if self._ask("GET", "/ready")[0] == http.client.OK:
                     return
-            except ConnectionError:
-                self._connection.close()
             time.sleep(0.1)
-        raise RuntimeError("The server did not become ready.")
+        raise SystemFailedError("The server did not become ready.")
 
     def search(self, history: list[int], k: int) -> Outcome:
         """Asks for one user's list; the user's events are stored beforehand, outside the time."""
@@ -69,18 +69,26 @@ class MeasuredServer:
         seconds = time.perf_counter() - started
         self.overhead_seconds.append(seconds - answer["timing_ms"]["engine"] / 1e3)
         first = {item["rank"]: item["identifier"] for item in reversed(answer["items"])}
-        identifiers = [tuple(self._token_id(token) for token in first[rank]) for rank in sorted(first)]
+        identifiers = [tuple(self._vocabulary[token] for token in first[rank]) for rank in sorted(first)]
         return Outcome(seconds, identifiers, answer["usage"]["target_forwards"])
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        self._connection.request(method, path, json.dumps(body), {"content-type": "application/json"})
-        response = self._connection.getresponse()
-        return response.status, json.loads(response.read())
+        # A server closes a connection that was idle for seconds; the second try opens another.
+        for last in (False, True):
+            try:
+                self._connection.request(method, path, json.dumps(body), {"content-type": "application/json"})
+                response = self._connection.getresponse()
+                return response.status, json.loads(response.read())
+            except ConnectionError:
+                self._connection.close()
+                if last:
+                    raise
+        raise AssertionError("The loop above returns or raises.")
 
     def _expect(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         status, answer = self._ask(method, path, body)
         if status >= http.client.BAD_REQUEST:
-            raise RuntimeError(f"The server refused {method} {path}: {answer.get('detail', status)}")
+            raise SystemFailedError(f"The server refused {method} {path}: {answer.get('detail', status)}")
         return answer
 
     def close(self) -> None:

@@ -99,7 +99,7 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
         case "missing":
             return f"The field {field!r} is missing."
         case "string_unicode":
-            return f"{field or place} must be text that UTF-8 can carry, got {quoted(str(error['input']))}."
+            return f"{field or f'The {place}'} holds text that UTF-8 can't carry: {quoted(str(error['input']))}."
         case "extra_forbidden":
             return f"There is no field {quoted(field)}."
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -4,12 +4,19 @@ import json
 import os
 import platform
 import tempfile
+from contextlib import ExitStack
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from server.commands.failure import fail
+
+WARM_UP = 3
+OVERHEAD_REQUESTS = 100
 
 if TYPE_CHECKING:
     from verification.benchmark.interleaved import Row
@@ -31,7 +38,7 @@ def bench(
 
     from drafting.catalog import Catalog
     from server.measured_server import MeasuredServer
-    from verification.benchmark.interleaved import BUSY_SHARE, Measured, SystemProcess, busy_share, compare
+    from verification.benchmark.interleaved import BUSY_SHARE, Measured, SystemFailedError, SystemProcess, busy_share, compare
     from verification.benchmark.shapes import SHAPES, make_catalog, make_checkpoint
 
     if (target is None) != (catalog is None):
@@ -40,10 +47,10 @@ def bench(
         raise typer.BadParameter(f"there is no shape {shape!r}: choose {', '.join(SHAPES)}.")
     busy = busy_share()
     if busy > BUSY_SHARE and not force:
-        typer.echo(f"Other work takes {busy:.0%} of this machine: timings would mean nothing. Wait, or use --force.", err=True)
-        raise typer.Exit(1)
-    ks = [int(number) for number in k.split(",")]
-    with tempfile.TemporaryDirectory() as folder:
+        fail(f"Other work takes {busy:.0%} of this machine: timings would mean nothing. Wait, or use --force.")
+    ks = _numbers(k)
+    cores = threads or len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         if target is None or catalog is None:
             target, catalog = Path(folder) / "model", Path(folder) / "catalog.jsonl"
             made = make_catalog(SHAPES[shape])
@@ -52,23 +59,40 @@ def bench(
         names = ["atspeed/transformers", "transformers"]
         if find_spec("vllm"):
             names = ["atspeed/vllm", *names, "vllm"]
-        cores = threads or len(os.sched_getaffinity(0))
-        systems: list[Measured] = [SystemProcess(name, target, catalog, cores) for name in names]
+        systems: list[Measured] = []
+        for name in names:
+            systems.append(SystemProcess(name, target, catalog, cores))
+            running.callback(systems[-1].close)
         server = MeasuredServer("atspeed/http", target, catalog, names[0].rpartition("/")[2], cores, Path(folder))
         systems.append(server)
-        for system in tqdm(systems, desc="Loading", unit="system"):
-            system.wait_ready()
-        warm_up = 3
-        histories = _histories(len(Catalog.load(catalog)), requests + warm_up, items)
-        with tqdm(total=len(ks) * len(histories) * len(systems), desc="Timing", unit="request") as bar:
-            rows = compare(systems, histories, ks, warm_up, bar.update)
-        for system in systems:
-            system.close()
+        running.callback(server.close)
+        try:
+            for system in tqdm(systems, desc="Loading", unit="system"):
+                system.wait_ready()
+            histories = _histories(len(Catalog.load(catalog)), requests + WARM_UP, items)
+            with tqdm(total=len(ks) * len(histories) * len(systems), desc="Timing", unit="request", miniters=10) as bar:
+                rows = compare(systems, histories, ks, WARM_UP, bar.update)
+            server.overhead_seconds.clear()
+            for _ in tqdm(range(OVERHEAD_REQUESTS), desc="Back to back", unit="request"):
+                server.search(histories[0], ks[-1])
+        except SystemFailedError as error:
+            fail(str(error))
     _print(rows, cores)
-    overhead = sorted(server.overhead_seconds)[len(server.overhead_seconds) // 2]
-    typer.echo(f"HTTP, queue and history store add {1e3 * overhead:.1f} ms at p50 to {names[0]}.")
+    overhead_ms = 1e3 * median(server.overhead_seconds)
+    typer.echo(f"HTTP, queue and history store add {overhead_ms:.1f} ms at p50, asked back to back.")
     if json_file is not None:
-        json_file.write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
+        report = {"rows": [row.as_dict() for row in rows], "http_overhead_p50_ms": overhead_ms, "threads": cores, "date": str(date.today())}
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise typer.BadParameter(f"--k takes whole numbers from 1 on, separated by commas, got {text!r}.")
+    return numbers
 
 
 def _histories(items: int, count: int, length: int) -> list[list[int]]:
@@ -89,4 +113,6 @@ def _print(rows: "list[Row]", threads: int) -> None:
     for row in rows:
         cells = (f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}", f"{row.target_forwards:.1f}", f"{row.tokens:.0f}" if row.tokens else "")
         table.add_row(str(row.k), row.system, *cells, row.lists_equal, f"{row.p50_ms / fastest[row.k]:.2f}")
-    Console().print(table)
+    # A pipe has no width of its own, and a table cut to 80 columns loses its figures.
+    console = Console()
+    (console if console.is_terminal else Console(width=110)).print(table)

@@ -18,8 +18,8 @@ UserPath = Annotated[
     Path(
         min_length=1,
         max_length=512,
-        description="Any text that names the user, percent-encoded (a slash as `%2F`). Ids that are or contain `.` or `..` between slashes, "
-        "and ids with two slashes in a row, are changed by many clients and proxies on their way: give other ids to such users.",
+        description="Any text that names the user, percent-encoded (a slash as `%2F`). Avoid ids such as `.`, `../a` and `a//b`: clients "
+        "and proxies may rewrite such a path on its way.",
     ),
 ]
 

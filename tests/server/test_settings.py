@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import Settings, SettingsError
+from server.settings import FlagSettings, Settings, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,14 @@ def test_the_default_histories_are_a_file_of_the_user(monkeypatch: pytest.Monkey
 def test_the_models_name_is_its_directorys_unless_given():
     assert resolve().model_name == "x"
     assert resolve(model="films").model_name == "films"
+
+
+def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"DRAFT": "/no/draft", "PLAN": "beam:9", "HOST": "0.0.0.0", "THREADS": "many", "CATALOG": "other.jsonl"}.items():
+        monkeypatch.setenv(f"ATSPEED_{name}", value)
+    settings = FlagSettings.resolve(target="models/x", catalog="c.jsonl", port=9001, engine=None)
+    assert (settings.draft, settings.plan, settings.host, settings.threads) == (None, None, "127.0.0.1", None)
+    assert (settings.catalog, settings.port) == (Path("c.jsonl"), 9001)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ class Row:
         return asdict(self)
 
 
+class SystemFailedError(RuntimeError):
+    """A system could not be measured; the message is a sentence."""
+
+
 class Measured(Protocol):
     """A system that answers while the others sleep."""
 
@@ -69,7 +73,7 @@ class SystemProcess:
         """Returns when the system is loaded.
 
         Raises:
-            RuntimeError: it died while loading; its own message is on the standard error stream.
+            SystemFailedError: it died while loading; its own message is on the standard error stream.
         """
         self._receive()
 
@@ -82,12 +86,13 @@ class SystemProcess:
         try:
             return self._pipe.recv()
         except EOFError as error:
-            raise RuntimeError(f"The system {self.name!r} died: see its message above.") from error
+            raise SystemFailedError(f"The system {self.name!r} died: see its message above.") from error
 
     def close(self) -> None:
+        """Ends the process; it holds nothing that would need an orderly end."""
         self._pipe.close()
-        self._process.join(timeout=20)
         self._process.kill()
+        self._process.join()
 
 
 def _serve(pipe: Connection, name: str, target: Path, catalog: Path, threads: int) -> None:
