@@ -131,47 +131,15 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
     return output.sequences[:, tokens.shape[1] :], output.sequences_scores if k > 1 else None
 
 
-class VllmSystem:
-    """vLLM's own `beam_search`; it knows no catalog, so its lists may name items that do not exist."""
-
-    def __init__(self, target: Path, catalog: Catalog, threads: int) -> None:
-        import os
-
-        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
-        torch.set_num_threads(threads)
-        from vllm import LLM
-        from vllm.sampling_params import BeamSearchParams
-
-        tokenizer = load_tokenizer(target)
-        self._prompts = PromptBuilder(PromptTemplate.load(target), tokenizer, catalog.token_ids(tokenizer.get_vocab()))
-        self._depth = catalog.identifier_length
-        self._params = BeamSearchParams
-        self._llm: Any = LLM(
-            str(target),
-            dtype="float32",
-            max_model_len=512,
-            max_logprobs=512,  # its beam search asks for twice the beam width
-            enforce_eager=True,
-            kv_cache_memory_bytes=2**29,
-            distributed_executor_backend="uni",
-            disable_log_stats=True,
-        )
-
-    def search(self, history: list[int], k: int) -> Outcome:
-        prompt = self._prompts.build(history).tolist()
-        params = self._params(beam_width=k, max_tokens=self._depth, ignore_eos=True)
-        started = time.perf_counter()
-        (output,) = self._llm.beam_search([{"prompt_token_ids": prompt}], params, use_tqdm=False)
-        seconds = time.perf_counter() - started
-        return Outcome(seconds, [tuple(sequence.tokens[len(prompt) :]) for sequence in output.sequences], self._depth)
-
-
 def make_system(name: str, target: Path, catalog: Catalog, threads: int) -> System:
     """The system called `atspeed/vllm`, `atspeed/transformers`, `vllm` or `transformers`."""
+    if name == "vllm":
+        from verification.hosts.vllm_beam_search import VllmBeamSearch
+
+        return VllmBeamSearch(target, catalog, threads)
     makers: dict[str, Callable[[], System]] = {
         "atspeed/vllm": lambda: EngineSystem(target, catalog, "vllm", threads),
         "atspeed/transformers": lambda: EngineSystem(target, catalog, "transformers", threads),
-        "vllm": lambda: VllmSystem(target, catalog, threads),
         "transformers": lambda: GenerateSystem(target, catalog, threads),
     }
     return makers[name]()
