@@ -29,7 +29,6 @@ class DraftTask:
     Attributes:
         columns: the request's tokens; drafted nodes are appended.
         beam: the columns of the prefixes that the target has decided.
-        depth: the depth of these prefixes.
         dead_nodes: ascending trie nodes that must not be entered.
         allocate: takes key/value slots.
         frontier: the columns below which the next level grows; the beam at first.
@@ -37,7 +36,6 @@ class DraftTask:
 
     columns: RequestColumns
     beam: IntArray
-    depth: int
     dead_nodes: Tensor
     plan: RoundPlan
     allocate: Allocate
@@ -50,10 +48,15 @@ class DraftTask:
     def frontier_slots(self) -> IntArray:
         return self.columns.slots[self.frontier]
 
-    def append(self, count: int, depth: int) -> tuple[IntArray, IntArray]:
-        """Allocates nodes, makes them the frontier, and returns their slots and columns."""
+    @property
+    def next_depth(self) -> int:
+        """The depth of the level that grows below the frontier."""
+        return int(self.columns.depths[self.frontier[0]]) + 1
+
+    def append(self, count: int) -> tuple[IntArray, IntArray]:
+        """Allocates the next level's nodes, makes them the frontier, and returns their slots and columns."""
         slots = self.allocate(count)
-        self.frontier = self.columns.append(slots, depth)
+        self.frontier = self.columns.append(slots, self.next_depth)
         return slots, self.frontier
 
 
@@ -64,16 +67,16 @@ class TrieDrafter:
         self._tree = tree
         self._trie = trie
 
-    def grow(self, tasks: Sequence[DraftTask], depth: int) -> None:
-        """Adds all valid children of the tasks' frontiers, which must all stand at `depth - 1`."""
+    def grow(self, tasks: Sequence[DraftTask]) -> None:
+        """Adds all valid children of the tasks' frontiers."""
         frontier = Frontier.of([task.frontier_slots for task in tasks], self._tree.token.device)
         dead = dead_keys([task.dead_nodes for task in tasks], self._trie)
         parents = self._tree.trie_node[frontier.slots]
-        nodes, exists = children(self._trie, parents, self._trie.max_children[depth - 1], frontier.requests, dead)
+        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), frontier.requests, dead)
         rows, places = exists.nonzero(as_tuple=True)
         counts = torch.bincount(frontier.requests[rows], minlength=len(tasks)).tolist()
         parent_slots = frontier.slots[rows]
-        add_level(self._tree, self._trie, tasks, counts, depth, parent_slots, nodes[rows, places], self._tree.score[parent_slots])
+        add_level(self._tree, self._trie, tasks, counts, parent_slots, nodes[rows, places], self._tree.score[parent_slots])
 
 
 class BeamDrafter:
@@ -85,10 +88,11 @@ class BeamDrafter:
         self._trie = trie
         self._model = model
 
-    def grow(self, tasks: Sequence[DraftTask], depths: Sequence[int], widths: Sequence[int]) -> None:
-        """Adds one level below the tasks' frontiers, from which each task keeps the `widths` best at its depth of `depths`.
+    def grow(self, tasks: Sequence[DraftTask], widths: Sequence[int]) -> None:
+        """Adds to each task the `widths` best continuations of its frontier.
 
-        The draft's log-probabilities are added to the target's scores of the beam, so the draft ranks as the target would."""
+        The draft's log-probabilities are added to the target's scores of the beam, so the draft ranks as the target would.
+        """
         device = self._tree.token.device
         parts = [self._part(task) for task in tasks]
         logits = self._model.score(forward_batch(self._tree, parts))
@@ -99,7 +103,7 @@ class BeamDrafter:
             self._trie,
             self._tree.trie_node[frontier.slots],
             logits,
-            max(self._trie.max_children[depth - 1] for depth in depths),
+            most_children(self._trie, tasks),
             frontier.requests,
             dead_keys([task.dead_nodes for task in tasks], self._trie),
         )
@@ -109,14 +113,19 @@ class BeamDrafter:
         requests = torch.from_numpy(np.repeat(np.arange(len(tasks)), kept)).to(device)
         ranks = torch.from_numpy(np.concatenate([np.arange(count) for count in kept])).to(device)
         chosen = (selection.parents[requests, ranks], selection.nodes[requests, ranks], selection.scores[requests, ranks])
-        add_level(self._tree, self._trie, tasks, kept, depths, *chosen)
+        add_level(self._tree, self._trie, tasks, kept, *chosen)
 
     def _part(self, task: DraftTask) -> ForwardPart:
         """The frontier, and before it whatever of the request's past the draft has not computed."""
-        columns, depth = task.columns, task.columns.depths[task.frontier[0]]
+        columns, depth = task.columns, task.next_depth - 1
         earlier = columns.depths < depth if depth else np.arange(len(columns.depths)) < columns.root
         past = np.flatnonzero(earlier & ~columns.drafted)
         return ForwardPart(columns, np.concatenate([past, task.frontier]), len(task.frontier))
+
+
+def most_children(trie: ItemTrie, tasks: Sequence[DraftTask]) -> int:
+    """A bound on the children of every node in the tasks' frontiers."""
+    return max(trie.max_children[task.next_depth - 1] for task in tasks)
 
 
 def add_level(
@@ -124,17 +133,16 @@ def add_level(
     trie: ItemTrie,
     tasks: Sequence[DraftTask],
     counts: Sequence[int],
-    depths: Sequence[int] | int,
     parents: Tensor,
     trie_nodes: Tensor,
     scores: Tensor,
 ) -> None:
     """Appends `counts` nodes to each task; the tensors hold all tasks' nodes in order."""
-    each = [depths] * len(tasks) if isinstance(depths, int) else depths
-    added = [task.append(count, depth) for task, count, depth in zip(tasks, counts, each, strict=True)]
+    depths = [task.next_depth for task in tasks]
+    added = [task.append(count) for task, count in zip(tasks, counts, strict=True)]
     slots, columns, depth = (
         torch.from_numpy(np.concatenate(arrays)).to(parents.device)
-        for arrays in ([slots for slots, _ in added], [columns for _, columns in added], [np.repeat(each, counts)])
+        for arrays in ([slots for slots, _ in added], [columns for _, columns in added], [np.repeat(depths, counts)])
     )
-    tokens = trie.token[trie_nodes.clamp(min=0)]
+    tokens = trie.token[trie_nodes]
     tree.add_nodes(slots, parents=parents, tokens=tokens, trie_nodes=trie_nodes, scores=scores, depths=depth, columns=columns)

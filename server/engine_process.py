@@ -32,8 +32,8 @@ LAST_SENTENCE_SECONDS = 0.5
 LOAD_SECONDS_GUESS = 10.0
 
 
-class EngineUnavailable(RuntimeError):
-    """There is no engine at the moment; the message is a sentence.
+class TryAgainError(RuntimeError):
+    """A request that may succeed later; the message is a sentence.
 
     Attributes:
         retry_after_seconds: when asking again is worth a try.
@@ -44,16 +44,12 @@ class EngineUnavailable(RuntimeError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class QueueFullError(RuntimeError):
-    """More requests wait than the server is told to hold; the message is a sentence.
+class EngineUnavailable(TryAgainError):
+    """There is no engine at the moment."""
 
-    Attributes:
-        retry_after_seconds: when asking again is worth a try.
-    """
 
-    def __init__(self, sentence: str, retry_after_seconds: int) -> None:
-        super().__init__(sentence)
-        self.retry_after_seconds = retry_after_seconds
+class QueueFullError(TryAgainError):
+    """More requests wait than the server is told to hold."""
 
 
 class RequestRefusedError(ValueError):

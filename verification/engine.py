@@ -146,20 +146,19 @@ class SpeculativeBeamEngine:
             most = self._most_nodes(plan, search)
             if plan.levels and most <= spare:
                 spare -= most
-                task = DraftTask(search.columns, search.beam, search.depth, search.dead_nodes, plan, self._nodes.allocate)
+                task = DraftTask(search.columns, search.beam, search.dead_nodes, plan, self._nodes.allocate)
                 tasks.append((search, task))
         before = {search.request.request_id: len(search.columns.slots) for search, _ in tasks}
         for level in range(max((task.plan.levels for _, task in tasks), default=0)):
             tasks = [(search, task) for search, task in tasks if len(task.frontier)]
             by_beam = [(search, task) for search, task in tasks if level < len(task.plan.widths)]
             if by_beam and self._beam_drafter is not None:
-                depths = [search.depth + level + 1 for search, _ in by_beam]
-                self._beam_drafter.grow([task for _, task in by_beam], depths, [task.plan.widths[level] for _, task in by_beam])
+                self._beam_drafter.grow([task for _, task in by_beam], [task.plan.widths[level] for _, task in by_beam])
                 for search, _ in by_beam:
                     search.draft_forwards += 1
-            by_trie = [(search, task) for search, task in tasks if task.plan.children and level == len(task.plan.widths)]
-            for depth in sorted({search.depth + level + 1 for search, _ in by_trie}):
-                self._trie_drafter.grow([task for search, task in by_trie if search.depth + level + 1 == depth], depth)
+            by_trie = [task for _, task in tasks if task.plan.children and level == len(task.plan.widths)]
+            if by_trie:
+                self._trie_drafter.grow(by_trie)
         for search, _ in tasks:
             search.drafted_nodes += len(search.columns.slots) - before[search.request.request_id]
 

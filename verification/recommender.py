@@ -106,13 +106,13 @@ class Recommender:
         A caller that stops early, or an error in one of the histories, leaves nothing behind in the engine.
 
         Raises:
-            PromptError, ValueError: as `request`.
+            PromptError, ValueError: as `request`, or there are more or fewer exclusions than histories.
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
         pending: dict[str, BeamResult | None] = {}
         try:
-            for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=False)):
+            for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None)):
                 request = self.request(f"{batch}/{number}", history, k, beam_width, excluded)
                 while self.engine.running and not self._has_room(request):
                     self._advance(pending)
