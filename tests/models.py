@@ -4,13 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
+from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog import Catalog
 from drafting.prompt import PromptTemplate
 
+TINY_CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+}
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 
 
@@ -24,11 +32,9 @@ def random_catalog(items: int = 200, depth: int = 3, codes: int = 8, seed: int =
 
 def save_tokenizer(catalog: Catalog, folder: Path, *, leave_out: tuple[str, ...] = ()) -> int:
     """Writes a tokenizer that knows the catalog's tokens and nothing else, and returns the size of its vocabulary."""
-    special = ["<pad>", "<bos>", "<unk>"]
-    tokens = [token for token in sorted(catalog.tokens) if token not in leave_out]
-    words = Tokenizer(WordLevel({token: i for i, token in enumerate(special + tokens)}, unk_token="<unk>"))
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>").save_pretrained(folder)
-    return len(special) + len(tokens)
+    tokenizer = scratch_tokenizer(tuple(token for token in sorted(catalog.tokens) if token not in leave_out))
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
 
 
 def save_random_model(

@@ -9,18 +9,10 @@ from typer.testing import CliRunner, Result
 from drafting.catalog import Catalog
 from drafting.prompt import PromptTemplate
 from server.commands.train import train_app
+from tests.models import TINY_CONFIG
 from verification.recommender import Recommender
 
 ITEMS = 9
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
-}
 
 
 @pytest.fixture
@@ -32,7 +24,7 @@ def flags(tmp_path: Path) -> dict[str, object]:
     for name, line in (("train", range(5)), ("valid", range(5, 6)), ("test", range(6, 7))):
         lines = [" ".join(str(n) for n in [user + 1, *((user + step) % ITEMS + 1 for step in line)]) for user in range(45)]
         (tmp_path / "data" / f"sequential_{name}.txt").write_text("\n".join(lines) + "\n")
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(TINY_CONFIG))
     return {
         "--data": tmp_path / "data",
         "--catalog": tmp_path / "catalog.jsonl",

@@ -144,6 +144,8 @@ def test_an_error_or_a_caller_who_leaves_frees_everything(model: Path) -> None:
         list(recommender.recommend([[1], []], k=4))
     with pytest.raises(ValueError, match="excludes an item that the catalog of 30 items does not have"):
         list(recommender.recommend([[1], [2]], k=4, excluded_items=[[3], [30]]))
+    with pytest.raises(ValueError, match="shorter"):
+        list(recommender.recommend([[1], [2]], k=4, excluded_items=[[3]]))
     assert next(recommender.recommend([[number] for number in range(30)] * 3, k=4)).items
     gc.collect()
     assert recommender.engine.used_slots == 0

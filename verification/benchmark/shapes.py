@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog import Catalog
 from drafting.prompt import PromptTemplate
 
@@ -62,12 +61,11 @@ def _grow(prefixes: np.ndarray, codes: int, size: int, rng: np.random.Generator)
 def make_checkpoint(folder: Path, shape: Shape, catalog: Catalog, seed: int = 0) -> None:
     """Writes a model directory with random weights and a tokenizer that knows the catalog's tokens."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = ["<pad>", "<bos>", "<unk>", *sorted(catalog.tokens)]
-    words = Tokenizer(WordLevel({token: number for number, token in enumerate(vocabulary)}, unk_token="<unk>"))
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>").save_pretrained(folder)
+    tokenizer = scratch_tokenizer(catalog.tokens)
+    tokenizer.save_pretrained(folder)
     PromptTemplate(add_bos=False).save(folder)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers,

@@ -21,18 +21,10 @@ from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.alignment.target import train_target
 from drafting.catalog import Catalog
 from drafting.prompt import PromptTemplate
+from tests.models import TINY_CONFIG
 
 ITEMS = 12
 STEP = 5
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
-}
 QUICK = TargetSettings(epochs=3, batch_size=8, learning_rate=1e-2, subsequences=True, checkpoint_steps=5)
 
 
@@ -55,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("config") / "config.json"
-    path.write_text(json.dumps(TINY))
+    path.write_text(json.dumps(TINY_CONFIG))
     return str(path)
 
 
@@ -197,7 +189,7 @@ def base_model(tmp_path: Path) -> Path:
     raw.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>").save_pretrained(folder)
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**{**TINY, "vocab_size": len(words)})).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**{**TINY_CONFIG, "vocab_size": len(words)})).save_pretrained(folder)
     return folder
 
 
