@@ -1,7 +1,7 @@
 """Beam expansion: from scored prefixes to the best continuations that the catalog allows.
 
 This is the only place that selects. The draft, the target and every acceptance rule call it, so they cannot disagree about which
-continuations exist, how scores add up, or who wins a tie. Invariants: invalid and excluded continuations are masked *before* the top-K, so
+continuations exist or who wins a tie. Invariants: invalid and excluded continuations are masked *before* the top-K, so
 K come back whenever K are eligible; equal scores are decided by (rank of the prefix, token), so a list never depends on the batch.
 """
 
@@ -36,18 +36,35 @@ class Continuations:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Continuations as the beam ranks them, one row per prefix; -inf where none exists.
+
+    Attributes:
+        nodes: `[rows, width]` int64 trie nodes.
+        scores: `[rows, width]` float32, what decides the rank.
+        log_probs: `[rows, width]` float32, cumulative log-probabilities; the very same tensor where they decide the rank.
+    """
+
+    nodes: Tensor
+    scores: Tensor
+    log_probs: Tensor
+
+
+@dataclass(frozen=True)
 class Selection:
     """The best continuations of each request, best first.
 
     Attributes:
         parents: `[requests, k]` int64, the slot of the prefix that is continued.
         nodes: `[requests, k]` int64, the trie node reached; -1 where there is none.
-        scores: `[requests, k]` float32, cumulative log-probabilities; -inf where the request has fewer continuations than k.
+        scores: `[requests, k]` float32, what they are ranked by; -inf where the request has fewer continuations than k.
+        log_probs: `[requests, k]` float32, their cumulative log-probabilities.
     """
 
     parents: Tensor
     nodes: Tensor
     scores: Tensor
+    log_probs: Tensor
 
 
 @dataclass(frozen=True)
@@ -117,24 +134,38 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, r
     return Continuations(nodes, log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
 
 
-def expand_beam(candidates: Continuations, parent_scores: Tensor, frontier: Frontier, k: int) -> Selection:
+def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection:
     """Selects the k best continuations of each request.
 
     Args:
         candidates: continuations of the frontier's prefixes.
-        parent_scores: `[prefixes]` float32, the score of each prefix.
         k: how many to select; where a request has fewer, its last scores are -inf.
     """
-    scores = candidates.log_probs + parent_scores[:, None]
-    width = scores.shape[1]
-    scores = scores[frontier.rows].masked_fill_((frontier.rows < 0)[:, :, None], NEGATIVE_INFINITY).flatten(1)
-    if scores.shape[1] < k:
-        scores = torch.nn.functional.pad(scores, (0, k - scores.shape[1]), value=NEGATIVE_INFINITY)
-    best = top_places(scores, k)
-    best_scores = scores.gather(1, best)
-    parents = frontier.rows.gather(1, (best // width).clamp_(max=frontier.rows.shape[1] - 1))
-    nodes = candidates.nodes[parents, best % width].masked_fill_(best_scores == NEGATIVE_INFINITY, -1)
-    return Selection(frontier.slots[parents], nodes, best_scores)
+    scores = flatten_requests(candidates.scores, frontier, k)
+    return select(candidates, frontier, scores, top_places(scores, k))
+
+
+def flatten_requests(scores: Tensor, frontier: Frontier, k: int) -> Tensor:
+    """All continuations of a request in one row: `[rows, width]` to `[requests, places]`, at least k places, padded with -inf."""
+    flat = scores[frontier.rows].masked_fill_((frontier.rows < 0)[:, :, None], NEGATIVE_INFINITY).flatten(1)
+    return torch.nn.functional.pad(flat, (0, max(0, k - flat.shape[1])), value=NEGATIVE_INFINITY)
+
+
+def select(candidates: Candidates, frontier: Frontier, scores: Tensor, places: Tensor) -> Selection:
+    """The continuations at some places of the flattened requests.
+
+    Args:
+        scores: `[requests, places]` from `flatten_requests`.
+        places: `[requests, k]` int64.
+    """
+    width = candidates.scores.shape[1]
+    best_scores = scores.gather(1, places)
+    parents = frontier.rows.gather(1, (places // width).clamp_(max=frontier.rows.shape[1] - 1))
+    missing = best_scores == NEGATIVE_INFINITY
+    nodes = candidates.nodes[parents, places % width].masked_fill_(missing, -1)
+    same = candidates.log_probs is candidates.scores
+    log_probs = best_scores if same else candidates.log_probs[parents, places % width].masked_fill_(missing, NEGATIVE_INFINITY)
+    return Selection(frontier.slots[parents], nodes, best_scores, log_probs)
 
 
 def top_places(scores: Tensor, k: int) -> Tensor:
@@ -148,3 +179,21 @@ def top_places(scores: Tensor, k: int) -> Tensor:
     last = scores.shape[1] - 1
     keys = (ordered.long() << 32) | torch.arange(last, -1, -1, device=scores.device)
     return last - (keys.topk(k, dim=1).values & 0xFFFFFFFF)
+
+
+def find_nodes(wanted: Tensor, there: Tensor) -> Tensor:
+    """Where each wanted prefix stands among others.
+
+    A prefix is named by its trie node, so that a hit is the same prefix with the same ancestors.
+
+    Args:
+        wanted: `[requests, k]` int64 trie nodes; -1 pads.
+        there: `[requests, nodes]` int64 trie nodes, distinct within a request; -2 pads.
+
+    Returns:
+        `[requests, k]` int64 places in `there`; -1 where the prefix is not there.
+    """
+    if not there.shape[1]:
+        return torch.full_like(wanted, -1)
+    same = wanted[:, :, None] == there[:, None, :]
+    return same.byte().argmax(2).masked_fill_(~same.any(2), -1)

@@ -1,40 +1,122 @@
 """Plans: what shape of tree to draft before a forward of the target.
 
-Invariant: a plan changes what a round costs and how many forwards it may save, never the list. Any plan is therefore a valid answer, none
-at all included.
+Invariant: a plan changes what a round costs and how many forwards it may save, never the list of a strict search. Any plan is therefore a
+valid answer, none at all included. A plan is asked level by level, because what the draft says of one level decides whether the next is
+worth its tokens.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from drafting.errors import SetupError
 
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
 PLAN_FORM = re.compile(r"none|trie|beam:(?P<width>\d+)(?P<children>\+children)?")
+MOST_PROPOSALS = 256
 
 
 class PlanError(SetupError):
     """A plan that does not exist; the message is a sentence."""
 
 
-@dataclass(frozen=True)
-class RoundPlan:
-    """The tree of one round, below the beam that the target has decided.
+class Action(Enum):
+    """How the next level of a tree grows."""
+
+    STOP = auto()
+    CHILDREN = auto()
+    BEAM = auto()
+
+
+@dataclass
+class Round:
+    """How far the drafting of one request has come in this round.
 
     Attributes:
-        widths: nodes of the draft's beam at each further depth, nearest first.
-        children: whether one more level follows that holds all children of the last (of the beam itself if `widths` is empty).
+        widths: prefixes that the target keeps at each depth, the root included.
+        depth: of the beam that the target has decided.
+        nodes: prefixes in the frontier, below which the next level grows; the beam at first.
+        sharing: requests that share the forwards.
+        levels: levels that have grown in this round.
+        certainty: the plan's own estimate that the target's beam reaches the frontier without a miss.
     """
 
-    widths: tuple[int, ...] = ()
-    children: bool = False
+    widths: tuple[int, ...]
+    depth: int
+    nodes: int
+    sharing: int
+    levels: int = 0
+    certainty: float = 1.0
 
     @property
-    def levels(self) -> int:
-        """Further depths that the tree reaches."""
-        return len(self.widths) + self.children
+    def next_depth(self) -> int:
+        """The depth that grows next."""
+        return self.depth + self.levels + 1
+
+    @property
+    def last_depth(self) -> int:
+        """The deepest level whose nodes are scored; the one below it is the list."""
+        return len(self.widths) - 2
 
 
-NO_DRAFT = RoundPlan()
+@dataclass(frozen=True)
+class LevelOutcome:
+    """What the target chose at a level for which the draft had made proposals.
+
+    Attributes:
+        depth: of the level.
+        ranks: `[chosen]` int64, where each of the target's prefixes stood among the proposals; -1 for one that was not proposed.
+        scores: `[proposals]` float32, the draft's scores, best first; -inf pads.
+        sharing: requests that shared the forward.
+    """
+
+    depth: int
+    ranks: IntArray
+    scores: FloatArray
+    sharing: int
+
+
+class Plan(Protocol):
+    """Decides what is drafted."""
+
+    @property
+    def name(self) -> str:
+        """What the plan is called in settings and answers."""
+        ...
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether there must be a draft model."""
+        ...
+
+    @property
+    def proposals(self) -> int:
+        """How many continuations of a level the draft is to rank for `width`."""
+        ...
+
+    @property
+    def learns(self) -> bool:
+        """Whether `learn` wants to be told what the target chose."""
+        ...
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        """How the next level grows."""
+        ...
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        """How many of the draft's proposals to keep, the best first; 0 ends the round. `scores` are `[proposals]`, -inf pads."""
+        ...
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        """Takes note of what the target chose."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +128,7 @@ class FixedPlan:
     """
 
     name: str
-    width: int = 0
+    width_wanted: int = 0
     children: bool = False
 
     @classmethod
@@ -58,22 +140,38 @@ class FixedPlan:
         """
         match = PLAN_FORM.fullmatch(text)
         if match is None:
-            raise PlanError(f"There is no plan {text!r}: choose none, trie, beam:N or beam:N+children, with a number for N.")
+            raise PlanError(f"There is no plan {text!r}: choose auto, none, trie, beam:N or beam:N+children, with a number for N.")
         width = int(match["width"] or 0)
         if match["width"] is not None and width < 1:
             raise PlanError("A draft's beam holds at least one node: beam:0 is no plan; none is.")
+        if width > MOST_PROPOSALS:
+            raise PlanError(f"A draft's beam holds at most {MOST_PROPOSALS} nodes, got {text}.")
         return cls(text, width, children=text == "trie" or match["children"] is not None)
 
     @property
     def needs_draft(self) -> bool:
         """Whether the plan needs a draft model."""
-        return self.width > 0
+        return self.width_wanted > 0
 
-    def for_round(self, depth: int, last_depth: int) -> RoundPlan:
-        """The tree to draft below a beam at `depth`, where `last_depth` is the deepest whose nodes are scored."""
-        room = last_depth - depth
-        if room < 1:
-            return NO_DRAFT
-        if not self.width:
-            return RoundPlan((), self.children)
-        return RoundPlan((self.width,) * (room - self.children), self.children)
+    @property
+    def proposals(self) -> int:
+        return self.width_wanted
+
+    @property
+    def learns(self) -> bool:
+        return False
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        if place.next_depth > place.last_depth:
+            return Action.STOP
+        if not self.width_wanted:
+            return Action.CHILDREN if self.children and not place.levels else Action.STOP
+        if self.children and place.next_depth == place.last_depth:
+            return Action.CHILDREN
+        return Action.BEAM if has_draft else Action.STOP
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        return min(self.width_wanted, len(scores))
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        pass

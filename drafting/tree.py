@@ -26,13 +26,15 @@ class TokenTree:
     as a row of columns. Attributes, each with one row per slot:
         token: `[slots]` int64.
         trie_node: `[slots]` int64, where the prefix stands in the trie; the root for the last prompt token.
-        score: `[slots]` float32, cumulative log-probability of the prefix.
+        log_prob: `[slots]` float32, cumulative log-probability of the prefix.
+        score: `[slots]` float32, what the prefix is ranked by: its log-probability, perturbed where a search samples.
         ancestors: `[slots, depth]` int64, the columns of the node's ancestors and its own; repeated at the end to fill the row.
     """
 
     def __init__(self, slots: int, depth: int, device: torch.device) -> None:
         self.token = torch.zeros(slots, dtype=torch.int64, device=device)
         self.trie_node = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.log_prob = torch.zeros(slots, dtype=torch.float32, device=device)
         self.score = torch.zeros(slots, dtype=torch.float32, device=device)
         self.ancestors = torch.zeros(slots, depth, dtype=torch.int64, device=device)
         self._levels = torch.arange(depth, device=device)
@@ -42,16 +44,19 @@ class TokenTree:
         self.token[slots] = tokens
         self.ancestors[slots] = columns[:, None]
         self.trie_node[slots[-1]] = ROOT
+        self.log_prob[slots[-1]] = 0.0
         self.score[slots[-1]] = 0.0
 
-    def add_nodes(
-        self, slots: Tensor, *, parents: Tensor, tokens: Tensor, trie_nodes: Tensor, scores: Tensor, depths: Tensor, columns: Tensor
-    ) -> None:
+    def add_nodes(self, slots: Tensor, *, parents: Tensor, tokens: Tensor, trie_nodes: Tensor, depths: Tensor, columns: Tensor) -> None:
         """Writes nodes below nodes that are there already. All arguments are `[nodes]`; parents are slots, depths start at 1."""
         self.token[slots] = tokens
         self.trie_node[slots] = trie_nodes
-        self.score[slots] = scores
         self.ancestors[slots] = torch.where(self._levels < (depths - 1)[:, None], self.ancestors[parents], columns[:, None])
+
+    def rate(self, slots: Tensor, scores: Tensor, log_probs: Tensor) -> None:
+        """Says what nodes are worth; all arguments are `[nodes]`."""
+        self.score[slots] = scores
+        self.log_prob[slots] = log_probs
 
 
 @dataclass(frozen=True)

@@ -16,44 +16,53 @@ import torch
 from torch import Tensor
 
 from drafting.columns import ForwardPart, RequestColumns, forward_batch
-from drafting.drafters import BeamDrafter, DraftTask, TrieDrafter
-from drafting.expand import Frontier, Selection, expand_beam
-from drafting.plan import FixedPlan, RoundPlan
+from drafting.expand import Frontier
+from drafting.plan import FixedPlan, Plan
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
+from verification.growth import TreeGrower
+from verification.judging import FinishedSearch, Judge
 from verification.kv_slots import OutOfSlots, SlotPool
 from verification.log_probs import ContinuationTable, node_capacity
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
-from verification.strict import find_drafted
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 class SpeculativeBeamEngine:
     """Runs beam searches of many requests on one target model, with or without a draft."""
 
-    def __init__(self, target: TreeModel, trie: ItemTrie, draft: TreeModel | None = None, plan: FixedPlan | None = None) -> None:
+    def __init__(self, target: TreeModel, trie: ItemTrie, draft: TreeModel | None = None, plan: Plan | None = None) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots as the target.
 
         Raises:
             ValueError: the plan needs a draft model and there is none.
         """
-        self._plan = plan or FixedPlan.parse("none")
-        if self._plan.needs_draft and draft is None:
-            raise ValueError(f"The plan {self._plan.name} needs a draft model.")
         self._target = target
-        self._draft = draft
         self._trie = trie
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         nodes = min(node_capacity(trie), target.total_slots // 2)
         self._nodes = SlotPool(nodes)
         self._prompts = SlotPool(target.total_slots - nodes, first=nodes)
         self._table = ContinuationTable(trie, nodes, target.device)
-        self._trie_drafter = TrieDrafter(self._tree, trie)
-        self._beam_drafter = BeamDrafter(self._tree, trie, draft) if draft is not None else None
+        self._grower = TreeGrower(self._tree, trie, self._nodes, draft)
+        self._judge = Judge(self._tree, trie, self._table, self._nodes)
         self._running: dict[str, BeamSearch] = {}
+        self.use_plan(plan or FixedPlan.parse("none"))
+
+    def use_plan(self, plan: Plan) -> None:
+        """Drafts by another plan from the next step on.
+
+        Raises:
+            ValueError: the plan needs a draft model and there is none.
+        """
+        if plan.needs_draft and not self.has_draft:
+            raise ValueError(f"The plan {plan.name} needs a draft model.")
+        self.plan = plan
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether a draft model is at work: one was given, and it has not failed."""
+        return self._grower.beam_drafter is not None
 
     @property
     def total_slots(self) -> int:
@@ -120,8 +129,8 @@ class SpeculativeBeamEngine:
     def close(self) -> None:
         """Frees the models; the engine cannot step afterwards."""
         self._target.close()
-        if self._draft is not None:
-            self._draft.close()
+        if self._grower.beam_drafter is not None:
+            self._grower.beam_drafter.close()
 
     @torch.inference_mode()
     def step(self) -> StepReport:
@@ -130,44 +139,24 @@ class SpeculativeBeamEngine:
         searches = list(self._running.values())
         if not searches:
             return StepReport((), 0, 0.0)
-        self._grow_trees(searches)
+        growth = self._grower.grow(searches, self.plan, self._spare_nodes)
+        scoring = time.perf_counter()
         tokens = self._score(searches)
-        finished: list[BeamResult] = []
-        deciding = searches
-        while deciding:
-            deciding = self._decide_level(deciding, finished)
-        return StepReport(tuple(finished), tokens, time.perf_counter() - started)
-
-    def _grow_trees(self, searches: Sequence[BeamSearch]) -> None:
-        """Grows the trees of the requests whose plan says so, level by level, all requests in one forward of the draft per level."""
-        spare, tasks = self._spare_nodes(), []
-        for search in searches:
-            plan = self._plan.for_round(search.depth, search.last_depth)
-            most = self._most_nodes(plan, search)
-            if plan.levels and most <= spare:
-                spare -= most
-                task = DraftTask(search.columns, search.beam, search.dead_nodes, plan, self._nodes.allocate)
-                tasks.append((search, task))
-        before = {search.request.request_id: len(search.columns.slots) for search, _ in tasks}
-        for level in range(max((task.plan.levels for _, task in tasks), default=0)):
-            tasks = [(search, task) for search, task in tasks if len(task.frontier)]
-            by_beam = [(search, task) for search, task in tasks if level < len(task.plan.widths)]
-            if by_beam and self._beam_drafter is not None:
-                self._beam_drafter.grow([task for _, task in by_beam], [task.plan.widths[level] for _, task in by_beam])
-                for search, _ in by_beam:
-                    search.draft_forwards += 1
-            by_trie = [task for _, task in tasks if task.plan.children and level == len(task.plan.widths)]
-            if by_trie:
-                self._trie_drafter.grow(by_trie)
-        for search, _ in tasks:
-            search.drafted_nodes += len(search.columns.slots) - before[search.request.request_id]
-
-    def _most_nodes(self, plan: RoundPlan, search: BeamSearch) -> int:
-        """The most nodes that a plan can add."""
-        last_width = plan.widths[-1] if plan.widths else len(search.beam)
-        depth = search.depth + len(plan.widths)
-        most_children = min(last_width * self._trie.max_children[depth], self._trie.level_size(depth + 1)) if plan.children else 0
-        return sum(plan.widths) + most_children
+        scored = time.perf_counter()
+        finished, decisions = self._judge.judge(searches, self._grower.beam_drafter)
+        if self.plan.learns:
+            self.plan.learn(self._grower.outcomes(decisions))
+        results = tuple(self._result(search) for search in finished)
+        return StepReport(
+            finished=results,
+            tokens=tokens,
+            seconds=time.perf_counter() - started,
+            target_seconds=scored - scoring,
+            draft_tokens=growth.tokens,
+            draft_forwards=growth.forwards,
+            draft_seconds=growth.seconds,
+            draft_failed=growth.failed,
+        )
 
     def _spare_nodes(self) -> int:
         """Node slots that no running request may come to need."""
@@ -188,83 +177,18 @@ class SpeculativeBeamEngine:
             search.target_forwards += 1
         return len(batch.tokens)
 
-    def _decide_level(self, searches: Sequence[BeamSearch], finished: list[BeamResult]) -> list[BeamSearch]:
-        """Takes each search one level down; returns those whose new beam was drafted, so that they can go on without another forward."""
-        selection = self._select(searches)
-        drafted = [search.drafted_at(search.depth + 1) for search in searches]
-        places = find_drafted(selection.nodes, self._trie_nodes(searches, drafted)).cpu().numpy()
-        nodes, scores = selection.nodes.cpu().numpy(), selection.scores.cpu().numpy()
-        going_on, moved = [], []
-        for row, search in enumerate(searches):
-            width = int(np.count_nonzero(nodes[row, : search.widths[search.depth + 1]] >= 0))
-            if search.depth == search.last_depth or not width:
-                finished.append(self._result(search, nodes[row, :width], scores[row, :width]))
-                self.cancel(search.request.request_id)
-                continue
-            missing = np.flatnonzero(places[row, :width] < 0)
-            moved.append((row, width, missing))
-            search.beam = np.empty(width, np.int64)
-            hits = np.flatnonzero(places[row, :width] >= 0)
-            search.beam[hits] = drafted[row][places[row, hits]]
-            search.beam[missing] = search.columns.append(self._nodes.allocate(len(missing)), search.depth + 1)
-            search.depth += 1
-            if not len(missing):
-                search.accepted_steps += 1
-                going_on.append(search)
-        if moved:
-            self._write_beams(searches, selection, moved)
-        return going_on
-
-    def _select(self, searches: Sequence[BeamSearch]) -> Selection:
-        """The target's best continuations of each beam, as many as the widest search keeps."""
-        frontier = Frontier.of([search.columns.slots[search.beam] for search in searches], self._target.device)
-        width = max(self._trie.max_children[search.depth] for search in searches)
-        candidates = self._table.read(frontier, self._tree.trie_node[frontier.slots], width)
-        kept = max(search.widths[search.depth + 1] for search in searches)
-        return expand_beam(candidates, self._tree.score[frontier.slots], frontier, kept)
-
-    def _trie_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> Tensor:
-        """Where some nodes of each search stand in the trie, `[searches, most]`; -2 pads."""
-        counts = np.array([len(row) for row in columns])
-        padded = torch.full((len(searches), int(counts.max())), -2, device=self._target.device)
-        if counts.any():
-            slots = np.concatenate([search.columns.slots[row] for search, row in zip(searches, columns, strict=True)])
-            padded[self._to_device(np.arange(counts.max()) < counts[:, None])] = self._tree.trie_node[self._to_device(slots)]
-        return padded
-
-    def _write_beams(self, searches: Sequence[BeamSearch], selection: Selection, moved: list[tuple[int, int, IntArray]]) -> None:
-        """Writes the target's scores of the new beams, and the nodes in them that no draft had added, into the tree."""
-        rows = self._to_device(np.repeat([row for row, _, _ in moved], [width for _, width, _ in moved]))
-        ranks = self._to_device(np.concatenate([np.arange(width) for _, width, _ in moved]))
-        slots = np.concatenate([searches[row].columns.slots[searches[row].beam] for row, _, _ in moved])
-        self._tree.score[self._to_device(slots)] = selection.scores[rows, ranks]
-        missing = [(row, ranks) for row, _, ranks in moved if len(ranks)]
-        if not missing:
-            return
-        rows = self._to_device(np.repeat([row for row, _ in missing], [len(ranks) for _, ranks in missing]))
-        ranks = self._to_device(np.concatenate([ranks for _, ranks in missing]))
-        columns = [searches[row].beam[ranks] for row, ranks in missing]
-        slots = np.concatenate([searches[row].columns.slots[places] for (row, _), places in zip(missing, columns, strict=True)])
-        trie_nodes = selection.nodes[rows, ranks]
-        self._tree.add_nodes(
-            self._to_device(slots),
-            parents=selection.parents[rows, ranks],
-            tokens=self._trie.token[trie_nodes],
-            trie_nodes=trie_nodes,
-            scores=selection.scores[rows, ranks],
-            depths=self._to_device(np.repeat([searches[row].depth for row, _ in missing], [len(ranks) for _, ranks in missing])),
-            columns=self._to_device(np.concatenate(columns)),
-        )
-
-    def _result(self, search: BeamSearch, leaves: IntArray, scores: FloatArray) -> BeamResult:
-        excluded = set(search.request.excluded_items.tolist())
+    def _result(self, finished: FinishedSearch) -> BeamResult:
+        """Ends a search with its list."""
+        request = finished.search.request
+        self.cancel(request.request_id)
+        excluded = set(request.excluded_items.tolist())
         items = tuple(
             RankedItem(item, score, rank)
-            for rank, (leaf, score) in enumerate(zip(leaves.tolist(), scores.tolist(), strict=True), start=1)
+            for rank, (leaf, score) in enumerate(zip(finished.leaves.tolist(), finished.log_probs.tolist(), strict=True), start=1)
             for item in self._trie.items_of(leaf).tolist()
             if item not in excluded
         )
-        return BeamResult(search.request.request_id, items, search.usage())
+        return BeamResult(request.request_id, items, finished.search.usage(self.plan.name), request.rule)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._target.device)

@@ -7,6 +7,7 @@ that could make a request fail is left unchecked here, so a recommender that loa
 import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from drafting.catalog import Catalog
 from drafting.plan import FixedPlan, PlanError
 from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
+from drafting.ranking import MOST_SEEDS, STRICT, SearchRule
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
 from verification.engine import SpeculativeBeamEngine
@@ -84,15 +86,21 @@ class Recommender:
         return cls(catalog, prompts, engine, target.resolve().name)
 
     def request(
-        self, request_id: str, history: Sequence[int], k: int, beam_width: int | None = None, excluded_items: Sequence[int] = ()
+        self,
+        request_id: str,
+        history: Sequence[int],
+        k: int,
+        beam_width: int | None = None,
+        excluded_items: Sequence[int] = (),
+        rule: SearchRule = STRICT,
     ) -> BeamRequest:
-        """A request for the k best identifiers after `history` (catalog indices, oldest first).
+        """A request for k identifiers after `history` (catalog indices, oldest first): the k best, or a sample as `rule` says.
 
         Raises:
             PromptError: the history is empty.
             ValueError: k or the beam width is out of range.
         """
-        return BeamRequest(request_id, self.prompts.build(history), k, beam_width or k, np.asarray(excluded_items, np.int64))
+        return BeamRequest(request_id, self.prompts.build(history), k, beam_width or k, np.asarray(excluded_items, np.int64), rule)
 
     def recommend(
         self,
@@ -100,8 +108,11 @@ class Recommender:
         k: int,
         beam_width: int | None = None,
         excluded_items: Iterable[Sequence[int]] | None = None,
+        rule: SearchRule = STRICT,
     ) -> Iterator[BeamResult]:
         """Searches many histories, as many at a time as make a full forward, and yields their lists in the order given.
+
+        Where lists are sampled, the seeds count up from the rule's, so that no two histories share their noise.
 
         A caller that stops early, or an error in one of the histories, leaves nothing behind in the engine.
 
@@ -113,7 +124,8 @@ class Recommender:
         pending: dict[str, BeamResult | None] = {}
         try:
             for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None)):
-                request = self.request(f"{batch}/{number}", history, k, beam_width, excluded)
+                numbered = replace(rule, seed=(rule.seed + number) % MOST_SEEDS)
+                request = self.request(f"{batch}/{number}", history, k, beam_width, excluded, numbered)
                 while self.engine.running and not self._has_room(request):
                     self._advance(pending)
                 self.engine.add(request)

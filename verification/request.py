@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from drafting.ranking import STRICT, SearchRule
+
 MAX_BEAM_WIDTH = 256
 
 
@@ -22,6 +24,7 @@ class BeamRequest:
         k: how many identifiers to return.
         beam_width: how many prefixes the search keeps at each level, at least `k`.
         excluded_items: `[n]` int64, catalog indices of the items that must not be returned.
+        rule: how prefixes are ranked and drafts are judged.
     """
 
     request_id: str
@@ -29,6 +32,7 @@ class BeamRequest:
     k: int
     beam_width: int
     excluded_items: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    rule: SearchRule = STRICT
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
@@ -43,7 +47,8 @@ class RankedItem:
 
     Attributes:
         item: catalog index.
-        score: the identifier's log-probability under the target, natural logarithm, over the full vocabulary.
+        score: the identifier's log-probability under the target, natural logarithm; over the full vocabulary for a strict list, under
+            the sampled distribution for the others.
         rank: 1 for the best identifier; items that share an identifier share its rank.
     """
 
@@ -62,7 +67,9 @@ class Usage:
         target_forwards: forwards of the target that this request took part in.
         draft_forwards: forwards of the draft that this request took part in.
         drafted_nodes: tree nodes that a draft added.
-        accepted_steps: levels that the target accepted from a draft, each one forward saved.
+        used_nodes: how many of them the target's beam came to hold.
+        accepted_depths: the levels that the target accepted from a draft, each one forward saved.
+        plan: the plan's name, and for a planner also what it made of it, such as `auto:beam`.
     """
 
     prompt_tokens: int
@@ -70,16 +77,24 @@ class Usage:
     target_forwards: int = 0
     draft_forwards: int = 0
     drafted_nodes: int = 0
-    accepted_steps: int = 0
+    used_nodes: int = 0
+    accepted_depths: tuple[int, ...] = ()
+    plan: str = "none"
+
+    @property
+    def accepted_steps(self) -> int:
+        """Forwards of the target that the draft has saved."""
+        return len(self.accepted_depths)
 
 
 @dataclass(frozen=True)
 class BeamResult:
-    """The finished list of one request, best first."""
+    """The finished list of one request, best first: by score, or by perturbed score where it is a sample with shared noise."""
 
     request_id: str
     items: tuple[RankedItem, ...]
     usage: Usage
+    rule: SearchRule = STRICT
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,18 @@ class StepReport:
         finished: the lists that this step completed.
         tokens: tokens in the target's forward.
         seconds: wall-clock time of the whole step.
+        target_seconds: of it, in the target's forward.
+        draft_tokens: tokens in the draft's forwards.
+        draft_forwards: how many there were.
+        draft_seconds: time for drafting, the forwards of the draft included.
+        draft_failed: whether the draft failed in this step and was dropped.
     """
 
     finished: tuple[BeamResult, ...]
     tokens: int
     seconds: float
+    target_seconds: float = 0.0
+    draft_tokens: int = 0
+    draft_forwards: int = 0
+    draft_seconds: float = 0.0
+    draft_failed: bool = False

@@ -32,10 +32,12 @@ class BeamSearch:
         columns: the prompt and the tree's nodes.
         dead_nodes: ascending trie nodes that must not be entered, on the model's device.
         beam: columns of the prefixes decided so far, best first; the root at first.
+        ancestors: columns of the prefixes decided before those, the root not counted.
         depth: the depth of the beam.
         target_forwards, draft_forwards: forwards that this request took part in.
-        accepted_steps: levels decided without a forward of their own.
-        drafted_nodes: nodes that a draft has added.
+        drafted_nodes, used_nodes: nodes that a draft has added, and how many of them a beam came to hold.
+        accepted_depths: levels decided without a forward of their own.
+        drafted_by: what kinds of drafting have added nodes: `beam`, `children`.
     """
 
     request: BeamRequest
@@ -43,11 +45,14 @@ class BeamSearch:
     columns: RequestColumns
     dead_nodes: Tensor
     beam: IntArray = field(init=False)
+    ancestors: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     depth: int = 0
     target_forwards: int = 0
     draft_forwards: int = 0
-    accepted_steps: int = 0
     drafted_nodes: int = 0
+    used_nodes: int = 0
+    accepted_depths: list[int] = field(default_factory=list)
+    drafted_by: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.beam = np.array([self.columns.root])
@@ -66,12 +71,25 @@ class BeamSearch:
         """Columns of the nodes at `depth` that the target has scored."""
         return np.flatnonzero((self.columns.depths == depth) & self.columns.scored)
 
-    def usage(self) -> Usage:
-        """What the search has cost so far."""
+    def descend(self, beam: IntArray, hits: int) -> None:
+        """Makes the next level's prefixes the beam; `hits` of them were there already."""
+        if self.depth:
+            self.ancestors = np.concatenate([self.ancestors, self.beam])
+        self.beam = beam
+        self.depth += 1
+        self.used_nodes += hits
+        if hits == len(beam):
+            self.accepted_depths.append(self.depth)
+
+    def usage(self, plan: str) -> Usage:
+        """What the search has cost so far under a plan of that name."""
+        made = "+".join(sorted(self.drafted_by)) or "none"
         return Usage(
             prompt_tokens=len(self.request.prompt),
             target_forwards=self.target_forwards,
             draft_forwards=self.draft_forwards,
             drafted_nodes=self.drafted_nodes,
-            accepted_steps=self.accepted_steps,
+            used_nodes=self.used_nodes,
+            accepted_depths=tuple(self.accepted_depths),
+            plan=f"{plan}:{made}" if plan == "auto" else plan,
         )

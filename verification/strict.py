@@ -2,26 +2,36 @@
 
 Invariant: the selection is the target's own, made by the same `expand_beam` that a plain search uses on the same log-probabilities; the
 draft only decides whether the next level's log-probabilities are at hand already. The list therefore equals plain beam search's, whatever
-was drafted (paper, section 3.1).
+was drafted (paper, section 3.1). With shared noise in the scores the same holds for the sample that a plain search would draw.
 """
 
-import torch
+from dataclasses import dataclass
+
 from torch import Tensor
 
+from drafting.expand import Candidates, Frontier, Selection, expand_beam, find_nodes
 
-def find_drafted(selected: Tensor, drafted: Tensor) -> Tensor:
-    """Where each selected prefix stands among the drafted ones.
 
-    A prefix is named by its trie node, so that a hit is the same prefix with the same ancestors.
+@dataclass(frozen=True)
+class Verdict:
+    """The next beam of each request, and how much of it was drafted.
+
+    Attributes:
+        selection: the beam, best first.
+        places: `[requests, k]` int64, where each prefix stands among the drafted ones; -1 for one that was not drafted.
+    """
+
+    selection: Selection
+    places: Tensor
+
+
+def verify_strictly(candidates: Candidates, frontier: Frontier, drafted: Tensor, k: int) -> Verdict:
+    """Judges one level.
 
     Args:
-        selected: `[requests, k]` int64 trie nodes; -1 pads.
-        drafted: `[requests, nodes]` int64 trie nodes, distinct within a request; -2 pads.
-
-    Returns:
-        `[requests, k]` int64 places in `drafted`; -1 where the prefix was not drafted.
+        candidates: the target's continuations of the beams in `frontier`.
+        drafted: `[requests, nodes]` int64 trie nodes of the next level that the target has scored; -2 pads.
+        k: how many prefixes to select.
     """
-    if not drafted.shape[1]:
-        return torch.full_like(selected, -1)
-    same = selected[:, :, None] == drafted[:, None, :]
-    return same.int().argmax(2).masked_fill_(~same.any(2), -1)
+    selection = expand_beam(candidates, frontier, k)
+    return Verdict(selection, find_nodes(selection.nodes, drafted))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafting.expand import Continuations, Frontier, continuations, dead_keys, expand_beam, top_places
+from drafting.expand import Candidates, Continuations, Frontier, continuations, dead_keys, expand_beam, find_nodes, top_places
 from drafting.trie import ItemTrie
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -39,7 +39,8 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     sizes = [len(beam) for beam in beams]
     frontier = Frontier.of([100 + int(start) + np.arange(size) for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True)], CPU)
     found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], frontier.requests, dead_keys(dead, trie))
-    selection = expand_beam(found, scores, frontier, k)
+    totals = found.log_probs + scores[:, None]
+    selection = expand_beam(Candidates(found.nodes, totals, totals), frontier, k)
     starts = np.cumsum(sizes) - sizes
     log_probs = logits.log_softmax(1)
     for request, beam in enumerate(beams):
@@ -78,3 +79,9 @@ def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
 def test_carriers_check_their_shapes() -> None:
     with pytest.raises(ValueError, match="one shape"):
         Continuations(torch.zeros(2, 3), torch.zeros(2, 2))
+
+
+def test_find_nodes() -> None:
+    places = find_nodes(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
+    assert places.tolist() == [[1, 0, -1], [1, -1, 0]]
+    assert find_nodes(torch.tensor([[5]]), torch.empty(1, 0, dtype=torch.int64)).tolist() == [[-1]]

@@ -31,7 +31,7 @@ def test_prompt_and_ancestors_in_one_ragged_batch(heads: int, key_value_heads: i
     tree.add_prompt(torch.from_numpy(a), torch.arange(3), torch.arange(3))
     tree.add_prompt(torch.from_numpy(b[:2]), torch.arange(2), torch.arange(2))
     zeros = torch.zeros(2, dtype=torch.int64)
-    level = {"tokens": zeros, "trie_nodes": zeros, "scores": zeros.float()}
+    level = {"tokens": zeros, "trie_nodes": zeros}
     tree.add_nodes(torch.tensor([50, 51]), parents=torch.tensor([8, 8]), depths=torch.tensor([1, 1]), columns=torch.tensor([2, 3]), **level)
     child = {name: values[:1] for name, values in level.items()}
     tree.add_nodes(torch.tensor([60]), parents=torch.tensor([51]), depths=torch.tensor([2]), columns=torch.tensor([4]), **child)

@@ -15,7 +15,6 @@ from verification.hosts.transformers import TransformersHost
 from verification.kv_slots import SlotPool
 from verification.request import BeamRequest, BeamResult
 from verification.search import beam_widths
-from verification.strict import find_drafted
 
 PLANS = ("none", "trie", "beam:3", "beam:12", "beam:40", "beam:8+children", "beam:30+children")
 
@@ -111,7 +110,7 @@ def test_drafts_leave_the_slots_that_plain_searches_need(case: Case, plan: str) 
     plain = run(case.engine("none"), requests, np.random.default_rng(0))
     engine = case.engine(plan)
     needed = sum(1 + sum(beam_widths(request, case.trie)[1:-1]) for request in requests)
-    engine._nodes = SlotPool(needed + 30)
+    engine._nodes = engine._grower._nodes = engine._judge._nodes = SlotPool(needed + 30)
     for request in requests:
         engine.add(request)
     results: list[BeamResult] = []
@@ -144,9 +143,3 @@ class SameModel:
         return logits
 
     def close(self) -> None: ...
-
-
-def test_find_drafted() -> None:
-    places = find_drafted(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
-    assert places.tolist() == [[1, 0, -1], [1, -1, 0]]
-    assert find_drafted(torch.tensor([[5]]), torch.empty(1, 0, dtype=torch.int64)).tolist() == [[-1]]

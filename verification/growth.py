@@ -1,0 +1,151 @@
+"""One round's drafting: grows the trees of all running requests, level by level, as the plan says.
+
+Invariant: drafting never takes what a running request needs to finish plainly, and never ends a request. A level for which too few slots
+are spare is not drafted; a draft model that fails is dropped, and serving goes on without it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from drafting.drafters import BeamDrafter, DraftTask, TrieDrafter
+from drafting.expand import find_nodes
+from drafting.plan import Action, LevelOutcome, Plan, Round
+from drafting.tree import TokenTree, TreeModel
+from drafting.trie import ItemTrie
+from verification.judging import LevelDecision
+from verification.kv_slots import SlotPool
+from verification.search import BeamSearch
+
+logger = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What drafting cost in one step."""
+
+    tokens: int = 0
+    forwards: int = 0
+    seconds: float = 0.0
+    failed: bool = False
+
+    def plus(self, other: "Growth") -> "Growth":
+        """The sum of two parts of a step."""
+        return Growth(self.tokens + other.tokens, self.forwards + other.forwards, self.seconds + other.seconds, self.failed or other.failed)
+
+
+@dataclass(frozen=True)
+class _Proposed:
+    """What the draft proposed for one level of one search, kept until the target has chosen."""
+
+    nodes: Tensor
+    scores: FloatArray
+    sharing: int
+
+
+Growing = list[tuple[BeamSearch, DraftTask]]
+
+
+class TreeGrower:
+    """Drafts for all running requests at once."""
+
+    def __init__(self, tree: TokenTree, trie: ItemTrie, nodes: SlotPool, draft: TreeModel | None) -> None:
+        self._trie = trie
+        self._nodes = nodes
+        self._trie_drafter = TrieDrafter(tree, trie)
+        self.beam_drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
+        self._proposed: dict[tuple[str, int], _Proposed] = {}
+
+    def grow(self, searches: Sequence[BeamSearch], plan: Plan, spare: Callable[[], int]) -> Growth:
+        """Drafts one round.
+
+        Args:
+            spare: how many node slots no running request may come to need.
+        """
+        started = time.perf_counter()
+        self._proposed.clear()
+        cost = Growth()
+        everyone = [(search, self._task(search, len(searches))) for search in searches if search.depth < search.last_depth]
+        growing = everyone
+        while growing:
+            actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
+            wide = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.CHILDREN]
+            deep = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.BEAM]
+            grown = self._grow_children(wide, spare())
+            if deep and self.beam_drafter is not None:
+                kept, level = self._grow_beams(deep, self.beam_drafter, plan, spare())
+                grown, cost = grown + kept, cost.plus(level)
+            growing = [(search, task) for search, task in grown if task.place.nodes]
+        for search, task in everyone:
+            search.drafted_nodes += task.added
+        return replace(cost, seconds=time.perf_counter() - started)
+
+    def outcomes(self, decisions: Sequence[LevelDecision]) -> list[LevelOutcome]:
+        """What became of this step's proposals at the levels that the target has decided."""
+        judged = [
+            (decision, proposed)
+            for decision in decisions
+            if (proposed := self._proposed.get((decision.search.request.request_id, decision.depth))) is not None
+        ]
+        if not judged:
+            return []
+        chosen = pad_sequence([decision.nodes for decision, _ in judged], batch_first=True, padding_value=-1)
+        there = pad_sequence([proposed.nodes for _, proposed in judged], batch_first=True, padding_value=-2)
+        ranks = find_nodes(chosen, there).cpu().numpy()
+        return [
+            LevelOutcome(decision.depth, row[: len(decision.nodes)], proposed.scores, proposed.sharing)
+            for (decision, proposed), row in zip(judged, ranks, strict=True)
+        ]
+
+    def _task(self, search: BeamSearch, sharing: int) -> DraftTask:
+        place = Round(search.widths, search.depth, len(search.beam), sharing)
+        request = search.request
+        return DraftTask(search.columns, search.beam, search.ancestors, search.dead_nodes, request.rule, place, self._nodes.allocate)
+
+    def _grow_children(self, growing: Growing, spare: int) -> Growing:
+        affordable = []
+        for search, task in growing:
+            depth = task.place.next_depth
+            most = min(task.place.nodes * self._trie.max_children[depth - 1], self._trie.level_size(depth))
+            if most <= spare:
+                spare -= most
+                affordable.append((search, task))
+        if affordable:
+            self._trie_drafter.grow([task for _, task in affordable])
+        for search, _ in affordable:
+            search.drafted_by.add("children")
+        return affordable
+
+    def _grow_beams(self, growing: Growing, drafter: BeamDrafter, plan: Plan, spare: int) -> tuple[Growing, Growth]:
+        """Asks the draft for every request's next level and keeps what the plan wants of it; returns the requests that have grown."""
+        tasks = [task for _, task in growing]
+        try:
+            proposals = drafter.propose(tasks, plan.proposals)
+        except RuntimeError:
+            logger.exception("The draft model failed and is dropped; serving goes on without it.")
+            drafter.close()
+            self.beam_drafter = None
+            return [], Growth(failed=True)
+        kept: Growing = []
+        widths = np.zeros(len(growing), np.int64)
+        for row, (search, task) in enumerate(growing):
+            search.draft_forwards += 1
+            scores = proposals.scores[row]
+            if plan.learns:
+                key = (search.request.request_id, task.place.next_depth)
+                self._proposed[key] = _Proposed(proposals.selection.nodes[row], scores, task.place.sharing)
+            widths[row] = width = min(plan.width(task.place, scores), int(np.count_nonzero(np.isfinite(scores))), max(spare, 0))
+            spare -= width
+            if width:
+                search.drafted_by.add("beam")
+                kept.append((search, task))
+        drafter.keep(tasks, proposals, widths)
+        return kept, Growth(tokens=proposals.tokens, forwards=1)

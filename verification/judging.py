@@ -1,0 +1,190 @@
+"""Judging: moves beams down as many levels as the target's log-probabilities are at hand for.
+
+Invariant: what the target selects depends on its own log-probabilities and the request's rule alone. All requests of a step are judged
+together, level by level; a request whose new beam was drafted goes on to its next level, the others wait for the next forward.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from drafting.drafters import BeamDrafter
+from drafting.expand import NEGATIVE_INFINITY, Candidates, Frontier, Selection, find_nodes, flatten_requests, select
+from drafting.gumbel import Stream
+from drafting.ranking import BatchRules, Verification, rank
+from drafting.tree import TokenTree
+from drafting.trie import ItemTrie
+from verification.kv_slots import SlotPool
+from verification.log_probs import ContinuationTable
+from verification.relaxed import LevelNoise, verify_relaxed
+from verification.search import BeamSearch
+from verification.strict import Verdict, verify_strictly
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LevelDecision:
+    """What one search's target chose at one level.
+
+    Attributes:
+        depth: of the level.
+        nodes: `[chosen]` int64 trie nodes, best first, on the device.
+        accepted: whether all of them were drafted, so that the next level can be judged without a forward.
+    """
+
+    search: BeamSearch
+    depth: int
+    nodes: Tensor
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """The leaves that a search has come to, `[leaves]` each, on the host."""
+
+    search: BeamSearch
+    leaves: IntArray
+    log_probs: FloatArray
+
+
+class Judge:
+    """Decides levels for all running requests at once."""
+
+    def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, nodes: SlotPool) -> None:
+        self._tree = tree
+        self._trie = trie
+        self._table = table
+        self._nodes = nodes
+
+    def judge(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> tuple[list[FinishedSearch], list[LevelDecision]]:
+        """Takes every search as far down as it can go; the beams of the unfinished ones are in the tree for the next forward.
+
+        Args:
+            drafter: knows what the draft thought, which relaxed searches compare with.
+        """
+        finished: list[FinishedSearch] = []
+        decisions: list[LevelDecision] = []
+        deciding = list(searches)
+        while deciding:
+            decided = self._judge_level(deciding, drafter, finished)
+            decisions += decided
+            deciding = [decision.search for decision in decided if decision.accepted]
+        return finished, decisions
+
+    def _judge_level(
+        self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None, finished: list[FinishedSearch]
+    ) -> list[LevelDecision]:
+        drafted = [search.drafted_at(search.depth + 1) for search in searches]
+        verdict = self._verdict(searches, drafted, drafter)
+        nodes, places = torch.stack([verdict.selection.nodes, verdict.places]).cpu().numpy()
+        decisions, moved = [], []
+        for row, search in enumerate(searches):
+            width = int(np.count_nonzero(nodes[row, : search.widths[search.depth + 1]] >= 0))
+            if search.depth == search.last_depth or not width:
+                log_probs = verdict.selection.log_probs[row, :width].cpu().numpy()
+                finished.append(FinishedSearch(search, nodes[row, :width], log_probs))
+                continue
+            hit, missing = np.flatnonzero(places[row, :width] >= 0), np.flatnonzero(places[row, :width] < 0)
+            beam = np.empty(width, np.int64)
+            beam[hit] = drafted[row][places[row, hit]]
+            beam[missing] = search.columns.append(self._nodes.allocate(len(missing)), search.depth + 1)
+            search.descend(beam, len(hit))
+            moved.append((row, width, missing))
+            decisions.append(LevelDecision(search, search.depth, verdict.selection.nodes[row, :width], not len(missing)))
+        if moved:
+            self._write_beams(searches, verdict.selection, moved)
+        return decisions
+
+    def _verdict(self, searches: Sequence[BeamSearch], drafted: Sequence[IntArray], drafter: BeamDrafter | None) -> Verdict:
+        """The target's choice for each search's next level, as many prefixes as the widest keeps."""
+        device = self._tree.token.device
+        frontier = Frontier.of([search.columns.slots[search.beam] for search in searches], device)
+        width = max(self._trie.max_children[search.depth] for search in searches)
+        found = self._table.read(frontier, self._tree.trie_node[frontier.slots], width)
+        rules = BatchRules.of([search.request.rule for search in searches], device)
+        candidates = rank(found, self._tree, frontier, rules, Stream.RESIDUAL)
+        kept = max(search.widths[search.depth + 1] for search in searches)
+        there = self._trie_nodes(searches, drafted)
+        verdict = verify_strictly(candidates, frontier, there, kept)
+        if rules is None or not any(search.request.rule.verification is Verification.RELAXED for search in searches):
+            return verdict
+        relaxed = self._relaxed(searches, frontier, candidates, there, drafter, rules, kept)
+        choice = rules.relaxed[:, None]
+        strict = verdict.selection
+        selection = Selection(
+            parents=torch.where(choice, relaxed.parents, strict.parents),
+            nodes=torch.where(choice, relaxed.nodes, strict.nodes),
+            scores=torch.where(choice, relaxed.scores, strict.scores),
+            log_probs=torch.where(choice, relaxed.log_probs, strict.log_probs),
+        )
+        return Verdict(selection, find_nodes(selection.nodes, there))
+
+    def _relaxed(
+        self,
+        searches: Sequence[BeamSearch],
+        frontier: Frontier,
+        candidates: Candidates,
+        there: Tensor,
+        drafter: BeamDrafter | None,
+        rules: BatchRules,
+        kept: int,
+    ) -> Selection:
+        """The choice by relaxed verification, for every search as if it had asked for it."""
+        width = candidates.nodes.shape[1]
+        draft = torch.full_like(candidates.log_probs, NEGATIVE_INFINITY)
+        known = self._to_device(np.concatenate([search.columns.drafted[search.beam] for search in searches]))
+        if drafter is not None and known.any():
+            draft[known] = drafter.totals(frontier.slots[known], width)
+        target = flatten_requests(candidates.log_probs, frontier, kept)
+        nodes = torch.nn.functional.pad(candidates.nodes[frontier.rows].flatten(1), (0, target.shape[1] - frontier.rows.shape[1] * width))
+        places = verify_relaxed(
+            target,
+            flatten_requests(draft, frontier, kept),
+            find_nodes(nodes, there) >= 0,
+            LevelNoise.of(rules.seeds, nodes),
+            self._to_device(np.array([search.widths[search.depth + 1] for search in searches])),
+            kept,
+        )
+        return select(candidates, frontier, flatten_requests(candidates.scores, frontier, kept), places)
+
+    def _trie_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> Tensor:
+        """Where some nodes of each search stand in the trie, `[searches, most]`; -2 pads."""
+        counts = np.array([len(row) for row in columns])
+        padded = torch.full((len(searches), int(counts.max())), -2, device=self._tree.token.device)
+        if counts.any():
+            slots = np.concatenate([search.columns.slots[row] for search, row in zip(searches, columns, strict=True)])
+            padded[self._to_device(np.arange(counts.max()) < counts[:, None])] = self._tree.trie_node[self._to_device(slots)]
+        return padded
+
+    def _write_beams(self, searches: Sequence[BeamSearch], selection: Selection, moved: list[tuple[int, int, IntArray]]) -> None:
+        """Writes what the target thinks of the new beams, and the nodes in them that no draft had added, into the tree."""
+        rows = self._to_device(np.repeat([row for row, _, _ in moved], [width for _, width, _ in moved]))
+        ranks = self._to_device(np.concatenate([np.arange(width) for _, width, _ in moved]))
+        slots = self._to_device(np.concatenate([searches[row].columns.slots[searches[row].beam] for row, _, _ in moved]))
+        self._tree.rate(slots, selection.scores[rows, ranks], selection.log_probs[rows, ranks])
+        missing = [(row, places) for row, _, places in moved if len(places)]
+        if not missing:
+            return
+        rows = self._to_device(np.repeat([row for row, _ in missing], [len(places) for _, places in missing]))
+        ranks = self._to_device(np.concatenate([places for _, places in missing]))
+        columns = [searches[row].beam[places] for row, places in missing]
+        new = np.concatenate([searches[row].columns.slots[places] for (row, _), places in zip(missing, columns, strict=True)])
+        trie_nodes = selection.nodes[rows, ranks]
+        self._tree.add_nodes(
+            self._to_device(new),
+            parents=selection.parents[rows, ranks],
+            tokens=self._trie.token[trie_nodes],
+            trie_nodes=trie_nodes,
+            depths=self._to_device(np.repeat([searches[row].depth for row, _ in missing], [len(places) for _, places in missing])),
+            columns=self._to_device(np.concatenate(columns)),
+        )
+
+    def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._tree.token.device)
