@@ -17,7 +17,8 @@ from drafting.columns import ForwardPart, RequestColumns, forward_batch
 from drafting.expand import Frontier, Selection, children, continuations, dead_keys, expand_beam, find_nodes
 from drafting.gumbel import Stream
 from drafting.plan import Round
-from drafting.ranking import BatchRules, SearchRule, rank
+from drafting.ranking import BatchRules, rank
+from drafting.rule import SearchRule
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 

@@ -1,8 +1,4 @@
-"""What a search ranks prefixes by: their log-probability, or their log-probability with noise.
-
-Three rules, one per way of verifying a draft. *Strict* ranks by the cumulative log-probability over the full vocabulary, as plain beam
-search does. The two rules that sample draw from the model restricted to the catalog: token probabilities at a temperature, renormalised
-over the valid continuations. *Gumbel* ranks by noise-perturbed log-probabilities, and *relaxed* draws each level anew.
+"""What a search ranks prefixes by: their log-probability, or their log-probability with noise, as `drafting.rule` tells the three apart.
 
 Invariant: draft and target rank by the same rule with the same function, so a draft that agrees with the target proposes what the target
 will choose; requests of different rules share a batch, row by row.
@@ -10,54 +6,14 @@ will choose; requests of different rules share a batch, row by row.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
 from drafting.expand import NEGATIVE_INFINITY, Candidates, Continuations, Frontier
 from drafting.gumbel import Stream, gumbel_noise, perturb
+from drafting.rule import SearchRule, Verification
 from drafting.tree import TokenTree
-
-
-MOST_SEEDS = 2**63
-
-
-class Verification(StrEnum):
-    """How the target judges a draft, and with that what a list is.
-
-    Attributes:
-        STRICT: exactly the list of plain beam search.
-        GUMBEL: a sample of k identifiers without replacement, exact whatever the draft proposes.
-        RELAXED: the paper's sampling acceptance (algorithm 2); not distribution-preserving.
-    """
-
-    STRICT = "strict"
-    GUMBEL = "gumbel"
-    RELAXED = "relaxed"
-
-
-@dataclass(frozen=True)
-class SearchRule:
-    """How one request is ranked.
-
-    Attributes:
-        seed: of the noise; the same seed gives the same list. Strict searches ignore it.
-        temperature: sharpens (below 1) or flattens (above 1) the distribution that is sampled. Strict searches ignore it.
-    """
-
-    verification: Verification = Verification.STRICT
-    seed: int = 0
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < MOST_SEEDS:
-            raise ValueError(f"A seed is a whole number from 0 to 2^63 - 1, got {self.seed}.")
-        if not 0.01 <= self.temperature <= 100:
-            raise ValueError(f"A temperature lies between 0.01 and 100, got {self.temperature}.")
-
-
-STRICT = SearchRule()
 
 
 @dataclass(frozen=True)

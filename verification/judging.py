@@ -16,7 +16,8 @@ from torch import Tensor
 from drafting.drafters import BeamDrafter
 from drafting.expand import NEGATIVE_INFINITY, Candidates, Frontier, Selection, find_nodes, flatten_requests, select
 from drafting.gumbel import Stream
-from drafting.ranking import BatchRules, Verification, rank
+from drafting.ranking import BatchRules, rank
+from drafting.rule import Verification
 from drafting.tree import TokenTree
 from drafting.trie import ItemTrie
 from verification.kv_slots import SlotPool

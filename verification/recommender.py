@@ -18,7 +18,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from drafting.catalog import Catalog
 from drafting.plan import FixedPlan, PlanError
 from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
-from drafting.ranking import MOST_SEEDS, STRICT, SearchRule
+from drafting.rule import MOST_SEEDS, STRICT, SearchRule
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
 from verification.engine import SpeculativeBeamEngine

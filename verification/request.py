@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from drafting.ranking import STRICT, SearchRule
+from drafting.rule import STRICT, SearchRule
 
 MAX_BEAM_WIDTH = 256
 

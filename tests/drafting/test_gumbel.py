@@ -8,7 +8,8 @@ from scipy.stats import chisquare, kstest
 
 from drafting.expand import Continuations, Frontier, expand_beam
 from drafting.gumbel import Stream, gumbel_noise, perturb
-from drafting.ranking import BatchRules, SearchRule, Verification, rank
+from drafting.ranking import BatchRules, rank
+from drafting.rule import SearchRule, Verification
 from drafting.tree import TokenTree
 from drafting.trie import ItemTrie
 
