@@ -1,0 +1,106 @@
+"""Alignment objectives: what a draft's distributions should have in common with the target's.
+
+Invariant: pure functions of logits, teacher probabilities and a mask, each the mean over the rows that the mask keeps, so a padded or
+foreign position can never reach a gradient. A row is one position of one sequence; its columns are the tokens that the objective compares,
+either a level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
+
+Notation: q = softmax(logits / temperature) is the draft's distribution, p the teacher's.
+Source of the formulas: AtSpeed (arXiv 2410.05165), section 4, and the papers named below.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Below this a probability counts as zero: float16 on the disk holds nothing smaller, and its logarithm must stay finite.
+SMALLEST = 1e-8
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of `values` `[rows]` over the rows in `mask` `[rows]` bool; zero, with gradient zero, where the mask keeps none."""
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """SFT: -log q(label), on the ground truth.
+
+    Args:
+        logits: `[rows, columns]`.
+        labels: `[rows]` int64 columns; anything where the mask is false.
+        mask: `[rows]` bool.
+    """
+    return masked_mean(F.cross_entropy(logits, labels.masked_fill(~mask, 0), reduction="none"), mask)
+
+
+def weighted_cross_entropy(logits: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
+    """SeqKD (Kim & Rush 2016): -sum_y w(y) log q(y), normalised so that every *list* token counts the same.
+
+    With w(y) = how many of the teacher's lists go through token y, the sum over a tree's positions is the cross-entropy of all its lists,
+    written without repeating the prefixes that they share.
+
+    Args:
+        weights: `[rows, columns]`, at least zero.
+    """
+    losses = -(weights * logits.log_softmax(-1)).sum(-1)
+    return losses.masked_fill(~mask, 0.0).sum() / weights.sum(-1).masked_fill(~mask, 0.0).sum().clamp(min=1)
+
+
+def forward_kl(logits: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """WordKD (Sanh et al. 2019): KL(p || q) = sum_y p(y) (log p(y) - log q(y)).
+
+    Args:
+        teacher: `[rows, columns]` probabilities.
+    """
+    losses = (torch.xlogy(teacher, teacher) - teacher * logits.log_softmax(-1)).sum(-1)
+    return masked_mean(losses, mask)
+
+
+def total_variation(logits: Tensor, teacher: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """TVDKD (Wen et al. 2023) and AtSpeed-R (equation 9): TV(q, p) = 1/2 sum_y |q(y) - p(y)|.
+
+    One minus it is the chance that a token drawn from q survives rejection sampling against p. The published code divides probabilities by
+    a temperature of 0.001, where almost every gradient vanishes; 1 keeps them.
+    """
+    losses = 0.5 * ((logits / temperature).softmax(-1) - teacher).abs().sum(-1)
+    return masked_mean(losses, mask)
+
+
+def top_reverse_kl(logits: Tensor, teacher: Tensor, mask: Tensor, top: int = 20, density: float = 1.0, temperature: float = 1.0) -> Tensor:
+    """AtSpeed-S (equations 6 to 8): KL(q' || p') + density * p(y_K) * H(q'), on the draft's own K = `top` most probable tokens.
+
+    q' and p' are q and p on those tokens, renormalised; y_K is the last of them. Reverse KL makes the draft avoid what the target would not
+    take. The second term is the density regularisation: while the target still gives y_K weight, tokens outside the draft's reach matter as
+    well, so q' must gather its mass (a lower entropy) on what it is sure of.
+
+    The choice of the tokens carries no gradient.
+    """
+    scaled = logits / temperature
+    chosen = scaled.topk(min(top, scaled.shape[-1]), dim=-1).indices
+    log_q = scaled.gather(-1, chosen).log_softmax(-1)
+    taught = teacher.gather(-1, chosen).clamp(min=SMALLEST)
+    log_p = taught.log() - taught.sum(-1, keepdim=True).log()
+    q = log_q.exp()
+    divergence = (q * (log_q - log_p)).sum(-1)
+    entropy = -(q * log_q).sum(-1)
+    return masked_mean(divergence + density * taught[..., -1] * entropy, mask)
+
+
+def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: float = 1.0) -> Tensor:
+    """AtSpeed-C: for strict acceptance all of the target's top K must be among the draft's top N = `reach`.
+
+    Per row (one level of one tree) the draft's N-th best score among the candidates is the bar, and the loss is
+    softplus(bar - min_{y wanted} score(y) + margin): the worst of the target's beams decides, as it does in the verification. Where there
+    are no more candidates than the draft reaches, all are covered and the loss is zero.
+
+    Args:
+        scores: `[rows, candidates]` cumulative log-probabilities under the draft; -inf where there is no candidate.
+        wanted: `[rows, candidates]` bool, the target's top K.
+        mask: `[rows]` bool.
+    """
+    if scores.shape[-1] <= reach:
+        return scores.masked_fill(scores == float("-inf"), 0.0).sum() * 0.0
+    bar = scores.topk(reach, dim=-1).values[..., -1]
+    worst = scores.masked_fill(~wanted, float("inf")).amin(-1)
+    counts = mask & wanted.any(-1) & bar.isfinite() & worst.isfinite()
+    gap = torch.where(counts, bar, 0.0) - torch.where(counts, worst, 0.0)
+    return masked_mean(F.softplus(gap + margin), counts)

@@ -1,0 +1,126 @@
+"""Objectives: against cases worked by hand, against numerical gradients, and that masked rows count for nothing."""
+
+from collections.abc import Callable
+from math import log
+
+import pytest
+import torch
+from torch import Tensor
+
+from drafting.alignment import objectives
+
+ALL = torch.tensor([True])
+# q = (1/2, 1/4, 1/4) and p = (1/4, 1/2, 1/4): logits are logarithms up to a constant.
+Q = torch.tensor([[0.5, 0.25, 0.25]]).double()
+LOGITS = Q.log() + 3.0
+P = torch.tensor([[0.25, 0.5, 0.25]]).double()
+
+
+def test_cross_entropy_by_hand() -> None:
+    assert objectives.cross_entropy(LOGITS, torch.tensor([1]), ALL).item() == pytest.approx(log(4))
+
+
+def test_forward_kl_by_hand() -> None:
+    # 1/4 log(1/2) + 1/2 log 2 + 1/4 log 1
+    assert objectives.forward_kl(LOGITS, P, ALL).item() == pytest.approx(log(2) / 4)
+
+
+def test_forward_kl_of_a_certain_teacher_is_cross_entropy() -> None:
+    certain = torch.tensor([[0.0, 1.0, 0.0]]).double()
+    assert objectives.forward_kl(LOGITS, certain, ALL).item() == pytest.approx(log(4))
+
+
+def test_total_variation_by_hand() -> None:
+    assert objectives.total_variation(LOGITS, P, ALL).item() == pytest.approx(0.25)
+
+
+def test_total_variation_of_a_cold_draft_is_that_of_its_argmax() -> None:
+    assert objectives.total_variation(LOGITS, P, ALL, temperature=1e-3).item() == pytest.approx(0.75)
+
+
+def test_seqkd_counts_every_list_token_alike() -> None:
+    # Two lists go through token 0 and one through token 1: (2 log 2 + log 4) / 3.
+    weights = torch.tensor([[2.0, 1.0, 0.0]]).double()
+    assert objectives.weighted_cross_entropy(LOGITS, weights, ALL).item() == pytest.approx(4 * log(2) / 3)
+
+
+def test_atspeed_s_by_hand() -> None:
+    # The draft's top 2 are tokens 0 and 1: q' = (2/3, 1/3), p' = (1/3, 2/3), and y_K is token 1 with p = 1/2.
+    logits = torch.tensor([[0.5, 0.25, 0.2]]).double().log()
+    divergence = 2 / 3 * log(2) - 1 / 3 * log(2)
+    entropy = -(2 / 3 * log(2 / 3) + 1 / 3 * log(1 / 3))
+    found = objectives.top_reverse_kl(logits, P, ALL, top=2)
+    assert found.item() == pytest.approx(divergence + 0.5 * entropy)
+    assert objectives.top_reverse_kl(logits, P, ALL, top=2, density=0.0).item() == pytest.approx(divergence)
+
+
+def test_atspeed_s_of_the_teacher_itself_leaves_the_density_alone() -> None:
+    assert objectives.top_reverse_kl(P.log(), P, ALL, top=3, density=0.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_coverage_by_hand() -> None:
+    # The draft's second best is -2; the worst of the target's beams scores -4.
+    scores = torch.tensor([[-1.0, -2.0, -3.0, -4.0]]).double()
+    wanted = torch.tensor([[True, False, False, True]])
+    found = objectives.coverage(scores, wanted, ALL, reach=2, margin=1.0)
+    assert found.item() == pytest.approx(log(1 + torch.tensor(3.0).exp().item()))
+    assert objectives.coverage(scores, wanted, ALL, reach=4).item() == 0.0
+
+
+def test_coverage_falls_as_the_worst_beam_rises() -> None:
+    wanted = torch.tensor([[True, False, False, True]])
+    losses = [objectives.coverage(torch.tensor([[-1.0, -2.0, -3.0, score]]), wanted, ALL, reach=2).item() for score in (-9.0, -4.0, -1.5)]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_coverage_of_a_level_without_candidates_has_no_gradient() -> None:
+    scores = torch.full((2, 4), float("-inf")).double().requires_grad_()
+    loss = objectives.coverage(scores, torch.zeros(2, 4, dtype=torch.bool), torch.ones(2, dtype=torch.bool), reach=2)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert scores.grad is not None
+    assert not scores.grad.isnan().any()
+
+
+def random_case(rows: int = 5, columns: int = 7) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    teacher = torch.randn(rows, columns, generator=generator, dtype=torch.float64).softmax(-1)
+    return logits, teacher, torch.tensor([True, True, False, True, True])
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "sft": lambda logits, teacher, mask: objectives.cross_entropy(logits, teacher.argmax(-1), mask),
+    "seqkd": lambda logits, teacher, mask: objectives.weighted_cross_entropy(logits, (20 * teacher).round(), mask),
+    "wordkd": objectives.forward_kl,
+    "tvdkd": objectives.total_variation,
+    "atspeed-s": lambda logits, teacher, mask: objectives.top_reverse_kl(logits, teacher, mask, top=4, temperature=0.7),
+    "atspeed-c": lambda logits, teacher, mask: objectives.coverage(logits, teacher > 0.15, mask, reach=3),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradients_are_right(name: str) -> None:
+    logits, teacher, mask = random_case()
+    assert torch.autograd.gradcheck(lambda x: OBJECTIVES[name](x, teacher, mask), logits.requires_grad_())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_masked_rows_count_for_nothing(name: str) -> None:
+    logits, teacher, mask = random_case()
+    logits.requires_grad_()
+    loss = OBJECTIVES[name](logits, teacher, mask)
+    loss.backward()
+    assert torch.allclose(loss, OBJECTIVES[name](logits[mask], teacher[mask], mask[mask]))
+    assert logits.grad is not None
+    assert not logits.grad[~mask].any()
+    assert logits.grad[mask].any()
+    nothing = OBJECTIVES[name](logits, teacher, torch.zeros_like(mask))
+    assert nothing.item() == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES.keys() - {"sft", "seqkd", "atspeed-c"}))
+def test_the_teacher_itself_is_a_minimum(name: str) -> None:
+    logits, teacher, mask = random_case()
+    own = teacher.log().requires_grad_()
+    assert OBJECTIVES[name](own, teacher, mask) < OBJECTIVES[name](logits, teacher, mask)
