@@ -44,7 +44,10 @@ class Round:
         depth: of the beam that the target has decided.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
         sharing: requests that share the forwards.
+        verification: how drafts are judged.
+        unread: tokens before the frontier that the draft has not computed.
         levels: levels that have grown in this round.
+        unranked: whether the frontier holds nodes that the draft has not rated, so that it cannot go on from them.
         certainty: the plan's own estimate that the target's beam reaches the frontier without a miss.
     """
 
@@ -52,7 +55,10 @@ class Round:
     depth: int
     nodes: int
     sharing: int
+    verification: str = "strict"
+    unread: int = 0
     levels: int = 0
+    unranked: bool = False
     certainty: float = 1.0
 
     @property
@@ -74,13 +80,15 @@ class LevelOutcome:
         depth: of the level.
         ranks: `[chosen]` int64, where each of the target's prefixes stood among the proposals; -1 for one that was not proposed.
         scores: `[proposals]` float32, the draft's scores, best first; -inf pads.
-        sharing: requests that shared the forward.
+        verification: how the draft was judged.
+        levels: how many levels of the same round came before it.
     """
 
     depth: int
     ranks: IntArray
     scores: FloatArray
-    sharing: int
+    verification: str
+    levels: int
 
 
 class Plan(Protocol):
@@ -106,6 +114,10 @@ class Plan(Protocol):
         """Whether `learn` wants to be told what the target chose."""
         ...
 
+    def refusal(self, width: int) -> str | None:
+        """Why a request that keeps `width` prefixes can't run under this plan, as a sentence; None if it can."""
+        ...
+
     def action(self, place: Round, has_draft: bool) -> Action:
         """How the next level grows."""
         ...
@@ -116,6 +128,10 @@ class Plan(Protocol):
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         """Takes note of what the target chose."""
+        ...
+
+    def learn_children(self, place: Round, parents: int, children: int) -> None:
+        """Takes note of how many children the prefixes at `place` had."""
         ...
 
 
@@ -161,6 +177,15 @@ class FixedPlan:
     def learns(self) -> bool:
         return False
 
+    def refusal(self, width: int) -> str | None:
+        # Such a draft could never hold a whole beam, so it would cost its forwards and save none.
+        if not self.width_wanted or width <= self.width_wanted:
+            return None
+        return (
+            f"The plan {self.name} drafts fewer prefixes than the {width} that this request keeps: "
+            f"ask for at most {self.width_wanted} (k and beam_width), or serve with a wider plan."
+        )
+
     def action(self, place: Round, has_draft: bool) -> Action:
         if place.next_depth > place.last_depth:
             return Action.STOP
@@ -174,4 +199,7 @@ class FixedPlan:
         return min(self.width_wanted, len(scores))
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        pass
+
+    def learn_children(self, place: Round, parents: int, children: int) -> None:
         pass

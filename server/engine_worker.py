@@ -9,7 +9,6 @@ Run by `server.engine_process`: `python -m server.engine_worker SOCKET_ADDRESS O
 import ctypes
 import gc
 import logging
-import math
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ import zmq
 
 from drafting.catalog import Catalog
 from drafting.errors import SetupError
+from drafting.rule import STRICT, SearchRule
 from server.logs import configure_logs
 from server.messages import (
     Cancel,
@@ -36,11 +36,12 @@ from server.messages import (
     Ready,
     Shutdown,
     StartFailure,
+    StepCost,
     Submit,
     ToEngine,
 )
-from server.scheduler import FinishedRequest, RequestTooLargeError, ScheduledStep, SpeculativeBeamScheduler, StepEngine
-from verification.request import BeamRequest
+from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
+from verification.request import BeamRequest, StepReport
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,13 @@ class RequestSource(Protocol):
     def catalog(self) -> Catalog: ...
 
     def request(
-        self, request_id: str, history: Sequence[int], k: int, beam_width: int | None = None, excluded_items: Sequence[int] = ()
+        self,
+        request_id: str,
+        history: Sequence[int],
+        k: int,
+        beam_width: int | None = None,
+        excluded_items: Sequence[int] = (),
+        rule: SearchRule = STRICT,
     ) -> BeamRequest: ...
 
 
@@ -74,7 +81,7 @@ class EngineWorker:
         self._draining = False
         self._stopped = False
         self._failed: list[FailedList] = []
-        self._steps: list[tuple[int, float]] = []
+        self._steps: list[StepCost] = []
         self._reported = time.monotonic()
 
     def send(self, message: FromEngine) -> None:
@@ -122,15 +129,16 @@ class EngineWorker:
             items = len(self._source.catalog)
             if not all(0 <= item < items for item in (*message.history, *message.excluded)):
                 raise ValueError(f"The request names an item that the engine's catalog of {items} items does not have.")
-            request = self._source.request(message.request_id, message.history, message.k, message.beam_width, message.excluded)
+            rule = SearchRule(message.verification, message.seed, message.temperature)
+            request = self._source.request(message.request_id, message.history, message.k, message.beam_width, message.excluded, rule)
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:
             self._failed.append(FailedList(message.request_id, str(error)))
 
     def _report(self, step: ScheduledStep) -> None:
         """Tells the parent what is finished at once; what is only of interest to the metrics waits for company."""
-        if step.tokens:
-            self._steps.append((step.tokens, step.seconds))
+        if step.report is not IDLE:
+            self._steps.append(_step_cost(step.report))
         self._failed.extend(FailedList(request_id, None) for request_id in step.timed_out)
         now = time.monotonic()
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
@@ -153,29 +161,51 @@ def _finished(request: FinishedRequest) -> FinishedList:
     return FinishedList(
         request_id=request.result.request_id,
         items=[(item.item, item.score, item.rank) for item in request.result.items],
-        cost=Cost(usage.prompt_tokens, usage.cached_tokens, usage.target_forwards, usage.draft_forwards, usage.accepted_steps),
+        cost=Cost(
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            target_forwards=usage.target_forwards,
+            draft_forwards=usage.draft_forwards,
+            drafted_nodes=usage.drafted_nodes,
+            used_nodes=usage.used_nodes,
+            accepted_depths=usage.accepted_depths,
+            plan=usage.plan,
+        ),
+        verification=request.result.rule.verification,
         queue_seconds=request.queue_seconds,
         engine_seconds=request.engine_seconds,
+    )
+
+
+def _step_cost(report: StepReport) -> StepCost:
+    return StepCost(
+        tokens=report.tokens,
+        seconds=report.seconds,
+        target_seconds=report.target_seconds,
+        draft_tokens=report.draft_tokens,
+        draft_forwards=report.draft_forwards,
+        draft_seconds=report.draft_seconds,
+        draft_failed=report.draft_failed,
     )
 
 
 def warm_up(source: RequestSource, engine: StepEngine) -> None:
     """Makes one list for nobody: first calls are slow, and no user shall wait for them.
 
+    The scheduler is not asked: a plan for narrow lists would refuse this one, which it can draft for as well as for any other.
+
     Raises:
         SetupError: the engine is too small for a single list.
     """
     request = source.request("warm-up", [0], min(len(source.catalog), 10))
-    scheduler = SpeculativeBeamScheduler(engine)
-    try:
-        scheduler.submit(request, math.inf)
-    except RequestTooLargeError as error:
+    if not engine.fits(request):
         raise SetupError(
             f"The memory for keys and values holds only {engine.total_slots} tokens, too few for a list of {request.k} after a history of "
             "one item: raise --kv-memory-gib."
-        ) from error
-    while scheduler.busy:
-        scheduler.step()
+        )
+    engine.add(request)
+    while not engine.step().finished:
+        pass
 
 
 def die_with_parent() -> None:
@@ -213,6 +243,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 catalog_version=recommender.catalog.version,
                 max_items=recommender.prompts.template.max_items,
                 total_slots=recommender.engine.total_slots,
+                drafts=recommender.engine.has_draft,
             )
         )
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)

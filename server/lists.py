@@ -5,6 +5,7 @@ from typing import Any
 
 from drafting.catalog import Catalog
 from server.messages import Cost
+from verification.request import Usage
 
 
 def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]]) -> list[dict[str, Any]]:
@@ -17,7 +18,7 @@ def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]]) -> lis
     return lines
 
 
-def cost_line(cost: Cost) -> dict[str, int]:
+def usage_lines(cost: Cost | Usage) -> dict[str, Any]:
     """What a list cost, as `schemas.UsageAnswer` describes it."""
     return {
         "prompt_tokens": cost.prompt_tokens,
@@ -25,4 +26,6 @@ def cost_line(cost: Cost) -> dict[str, int]:
         "target_forwards": cost.target_forwards,
         "draft_forwards": cost.draft_forwards,
         "accepted_steps": cost.accepted_steps,
+        "drafted_nodes": cost.drafted_nodes,
+        "plan": cost.plan,
     }

@@ -7,6 +7,8 @@ which all processes of one Linux machine share, so no time is lost in translatio
 
 import msgspec
 
+from drafting.rule import Verification
+
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine process needs to know to start; it travels as JSON on its command line.
@@ -16,7 +18,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         catalog: catalog file.
         host: `transformers` or `vllm`.
         draft: directory of the draft model, or None.
-        plan: what to draft, as `drafting.plan.FixedPlan` reads it.
+        plan: what to draft, by the name of a plan.
         dtype: `auto`, `float32` or `bfloat16`.
         threads: CPU threads of the forward.
         kv_memory_gib: memory for keys and values, GiB.
@@ -48,6 +50,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
         excluded: item indices that must not be returned.
         deadline: monotonic seconds after which nobody waits for the list any more.
         submitted: monotonic seconds at which the API process asked.
+        verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
     """
 
     request_id: str
@@ -57,6 +60,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     excluded: list[int]
     deadline: float
     submitted: float
+    verification: Verification = Verification.STRICT
+    seed: int = 0
+    temperature: float = 1.0
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -75,12 +81,14 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         max_items: how many of the newest items of a history the model reads.
         total_slots: KV slots of the engine.
+        drafts: whether a draft model is at work.
     """
 
     model: str
     catalog_version: str
     max_items: int
     total_slots: int
+    drafts: bool
 
 
 class StartFailure(msgspec.Struct, frozen=True, tag=True):
@@ -95,8 +103,16 @@ class Cost(msgspec.Struct, frozen=True, array_like=True):
     prompt_tokens: int
     cached_tokens: int
     target_forwards: int
-    draft_forwards: int
-    accepted_steps: int
+    draft_forwards: int = 0
+    drafted_nodes: int = 0
+    used_nodes: int = 0
+    accepted_depths: tuple[int, ...] = ()
+    plan: str = "none"
+
+    @property
+    def accepted_steps(self) -> int:
+        """Forwards of the target that the draft has saved."""
+        return len(self.accepted_depths)
 
 
 class FinishedList(msgspec.Struct, frozen=True, array_like=True):
@@ -104,6 +120,7 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         items: (catalog index, score, rank) triples.
+        verification: how the draft was judged.
         queue_seconds: from the API process's asking until the engine took the request up.
         engine_seconds: from there until the list was finished.
     """
@@ -111,6 +128,7 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     request_id: str
     items: list[tuple[int, float, int]]
     cost: Cost
+    verification: Verification
     queue_seconds: float
     engine_seconds: float
 
@@ -122,17 +140,29 @@ class FailedList(msgspec.Struct, frozen=True, array_like=True):
     sentence: str | None
 
 
+class StepCost(msgspec.Struct, frozen=True, array_like=True):
+    """`verification.request.StepReport` on the wire, without its lists; see there."""
+
+    tokens: int
+    seconds: float
+    target_seconds: float = 0.0
+    draft_tokens: int = 0
+    draft_forwards: int = 0
+    draft_seconds: float = 0.0
+    draft_failed: bool = False
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """What happened since the last progress message.
 
     Attributes:
-        steps: (tokens in the forward, seconds) of each step.
+        steps: what each step cost.
         used_slots: KV slots that hold something now.
     """
 
     finished: list[FinishedList]
     failed: list[FailedList]
-    steps: list[tuple[int, float]]
+    steps: list[StepCost]
     running: int
     waiting: int
     used_slots: int

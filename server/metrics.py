@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from server.histories import HistoryUnavailable
-from server.messages import Cost, Progress
+from server.messages import Cost, Progress, Ready
+from server.speculation_metrics import SpeculationMetrics
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -46,9 +47,9 @@ class Metrics:
         self.draft_forwards = Histogram(
             "atspeed_draft_forwards_per_request", "Forwards of the draft model per request.", buckets=COUNT_BUCKETS, registry=registry
         )
-        self.accepted_steps = Counter("atspeed_accepted_steps_total", "Levels that the target accepted from a draft.", registry=registry)
         self.prompt_tokens = Counter("atspeed_prompt_tokens_total", "Prompt tokens of finished requests.", registry=registry)
         self.cached_tokens = Counter("atspeed_cached_tokens_total", "Prompt tokens that needed no computing.", registry=registry)
+        self.speculation = SpeculationMetrics(registry)
         self.forward_tokens = Histogram(
             "atspeed_forward_tokens", "Tokens in a forward of the target model.", buckets=TOKEN_BUCKETS, registry=registry
         )
@@ -86,25 +87,28 @@ class Metrics:
 
     def observe_progress(self, progress: Progress) -> None:
         """Takes over what the engine reports."""
-        for tokens, seconds in progress.steps:
-            self.forward_tokens.observe(tokens)
-            self.step.observe(seconds)
+        for step in progress.steps:
+            self.forward_tokens.observe(step.tokens)
+            self.step.observe(step.seconds)
+            self.speculation.observe_step(step)
         for finished in progress.finished:
             self.queue.observe(finished.queue_seconds)
             self.engine.observe(finished.engine_seconds)
             self._observe_cost(finished.cost)
+            self.speculation.observe_list(finished)
         self.running.set(progress.running)
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)
 
-    def observe_ready(self, total_slots: int) -> None:
+    def observe_ready(self, ready: Ready) -> None:
         """Notes that an engine serves."""
         self.engine_up.set(1)
-        self.kv_slots.set(total_slots)
+        self.kv_slots.set(ready.total_slots)
+        self.speculation.draft_up.set(ready.drafts)
 
     def observe_engine_gone(self) -> None:
         """Notes that nothing runs any more, because nothing is there to run it."""
-        for gauge in (self.engine_up, self.running, self.waiting, self.kv_slots_used):
+        for gauge in (self.engine_up, self.speculation.draft_up, self.running, self.waiting, self.kv_slots_used):
             gauge.set(0)
 
     @contextmanager
@@ -122,6 +126,5 @@ class Metrics:
     def _observe_cost(self, cost: Cost) -> None:
         self.target_forwards.observe(cost.target_forwards)
         self.draft_forwards.observe(cost.draft_forwards)
-        self.accepted_steps.inc(cost.accepted_steps)
         self.prompt_tokens.inc(cost.prompt_tokens)
         self.cached_tokens.inc(cost.cached_tokens)

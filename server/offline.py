@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from drafting.rule import STRICT, SearchRule
 from server.scheduler import SpeculativeBeamScheduler
 from verification.recommender import Recommender
 from verification.request import BeamResult
@@ -25,6 +26,7 @@ class Question:
     k: int
     beam_width: int | None = None
     excluded: Sequence[int] = ()
+    rule: SearchRule = STRICT
 
 
 class OfflineRecommender:
@@ -55,7 +57,9 @@ class OfflineRecommender:
 
     def _submit(self, number: int, question: Question) -> int | str:
         try:
-            request = self._recommender.request(str(number), question.history, question.k, question.beam_width, question.excluded)
+            request = self._recommender.request(
+                str(number), question.history, question.k, question.beam_width, question.excluded, question.rule
+            )
             self._scheduler.submit(request, math.inf)
         except ValueError as error:
             return str(error)

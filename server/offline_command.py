@@ -14,10 +14,11 @@ from tqdm import tqdm
 from drafting.catalog import Catalog
 from drafting.errors import SetupError
 from server.histories import HistoryUnavailable, open_history_store
-from server.lists import item_lines
+from server.lists import item_lines, usage_lines
 from server.loading import load_recommender
 from server.logs import configure_logs
 from server.offline import OfflineRecommender, Question
+from server.rules import rule_lines
 from server.settings import Settings
 from server.user_lines import Defaults, UserLine, make_question, read_line
 from verification.recommender import Recommender
@@ -47,13 +48,13 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
         recommender.close()
     if isinstance(answer, str):
         raise OfflineError(answer)
-    lines = _lines(catalog, answer)
+    found = _found(catalog, answer)
     if as_json:
-        whole = {"model": settings.model_name, "catalog_version": catalog.version, "items": lines}
+        whole = {"model": settings.model_name, "catalog_version": catalog.version} | found
         print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
         return
     print(f"{'rank':>4}  {'score':>8}  {'item':<16}  title")
-    for item in lines:
+    for item in found["items"]:
         print(f"{item['rank']:>4}  {item['score']:>8.3f}  {item['item_id']:<16}  {item.get('title', '')}".rstrip())
 
 
@@ -77,7 +78,7 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
         labels: deque[dict[str, Any]] = deque()
         answers = OfflineRecommender(recommender).answer(_questions(catalog, source, defaults, labels))
         for answer in tqdm(answers, total=users, unit=" users", desc="recommending", file=sys.stderr):
-            found = {"error": answer} if isinstance(answer, str) else {"items": _lines(catalog, answer)}
+            found = {"error": answer} if isinstance(answer, str) else _found(catalog, answer)
             output.write(msgspec.json.encode(labels.popleft() | found) + b"\n")
         output.flush()
 
@@ -109,7 +110,7 @@ def _questions(catalog: Catalog, source: Iterable[bytes], defaults: Defaults, la
         if not text.strip():
             continue
         line = read_line(text)
-        question = line if isinstance(line, str) else make_question(catalog, line, defaults)
+        question = line if isinstance(line, str) else make_question(catalog, line, defaults, number - 1)
         label: dict[str, Any] = {"line": number} if isinstance(question, str) else {}
         if isinstance(line, UserLine) and line.user_id is not None:
             label["user_id"] = line.user_id
@@ -117,8 +118,10 @@ def _questions(catalog: Catalog, source: Iterable[bytes], defaults: Defaults, la
         yield question
 
 
-def _lines(catalog: Catalog, answer: BeamResult) -> list[dict[str, Any]]:
-    return item_lines(catalog, [(item.item, item.score, item.rank) for item in answer.items])
+def _found(catalog: Catalog, answer: BeamResult) -> dict[str, Any]:
+    """What is said of a list, in the words of `schemas.RecommendationAnswer`."""
+    items = item_lines(catalog, [(item.item, item.score, item.rank) for item in answer.items])
+    return {**rule_lines(answer.rule), "items": items, "usage": usage_lines(answer.usage)}
 
 
 def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:

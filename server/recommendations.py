@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from drafting.rule import SearchRule, Verification
 from server.engine_process import EngineUnavailable
 from server.histories import Event, HistoryUnavailable
-from server.lists import cost_line, item_lines
+from server.lists import item_lines, usage_lines
 from server.messages import FinishedList, Submit
 from server.problems import ProblemError, unknown_item, unknown_user
+from server.rules import RELAXED_NOTE, choose_rule, rule_lines
 from server.schemas import RecommendationRequest
 from server.services import Services
 
@@ -28,6 +30,7 @@ class RecommendationService:
     def __init__(self, services: Services) -> None:
         self._model = services.settings.model_name
         self._timeout_ms = services.settings.timeout_ms
+        self._verification = services.settings.verification
         self._catalog = services.catalog
         self._engine = services.engine
         self._histories = services.histories
@@ -37,12 +40,13 @@ class RecommendationService:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
 
         Raises:
-            ProblemError: an unknown item or user, or a user of whose items none is in the catalog.
+            ProblemError: an unknown item or user, a user of whose items none is in the catalog, or a rule that makes no sense.
             EngineUnavailable, QueueFullError, RequestRefusedError, HistoryUnavailable: as they say.
             TimeoutError: the request's timeout passed while the engine had it.
         """
         started = time.monotonic()
         deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
+        rule = self._rule(body)
         excluded = set(self._indices(body.exclude, "exclude"))
         history = await self._history(body, deadline)
         read = time.monotonic()
@@ -56,6 +60,9 @@ class RecommendationService:
             excluded=sorted(excluded),
             deadline=deadline,
             submitted=read,
+            verification=rule.verification,
+            seed=rule.seed,
+            temperature=rule.temperature,
         )
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
@@ -63,8 +70,9 @@ class RecommendationService:
             "id": submit.request_id,
             "model": self._model,
             "catalog_version": self._catalog.version,
+            **rule_lines(rule),
             "items": item_lines(self._catalog, finished.items),
-            "usage": cost_line(finished.cost),
+            "usage": usage_lines(finished.cost),
             "timing_ms": {
                 "history": _milliseconds(read - started),
                 "queue": _milliseconds(finished.queue_seconds),
@@ -75,6 +83,12 @@ class RecommendationService:
         if note := " ".join(self._notes(body, finished)):
             answer["note"] = note
         return answer
+
+    def _rule(self, body: RecommendationRequest) -> SearchRule:
+        try:
+            return choose_rule(body.verification or self._verification, body.seed, body.temperature)
+        except ValueError as error:
+            raise ProblemError(422, "invalid-request", "Invalid request", str(error)) from error
 
     def _max_items(self) -> int:
         ready = self._engine.ready
@@ -120,6 +134,8 @@ class RecommendationService:
             raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
     def _notes(self, body: RecommendationRequest, finished: FinishedList) -> Iterable[str]:
+        if finished.verification is Verification.RELAXED:
+            yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads the newest {self._max_items()} of the {len(body.history)} items in the history."
         identifiers = len({rank for _, _, rank in finished.items})

@@ -29,6 +29,8 @@ class StepEngine(Protocol):
 
     def has_room(self, request: BeamRequest) -> bool: ...
 
+    def refusal(self, request: BeamRequest) -> str | None: ...
+
     def tokens_needed(self, request: BeamRequest) -> int: ...
 
     def next_tokens(self) -> int: ...
@@ -40,8 +42,15 @@ class StepEngine(Protocol):
     def step(self) -> StepReport: ...
 
 
+IDLE = StepReport((), tokens=0, seconds=0.0)
+
+
 class RequestTooLargeError(ValueError):
     """A request that the engine could not hold even if it were alone; the message is a sentence."""
+
+
+class PlanRefusalError(ValueError):
+    """A request that the engine's plan can't serve; the message is a sentence."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,12 @@ class ScheduledStep:
     Attributes:
         finished: requests that this step completed.
         timed_out: ids of requests whose deadline had passed.
-        tokens: tokens in the engine's forward; 0 if nothing ran.
-        seconds: wall-clock time of the engine's step.
+        report: what the engine says of its step; `IDLE` if nothing ran.
     """
 
     finished: tuple[FinishedRequest, ...]
     timed_out: tuple[str, ...]
-    tokens: int
-    seconds: float
+    report: StepReport
 
 
 @dataclass
@@ -126,6 +133,7 @@ class SpeculativeBeamScheduler:
 
         Raises:
             RequestTooLargeError: the engine has too few KV slots for it, even empty.
+            PlanRefusalError: the engine's plan can't serve it.
             ValueError: its id is already taken.
         """
         if request.request_id in self._waiting or request.request_id in self._running:
@@ -135,6 +143,8 @@ class SpeculativeBeamScheduler:
                 f"This request needs more KV slots than the engine has ({self._engine.total_slots} in all): "
                 f"ask for a smaller beam width or give the server more KV memory."
             )
+        if sentence := self._engine.refusal(request):
+            raise PlanRefusalError(sentence)
         self._waiting[request.request_id] = _Entry(request, deadline, self._clock() if arrived is None else arrived)
 
     def cancel(self, request_id: str) -> bool:
@@ -151,14 +161,14 @@ class SpeculativeBeamScheduler:
         timed_out = self._drop_late()
         self._admit()
         if not self._running:
-            return ScheduledStep((), timed_out, 0, 0.0)
+            return ScheduledStep((), timed_out, IDLE)
         report = self._engine.step()
         now = self._clock()
         finished = []
         for result in report.finished:
             entry = self._running.pop(result.request_id)
             finished.append(FinishedRequest(result, entry.started - entry.arrived, now - entry.started))
-        return ScheduledStep(tuple(finished), timed_out, report.tokens, report.seconds)
+        return ScheduledStep(tuple(finished), timed_out, report)
 
     def _drop_late(self) -> tuple[str, ...]:
         now = self._clock()

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from drafting.rule import Verification
+from server.rules import LARGEST_JSON_INTEGER
 from verification.request import MAX_BEAM_WIDTH
 
 MAX_K = 100
@@ -36,6 +38,7 @@ class RecommendationRequest(Body):
             "examples": [
                 {"user_id": "42", "k": 10, "exclude_history": True},
                 {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
+                {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
             ]
         }
     )
@@ -50,6 +53,24 @@ class RecommendationRequest(Body):
     )
     exclude: list[ItemId] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
     exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
+    # A strict model takes no name for a member, which is all that JSON can bring.
+    verification: Annotated[Verification, Field(strict=False)] | None = Field(
+        default=None,
+        description=(
+            "`strict`: exactly the list of plain beam search. `gumbel`: an exact sample without replacement. `relaxed`: the AtSpeed "
+            "paper's sampling, which is not distribution-preserving. The server's setting by default."
+        ),
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=LARGEST_JSON_INTEGER, description="The same seed gives the same sample; random by default. Not for `strict`."
+    )
+    temperature: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=100,
+        allow_inf_nan=False,
+        description="Below 1 sharpens, above 1 flattens what is sampled from; 1 by default. Not for `strict`.",
+    )
     timeout_ms: int | None = Field(
         default=None, ge=1, le=MAX_TIMEOUT_MS, description="Longest wait for the answer, milliseconds; the server's setting by default."
     )
@@ -76,7 +97,12 @@ class RecommendedItem(BaseModel):
 
     item_id: str
     identifier: list[str] = Field(description="The tokens that the model generated for it.")
-    score: float = Field(description="Log-probability of the identifier, natural logarithm.")
+    score: float = Field(
+        description=(
+            "Log-probability of the identifier, natural logarithm: over the full vocabulary in a strict list, under the distribution that "
+            "was sampled in the others."
+        )
+    )
     rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
     title: str | None = Field(default=None, description="Left out for items without one.")
 
@@ -86,9 +112,11 @@ class UsageAnswer(BaseModel):
 
     prompt_tokens: int
     cached_tokens: int
-    target_forwards: int
-    draft_forwards: int
-    accepted_steps: int
+    target_forwards: int = Field(description="Forwards of the target model that the list took part in.")
+    draft_forwards: int = Field(description="Forwards of the draft model that it took part in.")
+    accepted_steps: int = Field(description="Levels that the target accepted from a draft, each one forward saved.")
+    drafted_nodes: int = Field(description="Prefixes that were drafted for the target to judge.")
+    plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
 
 
 class TimingAnswer(BaseModel):
@@ -101,7 +129,7 @@ class TimingAnswer(BaseModel):
 
 
 class RecommendationAnswer(BaseModel):
-    """A recommendation list, best first."""
+    """A recommendation list, best first; one with `gumbel` verification in the order in which it was drawn."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -110,6 +138,7 @@ class RecommendationAnswer(BaseModel):
                     "id": "rec-5f0c3a1e9b7d4c2f8a6e1d0b3c5f7a9e",
                     "model": "ml-100k-target",
                     "catalog_version": "1a2b3c4d5e6f",
+                    "verification": "strict",
                     "items": [
                         {
                             "item_id": "172",
@@ -119,7 +148,15 @@ class RecommendationAnswer(BaseModel):
                             "title": "Empire Strikes Back, The (1980)",
                         }
                     ],
-                    "usage": {"prompt_tokens": 81, "cached_tokens": 0, "target_forwards": 4, "draft_forwards": 0, "accepted_steps": 0},
+                    "usage": {
+                        "prompt_tokens": 81,
+                        "cached_tokens": 0,
+                        "target_forwards": 2,
+                        "draft_forwards": 3,
+                        "accepted_steps": 2,
+                        "drafted_nodes": 120,
+                        "plan": "auto:beam",
+                    },
                     "timing_ms": {"history": 0.4, "queue": 0.2, "engine": 14.1, "total": 15.3},
                 }
             ]
@@ -129,6 +166,8 @@ class RecommendationAnswer(BaseModel):
     id: str
     model: str
     catalog_version: str
+    verification: Verification
+    seed: int | None = Field(default=None, description="What the list was sampled with; left out for strict lists.")
     items: list[RecommendedItem]
     usage: UsageAnswer
     timing_ms: TimingAnswer

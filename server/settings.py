@@ -12,11 +12,10 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from drafting.rule import Verification
 from server.messages import EngineOptions
 
 EngineName = Literal["vllm", "transformers"]
-# The paper's width, right for lists of up to about twenty.
-DEFAULT_DRAFT_PLAN = "beam:40"
 
 
 def default_engine() -> EngineName:
@@ -47,7 +46,8 @@ class Settings(BaseSettings):
     history_ttl_seconds: int | None = Field(default=None, ge=1, description="Forget a user after so long without an event.")
     engine: EngineName = Field(default_factory=default_engine, description="What runs the target model.")
     draft: Path | None = Field(default=None, description="Directory of a draft model over the target's tokens.")
-    plan: str | None = Field(default=None, description="What to draft: none, trie, beam:N or beam:N+children.")
+    plan: str = Field(default="auto", description="What to draft: auto, none, trie, beam:N or beam:N+children.")
+    verification: Verification = Field(default=Verification.STRICT, description="How drafts are judged where a request does not say.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Precision of the target model.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; all that this process may use by default.")
     kv_memory_gib: float = Field(default=0.5, gt=0, description="Memory for keys and values, GiB.")
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
             catalog=str(self.catalog.absolute()),
             host=self.engine,
             draft=str(self.draft.absolute()) if self.draft else None,
-            plan=self.plan or (DEFAULT_DRAFT_PLAN if self.draft else "none"),
+            plan=self._engine_plan,
             dtype=self.dtype,
             threads=self.threads or len(os.sched_getaffinity(0)),
             kv_memory_gib=self.kv_memory_gib,
@@ -102,6 +102,13 @@ class Settings(BaseSettings):
             max_tokens_per_step=self.max_tokens_per_step,
             log_level=self.log_level,
         )
+
+    @property
+    def _engine_plan(self) -> str:
+        """Until there is a planner, `auto` is the paper's width where there is a draft."""
+        if self.plan != "auto":
+            return self.plan
+        return "beam:40" if self.draft else "none"
 
 
 class FlagSettings(Settings):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from drafting.catalog import Catalog
+from drafting.rule import STRICT, SearchRule
 from server.offline import Question
+from server.rules import numbered_rule
 from server.schemas import MAX_K
 from verification.request import MAX_BEAM_WIDTH
 
@@ -22,6 +24,7 @@ class Defaults:
     beam_width: int | None
     exclude: Sequence[str]
     exclude_history: bool
+    rule: SearchRule = STRICT
 
 
 class UserLine(msgspec.Struct):
@@ -45,8 +48,8 @@ def read_line(line: bytes) -> UserLine | str:
         return f"The line is not a user: {error}."
 
 
-def make_question(catalog: Catalog, line: UserLine, defaults: Defaults) -> Question | str:
-    """The question of one user, or a sentence about why there is none."""
+def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: int = 0) -> Question | str:
+    """The question of one user, the `number`-th of its file, or a sentence about why there is none."""
     k = defaults.k if line.k is None else line.k
     beam_width = (defaults.beam_width if line.k is None else None) if line.beam_width is None else line.beam_width
     if not line.history:
@@ -59,7 +62,8 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults) -> Quest
     excluded = _indices(catalog, [*defaults.exclude, *line.exclude], "exclude")
     if isinstance(history, str) or isinstance(excluded, str):
         return history if isinstance(history, str) else str(excluded)
-    return Question(history, k, beam_width, sorted({*excluded, *history} if defaults.exclude_history else set(excluded)))
+    barred = {*excluded, *history} if defaults.exclude_history else set(excluded)
+    return Question(history, k, beam_width, sorted(barred), numbered_rule(defaults.rule, number))
 
 
 def _indices(catalog: Catalog, item_ids: Iterable[str], field: str) -> list[int] | str:

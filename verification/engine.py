@@ -89,6 +89,10 @@ class SpeculativeBeamEngine:
         nodes = 1 + sum(beam_widths(request, self._trie)[1:-1])
         return len(request.prompt) - 1 <= self._prompts.total and nodes <= self._nodes.total
 
+    def refusal(self, request: BeamRequest) -> str | None:
+        """Why the plan can't serve the request, as a sentence; None if it can."""
+        return self.plan.refusal(request.beam_width)
+
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts aside."""
         return len(request.prompt)

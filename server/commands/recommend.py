@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from drafting.rule import MOST_SEEDS, Verification
 from server.commands.failure import fail
-from server.settings import Settings, SettingsError
+from server.rules import RELAXED_NOTE, choose_rule
+from server.settings import Settings
 
 
 def recommend(
@@ -39,6 +41,26 @@ def recommend(
         str | None,
         typer.Option(help="What runs the model: vllm or transformers.", envvar="ATSPEED_ENGINE", show_default="vllm if it is installed"),
     ] = None,
+    draft: Annotated[
+        Path | None, typer.Option(help="Directory of a draft model over the target's tokens.", envvar="ATSPEED_DRAFT", show_default="none")
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            help="What to draft: auto, none, trie, beam:N or beam:N+children.",
+            envvar="ATSPEED_PLAN",
+            show_default="auto",
+        ),
+    ] = None,
+    verification: Annotated[
+        str | None,
+        typer.Option(help="How drafts are judged: strict, gumbel or relaxed.", envvar="ATSPEED_VERIFICATION", show_default="strict"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of a sampled list; counts up from user to user of a file.", min=0, max=MOST_SEEDS - 1, show_default="random"),
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of a sampled list.", min=0.01, max=100, show_default="1")] = None,
     dtype: Annotated[str | None, typer.Option(help="Precision.", envvar="ATSPEED_DTYPE", show_default="auto")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", envvar="ATSPEED_THREADS", show_default="all")] = None,
     kv_memory_gib: Annotated[
@@ -59,15 +81,27 @@ def recommend(
         fail(f"--beam-width must be at least --k, got {beam_width} and {k}.")
     try:
         settings = Settings.resolve(
-            target=target, catalog=catalog, histories=histories, engine=engine, dtype=dtype, threads=threads, kv_memory_gib=kv_memory_gib
+            target=target,
+            catalog=catalog,
+            histories=histories,
+            engine=engine,
+            draft=draft,
+            plan=plan,
+            verification=verification,
+            dtype=dtype,
+            threads=threads,
+            kv_memory_gib=kv_memory_gib,
         )
-    except SettingsError as error:
+        rule = choose_rule(settings.verification, seed, temperature)
+    except ValueError as error:
         fail(str(error))
+    if rule.verification is Verification.RELAXED:
+        typer.echo(RELAXED_NOTE, err=True)
     # The model libraries take seconds to import, which a typing mistake need not wait for.
     from server.offline_command import OfflineError, recommend_file, recommend_one
     from server.user_lines import Defaults
 
-    defaults = Defaults(k, beam_width, _split(exclude), exclude_history)
+    defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule)
     try:
         if input_file is not None:
             recommend_file(settings, defaults, input_file, output_file)

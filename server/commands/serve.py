@@ -36,9 +36,17 @@ def serve(
     plan: Annotated[
         str | None,
         typer.Option(
-            help="What to draft: none, trie, beam:N or beam:N+children.",
+            help="What to draft: auto, none, trie, beam:N or beam:N+children.",
             envvar="ATSPEED_PLAN",
-            show_default="beam:40 with a draft, else none",
+            show_default="auto",
+        ),
+    ] = None,
+    verification: Annotated[
+        str | None,
+        typer.Option(
+            help="How drafts are judged where a request does not say: strict, gumbel or relaxed.",
+            envvar="ATSPEED_VERIFICATION",
+            show_default="strict",
         ),
     ] = None,
     dtype: Annotated[
@@ -104,6 +112,7 @@ def serve(
             engine=engine,
             draft=draft,
             plan=plan,
+            verification=verification,
             dtype=dtype,
             host=host,
             port=port,

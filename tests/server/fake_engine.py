@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.catalog import Catalog
+from drafting.plan import FixedPlan
+from drafting.rule import STRICT, SearchRule
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport, Usage
 
 STEPS = 3
@@ -19,6 +21,7 @@ class FakeEngine:
         self.added: list[str] = []
         self.forwards: list[int] = []
         self.broken = False
+        self.plan = FixedPlan.parse("none")
 
     @property
     def used_slots(self) -> int:
@@ -29,6 +32,9 @@ class FakeEngine:
 
     def has_room(self, request: BeamRequest) -> bool:
         return self.slots_needed(request) <= self.total_slots - self.used_slots
+
+    def refusal(self, request: BeamRequest) -> str | None:
+        return self.plan.refusal(request.beam_width)
 
     def slots_needed(self, request: BeamRequest) -> int:
         return len(request.prompt) + request.beam_width * (STEPS - 1)
@@ -57,12 +63,13 @@ class FakeEngine:
         ended = [request for request, done in self.running.values() if done == STEPS]
         for request in ended:
             self.cancel(request.request_id)
-        return StepReport(tuple(result(request) for request in ended), tokens, 0.001)
+        return StepReport(tuple(result(request) for request in ended), tokens, 0.001, 0.0005, 3, 1, 0.0002)
 
 
 def result(request: BeamRequest) -> BeamResult:
     items = tuple(RankedItem(item, -float(item), item + 1) for item in range(request.k))
-    return BeamResult(request.request_id, items, Usage(len(request.prompt), target_forwards=STEPS))
+    usage = Usage(len(request.prompt), 0, STEPS, 2, drafted_nodes=9, used_nodes=4, accepted_depths=(1, 2), plan="auto:beam")
+    return BeamResult(request.request_id, items, usage, request.rule)
 
 
 class FakeSource:
@@ -72,9 +79,15 @@ class FakeSource:
         self.catalog = catalog
 
     def request(
-        self, request_id: str, history: Sequence[int], k: int, beam_width: int | None = None, excluded_items: Sequence[int] = ()
+        self,
+        request_id: str,
+        history: Sequence[int],
+        k: int,
+        beam_width: int | None = None,
+        excluded_items: Sequence[int] = (),
+        rule: SearchRule = STRICT,
     ) -> BeamRequest:
-        return BeamRequest(request_id, np.asarray(history, np.int64), k, beam_width or k, np.asarray(excluded_items, np.int64))
+        return BeamRequest(request_id, np.asarray(history, np.int64), k, beam_width or k, np.asarray(excluded_items, np.int64), rule)
 
 
 def make_request(request_id: str, tokens: int = 4, k: int = 2) -> BeamRequest:

@@ -10,7 +10,19 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from server.messages import Cost, EngineOptions, FailedList, FinishedList, Progress, Ready, Shutdown, StartFailure, Submit, ToEngine
+from server.messages import (
+    Cost,
+    EngineOptions,
+    FailedList,
+    FinishedList,
+    Progress,
+    Ready,
+    Shutdown,
+    StartFailure,
+    StepCost,
+    Submit,
+    ToEngine,
+)
 
 
 def main(address: str, options_json: str) -> int:
@@ -27,7 +39,7 @@ def main(address: str, options_json: str) -> int:
             socket.send(msgspec.msgpack.encode(StartFailure("The model is made of cheese.")))
             return 1
         version = "v2" if behaviour == "other catalog" else "v1"
-        socket.send(msgspec.msgpack.encode(Ready(model="fake", catalog_version=version, max_items=5, total_slots=10)))
+        socket.send(msgspec.msgpack.encode(Ready(model="fake", catalog_version=version, max_items=5, total_slots=10, drafts=True)))
         while True:
             message = msgspec.msgpack.decode(socket.recv(), type=ToEngine)
             if isinstance(message, Shutdown):
@@ -38,10 +50,11 @@ def main(address: str, options_json: str) -> int:
                 continue
             if message.request_id == "die":
                 return 5
-            finished = [FinishedList(message.request_id, [(0, -1.0, 1)], Cost(1, 0, 1, 0, 0), 0.0, 0.0)]
+            finished = [FinishedList(message.request_id, [(0, -1.0, 1)], Cost(1, 0, 1), message.verification, 0.0, 0.0)]
             failed = [FailedList(message.request_id, None if message.request_id == "late" else "It is refused.")]
-            answers = message.request_id == "fine"
-            progress = Progress(finished if answers else [], [] if answers else failed, [(1, 0.001)], running=0, waiting=0, used_slots=0)
+            answers = message.request_id in ("fine", "drop")
+            step = StepCost(tokens=1, seconds=0.001, draft_failed=message.request_id == "drop")
+            progress = Progress(finished if answers else [], [] if answers else failed, [step], running=0, waiting=0, used_slots=0)
             socket.send(msgspec.msgpack.encode(progress))
 
 

@@ -28,7 +28,7 @@ class StubEngine(EngineClient):
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__(settings.engine_options, CATALOG.version, metrics, max_pending=1)
         self.status = EngineStatus.READY
-        self.ready = Ready(model="stub", catalog_version=CATALOG.version, max_items=3, total_slots=10)
+        self.ready = Ready(model="stub", catalog_version=CATALOG.version, max_items=3, total_slots=10, drafts=False)
         self.error: Exception | None = None
         self.asked: list[Submit] = []
 
@@ -36,7 +36,7 @@ class StubEngine(EngineClient):
         self.asked.append(request)
         if self.error is not None:
             raise self.error
-        return FinishedList(request.request_id, [(0, -1.0, 1)], Cost(1, 0, 1, 0, 0), 0.001, 0.002)
+        return FinishedList(request.request_id, [(0, -1.0, 1)], Cost(1, 0, 1), request.verification, 0.001, 0.002)
 
 
 class Bench:

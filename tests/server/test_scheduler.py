@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from server.scheduler import RequestTooLargeError, SpeculativeBeamScheduler
+from drafting.plan import FixedPlan
+from server.scheduler import IDLE, PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
 from tests.server.fake_engine import STEPS, FakeEngine, make_request
 
 
@@ -73,6 +74,16 @@ def test_a_request_that_can_never_fit_is_refused_with_a_sentence():
     assert not scheduler.busy
 
 
+def test_a_request_that_the_plan_cannot_serve_is_refused_with_a_sentence():
+    engine = FakeEngine()
+    engine.plan = FixedPlan.parse("beam:5+children")
+    scheduler = SpeculativeBeamScheduler(engine)
+    with pytest.raises(PlanRefusalError, match=r"^The plan beam:5\+children drafts fewer prefixes than the 6 that this request keeps"):
+        scheduler.submit(make_request("wide", k=6), math.inf)
+    assert not scheduler.busy
+    scheduler.submit(make_request("narrow", k=5), math.inf)
+
+
 def test_an_id_can_be_used_again_only_when_it_is_free():
     scheduler = SpeculativeBeamScheduler(FakeEngine())
     scheduler.submit(make_request("a"), math.inf)
@@ -107,7 +118,7 @@ def test_cancelling_frees_the_slots_and_says_whether_there_was_something():
     assert scheduler.cancel("waits")
     assert not scheduler.cancel("runs")
     assert engine.used_slots == 0
-    assert scheduler.step().tokens == 0
+    assert scheduler.step().report is IDLE
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -154,7 +165,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for finished in step.finished:
             self.end(finished.result.request_id)
         if len(self.engine.running) + len(step.finished) > 1:
-            assert step.tokens <= 24
+            assert step.report.tokens <= 24
 
     @invariant()
     def accounts_are_exact(self) -> None:

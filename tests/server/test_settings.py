@@ -55,7 +55,7 @@ def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.Mon
     for name, value in {"DRAFT": "/no/draft", "PLAN": "beam:9", "HOST": "0.0.0.0", "THREADS": "many", "CATALOG": "other.jsonl"}.items():
         monkeypatch.setenv(f"ATSPEED_{name}", value)
     settings = FlagSettings.resolve(target="models/x", catalog="c.jsonl", port=9001, engine=None)
-    assert (settings.draft, settings.plan, settings.host, settings.threads) == (None, None, "127.0.0.1", None)
+    assert (settings.draft, settings.plan, settings.host, settings.threads) == (None, "auto", "127.0.0.1", None)
     assert (settings.catalog, settings.port) == (Path("c.jsonl"), 9001)
 
 
