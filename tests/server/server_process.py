@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 START_SECONDS = 90.0
 ROOT = Path(__file__).parents[2]
@@ -74,10 +75,11 @@ class ServerProcess:
     def recommend(self, **body: Any) -> httpx.Response:
         return self.client.post("/v1/recommendations", json=body)
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
-        lines = self.client.get("/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}(\{{|\s)", line))
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric over all series that have these labels."""
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        samples = (sample for family in families for sample in family.samples)
+        return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
 
 def assert_problem(response: httpx.Response, status: int, sentence: str) -> None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from drafting.catalog import Catalog
+from drafting.rule import Verification
 from server.schemas import RecommendationAnswer
 from tests.server.server_process import ServerProcess, assert_problem
 from verification.recommender import Recommender
@@ -22,6 +23,8 @@ def test_the_answer_has_the_documented_shape(server: ServerProcess, catalog: Cat
     assert answer.catalog_version == catalog.version
     assert answer.id.startswith("rec-")
     assert answer.note is None
+    assert answer.verification is Verification.STRICT
+    assert (answer.usage.plan, answer.usage.drafted_nodes) == ("none", 0)
     assert [line.rank for line in answer.items] == sorted(line.rank for line in answer.items)
     assert {line.rank for line in answer.items} == {1, 2, 3, 4}
     for line in answer.items:
@@ -116,6 +119,37 @@ BAD_BODIES = {
     "neither": ({"k": 3}, "Give a user_id, or a history of item ids."),
     "unknown field": ({"history": ["item-1"], "beams": 3}, "There is no field 'beams'."),
     "timeout of nothing": ({"history": ["item-1"], "timeout_ms": 0}, "timeout_ms must be greater than or equal to 1, got 0."),
+    "an unknown verification": (
+        {"history": ["item-1"], "verification": "hopeful"},
+        "verification must be 'strict', 'gumbel' or 'relaxed', got hopeful.",
+    ),
+    "a verification as number": (
+        {"history": ["item-1"], "verification": 1},
+        "verification must be 'strict', 'gumbel' or 'relaxed', got 1.",
+    ),
+    "a seed for a strict list": (
+        {"history": ["item-1"], "verification": "strict", "seed": 1},
+        "A seed is for lists that are sampled: leave it out, or choose gumbel or relaxed verification.",
+    ),
+    "a temperature for what is strict by default": (
+        {"history": ["item-1"], "temperature": 1.0},
+        "A temperature is for lists that are sampled: leave it out, or choose gumbel or relaxed verification.",
+    ),
+    "a negative seed": ({"history": ["item-1"], "verification": "gumbel", "seed": -1}, "seed must be greater than or equal to 0, got -1."),
+    "a seed that JavaScript would change": (
+        {"history": ["item-1"], "verification": "gumbel", "seed": 2**53},
+        "seed must be less than or equal to 9007199254740991, got 9007199254740992.",
+    ),
+    "a seed as text": ({"history": ["item-1"], "verification": "gumbel", "seed": "7"}, "seed must be a valid integer, got 7."),
+    "half a seed": ({"history": ["item-1"], "verification": "gumbel", "seed": 0.5}, "seed must be a valid integer, got 0.5."),
+    "too cold": (
+        {"history": ["item-1"], "verification": "gumbel", "temperature": 0},
+        "temperature must be greater than or equal to 0.01, got 0.",
+    ),
+    "too hot": (
+        {"history": ["item-1"], "verification": "relaxed", "temperature": 101},
+        "temperature must be less than or equal to 100, got 101.",
+    ),
     "a list": (["item-1"], "The body must be a JSON object."),
     "null": (None, "The request has no body: send a JSON object."),
 }
