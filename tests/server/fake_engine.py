@@ -19,6 +19,7 @@ class FakeEngine:
         self.total_slots = total_slots
         self.running: dict[str, tuple[BeamRequest, int]] = {}
         self.added: list[str] = []
+        self.rules: dict[str, SearchRule] = {}
         self.forwards: list[int] = []
         self.broken = False
         self.plan = FixedPlan.parse("none")
@@ -50,6 +51,7 @@ class FakeEngine:
         assert self.has_room(request)
         self.running[request.request_id] = (request, 0)
         self.added.append(request.request_id)
+        self.rules[request.request_id] = request.rule
 
     def cancel(self, request_id: str) -> bool:
         return self.running.pop(request_id, None) is not None

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from drafting.rule import Verification
 from server.app import build_api, build_app
 from server.engine_process import EngineClient, EngineStatus, EngineUnavailable, QueueFullError, RequestRefusedError
 from server.histories import Event, HistoryStore, Retention, open_history_store
@@ -40,8 +41,8 @@ class StubEngine(EngineClient):
 
 
 class Bench:
-    def __init__(self, histories: HistoryStore | None = None) -> None:
-        settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers")
+    def __init__(self, histories: HistoryStore | None = None, verification: Verification = Verification.STRICT) -> None:
+        settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers", verification=verification)
         self.metrics = Metrics()
         self.engine = StubEngine(settings, self.metrics)
         self.histories = histories or open_history_store("memory://")
@@ -93,6 +94,40 @@ async def test_the_engine_is_asked_in_indices_with_the_window_and_the_servers_ti
     assert asked.excluded == [1, 2, 3, 4, 5, 9]
     assert (asked.k, asked.beam_width) == (2, 2)
     assert asked.deadline - asked.submitted == pytest.approx(1.0, abs=0.2)
+
+
+async def test_the_engine_is_asked_by_the_rule_of_the_request():
+    bench = Bench()
+    assert (await bench.recommend()).json()["verification"] == "strict"
+    assert (await bench.recommend(verification="relaxed", seed=8, temperature=0.5)).json()["seed"] == 8
+    asked = [(submit.verification, submit.seed, submit.temperature) for submit in bench.engine.asked]
+    assert asked == [(Verification.STRICT, 0, 1.0), (Verification.RELAXED, 8, 0.5)]
+
+
+async def test_the_servers_verification_holds_where_a_request_names_none():
+    bench = Bench(verification=Verification.GUMBEL)
+    answer = (await bench.recommend(temperature=3)).json()
+    (asked,) = bench.engine.asked
+    assert answer["verification"] == "gumbel"
+    assert answer["seed"] == asked.seed < 2**53
+    assert (asked.verification, asked.temperature) == (Verification.GUMBEL, 3.0)
+    answer = (await bench.recommend(verification="strict")).json()
+    assert answer["verification"] == "strict"
+    assert "seed" not in answer
+
+
+@pytest.mark.parametrize(
+    ("temperature", "sentence"),
+    [
+        ("NaN", "temperature must be a finite number, got nan."),
+        ("Infinity", "temperature must be a finite number, got inf."),
+        ('"warm"', "temperature must be a valid number, got warm."),
+    ],
+)
+async def test_a_temperature_is_a_number(bench: Bench, temperature: str, sentence: str):
+    body = f'{{"history": ["item-1"], "verification": "gumbel", "temperature": {temperature}}}'
+    response = await bench.client.post("/v1/recommendations", content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 422, sentence)
 
 
 async def test_stored_items_that_left_the_catalog_are_passed_over(bench: Bench):

@@ -101,6 +101,48 @@ def test_one_history_as_json(recommend_here: Callable[..., str], catalog: Catalo
     assert {item["rank"] for item in answer["items"]} == {1, 2}
 
 
+def test_a_sample_with_a_draft_says_how_it_was_made(recommend_here: Callable[..., str], model_dir: Path):
+    flags = ("--history", "item-1,item-2", "-k", "4", "--draft", str(model_dir), "--plan", "beam:12", "--verification", "gumbel", "--json")
+    answer = json.loads(recommend_here(*flags, "--seed", str(2**63 - 1), "--temperature", "2"))
+    assert (answer["verification"], answer["seed"]) == ("gumbel", 2**63 - 1)
+    # The target as its own draft is never wrong.
+    usage = answer["usage"]
+    assert (usage["target_forwards"], usage["draft_forwards"], usage["accepted_steps"], usage["plan"]) == (1, 2, 2, "beam:12")
+    again = json.loads(recommend_here(*flags, "--seed", str(2**63 - 1), "--temperature", "2"))
+    assert again["items"] == answer["items"]
+
+
+def test_users_of_a_file_are_sampled_with_seeds_that_count_up(recommend_here: Callable[..., str], tmp_path: Path):
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"history": ["item-1"]}\n{"history": ["item-9999"]}\n{"history": ["item-1"]}\n')
+    sampled = ("--verification", "gumbel", "-k", "6")
+    recommend_here("--input", str(users), "--output", str(tmp_path / "recs.jsonl"), *sampled, "--seed", "7")
+    first, _, third = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    assert (first["verification"], first["seed"], third["seed"]) == ("gumbel", 7, 9)
+    assert first["usage"]["target_forwards"] == 3
+    alone = json.loads(recommend_here("--history", "item-1", *sampled, "--seed", "9", "--json"))
+    assert [item["item_id"] for item in third["items"]] == [item["item_id"] for item in alone["items"]]
+
+
+def test_a_relaxed_sample_is_not_passed_off_as_more(model_flags: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.offline_command.configure_logs", lambda level, process: None)
+    flags = ["--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01", *model_flags]
+    result = runner.invoke(app, ["recommend", *flags, "--history", "item-1", "--verification", "relaxed", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "not distribution-preserving" in result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["verification"] == "relaxed"
+    assert 0 <= answer["seed"] < 2**53
+
+
+def test_a_list_wider_than_the_plan_gets_one_sentence(model_flags: list[str], model_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.offline_command.configure_logs", lambda level, process: None)
+    flags = ["--engine", "transformers", "--threads", "1", *model_flags, "--draft", str(model_dir), "--plan", "beam:5"]
+    result = runner.invoke(app, ["recommend", *flags, "--history", "item-1", "-k", "6"])
+    assert result.exit_code == 1
+    assert "The plan beam:5 drafts fewer prefixes than the 6 that this request keeps" in result.stderr
+
+
 def test_users_may_come_through_a_pipe(recommend_here: Callable[..., str], tmp_path: Path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -136,6 +178,16 @@ def test_the_input_is_never_written_over(model_flags: list[str], tmp_path: Path,
         (["--history", "a", "--user", "b"], "Give exactly one of --history, --user and --input."),
         (["--history", "item-1", "--k", "9", "--beam-width", "3"], "--beam-width must be at least --k, got 3 and 9."),
         (["--history", "item-9999"], "The catalog has no item 'item-9999', which history names."),
+        (
+            ["--history", "item-1", "--seed", "3"],
+            "A seed is for lists that are sampled: leave it out, or choose gumbel or relaxed verification.",
+        ),
+        (
+            ["--history", "item-1", "--verification", "lax"],
+            "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'.",
+        ),
+        (["--history", "item-1", "--engine", "transformers", "--plan", "beam:5"], "The plan beam:5 needs a draft model"),
+        (["--history", "item-1", "--engine", "transformers", "--plan", "beam:0"], "beam:0 is no plan"),
         (["--history", ","], "The history is empty: recommendations need at least one item."),
         (["--user", "nobody", "--histories", "memory://"], "There is no user 'nobody': no events are stored for that id."),
         (["--user", "nobody", "--histories", "mysql://x"], "The history URL's scheme is 'mysql'"),

@@ -8,8 +8,10 @@ import pytest
 import zmq
 
 from drafting.errors import SetupError
+from drafting.plan import FixedPlan
+from drafting.rule import SearchRule, Verification
 from server.engine_worker import EngineWorker, warm_up
-from server.messages import Cancel, EngineOptions, FromEngine, Progress, Shutdown, Submit, ToEngine
+from server.messages import Cancel, Cost, EngineOptions, FromEngine, Progress, Shutdown, StepCost, Submit, ToEngine
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
 
@@ -62,9 +64,12 @@ def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench
     finished = {entry.request_id: entry for message in messages for entry in message.finished}
     assert set(finished) == {"a", "b", "c"}
     assert finished["a"].items == [(0, 0.0, 1), (1, -1.0, 2)]
-    assert finished["b"].cost.prompt_tokens == 1
+    assert finished["b"].cost == Cost(1, 0, STEPS, 2, drafted_nodes=9, used_nodes=4, accepted_depths=(1, 2), plan="auto:beam")
+    assert finished["b"].cost.accepted_steps == 2
     assert finished["c"].queue_seconds >= 0
-    assert sum(len(message.steps) for message in messages) == len(bench.engine.forwards) == 2 * STEPS
+    steps = [step for message in messages for step in message.steps]
+    assert steps == [StepCost(tokens, 0.001, 0.0005, 3, 1, 0.0002) for tokens in bench.engine.forwards]
+    assert len(steps) == 2 * STEPS
     assert (messages[-1].running, messages[-1].waiting, messages[-1].used_slots) == (0, 0, 0)
 
 
@@ -77,9 +82,13 @@ def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench
         (submit("bad", [-1]), "does not have"),
         (submit("bad", excluded=[999]), "does not have"),
         (submit("bad", list(range(20)) * 10), "KV slots"),
+        (submit("bad", k=6), "The plan beam:5 drafts fewer prefixes than the 6 that this request keeps"),
+        (msgspec.structs.replace(submit("bad"), seed=-1), "A seed is a whole number"),
+        (msgspec.structs.replace(submit("bad"), temperature=0.0), "A temperature lies between"),
     ],
 )
 def test_a_request_that_cannot_be_built_fails_alone(bench: Bench, bad: Submit, sentence: str):
+    bench.engine.plan = FixedPlan.parse("beam:5")
     bench.send(submit("good"), bad)
     messages = bench.run_until_idle()
     (failed,) = [entry for message in messages for entry in message.failed]
@@ -87,6 +96,15 @@ def test_a_request_that_cannot_be_built_fails_alone(bench: Bench, bad: Submit, s
     assert failed.sentence is not None
     assert sentence in failed.sentence
     assert [entry.request_id for message in messages for entry in message.finished] == ["good"]
+
+
+def test_a_request_is_searched_by_the_rule_that_it_names(bench: Bench):
+    relaxed = msgspec.structs.replace(submit("a"), verification=Verification.RELAXED, seed=2**63 - 1, temperature=0.5)
+    bench.send(relaxed, submit("b"))
+    messages = bench.run_until_idle()
+    assert bench.engine.rules == {"a": SearchRule(Verification.RELAXED, 2**63 - 1, 0.5), "b": SearchRule()}
+    told = {entry.request_id: entry.verification for message in messages for entry in message.finished}
+    assert told == {"a": Verification.RELAXED, "b": Verification.STRICT}
 
 
 def test_a_passed_deadline_is_a_failure_without_a_sentence(bench: Bench):
@@ -123,6 +141,7 @@ def test_an_engine_too_small_for_one_list_gets_one_sentence():
 
 def test_warming_up_leaves_the_engine_empty():
     engine = FakeEngine()
+    engine.plan = FixedPlan.parse("beam:5")
     warm_up(FakeSource(CATALOG), engine)
     assert len(engine.forwards) == STEPS
     assert engine.used_slots == 0

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from drafting.catalog import Catalog
-from tests.models import save_random_model, save_tokenizer
+from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.server.server_process import ROOT, ServerProcess, assert_problem
 from tests.services import free_port
 
@@ -112,6 +112,26 @@ def test_a_tokenizer_that_lacks_a_token_of_the_catalog(catalog: Catalog, catalog
     assert status == 1, log
     assert "Traceback" not in log
     assert log.splitlines()[-1].startswith("The model's tokenizer has no token '<b_3>', which the identifier of item 'item-")
+
+
+def test_a_draft_with_another_vocabulary(model_flags: list[str], tmp_path: Path):
+    draft = save_random_model(tmp_path / "draft", random_catalog(codes=5), hidden=32, layers=1)
+    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--draft", str(draft)).run()
+    assert status == 1, log
+    assert "Traceback" not in log
+    assert log.splitlines()[-1].startswith(f"The draft in {draft} has another vocabulary than the target in ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--plan", "beam:many"], "There is no plan 'beam:many': choose auto, none, trie, beam:N or beam:N+children, with a number for N."),
+        (["--plan", "beam:9"], "The plan beam:9 needs a draft model: name its directory, or choose none or trie."),
+        (["--verification", "lax"], "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'."),
+    ],
+)
+def test_a_way_of_speculating_that_makes_no_sense(model_flags: list[str], tmp_path: Path, flags: list[str], sentence: str):
+    assert_refused(*ServerProcess(tmp_path, *model_flags, "--histories", "memory://", *flags).run(), sentence)
 
 
 def test_too_little_memory_for_keys_and_values(model_flags: list[str], tmp_path: Path):

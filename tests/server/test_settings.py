@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from drafting.rule import Verification
 from server.settings import FlagSettings, Settings, SettingsError
 
 
@@ -32,6 +33,19 @@ def test_the_engine_options_are_complete(monkeypatch: pytest.MonkeyPatch):
     assert (options.host, options.kv_memory_gib, options.dtype, options.threads) == ("vllm", 0.5, "bfloat16", 3)
     assert Path(options.target).is_absolute()
     assert resolve(threads=2).engine_options.threads == 2
+
+
+def test_the_plan_follows_the_draft_unless_named():
+    assert resolve().engine_options.plan == "none"
+    assert resolve(draft="models/d").engine_options.plan == "beam:40"
+    assert resolve(draft="models/d", plan="beam:9+children").engine_options.plan == "beam:9+children"
+
+
+def test_the_servers_verification_is_strict_unless_named(monkeypatch: pytest.MonkeyPatch):
+    assert resolve().verification is Verification.STRICT
+    monkeypatch.setenv("ATSPEED_VERIFICATION", "gumbel")
+    assert resolve().verification is Verification.GUMBEL
+    assert resolve(verification="relaxed").verification is Verification.RELAXED
 
 
 def test_the_default_engine_is_vllm_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch):
@@ -65,6 +79,10 @@ def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.Mon
         ({"target": None}, "--target (or ATSPEED_TARGET) is missing."),
         ({"port": 99999}, "--port (or ATSPEED_PORT) must be less than or equal to 65535, got 99999."),
         ({"engine": "abacus"}, "--engine (or ATSPEED_ENGINE) must be 'vllm' or 'transformers', got 'abacus'."),
+        (
+            {"verification": "lax"},
+            "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'.",
+        ),
         ({"kv_memory_gib": 0}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be greater than 0, got 0."),
     ],
 )

@@ -1,0 +1,58 @@
+"""What Prometheus is told of speculation: bounded labels, and a draft that is up, down and up again."""
+
+from drafting.rule import Verification
+from server.messages import Cost, FinishedList, Progress, Ready, StepCost
+from server.metrics import Metrics
+
+READY = Ready(model="tiny", catalog_version="v1", max_items=5, total_slots=10, drafts=True)
+
+
+def progress(*steps: StepCost, finished: tuple[FinishedList, ...] = ()) -> Progress:
+    return Progress(list(finished), [], list(steps), running=0, waiting=0, used_slots=0)
+
+
+def finished(plan: str, verification: Verification, depths: tuple[int, ...], drafted: int, used: int) -> FinishedList:
+    cost = Cost(10, 0, 4 - len(depths), 3, drafted_nodes=drafted, used_nodes=used, accepted_depths=depths, plan=plan)
+    return FinishedList("a", [(0, -1.0, 1)], cost, verification, 0.001, 0.002)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"atspeed_{name}", labels)
+
+
+def test_lists_are_counted_by_what_was_drafted_and_how_it_was_judged():
+    metrics = Metrics()
+    lists = (
+        finished("auto:beam", Verification.STRICT, (1, 2), drafted=120, used=50),
+        finished("auto:beam", Verification.STRICT, (1,), drafted=40, used=10),
+        finished("auto:none", Verification.RELAXED, (), drafted=0, used=0),
+    )
+    metrics.observe_progress(progress(finished=lists))
+    strict, relaxed = {"plan": "auto:beam", "verification": "strict"}, {"plan": "auto:none", "verification": "relaxed"}
+    assert value(metrics, "plan_decisions_total", **strict) == 2
+    assert value(metrics, "plan_decisions_total", **relaxed) == 1
+    assert value(metrics, "target_forwards_total", **strict) == 2 + 3
+    assert value(metrics, "target_forwards_total", **relaxed) == 4
+    assert [value(metrics, "accepted_steps_total", depth=depth, **strict) for depth in ("1", "2", "3")] == [2, 1, None]
+    assert (value(metrics, "drafted_nodes_total"), value(metrics, "wasted_nodes_total")) == (160, 100)
+
+
+def test_steps_tell_draft_and_target_apart():
+    metrics = Metrics()
+    step = StepCost(tokens=90, seconds=0.02, target_seconds=0.012, draft_tokens=70, draft_forwards=3, draft_seconds=0.005)
+    metrics.observe_progress(progress(step, step))
+    assert value(metrics, "target_seconds_sum") == 0.024
+    assert value(metrics, "draft_seconds_sum") == 0.01
+    assert (value(metrics, "draft_tokens_total"), value(metrics, "draft_forwards_total")) == (140, 6)
+
+
+def test_a_draft_is_up_until_it_fails_or_its_engine_is_gone():
+    metrics = Metrics()
+    assert value(metrics, "draft_up") == 0
+    metrics.observe_ready(READY)
+    assert value(metrics, "draft_up") == 1
+    metrics.observe_progress(progress(StepCost(tokens=9, seconds=0.01, draft_failed=True), StepCost(tokens=9, seconds=0.01)))
+    assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total"), value(metrics, "engine_up")) == (0, 1, 1)
+    metrics.observe_ready(READY)
+    metrics.observe_engine_gone()
+    assert (value(metrics, "draft_up"), value(metrics, "engine_up")) == (0, 0)
