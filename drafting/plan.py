@@ -49,6 +49,7 @@ class Round:
         levels: levels that have grown in this round.
         unranked: whether the frontier holds nodes that the draft has not rated, so that it cannot go on from them.
         certainty: the plan's own estimate that the target's beam reaches the frontier without a miss.
+        exploring: whether the plan tries in this round what it would not do by what it has learned.
     """
 
     widths: tuple[int, ...]
@@ -60,6 +61,7 @@ class Round:
     levels: int = 0
     unranked: bool = False
     certainty: float = 1.0
+    exploring: bool = False
 
     @property
     def next_depth(self) -> int:

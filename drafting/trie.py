@@ -98,6 +98,11 @@ class ItemTrie:
         """Nodes at `depth`, the number of distinct prefixes of that length."""
         return self.level_starts[depth + 1] - self.level_starts[depth]
 
+    @property
+    def mean_fan_out(self) -> tuple[float, ...]:
+        """Children per node of each depth above the leaves, on average."""
+        return tuple(self.level_size(depth + 1) / self.level_size(depth) for depth in range(self.depth))
+
     def items_of(self, node: int) -> IntArray:
         """Catalog indices of the items below a node, in ascending order for a leaf."""
         start = self.first_item[node]

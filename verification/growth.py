@@ -48,7 +48,7 @@ class _Proposed:
 
     nodes: Tensor
     scores: FloatArray
-    sharing: int
+    levels: int
 
 
 Growing = list[tuple[BeamSearch, DraftTask]]
@@ -79,7 +79,7 @@ class TreeGrower:
             actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
             wide = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.CHILDREN]
             deep = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.BEAM]
-            grown = self._grow_children(wide, spare())
+            grown = self._grow_children(wide, plan, spare())
             if deep and self.beam_drafter is not None:
                 kept, level = self._grow_beams(deep, self.beam_drafter, plan, spare())
                 grown, cost = grown + kept, cost.plus(level)
@@ -101,16 +101,23 @@ class TreeGrower:
         there = pad_sequence([proposed.nodes for _, proposed in judged], batch_first=True, padding_value=-2)
         ranks = find_nodes(chosen, there).cpu().numpy()
         return [
-            LevelOutcome(decision.depth, row[: len(decision.nodes)], proposed.scores, proposed.sharing)
+            LevelOutcome(
+                decision.depth,
+                row[: len(decision.nodes)],
+                proposed.scores,
+                decision.search.request.rule.verification,
+                proposed.levels,
+            )
             for (decision, proposed), row in zip(judged, ranks, strict=True)
         ]
 
     def _task(self, search: BeamSearch, sharing: int) -> DraftTask:
-        place = Round(search.widths, search.depth, len(search.beam), sharing)
-        request = search.request
+        request, columns = search.request, search.columns
+        unread = int(np.count_nonzero(~columns.drafted[: columns.root])) + int(np.count_nonzero(~columns.drafted[search.ancestors]))
+        place = Round(search.widths, search.depth, len(search.beam), sharing, request.rule.verification, unread)
         return DraftTask(search.columns, search.beam, search.ancestors, search.dead_nodes, request.rule, place, self._nodes.allocate)
 
-    def _grow_children(self, growing: Growing, spare: int) -> Growing:
+    def _grow_children(self, growing: Growing, plan: Plan, spare: int) -> Growing:
         affordable = []
         for search, task in growing:
             depth = task.place.next_depth
@@ -118,10 +125,14 @@ class TreeGrower:
             if most <= spare:
                 spare -= most
                 affordable.append((search, task))
-        if affordable:
-            self._trie_drafter.grow([task for _, task in affordable])
-        for search, _ in affordable:
+        if not affordable:
+            return []
+        before = [task.place.nodes for _, task in affordable]
+        self._trie_drafter.grow([task for _, task in affordable])
+        for (search, task), parents in zip(affordable, before, strict=True):
             search.drafted_by.add("children")
+            task.place.unranked = True
+            plan.learn_children(task.place, parents, task.place.nodes)
         return affordable
 
     def _grow_beams(self, growing: Growing, drafter: BeamDrafter, plan: Plan, spare: int) -> tuple[Growing, Growth]:
@@ -141,7 +152,7 @@ class TreeGrower:
             scores = proposals.scores[row]
             if plan.learns:
                 key = (search.request.request_id, task.place.next_depth)
-                self._proposed[key] = _Proposed(proposals.selection.nodes[row], scores, task.place.sharing)
+                self._proposed[key] = _Proposed(proposals.selection.nodes[row], scores, task.place.levels)
             widths[row] = width = min(plan.width(task.place, scores), int(np.count_nonzero(np.isfinite(scores))), max(spare, 0))
             spare -= width
             if width:

@@ -17,10 +17,12 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.catalog import Catalog
 from drafting.plan import FixedPlan, PlanError
+from drafting.planner import AUTO, Planner
 from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
 from drafting.rule import MOST_SEEDS, STRICT, SearchRule
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
+from verification.calibration import measure_costs
 from verification.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError, load_config, load_tokenizer
 from verification.request import BeamRequest, BeamResult
@@ -57,7 +59,8 @@ class Recommender:
         Args:
             draft: directory of a small model over the same tokens, which proposes what the target verifies; it always runs on the
                 transformers host, beside the target.
-            plan: what to draft: "none", "trie", "beam:N" or "beam:N+children" (see `FixedPlan`).
+            plan: what to draft: "auto" (the planner, which takes a few seconds to measure this machine), "none", "trie", "beam:N" or
+                "beam:N+children" (see `FixedPlan`).
             host: "vllm" or "transformers".
             dtype: "auto", "float32", "bfloat16" or "float16".
             threads: CPU threads for the model; None leaves torch's choice.
@@ -67,7 +70,7 @@ class Recommender:
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence.
         """
-        fixed_plan = FixedPlan.parse(plan)
+        fixed_plan = FixedPlan.parse("none" if plan == AUTO else plan)
         if fixed_plan.needs_draft and draft is None:
             raise PlanError(f"The plan {plan} needs a draft model: name its directory, or choose none or trie.")
         if threads is not None:
@@ -82,7 +85,10 @@ class Recommender:
             _check_draft(draft, target, tokenizer, longest)
         model = load_host(host, target, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
         draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
-        engine = SpeculativeBeamEngine(model, ItemTrie.build(identifiers, model.device), draft_model, fixed_plan)
+        trie = ItemTrie.build(identifiers, model.device)
+        engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan)
+        if plan == AUTO:
+            engine.use_plan(Planner(measure_costs(engine, prompts.max_tokens), trie.mean_fan_out))
         return cls(catalog, prompts, engine, target.resolve().name)
 
     def request(

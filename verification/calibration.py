@@ -1,0 +1,86 @@
+"""Calibration: what forwards cost here, measured by running the engine itself.
+
+Invariant: the figures are those of whole engine steps, so they hold what a user waits for: preparing a forward, the model, reading its
+results. A calibrated engine holds nothing of the requests that measured it.
+"""
+
+import logging
+import time
+from statistics import median
+
+import numpy as np
+
+from drafting.costs import CostCurve, ForwardCosts
+from drafting.plan import FixedPlan
+from verification.engine import SpeculativeBeamEngine
+from verification.request import BeamRequest, StepReport
+
+logger = logging.getLogger(__name__)
+
+PROMPT_LENGTHS = (8, 64, 192)
+BEAM_WIDTHS = (1, 20)
+DRAFT_WIDTHS = (10, 60)
+REPEATS = 4
+# A large model on a slow machine must not keep its users waiting for a figure that two runs give as well as ten.
+BUDGET_SECONDS = 2.0
+
+
+def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> ForwardCosts:
+    """Times forwards of target and draft through an idle engine; takes a few seconds at most.
+
+    Args:
+        longest_prompt: the most tokens that a prompt of this model may have.
+    """
+    plan = engine.plan
+    try:
+        target = _fit_target(_run(engine, "none", longest_prompt))
+        draft = None
+        if engine.has_draft:
+            draft = _fit_draft([report for width in DRAFT_WIDTHS for report in _run(engine, f"beam:{width}", longest_prompt)])
+    finally:
+        engine.use_plan(plan)
+    costs = ForwardCosts(target, draft)
+    logger.info(
+        "A forward of the target takes %.2f ms + %.3f ms per token%s.",
+        1e3 * target.fixed,
+        1e3 * target.per_token,
+        f", one of the draft {1e3 * draft.fixed:.2f} ms + {1e3 * draft.per_token:.3f} ms" if draft else "; there is no draft",
+    )
+    return costs
+
+
+def _run(engine: SpeculativeBeamEngine, plan: str, longest_prompt: int) -> list[StepReport]:
+    engine.use_plan(FixedPlan.parse(plan))
+    started, reports = time.perf_counter(), []
+    for repeat in range(REPEATS + 1):
+        for length in PROMPT_LENGTHS:
+            for width in BEAM_WIDTHS:
+                # What the tokens are does not matter: a forward costs the same whatever it reads.
+                request = BeamRequest("calibration", np.zeros(min(length, longest_prompt), np.int64), 1, width)
+                if not engine.has_room(request):
+                    continue
+                engine.add(request)
+                while engine.running:
+                    report = engine.step()
+                    # The first run pays for what later ones find ready.
+                    if repeat:
+                        reports.append(report)
+        if repeat and time.perf_counter() - started > BUDGET_SECONDS:
+            break
+    return reports
+
+
+def _fit_target(reports: list[StepReport]) -> CostCurve:
+    return _fit([(report.tokens, report.seconds - report.draft_seconds) for report in reports])
+
+
+def _fit_draft(reports: list[StepReport]) -> CostCurve:
+    """Per forward: a step may run several of different sizes, of which only the sums are known."""
+    drafted = [report for report in reports if report.draft_forwards]
+    return _fit([(round(report.draft_tokens / report.draft_forwards), report.draft_seconds / report.draft_forwards) for report in drafted])
+
+
+def _fit(measured: list[tuple[int, float]]) -> CostCurve:
+    """The line through the median of each size."""
+    sizes = sorted({tokens for tokens, _ in measured})
+    return CostCurve.fit(sizes, [median(seconds for tokens, seconds in measured if tokens == size) for size in sizes])

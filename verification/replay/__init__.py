@@ -1,0 +1,1 @@
+"""Replaying recorded users: what a plan would cost on another machine."""

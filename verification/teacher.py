@@ -1,0 +1,204 @@
+"""Teacher data: a target's beam lists over the training histories and what it says of every prefix in them, for drafts to learn from.
+
+Invariant: the lists are those of this project's own engine under the catalog's trie, so a draft learns the very search that it will be
+verified against. Work is done shard by shard, and a finished shard is never made again, so an interruption costs at most one.
+
+It stands on this floor because the engine does; the format, the trees and the scoring belong to `drafting.alignment`, where drafts train.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM
+
+from drafting.alignment.hashes import model_hash
+from drafting.alignment.interactions import Interactions, data_hashes, load_split
+from drafting.alignment.levels import LevelCodes
+from drafting.alignment.runs import RunDirectory
+from drafting.alignment.samples import Windows, next_windows
+from drafting.alignment.settings import TeacherSettings, TrainingError
+from drafting.alignment.target import training_windows
+from drafting.alignment.teacher_data import (
+    CATALOG_FILE,
+    TEACHER_FILE,
+    VALID_FILE,
+    Provenance,
+    ShardFile,
+    TeacherManifest,
+    is_whole,
+    shard_bytes,
+    shard_name,
+    write_shard,
+    write_windows,
+)
+from drafting.alignment.teacher_scores import score_windows
+from drafting.alignment.teacher_trees import PromptWindows, list_trees, most_nodes, prompt_windows, tree_windows
+from drafting.alignment.training import quiet_library
+from drafting.catalog import Catalog
+from drafting.prompt import PromptTemplate
+from drafting.trie import ItemTrie
+from verification.hosts.checkpoint import load_tokenizer
+from verification.recommender import Recommender
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run will ask and write, known before it starts.
+
+    Attributes:
+        windows: stretches of histories.
+        trees: prompts that lists are searched for.
+        disk_bytes: at most.
+    """
+
+    windows: int
+    trees: int
+    disk_bytes: int
+
+
+@quiet_library()
+def make_teacher(
+    target: Path,
+    data: Path,
+    catalog: Catalog,
+    out: Path,
+    *,
+    settings: TeacherSettings | None = None,
+    draft: Path | None = None,
+    kv_memory_gib: float = 1.0,
+    overwrite: bool = False,
+    announce: Callable[[Cost], None] = lambda cost: None,
+) -> TeacherManifest:
+    """Asks the target and writes `out`; goes on with the shards that an interrupted run has left.
+
+    Args:
+        draft: a draft over the same tokens whose own lists become nodes as well, so that the target also judges where a draft would go.
+        announce: is told the cost before anything is searched.
+
+    Raises:
+        InteractionError, CatalogError, PromptError, HostError, TrainingError: inputs that cannot be used; nothing was written over.
+    """
+    settings = settings or TeacherSettings()
+    run = RunDirectory(out, "directory of teacher data", TEACHER_FILE)
+    run.refuse_existing(overwrite)
+    split = load_split(data, catalog)
+    template = PromptTemplate.load(target)
+    windows = training_windows(split, template, settings)
+    teacher = _Teacher(target, draft, catalog, split.train, settings, kv_memory_gib)
+    made_from = Provenance(model_hash(target), target.resolve().name, catalog.version, data_hashes(data))
+    record = {
+        "provenance": msgspec.to_builtins(made_from),
+        "settings": msgspec.to_builtins(settings),
+        "prompt": msgspec.to_builtins(template),
+    }
+    try:
+        run.open(record | {"draft": model_hash(draft) if draft else None}, overwrite)
+        run.model.mkdir(exist_ok=True)
+        cost = teacher.cost(windows)
+        announce(cost)
+        run.check_space(cost.disk_bytes, "teacher data")
+        shards, counts = teacher.write_shards(run.model, windows)
+    finally:
+        teacher.close()
+    joined, ahead = next_windows(split.train, split.valid, template.max_items)
+    write_windows(run.model / VALID_FILE, teacher.prompts(joined, ahead, 0))
+    catalog.save(run.model / CATALOG_FILE)
+    load_tokenizer(target).save_pretrained(run.model)
+    template.save(run.model)
+    manifest = TeacherManifest(made_from, msgspec.to_builtins(settings), template, counts, shards)
+    (run.model / TEACHER_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    run.publish()
+    return manifest
+
+
+class _Teacher:
+    """A target that searches lists and scores prefixes for one catalog."""
+
+    def __init__(
+        self, target: Path, draft: Path | None, catalog: Catalog, interactions: Interactions, settings: TeacherSettings, kv_gib: float
+    ) -> None:
+        self._settings = settings
+        self._interactions = interactions
+        self._recommender = Recommender.load(target, catalog, kv_memory_gib=kv_gib)
+        self._draft = None if draft is None else Recommender.load(draft, catalog, kv_memory_gib=kv_gib)
+        self._identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
+        self._trie = ItemTrie.build(self._identifiers)
+        self._levels = LevelCodes.of(self._identifiers)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._scorer = AutoModelForCausalLM.from_pretrained(target, dtype="auto" if device == "cuda" else torch.float32).to(device).eval()
+
+    @property
+    def _top(self) -> int:
+        return min(self._settings.top, self._levels.widest)
+
+    def prompts(self, interactions: Interactions, windows: Windows, trees: int) -> PromptWindows:
+        """The windows written out."""
+        return prompt_windows(interactions, windows, self._recommender.prompts, self._identifiers, trees)
+
+    def cost(self, windows: Windows) -> Cost:
+        """What these windows will take."""
+        trees = int(np.minimum(windows.scored, self._settings.trees).sum())
+        lists = self._settings.beams * (1 if self._draft is None else 3)
+        answers = int(windows.scored.sum()) * self._trie.depth
+        tokens = len(windows.last) * self._recommender.prompts.max_tokens
+        nodes = trees * most_nodes(self._trie, lists)
+        return Cost(len(windows.last), trees, shard_bytes(tokens + trees * self._settings.beams, answers, nodes, self._top))
+
+    def write_shards(self, folder: Path, windows: Windows) -> tuple[list[str], dict[str, int]]:
+        """Writes what is missing of all shards; returns their names and what they hold."""
+        names = []
+        counts = {"windows": len(windows.last), "trees": 0, "nodes": 0}
+        starts = range(0, len(windows.last), self._settings.shard_windows)
+        with tqdm(total=len(windows.last), desc="teaching", unit="window") as bar:
+            for number, start in enumerate(starts):
+                part = slice(start, start + self._settings.shard_windows)
+                path = folder / shard_name(number)
+                if not is_whole(path):
+                    self._write_shard(path, Windows(windows.first[part], windows.last[part], windows.scored[part]))
+                names.append(path.name)
+                offsets = ShardFile(path).read("node_offsets")
+                counts["trees"] += len(offsets) - 1
+                counts["nodes"] += int(offsets[-1])
+                bar.update(len(windows.last[part]))
+        return names, counts
+
+    def _write_shard(self, path: Path, windows: Windows) -> None:
+        prompts = self.prompts(self._interactions, windows, self._settings.trees)
+        lists = find_lists(self._recommender, prompts.histories, self._settings.beams)
+        visited = lists[:, :0]
+        if self._draft is not None:
+            visited = find_lists(self._draft, prompts.histories, 2 * self._settings.beams)
+        trees = list_trees(lists, visited, self._trie, self._levels)
+        answers, nodes = score_windows(self._scorer, tree_windows(prompts, trees, self._trie), trees.taken, self._levels, self._top)
+        write_shard(path, prompts, trees, lists, answers, nodes)
+
+    def close(self) -> None:
+        """Frees the models."""
+        self._recommender.close()
+        if self._draft is not None:
+            self._draft.close()
+
+
+def find_lists(recommender: Recommender, histories: list[list[int]], beams: int) -> IntArray:
+    """The `beams` best identifiers after each history, as the first item of each; `[histories, beams]`, -1 where there are fewer.
+
+    Short prompts are searched together with short ones, because a batch is as wide as its widest.
+    """
+    order = sorted(range(len(histories)), key=lambda place: len(histories[place]))
+    lists = np.full((len(histories), beams), -1, np.int64)
+    for place, result in zip(order, recommender.recommend((histories[place] for place in order), beams), strict=True):
+        first_of_rank: dict[int, Any] = {item.rank: item.item for item in reversed(result.items)}
+        found = [first_of_rank[rank] for rank in sorted(first_of_rank)]
+        lists[place, : len(found)] = found
+    if (lists[:, 0] < 0).any():
+        raise TrainingError("The target found no list for some histories: is the catalog empty?")
+    return lists
