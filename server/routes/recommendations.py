@@ -28,7 +28,7 @@ def recommendation_routes(services: Services) -> APIRouter:
         responses=answer(RecommendationAnswer) | problems(400, 404, 413, 415, 422, 429, 503, 504),
     )
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
-        """The `k` most likely next items of a history, as exact beam search over the catalog finds them."""
+        """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
         recommendation = await while_connected(request, service.recommend(body))
         return Response(orjson.dumps(recommendation), media_type="application/json")
 
