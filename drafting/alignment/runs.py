@@ -2,7 +2,7 @@
 
 Invariant: the output directory is a finished model or it is not there. A run works in `OUT.partial` beside it and moves the finished model
 into place with one rename, so an interrupted run can neither be taken for a model nor destroy the one that it was to replace; and it goes
-on only from checkpoints of a run with the same settings and data.
+on only from what a run with the same settings and data has left.
 
 Light to import, so that a command can refuse a directory before it loads a training library.
 """
@@ -27,10 +27,14 @@ class RunDirectory:
     """The place of one run.
 
     Attributes:
-        out: where the finished model will be.
+        out: where the finished directory will be.
+        what: what that is, in words.
+        mark: the file that tells a finished directory of this kind from any other.
     """
 
     out: Path
+    what: str = "model directory"
+    mark: str = "config.json"
 
     @property
     def partial(self) -> Path:
@@ -44,7 +48,7 @@ class RunDirectory:
 
     @property
     def model(self) -> Path:
-        """Where the finished model is written before it moves to `out`."""
+        """Where the finished directory is written before it moves to `out`."""
         return self.partial / "model"
 
     @property
@@ -60,8 +64,8 @@ class RunDirectory:
             return
         if not overwrite:
             raise TrainingError(f"{self.out} already exists: choose another directory, or pass --overwrite to replace it.")
-        if not (self.out / "config.json").is_file():
-            raise TrainingError(f"{self.out} is no model directory, so it is not replaced: remove it yourself, or choose another one.")
+        if not (self.out / self.mark).is_file():
+            raise TrainingError(f"{self.out} is no {self.what}, so it is not replaced: remove it yourself, or choose another one.")
 
     def open(self, record: dict[str, Any], overwrite: bool) -> None:
         """Starts the run described by `record`, or goes on with it if an earlier one with the same record was interrupted.
@@ -86,14 +90,18 @@ class RunDirectory:
         except OSError as error:
             raise TrainingError(f"The run cannot write to {self.partial}: {error.strerror}.") from error
 
-    def check_space(self, weights: int, checkpoints: int) -> None:
+    def check_model_space(self, weights: int, checkpoints: int) -> None:
         """Raises `TrainingError` if the disk is too small for the model of so many weights and its checkpoints with optimizer state."""
-        needed = weights * _BYTES_PER_WEIGHT * (1 + 3 * checkpoints) + _SPARE_BYTES
+        self.check_space(weights * _BYTES_PER_WEIGHT * (1 + 3 * checkpoints), f"the model and {checkpoints} checkpoints")
+
+    def check_space(self, needed: int, what: str) -> None:
+        """Raises `TrainingError` if the disk has no room for so many bytes and some to spare."""
+        needed += _SPARE_BYTES
         free = shutil.disk_usage(self.partial).free
         if free < needed:
             raise TrainingError(
-                f"The run needs about {needed / 2**20:,.0f} MiB in {self.partial.parent} for the model and {checkpoints} checkpoints, but "
-                f"only {free / 2**20:,.0f} MiB are free."
+                f"The run needs about {needed / 2**20:,.0f} MiB in {self.partial.parent} for {what}, but only {free / 2**20:,.0f} MiB are "
+                "free."
             )
 
     def publish(self) -> None:

@@ -10,8 +10,8 @@ class TrainingError(ValueError):
     """A training run that cannot start or cannot be finished; the message is a sentence."""
 
 
-class TargetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to train; everything here is written to `training.json`.
+class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How any model is trained; everything here is written to `training.json`.
 
     Attributes:
         epochs: passes over the samples.
@@ -20,9 +20,6 @@ class TargetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         weight_decay: of AdamW.
         warmup_share: the part of all steps that the learning rate rises for.
         max_gradient_norm: longer gradients are shortened to it.
-        subsequences: learn every item given those before it, not only each user's last.
-        stride: with subsequences and a bare prompt, how many new items each further window of a long history scores; None for half of
-            the prompt's `max_items`. 1 gives every item its full prompt, larger is faster.
         precision: of the arithmetic; weights are always float32 while they are trained.
         checkpoint_steps: steps between checkpoints, the most that an interruption loses.
         seed: of the weights, the order of the samples and dropout.
@@ -34,34 +31,119 @@ class TargetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     max_gradient_norm: float = 1.0
-    subsequences: bool = False
-    stride: int | None = None
     precision: str = "float32"
     checkpoint_steps: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "max_gradient_norm": self.max_gradient_norm,
-            "checkpoint_steps": self.checkpoint_steps,
-        }
-        for name, value in positive.items():
-            if not value > 0:
-                raise TrainingError(f"{name} must be above 0, got {value}.")
+        for name in ("epochs", "batch_size", "learning_rate", "max_gradient_norm", "checkpoint_steps"):
+            require_positive(name, msgspec.structs.asdict(self)[name])
         if not (0 <= self.warmup_share < 1 and self.weight_decay >= 0):
             raise TrainingError(
                 f"warmup_share must lie in [0, 1) and weight_decay must not be negative, got {self.warmup_share} and {self.weight_decay}."
             )
-        if self.stride is not None and self.stride < 1:
-            raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
         if self.precision not in ("float32", "bfloat16"):
             raise TrainingError(f"There is no training precision {self.precision!r}: choose float32 or bfloat16.")
 
 
-class TargetMetrics(msgspec.Struct, frozen=True):
+class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to train a target.
+
+    Attributes:
+        subsequences: learn every item given those before it, not only each user's last.
+        stride: with subsequences and a bare prompt, how many new items each further window of a long history scores; None for half of
+            the prompt's `max_items`. 1 gives every item its full prompt, larger is faster.
+        lora_rank: train low-rank additions of this rank to the attention's projections, and the embeddings and the head whole; 0 trains
+            every weight.
+        lora_alpha: what the additions are scaled by, divided by the rank.
+    """
+
+    subsequences: bool = False
+    stride: int | None = None
+    lora_rank: int = 0
+    lora_alpha: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride is not None and self.stride < 1:
+            raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
+        if self.lora_rank < 0:
+            raise TrainingError(f"lora_rank must not be negative, got {self.lora_rank}.")
+        require_positive("lora_alpha", self.lora_alpha)
+
+
+class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to ask the target.
+
+    Attributes:
+        beams: lists per prompt, and the width of the beam that finds them.
+        top: codes per position whose probabilities are kept one by one; the others share the rest evenly.
+        trees: prompts per window that lists are asked for, the newest first; more teach more and cost in proportion.
+        subsequences, stride: the windows, as in `TargetSettings`.
+        shard_windows: windows per file, the most that an interruption loses.
+    """
+
+    beams: int = 20
+    top: int = 32
+    trees: int = 1
+    subsequences: bool = True
+    stride: int | None = None
+    shard_windows: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("beams", "top", "trees", "shard_windows"):
+            require_positive(name, msgspec.structs.asdict(self)[name])
+        if self.beams > 256:
+            raise TrainingError(f"beams must be at most 256, got {self.beams}.")
+        if self.stride is not None and self.stride < 1:
+            raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
+
+
+OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
+
+
+class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to train a draft: loss = (1 - alpha) * cross-entropy on the ground truth + alpha * the objective.
+
+    Attributes:
+        objective: one of `OBJECTIVES`.
+        alpha: the objective's weight; the objective `sft` has none.
+        temperature: what logits are divided by, for `atspeed-s` and `atspeed-r`.
+        top: the draft's tokens per position that `atspeed-s` compares.
+        density: weight of `atspeed-s`'s density regularisation.
+        beam_width, reach: for `atspeed-c`, K of the target and N of the draft.
+        margin: for `atspeed-c`, by how much a beam should clear the bar.
+    """
+
+    objective: str = "atspeed-s"
+    alpha: float = 0.7
+    temperature: float = 1.0
+    top: int = 20
+    density: float = 1.0
+    beam_width: int = 20
+    reach: int = 40
+    margin: float = 1.0
+    learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("temperature", "top", "beam_width", "reach"):
+            require_positive(name, msgspec.structs.asdict(self)[name])
+        if self.objective not in OBJECTIVES:
+            raise TrainingError(f"There is no objective {self.objective!r}: choose {', '.join(OBJECTIVES)}.")
+        if not 0 <= self.alpha <= 1:
+            raise TrainingError(f"alpha must lie in [0, 1], got {self.alpha}.")
+        if self.density < 0:
+            raise TrainingError(f"density must not be negative, got {self.density}.")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raises `TrainingError` unless the setting is above zero."""
+    if not value > 0:
+        raise TrainingError(f"{name} must be above 0, got {value}.")
+
+
+class TrainingMetrics(msgspec.Struct, frozen=True):
     """What a run came to.
 
     Attributes:

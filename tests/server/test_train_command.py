@@ -1,4 +1,4 @@
-"""`atspeed train target`: from flags to a model that the engine serves, and the sentences for what is wrong."""
+"""`atspeed train`: from flags to models that the engine serves, and the sentences for what is wrong."""
 
 import json
 from pathlib import Path
@@ -98,3 +98,52 @@ def test_a_prompt_that_is_none_is_said(flags: dict[str, object], tmp_path: Path)
     done = run(flags | {"--prompt": tmp_path / "prompt.json"})
     assert done.exit_code == 1
     assert "is not a prompt template: A prompt template must contain {history} exactly once" in done.output
+
+
+def invoke(command: str, **flags: object) -> Result:
+    words = [str(word) for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+    return CliRunner().invoke(train_app, [command, *words], env={"COLUMNS": "200"})
+
+
+def test_from_target_to_teacher_to_a_draft_that_is_served(flags: dict[str, object], tmp_path: Path) -> None:
+    assert run(flags | {"--epochs": 8, "--batch-size": 8, "--learning-rate": 0.01}, "--subsequences").exit_code == 0
+    target, catalog, data = (flags[name] for name in ("--out", "--catalog", "--data"))
+    taught = invoke("teacher", target=target, data=data, catalog=catalog, out=tmp_path / "teacher", beams=4, kv_memory_gib=0.01)
+    assert taught.exit_code == 0, taught.output
+    assert "45 prompts in 45 windows; at most " in taught.output
+    assert f"Wrote {tmp_path / 'teacher'}: 45 prompts with " in taught.output
+    known = {"teacher": tmp_path / "teacher", "target": target, "catalog": catalog}
+    drafted = invoke("draft", **known, out=tmp_path / "draft", base=flags["--base"], objective="atspeed-r", epochs=3, batch_size=8)
+    assert drafted.exit_code == 0, drafted.output
+    assert f"Wrote {tmp_path / 'draft'}: atspeed-r loss " in drafted.output
+
+    histories = [[item, (item + 1) % ITEMS] for item in range(ITEMS)]
+    items = Catalog.load(Path(str(catalog)))
+    lists = []
+    for draft, plan in ((None, "none"), (tmp_path / "draft", "beam:6")):
+        recommender = Recommender.load(Path(str(target)), items, draft=draft, plan=plan, kv_memory_gib=0.01)
+        lists.append([[item.item for item in found.items] for found in recommender.recommend(histories, k=3)])
+        recommender.close()
+    assert lists[0] == lists[1]
+
+    again = invoke("draft", **known, out=tmp_path / "draft")
+    assert again.exit_code == 1
+    assert "already exists" in again.output
+    assert run(flags | {"--seed": 7}, "--overwrite").exit_code == 0
+    stale = invoke("draft", **known, out=tmp_path / "second")
+    assert stale.exit_code == 1
+    assert "was made with another target" in stale.output
+
+
+def test_teacher_and_draft_say_what_is_wrong(flags: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    nothing = invoke("draft", teacher=tmp_path / "empty", out=tmp_path / "draft")
+    assert nothing.exit_code == 1
+    assert "holds no teacher data: make it with `atspeed train teacher`" in nothing.output
+    unknown = invoke("draft", teacher=tmp_path / "empty", out=tmp_path / "draft", objective="magic")
+    assert unknown.exit_code == 1
+    assert "There is no objective 'magic'" in unknown.output
+    no_model = invoke("teacher", target=tmp_path / "empty", data=flags["--data"], catalog=flags["--catalog"], out=tmp_path / "teacher")
+    assert no_model.exit_code == 1
+    assert "is not a model directory" in no_model.output
+    assert not (tmp_path / "teacher").exists()

@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import drafting.alignment.target
+import drafting.alignment.training
 from drafting.alignment.bases import BaseError, load_base
 from drafting.alignment.interactions import InteractionError
 from drafting.alignment.progress import ProgressBar
@@ -116,7 +116,7 @@ class InterruptedBar(ProgressBar):
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(drafting.alignment.target, "ProgressBar", InterruptedBar)
+        patch.setattr(drafting.alignment.training, "ProgressBar", InterruptedBar)
         with pytest.raises(KeyboardInterrupt):
             train_target(*arguments, **options)
 
@@ -210,7 +210,7 @@ def test_a_base_model_gets_the_catalogs_tokens_and_keeps_its_own(tmp_path: Path,
 @pytest.mark.parametrize(
     ("base", "template", "sentence"),
     [
-        ("enormous", PromptTemplate(), r"There is no base 'enormous': give a preset \(small\), a config.json"),
+        ("enormous", PromptTemplate(), r"There is no base 'enormous': give a preset \(small, paper, draft\), a config.json"),
         ("small", PromptTemplate(separator=", "), "A model from scratch knows the catalog's codes and no words"),
         ("small", PromptTemplate(max_items=300), "A prompt of 300 items and its answer take 603 tokens, but small reads at most 512"),
     ],

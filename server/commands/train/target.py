@@ -1,4 +1,4 @@
-"""`atspeed train`: teach models to write a catalog's identifiers."""
+"""`atspeed train target`: the model whose lists are served."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,30 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.commands.failure import fail
+from server.commands.train.libraries import loading_libraries
 
 if TYPE_CHECKING:
     from drafting.prompt import PromptTemplate
 
-train_app = typer.Typer(help="Train models for a catalog.", no_args_is_help=True)
 
-
-@train_app.callback()
-def train() -> None:
-    """Train models for a catalog."""
-
-
-@train_app.command()
 def target(
     data: Annotated[
         Path,
         typer.Option(
-            help='Directory with sequential_{train,valid,test}.txt, or with interactions.jsonl of {"user", "item", "timestamp"}.',
+            help="Directory with sequential_{train,valid,test}.txt, or with interactions.jsonl or .parquet of user, item, timestamp.",
             exists=True,
             file_okay=False,
         ),
     ],
     catalog: Annotated[Path, typer.Option(help="Catalog file: LC-Rec's index .json, or JSONL.", exists=True, dir_okay=False)],
-    base: Annotated[str, typer.Option(help="Where to start: 'small' or a config.json (from scratch), or a model directory.")],
+    base: Annotated[str, typer.Option(help="Where to start: 'small', 'paper' or a config.json (from scratch), or a model directory.")],
     out: Annotated[Path, typer.Option(help="Model directory to write; `atspeed serve --target` takes it as it is.")],
     prompt: Annotated[
         Path | None,
@@ -49,6 +42,8 @@ def target(
             show_default="half a prompt",
         ),
     ] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train low-rank additions to the attention instead of every weight.")] = False,
+    lora_rank: Annotated[int, typer.Option(help="Of the additions, with --lora.", min=1)] = 8,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     checkpoint_steps: Annotated[int, typer.Option(help="Steps between checkpoints: the most that an interruption loses.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the weights and the order of samples.")] = 0,
@@ -76,6 +71,7 @@ def target(
             weight_decay=weight_decay,
             subsequences=subsequences,
             stride=stride,
+            lora_rank=lora_rank if lora else 0,
             precision=precision,
             checkpoint_steps=checkpoint_steps,
             seed=seed,
@@ -84,13 +80,9 @@ def target(
         template = _read_prompt(prompt) if prompt else PromptTemplate.load(Path(base)) if (Path(base) / "prompt.json").is_file() else None
     except (TrainingError, CatalogError, PromptError) as error:
         fail(str(error))
-    typer.echo("Loading the training libraries …")
-    try:
-        # transformers' trainer takes seconds to import, which a mistake in the flags need not wait for.
+    with loading_libraries():
         from drafting.alignment.bases import BaseError
         from drafting.alignment.target import train_target
-    except ImportError as error:
-        fail(f"Training needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
     try:
         metrics = train_target(data, items, base, out, settings=settings, template=template, overwrite=overwrite)
     except (InteractionError, CatalogError, PromptError, BaseError, TrainingError) as error:

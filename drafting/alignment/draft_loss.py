@@ -1,0 +1,114 @@
+"""The loss of a draft: cross-entropy on what users did, and an objective on what the target says.
+
+Invariant: loss = (1 - alpha) * CE + alpha * L, each a mean over its positions, so alpha means the same for every objective; prompts and
+padding are in neither.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from drafting.alignment import objectives
+from drafting.alignment.coverage import CoverageLevels
+from drafting.alignment.levels import LevelCodes
+from drafting.alignment.settings import DraftSettings
+from drafting.alignment.teacher_scores import dense
+from drafting.alignment.tree_batch import Batch, answer_rows
+from drafting.trie import ItemTrie
+
+MODEL_INPUTS = ("input_ids", "position_ids", "attention_mask")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective needs of the teacher.
+
+    Attributes:
+        answers: its distributions of the true items, over the whole vocabulary.
+        trees: its lists, and its distributions over the codes of each level.
+    """
+
+    answers: bool = False
+    trees: bool = False
+
+
+NEEDS = {
+    "sft": Needs(),
+    "wordkd": Needs(answers=True),
+    "tvdkd": Needs(answers=True),
+    "seqkd": Needs(trees=True),
+    "atspeed-s": Needs(trees=True),
+    "atspeed-r": Needs(trees=True),
+    "atspeed-c": Needs(trees=True),
+}
+
+
+class DraftLoss:
+    """The loss of one batch of `TeacherSamples`."""
+
+    def __init__(self, settings: DraftSettings, levels: LevelCodes, trie: ItemTrie) -> None:
+        self._settings = settings
+        self._needs = NEEDS[settings.objective]
+        self._levels = [torch.from_numpy(tokens) for tokens in levels.tokens]
+        self._coverage = CoverageLevels(trie, levels)
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> Tensor:
+        logits = model(**{name: batch[name] for name in MODEL_INPUTS if name in batch}).logits.flatten(0, 1).float()
+        rows = answer_rows(batch["labels"])
+        answers = logits[rows]
+        labels = batch["labels"].flatten()[rows + 1]
+        truth = objectives.cross_entropy(answers, labels, torch.ones_like(labels, dtype=torch.bool))
+        alpha = self._settings.alpha
+        if self._needs.answers:
+            return (1 - alpha) * truth + alpha * self._on_answers(answers, batch)
+        if self._needs.trees:
+            return (1 - alpha) * truth + alpha * self._on_trees(logits[batch["node_row"]], batch)
+        return truth
+
+    def _on_answers(self, logits: Tensor, batch: Batch) -> Tensor:
+        """WordKD and TVDKD, over the whole vocabulary; a teacher's mass outside its level is taken for none."""
+        level_of_row = torch.arange(len(logits), device=logits.device) % len(self._levels)
+        teacher = torch.zeros_like(logits)
+        for level, tokens in enumerate(self._levels):
+            rows = (level_of_row == level).nonzero()[:, 0]
+            taught = dense(batch["answer_codes"][rows], batch["answer_probabilities"][rows], len(tokens))
+            teacher[rows[:, None], tokens.to(logits.device)] = taught
+        mask = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        if self._settings.objective == "wordkd":
+            return objectives.forward_kl(logits, teacher, mask)
+        return objectives.total_variation(logits, teacher, mask)
+
+    def _on_trees(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The objectives on the teacher's lists, as the mean over all nodes of the level by level losses."""
+        if self._settings.objective == "atspeed-c":
+            return self._coverage.loss(logits, batch, self._settings)
+        total = torch.zeros((), device=logits.device)
+        weight = torch.zeros((), device=logits.device)
+        for level, tokens in enumerate(self._levels):
+            rows = (batch["node_level"] == level).nonzero()[:, 0]
+            codes, probabilities = batch["node_codes"][rows], batch["node_probabilities"][rows]
+            if self._settings.objective == "seqkd":
+                here = logits[rows]
+                loss, count = self._seqkd(here, tokens.to(logits.device), codes, batch["node_taken"][rows])
+            else:
+                here = logits[rows][:, tokens.to(logits.device)]
+                loss, count = self._distance(here, dense(codes, probabilities, len(tokens))), torch.tensor(float(len(rows)))
+            total = total + loss * count
+            weight = weight + count
+        return total / weight.clamp(min=1)
+
+    def _seqkd(self, logits: Tensor, tokens: Tensor, codes: Tensor, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the list tokens at these nodes, and how many there are."""
+        weights = torch.zeros_like(logits)
+        exists = codes < len(tokens)
+        weights.scatter_add_(1, tokens[codes.masked_fill(~exists, 0)], taken.masked_fill(~exists, 0.0))
+        mask = weights.sum(1) > 0
+        return objectives.weighted_cross_entropy(logits, weights, mask), weights.sum()
+
+    def _distance(self, logits: Tensor, teacher: Tensor) -> Tensor:
+        mask = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        settings = self._settings
+        if settings.objective == "atspeed-r":
+            return objectives.total_variation(logits, teacher, mask, settings.temperature)
+        return objectives.top_reverse_kl(logits, teacher, mask, settings.top, settings.density, settings.temperature)

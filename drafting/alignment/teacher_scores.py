@@ -1,0 +1,110 @@
+"""Teacher scores: what a target says of every answer and every tree node, level by level.
+
+Invariant: a distribution is the target's softmax restricted to its level's codes and renormalised. Its largest entries, and every code that
+a list goes on with, are kept one by one (float16: three digits); the others are known as one mass, shared evenly when it is read back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from drafting.alignment.levels import LevelCodes
+from drafting.alignment.tree_batch import TreeWindows, answer_rows, tree_batch
+
+IntArray = npt.NDArray[np.int64]
+BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class TopCodes:
+    """The kept entries of distributions.
+
+    Attributes:
+        codes: `[rows, top]` int16; as many as the widest level has codes where a level has fewer than `top`.
+        probabilities: `[rows, top]` float16.
+    """
+
+    codes: npt.NDArray[np.int16]
+    probabilities: npt.NDArray[np.float16]
+
+    @classmethod
+    def empty(cls, rows: int, top: int, levels: LevelCodes) -> "TopCodes":
+        """Room for so many rows."""
+        return cls(np.full((rows, top), levels.widest, np.int16), np.zeros((rows, top), np.float16))
+
+
+def dense(codes: Tensor, probabilities: Tensor, size: int) -> Tensor:
+    """Kept entries as distributions over a level of `size` codes, `[rows, size]`: what they leave is shared evenly by the others.
+
+    Args:
+        codes: `[rows, top]` int64; `size` or more where there is no entry.
+        probabilities: `[rows, top]` float32.
+    """
+    kept = codes < size
+    held = probabilities.masked_fill(~kept, 0.0)
+    rest = (1.0 - held.sum(1)).clamp(min=0.0) / (size - kept.sum(1)).clamp(min=1)
+    full = rest[:, None].repeat(1, size + 1).scatter_(1, codes.clamp(max=size), held)[:, :size]
+    return full / full.sum(1, keepdim=True)
+
+
+@torch.inference_mode()
+def score_windows(
+    model: torch.nn.Module, windows: TreeWindows, taken: npt.NDArray[np.int16], levels: LevelCodes, top: int
+) -> tuple[TopCodes, TopCodes]:
+    """What `model` says of the answers and of the nodes.
+
+    Args:
+        taken: `[nodes, codes]`, see `ListTrees`; the codes that lists take are always kept.
+
+    Returns:
+        of the answers `[answers of all windows]` and of the nodes `[nodes]`.
+    """
+    device = next(model.parameters()).device
+    answers = TopCodes.empty(int(windows.answers.sum()), top, levels)
+    nodes = TopCodes.empty(len(windows.node_token), top, levels)
+    answer_ends = np.cumsum(windows.answers)
+    for chosen in _batches(windows):
+        batch, places = tree_batch(windows, chosen, pad_token_id=0)
+        inputs = {name: batch[name].to(device) for name in ("input_ids", "position_ids", "attention_mask")}
+        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)
+        counts = windows.answers[chosen]
+        rows = np.concatenate([np.arange(end - count, end) for end, count in zip(answer_ends[chosen], counts, strict=True)])
+        answer_levels = np.arange(len(rows)) % len(levels.sizes)
+        _keep(answers, rows, logits[answer_rows(batch["labels"]).to(device)], answer_levels, levels, None)
+        node_rows = torch.from_numpy(places.row * batch["input_ids"].shape[1] + places.column).to(device)
+        _keep(nodes, places.index, logits[node_rows], windows.node_depth[places.index], levels, taken)
+    return answers, nodes
+
+
+def _batches(windows: TreeWindows) -> Iterator[IntArray]:
+    """All windows in batches of similar widths, each of at most `BATCH_TOKENS` padded tokens (or one window)."""
+    widths = windows.widths(trees=True)
+    order = np.argsort(widths, kind="stable")
+    start = 0
+    while start < len(order):
+        ends = np.arange(start + 1, len(order) + 1)
+        fitting = int(np.count_nonzero(widths[order[start:]] * (ends - start) <= BATCH_TOKENS))
+        yield order[start : start + max(1, fitting)]
+        start += max(1, fitting)
+
+
+def _keep(
+    kept: TopCodes, rows: IntArray, logits: Tensor, row_levels: IntArray, levels: LevelCodes, taken: npt.NDArray[np.int16] | None
+) -> None:
+    """Writes the entries of one batch's rows to their places in `kept`."""
+    top = kept.codes.shape[1]
+    for level, tokens in enumerate(levels.tokens):
+        here = np.flatnonzero(row_levels == level)
+        codes = torch.from_numpy(tokens).to(logits.device)
+        probabilities = logits[torch.from_numpy(here).to(logits.device)][:, codes].float().softmax(1)
+        rank = probabilities
+        if taken is not None:
+            rank = rank + torch.from_numpy(taken[rows[here], : len(tokens)] > 0).to(logits.device)
+        best = rank.topk(min(top, len(tokens)), dim=1).indices
+        width = best.shape[1]
+        kept.codes[rows[here], :width] = best.cpu().numpy()
+        kept.probabilities[rows[here], :width] = probabilities.gather(1, best).cpu().numpy()

@@ -1,0 +1,79 @@
+"""Teacher data without a target: a make-believe one whose lists and distributions follow a rule, made in milliseconds."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from drafting.alignment.bases import scratch_tokenizer
+from drafting.alignment.interactions import Interactions
+from drafting.alignment.levels import LevelCodes
+from drafting.alignment.samples import packed_windows
+from drafting.alignment.teacher_data import (
+    CATALOG_FILE,
+    TEACHER_FILE,
+    VALID_FILE,
+    Provenance,
+    TeacherManifest,
+    shard_name,
+    write_shard,
+    write_windows,
+)
+from drafting.alignment.teacher_scores import TopCodes
+from drafting.alignment.teacher_trees import list_trees, prompt_windows
+from drafting.catalog import Catalog
+from drafting.prompt import PromptBuilder, PromptTemplate
+from drafting.trie import ItemTrie
+from tests.models import TINY_CONFIG
+
+ITEMS = 12
+STEP = 5
+LISTS = 3
+CATALOG = Catalog.from_identifiers([(str(item), [f"<a_{item // 4}>", f"<b_{item % 4}>"]) for item in range(ITEMS)])
+TEMPLATE = PromptTemplate(max_items=6)
+
+
+def histories(users: int, items_in_all: int) -> Interactions:
+    """Users who always go STEP items further."""
+    lengths = [4 + user % 5 for user in range(users)]
+    items = [(user + time * STEP) % items_in_all for user, length in enumerate(lengths) for time in range(length)]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Interactions(tuple(str(user) for user in range(users)), offsets, np.array(items, np.int32))
+
+
+def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None) -> Path:
+    """Teacher data whose lists are the next item by the rule and the two items after it, and whose distributions say so."""
+    folder.mkdir(parents=True)
+    catalog = catalog or CATALOG
+    tokenizer = scratch_tokenizer(catalog.tokens)
+    identifiers = catalog.token_ids(tokenizer.get_vocab())
+    trie, levels = ItemTrie.build(identifiers), LevelCodes.of(identifiers)
+    builder = PromptBuilder(TEMPLATE, tokenizer, identifiers)
+    data = histories(users, len(catalog))
+    windows = packed_windows(data, TEMPLATE.max_items, 3)
+    prompts = prompt_windows(data, windows, builder, identifiers, trees=2)
+    lists = np.array([[(history[-1] + STEP + more) % len(catalog) for more in range(LISTS)] for history in prompts.histories], np.int64)
+    trees = list_trees(lists, lists[:, :0], trie, levels)
+    nodes = TopCodes.empty(len(trees.trie_node), levels.widest, levels)
+    share = trees.taken / trees.taken.sum(1, keepdims=True)
+    nodes.codes[:] = np.argsort(-share, axis=1, kind="stable")
+    nodes.probabilities[:] = np.take_along_axis(share, nodes.codes.astype(np.int64), axis=1)
+    answers = TopCodes.empty(int(prompts.answers.sum()), levels.widest, levels)
+    answers.codes[:, 0], answers.probabilities[:, 0] = true_codes(prompts.tokens, prompts.token_offsets, prompts.answers, levels), 1.0
+    write_shard(folder / shard_name(0), prompts, trees, lists, answers, nodes)
+    write_windows(folder / VALID_FILE, prompt_windows(data, windows, builder, identifiers, trees=0))
+    catalog.save(folder / CATALOG_FILE)
+    tokenizer.save_pretrained(folder)
+    made_from = Provenance("0123456789abcdef", "make-believe", catalog.version, {})
+    manifest = TeacherManifest(made_from, {}, TEMPLATE, {"windows": len(windows.last)}, [shard_name(0)])
+    (folder / TEACHER_FILE).write_bytes(msgspec.json.encode(manifest))
+    (folder / "draft_config.json").write_text(json.dumps(TINY_CONFIG))
+    return folder
+
+
+def true_codes(tokens: np.ndarray, offsets: np.ndarray, answers: np.ndarray, levels: LevelCodes) -> np.ndarray:
+    """The code of every answer token."""
+    answered = np.concatenate([tokens[end - count : end] for end, count in zip(offsets[1:], answers, strict=True)])
+    depth = len(levels.sizes)
+    return np.stack([levels.places(level, answered[level::depth]) for level in range(depth)], axis=1).reshape(-1)

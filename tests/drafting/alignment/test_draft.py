@@ -1,0 +1,160 @@
+"""Training a draft: that every objective teaches the teacher's lists, what the directory says, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+import drafting.alignment.training
+from drafting.alignment.bases import BaseError, scratch_tokenizer
+from drafting.alignment.draft import train_draft
+from drafting.alignment.draft_loss import NEEDS, DraftLoss
+from drafting.alignment.levels import LevelCodes
+from drafting.alignment.progress import ProgressBar
+from drafting.alignment.settings import DraftSettings, TrainingError
+from drafting.alignment.teacher_samples import TeacherSamples
+from drafting.prompt import PromptTemplate
+from drafting.trie import ItemTrie
+from tests.drafting.alignment.teachers import CATALOG, ITEMS, LISTS, STEP, TEMPLATE, write_teacher
+
+SEEN = 4  # items in a history: as many as the teacher was asked about
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "checkpoint_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "data")
+
+
+def draft_log_probs(model_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Per first item of a history, the log-probability of every item as the next one `[ITEMS, ITEMS]`, and the true next item."""
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    model = AutoModelForCausalLM.from_pretrained(model_dir).eval()
+    ids = CATALOG.token_ids(tokenizer.get_vocab())
+    rows = []
+    for item in range(ITEMS):
+        history = (item + np.arange(SEEN) * STEP) % ITEMS
+        prompt = [tokenizer.bos_token_id, *ids[history].reshape(-1).tolist()]
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt + list(identifier) for identifier in ids.tolist()])).logits.log_softmax(-1)
+        rows.append([float(logits[i, -3, a] + logits[i, -2, b]) for i, (a, b) in enumerate(ids.tolist())])
+    return np.array(rows), (np.arange(ITEMS) + SEEN * STEP) % ITEMS
+
+
+@pytest.mark.parametrize("objective", NEEDS)
+def test_every_objective_teaches_the_rule(tmp_path: Path, teacher: Path, objective: str) -> None:
+    settings = DraftSettings(objective=objective, epochs=25, batch_size=8, learning_rate=1e-2, top=4, reach=2, beam_width=2)
+    metrics = train_draft(teacher, str(teacher / "draft_config.json"), tmp_path / "out", settings=settings)
+    assert metrics.valid_loss is not None
+    log_probs, truth = draft_log_probs(tmp_path / "out")
+    if not NEEDS[objective].trees:
+        assert (log_probs.argmax(1) == truth).mean() > 0.9
+        return
+    best = np.argsort(-log_probs, axis=1)[:, :LISTS]
+    listed = (truth[:, None] + np.arange(LISTS)) % ITEMS
+    overlap = (best[:, :, None] == listed[:, None, :]).any(2)
+    assert overlap[:, 0].mean() > 0.8, "the draft's best item is on the teacher's lists; by chance a quarter would be"
+    if objective != "atspeed-c":  # which only looks at levels that are drafted, here the first of two
+        assert overlap.mean() > 0.65, "and so are most of as many as there are lists"
+
+
+def test_the_directory_says_how_it_came_to_be(tmp_path: Path, teacher: Path) -> None:
+    train_draft(teacher, str(teacher / "draft_config.json"), tmp_path / "out", settings=DraftSettings(**QUICK))
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["kind"] == "draft"
+    assert record["teacher"]["target"] == "0123456789abcdef"
+    assert record["catalog"]["version"] == CATALOG.version
+    assert record["settings"]["objective"] == "atspeed-s"
+    assert PromptTemplate.load(tmp_path / "out") == TEMPLATE
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab() == AutoTokenizer.from_pretrained(teacher).get_vocab()
+
+
+class InterruptedBar(ProgressBar):
+    """Stands for a user who presses Ctrl-C in the seventh step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 7:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, settings = str(teacher / "draft_config.json"), DraftSettings(**QUICK)
+    train_draft(teacher, base, tmp_path / "whole", settings=settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(drafting.alignment.training, "ProgressBar", InterruptedBar)
+        with pytest.raises(KeyboardInterrupt):
+            train_draft(teacher, base, tmp_path / "out", settings=settings)
+    with pytest.raises(TrainingError, match="holds an interrupted run with other settings or data"):
+        train_draft(teacher, base, tmp_path / "out", settings=DraftSettings(**QUICK, objective="sft"))
+    assert train_draft(teacher, base, tmp_path / "out", settings=settings).resumed_from_step == 5
+    expected = load_file(tmp_path / "whole" / "model.safetensors")
+    for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+@pytest.mark.parametrize("objective", NEEDS)
+def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> None:
+    """The loss of a batch is the position-weighted mean of its windows' losses, whatever stands beside them."""
+    ids = CATALOG.token_ids(AutoTokenizer.from_pretrained(teacher).get_vocab())
+    trie = ItemTrie.build(ids)
+    needs = NEEDS[objective]
+    samples = TeacherSamples([teacher / "shard-00000.safetensors"], trie, 0, answers=needs.answers, trees=needs.trees)
+    torch.manual_seed(0)
+    config = json.loads((teacher / "draft_config.json").read_text())
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, vocab_size=len(ids) + 10))
+    loss = DraftLoss(DraftSettings(objective=objective, alpha=1.0, top=3, reach=2, beam_width=2), LevelCodes.of(ids), trie)
+    chosen = [0, 4, 9, 2]
+    together = loss(model, samples.__getitems__(chosen))
+    alone, weights = [], []
+    for index in chosen:
+        batch = samples.__getitems__([index])
+        alone.append(loss(model, batch))
+        positions = {"seqkd": "node_taken", "sft": "labels"}.get(objective, "node_row" if needs.trees else "labels")
+        counted = batch[positions]
+        weights.append(float(counted.sum()) if positions == "node_taken" else float((counted != -100).sum()))
+        if objective == "atspeed-c":
+            weights[-1] = float(batch["node_tree"].max() + 1)
+    weighted = sum(one * weight for one, weight in zip(alone, weights, strict=True)) / sum(weights)
+    torch.testing.assert_close(together, weighted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_draft_with_other_tokens_is_refused(tmp_path: Path, teacher: Path) -> None:
+    config = LlamaConfig(**json.loads((teacher / "draft_config.json").read_text()), vocab_size=10)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    scratch_tokenizer(("<x_1>", "<x_2>")).save_pretrained(tmp_path / "base")
+    with pytest.raises(BaseError, match="has another vocabulary than the target"):
+        train_draft(teacher, str(tmp_path / "base"), tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_what_is_missing_is_said(tmp_path: Path, teacher: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no teacher data: make it with `atspeed train teacher`"):
+        train_draft(tmp_path, "draft", tmp_path / "out")
+    copy = write_teacher(tmp_path / "copy", users=10)
+    (copy / "shard-00000.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"is not whole: shard-00000.safetensors is missing"):
+        train_draft(copy, "draft", tmp_path / "out")
+    other = write_teacher(tmp_path / "other", users=10)
+    lines = (other / "catalog.jsonl").read_text().splitlines()
+    (other / "catalog.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(TrainingError, match="was made with another catalog"):
+        train_draft(other, "draft", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"objective": "magic"}, "There is no objective 'magic': choose sft, wordkd"),
+        ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1.5"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"density": -1.0}, "density must not be negative"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, teacher: Path, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        train_draft(teacher, "draft", tmp_path / "out", settings=DraftSettings(**options))

@@ -1,0 +1,199 @@
+"""Teacher data: that lists and distributions are the target's, that a run goes on where it stopped, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import verification.teacher
+from drafting.alignment.levels import LevelCodes
+from drafting.alignment.settings import TeacherSettings, TrainingError
+from drafting.alignment.teacher_data import ShardFile, check_provenance, read_manifest
+from drafting.alignment.teacher_samples import TeacherSamples, validation_windows
+from drafting.alignment.teacher_scores import dense
+from drafting.catalog import Catalog
+from drafting.trie import ItemTrie
+from tests.models import random_catalog, save_random_model
+from verification.hosts.checkpoint import load_tokenizer
+from verification.recommender import Recommender
+from verification.teacher import make_teacher
+
+QUICK = TeacherSettings(beams=6, top=4, trees=2, shard_windows=8)
+USERS = 30
+WINDOWS = 35  # five users have histories that are longer than a prompt
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return random_catalog(items=80, depth=3, codes=6)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    with (folder / "interactions.jsonl").open("w") as file:
+        for user in range(USERS):
+            for time in range(5 + user % 6):
+                item = catalog.item_ids[rng.integers(len(catalog))]
+                file.write(json.dumps({"user": user, "item": item, "timestamp": time}) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("models") / "target", catalog, max_items=6)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, target: Path, data: Path, catalog: Catalog) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "data"
+    make_teacher(target, data, catalog, out, settings=QUICK, kv_memory_gib=0.01)
+    return out
+
+
+def trie_of(target: Path, catalog: Catalog) -> tuple[ItemTrie, np.ndarray]:
+    identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
+    return ItemTrie.build(identifiers), identifiers
+
+
+def test_the_directory_stands_for_itself(teacher: Path, catalog: Catalog) -> None:
+    manifest = read_manifest(teacher)
+    assert manifest.provenance.catalog == catalog.version == Catalog.load(teacher / "catalog.jsonl").version
+    assert manifest.counts["windows"] == WINDOWS
+    assert manifest.counts["trees"] > WINDOWS
+    assert len(manifest.shards) == 5
+    assert not teacher.with_name("data.partial").exists()
+    assert {"tokenizer.json", "prompt.json", "valid.safetensors"} <= {path.name for path in teacher.iterdir()}
+
+
+def test_distributions_and_lists_are_the_targets(teacher: Path, target: Path, catalog: Catalog) -> None:
+    trie, identifiers = trie_of(target, catalog)
+    levels = LevelCodes.of(identifiers)
+    model = AutoModelForCausalLM.from_pretrained(target).eval()
+    recommender = Recommender.load(target, catalog, kv_memory_gib=0.01)
+    shard = ShardFile(teacher / "shard-00000.safetensors")
+    tokens, starts, roots = shard.read("tokens"), shard.read("token_offsets"), shard.read("tree_root")
+    owner = np.repeat(np.arange(8), np.diff(shard.read("tree_offsets")))
+    offsets, trie_nodes, parents = (shard.read(f"node_{name}") for name in ("offsets", "trie", "parent"))
+    depths = np.searchsorted(trie.level_starts, trie_nodes, side="right") - 1
+    checked = 0
+    for tree in range(4):
+        prompt = tokens[starts[owner[tree]] :][: roots[tree] + 1].tolist()
+        history = [int(np.flatnonzero((identifiers == prompt[i : i + 3]).all(1))[0]) for i in range(1, len(prompt), 3)]
+        found = next(iter(recommender.recommend([history], 6)))
+        expected = {item.rank: item.item for item in reversed(found.items)}
+        assert shard.read("lists")[tree].tolist() == [expected[rank] for rank in sorted(expected)]
+        for node in range(offsets[tree], offsets[tree + 1]):
+            path: list[int] = []
+            place = node
+            while depths[place]:
+                path.insert(0, int(trie.token[trie_nodes[place]]))
+                place = offsets[tree] + parents[place]
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt + path])).logits[0, -1]
+            level = int(depths[node])
+            expected_codes = logits[torch.from_numpy(levels.tokens[level])].softmax(0)
+            codes = torch.from_numpy(shard.read("node_codes")[node].astype(np.int64))
+            kept = torch.from_numpy(shard.read("node_probabilities")[node].astype(np.float32))
+            torch.testing.assert_close(kept, expected_codes[codes], atol=1e-3, rtol=2e-3)
+            rest = set(range(len(levels.tokens[level]))) - set(codes.tolist())
+            taken = shard.read("node_taken")[node]
+            if rest and not taken[kept.argmin()]:
+                assert expected_codes[list(rest)].max() <= kept.min() + 1e-3
+            checked += 1
+    recommender.close()
+    assert checked > 20
+
+
+def test_every_list_token_is_kept_and_counted(teacher: Path, target: Path, catalog: Catalog) -> None:
+    trie, _ = trie_of(target, catalog)
+    for path in sorted(teacher.glob("shard-*")):
+        shard = ShardFile(path)
+        lists, offsets = shard.read("lists"), shard.read("node_offsets")
+        per_tree = np.add.reduceat(shard.read("node_taken").sum(1), offsets[:-1])
+        assert per_tree.tolist() == ((lists >= 0).sum(1) * trie.depth).tolist()
+
+
+def test_batches_hold_what_the_shards_hold(teacher: Path, target: Path, catalog: Catalog) -> None:
+    trie, _ = trie_of(target, catalog)
+    manifest = read_manifest(teacher)
+    samples = TeacherSamples([teacher / name for name in manifest.shards], trie, 0, answers=True, trees=True)
+    assert len(samples) == WINDOWS
+    chosen = [34, 3, 17]
+    batch = samples.__getitems__(chosen)
+    assert int((batch["labels"] != -100).sum()) == len(batch["answer_codes"])
+    assert len(batch["node_row"]) == len(batch["node_probabilities"]) == len(batch["node_trie"])
+    assert (batch["node_level"][batch["node_trie"] == 0] == 0).all()
+    roots = (batch["node_level"] == 0).nonzero()[:, 0]
+    # What the target says of a root it also says as the answer at that place of the window.
+    at_root = dense(batch["node_codes"][roots], batch["node_probabilities"][roots], 6)
+    answers = dense(batch["answer_codes"], batch["answer_probabilities"], 6)
+    rows = ((batch["labels"][:, 1:] != -100).nonzero() * torch.tensor([batch["labels"].shape[1], 1])).sum(1)
+    same = [int((rows == row).nonzero()[0]) for row in batch["node_row"][roots]]
+    torch.testing.assert_close(at_root, answers[same], atol=0.02, rtol=0.0)
+    assert len(validation_windows(teacher, trie, 0)) == USERS
+
+
+def test_an_interrupted_run_keeps_its_shards(
+    tmp_path: Path, target: Path, data: Path, catalog: Catalog, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    original = verification.teacher.write_shard
+
+    def stop_after_two(path: Path, *arguments: object) -> None:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(path)
+        original(path, *arguments)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(verification.teacher, "write_shard", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            make_teacher(target, data, catalog, out, settings=QUICK, kv_memory_gib=0.01)
+    with pytest.raises(TrainingError, match="its run was interrupted: repeat"):
+        read_manifest(out)
+    # A shard that is cut off is made again; a whole one is kept.
+    partial = tmp_path / "out.partial" / "model"
+    (partial / made[1].name).write_bytes((partial / made[1].name).read_bytes()[:100])
+    kept = (partial / made[0].name).stat().st_mtime_ns
+    make_teacher(target, data, catalog, out, settings=QUICK, kv_memory_gib=0.01)
+    assert (out / made[0].name).stat().st_mtime_ns == kept
+    for path in sorted(teacher.glob("*.safetensors")):
+        assert path.read_bytes() == (out / path.name).read_bytes()
+
+
+def test_another_target_or_catalog_is_said(tmp_path: Path, teacher: Path, target: Path, data: Path, catalog: Catalog) -> None:
+    manifest = read_manifest(teacher)
+    check_provenance(manifest, teacher, manifest.provenance.target, catalog.version)
+    with pytest.raises(TrainingError, match="was made with another target"):
+        check_provenance(manifest, teacher, "0" * 16, catalog.version)
+    with pytest.raises(TrainingError, match="was made with another catalog"):
+        check_provenance(manifest, teacher, None, "0" * 12)
+    with pytest.raises(TrainingError, match="already exists: choose another directory, or pass --overwrite"):
+        make_teacher(target, data, catalog, teacher, settings=QUICK)
+
+
+def test_a_damaged_shard_is_said(tmp_path: Path, teacher: Path) -> None:
+    cut = tmp_path / "shard-00000.safetensors"
+    cut.write_bytes((teacher / "shard-00000.safetensors").read_bytes()[:-10])
+    with pytest.raises(TrainingError, match=r"is damaged or cut off .*: make the teacher data again with --overwrite"):
+        ShardFile(cut).read("tokens")
+
+
+def test_a_drafts_lists_are_judged_too(tmp_path: Path, target: Path, data: Path, catalog: Catalog, teacher: Path) -> None:
+    draft = save_random_model(tmp_path / "draft", catalog, hidden=32, layers=1, max_items=6, seed=5)
+    manifest = make_teacher(target, data, catalog, tmp_path / "out", settings=QUICK, draft=draft, kv_memory_gib=0.01)
+    assert manifest.counts["nodes"] > read_manifest(teacher).counts["nodes"]
+    first, second = (ShardFile(folder / "shard-00000.safetensors") for folder in (teacher, tmp_path / "out"))
+    assert first.read("node_taken").sum() == second.read("node_taken").sum()
+
+
+@pytest.mark.parametrize(("options", "sentence"), [({"beams": 0}, "beams must be above 0"), ({"stride": 0}, "stride must be at least 1")])
+def test_settings_that_make_no_sense_are_refused(options: dict[str, int], sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        TeacherSettings(**options)
