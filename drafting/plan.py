@@ -19,7 +19,7 @@ from drafting.errors import SetupError
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-PLAN_FORM = re.compile(r"none|trie|beam:(?P<width>\d+)(?P<children>\+children)?")
+PLAN_FORM = re.compile(r"none|trie|beam:(?P<width>\d+)(x(?P<levels>\d+))?(?P<children>\+children)?")
 MOST_PROPOSALS = 256
 
 
@@ -139,14 +139,15 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class FixedPlan:
-    """One shape for every round, for experiments: `none`, `trie`, `beam:N` or `beam:N+children`.
+    """One shape for every round, for experiments: `none`, `trie`, `beam:N`, `beam:NxG`, and the latter two with `+children`.
 
-    `trie` drafts all children of the beam; `beam:N` drafts the draft model's beam of width N as deep as nodes are ever scored; with
-    `+children` the deepest of these levels holds all children of the one before instead.
+    `trie` drafts all children of the beam; `beam:N` drafts the draft model's beam of width N as deep as nodes are ever scored, `beam:NxG` at
+    most G levels of it; with `+children` the level below, or the deepest that is ever scored, holds all children of the one before.
     """
 
     name: str
     width_wanted: int = 0
+    most_levels: int | None = None
     children: bool = False
 
     @classmethod
@@ -158,13 +159,30 @@ class FixedPlan:
         """
         match = PLAN_FORM.fullmatch(text)
         if match is None:
-            raise PlanError(f"There is no plan {text!r}: choose auto, none, trie, beam:N or beam:N+children, with a number for N.")
+            raise PlanError(
+                f"There is no plan {text!r}: choose auto, none, trie, beam:N, beam:NxG or beam:N+children, with numbers for N and G."
+            )
         width = int(match["width"] or 0)
         if match["width"] is not None and width < 1:
             raise PlanError("A draft's beam holds at least one node: beam:0 is no plan; none is.")
         if width > MOST_PROPOSALS:
             raise PlanError(f"A draft's beam holds at most {MOST_PROPOSALS} nodes, got {text}.")
-        return cls(text, width, children=text == "trie" or match["children"] is not None)
+        levels = int(match["levels"]) if match["levels"] else None
+        if levels == 0:
+            raise PlanError(f"The plan {text} drafts no level: that is the plan none.")
+        return cls(text, width, levels, children=text == "trie" or match["children"] is not None)
+
+    def check(self, identifier_length: int) -> None:
+        """Refuses a plan that is deeper than the catalog's identifiers.
+
+        Raises:
+            PlanError: the plan names more levels than are ever scored.
+        """
+        if self.most_levels is not None and self.most_levels > identifier_length - 1:
+            raise PlanError(
+                f"The plan {self.name} drafts {self.most_levels} levels, but of identifiers of {identifier_length} tokens only the first "
+                f"{identifier_length - 1} are ever drafted."
+            )
 
     @property
     def needs_draft(self) -> bool:
@@ -193,9 +211,10 @@ class FixedPlan:
             return Action.STOP
         if not self.width_wanted:
             return Action.CHILDREN if self.children and not place.levels else Action.STOP
-        if self.children and place.next_depth == place.last_depth:
+        deep_enough = place.levels == self.most_levels
+        if self.children and not place.unranked and (deep_enough or place.next_depth == place.last_depth):
             return Action.CHILDREN
-        return Action.BEAM if has_draft else Action.STOP
+        return Action.BEAM if has_draft and not deep_enough and not place.unranked else Action.STOP
 
     def width(self, place: Round, scores: FloatArray) -> int:
         return min(self.width_wanted, len(scores))

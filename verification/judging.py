@@ -141,6 +141,7 @@ class Judge:
         width = candidates.nodes.shape[1]
         draft = torch.full_like(candidates.log_probs, NEGATIVE_INFINITY)
         known = self._to_device(np.concatenate([search.columns.drafted[search.beam] for search in searches]))
+        known &= rules.relaxed[frontier.requests]
         if drafter is not None and known.any():
             draft[known] = drafter.totals(frontier.slots[known], width)
         target = flatten_requests(candidates.log_probs, frontier, kept)

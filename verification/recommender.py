@@ -71,6 +71,7 @@ class Recommender:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence.
         """
         fixed_plan = FixedPlan.parse("none" if plan == AUTO else plan)
+        fixed_plan.check(catalog.identifier_length)
         if fixed_plan.needs_draft and draft is None:
             raise PlanError(f"The plan {plan} needs a draft model: name its directory, or choose none or trie.")
         if threads is not None:

@@ -1,0 +1,104 @@
+"""A target, a draft that is often right and often wrong, and tries of every depth over their tokens."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from drafting.catalog import Catalog
+from drafting.costs import CostCurve, ForwardCosts
+from drafting.plan import FixedPlan, Plan
+from drafting.planner import Planner
+from drafting.rule import STRICT, SearchRule
+from drafting.tree import TreeBatch, TreeModel
+from drafting.trie import ItemTrie
+from tests.models import save_random_model
+from verification.engine import SpeculativeBeamEngine
+from verification.hosts.transformers import TransformersHost
+from verification.recommender import load_host
+from verification.request import BeamRequest, BeamResult
+
+DEPTHS = (1, 2, 3, 4, 5)
+CODES = (40, 7, 5, 4, 3)
+ITEMS = 150
+# Forwards that cost much and little beside their tokens, so that the planner drafts now wide, now not at all.
+COSTS = [ForwardCosts(CostCurve(balance, 1.0), CostCurve(0.02 * balance, 0.01)) for balance in (5.0, 50.0, 1000.0)]
+
+
+class Speculation:
+    """One pair of models on one host; `depth` picks the trie."""
+
+    def __init__(self, folder: Path, host: str = "transformers") -> None:
+        rng = np.random.default_rng(0)
+        rows = np.stack([rng.integers(codes, size=ITEMS) for codes in CODES], axis=1)
+        tokens = {f"item-{i}": [f"<{'abcde'[level]}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(rows)}
+        self.catalog = Catalog.from_identifiers(tokens)
+        target = save_random_model(folder / "target", self.catalog, layers=1, hidden=32, heads=1)
+        self.target: TreeModel = load_host(host, target, dtype="float32", kv_memory_gib=0.01, longest=64)
+        self.draft = TransformersHost(noisy_copy(target, folder / "draft", 0.15), slots=self.target.total_slots)
+        self.identifiers = self.catalog.token_ids(AutoTokenizer.from_pretrained(target).get_vocab())
+        self.tries = {depth: ItemTrie.build(self.identifiers[:, :depth]) for depth in DEPTHS}
+
+    def engine(self, depth: int, plan: Plan | str = "none", draft: TreeModel | None = None) -> SpeculativeBeamEngine:
+        """An engine of its own; the draft is at hand under every plan."""
+        chosen = FixedPlan.parse(plan) if isinstance(plan, str) else plan
+        return SpeculativeBeamEngine(self.target, self.tries[depth], draft or self.draft, chosen)
+
+    def planner(self, depth: int, costs: ForwardCosts = COSTS[2]) -> Planner:
+        return Planner(costs, self.tries[depth].mean_fan_out)
+
+    def requests(self, count: int, rng: np.random.Generator, rule: SearchRule = STRICT) -> list[BeamRequest]:
+        """Requests of every kind: of any k and width, with few, most or all items excluded."""
+        found = []
+        for number in range(count):
+            k = int(rng.integers(1, 21))
+            excluded = rng.permutation(ITEMS)[: int(rng.choice([0, 0, 20, 140, ITEMS]))]
+            history = rng.integers(ITEMS, size=rng.integers(1, 8))
+            prompt = np.concatenate([[1], self.identifiers[history].reshape(-1)])
+            found.append(BeamRequest(str(number), prompt, k, k + int(rng.integers(0, 10)), excluded, rule))
+        return found
+
+
+def noisy_copy(source: Path, folder: Path, noise: float) -> Path:
+    """A draft that is the target with noise on its weights: right often, wrong often."""
+    model = AutoModelForCausalLM.from_pretrained(source)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += noise * parameter.std() * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(folder)
+    return folder
+
+
+def run(
+    engine: SpeculativeBeamEngine, requests: list[BeamRequest], rng: np.random.Generator, plans: list[Plan] | None = None
+) -> dict[str, BeamResult]:
+    """Runs the requests in batches that change at random, each step by a random one of `plans`; leaves no slot behind."""
+    waiting, results = list(requests), dict[str, BeamResult]()
+    while waiting or engine.running:
+        for _ in range(min(int(rng.integers(0, 6)), len(waiting))):
+            engine.add(waiting.pop())
+        if plans:
+            engine.use_plan(plans[rng.integers(len(plans))])
+        for result in engine.step().finished:
+            results[result.request_id] = result
+    assert engine.used_slots == 0
+    return results
+
+
+class SameModel:
+    """A second key/value memory for a model that is both target and draft."""
+
+    def __init__(self, host: TransformersHost) -> None:
+        self._host = host
+        self._caches = [torch.zeros_like(cache) for cache in host._caches]
+        self.device, self.total_slots = host.device, host.total_slots
+
+    def score(self, batch: TreeBatch) -> torch.Tensor:
+        self._host._caches, self._caches = self._caches, self._host._caches
+        logits = self._host.score(batch)
+        self._host._caches, self._caches = self._caches, self._host._caches
+        return logits
+
+    def close(self) -> None: ...
