@@ -21,9 +21,10 @@ from transformers import AutoModelForCausalLM
 from drafting.alignment.hashes import model_hash
 from drafting.alignment.interactions import Interactions, data_hashes, load_split
 from drafting.alignment.levels import LevelCodes
-from drafting.alignment.runs import RunDirectory
+from drafting.alignment.runs import TRAINING_FILE, RunDirectory
 from drafting.alignment.samples import Windows, next_windows
 from drafting.alignment.settings import TeacherSettings, TrainingError
+from drafting.alignment.splits import SplitRule
 from drafting.alignment.target import training_windows
 from drafting.alignment.teacher_data import (
     CATALOG_FILE,
@@ -90,7 +91,8 @@ def make_teacher(
     settings = settings or TeacherSettings()
     run = RunDirectory(out, "directory of teacher data", TEACHER_FILE)
     run.refuse_existing(overwrite)
-    split = load_split(data, catalog)
+    _check_split(target, settings)
+    split = load_split(data, catalog, SplitRule(settings.split, settings.min_items))
     template = PromptTemplate.load(target)
     windows = training_windows(split, template, settings)
     teacher = _Teacher(target, draft, catalog, split.train, settings, kv_memory_gib)
@@ -118,6 +120,20 @@ def make_teacher(
     (run.model / TEACHER_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     run.publish()
     return manifest
+
+
+def _check_split(target: Path, settings: TeacherSettings) -> None:
+    """Teaching from interactions that the target was to be judged by would spoil the judgement."""
+    path = target / TRAINING_FILE
+    if not path.is_file():
+        return
+    trained = msgspec.json.decode(path.read_bytes()).get("settings", {})
+    asked = {"split": settings.split, "min_items": settings.min_items}
+    if any(trained.get(name, value) != value for name, value in asked.items()):
+        raise TrainingError(
+            f"The target was trained with the split {trained['split']} of users with at least {trained['min_items']} interactions: teach "
+            "with the same."
+        )
 
 
 class _Teacher:

@@ -7,6 +7,7 @@ All parts of a `Split` have the same users in the same order: row u is the same 
 
 import hashlib
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,7 @@ from drafting.catalog import Catalog
 
 SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")
 EVENTS_FILE = "interactions.jsonl"
+PARQUET_FILE = "interactions.parquet"
 
 
 class InteractionError(ValueError):
@@ -98,14 +100,19 @@ def data_files(directory: Path) -> tuple[Path, ...]:
     """The files that `load_split` reads from a data directory.
 
     Raises:
-        InteractionError: neither form of data is there.
+        InteractionError: no form of data is there, or two are.
     """
     sequential = tuple(directory / name for name in SEQUENTIAL_FILES)
     if all(path.is_file() for path in sequential):
         return sequential
-    if (directory / EVENTS_FILE).is_file():
-        return (directory / EVENTS_FILE,)
-    raise InteractionError(f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}.")
+    streams = [directory / name for name in (EVENTS_FILE, PARQUET_FILE) if (directory / name).is_file()]
+    if len(streams) > 1:
+        raise InteractionError(f"{directory} holds both {EVENTS_FILE} and {PARQUET_FILE}: remove the one that is not to be used.")
+    if streams:
+        return (streams[0],)
+    raise InteractionError(
+        f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}."
+    )
 
 
 def data_hashes(directory: Path) -> dict[str, str]:
@@ -117,15 +124,15 @@ def data_hashes(directory: Path) -> dict[str, str]:
     return hashes
 
 
-def load_split(directory: Path, catalog: Catalog) -> Split:
-    """Reads a data directory: the paper's three files as they are split, or `interactions.jsonl` split by leave-one-out.
+def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions], Split] = leave_one_out) -> Split:
+    """Reads a data directory: the paper's three files as they are split, or a stream of interactions split by `rule`.
 
     Raises:
         InteractionError: data is missing or malformed, or names an item that the catalog does not have.
     """
     files = data_files(directory)
     if len(files) == 1:
-        return leave_one_out(load_events(files[0], catalog))
+        return rule(load_stream(files[0], catalog))
     train, valid, test = (load_sequential(path, catalog) for path in files)
     for path, part in zip(files[1:], (valid, test), strict=True):
         if part.users != train.users:
@@ -133,6 +140,15 @@ def load_split(directory: Path, catalog: Catalog) -> Split:
                 f"{path} lists other users than {files[0]}: every file of a split must name the same users in the same order."
             )
     return Split(train, valid, test)
+
+
+def load_stream(path: Path, catalog: Catalog) -> Interactions:
+    """Reads one file of loose interactions, JSONL or parquet."""
+    if path.suffix == ".parquet":
+        from drafting.alignment.parquet import load_parquet
+
+        return load_parquet(path, catalog)
+    return load_events(path, catalog)
 
 
 def load_sequential(path: Path, catalog: Catalog) -> Interactions:

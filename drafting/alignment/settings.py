@@ -50,6 +50,7 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
     """How to train a target.
 
     Attributes:
+        split, min_items: how a stream of interactions is split, see `SplitRule`; data that comes split ignores them.
         subsequences: learn every item given those before it, not only each user's last.
         stride: with subsequences and a bare prompt, how many new items each further window of a long history scores; None for half of
             the prompt's `max_items`. 1 gives every item its full prompt, larger is faster.
@@ -58,6 +59,8 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         lora_alpha: what the additions are scaled by, divided by the rank.
     """
 
+    split: str = "leave-one-out"
+    min_items: int = 1
     subsequences: bool = False
     stride: int | None = None
     lora_rank: int = 0
@@ -79,13 +82,15 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         beams: lists per prompt, and the width of the beam that finds them.
         top: codes per position whose probabilities are kept one by one; the others share the rest evenly.
         trees: prompts per window that lists are asked for, the newest first; more teach more and cost in proportion.
-        subsequences, stride: the windows, as in `TargetSettings`.
+        split, min_items, subsequences, stride: the windows, as in `TargetSettings`.
         shard_windows: windows per file, the most that an interruption loses.
     """
 
     beams: int = 20
     top: int = 32
     trees: int = 1
+    split: str = "leave-one-out"
+    min_items: int = 1
     subsequences: bool = True
     stride: int | None = None
     shard_windows: int = 1024

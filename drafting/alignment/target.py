@@ -19,6 +19,7 @@ from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, packs, prefix_windows
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
+from drafting.alignment.splits import SplitRule
 from drafting.alignment.training import KEPT_CHECKPOINTS, describe_model, fit, quiet_library, versions, write_model
 from drafting.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
@@ -49,7 +50,7 @@ def train_target(
     settings, template = settings or TargetSettings(), template or PromptTemplate()
     run = RunDirectory(out)
     run.refuse_existing(overwrite)
-    split = load_split(data, catalog)
+    split = load_split(data, catalog, SplitRule(settings.split, settings.min_items))
     set_seed(settings.seed)
     start = load_base(base, catalog, template)
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())

@@ -1,6 +1,7 @@
 """Teacher data: that lists and distributions are the target's, that a run goes on where it stopped, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,14 @@ def test_a_drafts_lists_are_judged_too(tmp_path: Path, target: Path, data: Path,
     assert manifest.counts["nodes"] > read_manifest(teacher).counts["nodes"]
     first, second = (ShardFile(folder / "shard-00000.safetensors") for folder in (teacher, tmp_path / "out"))
     assert first.read("node_taken").sum() == second.read("node_taken").sum()
+
+
+def test_a_teacher_keeps_to_the_targets_split(tmp_path: Path, target: Path, data: Path, catalog: Catalog) -> None:
+    copy = shutil.copytree(target, tmp_path / "target")
+    (copy / "training.json").write_text('{"settings": {"split": "global-time", "min_items": 5}}')
+    with pytest.raises(TrainingError, match="the split global-time of users with at least 5 interactions: teach"):
+        make_teacher(copy, data, catalog, tmp_path / "out", settings=QUICK)
+    assert not (tmp_path / "out.partial").exists()
 
 
 @pytest.mark.parametrize(("options", "sentence"), [({"beams": 0}, "beams must be above 0"), ({"stride": 0}, "stride must be at least 1")])

@@ -35,6 +35,8 @@ def target(
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.01,
     subsequences: Annotated[bool, typer.Option("--subsequences", help="Learn every item of a history, not only the last.")] = False,
+    split: Annotated[str, typer.Option(help="Of a stream of interactions: leave-one-out, or global-time (8:1:1).")] = "leave-one-out",
+    min_items: Annotated[int, typer.Option(help="Leave out users with fewer interactions, in a stream.")] = 1,
     stride: Annotated[
         int | None,
         typer.Option(
@@ -71,6 +73,8 @@ def target(
             weight_decay=weight_decay,
             subsequences=subsequences,
             stride=stride,
+            split=split,
+            min_items=min_items,
             lora_rank=lora_rank if lora else 0,
             precision=precision,
             checkpoint_steps=checkpoint_steps,

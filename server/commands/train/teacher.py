@@ -22,6 +22,10 @@ def teacher(
     trees: Annotated[int, typer.Option(help="Prompts per window that lists are searched for, the newest first.")] = 1,
     newest_only: Annotated[bool, typer.Option("--newest-only", help="Learn only each user's last item, not every one.")] = False,
     draft: Annotated[Path | None, typer.Option(help="A draft whose lists the target judges as well.", exists=True, file_okay=False)] = None,
+    split: Annotated[
+        str, typer.Option(help="Of a stream of interactions, as the target's: leave-one-out or global-time (8:1:1).")
+    ] = "leave-one-out",
+    min_items: Annotated[int, typer.Option(help="Leave out users with fewer interactions, as for the target.")] = 1,
     kv_memory_gib: Annotated[float, typer.Option(help="Memory for keys and values, GiB.")] = 1.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
 ) -> None:
@@ -38,7 +42,7 @@ def teacher(
 
     try:
         RunDirectory(out, "directory of teacher data", "teacher.json").refuse_existing(overwrite)
-        settings = TeacherSettings(beams=beams, top=top, trees=trees, subsequences=not newest_only)
+        settings = TeacherSettings(beams=beams, top=top, trees=trees, subsequences=not newest_only, split=split, min_items=min_items)
         items = Catalog.load(catalog)
     except (TrainingError, CatalogError) as error:
         fail(str(error))

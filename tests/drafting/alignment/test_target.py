@@ -207,6 +207,32 @@ def test_a_base_model_gets_the_catalogs_tokens_and_keeps_its_own(tmp_path: Path,
     assert json.loads((tmp_path / "out" / "training.json").read_text())["base"]["from_scratch"] is False
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_lora_learns_the_new_tokens_and_is_written_merged(
+    tmp_path: Path, data: Path, catalog: Catalog, base_model: Path, tied: bool
+) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(**{**TINY_CONFIG, "vocab_size": 7, "tie_word_embeddings": tied})
+    LlamaForCausalLM(config).save_pretrained(base_model)
+    template = PromptTemplate(template="seen : {history} next :", separator=",", max_items=4)
+    settings = TargetSettings(epochs=15, batch_size=16, learning_rate=1e-2, subsequences=True, lora_rank=4)
+    metrics = train_target(data, catalog, str(base_model), tmp_path / "out", settings=settings, template=template)
+    assert metrics.valid_loss is not None
+    if not tied:  # one matrix cannot both read and write them while all between is frozen noise
+        assert metrics.valid_loss < 0.9, "guessing the three and four codes of a level would cost 1.24"
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    base = load_file(base_model / "model.safetensors")
+    assert not any("lora" in name for name in weights)
+    assert ("lm_head.weight" in weights) is not tied
+    moved = {name for name, tensor in weights.items() if name not in base or not torch.equal(tensor[: len(base[name])], base[name])}
+    layer = "model.layers.0.self_attn"
+    expected = {"model.embed_tokens.weight", f"{layer}.q_proj.weight", f"{layer}.v_proj.weight"}
+    assert moved == expected | (set() if tied else {"lm_head.weight"})
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.get_input_embeddings().num_embeddings == 7 + len(catalog.tokens)
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) is tied
+
+
 @pytest.mark.parametrize(
     ("base", "template", "sentence"),
     [
@@ -246,6 +272,7 @@ def test_an_item_without_identifier_is_said_before_anything_is_written(tmp_path:
         ({"batch_size": -1}, "batch_size must be above 0"),
         ({"stride": 0}, "stride must be at least 1 item"),
         ({"precision": "int4"}, "no training precision 'int4'"),
+        ({"lora_rank": -1}, "lora_rank must not be negative"),
         ({"warmup_share": 1.0}, r"warmup_share must lie in \[0, 1\)"),
     ],
 )
