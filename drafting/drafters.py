@@ -129,7 +129,7 @@ class BeamDrafter:
         """`model` must live on the tree's device and have a slot for every slot of the tree."""
         self._tree = tree
         self._trie = trie
-        self._model = model
+        self.model = model
         # Row per slot: cumulative log-probabilities of a node's continuations, as the draft gave them; only relaxed searches ask.
         self._totals: Tensor | None = None
 
@@ -138,7 +138,7 @@ class BeamDrafter:
         device = self._tree.token.device
         parts = [self._part(task) for task in tasks]
         batch = forward_batch(self._tree, parts)
-        logits = self._model.score(batch)
+        logits = self.model.score(batch)
         for part in parts:
             part.request.drafted[part.columns] = True
         frontier = Frontier.of([task.frontier_slots for task in tasks], device)
@@ -174,7 +174,7 @@ class BeamDrafter:
 
     def close(self) -> None:
         """Frees the model."""
-        self._model.close()
+        self.model.close()
 
     def _part(self, task: DraftTask) -> ForwardPart:
         """The frontier, and before it whatever of its past the draft has not computed."""

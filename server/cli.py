@@ -10,6 +10,7 @@ from server.commands.bench import bench
 from server.commands.catalog import catalog_app
 from server.commands.demo import demo
 from server.commands.recommend import recommend
+from server.commands.replay import replay_app
 from server.commands.serve import serve
 from server.commands.train import train_app
 
@@ -28,6 +29,7 @@ app.add_typer(catalog_app, name="catalog")
 app.add_typer(train_app, name="train")
 app.command()(demo)
 app.command()(bench)
+app.add_typer(replay_app, name="replay")
 
 
 def main() -> None:

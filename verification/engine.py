@@ -29,7 +29,13 @@ from verification.search import BeamSearch, beam_widths
 
 
 class SpeculativeBeamEngine:
-    """Runs beam searches of many requests on one target model, with or without a draft."""
+    """Runs beam searches of many requests on one target model, with or without a draft.
+
+    Attributes:
+        target: the model whose lists these are.
+        trie: of the catalog.
+        plan: what is drafted.
+    """
 
     def __init__(self, target: TreeModel, trie: ItemTrie, draft: TreeModel | None = None, plan: Plan | None = None) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots as the target.
@@ -37,8 +43,8 @@ class SpeculativeBeamEngine:
         Raises:
             ValueError: the plan needs a draft model and there is none.
         """
-        self._target = target
-        self._trie = trie
+        self.target = target
+        self.trie = trie
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         nodes = min(node_capacity(trie), target.total_slots // 2)
         self._nodes = SlotPool(nodes)
@@ -60,8 +66,13 @@ class SpeculativeBeamEngine:
         self.plan = plan
 
     @property
+    def draft(self) -> TreeModel | None:
+        """The draft model at work; None if none was given, or it has failed."""
+        return self._grower.beam_drafter.model if self._grower.beam_drafter is not None else None
+
+    @property
     def has_draft(self) -> bool:
-        """Whether a draft model is at work: one was given, and it has not failed."""
+        """Whether a draft model is at work."""
         return self._grower.beam_drafter is not None
 
     @property
@@ -81,12 +92,12 @@ class SpeculativeBeamEngine:
 
     def has_room(self, request: BeamRequest) -> bool:
         """Whether enough slots are free to run the request to its end now."""
-        nodes = 1 + sum(beam_widths(request, self._trie)[1:-1])
+        nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
         return len(request.prompt) - 1 <= self._prompts.free and nodes <= self._spare_nodes()
 
     def fits(self, request: BeamRequest) -> bool:
         """Whether the request could run on an idle engine at all."""
-        nodes = 1 + sum(beam_widths(request, self._trie)[1:-1])
+        nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
         return len(request.prompt) - 1 <= self._prompts.total and nodes <= self._nodes.total
 
     def refusal(self, request: BeamRequest) -> str | None:
@@ -110,15 +121,15 @@ class SpeculativeBeamEngine:
         """
         if request.request_id in self._running:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
-        if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < len(self._trie.items):
-            raise ValueError(f"A request excludes an item that the catalog of {len(self._trie.items)} items does not have.")
-        dead_nodes = self._to_device(self._trie.dead_nodes(request.excluded_items))
+        if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < len(self.trie.items):
+            raise ValueError(f"A request excludes an item that the catalog of {len(self.trie.items)} items does not have.")
+        dead_nodes = self._to_device(self.trie.dead_nodes(request.excluded_items))
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         # The root is a node: what the target says of it must be kept like that of any other.
         slots = np.concatenate([self._prompts.allocate(len(request.prompt) - 1), self._nodes.allocate(1)])
         columns = RequestColumns(slots)
-        self._running[request.request_id] = BeamSearch(request, beam_widths(request, self._trie), columns, dead_nodes)
+        self._running[request.request_id] = BeamSearch(request, beam_widths(request, self.trie), columns, dead_nodes)
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
 
     def cancel(self, request_id: str) -> bool:
@@ -132,7 +143,7 @@ class SpeculativeBeamEngine:
 
     def close(self) -> None:
         """Frees the models; the engine cannot step afterwards."""
-        self._target.close()
+        self.target.close()
         if self._grower.beam_drafter is not None:
             self._grower.beam_drafter.close()
 
@@ -173,8 +184,8 @@ class SpeculativeBeamEngine:
             columns = np.flatnonzero(~search.columns.scored)
             parts.append(ForwardPart(search.columns, columns, int(np.count_nonzero(columns >= search.columns.root))))
         batch = forward_batch(self._tree, parts)
-        logits = self._target.score(batch)
-        frontier = Frontier.of([part.request.slots[part.columns[-part.outputs :]] for part in parts], self._target.device)
+        logits = self.target.score(batch)
+        frontier = Frontier.of([part.request.slots[part.columns[-part.outputs :]] for part in parts], self.target.device)
         self._table.write(frontier, self._tree.trie_node[frontier.slots], logits, [search.dead_nodes for search in searches])
         for search, part in zip(searches, parts, strict=True):
             search.columns.scored[part.columns] = True
@@ -189,10 +200,10 @@ class SpeculativeBeamEngine:
         items = tuple(
             RankedItem(item, score, rank)
             for rank, (leaf, score) in enumerate(zip(finished.leaves.tolist(), finished.log_probs.tolist(), strict=True), start=1)
-            for item in self._trie.items_of(leaf).tolist()
+            for item in self.trie.items_of(leaf).tolist()
             if item not in excluded
         )
         return BeamResult(request.request_id, items, finished.search.usage(self.plan.name), request.rule)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._target.device)
+        return torch.from_numpy(array).to(self.target.device)

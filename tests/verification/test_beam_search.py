@@ -164,7 +164,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_exclusions_and_wide_beams_equal_brute_force(small: tuple[Recommender, AutoModelForCausalLM], share: float) -> None:
     """The k best of what is not excluded come back, also where levels hold fewer prefixes than the beam is wide."""
     recommender, model = small
-    catalog, trie = recommender.catalog, recommender.engine._trie
+    catalog, trie = recommender.catalog, recommender.engine.trie
     rng = np.random.default_rng(int(100 * share))
     identifiers = np.empty((len(catalog), catalog.identifier_length), np.int64)
     identifiers[trie.items] = trie.token.numpy()[trie.paths][trie.leaf_of_item[trie.items]]

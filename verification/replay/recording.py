@@ -16,6 +16,7 @@ import numpy.typing as npt
 from drafting.errors import SetupError
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
+from verification.recommender import Recommender
 from verification.replay.prefixes import PrefixScorer
 
 IntArray = npt.NDArray[np.int64]
@@ -134,3 +135,18 @@ def record(
         draft=opinions,
         beams={k: TargetBeams(nodes[k], log_probs[k]) for k in ks},
     )
+
+
+def record_recommender(
+    recommender: Recommender, histories: Sequence[list[int]], ks: Sequence[int], progress: Callable[[], None] = lambda: None
+) -> Recording:
+    """Records histories with a recommender's own models and prompts; its engine must be idle.
+
+    Raises:
+        RecordingError: it has no draft, or its trie is too large.
+    """
+    engine = recommender.engine
+    if engine.draft is None:
+        raise RecordingError("A recording needs a draft model.")
+    prompts = [recommender.prompts.build(history) for history in histories]
+    return record(engine.target, engine.draft, engine.trie, prompts, ks, progress)

@@ -4,7 +4,6 @@ Invariant: a replay makes the same forwards, of the same tokens, as the engine m
 plans with the engine and nothing else, so each can be checked against the other.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -163,13 +162,3 @@ class Replay:
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
     same = search.beam[:, None] == told.nodes[None, :]
     return LevelOutcome(search.depth, np.where(same.any(1), same.argmax(1), -1), told.scores, "strict", told.levels)
-
-
-def replay_all(recording: Recording, ks: Sequence[int], plan: Plan, users: Sequence[int]) -> dict[int, list[Replayed]]:
-    """Replays many users, each at every k in turn, so that a plan that learns sees the mixture that a server would."""
-    replay = Replay(recording)
-    done: dict[int, list[Replayed]] = {k: [] for k in ks}
-    for user in users:
-        for k in ks:
-            done[k].append(replay.search(user, k, plan))
-    return done
