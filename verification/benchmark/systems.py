@@ -4,8 +4,9 @@ Invariant: each system gets the same prompt on the same checkpoint and reports o
 translation of its answer stay outside.
 """
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +16,51 @@ import numpy.typing as npt
 import torch
 
 from drafting.catalog import Catalog
+from drafting.plan import FixedPlan
 from drafting.prompt import PromptBuilder, PromptTemplate
+from verification.benchmark.closed_loop import Answer, closed_loop
 from verification.hosts.checkpoint import load_tokenizer
 
 IntArray = npt.NDArray[np.int64]
 Identifiers = list[tuple[int, ...]]
+
+
+AUTO = "auto"
+PLAIN = "none"
+
+
+@dataclass(frozen=True)
+class SystemSpec:
+    """What is to be measured; plain enough to be sent to the process that measures it.
+
+    Attributes:
+        name: `atspeed/vllm`, `atspeed/transformers`, `vllm` or `transformers`.
+        draft: the draft model, for our engine.
+        plans: what our engine will be asked to draft by.
+    """
+
+    name: str
+    target: Path
+    catalog: Path
+    threads: int
+    draft: Path | None = None
+    plans: tuple[str, ...] = (PLAIN,)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a system is asked in one turn.
+
+    Attributes:
+        histories: catalog indices, oldest first.
+        plan: what to draft; systems that know no drafts are only asked for none.
+        concurrency: how many of the histories are asked at once; a finished one is replaced by the next.
+    """
+
+    histories: Sequence[list[int]]
+    k: int
+    plan: str = PLAIN
+    concurrency: int = 1
 
 
 @dataclass(frozen=True)
@@ -27,45 +68,63 @@ class Outcome:
     """One search.
 
     Attributes:
-        seconds: wall-clock time.
+        seconds: wall-clock time from the question to the list.
         identifiers: the k identifiers found as token ids, best first.
-        target_forwards: forwards of the model.
-        tokens: tokens in all of these forwards; 0 where the system does not tell.
+        target_forwards: forwards of the target that the search took part in.
+        tokens: tokens in all of these forwards, or its share of them where searches ran together; 0 where the system does not tell.
     """
 
     seconds: float
     identifiers: Identifiers
     target_forwards: int
-    tokens: int = 0
+    tokens: float = 0
 
 
 class System(Protocol):
-    """Something that finds the k best identifiers after a history (catalog indices, oldest first)."""
+    """Something that finds the k best identifiers after a history."""
 
-    def search(self, history: list[int], k: int) -> Outcome: ...
+    def search(self, question: Question) -> list[Outcome]:
+        """One outcome per history, in order."""
+        ...
 
 
 class EngineSystem:
-    """This project's engine, one request at a time."""
+    """This project's engine: target and draft are loaded once, and every plan runs on them."""
 
-    def __init__(self, target: Path, catalog: Catalog, host: str, threads: int) -> None:
+    def __init__(self, spec: SystemSpec, catalog: Catalog) -> None:
         from verification.recommender import Recommender
 
-        self._recommender = Recommender.load(target, catalog, host=host, threads=threads, kv_memory_gib=0.5)
-        self._identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
+        self._recommender = Recommender.load(
+            spec.target,
+            catalog,
+            draft=spec.draft,
+            plan=AUTO if AUTO in spec.plans else PLAIN,
+            host=spec.name.rpartition("/")[2],
+            threads=spec.threads,
+            kv_memory_gib=0.5,
+        )
+        # A planner measures the models when it is made and learns while it is used: there is one for the whole run.
+        made = self._recommender.engine.plan
+        self._plans = {made.name: made}
+        self._identifiers = catalog.token_ids(load_tokenizer(spec.target).get_vocab())
 
-    def search(self, history: list[int], k: int) -> Outcome:
+    def search(self, question: Question) -> list[Outcome]:
         engine = self._recommender.engine
-        started = time.perf_counter()
-        engine.add(self._recommender.request("", history, k))
-        tokens = forwards = 0
-        finished: tuple[Any, ...] = ()
-        while not finished:
-            report = engine.step()
-            finished, tokens, forwards = report.finished, tokens + report.tokens, forwards + 1
-        seconds = time.perf_counter() - started
-        first = {item.rank: item.item for item in reversed(finished[0].items)}
-        return Outcome(seconds, [tuple(self._identifiers[first[rank]].tolist()) for rank in sorted(first)], forwards, tokens)
+        if question.plan not in self._plans:
+            self._plans[question.plan] = FixedPlan.parse(question.plan)
+        engine.use_plan(self._plans[question.plan])
+        # Where several run together, some more keep the last ones company, so that all are timed under the same load.
+        company = itertools.cycle(question.histories) if question.concurrency > 1 else ()
+        requests = (
+            self._recommender.request(str(number), history, question.k)
+            for number, history in enumerate(itertools.chain(question.histories, company))
+        )
+        return [self._outcome(answer) for answer in closed_loop(engine, requests, len(question.histories), question.concurrency)]
+
+    def _outcome(self, answer: Answer) -> Outcome:
+        first = {item.rank: item.item for item in reversed(answer.result.items)}
+        identifiers = [tuple(self._identifiers[first[rank]].tolist()) for rank in sorted(first)]
+        return Outcome(answer.seconds, identifiers, answer.result.usage.target_forwards, answer.tokens)
 
 
 class PrefixTable:
@@ -86,18 +145,21 @@ class PrefixTable:
 class GenerateSystem:
     """transformers' `generate` with beams constrained by a prefix function."""
 
-    def __init__(self, target: Path, catalog: Catalog, threads: int) -> None:
+    def __init__(self, spec: SystemSpec, catalog: Catalog) -> None:
         from transformers import AutoModelForCausalLM
 
-        torch.set_num_threads(threads)
-        tokenizer = load_tokenizer(target)
+        torch.set_num_threads(spec.threads)
+        tokenizer = load_tokenizer(spec.target)
         identifiers = catalog.token_ids(tokenizer.get_vocab())
-        self._prompts = PromptBuilder(PromptTemplate.load(target), tokenizer, identifiers)
+        self._prompts = PromptBuilder(PromptTemplate.load(spec.target), tokenizer, identifiers)
         self._table = PrefixTable(identifiers)
         self._depth = catalog.identifier_length
-        self._model: Any = AutoModelForCausalLM.from_pretrained(target).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(spec.target).eval()
 
-    def search(self, history: list[int], k: int) -> Outcome:
+    def search(self, question: Question) -> list[Outcome]:
+        return [self._search(history, question.k) for history in question.histories]
+
+    def _search(self, history: list[int], k: int) -> Outcome:
         started = time.perf_counter()
         prompt = self._prompts.build(history)
         sequences, _ = generate_beams(self._model, prompt[None], self._table, k, self._depth)
@@ -131,15 +193,15 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
     return output.sequences[:, tokens.shape[1] :], output.sequences_scores if k > 1 else None
 
 
-def make_system(name: str, target: Path, catalog: Catalog, threads: int) -> System:
-    """The system called `atspeed/vllm`, `atspeed/transformers`, `vllm` or `transformers`."""
-    if name == "vllm":
+def make_system(spec: SystemSpec) -> System:
+    """Loads what `spec` names.
+
+    Raises:
+        SetupError: models, catalog and plans do not fit together; the message is a sentence.
+    """
+    catalog = Catalog.load(spec.catalog)
+    if spec.name == "vllm":
         from verification.hosts.vllm_beam_search import VllmBeamSearch
 
-        return VllmBeamSearch(target, catalog, threads)
-    makers: dict[str, Callable[[], System]] = {
-        "atspeed/vllm": lambda: EngineSystem(target, catalog, "vllm", threads),
-        "atspeed/transformers": lambda: EngineSystem(target, catalog, "transformers", threads),
-        "transformers": lambda: GenerateSystem(target, catalog, threads),
-    }
-    return makers[name]()
+        return VllmBeamSearch(spec.target, catalog, spec.threads)
+    return GenerateSystem(spec, catalog) if spec.name == "transformers" else EngineSystem(spec, catalog)

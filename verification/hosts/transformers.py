@@ -74,13 +74,24 @@ class TransformersHost:
                 model_dir, dtype=resolve_dtype(config, dtype), attn_implementation=ATTENTION, output_loading_info=True
             )
             _check_loaded(model, loading["missing_keys"], model_dir)
-            self._model = model.to(self.device).eval()
-            self._caches = _allocate(config, model.dtype, slots, kv_memory_gib, self.device)
+            self._host(model.to(self.device), slots, kv_memory_gib)
         except HostError:
             raise
         except (ValueError, OSError, RuntimeError) as error:
             raise HostError(f"The weights in {model_dir} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-        self.vocabulary_size = int(config.vocab_size)
+
+    @classmethod
+    def from_model(cls, model: PreTrainedModel, slots: int) -> "TransformersHost":
+        """Hosts a model that was made in this process with `attn_implementation=ATTENTION`, where it is."""
+        host = cls.__new__(cls)
+        host.device = model.device
+        host._host(model, slots, 0.0)
+        return host
+
+    def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
+        self._model = model.eval()
+        self._caches = _allocate(model.config, model.dtype, slots, kv_memory_gib, self.device)
+        self.vocabulary_size = int(model.config.vocab_size)
         self.total_slots = len(self._caches[0])
 
     @torch.inference_mode()

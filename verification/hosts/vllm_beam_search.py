@@ -13,7 +13,7 @@ import torch
 
 from drafting.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
-from verification.benchmark.systems import Outcome
+from verification.benchmark.systems import Outcome, Question
 from verification.hosts.checkpoint import load_tokenizer
 
 
@@ -41,7 +41,10 @@ class VllmBeamSearch:
             disable_log_stats=True,
         )
 
-    def search(self, history: list[int], k: int) -> Outcome:
+    def search(self, question: Question) -> list[Outcome]:
+        return [self._search(history, question.k) for history in question.histories]
+
+    def _search(self, history: list[int], k: int) -> Outcome:
         prompt = self._prompts.build(history).tolist()
         params = self._params(beam_width=k, max_tokens=self._depth, ignore_eos=True)
         started = time.perf_counter()

@@ -1,0 +1,190 @@
+"""`make bench-gpu`: what drafting is worth on this device, for models of a size that is really served.
+
+Needs torch, transformers and numpy only, takes less than ten minutes, and runs on a CPU too, with small shapes. Weights are random, because
+cost does not depend on them; which drafts hold is taken from an acceptance trace of trained models (`atspeed bench --record-trace`), and
+the report says so.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from drafting.trie import ItemTrie
+from verification.benchmark.gpu_report import Report, machine
+from verification.benchmark.scripted_run import Case, ScriptedEngine, Timing, slots_needed
+from verification.benchmark.shapes import SHAPES, Shape, make_identifiers
+from verification.benchmark.trace import Trace, TraceError, TraceRun, plain_run
+
+TRACE = Path(__file__).parents[2] / "benchmarks" / "beauty-trace.json"
+PLAIN = "none"
+# What activations, masks and the libraries themselves need beside weights, keys and values.
+HEADROOM = 0.85
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run; see the flags."""
+
+    shapes: list[str]
+    prompts: list[int]
+    batches: list[int]
+    ks: list[int]
+    plans: list[str] | None
+    trace: Path
+    requests: int
+    seconds: float
+    device: torch.device
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the benchmark as the command line says."""
+    parser, flags = _parse(arguments)
+    device = torch.device(flags.device)
+    large = device.type == "cuda"
+    options = Options(
+        shapes=flags.shape or (["llama-7b", "qwen3-1.7b", "small"] if large else ["small"]),
+        prompts=flags.prompt or ([104, 1000] if large else [104]),
+        batches=flags.batch or ([1, 8, 32] if large else [1, 8]),
+        ks=flags.k,
+        plans=flags.plans,
+        trace=flags.trace,
+        requests=flags.requests,
+        seconds=60 * flags.minutes,
+        device=device,
+    )
+    if unknown := [name for name in options.shapes if name not in SHAPES]:
+        parser.error(f"there is no shape {unknown[0]!r}: choose {', '.join(SHAPES)}.")
+    try:
+        report = run(options)
+    except TraceError as error:
+        sys.exit(str(error))
+    print(report.markdown())
+    if flags.json:
+        report.save(flags.json)
+    if flags.markdown:
+        flags.markdown.write_text(report.markdown())
+
+
+def run(options: Options) -> Report:
+    """Times every shape in turn; what does not fit or takes too long is left out with a sentence.
+
+    Raises:
+        TraceError: the trace cannot be read or followed.
+    """
+    trace = Trace.load(options.trace)
+    deadline = time.monotonic() + options.seconds
+    timings: list[Timing] = []
+    notes: list[str] = []
+    for name in options.shapes:
+        try:
+            timings += _time_shape(name, SHAPES[name], trace, options, deadline, notes)
+        except torch.OutOfMemoryError:
+            _say(notes, f"{name}: the device ran out of memory, the shape is left out from there on.")
+        if options.device.type == "cuda":
+            torch.cuda.empty_cache()
+    command = f"python -m verification.benchmark.gpu {' '.join(sys.argv[1:])}".strip()
+    return Report(timings, notes, trace.source, machine(options.device), command)
+
+
+def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadline: float, notes: list[str]) -> list[Timing]:
+    cases = _cases_that_fit(name, shape, options, notes)
+    if not cases:
+        return []
+    depth = len(shape.catalog.level_sizes)
+    if trace.depth != depth:
+        raise TraceError(f"The trace is of identifiers of {trace.depth} tokens, but those of the shape {name} have {depth}.")
+    timings: list[Timing] = []
+    started = time.monotonic()
+    engine = ScriptedEngine(name, shape, cases, options.device)
+    print(f"{name}: made in {time.monotonic() - started:.0f} s, {len(cases)} cases.", flush=True)
+    try:
+        for number, case in enumerate(cases):
+            if time.monotonic() > deadline:
+                _say(notes, f"{name}: no time was left for {len(cases) - number} of {len(cases)} cases, from {case} on.")
+                break
+            timed, lost = engine.time(case, _runs(trace, case.k, depth, options.plans), options.requests)
+            timings += timed
+            for sentence in lost:
+                _say(notes, sentence)
+            print(f"{name}: {number + 1}/{len(cases)} {case}: {_best(timings, case)}", flush=True)
+    finally:
+        engine.close()
+    return timings
+
+
+def _cases_that_fit(name: str, shape: Shape, options: Options, notes: list[str]) -> list[Case]:
+    """The cases for which the device has memory; their order puts the small ones first, should time run out."""
+    every = [Case(prompt, batch, k) for batch in options.batches for prompt in options.prompts for k in options.ks]
+    trie = ItemTrie.build(make_identifiers(shape.catalog))
+    vocabulary = shape.target.words + shape.catalog.codes
+    weights = shape.target.weight_bytes(vocabulary) + shape.draft.weight_bytes(vocabulary)
+    slot = shape.target.slot_bytes() + shape.draft.slot_bytes()
+    free = free_memory(options.device)
+    fitting = [case for case in every if weights + slot * slots_needed(trie, [case]) <= HEADROOM * free]
+    if len(fitting) < len(every):
+        gib, most = free / 2**30, max(weights + slot * slots_needed(trie, [case]) for case in every) / HEADROOM / 2**30
+        left_out = len(every) - len(fitting)
+        _say(notes, f"{name}: {gib:.0f} GiB are free but up to {most:.0f} are needed; {left_out} of {len(every)} cases are left out.")
+    return fitting
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _runs(trace: Trace, k: int, depth: int, plans: Sequence[str] | None) -> list[TraceRun]:
+    """Plain beam search, and every plan that was recorded at this k."""
+    recorded = [trace.find(plan, k) for plan in plans or trace.plans if plan != PLAIN]
+    return [plain_run(k, depth), *(run for run in recorded if run is not None)]
+
+
+def _best(timings: Sequence[Timing], case: Case) -> str:
+    """What a case came to, for the progress line."""
+    here = [timing for timing in timings if (timing.prompt, timing.batch, timing.k) == (case.prompt, case.batch, case.k)]
+    best = min(here, key=lambda timing: timing.batch_p50_ms)
+    return f"plain {here[0].batch_p50_ms:.1f} ms, best {best.plan} {best.batch_p50_ms:.1f} ms"
+
+
+def _say(notes: list[str], sentence: str) -> None:
+    notes.append(sentence)
+    print(sentence, flush=True)
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmark.gpu", description="Time drafting on random models.")
+    parser.add_argument("--shape", type=_words, help="shapes, separated by commas (default: llama-7b,qwen3-1.7b,small; on a CPU small)")
+    parser.add_argument("--prompt", type=_numbers, help="prompt tokens, separated by commas (default: 104,1000; on a CPU 104)")
+    parser.add_argument("--batch", type=_numbers, help="requests at once, separated by commas (default: 1,8,32; on a CPU 1,8)")
+    parser.add_argument("--k", type=_numbers, default=[1, 3, 5, 10, 20], help="list lengths, separated by commas")
+    parser.add_argument("--plans", type=_words, help="plans of the trace, separated by commas (default: all); none always runs")
+    parser.add_argument("--trace", type=Path, default=TRACE, help="acceptance trace (default: the paper's Beauty data, SFT draft)")
+    parser.add_argument("--requests", type=int, default=20, help="timed requests per plan")
+    parser.add_argument("--minutes", type=float, default=8, help="start no further case after so long")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="write the report to this file")
+    parser.add_argument("--markdown", type=Path, help="write the report's text to this file")
+    return parser, parser.parse_args(arguments)
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(word) for word in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"whole numbers from 1 on are wanted, got {text!r}")
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Recording acceptance traces: real searches, one at a time, with a plan that takes notes.
+
+Invariant: the plan that is recorded decides as it would without the notes, and what it learns it learns from the same outcomes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from drafting.plan import Action, FixedPlan, FloatArray, LevelOutcome, Plan, Round
+from verification.benchmark.trace import ALL, Trace, TraceRound, TraceRun
+from verification.recommender import Recommender
+from verification.request import Usage
+
+
+class RecordingPlan:
+    """A plan that remembers what it said about one round, and how much of the target's choice it had at each depth."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.draft: list[int | str] = []
+        self._kept: dict[int, int] = {}
+        self.missing: dict[int, int] = {}
+
+    @property
+    def name(self) -> str:
+        return self._plan.name
+
+    @property
+    def needs_draft(self) -> bool:
+        return self._plan.needs_draft
+
+    @property
+    def proposals(self) -> int:
+        return self._plan.proposals
+
+    @property
+    def learns(self) -> bool:
+        """Always: outcomes are what is recorded."""
+        return True
+
+    def start_round(self) -> None:
+        """Forgets the last round."""
+        self.draft, self._kept, self.missing = [], {}, {}
+
+    def refusal(self, width: int) -> str | None:
+        return self._plan.refusal(width)
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        action = self._plan.action(place, has_draft)
+        if action is Action.CHILDREN:
+            self.draft.append(ALL)
+        return action
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        width = min(self._plan.width(place, scores), int(np.count_nonzero(np.isfinite(scores))))
+        self.draft.append(width)
+        self._kept[place.next_depth] = width
+        return width
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        for outcome in outcomes:
+            kept = self._kept.get(outcome.depth, 0)
+            self.missing[outcome.depth] = int(np.count_nonzero((outcome.ranks < 0) | (outcome.ranks >= kept)))
+        if self._plan.learns:
+            self._plan.learn(outcomes)
+
+    def learn_children(self, place: Round, parents: int, children: int) -> None:
+        self._plan.learn_children(place, parents, children)
+
+
+def record(
+    recommender: Recommender, histories: Sequence[list[int]], plans: Sequence[str], ks: Sequence[int], progress: Callable[[int], None]
+) -> Trace:
+    """Searches every history with every plan at every k.
+
+    Args:
+        progress: told after each search.
+    """
+    made = recommender.engine.plan
+    runs = []
+    for name in plans:
+        plan: Plan = made if name == made.name else FixedPlan.parse(name)
+        for k in ks:
+            scripts = []
+            for history in histories:
+                scripts.append(_record_one(recommender, RecordingPlan(plan), history, k))
+                progress(1)
+            runs.append(TraceRun(name, k, plan.proposals, tuple(scripts)))
+    source = f"{recommender.model_name} on {len(histories)} users of a catalog of {len(recommender.catalog)} items, strict"
+    return Trace(source, recommender.catalog.identifier_length, tuple(runs))
+
+
+def _record_one(recommender: Recommender, plan: RecordingPlan, history: list[int], k: int) -> tuple[TraceRound, ...]:
+    """One search's rounds."""
+    engine = recommender.engine
+    engine.use_plan(plan)
+    request = recommender.request("", history, k)
+    engine.add(request)
+    drafts: list[tuple[int | str, ...]] = []
+    missing: dict[int, int] = {}
+    nodes: list[int] = []
+    while True:
+        plan.start_round()
+        report = engine.step()
+        drafts.append(tuple(plan.draft))
+        missing |= plan.missing
+        nodes.append(report.tokens)
+        if report.finished:
+            break
+    nodes[0] -= len(request.prompt) - 1
+    usage = report.finished[0].usage
+    return tuple(
+        TraceRound(draft, accepted, max(1, missing.get(depth, k)) if depth else 0, count)
+        for draft, count, (accepted, depth) in zip(drafts, nodes, _rounds(usage, recommender.catalog.identifier_length), strict=True)
+    )
+
+
+def _rounds(usage: Usage, identifier_length: int) -> list[tuple[int, int]]:
+    """Accepted levels of each round, and the depth of the level that ended it; depth 0 where the round came to the list."""
+    rounds, accepted = [], 0
+    for depth in range(1, identifier_length):
+        if depth in usage.accepted_depths:
+            accepted += 1
+        else:
+            rounds.append((accepted, depth))
+            accepted = 0
+    return [*rounds, (accepted, 0)]
