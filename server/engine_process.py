@@ -242,7 +242,7 @@ class EngineClient:
                 case Ready() as ready:
                     self._load_seconds = time.monotonic() - started
                     self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
-                    self._metrics.observe_ready(ready)
+                    self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
                 case StartFailure(sentence):
                     return Obstacle(sentence)
 

@@ -100,11 +100,11 @@ class Metrics:
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)
 
-    def observe_ready(self, ready: Ready) -> None:
-        """Notes that an engine serves."""
+    def observe_ready(self, ready: Ready, *, has_draft: bool) -> None:
+        """Notes that an engine serves; one that was given a draft and has none has dropped it on its way here."""
         self.engine_up.set(1)
         self.kv_slots.set(ready.total_slots)
-        self.speculation.draft_up.set(ready.drafts)
+        self.speculation.observe_ready(ready.drafts, has_draft)
 
     def observe_engine_gone(self) -> None:
         """Notes that nothing runs any more, because nothing is there to run it."""

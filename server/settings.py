@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     history_ttl_seconds: int | None = Field(default=None, ge=1, description="Forget a user after so long without an event.")
     engine: EngineName = Field(default_factory=default_engine, description="What runs the target model.")
     draft: Path | None = Field(default=None, description="Directory of a draft model over the target's tokens.")
-    plan: str = Field(default="auto", description="What to draft: auto, none, trie, beam:N or beam:N+children.")
+    plan: str = Field(default="auto", description="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children.")
     verification: Verification = Field(default=Verification.STRICT, description="How drafts are judged where a request does not say.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Precision of the target model.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; all that this process may use by default.")

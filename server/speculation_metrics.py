@@ -47,6 +47,12 @@ class SpeculationMetrics:
         self.draft_up = Gauge("atspeed_draft_up", "1 while a draft model is at work, else 0.", registry=registry)
         self.drafts_dropped = Counter("atspeed_drafts_dropped_total", "Draft models dropped because they failed.", registry=registry)
 
+    def observe_ready(self, drafts: bool, has_draft: bool) -> None:
+        """Notes whether the draft of an engine that serves now is at work, if it was given one."""
+        self.draft_up.set(drafts)
+        if has_draft and not drafts:
+            self.drafts_dropped.inc()
+
     def observe_step(self, step: StepCost) -> None:
         """Takes over what one step of the engine cost."""
         self.target_seconds.observe(step.target_seconds)

@@ -47,7 +47,7 @@ def recommend(
     plan: Annotated[
         str | None,
         typer.Option(
-            help="What to draft: auto, none, trie, beam:N or beam:N+children.",
+            help="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children.",
             envvar="ATSPEED_PLAN",
             show_default="auto",
         ),

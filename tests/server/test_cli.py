@@ -119,7 +119,7 @@ def test_users_of_a_file_are_sampled_with_seeds_that_count_up(recommend_here: Ca
     recommend_here("--input", str(users), "--output", str(tmp_path / "recs.jsonl"), *sampled, "--seed", "7")
     first, _, third = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
     assert (first["verification"], first["seed"], third["seed"]) == ("gumbel", 7, 9)
-    assert first["usage"]["target_forwards"] == 3
+    assert first["usage"]["target_forwards"] + first["usage"]["accepted_steps"] == 3
     alone = json.loads(recommend_here("--history", "item-1", *sampled, "--seed", "9", "--json"))
     assert [item["item_id"] for item in third["items"]] == [item["item_id"] for item in alone["items"]]
 

@@ -1,5 +1,7 @@
 """What Prometheus is told of speculation: bounded labels, and a draft that is up, down and up again."""
 
+import msgspec
+
 from drafting.rule import Verification
 from server.messages import Cost, FinishedList, Progress, Ready, StepCost
 from server.metrics import Metrics
@@ -49,10 +51,20 @@ def test_steps_tell_draft_and_target_apart():
 def test_a_draft_is_up_until_it_fails_or_its_engine_is_gone():
     metrics = Metrics()
     assert value(metrics, "draft_up") == 0
-    metrics.observe_ready(READY)
+    metrics.observe_ready(READY, has_draft=True)
     assert value(metrics, "draft_up") == 1
     metrics.observe_progress(progress(StepCost(tokens=9, seconds=0.01, draft_failed=True), StepCost(tokens=9, seconds=0.01)))
     assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total"), value(metrics, "engine_up")) == (0, 1, 1)
-    metrics.observe_ready(READY)
+    metrics.observe_ready(READY, has_draft=True)
     metrics.observe_engine_gone()
     assert (value(metrics, "draft_up"), value(metrics, "engine_up")) == (0, 0)
+    assert value(metrics, "drafts_dropped_total") == 1
+
+
+def test_a_draft_that_fails_before_its_engine_is_ready_is_counted_too():
+    metrics = Metrics()
+    without = msgspec.structs.replace(READY, drafts=False)
+    metrics.observe_ready(without, has_draft=False)
+    assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total")) == (0, 0)
+    metrics.observe_ready(without, has_draft=True)
+    assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total")) == (0, 1)

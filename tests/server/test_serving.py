@@ -125,13 +125,23 @@ def test_a_draft_with_another_vocabulary(model_flags: list[str], tmp_path: Path)
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--plan", "beam:many"], "There is no plan 'beam:many': choose auto, none, trie, beam:N or beam:N+children, with a number for N."),
+        (["--plan", "beam:many"], "There is no plan 'beam:many': choose auto, none, trie, beam:N"),
         (["--plan", "beam:9"], "The plan beam:9 needs a draft model: name its directory, or choose none or trie."),
         (["--verification", "lax"], "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'."),
     ],
 )
 def test_a_way_of_speculating_that_makes_no_sense(model_flags: list[str], tmp_path: Path, flags: list[str], sentence: str):
-    assert_refused(*ServerProcess(tmp_path, *model_flags, "--histories", "memory://", *flags).run(), sentence)
+    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", *flags).run()
+    assert status == 1, log
+    assert log.splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in log
+
+
+def test_a_plan_deeper_than_the_catalog(model_flags: list[str], model_dir: Path, tmp_path: Path):
+    flags = ["--draft", str(model_dir), "--plan", "beam:9x3"]
+    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", *flags).run()
+    sentence = "The plan beam:9x3 drafts 3 levels, but of identifiers of 3 tokens only the first 2 are ever drafted."
+    assert_refused(status, log, sentence)
 
 
 def test_too_little_memory_for_keys_and_values(model_flags: list[str], tmp_path: Path):
