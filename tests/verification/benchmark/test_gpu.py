@@ -1,0 +1,80 @@
+"""`make bench-gpu` on a CPU with the tiny shape, and that it needs torch, transformers and numpy only."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from verification.benchmark import gpu
+from verification.benchmark.trace import Trace, TraceRound, TraceRun
+
+ROOT = Path(__file__).parents[3]
+NOT_NEEDED = ("typer", "rich", "psutil", "msgspec", "fastapi", "pydantic", "redis", "zmq", "vllm", "matplotlib", "accelerate", "sklearn")
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path) -> Path:
+    script = (TraceRound((6, 6, 6), 1, 2, 19), TraceRound((5,), 1, 0, 7))
+    path = tmp_path / "trace.json"
+    Trace("two made-up users", 4, (TraceRun("beam:6", 3, 6, (script, script)),)).save(path)
+    return path
+
+
+def bench(*flags: str, trace: Path) -> None:
+    gpu.main(["--device", "cpu", "--shape", "tiny", "--prompt", "16", "--k", "3,5", "--requests", "2", "--trace", str(trace), *flags])
+
+
+def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(trace_file: Path, tmp_path: Path, capsys):
+    bench("--batch", "1,2", "--json", str(tmp_path / "gpu.json"), "--markdown", str(tmp_path / "gpu.md"), trace=trace_file)
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    found = [(row["batch"], row["k"], row["plan"], row["target_forwards"], row["draft_forwards"]) for row in report["timings"]]
+    assert found == [
+        *[(1, 3, "none", 4, 0), (1, 3, "beam:6", 2, 4), (1, 5, "none", 4, 0)],
+        *[(2, 3, "none", 4, 0), (2, 3, "beam:6", 2, 4), (2, 5, "none", 4, 0)],
+    ]
+    text = (tmp_path / "gpu.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "taken from an acceptance trace (two made-up users)" in text
+    assert torch.__version__ in text
+    assert "| tiny | 16 | 1 | 3 | beam:6 |" in text
+
+
+def test_what_does_not_fit_is_left_out_with_a_sentence(trace_file: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(gpu, "free_memory", lambda device: 2**21)
+    bench("--batch", "1,4000", trace=trace_file)
+    out = capsys.readouterr().out
+    assert "2 of 4 cases are left out." in out
+    assert "| tiny | 16 | 1 | 3 | beam:6 |" in out
+
+
+def test_what_takes_too_long_is_left_out_with_a_sentence(trace_file: Path, capsys):
+    bench("--batch", "1", "--minutes", "0", trace=trace_file)
+    assert "tiny: no time was left for 2 of 2 cases, from prompt 16, batch 1, k 3 on." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--shape", "huge"], "there is no shape 'huge': choose tiny, small, llama-7b, qwen3-1.7b."),
+        (["--k", "0"], "whole numbers from 1 on are wanted, got '0'"),
+    ],
+)
+def test_wrong_flags_get_one_sentence(flags: list[str], sentence: str, trace_file: Path, capsys):
+    with pytest.raises(SystemExit):
+        bench(*flags, trace=trace_file)
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_missing_trace_gets_one_sentence(tmp_path: Path):
+    with pytest.raises(SystemExit, match=r"The trace .* cannot be read: No such file or directory\."):
+        bench(trace=tmp_path / "none.json")
+
+
+def test_it_needs_torch_transformers_and_numpy_only():
+    block = f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))"
+    code = f"{block}; import verification.benchmark.gpu"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ)
