@@ -1,6 +1,7 @@
 """`atspeed bench`: what it prints and writes, and its sentences. No figure of a shared machine is asserted."""
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,23 @@ def test_a_trace_is_recorded_without_timing_anything(runs: list[Run], bench: Cal
     trace = Trace.load(path)
     assert [(run.plan, len(run.requests)) for run in trace.runs] == [("none", 3), ("trie", 3), ("beam:6", 3)]
     assert not runs
+
+
+def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    # vLLM alone would take most of a minute to start.
+    monkeypatch.setattr(bench_run, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench_run, "OVERHEAD_REQUESTS", 2)
+    monkeypatch.setattr(interleaved, "SETTLE_SECONDS", 0)
+    flags = ("--requests", "2", "--warm-up", "1", "--threads", "1", "--json", str(tmp_path / "rows.json"))
+    bench("--shape", "tiny", "--k", "3", "--plans", "none,beam:6", "--concurrency", "1,2", "--engines", "transformers", *flags)
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [(row["system"], row["plan"], row["concurrency"]) for row in rows] == [
+        *(("atspeed/transformers", plan, concurrency) for concurrency in (1, 2) for plan in ("none", "beam:6")),
+        ("atspeed/http", "none", 1),
+        ("transformers", "none", 1),
+    ]
+    assert all(row["lists_equal"] == "2/2" and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
