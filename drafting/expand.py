@@ -84,6 +84,9 @@ class Frontier:
     @classmethod
     def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
         """Joins the slots of each request."""
+        if len(slots) == 1:
+            places = torch.arange(len(slots[0]), device=device)
+            return cls(torch.from_numpy(slots[0]).to(device), torch.zeros_like(places), places[None])
         sizes = np.array([len(row) for row in slots])
         rows = np.full((len(slots), sizes.max()), -1, np.int64)
         rows[np.arange(rows.shape[1]) < sizes[:, None]] = np.arange(sizes.sum())

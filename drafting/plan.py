@@ -141,8 +141,8 @@ class Plan(Protocol):
 class FixedPlan:
     """One shape for every round, for experiments: `none`, `trie`, `beam:N`, `beam:NxG`, and the latter two with `+children`.
 
-    `trie` drafts all children of the beam; `beam:N` drafts the draft model's beam of width N as deep as nodes are ever scored, `beam:NxG` at
-    most G levels of it; with `+children` the level below, or the deepest that is ever scored, holds all children of the one before.
+    `trie` drafts all children of the beam; `beam:N` drafts the draft model's beam of width N as deep as nodes are ever scored, `beam:NxG`
+    at most G levels of it; with `+children` the level below, or the deepest that is ever scored, holds all children of the one before.
     """
 
     name: str

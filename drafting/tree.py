@@ -124,6 +124,11 @@ def build_layout(keys: list[IntArray], query_counts: list[int], visible: Tensor,
         ancestors: `[tokens, depth]` int64, further columns that each token sees, its own among them.
     """
     device = visible.device
+    if len(keys) == 1:
+        own = torch.arange(query_counts[0], device=device)
+        mask = torch.arange(len(keys[0]), device=device) < visible[:, None]
+        mask.scatter_(1, ancestors, True)
+        return AttentionLayout(own[None], own, torch.from_numpy(keys[0][None]).to(device), mask[None, None])
     counts = np.array(query_counts)
     widest, columns = int(counts.max()), max(len(row) for row in keys)
     starts = np.cumsum(counts) - counts

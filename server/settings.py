@@ -93,7 +93,7 @@ class Settings(BaseSettings):
             catalog=str(self.catalog.absolute()),
             host=self.engine,
             draft=str(self.draft.absolute()) if self.draft else None,
-            plan=self._engine_plan,
+            plan=self.plan,
             dtype=self.dtype,
             threads=self.threads or len(os.sched_getaffinity(0)),
             kv_memory_gib=self.kv_memory_gib,
@@ -102,13 +102,6 @@ class Settings(BaseSettings):
             max_tokens_per_step=self.max_tokens_per_step,
             log_level=self.log_level,
         )
-
-    @property
-    def _engine_plan(self) -> str:
-        """Until there is a planner, `auto` is the paper's width where there is a draft."""
-        if self.plan != "auto":
-            return self.plan
-        return "beam:40" if self.draft else "none"
 
 
 class FlagSettings(Settings):

@@ -34,9 +34,9 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
     plan = engine.plan
     try:
         target = _fit_target(_run(engine, "none", longest_prompt))
-        draft = None
-        if engine.has_draft:
-            draft = _fit_draft([report for width in DRAFT_WIDTHS for report in _run(engine, f"beam:{width}", longest_prompt)])
+        drafted = [report for width in DRAFT_WIDTHS if engine.has_draft for report in _run(engine, f"beam:{width}", longest_prompt)]
+        # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
+        draft = _fit_draft(drafted) if engine.has_draft else None
     finally:
         engine.use_plan(plan)
     costs = ForwardCosts(target, draft)

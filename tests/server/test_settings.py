@@ -35,9 +35,9 @@ def test_the_engine_options_are_complete(monkeypatch: pytest.MonkeyPatch):
     assert resolve(threads=2).engine_options.threads == 2
 
 
-def test_the_plan_follows_the_draft_unless_named():
-    assert resolve().engine_options.plan == "none"
-    assert resolve(draft="models/d").engine_options.plan == "beam:40"
+def test_the_planner_plans_unless_another_plan_is_named():
+    assert resolve().engine_options.plan == "auto"
+    assert resolve(draft="models/d").engine_options.plan == "auto"
     assert resolve(draft="models/d", plan="beam:9+children").engine_options.plan == "beam:9+children"
 
 

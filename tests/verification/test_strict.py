@@ -1,13 +1,17 @@
 """Strict verification loses nothing: whatever is drafted, the list is plain beam search's."""
 
 from importlib.util import find_spec
+from itertools import count
 
 import numpy as np
 import pytest
+import torch
 
 from drafting.plan import FixedPlan, Plan
+from drafting.tree import TreeBatch
 from drafting.trie import ItemTrie
 from tests.speculation import COSTS, DEPTHS, SameModel, Speculation, run
+from verification.calibration import measure_costs
 from verification.hosts.transformers import TransformersHost
 from verification.kv_slots import SlotPool
 from verification.request import BeamResult
@@ -117,3 +121,28 @@ def test_a_draft_that_fails_is_dropped_and_the_list_stands(speculation: Speculat
     assert "the device is gone" in caplog.text
     for name, expected in plain.items():
         assert_same_list(results[name], expected)
+
+
+def test_a_draft_that_fails_while_its_cost_is_measured_is_done_without(speculation: Speculation) -> None:
+    assert isinstance(speculation.target, TransformersHost)
+    draft, calls = SameModel(speculation.target), count()
+    score = draft.score
+
+    def fail_at_last(batch: TreeBatch) -> torch.Tensor:
+        if next(calls) == 20:
+            raise RuntimeError("the device is gone")
+        return score(batch)
+
+    draft.score = fail_at_last  # type: ignore[method-assign]
+    engine = speculation.engine(4, "none", draft)
+    costs = measure_costs(engine, longest_prompt=40)
+    assert costs.draft is None
+    assert costs.target.fixed > 0
+    assert engine.used_slots == 0
+    assert engine.plan.name == "none"
+
+
+def test_both_models_are_measured_through_the_engine(speculation: Speculation) -> None:
+    costs = measure_costs(speculation.engine(4), longest_prompt=40)
+    assert costs.draft is not None
+    assert costs.target.fixed > 0
