@@ -1,0 +1,184 @@
+"""`atspeed evaluate`: how good lists are, how many steps drafts save, and how much time."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server.commands.failure import fail
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from verification.evaluation.report import BaselineRow, ModeRow, Report
+
+
+def evaluate(
+    target: Annotated[Path, typer.Option(help="Directory of the target model.", exists=True, file_okay=False)],
+    catalog: Annotated[Path, typer.Option(help="Catalog file.", exists=True, dir_okay=False)],
+    data: Annotated[Path, typer.Option(help="Interactions, split as for the training.", exists=True, file_okay=False)],
+    draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
+    k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
+    modes: Annotated[str, typer.Option(help="Ways of verifying: strict, relaxed, gumbel.")] = "strict",
+    plan: Annotated[str, typer.Option(help="What to draft: beam:N, trie or beam:N+children.")] = "beam:40",
+    part: Annotated[str, typer.Option(help="Whose labels: test or valid.")] = "test",
+    users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
+    timed: Annotated[int, typer.Option(help="Users that are timed one request at a time; 0 for none.", min=0)] = 200,
+    generated: Annotated[int, typer.Option(help="Of those, users that transformers' generate is timed on.", min=0)] = 30,
+    temperature: Annotated[float, typer.Option(help="Of the modes that sample.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the modes that sample.")] = 0,
+    split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
+    min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
+    engine: Annotated[str, typer.Option(help="What runs the model: transformers or vllm.")] = "transformers",
+    dtype: Annotated[str, typer.Option(help="Precision.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
+    kv_memory_gib: Annotated[float, typer.Option(help="Memory for keys and values, GiB.")] = 1.0,
+    report: Annotated[Path | None, typer.Option(help="Directory for report.json and the plots.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report that REPORT holds.")] = False,
+) -> None:
+    """Evaluate a target and its drafts on held-out users.
+
+    Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
+    """
+    from drafting.alignment.interactions import InteractionError, load_split
+    from drafting.alignment.splits import SplitRule
+    from drafting.catalog import Catalog
+    from drafting.errors import SetupError
+
+    if report is not None and (report / "report.json").exists() and not overwrite:
+        fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
+    if part not in ("test", "valid"):
+        fail(f"There is no part {part!r}: choose test or valid.")
+    lengths, rules = _lengths(k), _modes(modes)
+    trained = _training_record(target).get("settings", {})
+    try:
+        rule = SplitRule(split or trained.get("split", "leave-one-out"), min_items or trained.get("min_items", 1))
+        items = Catalog.load(catalog)
+        held_out = load_split(data, items, rule)
+    except (InteractionError, SetupError) as error:
+        fail(str(error))
+    drafts = _drafts(draft or [], target)
+    typer.echo("Loading the models …")
+    try:
+        from verification.evaluation.run import EvaluationSettings
+        from verification.evaluation.run import evaluate as run
+    except ImportError as error:
+        fail(f"Evaluation needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
+    settings = EvaluationSettings(
+        ks=lengths,
+        modes=rules,
+        plan=plan,
+        part=part,
+        most_users=users,
+        timed=timed,
+        generated=generated,
+        temperature=temperature,
+        seed=seed,
+        host=engine,
+        dtype=dtype,
+        threads=threads,
+        kv_memory_gib=kv_memory_gib,
+    )
+    try:
+        found = run(target, drafts, items, held_out, settings)
+    except (InteractionError, SetupError, ValueError) as error:
+        fail(str(error))
+    _print(found)
+    if report is not None:
+        from verification.evaluation.plots import write_plots
+
+        report.mkdir(parents=True, exist_ok=True)
+        (report / "report.json").write_bytes(found.encode())
+        names = ["report.json", *(path.name for path in write_plots(found, report))]
+        typer.echo(f"Wrote {', '.join(names)} to {report}.")
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and 1 <= int(part) <= 100 for part in parts):
+        fail(f"--k takes whole numbers from 1 to 100, separated by commas, got {text!r}.")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _modes(text: str) -> tuple[Any, ...]:
+    from drafting.rule import Verification
+
+    names = [part.strip() for part in text.split(",")]
+    unknown = [name for name in names if name not in list(Verification)]
+    if unknown:
+        fail(f"There is no way of verifying called {unknown[0]!r}: choose {', '.join(Verification)}.")
+    return tuple(Verification(name) for name in dict.fromkeys(names))
+
+
+def _training_record(model_dir: Path) -> dict[str, Any]:
+    """What `training.json` says of a model; nothing where it has none."""
+    path = model_dir / "training.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        fail(f"{path} is not JSON: {error}.")
+    return record
+
+
+def _drafts(paths: list[Path], target: Path) -> dict[str, Path]:
+    """The drafts by name, with a word about those that learnt from another target."""
+    from drafting.alignment.hashes import model_hash
+
+    names = [path.resolve().name for path in paths]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        fail(f"Two drafts are called {doubled!r}: their directories need different names, which the table shows them by.")
+    here = model_hash(target)
+    for path in paths:
+        taught = _training_record(path).get("teacher", {}).get("target", here)
+        if taught != here:
+            typer.echo(f"The draft {path} was taught by another target (hash {taught}, this one is {here}): expect it to guess badly.")
+    return dict(zip(names, paths, strict=True))
+
+
+def _print(report: "Report") -> None:
+    from rich.table import Table
+
+    setting, users = report.setting, f"{report.users:,} users, {report.warm_users:,} with a warm label"
+    table = Table(title=f"{setting['target']['name']}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads")
+    heads = ("K", "draft", "mode", "Recall", "warm", "NDCG", "AS", "forwards", "= plain", "ms", "p99", "speed-up", "/ generate")
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("draft", "mode") else "right", no_wrap=True)
+    for length in sorted({row.k for row in report.rows}):
+        for row in report.rows:
+            if row.k == length:
+                table.add_row(*_cells(row))
+        for baseline in report.baselines:
+            if baseline.k == length:
+                table.add_row(*_baseline_cells(baseline))
+        table.add_section()
+    console = _console()
+    console.print(table)
+    for length, ms in report.generate_ms.items():
+        asked = min(report.setting["settings"]["generated"], report.setting["timed_users"])
+        equal = report.generate_equal[length]
+        console.print(f"transformers' generate, K = {length}: {ms.mean:.1f} ms, plain beam search's list for {equal} of {asked} users")
+
+
+def _cells(row: "ModeRow") -> list[str]:
+    quality = [f"{value:.4f}" for value in (row.quality.recall, row.quality.warm_recall, row.quality.ndcg)]
+    cells = [str(row.k), row.draft, row.mode, *quality, f"{row.accepted_steps.mean:.2f}", f"{row.target_forwards.mean:.2f}"]
+    cells.append(str(row.lists_equal))
+    if row.timing is None:
+        return cells
+    beside = row.timing.generate_speedup
+    timing = [f"{row.timing.ms.mean:.1f}", f"{row.timing.ms.p99:.1f}", f"{row.timing.speedup:.2f}x"]
+    return [*cells, *timing, "" if beside is None else f"{beside:.2f}x"]
+
+
+def _baseline_cells(row: "BaselineRow") -> list[str]:
+    return [str(row.k), "", row.name, f"{row.quality.recall:.4f}", f"{row.quality.warm_recall:.4f}", f"{row.quality.ndcg:.4f}"]
+
+
+def _console() -> "Console":
+    """A pipe has no width of its own, and a table cut to 80 columns loses its figures."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

@@ -1,0 +1,107 @@
+"""The evaluation of random models: that it counts what happens, and that its report says so."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drafting.alignment.interactions import Interactions, Split
+from drafting.catalog import Catalog
+from drafting.rule import Verification
+from tests.models import random_catalog, save_random_model
+from verification.evaluation.plots import write_plots
+from verification.evaluation.report import Report
+from verification.evaluation.run import EvaluationSettings, evaluate
+
+USERS = 14
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return random_catalog(items=80, depth=3, codes=6)
+
+
+@pytest.fixture(scope="module")
+def split(catalog: Catalog) -> Split:
+    rng = np.random.default_rng(0)
+
+    def some(least: int, most: int) -> Interactions:
+        lengths = rng.integers(least, most, size=USERS)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        items = rng.integers(len(catalog), size=lengths.sum()).astype(np.int32)
+        return Interactions(tuple(map(str, range(USERS))), offsets, items)
+
+    return Split(some(2, 8), some(0, 2), some(1, 3))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    save_random_model(folder / "target", catalog, max_items=8)
+    save_random_model(folder / "stranger", catalog, hidden=32, layers=1, max_items=8, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(models: Path, catalog: Catalog, split: Split) -> Report:
+    settings = EvaluationSettings(ks=(2, 4), modes=tuple(Verification), plan="beam:8", timed=3, generated=2, kv_memory_gib=0.01)
+    # The target as its own draft is never wrong; a stranger often is.
+    drafts = {"itself": models / "target", "stranger": models / "stranger"}
+    return evaluate(models / "target", drafts, catalog, split, settings)
+
+
+def test_every_draft_mode_and_length_has_a_row(report: Report) -> None:
+    expected = [("", "plain", k) for k in (2, 4)] + [(d, str(m), k) for d in ("itself", "stranger") for m in Verification for k in (2, 4)]
+    assert sorted((row.draft, row.mode, row.k) for row in report.rows) == sorted(expected)
+    assert sorted((row.name, row.k) for row in report.baselines) == [(n, k) for n in ("co-occurrence", "most popular") for k in (2, 4)]
+
+
+def test_strict_lists_are_plain_beam_searchs(report: Report) -> None:
+    plain = {row.k: row for row in report.rows if row.mode == "plain"}
+    strict = [row for row in report.rows if row.mode == "strict"]
+    assert len(strict) == 4
+    for row in strict:
+        assert row.lists_equal == report.users == USERS
+        assert row.quality == plain[row.k].quality
+        assert row.accepted_steps.mean + row.target_forwards.mean == pytest.approx(3)
+
+
+def test_a_perfect_draft_saves_every_step(report: Report) -> None:
+    steps = {(row.draft, row.k): row.accepted_steps.mean for row in report.rows if row.mode == "strict"}
+    assert steps["itself", 2] == steps["itself", 4] == 2
+    assert steps["stranger", 4] < 2
+
+
+def test_sampled_lists_are_counted_as_different(report: Report) -> None:
+    assert all(row.lists_equal < USERS for row in report.rows if row.mode in ("gumbel", "relaxed") and row.k == 4)
+
+
+def test_generate_finds_the_same_lists(report: Report) -> None:
+    assert report.generate_equal == {2: 2, 4: 2}
+    assert all(ms.mean > 0 for ms in report.generate_ms.values())
+
+
+def test_plain_is_the_measure_of_speed(report: Report) -> None:
+    for row in report.rows:
+        assert row.timing is not None
+        assert row.timing.ms.p50 <= row.timing.ms.p99
+        if row.mode == "plain":
+            assert row.timing.speedup == 1.0
+
+
+def test_a_report_can_be_kept_and_plotted(tmp_path: Path, report: Report) -> None:
+    kept = json.loads(report.encode())
+    assert kept["users"] == USERS
+    assert kept["setting"]["settings"]["plan"] == "beam:8"
+    assert [path.name for path in write_plots(report, tmp_path)] == ["accepted_steps.png", "recall_speed.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+def test_a_target_alone_is_evaluated_too(models: Path, catalog: Catalog, split: Split, tmp_path: Path) -> None:
+    settings = EvaluationSettings(ks=(2,), timed=0, generated=0, most_users=5, part="test", kv_memory_gib=0.01)
+    alone = evaluate(models / "target", {}, catalog, split, settings)
+    assert [(row.mode, row.timing) for row in alone.rows] == [("plain", None)]
+    assert alone.users == 5
+    assert not alone.generate_ms
+    assert write_plots(alone, tmp_path) == []

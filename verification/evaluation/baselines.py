@@ -1,0 +1,54 @@
+"""Baselines without a language model: what everybody likes, and what is met together.
+
+Invariant: they know exactly what the models know, the interactions before those that are held out, and return whole lists as they do.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array, diags_array
+
+from drafting.alignment.interactions import Interactions
+from verification.evaluation.users import HeldOut
+
+RECENT_ITEMS = 20
+_ROWS_AT_A_TIME = 256
+
+
+def most_popular(users: HeldOut, items: int, k: int) -> list[list[int]]:
+    """The k items met most often, the same list for everyone; equal counts in the catalog's order."""
+    counts = np.bincount(users.known.items, minlength=items)
+    best: list[int] = np.argsort(-counts, kind="stable")[:k].tolist()
+    return [best] * len(users)
+
+
+def co_occurring(users: HeldOut, items: int, k: int) -> list[list[int]]:
+    """The k items met by the people who met the user's last items too, by cosine similarity summed over those items."""
+    similar = item_similarity(users.known, items)
+    lists: list[list[int]] = []
+    for rows in _recent_rows(users, items):
+        scores = (rows @ similar).toarray()
+        lists += np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    return lists
+
+
+def item_similarity(known: Interactions, items: int) -> csr_array:
+    """`[items, items]` sparse: users who met both, over the geometric mean of those who met either; nothing is similar to itself."""
+    owners = np.repeat(np.arange(len(known.users)), known.lengths)
+    pairs = np.unique(np.stack([owners, known.items.astype(np.int64)]), axis=1)
+    met = csr_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(len(known.users), items))
+    counts = np.maximum(np.asarray(met.sum(axis=0)), 1.0)
+    together = csr_array(met.T @ met)
+    together.setdiag(0.0)
+    scale = diags_array(1.0 / np.sqrt(counts))
+    return csr_array(scale @ together @ scale)
+
+
+def _recent_rows(users: HeldOut, items: int) -> Iterator[csr_array]:
+    """The users' last items as sparse rows, some users at a time."""
+    for start in range(0, len(users), _ROWS_AT_A_TIME):
+        recent = [np.unique(history[-RECENT_ITEMS:]) for history in users.histories[start : start + _ROWS_AT_A_TIME]]
+        offsets: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum([len(row) for row in recent])])
+        columns = np.concatenate(recent)
+        yield csr_array((np.ones(len(columns)), columns, offsets), shape=(len(recent), items))

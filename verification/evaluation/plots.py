@@ -1,0 +1,47 @@
+"""Plots of a report: accepted steps by draft, and quality against speed."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from verification.evaluation.report import PLAIN, Report
+
+WIDTH, HEIGHT = 6.4, 4.0
+
+
+def write_plots(report: Report, folder: Path) -> list[Path]:
+    """Writes `accepted_steps.png`, and `recall_speed.png` where lists were timed; returns the files."""
+    files = [_accepted_steps(report, folder / "accepted_steps.png")] if any(row.draft for row in report.rows) else []
+    if any(row.timing for row in report.rows):
+        files.append(_recall_speed(report, folder / "recall_speed.png"))
+    return files
+
+
+def _accepted_steps(report: Report, path: Path) -> Path:
+    """AS@K over K, one line per draft and mode."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    for draft, mode in dict.fromkeys((row.draft, row.mode) for row in report.rows if row.draft):
+        rows = sorted((row for row in report.rows if (row.draft, row.mode) == (draft, mode)), key=lambda row: row.k)
+        axes.plot([row.k for row in rows], [row.accepted_steps.mean for row in rows], marker="o", label=f"{draft}, {mode}")
+    axes.set(xlabel="K", ylabel="accepted steps per request", title=f"{report.users:,} users")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _recall_speed(report: Report, path: Path) -> Path:
+    """Recall@K over lists per second, one line per draft and mode, one point per K."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    for draft, mode in dict.fromkeys((row.draft, row.mode) for row in report.rows):
+        rows = sorted((row for row in report.rows if (row.draft, row.mode) == (draft, mode)), key=lambda row: row.k)
+        points = [(1e3 / row.timing.ms.mean, row.quality.recall, row.k) for row in rows if row.timing]
+        label = "plain beam search" if mode == PLAIN else f"{draft}, {mode}"
+        axes.plot([speed for speed, _, _ in points], [found for _, found, _ in points], marker="o", label=label)
+        for speed, found, k in points:
+            axes.annotate(f"K={k}", (speed, found), fontsize="x-small", xytext=(3, 3), textcoords="offset points")
+    axes.set(xlabel="lists per second, one request at a time", ylabel="Recall@K", title=f"{report.users:,} users")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+    return path

@@ -1,0 +1,206 @@
+"""The evaluation: every draft, every way of verifying and every list length, over the same users, beside plain beam search.
+
+Invariant: plain beam search is searched once per list length on the same checkpoint and host, and every other list is compared with it.
+"""
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from drafting.alignment.hashes import model_hash
+from drafting.alignment.interactions import Split
+from drafting.catalog import Catalog
+from drafting.rule import SearchRule, Verification
+from verification.evaluation.baselines import co_occurring, most_popular
+from verification.evaluation.metrics import ndcg, recall
+from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing
+from verification.evaluation.searching import NO_PLAN, FloatArray, Found, GenerateLists, Mode, search_all, time_modes
+from verification.evaluation.users import HeldOut, held_out
+from verification.recommender import Recommender
+
+BASELINES: dict[str, Callable[[HeldOut, int, int], list[list[int]]]] = {"most popular": most_popular, "co-occurrence": co_occurring}
+
+
+class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to evaluate.
+
+    Attributes:
+        ks: list lengths; the beam is as wide as the list.
+        modes: ways of verifying a draft.
+        plan: what to draft, see `FixedPlan`.
+        part: whose labels, test or valid.
+        most_users: how many users at most; None for all.
+        timed: of them, how many are timed one at a time; 0 for none.
+        generated: of those, how many transformers' `generate` is timed on as well.
+        temperature, seed: of the modes that sample.
+    """
+
+    ks: tuple[int, ...] = (1, 3, 5, 10, 20)
+    modes: tuple[Verification, ...] = (Verification.STRICT,)
+    plan: str = "beam:40"
+    part: str = "test"
+    most_users: int | None = None
+    timed: int = 200
+    generated: int = 30
+    temperature: float = 1.0
+    seed: int = 0
+    host: str = "transformers"
+    dtype: str = "auto"
+    threads: int | None = None
+    kv_memory_gib: float = 1.0
+
+
+def evaluate(target: Path, drafts: Mapping[str, Path], catalog: Catalog, split: Split, settings: EvaluationSettings) -> Report:
+    """Evaluates a target, and each of the drafts by name.
+
+    Raises:
+        InteractionError, CatalogError, PromptError, HostError, PlanError: inputs that cannot be used.
+    """
+    users = held_out(split, settings.part, settings.most_users)
+    evaluation = _Evaluation(target, catalog, users, settings)
+    for name, path in drafts.items():
+        evaluation.add_draft(name, path)
+    if not drafts:
+        evaluation.add_plain()
+    return evaluation.report(drafts)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Plain beam search at one list length."""
+
+    found: Found
+    generated: list[list[int]]
+    generate_seconds: FloatArray
+
+
+class _Evaluation:
+    """Rows as they come in."""
+
+    def __init__(self, target: Path, catalog: Catalog, users: HeldOut, settings: EvaluationSettings) -> None:
+        self._target, self._catalog, self._users, self._settings = target, catalog, users, settings
+        self._timed = users.spread(settings.timed) if settings.timed else []
+        self._rows: list[ModeRow] = []
+        self._plain: dict[int, _Plain] = {}
+
+    def add_plain(self) -> None:
+        """Evaluates the target alone."""
+        recommender = self._load(None)
+        try:
+            for k in self._settings.ks:
+                self._add_rows(recommender, [Mode("", PLAIN, NO_PLAN)], k)
+        finally:
+            recommender.close()
+
+    def add_draft(self, name: str, path: Path) -> None:
+        """Evaluates a draft in every mode; the first also brings plain beam search's rows."""
+        recommender = self._load(path)
+        plan = recommender.engine.plan
+        rules = [SearchRule(mode, self._settings.seed, self._settings.temperature) for mode in self._settings.modes]
+        try:
+            for k in self._settings.ks:
+                self._add_rows(recommender, [Mode("", PLAIN, NO_PLAN), *(Mode(name, rule.verification, plan, rule) for rule in rules)], k)
+        finally:
+            recommender.close()
+
+    def _load(self, draft: Path | None) -> Recommender:
+        settings = self._settings
+        return Recommender.load(
+            self._target,
+            self._catalog,
+            draft=draft,
+            plan="none" if draft is None else settings.plan,
+            host=settings.host,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            kv_memory_gib=settings.kv_memory_gib,
+        )
+
+    def _add_rows(self, recommender: Recommender, modes: Sequence[Mode], k: int) -> None:
+        """The rows of some modes, the first of which is plain beam search."""
+        histories, timed = self._users.histories, [self._users.histories[place] for place in self._timed]
+        title = f"{modes[-1].draft or PLAIN}, K = {k}"
+        first = k not in self._plain
+        with tqdm(total=(len(modes) - (not first)) * len(histories), desc=title, unit="list") as bar:
+            if first:
+                found = search_all(recommender, modes[0], histories, k, bar.update)
+                self._plain[k] = _Plain(found, *self._generate(recommender, timed, k))
+            seconds = time_modes(recommender, modes, timed, k, lambda _: None) if timed else []
+            for place, mode in enumerate(modes):
+                if place == 0 and not first:
+                    continue
+                found = self._plain[k].found if place == 0 else search_all(recommender, mode, histories, k, bar.update)
+                timing = _timing(seconds[place], seconds[0], self._plain[k].generate_seconds) if timed else None
+                self._rows.append(self._row(mode, k, found, timing))
+
+    def _generate(self, recommender: Recommender, timed: list[list[int]], k: int) -> tuple[list[list[int]], FloatArray]:
+        asked = timed[: self._settings.generated]
+        if not asked:
+            return [], np.empty(0)
+        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, lambda _: None)
+
+    def _row(self, mode: Mode, k: int, found: Found, timing: Timing | None) -> ModeRow:
+        plain = self._plain[k].found.ranked
+        return ModeRow(
+            draft=mode.draft,
+            mode=mode.name,
+            k=k,
+            quality=_quality(self._users, found.lists, k),
+            accepted_steps=Spread.of(np.array([usage.accepted_steps for usage in found.usage])),
+            target_forwards=Spread.of(np.array([usage.target_forwards for usage in found.usage])),
+            drafted_nodes=float(np.mean([usage.drafted_nodes for usage in found.usage])),
+            lists_equal=sum(one == other for one, other in zip(found.ranked, plain, strict=True)),
+            timing=timing,
+        )
+
+    def report(self, drafts: Mapping[str, Path]) -> Report:
+        """Everything found, with the baselines."""
+        most = max(self._settings.ks)
+        lists = {name: baseline(self._users, len(self._catalog), most) for name, baseline in BASELINES.items()}
+        ran = {k: plain for k, plain in self._plain.items() if plain.generated}
+        asked = self._timed[: self._settings.generated]
+        return Report(
+            setting=self._setting(drafts),
+            users=len(self._users),
+            warm_users=int(self._users.warm.sum()),
+            rows=self._rows,
+            baselines=[BaselineRow(name, k, _quality(self._users, found, k)) for name, found in lists.items() for k in self._settings.ks],
+            generate_ms={k: Spread.of(1e3 * plain.generate_seconds) for k, plain in ran.items()},
+            generate_equal={
+                k: sum(plain.found.ranked[place] == found for place, found in zip(asked, plain.generated, strict=True))
+                for k, plain in ran.items()
+            },
+        )
+
+    def _setting(self, drafts: Mapping[str, Path]) -> dict[str, Any]:
+        return {
+            "target": {"name": self._target.resolve().name, "hash": model_hash(self._target)},
+            "drafts": {name: {"directory": str(path), "hash": model_hash(path)} for name, path in drafts.items()},
+            "catalog": {"version": self._catalog.version, "items": len(self._catalog)},
+            "settings": msgspec.to_builtins(self._settings),
+            "timed_users": len(self._timed),
+            "threads": self._settings.threads or torch.get_num_threads(),
+            "cores": len(os.sched_getaffinity(0)),
+            "machine": platform.machine(),
+            "date": str(date.today()),
+        }
+
+
+def _quality(users: HeldOut, lists: Sequence[Sequence[int]], k: int) -> Quality:
+    recalls = recall(lists, users.labels, k)
+    warm = float(recalls[users.warm].mean()) if users.warm.any() else 0.0
+    return Quality(float(recalls.mean()), float(ndcg(lists, users.labels, k).mean()), warm)
+
+
+def _timing(seconds: FloatArray, plain: FloatArray, generate: FloatArray) -> Timing:
+    beside = float(generate.mean() / seconds[: len(generate)].mean()) if len(generate) else None
+    return Timing(Spread.of(1e3 * seconds), float(plain.mean() / seconds.mean()), beside)

@@ -1,0 +1,111 @@
+"""Searching and timing the lists of an evaluation.
+
+Invariant: what is counted (lists, forwards, accepted steps) is searched in full batches, and what is timed is searched one request at a
+time, the modes taking turns on the same history; so neither the batch nor the machine's mood of the moment favours a mode.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from transformers import AutoModelForCausalLM
+
+from drafting.catalog import Catalog
+from drafting.plan import FixedPlan, Plan
+from drafting.rule import STRICT, SearchRule
+from verification.benchmark.systems import PrefixTable, generate_beams
+from verification.hosts.checkpoint import load_tokenizer
+from verification.recommender import Recommender
+from verification.request import BeamResult, Usage
+
+FloatArray = npt.NDArray[np.float64]
+NO_PLAN = FixedPlan.parse("none")
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way of searching on one recommender.
+
+    Attributes:
+        draft: the draft's name, empty without one.
+        name: `plain`, or the rule's name.
+    """
+
+    draft: str
+    name: str
+    plan: Plan
+    rule: SearchRule = STRICT
+
+
+@dataclass(frozen=True)
+class Found:
+    """The lists of some histories, as items and as the first item of each rank, and what they cost."""
+
+    lists: list[list[int]]
+    ranked: list[list[int]]
+    usage: list[Usage]
+
+
+def search_all(recommender: Recommender, mode: Mode, histories: Sequence[list[int]], k: int, advance: Callable[[int], None]) -> Found:
+    """Searches every history in full batches."""
+    recommender.engine.use_plan(mode.plan)
+    found = Found([], [], [])
+    for result in recommender.recommend(histories, k, rule=mode.rule):
+        found.lists.append([item.item for item in result.items])
+        found.ranked.append(first_of_ranks(result))
+        found.usage.append(result.usage)
+        advance(1)
+    return found
+
+
+def first_of_ranks(result: BeamResult) -> list[int]:
+    """One item per identifier of a list, best first."""
+    first = {item.rank: item.item for item in reversed(result.items)}
+    return [first[rank] for rank in sorted(first)]
+
+
+def time_modes(
+    recommender: Recommender, modes: Sequence[Mode], histories: Sequence[list[int]], k: int, advance: Callable[[int], None]
+) -> list[FloatArray]:
+    """Seconds per history of each mode, one request at a time and taking turns."""
+    seconds: list[list[float]] = [[] for _ in modes]
+    for history in [*histories[:WARM_UP], *histories]:
+        for mode, times in zip(modes, seconds, strict=True):
+            recommender.engine.use_plan(mode.plan)
+            started = time.perf_counter()
+            for _ in recommender.recommend([history], k, rule=mode.rule):
+                times.append(time.perf_counter() - started)
+        advance(1)
+    return [np.array(times[min(WARM_UP, len(histories)) :]) for times in seconds]
+
+
+class GenerateLists:
+    """transformers' `generate` on the same checkpoint, with beams kept in the catalog by a prefix function."""
+
+    def __init__(self, target: Path, catalog: Catalog, recommender: Recommender) -> None:
+        identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
+        self._prompts = recommender.prompts
+        self._depth = catalog.identifier_length
+        self._table = PrefixTable(identifiers)
+        self._first_item: dict[tuple[int, ...], int] = {}
+        for item, identifier in enumerate(map(tuple, identifiers.tolist())):
+            self._first_item.setdefault(identifier, item)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(target, dtype="auto").eval()
+
+    def search(self, histories: Sequence[list[int]], k: int, advance: Callable[[int], None]) -> tuple[list[list[int]], FloatArray]:
+        """The lists, as the first item of each identifier, and the seconds that each took."""
+        lists, seconds = [], []
+        for history in [*histories[:WARM_UP], *histories]:
+            prompt = self._prompts.build(history)
+            started = time.perf_counter()
+            sequences, _ = generate_beams(self._model, prompt[None], self._table, k, self._depth)
+            seconds.append(time.perf_counter() - started)
+            lists.append([self._first_item[tuple(row)] for row in sequences.tolist()])
+            advance(1)
+        skipped = min(WARM_UP, len(histories))
+        return lists[skipped:], np.array(seconds[skipped:])
