@@ -43,7 +43,11 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw the times to this PNG file.")] = None,
     record_trace: Annotated[
-        Path | None, typer.Option(help="Time nothing; write which drafts held to this file, for `make bench-gpu`.")
+        Path | None,
+        typer.Option(
+            help="Time nothing; write which drafts held to this file, for `make bench-gpu`. Here a plan may also be "
+            "auto@B: the planner of a machine where a forward's fixed part costs as much as B tokens."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Measure although the machine is busy.")] = False,
 ) -> None:
@@ -55,7 +59,7 @@ def bench(
     if plot is not None and not find_spec("matplotlib"):
         fail("--plot needs matplotlib: install the extra 'train'.")
     ks, concurrencies = _numbers("--k", k), _numbers("--concurrency", concurrency)
-    plan_names = _plans(plans, ks, has_draft=target is None or draft is not None)
+    plan_names = _plans(plans, ks, target is None or draft is not None, recorded=record_trace is not None)
     hosts = _hosts(engines)
     if record_trace is None and not force:
         _refuse_busy_machine()
@@ -75,7 +79,8 @@ def bench(
             models = SystemSpec("atspeed/transformers", target, catalog, cores, draft, plan_names)
             histories = _histories(models, data, requests + warm_up, items)
             if record_trace is not None:
-                _record(models, histories, ks, record_trace)
+                whose = f"{requests} test users of {data.resolve().name}" if data else f"{requests} random histories"
+                _record(models, histories, ks, warm_up, whose, record_trace)
                 return
             report = measure(Run(models, hosts, histories, ks, concurrencies, warm_up, folder))
         except (SetupError, InteractionError, SystemFailedError) as error:
@@ -108,14 +113,15 @@ def _hosts(text: str) -> list[str]:
     return there
 
 
-def _plans(text: str | None, ks: list[int], has_draft: bool) -> tuple[str, ...]:
+def _plans(text: str | None, ks: list[int], has_draft: bool, recorded: bool) -> tuple[str, ...]:
     """The plans to measure, plain search first: it is what the others are compared with."""
     from drafting.plan import FixedPlan, PlanError
     from verification.benchmark.systems import AUTO, PLAIN
+    from verification.benchmark.trace import balance_of
 
     names = (text or (DRAFT_PLANS if has_draft else PLANS)).split(",")
     for name in names:
-        if name == AUTO:
+        if name == AUTO or (recorded and balance_of(name)):
             continue
         try:
             plan = FixedPlan.parse(name)
@@ -158,14 +164,18 @@ def _histories(models: "SystemSpec", data: Path | None, count: int, length: int)
     return held_out_histories(data, catalog, count, length) if data else random_histories(len(catalog), count, length)
 
 
-def _record(models: "SystemSpec", histories: list[list[int]], ks: list[int], path: Path) -> None:
+def _record(models: "SystemSpec", histories: list[list[int]], ks: list[int], warm_up: int, whose: str, path: Path) -> None:
     from tqdm import tqdm
 
     from drafting.catalog import Catalog
     from verification.benchmark.recording import record
+    from verification.benchmark.systems import AUTO, PLAIN
     from verification.recommender import Recommender
 
-    recommender = Recommender.load(models.target, Catalog.load(models.catalog), draft=models.draft, threads=models.threads)
+    plan = AUTO if AUTO in models.plans else PLAIN
+    recommender = Recommender.load(models.target, Catalog.load(models.catalog), draft=models.draft, plan=plan, threads=models.threads)
+    source = f"{whose}, {len(recommender.catalog)} items, target {models.target.resolve().name}"
+    source += f" with draft {models.draft.resolve().name}" if models.draft else ""
     with tqdm(total=len(models.plans) * len(ks) * len(histories), desc="Recording", unit="request", miniters=10) as bar:
-        trace = record(recommender, histories, models.plans, ks, bar.update)
+        trace = record(recommender, histories, models.plans, ks, bar.update, source=source, warm_up=warm_up)
     trace.save(path)

@@ -6,25 +6,30 @@ the report says so.
 """
 
 import argparse
+import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from drafting.costs import ForwardCosts
 from drafting.trie import ItemTrie
 from verification.benchmark.gpu_report import Report, machine
 from verification.benchmark.scripted_run import Case, ScriptedEngine, Timing, slots_needed
 from verification.benchmark.shapes import SHAPES, Shape, make_identifiers
-from verification.benchmark.trace import Trace, TraceError, TraceRun, plain_run
+from verification.benchmark.trace import Trace, TraceError, TraceRun, balance_of, plain_run
 
 TRACE = Path(__file__).parents[2] / "benchmarks" / "beauty-trace.json"
 PLAIN = "none"
 # What activations, masks and the libraries themselves need beside weights, keys and values.
 HEADROOM = 0.85
+
+# Beyond it a token costs next to nothing, and a planner drafts all that may help.
+MOST_BALANCE = 1e6
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def run(options: Options) -> Report:
     notes: list[str] = []
     for name in options.shapes:
         try:
-            timings += _time_shape(name, SHAPES[name], trace, options, deadline, notes)
+            for timed in _time_shape(name, SHAPES[name], trace, options, deadline, notes):
+                timings += timed
         except torch.OutOfMemoryError:
             _say(notes, f"{name}: the device ran out of memory, the shape is left out from there on.")
         if options.device.type == "cuda":
@@ -92,30 +98,31 @@ def run(options: Options) -> Report:
     return Report(timings, notes, trace.source, machine(options.device), command)
 
 
-def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadline: float, notes: list[str]) -> list[Timing]:
+def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadline: float, notes: list[str]) -> Iterator[list[Timing]]:
+    """Yields the lines of one case after another, so that what was timed is kept whatever comes next."""
     cases = _cases_that_fit(name, shape, options, notes)
     if not cases:
-        return []
+        return
     depth = len(shape.catalog.level_sizes)
     if trace.depth != depth:
         raise TraceError(f"The trace is of identifiers of {trace.depth} tokens, but those of the shape {name} have {depth}.")
-    timings: list[Timing] = []
     started = time.monotonic()
     engine = ScriptedEngine(name, shape, cases, options.device)
     print(f"{name}: made in {time.monotonic() - started:.0f} s, {len(cases)} cases.", flush=True)
     try:
+        costs = engine.costs(max(case.prompt for case in cases))
+        _say_costs(name, costs, notes)
         for number, case in enumerate(cases):
             if time.monotonic() > deadline:
                 _say(notes, f"{name}: no time was left for {len(cases) - number} of {len(cases)} cases, from {case} on.")
                 break
-            timed, lost = engine.time(case, _runs(trace, case.k, depth, options.plans), options.requests)
-            timings += timed
+            timed, lost = engine.time(case, runs_of(trace, case, depth, options.plans, costs), options.requests)
             for sentence in lost:
                 _say(notes, sentence)
-            print(f"{name}: {number + 1}/{len(cases)} {case}: {_best(timings, case)}", flush=True)
+            print(f"{name}: {number + 1}/{len(cases)} {case}: {_best(timed)}", flush=True)
+            yield timed
     finally:
         engine.close()
-    return timings
 
 
 def _cases_that_fit(name: str, shape: Shape, options: Options, notes: list[str]) -> list[Case]:
@@ -141,17 +148,29 @@ def free_memory(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _runs(trace: Trace, k: int, depth: int, plans: Sequence[str] | None) -> list[TraceRun]:
-    """Plain beam search, and every plan that was recorded at this k."""
-    recorded = [trace.find(plan, k) for plan in plans or trace.plans if plan != PLAIN]
-    return [plain_run(k, depth), *(run for run in recorded if run is not None)]
+def runs_of(trace: Trace, case: Case, depth: int, plans: Sequence[str] | None, costs: ForwardCosts) -> list[TraceRun]:
+    """Plain beam search, and every plan that was recorded at this k; of the planners that whose machine is most like this one."""
+    names = [name for name in trace.plans if balance_of(name) is None]
+    if planners := [name for name in trace.plans if balance_of(name) is not None]:
+        # Requests that share a forward share its fixed part.
+        balance = max(costs.target.balance / case.batch, 1.0)
+        names.append(min(planners, key=lambda name: abs(math.log((balance_of(name) or 1) / min(balance, MOST_BALANCE)))))
+    recorded = [trace.find(name, case.k) for name in names if name != PLAIN and (plans is None or name.partition("@")[0] in plans)]
+    return [plain_run(case.k, depth), *(run for run in recorded if run is not None)]
 
 
-def _best(timings: Sequence[Timing], case: Case) -> str:
+def _say_costs(name: str, costs: ForwardCosts, notes: list[str]) -> None:
+    target, draft = costs.target, costs.draft
+    sentence = f"{name}: a step with one forward of the target takes {1e3 * target.fixed:.2f} ms + {1e6 * target.per_token:.1f} µs a token"
+    if draft:
+        sentence += f"; a level of the draft {1e3 * draft.fixed:.2f} ms + {1e6 * draft.per_token:.1f} µs a token"
+    _say(notes, f"{sentence}.")
+
+
+def _best(timed: Sequence[Timing]) -> str:
     """What a case came to, for the progress line."""
-    here = [timing for timing in timings if (timing.prompt, timing.batch, timing.k) == (case.prompt, case.batch, case.k)]
-    best = min(here, key=lambda timing: timing.batch_p50_ms)
-    return f"plain {here[0].batch_p50_ms:.1f} ms, best {best.plan} {best.batch_p50_ms:.1f} ms"
+    best = min(timed, key=lambda timing: timing.batch_p50_ms)
+    return f"plain {timed[0].batch_p50_ms:.1f} ms, best {best.plan} {best.batch_p50_ms:.1f} ms"
 
 
 def _say(notes: list[str], sentence: str) -> None:

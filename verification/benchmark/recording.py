@@ -7,10 +7,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from drafting.costs import CostCurve, ForwardCosts
 from drafting.plan import Action, FixedPlan, FloatArray, LevelOutcome, Plan, Round
-from verification.benchmark.trace import ALL, Trace, TraceRound, TraceRun
+from drafting.planner import Planner
+from drafting.trie import ItemTrie
+from verification.benchmark.trace import ALL, Trace, TraceRound, TraceRun, balance_of
 from verification.recommender import Recommender
 from verification.request import Usage
+
+# A draft of a hundredth of the target's size: it runs few layers, but whatever a forward costs besides is the same.
+DRAFT_SHARE = 0.05
 
 
 class RecordingPlan:
@@ -70,25 +76,49 @@ class RecordingPlan:
 
 
 def record(
-    recommender: Recommender, histories: Sequence[list[int]], plans: Sequence[str], ks: Sequence[int], progress: Callable[[int], None]
+    recommender: Recommender,
+    histories: Sequence[list[int]],
+    plans: Sequence[str],
+    ks: Sequence[int],
+    progress: Callable[[int], None],
+    *,
+    source: str = "",
+    warm_up: int = 0,
+    draft_share: float = DRAFT_SHARE,
 ) -> Trace:
     """Searches every history with every plan at every k.
 
     Args:
+        plans: fixed plans; `auto` as the recommender was loaded with it; `auto@B`, the planner of a machine where the fixed part of a
+            forward costs as much as B tokens.
         progress: told after each search.
+        source: what is searched, in words, for whoever reads the trace.
+        warm_up: how many histories come first without being recorded, for a planner to learn from.
+        draft_share: on the machine of `auto@B`, what a forward of the draft costs beside one of the target.
     """
-    made = recommender.engine.plan
     runs = []
     for name in plans:
-        plan: Plan = made if name == made.name else FixedPlan.parse(name)
+        plan = _make_plan(name, recommender, draft_share)
         for k in ks:
             scripts = []
             for history in histories:
                 scripts.append(_record_one(recommender, RecordingPlan(plan), history, k))
                 progress(1)
-            runs.append(TraceRun(name, k, plan.proposals, tuple(scripts)))
-    source = f"{recommender.model_name} on {len(histories)} users of a catalog of {len(recommender.catalog)} items, strict"
+            runs.append(TraceRun(name, k, plan.proposals, tuple(scripts[warm_up:])))
     return Trace(source, recommender.catalog.identifier_length, tuple(runs))
+
+
+def _make_plan(name: str, recommender: Recommender, draft_share: float) -> Plan:
+    made = recommender.engine.plan
+    if name == made.name:
+        return made
+    if (balance := balance_of(name)) is None:
+        return FixedPlan.parse(name)
+    target = CostCurve(fixed=balance, per_token=1.0)
+    draft = CostCurve(draft_share * balance, draft_share)
+    # Codes name the same trie as the model's token ids.
+    trie = ItemTrie.build(recommender.catalog.codes.astype(np.int64))
+    return Planner(ForwardCosts(target, draft), trie.mean_fan_out)
 
 
 def _record_one(recommender: Recommender, plan: RecordingPlan, history: list[int], k: int) -> tuple[TraceRound, ...]:

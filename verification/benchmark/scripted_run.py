@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from drafting.costs import ForwardCosts
 from drafting.trie import ItemTrie
 from verification.benchmark.scripted import FlatTarget, OverlookingDraft, ScriptedPlan, Stage
 from verification.benchmark.shapes import IntArray, ModelShape, Shape, make_identifiers, make_model
 from verification.benchmark.trace import Script, TraceError, TraceRun
+from verification.calibration import measure_costs
 from verification.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import ATTENTION, TransformersHost
 from verification.log_probs import node_capacity
@@ -114,6 +116,10 @@ class ScriptedEngine:
         plain = float(np.median([turn.seconds for turn in turns[runs[0].plan][1:]]))
         timings = [self._timing(case, run.plan, turns[run.plan][1:], plain) for run in runs if run.plan not in lost]
         return timings, list(lost.values())
+
+    def costs(self, prompt: int) -> ForwardCosts:
+        """What forwards of target and draft cost here, as the planner measures it."""
+        return measure_costs(self._engine, prompt)
 
     def close(self) -> None:
         """Frees the models."""

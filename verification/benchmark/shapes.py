@@ -20,6 +20,9 @@ from verification.hosts.checkpoint import DTYPES
 
 IntArray = npt.NDArray[np.int64]
 
+# The part of a level's prefixes, the first ones, that may have more children than others.
+CROWD = 0.05
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -77,13 +80,13 @@ class CatalogShape:
 
     Attributes:
         level_sizes: the distinct prefixes wanted at each depth; the last is the number of identifiers.
-        skews: for each depth, how much of its children the first prefixes of the one above have: a random one of n prefixes is
-            `n * uniform ** skew`, so 1 treats all alike. Beams lie where items are many, so a catalog needs such places.
+        crowded: for each depth, the share of its nodes that the first twentieth of the prefixes above are given beyond their part. Beams
+            lie where items are many, so a catalog needs such places.
     """
 
     codes_per_level: tuple[int, ...]
     level_sizes: tuple[int, ...]
-    skews: tuple[float, ...]
+    crowded: tuple[float, ...]
 
     @property
     def codes(self) -> int:
@@ -100,13 +103,13 @@ class Shape:
     catalog: CatalogShape
 
 
-# The level sizes of the paper's Beauty catalog; with these skews, the nodes that a draft's beam of 40 holds have as many children there.
-BEAUTY = CatalogShape((91, 256, 256, 256), (91, 6539, 11172, 12023), (1, 1, 1.64, 1.64))
+# The level sizes of the paper's Beauty catalog; in a beam there, a prefix of two codes has about five children.
+BEAUTY = CatalogShape((91, 256, 256, 256), (91, 6539, 11172, 12023), (0, 0, 0.22, 0.22))
 
 LLAMA_68M = ModelShape(768, 2, 12, 12, 3072, words=32000, dtype="bfloat16")
 SHAPES = {
     "tiny": Shape(
-        ModelShape(64, 2, 2, 2, 128), ModelShape(32, 1, 2, 2, 64), CatalogShape((16, 16, 16, 16), (16, 120, 300, 320), (1, 1, 1, 1))
+        ModelShape(64, 2, 2, 2, 128), ModelShape(32, 1, 2, 2, 64), CatalogShape((16, 16, 16, 16), (16, 120, 300, 320), (0, 0, 0, 0))
     ),
     # 3.7 million parameters, and a draft of 0.1 million.
     "small": Shape(ModelShape(256, 4, 4, 4, 688), ModelShape(64, 1, 2, 2, 128), BEAUTY),
@@ -124,16 +127,18 @@ def make_identifiers(shape: CatalogShape, seed: int = 0) -> IntArray:
     """Codes `[items, depth]`, counted from 0 at each level, whose trie has the shape's level sizes."""
     rng = np.random.default_rng(seed)
     prefixes = np.arange(shape.level_sizes[0])[:, None] % shape.codes_per_level[0]
-    for codes, size, skew in zip(shape.codes_per_level[1:], shape.level_sizes[1:], shape.skews[1:], strict=True):
-        prefixes = _grow(prefixes, codes, size, skew, rng)
+    for codes, size, crowded in zip(shape.codes_per_level[1:], shape.level_sizes[1:], shape.crowded[1:], strict=True):
+        prefixes = _grow(prefixes, codes, size, crowded, rng)
     return prefixes
 
 
-def _grow(prefixes: IntArray, codes: int, size: int, skew: float, rng: np.random.Generator) -> IntArray:
+def _grow(prefixes: IntArray, codes: int, size: int, crowded: float, rng: np.random.Generator) -> IntArray:
     """Gives every prefix one child, and random prefixes another until there are `size` distinct ones."""
     keys = np.unique(np.arange(len(prefixes)) * codes + rng.integers(codes, size=len(prefixes)))
     while len(keys) < size:
-        parents = (len(prefixes) * rng.random(size - len(keys)) ** skew).astype(np.int64)
+        missing = size - len(keys)
+        reach = np.where(rng.random(missing) < crowded, CROWD, 1.0)
+        parents = (len(prefixes) * reach * rng.random(missing)).astype(np.int64)
         more = parents * codes + rng.integers(codes, size=len(parents))
         keys = np.union1d(keys, more)
     return np.concatenate([prefixes[keys // codes], (keys % codes)[:, None]], axis=1)

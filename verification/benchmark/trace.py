@@ -6,6 +6,7 @@ users, items or scores that it came from.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from drafting.errors import SetupError
 
 ALL = "all"
+AUTO_FORM = re.compile(r"auto@([1-9]\d*)")
 
 
 class TraceError(SetupError):
@@ -98,6 +100,12 @@ class Trace:
             raise TraceError(f"The trace {path} cannot be read: {error.strerror}.") from error
         except (ValueError, TypeError, KeyError) as error:
             raise TraceError(f"{path} is not an acceptance trace: {error!r}.") from error
+
+
+def balance_of(plan: str) -> int | None:
+    """The B of a plan `auto@B`; None for any other plan."""
+    match = AUTO_FORM.fullmatch(plan)
+    return int(match[1]) if match else None
 
 
 def plain_run(k: int, depth: int) -> TraceRun:

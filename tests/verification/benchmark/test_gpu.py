@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from drafting.costs import CostCurve, ForwardCosts
 from verification.benchmark import gpu
+from verification.benchmark.scripted_run import Case
 from verification.benchmark.trace import Trace, TraceRound, TraceRun
 
 ROOT = Path(__file__).parents[3]
@@ -54,6 +56,16 @@ def test_what_does_not_fit_is_left_out_with_a_sentence(trace_file: Path, monkeyp
 def test_what_takes_too_long_is_left_out_with_a_sentence(trace_file: Path, capsys):
     bench("--batch", "1", "--minutes", "0", trace=trace_file)
     assert "tiny: no time was left for 2 of 2 cases, from prompt 16, batch 1, k 3 on." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("batch", "chosen"), [(1, "auto@100"), (8, "auto@10"), (1000, "auto@10")])
+def test_of_the_recorded_planners_that_of_the_likest_machine_is_followed(batch: int, chosen: str):
+    script = (TraceRound((), 0, 0, 1),)
+    runs = [TraceRun(name, 3, 0, (script,)) for name in ("auto@10", "trie", "auto@100", "auto@1000")]
+    costs = ForwardCosts(CostCurve(fixed=0.02, per_token=0.0001))
+    followed = gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), 4, None, costs)
+    assert [run.plan for run in followed] == ["none", "trie", chosen]
+    assert [run.plan for run in gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), 4, ["auto"], costs)] == ["none", chosen]
 
 
 @pytest.mark.parametrize(

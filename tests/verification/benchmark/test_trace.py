@@ -114,3 +114,12 @@ def test_a_trace_holds_numbers_only(trace: Trace, tmp_path: Path):
     trace.save(path)
     steps = [step for run in json.loads(path.read_text())["runs"] for script in run["requests"] for step in script]
     assert {key for step in steps for key in step} == {"draft", "accepted", "missing", "nodes"}
+
+
+def test_the_planner_of_another_machine_is_recorded_too(recommender: Recommender):
+    histories = [[number, 2 * number, 5] for number in range(6)]
+    trace = record(recommender, histories, ["auto@1", "auto@5000"], [1], lambda done: None, source="made up", warm_up=2)
+    frugal, lavish = trace.runs
+    assert len(frugal.requests) == len(lavish.requests) == 4
+    assert sum(map(len, frugal.requests)) > sum(map(len, lavish.requests))
+    assert trace.source == "made up"
