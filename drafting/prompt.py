@@ -107,6 +107,11 @@ class PromptBuilder:
         self._separator_length = len(separator)
 
     @property
+    def shared_tokens(self) -> npt.NDArray[np.int64]:
+        """What every prompt begins with, `[tokens]`."""
+        return self._before
+
+    @property
     def max_tokens(self) -> int:
         """Tokens in the longest prompt that this builder makes."""
         return int(len(self._before) + self.template.max_items * self._items.shape[1] - self._separator_length + len(self._after))

@@ -21,11 +21,14 @@ from drafting.plan import FixedPlan, Plan
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 from verification.growth import TreeGrower
+from verification.history_cache import CachedPrompt, HistoryCache
 from verification.judging import FinishedSearch, Judge
 from verification.kv_slots import OutOfSlots, SlotPool
 from verification.log_probs import ContinuationTable, node_capacity
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
+
+IntArray = npt.NDArray[np.int64]
 
 
 class SpeculativeBeamEngine:
@@ -37,8 +40,18 @@ class SpeculativeBeamEngine:
         plan: what is drafted.
     """
 
-    def __init__(self, target: TreeModel, trie: ItemTrie, draft: TreeModel | None = None, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        target: TreeModel,
+        trie: ItemTrie,
+        draft: TreeModel | None = None,
+        plan: Plan | None = None,
+        shared_tokens: IntArray | None = None,
+    ) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots as the target.
+
+        Args:
+            shared_tokens: what every prompt begins with.
 
         Raises:
             ValueError: the plan needs a draft model and there is none.
@@ -49,6 +62,7 @@ class SpeculativeBeamEngine:
         nodes = min(node_capacity(trie), target.total_slots // 2)
         self._nodes = SlotPool(nodes)
         self._prompts = SlotPool(target.total_slots - nodes, first=nodes)
+        self._histories = HistoryCache(self._prompts, shared_tokens)
         self._table = ContinuationTable(trie, nodes, target.device)
         self._grower = TreeGrower(self._tree, trie, self._nodes, draft)
         self._judge = Judge(self._tree, trie, self._table, self._nodes)
@@ -83,22 +97,27 @@ class SpeculativeBeamEngine:
     @property
     def used_slots(self) -> int:
         """Key/value slots that running requests own."""
-        return self._prompts.used + self._nodes.used
+        return self._prompts.used + self._nodes.used - self._histories.slots
 
     @property
     def running(self) -> int:
         """Requests that the next step will advance."""
         return len(self._running)
 
+    @property
+    def cached_slots(self) -> int:
+        """Key/value slots that hold prompts of earlier requests; they are given up as soon as a request needs them."""
+        return self._histories.slots
+
     def has_room(self, request: BeamRequest) -> bool:
         """Whether enough slots are free to run the request to its end now."""
         nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
-        return len(request.prompt) - 1 <= self._prompts.free and nodes <= self._spare_nodes()
+        return len(request.prompt) - 1 <= self._prompts.free + self._histories.evictable and nodes <= self._spare_nodes()
 
     def fits(self, request: BeamRequest) -> bool:
         """Whether the request could run on an idle engine at all."""
         nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
-        return len(request.prompt) - 1 <= self._prompts.total and nodes <= self._nodes.total
+        return len(request.prompt) - 1 <= self._prompts.total - self._histories.pinned and nodes <= self._nodes.total
 
     def refusal(self, request: BeamRequest) -> str | None:
         """Why the plan can't serve the request, as a sentence; None if it can."""
@@ -106,7 +125,7 @@ class SpeculativeBeamEngine:
 
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts aside."""
-        return len(request.prompt)
+        return len(request.prompt) - self._histories.known(request.cache_key, request.prompt)
 
     def next_tokens(self) -> int:
         """Tokens that the running requests put into the next forward, drafts aside."""
@@ -126,10 +145,18 @@ class SpeculativeBeamEngine:
         dead_nodes = self._to_device(self.trie.dead_nodes(request.excluded_items))
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
+        known = self._histories.take(request.cache_key, request.prompt)
+        new = len(request.prompt) - 1 - len(known)
+        self._histories.make_room(new)
         # The root is a node: what the target says of it must be kept like that of any other.
-        slots = np.concatenate([self._prompts.allocate(len(request.prompt) - 1), self._nodes.allocate(1)])
+        slots = np.concatenate([known.slots, self._prompts.allocate(new), self._nodes.allocate(1)])
         columns = RequestColumns(slots)
-        self._running[request.request_id] = BeamSearch(request, beam_widths(request, self.trie), columns, dead_nodes)
+        columns.scored[: len(known)] = True
+        columns.drafted[: len(known)] = known.drafted
+        search = BeamSearch(
+            request, beam_widths(request, self.trie), columns, dead_nodes, cached_tokens=len(known), borrowed=known.borrowed
+        )
+        self._running[request.request_id] = search
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
 
     def cancel(self, request_id: str) -> bool:
@@ -137,9 +164,18 @@ class SpeculativeBeamEngine:
         search = self._running.pop(request_id, None)
         if search is None:
             return False
-        self._prompts.release(search.columns.slots[: search.columns.root])
-        self._nodes.release(search.columns.slots[search.columns.root :])
+        columns, request = search.columns, search.request
+        self._nodes.release(columns.slots[columns.root :])
+        # What a request that never took part in a forward has not computed is worth nothing to the next one.
+        computed = columns.root if columns.scored[columns.root] else search.cached_tokens
+        self._prompts.release(columns.slots[computed : columns.root])
+        prompt = CachedPrompt(request.prompt[:computed], columns.slots[:computed], columns.drafted[:computed], search.borrowed)
+        self._histories.keep(request.cache_key, prompt)
         return True
+
+    def forget_histories(self) -> None:
+        """Gives up every prompt that is kept for later."""
+        self._histories.clear()
 
     def close(self) -> None:
         """Frees the models; the engine cannot step afterwards."""

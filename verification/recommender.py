@@ -87,7 +87,7 @@ class Recommender:
         model = load_host(host, target, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
         draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
         trie = ItemTrie.build(identifiers, model.device)
-        engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan)
+        engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, prompts.shared_tokens)
         if plan == AUTO:
             engine.use_plan(Planner(measure_costs(engine, prompts.max_tokens), trie.mean_fan_out))
         return cls(catalog, prompts, engine, target.resolve().name)
@@ -100,6 +100,7 @@ class Recommender:
         beam_width: int | None = None,
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
+        cache_key: str | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (catalog indices, oldest first): the k best, or a sample as `rule` says.
 
@@ -107,7 +108,9 @@ class Recommender:
             PromptError: the history is empty.
             ValueError: k or the beam width is out of range.
         """
-        return BeamRequest(request_id, self.prompts.build(history), k, beam_width or k, np.asarray(excluded_items, np.int64), rule)
+        return BeamRequest(
+            request_id, self.prompts.build(history), k, beam_width or k, np.asarray(excluded_items, np.int64), rule, cache_key
+        )
 
     def recommend(
         self,

@@ -25,6 +25,7 @@ class BeamRequest:
         beam_width: how many prefixes the search keeps at each level, at least `k`.
         excluded_items: `[n]` int64, catalog indices of the items that must not be returned.
         rule: how prefixes are ranked and drafts are judged.
+        cache_key: whose prompt this is; what was computed for the last prompt of the same key is not computed again. None keeps nothing.
     """
 
     request_id: str
@@ -33,6 +34,7 @@ class BeamRequest:
     beam_width: int
     excluded_items: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     rule: SearchRule = STRICT
+    cache_key: str | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):

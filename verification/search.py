@@ -33,6 +33,8 @@ class BeamSearch:
         dead_nodes: ascending trie nodes that must not be entered, on the model's device.
         beam: columns of the prefixes decided so far, best first; the root at first.
         ancestors: columns of the prefixes decided before those, the root not counted.
+        cached_tokens: tokens of the prompt that an earlier request had computed.
+        borrowed: how many slots at the start of the prompt belong to everybody.
         depth: the depth of the beam.
         target_forwards, draft_forwards: forwards that this request took part in.
         drafted_nodes, used_nodes: nodes that a draft has added, and how many of them a beam came to hold.
@@ -46,6 +48,8 @@ class BeamSearch:
     dead_nodes: Tensor
     beam: IntArray = field(init=False)
     ancestors: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    cached_tokens: int = 0
+    borrowed: int = 0
     depth: int = 0
     target_forwards: int = 0
     draft_forwards: int = 0
@@ -86,6 +90,7 @@ class BeamSearch:
         made = "+".join(sorted(self.drafted_by)) or "none"
         return Usage(
             prompt_tokens=len(self.request.prompt),
+            cached_tokens=self.cached_tokens,
             target_forwards=self.target_forwards,
             draft_forwards=self.draft_forwards,
             drafted_nodes=self.drafted_nodes,

@@ -13,8 +13,8 @@ from drafting.catalog import Catalog
 PAPER_ITEMS = 20
 
 
-def held_out_histories(data: Path, catalog: Catalog, count: int, length: int = PAPER_ITEMS) -> list[list[int]]:
-    """The last `length` items that test users met before their test items, of `count` users spread evenly over the file.
+def held_out_histories(data: Path, catalog: Catalog, count: int | None, length: int = PAPER_ITEMS) -> list[list[int]]:
+    """The last `length` items that test users met before their test items, of `count` users spread evenly over the file, or of all.
 
     Raises:
         InteractionError: the data is missing or malformed, or has fewer such users; the message is a sentence.
@@ -22,7 +22,8 @@ def held_out_histories(data: Path, catalog: Catalog, count: int, length: int = P
     split = load_split(data, catalog)
     known = split.train.followed_by(split.valid)
     users = np.flatnonzero((split.test.lengths > 0) & (known.lengths > 0))
-    if len(users) < count:
+    count = len(users) if count is None else count
+    if len(users) < count or not len(users):
         raise InteractionError(f"{data} has {len(users)} users with a history and test items, but {count} are to be asked.")
     chosen = users[np.linspace(0, len(users) - 1, count).astype(int)]
     return [known.history(user)[-length:].tolist() for user in chosen]
