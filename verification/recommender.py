@@ -24,7 +24,7 @@ from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
 from verification.calibration import measure_costs
 from verification.engine import SpeculativeBeamEngine
-from verification.hosts.checkpoint import HostError, load_config, load_tokenizer
+from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, trained_catalog
 from verification.request import BeamRequest, BeamResult
 
 OFFLINE_BATCH_TOKENS = 1024
@@ -187,6 +187,11 @@ def _check_draft(draft: Path, target: Path, tokenizer: PreTrainedTokenizerBase, 
         raise HostError(
             f"The draft in {draft} has another vocabulary than the target in {target}: {len(differing)} tokens differ, {differing[0]!r} "
             "among them. A draft must be trained with the target's tokenizer."
+        )
+    theirs, ours = trained_catalog(draft), trained_catalog(target)
+    if theirs and ours and theirs != ours:
+        raise HostError(
+            f"The draft in {draft} was trained for another catalog (version {theirs}) than the target in {target} (version {ours})."
         )
     _check_reach(draft, load_config(draft), np.array(list(vocabulary.values())), longest)
 

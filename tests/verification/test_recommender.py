@@ -158,6 +158,18 @@ def test_draft_of_another_vocabulary(model: Path, tmp_path: Path) -> None:
         load(model, draft=draft, plan="beam:5")
 
 
+def test_draft_of_another_catalog(model: Path, tmp_path: Path) -> None:
+    target, draft = tmp_path / "target", tmp_path / "draft"
+    for folder, version in ((target, "abc"), (draft, "abd")):
+        save_random_model(folder, CATALOG, layers=1)
+        (folder / "training.json").write_text(json.dumps({"catalog": {"version": version}}))
+    with pytest.raises(HostError, match=r"trained for another catalog \(version abd\)"):
+        load(target, draft=draft, plan="beam:5")
+    (draft / "training.json").write_text("{}")
+    with pytest.raises(HostError, match=r"training.json is damaged"):
+        load(target, draft=draft, plan="beam:5")
+
+
 def test_draft_that_reads_less_than_the_prompt(model: Path, tmp_path: Path) -> None:
     draft = save_random_model(tmp_path / "draft", CATALOG, layers=1, max_positions=32)
     with pytest.raises(HostError, match="can grow to 43 tokens"):
@@ -165,7 +177,8 @@ def test_draft_that_reads_less_than_the_prompt(model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"), [("beam", "There is no plan 'beam'"), ("beam:0", "at least one node"), ("beam:4", "needs a draft")]
+    ("plan", "message"),
+    [("beam", "There is no plan 'beam'"), ("beam:0", "at least one node"), ("beam:4", "needs a draft"), ("beam:4x2", "drafts 2 levels")],
 )
 def test_bad_plans(model: Path, plan: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):

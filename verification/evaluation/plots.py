@@ -1,10 +1,11 @@
-"""Plots of a report: accepted steps by draft, and quality against speed."""
+"""Plots of a report: accepted steps by objective, and quality against speed."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from verification.evaluation.report import PLAIN, Report
+from verification.evaluation.seeds import over_seeds
 
 WIDTH, HEIGHT = 6.4, 4.0
 
@@ -18,12 +19,14 @@ def write_plots(report: Report, folder: Path) -> list[Path]:
 
 
 def _accepted_steps(report: Report, path: Path) -> Path:
-    """AS@K over K, one line per draft and mode."""
+    """AS@K over K, one line per objective and mode; the bars are one standard deviation over seeds."""
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
-    for draft, mode in dict.fromkeys((row.draft, row.mode) for row in report.rows if row.draft):
-        rows = sorted((row for row in report.rows if (row.draft, row.mode) == (draft, mode)), key=lambda row: row.k)
-        axes.plot([row.k for row in rows], [row.accepted_steps.mean for row in rows], marker="o", label=f"{draft}, {mode}")
+    joined = sorted(over_seeds(report), key=lambda row: row.k)
+    for objective, mode in dict.fromkeys((row.objective, row.mode) for row in joined):
+        rows = [row for row in joined if (row.objective, row.mode) == (objective, mode)]
+        steps, deviations = [row.accepted_steps for row in rows], [row.deviation for row in rows]
+        axes.errorbar([row.k for row in rows], steps, yerr=deviations, marker="o", capsize=2, label=f"{objective}, {mode}")
     axes.set(xlabel="K", ylabel="accepted steps per request", title=f"{report.users:,} users")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)

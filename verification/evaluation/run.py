@@ -24,6 +24,7 @@ from verification.evaluation.baselines import co_occurring, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing
 from verification.evaluation.searching import NO_PLAN, FloatArray, Found, GenerateLists, Mode, search_all, time_modes
+from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
 
@@ -184,7 +185,7 @@ class _Evaluation:
     def _setting(self, drafts: Mapping[str, Path]) -> dict[str, Any]:
         return {
             "target": {"name": self._target.resolve().name, "hash": model_hash(self._target)},
-            "drafts": {name: {"directory": str(path), "hash": model_hash(path)} for name, path in drafts.items()},
+            "drafts": {name: says | {"hash": model_hash(drafts[name])} for name, says in describe_drafts(drafts).items()},
             "catalog": {"version": self._catalog.version, "items": len(self._catalog)},
             "settings": msgspec.to_builtins(self._settings),
             "timed_users": len(self._timed),

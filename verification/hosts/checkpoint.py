@@ -4,6 +4,7 @@ Invariant: whatever a user can get wrong about a checkpoint is found here, befor
 hosts then fail only for reasons that a user cannot mend.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from drafting.errors import SetupError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+TRAINING_FILE = "training.json"
 PLAIN_ATTENTION = "full_attention"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -42,6 +44,16 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     if not hasattr(config, "max_position_embeddings"):
         raise HostError(f"{model_dir / 'config.json'} does not say how many tokens the model reads: it has no max_position_embeddings.")
     return config
+
+
+def trained_catalog(model_dir: Path) -> str | None:
+    """The version of the catalog that a model was trained for by `atspeed train`; None if its directory does not say."""
+    path = model_dir / TRAINING_FILE
+    try:
+        version = json.loads(path.read_bytes())["catalog"]["version"] if path.exists() else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise HostError(f"{path} is damaged: it does not name the catalog that the model was trained for.") from error
+    return None if version is None else str(version)
 
 
 def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
