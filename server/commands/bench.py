@@ -41,6 +41,7 @@ def bench(
     items: Annotated[int, typer.Option(min=1, help="Items per history: 20 items of 4 tokens make a prompt of 80.")] = 20,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per system; all cores by default.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the rows as Markdown tables to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw the times to this PNG file.")] = None,
     record_trace: Annotated[
         Path | None,
@@ -65,6 +66,7 @@ def bench(
         _refuse_busy_machine()
     from drafting.alignment.interactions import InteractionError
     from drafting.errors import SetupError
+    from server.bench_markdown import tables
     from server.bench_run import Run, measure, save, show
     from verification.benchmark.interleaved import SystemFailedError
     from verification.benchmark.plot import save_plot
@@ -88,6 +90,8 @@ def bench(
     show(report)
     if json_file is not None:
         save(report, json_file)
+    if markdown is not None:
+        markdown.write_text(tables(report.rows))
     if plot is not None:
         save_plot(report.rows, plot)
 

@@ -49,8 +49,10 @@ def bench() -> Callable[..., str]:
 
 
 def test_table_json_and_picture_show_the_same_rows(runs: list[Run], bench: Callable[..., str], tmp_path: Path):
-    written, picture = tmp_path / "rows.json", tmp_path / "rows.png"
-    text = bench("--shape", "tiny", "--k", "3,5", "--plans", "trie,beam:9", "--json", str(written), "--plot", str(picture))
+    written, tables, picture = tmp_path / "rows.json", tmp_path / "rows.md", tmp_path / "rows.png"
+    text = bench(
+        "--shape", "tiny", "--k", "3,5", "--plans", "trie,beam:9", "--json", str(written), "--markdown", str(tables), "--plot", str(picture)
+    )
     report = json.loads(written.read_text())
     assert len(report["rows"]) == 2 * (3 * 2 + 1)
     assert set(report["rows"][0]) == {
@@ -65,6 +67,9 @@ def test_table_json_and_picture_show_the_same_rows(runs: list[Run], bench: Calla
     # A rival asked one at a time is held against our plain search asked one at a time.
     assert [line[-1].strip() for line in lines if "vllm" in line[1]] == ["5.00", "5.00"]
     assert "add 1.5 ms at p50" in text
+    assert "| system, plan | K = 3 | K = 5 |" in tables.read_text()
+    assert "| atspeed/x, beam:9 | 10.0 / 20.0 (1.00x) | 10.0 / 20.0 (1.00x) |" in tables.read_text()
+    assert "| vllm | 50.0 / 100.0 (5.00x) | 50.0 / 100.0 (5.00x) |" in tables.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
