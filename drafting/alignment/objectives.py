@@ -88,19 +88,19 @@ def top_reverse_kl(logits: Tensor, teacher: Tensor, mask: Tensor, top: int = 20,
 def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: float = 1.0) -> Tensor:
     """AtSpeed-C: for strict acceptance all of the target's top K must be among the draft's top N = `reach`.
 
-    Per row (one level of one tree) the draft's N-th best score among the candidates is the bar, and the loss is
-    softplus(bar - min_{y wanted} score(y) + margin): the worst of the target's beams decides, as it does in the verification. Where there
-    are no more candidates than the draft reaches, all are covered and the loss is zero.
+    They are exactly if at most N - K others score higher than the worst of them. So per row (one level of one tree) the bar is the
+    (N - K + 1)-th best of the other candidates, and the loss is softplus(bar - min_{y wanted} score(y) + margin): the worst beam decides,
+    as in the verification, and no wanted beam is ever pushed down. Rows with too few others to fill the draft's reach do not count.
 
     Args:
         scores: `[rows, candidates]` cumulative log-probabilities under the draft; -inf where there is no candidate.
         wanted: `[rows, candidates]` bool, the target's top K.
         mask: `[rows]` bool.
     """
-    if scores.shape[-1] <= reach:
-        return scores.masked_fill(scores == float("-inf"), 0.0).sum() * 0.0
-    bar = scores.topk(reach, dim=-1).values[..., -1]
+    rivals = scores.masked_fill(wanted, float("-inf")).topk(min(reach + 1, scores.shape[-1]), dim=-1).values
+    place = (reach - wanted.sum(-1)).clamp(min=0)
+    bar = rivals.gather(-1, place.clamp(max=rivals.shape[-1] - 1)[..., None])[..., 0]
     worst = scores.masked_fill(~wanted, float("inf")).amin(-1)
-    counts = mask & wanted.any(-1) & bar.isfinite() & worst.isfinite()
+    counts = mask & (place < rivals.shape[-1]) & bar.isfinite() & worst.isfinite()
     gap = torch.where(counts, bar, 0.0) - torch.where(counts, worst, 0.0)
     return masked_mean(F.softplus(gap + margin), counts)

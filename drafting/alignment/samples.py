@@ -114,6 +114,11 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         one, two = (len(builder.build([0] * items)) for items in (1, 2)) if builder.template.max_items > 1 else (0, 0)
         self.lengths: Positions = (windows.last - windows.first - 1) * (two - one) + len(builder.build([0])) + identifiers.shape[1]
 
+    @property
+    def bucket_lengths(self) -> Positions:
+        """The samples' own lengths."""
+        return self.lengths
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -24,6 +24,7 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
 
     Attributes:
         lengths: `[windows]`, tokens per sample.
+        bucket_lengths: `[windows]`, without the trees, so that drafts meet the windows in the same order whatever their objective needs.
     """
 
     def __init__(self, shards: Sequence[Path], trie: ItemTrie, pad_token_id: int, *, answers: bool = False, trees: bool = False) -> None:
@@ -45,6 +46,7 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
         self._node_base = self._windows.node_offsets[self._windows.tree_offsets[firsts]]
         self._trie_node = np.concatenate([shard.read("node_trie") for shard in self._shards]) if trees else np.empty(0, np.int32)
         self.lengths = self._windows.widths(trees)
+        self.bucket_lengths = np.diff(self._windows.token_offsets)
 
     def __len__(self) -> int:
         return len(self.lengths)

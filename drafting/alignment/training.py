@@ -41,9 +41,13 @@ class Samples(Protocol):
 
     Attributes:
         lengths: `[samples]`.
+        bucket_lengths: `[samples]`, what samples are put together by.
     """
 
     lengths: Positions
+
+    @property
+    def bucket_lengths(self) -> Positions: ...
 
     def __len__(self) -> int: ...
 
@@ -97,7 +101,7 @@ def fit(
     tokens = int(train.lengths.sum())
     tokens_per_step = tokens / batches
     trainer = _SampleTrainer(
-        order=LengthBucketSampler(train.lengths, settings.batch_size, settings.seed),
+        order=LengthBucketSampler(train.bucket_lengths, settings.batch_size, settings.seed),
         loss=loss,
         model=model,
         args=arguments,

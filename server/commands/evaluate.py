@@ -34,7 +34,7 @@ def evaluate(
     dtype: Annotated[str, typer.Option(help="Precision.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
     kv_memory_gib: Annotated[float, typer.Option(help="Memory for keys and values, GiB.")] = 1.0,
-    report: Annotated[Path | None, typer.Option(help="Directory for report.json and the plots.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Directory for report.json, report.md and the plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report that REPORT holds.")] = False,
 ) -> None:
     """Evaluate a target and its drafts on held-out users.
@@ -86,11 +86,13 @@ def evaluate(
         fail(str(error))
     _print(found)
     if report is not None:
+        from verification.evaluation.markdown import to_markdown
         from verification.evaluation.plots import write_plots
 
         report.mkdir(parents=True, exist_ok=True)
         (report / "report.json").write_bytes(found.encode())
-        names = ["report.json", *(path.name for path in write_plots(found, report))]
+        (report / "report.md").write_text(to_markdown(found))
+        names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
         typer.echo(f"Wrote {', '.join(names)} to {report}.")
 
 

@@ -45,7 +45,7 @@ def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert f"target: {USERS} users" in done.output
     assert "most popular" in done.output
-    assert f"Wrote report.json, accepted_steps.png, recall_speed.png to {out}." in done.output
+    assert f"Wrote report.json, report.md, accepted_steps.png, recall_speed.png to {out}." in done.output
     kept = json.loads((out / "report.json").read_text())
     assert {(row["draft"], row["mode"], row["k"]) for row in kept["rows"]} == {
         (draft, mode, k) for draft, mode in (("", "plain"), ("draft", "strict")) for k in (1, 3)

@@ -123,6 +123,14 @@ def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> No
     torch.testing.assert_close(together, weighted, atol=1e-5, rtol=1e-4)
 
 
+def test_windows_come_in_one_order_whatever_the_objective(teacher: Path) -> None:
+    trie = ItemTrie.build(CATALOG.token_ids(AutoTokenizer.from_pretrained(teacher).get_vocab()))
+    shards = [teacher / "shard-00000.safetensors"]
+    plain, grown = (TeacherSamples(shards, trie, 0, trees=trees) for trees in (False, True))
+    assert (plain.bucket_lengths == grown.bucket_lengths).all()
+    assert (plain.lengths < grown.lengths).all()
+
+
 def test_a_draft_with_other_tokens_is_refused(tmp_path: Path, teacher: Path) -> None:
     config = LlamaConfig(**json.loads((teacher / "draft_config.json").read_text()), vocab_size=10)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")

@@ -59,12 +59,32 @@ def test_atspeed_s_of_the_teacher_itself_leaves_the_density_alone() -> None:
 
 
 def test_coverage_by_hand() -> None:
-    # The draft's second best is -2; the worst of the target's beams scores -4.
+    # The draft keeps two: no other candidate may score higher than the worst of the target's two beams, -4, but one scores -2.
     scores = torch.tensor([[-1.0, -2.0, -3.0, -4.0]]).double()
     wanted = torch.tensor([[True, False, False, True]])
     found = objectives.coverage(scores, wanted, ALL, reach=2, margin=1.0)
     assert found.item() == pytest.approx(log(1 + torch.tensor(3.0).exp().item()))
     assert objectives.coverage(scores, wanted, ALL, reach=4).item() == 0.0
+
+
+def test_coverage_lets_as_many_others_in_as_the_draft_has_room_for() -> None:
+    # Of three, one may be another: the bar is the second best of the others, -3.
+    scores = torch.tensor([[-1.0, -2.0, -3.0, -4.0, -5.0]]).double()
+    wanted = torch.tensor([[True, False, False, True, False]])
+    found = objectives.coverage(scores, wanted, ALL, reach=3, margin=0.0)
+    assert found.item() == pytest.approx(log(1 + torch.tensor(1.0).exp().item()))
+
+
+def test_coverage_never_pushes_a_wanted_beam_down() -> None:
+    logits, _, mask = random_case()
+    wanted = torch.zeros_like(logits, dtype=torch.bool)
+    wanted[:, :3] = True
+    logits.requires_grad_()
+    objectives.coverage(logits, wanted, mask, reach=4).backward()
+    assert logits.grad is not None
+    assert (logits.grad[wanted] <= 0).all()
+    assert (logits.grad[~wanted] >= 0).all()
+    assert logits.grad[mask].any()
 
 
 def test_coverage_falls_as_the_worst_beam_rises() -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,9 +11,11 @@ from drafting.alignment.interactions import Interactions, Split
 from drafting.catalog import Catalog
 from drafting.rule import Verification
 from tests.models import random_catalog, save_random_model
+from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots
 from verification.evaluation.report import Report
 from verification.evaluation.run import EvaluationSettings, evaluate
+from verification.evaluation.seeds import over_seeds
 
 USERS = 14
 
@@ -96,6 +99,25 @@ def test_a_report_can_be_kept_and_plotted(tmp_path: Path, report: Report) -> Non
     assert kept["setting"]["settings"]["plan"] == "beam:8"
     assert [path.name for path in write_plots(report, tmp_path)] == ["accepted_steps.png", "recall_speed.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+def test_a_report_reads_as_markdown(report: Report) -> None:
+    text = to_markdown(report)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert sum(" strict " in row for row in rows) == 8, "two drafts at two lengths, and the same once more by objective"
+    assert f"| {USERS} of {USERS} |" in text
+    assert len({line.count("|") for line in text.split("By objective")[0].splitlines() if line.startswith("|")}) == 1
+
+
+def test_drafts_of_one_objective_are_joined(report: Report) -> None:
+    both = {name: says | {"objective": "magic"} for name, says in report.setting["drafts"].items()}
+    renamed = msgspec.structs.replace(report, setting=report.setting | {"drafts": both})
+    joined = next(row for row in over_seeds(renamed) if (row.mode, row.k) == ("strict", 4))
+    steps = [row.accepted_steps.mean for row in report.rows if (row.mode, row.k) == ("strict", 4)]
+    assert joined.drafts == len(steps) == 2
+    assert joined.accepted_steps == pytest.approx(np.mean(steps))
+    assert joined.deviation == pytest.approx(np.std(steps, ddof=1))
+    assert {row.objective for row in over_seeds(report)} == {"itself", "stranger"}, "without training.json a draft's name stands for it"
 
 
 def test_a_target_alone_is_evaluated_too(models: Path, catalog: Catalog, split: Split, tmp_path: Path) -> None:

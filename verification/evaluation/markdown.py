@@ -1,0 +1,67 @@
+"""A report as Markdown, to be kept beside the code that it judges."""
+
+from collections.abc import Iterable, Sequence
+
+from verification.evaluation.report import Quality, Report
+from verification.evaluation.seeds import over_seeds
+
+MODE_HEADS = (
+    *("K", "draft", "mode", "Recall", "warm Recall", "NDCG", "AS", "forwards", "drafted nodes", "equal to plain"),
+    *("mean ms", "p50", "p99", "speed-up", "over generate"),
+)
+SEED_HEADS = ("K", "objective", "mode", "drafts", "AS, mean", "AS, std", "Recall", "NDCG", "speed-up")
+BASELINE_HEADS = ("K", "baseline", "Recall", "warm Recall", "NDCG")
+
+
+def to_markdown(report: Report) -> str:
+    """The setting in a sentence, then every row."""
+    setting = report.setting
+    options = setting["settings"]
+    parts = [
+        f"Target {setting['target']['name']} ({setting['target']['hash']}), catalog {setting['catalog']['version']} of "
+        f"{setting['catalog']['items']:,} items; {report.users:,} users of the part {options['part']}, {report.warm_users:,} of them with "
+        f"a warm label; plan {options['plan']}; {setting['timed_users']} users timed one request at a time on {setting['threads']} threads "
+        f"of {setting['machine']}, {setting['date']}.",
+        _table(MODE_HEADS, _mode_cells(report)),
+    ]
+    if report.setting["drafts"]:
+        parts += ["By objective, over the seeds:", _table(SEED_HEADS, _seed_cells(report))]
+    rows = ((str(row.k), row.name, *_quality_cells(row.quality)) for row in report.baselines)
+    parts += ["Without a language model:", _table(BASELINE_HEADS, rows)]
+    if report.generate_ms:
+        generated = min(options["generated"], setting["timed_users"])
+        rows = ((str(k), f"{ms.mean:.1f}", f"{report.generate_equal[k]} of {generated}") for k, ms in report.generate_ms.items())
+        parts += ["transformers' `generate`:", _table(("K", "mean ms", "plain beam search's list"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _mode_cells(report: Report) -> list[list[str]]:
+    lines = []
+    for row in sorted(report.rows, key=lambda row: row.k):
+        cells = [str(row.k), row.draft, row.mode, *_quality_cells(row.quality), f"{row.accepted_steps.mean:.3f}"]
+        cells += [f"{row.target_forwards.mean:.3f}", f"{row.drafted_nodes:.0f}", f"{row.lists_equal:,} of {report.users:,}"]
+        if row.timing:
+            cells += [f"{value:.1f}" for value in (row.timing.ms.mean, row.timing.ms.p50, row.timing.ms.p99)]
+            beside = row.timing.generate_speedup
+            cells += [f"{row.timing.speedup:.2f}x", "" if beside is None else f"{beside:.2f}x"]
+        lines.append(cells + [""] * (len(MODE_HEADS) - len(cells)))
+    return lines
+
+
+def _seed_cells(report: Report) -> list[list[str]]:
+    return [
+        [
+            *(str(row.k), row.objective, row.mode, str(row.drafts), f"{row.accepted_steps:.3f}", f"{row.deviation:.3f}"),
+            *(f"{row.recall:.4f}", f"{row.ndcg:.4f}", "" if row.speedup is None else f"{row.speedup:.2f}x"),
+        ]
+        for row in sorted(over_seeds(report), key=lambda row: row.k)
+    ]
+
+
+def _quality_cells(quality: Quality) -> list[str]:
+    return [f"{value:.4f}" for value in (quality.recall, quality.warm_recall, quality.ndcg)]

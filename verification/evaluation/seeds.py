@@ -1,0 +1,71 @@
+"""Seeds: what drafts of one objective have in common, over the seeds that they were trained with.
+
+Invariant: drafts are grouped by what their `training.json` says, never by their names.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import msgspec
+
+from drafting.alignment.runs import TRAINING_FILE
+from verification.evaluation.report import ModeRow, Report
+
+
+class SeedRow(msgspec.Struct, frozen=True):
+    """An objective at one list length, over drafts that differ by their seed.
+
+    Attributes:
+        drafts: how many there are.
+        accepted_steps, deviation: mean and standard deviation of their AS@K; the deviation is 0 for a single draft.
+        recall, ndcg: means.
+        speedup: mean, None where nobody was timed.
+    """
+
+    objective: str
+    mode: str
+    k: int
+    drafts: int
+    accepted_steps: float
+    deviation: float
+    recall: float
+    ndcg: float
+    speedup: float | None
+
+
+def describe_drafts(drafts: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """What each draft's `training.json` says of its objective and seed; its own name stands for an objective that is not said."""
+    described = {}
+    for name, path in drafts.items():
+        file = path / TRAINING_FILE
+        settings = msgspec.json.decode(file.read_bytes()).get("settings", {}) if file.is_file() else {}
+        described[name] = {"objective": settings.get("objective", name), "seed": settings.get("seed")}
+    return described
+
+
+def over_seeds(report: Report) -> list[SeedRow]:
+    """One row per objective, mode and list length, in the order of the report."""
+    objective_of = {name: draft["objective"] for name, draft in report.setting["drafts"].items()}
+    groups: dict[tuple[str, str, int], list[ModeRow]] = {}
+    for row in report.rows:
+        if row.draft:
+            groups.setdefault((objective_of[row.draft], row.mode, row.k), []).append(row)
+    return [_joined(*key, rows) for key, rows in groups.items()]
+
+
+def _joined(objective: str, mode: str, k: int, rows: list[ModeRow]) -> SeedRow:
+    steps = [row.accepted_steps.mean for row in rows]
+    speedups = [row.timing.speedup for row in rows if row.timing]
+    return SeedRow(
+        objective=objective,
+        mode=mode,
+        k=k,
+        drafts=len(rows),
+        accepted_steps=mean(steps),
+        deviation=stdev(steps) if len(steps) > 1 else 0.0,
+        recall=mean(row.quality.recall for row in rows),
+        ndcg=mean(row.quality.ndcg for row in rows),
+        speedup=mean(speedups) if speedups else None,
+    )
