@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from drafting.rule import STRICT, SearchRule
 from server.scheduler import SpeculativeBeamScheduler
+from server.step_budget import StepBudget
 from verification.recommender import Recommender
 from verification.request import BeamResult
 
@@ -34,7 +35,7 @@ class OfflineRecommender:
 
     def __init__(self, recommender: Recommender) -> None:
         self._recommender = recommender
-        self._scheduler = SpeculativeBeamScheduler(recommender.engine, max_running=_MAX_RUNNING, max_tokens_per_step=_MAX_TOKENS_PER_STEP)
+        self._scheduler = SpeculativeBeamScheduler(recommender.engine, StepBudget(_MAX_TOKENS_PER_STEP), max_running=_MAX_RUNNING)
 
     def answer(self, questions: Iterable[Question | str]) -> Iterator[BeamResult | str]:
         """The list for each question, or a sentence for one that can't be answered.

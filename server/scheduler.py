@@ -3,16 +3,18 @@
 Invariant: a request is in exactly one place, waiting or running, from `submit` until it is finished, timed out or cancelled, and whichever
 of these ends it, the engine is told, so its KV slots are free at the next step.
 
-Requests are taken up in the order of their arrival and none overtakes: a large request at the head waits until the running ones have
-made room, so a stream of small ones can't starve it.
+Requests are taken up in the order of `server.waiting` (earliest deadline first, with ageing) and none overtakes: a large request at the
+head waits until the running ones have made room, so a stream of small ones can't starve it. How many share a step is a matter of tokens,
+not of requests (`server.step_budget`), because tokens are what time goes into.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from server.step_budget import StepBudget
+from server.waiting import Entry, WaitingRequests
 from verification.request import BeamRequest, BeamResult, StepReport
 
 
@@ -75,39 +77,33 @@ class ScheduledStep:
         finished: requests that this step completed.
         timed_out: ids of requests whose deadline had passed.
         report: what the engine says of its step; `IDLE` if nothing ran.
+        crowded: whether somebody had to wait for a later step.
     """
 
     finished: tuple[FinishedRequest, ...]
     timed_out: tuple[str, ...]
     report: StepReport
-
-
-@dataclass
-class _Entry:
-    request: BeamRequest
-    deadline: float
-    arrived: float
-    started: float = 0.0
+    crowded: bool = False
 
 
 class SpeculativeBeamScheduler:
     """Feeds an engine from a queue, one step at a time; a waiting request joins the next step that has room for it."""
 
     def __init__(
-        self, engine: StepEngine, *, max_running: int = 64, max_tokens_per_step: int = 4096, clock: Callable[[], float] = time.monotonic
+        self, engine: StepEngine, budget: StepBudget, *, max_running: int = 64, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """
         Args:
-            max_running: requests that may share a forward.
-            max_tokens_per_step: tokens that may share a forward; a single request with more still runs, alone.
+            budget: tokens that may share a step; a single request with more still runs, alone.
+            max_running: requests that may share a step.
             clock: the seconds that deadlines and arrivals are on.
         """
         self._engine = engine
+        self._budget = budget
         self._max_running = max_running
-        self._max_tokens = max_tokens_per_step
         self._clock = clock
-        self._waiting: OrderedDict[str, _Entry] = OrderedDict()
-        self._running: dict[str, _Entry] = {}
+        self._waiting = WaitingRequests()
+        self._running: dict[str, Entry] = {}
 
     @property
     def waiting(self) -> int:
@@ -125,7 +121,7 @@ class SpeculativeBeamScheduler:
         return bool(self._waiting or self._running)
 
     def submit(self, request: BeamRequest, deadline: float, arrived: float | None = None) -> None:
-        """Puts a request at the end of the queue.
+        """Puts a request into the queue.
 
         Args:
             deadline: seconds of the clock after which the request is dropped.
@@ -145,11 +141,11 @@ class SpeculativeBeamScheduler:
             )
         if sentence := self._engine.refusal(request):
             raise PlanRefusalError(sentence)
-        self._waiting[request.request_id] = _Entry(request, deadline, self._clock() if arrived is None else arrived)
+        self._waiting.push(request, deadline, self._clock() if arrived is None else arrived)
 
     def cancel(self, request_id: str) -> bool:
         """Forgets a request; False if there is none of that id (any more)."""
-        if self._waiting.pop(request_id, None) is not None:
+        if self._waiting.remove(request_id) is not None:
             return True
         if self._running.pop(request_id, None) is None:
             return False
@@ -159,35 +155,36 @@ class SpeculativeBeamScheduler:
     def step(self) -> ScheduledStep:
         """Drops what is late, admits what fits and runs one step of the engine."""
         timed_out = self._drop_late()
-        self._admit()
+        tokens = self._admit()
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
         report = self._engine.step()
+        self._budget.learn(tokens, report.seconds)
         now = self._clock()
         finished = []
         for result in report.finished:
             entry = self._running.pop(result.request_id)
             finished.append(FinishedRequest(result, entry.started - entry.arrived, now - entry.started))
-        return ScheduledStep(tuple(finished), timed_out, report)
+        return ScheduledStep(tuple(finished), timed_out, report, crowded=bool(self._waiting))
 
     def _drop_late(self) -> tuple[str, ...]:
         now = self._clock()
-        late = tuple(
-            request_id for entries in (self._waiting, self._running) for request_id, entry in entries.items() if entry.deadline <= now
-        )
+        late = (*self._waiting.late(now), *(request_id for request_id, entry in self._running.items() if entry.deadline <= now))
         for request_id in late:
             self.cancel(request_id)
         return late
 
-    def _admit(self) -> None:
-        tokens = self._engine.next_tokens()
-        while self._waiting and len(self._running) < self._max_running:
-            request_id, entry = next(iter(self._waiting.items()))
-            tokens += self._engine.tokens_needed(entry.request)
-            if self._running and tokens > self._max_tokens:
-                return
-            if not self._engine.has_room(entry.request):
-                return
-            self._engine.add(entry.request)
+    def _admit(self) -> int:
+        """Takes up who fits into the next step, in the queue's order, and returns the step's tokens, drafts aside."""
+        tokens, budget = self._engine.next_tokens(), self._budget.tokens
+        while len(self._running) < self._max_running and (entry := self._waiting.first()) is not None:
+            request = entry.request
+            more = self._engine.tokens_needed(request)
+            if (self._running and tokens + more > budget) or not self._engine.has_room(request):
+                break
+            self._engine.add(request)
+            tokens += more
             entry.started = self._clock()
-            self._running[request_id] = self._waiting.pop(request_id)
+            self._waiting.remove(request.request_id)
+            self._running[request.request_id] = entry
+        return tokens

@@ -8,6 +8,7 @@ import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.catalog import Catalog
+from drafting.costs import ForwardCosts
 from drafting.plan import FixedPlan, PlanError
 from drafting.planner import AUTO, Planner
 from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
@@ -91,6 +93,12 @@ class Recommender:
         if plan == AUTO:
             engine.use_plan(Planner(measure_costs(engine, prompts.max_tokens), trie.mean_fan_out))
         return cls(catalog, prompts, engine, target.resolve().name)
+
+    @cached_property
+    def costs(self) -> ForwardCosts:
+        """What forwards cost on this machine: as the planner has measured them, else measured when first asked for, on an idle engine."""
+        plan = self.engine.plan
+        return plan.costs if isinstance(plan, Planner) else measure_costs(self.engine, self.prompts.max_tokens)
 
     def request(
         self,
