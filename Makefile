@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench bench-gpu lock services clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu lock services clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ bench: setup ## Time this engine against vLLM and transformers (idle machine, a 
 
 bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, takes under ten minutes
 	$(GPU_PYTHON) -m verification.benchmark.gpu $(ARGS)
+
+lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"
+	$(BIN)/python -m verification.benchmark.lossless $(ARGS)
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py
