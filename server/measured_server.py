@@ -65,7 +65,8 @@ class MeasuredServer:
 
     def _search(self, history: list[int], k: int) -> Outcome:
         """Asks for one user's list; the user's events are stored beforehand, outside the time."""
-        user = "-".join(map(str, history))
+        # The server remembers the prompts of its users: for every list length there is another user.
+        user = "-".join(map(str, (k, *history)))
         if user not in self._known:
             events = [{"item_id": self._catalog.item_ids[item], "timestamp": number} for number, item in enumerate(history)]
             self._expect("POST", f"/v1/users/{user}/events", {"events": events})

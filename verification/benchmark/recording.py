@@ -138,8 +138,8 @@ def _record_one(recommender: Recommender, plan: RecordingPlan, history: list[int
         nodes.append(report.tokens)
         if report.finished:
             break
-    nodes[0] -= len(request.prompt) - 1
     usage = report.finished[0].usage
+    nodes[0] -= usage.prompt_tokens - usage.cached_tokens - 1
     return tuple(
         TraceRound(draft, accepted, max(1, missing.get(depth, k)) if depth else 0, count)
         for draft, count, (accepted, depth) in zip(drafts, nodes, _rounds(usage, recommender.catalog.identifier_length), strict=True)
