@@ -56,7 +56,9 @@ def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
-    (folder / "draft" / "training.json").write_text('{"teacher": {"target": "0123456789abcdef"}}')
+    version = Catalog.load(folder / "catalog.jsonl").version
+    record = {"catalog": {"version": version}, "teacher": {"target": "0123456789abcdef"}}
+    (folder / "draft" / "training.json").write_text(json.dumps(record))
     done = run(folder, "--draft", str(folder / "draft"), "--k", "1", "--timed", "0")
     (folder / "draft" / "training.json").unlink()
     assert done.exit_code == 0, done.output
