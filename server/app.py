@@ -1,5 +1,6 @@
 """The HTTP app, made from the server's parts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp
 
 from server import problems
 from server.envelope import Envelope
+from server.loop_lag import watch_loop
 from server.routes.recommendations import recommendation_routes
 from server.routes.status import status_routes
 from server.routes.users import user_routes
@@ -25,9 +27,11 @@ def build_api(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.engine.start()
+        watch = asyncio.create_task(watch_loop(services.metrics), name="loop watch")
         try:
             yield
         finally:
+            watch.cancel()
             await services.engine.stop()
             await services.histories.close()
 

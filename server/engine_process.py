@@ -17,8 +17,10 @@ import zmq
 import zmq.asyncio
 
 from server.engine_spawn import Obstacle, spawn_engine
-from server.messages import Cancel, EngineOptions, FailedList, FinishedList, FromEngine, Progress, Ready, Shutdown, StartFailure, Submit
+from server.messages import Cancel, EngineOptions, FinishedList, FromEngine, Progress, Ready, Shutdown, StartFailure, Submit
 from server.metrics import Metrics
+from server.pending import PendingLists
+from server.refusals import EngineUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -30,30 +32,6 @@ STARTS_WITHOUT_READY = 3
 STOP_SECONDS = 5.0
 LAST_SENTENCE_SECONDS = 0.5
 LOAD_SECONDS_GUESS = 10.0
-
-
-class TryAgainError(RuntimeError):
-    """A request that may succeed later; the message is a sentence.
-
-    Attributes:
-        retry_after_seconds: when asking again is worth a try.
-    """
-
-    def __init__(self, sentence: str, retry_after_seconds: int) -> None:
-        super().__init__(sentence)
-        self.retry_after_seconds = retry_after_seconds
-
-
-class EngineUnavailable(TryAgainError):
-    """There is no engine at the moment."""
-
-
-class QueueFullError(TryAgainError):
-    """More requests wait than the server is told to hold."""
-
-
-class RequestRefusedError(ValueError):
-    """The engine can't do this request; the message is a sentence."""
 
 
 class EngineStatus(Enum):
@@ -87,9 +65,8 @@ class EngineClient:
         self._options = options
         self._catalog_version = catalog_version
         self._metrics = metrics
-        self._max_pending = max_pending
         self._on_failure = on_failure
-        self._pending: dict[str, asyncio.Future[FinishedList]] = {}
+        self._pending = PendingLists(max_pending)
         self._socket: zmq.asyncio.Socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -129,34 +106,44 @@ class EngineClient:
         self.status = EngineStatus.FAILED
         self._on_failure(sentence)
 
+    def check(self, request: Submit) -> None:
+        """Refuses at once what `search` would refuse; with an empty history, what it would refuse whatever the history.
+
+        Raises:
+            EngineUnavailable, QueueFullError, TooLateError: as `search`.
+        """
+        if self._socket is None or self.status is not EngineStatus.READY:
+            raise self.unavailable()
+        self._pending.check(request)
+
     async def search(self, request: Submit) -> FinishedList:
         """Hands one request to the engine and waits for its list; cancelling the wait cancels the request.
 
         Raises:
             EngineUnavailable: there is no engine, or it died before the list was finished.
             QueueFullError: too many requests are pending.
+            TooLateError: its list, or another because of it, would be late.
             RequestRefusedError: the engine can't do this request.
             TimeoutError: the engine dropped it, because its deadline had passed.
         """
         if self._socket is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
-        if len(self._pending) >= self._max_pending:
-            raise QueueFullError(
-                f"{len(self._pending)} requests are already waiting or running, which is all that this server takes on.", 1
-            )
-        future: asyncio.Future[FinishedList] = asyncio.get_running_loop().create_future()
-        self._pending[request.request_id] = future
         socket = self._socket
+        list_to_come = self._pending.add(request)
         try:
             await socket.send(self._encoder.encode(request))
-            return await future
+            return await list_to_come
         except asyncio.CancelledError:
             # Sending does not wait here, which a task that is being cancelled could not.
             if socket is self._socket:
                 socket.send(self._encoder.encode(Cancel(request.request_id)))
             raise
         finally:
-            self._pending.pop(request.request_id, None)
+            self._pending.drop(request.request_id)
+
+    def abandon(self, sentence: str) -> None:
+        """Tells everyone who waits for a list that none will come."""
+        self._pending.abandon(sentence, 1)
 
     def unavailable(self) -> EngineUnavailable:
         """What to tell a client while the engine is not ready."""
@@ -242,6 +229,7 @@ class EngineClient:
                 case Ready() as ready:
                     self._load_seconds = time.monotonic() - started
                     self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
+                    self._pending.open(ready)
                     self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
                 case StartFailure(sentence):
                     return Obstacle(sentence)
@@ -259,30 +247,12 @@ class EngineClient:
 
     def _deliver(self, progress: Progress) -> None:
         self._metrics.observe_progress(progress)
-        for finished in progress.finished:
-            self._settle(finished)
-        for failed in progress.failed:
-            self._settle(failed)
-
-    def _settle(self, outcome: FinishedList | FailedList) -> None:
-        future = self._pending.pop(outcome.request_id, None)
-        if future is None or future.done():
-            return
-        if isinstance(outcome, FinishedList):
-            future.set_result(outcome)
-        elif outcome.sentence is None:
-            future.set_exception(TimeoutError())
-        else:
-            future.set_exception(RequestRefusedError(outcome.sentence))
+        self._pending.deliver(progress)
+        self._metrics.expected_wait.set(self._pending.wait_seconds)
 
     def _abandon(self) -> None:
         """Tells everyone who waits that there is no engine any more."""
         if self.status is EngineStatus.READY:
             self.status = EngineStatus.RESTARTING
         self._metrics.observe_engine_gone()
-        pending, self._pending = self._pending, {}
-        for future in pending.values():
-            if not future.done():
-                future.set_exception(
-                    EngineUnavailable("The engine died while it worked on this request.", max(1, round(self._load_seconds)))
-                )
+        self._pending.abandon("The engine died while it worked on this request.", max(1, round(self._load_seconds)))

@@ -22,6 +22,7 @@ import msgspec
 import zmq
 
 from drafting.catalog import Catalog
+from drafting.costs import ForwardCosts
 from drafting.errors import SetupError
 from drafting.rule import STRICT, SearchRule
 from server.logs import configure_logs
@@ -41,7 +42,8 @@ from server.messages import (
     ToEngine,
 )
 from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
-from verification.request import BeamRequest, StepReport
+from server.step_budget import StepBudget
+from verification.request import BeamRequest
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,9 @@ class RequestSource(Protocol):
     @property
     def catalog(self) -> Catalog: ...
 
+    @property
+    def costs(self) -> ForwardCosts: ...
+
     def request(
         self,
         request_id: str,
@@ -64,6 +69,7 @@ class RequestSource(Protocol):
         beam_width: int | None = None,
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
+        cache_key: str | None = None,
     ) -> BeamRequest: ...
 
 
@@ -74,7 +80,8 @@ class EngineWorker:
         self._socket = socket
         self._source = source
         self._engine = engine
-        self._scheduler = SpeculativeBeamScheduler(engine, max_running=options.max_running, max_tokens_per_step=options.max_tokens_per_step)
+        self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.costs.target)
+        self._scheduler = SpeculativeBeamScheduler(engine, self.budget, max_running=options.max_running)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
         self._parent = os.getppid()
@@ -82,7 +89,7 @@ class EngineWorker:
         self._stopped = False
         self._failed: list[FailedList] = []
         self._steps: list[StepCost] = []
-        self._reported = time.monotonic()
+        self._reported = self._stepped = time.monotonic()
 
     def send(self, message: FromEngine) -> None:
         """Sends a message to the parent."""
@@ -95,9 +102,12 @@ class EngineWorker:
     def run(self) -> None:
         """Serves until a shutdown message, until drained, or until the parent is gone."""
         while True:
+            idle = not self._scheduler.busy
             cancelled = self._receive()
             if self._stopped:
                 return
+            if idle:
+                self._stepped = time.monotonic()
             if self._scheduler.busy or self._failed or cancelled:
                 self._report(self._scheduler.step())
             elif self._draining:
@@ -130,17 +140,20 @@ class EngineWorker:
             if not all(0 <= item < items for item in (*message.history, *message.excluded)):
                 raise ValueError(f"The request names an item that the engine's catalog of {items} items does not have.")
             rule = SearchRule(message.verification, message.seed, message.temperature)
-            request = self._source.request(message.request_id, message.history, message.k, message.beam_width, message.excluded, rule)
+            request = self._source.request(
+                message.request_id, message.history, message.k, message.beam_width, message.excluded, rule, message.user
+            )
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:
             self._failed.append(FailedList(message.request_id, str(error)))
 
     def _report(self, step: ScheduledStep) -> None:
         """Tells the parent what is finished at once; what is only of interest to the metrics waits for company."""
-        if step.report is not IDLE:
-            self._steps.append(_step_cost(step.report))
-        self._failed.extend(FailedList(request_id, None) for request_id in step.timed_out)
         now = time.monotonic()
+        if step.report is not IDLE:
+            self._steps.append(_step_cost(step, now - self._stepped))
+        self._stepped = now
+        self._failed.extend(FailedList(request_id, None) for request_id in step.timed_out)
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         self.send(
@@ -177,7 +190,8 @@ def _finished(request: FinishedRequest) -> FinishedList:
     )
 
 
-def _step_cost(report: StepReport) -> StepCost:
+def _step_cost(step: ScheduledStep, elapsed_seconds: float) -> StepCost:
+    report = step.report
     return StepCost(
         tokens=report.tokens,
         seconds=report.seconds,
@@ -186,6 +200,8 @@ def _step_cost(report: StepReport) -> StepCost:
         draft_forwards=report.draft_forwards,
         draft_seconds=report.draft_seconds,
         draft_failed=report.draft_failed,
+        elapsed_seconds=elapsed_seconds,
+        crowded=step.crowded,
     )
 
 
@@ -244,6 +260,10 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 max_items=recommender.prompts.template.max_items,
                 total_slots=recommender.engine.total_slots,
                 drafts=recommender.engine.has_draft,
+                identifier_length=recommender.catalog.identifier_length,
+                forward_seconds=recommender.costs.target.fixed,
+                token_seconds=recommender.costs.target.per_token,
+                step_tokens=worker.budget.tokens,
             )
         )
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)

@@ -25,6 +25,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         tensor_parallel: devices that share the model.
         max_running: requests that may share a forward.
         max_tokens_per_step: tokens that may share a forward.
+        max_step_ms: what a step may take; the tokens that share one are chosen by it.
         log_level: the level of the log, such as `INFO`.
     """
 
@@ -39,6 +40,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     tensor_parallel: int = 1
     max_running: int = 64
     max_tokens_per_step: int = 4096
+    max_step_ms: float = 100.0
     log_level: str = "INFO"
 
 
@@ -51,6 +53,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
         deadline: monotonic seconds after which nobody waits for the list any more.
         submitted: monotonic seconds at which the API process asked.
         verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
+        user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
     """
 
     request_id: str
@@ -63,6 +66,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     verification: Verification = Verification.STRICT
     seed: int = 0
     temperature: float = 1.0
+    user: str | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -82,6 +86,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         max_items: how many of the newest items of a history the model reads.
         total_slots: KV slots of the engine.
         drafts: whether a draft model is at work.
+        identifier_length: tokens of an item.
+        forward_seconds, token_seconds: what a forward of the target costs here: a fixed part, and a part per token.
+        step_tokens: tokens that may share a step.
     """
 
     model: str
@@ -89,6 +96,10 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     max_items: int
     total_slots: int
     drafts: bool
+    identifier_length: int
+    forward_seconds: float
+    token_seconds: float
+    step_tokens: int
 
 
 class StartFailure(msgspec.Struct, frozen=True, tag=True):
@@ -141,7 +152,13 @@ class FailedList(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepCost(msgspec.Struct, frozen=True, array_like=True):
-    """`verification.request.StepReport` on the wire, without its lists; see there."""
+    """`verification.request.StepReport` on the wire, without its lists; see there.
+
+    Attributes:
+        elapsed_seconds: of wall clock from the step before it, or from the end of idling, to its end: the step itself, and what the engine
+            process does between two.
+        crowded: whether somebody had to wait for a later step.
+    """
 
     tokens: int
     seconds: float
@@ -150,6 +167,8 @@ class StepCost(msgspec.Struct, frozen=True, array_like=True):
     draft_forwards: int = 0
     draft_seconds: float = 0.0
     draft_failed: bool = False
+    elapsed_seconds: float = 0.0
+    crowded: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from server.histories import HistoryUnavailable
 from server.messages import Cost, Progress, Ready
+from server.refusals import QueueFullError, TooLateError
 from server.speculation_metrics import SpeculationMetrics
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
@@ -56,6 +57,20 @@ class Metrics:
         self.step = Histogram("atspeed_step_seconds", "Time of an engine step.", buckets=LATENCY_BUCKETS, registry=registry)
         self.running = Gauge("atspeed_running_requests", "Requests in the engine.", registry=registry)
         self.waiting = Gauge("atspeed_waiting_requests", "Requests waiting for the engine.", registry=registry)
+        self.loop_lag = Histogram(
+            "atspeed_event_loop_lag_seconds",
+            "How late the API process's event loop comes back to what is due.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.expected_wait = Gauge(
+            "atspeed_expected_wait_seconds", "How long the engine is expected to be busy with the requests that it has.", registry=registry
+        )
+        self.refused = Counter(
+            "atspeed_refused_requests_total", "Requests refused at once, so that others keep their deadline.", ["reason"], registry=registry
+        )
+        for reason in ("deadline", "queue-full"):
+            self.refused.labels(reason)
         self.kv_slots_used = Gauge("atspeed_kv_slots_used", "KV slots in use, one per token.", registry=registry)
         self.kv_slots = Gauge("atspeed_kv_slots", "KV slots of the engine, one per token.", registry=registry)
         self.engine_up = Gauge("atspeed_engine_up", "1 while the engine serves, else 0.", registry=registry)
@@ -108,8 +123,20 @@ class Metrics:
 
     def observe_engine_gone(self) -> None:
         """Notes that nothing runs any more, because nothing is there to run it."""
-        for gauge in (self.engine_up, self.speculation.draft_up, self.running, self.waiting, self.kv_slots_used):
+        for gauge in (self.engine_up, self.speculation.draft_up, self.running, self.waiting, self.expected_wait, self.kv_slots_used):
             gauge.set(0)
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Counts a request that is refused because of the others."""
+        try:
+            yield
+        except TooLateError:
+            self.refused.labels("deadline").inc()
+            raise
+        except QueueFullError:
+            self.refused.labels("queue-full").inc()
+            raise
 
     @contextmanager
     def history_operation(self, operation: str) -> Iterator[None]:

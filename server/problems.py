@@ -6,6 +6,7 @@ and nothing of the server's inside (paths, stack traces, credentials) is in it.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -14,8 +15,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from server.engine_process import EngineUnavailable, QueueFullError, RequestRefusedError
 from server.histories import HistoryUnavailable
+from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError, TooLateError, TryAgainError
 
 logger = logging.getLogger(__name__)
 
@@ -139,32 +140,51 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     return problem(request, error.status_code, detail, headers=error.headers)
 
 
-async def _on_problem(request: Request, error: ProblemError) -> Response:
-    return problem(request, error.status, error.detail, kind=error.kind, title=error.title)
+@dataclass(frozen=True)
+class Complaint:
+    """What a client is told of an error that is no fault of the server's code.
+
+    Attributes:
+        retry_after_seconds: when asking again is worth a try; None if it is not.
+    """
+
+    status: int
+    kind: str
+    title: str
+    detail: str
+    retry_after_seconds: int | None = None
 
 
-async def _on_engine_unavailable(request: Request, error: EngineUnavailable) -> Response:
-    headers = {"Retry-After": str(error.retry_after_seconds)}
-    return problem(request, 503, str(error), kind="engine-unavailable", title="No engine", headers=headers)
+# What `complaint` knows.
+FORESEEN = (ProblemError, TryAgainError, HistoryUnavailable, RequestRefusedError, TimeoutError)
 
 
-async def _on_queue_full(request: Request, error: QueueFullError) -> Response:
-    headers = {"Retry-After": str(error.retry_after_seconds)}
-    return problem(request, 429, str(error), kind="queue-full", title="Queue full", headers=headers)
+def complaint(error: Exception) -> Complaint:
+    """What to tell of one of the `FORESEEN` errors."""
+    match error:
+        case ProblemError():
+            return Complaint(error.status, error.kind, error.title, error.detail)
+        case EngineUnavailable():
+            return Complaint(503, "engine-unavailable", "No engine", str(error), error.retry_after_seconds)
+        case QueueFullError():
+            return Complaint(429, "queue-full", "Queue full", str(error), error.retry_after_seconds)
+        case TooLateError():
+            return Complaint(429, "deadline-out-of-reach", "Deadline out of reach", str(error), error.retry_after_seconds)
+        case HistoryUnavailable():
+            logger.warning("%s", error)
+            detail = "The history store can't be reached now; requests with an inline history still work."
+            return Complaint(503, "histories-unavailable", "No histories", detail, 1)
+        case RequestRefusedError():
+            return Complaint(422, "refused", "Request refused", str(error))
+        case TimeoutError():
+            return Complaint(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout.")
+    raise error
 
 
-async def _on_history_unavailable(request: Request, error: HistoryUnavailable) -> Response:
-    logger.warning("%s", error)
-    detail = "The history store can't be reached now; requests with an inline history still work."
-    return problem(request, 503, detail, kind="histories-unavailable", title="No histories", headers={"Retry-After": "1"})
-
-
-async def _on_refused(request: Request, error: RequestRefusedError) -> Response:
-    return problem(request, 422, str(error), kind="refused", title="Request refused")
-
-
-async def _on_timeout(request: Request, _: TimeoutError) -> Response:
-    return problem(request, 504, "The answer was not ready within the request's timeout.", kind="timed-out", title="Timed out")
+async def _on_foreseen(request: Request, error: Exception) -> Response:
+    told = complaint(error)
+    headers = {} if told.retry_after_seconds is None else {"Retry-After": str(told.retry_after_seconds)}
+    return problem(request, told.status, told.detail, kind=told.kind, title=told.title, headers=headers)
 
 
 async def _on_client_gone(request: Request, _: ClientGone) -> Response:
@@ -181,12 +201,7 @@ def install(app: FastAPI) -> None:
     handlers: dict[type[Exception], Any] = {
         RequestValidationError: _on_validation_error,
         HTTPException: _on_http_exception,
-        ProblemError: _on_problem,
-        EngineUnavailable: _on_engine_unavailable,
-        QueueFullError: _on_queue_full,
-        HistoryUnavailable: _on_history_unavailable,
-        RequestRefusedError: _on_refused,
-        TimeoutError: _on_timeout,
+        **dict.fromkeys(FORESEEN, _on_foreseen),
         ClientGone: _on_client_gone,
         Exception: _on_unexpected,
     }

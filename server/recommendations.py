@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from drafting.rule import SearchRule, Verification
-from server.engine_process import EngineUnavailable
 from server.histories import Event, HistoryUnavailable
 from server.lists import item_lines, usage_lines
 from server.messages import FinishedList, Submit
 from server.problems import ProblemError, unknown_item, unknown_user
+from server.refusals import EngineUnavailable
 from server.rules import RELAXED_NOTE, choose_rule, rule_lines
 from server.schemas import RecommendationRequest
 from server.services import Services
@@ -35,39 +35,54 @@ class RecommendationService:
         self._engine = services.engine
         self._histories = services.histories
         self._metrics = services.metrics
+        self._drain = services.drain
 
     async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
 
         Raises:
             ProblemError: an unknown item or user, a user of whose items none is in the catalog, or a rule that makes no sense.
-            EngineUnavailable, QueueFullError, RequestRefusedError, HistoryUnavailable: as they say.
+            EngineUnavailable, QueueFullError, TooLateError, RequestRefusedError, HistoryUnavailable: as they say.
             TimeoutError: the request's timeout passed while the engine had it.
         """
-        started = time.monotonic()
+        with self._drain.request(), self._metrics.refusals():
+            return await self._recommend(body, time.monotonic())
+
+    async def _recommend(self, body: RecommendationRequest, started: float) -> dict[str, Any]:
         deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
         rule = self._rule(body)
+        # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
+        self._engine.check(self._submit(body, rule, [], [], deadline, started))
         excluded = set(self._indices(body.exclude, "exclude"))
         history = await self._history(body, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = Submit(
+        submit = self._submit(body, rule, history[-self._max_items() :], sorted(excluded), deadline, read)
+        async with asyncio.timeout(deadline - read):
+            finished = await self._engine.search(submit)
+        return self._answer(body, rule, finished, started, read)
+
+    def _submit(
+        self, body: RecommendationRequest, rule: SearchRule, history: list[int], excluded: list[int], deadline: float, now: float
+    ) -> Submit:
+        return Submit(
             request_id=f"rec-{uuid.uuid4().hex}",
-            history=history[-self._max_items() :],
+            history=history,
             k=body.k,
             beam_width=body.beam_width or body.k,
-            excluded=sorted(excluded),
+            excluded=excluded,
             deadline=deadline,
-            submitted=read,
+            submitted=now,
             verification=rule.verification,
             seed=rule.seed,
             temperature=rule.temperature,
+            user=body.user_id,
         )
-        async with asyncio.timeout(deadline - read):
-            finished = await self._engine.search(submit)
+
+    def _answer(self, body: RecommendationRequest, rule: SearchRule, finished: FinishedList, started: float, read: float) -> dict[str, Any]:
         answer: dict[str, Any] = {
-            "id": submit.request_id,
+            "id": finished.request_id,
             "model": self._model,
             "catalog_version": self._catalog.version,
             **rule_lines(rule),

@@ -1,8 +1,9 @@
 """What the routes share: the parts of one server, made once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from drafting.catalog import Catalog
+from server.draining import Drain
 from server.engine_process import EngineClient
 from server.histories import HistoryStore
 from server.metrics import Metrics
@@ -18,3 +19,4 @@ class Services:
     engine: EngineClient
     histories: HistoryStore
     metrics: Metrics
+    drain: Drain = field(default_factory=Drain)

@@ -1,14 +1,18 @@
 """The API process from its start to its end: checks, makes the parts, runs uvicorn.
 
 Invariant: what can't work is found before anything else is started, or ends the server as soon as the engine finds it, and is one sentence.
-SIGTERM and Ctrl-C are a clean end: requests that were taken are answered, then the engine process stops.
+SIGTERM and Ctrl-C are a clean end: `/ready` answers 503, requests that were taken are answered (within a grace period), then the engine
+process stops. A second signal does not wait.
 """
 
+import asyncio
 import errno
 import gc
 import logging
 import signal
 import socket
+from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -23,7 +27,8 @@ from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 20
+# After the recommendations: what else is under way, such as events that are being stored.
+_LAST_SECONDS = 5
 
 
 class PortError(Exception):
@@ -63,19 +68,20 @@ class ApiServer:
             max_pending=settings.max_running + settings.max_waiting,
             on_failure=self._give_up,
         )
-        app = build_app(Services(settings, catalog, engine, histories, metrics))
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                lifespan="on",
-                ws="none",
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
+        services = Services(settings, catalog, engine, histories, metrics)
+        self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
+        self._ending: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            build_app(services),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=_LAST_SECONDS,
         )
+        self._uvicorn = _Uvicorn(config, self._end)
 
     def run(self) -> None:
         """Serves until SIGTERM, SIGINT or a failure of the engine's start."""
@@ -94,6 +100,41 @@ class ApiServer:
     def _give_up(self, sentence: str) -> None:
         self.failure = sentence
         self._uvicorn.should_exit = True
+
+    def _end(self) -> None:
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._drain_and_exit(), name="drain")
+
+    async def _drain_and_exit(self) -> None:
+        """Lets what runs finish, for as long as the grace period; whoever still waits then is told so."""
+        self._drain.begin()
+        logger.info("shutting down; requests that are running: %d", self._drain.running)
+        if not await self._drain.finished(self._grace_seconds):
+            logger.warning("requests that did not finish within %g s are given up: %d", self._grace_seconds, self._drain.running)
+            self._engine.abandon("The server is shutting down.")
+        self._uvicorn.should_exit = True
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, but for its handling of signals: the first one begins a clean end, any further one ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end = end
+        self.ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is None or not self.started or self.ending:
+            super().handle_exit(sig, frame)
+        else:
+            self.ending = True
+            # A signal comes between any two instructions of the loop's thread; what it starts must wait for its turn.
+            self._loop.call_soon_threadsafe(self._end)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -55,7 +55,11 @@ class Settings(BaseSettings):
     max_running: int = Field(default=64, ge=1, description="Requests that may share a forward.")
     max_waiting: int = Field(default=1024, ge=1, description="Requests that may wait beyond those; more are refused with 429.")
     max_tokens_per_step: int = Field(default=4096, ge=1, description="Tokens that may share a forward.")
+    max_step_ms: float = Field(default=100, gt=0, description="What a step of the engine may take, milliseconds.")
     timeout_ms: int = Field(default=1000, ge=1, le=60_000, description="A request's deadline if it names none, milliseconds.")
+    grace_seconds: float = Field(
+        default=20, ge=0, description="How long running requests may take to finish when the server ends, seconds."
+    )
     model: str | None = Field(default=None, description="Name of the model in answers; the target directory's by default.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
@@ -100,6 +104,7 @@ class Settings(BaseSettings):
             tensor_parallel=self.tensor_parallel,
             max_running=self.max_running,
             max_tokens_per_step=self.max_tokens_per_step,
+            max_step_ms=self.max_step_ms,
             log_level=self.log_level,
         )
 

@@ -3,9 +3,9 @@
 Order: the request with the earliest *due time* first, ties by arrival. A request is due at its deadline, but at the latest
 `AGEING_SECONDS` after it arrived.
 
-Invariant (nobody starves): a request that has waited for `AGEING_SECONDS` is overtaken by nobody who comes after that, because whoever comes
-later is due later. So however urgent the others are, only those that arrived before that moment can stand in front of it, and they are
-finitely many. Reason for the first half: under load the most urgent first is what keeps the most deadlines.
+Invariant (nobody starves): a request that has waited for `AGEING_SECONDS` is overtaken by nobody who comes after that, because whoever
+comes later is due later. So however urgent the others are, only those that arrived before that moment can stand in front of it, and they
+are finitely many. Reason for the rest: under load, the most urgent first is what keeps the most deadlines.
 """
 
 import heapq

@@ -78,6 +78,14 @@ def serve(
     max_tokens_per_step: Annotated[
         int | None, typer.Option(help="Tokens that may share a forward.", envvar="ATSPEED_MAX_TOKENS_PER_STEP", show_default="4096")
     ] = None,
+    max_step_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="What a step of the engine may take; the tokens that share one follow from it.",
+            envvar="ATSPEED_MAX_STEP_MS",
+            show_default="100",
+        ),
+    ] = None,
     timeout_ms: Annotated[
         int | None, typer.Option(help="A request's deadline if it names none.", envvar="ATSPEED_TIMEOUT_MS", show_default="1000")
     ] = None,
@@ -90,6 +98,10 @@ def serve(
     history_ttl_seconds: Annotated[
         int | None,
         typer.Option(help="Forget a user after so long without an event.", envvar="ATSPEED_HISTORY_TTL_SECONDS", show_default="never"),
+    ] = None,
+    grace_seconds: Annotated[
+        float | None,
+        typer.Option(help="How long running requests may take to finish after SIGTERM.", envvar="ATSPEED_GRACE_SECONDS", show_default="20"),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Name of the model in answers.", envvar="ATSPEED_MODEL", show_default="the target directory's name")
@@ -122,10 +134,12 @@ def serve(
             max_running=max_running,
             max_waiting=max_waiting,
             max_tokens_per_step=max_tokens_per_step,
+            max_step_ms=max_step_ms,
             timeout_ms=timeout_ms,
             history_timeout_ms=history_timeout_ms,
             history_max_events=history_max_events,
             history_ttl_seconds=history_ttl_seconds,
+            grace_seconds=grace_seconds,
             model=model,
             log_level=log_level,
         )

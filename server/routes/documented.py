@@ -13,7 +13,7 @@ _DESCRIPTIONS = {
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "Something in the request is not acceptable; `detail` says what.",
-    429: "The server has as many requests as it takes on; see `Retry-After`.",
+    429: "The server has as many requests as it takes on, or the list would not be ready in time; see `Retry-After`.",
     503: "The engine or the history store is not available; see `Retry-After`.",
     504: "The answer was not ready within the timeout.",
 }

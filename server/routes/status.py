@@ -14,7 +14,7 @@ from server.services import Services
 def status_routes(services: Services) -> APIRouter:
     """The router of the server's own state."""
     router = APIRouter()
-    catalog, engine, metrics = services.catalog, services.engine, services.metrics
+    catalog, engine, metrics, drain = services.catalog, services.engine, services.metrics, services.drain
     catalog_answer = CatalogAnswer(
         version=catalog.version,
         items=len(catalog),
@@ -38,7 +38,8 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=problems(503))
     async def ready() -> StatusAnswer:
-        """503 until the model is loaded, and whenever there is no engine."""
+        """503 until the model is loaded, whenever there is no engine, and as soon as the server is told to end."""
+        drain.check()
         if engine.status is not EngineStatus.READY:
             raise engine.unavailable()
         return StatusAnswer(status="ready", engine=engine.status.value)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.catalog import Catalog
+from drafting.costs import CostCurve, ForwardCosts
 from drafting.plan import FixedPlan
 from drafting.rule import STRICT, SearchRule
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport, Usage
@@ -79,6 +80,7 @@ class FakeSource:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
+        self.costs = ForwardCosts(CostCurve(0.001, 0.0001))
 
     def request(
         self,
@@ -88,8 +90,10 @@ class FakeSource:
         beam_width: int | None = None,
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
+        cache_key: str | None = None,
     ) -> BeamRequest:
-        return BeamRequest(request_id, np.asarray(history, np.int64), k, beam_width or k, np.asarray(excluded_items, np.int64), rule)
+        prompt, excluded = np.asarray(history, np.int64), np.asarray(excluded_items, np.int64)
+        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key)
 
 
 def make_request(request_id: str, tokens: int = 4, k: int = 2) -> BeamRequest:

@@ -16,13 +16,13 @@ from server.messages import (
     FailedList,
     FinishedList,
     Progress,
-    Ready,
     Shutdown,
     StartFailure,
     StepCost,
     Submit,
     ToEngine,
 )
+from tests.server.fake_ready import READY
 
 
 def main(address: str, options_json: str) -> int:
@@ -39,7 +39,7 @@ def main(address: str, options_json: str) -> int:
             socket.send(msgspec.msgpack.encode(StartFailure("The model is made of cheese.")))
             return 1
         version = "v2" if behaviour == "other catalog" else "v1"
-        socket.send(msgspec.msgpack.encode(Ready(model="fake", catalog_version=version, max_items=5, total_slots=10, drafts=True)))
+        socket.send(msgspec.msgpack.encode(msgspec.structs.replace(READY, model="fake", catalog_version=version)))
         while True:
             message = msgspec.msgpack.decode(socket.recv(), type=ToEngine)
             if isinstance(message, Shutdown):

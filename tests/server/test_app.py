@@ -6,18 +6,21 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpx
+import msgspec
 import pytest
 
 from drafting.rule import Verification
 from server.app import build_api, build_app
-from server.engine_process import EngineClient, EngineStatus, EngineUnavailable, QueueFullError, RequestRefusedError
+from server.engine_process import EngineClient, EngineStatus
 from server.histories import Event, HistoryStore, Retention, open_history_store
 from server.histories.memory import MemoryHistoryStore
-from server.messages import Cost, FinishedList, Ready, Submit
+from server.messages import Cost, FinishedList, Submit
 from server.metrics import Metrics
+from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError, TooLateError
 from server.services import Services
 from server.settings import Settings
 from tests.models import random_catalog
+from tests.server.fake_ready import READY
 from tests.server.server_process import assert_problem
 
 CATALOG = random_catalog(items=20)
@@ -29,9 +32,12 @@ class StubEngine(EngineClient):
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__(settings.engine_options, CATALOG.version, metrics, max_pending=1)
         self.status = EngineStatus.READY
-        self.ready = Ready(model="stub", catalog_version=CATALOG.version, max_items=3, total_slots=10, drafts=False)
+        self.ready = msgspec.structs.replace(READY, catalog_version=CATALOG.version, max_items=3)
         self.error: Exception | None = None
         self.asked: list[Submit] = []
+
+    def check(self, request: Submit) -> None:
+        """Refuses nothing."""
 
     async def search(self, request: Submit) -> FinishedList:
         self.asked.append(request)
@@ -68,6 +74,7 @@ def bench() -> Iterator[Bench]:
     [
         (EngineUnavailable("The engine is away.", 7), 503, "The engine is away.", "7"),
         (QueueFullError("It is crowded.", 2), 429, "It is crowded.", "2"),
+        (TooLateError("It would be late.", 3), 429, "It would be late.", "3"),
         (RequestRefusedError("This is too much."), 422, "This is too much.", None),
         (TimeoutError(), 504, "The answer was not ready within the request's timeout.", None),
         (RuntimeError("the password is secret"), 500, "Something went wrong inside the server; its log says what.", None),
@@ -84,12 +91,30 @@ async def test_a_failure_becomes_a_problem_and_is_counted(
     assert bench.count(status) == 1
 
 
+async def test_refusals_are_counted_by_their_reason(bench: Bench):
+    for error in (QueueFullError("", 1), TooLateError("", 1), TooLateError("", 1), TimeoutError()):
+        bench.engine.error = error
+        await bench.recommend()
+    counted = [bench.metrics.registry.get_sample_value("atspeed_refused_requests_total", {"reason": r}) for r in ("queue-full", "deadline")]
+    assert counted == [1, 2]
+
+
+async def test_a_server_on_its_way_out_is_alive_but_not_ready_and_takes_no_request(bench: Bench):
+    bench.services.drain.begin()
+    for response in (await bench.recommend(), await bench.client.get("/ready")):
+        assert_problem(response, 503, "The server is shutting down.")
+        assert response.headers["retry-after"] == "1"
+    assert (await bench.client.get("/health")).status_code == 200
+    assert not bench.engine.asked
+
+
 async def test_the_engine_is_asked_in_indices_with_the_window_and_the_servers_timeout(bench: Bench):
     response = await bench.recommend(
         history=["item-1", "item-2", "item-3", "item-4"], k=2, exclude=["item-9", "item-5"], exclude_history=True
     )
     assert response.json()["note"].startswith("The model reads the newest 3 of the 4 items in the history.")
     (asked,) = bench.engine.asked
+    assert asked.user is None
     assert asked.history == [2, 3, 4]
     assert asked.excluded == [1, 2, 3, 4, 5, 9]
     assert (asked.k, asked.beam_width) == (2, 2)
@@ -134,7 +159,7 @@ async def test_stored_items_that_left_the_catalog_are_passed_over(bench: Bench):
     gone = [Event(f"gone-{i}", float(10 + i)) for i in range(8)]
     await bench.histories.append("anna", [Event("item-1", 1.0), Event("item-2", 2.0), *gone])
     assert (await bench.recommend(history=None, user_id="anna")).status_code == 200
-    assert bench.engine.asked[0].history == [1, 2]
+    assert (bench.engine.asked[0].history, bench.engine.asked[0].user) == ([1, 2], "anna")
     await bench.histories.append("berta", gone)
     response = await bench.recommend(history=None, user_id="berta")
     sentence = f"None of the stored items of user 'berta' is in the catalog (version {CATALOG.version})."

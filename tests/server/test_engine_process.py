@@ -10,10 +10,11 @@ import psutil
 import pytest
 
 from server import engine_process
-from server.engine_process import EngineClient, EngineStatus, EngineUnavailable, QueueFullError, RequestRefusedError
+from server.engine_process import EngineClient, EngineStatus
 from server.engine_spawn import Obstacle
 from server.messages import EngineOptions, Submit
 from server.metrics import Metrics
+from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError
 
 
 @pytest.fixture(autouse=True)

@@ -68,7 +68,11 @@ def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench
     assert finished["b"].cost.accepted_steps == 2
     assert finished["c"].queue_seconds >= 0
     steps = [step for message in messages for step in message.steps]
-    assert steps == [StepCost(tokens, 0.001, 0.0005, 3, 1, 0.0002) for tokens in bench.engine.forwards]
+    told = [msgspec.structs.replace(step, elapsed_seconds=0.0, crowded=False) for step in steps]
+    assert told == [StepCost(tokens, 0.001, 0.0005, 3, 1, 0.0002) for tokens in bench.engine.forwards]
+    assert all(step.elapsed_seconds > 0 for step in steps)
+    # Two of the three may run at a time.
+    assert [step.crowded for step in steps] == [True] * STEPS + [False] * STEPS
     assert len(steps) == 2 * STEPS
     assert (messages[-1].running, messages[-1].waiting, messages[-1].used_slots) == (0, 0, 0)
 

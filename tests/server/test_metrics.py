@@ -3,10 +3,9 @@
 import msgspec
 
 from drafting.rule import Verification
-from server.messages import Cost, FinishedList, Progress, Ready, StepCost
+from server.messages import Cost, FinishedList, Progress, StepCost
 from server.metrics import Metrics
-
-READY = Ready(model="tiny", catalog_version="v1", max_items=5, total_slots=10, drafts=True)
+from tests.server.fake_ready import READY
 
 
 def progress(*steps: StepCost, finished: tuple[FinishedList, ...] = ()) -> Progress:

@@ -47,6 +47,57 @@ def test_without_its_redis_a_server_answers_what_needs_no_history_and_ends_clean
         assert "Traceback" not in server.log
 
 
+def test_a_server_that_is_told_to_end_is_not_ready_finishes_what_runs_and_takes_nothing_new(model_flags: list[str], tmp_path: Path):
+    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
+        engine = server.wait_until_ready().engine
+        engine.suspend()
+        with ThreadPoolExecutor(4) as pool:
+            running = [pool.submit(server.recommend, history=["item-1"]) for _ in range(4)]
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for(lambda: server.client.get("/ready").status_code == 503, 2)
+            for response in (server.client.get("/ready"), server.recommend(history=["item-1"])):
+                assert_problem(response, 503, "The server is shutting down.")
+            assert server.client.get("/health").status_code == 200
+            engine.resume()
+            assert [answer.result().status_code for answer in running] == [200] * 4
+        assert server.process.wait(10) == 0
+        assert not engine.is_running()
+        assert "Traceback" not in server.log
+
+
+def test_a_grace_period_that_ends_ends_the_server_and_tells_those_who_wait(model_flags: list[str], tmp_path: Path):
+    flags = ["--histories", "memory://", "--timeout-ms", "20000", "--grace-seconds", "0.5"]
+    with ServerProcess(tmp_path, *model_flags, *flags) as server:
+        engine = server.wait_until_ready().engine
+        engine.suspend()
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(server.recommend, history=["item-1"])
+            time.sleep(0.3)
+            ended = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert_problem(answer.result(), 503, "The server is shutting down.")
+            assert 0.4 < time.monotonic() - ended < 2.0
+        assert server.process.wait(15) == 0
+        assert not engine.is_running()
+        assert "requests that did not finish within 0.5 s are given up: 1" in server.log
+
+
+def test_a_second_signal_does_not_wait(model_flags: list[str], tmp_path: Path):
+    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
+        engine = server.wait_until_ready().engine
+        engine.suspend()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(server.recommend, history=["item-1"], timeout_ms=3000)
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert server.process.poll() is None
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(15) == 0
+        assert not engine.is_running()
+
+
 def test_the_engine_does_not_outlive_a_server_that_is_killed(model_flags: list[str], tmp_path: Path):
     with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
         server.wait_for(lambda: bool(psutil.Process(server.process.pid).children()))

@@ -1,0 +1,85 @@
+"""How fast the engine works through its queue, learned from what it reports.
+
+Work is counted in tokens as the API process can foresee them: those of the history and of the beams. Two things turn them into seconds:
+how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are tried), and how long a token
+takes in a full step.
+
+Invariant: the second is only learned from steps that tell of a full engine: those in which somebody had to wait, and others only if they
+were faster still. A half-empty step takes longer per token, which says nothing of what a queue will take; learned from, it would refuse
+requests that the engine has time for.
+"""
+
+import math
+
+from server.messages import FinishedList, Progress, Ready, Submit
+
+# Seconds of work after which what was learned before counts for a third.
+_MEMORY_SECONDS = 2.0
+# Enough steps in one look that one odd step does not pass for a fast engine.
+_LOOK_SECONDS = 0.2
+_LIST_SHARE = 0.05
+
+
+class EngineRate:
+    """What the engine's work costs in seconds; starts from the curve that the engine has measured while it loaded."""
+
+    def __init__(self, ready: Ready) -> None:
+        self._length = ready.identifier_length
+        self._forward_seconds = ready.forward_seconds
+        self._token_seconds = ready.token_seconds + ready.forward_seconds / max(ready.step_tokens, 1)
+        self._tokens_per_work = 1.0
+        self._forwards = float(ready.identifier_length)
+        self._step_seconds = 0.0
+        self._look_seconds = 0.0
+        self._look_tokens = 0
+        self._look_crowded = 0.0
+
+    def work(self, request: Submit) -> int:
+        """The tokens that a request is foreseen to need."""
+        return len(request.history) * self._length + request.beam_width * (self._length - 1) + 1
+
+    def queue_seconds(self, work: float) -> float:
+        """How long a busy engine takes for so much work."""
+        return work * self._tokens_per_work * self._token_seconds
+
+    def alone_seconds(self, work: float) -> float:
+        """How long an idle engine takes for one request."""
+        return self._forwards * self._forward_seconds + self.queue_seconds(work)
+
+    @property
+    def shared_seconds(self) -> float:
+        """How long a request takes that shares all its steps with others, as full as they are now."""
+        return self._forwards * self._step_seconds
+
+    @property
+    def step_seconds(self) -> float:
+        """How long steps take now."""
+        return self._step_seconds
+
+    def learn(self, progress: Progress) -> None:
+        """Takes over what the steps of a report have cost."""
+        for step in progress.steps:
+            self._step_seconds += 0.2 * (step.elapsed_seconds - self._step_seconds)
+            self._look_seconds += step.elapsed_seconds
+            self._look_tokens += step.tokens
+            self._look_crowded += step.crowded * step.elapsed_seconds
+            if self._look_seconds > _LOOK_SECONDS:
+                self._conclude()
+
+    def learn_list(self, finished: FinishedList, request: Submit) -> None:
+        """Takes over what one list has cost in tokens and forwards."""
+        cost = finished.cost
+        beams = request.beam_width * (self._length - 1)
+        computed = cost.prompt_tokens - cost.cached_tokens + cost.drafted_nodes - cost.used_nodes + beams
+        self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / self.work(request) - self._tokens_per_work)
+        self._forwards += _LIST_SHARE * (cost.target_forwards - self._forwards)
+
+    def _conclude(self) -> None:
+        """Ends a look at the steps: what it saw counts if it tells of a full engine."""
+        seconds, tokens, crowded = self._look_seconds, self._look_tokens, self._look_crowded
+        self._look_seconds, self._look_tokens, self._look_crowded = 0.0, 0, 0.0
+        if not tokens:
+            return
+        seen = seconds / tokens
+        if 2 * crowded > seconds or seen < self._token_seconds:
+            self._token_seconds += (1 - math.exp(-seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)

@@ -1,0 +1,15 @@
+"""What an engine says that is ready, where no test depends on it."""
+
+from server.messages import Ready
+
+READY = Ready(
+    model="tiny",
+    catalog_version="v1",
+    max_items=5,
+    total_slots=10,
+    drafts=True,
+    identifier_length=4,
+    forward_seconds=0.001,
+    token_seconds=0.0001,
+    step_tokens=1000,
+)
