@@ -19,7 +19,7 @@ DoubleArray = npt.NDArray[np.float64]
 # Gaps in nats; beyond the last, a draft is as good as wrong.
 GAPS: DoubleArray = np.concatenate([np.linspace(0, 4, 33), np.linspace(4.25, 12, 32)])
 MEMORY = 2000.0
-PRIOR_WEIGHT = 5.0
+PRIOR_WEIGHT = 3.0
 # A first opinion, on the hopeful side: what is never tried is never learned, and a few levels are enough to correct it.
 PRIOR: DoubleArray = 0.95 - 0.95 * np.exp(-(GAPS + 0.3) / 0.8)
 

@@ -47,7 +47,16 @@ class CostCurve:
 
 @dataclass(frozen=True)
 class ForwardCosts:
-    """The curves of target and draft; without a draft, the draft's is None."""
+    """What each part of a step costs.
+
+    Attributes:
+        target: a forward of the target, with everything around it.
+        draft: a forward of the draft, with everything around it; None without a draft.
+        children: seconds to draft the children of a level, the target's tokens aside.
+        level: seconds to judge one more level in a step.
+    """
 
     target: CostCurve
     draft: CostCurve | None = None
+    children: float = 0.0
+    level: float = 0.0

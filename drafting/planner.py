@@ -25,7 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 AUTO = "auto"
 # Every so many rounds are planned by first opinions, to notice when what was learned long ago no longer holds.
 EXPLORE_EVERY = 64
-# Decisions between two looks at what was learned.
+# What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
+REFRESH_SHARE = 0.1
 REFRESH_EVERY = 32
 CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 # How much a new count of children weighs against the mean of the earlier ones.
@@ -42,6 +43,7 @@ class _Outlook:
         beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
             draft.
         fan_out: by depth of the parents, children per prefix.
+        growth: seconds to draft the children of a level.
         token: seconds of one token of the target.
         draft_token: seconds of one token of the draft.
     """
@@ -49,6 +51,7 @@ class _Outlook:
     savings: dict[int, float]
     beam: dict[tuple[int, int], DoubleArray]
     fan_out: tuple[float, ...]
+    growth: float
     token: float
     draft_token: float
     last_depth: int
@@ -58,7 +61,7 @@ class _Outlook:
         if depth > self.last_depth:
             return np.zeros_like(nodes)
         grown = nodes * self.fan_out[depth - 1]
-        won: DoubleArray = certainty * self.savings[depth] - self.token * grown
+        won: DoubleArray = certainty * self.savings[depth] - self.token * grown - self.growth
         won += np.maximum(0, self.children(depth + 1, certainty, grown))
         return won
 
@@ -91,7 +94,8 @@ class Planner:
     _gaps: dict[tuple[str, int, int, int], WantedGaps] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
     _outlooks: dict[tuple[str, tuple[int, ...], int, bool, bool], _Outlook] = field(default_factory=dict)
-    _asked: int = 0
+    _learned: int = 0
+    _unused: int = 0
     _rounds: int = 0
 
     @property
@@ -142,6 +146,8 @@ class Planner:
         return None
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        self._learned += len(outcomes)
+        self._unused += len(outcomes)
         for outcome in outcomes:
             self._gaps_of(outcome.verification, len(outcome.ranks), outcome.depth, outcome.levels).learn(outcome)
 
@@ -149,6 +155,7 @@ class Planner:
         depth = place.next_depth - 2
         key = depth, _bucket(place.widths[depth])
         known = self._children.get(key, self.fan_out[key[0]])
+        self._unused += 1
         self._children[key] = known + FAN_OUT_SHARE * (children / parents - known)
 
     def _won(self, outlook: _Outlook, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
@@ -159,8 +166,8 @@ class Planner:
 
     def _outlook(self, place: Round, has_draft: bool) -> _Outlook:
         key = place.verification, place.widths, place.sharing, has_draft, place.exploring
-        self._asked += 1
-        if self._asked % REFRESH_EVERY == 0:
+        if self._unused > min(REFRESH_EVERY, REFRESH_SHARE * self._learned):
+            self._unused = 0
             self._outlooks.clear()
         if key not in self._outlooks:
             self._outlooks[key] = self._look_ahead(place, has_draft)
@@ -171,10 +178,10 @@ class Planner:
         widths, last, draft = place.widths, place.last_depth, self.costs.draft if has_draft else None
         fan_out = tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last))
         token = self.costs.target.per_token
-        outlook = _Outlook({}, {}, fan_out, token, draft.per_token if draft else 0.0, last)
+        outlook = _Outlook({}, {}, fan_out, self.costs.children / place.sharing, token, draft.per_token if draft else 0.0, last)
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
-            forward = self.costs.target.fixed / place.sharing + token * widths[depth]
+            forward = (self.costs.target.fixed - self.costs.level) / place.sharing + token * widths[depth]
             outlook.savings[depth] = forward - float(outlook.best(depth + 1, 0, np.ones(1), nodes)[0])
             if draft is not None:
                 for levels in range(depth):

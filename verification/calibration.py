@@ -34,12 +34,13 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
     plan = engine.plan
     try:
         target = _fit_target(_run(engine, "none", longest_prompt))
+        children, level = _fit_levels(_run(engine, "trie", longest_prompt), target)
         drafted = [report for width in DRAFT_WIDTHS if engine.has_draft for report in _run(engine, f"beam:{width}", longest_prompt)]
         # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
         draft = _fit_draft(drafted) if engine.has_draft else None
     finally:
         engine.use_plan(plan)
-    costs = ForwardCosts(target, draft)
+    costs = ForwardCosts(target, draft, children, level)
     logger.info(
         "A forward of the target takes %.2f ms + %.3f ms per token%s.",
         1e3 * target.fixed,
@@ -72,6 +73,16 @@ def _run(engine: SpeculativeBeamEngine, plan: str, longest_prompt: int) -> list[
 
 def _fit_target(reports: list[StepReport]) -> CostCurve:
     return _fit([(report.tokens, report.seconds - report.draft_seconds) for report in reports])
+
+
+def _fit_levels(reports: list[StepReport], target: CostCurve) -> tuple[float, float]:
+    """Seconds to draft children, and to judge the level that they make acceptable; no more than a forward, whatever a busy machine says."""
+    wide = [report for report in reports if report.accepted == 1]
+    if not wide:
+        return 0.0, 0.0
+    children = median(report.draft_seconds for report in wide)
+    level = median(report.seconds - report.draft_seconds - target.seconds(report.tokens) for report in wide)
+    return min(max(children, 0.0), target.fixed), min(max(level, 0.0), target.fixed)
 
 
 def _fit_draft(reports: list[StepReport]) -> CostCurve:

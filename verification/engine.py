@@ -207,6 +207,7 @@ class SpeculativeBeamEngine:
             draft_forwards=growth.forwards,
             draft_seconds=growth.seconds,
             draft_failed=growth.failed,
+            accepted=sum(decision.accepted for decision in decisions),
         )
 
     def _spare_nodes(self) -> int:

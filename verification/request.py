@@ -112,6 +112,7 @@ class StepReport:
         draft_forwards: how many there were.
         draft_seconds: time for drafting, the forwards of the draft included.
         draft_failed: whether the draft failed in this step and was dropped.
+        accepted: levels that requests accepted from drafts.
     """
 
     finished: tuple[BeamResult, ...]
@@ -122,3 +123,4 @@ class StepReport:
     draft_forwards: int = 0
     draft_seconds: float = 0.0
     draft_failed: bool = False
+    accepted: int = 0

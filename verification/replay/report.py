@@ -70,10 +70,12 @@ def compare_plans(
 
 def modelled_seconds(done: Sequence[Replayed], costs: ForwardCosts) -> float:
     """Mean time of the replayed searches under a cost curve."""
-    seconds = [
-        sum(map(costs.target.seconds, each.target)) + (sum(map(costs.draft.seconds, each.draft)) if costs.draft else 0.0) for each in done
-    ]
-    return float(np.mean(seconds))
+    return float(np.mean([_seconds(each, costs) for each in done]))
+
+
+def _seconds(done: Replayed, costs: ForwardCosts) -> float:
+    drafting = sum(map(costs.draft.seconds, done.draft)) if costs.draft else 0.0
+    return sum(map(costs.target.seconds, done.target)) + drafting + costs.children * done.children + costs.level * done.accepted
 
 
 def _replay(recording: Recording, k: int, plan: Plan) -> list[Replayed]:

@@ -23,6 +23,7 @@ class Replayed:
     Attributes:
         target: tokens of each forward of the target.
         draft: tokens of each forward of the draft.
+        children: how often all children of a level were drafted.
         accepted: levels accepted from drafts.
         drafted: nodes that were drafted.
         used: how many of them the target's beam came to hold.
@@ -30,6 +31,7 @@ class Replayed:
 
     target: list[int] = field(default_factory=list)
     draft: list[int] = field(default_factory=list)
+    children: int = 0
     accepted: int = 0
     drafted: int = 0
     used: int = 0
@@ -81,7 +83,7 @@ class Replay:
         last_depth = len(widths) - 2
         waiting, prompt = 0, int(recording.prompt_lengths[user])
         while True:
-            grown, proposed, draft_forwards = self._grow(search, plan, has_draft)
+            grown, proposed, draft_forwards = self._grow(search, plan, has_draft, done)
             done.draft += draft_forwards
             done.drafted += grown
             done.target.append(prompt + waiting + grown)
@@ -115,7 +117,7 @@ class Replay:
         done.accepted += not missing
         return missing
 
-    def _grow(self, search: _Search, plan: Plan, has_draft: bool) -> tuple[int, dict[int, _Told], list[int]]:
+    def _grow(self, search: _Search, plan: Plan, has_draft: bool, done: Replayed) -> tuple[int, dict[int, _Told], list[int]]:
         """Drafts one round; returns the nodes added, the draft's proposals by depth, and the tokens of the draft's forwards."""
         unread = search.unread - (search.depth == 0 < search.unread) + int(np.count_nonzero(~self._drafted[search.above]))
         place = Round(search.widths, search.depth, len(search.beam), self._sharing, unread=unread)
@@ -145,6 +147,7 @@ class Replay:
             place.levels += 1
             place.nodes = len(nodes)
             if action is Action.CHILDREN:
+                done.children += 1
                 place.unranked = True
                 plan.learn_children(place, len(frontier), len(nodes))
             frontier = nodes
