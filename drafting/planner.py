@@ -24,10 +24,10 @@ FloatArray = npt.NDArray[np.float32]
 
 AUTO = "auto"
 # Every so many rounds are planned by first opinions, to notice when what was learned long ago no longer holds.
-EXPLORE_EVERY = 64
+EXPLORE_EVERY = 128
 # What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
 REFRESH_SHARE = 0.1
-REFRESH_EVERY = 32
+REFRESH_EVERY = 64
 CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
@@ -46,6 +46,8 @@ class _Outlook:
         growth: seconds to draft the children of a level.
         token: seconds of one token of the target.
         draft_token: seconds of one token of the draft.
+        last_depth: the deepest level that is drafted.
+        weighed: what `weigh` has answered.
     """
 
     savings: dict[int, float]
@@ -55,6 +57,15 @@ class _Outlook:
     token: float
     draft_token: float
     last_depth: int
+    weighed: dict[tuple[int, int, float, int], tuple[float, float]] = field(default_factory=dict)
+
+    def weigh(self, depth: int, levels: int, certainty: float, nodes: int) -> tuple[float, float]:
+        """Seconds won by drafting the level `depth` by children, and by the draft's beam; kept, because rounds begin alike."""
+        key = depth, levels, certainty, nodes
+        if key not in self.weighed:
+            certain, many = np.array([certainty]), np.array([float(nodes)])
+            self.weighed[key] = float(self.children(depth, certain, many)[0]), float(self.by_beam(depth, levels, certain, many)[0])
+        return self.weighed[key]
 
     def children(self, depth: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
         """Seconds won by drafting all children of `nodes` prefixes as the level `depth`, and further levels where that pays too."""
@@ -122,12 +133,9 @@ class Planner:
             self._rounds += 1
             place.exploring = self._rounds % EXPLORE_EVERY == 0
         outlook = self._outlook(place, has_draft and self.costs.draft is not None)
-        certainty, nodes = np.array([place.certainty]), np.array([float(place.nodes)])
-        by_children = float(outlook.children(depth, certainty, nodes)[0])
-        by_beam = -np.inf
-        if not place.unranked:
-            by_beam = float(outlook.by_beam(depth, place.levels, certainty, nodes)[0]) - outlook.draft_token * place.unread
-        if by_beam > max(by_children, 0):
+        by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
+        by_beam -= outlook.draft_token * place.unread
+        if by_beam > max(by_children, 0) and not place.unranked:
             return Action.BEAM
         return Action.CHILDREN if by_children > 0 else Action.STOP
 
