@@ -1,4 +1,4 @@
-"""`POST /v1/recommendations`."""
+"""`POST /v1/recommendations` and `POST /v1/recommendations:batch`."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from server.batch_schemas import BatchAnswer, BatchRequest
+from server.batches import recommend_batch
 from server.problems import ClientGone
 from server.recommendations import RecommendationService
 from server.routes.documented import answer, problems
@@ -31,6 +33,16 @@ def recommendation_routes(services: Services) -> APIRouter:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
         recommendation = await while_connected(request, service.recommend(body))
         return Response(orjson.dumps(recommendation), media_type="application/json")
+
+    @router.post(
+        "/recommendations:batch",
+        summary="Recommend items for many users",
+        responses=answer(BatchAnswer) | problems(400, 413, 415, 422),
+    )
+    async def recommend_many(body: BatchRequest, request: Request) -> Response:
+        """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""
+        results = await while_connected(request, recommend_batch(service, body.requests))
+        return Response(orjson.dumps(results), media_type="application/json")
 
     return router
 
