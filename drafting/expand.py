@@ -23,16 +23,23 @@ class Continuations:
     """The children of some trie nodes, one row per node, padded to the widest.
 
     Attributes:
-        nodes: `[rows, width]` int64 trie nodes; where none exists, an arbitrary valid number.
+        first: `[rows]` int64, the first child; children are neighbours, so the next places of a row are the next trie nodes.
         log_probs: `[rows, width]` float32 of the child given its parent; -inf where none exists or the child is dead.
     """
 
-    nodes: Tensor
+    first: Tensor
     log_probs: Tensor
 
     def __post_init__(self) -> None:
-        if self.nodes.shape != self.log_probs.shape:
-            raise ValueError(f"Nodes {tuple(self.nodes.shape)} and log-probabilities {tuple(self.log_probs.shape)} must have one shape.")
+        if self.log_probs.ndim != 2 or self.first.shape != self.log_probs.shape[:1]:
+            raise ValueError(
+                f"First children {tuple(self.first.shape)} and log-probabilities {tuple(self.log_probs.shape)} must share rows."
+            )
+
+    @property
+    def nodes(self) -> Tensor:
+        """`[rows, width]` int64 trie nodes; any number where none exists."""
+        return self.first[:, None] + torch.arange(self.log_probs.shape[1], device=self.first.device)
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,12 @@ class Candidates:
     """Continuations as the beam ranks them, one row per prefix; -inf where none exists.
 
     Attributes:
-        nodes: `[rows, width]` int64 trie nodes.
+        first: `[rows]` int64, as in `Continuations`.
         scores: `[rows, width]` float32, what decides the rank.
         log_probs: `[rows, width]` float32, cumulative log-probabilities; the very same tensor where they decide the rank.
     """
 
-    nodes: Tensor
+    first: Tensor
     scores: Tensor
     log_probs: Tensor
 
@@ -66,6 +73,11 @@ class Selection:
     scores: Tensor
     log_probs: Tensor
 
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Parents, nodes, scores and log-probabilities."""
+        return self.parents, self.nodes, self.scores, self.log_probs
+
 
 @dataclass(frozen=True)
 class Frontier:
@@ -80,6 +92,11 @@ class Frontier:
     slots: Tensor
     requests: Tensor
     rows: Tensor
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every request has as many prefixes, so that no row is padded."""
+        return self.rows.numel() == self.slots.numel()
 
     @classmethod
     def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
@@ -116,7 +133,6 @@ def children(trie: ItemTrie, parents: Tensor, width: int, requests: Tensor, dead
     first = trie.first_child[parents]
     nodes = first[:, None] + torch.arange(width, device=first.device)
     exists = (nodes < trie.first_child[parents + 1][:, None]) & (parents >= 0)[:, None]
-    nodes = nodes.clamp_(max=trie.nodes - 1)
     if dead is not None:
         keys = nodes + requests[:, None] * trie.nodes
         found = torch.searchsorted(dead, keys).clamp_(max=len(dead) - 1)
@@ -133,8 +149,9 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, r
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
     nodes, exists = children(trie, parents, width, requests, dead)
+    nodes.clamp_(max=trie.nodes - 1)
     log_probs = logits.float().log_softmax(1).gather(1, trie.token[nodes])
-    return Continuations(nodes, log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
+    return Continuations(trie.first_child[parents], log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
 
 
 def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection:
@@ -150,6 +167,8 @@ def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection
 
 def flatten_requests(scores: Tensor, frontier: Frontier, k: int) -> Tensor:
     """All continuations of a request in one row: `[rows, width]` to `[requests, places]`, at least k places, padded with -inf."""
+    if frontier.is_dense and scores.numel() >= k * len(frontier.rows):
+        return scores.reshape(len(frontier.rows), -1)
     flat = scores[frontier.rows].masked_fill_((frontier.rows < 0)[:, :, None], NEGATIVE_INFINITY).flatten(1)
     return torch.nn.functional.pad(flat, (0, max(0, k - flat.shape[1])), value=NEGATIVE_INFINITY)
 
@@ -165,7 +184,7 @@ def select(candidates: Candidates, frontier: Frontier, scores: Tensor, places: T
     best_scores = scores.gather(1, places)
     parents = frontier.rows.gather(1, (places // width).clamp_(max=frontier.rows.shape[1] - 1))
     missing = best_scores == NEGATIVE_INFINITY
-    nodes = candidates.nodes[parents, places % width].masked_fill_(missing, -1)
+    nodes = (candidates.first[parents] + places % width).masked_fill_(missing, -1)
     same = candidates.log_probs is candidates.scores
     log_probs = best_scores if same else candidates.log_probs[parents, places % width].masked_fill_(missing, NEGATIVE_INFINITY)
     return Selection(frontier.slots[parents], nodes, best_scores, log_probs)
@@ -180,7 +199,7 @@ def top_places(scores: Tensor, k: int) -> Tensor:
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 the same bits
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     last = scores.shape[1] - 1
-    keys = (ordered.long() << 32) | torch.arange(last, -1, -1, device=scores.device)
+    keys = torch.add(torch.arange(last, -1, -1, device=scores.device), ordered.long(), alpha=1 << 32)
     return last - (keys.topk(k, dim=1).values & 0xFFFFFFFF)
 
 

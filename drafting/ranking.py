@@ -52,14 +52,15 @@ def rank(continuations: Continuations, tree: TokenTree, frontier: Frontier, rule
     """
     log_probs = tree.log_prob[frontier.slots][:, None] + continuations.log_probs
     if rules is None:
-        return Candidates(continuations.nodes, log_probs, log_probs)
+        return Candidates(continuations.first, log_probs, log_probs)
     gumbel, relaxed = rules.gumbel[frontier.requests], rules.relaxed[frontier.requests]
     seeds, temperatures = rules.seeds[frontier.requests], rules.temperatures[frontier.requests]
     sampled = tree.log_prob[frontier.slots][:, None] + renormalised(continuations.log_probs, temperatures)
-    shared = perturb(sampled, tree.score[frontier.slots], gumbel_noise(seeds, continuations.nodes, Stream.SHARED)).float()
-    drawn = (sampled + gumbel_noise(seeds, continuations.nodes, stream)).float()
+    nodes = continuations.nodes
+    shared = perturb(sampled, tree.score[frontier.slots], gumbel_noise(seeds, nodes, Stream.SHARED)).float()
+    drawn = (sampled + gumbel_noise(seeds, nodes, stream)).float()
     scores = torch.where(gumbel[:, None], shared, torch.where(relaxed[:, None], drawn, log_probs))
-    return Candidates(continuations.nodes, scores, torch.where((gumbel | relaxed)[:, None], sampled, log_probs))
+    return Candidates(continuations.first, scores, torch.where((gumbel | relaxed)[:, None], sampled, log_probs))
 
 
 def renormalised(log_probs: Tensor, temperatures: Tensor) -> Tensor:

@@ -114,6 +114,8 @@ class ItemTrie:
         A beam that never enters them never runs out of eligible items before it must, which masking whole items at the last level
         could not promise.
         """
+        if not len(excluded_items):
+            return np.empty(0, np.int64)
         excluded = np.unique(np.asarray(excluded_items, np.int64))
         nodes, excluded_below = np.unique(self.paths[self.leaf_of_item[excluded]], return_counts=True)
         dead: IntArray = nodes[excluded_below == self.item_count[nodes]]

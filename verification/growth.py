@@ -79,7 +79,7 @@ class TreeGrower:
             actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
             wide = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.CHILDREN]
             deep = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.BEAM]
-            grown = self._grow_children(wide, plan, spare())
+            grown = self._grow_children(wide, plan, spare()) if wide else []
             if deep and self.beam_drafter is not None:
                 kept, level = self._grow_beams(deep, self.beam_drafter, plan, spare())
                 grown, cost = grown + kept, cost.plus(level)
@@ -113,7 +113,10 @@ class TreeGrower:
 
     def _task(self, search: BeamSearch, sharing: int) -> DraftTask:
         request, columns = search.request, search.columns
-        unread = int(np.count_nonzero(~columns.drafted[: columns.root])) + int(np.count_nonzero(~columns.drafted[search.ancestors]))
+        unread = 0
+        if self.beam_drafter is not None:
+            unread = columns.root + len(search.ancestors)
+            unread -= int(np.count_nonzero(columns.drafted[: columns.root])) + int(np.count_nonzero(columns.drafted[search.ancestors]))
         place = Round(search.widths, search.depth, len(search.beam), sharing, request.rule.verification, unread)
         return DraftTask(search.columns, search.beam, search.ancestors, search.dead_nodes, request.rule, place, self._nodes.allocate)
 

@@ -138,14 +138,15 @@ class Judge:
         kept: int,
     ) -> Selection:
         """The choice by relaxed verification, for every search as if it had asked for it."""
-        width = candidates.nodes.shape[1]
+        width = candidates.scores.shape[1]
         draft = torch.full_like(candidates.log_probs, NEGATIVE_INFINITY)
         known = self._to_device(np.concatenate([search.columns.drafted[search.beam] for search in searches]))
         known &= rules.relaxed[frontier.requests]
         if drafter is not None and known.any():
             draft[known] = drafter.totals(frontier.slots[known], width)
         target = flatten_requests(candidates.log_probs, frontier, kept)
-        nodes = torch.nn.functional.pad(candidates.nodes[frontier.rows].flatten(1), (0, target.shape[1] - frontier.rows.shape[1] * width))
+        below = candidates.first[:, None] + torch.arange(width, device=draft.device)
+        nodes = torch.nn.functional.pad(below[frontier.rows].flatten(1), (0, target.shape[1] - frontier.rows.shape[1] * width))
         places = verify_relaxed(
             target,
             flatten_requests(draft, frontier, kept),
@@ -167,25 +168,31 @@ class Judge:
 
     def _write_beams(self, searches: Sequence[BeamSearch], selection: Selection, moved: list[tuple[int, int, IntArray]]) -> None:
         """Writes what the target thinks of the new beams, and the nodes in them that no draft had added, into the tree."""
-        rows = self._to_device(np.repeat([row for row, _, _ in moved], [width for _, width, _ in moved]))
-        ranks = self._to_device(np.concatenate([np.arange(width) for _, width, _ in moved]))
+        widths = [width for _, width, _ in moved]
+        if len(searches) == 1:
+            parents, nodes, scores, log_probs = (each[0, : widths[0]] for each in selection.parts)
+        else:
+            rows = self._to_device(np.repeat([row for row, _, _ in moved], widths))
+            ranks = self._to_device(np.concatenate([np.arange(width) for width in widths]))
+            parents, nodes, scores, log_probs = (each[rows, ranks] for each in selection.parts)
         slots = self._to_device(np.concatenate([searches[row].columns.slots[searches[row].beam] for row, _, _ in moved]))
-        self._tree.rate(slots, selection.scores[rows, ranks], selection.log_probs[rows, ranks])
-        missing = [(row, places) for row, _, places in moved if len(places)]
-        if not missing:
+        self._tree.rate(slots, scores, log_probs)
+        starts = np.cumsum(widths) - widths
+        new = np.concatenate([start + missing for start, (_, _, missing) in zip(starts, moved, strict=True)])
+        if not len(new):
             return
-        rows = self._to_device(np.repeat([row for row, _ in missing], [len(places) for _, places in missing]))
-        ranks = self._to_device(np.concatenate([places for _, places in missing]))
-        columns = [searches[row].beam[places] for row, places in missing]
-        new = np.concatenate([searches[row].columns.slots[places] for (row, _), places in zip(missing, columns, strict=True)])
-        trie_nodes = selection.nodes[rows, ranks]
+        columns = np.concatenate([searches[row].beam[missing] for row, _, missing in moved])
+        depths = np.repeat([searches[row].depth for row, _, _ in moved], [len(missing) for _, _, missing in moved])
+        if len(new) < len(slots):
+            places = self._to_device(new)
+            slots, parents, nodes = slots[places], parents[places], nodes[places]
         self._tree.add_nodes(
-            self._to_device(new),
-            parents=selection.parents[rows, ranks],
-            tokens=self._trie.token[trie_nodes],
-            trie_nodes=trie_nodes,
-            depths=self._to_device(np.repeat([searches[row].depth for row, _ in missing], [len(places) for _, places in missing])),
-            columns=self._to_device(np.concatenate(columns)),
+            slots,
+            parents=parents,
+            tokens=self._trie.token[nodes],
+            trie_nodes=nodes,
+            depths=self._to_device(depths),
+            columns=self._to_device(columns),
         )
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:

@@ -36,5 +36,4 @@ class ContinuationTable:
 
     def read(self, frontier: Frontier, trie_nodes: Tensor, width: int) -> Continuations:
         """The continuations of nodes written before, no more than `width` each."""
-        nodes = self._trie.first_child[trie_nodes][:, None] + torch.arange(width, device=trie_nodes.device)
-        return Continuations(nodes.clamp_(max=self._trie.nodes - 1), self._log_probs[frontier.slots, :width])
+        return Continuations(self._trie.first_child[trie_nodes], self._log_probs[frontier.slots, :width])

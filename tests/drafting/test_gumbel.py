@@ -47,13 +47,13 @@ def test_beam_search_over_perturbed_scores_samples_without_replacement() -> None
     tree = TokenTree(draws * 3, 2, torch.device("cpu"))
     rules = BatchRules.of([SearchRule(Verification.GUMBEL, seed) for seed in range(draws)], tree.token.device)
     roots = Frontier.of([np.array([draw]) for draw in range(draws)], tree.token.device)
-    level = Continuations(torch.tensor([[1, 2]]).expand(draws, 2), first.expand(draws, 2))
+    level = Continuations(torch.ones(draws, dtype=torch.int64), first.expand(draws, 2))
     beams = expand_beam(rank(level, tree, roots, rules, Stream.DRAFT), roots, 2)
     slots = draws + torch.arange(2 * draws)
     tree.rate(slots, beams.scores.flatten(), beams.log_probs.flatten())
     frontier = Frontier.of(list(slots.view(draws, 2).numpy()), tree.token.device)
     parents = beams.nodes.flatten()
-    level = Continuations(trie.first_child[parents][:, None] + torch.arange(2), second[parents - 1])
+    level = Continuations(trie.first_child[parents], second[parents - 1])
     drawn = expand_beam(rank(level, tree, frontier, rules, Stream.DRAFT), frontier, k).nodes - 3
     pairs = list(itertools.permutations(range(4), k))
     observed = [int(((drawn[:, 0] == a) & (drawn[:, 1] == b)).sum()) for a, b in pairs]

@@ -65,7 +65,7 @@ class PrefixScorer:
                 frontier = Frontier.of([columns.slots[places]], self._model.device)
                 below = continuations(trie, parents, log_probs, trie.max_children[depth - 1], frontier.requests, None)
                 totals = below.log_probs + scores[:, None]
-                selection = expand_beam(Candidates(below.nodes, totals, totals), frontier, width)
+                selection = expand_beam(Candidates(below.first, totals, totals), frontier, width)
                 kept = int((selection.nodes[0] >= 0).sum())
                 parents, scores = selection.nodes[0, :kept], selection.log_probs[0, :kept]
                 nodes_of[depth - 1, :kept], scores_of[depth - 1, :kept] = parents.cpu().numpy(), scores.cpu().numpy()
