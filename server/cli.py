@@ -10,6 +10,7 @@ from server.commands.bench import bench
 from server.commands.catalog import catalog_app
 from server.commands.demo import demo
 from server.commands.evaluate import evaluate
+from server.commands.load import load
 from server.commands.recommend import recommend
 from server.commands.replay import replay_app
 from server.commands.serve import serve
@@ -30,6 +31,7 @@ app.add_typer(catalog_app, name="catalog")
 app.add_typer(train_app, name="train")
 app.command()(demo)
 app.command()(bench)
+app.command()(load)
 app.command()(evaluate)
 app.add_typer(replay_app, name="replay")
 

@@ -10,12 +10,14 @@ from verification.request import Usage
 
 def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]]) -> list[dict[str, Any]]:
     """The lines of a list, as `schemas.RecommendedItem` describes them, from (catalog index, score, rank) triples."""
-    lines = []
-    for index, score, rank in items:
-        line: dict[str, Any] = {"item_id": catalog.item_ids[index], "identifier": catalog.identifier(index), "score": score, "rank": rank}
-        title = catalog.titles[index]
-        lines.append(line if title is None else line | {"title": title})
-    return lines
+    return [catalog_line(catalog, index) | {"score": score, "rank": rank} for index, score, rank in items]
+
+
+def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
+    """One item, as `schemas.CatalogItem` describes it."""
+    line: dict[str, Any] = {"item_id": catalog.item_ids[index], "identifier": catalog.identifier(index)}
+    title = catalog.titles[index]
+    return line if title is None else line | {"title": title}
 
 
 def usage_lines(cost: Cost | Usage) -> dict[str, Any]:

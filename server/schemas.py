@@ -239,6 +239,22 @@ class CatalogAnswer(BaseModel):
     tokens: int = Field(description="Distinct tokens that identifiers are made of.")
 
 
+class CatalogItem(BaseModel):
+    """One item that can be recommended."""
+
+    item_id: str
+    identifier: list[str]
+    title: str | None = Field(default=None, description="Left out for items without one.")
+
+
+class CatalogItemsAnswer(BaseModel):
+    """Some items of the catalog, in its order."""
+
+    version: str
+    offset: int
+    items: list[CatalogItem]
+
+
 class StatusAnswer(BaseModel):
     """How the server is."""
 

@@ -1,14 +1,19 @@
-"""`/health`, `/ready`, `/version`, `/metrics` and `/v1/catalog`: what operators and their tools ask."""
+"""`/health`, `/ready`, `/version`, `/metrics`, `/v1/catalog` and its items: what operators and their tools ask."""
 
 from importlib.metadata import version
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Response
+import orjson
+from fastapi import APIRouter, Query, Response
 
 from server.engine_process import EngineStatus
-from server.routes.documented import problems
-from server.schemas import CatalogAnswer, StatusAnswer, VersionAnswer
+from server.lists import catalog_line
+from server.routes.documented import answer, problems
+from server.schemas import CatalogAnswer, CatalogItemsAnswer, StatusAnswer, VersionAnswer
 from server.services import Services
+
+MAX_ITEMS = 1000
 
 
 def status_routes(services: Services) -> APIRouter:
@@ -55,5 +60,15 @@ def status_routes(services: Services) -> APIRouter:
     @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from")
     async def show_catalog() -> CatalogAnswer:
         return catalog_answer
+
+    @router.get("/v1/catalog/items", tags=["catalog"], summary="Items of the catalog", responses=answer(CatalogItemsAnswer) | problems(422))
+    async def list_items(
+        limit: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="How many.")] = 100,
+        offset: Annotated[int, Query(ge=0, description="After how many.")] = 0,
+    ) -> Response:
+        """In the catalog's order; past the end there are none."""
+        items = [catalog_line(catalog, index) for index in range(offset, min(offset + limit, len(catalog)))]
+        body = {"version": catalog.version, "offset": offset, "items": items}
+        return Response(orjson.dumps(body), media_type="application/json")
 
     return router
