@@ -1,6 +1,6 @@
 """Many users' recommendations in one HTTP request.
 
-Invariant: every entry gets what it would have got alone, its list or its problem, at its place; one that goes wrong costs no other anything.
+Invariant: every entry gets what it would have got alone, its list or its problem, at its place; none that goes wrong harms another.
 Entries begin one by one, with a turn of the event loop between two, so that a batch does not keep other clients waiting.
 """
 

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -18,6 +19,7 @@ from server.lists import item_lines, usage_lines
 from server.loading import load_recommender
 from server.logs import configure_logs
 from server.offline import OfflineRecommender, Question
+from server.resumable import PlainLines, ResumableFile
 from server.rules import rule_lines
 from server.settings import Settings
 from server.user_lines import Defaults, UserLine, make_question, read_line
@@ -73,14 +75,46 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
         users = _count_users(source)
         recommender = _load_recommender(settings, catalog)
         stack.callback(recommender.close)
-        output = sys.stdout.buffer if output_file is None else stack.enter_context(_open(output_file, "wb"))
+        output = _output(settings, catalog, defaults, input_file, output_file)
+        stack.enter_context(output)
+        if output.done:
+            print(f"going on after {output.done} users of an earlier run", file=sys.stderr)
+        defaults = replace(defaults, rule=replace(defaults.rule, seed=output.seed))
         # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
         labels: deque[dict[str, Any]] = deque()
-        answers = OfflineRecommender(recommender).answer(_questions(catalog, source, defaults, labels))
-        for answer in tqdm(answers, total=users, unit=" users", desc="recommending", file=sys.stderr):
-            found = {"error": answer} if isinstance(answer, str) else _found(catalog, answer)
-            output.write(msgspec.json.encode(labels.popleft() | found) + b"\n")
-        output.flush()
+        answers = OfflineRecommender(recommender).answer(_questions(catalog, source, defaults, labels, output.done))
+        try:
+            for answer in tqdm(answers, initial=output.done, total=users, unit=" users", desc="recommending", file=sys.stderr):
+                found = {"error": answer} if isinstance(answer, str) else _found(catalog, answer)
+                output.write(msgspec.json.encode(labels.popleft() | found))
+        except KeyboardInterrupt as interrupt:
+            raise OfflineError(f"Interrupted. {output.how_to_go_on}") from interrupt
+
+
+def _output(
+    settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path, output_file: Path | None
+) -> ResumableFile | PlainLines:
+    """Where the lines go: only a file made of a file can be gone on with."""
+    seed = defaults.rule.seed
+    if output_file is None:
+        return PlainLines(sys.stdout.buffer, seed)
+    if not input_file.is_file() or (output_file.exists() and not output_file.is_file()):
+        return PlainLines(_open(output_file, "wb"), seed)
+    status = input_file.stat()
+    what = [
+        str(input_file.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        str(settings.target.resolve()),
+        str(settings.draft),
+        settings.plan,
+    ]
+    how = [catalog.version, defaults.k, defaults.beam_width, list(defaults.exclude), defaults.exclude_history]
+    rule = [defaults.rule.verification.value, defaults.rule.temperature, None if defaults.seed_is_drawn else seed]
+    try:
+        return ResumableFile(output_file, msgspec.json.encode([*what, *how, *rule]).decode(), seed)
+    except OSError as error:
+        raise OfflineError(f"{output_file} can't be opened: {error.strerror}.") from error
 
 
 def _open(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
@@ -104,10 +138,15 @@ def _count_users(source: BinaryIO) -> int | None:
     return users
 
 
-def _questions(catalog: Catalog, source: Iterable[bytes], defaults: Defaults, labels: deque[dict[str, Any]]) -> Iterator[Question | str]:
-    """The question of each line; what its answer is labelled with goes to `labels`."""
+def _questions(
+    catalog: Catalog, source: Iterable[bytes], defaults: Defaults, labels: deque[dict[str, Any]], done: int
+) -> Iterator[Question | str]:
+    """The question of each line but the first `done` ones; what its answer is labelled with goes to `labels`."""
     for number, text in enumerate(source, start=1):
         if not text.strip():
+            continue
+        if done:
+            done -= 1
             continue
         line = read_line(text)
         question = line if isinstance(line, str) else make_question(catalog, line, defaults, number - 1)

@@ -18,13 +18,18 @@ from verification.request import MAX_BEAM_WIDTH
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds for every user whose line does not say otherwise."""
+    """What holds for every user whose line does not say otherwise.
+
+    Attributes:
+        seed_is_drawn: whether the rule's seed was drawn by chance, so that another will do as well.
+    """
 
     k: int
     beam_width: int | None
     exclude: Sequence[str]
     exclude_history: bool
     rule: SearchRule = STRICT
+    seed_is_drawn: bool = False
 
 
 class UserLine(msgspec.Struct):

@@ -74,6 +74,8 @@ def recommend(
     atspeed recommend --target models/beauty --catalog beauty.index.json --history 12,7,99 -k 5
 
     atspeed recommend --target models/beauty --catalog beauty.index.json --input users.jsonl --output recs.jsonl
+
+    A run over a file that is interrupted goes on where it was when the same command is given again.
     """
     if sum(source is not None for source in (history, user, input_file)) != 1:
         fail("Give exactly one of --history, --user and --input.")
@@ -101,7 +103,7 @@ def recommend(
     from server.offline_command import OfflineError, recommend_file, recommend_one
     from server.user_lines import Defaults
 
-    defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule)
+    defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None)
     try:
         if input_file is not None:
             recommend_file(settings, defaults, input_file, output_file)

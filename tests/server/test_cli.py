@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,6 +65,49 @@ def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(
     for i in {*range(150)} - {3, 5, 7, 9, 11}:
         assert recs[i]["user_id"] == f"u{i}"
         assert len({item["rank"] for item in recs[i]["items"]}) == 1 + i % 7
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(model_flags: list[str], catalog: Catalog, tmp_path: Path):
+    users, output = tmp_path / "users.jsonl", tmp_path / "recs.jsonl"
+    lines = [json.dumps({"user_id": f"u{i}", "history": [catalog.item_ids[i % 190]], "k": 3}) for i in range(3000)]
+    users.write_text("\n".join(["", *lines]) + "\n")
+    flags = [*model_flags, "--input", str(users), "--output", str(output), "--verification", "gumbel"]
+    command = [
+        sys.executable,
+        "-m",
+        "server.cli",
+        "recommend",
+        "--engine",
+        "transformers",
+        "--threads",
+        "1",
+        "--kv-memory-gib",
+        "0.01",
+        *flags,
+    ]
+    part = tmp_path / "recs.jsonl.part"
+    for ending in (signal.SIGKILL, signal.SIGINT):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        before = part.stat().st_size if part.exists() else 0
+        deadline = time.monotonic() + 60
+        while (part.stat().st_size if part.exists() else 0) <= before:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(ending)
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == (-9 if ending == signal.SIGKILL else 1), log
+        assert not output.exists()
+    assert log.splitlines()[-1] == "Interrupted. The same command goes on from here."
+    seeds = json.loads(part.read_text().splitlines()[0])["seed"]
+    done = recommend(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "users of an earlier run" in done.stderr
+    recs = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [rec["user_id"] for rec in recs] == [f"u{i}" for i in range(3000)]
+    # Seeds count up from line to line, also over an interruption.
+    assert [rec["seed"] for rec in recs] == [seeds + i for i in range(3000)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recs.jsonl", "users.jsonl"]
 
 
 @pytest.fixture
