@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Sizes at which a first measurement counts as one forward each.
+OPINION_TOKENS = (1, 16, 64, 256)
+# After about 200 forwards, one weighs a third of a new one.
+FADING = 0.995
+SHORTEST = 1e-9
+NOTEWORTHY = 0.1
+
 
 @dataclass(frozen=True)
 class CostCurve:
@@ -39,10 +46,47 @@ class CostCurve:
         """Seconds of a forward of so many tokens."""
         return self.fixed + self.per_token * tokens
 
+    def differs(self, other: "CostCurve") -> bool:
+        """Whether the other curve would make plans differ: by a tenth at a small or a large forward."""
+        return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > NOTEWORTHY for tokens in (1, 256))
+
     @property
     def balance(self) -> float:
         """The tokens that cost as much as the fixed part."""
         return self.fixed / self.per_token if self.per_token else float("inf")
+
+
+class RunningCurve:
+    """A cost curve that follows forwards as they are run, so that a machine that has become faster or slower is noticed.
+
+    Least squares of relative errors: an interruption makes a forward longer, and a long forward weighs little. Old forwards fade; what was
+    measured at first stays as a few forwards' worth of opinion, which keeps the two numbers apart while all forwards are of one size.
+    """
+
+    def __init__(self, start: CostCurve) -> None:
+        self._start = start
+        self._matrix = np.zeros((2, 2))
+        self._vector = np.zeros(2)
+        for tokens in OPINION_TOKENS:
+            self._add(1, tokens, max(start.seconds(tokens), SHORTEST))
+        self._opinion = self._matrix, self._vector
+        self._matrix, self._vector = np.zeros((2, 2)), np.zeros(2)
+
+    def add(self, forwards: int, tokens: int, seconds: float) -> None:
+        """Notes forwards that took so long together."""
+        self._matrix *= FADING
+        self._vector *= FADING
+        self._add(forwards, tokens, max(seconds, SHORTEST))
+
+    def curve(self) -> CostCurve:
+        """The line through what was seen last."""
+        fixed, per_token = np.linalg.solve(self._matrix + self._opinion[0], self._vector + self._opinion[1])
+        return CostCurve(max(float(fixed), 0.0), max(float(per_token), 0.0))
+
+    def _add(self, forwards: int, tokens: int, seconds: float) -> None:
+        row = np.array([forwards, tokens]) / seconds
+        self._matrix = self._matrix + np.outer(row, row)
+        self._vector = self._vector + row
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,22 @@ class LevelOutcome:
     levels: int
 
 
+@dataclass(frozen=True)
+class StepTimes:
+    """What one step of the engine took.
+
+    Attributes:
+        target_tokens, target_seconds: of the target's forward, with everything around it.
+        draft_forwards, draft_tokens, draft_seconds: of drafting.
+    """
+
+    target_tokens: int
+    target_seconds: float
+    draft_forwards: int
+    draft_tokens: int
+    draft_seconds: float
+
+
 class Plan(Protocol):
     """Decides what is drafted."""
 
@@ -134,6 +150,10 @@ class Plan(Protocol):
 
     def learn_children(self, place: Round, parents: int, children: int) -> None:
         """Takes note of how many children the prefixes at `place` had."""
+        ...
+
+    def learn_times(self, times: StepTimes) -> None:
+        """Takes note of how long a step took."""
         ...
 
 
@@ -223,4 +243,7 @@ class FixedPlan:
         pass
 
     def learn_children(self, place: Round, parents: int, children: int) -> None:
+        pass
+
+    def learn_times(self, times: StepTimes) -> None:
         pass

@@ -10,14 +10,14 @@ a busy machine drafts shrink, and a draft that the target does not follow is no 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from drafting.acceptance import PRIOR, WantedGaps, within_gaps
-from drafting.costs import ForwardCosts
-from drafting.plan import MOST_PROPOSALS, Action, LevelOutcome, Round
+from drafting.costs import ForwardCosts, RunningCurve
+from drafting.plan import MOST_PROPOSALS, Action, LevelOutcome, Round, StepTimes
 
 DoubleArray = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.float32]
@@ -27,7 +27,8 @@ AUTO = "auto"
 EXPLORE_EVERY = 128
 # What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
 REFRESH_SHARE = 0.1
-REFRESH_EVERY = 64
+REFRESH_EVERY = 256
+LOOK_AT_TIMES_EVERY = 16
 CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
@@ -98,16 +99,25 @@ class Planner:
     Attributes:
         costs: of forwards on this machine.
         fan_out: by depth, a first guess at the children of a prefix: `ItemTrie.mean_fan_out`.
+        follows_clock: whether the costs follow the steps that are run; else they stay as they are.
     """
 
     costs: ForwardCosts
     fan_out: Sequence[float]
+    follows_clock: bool = False
     _gaps: dict[tuple[str, int, int, int], WantedGaps] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
     _outlooks: dict[tuple[str, tuple[int, ...], int, bool, bool], _Outlook] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
     _rounds: int = 0
+    _target_curve: RunningCurve = field(init=False)
+    _draft_curve: RunningCurve | None = field(init=False)
+    _times: int = 0
+
+    def __post_init__(self) -> None:
+        self._target_curve = RunningCurve(self.costs.target)
+        self._draft_curve = RunningCurve(self.costs.draft) if self.costs.draft else None
 
     @property
     def name(self) -> str:
@@ -165,6 +175,21 @@ class Planner:
         known = self._children.get(key, self.fan_out[key[0]])
         self._unused += 1
         self._children[key] = known + FAN_OUT_SHARE * (children / parents - known)
+
+    def learn_times(self, times: StepTimes) -> None:
+        if not self.follows_clock:
+            return
+        self._target_curve.add(1, times.target_tokens, times.target_seconds)
+        if self._draft_curve and times.draft_forwards:
+            self._draft_curve.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
+        self._times += 1
+        if self._times % LOOK_AT_TIMES_EVERY:
+            return
+        target = self._target_curve.curve()
+        draft = self._draft_curve.curve() if self._draft_curve else None
+        if target.differs(self.costs.target) or (draft and self.costs.draft and draft.differs(self.costs.draft)):
+            self.costs = replace(self.costs, target=target, draft=draft)
+            self._outlooks.clear()
 
     def _won(self, outlook: _Outlook, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
         """Seconds won by drafting `counts` nodes that are accepted with `certainty`, with the best that can follow."""

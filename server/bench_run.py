@@ -5,9 +5,12 @@ Invariant: whatever was started is ended, however the run ends; and everything t
 
 import json
 import platform
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -19,7 +22,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from server.measured_server import MeasuredServer
-from verification.benchmark.interleaved import Contender, Measured, Row, SystemProcess, compare
+from verification.benchmark.interleaved import SETTLE_SECONDS, Contender, Measured, Row, SystemProcess, compare
 from verification.benchmark.systems import PLAIN, Question, SystemSpec
 
 OVERHEAD_REQUESTS = 100
@@ -73,14 +76,21 @@ def measure(run: Run) -> Report:
     hosts = [f"atspeed/{host}" for host in run.hosts]
     rivals = ["transformers", "vllm"] if find_spec("vllm") else ["transformers"]
     with ExitStack() as running:
-        ours: list[Measured] = [SystemProcess(replace(run.models, name=host)) for host in hosts]
-        theirs: list[Measured] = [SystemProcess(replace(run.models, name=name, draft=None, plans=(PLAIN,))) for name in rivals]
-        server = MeasuredServer(replace(run.models, name=hosts[0], draft=None, plans=(PLAIN,)), run.folder)
-        systems = [*ours, server, *theirs]
-        for system in systems:
+        plain = replace(run.models, draft=None, plans=(PLAIN,))
+        makers: list[Callable[[], Measured]] = [
+            *(partial(SystemProcess, replace(run.models, name=host)) for host in hosts),
+            partial(MeasuredServer, replace(plain, name=hosts[0]), run.folder),
+            *(partial(SystemProcess, replace(plain, name=name)) for name in rivals),
+        ]
+        systems: list[Measured] = []
+        # One after the other: the planner measures the machine while it loads, and must not measure its neighbours.
+        for make in tqdm(makers, desc="Loading", unit="system"):
+            systems.append(system := make())
             running.callback(system.close)
-        for system in tqdm(systems, desc="Loading", unit="system"):
             system.wait_ready()
+            time.sleep(SETTLE_SECONDS)
+        ours, server, theirs = systems[: len(hosts)], systems[len(hosts)], systems[len(hosts) + 1 :]
+        assert isinstance(server, MeasuredServer)
         # Plain search on the first host comes first: its lists are what all others are held against.
         contenders = [
             Contender(system, plan, concurrency) for concurrency in run.concurrencies for system in ours for plan in run.models.plans

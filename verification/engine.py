@@ -17,7 +17,7 @@ from torch import Tensor
 
 from drafting.columns import ForwardPart, RequestColumns, forward_batch
 from drafting.expand import Frontier
-from drafting.plan import FixedPlan, Plan
+from drafting.plan import FixedPlan, Plan, StepTimes
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 from verification.growth import TreeGrower
@@ -198,10 +198,12 @@ class SpeculativeBeamEngine:
         if self.plan.learns:
             self.plan.learn(self._grower.outcomes(decisions))
         results = tuple(self._result(search) for search in finished)
+        seconds = time.perf_counter() - started
+        self.plan.learn_times(StepTimes(tokens, seconds - growth.seconds, growth.forwards, growth.tokens, growth.seconds))
         return StepReport(
             finished=results,
             tokens=tokens,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             target_seconds=scored - scoring,
             draft_tokens=growth.tokens,
             draft_forwards=growth.forwards,

@@ -91,7 +91,7 @@ class Recommender:
         trie = ItemTrie.build(identifiers, model.device)
         engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, prompts.shared_tokens)
         if plan == AUTO:
-            engine.use_plan(Planner(measure_costs(engine, prompts.max_tokens), trie.mean_fan_out))
+            engine.use_plan(Planner(measure_costs(engine, prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
         return cls(catalog, prompts, engine, target.resolve().name)
 
     @cached_property

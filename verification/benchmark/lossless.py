@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         engine.use_plan(FixedPlan.parse("none"))
         plain = list(recommender.recommend(histories, k, rule=RULES[rule]))
         for name in PLANS:
-            engine.use_plan(Planner(costs, engine.trie.mean_fan_out) if name == "auto" else FixedPlan.parse(name))
+            engine.use_plan(Planner(costs, engine.trie.mean_fan_out, follows_clock=True) if name == "auto" else FixedPlan.parse(name))
             found = compare(plain, recommender.recommend(histories, k, rule=RULES[rule]))
             different += found.different
             print(

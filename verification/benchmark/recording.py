@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from drafting.costs import CostCurve, ForwardCosts
-from drafting.plan import Action, FixedPlan, FloatArray, LevelOutcome, Plan, Round
+from drafting.plan import Action, FixedPlan, FloatArray, LevelOutcome, Plan, Round, StepTimes
 from drafting.planner import Planner
 from drafting.trie import ItemTrie
 from verification.benchmark.trace import ALL, Trace, TraceRound, TraceRun, balance_of
@@ -73,6 +73,9 @@ class RecordingPlan:
 
     def learn_children(self, place: Round, parents: int, children: int) -> None:
         self._plan.learn_children(place, parents, children)
+
+    def learn_times(self, times: StepTimes) -> None:
+        self._plan.learn_times(times)
 
 
 def record(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drafting.plan import Action, FloatArray, IntArray, LevelOutcome, Round
+from drafting.plan import Action, FloatArray, IntArray, LevelOutcome, Round, StepTimes
 from drafting.tree import TreeBatch, TreeModel
 from drafting.trie import ItemTrie
 from verification.benchmark.trace import ALL, Script, TraceError, TraceRound, TraceRun
@@ -140,6 +140,9 @@ class ScriptedPlan:
         """Has nothing to learn."""
 
     def learn_children(self, place: Round, parents: int, children: int) -> None:
+        """Has nothing to learn."""
+
+    def learn_times(self, times: StepTimes) -> None:
         """Has nothing to learn."""
 
 

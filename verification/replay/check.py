@@ -42,12 +42,12 @@ def check_plans(
     costs = measure_costs(engine, recommender.prompts.max_tokens)
     fan_out = engine.trie.mean_fan_out
 
-    def plan_of(name: str) -> Plan:
-        return Planner(costs, fan_out) if name == AUTO else FixedPlan.parse(name)
+    def plan_of(name: str, follows_clock: bool) -> Plan:
+        return Planner(costs, fan_out, follows_clock) if name == AUTO else FixedPlan.parse(name)
 
     names, rows = list(dict.fromkeys(("none", *plans))), []
     for k in ks:
-        live = {name: plan_of(name) for name in names}
+        live = {name: plan_of(name, follows_clock=True) for name in names}
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for user, history in enumerate(histories):
             shift = user % len(names)
@@ -61,7 +61,7 @@ def check_plans(
         measured = {name: float(np.mean(taken)) for name, taken in seconds.items()}
         predicted = {}
         for name in names:
-            replay, plan = Replay(recording), plan_of(name)
+            replay, plan = Replay(recording), plan_of(name, follows_clock=False)
             predicted[name] = modelled_seconds([replay.search(user, k, plan) for user in range(len(histories))][WARM_UP:], costs)
         rows += [
             CheckRow(k, name, measured[name], predicted[name], measured["none"] / measured[name], predicted["none"] / predicted[name])
