@@ -20,8 +20,9 @@ from server.messages import Progress, Ready, Submit
 from server.refusals import TooLateError
 from server.waiting import due
 
-# Queues drain in steps, and users' histories differ: what is predicted must fit with a quarter to spare.
-CAUTION = 1.25
+# Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
+# costs no throughput as long as a queue remains.
+CAUTION = 1.4
 _LONGEST_RETRY_SECONDS = 60
 
 

@@ -53,8 +53,7 @@ def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
         LoadError: the server can't be loaded, or a file can't be read or written.
     """
     try:
-        check_url(plan.url, allow_remote=plan.allow_remote)
-        runs = uvloop.run(_run_all(plan))
+        runs = run_runs(plan)
         if json_file is not None:
             found: LoadReport | LoadFigures = runs[0] if len(runs) == 1 else figures(runs)
             json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
@@ -72,6 +71,16 @@ def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
         whole = figures(runs)
         knee = "none, the lowest rate is too much already" if whole.knee_rps is None else f"{whole.knee_rps:g} requests a second"
         print(f"knee: {knee}; most lists a second: {whole.saturation_rps:g}")
+
+
+def run_runs(plan: LoadPlan) -> list[LoadReport]:
+    """Runs at each rate, one after the other, printing each as it ends.
+
+    Raises:
+        SiteError, HistoriesError: as they say.
+    """
+    check_url(plan.url, allow_remote=plan.allow_remote)
+    return uvloop.run(_run_all(plan))
 
 
 async def _run_all(plan: LoadPlan) -> list[LoadReport]:

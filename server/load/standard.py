@@ -1,0 +1,173 @@
+"""The standard measurement, `make load`: what batching is worth, how latency grows with load, what overload does.
+
+Every figure comes from real servers in processes of their own, one after the other, on a random model of the benchmark's small shape. Needs
+an idle machine. Writes `load.json` and `load.png` into `--out`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+
+import msgspec
+import psutil
+
+from server.load.command import LoadPlan, run_runs
+from server.load.plot import save_plot
+from server.load.report import LoadReport
+from server.load.sweep import LoadFigures, figures
+
+START_SECONDS = 120.0
+# Of saturation; the last two are overload.
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0)
+
+
+class Standard(msgspec.Struct, kw_only=True):
+    """What `load.json` holds.
+
+    Attributes:
+        alone_rps: lists a second of a server that runs one request at a time.
+        saturation_rps: of one that batches, both offered more than they can do.
+        idle: nearly no load; its p50 is what latencies under load are compared with.
+        memory_mib: of API and engine process together, before and after the overload.
+        slots_used: KV slots in use after everything.
+        loop_lag_share_under_10ms: of the looks at the API process's event loop, those that it was less than 10 ms late for.
+    """
+
+    alone_rps: float
+    saturation_rps: float
+    idle: LoadReport
+    sweep: LoadFigures
+    memory_mib: tuple[float, float]
+    slots_used: float
+    loop_lag_share_under_10ms: float
+
+
+class MeasuredServer:
+    """A server that is measured."""
+
+    def __init__(self, url: str, process: psutil.Process) -> None:
+        self.url = url
+        self._process = process
+
+    def memory_mib(self) -> float:
+        """Resident memory of both processes."""
+        processes = (self._process, *self._process.children(recursive=True))
+        return sum(int(process.memory_info().rss) for process in processes) / 2**20
+
+    def metric(self, name: str) -> float:
+        """A metric by its name, with its labels as they are written."""
+        with urllib.request.urlopen(f"{self.url}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return float(next(line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == name))
+
+
+@contextmanager
+def served(folder: Path, *flags: str) -> Iterator[MeasuredServer]:
+    """A server of the standard model, ready."""
+    command = [sys.executable, "-m", "server.cli", "serve", "--target", str(folder / "model"), "--catalog", str(folder / "catalog.jsonl")]
+    histories = f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'histories.db'}"
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([*command, "--port", "0", "--histories", histories, *flags], stdout=output, stderr=output)
+    try:
+        yield MeasuredServer(_wait_until_ready(process, log), psutil.Process(process.pid))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        said = log.read_text()
+        if "listening on " in said:
+            url = said.partition("listening on ")[2].partition(",")[0]
+            try:
+                urllib.request.urlopen(f"{url}/ready").close()
+                return url
+            except URLError:
+                pass
+        time.sleep(0.1)
+    raise SystemExit(f"The server did not become ready:\n{log.read_text()}")
+
+
+def make_model(folder: Path) -> None:
+    """The benchmark's small random model and its catalog."""
+    from verification.benchmark.shapes import SHAPES, make_catalog, make_checkpoint
+
+    catalog = make_catalog(SHAPES["small"])
+    catalog.save(folder / "catalog.jsonl")
+    make_checkpoint(folder / "model", SHAPES["small"].target, catalog)
+
+
+def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Standard:
+    """Runs everything."""
+
+    def load(url: str, *rates: float) -> list[LoadReport]:
+        plan = LoadPlan(url, list(rates), seconds, min(10.0, seconds / 2), users, 1.0, 10, (1000, 1000), None, 0.5, 0.0, 0, False)
+        return run_runs(plan)
+
+    print("one request at a time")
+    with served(folder, *flags, "--max-running", "1") as server:
+        (first,) = load(server.url, 100.0)
+    print("batched")
+    with served(folder, *flags) as server:
+        idle, full = load(server.url, 1.0, 10 * first.completed_rps)
+        memory = server.memory_mib()
+        runs = load(server.url, *(round(share * full.completed_rps, 1) for share in SHARES))
+        looks = server.metric("atspeed_event_loop_lag_seconds_count")
+        return Standard(
+            alone_rps=first.completed_rps,
+            saturation_rps=full.completed_rps,
+            idle=idle,
+            sweep=figures(runs),
+            memory_mib=(round(memory, 1), round(server.memory_mib(), 1)),
+            slots_used=server.metric("atspeed_kv_slots_used"),
+            loop_lag_share_under_10ms=round(server.metric('atspeed_event_loop_lag_seconds_bucket{le="0.01"}') / looks, 4),
+        )
+
+
+def summary(found: Standard) -> str:
+    """The figures that the project promises, in words."""
+    at = dict(zip(SHARES, found.sweep.runs, strict=True))
+    idle, busy, double = found.idle.p50_ms or 0.0, at[0.7].p99_ms or 0.0, at[2.0]
+    return "\n".join(
+        [
+            f"batching: {found.saturation_rps:.1f} lists/s against {found.alone_rps:.1f} one at a time: "
+            f"{found.saturation_rps / found.alone_rps:.1f}x",
+            f"70% load: p99 {busy:.0f} ms, idle p50 {idle:.0f} ms: {busy / idle:.1f}x",
+            f"200% load: goodput {double.goodput_rps:.1f}/s, {double.goodput_rps / found.saturation_rps:.0%} of saturation; "
+            f"late {double.late}, 504 {double.timed_out}; a refusal's p99 {double.refused_p99_ms or 0:.0f} ms",
+            f"memory {found.memory_mib[0]:.0f} -> {found.memory_mib[1]:.0f} MiB, slots in use afterwards {found.slots_used:.0f}; "
+            f"event loop under 10 ms late in {found.loop_lag_share_under_10ms:.1%} of looks",
+        ]
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of load.json and load.png")
+    parser.add_argument("--seconds", type=float, default=30.0, help="measured time of a run")
+    parser.add_argument("--users", type=int, default=500)
+    parser.add_argument("flags", nargs="*", help="flags of the server, after --")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="atspeed-load-") as name:
+        folder = Path(name)
+        make_model(folder)
+        found = measure(folder, options.seconds, options.users, options.flags)
+    print(summary(found))
+    (options.out / "load.json").write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n")
+    save_plot(found.sweep, options.out / "load.png")
+
+
+if __name__ == "__main__":
+    main()

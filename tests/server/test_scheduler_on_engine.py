@@ -1,0 +1,191 @@
+"""The scheduler and the real engine under all that can happen to requests: slots are accounted for exactly, and every list that comes
+is the one that the same request gets alone.
+
+The engine is small enough that prompts are evicted, requests wait for slots, and large ones are refused.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from drafting.plan import FixedPlan, Plan
+from drafting.rule import SearchRule, Verification
+from drafting.tree import TreeBatch
+from server.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
+from server.step_budget import StepBudget
+from tests.speculation import COSTS, Speculation
+from verification.engine import SpeculativeBeamEngine
+from verification.hosts.transformers import TransformersHost
+from verification.request import BeamRequest, BeamResult
+
+DEPTH = 4
+SLOTS = 420
+USERS = ("ann", "bob", "cem")
+KINDS = 60
+TOKENS = 90
+
+
+class Fallible(TransformersHost):
+    """A model that fails when it is told to, once."""
+
+    fails = False
+
+    def score(self, batch: TreeBatch) -> torch.Tensor:
+        if self.fails:
+            self.fails = False
+            raise RuntimeError("the device is out of memory")
+        return super().score(batch)
+
+    def close(self) -> None:
+        """An engine closes a draft that it drops; the next one has it again."""
+
+
+class Bench:
+    """Two models, requests of every kind, and the list that each of them gets alone."""
+
+    def __init__(self, speculation: Speculation, folder: Path) -> None:
+        self.speculation = speculation
+        self.target = Fallible(folder / "target", slots=SLOTS)
+        self.draft = Fallible(folder / "draft", slots=SLOTS)
+        self.requests = [self._request(number, np.random.default_rng(number)) for number in range(KINDS)]
+        self.alone = [self._alone(request) for request in self.requests]
+
+    def plan(self, number: int) -> Plan:
+        """One of the plans; a planner that has learned nothing yet, so that what happens follows from what is drawn."""
+        fixed = ("none", "trie", "beam:40", "beam:30+children")
+        return FixedPlan.parse(fixed[number]) if number < len(fixed) else self.speculation.planner(DEPTH, COSTS[number - len(fixed)])
+
+    def _request(self, number: int, rng: np.random.Generator) -> BeamRequest:
+        sampled = number % 4 == 0
+        rule = SearchRule(Verification.GUMBEL, seed=number, temperature=0.7) if sampled else SearchRule()
+        (request,) = self.speculation.requests(1, rng, rule)
+        # Users come back with histories that begin alike, as they do when an item is added, and now and then with another one.
+        history = np.arange(2, 2 + int(rng.integers(1, 30))) % 50 + 1
+        prompt = np.concatenate([[1], history + (7 if number % 9 == 0 else 0)])
+        width = 60 if number % 11 == 0 else request.beam_width
+        key = None if number % 5 == 0 else str(rng.choice(USERS))
+        return dataclasses.replace(request, prompt=prompt, beam_width=width, cache_key=key)
+
+    def _alone(self, request: BeamRequest) -> BeamResult:
+        engine = self.speculation.engine(DEPTH)
+        engine.add(request)
+        while not (finished := engine.step().finished):
+            pass
+        return finished[0]
+
+    def engine(self, plan: Plan) -> SpeculativeBeamEngine:
+        self.target.fails = self.draft.fails = False
+        shared = np.array([1, 3])
+        return SpeculativeBeamEngine(self.target, self.speculation.tries[DEPTH], self.draft, plan, shared)
+
+
+bench: Bench
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    global bench
+    folder = tmp_path_factory.mktemp("speculation")
+    bench = Bench(Speculation(folder), folder)
+    yield
+    del globals()["bench"]
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Submissions, steps, cancellations, deadlines, failing drafts and engines that die, in any order, under every plan."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.count = 0
+        self.alive: dict[str, int] = {}
+
+    @initialize(plan=st.integers(0, 6))
+    def begin(self, plan: int) -> None:
+        self.start(bench.plan(plan))
+
+    def start(self, plan: Plan) -> None:
+        """A fresh engine, as after the death of another; whoever was in its hands has been told."""
+        self.alive.clear()
+        self.engine = bench.engine(plan)
+        self.scheduler = SpeculativeBeamScheduler(self.engine, StepBudget(TOKENS), max_running=5, clock=lambda: self.now)
+
+    @rule(kind=st.integers(0, KINDS - 1), patience=st.sampled_from([0.5, 3.0, math.inf]))
+    def submit(self, kind: int, patience: float) -> None:
+        request = dataclasses.replace(bench.requests[kind], request_id=str(self.count))
+        self.count += 1
+        try:
+            self.scheduler.submit(request, self.now + patience)
+        except RequestTooLargeError:
+            assert not self.engine.fits(request)
+            return
+        except PlanRefusalError:
+            assert self.engine.plan.refusal(request.beam_width)
+            return
+        self.alive[request.request_id] = kind
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.alive, key=int)))
+        del self.alive[request_id]
+        assert self.scheduler.cancel(request_id)
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.3, 1.0]))
+    def step(self, seconds: float) -> None:
+        self.now += seconds
+        step = self.scheduler.step()
+        for request_id in step.timed_out:
+            del self.alive[request_id]
+        for finished in step.finished:
+            self.check_list(finished.result)
+
+    @rule()
+    def break_draft(self) -> None:
+        bench.draft.fails = True
+
+    @precondition(lambda self: self.scheduler.running)
+    @rule(plan=st.integers(0, 6))
+    def kill(self, plan: int) -> None:
+        bench.target.fails = True
+        with pytest.raises(RuntimeError, match="out of memory"):
+            self.scheduler.step()
+        self.start(bench.plan(plan))
+
+    def check_list(self, result: BeamResult) -> None:
+        alone = bench.alone[self.alive.pop(result.request_id)]
+        assert [(item.item, item.rank) for item in result.items] == [(item.item, item.rank) for item in alone.items]
+        np.testing.assert_allclose([item.score for item in result.items], [item.score for item in alone.items], atol=1e-4, rtol=0)
+        assert result.usage.cached_tokens < result.usage.prompt_tokens == alone.usage.prompt_tokens
+        if result.items:
+            assert result.usage.target_forwards + result.usage.accepted_steps == DEPTH
+
+    @invariant()
+    def accounts_are_exact(self) -> None:
+        engine, searches = self.engine, list(self.engine._running.values())
+        assert self.scheduler.running == engine.running == len(searches) <= 5
+        assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
+        assert {search.request.request_id for search in searches} <= set(self.alive)
+        owned = [slot for search in searches for slot in search.columns.slots[search.borrowed :].tolist()]
+        assert len(owned) == len(set(owned)) == engine.used_slots
+        assert engine.used_slots + engine.cached_slots + engine._prompts.free + engine._nodes.free == engine.total_slots == SLOTS
+
+    def teardown(self) -> None:
+        for _ in range((DEPTH + 1) * (len(self.alive) + 1)):
+            self.step(0.0)
+        assert not self.alive
+        assert self.engine.used_slots == 0
+        self.engine.forget_histories()
+        assert self.engine._prompts.free + self.engine._histories.pinned == self.engine._prompts.total
+
+
+TestEngineMachine = EngineMachine.TestCase
+TestEngineMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
