@@ -164,6 +164,7 @@ class EngineWorker:
                 running=self._scheduler.running,
                 waiting=self._scheduler.waiting,
                 used_slots=self._engine.used_slots,
+                cached_slots=self._engine.cached_slots,
             )
         )
         self._failed, self._steps, self._reported = [], [], now

@@ -176,7 +176,8 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         steps: what each step cost.
-        used_slots: KV slots that hold something now.
+        used_slots: KV slots that running requests own.
+        cached_slots: KV slots that hold prompts of earlier requests.
     """
 
     finished: list[FinishedList]
@@ -185,6 +186,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     running: int
     waiting: int
     used_slots: int
+    cached_slots: int = 0
 
 
 ToEngine = Submit | Cancel | Shutdown

@@ -50,6 +50,11 @@ class Metrics:
         )
         self.prompt_tokens = Counter("atspeed_prompt_tokens_total", "Prompt tokens of finished requests.", registry=registry)
         self.cached_tokens = Counter("atspeed_cached_tokens_total", "Prompt tokens that needed no computing.", registry=registry)
+        self.cache_lookups = Counter(
+            "atspeed_cache_lookups_total", "Finished lists, by whether some of their prompt was cached.", ["outcome"], registry=registry
+        )
+        for outcome in ("hit", "miss"):
+            self.cache_lookups.labels(outcome)
         self.speculation = SpeculationMetrics(registry)
         self.forward_tokens = Histogram(
             "atspeed_forward_tokens", "Tokens in a forward of the target model.", buckets=TOKEN_BUCKETS, registry=registry
@@ -72,6 +77,9 @@ class Metrics:
         for reason in ("deadline", "queue-full"):
             self.refused.labels(reason)
         self.kv_slots_used = Gauge("atspeed_kv_slots_used", "KV slots in use, one per token.", registry=registry)
+        self.kv_slots_cached = Gauge(
+            "atspeed_kv_slots_cached", "KV slots that hold prompts of earlier requests, given up when they are needed.", registry=registry
+        )
         self.kv_slots = Gauge("atspeed_kv_slots", "KV slots of the engine, one per token.", registry=registry)
         self.engine_up = Gauge("atspeed_engine_up", "1 while the engine serves, else 0.", registry=registry)
         self.engine_restarts = Counter(
@@ -114,6 +122,7 @@ class Metrics:
         self.running.set(progress.running)
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)
+        self.kv_slots_cached.set(progress.cached_slots)
 
     def observe_ready(self, ready: Ready, *, has_draft: bool) -> None:
         """Notes that an engine serves; one that was given a draft and has none has dropped it on its way here."""
@@ -123,7 +132,15 @@ class Metrics:
 
     def observe_engine_gone(self) -> None:
         """Notes that nothing runs any more, because nothing is there to run it."""
-        for gauge in (self.engine_up, self.speculation.draft_up, self.running, self.waiting, self.expected_wait, self.kv_slots_used):
+        for gauge in (
+            self.engine_up,
+            self.speculation.draft_up,
+            self.running,
+            self.waiting,
+            self.expected_wait,
+            self.kv_slots_used,
+            self.kv_slots_cached,
+        ):
             gauge.set(0)
 
     @contextmanager
@@ -155,3 +172,4 @@ class Metrics:
         self.draft_forwards.observe(cost.draft_forwards)
         self.prompt_tokens.inc(cost.prompt_tokens)
         self.cached_tokens.inc(cost.cached_tokens)
+        self.cache_lookups.labels("hit" if cost.cached_tokens else "miss").inc()

@@ -18,6 +18,7 @@ class FakeEngine:
 
     def __init__(self, total_slots: int = 100) -> None:
         self.total_slots = total_slots
+        self.cached_slots = 0
         self.running: dict[str, tuple[BeamRequest, int]] = {}
         self.added: list[str] = []
         self.rules: dict[str, SearchRule] = {}

@@ -38,6 +38,15 @@ def test_lists_are_counted_by_what_was_drafted_and_how_it_was_judged():
     assert (value(metrics, "drafted_nodes_total"), value(metrics, "wasted_nodes_total")) == (160, 100)
 
 
+def test_a_prompt_of_which_some_was_cached_is_a_hit():
+    metrics = Metrics()
+    for cached in (0, 3, 9):
+        done = FinishedList("a", [], Cost(10, cached, 4), Verification.STRICT, 0.0, 0.0)
+        metrics.observe_progress(Progress([done], [], [], running=0, waiting=0, used_slots=0, cached_slots=7))
+    assert [value(metrics, "cache_lookups_total", outcome=outcome) for outcome in ("hit", "miss")] == [2, 1]
+    assert (value(metrics, "cached_tokens_total"), value(metrics, "prompt_tokens_total"), value(metrics, "kv_slots_cached")) == (12, 30, 7)
+
+
 def test_steps_tell_draft_and_target_apart():
     metrics = Metrics()
     step = StepCost(tokens=90, seconds=0.02, target_seconds=0.012, draft_tokens=70, draft_forwards=3, draft_seconds=0.005)
