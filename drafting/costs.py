@@ -64,29 +64,27 @@ class RunningCurve:
     """
 
     def __init__(self, start: CostCurve) -> None:
-        self._start = start
-        self._matrix = np.zeros((2, 2))
-        self._vector = np.zeros(2)
+        self._opinion = [0.0] * 5
         for tokens in OPINION_TOKENS:
-            self._add(1, tokens, max(start.seconds(tokens), SHORTEST))
-        self._opinion = self._matrix, self._vector
-        self._matrix, self._vector = np.zeros((2, 2)), np.zeros(2)
+            _accumulate(self._opinion, 1, tokens, start.seconds(tokens), 1.0)
+        self._seen = [0.0] * 5
 
     def add(self, forwards: int, tokens: int, seconds: float) -> None:
         """Notes forwards that took so long together."""
-        self._matrix *= FADING
-        self._vector *= FADING
-        self._add(forwards, tokens, max(seconds, SHORTEST))
+        _accumulate(self._seen, forwards, tokens, seconds, FADING)
 
     def curve(self) -> CostCurve:
         """The line through what was seen last."""
-        fixed, per_token = np.linalg.solve(self._matrix + self._opinion[0], self._vector + self._opinion[1])
-        return CostCurve(max(float(fixed), 0.0), max(float(per_token), 0.0))
+        ff, ft, tt, f, t = (seen + opinion for seen, opinion in zip(self._seen, self._opinion, strict=True))
+        determinant = ff * tt - ft * ft
+        return CostCurve(max((f * tt - t * ft) / determinant, 0.0), max((t * ff - f * ft) / determinant, 0.0))
 
-    def _add(self, forwards: int, tokens: int, seconds: float) -> None:
-        row = np.array([forwards, tokens]) / seconds
-        self._matrix = self._matrix + np.outer(row, row)
-        self._vector = self._vector + row
+
+def _accumulate(sums: list[float], forwards: int, tokens: int, seconds: float, fading: float) -> None:
+    """Adds one row of the normal equations; plain numbers, because this runs in every step and numpy would take longer than the sums."""
+    fixed, length = forwards / max(seconds, SHORTEST), tokens / max(seconds, SHORTEST)
+    for place, value in enumerate((fixed * fixed, fixed * length, length * length, fixed, length)):
+        sums[place] = sums[place] * fading + value
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ EXPLORE_EVERY = 128
 REFRESH_SHARE = 0.1
 REFRESH_EVERY = 256
 LOOK_AT_TIMES_EVERY = 16
+# Costs are known to about a tenth: a gain of less than this share of a forward may be a loss.
+WORTHWHILE = 0.15
 CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
@@ -44,6 +46,7 @@ class _Outlook:
         beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
             draft.
         fan_out: by depth of the parents, children per prefix.
+        worthwhile: seconds that must be won before anything is drafted.
         growth: seconds to draft the children of a level.
         token: seconds of one token of the target.
         draft_token: seconds of one token of the draft.
@@ -54,6 +57,7 @@ class _Outlook:
     savings: dict[int, float]
     beam: dict[tuple[int, int], DoubleArray]
     fan_out: tuple[float, ...]
+    worthwhile: float
     growth: float
     token: float
     draft_token: float
@@ -145,9 +149,9 @@ class Planner:
         outlook = self._outlook(place, has_draft and self.costs.draft is not None)
         by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
         by_beam -= outlook.draft_token * place.unread
-        if by_beam > max(by_children, 0) and not place.unranked:
+        if by_beam > max(by_children, outlook.worthwhile) and not place.unranked:
             return Action.BEAM
-        return Action.CHILDREN if by_children > 0 else Action.STOP
+        return Action.CHILDREN if by_children > outlook.worthwhile else Action.STOP
 
     def width(self, place: Round, scores: FloatArray) -> int:
         depth = place.next_depth
@@ -211,7 +215,8 @@ class Planner:
         widths, last, draft = place.widths, place.last_depth, self.costs.draft if has_draft else None
         fan_out = tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last))
         token = self.costs.target.per_token
-        outlook = _Outlook({}, {}, fan_out, self.costs.children / place.sharing, token, draft.per_token if draft else 0.0, last)
+        worthwhile = WORTHWHILE * self.costs.target.fixed / place.sharing
+        outlook = _Outlook({}, {}, fan_out, worthwhile, self.costs.children / place.sharing, token, draft.per_token if draft else 0.0, last)
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
             forward = (self.costs.target.fixed - self.costs.level) / place.sharing + token * widths[depth]

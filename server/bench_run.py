@@ -95,6 +95,7 @@ def measure(run: Run) -> Report:
         contenders = [
             Contender(system, plan, concurrency) for concurrency in run.concurrencies for system in ours for plan in run.models.plans
         ]
+        contenders += [Contender(system, plan, cached=True) for system in ours for plan in run.models.plans]
         contenders += [Contender(system) for system in (server, *theirs)]
         with tqdm(total=len(run.ks) * len(run.histories) * len(contenders), desc="Timing", unit="request", miniters=10) as bar:
             rows = compare(contenders, run.histories, run.ks, run.warm_up, bar.update)

@@ -90,6 +90,8 @@ class TreeGrower:
 
     def outcomes(self, decisions: Sequence[LevelDecision]) -> list[LevelOutcome]:
         """What became of this step's proposals at the levels that the target has decided."""
+        if not self._proposed:
+            return []
         judged = [
             (decision, proposed)
             for decision in decisions

@@ -127,6 +127,7 @@ def check(
     users: Annotated[int, typer.Option(min=1, help="Test users to time.")] = 100,
     engine: Annotated[str, typer.Option(help="What runs the target: transformers or vllm.")] = "transformers",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once; above 1 plans are timed but not predicted.")] = 1,
 ) -> None:
     """Hold the model against this machine: measure its cost curve, predict each plan's time from it, and time the plan (idle machine).
 
@@ -149,12 +150,13 @@ def check(
         histories = held_out_histories(data, catalog, users)
         cores = threads or len(os.sched_getaffinity(0))
         recommender = Recommender.load(target, catalog, draft=draft, plan="auto", host=engine, threads=cores)
-        with tqdm(total=len(histories) * len(ks) * len(names), desc="Timing", unit="list") as bar:
-            rows = check_plans(recommender, histories, ks, names, bar.update)
+        timed = len(dict.fromkeys(("none", *names)))
+        with tqdm(total=2 * len(histories) * len(ks) * timed, desc="Timing", unit="list") as bar:
+            rows = check_plans(recommender, histories, ks, names, concurrency, bar.update)
         recommender.close()
     except (InteractionError, SetupError) as error:
         fail(str(error))
-    _print_check(rows)
+    _print_check(rows, concurrency)
 
 
 def _print_rows(rows: "Sequence[ReplayRow]", users: int, draft_share: float) -> None:
@@ -177,7 +179,7 @@ def _print_rows(rows: "Sequence[ReplayRow]", users: int, draft_share: float) -> 
     print_table(f"{users} users, per request; a forward of the draft costs {draft_share:.0%} of the target's", columns, cells)
 
 
-def _print_check(rows: "Sequence[CheckRow]") -> None:
+def _print_check(rows: "Sequence[CheckRow]", concurrency: int) -> None:
     from server.commands.tables import print_table
 
     columns = ("k", "plan", "measured ms", "predicted ms", "predicted / measured", "measured speed-up", "predicted speed-up")
@@ -193,4 +195,4 @@ def _print_check(rows: "Sequence[CheckRow]") -> None:
         )
         for row in rows
     ]
-    print_table("Mean time of a list, one request at a time", columns, cells)
+    print_table(f"Median time of a list, {concurrency} at a time", columns, cells)

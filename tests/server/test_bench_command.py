@@ -99,11 +99,14 @@ def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypat
     flags = ("--requests", "2", "--warm-up", "1", "--threads", "1", "--json", str(tmp_path / "rows.json"))
     bench("--shape", "tiny", "--k", "3", "--plans", "none,beam:6", "--concurrency", "1,2", "--engines", "transformers", *flags)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert [(row["system"], row["plan"], row["concurrency"]) for row in rows] == [
-        *(("atspeed/transformers", plan, concurrency) for concurrency in (1, 2) for plan in ("none", "beam:6")),
-        ("atspeed/http", "none", 1),
-        ("transformers", "none", 1),
+    assert [(row["system"], row["plan"], row["concurrency"], row["cached"]) for row in rows] == [
+        *(("atspeed/transformers", plan, concurrency, False) for concurrency in (1, 2) for plan in ("none", "beam:6")),
+        *(("atspeed/transformers", plan, 1, True) for plan in ("none", "beam:6")),
+        ("atspeed/http", "none", 1, False),
+        ("transformers", "none", 1, False),
     ]
+    cold, cached = (next(row["tokens"] for row in rows if row["plan"] == "none" and row["cached"] == warm) for warm in (False, True))
+    assert cached < cold / 2
     assert all(row["lists_equal"] == "2/2" and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
     assert not multiprocessing.active_children()
 

@@ -71,6 +71,7 @@ class Contender:
     system: Measured
     plan: str = PLAIN
     concurrency: int = 1
+    cached: bool = False
 
     @property
     def block(self) -> int:
@@ -174,7 +175,8 @@ def _ask(contender: Contender, k: int, block: Sequence[list[int]], before: list[
 
     A processor that has just slept is slow for some milliseconds, and the one of a server under traffic does not sleep.
     """
-    question = Question([before, *block] if contender.concurrency == 1 else block, k, contender.plan, contender.concurrency)
+    asked = [before, *block] if contender.concurrency == 1 else block
+    question = Question(asked, k, contender.plan, contender.concurrency, contender.cached)
     return contender.system.search(question)[-len(block) :]
 
 
@@ -185,7 +187,7 @@ def _row(contender: Contender, k: int, outcomes: Sequence[Outcome], reference: S
         system=contender.system.name,
         plan=contender.plan,
         k=k,
-        cached=False,
+        cached=contender.cached,
         concurrency=contender.concurrency,
         p50_ms=float(np.median(milliseconds)),
         p99_ms=float(np.percentile(milliseconds, 99)),

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from drafting.alignment.interactions import InteractionError
 from drafting.catalog import Catalog
+from drafting.costs import CostCurve, ForwardCosts
 from drafting.errors import SetupError
-from drafting.plan import FixedPlan
+from drafting.plan import FixedPlan, Plan
 from drafting.planner import Planner
 from drafting.rule import STRICT, SearchRule, Verification
 from verification.benchmark.histories import held_out_histories
@@ -21,7 +22,7 @@ from verification.calibration import measure_costs
 from verification.recommender import Recommender
 from verification.request import BeamResult
 
-PLANS = ("trie", "beam:20", "beam:40", "beam:60", "beam:40x2", "beam:40+children", "beam:20x1+children", "auto")
+PLANS = ("trie", "beam:20", "beam:40", "beam:60", "beam:40x2", "beam:40+children", "beam:20x1+children", "auto", "auto@100000")
 # Items whose scores are closer may change places: the same sums in another order differ by as much in float32.
 TIE = 1e-5
 RULES = {"strict": STRICT, "gumbel": SearchRule(Verification.GUMBEL, seed=1)}
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("target", "draft", "catalog", "data"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--k", default="10,20", help="list lengths, separated by commas")
+    parser.add_argument("--plans", default=",".join(PLANS), help="plans, separated by commas")
     parser.add_argument("--rules", default="strict", help="strict, gumbel or both, separated by a comma")
     parser.add_argument("--host", default="transformers", help="transformers or vllm")
     options = parser.parse_args(arguments)
@@ -78,8 +80,8 @@ def main(arguments: Sequence[str]) -> int:
     for rule, k in itertools.product(options.rules.split(","), map(int, options.k.split(","))):
         engine.use_plan(FixedPlan.parse("none"))
         plain = list(recommender.recommend(histories, k, rule=RULES[rule]))
-        for name in PLANS:
-            engine.use_plan(Planner(costs, engine.trie.mean_fan_out, follows_clock=True) if name == "auto" else FixedPlan.parse(name))
+        for name in options.plans.split(","):
+            engine.use_plan(_plan(name, costs, engine.trie.mean_fan_out))
             found = compare(plain, recommender.recommend(histories, k, rule=RULES[rule]))
             different += found.different
             print(
@@ -89,6 +91,16 @@ def main(arguments: Sequence[str]) -> int:
             )
     recommender.close()
     return int(different > 0)
+
+
+def _plan(name: str, costs: ForwardCosts, fan_out: Sequence[float]) -> Plan:
+    """A plan; `auto@B` is the planner of a machine whose forwards cost as much as B tokens, so that it drafts in full batches too."""
+    if name == "auto":
+        return Planner(costs, fan_out, follows_clock=True)
+    if name.startswith("auto@"):
+        balance = float(name.removeprefix("auto@"))
+        return Planner(ForwardCosts(CostCurve(balance, 1.0), CostCurve(balance / 100, 0.01)), fan_out)
+    return FixedPlan.parse(name)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def label(row: Row) -> str:
-    """What a row is called: its system, and its plan if it drafts."""
-    return row.system if row.plan == PLAIN else f"{row.system}, {row.plan}"
+    """What a row is called: its system, its plan if it drafts, and whether the user's last prompt was at hand."""
+    name = row.system if row.plan == PLAIN else f"{row.system}, {row.plan}"
+    return f"{name}, cached" if row.cached else name
 
 
 def save_plot(rows: Sequence[Row], path: Path) -> None:

@@ -55,12 +55,14 @@ class Question:
         histories: catalog indices, oldest first.
         plan: what to draft; systems that know no drafts are only asked for none.
         concurrency: how many of the histories are asked at once; a finished one is replaced by the next.
+        cached: whether each user was asked before with all but the last item, so that only that one is new.
     """
 
     histories: Sequence[list[int]]
     k: int
     plan: str = PLAIN
     concurrency: int = 1
+    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,25 @@ class EngineSystem:
         if question.plan not in self._plans:
             self._plans[question.plan] = FixedPlan.parse(question.plan)
         engine.use_plan(self._plans[question.plan])
+        if question.cached:
+            self._ask_before(question)
         # Where several run together, some more keep the last ones company, so that all are timed under the same load.
         company = itertools.cycle(question.histories) if question.concurrency > 1 else ()
         requests = (
-            self._recommender.request(str(number), history, question.k)
+            self._recommender.request(str(number), history, question.k, cache_key=str(number) if question.cached else None)
             for number, history in enumerate(itertools.chain(question.histories, company))
         )
-        return [self._outcome(answer) for answer in closed_loop(engine, requests, len(question.histories), question.concurrency)]
+        answers = closed_loop(engine, requests, len(question.histories), question.concurrency)
+        engine.forget_histories()
+        return [self._outcome(answer) for answer in answers]
+
+    def _ask_before(self, question: Question) -> None:
+        """Leaves the prompt of each history without its last item behind."""
+        requests = (
+            self._recommender.request(str(number), history[:-1] or history, question.k, cache_key=str(number))
+            for number, history in enumerate(question.histories)
+        )
+        closed_loop(self._recommender.engine, requests, len(question.histories), question.concurrency)
 
     def _outcome(self, answer: Answer) -> Outcome:
         first = {item.rank: item.item for item in reversed(answer.result.items)}

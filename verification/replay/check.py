@@ -1,25 +1,25 @@
 """The model against the clock: predicted and measured time of the same lists on this machine."""
 
-import time
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from drafting.costs import ForwardCosts
 from drafting.plan import FixedPlan, Plan
 from drafting.planner import AUTO, Planner
+from verification.benchmark.closed_loop import closed_loop
 from verification.calibration import measure_costs
 from verification.recommender import Recommender
-from verification.replay.recording import record_recommender
+from verification.replay.recording import Recording, record_recommender
 from verification.replay.report import modelled_seconds
 from verification.replay.simulate import Replay
-
-WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """Mean seconds of a list under one plan, by the clock and by the model, and how much faster than plain search both say it is."""
+    """Median seconds of a list under one plan, by the clock and by the model, and how much faster than plain search both say it is."""
 
     k: int
     plan: str
@@ -34,37 +34,67 @@ def check_plans(
     histories: Sequence[list[int]],
     ks: Sequence[int],
     plans: Sequence[str],
-    progress: Callable[[], None] = lambda: None,
+    concurrency: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[CheckRow]:
-    """Times every plan on every history, plans in turn for each, and predicts the same from a recording and the measured cost curve."""
+    """Times every plan on every history, and predicts the same from a recording and the measured cost curve.
+
+    Plans take turns, block by block, in one process and without a rest, which resolves smaller differences than any comparison across
+    processes. A first round over the histories is not counted: the planner learns in it.
+
+    Args:
+        concurrency: requests at once; a prediction is made for one at a time only, and is not a number otherwise.
+        progress: told how many lists were made.
+    """
     engine = recommender.engine
-    recording = record_recommender(recommender, histories, ks)
     costs = measure_costs(engine, recommender.prompts.max_tokens)
     fan_out = engine.trie.mean_fan_out
-
-    def plan_of(name: str, follows_clock: bool) -> Plan:
-        return Planner(costs, fan_out, follows_clock) if name == AUTO else FixedPlan.parse(name)
-
+    recording = record_recommender(recommender, histories, ks) if concurrency == 1 else None
     names, rows = list(dict.fromkeys(("none", *plans))), []
     for k in ks:
-        live = {name: plan_of(name, follows_clock=True) for name in names}
-        seconds: dict[str, list[float]] = {name: [] for name in names}
-        for user, history in enumerate(histories):
-            shift = user % len(names)
-            for name in [*names[shift:], *names[:shift]]:
-                engine.use_plan(live[name])
-                started = time.perf_counter()
-                list(recommender.recommend([history], k))
-                if user >= WARM_UP:
-                    seconds[name].append(time.perf_counter() - started)
-                progress()
-        measured = {name: float(np.mean(taken)) for name, taken in seconds.items()}
-        predicted = {}
-        for name in names:
-            replay, plan = Replay(recording), plan_of(name, follows_clock=False)
-            predicted[name] = modelled_seconds([replay.search(user, k, plan) for user in range(len(histories))][WARM_UP:], costs)
+        live = {name: _plan(name, costs, fan_out, follows_clock=True) for name in names}
+        measured = _measure(recommender, histories, k, live, concurrency, progress)
+        predicted = dict.fromkeys(names, float("nan"))
+        if recording is not None:
+            predicted = {name: _predict(recording, k, _plan(name, costs, fan_out, follows_clock=False), costs) for name in names}
         rows += [
             CheckRow(k, name, measured[name], predicted[name], measured["none"] / measured[name], predicted["none"] / predicted[name])
             for name in plans
         ]
     return rows
+
+
+def _measure(
+    recommender: Recommender,
+    histories: Sequence[list[int]],
+    k: int,
+    plans: Mapping[str, Plan],
+    concurrency: int,
+    progress: Callable[[int], None],
+) -> dict[str, float]:
+    """The median time of a list under each plan."""
+    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    names, size = list(plans), 1 if concurrency == 1 else 2 * concurrency
+    for counted in (False, True):
+        for turn, start in enumerate(range(0, len(histories), size)):
+            block, shift = histories[start : start + size], turn % len(names)
+            for name in [*names[shift:], *names[:shift]]:
+                recommender.engine.use_plan(plans[name])
+                company = itertools.cycle(block) if concurrency > 1 else ()
+                requests = (recommender.request(str(number), history, k) for number, history in enumerate(itertools.chain(block, company)))
+                answers = closed_loop(recommender.engine, requests, len(block), concurrency)
+                if counted:
+                    seconds[name] += [answer.seconds for answer in answers]
+                progress(len(block))
+    return {name: float(np.median(taken)) for name, taken in seconds.items()}
+
+
+def _predict(recording: Recording, k: int, plan: Plan, costs: ForwardCosts) -> float:
+    """The median time of a list, of the second round over the users."""
+    replay = Replay(recording)
+    both = [replay.search(user, k, plan) for _ in range(2) for user in range(recording.users)]
+    return float(np.median([modelled_seconds([each], costs) for each in both[recording.users :]]))
+
+
+def _plan(name: str, costs: ForwardCosts, fan_out: Sequence[float], follows_clock: bool) -> Plan:
+    return Planner(costs, fan_out, follows_clock) if name == AUTO else FixedPlan.parse(name)
