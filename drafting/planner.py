@@ -29,8 +29,8 @@ EXPLORE_EVERY = 128
 REFRESH_SHARE = 0.1
 REFRESH_EVERY = 256
 LOOK_AT_TIMES_EVERY = 16
-# Costs are known to about a tenth: a gain of less than this share of a forward may be a loss.
-WORTHWHILE = 0.15
+# Costs are not known exactly: a round that promises less than this share of a forward may be a loss.
+WORTHWHILE = 0.05
 CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
@@ -46,7 +46,7 @@ class _Outlook:
         beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
             draft.
         fan_out: by depth of the parents, children per prefix.
-        worthwhile: seconds that must be won before anything is drafted.
+        worthwhile: seconds that a round must win for drafting to begin.
         growth: seconds to draft the children of a level.
         token: seconds of one token of the target.
         draft_token: seconds of one token of the draft.
@@ -149,9 +149,10 @@ class Planner:
         outlook = self._outlook(place, has_draft and self.costs.draft is not None)
         by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
         by_beam -= outlook.draft_token * place.unread
-        if by_beam > max(by_children, outlook.worthwhile) and not place.unranked:
+        least = 0.0 if place.levels else outlook.worthwhile
+        if by_beam > max(by_children, least) and not place.unranked:
             return Action.BEAM
-        return Action.CHILDREN if by_children > outlook.worthwhile else Action.STOP
+        return Action.CHILDREN if by_children > least else Action.STOP
 
     def width(self, place: Round, scores: FloatArray) -> int:
         depth = place.next_depth
