@@ -22,7 +22,7 @@ import msgspec
 import zmq
 
 from drafting.catalog import Catalog
-from drafting.costs import ForwardCosts
+from drafting.costs import CostCurve
 from drafting.errors import SetupError
 from drafting.rule import STRICT, SearchRule
 from server.logs import configure_logs
@@ -59,7 +59,7 @@ class RequestSource(Protocol):
     def catalog(self) -> Catalog: ...
 
     @property
-    def costs(self) -> ForwardCosts: ...
+    def target_cost(self) -> CostCurve: ...
 
     def request(
         self,
@@ -80,7 +80,7 @@ class EngineWorker:
         self._socket = socket
         self._source = source
         self._engine = engine
-        self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.costs.target)
+        self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)
         self._scheduler = SpeculativeBeamScheduler(engine, self.budget, max_running=options.max_running)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
@@ -262,8 +262,8 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 total_slots=recommender.engine.total_slots,
                 drafts=recommender.engine.has_draft,
                 identifier_length=recommender.catalog.identifier_length,
-                forward_seconds=recommender.costs.target.fixed,
-                token_seconds=recommender.costs.target.per_token,
+                forward_seconds=recommender.target_cost.fixed,
+                token_seconds=recommender.target_cost.per_token,
                 step_tokens=worker.budget.tokens,
             )
         )

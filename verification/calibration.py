@@ -6,6 +6,8 @@ results. A calibrated engine holds nothing of the requests that measured it.
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 
 import numpy as np
@@ -31,23 +33,35 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
     Args:
         longest_prompt: the most tokens that a prompt of this model may have.
     """
-    plan = engine.plan
-    try:
+    with _own_plans(engine):
         target = _fit_target(_run(engine, "none", longest_prompt))
         children, level = _fit_levels(_run(engine, "trie", longest_prompt), target)
         drafted = [report for width in DRAFT_WIDTHS if engine.has_draft for report in _run(engine, f"beam:{width}", longest_prompt)]
         # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
         draft = _fit_draft(drafted) if engine.has_draft else None
-    finally:
-        engine.use_plan(plan)
-    costs = ForwardCosts(target, draft, children, level)
     logger.info(
         "A forward of the target takes %.2f ms + %.3f ms per token%s.",
         1e3 * target.fixed,
         1e3 * target.per_token,
         f", one of the draft {1e3 * draft.fixed:.2f} ms + {1e3 * draft.per_token:.3f} ms" if draft else "; there is no draft",
     )
-    return costs
+    return ForwardCosts(target, draft, children, level)
+
+
+def measure_target(engine: SpeculativeBeamEngine, longest_prompt: int) -> CostCurve:
+    """Times forwards of the target alone; see `measure_costs`."""
+    with _own_plans(engine):
+        return _fit_target(_run(engine, "none", longest_prompt))
+
+
+@contextmanager
+def _own_plans(engine: SpeculativeBeamEngine) -> Iterator[None]:
+    plan = engine.plan
+    try:
+        yield
+    finally:
+        # Not `use_plan`: a plan whose draft has just failed stays, and does without as it does while serving.
+        engine.plan = plan
 
 
 def _run(engine: SpeculativeBeamEngine, plan: str, longest_prompt: int) -> list[StepReport]:

@@ -17,14 +17,14 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.catalog import Catalog
-from drafting.costs import ForwardCosts
+from drafting.costs import CostCurve
 from drafting.plan import FixedPlan, PlanError
 from drafting.planner import AUTO, Planner
 from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
 from drafting.rule import MOST_SEEDS, STRICT, SearchRule
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
-from verification.calibration import measure_costs
+from verification.calibration import measure_costs, measure_target
 from verification.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, trained_catalog
 from verification.request import BeamRequest, BeamResult
@@ -95,10 +95,10 @@ class Recommender:
         return cls(catalog, prompts, engine, target.resolve().name)
 
     @cached_property
-    def costs(self) -> ForwardCosts:
-        """What forwards cost on this machine: as the planner has measured them, else measured when first asked for, on an idle engine."""
+    def target_cost(self) -> CostCurve:
+        """What a forward of the target costs here: as the planner measured it, else measured when first asked for, on an idle engine."""
         plan = self.engine.plan
-        return plan.costs if isinstance(plan, Planner) else measure_costs(self.engine, self.prompts.max_tokens)
+        return plan.costs.target if isinstance(plan, Planner) else measure_target(self.engine, self.prompts.max_tokens)
 
     def request(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drafting.catalog import Catalog
-from drafting.costs import CostCurve, ForwardCosts
+from drafting.costs import CostCurve
 from drafting.plan import FixedPlan
 from drafting.rule import STRICT, SearchRule
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport, Usage
@@ -81,7 +81,7 @@ class FakeSource:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.costs = ForwardCosts(CostCurve(0.001, 0.0001))
+        self.target_cost = CostCurve(0.001, 0.0001)
 
     def request(
         self,
