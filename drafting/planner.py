@@ -28,7 +28,9 @@ EXPLORE_EVERY = 128
 # What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
 REFRESH_SHARE = 0.1
 REFRESH_EVERY = 256
-LOOK_AT_TIMES_EVERY = 16
+# Of the steps that are run, every so many is timed, and after so many the costs are looked at anew.
+TIME_EVERY = 4
+LOOK_AT_TIMES_EVERY = 32
 # Costs are not known exactly: a round that promises less than this share of a forward may be a loss.
 WORTHWHILE = 0.05
 CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
@@ -182,12 +184,12 @@ class Planner:
         self._children[key] = known + FAN_OUT_SHARE * (children / parents - known)
 
     def learn_times(self, times: StepTimes) -> None:
-        if not self.follows_clock:
+        self._times += 1
+        if not self.follows_clock or self._times % TIME_EVERY:
             return
         self._target_curve.add(1, times.target_tokens, times.target_seconds)
         if self._draft_curve and times.draft_forwards:
             self._draft_curve.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
-        self._times += 1
         if self._times % LOOK_AT_TIMES_EVERY:
             return
         target = self._target_curve.curve()

@@ -195,8 +195,8 @@ class SpeculativeBeamEngine:
         tokens = self._score(searches)
         scored = time.perf_counter()
         finished, decisions = self._judge.judge(searches, self._grower.beam_drafter)
-        if self.plan.learns:
-            self.plan.learn(self._grower.outcomes(decisions))
+        if self.plan.learns and (outcomes := self._grower.outcomes(decisions)):
+            self.plan.learn(outcomes)
         results = tuple(self._result(search) for search in finished)
         seconds = time.perf_counter() - started
         self.plan.learn_times(StepTimes(tokens, seconds - growth.seconds, growth.forwards, growth.tokens, growth.seconds))
