@@ -75,10 +75,12 @@ def _measure(
     """The median time of a list under each plan."""
     seconds: dict[str, list[float]] = {name: [] for name in plans}
     names, size = list(plans), 1 if concurrency == 1 else 2 * concurrency
+    rng = np.random.default_rng(0)
     for counted in (False, True):
-        for turn, start in enumerate(range(0, len(histories), size)):
-            block, shift = histories[start : start + size], turn % len(names)
-            for name in [*names[shift:], *names[:shift]]:
+        for start in range(0, len(histories), size):
+            block = histories[start : start + size]
+            # In random order: what a plan leaves in the processor's caches is felt by the one behind it.
+            for name in rng.permutation(names).tolist():
                 recommender.engine.use_plan(plans[name])
                 company = itertools.cycle(block) if concurrency > 1 else ()
                 requests = (recommender.request(str(number), history, k) for number, history in enumerate(itertools.chain(block, company)))
