@@ -37,6 +37,7 @@ CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
 LEVEL_KINDS = 3
+MOST_OUTLOOKS = 256
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class _Outlook:
         token: seconds of one token of the target.
         draft_token: seconds of one token of the draft.
         last_depth: the deepest level that is drafted.
-        weighed: what `weigh` has answered.
+        weighed: by depth and nodes, what `weigh` has answered at the beginning of rounds.
     """
 
     savings: dict[int, float]
@@ -64,15 +65,17 @@ class _Outlook:
     token: float
     draft_token: float
     last_depth: int
-    weighed: dict[tuple[int, int, float, int], tuple[float, float]] = field(default_factory=dict)
+    weighed: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
     def weigh(self, depth: int, levels: int, certainty: float, nodes: int) -> tuple[float, float]:
-        """Seconds won by drafting the level `depth` by children, and by the draft's beam; kept, because rounds begin alike."""
-        key = depth, levels, certainty, nodes
-        if key not in self.weighed:
-            certain, many = np.array([certainty]), np.array([float(nodes)])
-            self.weighed[key] = float(self.children(depth, certain, many)[0]), float(self.by_beam(depth, levels, certain, many)[0])
-        return self.weighed[key]
+        """Seconds won by drafting the level `depth` by children, and by the draft's beam; kept where rounds begin: they begin alike."""
+        if levels == 0 and (depth, nodes) in self.weighed:
+            return self.weighed[depth, nodes]
+        certain, many = np.array([certainty]), np.array([float(nodes)])
+        weight = float(self.children(depth, certain, many)[0]), float(self.by_beam(depth, levels, certain, many)[0])
+        if levels == 0:
+            self.weighed[depth, nodes] = weight
+        return weight
 
     def children(self, depth: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
         """Seconds won by drafting all children of `nodes` prefixes as the level `depth`, and further levels where that pays too."""
@@ -210,6 +213,8 @@ class Planner:
             self._unused = 0
             self._outlooks.clear()
         if key not in self._outlooks:
+            if len(self._outlooks) >= MOST_OUTLOOKS:
+                self._outlooks.clear()
             self._outlooks[key] = self._look_ahead(place, has_draft)
         return self._outlooks[key]
 

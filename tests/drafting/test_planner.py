@@ -159,3 +159,14 @@ def test_a_planner_that_follows_the_clock_notices_what_forwards_really_cost(foll
         tokens = (10, 30, 60)[number % 3]
         plan.learn_times(StepTimes(tokens, 1.0 * tokens, 1, 10, 3.0))
     assert (plan.action(place(), has_draft=True) is Action.STOP) == follows_clock
+
+
+def test_what_a_planner_remembers_is_bounded() -> None:
+    plan = planner(balance=300)
+    for sharing in range(1, 700):
+        here = place(sharing=sharing)
+        plan.action(here, has_draft=True)
+        here.levels, here.nodes, here.certainty = 1, sharing, 1 / sharing
+        plan.action(here, has_draft=True)
+    assert len(plan._outlooks) <= 256
+    assert sum(len(outlook.weighed) for outlook in plan._outlooks.values()) <= 4 * 256
