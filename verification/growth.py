@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -70,6 +71,8 @@ class TreeGrower:
         Args:
             spare: how many node slots no running request may come to need.
         """
+        if not plan.drafts:
+            return Growth()
         started = time.perf_counter()
         self._proposed.clear()
         cost = Growth()
@@ -99,9 +102,9 @@ class TreeGrower:
         ]
         if not judged:
             return []
-        chosen = pad_sequence([decision.nodes for decision, _ in judged], batch_first=True, padding_value=-1)
         there = pad_sequence([proposed.nodes for _, proposed in judged], batch_first=True, padding_value=-2)
-        ranks = find_nodes(chosen, there).cpu().numpy()
+        chosen = pad_sequence([torch.from_numpy(decision.nodes) for decision, _ in judged], batch_first=True, padding_value=-1)
+        ranks = find_nodes(chosen.to(there.device), there).cpu().numpy()
         return [
             LevelOutcome(
                 decision.depth,
