@@ -71,10 +71,10 @@ class TreeGrower:
         Args:
             spare: how many node slots no running request may come to need.
         """
+        self._proposed.clear()
         if not plan.drafts:
             return Growth()
         started = time.perf_counter()
-        self._proposed.clear()
         cost = Growth()
         everyone = [(search, self._task(search, len(searches))) for search in searches if search.depth < search.last_depth]
         growing = everyone
