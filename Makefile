@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu paper load lock services clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu paper load soak lock services clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ paper: setup ## The paper's tables, data to report (over an hour): make paper DA
 
 load: setup ## Put a server under load, up to twice what it can bear (idle machine, ten minutes)
 	$(BIN)/python -m server.load.standard $(ARGS)
+
+soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
+	$(BIN)/python -m server.load.soak $(ARGS)
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py

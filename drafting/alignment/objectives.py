@@ -1,8 +1,8 @@
 """Alignment objectives: what a draft's distributions should have in common with the target's.
 
 Invariant: pure functions of logits, teacher probabilities and row weights, each the weighted mean over the rows, so a padded or foreign
-position, whose weight is zero, can never reach a gradient. A row is one position of one sequence; its columns are the tokens that the objective compares,
-either a level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
+position, whose weight is zero, can never reach a gradient. A row is one position of one sequence; its columns are the tokens that the
+objective compares, either a level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
 
 Notation: q = softmax(logits / temperature) is the draft's distribution, p the teacher's.
 Source of the formulas: AtSpeed (arXiv 2410.05165), section 4, and the papers named below.
