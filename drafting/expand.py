@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.eligibility import BatchEligibility
 from drafting.trie import ItemTrie
 
 NEGATIVE_INFINITY = float("-inf")
@@ -111,36 +112,29 @@ class Frontier:
         return cls(*(torch.from_numpy(array).to(device) for array in joined))
 
 
-def dead_keys(dead_nodes: list[Tensor], trie: ItemTrie) -> Tensor | None:
-    """Joins the dead nodes of several requests into one ascending row of keys `request * nodes + node`; None if there are none."""
-    if not any(len(nodes) for nodes in dead_nodes):
-        return None
-    return torch.cat([nodes + request * trie.nodes for request, nodes in enumerate(dead_nodes)])
-
-
-def children(trie: ItemTrie, parents: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The trie's children of each node that are not dead.
+def children(trie: ItemTrie, parents: Tensor, width: int, requests: Tensor, eligible: BatchEligibility | None) -> tuple[Tensor, Tensor]:
+    """The trie's children of each node that may be entered.
 
     Args:
         parents: `[rows]` int64 trie nodes; a negative number has no children.
         width: at least the number of children of every parent.
-        requests: `[rows]` int64, the request of each row; only read when there are dead nodes.
-        dead: ascending keys from `dead_keys`.
+        requests: `[rows]` int64, the request of each row; only read when there is something that may not be entered.
+        eligible: what may be; None lets everything through.
 
     Returns:
         nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
     """
     first = trie.first_child[parents]
     nodes = first[:, None] + torch.arange(width, device=first.device)
-    exists = (nodes < trie.first_child[parents + 1][:, None]) & (parents >= 0)[:, None]
-    if dead is not None:
-        keys = nodes + requests[:, None] * trie.nodes
-        found = torch.searchsorted(dead, keys).clamp_(max=len(dead) - 1)
-        exists &= dead[found] != keys
+    exists = nodes < (trie.first_child[parents + 1] * (parents >= 0))[:, None]
+    if eligible is not None:
+        exists &= eligible.alive(first, width, requests)
     return nodes, exists
 
 
-def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> Continuations:
+def continuations(
+    trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, requests: Tensor, eligible: BatchEligibility | None
+) -> Continuations:
     """Log-probabilities of the valid continuations of each prefix; for the other arguments see `children`.
 
     Probabilities are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
@@ -148,10 +142,12 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, r
     Args:
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
-    nodes, exists = children(trie, parents, width, requests, dead)
+    nodes, exists = children(trie, parents, width, requests, eligible)
     nodes.clamp_(max=trie.nodes - 1)
-    log_probs = logits.float().log_softmax(1).gather(1, trie.token[nodes])
-    return Continuations(trie.first_child[parents], log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
+    tokens = trie.token.index_select(0, nodes.flatten()).view_as(nodes)
+    log_probs = logits.float().log_softmax(1).gather(1, tokens)
+    # 1 - 1/1 = 0 and 1 - 1/0 = -inf: adding them takes no branch, where filling by a mask mispredicts one at every other place.
+    return Continuations(trie.first_child[parents], log_probs.add_(1 - exists.float().reciprocal_()))
 
 
 def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection:

@@ -7,8 +7,10 @@ what a stored history names may have left it, and is then passed over.
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from drafting.rule import SearchRule, Verification
 from server.histories import Event, HistoryUnavailable
@@ -111,14 +113,11 @@ class RecommendationService:
             raise EngineUnavailable("The engine is still loading the model.", 1)
         return ready.max_items
 
-    def _indices(self, item_ids: Iterable[str], field: str) -> list[int]:
-        indices = []
-        for item_id in item_ids:
-            index = self._catalog.index_of(item_id)
-            if index is None:
-                raise unknown_item(item_id, field)
-            indices.append(index)
-        return indices
+    def _indices(self, item_ids: Sequence[str], field: str) -> list[int]:
+        indices = self._catalog.indices_of(item_ids)
+        if (missing := np.flatnonzero(indices < 0)).size:
+            raise unknown_item(item_ids[missing[0]], field)
+        return [int(index) for index in indices]
 
     async def _history(self, body: RecommendationRequest, deadline: float) -> list[int]:
         if body.user_id is None:
@@ -137,8 +136,8 @@ class RecommendationService:
             events = await self._read(user_id, limit, deadline)
         if not events:
             raise unknown_user(user_id)
-        indices = (self._catalog.index_of(event.item_id) for event in events)
-        return [index for index in indices if index is not None]
+        indices = self._catalog.indices_of([event.item_id for event in events])
+        return [int(index) for index in indices[indices >= 0]]
 
     async def _read(self, user_id: str, limit: int | None, deadline: float) -> list[Event]:
         # The store keeps to a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from drafting.columns import ForwardPart, RequestColumns, forward_batch
+from drafting.eligibility import Eligibility
 from drafting.expand import Frontier
+from drafting.node_mask import MaskBank
 from drafting.plan import FixedPlan, Plan, StepTimes
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
@@ -66,6 +68,7 @@ class SpeculativeBeamEngine:
         self._table = ContinuationTable(trie, nodes, target.device)
         self._grower = TreeGrower(self._tree, trie, self._nodes, draft)
         self._judge = Judge(self._tree, trie, self._table, self._nodes)
+        self._masks = MaskBank(trie.arrays, target.device)
         self._running: dict[str, BeamSearch] = {}
         self.use_plan(plan or FixedPlan.parse("none"))
 
@@ -140,9 +143,10 @@ class SpeculativeBeamEngine:
         """
         if request.request_id in self._running:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
-        if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < len(self.trie.items):
-            raise ValueError(f"A request excludes an item that the catalog of {len(self.trie.items)} items does not have.")
-        dead_nodes = self._to_device(self.trie.dead_nodes(request.excluded_items))
+        if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < self.trie.items:
+            raise ValueError(f"A request excludes an item that the catalog of {self.trie.items} items does not have.")
+        if request.allowed_items is not None and request.allowed_items.catalog_items != self.trie.items:
+            raise ValueError(f"A request's filter is of another catalog than this one of {self.trie.items} items.")
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         known = self._histories.take(request.cache_key, request.prompt)
@@ -154,7 +158,7 @@ class SpeculativeBeamEngine:
         columns.scored[: len(known)] = True
         columns.drafted[: len(known)] = known.drafted
         search = BeamSearch(
-            request, beam_widths(request, self.trie), columns, dead_nodes, cached_tokens=len(known), borrowed=known.borrowed
+            request, beam_widths(request, self.trie), columns, self._eligibility(request), cached_tokens=len(known), borrowed=known.borrowed
         )
         self._running[request.request_id] = search
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
@@ -165,6 +169,8 @@ class SpeculativeBeamEngine:
         if search is None:
             return False
         columns, request = search.columns, search.request
+        if search.eligibility.mask is not None:
+            self._masks.release(search.eligibility.mask)
         self._nodes.release(columns.slots[columns.root :])
         # What a request that never took part in a forward has not computed is worth nothing to the next one.
         computed = columns.root if columns.scored[columns.root] else search.cached_tokens
@@ -225,7 +231,7 @@ class SpeculativeBeamEngine:
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
         frontier = Frontier.of([part.request.slots[part.columns[-part.outputs :]] for part in parts], self.target.device)
-        self._table.write(frontier, self._tree.trie_node[frontier.slots], logits, [search.dead_nodes for search in searches])
+        self._table.write(frontier, self._tree.trie_node[frontier.slots], logits, [search.eligibility for search in searches])
         for search, part in zip(searches, parts, strict=True):
             search.columns.scored[part.columns] = True
             search.target_forwards += 1
@@ -240,9 +246,13 @@ class SpeculativeBeamEngine:
             RankedItem(item, score, rank)
             for rank, (leaf, score) in enumerate(zip(finished.leaves.tolist(), finished.log_probs.tolist(), strict=True), start=1)
             for item in self.trie.items_of(leaf).tolist()
-            if item not in excluded
+            if item not in excluded and (request.allowed_items is None or item in request.allowed_items)
         )
         return BeamResult(request.request_id, items, finished.search.usage(self.plan.name), request.rule)
+
+    def _eligibility(self, request: BeamRequest) -> Eligibility:
+        mask = None if request.allowed_items is None else self._masks.acquire(request.allowed_items)
+        return Eligibility(self._to_device(self.trie.dead_nodes(request.excluded_items, mask)), mask)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.target.device)

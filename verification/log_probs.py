@@ -4,10 +4,13 @@ Invariant: a row is written once, right after the forward that computed the node
 survives a rejected round is never computed twice.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from drafting.expand import Continuations, Frontier, continuations, dead_keys
+from drafting.eligibility import BatchEligibility, Eligibility
+from drafting.expand import Continuations, Frontier, continuations
 from drafting.trie import ItemTrie
 from verification.request import MAX_BEAM_WIDTH
 
@@ -28,10 +31,11 @@ class ContinuationTable:
         self._trie = trie
         self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
 
-    def write(self, frontier: Frontier, trie_nodes: Tensor, logits: Tensor, dead_nodes: list[Tensor]) -> None:
+    def write(self, frontier: Frontier, trie_nodes: Tensor, logits: Tensor, eligibility: Sequence[Eligibility]) -> None:
         """Keeps what a forward said of the nodes in `frontier.slots`, whose places in the trie are `trie_nodes`."""
         width = self._log_probs.shape[1]
-        found = continuations(self._trie, trie_nodes, logits, width, frontier.requests, dead_keys(dead_nodes, self._trie))
+        eligible = BatchEligibility.of(eligibility, self._trie.nodes)
+        found = continuations(self._trie, trie_nodes, logits, width, frontier.requests, eligible)
         self._log_probs[frontier.slots] = found.log_probs
 
     def read(self, frontier: Frontier, trie_nodes: Tensor, width: int) -> Continuations:

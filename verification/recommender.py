@@ -18,9 +18,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.catalog import Catalog
 from drafting.costs import CostCurve
+from drafting.item_set import ItemSet
 from drafting.plan import FixedPlan, PlanError
 from drafting.planner import AUTO, Planner
-from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
+from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
 from drafting.rule import MOST_SEEDS, STRICT, SearchRule
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
@@ -80,15 +81,17 @@ class Recommender:
             torch.set_num_threads(threads)
         config = load_config(target)
         tokenizer = load_tokenizer(target)
-        identifiers = catalog.token_ids(tokenizer.get_vocab())
-        prompts = PromptBuilder(PromptTemplate.load(target), tokenizer, identifiers)
+        vocabulary = tokenizer.get_vocab()
+        catalog = catalog.ordered(catalog.vocabulary_ids(vocabulary))
+        token_ids = catalog.vocabulary_ids(vocabulary)
+        prompts = PromptBuilder(PromptTemplate.load(target), tokenizer, IdentifierTokens(catalog.codes, token_ids))
         longest = prompts.max_tokens + catalog.identifier_length
-        _check_reach(target, config, identifiers, longest)
+        _check_reach(target, config, token_ids, longest)
         if draft is not None:
             _check_draft(draft, target, tokenizer, longest)
         model = load_host(host, target, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
         draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
-        trie = ItemTrie.build(identifiers, model.device)
+        trie = ItemTrie.of(catalog.trie, token_ids, model.device)
         engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, prompts.shared_tokens)
         if plan == AUTO:
             engine.use_plan(Planner(measure_costs(engine, prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
@@ -109,15 +112,25 @@ class Recommender:
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
+        allowed_items: ItemSet | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (catalog indices, oldest first): the k best, or a sample as `rule` says.
+
+        Requests with the very same `allowed_items` object share what is worked out from it.
 
         Raises:
             PromptError: the history is empty.
             ValueError: k or the beam width is out of range.
         """
         return BeamRequest(
-            request_id, self.prompts.build(history), k, beam_width or k, np.asarray(excluded_items, np.int64), rule, cache_key
+            request_id,
+            self.prompts.build(history),
+            k,
+            beam_width or k,
+            np.asarray(excluded_items, np.int64),
+            rule,
+            cache_key,
+            allowed_items,
         )
 
     def recommend(

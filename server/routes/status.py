@@ -3,7 +3,6 @@
 from importlib.metadata import version
 from typing import Annotated
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Response
 
@@ -23,7 +22,7 @@ def status_routes(services: Services) -> APIRouter:
     catalog_answer = CatalogAnswer(
         version=catalog.version,
         items=len(catalog),
-        identifiers=len(np.unique(catalog.codes, axis=0)),
+        identifiers=catalog.identifiers,
         identifier_length=catalog.identifier_length,
         tokens=len(catalog.tokens),
     )
