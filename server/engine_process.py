@@ -17,7 +17,20 @@ import zmq
 import zmq.asyncio
 
 from server.engine_spawn import Obstacle, spawn_engine
-from server.messages import Cancel, EngineOptions, FinishedList, FromEngine, Progress, Ready, Shutdown, StartFailure, Submit
+from server.messages import (
+    Cancel,
+    DropFilter,
+    EngineOptions,
+    FinishedList,
+    FromEngine,
+    Progress,
+    PutFilter,
+    Ready,
+    Shutdown,
+    StartFailure,
+    Submit,
+    ToEngine,
+)
 from server.metrics import Metrics
 from server.pending import PendingLists
 from server.refusals import EngineUnavailable
@@ -72,6 +85,7 @@ class EngineClient:
         self._keeper: asyncio.Task[None] | None = None
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
+        self._standing: dict[str, PutFilter] = {}
         self._load_seconds = LOAD_SECONDS_GUESS
         self._backoff = 0.0
         self._obstacle: Obstacle | None = None
@@ -140,6 +154,20 @@ class EngineClient:
             raise
         finally:
             self._pending.drop(request.request_id)
+
+    async def keep(self, key: str, message: PutFilter) -> None:
+        """Tells the engine something, and every engine after it before its first request; a key's newer message replaces the older."""
+        self._standing[key] = message
+        await self._tell(message)
+
+    async def forget(self, key: str, message: DropFilter) -> None:
+        """Takes back what `keep` told."""
+        if self._standing.pop(key, None) is not None:
+            await self._tell(message)
+
+    async def _tell(self, message: ToEngine) -> None:
+        if self._socket is not None:
+            await self._socket.send(self._encoder.encode(message))
 
     def abandon(self, sentence: str) -> None:
         """Tells everyone who waits for a list that none will come."""
@@ -228,6 +256,8 @@ class EngineClient:
                     return Obstacle(sentence, sentence)
                 case Ready() as ready:
                     self._load_seconds = time.monotonic() - started
+                    for message in list(self._standing.values()):
+                        await socket.send(self._encoder.encode(message))
                     self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
                     self._pending.open(ready)
                     self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)

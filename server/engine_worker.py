@@ -24,16 +24,20 @@ import zmq
 from drafting.catalog import Catalog
 from drafting.costs import CostCurve
 from drafting.errors import SetupError
+from drafting.item_set import ItemSet
 from drafting.rule import STRICT, SearchRule
+from server.engine_filters import EngineFilters
 from server.logs import configure_logs
 from server.messages import (
     Cancel,
     Cost,
+    DropFilter,
     EngineOptions,
     FailedList,
     FinishedList,
     FromEngine,
     Progress,
+    PutFilter,
     Ready,
     Shutdown,
     StartFailure,
@@ -70,6 +74,7 @@ class RequestSource(Protocol):
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
+        allowed_items: ItemSet | None = None,
     ) -> BeamRequest: ...
 
 
@@ -88,6 +93,7 @@ class EngineWorker:
         self._draining = False
         self._stopped = False
         self._failed: list[FailedList] = []
+        self._filters = EngineFilters(len(source.catalog))
         self._steps: list[StepCost] = []
         self._reported = self._stepped = time.monotonic()
 
@@ -132,6 +138,10 @@ class EngineWorker:
                     cancelled |= self._scheduler.cancel(message.request_id)
                 case Shutdown():
                     self._stopped = True
+                case PutFilter(name, bits):
+                    self._filters.put(name, bits)
+                case DropFilter(name):
+                    self._filters.drop(name)
         return cancelled
 
     def _submit(self, message: Submit) -> None:
@@ -141,7 +151,14 @@ class EngineWorker:
                 raise ValueError(f"The request names an item that the engine's catalog of {items} items does not have.")
             rule = SearchRule(message.verification, message.seed, message.temperature)
             request = self._source.request(
-                message.request_id, message.history, message.k, message.beam_width, message.excluded, rule, message.user
+                message.request_id,
+                message.history,
+                message.k,
+                message.beam_width,
+                message.excluded,
+                rule,
+                message.user,
+                None if message.filter is None else self._filters.choose(message.filter),
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:

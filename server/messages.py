@@ -44,6 +44,38 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "INFO"
 
 
+class FilterChoice(msgspec.Struct, frozen=True):
+    """Which items a request may be given, by the names of filters.
+
+    Attributes:
+        all: filters that an item must pass, every one.
+        any: filters of which an item must pass one, unless there are none.
+        without: filters that an item must not pass.
+    """
+
+    all: tuple[str, ...] = ()
+    any: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every filter that is named."""
+        return self.all + self.any + self.without
+
+
+class PutFilter(msgspec.Struct, frozen=True, tag=True):
+    """Give a name to a set of the catalog's items: `drafting.item_set.ItemSet.bits`."""
+
+    name: str
+    bits: bytes
+
+
+class DropFilter(msgspec.Struct, frozen=True, tag=True):
+    """Forget a filter."""
+
+    name: str
+
+
 class Submit(msgspec.Struct, frozen=True, tag=True):
     """Search for one list.
 
@@ -53,6 +85,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
         deadline: monotonic seconds after which nobody waits for the list any more.
         submitted: monotonic seconds at which the API process asked.
         verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
+        filter: the filters that its items must pass; None for all items.
         user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
     """
 
@@ -67,6 +100,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     seed: int = 0
     temperature: float = 1.0
     user: str | None = None
+    filter: FilterChoice | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -189,5 +223,5 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     cached_slots: int = 0
 
 
-ToEngine = Submit | Cancel | Shutdown
+ToEngine = Submit | Cancel | Shutdown | PutFilter | DropFilter
 FromEngine = Ready | StartFailure | Progress

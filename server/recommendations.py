@@ -15,7 +15,7 @@ import numpy as np
 from drafting.rule import SearchRule, Verification
 from server.histories import Event, HistoryUnavailable
 from server.lists import item_lines, usage_lines
-from server.messages import FinishedList, Submit
+from server.messages import FilterChoice, FinishedList, Submit
 from server.problems import ProblemError, unknown_item, unknown_user
 from server.refusals import EngineUnavailable
 from server.rules import RELAXED_NOTE, choose_rule, rule_lines
@@ -38,6 +38,7 @@ class RecommendationService:
         self._histories = services.histories
         self._metrics = services.metrics
         self._drain = services.drain
+        self._filters = services.filters
 
     async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
@@ -53,20 +54,28 @@ class RecommendationService:
     async def _recommend(self, body: RecommendationRequest, started: float) -> dict[str, Any]:
         deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
         rule = self._rule(body)
+        choice = self._filter(body)
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
-        self._engine.check(self._submit(body, rule, [], [], deadline, started))
+        self._engine.check(self._submit(body, rule, choice, [], [], deadline, started))
         excluded = set(self._indices(body.exclude, "exclude"))
         history = await self._history(body, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = self._submit(body, rule, history[-self._max_items() :], sorted(excluded), deadline, read)
+        submit = self._submit(body, rule, choice, history[-self._max_items() :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
         return self._answer(body, rule, finished, started, read)
 
     def _submit(
-        self, body: RecommendationRequest, rule: SearchRule, history: list[int], excluded: list[int], deadline: float, now: float
+        self,
+        body: RecommendationRequest,
+        rule: SearchRule,
+        choice: FilterChoice | None,
+        history: list[int],
+        excluded: list[int],
+        deadline: float,
+        now: float,
     ) -> Submit:
         return Submit(
             request_id=f"rec-{uuid.uuid4().hex}",
@@ -80,6 +89,7 @@ class RecommendationService:
             seed=rule.seed,
             temperature=rule.temperature,
             user=body.user_id,
+            filter=choice,
         )
 
     def _answer(self, body: RecommendationRequest, rule: SearchRule, finished: FinishedList, started: float, read: float) -> dict[str, Any]:
@@ -106,6 +116,13 @@ class RecommendationService:
             return choose_rule(body.verification or self._verification, body.seed, body.temperature)
         except ValueError as error:
             raise ProblemError(422, "invalid-request", "Invalid request", str(error)) from error
+
+    def _filter(self, body: RecommendationRequest) -> FilterChoice | None:
+        if (named := body.filter) is None:
+            return None
+        choice = FilterChoice(tuple(named.all), tuple(named.any), tuple(named.without))
+        self._filters.check(choice)
+        return choice
 
     def _max_items(self) -> int:
         ready = self._engine.ready

@@ -6,6 +6,7 @@ import numpy as np
 
 from drafting.catalog import Catalog
 from drafting.costs import CostCurve
+from drafting.item_set import ItemSet
 from drafting.plan import FixedPlan
 from drafting.rule import STRICT, SearchRule
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport, Usage
@@ -92,9 +93,10 @@ class FakeSource:
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
+        allowed_items: ItemSet | None = None,
     ) -> BeamRequest:
         prompt, excluded = np.asarray(history, np.int64), np.asarray(excluded_items, np.int64)
-        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key)
+        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items)
 
 
 def make_request(request_id: str, tokens: int = 4, k: int = 2) -> BeamRequest:
