@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drafting.node_mask import MaskBank, NodeMask
+from drafting.node_mask import MaskBits, NodeMask
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class BatchEligibility:
     Attributes:
         nodes: nodes of the trie.
         dead_keys: ascending `request * nodes + node` of dead nodes, at least one; None if there are none.
-        bank: where the masks lie; None if no request has one.
-        mask_starts: `[requests]` int64, where the mask of each request begins in the bank's bytes.
+        bits: where the masks lie; None if no request has one.
+        mask_starts: `[requests]` int64, where the mask of each request begins in the bytes of all.
         unmasked: `[requests]` bool, the requests without a mask; None if all have one.
     """
 
     nodes: int
     dead_keys: Tensor | None
-    bank: MaskBank | None
+    bits: MaskBits | None
     mask_starts: Tensor
     unmasked: Tensor | None
 
@@ -52,18 +52,18 @@ class BatchEligibility:
 
         None if all of them may be given everything, which is then the cheaper computation.
         """
-        bank = next((one.mask.bank for one in each if one.mask is not None), None)
+        bits = next((one.mask.bits for one in each if one.mask is not None), None)
         excluding = any(len(one.dead_nodes) for one in each)
-        if bank is None and not excluding:
+        if bits is None and not excluding:
             return None
         device = each[0].dead_nodes.device
         dead = torch.cat([one.dead_nodes + request * nodes for request, one in enumerate(each)]) if excluding else None
         rows = np.array([-1 if one.mask is None else one.mask.row for one in each])
-        starts = rows.clip(min=0) * (0 if bank is None else bank.bits.shape[1])
+        starts = rows.clip(min=0) * (0 if bits is None else bits.rows.shape[1])
         return cls(
             nodes,
             dead,
-            bank,
+            bits,
             torch.from_numpy(starts).to(device),
             torch.from_numpy(rows < 0).to(device) if (rows < 0).any() else None,
         )
@@ -79,22 +79,22 @@ class BatchEligibility:
         Returns:
             `[rows, width]` bool; anything where there is no such node.
         """
-        if self.bank is None:
+        if self.bits is None:
             alive = torch.ones(len(first), width, dtype=torch.bool, device=first.device)
         else:
-            alive = self._unmasked(self.bank, first, width, requests)
+            alive = self._unmasked(self.bits, first, width, requests)
         if self.dead_keys is not None:
             alive &= self._not_dead(self.dead_keys, first, width, requests)
         return alive
 
-    def _unmasked(self, bank: MaskBank, first: Tensor, width: int, requests: Tensor) -> Tensor:
+    def _unmasked(self, masks: MaskBits, first: Tensor, width: int, requests: Tensor) -> Tensor:
         """What the masks let through, `[rows, width]` bool."""
         # Bytes are read, moved so that a row's first bit is its first byte's, and then spread out: an eighth of the reads that bits need.
         starts = self.mask_starts[requests] + (first >> 3)
-        read = bank.bits.view(-1)[starts[:, None] + torch.arange(width // 8 + 2, device=first.device)]
+        read = masks.rows.view(-1)[starts[:, None] + torch.arange(width // 8 + 2, device=first.device)]
         offset = (first & 7).byte()[:, None]
         moved = (read[:, :-1] >> offset) | (read[:, 1:] << (8 - offset))
-        alive = bank.spread.index_select(0, moved.flatten().int()).view(torch.bool).view(len(first), -1)[:, :width]
+        alive = masks.spread.index_select(0, moved.flatten().int()).view(torch.bool).view(len(first), -1)[:, :width]
         if self.unmasked is not None:
             alive |= self.unmasked[requests][:, None]
         return alive

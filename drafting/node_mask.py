@@ -30,18 +30,33 @@ _WORD_BITS = 64
 _NARROW = 32
 
 
+class MaskBits:
+    """Where masks lie: what a bank shares with its masks, which may outlive it.
+
+    Attributes:
+        rows: `[rows, bytes]` uint8 on the trie's device, one mask a row: the bit `node % 8` of the byte `node // 8`. There are enough bytes
+            to read on from any node for as many as a node has children, and a word more.
+        spread: `[256]` int64; the eight bytes of `spread[b]` are the bits of the byte b, the lowest first.
+    """
+
+    def __init__(self, mask_bytes: int, device: torch.device) -> None:
+        self.rows = torch.empty(0, mask_bytes, dtype=torch.uint8, device=device)
+        spread = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view("<i8")[:, 0]
+        self.spread = torch.from_numpy(spread).to(device)
+
+
 @dataclass(frozen=True, eq=False)
 class NodeMask:
     """The alive nodes of one filter.
 
     Attributes:
         items: what the filter lets through.
-        bank: where its bits lie.
-        row: which row of the bank they are.
+        bits: where its bits lie.
+        row: which row they are.
     """
 
     items: ItemSet
-    bank: "MaskBank"
+    bits: MaskBits
     row: int
 
     def rank(self, nodes: IntArray) -> IntArray:
@@ -54,19 +69,13 @@ class NodeMask:
 
     @cached_property
     def _directory(self) -> tuple[npt.NDArray[np.uint64], IntArray]:
-        words = self.bank.bits[self.row].cpu().numpy().view("<u8")
+        words = self.bits.rows[self.row].cpu().numpy().view("<u8")
         counts = np.bitwise_count(words).astype(np.int64)
         return words, np.cumsum(counts) - counts
 
 
 class MaskBank:
-    """Makes and keeps the masks of one trie; those that are in use stay, of the others the least recently used go.
-
-    Attributes:
-        bits: `[rows, bytes]` uint8 on the trie's device, one mask a row: the bit `node % 8` of the byte `node // 8`. There are enough bytes
-            to read on from any node for as many as a node has children, and a word more.
-        spread: `[256]` int64; the eight bytes of `spread[b]` are the bits of the byte b, the lowest first.
-    """
+    """Makes and keeps the masks of one trie; those that are in use stay, of the others the least recently used go."""
 
     def __init__(self, trie: TrieArrays, device: torch.device, most_bytes: int = BANK_BYTES) -> None:
         self._trie = trie
@@ -76,16 +85,14 @@ class MaskBank:
         self._free: list[int] = []
         self._bytes = 8 * ((trie.nodes + max(trie.max_children)) // _WORD_BITS + 2)
         self._most = max(_FEWEST_MASKS, most_bytes // self._bytes)
-        spread = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view("<i8")[:, 0]
-        self.spread = torch.from_numpy(spread).to(device)
-        self.bits = torch.empty(0, self._bytes, dtype=torch.uint8, device=device)
+        self.bits = MaskBits(self._bytes, device)
 
     def acquire(self, items: ItemSet) -> NodeMask:
         """The mask of a set of the catalog's items; it stays until it has been released as often as it was acquired."""
         if items not in self._masks:
             row = self._take_row()
-            self.bits[row] = self._wide(items) if len(items) * _NARROW > items.catalog_items else self._narrow(items)
-            self._masks[items] = NodeMask(items, self, row)
+            self.bits.rows[row] = self._wide(items) if len(items) * _NARROW > items.catalog_items else self._narrow(items)
+            self._masks[items] = NodeMask(items, self.bits, row)
         self._masks.move_to_end(items)
         self._holders[items] = self._holders.get(items, 0) + 1
         return self._masks[items]
@@ -97,14 +104,15 @@ class MaskBank:
             del self._holders[mask.items]
 
     def _take_row(self) -> int:
-        if not self._free and len(self.bits) >= self._most:
+        rows = self.bits.rows
+        if not self._free and len(rows) >= self._most:
             unused = next((items for items in self._masks if items not in self._holders), None)
             if unused is not None:
                 return self._masks.pop(unused).row
         if not self._free:
-            more = max(_FEWEST_MASKS, len(self.bits))
-            self._free = list(range(len(self.bits), len(self.bits) + more))
-            self.bits = torch.cat([self.bits, self.bits.new_empty(more, self._bytes)])
+            more = max(_FEWEST_MASKS, len(rows))
+            self._free = list(range(len(rows), len(rows) + more))
+            self.bits.rows = torch.cat([rows, rows.new_empty(more, self._bytes)])
         return self._free.pop()
 
     def _wide(self, items: ItemSet) -> Tensor:

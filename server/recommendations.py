@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from drafting.catalog import Catalog
 from drafting.rule import SearchRule, Verification
+from server.catalogs import ServedCatalog
+from server.filters import check_choice
 from server.histories import Event, HistoryUnavailable
 from server.lists import item_lines, usage_lines
 from server.messages import FilterChoice, FinishedList, Submit
@@ -33,12 +36,11 @@ class RecommendationService:
         self._model = services.settings.model_name
         self._timeout_ms = services.settings.timeout_ms
         self._verification = services.settings.verification
-        self._catalog = services.catalog
+        self._catalogs = services.catalogs
         self._engine = services.engine
         self._histories = services.histories
         self._metrics = services.metrics
         self._drain = services.drain
-        self._filters = services.filters
 
     async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
@@ -48,28 +50,29 @@ class RecommendationService:
             EngineUnavailable, QueueFullError, TooLateError, RequestRefusedError, HistoryUnavailable: as they say.
             TimeoutError: the request's timeout passed while the engine had it.
         """
-        with self._drain.request(), self._metrics.refusals():
-            return await self._recommend(body, time.monotonic())
+        with self._drain.request(), self._metrics.refusals(), self._catalogs.lease() as served:
+            return await self._recommend(body, served, time.monotonic())
 
-    async def _recommend(self, body: RecommendationRequest, started: float) -> dict[str, Any]:
+    async def _recommend(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> dict[str, Any]:
         deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
         rule = self._rule(body)
-        choice = self._filter(body)
+        choice = _filter(body, served)
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
-        self._engine.check(self._submit(body, rule, choice, [], [], deadline, started))
-        excluded = set(self._indices(body.exclude, "exclude"))
-        history = await self._history(body, deadline)
+        self._engine.check(self._submit(body, served, rule, choice, [], [], deadline, started))
+        excluded = set(_indices(served.catalog, body.exclude, "exclude"))
+        history = await self._history(body, served, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = self._submit(body, rule, choice, history[-self._max_items() :], sorted(excluded), deadline, read)
+        submit = self._submit(body, served, rule, choice, history[-self._max_items() :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
-        return self._answer(body, rule, finished, started, read)
+        return self._answer(body, served, rule, finished, started, read)
 
     def _submit(
         self,
         body: RecommendationRequest,
+        served: ServedCatalog,
         rule: SearchRule,
         choice: FilterChoice | None,
         history: list[int],
@@ -90,15 +93,18 @@ class RecommendationService:
             temperature=rule.temperature,
             user=body.user_id,
             filter=choice,
+            catalog=served.handle,
         )
 
-    def _answer(self, body: RecommendationRequest, rule: SearchRule, finished: FinishedList, started: float, read: float) -> dict[str, Any]:
+    def _answer(
+        self, body: RecommendationRequest, served: ServedCatalog, rule: SearchRule, finished: FinishedList, started: float, read: float
+    ) -> dict[str, Any]:
         answer: dict[str, Any] = {
             "id": finished.request_id,
             "model": self._model,
-            "catalog_version": self._catalog.version,
+            "catalog_version": served.name,
             **rule_lines(rule),
-            "items": item_lines(self._catalog, finished.items),
+            "items": item_lines(served.catalog, finished.items),
             "usage": usage_lines(finished.cost),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -117,43 +123,30 @@ class RecommendationService:
         except ValueError as error:
             raise ProblemError(422, "invalid-request", "Invalid request", str(error)) from error
 
-    def _filter(self, body: RecommendationRequest) -> FilterChoice | None:
-        if (named := body.filter) is None:
-            return None
-        choice = FilterChoice(tuple(named.all), tuple(named.any), tuple(named.without))
-        self._filters.check(choice)
-        return choice
-
     def _max_items(self) -> int:
         ready = self._engine.ready
         if ready is None:
             raise EngineUnavailable("The engine is still loading the model.", 1)
         return ready.max_items
 
-    def _indices(self, item_ids: Sequence[str], field: str) -> list[int]:
-        indices = self._catalog.indices_of(item_ids)
-        if (missing := np.flatnonzero(indices < 0)).size:
-            raise unknown_item(item_ids[missing[0]], field)
-        return [int(index) for index in indices]
-
-    async def _history(self, body: RecommendationRequest, deadline: float) -> list[int]:
+    async def _history(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> list[int]:
         if body.user_id is None:
-            return self._indices(body.history or (), "history")
+            return _indices(served.catalog, body.history or (), "history")
         limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
-        indices = await self._stored(body.user_id, limit, deadline)
+        indices = await self._stored(body.user_id, served, limit, deadline)
         if not indices and limit is not None:
-            indices = await self._stored(body.user_id, None, deadline)
+            indices = await self._stored(body.user_id, served, None, deadline)
         if not indices:
-            sentence = f"None of the stored items of user {body.user_id!r} is in the catalog (version {self._catalog.version})."
+            sentence = f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name})."
             raise ProblemError(422, "stale-history", "Stale history", sentence)
         return indices
 
-    async def _stored(self, user_id: str, limit: int | None, deadline: float) -> list[int]:
+    async def _stored(self, user_id: str, served: ServedCatalog, limit: int | None, deadline: float) -> list[int]:
         with self._metrics.history_operation("read"):
             events = await self._read(user_id, limit, deadline)
         if not events:
             raise unknown_user(user_id)
-        indices = self._catalog.indices_of([event.item_id for event in events])
+        indices = served.catalog.indices_of([event.item_id for event in events])
         return [int(index) for index in indices[indices >= 0]]
 
     async def _read(self, user_id: str, limit: int | None, deadline: float) -> list[Event]:
@@ -172,6 +165,21 @@ class RecommendationService:
         identifiers = len({rank for _, _, rank in finished.items})
         if identifiers < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+
+
+def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice | None:
+    if (named := body.filter) is None:
+        return None
+    choice = FilterChoice(tuple(named.all), tuple(named.any), tuple(named.without))
+    check_choice(choice, served)
+    return choice
+
+
+def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]:
+    indices = catalog.indices_of(item_ids)
+    if (missing := np.flatnonzero(indices < 0)).size:
+        raise unknown_item(item_ids[missing[0]], field)
+    return [int(index) for index in indices]
 
 
 def _milliseconds(seconds: float) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from drafting.catalog import Catalog
+from server.catalogs import CatalogStore
 from server.draining import Drain
 from server.engine_process import EngineClient
 from server.filters import NamedFilters
@@ -17,7 +17,7 @@ class Services:
     """The parts of one server."""
 
     settings: Settings
-    catalog: Catalog
+    catalogs: CatalogStore
     engine: EngineClient
     histories: HistoryStore
     metrics: Metrics
@@ -26,4 +26,4 @@ class Services:
     @cached_property
     def filters(self) -> NamedFilters:
         """The named filters, none at first."""
-        return NamedFilters(self.catalog, self.engine)
+        return NamedFilters(self.catalogs, self.engine)

@@ -22,11 +22,12 @@ from drafting.node_mask import MaskBank
 from drafting.plan import FixedPlan, Plan, StepTimes
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
+from verification.engine_slots import EngineSlots
 from verification.growth import TreeGrower
-from verification.history_cache import CachedPrompt, HistoryCache
+from verification.history_cache import CachedPrompt
 from verification.judging import FinishedSearch, Judge
-from verification.kv_slots import OutOfSlots, SlotPool
-from verification.log_probs import ContinuationTable, node_capacity
+from verification.kv_slots import OutOfSlots
+from verification.log_probs import CatalogTooLarge, ContinuationTable, node_capacity, table_fits
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
 
@@ -49,11 +50,13 @@ class SpeculativeBeamEngine:
         draft: TreeModel | None = None,
         plan: Plan | None = None,
         shared_tokens: IntArray | None = None,
+        slots: EngineSlots | None = None,
     ) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots as the target.
 
         Args:
             shared_tokens: what every prompt begins with.
+            slots: shared with the engines of other catalogs on the same models; slots of its own by default.
 
         Raises:
             ValueError: the plan needs a draft model and there is none.
@@ -61,16 +64,28 @@ class SpeculativeBeamEngine:
         self.target = target
         self.trie = trie
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
-        nodes = min(node_capacity(trie), target.total_slots // 2)
-        self._nodes = SlotPool(nodes)
-        self._prompts = SlotPool(target.total_slots - nodes, first=nodes)
-        self._histories = HistoryCache(self._prompts, shared_tokens)
-        self._table = ContinuationTable(trie, nodes, target.device)
+        if slots is None:
+            slots = EngineSlots(target.total_slots, min(node_capacity(trie), target.total_slots // 2), shared_tokens)
+        self._slots = slots
+        self._nodes, self._prompts, self._histories = slots.nodes, slots.prompts, slots.histories
+        self._table = ContinuationTable(trie, self._nodes.total, target.device)
         self._grower = TreeGrower(self._tree, trie, self._nodes, draft)
         self._judge = Judge(self._tree, trie, self._table, self._nodes)
         self._masks = MaskBank(trie.arrays, target.device)
         self._running: dict[str, BeamSearch] = {}
         self.use_plan(plan or FixedPlan.parse("none"))
+
+    def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
+        """An engine for another catalog on the same models and slots, beside this one.
+
+        Raises:
+            CatalogTooLarge: its continuations need more memory than is set aside while a model serves.
+        """
+        if not table_fits(trie, self._nodes.total):
+            raise CatalogTooLarge(
+                "The catalog needs more memory for continuations than this engine can still give: start a server with it."
+            )
+        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self._slots)
 
     def use_plan(self, plan: Plan) -> None:
         """Drafts by another plan from the next step on.
@@ -115,7 +130,7 @@ class SpeculativeBeamEngine:
     def has_room(self, request: BeamRequest) -> bool:
         """Whether enough slots are free to run the request to its end now."""
         nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
-        return len(request.prompt) - 1 <= self._prompts.free + self._histories.evictable and nodes <= self._spare_nodes()
+        return len(request.prompt) - 1 <= self._prompts.free + self._histories.evictable and nodes <= self._slots.spare_nodes
 
     def fits(self, request: BeamRequest) -> bool:
         """Whether the request could run on an idle engine at all."""
@@ -160,7 +175,7 @@ class SpeculativeBeamEngine:
         search = BeamSearch(
             request, beam_widths(request, self.trie), columns, self._eligibility(request), cached_tokens=len(known), borrowed=known.borrowed
         )
-        self._running[request.request_id] = search
+        self._running[request.request_id] = self._slots.searches[request.request_id] = search
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
 
     def cancel(self, request_id: str) -> bool:
@@ -168,6 +183,7 @@ class SpeculativeBeamEngine:
         search = self._running.pop(request_id, None)
         if search is None:
             return False
+        del self._slots.searches[request_id]
         columns, request = search.columns, search.request
         if search.eligibility.mask is not None:
             self._masks.release(search.eligibility.mask)
@@ -178,6 +194,10 @@ class SpeculativeBeamEngine:
         prompt = CachedPrompt(request.prompt[:computed], columns.slots[:computed], columns.drafted[:computed], search.borrowed)
         self._histories.keep(request.cache_key, prompt)
         return True
+
+    def drop_draft(self) -> None:
+        """Goes on without the draft model, which somebody else has closed."""
+        self._grower.beam_drafter = None
 
     def forget_histories(self) -> None:
         """Gives up every prompt that is kept for later."""
@@ -196,7 +216,7 @@ class SpeculativeBeamEngine:
         searches = list(self._running.values())
         if not searches:
             return StepReport((), 0, 0.0)
-        growth = self._grower.grow(searches, self.plan, self._spare_nodes)
+        growth = self._grower.grow(searches, self.plan, lambda: self._slots.spare_nodes)
         scoring = time.perf_counter()
         tokens = self._score(searches)
         scored = time.perf_counter()
@@ -217,10 +237,6 @@ class SpeculativeBeamEngine:
             draft_failed=growth.failed,
             accepted=sum(decision.accepted for decision in decisions),
         )
-
-    def _spare_nodes(self) -> int:
-        """Node slots that no running request may come to need."""
-        return self._nodes.free - sum(search.reserved_nodes for search in self._running.values())
 
     def _score(self, searches: Sequence[BeamSearch]) -> int:
         """Runs the target over everything that it has not computed, and keeps what it says of the nodes. Returns the tokens computed."""

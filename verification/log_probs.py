@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from drafting.eligibility import BatchEligibility, Eligibility
+from drafting.errors import SetupError
 from drafting.expand import Continuations, Frontier, continuations
 from drafting.trie import ItemTrie
 from verification.request import MAX_BEAM_WIDTH
 
 TABLE_BYTES = 128 * 2**20
+MOST_TABLE_BYTES = 8 * TABLE_BYTES
 MOST_NODES = 16384
 
 
@@ -22,6 +24,15 @@ def node_capacity(trie: ItemTrie) -> int:
     """How many tree nodes the table holds: as many as fit its memory, and at least what the widest request needs to run alone."""
     fewest = 1 + MAX_BEAM_WIDTH * (trie.depth - 1)
     return max(fewest, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
+
+
+class CatalogTooLarge(SetupError):
+    """A catalog whose continuations find no memory; the message is a sentence."""
+
+
+def table_fits(trie: ItemTrie, nodes: int) -> bool:
+    """Whether a catalog may be served with so many node slots, which another catalog has chosen."""
+    return nodes > MAX_BEAM_WIDTH * (trie.depth - 1) and 4 * nodes * max(trie.max_children) <= MOST_TABLE_BYTES
 
 
 class ContinuationTable:

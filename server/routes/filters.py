@@ -21,24 +21,23 @@ def filter_routes(services: Services) -> APIRouter:
     async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
         if body.items is not None:
-            return _answer(await filters.put_items(name, body.items))
-        return _answer(await filters.put_expression(name, body.expression or ""))
+            return line(await filters.put_items(name, body.items))
+        return line(await filters.put_expression(name, body.expression or ""))
 
     @router.get("", summary="All named filters", response_model_exclude_none=True)
     async def show_all() -> FiltersAnswer:
-        return FiltersAnswer(filters=[_answer(each) for each in filters.all()])
+        return FiltersAnswer(filters=[line(each) for each in filters.all()])
 
     @router.get("/{name}", summary="One named filter", responses=problems(404), response_model_exclude_none=True)
     async def show(name: FilterPath) -> FilterAnswer:
-        return _answer(filters.get(name))
+        return line(filters.get(name))
 
     @router.delete("/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=problems(404))
     async def drop(name: FilterPath) -> None:
         """Requests that run with it are not disturbed."""
         await filters.drop(name)
 
+    def line(named: NamedFilter) -> FilterAnswer:
+        return FilterAnswer(name=named.name, items=len(services.catalogs.active.filters[named.name]), expression=named.expression)
+
     return router
-
-
-def _answer(named: NamedFilter) -> FilterAnswer:
-    return FilterAnswer(name=named.name, items=named.items, expression=named.expression)

@@ -40,12 +40,12 @@ register_url_convertor("user", UserConvertor())
 def user_routes(services: Services) -> APIRouter:
     """The router of stored histories."""
     router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
-    catalog, histories, metrics = services.catalog, services.histories, services.metrics
+    catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
 
     @router.post("/events", summary="Append events to a user's history", responses=problems(400, 413, 415, 422, 503))
     async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
         """Idempotent by `event_id`; the history is kept in the order of the timestamps, whatever order the events come in."""
-        indices = catalog.indices_of([event.item_id for event in body.events])
+        indices = catalogs.active.catalog.indices_of([event.item_id for event in body.events])
         if (missing := np.flatnonzero(indices < 0)).size:
             raise unknown_item(body.events[missing[0]].item_id, "an event")
         now = time.time()
@@ -75,6 +75,7 @@ def user_routes(services: Services) -> APIRouter:
         return Response(status_code=204)
 
     def line(event: Event) -> dict[str, Any]:
+        catalog = catalogs.active.catalog
         index = catalog.index_of(event.item_id)
         optional = {"event_id": event.event_id, "title": None if index is None else catalog.title(index)}
         given = {name: value for name, value in optional.items() if value is not None}

@@ -21,7 +21,7 @@ def random_trie(rng: np.random.Generator) -> ItemTrie:
 
 
 def bits_of(bank: MaskBank, row: int, nodes: int) -> np.ndarray:
-    return np.unpackbits(bank.bits[row].numpy(), count=nodes, bitorder="little").astype(bool)
+    return np.unpackbits(bank.bits.rows[row].numpy(), count=nodes, bitorder="little").astype(bool)
 
 
 @SETTINGS
@@ -90,7 +90,7 @@ def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:
     before = bits_of(bank, held.row, trie.nodes)
     for items in sets[1:]:
         bank.release(bank.acquire(items))
-    assert len(bank.bits) == 8
+    assert len(bank.bits.rows) == 8
     assert bank.acquire(sets[0]) is held
     assert (bits_of(bank, held.row, trie.nodes) == before).all()
     holding = [bank.acquire(items) for items in sets]

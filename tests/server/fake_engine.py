@@ -56,6 +56,12 @@ class FakeEngine:
         self.added.append(request.request_id)
         self.rules[request.request_id] = request.rule
 
+    def drop_draft(self) -> None:
+        """There is none."""
+
+    def close(self) -> None:
+        """Holds nothing."""
+
     def cancel(self, request_id: str) -> bool:
         return self.running.pop(request_id, None) is not None
 
@@ -80,8 +86,10 @@ def result(request: BeamRequest) -> BeamResult:
 class FakeSource:
     """Meets `server.engine_worker.RequestSource`; a history is its own prompt."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, engine: FakeEngine | None = None, name: str = "") -> None:
         self.catalog = catalog
+        self.engine = engine or FakeEngine()
+        self.name = name
         self.target_cost = CostCurve(0.001, 0.0001)
 
     def request(
@@ -96,7 +104,10 @@ class FakeSource:
         allowed_items: ItemSet | None = None,
     ) -> BeamRequest:
         prompt, excluded = np.asarray(history, np.int64), np.asarray(excluded_items, np.int64)
-        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items)
+        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name)
+
+    def successor(self, catalog: Catalog, name: str) -> "FakeSource":
+        return FakeSource(catalog, name=name)
 
 
 def make_request(request_id: str, tokens: int = 4, k: int = 2) -> BeamRequest:

@@ -121,7 +121,7 @@ def load(path: Path) -> Loaded:
     bank.acquire(narrow)
     third = time.perf_counter()
     eligibility = Eligibility(torch.from_numpy(trie.dead_nodes(rng.integers(len(catalog), size=EXCLUDED), mask)), mask)
-    alive = np.unpackbits(bank.bits[mask.row].numpy(), count=trie.nodes, bitorder="little")
+    alive = np.unpackbits(bank.bits.rows[mask.row].numpy(), count=trie.nodes, bitorder="little")
     plain: list[float] = []
     masked: list[float] = []
     softmax: list[float] = []
