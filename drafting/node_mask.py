@@ -110,7 +110,7 @@ class MaskBank:
             if unused is not None:
                 return self._masks.pop(unused).row
         if not self._free:
-            more = max(_FEWEST_MASKS, len(rows))
+            more = max(_FEWEST_MASKS, min(len(rows), self._most - len(rows)))
             self._free = list(range(len(rows), len(rows) + more))
             self.bits.rows = torch.cat([rows, rows.new_empty(more, self._bytes)])
         return self._free.pop()

@@ -19,7 +19,7 @@ from server.filters import check_choice
 from server.histories import Event, HistoryUnavailable
 from server.lists import item_lines, usage_lines
 from server.messages import FilterChoice, FinishedList, Submit
-from server.problems import ProblemError, unknown_item, unknown_user
+from server.problems import ProblemError, quoted, unknown_item, unknown_user
 from server.refusals import EngineUnavailable
 from server.rules import RELAXED_NOTE, choose_rule, rule_lines
 from server.schemas import RecommendationRequest
@@ -57,6 +57,7 @@ class RecommendationService:
         deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
         rule = self._rule(body)
         choice = _filter(body, served)
+        _check_fields(body.fields, served.catalog)
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
         self._engine.check(self._submit(body, served, rule, choice, [], [], deadline, started))
         excluded = set(_indices(served.catalog, body.exclude, "exclude"))
@@ -104,7 +105,7 @@ class RecommendationService:
             "model": self._model,
             "catalog_version": served.name,
             **rule_lines(rule),
-            "items": item_lines(served.catalog, finished.items),
+            "items": item_lines(served.catalog, finished.items, body.fields),
             "usage": usage_lines(finished.cost),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -173,6 +174,13 @@ def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice 
     choice = FilterChoice(tuple(named.all), tuple(named.any), tuple(named.without))
     check_choice(choice, served)
     return choice
+
+
+def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
+    if unknown := next((name for name in fields if name not in catalog.attributes), None):
+        known = ", ".join(sorted(catalog.attributes)) or "none"
+        sentence = f"The catalog has no attribute {quoted(unknown)}, which fields names; it has {known}."
+        raise ProblemError(422, "unknown-field", "Unknown field", sentence)
 
 
 def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]:

@@ -18,11 +18,13 @@ MAX_HISTORY = 10_000
 MAX_EXCLUDED = 100_000
 MAX_EVENTS = 1000
 MAX_FILTER_NAMES = 100
+MAX_FIELDS = 50
 MAX_EXPRESSION = 10_000
 MAX_TIMEOUT_MS = 60_000
 LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 FilterName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
@@ -76,6 +78,9 @@ class RecommendationRequest(Body):
     )
     filter: FilterBody | None = Field(
         default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
+    )
+    fields: list[FieldName] = Field(
+        default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
     )
     exclude: list[ItemId] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
     exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
@@ -131,6 +136,9 @@ class RecommendedItem(BaseModel):
     )
     rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
     title: str | None = Field(default=None, description="Left out for items without one.")
+    attributes: dict[str, Any] | None = Field(
+        default=None, description="What `fields` asked for and the item has; only if it was asked for."
+    )
 
 
 class UsageAnswer(BaseModel):

@@ -189,6 +189,24 @@ def test_the_building_process_says_what_is_wrong_and_leaves_nothing(
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+def test_answers_tell_the_attributes_that_are_asked_for(shop: ServerProcess, versions: dict[str, Catalog]):
+    lines = [
+        {"item_id": f"item-{i}", "identifier": versions["v1"].identifier(i), "attributes": {"price": i, "url": f"/{i}"} if i % 2 else {}}
+        for i in range(200)
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    shop.client.put("/v1/catalogs/told", content=text, headers={"content-type": "application/x-ndjson"})
+    assert activate(shop, "told").status_code == 200
+    plain = shop.recommend(history=HISTORY, k=20).json()["items"]
+    told = shop.recommend(history=HISTORY, k=20, fields=["price", "url"]).json()["items"]
+    for line in told:
+        number = int(line["item_id"].removeprefix("item-"))
+        assert line.pop("attributes") == ({"price": number, "url": f"/{number}"} if number % 2 else {})
+    assert told == plain
+    sentence = "The catalog has no attribute 'size', which fields names; it has price, url."
+    assert_problem(shop.recommend(history=HISTORY, fields=["size"]), 422, sentence)
+
+
 def test_an_upload_that_is_cut_off_leaves_nothing(shop: ServerProcess):
     before = shop.client.get("/v1/catalogs").json()
     directory = shop.log_file.parent / "catalogs"

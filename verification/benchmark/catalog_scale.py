@@ -3,7 +3,7 @@
 Invariant: each size is built in one process and loaded in another, so a figure of the loaded catalog holds nothing that building has left
 behind; identifiers are uniformly random, which shares the fewest prefixes and so makes the largest trie.
 
-Run by `make bench-catalog`; prints a line of JSON per size.
+Run by `make bench-catalog`; prints a line of JSON per size, and one for a thousand filters over 10^6 items.
 """
 
 import argparse
@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import torch
 
@@ -26,7 +27,7 @@ from drafting.catalog import Catalog
 from drafting.catalog_artefact import load_artefact, save_artefact
 from drafting.eligibility import BatchEligibility, Eligibility
 from drafting.expand import Candidates, Frontier, continuations, expand_beam
-from drafting.item_set import ItemSet
+from drafting.item_set import ItemSet, intersection
 from drafting.node_mask import MaskBank
 from drafting.text_column import TextColumn
 from drafting.trie import ItemTrie
@@ -37,6 +38,9 @@ K = 50
 EXCLUDED = 100
 ELIGIBLE_SHARE = 0.3
 REPEATS = 50
+FILTERED_SIZE = 10**6
+FILTERS = 1000
+SHARING = 16
 _NAMES_AT_ONCE = 1 << 18
 
 
@@ -148,8 +152,70 @@ def load(path: Path) -> Loaded:
     )
 
 
-def _expand(trie: ItemTrie, parents: torch.Tensor, depth: int, logits: torch.Tensor, eligible: BatchEligibility | None) -> None:
-    frontier = Frontier.of([np.arange(len(parents))], torch.device("cpu"))
+@dataclass(frozen=True)
+class Filtered:
+    """What many named filters over one catalog take.
+
+    Attributes:
+        filters: how many.
+        sets_mib: memory of their sets.
+        masks_mib: memory of the masks after all of them were used once.
+        combine_us: to combine two of them and the complement of a third.
+        first_ms, again_ms: to take up a request's filter that was not used before, and one that was.
+        plain_ms, filtered_ms: an expansion of 16 requests with K prefixes each at depth 1, with no filter and with 16 different ones.
+    """
+
+    filters: int
+    sets_mib: float
+    masks_mib: float
+    combine_us: float
+    first_ms: float
+    again_ms: float
+    plain_ms: float
+    filtered_ms: float
+
+
+def measure_filters(path: Path, filters: int) -> Filtered:
+    """Uses many filters over a loaded catalog, each once."""
+    torch.set_num_threads(1)
+    catalog = load_artefact(path)
+    trie = ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)))
+    rng = np.random.default_rng(0)
+    before = psutil.Process().memory_info().rss
+    sets = [ItemSet.of(rng.random(len(catalog)) < share) for share in rng.uniform(0.001, 0.5, filters)]
+    sets_bytes = psutil.Process().memory_info().rss - before
+    bank = MaskBank(trie.arrays, torch.device("cpu"))
+    seconds = []
+    for items in sets:
+        started = time.perf_counter()
+        bank.release(bank.acquire(items))
+        seconds.append(time.perf_counter() - started)
+    each = [Eligibility(torch.empty(0, dtype=torch.int64), bank.acquire(items)) for items in sets[-SHARING:]]
+    level = np.arange(trie.level_starts[1], trie.level_starts[2])
+    parents = torch.from_numpy(np.concatenate([rng.choice(level, K, replace=False) for _ in each]))
+    requests = [np.arange(K) + K * number for number in range(SHARING)]
+    logits = torch.randn(len(parents), len(catalog.tokens))
+    return Filtered(
+        filters,
+        sets_bytes / 2**20,
+        bank.bits.rows.numel() / 2**20,
+        1000 * _median_ms(lambda: intersection([sets[0], sets[1], sets[2].complement])),
+        1000 * float(np.median(seconds)),
+        _median_ms(lambda: bank.release(bank.acquire(sets[-1]))),
+        _median_ms(partial(_expand, trie, parents, 1, logits, None, requests)),
+        _median_ms(partial(_expand, trie, parents, 1, logits, BatchEligibility.of(each, trie.nodes), requests)),
+    )
+
+
+def _expand(
+    trie: ItemTrie,
+    parents: torch.Tensor,
+    depth: int,
+    logits: torch.Tensor,
+    eligible: BatchEligibility | None,
+    requests: Sequence[npt.NDArray[np.int64]] | None = None,
+) -> None:
+    frontier = Frontier.of(requests or [np.arange(len(parents))], torch.device("cpu"))
     found = continuations(trie, parents, logits, trie.max_children[depth], frontier.requests, eligible)
     expand_beam(Candidates(found.first, found.log_probs, found.log_probs), frontier, K)
 
@@ -176,9 +242,12 @@ def main() -> None:
     parser.add_argument("--build", type=int)
     parser.add_argument("--load", type=Path)
     parser.add_argument("--artefact", type=Path)
+    parser.add_argument("--filters", type=int, help="Measure so many filters over the catalog of --load.")
     options = parser.parse_args()
     if options.build is not None:
         print(json.dumps(asdict(build(options.build, options.artefact))))
+    elif options.load is not None and options.filters is not None:
+        print(json.dumps(asdict(measure_filters(options.load, options.filters))))
     elif options.load is not None:
         print(json.dumps(asdict(load(options.load))))
     else:
@@ -187,6 +256,8 @@ def main() -> None:
             for size in options.sizes:
                 built = _in_process("--build", str(size), "--artefact", str(path))
                 print(json.dumps(built | _in_process("--load", str(path))), flush=True)
+                if size == FILTERED_SIZE:
+                    print(json.dumps(_in_process("--load", str(path), "--filters", str(FILTERS))), flush=True)
 
 
 if __name__ == "__main__":
