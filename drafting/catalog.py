@@ -4,53 +4,84 @@ Invariant: a `Catalog` never changes after it is made, and its `version` is a ha
 items therefore agree on every item's index, which is what lets them exchange plain integers instead of names; and an answer that names
 a version can be checked against that version later.
 
-An identifier may stand for several items (a quantiser can give two items the same codes); an item has exactly one identifier.
+An identifier may stand for several items (a quantiser can give two items the same codes); an item has exactly one identifier. Everything
+that grows with the number of items is an array, which may lie in a mapped file: ten million items are no Python objects.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from drafting.attributes import TITLE, AttributeColumn
 from drafting.errors import SetupError
+from drafting.item_index import ItemIndex
+from drafting.text_column import TextColumn
+from drafting.trie_arrays import TrieArrays
+
+Codes = npt.NDArray[np.unsignedinteger]
+
+MAX_LENGTH = 8
+MAX_CODES = 65_536
+_ROWS_AT_ONCE = 1 << 18
 
 
 class CatalogError(SetupError):
     """A catalog that cannot be used; the message is a sentence that names the item and the reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Catalog:
     """Items and their identifiers, in a fixed order; the position of an item in that order is its *index*.
 
     Attributes:
-        item_ids: the items' names, unique, one per item.
+        index: the items' names, unique, one per item, and how to find them.
         tokens: the distinct tokens that identifiers are made of.
-        codes: `[items, length]` int32, the identifier of each item as positions in `tokens`.
-        titles: a title (or None) per item.
+        codes: `[items, length]` uint16 or uint32, the identifier of each item as positions in `tokens`.
+        attributes: what else is known of the items, by name; `title` is the one that answers show unasked.
+        trie: of `codes`.
+        version: twelve hexadecimal digits that change whenever an item, an identifier or an attribute does.
     """
 
-    item_ids: tuple[str, ...]
+    index: ItemIndex
     tokens: tuple[str, ...]
-    codes: npt.NDArray[np.int32]
-    titles: tuple[str | None, ...]
+    codes: Codes
+    attributes: Mapping[str, AttributeColumn]
+    trie: TrieArrays
+    version: str
 
-    def __post_init__(self) -> None:
-        if not self.item_ids:
+    @classmethod
+    def of(
+        cls, item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]
+    ) -> "Catalog":
+        """Makes a catalog of its columns.
+
+        Args:
+            codes: `[items, length]`, positions in `tokens`.
+
+        Raises:
+            CatalogError: no item, a duplicate item id, too many tokens in an identifier or on one of its levels, or columns of different
+                lengths.
+        """
+        if not item_ids:
             raise CatalogError("The catalog is empty: it needs at least one item.")
-        if self.codes.ndim != 2 or not len(self.codes) == len(self.titles) == len(self.item_ids):
-            raise CatalogError(
-                f"{len(self.item_ids)} items need one identifier and one title each, got {len(self.codes)} and {len(self.titles)}."
-            )
-        if len(self._index_by_id) != len(self.item_ids):
-            duplicate = next(item for index, item in enumerate(self.item_ids) if self._index_by_id[item] != index)
-            raise CatalogError(f"Item {duplicate!r} appears twice in the catalog: item ids must be unique.")
+        if codes.ndim != 2 or any(len(column) != len(item_ids) for column in (codes, *(each.codes for each in attributes.values()))):
+            raise CatalogError(f"{len(item_ids)} items need one identifier and one value of each attribute each.")
+        if codes.shape[1] > MAX_LENGTH:
+            raise CatalogError(f"Identifiers have at most {MAX_LENGTH} tokens, got {codes.shape[1]}.")
+        index = ItemIndex.of(item_ids)
+        if (duplicate := index.duplicate()) is not None:
+            raise CatalogError(f"Item {item_ids[duplicate]!r} appears twice in the catalog: item ids must be unique.")
+        narrow: Codes = codes.astype(np.uint16) if len(tokens) <= 1 << 16 else codes.astype(np.uint32)
+        trie = TrieArrays.build(narrow)
+        if max(trie.max_children) > MAX_CODES:
+            raise CatalogError(f"A prefix is continued by {max(trie.max_children):,} different tokens; at most {MAX_CODES:,} are possible.")
+        return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, tokens, narrow, attributes))
 
     @classmethod
     def from_identifiers(
@@ -61,84 +92,85 @@ class Catalog:
         Raises:
             CatalogError: no item, a duplicate item id, an empty identifier, or identifiers of different lengths.
         """
+        from drafting.catalog_builder import CatalogBuilder
+
         pairs = list(identifiers.items() if isinstance(identifiers, Mapping) else identifiers)
-        if not pairs:
-            raise CatalogError("The catalog is empty: it needs at least one item.")
-        first_item, first_identifier = pairs[0]
-        code_of: dict[str, int] = {}
-        codes = np.empty((len(pairs), len(first_identifier)), np.int32)
-        for row, (item, identifier) in enumerate(pairs):
-            if not identifier:
-                raise CatalogError(f"Item {item!r} has an empty identifier: it needs at least one token.")
-            if len(identifier) != len(first_identifier):
-                raise CatalogError(
-                    f"The identifier of item {item!r} has {len(identifier)} tokens, but that of item {first_item!r} has "
-                    f"{len(first_identifier)}: all identifiers of a catalog must have the same length."
-                )
-            codes[row] = [code_of.setdefault(token, len(code_of)) for token in identifier]
-        return cls(
-            item_ids=tuple(item for item, _ in pairs),
-            tokens=tuple(code_of),
-            codes=codes,
-            titles=tuple((titles or {}).get(item) for item, _ in pairs),
-        )
+        builder = CatalogBuilder()
+        names = [item for item, _ in pairs]
+        builder.add(names, [identifier for _, identifier in pairs], {TITLE: [titles.get(item) for item in names]} if titles else {})
+        return builder.catalog()
 
     @classmethod
     def load(cls, path: Path) -> "Catalog":
-        """Reads LC-Rec's index JSON (`{"item": ["<a_1>", …]}`) from a `.json` file, anything else as JSONL of
-        `{"item_id": "…", "identifier": ["…", …], "title": "…"}`, where the title may be missing.
+        """Reads a catalog of any form: an artefact (`.catalog`), LC-Rec's index (`.json`), parquet (`.parquet`), anything else as JSONL.
 
         Raises:
             CatalogError: the file is missing or malformed, or its contents are no catalog.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
-        if path.suffix == ".json":
-            return cls.from_identifiers(_decode_index(data, path))
-        lines = list(_decode_lines(data, path))
-        titles = {line["item_id"]: line["title"] for line in lines if line.get("title") is not None}
-        return cls.from_identifiers([(line["item_id"], line["identifier"]) for line in lines], titles)
+        from drafting.catalog_artefact import SUFFIX, load_artefact
+        from drafting.catalog_files import read_catalog
+
+        return load_artefact(path) if path.suffix == SUFFIX else read_catalog(path)
 
     def save(self, path: Path) -> None:
         """Writes the catalog as JSONL, the form that `load` reads back to an equal catalog."""
         with path.open("w", encoding="utf-8") as file:
-            for index, (item, title) in enumerate(zip(self.item_ids, self.titles, strict=True)):
-                line: dict[str, Any] = {"item_id": item, "identifier": list(self.identifier(index))}
-                file.write(json.dumps(line if title is None else line | {"title": title}, ensure_ascii=False) + "\n")
+            for item, name in enumerate(self.item_ids):
+                line: dict[str, Any] = {"item_id": name, "identifier": list(self.identifier(item))}
+                known = self.known_attributes(item)
+                title = known.pop(TITLE, None)
+                line |= {} if title is None else {TITLE: title}
+                file.write(json.dumps(line | ({"attributes": known} if known else {}), ensure_ascii=False) + "\n")
 
     def __len__(self) -> int:
-        return len(self.item_ids)
+        return len(self.codes)
+
+    @property
+    def item_ids(self) -> TextColumn:
+        """The items' names."""
+        return self.index.names
 
     @property
     def identifier_length(self) -> int:
         """Tokens per identifier: the depth of the catalog's trie."""
         return int(self.codes.shape[1])
 
-    @cached_property
-    def version(self) -> str:
-        """Twelve hexadecimal digits that change whenever an item, an identifier or a title does."""
-        digest = hashlib.sha256()
-        for part in (self.item_ids, self.tokens, self.titles):
-            digest.update(json.dumps(part).encode())
-        digest.update(np.ascontiguousarray(self.codes).tobytes())
-        return digest.hexdigest()[:12]
-
-    @cached_property
-    def _index_by_id(self) -> dict[str, int]:
-        return {item: index for index, item in enumerate(self.item_ids)}
+    @property
+    def identifiers(self) -> int:
+        """Distinct identifiers; fewer than items if some are shared."""
+        return self.trie.level_size(self.trie.depth)
 
     def index_of(self, item_id: str) -> int | None:
-        """The index of an item, or None if the catalog has no such item."""
-        return self._index_by_id.get(item_id)
+        """The index of an item, or None if the catalog has no such item; `indices_of` finds many in little more time."""
+        found = int(self.index.find([item_id])[0])
+        return None if found < 0 else found
+
+    def indices_of(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The index of each item, `[items]`; -1 for those that the catalog does not have."""
+        return self.index.find(item_ids)
 
     def identifier(self, index: int) -> tuple[str, ...]:
         """The identifier tokens of the item at `index`."""
-        return tuple(self.tokens[code] for code in self.codes[index])
+        return tuple(self.tokens[code] for code in self.codes[index].tolist())
 
-    def token_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
-        """The identifiers as a model's token ids, `[items, length]`.
+    def title(self, index: int) -> str | None:
+        """The title of the item at `index`, if it has one."""
+        column = self.attributes.get(TITLE)
+        return None if column is None else column.value(index)
+
+    @property
+    def titled_items(self) -> int:
+        """How many items have a title."""
+        column = self.attributes.get(TITLE)
+        return 0 if column is None else int((column.codes >= 0).sum())
+
+    def known_attributes(self, index: int) -> dict[str, Any]:
+        """The attributes that the item at `index` has, by name."""
+        values = {name: column.value(index) for name, column in self.attributes.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def vocabulary_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+        """The id of each of `tokens` in a model's vocabulary, `[tokens]`.
 
         Raises:
             CatalogError: a token of the catalog is not in `vocabulary`; the message names the first item that needs it.
@@ -151,35 +183,48 @@ class Catalog:
                 f"The model's tokenizer has no token {self.tokens[missing[0]]!r}, which the identifier of item {self.item_ids[row]!r} "
                 f"needs ({missing.size} of the catalog's {len(self.tokens)} tokens are missing): catalog and model do not belong together."
             )
-        return ids[self.codes]
+        return ids
+
+    def token_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+        """The identifiers as a model's token ids, `[items, length]`.
+
+        Raises:
+            CatalogError: as `vocabulary_ids`.
+        """
+        return self.vocabulary_ids(vocabulary)[self.codes]
+
+    def ordered(self, token_ids: npt.NDArray[np.int64]) -> "Catalog":
+        """The same catalog with its tokens in the order of their ids, `[tokens]`, so that its trie is the one that a model searches."""
+        if (np.diff(token_ids) > 0).all():
+            return self
+        order = np.argsort(token_ids, kind="stable")
+        number = np.empty(len(order), self.codes.dtype)
+        number[order] = np.arange(len(order))
+        codes = number[self.codes]
+        return replace(self, tokens=tuple(self.tokens[code] for code in order.tolist()), codes=codes, trie=TrieArrays.build(codes))
 
 
-def _decode_index(data: bytes, path: Path) -> list[tuple[str, list[str]]]:
-    try:
-        # As pairs, because a plain dictionary would keep the last of two equal keys and say nothing.
-        pairs = json.loads(data, object_pairs_hook=list)
-    except ValueError as error:
-        raise CatalogError(f"The catalog {path} is not JSON: {error}.") from error
-    if not data.lstrip().startswith(b"{") or not all(_is_identifier(identifier) for _, identifier in pairs):
-        raise CatalogError(f"The catalog {path} is not an index of the form {{item: [token, …]}}.")
-    return [(item, identifier) for item, identifier in pairs]
+def _version(item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]) -> str:
+    """The hash of a catalog's contents, taken in pieces so that no column is copied whole."""
+    digest = hashlib.sha256()
+    starts = range(0, len(item_ids), _ROWS_AT_ONCE)
+    titles = attributes.get(TITLE)
 
+    def add(pieces: Iterable[Sequence[str | None]]) -> None:
+        for number, piece in enumerate(pieces):
+            digest.update((("[" if number == 0 else ", ") + json.dumps(piece)[1:-1]).encode())
+        digest.update(b"]")
 
-def _decode_lines(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
-    for number, text in enumerate(data.splitlines(), start=1):
-        if not text.strip():
-            continue
-        where = f"Line {number} of the catalog {path}"
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise CatalogError(f"{where} is not JSON: {error}.") from error
-        if not isinstance(line, dict) or not isinstance(line.get("item_id"), str) or not _is_identifier(line.get("identifier")):
-            raise CatalogError(f'{where} is not an item of the form {{"item_id": "…", "identifier": ["…", …]}}.')
-        if not isinstance(line.get("title"), str | None):
-            raise CatalogError(f"{where} has a title that is not text.")
-        yield line
-
-
-def _is_identifier(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(token, str) for token in value)
+    add(item_ids[start : start + _ROWS_AT_ONCE] for start in starts)
+    add([tokens])
+    if titles is None:
+        add([None] * len(codes[start : start + _ROWS_AT_ONCE]) for start in starts)
+    else:
+        add([titles.value(item) for item in range(start, min(start + _ROWS_AT_ONCE, len(codes)))] for start in starts)
+    for start in starts:
+        digest.update(codes[start : start + _ROWS_AT_ONCE].astype(np.int32).tobytes())
+    for name in sorted(attributes.keys() - {TITLE}):
+        digest.update(json.dumps(name).encode())
+        digest.update(attributes[name].codes.tobytes())
+        digest.update(attributes[name].values.data.tobytes())
+    return digest.hexdigest()[:12]

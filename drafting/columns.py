@@ -38,6 +38,7 @@ class RequestColumns:
         self._slots = np.zeros(self._count + ROOM, np.int64)
         self._slots[: self._count] = prompt_slots
         self._depths = np.zeros(self._count + ROOM, np.int64)
+        self._positions = np.arange(self._count + ROOM)
         self._drafted = np.zeros(self._count + ROOM, bool)
 
     def __len__(self) -> int:
@@ -78,17 +79,21 @@ class RequestColumns:
         first, self._count = self._count, self._count + len(slots)
         if self._count > len(self._slots):
             more = self._count
-            self._slots, self._depths, self._drafted = (np.pad(row, (0, more)) for row in (self._slots, self._depths, self._drafted))
+            self._slots, self._depths, self._positions, self._drafted = (
+                np.pad(row, (0, more)) for row in (self._slots, self._depths, self._positions, self._drafted)
+            )
         self.deepest = max(self.deepest, depth)
         self._slots[first : self._count] = slots
         self._depths[first : self._count] = depth
+        self._positions[first : self._count] = self.prompt_length - 1 + depth
         return np.arange(first, self._count)
 
     def copy(self) -> "RequestColumns":
         """Columns that go on from here without these noticing."""
         copy = RequestColumns(self._slots[: self.prompt_length])
         copy.scored, copy.deepest, copy._count = self.scored, self.deepest, self._count
-        copy._slots, copy._depths, copy._drafted = self._slots.copy(), self._depths.copy(), self._drafted.copy()
+        copy._slots, copy._depths = self._slots.copy(), self._depths.copy()
+        copy._positions, copy._drafted = self._positions.copy(), self._drafted.copy()
         return copy
 
     def forward_rows(self, columns: IntArray) -> IntArray:
@@ -97,10 +102,9 @@ class RequestColumns:
         A prompt token stands at its own place and sees all up to itself; a node stands at prompt length + depth - 1 and sees the prompt.
         """
         rows = np.empty((3, len(columns)), np.int64)
-        depths = self.depths[columns]
-        rows[0] = self.slots[columns]
-        rows[1] = np.where(depths > 0, self.prompt_length - 1 + depths, columns)
-        rows[2] = np.minimum(rows[1] + 1, self.prompt_length)
+        rows[0] = self._slots[columns]
+        rows[1] = self._positions[columns]
+        np.minimum(rows[1] + 1, self.prompt_length, out=rows[2])
         return rows
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from drafting.columns import ForwardPart, RequestColumns, forward_batch
-from drafting.expand import Frontier, Selection, children, continuations, dead_keys, expand_beam, find_nodes
+from drafting.eligibility import BatchEligibility, Eligibility
+from drafting.expand import Frontier, Selection, children, continuations, expand_beam, find_nodes
 from drafting.gumbel import Stream
 from drafting.plan import Round
 from drafting.ranking import BatchRules, rank
@@ -35,7 +36,7 @@ class DraftTask:
         columns: the request's tokens; drafted nodes are appended.
         beam: the columns of the prefixes that the target has decided.
         ancestors: the columns of the shorter prefixes that the target decided before, the beam's ancestors among them.
-        dead_nodes: ascending trie nodes that must not be entered.
+        eligibility: what the request may be given.
         rule: what the request ranks by.
         place: how far the round has come.
         allocate: takes key/value slots.
@@ -46,7 +47,7 @@ class DraftTask:
     columns: RequestColumns
     beam: IntArray
     ancestors: IntArray
-    dead_nodes: Tensor
+    eligibility: Eligibility
     rule: SearchRule
     place: Round
     allocate: Allocate
@@ -110,9 +111,9 @@ class TrieDrafter:
     def grow(self, tasks: Sequence[DraftTask]) -> None:
         """Adds all valid children of the tasks' frontiers."""
         frontier = Frontier.of([task.frontier_slots for task in tasks], self._tree.token.device)
-        dead = dead_keys([task.dead_nodes for task in tasks], self._trie)
+        eligible = BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes, frontier.sizes)
         parents = self._tree.trie_node[frontier.slots]
-        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), frontier, dead)
+        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), eligible)
         rows, places = exists.nonzero(as_tuple=True)
         counts = torch.bincount(frontier.requests[rows], minlength=len(tasks)).tolist()
         add_level(self._tree, self._trie, tasks, counts, frontier.slots[rows], nodes[rows, places])
@@ -147,8 +148,7 @@ class BeamDrafter:
             self._tree.trie_node[frontier.slots],
             logits,
             most_children(self._trie, tasks),
-            frontier,
-            dead_keys([task.dead_nodes for task in tasks], self._trie),
+            BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes, frontier.sizes),
         )
         rules = BatchRules.of([task.rule for task in tasks], device)
         candidates = rank(found, self._tree, frontier, rules, Stream.DRAFT)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.eligibility import BatchEligibility
 from drafting.trie import ItemTrie
 
 NEGATIVE_INFINITY = float("-inf")
@@ -115,21 +116,13 @@ class Frontier:
         return cls(torch.from_numpy(np.concatenate(slots)).to(device), torch.from_numpy(rows).to(device), sizes)
 
 
-def dead_keys(dead_nodes: list[Tensor], trie: ItemTrie) -> Tensor | None:
-    """Joins the dead nodes of several requests into one ascending row of keys `request * nodes + node`; None if there are none."""
-    if not any(len(nodes) for nodes in dead_nodes):
-        return None
-    return torch.cat([nodes + request * trie.nodes for request, nodes in enumerate(dead_nodes)])
-
-
-def children(trie: ItemTrie, parents: Tensor, width: int, frontier: Frontier, dead: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The trie's children of each node that are not dead.
+def children(trie: ItemTrie, parents: Tensor, width: int, eligible: BatchEligibility | None) -> tuple[Tensor, Tensor]:
+    """The trie's children of each node that may be entered.
 
     Args:
         parents: `[rows]` int64 trie nodes.
         width: at least the number of children of every parent.
-        frontier: the same prefixes in the same order; tells whose dead nodes count for which.
-        dead: ascending keys from `dead_keys`.
+        eligible: which nodes below each row may be entered; None lets everything through.
 
     Returns:
         nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
@@ -137,14 +130,12 @@ def children(trie: ItemTrie, parents: Tensor, width: int, frontier: Frontier, de
     first, end = trie.first_child.index_select(0, parents), trie.first_child.index_select(0, parents + 1)
     nodes = first[:, None] + torch.arange(width, device=parents.device)
     exists = nodes < end[:, None]
-    if dead is not None:
-        keys = nodes + frontier.requests[:, None] * trie.nodes
-        found = torch.searchsorted(dead, keys).clamp_(max=len(dead) - 1)
-        exists &= dead[found] != keys
+    if eligible is not None:
+        exists &= eligible.alive(first, width)
     return nodes, exists
 
 
-def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, frontier: Frontier, dead: Tensor | None) -> Continuations:
+def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, eligible: BatchEligibility | None) -> Continuations:
     """Log-probabilities of the valid continuations of each prefix; for the other arguments see `children`.
 
     Probabilities are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
@@ -152,10 +143,12 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, f
     Args:
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
-    nodes, exists = children(trie, parents, width, frontier, dead)
-    tokens = trie.token.take(nodes.clamp_(max=trie.nodes - 1))
+    nodes, exists = children(trie, parents, width, eligible)
+    tokens = trie.token.index_select(0, nodes.clamp_(max=trie.nodes - 1).flatten()).view_as(nodes)
     log_probs = logits.float().log_softmax(1).gather(1, tokens)
-    return Continuations(trie.first_child.index_select(0, parents), log_probs.masked_fill_(exists.logical_not_(), NEGATIVE_INFINITY))
+    # 1 - 1/1 = 0 and 1 - 1/0 = -inf: adding them takes no branch, where filling by a mask mispredicts one at every other place.
+    log_probs.add_(1 - exists.float().reciprocal_())
+    return Continuations(trie.first_child.index_select(0, parents), log_probs)
 
 
 def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection:

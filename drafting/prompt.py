@@ -42,6 +42,37 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
+class ItemTokens(Protocol):
+    """The identifiers of items as token ids: an array `[items, length]`, or `IdentifierTokens`, which looks them up when it is asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, items: npt.NDArray[np.int64], /) -> npt.NDArray[np.int64]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class IdentifierTokens:
+    """The identifiers of a catalog as a model's token ids, without a copy of the catalog.
+
+    Attributes:
+        codes: `[items, length]`, the catalog's codes.
+        token_ids: `[codes]` int64, the id of each code's token.
+    """
+
+    codes: npt.NDArray[np.unsignedinteger]
+    token_ids: npt.NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Items and tokens per item."""
+        return self.codes.shape
+
+    def __getitem__(self, items: npt.NDArray[np.int64], /) -> npt.NDArray[np.int64]:
+        tokens: npt.NDArray[np.int64] = self.token_ids[self.codes[items]]
+        return tokens
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """The contents of `prompt.json`, which lies beside the model that was trained with it.
@@ -106,10 +137,10 @@ class PromptTemplate:
 class PromptBuilder:
     """Turns histories (item indices, oldest first) into prompts for one model and one catalog."""
 
-    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer, identifiers: npt.NDArray[np.int64]) -> None:
+    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer, identifiers: ItemTokens) -> None:
         """
         Args:
-            identifiers: `[items, length]`, the catalog's identifiers as the model's token ids.
+            identifiers: the catalog's, as the model's token ids.
 
         Raises:
             PromptError: the template asks for a beginning-of-sequence token that the tokenizer lacks.
@@ -123,10 +154,8 @@ class PromptBuilder:
         self.template = template
         self._before = np.array(start + _encode(tokenizer, before), np.int64)
         self._after = np.array(_encode(tokenizer, after), np.int64)
-        separator = np.array(_encode(tokenizer, template.separator), np.int64)
-        # Every item is followed by the separator here, and the last one's is cut off again: one gather builds the whole history.
-        self._items = np.concatenate([identifiers, np.broadcast_to(separator, (len(identifiers), len(separator)))], axis=1)
-        self._separator_length = len(separator)
+        self._separator = np.array(_encode(tokenizer, template.separator), np.int64)
+        self._identifiers = identifiers
 
     @property
     def shared_tokens(self) -> npt.NDArray[np.int64]:
@@ -136,7 +165,8 @@ class PromptBuilder:
     @property
     def max_tokens(self) -> int:
         """Tokens in the longest prompt that this builder makes."""
-        return int(len(self._before) + self.template.max_items * self._items.shape[1] - self._separator_length + len(self._after))
+        item = self._identifiers.shape[1] + len(self._separator)
+        return int(len(self._before) + self.template.max_items * item - len(self._separator) + len(self._after))
 
     def window(self, history: Sequence[int]) -> Sequence[int]:
         """The part of a history that the model reads: all of it, or between `min_items` and `max_items` of its newest items.
@@ -157,8 +187,10 @@ class PromptBuilder:
         """
         if not history:
             raise PromptError("The history is empty: a prompt needs at least one item.")
-        items = self._items[np.asarray(self.window(history))].reshape(-1)
-        return np.concatenate([self._before, items[: len(items) - self._separator_length], self._after])
+        items = self._identifiers[np.asarray(self.window(history), np.int64)]
+        # Every item is followed by the separator here, and the last one's is cut off again.
+        items = np.concatenate([items, np.broadcast_to(self._separator, (len(items), len(self._separator)))], axis=1).reshape(-1)
+        return np.concatenate([self._before, items[: len(items) - len(self._separator)], self._after])
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:

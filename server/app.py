@@ -11,6 +11,8 @@ from starlette.types import ASGIApp
 from server import problems
 from server.envelope import Envelope
 from server.loop_lag import watch_loop
+from server.routes.catalogs import catalog_routes
+from server.routes.filters import filter_routes
 from server.routes.recommendations import recommendation_routes
 from server.routes.status import status_routes
 from server.routes.users import user_routes
@@ -37,7 +39,13 @@ def build_api(services: Services) -> FastAPI:
 
     api = FastAPI(title="atspeed-server", version=version("atspeed-server"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(api)
-    for router in (recommendation_routes(services), user_routes(services), status_routes(services)):
+    for router in (
+        recommendation_routes(services),
+        user_routes(services),
+        filter_routes(services),
+        catalog_routes(services),
+        status_routes(services),
+    ):
         api.include_router(router)
     return api
 

@@ -11,16 +11,33 @@ import tempfile
 import time
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 
 import msgspec
 import zmq
 import zmq.asyncio
 
 from server.engine_spawn import Obstacle, spawn_engine
-from server.messages import Cancel, EngineOptions, FinishedList, FromEngine, Progress, Ready, Shutdown, StartFailure, Submit
+from server.messages import (
+    Cancel,
+    CatalogLoaded,
+    DropCatalog,
+    DropFilter,
+    EngineOptions,
+    FinishedList,
+    FromEngine,
+    LoadCatalog,
+    Progress,
+    PutFilter,
+    Ready,
+    Shutdown,
+    StartFailure,
+    Submit,
+    ToEngine,
+)
 from server.metrics import Metrics
 from server.pending import PendingLists
-from server.refusals import EngineUnavailable
+from server.refusals import CatalogRefused, EngineUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +89,8 @@ class EngineClient:
         self._keeper: asyncio.Task[None] | None = None
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
+        self._filters: dict[str, dict[str, PutFilter]] = {}
+        self._loading: dict[str, asyncio.Future[None]] = {}
         self._load_seconds = LOAD_SECONDS_GUESS
         self._backoff = 0.0
         self._obstacle: Obstacle | None = None
@@ -140,6 +159,47 @@ class EngineClient:
             raise
         finally:
             self._pending.drop(request.request_id)
+
+    async def load_catalog(self, name: str, path: Path) -> None:
+        """Has the engine get another catalog ready beside those that it serves.
+
+        Raises:
+            EngineUnavailable: there is no engine, or it died meanwhile.
+            CatalogRefused: it can't be served; the message is a sentence.
+        """
+        if self._socket is None or self.status is not EngineStatus.READY:
+            raise self.unavailable()
+        loading = self._loading[name] = asyncio.get_running_loop().create_future()
+        await self._tell(LoadCatalog(name, str(path)))
+        try:
+            await loading
+        except asyncio.CancelledError:
+            await self._tell(DropCatalog(name))
+            raise
+
+    async def drop_catalog(self, name: str) -> None:
+        """Tells the engine that no request will name a catalog any more."""
+        self._filters.pop(name, None)
+        await self._tell(DropCatalog(name))
+
+    def serve_catalog(self, name: str, path: Path, version: str) -> None:
+        """Says which catalog engines that are started from now on shall load, and its version."""
+        self._options = msgspec.structs.replace(self._options, catalog=str(path), catalog_name=name)
+        self._catalog_version = version
+
+    async def put_filter(self, message: PutFilter) -> None:
+        """Names a filter in this engine and, as long as its catalog is served, in every engine after it."""
+        self._filters.setdefault(message.catalog, {})[message.name] = message
+        await self._tell(message)
+
+    async def drop_filter(self, message: DropFilter) -> None:
+        """Takes a name back."""
+        self._filters.get(message.catalog, {}).pop(message.name, None)
+        await self._tell(message)
+
+    async def _tell(self, message: ToEngine) -> None:
+        if self._socket is not None:
+            await self._socket.send(self._encoder.encode(message))
 
     def abandon(self, sentence: str) -> None:
         """Tells everyone who waits for a list that none will come."""
@@ -220,6 +280,11 @@ class EngineClient:
             match self._decoder.decode(await socket.recv()):
                 case Progress() as progress:
                     self._deliver(progress)
+                case CatalogLoaded(name, sentence):
+                    self._settle_loading(name, None if sentence is None else CatalogRefused(sentence))
+                case Ready(catalog_name=name) if name != self._options.catalog_name:
+                    # Another catalog has been activated while this engine was being started.
+                    return Obstacle("The engine was started with a catalog that is no longer served.")
                 case Ready(catalog_version=loaded) if loaded != self._catalog_version:
                     sentence = (
                         f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads "
@@ -228,6 +293,8 @@ class EngineClient:
                     return Obstacle(sentence, sentence)
                 case Ready() as ready:
                     self._load_seconds = time.monotonic() - started
+                    for message in list(self._filters.get(self._options.catalog_name, {}).values()):
+                        await socket.send(self._encoder.encode(message))
                     self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
                     self._pending.open(ready)
                     self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
@@ -250,9 +317,20 @@ class EngineClient:
         self._pending.deliver(progress)
         self._metrics.expected_wait.set(self._pending.wait_seconds)
 
+    def _settle_loading(self, name: str, error: Exception | None) -> None:
+        loading = self._loading.pop(name, None)
+        if loading is None or loading.done():
+            return
+        if error is None:
+            loading.set_result(None)
+        else:
+            loading.set_exception(error)
+
     def _abandon(self) -> None:
         """Tells everyone who waits that there is no engine any more."""
         if self.status is EngineStatus.READY:
             self.status = EngineStatus.RESTARTING
         self._metrics.observe_engine_gone()
+        for name in list(self._loading):
+            self._settle_loading(name, self.unavailable())
         self._pending.abandon("The engine died while it worked on this request.", max(1, round(self._load_seconds)))

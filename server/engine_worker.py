@@ -13,27 +13,30 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import zmq
 
 from drafting.catalog import Catalog
-from drafting.costs import CostCurve
 from drafting.errors import SetupError
-from drafting.rule import STRICT, SearchRule
+from drafting.rule import SearchRule
+from server.engine_catalogs import EngineCatalogs, RequestSource
 from server.logs import configure_logs
 from server.messages import (
     Cancel,
     Cost,
+    DropCatalog,
+    DropFilter,
     EngineOptions,
     FailedList,
     FinishedList,
     FromEngine,
+    LoadCatalog,
     Progress,
+    PutFilter,
     Ready,
     Shutdown,
     StartFailure,
@@ -43,45 +46,24 @@ from server.messages import (
 )
 from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
 from server.step_budget import StepBudget
-from verification.request import BeamRequest
 
 logger = logging.getLogger(__name__)
 
 IDLE_POLL_MS = 500
+LOADING_POLL_MS = 5
 REPORT_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1
-
-
-class RequestSource(Protocol):
-    """What the step loop needs of `verification.recommender.Recommender`."""
-
-    @property
-    def catalog(self) -> Catalog: ...
-
-    @property
-    def target_cost(self) -> CostCurve: ...
-
-    def request(
-        self,
-        request_id: str,
-        history: Sequence[int],
-        k: int,
-        beam_width: int | None = None,
-        excluded_items: Sequence[int] = (),
-        rule: SearchRule = STRICT,
-        cache_key: str | None = None,
-    ) -> BeamRequest: ...
 
 
 class EngineWorker:
     """The step loop: takes messages from the parent without waiting while something runs, and waits for them when idle."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", source: RequestSource, engine: StepEngine, options: EngineOptions) -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", source: RequestSource, options: EngineOptions) -> None:
         self._socket = socket
-        self._source = source
-        self._engine = engine
+        self._catalogs = EngineCatalogs(options.catalog_name, source)
+        self._engine = self._catalogs.engines
         self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)
-        self._scheduler = SpeculativeBeamScheduler(engine, self.budget, max_running=options.max_running)
+        self._scheduler = SpeculativeBeamScheduler(self._engine, self.budget, max_running=options.max_running)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
         self._parent = os.getppid()
@@ -95,6 +77,10 @@ class EngineWorker:
         """Sends a message to the parent."""
         self._socket.send(self._encoder.encode(message))
 
+    def close(self) -> None:
+        """Frees the models."""
+        self._catalogs.close()
+
     def drain(self) -> None:
         """Lets the loop end as soon as nothing waits and nothing runs."""
         self._draining = True
@@ -106,16 +92,18 @@ class EngineWorker:
             cancelled = self._receive()
             if self._stopped:
                 return
+            for told in self._catalogs.loaded():
+                self.send(told)
             if idle:
                 self._stepped = time.monotonic()
             if self._scheduler.busy or self._failed or cancelled:
                 self._report(self._scheduler.step())
-            elif self._draining:
+            elif self._draining and not self._catalogs.loading:
                 return
 
     def _receive(self) -> bool:
         """Reads all messages that are there, waiting for one only if there is nothing else to do; whether a request was cancelled."""
-        if not self._scheduler.busy and not self._socket.poll(IDLE_POLL_MS):
+        if not self._scheduler.busy and not self._socket.poll(LOADING_POLL_MS if self._catalogs.loading else IDLE_POLL_MS):
             # The kernel's death signal is the fast way; this one also works where there is none.
             self._stopped = os.getppid() != self._parent
             return False
@@ -132,16 +120,32 @@ class EngineWorker:
                     cancelled |= self._scheduler.cancel(message.request_id)
                 case Shutdown():
                     self._stopped = True
+                case PutFilter(catalog, name, bits):
+                    self._catalogs.put_filter(catalog, name, bits)
+                case DropFilter(catalog, name):
+                    self._catalogs.drop_filter(catalog, name)
+                case LoadCatalog(name, path):
+                    self._catalogs.load(name, path)
+                case DropCatalog(name):
+                    self._catalogs.drop(name)
         return cancelled
 
     def _submit(self, message: Submit) -> None:
         try:
-            items = len(self._source.catalog)
+            catalog = self._catalogs.get(message.catalog)
+            items = len(catalog.source.catalog)
             if not all(0 <= item < items for item in (*message.history, *message.excluded)):
                 raise ValueError(f"The request names an item that the engine's catalog of {items} items does not have.")
             rule = SearchRule(message.verification, message.seed, message.temperature)
-            request = self._source.request(
-                message.request_id, message.history, message.k, message.beam_width, message.excluded, rule, message.user
+            request = catalog.source.request(
+                message.request_id,
+                message.history,
+                message.k,
+                message.beam_width,
+                message.excluded,
+                rule,
+                message.user,
+                None if message.filter is None else catalog.filters.choose(message.filter),
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:
@@ -244,12 +248,16 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             recommender = load_recommender(options, Catalog.load(Path(options.catalog)))
             # Libraries complain at the end of the process about what the collector could not reach.
             stack.callback(gc.unfreeze)
-            stack.callback(recommender.close)
+            loaded = stack.enter_context(ExitStack())
+            loaded.callback(recommender.close)
             warm_up(recommender, recommender.engine)
+            worker = EngineWorker(socket, recommender, options)
+            stack.callback(worker.close)
+            # A catalog that is replaced must leave nothing behind: from here on only the worker holds what was loaded.
+            loaded.pop_all()
         except SetupError as error:
             socket.send(msgspec.msgpack.encode(StartFailure(str(error))))
             return 1
-        worker = EngineWorker(socket, recommender, recommender.engine, options)
         signal.signal(signal.SIGTERM, lambda *_: worker.drain())
         # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
         gc.freeze()
@@ -258,6 +266,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             Ready(
                 model=recommender.model_name,
                 catalog_version=recommender.catalog.version,
+                catalog_name=options.catalog_name,
                 max_items=recommender.prompts.template.max_items,
                 total_slots=recommender.engine.total_slots,
                 drafts=recommender.engine.has_draft,
@@ -268,6 +277,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             )
         )
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)
+        del recommender
         worker.run()
     return 0
 

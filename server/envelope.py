@@ -14,6 +14,8 @@ from server.metrics import Metrics
 
 REQUEST_ID = b"x-request-id"
 MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_CATALOG_BYTES = 64 * 1024**3
+_CATALOGS = "/v1/catalogs/"
 _MAX_REQUEST_ID = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -33,13 +35,14 @@ class Envelope:
         request_id = _request_id(scope)
         status = 500
         received = 0
+        most = MAX_CATALOG_BYTES if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS) else MAX_BODY_BYTES
 
         async def limited_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                raise HTTPException(413, f"The body is larger than the {MAX_BODY_BYTES // 1024} KiB that this server reads.")
+            if received > most:
+                raise HTTPException(413, f"The body is larger than the {most // 1024} KiB that this server reads.")
             return message
 
         async def tagged_send(message: Message) -> None:

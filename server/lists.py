@@ -8,15 +8,25 @@ from server.messages import Cost
 from verification.request import Usage
 
 
-def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]]) -> list[dict[str, Any]]:
-    """The lines of a list, as `schemas.RecommendedItem` describes them, from (catalog index, score, rank) triples."""
-    return [catalog_line(catalog, index) | {"score": score, "rank": rank} for index, score, rank in items]
+def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]], fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The lines of a list, as `schemas.RecommendedItem` describes them, from (catalog index, score, rank) triples.
+
+    Args:
+        fields: attributes of the catalog that each line shall tell, where the item has them.
+    """
+    lines = [catalog_line(catalog, index) | {"score": score, "rank": rank} for index, score, rank in items]
+    if fields:
+        columns = {name: catalog.attributes[name] for name in fields}
+        for line, (index, _, _) in zip(lines, items, strict=True):
+            values = {name: column.value(index) for name, column in columns.items()}
+            line["attributes"] = {name: value for name, value in values.items() if value is not None}
+    return lines
 
 
 def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
     """One item, as `schemas.CatalogItem` describes it."""
     line: dict[str, Any] = {"item_id": catalog.item_ids[index], "identifier": catalog.identifier(index)}
-    title = catalog.titles[index]
+    title = catalog.title(index)
     return line if title is None else line | {"title": title}
 
 

@@ -30,4 +30,5 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         threads=options.threads,
         kv_memory_gib=options.kv_memory_gib,
         tensor_parallel=options.tensor_parallel,
+        name=options.catalog_name,
     )

@@ -16,6 +16,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: directory of the target model.
         catalog: catalog file.
+        catalog_name: what requests call it.
         host: `transformers` or `vllm`.
         draft: directory of the draft model, or None.
         plan: what to draft, by the name of a plan.
@@ -31,6 +32,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     target: str
     catalog: str
+    catalog_name: str = ""
     host: str = "transformers"
     draft: str | None = None
     plan: str = "none"
@@ -44,15 +46,64 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "INFO"
 
 
+class FilterChoice(msgspec.Struct, frozen=True):
+    """Which items a request may be given, by the names of filters.
+
+    Attributes:
+        all: filters that an item must pass, every one.
+        any: filters of which an item must pass one, unless there are none.
+        without: filters that an item must not pass.
+    """
+
+    all: tuple[str, ...] = ()
+    any: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every filter that is named."""
+        return self.all + self.any + self.without
+
+
+class PutFilter(msgspec.Struct, frozen=True, tag=True):
+    """Give a name to a set of a catalog's items: `drafting.item_set.ItemSet.bits`."""
+
+    catalog: str
+    name: str
+    bits: bytes
+
+
+class DropFilter(msgspec.Struct, frozen=True, tag=True):
+    """Forget a filter of a catalog."""
+
+    catalog: str
+    name: str
+
+
+class LoadCatalog(msgspec.Struct, frozen=True, tag=True):
+    """Get another catalog ready beside those that are served; answered by `CatalogLoaded`."""
+
+    name: str
+    path: str
+
+
+class DropCatalog(msgspec.Struct, frozen=True, tag=True):
+    """Forget a catalog that no request names any more."""
+
+    name: str
+
+
 class Submit(msgspec.Struct, frozen=True, tag=True):
     """Search for one list.
 
     Attributes:
+        catalog: the name of the catalog whose indices these are.
         history: item indices, oldest first.
         excluded: item indices that must not be returned.
         deadline: monotonic seconds after which nobody waits for the list any more.
         submitted: monotonic seconds at which the API process asked.
         verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
+        filter: the filters that its items must pass; None for all items.
         user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
     """
 
@@ -67,6 +118,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     seed: int = 0
     temperature: float = 1.0
     user: str | None = None
+    filter: FilterChoice | None = None
+    catalog: str = ""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -89,6 +142,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         identifier_length: tokens of an item.
         forward_seconds, token_seconds: what a forward of the target costs here: a fixed part, and a part per token.
         step_tokens: tokens that may share a step.
+        catalog_name: of its options.
     """
 
     model: str
@@ -100,6 +154,14 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     forward_seconds: float
     token_seconds: float
     step_tokens: int
+    catalog_name: str = ""
+
+
+class CatalogLoaded(msgspec.Struct, frozen=True, tag=True):
+    """A catalog can be named by requests from now on, or `sentence` says why it can't."""
+
+    name: str
+    sentence: str | None = None
 
 
 class StartFailure(msgspec.Struct, frozen=True, tag=True):
@@ -189,5 +251,5 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     cached_slots: int = 0
 
 
-ToEngine = Submit | Cancel | Shutdown
-FromEngine = Ready | StartFailure | Progress
+ToEngine = Submit | Cancel | Shutdown | PutFilter | DropFilter | LoadCatalog | DropCatalog
+FromEngine = Ready | StartFailure | Progress | CatalogLoaded

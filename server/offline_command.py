@@ -179,7 +179,7 @@ def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:
         raise OfflineError(str(error)) from error
     if not stored:
         raise OfflineError(f"There is no user {user!r}: no events are stored for that id.")
-    known = [item for item in stored if catalog.index_of(item) is not None]
+    known = [item for item, index in zip(stored, catalog.indices_of(stored).tolist(), strict=True) if index >= 0]
     if not known:
         raise OfflineError(f"None of the stored items of user {user!r} is in the catalog (version {catalog.version}).")
     return UserLine(known, user)

@@ -7,14 +7,19 @@ what a stored history names may have left it, and is then passed over.
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from drafting.catalog import Catalog
 from drafting.rule import SearchRule, Verification
+from server.catalogs import ServedCatalog
+from server.filters import check_choice
 from server.histories import Event, HistoryUnavailable
 from server.lists import item_lines, usage_lines
-from server.messages import FinishedList, Submit
-from server.problems import ProblemError, unknown_item, unknown_user
+from server.messages import FilterChoice, FinishedList, Submit
+from server.problems import ProblemError, quoted, unknown_item, unknown_user
 from server.refusals import EngineUnavailable
 from server.rules import RELAXED_NOTE, choose_rule, rule_lines
 from server.schemas import RecommendationRequest
@@ -31,7 +36,7 @@ class RecommendationService:
         self._model = services.settings.model_name
         self._timeout_ms = services.settings.timeout_ms
         self._verification = services.settings.verification
-        self._catalog = services.catalog
+        self._catalogs = services.catalogs
         self._engine = services.engine
         self._histories = services.histories
         self._metrics = services.metrics
@@ -45,26 +50,36 @@ class RecommendationService:
             EngineUnavailable, QueueFullError, TooLateError, RequestRefusedError, HistoryUnavailable: as they say.
             TimeoutError: the request's timeout passed while the engine had it.
         """
-        with self._drain.request(), self._metrics.refusals():
-            return await self._recommend(body, time.monotonic())
+        with self._drain.request(), self._metrics.refusals(), self._catalogs.lease() as served:
+            return await self._recommend(body, served, time.monotonic())
 
-    async def _recommend(self, body: RecommendationRequest, started: float) -> dict[str, Any]:
+    async def _recommend(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> dict[str, Any]:
         deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
         rule = self._rule(body)
+        choice = _filter(body, served)
+        _check_fields(body.fields, served.catalog)
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
-        self._engine.check(self._submit(body, rule, [], [], deadline, started))
-        excluded = set(self._indices(body.exclude, "exclude"))
-        history = await self._history(body, deadline)
+        self._engine.check(self._submit(body, served, rule, choice, [], [], deadline, started))
+        excluded = set(_indices(served.catalog, body.exclude, "exclude"))
+        history = await self._history(body, served, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = self._submit(body, rule, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
+        submit = self._submit(body, served, rule, choice, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
-        return self._answer(body, rule, finished, started, read)
+        return self._answer(body, served, rule, finished, started, read)
 
     def _submit(
-        self, body: RecommendationRequest, rule: SearchRule, history: list[int], excluded: list[int], deadline: float, now: float
+        self,
+        body: RecommendationRequest,
+        served: ServedCatalog,
+        rule: SearchRule,
+        choice: FilterChoice | None,
+        history: list[int],
+        excluded: list[int],
+        deadline: float,
+        now: float,
     ) -> Submit:
         return Submit(
             request_id=f"rec-{uuid.uuid4().hex}",
@@ -78,15 +93,19 @@ class RecommendationService:
             seed=rule.seed,
             temperature=rule.temperature,
             user=body.user_id,
+            filter=choice,
+            catalog=served.handle,
         )
 
-    def _answer(self, body: RecommendationRequest, rule: SearchRule, finished: FinishedList, started: float, read: float) -> dict[str, Any]:
+    def _answer(
+        self, body: RecommendationRequest, served: ServedCatalog, rule: SearchRule, finished: FinishedList, started: float, read: float
+    ) -> dict[str, Any]:
         answer: dict[str, Any] = {
             "id": finished.request_id,
             "model": self._model,
-            "catalog_version": self._catalog.version,
+            "catalog_version": served.name,
             **rule_lines(rule),
-            "items": item_lines(self._catalog, finished.items),
+            "items": item_lines(served.catalog, finished.items, body.fields),
             "usage": usage_lines(finished.cost),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -111,34 +130,25 @@ class RecommendationService:
             raise EngineUnavailable("The engine is still loading the model.", 1)
         return ready.max_items
 
-    def _indices(self, item_ids: Iterable[str], field: str) -> list[int]:
-        indices = []
-        for item_id in item_ids:
-            index = self._catalog.index_of(item_id)
-            if index is None:
-                raise unknown_item(item_id, field)
-            indices.append(index)
-        return indices
-
-    async def _history(self, body: RecommendationRequest, deadline: float) -> list[int]:
+    async def _history(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> list[int]:
         if body.user_id is None:
-            return self._indices(body.history or (), "history")
+            return _indices(served.catalog, body.history or (), "history")
         limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
-        indices = await self._stored(body.user_id, limit, deadline)
+        indices = await self._stored(body.user_id, served, limit, deadline)
         if not indices and limit is not None:
-            indices = await self._stored(body.user_id, None, deadline)
+            indices = await self._stored(body.user_id, served, None, deadline)
         if not indices:
-            sentence = f"None of the stored items of user {body.user_id!r} is in the catalog (version {self._catalog.version})."
+            sentence = f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name})."
             raise ProblemError(422, "stale-history", "Stale history", sentence)
         return indices
 
-    async def _stored(self, user_id: str, limit: int | None, deadline: float) -> list[int]:
+    async def _stored(self, user_id: str, served: ServedCatalog, limit: int | None, deadline: float) -> list[int]:
         with self._metrics.history_operation("read"):
             events = await self._read(user_id, limit, deadline)
         if not events:
             raise unknown_user(user_id)
-        indices = (self._catalog.index_of(event.item_id) for event in events)
-        return [index for index in indices if index is not None]
+        indices = served.catalog.indices_of([event.item_id for event in events])
+        return [int(index) for index in indices[indices >= 0]]
 
     async def _read(self, user_id: str, limit: int | None, deadline: float) -> list[Event]:
         # The store keeps to a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
@@ -156,6 +166,28 @@ class RecommendationService:
         identifiers = len({rank for _, _, rank in finished.items})
         if identifiers < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+
+
+def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice | None:
+    if (named := body.filter) is None:
+        return None
+    choice = FilterChoice(tuple(named.all), tuple(named.any), tuple(named.without))
+    check_choice(choice, served)
+    return choice
+
+
+def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
+    if unknown := next((name for name in fields if name not in catalog.attributes), None):
+        known = ", ".join(sorted(catalog.attributes)) or "none"
+        sentence = f"The catalog has no attribute {quoted(unknown)}, which fields names; it has {known}."
+        raise ProblemError(422, "unknown-field", "Unknown field", sentence)
+
+
+def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]:
+    indices = catalog.indices_of(item_ids)
+    if (missing := np.flatnonzero(indices < 0)).size:
+        raise unknown_item(item_ids[missing[0]], field)
+    return [int(index) for index in indices]
 
 
 def _milliseconds(seconds: float) -> float:

@@ -30,3 +30,7 @@ class TooLateError(TryAgainError):
 
 class RequestRefusedError(ValueError):
     """The engine can't do this request; the message is a sentence."""
+
+
+class CatalogRefused(Exception):
+    """A catalog that can't be served; the message is a sentence."""

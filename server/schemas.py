@@ -17,10 +17,15 @@ MAX_K = 100
 MAX_HISTORY = 10_000
 MAX_EXCLUDED = 100_000
 MAX_EVENTS = 1000
+MAX_FILTER_NAMES = 100
+MAX_FIELDS = 50
+MAX_EXPRESSION = 10_000
 MAX_TIMEOUT_MS = 60_000
 LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+FilterName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 
@@ -28,6 +33,25 @@ class Body(BaseModel):
     """A request body: unknown fields are mistakes, and numbers are numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class FilterBody(Body):
+    """Filters by name, combined."""
+
+    all: list[FilterName] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
+    any: list[FilterName] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
+    without: list[FilterName] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, body: Any) -> Any:
+        return {"all": [body]} if isinstance(body, str) else body
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.all and not self.any and not self.without:
+            raise PydanticCustomError("sentence", "The filter names no filter: give all, any or not.")
+        return self
 
 
 class RecommendationRequest(Body):
@@ -39,6 +63,7 @@ class RecommendationRequest(Body):
                 {"user_id": "42", "k": 10, "exclude_history": True},
                 {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
                 {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
+                {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
             ]
         }
     )
@@ -50,6 +75,12 @@ class RecommendationRequest(Body):
     k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
     beam_width: int | None = Field(
         default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
+    )
+    filter: FilterBody | None = Field(
+        default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
+    )
+    fields: list[FieldName] = Field(
+        default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
     )
     exclude: list[ItemId] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
     exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
@@ -105,6 +136,9 @@ class RecommendedItem(BaseModel):
     )
     rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
     title: str | None = Field(default=None, description="Left out for items without one.")
+    attributes: dict[str, Any] | None = Field(
+        default=None, description="What `fields` asked for and the item has; only if it was asked for."
+    )
 
 
 class UsageAnswer(BaseModel):

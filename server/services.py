@@ -1,10 +1,12 @@
 """What the routes share: the parts of one server, made once."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from drafting.catalog import Catalog
+from server.catalogs import CatalogStore
 from server.draining import Drain
 from server.engine_process import EngineClient
+from server.filters import NamedFilters
 from server.histories import HistoryStore
 from server.metrics import Metrics
 from server.settings import Settings
@@ -15,8 +17,13 @@ class Services:
     """The parts of one server."""
 
     settings: Settings
-    catalog: Catalog
+    catalogs: CatalogStore
     engine: EngineClient
     histories: HistoryStore
     metrics: Metrics
     drain: Drain = field(default_factory=Drain)
+
+    @cached_property
+    def filters(self) -> NamedFilters:
+        """The named filters, none at first."""
+        return NamedFilters(self.catalogs, self.engine)

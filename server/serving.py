@@ -11,13 +11,17 @@ import gc
 import logging
 import signal
 import socket
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
+import msgspec
 import uvicorn
 
 from drafting.catalog import Catalog, CatalogError
 from server.app import build_app
+from server.catalogs import CatalogStore, first_catalog
 from server.engine_process import EngineClient
 from server.histories import open_history_store
 from server.logs import configure_logs
@@ -46,10 +50,12 @@ class ApiServer:
             ValueError: the URL of the histories can't be used.
         """
         self.failure: str | None = None
+        if settings.catalogs is not None and not settings.catalogs.is_dir():
+            raise ValueError(f"There is no directory {settings.catalogs} for versions of the catalog.")
         if not settings.target.is_dir():
             raise ValueError(f"There is no model directory {settings.target}.")
         metrics = Metrics()
-        catalog = Catalog.load(settings.catalog)
+        first, by = first_catalog(Catalog.load(settings.catalog), settings.catalog, settings.catalogs)
         self._listener = listen(settings.host, settings.port)
         try:
             histories = open_history_store(
@@ -62,13 +68,18 @@ class ApiServer:
             self._listener.close()
             raise
         engine = EngineClient(
-            settings.engine_options,
-            catalog.version,
+            msgspec.structs.replace(settings.engine_options, catalog=str(first.path)),
+            first.catalog.version,
             metrics,
             max_pending=settings.max_running + settings.max_waiting,
             on_failure=self._give_up,
         )
-        services = Services(settings, catalog, engine, histories, metrics)
+        # Gone with the server, unless there is a directory that outlives it.
+        self._temporary = tempfile.TemporaryDirectory(prefix="atspeed-catalogs-")
+        directory = settings.catalogs or Path(self._temporary.name)
+        catalogs = CatalogStore(first, engine, directory)
+        catalogs.started(by)
+        services = Services(settings, catalogs, engine, histories, metrics)
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         config = uvicorn.Config(
@@ -90,10 +101,11 @@ class ApiServer:
             signal.signal(number, self._uvicorn.handle_exit)
         host, port = self._listener.getsockname()[:2]
         logger.info("listening on http://%s:%d, loading the model", f"[{host}]" if ":" in host else host, port)
-        # The catalog stays for ever: the collector need not walk through it between two requests.
+        # What is imported stays for ever: the collector need not walk through it between two requests.
         gc.collect()
         gc.freeze()
-        self._uvicorn.run(sockets=[self._listener])
+        with self._temporary:
+            self._uvicorn.run(sockets=[self._listener])
         # Libraries complain at the end of the process about what the collector could not reach.
         gc.unfreeze()
 

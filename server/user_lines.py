@@ -3,10 +3,11 @@
 Invariant: a line that can't be used becomes a sentence, never an exception: in a file of a million users there is always one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from drafting.catalog import Catalog
 from drafting.rule import STRICT, SearchRule
@@ -71,11 +72,8 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     return Question(history, k, beam_width, sorted(barred), numbered_rule(defaults.rule, number))
 
 
-def _indices(catalog: Catalog, item_ids: Iterable[str], field: str) -> list[int] | str:
-    indices = []
-    for item_id in item_ids:
-        index = catalog.index_of(item_id)
-        if index is None:
-            return f"The catalog has no item {item_id!r}, which {field} names."
-        indices.append(index)
-    return indices
+def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int] | str:
+    indices = catalog.indices_of(item_ids)
+    if (missing := np.flatnonzero(indices < 0)).size:
+        return f"The catalog has no item {item_ids[missing[0]]!r}, which {field} names."
+    return [int(index) for index in indices]

@@ -33,6 +33,8 @@ def brute_force_beam(
         allowed: `[items]` bool.
     """
     eligible = [tuple(map(int, row)) for row in identifiers[allowed]]
+    if not eligible:
+        return []
     depth = identifiers.shape[1]
     beam: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     for level in range(1, depth + 1):

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from drafting.columns import ForwardPart, RequestColumns, forward_batch
-from drafting.expand import Frontier
+from drafting.eligibility import BatchEligibility, Eligibility
+from drafting.node_mask import MaskBank
 from drafting.plan import FixedPlan, Plan, StepTimes
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
+from verification.engine_slots import EngineSlots
 from verification.growth import TreeGrower
-from verification.history_cache import CachedPrompt, HistoryCache
+from verification.history_cache import CachedPrompt
 from verification.judging import FinishedSearch, Judge
-from verification.kv_slots import OutOfSlots, SlotPool
-from verification.log_probs import ContinuationTable, node_capacity
+from verification.kv_slots import OutOfSlots
+from verification.log_probs import CatalogTooLarge, ContinuationTable, node_capacity, table_fits
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
 
@@ -47,11 +49,13 @@ class SpeculativeBeamEngine:
         draft: TreeModel | None = None,
         plan: Plan | None = None,
         shared_tokens: IntArray | None = None,
+        slots: EngineSlots | None = None,
     ) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots as the target.
 
         Args:
             shared_tokens: what every prompt begins with.
+            slots: shared with the engines of other catalogs on the same models; slots of its own by default.
 
         Raises:
             ValueError: the plan needs a draft model and there is none.
@@ -59,15 +63,28 @@ class SpeculativeBeamEngine:
         self.target = target
         self.trie = trie
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
-        nodes = min(node_capacity(trie), target.total_slots // 2)
-        self._nodes = SlotPool(nodes)
-        self._prompts = SlotPool(target.total_slots - nodes, first=nodes)
-        self._histories = HistoryCache(self._prompts, shared_tokens)
-        self._table = ContinuationTable(trie, nodes, target.device)
+        if slots is None:
+            slots = EngineSlots(target.total_slots, min(node_capacity(trie), target.total_slots // 2), shared_tokens)
+        self._slots = slots
+        self._nodes, self._prompts, self._histories = slots.nodes, slots.prompts, slots.histories
+        self._table = ContinuationTable(trie, self._nodes.total, target.device)
         self._grower = TreeGrower(self._tree, trie, self._nodes, draft)
         self._judge = Judge(self._tree, trie, self._table, self._nodes)
+        self._masks = MaskBank(trie.arrays, target.device)
         self._running: dict[str, BeamSearch] = {}
         self.use_plan(plan or FixedPlan.parse("none"))
+
+    def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
+        """An engine for another catalog on the same models and slots, beside this one.
+
+        Raises:
+            CatalogTooLarge: its continuations need more memory than is set aside while a model serves.
+        """
+        if not table_fits(trie, self._nodes.total):
+            raise CatalogTooLarge(
+                "The catalog needs more memory for continuations than this engine can still give: start a server with it."
+            )
+        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self._slots)
 
     def use_plan(self, plan: Plan) -> None:
         """Drafts by another plan from the next step on.
@@ -112,7 +129,7 @@ class SpeculativeBeamEngine:
     def has_room(self, request: BeamRequest) -> bool:
         """Whether enough slots are free to run the request to its end now."""
         nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
-        return len(request.prompt) - 1 <= self._prompts.free + self._histories.evictable and nodes <= self._spare_nodes()
+        return len(request.prompt) - 1 <= self._prompts.free + self._histories.evictable and nodes <= self._slots.spare_nodes
 
     def fits(self, request: BeamRequest) -> bool:
         """Whether the request could run on an idle engine at all."""
@@ -140,9 +157,10 @@ class SpeculativeBeamEngine:
         """
         if request.request_id in self._running:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
-        if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < len(self.trie.items):
-            raise ValueError(f"A request excludes an item that the catalog of {len(self.trie.items)} items does not have.")
-        dead_nodes = self._to_device(self.trie.dead_nodes(request.excluded_items))
+        if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < self.trie.items:
+            raise ValueError(f"A request excludes an item that the catalog of {self.trie.items} items does not have.")
+        if request.allowed_items is not None and request.allowed_items.catalog_items != self.trie.items:
+            raise ValueError(f"A request's filter is of another catalog than this one of {self.trie.items} items.")
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         known = self._histories.take(request.cache_key, request.prompt)
@@ -154,9 +172,9 @@ class SpeculativeBeamEngine:
         columns.scored = len(known)
         columns.drafted[: len(known)] = known.drafted
         search = BeamSearch(
-            request, beam_widths(request, self.trie), columns, dead_nodes, cached_tokens=len(known), borrowed=known.borrowed
+            request, beam_widths(request, self.trie), columns, self._eligibility(request), cached_tokens=len(known), borrowed=known.borrowed
         )
-        self._running[request.request_id] = search
+        self._running[request.request_id] = self._slots.searches[request.request_id] = search
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
 
     def cancel(self, request_id: str) -> bool:
@@ -164,7 +182,10 @@ class SpeculativeBeamEngine:
         search = self._running.pop(request_id, None)
         if search is None:
             return False
+        del self._slots.searches[request_id]
         columns, request = search.columns, search.request
+        if search.eligibility.mask is not None:
+            self._masks.release(search.eligibility.mask)
         self._nodes.release(columns.slots[columns.root :])
         # What a request that never took part in a forward has not computed is worth nothing to the next one.
         computed = columns.root if columns.scored > columns.root else search.cached_tokens
@@ -172,6 +193,10 @@ class SpeculativeBeamEngine:
         prompt = CachedPrompt(request.prompt[:computed], columns.slots[:computed], columns.drafted[:computed], search.borrowed)
         self._histories.keep(request.cache_key, prompt)
         return True
+
+    def drop_draft(self) -> None:
+        """Goes on without the draft model, which somebody else has closed."""
+        self._grower.beam_drafter = None
 
     def forget_histories(self) -> None:
         """Gives up every prompt that is kept for later."""
@@ -190,7 +215,7 @@ class SpeculativeBeamEngine:
         searches = list(self._running.values())
         if not searches:
             return StepReport((), 0, 0.0)
-        growth = self._grower.grow(searches, self.plan, self._spare_nodes)
+        growth = self._grower.grow(searches, self.plan, lambda: self._slots.spare_nodes)
         scoring = time.perf_counter()
         tokens = self._score(searches)
         scored = time.perf_counter()
@@ -212,18 +237,16 @@ class SpeculativeBeamEngine:
             accepted=sum(decision.accepted for decision in decisions),
         )
 
-    def _spare_nodes(self) -> int:
-        """Node slots that no running request may come to need."""
-        return self._nodes.free - sum(search.reserved_nodes for search in self._running.values())
-
     def _score(self, searches: Sequence[BeamSearch]) -> int:
         """Runs the target over everything that it has not computed, and keeps what it says of the nodes. Returns the tokens computed."""
         parts = [ForwardPart(columns, columns.unscored, columns.unscored_nodes) for columns in (search.columns for search in searches)]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
-        frontier = Frontier.of([part.request.slots[part.columns[-part.outputs :]] for part in parts], self.target.device)
-        trie_nodes = self._tree.trie_node.index_select(0, frontier.slots)
-        self._table.write(frontier, trie_nodes, logits, [search.dead_nodes for search in searches])
+        slots = batch.slots.index_select(0, batch.outputs)
+        trie_nodes = self._tree.trie_node.index_select(0, slots)
+        eligibility = [search.eligibility for search in searches]
+        eligible = BatchEligibility.of(eligibility, self.trie.nodes, [part.outputs for part in parts])
+        self._table.write(slots, trie_nodes, logits, eligible)
         for search, part in zip(searches, parts, strict=True):
             search.columns.scored += len(part.columns)
             search.target_forwards += 1
@@ -238,9 +261,13 @@ class SpeculativeBeamEngine:
             RankedItem(item, score, rank)
             for rank, (leaf, score) in enumerate(zip(finished.leaves.tolist(), finished.log_probs.tolist(), strict=True), start=1)
             for item in self.trie.items_of(leaf).tolist()
-            if item not in excluded
+            if item not in excluded and (request.allowed_items is None or item in request.allowed_items)
         )
         return BeamResult(request.request_id, items, finished.search.usage(self.plan.name), request.rule)
+
+    def _eligibility(self, request: BeamRequest) -> Eligibility:
+        mask = None if request.allowed_items is None else self._masks.acquire(request.allowed_items)
+        return Eligibility(self._to_device(self.trie.dead_nodes(request.excluded_items, mask)), mask)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.target.device)

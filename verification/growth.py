@@ -123,7 +123,7 @@ class TreeGrower:
             unread = columns.root + len(search.ancestors)
             unread -= int(np.count_nonzero(columns.drafted[: columns.root])) + int(np.count_nonzero(columns.drafted[search.ancestors]))
         place = Round(search.widths, search.depth, len(search.beam), sharing, request.rule.verification, unread)
-        return DraftTask(search.columns, search.beam, search.ancestors, search.dead_nodes, request.rule, place, self._nodes.allocate)
+        return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, request.rule, place, self._nodes.allocate)
 
     def _grow_children(self, growing: Growing, plan: Plan, spare: int) -> Growing:
         affordable = []

@@ -109,7 +109,7 @@ class Judge:
     ) -> list[LevelDecision]:
         drafted = [search.drafted_at(search.depth + 1) for search in searches]
         verdict = self._verdict(searches, drafted, drafter)
-        nodes, places = torch.stack([verdict.selection.nodes, verdict.places]).cpu().numpy()
+        nodes, places = _on_host(verdict)
         decisions, moved = [], []
         for row, search in enumerate(searches):
             width = int(np.count_nonzero(nodes[row, : search.widths[search.depth + 1]] >= 0))
@@ -146,7 +146,7 @@ class Judge:
         rules = BatchRules.of([search.request.rule for search in searches], device)
         candidates = rank(found, self._tree, frontier, rules, Stream.RESIDUAL)
         kept = max(search.widths[search.depth + 1] for search in searches)
-        there = self._trie_nodes(searches, drafted)
+        there = self._trie_nodes(searches, drafted) if any(map(len, drafted)) else None
         verdict = verify_strictly(candidates, frontier, there, kept)
         if rules is None or not any(search.request.rule.verification is Verification.RELAXED for search in searches):
             return verdict
@@ -159,14 +159,14 @@ class Judge:
             scores=torch.where(choice, relaxed.scores, strict.scores),
             log_probs=torch.where(choice, relaxed.log_probs, strict.log_probs),
         )
-        return Verdict(selection, find_nodes(selection.nodes, there))
+        return Verdict(selection, None if there is None else find_nodes(selection.nodes, there))
 
     def _relaxed(
         self,
         searches: Sequence[BeamSearch],
         frontier: Frontier,
         candidates: Candidates,
-        there: Tensor,
+        there: Tensor | None,
         drafter: BeamDrafter | None,
         rules: BatchRules,
         kept: int,
@@ -184,7 +184,7 @@ class Judge:
         places = verify_relaxed(
             target,
             flatten_requests(draft, frontier, kept),
-            find_nodes(nodes, there) >= 0,
+            torch.zeros_like(nodes, dtype=torch.bool) if there is None else find_nodes(nodes, there) >= 0,
             LevelNoise.of(rules.seeds, nodes),
             self._to_device(np.array([search.widths[search.depth + 1] for search in searches])),
             kept,
@@ -193,12 +193,10 @@ class Judge:
 
     def _trie_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> Tensor:
         """Where some nodes of each search stand in the trie, `[searches, most]`; -2 pads."""
-        most = max(map(len, columns))
-        padded = torch.full((len(searches), most), -2, device=self._tree.token.device)
-        if most:
-            counts = np.array([len(row) for row in columns])
-            slots = np.concatenate([search.columns.slots[row] for search, row in zip(searches, columns, strict=True)])
-            padded[self._to_device(np.arange(most) < counts[:, None])] = self._tree.trie_node[self._to_device(slots)]
+        counts = np.array([len(row) for row in columns])
+        padded = torch.full((len(searches), int(counts.max())), -2, device=self._tree.token.device)
+        slots = np.concatenate([search.columns.slots[row] for search, row in zip(searches, columns, strict=True)])
+        padded[self._to_device(np.arange(counts.max()) < counts[:, None])] = self._tree.trie_node[self._to_device(slots)]
         return padded
 
     def _write_beams(self, selection: Selection, moved: Sequence[_Move]) -> None:
@@ -218,3 +216,12 @@ class Judge:
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._tree.token.device)
+
+
+def _on_host(verdict: Verdict) -> tuple[IntArray, IntArray]:
+    """Nodes and places of a verdict, `[requests, k]` each, in one transfer."""
+    if verdict.places is None:
+        nodes = verdict.selection.nodes.cpu().numpy()
+        return nodes, np.full_like(nodes, -1)
+    nodes, places = torch.stack([verdict.selection.nodes, verdict.places]).cpu().numpy()
+    return nodes, places

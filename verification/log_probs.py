@@ -7,11 +7,14 @@ survives a rejected round is never computed twice.
 import torch
 from torch import Tensor
 
-from drafting.expand import Continuations, Frontier, continuations, dead_keys
+from drafting.eligibility import BatchEligibility
+from drafting.errors import SetupError
+from drafting.expand import Continuations, Frontier, continuations
 from drafting.trie import ItemTrie
 from verification.request import MAX_BEAM_WIDTH
 
 TABLE_BYTES = 128 * 2**20
+MOST_TABLE_BYTES = 8 * TABLE_BYTES
 MOST_NODES = 16384
 
 
@@ -21,6 +24,15 @@ def node_capacity(trie: ItemTrie) -> int:
     return max(fewest, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
 
 
+class CatalogTooLarge(SetupError):
+    """A catalog whose continuations find no memory; the message is a sentence."""
+
+
+def table_fits(trie: ItemTrie, nodes: int) -> bool:
+    """Whether a catalog may be served with so many node slots, which another catalog has chosen."""
+    return nodes > MAX_BEAM_WIDTH * (trie.depth - 1) and 4 * nodes * max(trie.max_children) <= MOST_TABLE_BYTES
+
+
 class ContinuationTable:
     """Log-probabilities of the children of scored nodes, one row per node slot (slots below `nodes`)."""
 
@@ -28,11 +40,10 @@ class ContinuationTable:
         self._trie = trie
         self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
 
-    def write(self, frontier: Frontier, trie_nodes: Tensor, logits: Tensor, dead_nodes: list[Tensor]) -> None:
-        """Keeps what a forward said of the nodes in `frontier.slots`, whose places in the trie are `trie_nodes`."""
-        width = self._log_probs.shape[1]
-        found = continuations(self._trie, trie_nodes, logits, width, frontier, dead_keys(dead_nodes, self._trie))
-        self._log_probs.index_copy_(0, frontier.slots, found.log_probs)
+    def write(self, slots: Tensor, trie_nodes: Tensor, logits: Tensor, eligible: BatchEligibility | None) -> None:
+        """Keeps what a forward said of the nodes in `slots`, whose places in the trie are `trie_nodes`; see `continuations`."""
+        found = continuations(self._trie, trie_nodes, logits, self._log_probs.shape[1], eligible)
+        self._log_probs.index_copy_(0, slots, found.log_probs)
 
     def read(self, frontier: Frontier, trie_nodes: Tensor, width: int) -> Continuations:
         """The continuations of nodes written before, no more than `width` each."""

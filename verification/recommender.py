@@ -12,22 +12,22 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.catalog import Catalog
 from drafting.costs import CostCurve
+from drafting.item_set import ItemSet
 from drafting.plan import FixedPlan, PlanError
 from drafting.planner import AUTO, Planner
-from drafting.prompt import PROMPT_FILE, PromptBuilder, PromptTemplate
+from drafting.prompt import PromptBuilder
 from drafting.rule import MOST_SEEDS, STRICT, SearchRule
 from drafting.tree import TreeModel
 from drafting.trie import ItemTrie
 from verification.calibration import measure_costs, measure_target
 from verification.engine import SpeculativeBeamEngine
-from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, trained_catalog
+from verification.hosts.checkpoint import HostError
 from verification.request import BeamRequest, BeamResult
+from verification.served_model import ServedModel
 
 OFFLINE_BATCH_TOKENS = 1024
 
@@ -35,8 +35,12 @@ OFFLINE_BATCH_TOKENS = 1024
 class Recommender:
     """Makes requests out of histories and searches them on one engine."""
 
-    def __init__(self, catalog: Catalog, prompts: PromptBuilder, engine: SpeculativeBeamEngine, model_name: str) -> None:
-        """The engine's trie must hold the catalog's identifiers as the target's token ids."""
+    def __init__(
+        self, catalog: Catalog, prompts: PromptBuilder, engine: SpeculativeBeamEngine, model_name: str, served: ServedModel, name: str
+    ) -> None:
+        """The engine's trie must hold the catalog's identifiers as the target's token ids; requests call the catalog by `name`."""
+        self._served = served
+        self._name = name
         self.catalog = catalog
         self.prompts = prompts
         self.engine = engine
@@ -55,6 +59,7 @@ class Recommender:
         threads: int | None = None,
         kv_memory_gib: float = 1.0,
         tensor_parallel: int = 1,
+        name: str = "",
     ) -> "Recommender":
         """Loads a model directory for a catalog.
 
@@ -68,6 +73,7 @@ class Recommender:
             threads: CPU threads for the model; None leaves torch's choice.
             kv_memory_gib: memory for keys and values.
             tensor_parallel: how many devices share the model (vLLM only).
+            name: what requests call the catalog; see `successor`.
 
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence.
@@ -78,21 +84,31 @@ class Recommender:
             raise PlanError(f"The plan {plan} needs a draft model: name its directory, or choose none or trie.")
         if threads is not None:
             torch.set_num_threads(threads)
-        config = load_config(target)
-        tokenizer = load_tokenizer(target)
-        identifiers = catalog.token_ids(tokenizer.get_vocab())
-        prompts = PromptBuilder(PromptTemplate.load(target), tokenizer, identifiers)
-        longest = prompts.max_tokens + catalog.identifier_length
-        _check_reach(target, config, identifiers, longest)
-        if draft is not None:
-            _check_draft(draft, target, tokenizer, longest)
+        served = ServedModel(target, draft)
+        fitted = served.fit(catalog)
+        longest = served.loaded_for = fitted.prompts.max_tokens + catalog.identifier_length
         model = load_host(host, target, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
         draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
-        trie = ItemTrie.build(identifiers, model.device)
-        engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, prompts.shared_tokens)
+        trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)
+        engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens)
         if plan == AUTO:
-            engine.use_plan(Planner(measure_costs(engine, prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
-        return cls(catalog, prompts, engine, target.resolve().name)
+            engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
+        return cls(fitted.catalog, fitted.prompts, engine, target.resolve().name, served, name)
+
+    def successor(self, catalog: Catalog, name: str) -> "Recommender":
+        """A recommender for another catalog on the same models, beside this one; it may be made in another thread while this one works.
+
+        Raises:
+            SetupError: catalog and model do not belong together; the message is a sentence.
+        """
+        fitted = self._served.fit(catalog)
+        trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, self.engine.target.device)
+        plan = self.engine.plan
+        if isinstance(plan, Planner):
+            plan = Planner(plan.costs, trie.mean_fan_out, follows_clock=True)
+        elif isinstance(plan, FixedPlan):
+            plan.check(trie.depth)
+        return Recommender(fitted.catalog, fitted.prompts, self.engine.successor(trie, plan), self.model_name, self._served, name)
 
     @cached_property
     def target_cost(self) -> CostCurve:
@@ -109,15 +125,26 @@ class Recommender:
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
+        allowed_items: ItemSet | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (catalog indices, oldest first): the k best, or a sample as `rule` says.
+
+        Requests with the very same `allowed_items` object share what is worked out from it.
 
         Raises:
             PromptError: the history is empty.
             ValueError: k or the beam width is out of range.
         """
         return BeamRequest(
-            request_id, self.prompts.build(history), k, beam_width or k, np.asarray(excluded_items, np.int64), rule, cache_key
+            request_id,
+            self.prompts.build(history),
+            k,
+            beam_width or k,
+            np.asarray(excluded_items, np.int64),
+            rule,
+            cache_key,
+            allowed_items,
+            self._name,
         )
 
     def recommend(
@@ -175,33 +202,6 @@ def _leading(pending: dict[str, BeamResult | None]) -> Iterator[BeamResult]:
             return
         del pending[request_id]
         yield result
-
-
-def _check_reach(model_dir: Path, config: PretrainedConfig, tokens: npt.NDArray[np.int64], longest: int) -> None:
-    if longest > config.max_position_embeddings:
-        raise HostError(
-            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} reads at most "
-            f"{config.max_position_embeddings}: lower max_items in the target's {PROMPT_FILE}."
-        )
-    if int(tokens.max()) >= config.vocab_size:
-        raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")
-
-
-def _check_draft(draft: Path, target: Path, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
-    """A draft reads and proposes the target's token ids, so every token must have the same id for both."""
-    vocabulary, known = tokenizer.get_vocab(), load_tokenizer(draft).get_vocab()
-    differing = [token for token, number in vocabulary.items() if known.get(token) != number]
-    if differing:
-        raise HostError(
-            f"The draft in {draft} has another vocabulary than the target in {target}: {len(differing)} tokens differ, {differing[0]!r} "
-            "among them. A draft must be trained with the target's tokenizer."
-        )
-    theirs, ours = trained_catalog(draft), trained_catalog(target)
-    if theirs and ours and theirs != ours:
-        raise HostError(
-            f"The draft in {draft} was trained for another catalog (version {theirs}) than the target in {target} (version {ours})."
-        )
-    _check_reach(draft, load_config(draft), np.array(list(vocabulary.values())), longest)
 
 
 def load_host(

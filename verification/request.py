@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from drafting.item_set import ItemSet
 from drafting.rule import STRICT, SearchRule
 
 MAX_BEAM_WIDTH = 256
@@ -24,6 +25,8 @@ class BeamRequest:
         k: how many identifiers to return.
         beam_width: how many prefixes the search keeps at each level, at least `k`.
         excluded_items: `[n]` int64, catalog indices of the items that must not be returned.
+        catalog: the name of the catalog that it is about, where one model serves several.
+        allowed_items: the only items that may be returned; None allows all.
         rule: how prefixes are ranked and drafts are judged.
         cache_key: whose prompt this is; what was computed for the last prompt of the same key is not computed again. None keeps nothing.
     """
@@ -35,6 +38,8 @@ class BeamRequest:
     excluded_items: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     rule: SearchRule = STRICT
     cache_key: str | None = None
+    allowed_items: ItemSet | None = None
+    catalog: str = ""
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):

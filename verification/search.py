@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from drafting.columns import RequestColumns
+from drafting.eligibility import Eligibility
 from drafting.trie import ItemTrie
 from verification.request import BeamRequest, Usage
 
@@ -32,7 +32,7 @@ class BeamSearch:
     Attributes:
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
         columns: the prompt and the tree's nodes.
-        dead_nodes: ascending trie nodes that must not be entered, on the model's device.
+        eligibility: what the request may be given.
         beam: columns of the prefixes decided so far, best first; the root at first.
         ancestors: columns of the prefixes decided before those, the root not counted.
         cached_tokens: tokens of the prompt that an earlier request had computed.
@@ -47,7 +47,7 @@ class BeamSearch:
     request: BeamRequest
     widths: tuple[int, ...]
     columns: RequestColumns
-    dead_nodes: Tensor
+    eligibility: Eligibility
     beam: IntArray = field(init=False)
     ancestors: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     cached_tokens: int = 0

@@ -18,20 +18,21 @@ class Verdict:
 
     Attributes:
         selection: the beam, best first.
-        places: `[requests, k]` int64, where each prefix stands among the drafted ones; -1 for one that was not drafted.
+        places: `[requests, k]` int64, where each prefix stands among the drafted ones; -1 for one that was not drafted. None if nothing was
+            drafted for any request.
     """
 
     selection: Selection
-    places: Tensor
+    places: Tensor | None
 
 
-def verify_strictly(candidates: Candidates, frontier: Frontier, drafted: Tensor, k: int) -> Verdict:
+def verify_strictly(candidates: Candidates, frontier: Frontier, drafted: Tensor | None, k: int) -> Verdict:
     """Judges one level.
 
     Args:
         candidates: the target's continuations of the beams in `frontier`.
-        drafted: `[requests, nodes]` int64 trie nodes of the next level that the target has scored; -2 pads.
+        drafted: `[requests, nodes]` int64 trie nodes of the next level that the target has scored; -2 pads; None if there are none.
         k: how many prefixes to select.
     """
     selection = expand_beam(candidates, frontier, k)
-    return Verdict(selection, find_nodes(selection.nodes, drafted))
+    return Verdict(selection, None if drafted is None else find_nodes(selection.nodes, drafted))

@@ -179,16 +179,14 @@ def load_sequential(path: Path, catalog: Catalog) -> Interactions:
 
 def _numbered_items(numbers: npt.NDArray[np.int64], catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:
     distinct, inverse = np.unique(numbers, return_inverse=True)
-    indices = np.empty(len(distinct), np.int32)
-    for row, number in enumerate(distinct.tolist()):
-        index = catalog.index_of(str(number - 1))
-        if index is None:
-            raise InteractionError(
-                f"{path} names item number {number}, which is item {str(number - 1)!r} as these files count from 1, but the catalog has "
-                "no such item."
-            )
-        indices[row] = index
-    return indices[inverse.reshape(-1)]
+    indices = catalog.indices_of([str(number - 1) for number in distinct.tolist()])
+    if (missing := np.flatnonzero(indices < 0)).size:
+        number = int(distinct[missing[0]])
+        raise InteractionError(
+            f"{path} names item number {number}, which is item {str(number - 1)!r} as these files count from 1, but the catalog has "
+            "no such item."
+        )
+    return indices.astype(np.int32)[inverse.reshape(-1)]
 
 
 def load_events(path: Path, catalog: Catalog) -> Interactions:
@@ -199,6 +197,7 @@ def load_events(path: Path, catalog: Catalog) -> Interactions:
     """
     decoder = msgspec.json.Decoder(EventLine)
     row_of: dict[str, int] = {}
+    index_of: dict[str, int | None] = {}
     rows, items, times = array("q"), array("i"), array("d")
     with _open(path) as file:
         for line_number, line in enumerate(file, start=1):
@@ -208,9 +207,11 @@ def load_events(path: Path, catalog: Catalog) -> Interactions:
                 event = decoder.decode(line)
             except msgspec.DecodeError as error:
                 raise InteractionError(f"Line {line_number} of {path} is not an interaction: {error}.") from error
-            index = catalog.index_of(str(event.item))
+            if (item := str(event.item)) not in index_of:
+                index_of[item] = catalog.index_of(item)
+            index = index_of[item]
             if index is None:
-                raise InteractionError(f"Line {line_number} of {path} names item {str(event.item)!r}, but the catalog has no such item.")
+                raise InteractionError(f"Line {line_number} of {path} names item {item!r}, but the catalog has no such item.")
             rows.append(row_of.setdefault(str(event.user), len(row_of)))
             items.append(index)
             times.append(event.timestamp)

@@ -57,7 +57,7 @@ def load_parquet(path: Path, catalog: Catalog) -> Interactions:
 
 
 def _indices(names: list[str], catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:
-    indices = [catalog.index_of(name) for name in names]
-    if None in indices:
-        raise InteractionError(f"{path} names item {names[indices.index(None)]!r}, but the catalog has no such item.")
-    return np.array(indices, np.int32)
+    indices = catalog.indices_of(names)
+    if (missing := np.flatnonzero(indices < 0)).size:
+        raise InteractionError(f"{path} names item {names[missing[0]]!r}, but the catalog has no such item.")
+    return indices.astype(np.int32)

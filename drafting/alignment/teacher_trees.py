@@ -85,7 +85,9 @@ def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: Level
         visited: `[trees, more]`, further lists whose prefixes shall be nodes although the target does not take them.
     """
     every = np.concatenate([lists, visited], axis=1)
-    paths = np.concatenate([np.full((*every.shape, 1), ROOT), trie.paths[trie.leaf_of_item[np.maximum(every, 0)]]], axis=2)
+    leaves = trie.leaf_of_item[np.maximum(every, 0)]
+    below = trie.arrays.paths(leaves.reshape(-1)).reshape(*every.shape, trie.depth)
+    paths = np.concatenate([np.full((*every.shape, 1), ROOT), below], axis=2)
     keys = np.arange(len(every))[:, None, None] * trie.nodes + paths[:, :, :-1]
     above = np.concatenate([keys[:, :, :1], keys[:, :, :-1]], axis=2)
     exists = np.broadcast_to((every >= 0)[:, :, None], keys.shape)

@@ -25,7 +25,7 @@ def build(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The catalog to write, JSONL; its codebooks go to OUT with the ending .codebooks.safetensors.")],
-    levels: Annotated[int, typer.Option(help="Tokens per identifier.", min=1, max=26)] = 3,
+    levels: Annotated[int, typer.Option(help="Tokens per identifier.", min=1, max=8)] = 3,
     codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="Of the clustering; the same seed gives the same catalog.", min=0)] = 0,
     unique: Annotated[bool, typer.Option("--unique", help="Give every item an identifier of its own: the nearest free last code.")] = False,
@@ -70,8 +70,50 @@ def build(
 
 
 @catalog_app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="Index .json, .jsonl or .parquet.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="The catalog to write, ending in .catalog.")],
+    model: Annotated[
+        Path | None, typer.Option(help="The model that it is for: its tokens are checked, and loading needs no sort.", file_okay=False)
+    ] = None,
+    tokens: Annotated[str, typer.Option(help="How integer codes become tokens.")] = "<{letter}_{code}>",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a catalog as a file that is mapped instead of read: ten million items load in a tenth of a second.
+
+    Example: atspeed catalog convert items.parquet --out items.catalog --model MODEL_DIR
+    """
+    from drafting.catalog_artefact import SUFFIX
+
+    if out.suffix != SUFFIX:
+        fail(f"{out} must end in {SUFFIX}, by which it is known.")
+    if out.exists() and not overwrite:
+        fail(f"{out} already exists: choose another name, or pass --overwrite to replace it.")
+    if not out.parent.is_dir():
+        fail(f"There is no directory {out.parent} to write {out.name} to.")
+
+    from tqdm import tqdm
+
+    from drafting.catalog_artefact import save_artefact
+    from drafting.catalog_files import read_catalog
+    from drafting.errors import SetupError
+
+    try:
+        with tqdm(desc="reading", unit=" items", unit_scale=True) as bar:
+            catalog = read_catalog(file, tokens, lambda items: bar.update(items) and None)
+        if model is not None:
+            from verification.hosts.checkpoint import load_tokenizer
+
+            catalog = catalog.ordered(catalog.vocabulary_ids(load_tokenizer(model).get_vocab()))
+    except SetupError as error:
+        fail(str(error))
+    save_artefact(catalog, out)
+    typer.echo(f"Wrote {out} ({len(catalog):,} items, {catalog.identifiers:,} identifiers, version {catalog.version}).")
+
+
+@catalog_app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="LC-Rec's index .json, or JSONL.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="Index .json, .jsonl, .parquet or .catalog.", exists=True, dir_okay=False)],
     samples: Annotated[int, typer.Option(help="How many items to show.", min=0)] = 5,
 ) -> None:
     """Show what a catalog holds and how its trie branches.
@@ -114,20 +156,20 @@ def _read_items(path: Path) -> tuple[list[str], dict[str, str]]:
 def _show(catalog: "Catalog", samples: int) -> None:
     import numpy as np
 
-    prefixes = [np.unique(catalog.codes[:, :depth], axis=0) for depth in range(1, catalog.identifier_length + 1)]
-    _, holders = np.unique(catalog.codes, axis=0, return_counts=True)
+    trie = catalog.trie
+    holders = np.diff(trie.first_item)
     shared = holders[holders > 1]
     typer.echo(f"version             {catalog.version}")
-    typer.echo(f"items               {len(catalog):,}, {sum(title is not None for title in catalog.titles):,} with a title")
+    typer.echo(f"items               {len(catalog):,}, {catalog.titled_items:,} with a title")
     typer.echo(
         f"identifiers         {len(holders):,} of {catalog.identifier_length} tokens, {len(catalog.tokens):,} different tokens in all"
     )
     typer.echo(f"shared identifiers  {len(shared):,}, by {int(shared.sum()):,} items")
     typer.echo(f"\n{'depth':>5}  {'nodes':>10}  {'children of a node above':>26}  {'most':>6}  {'only children':>13}")
-    for depth, nodes in enumerate(prefixes, start=1):
-        children = np.unique(nodes[:, :-1], axis=0, return_counts=True)[1] if depth > 1 else np.array([len(nodes)])
-        only = float((children == 1).sum() / len(nodes))
-        typer.echo(f"{depth:>5}  {len(nodes):>10,}  {children.mean():>26.2f}  {children.max():>6,}  {only:>13.1%}")
+    for depth in range(1, trie.depth + 1):
+        children = np.diff(trie.first_child[trie.level_starts[depth - 1] : trie.level_starts[depth] + 1])
+        only = float((children == 1).sum() / trie.level_size(depth))
+        typer.echo(f"{depth:>5}  {trie.level_size(depth):>10,}  {children.mean():>26.2f}  {children.max():>6,}  {only:>13.1%}")
     for index in np.linspace(0, len(catalog) - 1, min(samples, len(catalog)), dtype=int).tolist():
         lead = "\n" if index == 0 else ""
-        typer.echo(f"{lead}{''.join(catalog.identifier(index))}  {catalog.item_ids[index]}  {catalog.titles[index] or ''}".rstrip())
+        typer.echo(f"{lead}{''.join(catalog.identifier(index))}  {catalog.item_ids[index]}  {catalog.title(index) or ''}".rstrip())

@@ -15,6 +15,10 @@ def serve(
         Path | None,
         typer.Option(help="Catalog file: LC-Rec's index .json, or JSONL made by `atspeed catalog build`.", envvar="ATSPEED_CATALOG"),
     ] = None,
+    catalogs: Annotated[
+        Path | None,
+        typer.Option(help="Directory for versions of the catalog.", envvar="ATSPEED_CATALOGS", show_default="a temporary one"),
+    ] = None,
     histories: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +124,7 @@ def serve(
         settings = Settings.resolve(
             target=target,
             catalog=catalog,
+            catalogs=catalogs,
             histories=histories,
             engine=engine,
             draft=draft,

@@ -9,12 +9,14 @@ from server.schemas import Problem
 
 _DESCRIPTIONS = {
     400: "The body is not JSON.",
-    404: "There is no such user.",
+    404: "There is no such user, filter or version.",
+    409: "What is there already does not allow it.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "Something in the request is not acceptable; `detail` says what.",
     429: "The server has as many requests as it takes on, or the list would not be ready in time; see `Retry-After`.",
     503: "The engine or the history store is not available; see `Retry-After`.",
+    507: "There is no room to store it.",
     504: "The answer was not ready within the timeout.",
 }
 

@@ -3,7 +3,6 @@
 from importlib.metadata import version
 from typing import Annotated
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Response
 
@@ -19,20 +18,7 @@ MAX_ITEMS = 1000
 def status_routes(services: Services) -> APIRouter:
     """The router of the server's own state."""
     router = APIRouter()
-    catalog, engine, metrics, drain = services.catalog, services.engine, services.metrics, services.drain
-    catalog_answer = CatalogAnswer(
-        version=catalog.version,
-        items=len(catalog),
-        identifiers=len(np.unique(catalog.codes, axis=0)),
-        identifier_length=catalog.identifier_length,
-        tokens=len(catalog.tokens),
-    )
-    version_answer = VersionAnswer(
-        version=version("atspeed-server"),
-        model=services.settings.model_name,
-        engine=services.settings.engine,
-        catalog_version=catalog.version,
-    )
+    catalogs, engine, metrics, drain = services.catalogs, services.engine, services.metrics, services.drain
 
     @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=problems(503))
     async def health() -> StatusAnswer:
@@ -51,7 +37,12 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/version", tags=["status"], summary="What runs here")
     async def show_version() -> VersionAnswer:
-        return version_answer
+        return VersionAnswer(
+            version=version("atspeed-server"),
+            model=services.settings.model_name,
+            engine=services.settings.engine,
+            catalog_version=catalogs.active.name,
+        )
 
     @router.get("/metrics", tags=["status"], summary="Metrics in Prometheus' text format", response_class=Response)
     async def show_metrics() -> Response:
@@ -59,7 +50,14 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from")
     async def show_catalog() -> CatalogAnswer:
-        return catalog_answer
+        served = catalogs.active
+        return CatalogAnswer(
+            version=served.name,
+            items=len(served.catalog),
+            identifiers=served.catalog.identifiers,
+            identifier_length=served.catalog.identifier_length,
+            tokens=len(served.catalog.tokens),
+        )
 
     @router.get("/v1/catalog/items", tags=["catalog"], summary="Items of the catalog", responses=answer(CatalogItemsAnswer) | problems(422))
     async def list_items(
@@ -67,8 +65,9 @@ def status_routes(services: Services) -> APIRouter:
         offset: Annotated[int, Query(ge=0, description="After how many.")] = 0,
     ) -> Response:
         """In the catalog's order; past the end there are none."""
-        items = [catalog_line(catalog, index) for index in range(offset, min(offset + limit, len(catalog)))]
-        body = {"version": catalog.version, "offset": offset, "items": items}
+        served = catalogs.active
+        items = [catalog_line(served.catalog, index) for index in range(offset, min(offset + limit, len(served.catalog)))]
+        body = {"version": served.name, "offset": offset, "items": items}
         return Response(orjson.dumps(body), media_type="application/json")
 
     return router

@@ -3,6 +3,7 @@
 import time
 from typing import Annotated, Any
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Path, Query, Response
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -39,14 +40,14 @@ register_url_convertor("user", UserConvertor())
 def user_routes(services: Services) -> APIRouter:
     """The router of stored histories."""
     router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
-    catalog, histories, metrics = services.catalog, services.histories, services.metrics
+    catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
 
     @router.post("/events", summary="Append events to a user's history", responses=problems(400, 413, 415, 422, 503))
     async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
         """Idempotent by `event_id`; the history is kept in the order of the timestamps, whatever order the events come in."""
-        for event in body.events:
-            if catalog.index_of(event.item_id) is None:
-                raise unknown_item(event.item_id, "an event")
+        indices = catalogs.active.catalog.indices_of([event.item_id for event in body.events])
+        if (missing := np.flatnonzero(indices < 0)).size:
+            raise unknown_item(body.events[missing[0]].item_id, "an event")
         now = time.time()
         events = [Event(event.item_id, now if event.timestamp is None else event.timestamp, event.event_id) for event in body.events]
         with metrics.history_operation("append"):
@@ -74,8 +75,9 @@ def user_routes(services: Services) -> APIRouter:
         return Response(status_code=204)
 
     def line(event: Event) -> dict[str, Any]:
+        catalog = catalogs.active.catalog
         index = catalog.index_of(event.item_id)
-        optional = {"event_id": event.event_id, "title": None if index is None else catalog.titles[index]}
+        optional = {"event_id": event.event_id, "title": None if index is None else catalog.title(index)}
         given = {name: value for name, value in optional.items() if value is not None}
         return {"item_id": event.item_id, "timestamp": event.timestamp} | given
 

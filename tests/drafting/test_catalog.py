@@ -20,7 +20,7 @@ def test_index_json(tmp_path: Path) -> None:
     assert catalog.index_of("soap") == 1
     assert catalog.index_of("nothing") is None
     assert catalog.identifier(1) == ("<a_1>", "<b_3>")
-    assert catalog.titles == (None, None, None)
+    assert [catalog.title(item) for item in range(3)] == [None] * 3
 
 
 def test_saved_catalog_is_the_same_catalog(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_saved_catalog_is_the_same_catalog(tmp_path: Path) -> None:
     catalog.save(tmp_path / "catalog.jsonl")
     loaded = Catalog.load(tmp_path / "catalog.jsonl")
     assert loaded.version == catalog.version
-    assert loaded.titles == (None, "Söap", None)
+    assert [loaded.title(item) for item in range(3)] == [None, "Söap", None]
     np.testing.assert_array_equal(loaded.codes, catalog.codes)
 
 
@@ -78,7 +78,8 @@ def test_unknown_token_names_the_first_item_that_needs_it() -> None:
     [
         ("c.json", "[1, 2]", "is not an index of the form"),
         ("c.json", '{"a": ["x"', "is not JSON"),
-        ("c.json", '{"a": "x"}', "is not an index of the form"),
+        ("c.json", '{"a": {"x": 1}}', "is not an index of the form"),
+        ("c.json", '{"a": "x"}', "The identifier of item 'a' is not a row of tokens"),
         ("c.jsonl", '{"item_id": "a", "identifier": ["x"]}\n{"item_id": 5}\n', "Line 2 of the catalog"),
         ("c.json", '{"a": ["x"], "a": ["y"]}', "Item 'a' appears twice"),
         ("c.jsonl", "\n", "The catalog is empty"),

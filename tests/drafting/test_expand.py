@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafting.expand import Candidates, Continuations, Frontier, continuations, dead_keys, expand_beam, find_nodes, top_places
+from drafting.eligibility import BatchEligibility, Eligibility
+from drafting.expand import Candidates, Continuations, Frontier, continuations, expand_beam, find_nodes, top_places
 from drafting.trie import ItemTrie
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -27,7 +28,8 @@ def cases(draw: st.DrawFn) -> tuple[ItemTrie, int, list[list[int]], torch.Tensor
     rows = sum(map(len, beams))
     logits = torch.from_numpy(rng.integers(0, 3, (rows, VOCABULARY)).astype(np.float32))
     scores = torch.from_numpy(-rng.integers(0, 3, rows).astype(np.float32))
-    dead = [torch.from_numpy(trie.dead_nodes(rng.permutation(len(identifiers))[: rng.integers(0, len(identifiers))])) for _ in beams]
+    barred = [rng.permutation(len(identifiers))[: rng.integers(0, len(identifiers))] for _ in beams]
+    dead = [Eligibility(torch.from_numpy(trie.dead_nodes(items))) for items in barred]
     return trie, level, beams, logits, scores, dead, draw(st.integers(1, 15))
 
 
@@ -38,7 +40,8 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     flat = [node for beam in beams for node in beam]
     sizes = [len(beam) for beam in beams]
     frontier = Frontier.of([100 + int(start) + np.arange(size) for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True)], CPU)
-    found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], frontier, dead_keys(dead, trie))
+    eligible = BatchEligibility.of(dead, trie.nodes, sizes)
+    found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], eligible)
     totals = found.log_probs + scores[:, None]
     selection = expand_beam(Candidates(found.first, totals, totals), frontier, k)
     starts = np.cumsum(sizes) - sizes
@@ -48,7 +51,7 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
         for rank, node in enumerate(beam):
             row = int(starts[request]) + rank
             for child in range(int(trie.first_child[node]), int(trie.first_child[node + 1])):
-                if child not in dead[request].tolist():
+                if child not in dead[request].dead_nodes.tolist():
                     score = float(totals[row, child - int(trie.first_child[node])])
                     assert abs(score - float(scores[row] + log_probs[row, trie.token[child]])) < 1e-5
                     expected.append((rank, child, score))
@@ -73,7 +76,7 @@ def test_top_places_is_a_stable_sort(values: list[float], data: st.DataObject) -
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     trie = ItemTrie.build(np.array([[1], [4]]))
     logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
-    found = continuations(trie, torch.tensor([0]), logits, 2, torch.tensor([0]), None)
+    found = continuations(trie, torch.tensor([0]), logits, 2, None)
     torch.testing.assert_close(found.log_probs[0], logits.log_softmax(1)[0, [1, 4]])
     assert found.log_probs.exp().sum() < 1
 

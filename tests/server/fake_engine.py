@@ -6,6 +6,7 @@ import numpy as np
 
 from drafting.catalog import Catalog
 from drafting.costs import CostCurve
+from drafting.item_set import ItemSet
 from drafting.plan import FixedPlan
 from drafting.rule import STRICT, SearchRule
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport, Usage
@@ -55,6 +56,12 @@ class FakeEngine:
         self.added.append(request.request_id)
         self.rules[request.request_id] = request.rule
 
+    def drop_draft(self) -> None:
+        """There is none."""
+
+    def close(self) -> None:
+        """Holds nothing."""
+
     def cancel(self, request_id: str) -> bool:
         return self.running.pop(request_id, None) is not None
 
@@ -79,8 +86,10 @@ def result(request: BeamRequest) -> BeamResult:
 class FakeSource:
     """Meets `server.engine_worker.RequestSource`; a history is its own prompt."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, engine: FakeEngine | None = None, name: str = "") -> None:
         self.catalog = catalog
+        self.engine = engine or FakeEngine()
+        self.name = name
         self.target_cost = CostCurve(0.001, 0.0001)
 
     def request(
@@ -92,9 +101,13 @@ class FakeSource:
         excluded_items: Sequence[int] = (),
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
+        allowed_items: ItemSet | None = None,
     ) -> BeamRequest:
         prompt, excluded = np.asarray(history, np.int64), np.asarray(excluded_items, np.int64)
-        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key)
+        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name)
+
+    def successor(self, catalog: Catalog, name: str) -> "FakeSource":
+        return FakeSource(catalog, name=name)
 
 
 def make_request(request_id: str, tokens: int = 4, k: int = 2) -> BeamRequest:

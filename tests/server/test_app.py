@@ -22,6 +22,7 @@ from server.settings import Settings
 from tests.models import random_catalog
 from tests.server.fake_ready import READY
 from tests.server.server_process import assert_problem
+from tests.server.stub_catalogs import stub_catalogs
 
 CATALOG = random_catalog(items=20)
 
@@ -52,7 +53,7 @@ class Bench:
         self.metrics = Metrics()
         self.engine = StubEngine(settings, self.metrics)
         self.histories = histories or open_history_store("memory://")
-        self.services = Services(settings, CATALOG, self.engine, self.histories, self.metrics)
+        self.services = Services(settings, stub_catalogs(CATALOG, self.engine), self.engine, self.histories, self.metrics)
         transport = httpx.ASGITransport(build_app(self.services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from drafting.catalog import Catalog
 from drafting.codebooks import Codebooks
 from server.commands.catalog import catalog_app
+from tests.models import save_tokenizer
 
 ITEMS = 40
 
@@ -37,8 +38,8 @@ def test_build_writes_a_catalog_and_the_codebooks_that_made_it(tmp_path: Path, e
     assert f"Wrote {out} (40 items, version " in built.output
     assert "0 items share an identifier" in built.output
     catalog = Catalog.load(out)
-    assert catalog.item_ids == tuple(f"i{item}" for item in range(ITEMS))
-    assert catalog.titles[3] == "Item 3"
+    assert tuple(catalog.item_ids) == tuple(f"i{item}" for item in range(ITEMS))
+    assert catalog.title(3) == "Item 3"
     assert catalog.identifier_length == 2
     assert len(np.unique(catalog.codes, axis=0)) == ITEMS
     codes = Codebooks.load(tmp_path / "catalog.codebooks.safetensors").encode(np.load(embeddings))
@@ -115,3 +116,23 @@ def test_inspect_says_what_is_no_catalog(tmp_path: Path) -> None:
     shown = run("inspect", tmp_path / "catalog.jsonl")
     assert shown.exit_code == 1
     assert "Line 1 of the catalog" in shown.output
+
+
+def test_convert_writes_what_is_mapped(tmp_path: Path) -> None:
+    identifiers = {f"i{item}": [f"<a_{item % 7}>", f"<b_{item % 5}>"] for item in range(ITEMS)}
+    catalog = Catalog.from_identifiers(identifiers)
+    catalog.save(tmp_path / "catalog.jsonl")
+    save_tokenizer(catalog, tmp_path / "model")
+    out = tmp_path / "items.catalog"
+    done = run("convert", tmp_path / "catalog.jsonl", "--out", out, "--model", tmp_path / "model")
+    assert f"(40 items, 35 identifiers, version {catalog.version})" in done.output
+    mapped = Catalog.load(out)
+    assert mapped.version == catalog.version
+    assert mapped.tokens == tuple(sorted(catalog.tokens))
+    assert "already exists" in run("convert", tmp_path / "catalog.jsonl", "--out", out).output
+    assert "must end in .catalog" in run("convert", tmp_path / "catalog.jsonl", "--out", tmp_path / "x.bin").output
+    save_tokenizer(catalog, tmp_path / "other", leave_out=("<b_3>",))
+    refused = run("convert", tmp_path / "catalog.jsonl", "--out", tmp_path / "no.catalog", "--model", tmp_path / "other")
+    assert refused.exit_code == 1
+    assert "has no token '<b_3>', which the identifier of item 'i3' needs" in refused.output
+    assert not (tmp_path / "no.catalog").exists()

@@ -28,7 +28,7 @@ class Bench:
         self.socket = context.socket(zmq.PAIR)
         self.socket.connect("inproc://engine")
         self.engine = FakeEngine()
-        self.worker = EngineWorker(self.socket, FakeSource(CATALOG), self.engine, OPTIONS)
+        self.worker = EngineWorker(self.socket, FakeSource(CATALOG, self.engine), OPTIONS)
 
     def send(self, *messages: ToEngine) -> None:
         for message in messages:

@@ -14,6 +14,7 @@ from server.histories import open_history_store
 from server.metrics import Metrics
 from server.services import Services
 from server.settings import FlagSettings
+from tests.server.stub_catalogs import stub_catalogs
 
 
 async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
@@ -25,7 +26,7 @@ async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
     )
     metrics = Metrics()
     engine = EngineClient(settings.engine_options, catalog.version, metrics, max_pending=10)
-    app = build_app(Services(settings, catalog, engine, open_history_store("memory://"), metrics))
+    app = build_app(Services(settings, stub_catalogs(catalog, engine), engine, open_history_store("memory://"), metrics))
     engine.start()
     try:
         async with asyncio.timeout(90):

@@ -30,7 +30,7 @@ def test_the_answer_has_the_documented_shape(server: ServerProcess, catalog: Cat
         index = catalog.index_of(line.item_id)
         assert index is not None
         assert tuple(line.identifier) == catalog.identifier(index)
-        assert line.title == catalog.titles[index]
+        assert line.title == catalog.title(index)
     assert (answer.usage.prompt_tokens, answer.usage.target_forwards + answer.usage.accepted_steps) == (1 + 3 * 3, 3)
     timing = answer.timing_ms
     assert timing.total >= timing.queue + timing.engine > 0

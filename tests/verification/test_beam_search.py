@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from drafting.catalog import Catalog
+from drafting.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists
 from verification.benchmark.systems import PrefixTable
@@ -167,7 +168,7 @@ def test_exclusions_and_wide_beams_equal_brute_force(small: tuple[Recommender, A
     catalog, trie = recommender.catalog, recommender.engine.trie
     rng = np.random.default_rng(int(100 * share))
     identifiers = np.empty((len(catalog), catalog.identifier_length), np.int64)
-    identifiers[trie.items] = trie.token.numpy()[trie.paths][trie.leaf_of_item[trie.items]]
+    identifiers[:] = trie.token.numpy()[trie.arrays.paths(trie.leaf_of_item)]
     for k, beam_width in ((1, 1), (3, 8), (10, 10), (20, 40)):
         history = rng.integers(len(catalog), size=5).tolist()
         excluded = rng.permutation(len(catalog))[: int(share * len(catalog))]
@@ -184,6 +185,41 @@ def test_exclusions_and_wide_beams_equal_brute_force(small: tuple[Recommender, A
         best = {tuple(identifiers[item.item].tolist()): item.rank for item in result.items}
         shared = [i for i in np.flatnonzero(allowed) if tuple(identifiers[i].tolist()) in best]
         assert sorted(shared) == sorted(returned), "all eligible items of a returned identifier are listed"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_filters_with_exclusions_equal_brute_force(small: tuple[Recommender, AutoModelForCausalLM], share: float) -> None:
+    """Requests with filters, exclusions and neither share steps; each gets the k best of what is eligible for it, or all of it."""
+    recommender, model = small
+    engine, trie = recommender.engine, recommender.engine.trie
+    rng = np.random.default_rng(int(100 * share))
+    identifiers = trie.token.numpy()[trie.arrays.paths(trie.leaf_of_item)]
+    asked, expected = {}, {}
+    for number, (k, beam_width) in enumerate(((1, 1), (5, 5), (3, 8), (10, 10), (20, 40), (20, 20))):
+        allowed = rng.random(trie.items) < share
+        items = ItemSet.of(allowed) if number % 3 else None
+        excluded = rng.permutation(trie.items)[: trie.items // 4] if number % 2 else np.empty(0, np.int64)
+        request = recommender.request(str(number), rng.integers(trie.items, size=4).tolist(), k, beam_width, excluded, allowed_items=items)
+        allowed = allowed if items else np.ones(trie.items, bool)
+        allowed[excluded] = False
+        asked[str(number)] = allowed
+        expected[str(number)] = brute_force_beam(model_scores(model, request.prompt), identifiers, allowed, k, beam_width)
+        engine.add(request)
+    while engine.running:
+        for result in engine.step().finished:
+            assert all(asked[result.request_id][item.item] for item in result.items)
+            assert_same(as_pairs(result, identifiers), expected[result.request_id])
+
+
+def test_a_filter_that_leaves_five_items_returns_those(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    recommender, _ = small
+    items = np.random.default_rng(5).choice(len(recommender.catalog), 5, replace=False)
+    request = recommender.request("five", [1, 2], 20, allowed_items=ItemSet.of_items(items, len(recommender.catalog)))
+    recommender.engine.add(request)
+    results = []
+    while not results:
+        results = recommender.engine.step().finished
+    assert sorted(item.item for item in results[0].items) == sorted(items)
 
 
 def test_ninety_percent_excluded_leaves_the_best_of_the_rest(paper_recommender: Recommender, paper_model: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from drafting.costs import CostCurve, ForwardCosts
 from drafting.plan import Action, FixedPlan, FloatArray, LevelOutcome, Plan, Round, StepTimes
 from drafting.planner import Planner
-from drafting.trie import ItemTrie
 from verification.benchmark.trace import ALL, Trace, TraceRound, TraceRun, balance_of
 from verification.recommender import Recommender
 from verification.request import Usage
@@ -123,9 +122,7 @@ def _make_plan(name: str, recommender: Recommender, draft_share: float) -> Plan:
         return FixedPlan.parse(name)
     target = CostCurve(fixed=balance, per_token=1.0)
     draft = CostCurve(draft_share * balance, draft_share)
-    # Codes name the same trie as the model's token ids.
-    trie = ItemTrie.build(recommender.catalog.codes.astype(np.int64))
-    return Planner(ForwardCosts(target, draft), trie.mean_fan_out)
+    return Planner(ForwardCosts(target, draft), recommender.engine.trie.mean_fan_out)
 
 
 def _record_one(recommender: Recommender, plan: RecordingPlan, history: list[int], k: int) -> tuple[TraceRound, ...]:

@@ -63,7 +63,7 @@ class PrefixScorer:
             scores_of = np.full((trie.depth - 1, width), -np.inf, np.float32)
             for depth in range(1, trie.depth):
                 frontier = Frontier.of([columns.slots[places]], self._model.device)
-                below = continuations(trie, parents, log_probs, trie.max_children[depth - 1], frontier, None)
+                below = continuations(trie, parents, log_probs, trie.max_children[depth - 1], None)
                 totals = below.log_probs + scores[:, None]
                 selection = expand_beam(Candidates(below.first, totals, totals), frontier, width)
                 kept = int((selection.nodes[0] >= 0).sum())

@@ -1,0 +1,75 @@
+"""A set of items of one catalog, as one bit per item: what a filter lets through.
+
+Invariant: a set never changes after it is made, so whoever holds one may keep what was derived from it for as long as they hold it.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+
+Bits = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemSet:
+    """Some of a catalog's items.
+
+    Attributes:
+        bits: `[ceil(catalog items / 8)]` uint8, the bit `item % 8` of the byte `item // 8`; bits beyond the last item are 0.
+        catalog_items: how many items the catalog has.
+    """
+
+    bits: Bits
+    catalog_items: int
+
+    def __post_init__(self) -> None:
+        if len(self.bits) != -(-self.catalog_items // 8):
+            raise ValueError(f"A set of {self.catalog_items} items needs {-(-self.catalog_items // 8)} bytes, got {len(self.bits)}.")
+
+    @classmethod
+    def of(cls, members: BoolArray) -> "ItemSet":
+        """The items where `members`, `[catalog items]`, is true."""
+        return cls(np.packbits(members, bitorder="little"), len(members))
+
+    @classmethod
+    def of_items(cls, items: npt.ArrayLike, catalog_items: int) -> "ItemSet":
+        """The items of these catalog indices."""
+        members = np.zeros(catalog_items, bool)
+        members[np.asarray(items, np.int64)] = True
+        return cls.of(members)
+
+    def __len__(self) -> int:
+        return int(np.bitwise_count(self.bits).sum())
+
+    def __contains__(self, item: int) -> bool:
+        return bool(self.bits[item >> 3] >> (item & 7) & 1)
+
+    def contains(self, items: npt.NDArray[np.integer]) -> BoolArray:
+        """Whether the items of these catalog indices are in the set, `[n]` bool."""
+        found: BoolArray = ((self.bits[items >> 3] >> (items & 7).astype(np.uint8)) & 1).astype(bool)
+        return found
+
+    def members(self) -> BoolArray:
+        """`[catalog items]` bool."""
+        return np.unpackbits(self.bits, count=self.catalog_items, bitorder="little").view(bool)
+
+    @property
+    def complement(self) -> "ItemSet":
+        """The items that are not in the set."""
+        bits = ~self.bits
+        if spare := 8 * len(bits) - self.catalog_items:
+            bits[-1] &= 0xFF >> spare
+        return ItemSet(bits, self.catalog_items)
+
+
+def intersection(sets: list[ItemSet]) -> ItemSet:
+    """The items that are in all of at least one set, all of one catalog."""
+    return ItemSet(reduce(np.bitwise_and, [each.bits for each in sets]), sets[0].catalog_items)
+
+
+def union(sets: list[ItemSet]) -> ItemSet:
+    """The items that are in any of at least one set, all of one catalog."""
+    return ItemSet(reduce(np.bitwise_or, [each.bits for each in sets]), sets[0].catalog_items)

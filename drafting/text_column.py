@@ -1,0 +1,166 @@
+"""A column of texts as two arrays, so that ten million names are two objects and can lie in a mapped file.
+
+Invariant: `data` ends with eight bytes that belong to no text. Texts are hashed and compared eight bytes at a time, all rows at once, and
+the last text may then be read beyond its end like any other.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+
+_SPARE = 8
+_ROWS_AT_ONCE = 1 << 18
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_ALL_BYTES = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+class TextColumn(Sequence[str]):
+    """Texts, by row.
+
+    Attributes:
+        offsets: `[rows + 1]` int64, where each text begins in `data`; the first is 0.
+        data: `[bytes + 8]` uint8, the texts in UTF-8.
+    """
+
+    def __init__(self, offsets: IntArray, data: Bytes) -> None:
+        """
+        Raises:
+            ValueError: the arrays do not fit together.
+        """
+        if not len(offsets) or len(data) != offsets[-1] + _SPARE:
+            raise ValueError("Offsets and data of a text column do not fit together.")
+        self.offsets = offsets
+        self.data = data
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "TextColumn":
+        """A column of texts, which may hold halves of surrogate pairs, as JSON may."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(_offsets(lengths), np.frombuffer(b"".join(encoded) + bytes(_SPARE), np.uint8))
+
+    @classmethod
+    def join(cls, columns: Sequence["TextColumn"]) -> "TextColumn":
+        """The rows of several columns, one after the other."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *(column.lengths for column in columns)])
+        data = [column.data[: column.offsets[-1]] for column in columns]
+        return cls(_offsets(lengths), np.concatenate([*data, np.zeros(_SPARE, np.uint8)]))
+
+    @property
+    def lengths(self) -> IntArray:
+        """`[rows]` int64, bytes of each text."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, row: int | slice) -> str | tuple[str, ...]:
+        if isinstance(row, slice):
+            first, last, step = row.indices(len(self))
+            return tuple(self._texts(first, last)) if step == 1 else tuple(self[number] for number in range(first, last, step))
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"There is no row {row} in a column of {len(self)}.")
+        row %= len(self)
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        for first in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self._texts(first, min(first + _ROWS_AT_ONCE, len(self)))
+
+    def _texts(self, first: int, last: int) -> list[str]:
+        ends = self.offsets[first : last + 1]
+        if last <= first:
+            return []
+        data = self.data[ends[0] : ends[-1]].tobytes()
+        places = (ends - ends[0]).tolist()
+        if data.isascii():
+            text = data.decode("ascii")
+            return [text[start:end] for start, end in pairwise(places)]
+        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(places)]
+
+    def take(self, rows: npt.NDArray[np.integer]) -> "TextColumn":
+        """The texts of `rows`, `[n]`, as a column of their own."""
+        starts, lengths = self._extent(rows)
+        offsets = _offsets(lengths)
+        places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return TextColumn(offsets, np.concatenate([self.data[places], np.zeros(_SPARE, np.uint8)]))
+
+    def hashes(self) -> Words:
+        """`[rows]` uint64, the same for the same text in every process; different texts share one only by a rare accident."""
+        found = np.empty(len(self), np.uint64)
+        for first in range(0, len(self), _ROWS_AT_ONCE):
+            rows = slice(first, min(first + _ROWS_AT_ONCE, len(self)))
+            starts, ends = self.offsets[rows.start : rows.stop], self.offsets[rows.start + 1 : rows.stop + 1]
+            found[rows] = self._hash(starts, ends - starts)
+        return found
+
+    def _hash(self, starts: IntArray, lengths: IntArray) -> Words:
+        total = (lengths.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER
+        rows = np.flatnonzero(lengths > 0)
+        place = 0
+        while len(rows):
+            mixed = (total[rows] ^ self._words(starts[rows] + place, lengths[rows] - place)) * _MULTIPLIER
+            total[rows] = mixed ^ (mixed >> np.uint64(29))
+            place += 8
+            rows = rows[lengths[rows] > place]
+        total *= _MULTIPLIER
+        return total ^ (total >> np.uint64(32))
+
+    def equal(self, rows: npt.NDArray[np.integer], other: "TextColumn", other_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Whether the text of each of `rows` is that of the row of `other` beside it, `[n]` bool."""
+        (starts, lengths), (other_starts, other_lengths) = self._extent(rows), other._extent(other_rows)
+        same: npt.NDArray[np.bool_] = lengths == other_lengths
+        left, place = np.flatnonzero(same & (lengths > 0)), 0
+        while len(left):
+            mine = self._words(starts[left] + place, lengths[left] - place)
+            same[left] = mine == other._words(other_starts[left] + place, lengths[left] - place)
+            place += 8
+            left = left[same[left] & (lengths[left] > place)]
+        return same
+
+    def _extent(self, rows: npt.NDArray[np.integer]) -> tuple[IntArray, IntArray]:
+        starts = self.offsets[rows]
+        return starts, self.offsets[rows + 1] - starts
+
+    def _words(self, starts: IntArray, lengths: IntArray) -> Words:
+        """Up to eight bytes from each start as one number; bytes beyond a length are zero."""
+        windows = np.lib.stride_tricks.sliding_window_view(self.data, 8)
+        words: Words = windows[starts].view("<u8")[:, 0]
+        unused = (8 * np.maximum(8 - lengths, 0)).astype(np.uint64)
+        return words & (_ALL_BYTES >> unused)
+
+
+def _offsets(lengths: IntArray) -> IntArray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def distinct(texts: TextColumn) -> tuple[npt.NDArray[np.int32], IntArray]:
+    """Numbers equal texts alike, in the order of their first appearance.
+
+    Returns:
+        the number of each row, `[rows]` int32, and the first row of each number, `[distinct]` int64.
+
+    Raises:
+        ValueError: two different texts have one hash, which never happens by chance.
+    """
+    _, first, inverse = np.unique(texts.hashes(), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(len(order))
+    numbers, first = number[inverse], first[order]
+    if not texts.equal(np.arange(len(texts)), texts, first[numbers]).all():
+        raise ValueError("Two different texts of a column have the same hash.")
+    return numbers, first

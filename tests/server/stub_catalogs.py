@@ -1,0 +1,11 @@
+"""A store of catalogs where a test needs one version only."""
+
+from pathlib import Path
+
+from drafting.catalog import Catalog
+from server.catalogs import CatalogStore, ServedCatalog
+from server.engine_process import EngineClient
+
+
+def stub_catalogs(catalog: Catalog, engine: EngineClient) -> CatalogStore:
+    return CatalogStore(ServedCatalog(catalog.version, "", Path("catalog.jsonl"), catalog), engine, Path("catalogs"))
