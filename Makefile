@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu load lock services clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu load lock services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,12 @@ lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --d
 
 load: setup ## Put a server under load, up to twice what it can bear (idle machine, ten minutes)
 	$(BIN)/python -m server.load.standard $(ARGS)
+
+deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
+	deploy/checks/tools.sh
+
+deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboards, alerts, image, routing, Redis failover (root, half an hour)
+	$(BIN)/python -m deploy.checks.chart
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py

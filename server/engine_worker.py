@@ -280,7 +280,7 @@ def main(arguments: Iterable[str]) -> int:
     die_with_parent()
     # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logs(options.log_level, "engine")
+    configure_logs(options.log_level, "engine", options.log_format)
     with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
         socket.set_hwm(0)
         # Long enough for a last sentence, short enough not to hang on a parent that is gone.

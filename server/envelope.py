@@ -10,6 +10,7 @@ import uuid
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server import logs
 from server.metrics import Metrics
 
 REQUEST_ID = b"x-request-id"
@@ -31,6 +32,7 @@ class Envelope:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
+        logs.request_id.set(request_id.decode("ascii"))
         status = 500
         received = 0
 

@@ -8,6 +8,7 @@ which all processes of one Linux machine share, so no time is lost in translatio
 import msgspec
 
 from drafting.rule import Verification
+from server.logs import LogFormat
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens_per_step: tokens that may share a forward.
         max_step_ms: what a step may take; the tokens that share one are chosen by it.
         log_level: the level of the log, such as `INFO`.
+        log_format: `text` or `json`.
     """
 
     target: str
@@ -42,6 +44,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens_per_step: int = 4096
     max_step_ms: float = 100.0
     log_level: str = "INFO"
+    log_format: LogFormat = "text"
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

@@ -28,7 +28,7 @@ from server.settings import Settings
 logger = logging.getLogger(__name__)
 
 # After the recommendations: what else is under way, such as events that are being stored.
-_LAST_SECONDS = 5
+LAST_SECONDS = 5
 
 
 class PortError(Exception):
@@ -79,7 +79,7 @@ class ApiServer:
             lifespan="on",
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=_LAST_SECONDS,
+            timeout_graceful_shutdown=LAST_SECONDS,
         )
         self._uvicorn = _Uvicorn(config, self._end)
 
@@ -163,7 +163,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run_server(settings: Settings) -> str | None:
     """Serves until it is told to stop; the sentence of what went wrong, or None after a clean end."""
-    configure_logs(settings.log_level, "api")
+    configure_logs(settings.log_level, "api", settings.log_format)
     try:
         server = ApiServer(settings)
     except (CatalogError, PortError, ValueError) as error:

@@ -109,6 +109,9 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error.", envvar="ATSPEED_LOG_LEVEL", show_default="info")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json (one object a line).", envvar="ATSPEED_LOG_FORMAT", show_default="text")
+    ] = None,
 ) -> None:
     """Serve recommendations over HTTP.
 
@@ -142,6 +145,7 @@ def serve(
             grace_seconds=grace_seconds,
             model=model,
             log_level=log_level,
+            log_format=log_format,
         )
     except SettingsError as error:
         fail(str(error))
