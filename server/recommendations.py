@@ -36,6 +36,7 @@ class RecommendationService:
         self._histories = services.histories
         self._metrics = services.metrics
         self._drain = services.drain
+        self._metrics.health.open_catalog(self._catalog.version, len(self._catalog))
 
     async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
@@ -61,6 +62,9 @@ class RecommendationService:
         submit = self._submit(body, rule, history[-self._max_items() :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
+        health = self._metrics.health
+        health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history)
+        health.observe_list([item for item, _, _ in finished.items], history, short=_identifiers(finished) < body.k)
         return self._answer(body, rule, finished, started, read)
 
     def _submit(
@@ -153,9 +157,12 @@ class RecommendationService:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads the newest {self._max_items()} of the {len(body.history)} items in the history."
-        identifiers = len({rank for _, _, rank in finished.items})
-        if identifiers < body.k:
+        if (identifiers := _identifiers(finished)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+
+
+def _identifiers(finished: FinishedList) -> int:
+    return len({rank for _, _, rank in finished.items})
 
 
 def _milliseconds(seconds: float) -> float:

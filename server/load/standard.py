@@ -57,6 +57,11 @@ class MeasuredServer:
         self.url = url
         self._process = process
 
+    def engine(self) -> psutil.Process:
+        """The engine process."""
+        (engine,) = self._process.children()
+        return engine
+
     def memory_mib(self) -> float:
         """Resident memory of both processes."""
         processes = (self._process, *self._process.children(recursive=True))

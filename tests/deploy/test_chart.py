@@ -100,3 +100,11 @@ def test_the_settings_map_starts_a_server(everything: list[dict[str, Any]], monk
         monkeypatch.setenv(name, value)
     settings = Settings.resolve()
     assert (settings.port, settings.draft.name, settings.log_format, settings.grace_seconds) == (8000, "draft", "json", 30)
+
+
+def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, Any]]):
+    rules = [rule for group in one(everything, "PrometheusRule")["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert all(rule["annotations"]["runbook_url"].startswith("https://") for rule in rules)
+    dashboards = [part for part in everything if part["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    titles = {json.loads(text)["title"] for part in dashboards for text in part["data"].values()}
+    assert titles == {"atspeed: on call", "atspeed: speculation", "atspeed: recommendations"}
