@@ -67,6 +67,7 @@ deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah a
 deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboards, alerts, image, routing, Redis failover (root, half an hour)
 	$(BIN)/python -m deploy.checks.chart
 	$(BIN)/python -m deploy.checks.monitoring
+	$(BIN)/python -m deploy.checks.failover
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py

@@ -18,7 +18,7 @@ def serve(
     histories: Annotated[
         str | None,
         typer.Option(
-            help="History store: memory://, sqlite:///path, redis://… or rediss://….",
+            help="History store: memory://, sqlite:///path, redis://…, redis+sentinel://… or redis+cluster://….",
             envvar="ATSPEED_HISTORIES",
             show_default="an SQLite file in ~/.local/share/atspeed",
         ),
