@@ -142,7 +142,7 @@ class RedisHistoryStore:
         await self._redis.aclose()
 
     async def _append_to_replicas(self, redis: Redis, user_id: str, args: Sequence[str | bytes | int | float]) -> int:
-        # WAIT speaks of what was written on its own connection. It must give up before the operation does, or its answer would never be read.
+        # WAIT speaks of what was written on its own connection, and gives up before the operation does, so that its answer is still read.
         async with redis.client() as connection:
             shown = int(await self._append(keys=self._keys(user_id), args=args, client=connection))
             reached = int(await connection.wait(self._url.wait_replicas, round(500 * self._timeout_seconds)))
