@@ -38,11 +38,13 @@ from server.messages import (
     Shutdown,
     StartFailure,
     StepCost,
+    StepTime,
     Submit,
     ToEngine,
 )
 from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
 from server.step_budget import StepBudget
+from server.step_trace import StepTrace
 from verification.request import BeamRequest
 
 logger = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ class EngineWorker:
         self._stopped = False
         self._failed: list[FailedList] = []
         self._steps: list[StepCost] = []
+        self._trace = StepTrace()
         self._reported = self._stepped = time.monotonic()
 
     def send(self, message: FromEngine) -> None:
@@ -130,6 +133,7 @@ class EngineWorker:
                     self._submit(message)
                 case Cancel():
                     cancelled |= self._scheduler.cancel(message.request_id)
+                    self._trace.forget(message.request_id)
                 case Shutdown():
                     self._stopped = True
         return cancelled
@@ -144,6 +148,8 @@ class EngineWorker:
                 message.request_id, message.history, message.k, message.beam_width, message.excluded, rule, message.user
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
+            if message.traced:
+                self._trace.want(message.request_id)
         except ValueError as error:
             self._failed.append(FailedList(message.request_id, str(error)))
 
@@ -152,13 +158,16 @@ class EngineWorker:
         now = time.monotonic()
         if step.report is not IDLE:
             self._steps.append(_step_cost(step, now - self._stepped))
+            self._trace.add(step.report, now)
         self._stepped = now
-        self._failed.extend(FailedList(request_id, None) for request_id in step.timed_out)
+        for request_id in step.timed_out:
+            self._failed.append(FailedList(request_id, None))
+            self._trace.forget(request_id)
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         self.send(
             Progress(
-                finished=[_finished(request) for request in step.finished],
+                finished=[_finished(request, self._trace.take(request, now)) for request in step.finished],
                 failed=self._failed,
                 steps=self._steps,
                 running=self._scheduler.running,
@@ -170,7 +179,7 @@ class EngineWorker:
         self._failed, self._steps, self._reported = [], [], now
 
 
-def _finished(request: FinishedRequest) -> FinishedList:
+def _finished(request: FinishedRequest, steps: tuple[StepTime, ...]) -> FinishedList:
     usage = request.result.usage
     return FinishedList(
         request_id=request.result.request_id,
@@ -188,6 +197,7 @@ def _finished(request: FinishedRequest) -> FinishedList:
         verification=request.result.rule.verification,
         queue_seconds=request.queue_seconds,
         engine_seconds=request.engine_seconds,
+        steps=steps,
     )
 
 

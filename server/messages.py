@@ -56,6 +56,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
         deadline: monotonic seconds after which nobody waits for the list any more.
         submitted: monotonic seconds at which the API process asked.
         verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
+        traced: whether `FinishedList.steps` is wanted.
         user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
     """
 
@@ -70,6 +71,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     seed: int = 0
     temperature: float = 1.0
     user: str | None = None
+    traced: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -129,6 +131,14 @@ class Cost(msgspec.Struct, frozen=True, array_like=True):
         return len(self.accepted_depths)
 
 
+class StepTime(msgspec.Struct, frozen=True, array_like=True):
+    """When a step of the engine began, in monotonic seconds, and how long it took for drafting and then in the target's forward."""
+
+    started: float
+    draft_seconds: float
+    target_seconds: float
+
+
 class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     """One finished list, best first.
 
@@ -137,6 +147,7 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
         verification: how the draft was judged.
         queue_seconds: from the API process's asking until the engine took the request up.
         engine_seconds: from there until the list was finished.
+        steps: that the request took part in, if it is traced.
     """
 
     request_id: str
@@ -145,6 +156,7 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     verification: Verification
     queue_seconds: float
     engine_seconds: float
+    steps: tuple[StepTime, ...] = ()
 
 
 class FailedList(msgspec.Struct, frozen=True, array_like=True):

@@ -36,6 +36,7 @@ class RecommendationService:
         self._histories = services.histories
         self._metrics = services.metrics
         self._drain = services.drain
+        self._tracing = services.tracing
         self._metrics.health.open_catalog(self._catalog.version, len(self._catalog))
 
     async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
@@ -55,13 +56,15 @@ class RecommendationService:
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
         self._engine.check(self._submit(body, rule, [], [], deadline, started))
         excluded = set(self._indices(body.exclude, "exclude"))
-        history = await self._history(body, deadline)
+        with self._tracing.part("history"):
+            history = await self._history(body, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
         submit = self._submit(body, rule, history[-self._max_items() :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
+        self._tracing.record_engine(finished)
         health = self._metrics.health
         health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history)
         health.observe_list([item for item, _, _ in finished.items], history, short=_identifiers(finished) < body.k)
@@ -82,6 +85,7 @@ class RecommendationService:
             seed=rule.seed,
             temperature=rule.temperature,
             user=body.user_id,
+            traced=self._tracing.recording,
         )
 
     def _answer(self, body: RecommendationRequest, rule: SearchRule, finished: FinishedList, started: float, read: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from server.engine_process import EngineClient
 from server.histories import HistoryStore
 from server.metrics import Metrics
 from server.settings import Settings
+from server.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,4 @@ class Services:
     histories: HistoryStore
     metrics: Metrics
     drain: Drain = field(default_factory=Drain)
+    tracing: Tracing = field(default_factory=Tracing)

@@ -24,6 +24,7 @@ from server.logs import configure_logs
 from server.metrics import Metrics
 from server.services import Services
 from server.settings import Settings
+from server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class ApiServer:
             max_pending=settings.max_running + settings.max_waiting,
             on_failure=self._give_up,
         )
-        services = Services(settings, catalog, engine, histories, metrics)
+        services = Services(settings, catalog, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         config = uvicorn.Config(

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level of the log.")
+    otlp_endpoint: str | None = Field(
+        default=None, pattern="^https?://", description="OTLP collector that takes traces by HTTP, such as http://collector:4318."
+    )
     log_format: LogFormat = Field(default="text", description="Log lines for people, or one JSON object each.")
 
     @classmethod

@@ -109,6 +109,14 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error.", envvar="ATSPEED_LOG_LEVEL", show_default="info")
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="OTLP collector that takes traces by HTTP: http://collector:4318.",
+            envvar="ATSPEED_OTLP_ENDPOINT",
+            show_default="no traces",
+        ),
+    ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="text or json (one object a line).", envvar="ATSPEED_LOG_FORMAT", show_default="text")
     ] = None,
@@ -145,6 +153,7 @@ def serve(
             grace_seconds=grace_seconds,
             model=model,
             log_level=log_level,
+            otlp_endpoint=otlp_endpoint,
             log_format=log_format,
         )
     except SettingsError as error:
