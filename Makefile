@@ -67,7 +67,9 @@ deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah a
 deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboards, alerts, image, routing, Redis failover (root, half an hour)
 	$(BIN)/python -m deploy.checks.chart
 	$(BIN)/python -m deploy.checks.monitoring
+	$(BIN)/python -m deploy.checks.routing
 	$(BIN)/python -m deploy.checks.failover
+	$(BIN)/python -m deploy.checks.container
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py

