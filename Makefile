@@ -75,4 +75,4 @@ lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py
 
 clean: ## Remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .deploy .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -83,7 +83,6 @@ def envoy_config(rule: dict[str, Any], port: int, admin_port: int, backends: lis
         "connect_timeout": "1s",
         "lb_policy": "MAGLEV",
         "maglev_lb_config": {"table_size": consistent["tableSize"]},
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "health_checks": [
             {
                 "timeout": active["timeout"],
