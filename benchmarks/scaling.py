@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+_MIXER, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
 
 @dataclass(frozen=True)
 class World:
@@ -30,7 +32,7 @@ class World:
         step_ms: what a step may take.
         levels: tokens of an identifier.
         k: identifiers of a list, which is also the beam's width.
-        window: items of a history that the model reads.
+        max_items, min_items: of a long history, how many items the model reads: `drafting.prompt.PromptTemplate`.
         slots: KV slots of a replica that hold earlier prompts.
         users: per replica.
         rate: requests a second, per replica.
@@ -43,7 +45,8 @@ class World:
     step_ms: float = 100.0
     levels: int = 4
     k: int = 10
-    window: int = 20
+    max_items: int = 20
+    min_items: int = 15
     slots: int = 65_536
     users: int = 2_000
     rate: float = 40.0
@@ -87,7 +90,7 @@ def make_traffic(world: World, replicas: int) -> Traffic:
     total = rng.poisson(world.rate * replicas * world.seconds)
     weights = rng.lognormal(sigma=world.spread, size=users)
     asking = rng.choice(users, size=total, p=weights / weights.sum())
-    lengths = rng.integers(1, 2 * world.window, size=users)
+    lengths = rng.integers(1, 2 * world.max_items, size=users)
     at_request = np.empty(total, np.int64)
     for number, (user, grown) in enumerate(zip(asking, rng.random(total) < world.growth, strict=True)):
         lengths[user] += grown
@@ -95,33 +98,38 @@ def make_traffic(world: World, replicas: int) -> Traffic:
     return Traffic(np.sort(rng.uniform(0, world.seconds, total)), asking, at_request)
 
 
+def window_start(world: World, user: int, length: int) -> int:
+    """The first item that the model reads of a history: the one with the smallest hash of those that a window may start at."""
+    if length <= world.max_items:
+        return 0
+    oldest = length - world.max_items
+    starts = range(oldest, length - world.min_items + 1)
+    return min(starts, key=lambda item: (1_000_003 * user + item) * _MIXER & _MASK)
+
+
 class PromptCache:
     """The prompts that one replica has computed, the least recently used going first; a history is known by its length."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._lengths: OrderedDict[int, int] = OrderedDict()
+        # First item and tokens of each user's last prompt.
+        self._prompts: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self._used = 0
 
     def look_up(self, user: int, length: int) -> tuple[int, int]:
         """(tokens of the prompt, tokens of it that are cached) of a user whose history has `length` items; it is cached from now on."""
-        known = self._lengths.pop(user, None)
-        prompt = self._tokens(length)
-        cached = 0
-        if known is not None:
-            self._used -= self._tokens(known)
-            # A full window moves by an item, and its first token is another.
-            cached = self._tokens(known) if known == length or length <= self._world.window else 0
-        self._lengths[user] = length
-        self._used += prompt
+        start = window_start(self._world, user, length)
+        prompt = self._world.levels * (length - start)
+        known_start, known_tokens = self._prompts.pop(user, (0, 0))
+        # Where the window has moved, the first token is another, and nothing behind it can be reused.
+        cached = known_tokens if known_start == start else 0
+        self._prompts[user] = start, prompt
+        self._used += prompt - known_tokens
         while self._used > self._world.slots:
-            _, evicted = self._lengths.popitem(last=False)
-            self._used -= self._tokens(evicted)
+            _, (_, tokens) = self._prompts.popitem(last=False)
+            self._used -= tokens
         # The last token is the root of the search and always computed.
         return prompt, min(cached, prompt - 1)
-
-    def _tokens(self, length: int) -> int:
-        return self._world.levels * min(length, self._world.window)
 
 
 def replica(world: World, traffic: Traffic, mine: NDArray[np.int64]) -> Iterator[tuple[float, float, int, int]]:

@@ -15,6 +15,6 @@ arguments=()
 for name in PIP_CERT PIP_FIND_LINKS; do
 	[ -n "${!name:-}" ] && arguments+=(--build-arg "$name=${!name}")
 done
-"${BUILDAH[@]}" bud --isolation chroot --pull-never --layers --format docker "${mounts[@]}" "${arguments[@]}" \
+"${BUILDAH[@]}" bud --isolation chroot --pull-never --format docker "${mounts[@]}" "${arguments[@]}" \
 	--build-arg "REVISION=$(git rev-parse HEAD)" \
 	--file docker/Dockerfile --target "$TARGET" --tag "atspeed-server:$TARGET" .
