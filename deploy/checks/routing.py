@@ -8,7 +8,6 @@ Run:  python -m deploy.checks.routing
 """
 
 import json
-import signal
 import tempfile
 import threading
 import time
@@ -154,7 +153,7 @@ def kill_under_load(url: str, victim: MeasuredServer) -> list[int]:
     client = threading.Thread(target=ask_on)
     client.start()
     time.sleep(1.0)
-    victim.process.send_signal(signal.SIGKILL)
+    victim.kill()
     client.join()
     return statuses
 

@@ -51,20 +51,24 @@ class Standard(msgspec.Struct, kw_only=True):
 
 
 class MeasuredServer:
-    """A server that is measured; `process` is its API process."""
+    """A server that is measured."""
 
     def __init__(self, url: str, process: psutil.Process) -> None:
         self.url = url
-        self.process = process
+        self._process = process
 
     def engine(self) -> psutil.Process:
         """The engine process."""
-        (engine,) = self.process.children()
+        (engine,) = self._process.children()
         return engine
+
+    def kill(self) -> None:
+        """Ends the API process, and with it the engine, without giving them a chance to say anything."""
+        self._process.kill()
 
     def memory_mib(self) -> float:
         """Resident memory of both processes."""
-        processes = (self.process, *self.process.children(recursive=True))
+        processes = (self._process, *self._process.children(recursive=True))
         return sum(int(process.memory_info().rss) for process in processes) / 2**20
 
     def metric(self, name: str) -> float:
