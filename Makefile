@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu load lock services deploy-tools deploy-check clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu paper load soak lock services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,8 +58,14 @@ bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones
 lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"
 	$(BIN)/python -m verification.benchmark.lossless $(ARGS)
 
+paper: setup ## The paper's tables, data to report (over an hour): make paper DATA=DIR CATALOG=FILE
+	$(BIN)/python -m benchmarks.paper --data "$(DATA)" --catalog "$(CATALOG)" $(ARGS)
+
 load: setup ## Put a server under load, up to twice what it can bear (idle machine, ten minutes)
 	$(BIN)/python -m server.load.standard $(ARGS)
+
+soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
+	$(BIN)/python -m server.load.soak $(ARGS)
 
 deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
 	deploy/checks/tools.sh

@@ -112,7 +112,7 @@ class TrieDrafter:
         frontier = Frontier.of([task.frontier_slots for task in tasks], self._tree.token.device)
         dead = dead_keys([task.dead_nodes for task in tasks], self._trie)
         parents = self._tree.trie_node[frontier.slots]
-        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), frontier.requests, dead)
+        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), frontier, dead)
         rows, places = exists.nonzero(as_tuple=True)
         counts = torch.bincount(frontier.requests[rows], minlength=len(tasks)).tolist()
         add_level(self._tree, self._trie, tasks, counts, frontier.slots[rows], nodes[rows, places])
@@ -147,7 +147,7 @@ class BeamDrafter:
             self._tree.trie_node[frontier.slots],
             logits,
             most_children(self._trie, tasks),
-            frontier.requests,
+            frontier,
             dead_keys([task.dead_nodes for task in tasks], self._trie),
         )
         rules = BatchRules.of([task.rule for task in tasks], device)

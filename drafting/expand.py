@@ -7,6 +7,7 @@ K come back whenever K are eligible; equal scores are decided by (rank of the pr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -85,30 +86,33 @@ class Frontier:
 
     Attributes:
         slots: `[prefixes]` int64, the tree nodes, request by request in rank order.
-        requests: `[prefixes]` int64, the request of each prefix.
         rows: `[requests, widest]` int64, each request's places in `slots`; -1 pads.
+        sizes: prefixes of each request.
     """
 
     slots: Tensor
-    requests: Tensor
     rows: Tensor
+    sizes: tuple[int, ...]
 
     @property
     def is_dense(self) -> bool:
         """Whether every request has as many prefixes, so that no row is padded."""
         return self.rows.numel() == self.slots.numel()
 
+    @cached_property
+    def requests(self) -> Tensor:
+        """`[prefixes]` int64, the request of each prefix."""
+        return torch.from_numpy(np.repeat(np.arange(len(self.sizes)), self.sizes)).to(self.slots.device)
+
     @classmethod
     def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
         """Joins the slots of each request."""
+        sizes = tuple(map(len, slots))
         if len(slots) == 1:
-            places = torch.arange(len(slots[0]), device=device)
-            return cls(torch.from_numpy(slots[0]).to(device), torch.zeros_like(places), places[None])
-        sizes = np.array([len(row) for row in slots])
-        rows = np.full((len(slots), sizes.max()), -1, np.int64)
-        rows[np.arange(rows.shape[1]) < sizes[:, None]] = np.arange(sizes.sum())
-        joined = (np.concatenate(slots), np.repeat(np.arange(len(slots)), sizes), rows)
-        return cls(*(torch.from_numpy(array).to(device) for array in joined))
+            return cls(torch.from_numpy(slots[0]).to(device), torch.arange(sizes[0], device=device)[None], sizes)
+        rows = np.full((len(slots), max(sizes)), -1, np.int64)
+        rows[np.arange(rows.shape[1]) < np.array(sizes)[:, None]] = np.arange(sum(sizes))
+        return cls(torch.from_numpy(np.concatenate(slots)).to(device), torch.from_numpy(rows).to(device), sizes)
 
 
 def dead_keys(dead_nodes: list[Tensor], trie: ItemTrie) -> Tensor | None:
@@ -118,29 +122,29 @@ def dead_keys(dead_nodes: list[Tensor], trie: ItemTrie) -> Tensor | None:
     return torch.cat([nodes + request * trie.nodes for request, nodes in enumerate(dead_nodes)])
 
 
-def children(trie: ItemTrie, parents: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
+def children(trie: ItemTrie, parents: Tensor, width: int, frontier: Frontier, dead: Tensor | None) -> tuple[Tensor, Tensor]:
     """The trie's children of each node that are not dead.
 
     Args:
-        parents: `[rows]` int64 trie nodes; a negative number has no children.
+        parents: `[rows]` int64 trie nodes.
         width: at least the number of children of every parent.
-        requests: `[rows]` int64, the request of each row; only read when there are dead nodes.
+        frontier: the same prefixes in the same order; tells whose dead nodes count for which.
         dead: ascending keys from `dead_keys`.
 
     Returns:
         nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
     """
-    first = trie.first_child[parents]
-    nodes = first[:, None] + torch.arange(width, device=first.device)
-    exists = (nodes < trie.first_child[parents + 1][:, None]) & (parents >= 0)[:, None]
+    first, end = trie.first_child.index_select(0, parents), trie.first_child.index_select(0, parents + 1)
+    nodes = first[:, None] + torch.arange(width, device=parents.device)
+    exists = nodes < end[:, None]
     if dead is not None:
-        keys = nodes + requests[:, None] * trie.nodes
+        keys = nodes + frontier.requests[:, None] * trie.nodes
         found = torch.searchsorted(dead, keys).clamp_(max=len(dead) - 1)
         exists &= dead[found] != keys
     return nodes, exists
 
 
-def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, requests: Tensor, dead: Tensor | None) -> Continuations:
+def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, frontier: Frontier, dead: Tensor | None) -> Continuations:
     """Log-probabilities of the valid continuations of each prefix; for the other arguments see `children`.
 
     Probabilities are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
@@ -148,10 +152,10 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, r
     Args:
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
-    nodes, exists = children(trie, parents, width, requests, dead)
-    nodes.clamp_(max=trie.nodes - 1)
-    log_probs = logits.float().log_softmax(1).gather(1, trie.token[nodes])
-    return Continuations(trie.first_child[parents], log_probs.masked_fill_(~exists, NEGATIVE_INFINITY))
+    nodes, exists = children(trie, parents, width, frontier, dead)
+    tokens = trie.token.take(nodes.clamp_(max=trie.nodes - 1))
+    log_probs = logits.float().log_softmax(1).gather(1, tokens)
+    return Continuations(trie.first_child.index_select(0, parents), log_probs.masked_fill_(exists.logical_not_(), NEGATIVE_INFINITY))
 
 
 def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection:
@@ -182,25 +186,25 @@ def select(candidates: Candidates, frontier: Frontier, scores: Tensor, places: T
     """
     width = candidates.scores.shape[1]
     best_scores = scores.gather(1, places)
-    parents = frontier.rows.gather(1, (places // width).clamp_(max=frontier.rows.shape[1] - 1))
+    ranks, children = places.div(width, rounding_mode="floor"), places.remainder(width)
+    parents = frontier.rows.gather(1, ranks.clamp_(max=frontier.rows.shape[1] - 1))
     missing = best_scores == NEGATIVE_INFINITY
-    nodes = (candidates.first[parents] + places % width).masked_fill_(missing, -1)
+    nodes = candidates.first.take(parents).add_(children).masked_fill_(missing, -1)
     same = candidates.log_probs is candidates.scores
-    log_probs = best_scores if same else candidates.log_probs[parents, places % width].masked_fill_(missing, NEGATIVE_INFINITY)
-    return Selection(frontier.slots[parents], nodes, best_scores, log_probs)
+    log_probs = best_scores if same else candidates.log_probs[parents, children].masked_fill_(missing, NEGATIVE_INFINITY)
+    return Selection(frontier.slots.take(parents), nodes, best_scores, log_probs)
 
 
 def top_places(scores: Tensor, k: int) -> Tensor:
     """The places of the k largest float32 scores in each row, best first, the earlier place first among equals.
 
     `torch.topk` leaves the order of equal scores open. Each score is therefore mapped to an integer of the same order and joined with its
-    place into one 64-bit key, so that no two keys are equal.
+    place, counted from the end, into one 64-bit key, so that no two keys are equal.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 the same bits
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    last = scores.shape[1] - 1
-    keys = torch.add(torch.arange(last, -1, -1, device=scores.device), ordered.long(), alpha=1 << 32)
-    return last - (keys.topk(k, dim=1).values & 0xFFFFFFFF)
+    ordered = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
+    from_end = torch.arange(scores.shape[1] - 1, -1, -1, device=scores.device)
+    return from_end.add(ordered, alpha=1 << 32).topk(k, dim=1).indices
 
 
 def find_nodes(wanted: Tensor, there: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class RecommendationService:
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = self._submit(body, rule, history[-self._max_items() :], sorted(excluded), deadline, read)
+        submit = self._submit(body, rule, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
         self._tracing.record_engine(finished)
@@ -160,7 +160,7 @@ class RecommendationService:
         if finished.verification is Verification.RELAXED:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
-            yield f"The model reads the newest {self._max_items()} of the {len(body.history)} items in the history."
+            yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
         if (identifiers := _identifiers(finished)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
 

@@ -31,9 +31,10 @@ class ContinuationTable:
     def write(self, frontier: Frontier, trie_nodes: Tensor, logits: Tensor, dead_nodes: list[Tensor]) -> None:
         """Keeps what a forward said of the nodes in `frontier.slots`, whose places in the trie are `trie_nodes`."""
         width = self._log_probs.shape[1]
-        found = continuations(self._trie, trie_nodes, logits, width, frontier.requests, dead_keys(dead_nodes, self._trie))
-        self._log_probs[frontier.slots] = found.log_probs
+        found = continuations(self._trie, trie_nodes, logits, width, frontier, dead_keys(dead_nodes, self._trie))
+        self._log_probs.index_copy_(0, frontier.slots, found.log_probs)
 
     def read(self, frontier: Frontier, trie_nodes: Tensor, width: int) -> Continuations:
         """The continuations of nodes written before, no more than `width` each."""
-        return Continuations(self._trie.first_child[trie_nodes], self._log_probs[frontier.slots, :width])
+        log_probs = self._log_probs.index_select(0, frontier.slots)[:, :width]
+        return Continuations(self._trie.first_child.index_select(0, trie_nodes), log_probs)
