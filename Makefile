@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu bench-catalog paper load soak lock services clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu bench-catalog paper load soak lock services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,8 +70,18 @@ load: setup ## Put a server under load, up to twice what it can bear (idle machi
 soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
 	$(BIN)/python -m server.load.soak $(ARGS)
 
+deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
+	deploy/checks/tools.sh
+
+deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboards, alerts, image, routing, Redis failover (root, half an hour)
+	$(BIN)/python -m deploy.checks.chart
+	$(BIN)/python -m deploy.checks.monitoring
+	$(BIN)/python -m deploy.checks.routing
+	$(BIN)/python -m deploy.checks.failover
+	$(BIN)/python -m deploy.checks.container
+
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py
 
 clean: ## Remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .deploy .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -22,7 +22,8 @@ LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
 # The CPU build of PyTorch may come from a link that pip is configured with; the GPU build is the index's own.
 ENVIRONMENTS = {"cpu": dict(os.environ), "gpu": {**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}}
 # Each row is resolved as one set; the GPU build of vLLM excludes the CPU build.
-SETS = [("cpu", "train", "dev"), ("gpu",)]
+# "serve" is no extra: what the base needs, for an image that runs models with transformers alone.
+SETS = [("cpu", "serve", "train", "dev"), ("gpu",)]
 TORCH = "torch==2.13.0"
 
 
@@ -57,9 +58,10 @@ def main() -> None:
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
     base, extras = project["dependencies"], project["optional-dependencies"]
     for names in SETS:
-        packages = resolve([TORCH, *base, *(requirement for name in names for requirement in extras[name])], ENVIRONMENTS[names[0]])
+        wanted = [requirement for name in names for requirement in extras.get(name, [])]
+        packages = resolve([TORCH, *base, *wanted], ENVIRONMENTS[names[0]])
         for name in names:
-            roots = [*extras[name], *(base if name in ("cpu", "gpu") else [])]
+            roots = [*extras.get(name, []), *(base if name in ("cpu", "serve", "gpu") else [])]
             pins = sorted(f"{package}=={packages[package]['version'].split('+')[0]}" for package in closure(roots, packages))
             (FOLDER / f"{name}.lock").write_text("\n".join(pins) + "\n")
             print(f"{name}.lock: {len(pins)} packages")

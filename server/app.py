@@ -36,6 +36,8 @@ def build_api(services: Services) -> FastAPI:
             watch.cancel()
             await services.engine.stop()
             await services.histories.close()
+            # It may wait for a collector, which would hold up the loop.
+            await asyncio.to_thread(services.tracing.close)
 
     api = FastAPI(title="atspeed-server", version=version("atspeed-server"), description=DESCRIPTION, lifespan=lifespan)
     problems.install(api)
@@ -52,4 +54,4 @@ def build_api(services: Services) -> FastAPI:
 
 def build_app(services: Services) -> ASGIApp:
     """The whole app, as a server runs it."""
-    return Envelope(build_api(services), services.metrics)
+    return Envelope(build_api(services), services.metrics, services.tracing)

@@ -41,11 +41,13 @@ from server.messages import (
     Shutdown,
     StartFailure,
     StepCost,
+    StepTime,
     Submit,
     ToEngine,
 )
 from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
 from server.step_budget import StepBudget
+from server.step_trace import StepTrace
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class EngineWorker:
         self._stopped = False
         self._failed: list[FailedList] = []
         self._steps: list[StepCost] = []
+        self._trace = StepTrace()
         self._reported = self._stepped = time.monotonic()
 
     def send(self, message: FromEngine) -> None:
@@ -118,6 +121,7 @@ class EngineWorker:
                     self._submit(message)
                 case Cancel():
                     cancelled |= self._scheduler.cancel(message.request_id)
+                    self._trace.forget(message.request_id)
                 case Shutdown():
                     self._stopped = True
                 case PutFilter(catalog, name, bits):
@@ -148,6 +152,8 @@ class EngineWorker:
                 None if message.filter is None else catalog.filters.choose(message.filter),
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
+            if message.traced:
+                self._trace.want(message.request_id)
         except ValueError as error:
             self._failed.append(FailedList(message.request_id, str(error)))
 
@@ -156,13 +162,16 @@ class EngineWorker:
         now = time.monotonic()
         if step.report is not IDLE:
             self._steps.append(_step_cost(step, now - self._stepped))
+            self._trace.add(step.report, now)
         self._stepped = now
-        self._failed.extend(FailedList(request_id, None) for request_id in step.timed_out)
+        for request_id in step.timed_out:
+            self._failed.append(FailedList(request_id, None))
+            self._trace.forget(request_id)
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         self.send(
             Progress(
-                finished=[_finished(request) for request in step.finished],
+                finished=[_finished(request, self._trace.take(request, now)) for request in step.finished],
                 failed=self._failed,
                 steps=self._steps,
                 running=self._scheduler.running,
@@ -174,7 +183,7 @@ class EngineWorker:
         self._failed, self._steps, self._reported = [], [], now
 
 
-def _finished(request: FinishedRequest) -> FinishedList:
+def _finished(request: FinishedRequest, steps: tuple[StepTime, ...]) -> FinishedList:
     usage = request.result.usage
     return FinishedList(
         request_id=request.result.request_id,
@@ -192,6 +201,7 @@ def _finished(request: FinishedRequest) -> FinishedList:
         verification=request.result.rule.verification,
         queue_seconds=request.queue_seconds,
         engine_seconds=request.engine_seconds,
+        steps=steps,
     )
 
 
@@ -290,7 +300,7 @@ def main(arguments: Iterable[str]) -> int:
     die_with_parent()
     # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logs(options.log_level, "engine")
+    configure_logs(options.log_level, "engine", options.log_format)
     with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
         socket.set_hwm(0)
         # Long enough for a last sentence, short enough not to hang on a parent that is gone.

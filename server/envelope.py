@@ -1,4 +1,4 @@
-"""The envelope of every HTTP exchange: request id, size limit, time and status, as plain ASGI.
+"""The envelope of every HTTP exchange: request id, trace, size limit, time and status, as plain ASGI.
 
 Invariant: it stands outside of everything else, so whatever happens inside, also an unexpected error, the answer carries the request's id
 and is counted. Plain ASGI, because a middleware with a task and a queue of its own costs more than all the rest of a request.
@@ -10,7 +10,9 @@ import uuid
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server import logs
 from server.metrics import Metrics
+from server.tracing import Tracing, end_request, traceparent
 
 REQUEST_ID = b"x-request-id"
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -23,9 +25,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Envelope:
     """Wraps an app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,6 +36,7 @@ class Envelope:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
+        logs.request_id.set(request_id.decode("ascii"))
         status = 500
         received = 0
         most = MAX_CATALOG_BYTES if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS) else MAX_BODY_BYTES
@@ -49,14 +53,17 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id), *named_span]
             await send(message)
 
-        try:
-            await self._app(scope, limited_receive, tagged_send)
-        finally:
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        with self._tracing.request(method, scope["path"], _trace_headers(scope), request_id.decode("ascii")) as span:
+            named_span = [(b"traceparent", name.encode())] if (name := traceparent(span)) else []
+            try:
+                await self._app(scope, limited_receive, tagged_send)
+            finally:
+                self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
+                end_request(span, method, _route(scope), status)
 
 
 def _request_id(scope: Scope) -> bytes:
@@ -65,6 +72,11 @@ def _request_id(scope: Scope) -> bytes:
         if name == REQUEST_ID and 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
             return bytes(value)
     return uuid.uuid4().hex.encode()
+
+
+def _trace_headers(scope: Scope) -> dict[str, str]:
+    """The headers by which a client says which trace it is in."""
+    return {name.decode("ascii"): value.decode("latin-1") for name, value in scope["headers"] if name in (b"traceparent", b"tracestate")}
 
 
 def _route(scope: Scope) -> str:

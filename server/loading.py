@@ -10,6 +10,8 @@ from server.messages import EngineOptions
 # transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
 transformers.utils.is_sklearn_available = lambda: False
 transformers.utils.is_scipy_available = lambda: False
+# A bar is not a line of a log.
+transformers.utils.logging.disable_progress_bar()
 
 from verification.recommender import Recommender
 

@@ -8,6 +8,7 @@ which all processes of one Linux machine share, so no time is lost in translatio
 import msgspec
 
 from drafting.rule import Verification
+from server.logs import LogFormat
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens_per_step: tokens that may share a forward.
         max_step_ms: what a step may take; the tokens that share one are chosen by it.
         log_level: the level of the log, such as `INFO`.
+        log_format: `text` or `json`.
     """
 
     target: str
@@ -44,6 +46,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens_per_step: int = 4096
     max_step_ms: float = 100.0
     log_level: str = "INFO"
+    log_format: LogFormat = "text"
 
 
 class FilterChoice(msgspec.Struct, frozen=True):
@@ -104,6 +107,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
         submitted: monotonic seconds at which the API process asked.
         verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
         filter: the filters that its items must pass; None for all items.
+        traced: whether `FinishedList.steps` is wanted.
         user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
     """
 
@@ -120,6 +124,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     user: str | None = None
     filter: FilterChoice | None = None
     catalog: str = ""
+    traced: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -188,6 +193,14 @@ class Cost(msgspec.Struct, frozen=True, array_like=True):
         return len(self.accepted_depths)
 
 
+class StepTime(msgspec.Struct, frozen=True, array_like=True):
+    """When a step of the engine began, in monotonic seconds, and how long it took for drafting and then in the target's forward."""
+
+    started: float
+    draft_seconds: float
+    target_seconds: float
+
+
 class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     """One finished list, best first.
 
@@ -196,6 +209,7 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
         verification: how the draft was judged.
         queue_seconds: from the API process's asking until the engine took the request up.
         engine_seconds: from there until the list was finished.
+        steps: that the request took part in, if it is traced.
     """
 
     request_id: str
@@ -204,6 +218,7 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     verification: Verification
     queue_seconds: float
     engine_seconds: float
+    steps: tuple[StepTime, ...] = ()
 
 
 class FailedList(msgspec.Struct, frozen=True, array_like=True):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from server.health_metrics import HealthMetrics
 from server.histories import HistoryUnavailable
 from server.messages import Cost, Progress, Ready
 from server.refusals import QueueFullError, TooLateError
@@ -56,6 +57,7 @@ class Metrics:
         for outcome in ("hit", "miss"):
             self.cache_lookups.labels(outcome)
         self.speculation = SpeculationMetrics(registry)
+        self.health = HealthMetrics(registry)
         self.forward_tokens = Histogram(
             "atspeed_forward_tokens", "Tokens in a forward of the target model.", buckets=TOKEN_BUCKETS, registry=registry
         )

@@ -41,6 +41,8 @@ class RecommendationService:
         self._histories = services.histories
         self._metrics = services.metrics
         self._drain = services.drain
+        self._tracing = services.tracing
+        self._metrics.health.open_catalog(self._catalogs.active.name, len(self._catalogs.active.catalog))
 
     async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
@@ -61,13 +63,18 @@ class RecommendationService:
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
         self._engine.check(self._submit(body, served, rule, choice, [], [], deadline, started))
         excluded = set(_indices(served.catalog, body.exclude, "exclude"))
-        history = await self._history(body, served, deadline)
+        with self._tracing.part("history"):
+            history = await self._history(body, served, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
         submit = self._submit(body, served, rule, choice, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
+        self._tracing.record_engine(finished)
+        health = self._metrics.health
+        health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=choice is not None)
+        health.observe_list(served.name, [item for item, _, _ in finished.items], history, short=_identifiers(finished) < body.k)
         return self._answer(body, served, rule, finished, started, read)
 
     def _submit(
@@ -95,6 +102,7 @@ class RecommendationService:
             user=body.user_id,
             filter=choice,
             catalog=served.handle,
+            traced=self._tracing.recording,
         )
 
     def _answer(
@@ -163,8 +171,7 @@ class RecommendationService:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
-        identifiers = len({rank for _, _, rank in finished.items})
-        if identifiers < body.k:
+        if (identifiers := _identifiers(finished)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
 
 
@@ -188,6 +195,10 @@ def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]
     if (missing := np.flatnonzero(indices < 0)).size:
         raise unknown_item(item_ids[missing[0]], field)
     return [int(index) for index in indices]
+
+
+def _identifiers(finished: FinishedList) -> int:
+    return len({rank for _, _, rank in finished.items})
 
 
 def _milliseconds(seconds: float) -> float:

@@ -10,6 +10,7 @@ from server.filters import NamedFilters
 from server.histories import HistoryStore
 from server.metrics import Metrics
 from server.settings import Settings
+from server.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Services:
     histories: HistoryStore
     metrics: Metrics
     drain: Drain = field(default_factory=Drain)
+    tracing: Tracing = field(default_factory=Tracing)
 
     @cached_property
     def filters(self) -> NamedFilters:

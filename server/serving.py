@@ -28,11 +28,12 @@ from server.logs import configure_logs
 from server.metrics import Metrics
 from server.services import Services
 from server.settings import Settings
+from server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
 # After the recommendations: what else is under way, such as events that are being stored.
-_LAST_SECONDS = 5
+LAST_SECONDS = 5
 
 
 class PortError(Exception):
@@ -79,7 +80,7 @@ class ApiServer:
         directory = settings.catalogs or Path(self._temporary.name)
         catalogs = CatalogStore(first, engine, directory)
         catalogs.started(by)
-        services = Services(settings, catalogs, engine, histories, metrics)
+        services = Services(settings, catalogs, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         config = uvicorn.Config(
@@ -90,7 +91,7 @@ class ApiServer:
             lifespan="on",
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=_LAST_SECONDS,
+            timeout_graceful_shutdown=LAST_SECONDS,
         )
         self._uvicorn = _Uvicorn(config, self._end)
 
@@ -175,7 +176,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run_server(settings: Settings) -> str | None:
     """Serves until it is told to stop; the sentence of what went wrong, or None after a clean end."""
-    configure_logs(settings.log_level, "api")
+    configure_logs(settings.log_level, "api", settings.log_format)
     try:
         server = ApiServer(settings)
     except (CatalogError, PortError, ValueError) as error:

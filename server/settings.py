@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from drafting.rule import Verification
+from server.logs import LogFormat
 from server.messages import EngineOptions
 
 EngineName = Literal["vllm", "transformers"]
@@ -65,6 +66,10 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level of the log.")
+    otlp_endpoint: str | None = Field(
+        default=None, pattern="^https?://", description="OTLP collector that takes traces by HTTP, such as http://collector:4318."
+    )
+    log_format: LogFormat = Field(default="text", description="Log lines for people, or one JSON object each.")
 
     @classmethod
     def resolve(cls, **flags: object) -> "Settings":
@@ -107,6 +112,7 @@ class Settings(BaseSettings):
             max_tokens_per_step=self.max_tokens_per_step,
             max_step_ms=self.max_step_ms,
             log_level=self.log_level,
+            log_format=self.log_format,
         )
 
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests: a Redis that can be paused, killed and started again on the port it had.
+"""Real servers for the tests: a Redis that can be paused, killed and started again on the port it had, a Cluster and Sentinels of such.
 
 Invariant: a server and its data live in a folder of the test's own and end with `close`. Reason: a suite must neither read what another
 left, nor leave a process.
@@ -11,6 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Self
+
+from redis import Redis
+from redis.exceptions import RedisError
 
 REDIS_BINARY = shutil.which("redis-server")
 REDIS_MISSING = "the redis-server binary is not installed (make test installs it)"
@@ -73,6 +76,85 @@ class RedisServer:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "start the server first"
         return self._process
+
+
+class RedisClusterServers:
+    """A Redis Cluster of three masters without replicas."""
+
+    def __init__(self, folder: Path) -> None:
+        self.servers = []
+        for number in range(3):
+            (folder / str(number)).mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--appendonly", "no")
+            self.servers.append(RedisServer(folder / str(number), *options))
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers[:2])
+
+    def start(self) -> Self:
+        """Returns once every server knows who has which slot."""
+        nodes = [Redis(port=server.start().port, decode_responses=True) for server in self.servers]
+        first = self.servers[0]
+        for number, node in enumerate(nodes):
+            node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)  # type: ignore[no-untyped-call]
+            node.execute_command("CLUSTER ADDSLOTSRANGE", number * 5462, min((number + 1) * 5462, 16384) - 1)  # type: ignore[no-untyped-call]
+            node.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.options[3])  # type: ignore[no-untyped-call]
+        deadline = time.monotonic() + _START_SECONDS
+        while any((info := node.cluster("info"))["cluster_state"] != "ok" or info["cluster_known_nodes"] != "3" for node in nodes):
+            assert time.monotonic() < deadline, "the cluster did not come together"
+            time.sleep(0.05)
+        for node in nodes:
+            node.close()
+        return self
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+class SentinelServers:
+    """Sentinels that watch one master under the name `films`; they promote a replica when it has not answered for so long."""
+
+    def __init__(self, folder: Path, master: RedisServer, *, count: int = 1, down_after_ms: int = 1000) -> None:
+        self.ports = []
+        self._processes = []
+        for number in range(count):
+            port = free_port()
+            config = folder / f"sentinel-{number}.conf"
+            config.write_text(
+                f"bind 127.0.0.1\nport {port}\ndir {folder}\nlogfile {folder}/sentinel-{number}.log\n"
+                f"sentinel monitor films 127.0.0.1 {master.port} {count // 2 + 1}\n"
+                f"sentinel down-after-milliseconds films {down_after_ms}\nsentinel failover-timeout films 5000\n"
+            )
+            assert REDIS_BINARY is not None, REDIS_MISSING
+            self._processes.append(subprocess.Popen([REDIS_BINARY, config, "--sentinel"], stdout=subprocess.DEVNULL))
+            self.ports.append(port)
+
+    @property
+    def url(self) -> str:
+        return "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in self.ports) + "/films/0"
+
+    def wait_for(self, replicas: int) -> Self:
+        """Returns once every Sentinel answers, and knows the others and so many replicas."""
+        deadline = time.monotonic() + 3 * _START_SECONDS
+        for port in self.ports:
+            while True:
+                assert time.monotonic() < deadline, "the Sentinels did not come together"
+                try:
+                    with Redis(port=port, protocol=2) as sentinel:
+                        master = sentinel.sentinel_master("films")
+                    if master["num-slaves"] == replicas and master["num-other-sentinels"] == len(self.ports) - 1:
+                        break
+                except RedisError:
+                    pass
+                time.sleep(0.05)
+        return self
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ def serve(
     histories: Annotated[
         str | None,
         typer.Option(
-            help="History store: memory://, sqlite:///path, redis://… or rediss://….",
+            help="History store: memory://, sqlite:///path, redis://…, redis+sentinel://… or redis+cluster://….",
             envvar="ATSPEED_HISTORIES",
             show_default="an SQLite file in ~/.local/share/atspeed",
         ),
@@ -113,6 +113,17 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error.", envvar="ATSPEED_LOG_LEVEL", show_default="info")
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="OTLP collector that takes traces by HTTP: http://collector:4318.",
+            envvar="ATSPEED_OTLP_ENDPOINT",
+            show_default="no traces",
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json (one object a line).", envvar="ATSPEED_LOG_FORMAT", show_default="text")
+    ] = None,
 ) -> None:
     """Serve recommendations over HTTP.
 
@@ -147,6 +158,8 @@ def serve(
             grace_seconds=grace_seconds,
             model=model,
             log_level=log_level,
+            otlp_endpoint=otlp_endpoint,
+            log_format=log_format,
         )
     except SettingsError as error:
         fail(str(error))

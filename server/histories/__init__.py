@@ -23,7 +23,9 @@ def open_history_store(
     """The store that `url` names.
 
     `memory://` lives and dies with this process; `sqlite:///relative/path` and `sqlite:////absolute/path` keep a file;
-    `redis://[user:password@]host[:port][/db]` and `rediss://` (TLS) share a Redis, which need not be up yet.
+    `redis://[user:password@]host[:port][/db]`, `redis+sentinel://host,host/master[/db]` and `redis+cluster://host,host` share a Redis,
+    which need not be up yet; `rediss…` is the same by TLS. `?wait_replicas=1` (not for a Cluster) acknowledges an append only when a
+    replica has it.
 
     Each user's newest `max_events` are kept, for `ttl_seconds` after the last append (None: for ever). `timeout_seconds` bounds a whole
     Redis operation, and SQLite's wait for a writer in another process; `key_prefix` starts every Redis key. Raises ValueError, in one
@@ -44,11 +46,12 @@ def open_history_store(
             from server.histories.sqlite import SqliteHistoryStore
 
             return SqliteHistoryStore.from_url(url, retention, timeout_seconds)
-        case "redis" | "rediss":
+        case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster":
             from server.histories.redis import RedisHistoryStore
 
             return RedisHistoryStore(url, retention, timeout_seconds, key_prefix)
         case _:
             raise ValueError(
-                f"The history URL's scheme is {urlsplit(url).scheme or 'missing'!r}: use memory://, sqlite:///path, redis:// or rediss://."
+                f"The history URL's scheme is {urlsplit(url).scheme or 'missing'!r}: use memory://, sqlite:///path, redis://, "
+                "redis+sentinel:// or redis+cluster://, the last three with rediss for TLS."
             )

@@ -1,4 +1,4 @@
-"""`RedisHistoryStore`: histories in Redis, shared by every server that knows its URL.
+"""`RedisHistoryStore`: histories in Redis, shared by every server that knows its URL: one server, Sentinel or Cluster.
 
 A user has two keys, in one Redis Cluster slot by their common hash tag:
 
@@ -9,6 +9,9 @@ Invariant: the sorted set is the history, in order: Redis sorts by score and equ
 member. So a read is one ZRANGE, and an append one script that runs atomically on the server: each is one round trip. Reason: a
 recommendation waits for its read.
 
+Redis acknowledges a write before its replicas have it, so a failover may lose what was acknowledged last. With `wait_replicas` an append is
+acknowledged only when so many replicas have it as well; Sentinel promotes the replica that has the most.
+
 A Redis that evicts keys when its memory is full (`maxmemory-policy` other than `noeviction`) may forget a user, or only the ids that make
 appends idempotent.
 """
@@ -17,20 +20,18 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
-from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from server.histories.base import Event, HistoryUnavailable, Retention
+from server.histories.redis_client import open_client
+from server.histories.redis_url import RedisUrl
 
 _ARRIVAL_DIGITS = 10
 # Bounds the sockets that requests pile up while Redis hangs; further operations wait for one within their own timeout.
 _MAX_CONNECTIONS = 64
-# redis-py hands any other option to its connection unchecked, where it could undo the timeouts or fail long after start-up.
-_URL_OPTIONS = {"db"}
-_TLS_URL_OPTIONS = _URL_OPTIONS | {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
 
 # KEYS: events, ids. ARGV: max_events, time to live in ms (0: for ever), then for each event its score, its field in ids ('' for none) and
 # the JSON of its member.
@@ -90,16 +91,12 @@ class RedisHistoryStore:
             raise ValueError(
                 f"The key prefix {key_prefix!r} must not be empty and must not contain braces, which mark what Redis Cluster hashes."
             )
-        self._address = _address(url)
+        self._url = RedisUrl.parse(url)
         self._retention = retention
         self._timeout_seconds = timeout_seconds
         self._key_prefix = key_prefix
-        # RESP2: under RESP3 redis-py waits for maintenance notices, and then no longer notices that Redis has closed a pooled connection.
-        # No socket timeouts: they would count anew for each step, and `_reach` bounds the whole.
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=_MAX_CONNECTIONS, timeout=None, protocol=2, socket_timeout=None, socket_connect_timeout=None
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = open_client(self._url, timeout_seconds, _MAX_CONNECTIONS)
+        self._turns = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._append = self._redis.register_script(_APPEND)
         self._decoder = msgspec.json.Decoder(tuple[str | None, str])
 
@@ -116,6 +113,8 @@ class RedisHistoryStore:
                 msgspec.json.encode((event.event_id, event.item_id)),
             )
         async with self._reach():
+            if self._url.wait_replicas and isinstance(self._redis, Redis):
+                return await self._append_to_replicas(self._redis, user_id, args)
             return int(await self._append(keys=self._keys(user_id), args=args))
 
     async def append_many(self, histories: Mapping[str, Sequence[Event]]) -> int:
@@ -142,6 +141,18 @@ class RedisHistoryStore:
     async def close(self) -> None:
         await self._redis.aclose()
 
+    async def _append_to_replicas(self, redis: Redis, user_id: str, args: Sequence[str | bytes | int | float]) -> int:
+        # WAIT speaks of what was written on its own connection, and gives up before the operation does, so that its answer is still read.
+        async with redis.client() as connection:
+            shown = int(await self._append(keys=self._keys(user_id), args=args, client=connection))
+            reached = int(await connection.wait(self._url.wait_replicas, round(500 * self._timeout_seconds)))
+        if reached < self._url.wait_replicas:
+            wanted = self._url.wait_replicas
+            raise HistoryUnavailable(
+                f"Redis at {self._url.address} has stored an append on {reached} of the {wanted} replicas that must have it."
+            )
+        return shown
+
     def _keys(self, user_id: str) -> tuple[str, str]:
         # The prefix stands inside the tag: whatever the user id, empty or with braces, the tag is not empty and both keys share it.
         tag = f"{{{self._key_prefix}:{user_id}}}"
@@ -155,37 +166,13 @@ class RedisHistoryStore:
     async def _reach(self) -> AsyncIterator[None]:
         """Turns every way in which Redis can fail to answer into `HistoryUnavailable`, at the latest after the timeout."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds), self._turns:
+                if isinstance(self._redis, RedisCluster):
+                    # Commands that find out together that the layout is unknown close each other's connections; this makes one find it out.
+                    await self._redis.initialize()
                 yield
         except TimeoutError as error:
-            raise HistoryUnavailable(f"Redis at {self._address} did not answer within {self._timeout_seconds:g} s.") from error
+            raise HistoryUnavailable(f"Redis at {self._url.address} did not answer within {self._timeout_seconds:g} s.") from error
         except RedisError as error:
             reason = str(error).rstrip(".").replace(". ", "; ")
-            raise HistoryUnavailable(f"Redis at {self._address} cannot serve histories: {reason}.") from error
-
-
-def _address(url: str) -> str:
-    """`host:port` of a Redis URL. Raises ValueError, without quoting the URL, which may hold a password."""
-    expected = "expected redis://[user:password@]host[:port][/db], with special characters in the password percent-encoded."
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        # Not chained: the error's text may quote a piece of the password.
-        raise ValueError(f"The Redis history URL cannot be read: {expected}") from None
-    if not host:
-        raise ValueError(f"The Redis history URL names no host: {expected}")
-    if parts.fragment or (parts.path.strip("/") and not parts.path.removeprefix("/").isdecimal()):
-        raise ValueError(f"The Redis history URL does not end in a database number: {expected}")
-    known = _TLS_URL_OPTIONS if parts.scheme == "rediss" else _URL_OPTIONS
-    for option, value in parse_qsl(parts.query, keep_blank_values=True):
-        if option not in known:
-            # Not named: after an unescaped question mark in a password, the "option" is the rest of the password.
-            raise ValueError(
-                f"The {parts.scheme}:// history URL has an unknown option after its question mark: known are {', '.join(sorted(known))}."
-            )
-        if option == "ssl_cert_reqs" and value not in ("none", "optional", "required"):
-            raise ValueError("The ssl_cert_reqs of a rediss:// history URL is none, optional or required.")
-        if option == "db" and not value.isdecimal():
-            raise ValueError(f"The Redis history URL does not end in a database number: {expected}")
-    return f"{host}:{port or 6379}"
+            raise HistoryUnavailable(f"Redis at {self._url.address} cannot serve histories: {reason}.") from error

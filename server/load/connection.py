@@ -113,13 +113,17 @@ class ConnectionPool:
         self._base = parts.path.rstrip("/")
         self._fixed = f"HTTP/1.1\r\nHost: {parts.netloc.rpartition('@')[2]}\r\nContent-Type: application/json\r\n"
 
-    async def ask(self, method: str, path: str, body: bytes = b"") -> Reply:
+    async def ask(self, method: str, path: str, body: bytes = b"", user: str | None = None) -> Reply:
         """The answer to a request; giving up the wait hangs up.
+
+        Args:
+            user: whose request it is, for a proxy that sends each user to a replica of their own.
 
         Raises:
             OSError: the server can't be reached, or closed the connection.
         """
-        request = f"{method} {self._base}{path} {self._fixed}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        whose = "" if user is None else f"X-User-Id: {user}\r\n"
+        request = f"{method} {self._base}{path} {self._fixed}{whose}Content-Length: {len(body)}\r\n\r\n".encode() + body
         if self._idle:
             # A server may close an idle connection at any time; that costs the request one more try, as in any client.
             try:

@@ -68,11 +68,11 @@ class Site:
     async def recommend(self, user: str, k: int, timeout_ms: int) -> Reply:
         """Asks for one user's list."""
         body = msgspec.json.encode({"user_id": user, "k": k, "timeout_ms": timeout_ms})
-        return await self._pool.ask("POST", "/v1/recommendations", body)
+        return await self._pool.ask("POST", "/v1/recommendations", body, user)
 
     async def append(self, user: str, events: Sequence[Mapping[str, object]]) -> bool:
         """Appends to a user's history; whether the server took it."""
-        reply = await self._pool.ask("POST", _of(user, "events"), msgspec.json.encode({"events": events}))
+        reply = await self._pool.ask("POST", _of(user, "events"), msgspec.json.encode({"events": events}), user)
         return reply.status == _OK
 
     async def check(self) -> None:
@@ -101,7 +101,7 @@ class Site:
 
     async def event_ids(self, user: str) -> set[str]:
         """The ids of the events in a user's stored history."""
-        reply = await self._pool.ask("GET", _of(user, "history"))
+        reply = await self._pool.ask("GET", _of(user, "history"), user=user)
         if reply.status != _OK:
             return set()
         return {event.event_id for event in msgspec.json.decode(reply.body, type=_History).events if event.event_id is not None}

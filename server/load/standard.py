@@ -57,6 +57,15 @@ class MeasuredServer:
         self.url = url
         self._process = process
 
+    def engine(self) -> psutil.Process:
+        """The engine process."""
+        (engine,) = self._process.children()
+        return engine
+
+    def kill(self) -> None:
+        """Ends the API process, and with it the engine, without giving them a chance to say anything."""
+        self._process.kill()
+
     def memory_mib(self) -> float:
         """Resident memory of both processes."""
         processes = (self._process, *self._process.children(recursive=True))

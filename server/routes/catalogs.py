@@ -18,7 +18,7 @@ VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", 
 def catalog_routes(services: Services) -> APIRouter:
     """The router of catalog versions."""
     router = APIRouter(prefix="/v1/catalogs", tags=["catalog"])
-    catalogs, filters = services.catalogs, services.filters
+    catalogs, filters, health = services.catalogs, services.filters, services.metrics.health
     uploads = CatalogUploads(services.settings, catalogs)
 
     @router.put("/{version}", summary="Bring a version of the catalog", status_code=201, responses=problems(400, 409, 413, 415, 422, 507))
@@ -66,10 +66,14 @@ def catalog_routes(services: Services) -> APIRouter:
             catalogs.remove(version)
 
     async def serve(version: str, by: str) -> Activation:
-        served = await catalogs.load(version)
-        if served is not catalogs.active:
+        with health.activation():
+            served = await catalogs.load(version)
+            if served is catalogs.active:
+                return await catalogs.activate(served, by)
             await filters.prepare(served)
-        return await catalogs.activate(served, by)
+            activation = await catalogs.activate(served, by)
+        health.open_catalog(served.name, len(served.catalog))
+        return activation
 
     return router
 

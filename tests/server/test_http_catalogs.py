@@ -66,6 +66,7 @@ def test_activation_and_rollback(shop: ServerProcess, catalog: Catalog, versions
     for version in ("v1", "small", "v2"):
         activated = activate(shop, version, "the nightly job")
         assert activated.status_code == 200, activated.text
+        assert shop.metric("atspeed_catalog_info", version=version) == 1
         answer = shop.recommend(history=HISTORY).json()
         assert answer["catalog_version"] == version
         assert shows(answer, versions[version])
@@ -162,7 +163,9 @@ def test_a_bad_file_changes_nothing(shop: ServerProcess):
     assert_problem(shop.client.put("/v1/catalogs/bad", json={"path": "bad.jsonl"}), 422, sentence)
     assert shop.client.get("/v1/catalogs").json() == before
     assert sorted(directory.iterdir()) == files
+    failed = shop.metric("atspeed_catalog_activations_total", outcome="failed")
     assert_problem(activate(shop, "bad"), 404, "There is no catalog version 'bad'.")
+    assert shop.metric("atspeed_catalog_activations_total", outcome="failed") == failed + 1
 
 
 @pytest.mark.parametrize(

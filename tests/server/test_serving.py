@@ -140,7 +140,8 @@ def test_a_catalog_that_is_not_there(model_dir: Path, tmp_path: Path):
 
 def test_a_history_url_that_means_nothing(model_flags: list[str], tmp_path: Path):
     status, log = ServerProcess(tmp_path, *model_flags, "--histories", "mysql://x").run()
-    assert_refused(status, log, "The history URL's scheme is 'mysql': use memory://, sqlite:///path, redis:// or rediss://.")
+    sentence = "The history URL's scheme is 'mysql': use memory://, sqlite:///path, redis://, redis+sentinel:// or redis+cluster://, "
+    assert_refused(status, log, sentence + "the last three with rediss for TLS.")
 
 
 def test_a_model_directory_without_weights(catalog: Catalog, catalog_file: Path, model_dir: Path, tmp_path: Path):

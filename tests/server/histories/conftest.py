@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from server.histories import HistoryStore, open_history_store
-from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisClusterServers, RedisServer, SentinelServers
 
 StoreFactory = Callable[..., HistoryStore]
+REDIS_FIXTURES = {"redis": "redis_server", "sentinel": "redis_sentinel", "cluster": "redis_cluster"}
 _numbers = itertools.count()
 
 
@@ -23,7 +24,24 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
+    if REDIS_BINARY is None:
+        pytest.skip(REDIS_MISSING)
+    cluster = RedisClusterServers(tmp_path_factory.mktemp("cluster"))
+    yield cluster.start()
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelServers]:
+    """One that has nobody to promote: the contract is about what stands in front of the master."""
+    sentinels = SentinelServers(tmp_path_factory.mktemp("sentinel"), redis_server)
+    yield sentinels.wait_for(replicas=0)
+    sentinels.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "sentinel", "cluster"])
 def scheme(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -37,10 +55,10 @@ def make_store(scheme: str, request: pytest.FixtureRequest, tmp_path: Path) -> S
         match scheme:
             case "sqlite":
                 return open_history_store(f"sqlite:///{tmp_path}/histories-{number}.db", **options)
-            case "redis":
+            case "redis" | "sentinel" | "cluster":
                 # A generous timeout: the contract is no test of how busy this machine is.
                 defaults = {"timeout_seconds": 10.0, "key_prefix": f"test-{number}"}
-                return open_history_store(request.getfixturevalue("redis_server").url, **(defaults | options))
+                return open_history_store(request.getfixturevalue(REDIS_FIXTURES[scheme]).url, **(defaults | options))
             case _:
                 return open_history_store("memory://", **options)
 

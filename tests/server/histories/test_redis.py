@@ -155,6 +155,25 @@ async def test_a_redis_that_takes_no_writes_is_unavailable_to_appends_only(start
     await store.close()
 
 
+async def test_an_append_is_acknowledged_only_when_a_replica_has_it(start_redis):
+    master = start_redis()
+    store = open_history_store(f"{master.url}?wait_replicas=1", timeout_seconds=TIMEOUT_SECONDS)
+    with pytest.raises(HistoryUnavailable, match="on 0 of the 1 replicas"):
+        await store.append("ann", [Event("a", 1.0, "a")])
+    replica = start_redis("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+    async with Redis(port=replica.port, protocol=2) as admin:
+        deadline = time.monotonic() + 10
+        while (await admin.info("replication"))["master_link_status"] != "up":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        patient = open_history_store(f"{master.url}?wait_replicas=1", timeout_seconds=10)
+        # The first attempt was stored although it was not acknowledged, as the contract allows.
+        assert await patient.append("ann", [Event("a", 1.0, "a"), Event("b", 2.0, "b")]) == 1
+        assert await admin.zcard("{atspeed:history:ann}:events") == 2
+    await patient.close()
+    await store.close()
+
+
 async def test_append_and_read_are_one_round_trip_each(redis_server):
     store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="trips", ttl_seconds=60)
     await store.append("ann", [Event("warm", 0.0)])

@@ -18,6 +18,7 @@ class Shop:
         self.events: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self.asked = 0
         self.connections = 0
+        self.named: set[str] = set()
         self.forgets = False
 
     async def recommend(self, body: Any) -> tuple[int, Any] | None:
@@ -51,6 +52,8 @@ async def served(shop: Shop) -> AsyncIterator[str]:
                 while (header := (await reader.readline()).strip().lower()) != b"":
                     if header.startswith(b"content-length:"):
                         length = int(header.split(b":")[1])
+                    if header.startswith(b"x-user-id:"):
+                        shop.named.add(header.split(b":")[1].strip().decode())
                 content = await reader.readexactly(length)
                 told = await shop.answer(method, path, json.loads(content) if content else None)
                 if told is None:

@@ -36,6 +36,13 @@ async def loaded(
     return report
 
 
+async def test_requests_name_their_user_for_proxies():
+    shop = Shop()
+    await loaded(shop, growth=1.0)
+    assert shop.named >= set(shop.events)
+    assert all(name.startswith("load-0-") for name in shop.named)
+
+
 async def test_requests_come_at_their_rate_and_are_all_accounted_for():
     shop = Shop()
     report = await loaded(shop, rate=400, seconds=1.0, warmup=0.3)

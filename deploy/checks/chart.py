@@ -1,0 +1,93 @@
+"""The chart: linted, rendered with every value set, each object held against Kubernetes' own schema and checkov's rules; wrong values are
+refused with a sentence.
+
+Run:  python -m deploy.checks.chart
+"""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.checks.findings import Findings
+from deploy.checks.tools import CHART, ROOT, tool
+
+VALUE_SETS = [*sorted((ROOT / "deploy/helm/values").glob("*.yaml")), CHART / "values-gpu.yaml"]
+BAD_VALUES = sorted((ROOT / "deploy/helm/bad_values").glob("*.yaml"))
+EXCEPTIONS = ROOT / "deploy/helm/checkov_exceptions.yaml"
+# Not Kubernetes' own: their schemas come with operators that a machine without a cluster does not have.
+FOREIGN = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute", "BackendTrafficPolicy"}
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command and keeps what it says."""
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
+
+def render(values: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`helm template` with one value file."""
+    return run(tool("helm"), "template", "atspeed", CHART, "--namespace", "atspeed", "--values", values, *options)
+
+
+def expected_complaint(values: Path) -> str:
+    """What Helm must say of a wrong value file; its first line tells."""
+    return values.read_text().splitlines()[0].removeprefix("# expect: ")
+
+
+def validate(manifest: Path, findings: Findings) -> None:
+    """Every object of Kubernetes' own against its schema."""
+    objects = [part for part in yaml.safe_load_all(manifest.read_text()) if part]
+    said = run(tool("kubernetes-validate"), "--strict", manifest)
+    passed = (said.stdout + said.stderr).count(" passed for resource ")
+    own = sum(part["kind"] not in FOREIGN for part in objects)
+    findings.check(said.returncode == 0 and passed == own, f"{manifest.stem}: {passed} of {own} objects pass kubernetes-validate --strict")
+    if said.returncode:
+        print(said.stdout, said.stderr)
+
+
+def checkov_findings(manifest: Path) -> Iterator[tuple[str, str, str]]:
+    """(check, resource, name of the check) of all that checkov complains of."""
+    said = run(tool("checkov"), "--framework", "kubernetes", "--skip-download", "--quiet", "--output", "json", "--file", manifest)
+    report: dict[str, Any] = json.loads(said.stdout)
+    for failed in report["results"]["failed_checks"]:
+        yield failed["check_id"], failed["resource"], failed["check_name"]
+
+
+def main() -> None:
+    findings = Findings()
+    lint = run(tool("helm"), "lint", "--strict", CHART)
+    findings.check(lint.returncode == 0, "helm lint --strict")
+    exceptions = yaml.safe_load(EXCEPTIONS.read_text())
+    unused = [dict(exception) for exception in exceptions]
+    with tempfile.TemporaryDirectory() as folder:
+        for values in VALUE_SETS:
+            rendered = render(values)
+            if not findings.check(rendered.returncode == 0, f"{values.stem}: helm template {rendered.stderr}".rstrip()):
+                continue
+            manifest = Path(folder, f"{values.stem}.yaml")
+            manifest.write_text(rendered.stdout)
+            validate(manifest, findings)
+            excepted = 0
+            for check, resource, name in checkov_findings(manifest):
+                fitting = [rule for rule in exceptions if rule["check"] == check and rule.get("resource", resource) == resource]
+                unused = [rule for rule in unused if rule not in fitting]
+                excepted += bool(fitting)
+                if not fitting:
+                    findings.check(False, f"{values.stem}: checkov {check} {resource}: {name}")
+            print(f"      {values.stem}: checkov is content but for {excepted} listed exceptions")
+    for rule in unused:
+        findings.check(False, f"nothing needs the exception {rule['check']}")
+    for values in BAD_VALUES:
+        refused = render(values)
+        clear = refused.returncode != 0 and expected_complaint(values) in refused.stderr
+        said = [line.strip() for line in refused.stderr.splitlines() if expected_complaint(values) in line] or ["not at all"]
+        findings.check(clear, f"{values.name} is refused: {said[-1]}")
+    findings.end()
+
+
+if __name__ == "__main__":
+    main()

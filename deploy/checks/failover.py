@@ -1,0 +1,126 @@
+"""A master of Redis is killed while a server writes to it and reads from it: Sentinel promotes a replica, no acknowledged event is lost,
+and requests by user id work again within seconds.
+
+Run:  python -m deploy.checks.failover
+"""
+
+import itertools
+import json
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.checks.findings import Findings
+from deploy.checks.processes import ask
+from server.load.standard import make_model, served
+from tests.services import RedisServer, SentinelServers
+
+USERS = 8
+BEFORE_SECONDS = 5.0
+AFTER_SECONDS = 15.0
+RECOVERY_SECONDS = 5.0
+REPLICATION = ("--repl-diskless-sync-delay", "0", "--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
+
+
+@dataclass
+class Traffic:
+    """What clients do, and what they are told; each entry of `reads` is when an answer came and its status."""
+
+    url: str
+    items: list[str]
+    acknowledged: dict[str, set[str]] = field(default_factory=lambda: {f"user-{number}": set() for number in range(USERS)})
+    refused: int = 0
+    reads: list[tuple[float, int]] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def write(self, user: str) -> None:
+        """Appends events to a user's history, one after the other; what failed is not sent again."""
+        for number in itertools.count():
+            if self.over.is_set():
+                return
+            event = f"{user}-{number}"
+            body = {"events": [{"item_id": self.items[number % len(self.items)], "timestamp": number, "event_id": event}]}
+            status, _, _ = ask(f"{self.url}/v1/users/{user}/events", body)
+            if status == 200:
+                self.acknowledged[user].add(event)
+            else:
+                self.refused += 1
+            time.sleep(0.02)
+
+    def read(self) -> None:
+        """Asks for lists by user id."""
+        for number in itertools.count():
+            if self.over.is_set():
+                return
+            status, _, _ = ask(f"{self.url}/v1/recommendations", {"user_id": f"user-{number % USERS}", "k": 3, "timeout_ms": 5000})
+            self.reads.append((time.monotonic(), status))
+            time.sleep(0.05)
+
+    def lost(self) -> int:
+        """Acknowledged events that no history shows."""
+        missing = 0
+        for user, events in self.acknowledged.items():
+            _, _, body = ask(f"{self.url}/v1/users/{user}/history")
+            missing += len(events - {event["event_id"] for event in json.loads(body)["events"]})
+        return missing
+
+
+def run(folder: Path, findings: Findings) -> None:
+    """Kills the master under traffic."""
+    servers = [RedisServer(folder / name, *REPLICATION) for name in ("master", "first", "second")]
+    for each in servers:
+        each.folder.mkdir()
+    master, *replicas = servers
+    master.start()
+    for replica in replicas:
+        replica.options = (*REPLICATION, "--replicaof", "127.0.0.1", str(master.port))
+        replica.start()
+    sentinels = SentinelServers(folder, master, count=3).wait_for(replicas=len(replicas))
+    try:
+        flags = ("--engine", "transformers", "--threads", "1", "--plan", "none", "--history-max-events", "100000")
+        with served(folder, *flags, "--histories", f"{sentinels.url}?wait_replicas=1") as server:
+            drive(server.url, master, findings)
+    finally:
+        sentinels.close()
+        for each in servers:
+            each.close()
+
+
+def drive(url: str, master: RedisServer, findings: Findings) -> None:
+    """Traffic before, during and after the failover; then counts."""
+    items = [line["item_id"] for line in json.loads(ask(f"{url}/v1/catalog/items?limit=50")[2])["items"]]
+    traffic = Traffic(url, items)
+    clients = [threading.Thread(target=traffic.write, args=(user,)) for user in traffic.acknowledged]
+    clients.append(threading.Thread(target=traffic.read))
+    for client in clients:
+        client.start()
+    time.sleep(BEFORE_SECONDS)
+    before = sum(map(len, traffic.acknowledged.values()))
+    killed = time.monotonic()
+    master.kill()
+    time.sleep(AFTER_SECONDS)
+    traffic.over.set()
+    for client in clients:
+        client.join()
+    failed = [moment - killed for moment, status in traffic.reads if status != 200 and moment > killed]
+    served_after = any(status == 200 for moment, status in traffic.reads if moment > killed + max(failed, default=0.0))
+    last = max(failed, default=0.0)
+    findings.check(served_after and last < RECOVERY_SECONDS, f"requests by user id work again {last:.1f} s after the master was killed")
+    after = sum(map(len, traffic.acknowledged.values())) - before
+    findings.check(before > 0 and after > 0, f"events acknowledged: {before} before, {after} after; refused with 503: {traffic.refused}")
+    lost = traffic.lost()
+    findings.check(lost == 0, f"acknowledged events lost: {lost} (wait_replicas=1, appendfsync always, 2 replicas, 3 Sentinels)")
+
+
+def main() -> None:
+    findings = Findings()
+    with tempfile.TemporaryDirectory() as name:
+        make_model(Path(name))
+        run(Path(name), findings)
+    findings.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Two replicas behind Envoy with the chart's routing rule: each user always reaches the same one; when one is killed its users move, the
+others stay, and no request fails; what that does to the cache is printed.
+
+Envoy's configuration is made of the chart's own BackendTrafficPolicy, as Envoy Gateway would make it: Maglev over the header, retries on
+hosts that have not been tried, health checks.
+
+Run:  python -m deploy.checks.routing
+"""
+
+import json
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from deploy.checks.chart import render
+from deploy.checks.findings import Findings
+from deploy.checks.processes import ask, free_port, running, wait_until
+from deploy.checks.tools import ROOT, tool
+from server.load.standard import MeasuredServer, make_model, served
+from tests.services import RedisServer
+
+USERS = [f"user-{number}" for number in range(200)]
+ROUNDS = 3
+CLIENTS = 4
+EVENTS = 10
+FLAGS = ("--engine", "transformers", "--threads", "1", "--plan", "none")
+
+
+def policy() -> dict[str, Any]:
+    """The chart's BackendTrafficPolicy."""
+    rendered = render(ROOT / "deploy/helm/values/everything.yaml").stdout
+    objects = [part for part in yaml.safe_load_all(rendered) if part]
+    return next(part["spec"] for part in objects if part["kind"] == "BackendTrafficPolicy")
+
+
+def envoy_config(rule: dict[str, Any], port: int, admin_port: int, backends: list[str]) -> dict[str, Any]:
+    """A static configuration of Envoy that does what the policy says."""
+    consistent = rule["loadBalancer"]["consistentHash"]
+    active = rule["healthCheck"]["active"]
+    passive = rule["healthCheck"]["passive"]
+    retry = {
+        "num_retries": rule["retry"]["numRetries"],
+        "retry_on": ",".join(rule["retry"]["retryOn"]["triggers"]),
+        "retriable_status_codes": rule["retry"]["retryOn"]["httpStatusCodes"],
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,
+    }
+    route = {
+        "match": {"prefix": "/v1"},
+        "route": {"cluster": "atspeed", "hash_policy": [{"header": {"header_name": consistent["header"]["name"]}}], "retry_policy": retry},
+        # Only for this check, which must see who answered.
+        "response_headers_to_add": [{"header": {"key": "x-replica", "value": "%UPSTREAM_REMOTE_ADDRESS%"}}],
+    }
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "http",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    cluster = {
+        "name": "atspeed",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "lb_policy": "MAGLEV",
+        "maglev_lb_config": {"table_size": consistent["tableSize"]},
+        "health_checks": [
+            {
+                "timeout": active["timeout"],
+                "interval": active["interval"],
+                "unhealthy_threshold": active["unhealthyThreshold"],
+                "healthy_threshold": active["healthyThreshold"],
+                "http_health_check": {"path": active["http"]["path"]},
+            }
+        ],
+        "outlier_detection": {
+            "consecutive_5xx": passive["consecutive5XxErrors"],
+            "consecutive_gateway_failure": passive["consecutiveGatewayErrors"],
+            "interval": passive["interval"],
+            "base_ejection_time": passive["baseEjectionTime"],
+            "max_ejection_percent": passive["maxEjectionPercent"],
+        },
+        "load_assignment": {
+            "cluster_name": "atspeed",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(backend)}} for backend in backends]}],
+        },
+    }
+    listener = {
+        "address": _address(f"127.0.0.1:{port}"),
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
+    }
+    return {
+        "admin": {"address": _address(f"127.0.0.1:{admin_port}")},
+        "static_resources": {"listeners": [listener], "clusters": [cluster]},
+    }
+
+
+def _address(host_and_port: str) -> dict[str, Any]:
+    host, _, port = host_and_port.rpartition(":")
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+def recommend(url: str, user: str) -> tuple[int, str]:
+    """Status of a user's request, and who answered it."""
+    body = {"user_id": user, "k": 5, "timeout_ms": 10_000}
+    status, headers, _ = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
+    return status, headers.get("x-replica", "nobody")
+
+
+def ask_all(url: str) -> dict[str, tuple[int, str]]:
+    """One request of each user."""
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return dict(zip(USERS, clients.map(lambda user: recommend(url, user), USERS), strict=True))
+
+
+def hit_rate(servers: list[MeasuredServer], counted: dict[str, float]) -> float:
+    """Share of lists since the last call, over these servers, that found some of their prompt cached; `counted` keeps the counts."""
+    found = {
+        outcome: sum(server.metric(f'atspeed_cache_lookups_total{{outcome="{outcome}"}}') for server in servers)
+        for outcome in ("hit", "miss")
+    }
+    hits, misses = (found[outcome] - counted.get(outcome, 0.0) for outcome in ("hit", "miss"))
+    counted.update(found)
+    return hits / (hits + misses)
+
+
+def kill_under_load(url: str, victim: MeasuredServer) -> list[int]:
+    """Kills a replica while all users ask; the statuses of their answers."""
+    statuses: list[int] = []
+
+    def ask_on() -> None:
+        for _ in range(2):
+            statuses.extend(status for status, _ in ask_all(url).values())
+
+    client = threading.Thread(target=ask_on)
+    client.start()
+    time.sleep(1.0)
+    victim.kill()
+    client.join()
+    return statuses
+
+
+def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
+    """Affinity, then the death of a replica."""
+    items = [line["item_id"] for line in json.loads(ask(f"{servers[0].url}/v1/catalog/items?limit=50")[2])["items"]]
+    for user in USERS:
+        ask(f"{url}/v1/users/{quote(user)}/events", {"events": [{"item_id": item} for item in items[:EVENTS]]}, {"X-User-Id": user})
+    counted: dict[str, float] = {}
+    rounds = [ask_all(url)]
+    cold = hit_rate(servers, counted)
+    rounds += [ask_all(url) for _ in range(ROUNDS - 1)]
+    homes = {user: {answers[user][1] for answers in rounds} for user in USERS}
+    findings.check(
+        all(status == 200 for answers in rounds for status, _ in answers.values()), f"{ROUNDS * len(USERS)} requests were answered"
+    )
+    strays = sum(len(home) > 1 for home in homes.values())
+    home_of = {user: next(iter(home)) for user, home in homes.items()}
+    sizes = [sum(home == address for home in home_of.values()) for address in sorted(set(home_of.values()))]
+    findings.check(strays == 0, f"{len(USERS) - strays} of {len(USERS)} users always reach the same replica; they divide as {sizes}")
+    print(f"      cache hit rate: {cold:.0%} in the users' first round, {hit_rate(servers, counted):.0%} in their later ones")
+
+    victim, survivor = servers
+    counted.clear()
+    hit_rate([survivor], counted)
+    statuses = kill_under_load(url, victim)
+    failed = sum(status != 200 for status in statuses)
+    findings.check(failed == 0, f"a replica is killed under load: {failed} of {len(statuses)} requests fail")
+    moving = hit_rate([survivor], counted)
+    after = ask_all(url)
+    dead = victim.url.removeprefix("http://")
+    moved = [user for user in USERS if home_of[user] == dead and after[user][1] != dead]
+    stayed = [user for user in USERS if home_of[user] != dead and after[user][1] == home_of[user]]
+    findings.check(
+        len(moved) + len(stayed) == len(USERS), f"{len(moved)} users of the dead replica have moved, {len(stayed)} others have stayed"
+    )
+    print(f"      cache hit rate of the other replica: {moving:.0%} while they move, {hit_rate([survivor], counted):.0%} afterwards")
+
+
+def main() -> None:
+    findings = Findings()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_model(folder)
+        (folder / "redis").mkdir()
+        redis = RedisServer(folder / "redis", "--appendonly", "no").start()
+        port, admin_port = free_port(), free_port()
+        flags = (*FLAGS, "--histories", redis.url)
+        try:
+            with served(folder, *flags) as first, served(folder, *flags) as second:
+                backends = [server.url.removeprefix("http://") for server in (first, second)]
+                (folder / "envoy.yaml").write_text(yaml.safe_dump(envoy_config(policy(), port, admin_port, backends)))
+                admin = f"http://127.0.0.1:{admin_port}"
+                command = [
+                    tool("envoy"),
+                    "-c",
+                    str(folder / "envoy.yaml"),
+                    "--log-level",
+                    "error",
+                    "--base-id",
+                    str(port),
+                    "--concurrency",
+                    "1",
+                ]
+                with running(command, folder / "envoy.log", f"{admin}/ready"):
+                    healthy = wait_until(lambda: ask(f"{admin}/clusters")[2].count(b"health_flags::healthy") == 2, 20)
+                    findings.check(healthy is not None, "Envoy holds both replicas for healthy")
+                    check(f"http://127.0.0.1:{port}", [first, second], findings)
+        finally:
+            redis.close()
+    findings.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+{{- define "atspeed.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "atspeed.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains (include "atspeed.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "atspeed.name" .) | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "atspeed.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "atspeed.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: server
+{{- end }}
+
+{{- define "atspeed.commonLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "atspeed.labels" -}}
+{{ include "atspeed.selectorLabels" . }}
+{{ include "atspeed.commonLabels" . }}
+{{- end }}
+
+{{- define "atspeed.redisSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "atspeed.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: redis
+{{- end }}
+
+{{- define "atspeed.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- define "atspeed.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ default (include "atspeed.fullname" .) .Values.serviceAccount.name }}
+{{- else -}}
+{{ default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* What Kubernetes waits before it kills: the pause, the drain, then what else is under way and the engine's stop (5 s each), and a margin. */}}
+{{- define "atspeed.terminationSeconds" -}}
+{{ add .Values.preStopSeconds (ceil (default 20 .Values.settings.grace_seconds)) 15 }}
+{{- end }}
+
+{{- define "atspeed.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}

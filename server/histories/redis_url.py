@@ -1,0 +1,125 @@
+"""`RedisUrl`: what a history URL says of a Redis, be it one server, several watched by Sentinel, or a Cluster.
+
+Invariant: a URL is refused here, in one sentence that quotes nothing of it, or it can be connected to. Reason: redis-py hands options that
+it does not know to its connections unchecked, where they could undo the timeouts or fail long after start-up; and whatever part of a URL a
+sentence quoted could be a piece of the password.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+_EXPECTED = {
+    "": "expected redis://[user:password@]host[:port][/db]",
+    "sentinel": "expected redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/db]",
+    "cluster": "expected redis+cluster://[user:password@]host[:port][,host[:port]…]",
+}
+_PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
+_TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+
+
+class Topology(Enum):
+    """How the Redis servers stand to each other."""
+
+    SINGLE = ""
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+
+
+@dataclass(frozen=True)
+class RedisUrl:
+    """A history URL, read.
+
+    Attributes:
+        nodes: host and port of the server, of the Sentinels, or of some servers of the Cluster.
+        service: the name by which the Sentinels know the master.
+        wait_replicas: replicas that must have an append before it is acknowledged.
+        tls_options: of redis-py's connections, where the scheme asks for TLS.
+    """
+
+    topology: Topology
+    nodes: tuple[tuple[str, int], ...]
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    service: str = ""
+    wait_replicas: int = 0
+    tls_options: dict[str, str | bool] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Where the Redis is, for sentences."""
+        hosts = ",".join(f"{host}:{port}" for host, port in self.nodes)
+        return f"{self.service}@{hosts}" if self.service else hosts
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Reads a URL.
+
+        Raises:
+            ValueError: it can't be used; the sentence says what is expected and quotes nothing of it.
+        """
+        scheme, _, kind = url.partition("://")[0].partition("+")
+        expected = f"{_EXPECTED[kind]}, with special characters in the password percent-encoded."
+        try:
+            parts = urlsplit(url)
+            login, _, hosts = parts.netloc.rpartition("@")
+            nodes = tuple(_node(host, _PORTS[kind]) for host in hosts.split(","))
+        except ValueError:
+            # Not chained: the error's text may quote a piece of the password.
+            raise ValueError(f"The Redis history URL cannot be read: {expected}") from None
+        if not all(host for host, _ in nodes) or (kind == "" and len(nodes) > 1):
+            raise ValueError(f"The Redis history URL names no host: {expected}")
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        _check_options(options, parts.scheme, kind, scheme == "rediss", expected)
+        path = [unquote(part) for part in parts.path.removeprefix("/").split("/")] if parts.path.strip("/") else []
+        service = path.pop(0) if kind == "sentinel" and path else ""
+        database = options.get("db", path.pop(0) if path else "0")
+        if parts.fragment or path or not database.isdecimal():
+            raise ValueError(f"The Redis history URL does not end in a database number: {expected}")
+        if kind == "sentinel" and not service:
+            raise ValueError(f"The Redis history URL does not name the master that the Sentinels watch: {expected}")
+        if kind == "cluster" and int(database):
+            raise ValueError(f"A Redis Cluster has database 0 only: {expected}")
+        username, _, password = (unquote(part) for part in login.partition(":"))
+        return cls(
+            topology=Topology(kind),
+            nodes=nodes,
+            tls=scheme == "rediss",
+            username=username or None,
+            password=password or None,
+            database=int(database),
+            service=service,
+            wait_replicas=int(options.get("wait_replicas", "0")),
+            tls_options=_tls_options(options),
+        )
+
+
+def _node(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or default_port
+
+
+def _tls_options(options: dict[str, str]) -> dict[str, str | bool]:
+    given: dict[str, str | bool] = {name: value for name, value in options.items() if name in _TLS_OPTIONS}
+    if "ssl_check_hostname" in options:
+        given["ssl_check_hostname"] = options["ssl_check_hostname"].lower() not in ("0", "f", "false", "n", "no")
+    return given
+
+
+def _check_options(options: dict[str, str], scheme: str, kind: str, tls: bool, expected: str) -> None:
+    known = {"db"} | ({"wait_replicas"} if kind != "cluster" else set()) | (_TLS_OPTIONS if tls else set())
+    for option, value in options.items():
+        if option not in known:
+            # Not named: after an unescaped question mark in a password, the "option" is the rest of the password.
+            raise ValueError(
+                f"The {scheme}:// history URL has an unknown option after its question mark: known are {', '.join(sorted(known))}."
+            )
+        if option == "ssl_cert_reqs" and value not in ("none", "optional", "required"):
+            raise ValueError(f"The ssl_cert_reqs of a {scheme}:// history URL is none, optional or required.")
+        if option == "db" and not value.isdecimal():
+            raise ValueError(f"The Redis history URL does not end in a database number: {expected}")
+        if option == "wait_replicas" and not value.isdecimal():
+            raise ValueError("The wait_replicas of a Redis history URL is a number of replicas.")

@@ -1,0 +1,136 @@
+"""Traces: a span per request with those of its parts below it, sent by OTLP where an endpoint is set.
+
+Invariant: without an endpoint nothing is recorded and the SDK is not even imported; with one, a span says which route, status and
+request id, how much was drafted and accepted, and nothing of what a user met. A request that comes with a `traceparent` goes on with that
+trace, and its answer names the span in a `traceparent` of its own. Reason: a slow list is explained by where its time went (history, queue,
+each draft and forward), and its sender has nothing but the answer to find that by.
+
+Which traces are kept is the SDK's business: `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS` and the like hold.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from server.messages import FinishedList
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+TRACED_PATHS = "/v1/"
+_SCOPE = "atspeed"
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Makes spans, or pretends to."""
+
+    def __init__(self, processor: "SpanProcessor | None" = None) -> None:
+        """`processor` is what finished spans go to; without one there are none."""
+        self._provider = _provider(processor) if processor is not None else None
+        self._tracer = self._provider.get_tracer(_SCOPE) if self._provider is not None else trace.NoOpTracer()
+
+    @classmethod
+    def to(cls, endpoint: str | None) -> "Tracing":
+        """Traces to an OTLP collector that speaks HTTP, such as `http://collector:4318`; none for None."""
+        if endpoint is None:
+            return cls()
+        # Half a second of imports that a server without traces need not pay.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
+
+    @property
+    def recording(self) -> bool:
+        """Whether the request that is being answered is traced."""
+        return trace.get_current_span().is_recording()
+
+    @contextmanager
+    def request(self, method: str, path: str, headers: Mapping[str, str], request_id: str) -> Iterator[Span]:
+        """The span of an HTTP exchange, under the one that the client names in its headers."""
+        if self._provider is None or not path.startswith(TRACED_PATHS):
+            yield trace.INVALID_SPAN
+            return
+        attributes = {"http.request.method": method, "atspeed.request_id": request_id}
+        parent = _PROPAGATOR.extract(headers)
+        with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER, attributes, record_exception=False) as span:
+            yield span
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """A span of a part of the request that is being answered."""
+        with self._tracer.start_as_current_span(name, record_exception=False):
+            yield
+
+    def record_engine(self, finished: FinishedList) -> None:
+        """Spans of what the engine did for a list that has just come: the queue, then each step's draft and verification."""
+        if not self.recording:
+            return
+        to_epoch = time.time_ns() - time.monotonic_ns()
+        now = time.monotonic()
+        begun = now - finished.engine_seconds
+        self._span("queue", begun - finished.queue_seconds, begun, to_epoch)
+        cost = finished.cost
+        usage: dict[str, str | int] = {
+            "atspeed.plan": cost.plan,
+            "atspeed.target_forwards": cost.target_forwards,
+            "atspeed.drafted_nodes": cost.drafted_nodes,
+            "atspeed.accepted_steps": cost.accepted_steps,
+            "atspeed.prompt_tokens": cost.prompt_tokens,
+            "atspeed.cached_tokens": cost.cached_tokens,
+        }
+        engine = self._tracer.start_span("engine", attributes=usage, start_time=_nanoseconds(begun, to_epoch))
+        with trace.use_span(engine, end_on_exit=False):
+            for step in finished.steps:
+                drafted = step.started + step.draft_seconds
+                if step.draft_seconds:
+                    self._span("draft", step.started, drafted, to_epoch)
+                self._span("verify", drafted, drafted + step.target_seconds, to_epoch)
+        engine.end(_nanoseconds(now, to_epoch))
+
+    def close(self) -> None:
+        """Sends what has not been sent."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+    def _span(self, name: str, start: float, end: float, to_epoch: int) -> None:
+        self._tracer.start_span(name, start_time=_nanoseconds(start, to_epoch)).end(_nanoseconds(end, to_epoch))
+
+
+def traceparent(span: Span) -> str | None:
+    """How a span is named in a header; None for one that is not traced."""
+    if not span.get_span_context().is_valid:
+        return None
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
+    return carrier["traceparent"]
+
+
+def end_request(span: Span, method: str, route: str, status: int) -> None:
+    """What is known of a request only when it has been answered."""
+    span.update_name(f"{method} {route}")
+    span.set_attribute("http.route", route)
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_status(StatusCode.ERROR)
+
+
+def _provider(processor: "SpanProcessor") -> "TracerProvider":
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    name = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "atspeed"}
+    provider = TracerProvider(resource=Resource.create(name), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    return provider
+
+
+def _nanoseconds(monotonic: float, to_epoch: int) -> int:
+    return round(monotonic * 1e9) + to_epoch

@@ -1,0 +1,54 @@
+"""The dashboards: what is committed is what the code makes, and they ask only for metrics that the server has."""
+
+import json
+import re
+
+import promql_parser
+import pytest
+
+from deploy.checks.monitoring import queries
+from deploy.checks.tools import DASHBOARDS, RULES
+from deploy.grafana.__main__ import rendered
+from server.metrics import Metrics
+
+# Named by the recording rules.
+_METRIC = re.compile(r"\batspeed_\w+")
+
+
+def exposed() -> set[str]:
+    """Every name that a query may use: also of series that come only with the first observation."""
+    names: set[str] = set()
+    for family in Metrics().registry.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+        names |= {family.name + suffix for suffix in suffixes}
+    return names
+
+
+def test_the_committed_dashboards_are_what_the_code_makes():
+    committed = {path.stem: path.read_text() for path in DASHBOARDS.glob("*.json")}
+    assert committed == rendered(), "run python -m deploy.grafana"
+
+
+@pytest.mark.parametrize("name", rendered())
+def test_every_query_can_be_parsed_and_names_metrics_of_the_server(name: str):
+    asked = list(queries(DASHBOARDS / f"{name}.json"))
+    assert asked
+    for title, expression in asked:
+        promql_parser.parse(expression)
+        used = set(_METRIC.findall(expression))
+        assert used, title
+        assert used <= exposed(), title
+
+
+@pytest.mark.parametrize("name", rendered())
+def test_every_panel_says_how_to_read_it(name: str):
+    page = json.loads((DASHBOARDS / f"{name}.json").read_text())
+    panels = [panel for panel in page["panels"] if panel["type"] != "row"]
+    assert panels
+    assert all(panel["description"].endswith(".") and panel["fieldConfig"]["defaults"]["unit"] for panel in panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+
+
+def test_the_rules_name_metrics_of_the_server():
+    used = set(_METRIC.findall("\n".join(line for line in RULES.read_text().splitlines() if not line.lstrip().startswith("#"))))
+    assert used <= exposed()

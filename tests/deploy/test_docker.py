@@ -1,0 +1,84 @@
+"""The compose file and the Dockerfile: valid, hardened, and naming only files and settings that there are."""
+
+import json
+import re
+import subprocess
+
+import jsonschema
+import pytest
+import yaml
+
+from deploy.checks.tools import DASHBOARDS, ROOT, find_tool
+from server.settings import Settings
+
+DOCKER = ROOT / "docker"
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+SPECIFICATION = ROOT / ".deploy" / "compose_spec.json"
+
+
+def missing(tool: str) -> str:
+    return f"{tool} is not installed (deploy/checks/tools.sh installs it)"
+
+
+@pytest.mark.skipif(not SPECIFICATION.is_file(), reason=missing("the schema of compose files"))
+def test_the_compose_file_fits_its_specification():
+    # The schema is of a time when a compose file could not name its project.
+    jsonschema.validate({key: value for key, value in COMPOSE.items() if key != "name"}, json.loads(SPECIFICATION.read_text()))
+
+
+@pytest.mark.skipif(find_tool("podman-compose") is None, reason=missing("podman-compose"))
+def test_a_compose_program_reads_it():
+    said = subprocess.run([find_tool("podman-compose"), "-f", DOCKER / "compose.yaml", "config"], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert set(yaml.safe_load(said.stdout)["services"]) == set(COMPOSE["services"])
+
+
+@pytest.mark.skipif(find_tool("hadolint") is None, reason=missing("hadolint"))
+def test_hadolint_has_no_complaint():
+    said = subprocess.run([find_tool("hadolint"), DOCKER / "Dockerfile"], capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout
+
+
+def test_every_service_is_hardened():
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+
+
+def test_files_and_settings_that_are_named_exist():
+    for service in COMPOSE["services"].values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (DOCKER / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], volume
+        for name in service.get("environment", {}):
+            assert name.startswith("GF_") or name.removeprefix("ATSPEED_").lower() in Settings.model_fields, name
+
+
+def test_a_container_is_given_the_time_that_its_drain_takes():
+    server = COMPOSE["services"]["server"]
+    assert float(server["stop_grace_period"].removesuffix("s")) >= float(server["environment"]["ATSPEED_GRACE_SECONDS"]) + 10
+
+
+def test_grafana_finds_its_dashboards_and_its_source():
+    (source,) = yaml.safe_load((DOCKER / "grafana" / "datasource.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((DOCKER / "grafana" / "dashboards.yml").read_text())["providers"]
+    assert source["isDefault"]
+    assert source["type"] == "prometheus"
+    mounts = dict(volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"])
+    assert (DOCKER / "../deploy/helm/atspeed/files/dashboards").resolve() == DASHBOARDS
+    assert mounts["../deploy/helm/atspeed/files/dashboards"] == provider["options"]["path"]
+
+
+def test_images_install_from_locks_that_there_are_and_run_without_rights():
+    for lock in re.findall(r"requirements/\w+\.lock", DOCKERFILE):
+        assert (ROOT / lock).is_file()
+    assert set(re.findall(r"^FROM \S+ AS (\w+)$", DOCKERFILE, re.MULTILINE)) >= {"cpu", "gpu", "demo"}
+    assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE)[-1] == "10001:10001"
+
+
+def test_what_is_built_from_is_what_the_docker_ignore_lets_in():
+    copied = {path for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for path in line.split()[:-1]}
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {path.rstrip("/") for path in copied} == {line[1:] for line in ignore if line.startswith("!")}

@@ -1,0 +1,46 @@
+"""What a history URL says of a Redis; what is refused is tested with the contract."""
+
+import pytest
+
+from server.histories.redis_url import RedisUrl, Topology
+
+
+def test_one_server():
+    url = RedisUrl.parse("redis://user:pa%2Fss@films.example:6380/3?wait_replicas=2")
+    assert (url.topology, url.nodes, url.database, url.wait_replicas) == (Topology.SINGLE, (("films.example", 6380),), 3, 2)
+    assert (url.username, url.password, url.address) == ("user", "pa/ss", "films.example:6380")
+    assert "pa/ss" not in repr(url)
+
+
+def test_sentinels_name_their_master_and_have_a_port_of_their_own():
+    url = RedisUrl.parse("redis+sentinel://:secret@one,two:26380,[::1]:5/films/2")
+    assert url.nodes == (("one", 26379), ("two", 26380), ("::1", 5))
+    assert (url.service, url.database, url.username, url.password) == ("films", 2, None, "secret")
+    assert url.address == "films@one:26379,two:26380,::1:5"
+
+
+def test_a_cluster_by_tls():
+    url = RedisUrl.parse("rediss+cluster://one,two:7000?ssl_check_hostname=false&ssl_ca_certs=/ca.pem")
+    assert (url.topology, url.tls, url.nodes) == (Topology.CLUSTER, True, (("one", 6379), ("two", 7000)))
+    assert url.tls_options == {"ssl_check_hostname": False, "ssl_ca_certs": "/ca.pem"}
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("redis+sentinel://:hunter2@one,two", "does not name the master"),
+        ("redis+sentinel://:hunter2@one/films/x", "does not end in a database number"),
+        ("redis+sentinel://:hunter2@one/films/1/2", "does not end in a database number"),
+        ("redis+cluster://:hunter2@one/1", "database 0 only"),
+        ("redis+cluster://:hunter2@one?wait_replicas=1", "unknown option"),
+        ("redis://:hunter2@one?wait_replicas=all", "is a number of replicas"),
+        ("redis://:hunter2@one,two", "names no host"),
+        ("redis+cluster://:hunter2@one,,two", "names no host"),
+        ("rediss+cluster://:hunter2@one?ssl_cert_reqs=perhaps", "none, optional or required"),
+    ],
+)
+def test_what_can_not_be_used_is_refused_without_its_password(url: str, sentence: str):
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        RedisUrl.parse(url)
+    assert "hunter2" not in str(refusal.value)
+    assert str(refusal.value).endswith(".")

@@ -1,0 +1,51 @@
+"""What a log line carries: the request's id, in text and as JSON, and nothing of what the user met."""
+
+import json
+import logging
+
+import pytest
+
+from server import logs
+from tests.server.server_process import ServerProcess
+
+
+@pytest.fixture
+def restored_logging():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_json_line_names_the_process_and_the_request(capsys, restored_logging):
+    logs.configure_logs("info", "api", "json")
+    token = logs.request_id.set("request-7")
+    logging.getLogger("somewhere").warning("what %s", "happened")
+    logs.request_id.reset(token)
+    logging.getLogger("somewhere").info("later")
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert {key: first[key] for key in ("level", "logger", "message", "process", "request_id")} == {
+        "level": "WARNING",
+        "logger": "somewhere",
+        "message": "what happened",
+        "process": "api",
+        "request_id": "request-7",
+    }
+    assert "request_id" not in second
+
+
+def test_a_server_logs_json_with_request_ids_and_nothing_that_users_met(model_flags, tmp_path):
+    """A Redis that is away makes the API process log while it answers; debug is the most that is ever logged."""
+    flags = ("--histories", "redis://127.0.0.1:1/0", "--log-format", "json", "--log-level", "debug")
+    with ServerProcess(tmp_path, *model_flags, *flags) as server:
+        server.wait_until_ready()
+        assert server.recommend(history=["item-17", "item-23"], exclude=["item-42"], k=2).status_code == 200
+        failed = server.client.post("/v1/recommendations", json={"user_id": "user-secret", "k": 1}, headers={"x-request-id": "trace-me"})
+        assert failed.status_code == 503
+        assert failed.headers["x-request-id"] == "trace-me"
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    assert [line["request_id"] for line in lines if "cannot serve histories" in line["message"]] == ["trace-me"]
+    assert {line["process"] for line in lines} == {"api", "engine"}
+    for secret in ("item-17", "item-23", "item-42", "user-secret"):
+        assert secret not in server.log
