@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu bench-catalog load swaps lock services clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu bench-catalog paper load soak swaps lock services clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,11 +61,17 @@ lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --d
 bench-catalog: setup ## Measure catalogs of 10^4 to 10^7 items (two minutes, 3 GB of memory and 1 GB of disk)
 	$(BIN)/python -m verification.benchmark.catalog_scale $(ARGS)
 
+paper: setup ## The paper's tables, data to report (over an hour): make paper DATA=DIR CATALOG=FILE
+	$(BIN)/python -m benchmarks.paper --data "$(DATA)" --catalog "$(CATALOG)" $(ARGS)
+
 load: setup ## Put a server under load, up to twice what it can bear (idle machine, ten minutes)
 	$(BIN)/python -m server.load.standard $(ARGS)
 
 swaps: setup ## Replace the catalog ten times a second under load (idle machine, two minutes)
 	$(BIN)/python -m server.load.swaps $(ARGS)
+
+soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
+	$(BIN)/python -m server.load.soak $(ARGS)
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py

@@ -1,7 +1,8 @@
 """One request's tokens as columns: its prompt, then its tree nodes in order of allocation, and who has computed which of them.
 
 Invariant: everything here is decided on the host. A parent is always allocated before its children, so the columns that a token may attend
-to all come before its own; and a column is *scored* by a model exactly when that model has its keys and values.
+to all come before its own. The target computes in every forward whatever it has not computed, so what it has is always a head of the
+columns and one number says how long it is; the draft computes what it is asked for, so of each column it is known whether it has.
 """
 
 from collections.abc import Sequence
@@ -10,51 +11,97 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from drafting.tree import TokenTree, TreeBatch, build_layout
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+# Columns that a request has room for beyond its prompt at first: a plain search of usual width needs no more.
+ROOM = 64
+
 
 class RequestColumns:
     """The columns of one request; column `prompt_length - 1`, the last prompt token, is the root of its tree.
 
     Attributes:
-        slots: `[columns]` int64, the key/value slot of each column.
-        depths: `[columns]` int64, 0 for the prompt.
-        scored: `[columns]` bool, whether the target has computed it.
-        drafted: `[columns]` bool, whether the draft has computed it.
+        scored: how many columns, the first ones, the target has computed.
+        deepest: the largest depth of a column.
     """
 
     def __init__(self, prompt_slots: IntArray) -> None:
         self.prompt_length = len(prompt_slots)
-        self.slots = prompt_slots
-        self.depths = np.zeros(self.prompt_length, np.int64)
-        self.scored = np.zeros(self.prompt_length, bool)
-        self.drafted = np.zeros(self.prompt_length, bool)
+        self.scored = 0
+        self.deepest = 0
+        self._count = self.prompt_length
+        self._slots = np.zeros(self._count + ROOM, np.int64)
+        self._slots[: self._count] = prompt_slots
+        self._depths = np.zeros(self._count + ROOM, np.int64)
+        self._drafted = np.zeros(self._count + ROOM, bool)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def slots(self) -> IntArray:
+        """`[columns]` int64, the key/value slot of each column."""
+        return self._slots[: self._count]
+
+    @property
+    def depths(self) -> IntArray:
+        """`[columns]` int64, 0 for the prompt."""
+        return self._depths[: self._count]
+
+    @property
+    def drafted(self) -> BoolArray:
+        """`[columns]` bool, whether the draft has computed it; to be written to."""
+        return self._drafted[: self._count]
 
     @property
     def root(self) -> int:
         """The root's column."""
         return self.prompt_length - 1
 
+    @property
+    def unscored(self) -> IntArray:
+        """The columns that the target has not computed."""
+        return np.arange(self.scored, self._count)
+
+    @property
+    def unscored_nodes(self) -> int:
+        """How many of them are tree nodes, the root included."""
+        return self._count - max(self.scored, self.root)
+
     def append(self, slots: IntArray, depth: int) -> IntArray:
         """Adds nodes of one depth and returns their columns."""
-        first = len(self.slots)
-        self.slots = np.concatenate([self.slots, slots])
-        self.depths = np.concatenate([self.depths, np.full(len(slots), depth)])
-        self.scored = np.concatenate([self.scored, np.zeros(len(slots), bool)])
-        self.drafted = np.concatenate([self.drafted, np.zeros(len(slots), bool)])
-        return np.arange(first, first + len(slots))
+        first, self._count = self._count, self._count + len(slots)
+        if self._count > len(self._slots):
+            more = self._count
+            self._slots, self._depths, self._drafted = (np.pad(row, (0, more)) for row in (self._slots, self._depths, self._drafted))
+        self.deepest = max(self.deepest, depth)
+        self._slots[first : self._count] = slots
+        self._depths[first : self._count] = depth
+        return np.arange(first, self._count)
 
-    def positions(self, columns: IntArray) -> IntArray:
-        """Position ids: a prompt token's place, or prompt length + depth - 1."""
-        return np.where(self.depths[columns] > 0, self.prompt_length + self.depths[columns] - 1, columns)
+    def copy(self) -> "RequestColumns":
+        """Columns that go on from here without these noticing."""
+        copy = RequestColumns(self._slots[: self.prompt_length])
+        copy.scored, copy.deepest, copy._count = self.scored, self.deepest, self._count
+        copy._slots, copy._depths, copy._drafted = self._slots.copy(), self._depths.copy(), self._drafted.copy()
+        return copy
 
-    def visible(self, columns: IntArray) -> IntArray:
-        """How many leading columns each token sees: a prompt token all up to itself, a node the prompt."""
-        return np.where(self.depths[columns] > 0, self.prompt_length, columns + 1)
+    def forward_rows(self, columns: IntArray) -> IntArray:
+        """What a forward must know of some columns, `[3, columns]`: slots, position ids, and how many leading columns each one sees.
+
+        A prompt token stands at its own place and sees all up to itself; a node stands at prompt length + depth - 1 and sees the prompt.
+        """
+        rows = np.empty((3, len(columns)), np.int64)
+        depths = self.depths[columns]
+        rows[0] = self.slots[columns]
+        rows[1] = np.where(depths > 0, self.prompt_length - 1 + depths, columns)
+        rows[2] = np.minimum(rows[1] + 1, self.prompt_length)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -75,25 +122,30 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
     """Joins the parts of all requests, each of at least one column, into one forward."""
     device = tree.token.device
     counts = [len(part.columns) for part in parts]
-    ends = np.cumsum(counts)
-    slots, positions, visible, outputs = (
-        torch.from_numpy(np.concatenate(rows)).to(device)
-        for rows in (
-            [part.request.slots[part.columns] for part in parts],
-            [part.request.positions(part.columns) for part in parts],
-            [part.request.visible(part.columns) for part in parts],
-            [np.arange(end - part.outputs, end) for end, part in zip(ends, parts, strict=True)],
-        )
-    )
+    slots, positions, visible = to_device([part.request.forward_rows(part.columns) for part in parts], device)
     return TreeBatch(
-        tokens=tree.token[slots],
+        tokens=tree.token.index_select(0, slots),
         positions=positions,
         slots=slots,
-        outputs=outputs,
+        outputs=_last_rows(counts, [part.outputs for part in parts], device),
         attention=build_layout(
             keys=[part.request.slots[: part.columns.max() + 1] for part in parts],
             query_counts=counts,
             visible=visible,
-            ancestors=tree.ancestors[slots],
+            ancestors=tree.ancestors.index_select(0, slots),
         ),
     )
+
+
+def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
+    """The last rows of each part of a forward, as many as are wanted."""
+    if len(counts) == 1:
+        return torch.arange(counts[0] - wanted[0], counts[0], device=device)
+    rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
+    return torch.from_numpy(np.concatenate(rows)).to(device)
+
+
+def to_device(parts: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
+    """Joins arrays `[rows, columns]` along their columns and moves them in one transfer; returns the rows."""
+    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return torch.from_numpy(joined).to(device).unbind(0)

@@ -113,7 +113,7 @@ class TrieDrafter:
         frontier = Frontier.of([task.frontier_slots for task in tasks], self._tree.token.device)
         eligible = BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes)
         parents = self._tree.trie_node[frontier.slots]
-        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), frontier.requests, eligible)
+        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), frontier, eligible)
         rows, places = exists.nonzero(as_tuple=True)
         counts = torch.bincount(frontier.requests[rows], minlength=len(tasks)).tolist()
         add_level(self._tree, self._trie, tasks, counts, frontier.slots[rows], nodes[rows, places])
@@ -148,7 +148,7 @@ class BeamDrafter:
             self._tree.trie_node[frontier.slots],
             logits,
             most_children(self._trie, tasks),
-            frontier.requests,
+            frontier,
             BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes),
         )
         rules = BatchRules.of([task.rule for task in tasks], device)

@@ -7,6 +7,7 @@ K come back whenever K are eligible; equal scores are decided by (rank of the pr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -86,61 +87,65 @@ class Frontier:
 
     Attributes:
         slots: `[prefixes]` int64, the tree nodes, request by request in rank order.
-        requests: `[prefixes]` int64, the request of each prefix.
         rows: `[requests, widest]` int64, each request's places in `slots`; -1 pads.
+        sizes: prefixes of each request.
     """
 
     slots: Tensor
-    requests: Tensor
     rows: Tensor
+    sizes: tuple[int, ...]
 
     @property
     def is_dense(self) -> bool:
         """Whether every request has as many prefixes, so that no row is padded."""
         return self.rows.numel() == self.slots.numel()
 
+    @cached_property
+    def requests(self) -> Tensor:
+        """`[prefixes]` int64, the request of each prefix."""
+        return torch.from_numpy(np.repeat(np.arange(len(self.sizes)), self.sizes)).to(self.slots.device)
+
     @classmethod
     def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
         """Joins the slots of each request."""
+        sizes = tuple(map(len, slots))
         if len(slots) == 1:
-            places = torch.arange(len(slots[0]), device=device)
-            return cls(torch.from_numpy(slots[0]).to(device), torch.zeros_like(places), places[None])
-        sizes = np.array([len(row) for row in slots])
-        rows = np.full((len(slots), sizes.max()), -1, np.int64)
-        rows[np.arange(rows.shape[1]) < sizes[:, None]] = np.arange(sizes.sum())
-        joined = (np.concatenate(slots), np.repeat(np.arange(len(slots)), sizes), rows)
-        return cls(*(torch.from_numpy(array).to(device) for array in joined))
+            return cls(torch.from_numpy(slots[0]).to(device), torch.arange(sizes[0], device=device)[None], sizes)
+        rows = np.full((len(slots), max(sizes)), -1, np.int64)
+        rows[np.arange(rows.shape[1]) < np.array(sizes)[:, None]] = np.arange(sum(sizes))
+        return cls(torch.from_numpy(np.concatenate(slots)).to(device), torch.from_numpy(rows).to(device), sizes)
 
 
-def children(trie: ItemTrie, parents: Tensor, width: int, requests: Tensor, eligible: BatchEligibility | None) -> tuple[Tensor, Tensor]:
+def children(trie: ItemTrie, parents: Tensor, width: int, frontier: Frontier, eligible: BatchEligibility | None) -> tuple[Tensor, Tensor]:
     """The trie's children of each node that may be entered.
 
     Args:
-        parents: `[rows]` int64 trie nodes; a negative number has no children.
+        parents: `[rows]` int64 trie nodes.
         width: at least the number of children of every parent.
-        requests: `[rows]` int64, the request of each row; only read when there is something that may not be entered.
+        frontier: the same prefixes in the same order; tells what may be entered by which.
         eligible: what may be; None lets everything through.
 
     Returns:
         nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
     """
-    first = trie.first_child[parents]
+    first = trie.first_child.index_select(0, parents)
     places = torch.arange(width, device=first.device)
-    return first[:, None] + places, _may_be_entered(trie, parents, places, requests, eligible)
+    return first[:, None] + places, _may_be_entered(trie, parents, first, places, frontier, eligible)
 
 
-def _may_be_entered(trie: ItemTrie, parents: Tensor, places: Tensor, requests: Tensor, eligible: BatchEligibility | None) -> Tensor:
-    """Whether each parent has a child at each of its first places, `[width]`, that may be entered; `[rows, width]` bool."""
-    first = trie.first_child[parents]
-    counts = (trie.first_child[parents + 1] - first) * (parents >= 0)
+def _may_be_entered(
+    trie: ItemTrie, parents: Tensor, first: Tensor, places: Tensor, frontier: Frontier, eligible: BatchEligibility | None
+) -> Tensor:
+    """Whether each parent, whose first child is `first`, has one at each of its `places` that may be entered; `[rows, width]` bool."""
+    counts = trie.first_child.index_select(0, parents + 1) - first
     exists = places < counts[:, None]
     if eligible is not None:
-        exists &= eligible.alive(first, len(places), requests)
+        exists &= eligible.alive(first, len(places), frontier.requests)
     return exists
 
 
 def continuations(
-    trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, requests: Tensor, eligible: BatchEligibility | None
+    trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, frontier: Frontier, eligible: BatchEligibility | None
 ) -> Continuations:
     """Log-probabilities of the valid continuations of each prefix; for the other arguments see `children`.
 
@@ -149,8 +154,8 @@ def continuations(
     Args:
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
-    first = trie.first_child[parents]
-    exists = _may_be_entered(trie, parents, torch.arange(width, device=first.device), requests, eligible)
+    first = trie.first_child.index_select(0, parents)
+    exists = _may_be_entered(trie, parents, first, torch.arange(width, device=first.device), frontier, eligible)
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
     tokens = trie.token.unfold(0, width, 1).index_select(0, first)
     log_probs = logits.float().log_softmax(1).gather(1, tokens)
@@ -186,25 +191,25 @@ def select(candidates: Candidates, frontier: Frontier, scores: Tensor, places: T
     """
     width = candidates.scores.shape[1]
     best_scores = scores.gather(1, places)
-    parents = frontier.rows.gather(1, (places // width).clamp_(max=frontier.rows.shape[1] - 1))
+    ranks, children = places.div(width, rounding_mode="floor"), places.remainder(width)
+    parents = frontier.rows.gather(1, ranks.clamp_(max=frontier.rows.shape[1] - 1))
     missing = best_scores == NEGATIVE_INFINITY
-    nodes = (candidates.first[parents] + places % width).masked_fill_(missing, -1)
+    nodes = candidates.first.take(parents).add_(children).masked_fill_(missing, -1)
     same = candidates.log_probs is candidates.scores
-    log_probs = best_scores if same else candidates.log_probs[parents, places % width].masked_fill_(missing, NEGATIVE_INFINITY)
-    return Selection(frontier.slots[parents], nodes, best_scores, log_probs)
+    log_probs = best_scores if same else candidates.log_probs[parents, children].masked_fill_(missing, NEGATIVE_INFINITY)
+    return Selection(frontier.slots.take(parents), nodes, best_scores, log_probs)
 
 
 def top_places(scores: Tensor, k: int) -> Tensor:
     """The places of the k largest float32 scores in each row, best first, the earlier place first among equals.
 
     `torch.topk` leaves the order of equal scores open. Each score is therefore mapped to an integer of the same order and joined with its
-    place into one 64-bit key, so that no two keys are equal.
+    place, counted from the end, into one 64-bit key, so that no two keys are equal.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 the same bits
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    last = scores.shape[1] - 1
-    keys = torch.add(torch.arange(last, -1, -1, device=scores.device), ordered.long(), alpha=1 << 32)
-    return last - (keys.topk(k, dim=1).values & 0xFFFFFFFF)
+    ordered = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
+    from_end = torch.arange(scores.shape[1] - 1, -1, -1, device=scores.device)
+    return from_end.add(ordered, alpha=1 << 32).topk(k, dim=1).indices
 
 
 def find_nodes(wanted: Tensor, there: Tensor) -> Tensor:

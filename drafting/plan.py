@@ -118,6 +118,11 @@ class Plan(Protocol):
         ...
 
     @property
+    def drafts(self) -> bool:
+        """Whether anything is ever drafted."""
+        ...
+
+    @property
     def needs_draft(self) -> bool:
         """Whether there must be a draft model."""
         ...
@@ -203,6 +208,10 @@ class FixedPlan:
                 f"The plan {self.name} drafts {self.most_levels} levels, but of identifiers of {identifier_length} tokens only the first "
                 f"{identifier_length - 1} are ever drafted."
             )
+
+    @property
+    def drafts(self) -> bool:
+        return self.needs_draft or self.children
 
     @property
     def needs_draft(self) -> bool:

@@ -142,6 +142,10 @@ class Planner:
         return AUTO
 
     @property
+    def drafts(self) -> bool:
+        return True
+
+    @property
     def needs_draft(self) -> bool:
         return False
 

@@ -3,6 +3,10 @@
 Invariant: a prompt is assembled from separately tokenised pieces (text before the history, identifiers, separators, text after it), and
 identifiers are the catalog's own token ids. Appending an item to a history therefore keeps every earlier token, which is what makes the
 keys and values of a user's last prompt reusable; tokenising the joined text could merge tokens across the pieces.
+
+A history that is longer than the model reads would lose its oldest item with every new one, and with it the whole prefix. So several old
+items go at once: the window starts at the item with the smallest hash among those that it may start at. As long as that item is one of
+them, the window starts there, whoever asks and however much of the history is given.
 """
 
 import json
@@ -21,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 PROMPT_FILE = "prompt.json"
 HISTORY = "{history}"
+
+# An odd multiplier whose upper half of the product depends on every bit of the factor (Knuth's multiplicative hashing).
+_MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class PromptError(SetupError):
@@ -73,23 +80,38 @@ class PromptTemplate:
     Attributes:
         template: the whole prompt, with `{history}` where the identifiers go.
         separator: text between two items.
-        max_items: how many of the newest items the model reads.
+        max_items: how many of the newest items the model reads at most.
+        min_items: how many of the newest items it reads at least, of a history longer than `max_items`; None for three quarters of them.
+            The further below `max_items`, the longer a window stays where it is and the more of it is not computed again, but the less the
+            model reads. Equal to `max_items`, the window moves with every item.
         add_bos: whether the tokenizer's beginning-of-sequence token comes first.
     """
 
     template: str = HISTORY
     separator: str = ""
     max_items: int = 20
+    min_items: int | None = None
     add_bos: bool = True
 
     def __post_init__(self) -> None:
         kinds = {name: type(value) for name, value in asdict(self).items()}
-        if kinds != {"template": str, "separator": str, "max_items": int, "add_bos": bool}:
-            raise PromptError("A prompt's template and separator are text, max_items is a whole number and add_bos is true or false.")
+        fewest = kinds.pop("min_items")
+        if kinds != {"template": str, "separator": str, "max_items": int, "add_bos": bool} or fewest not in (int, type(None)):
+            raise PromptError(
+                "A prompt's template and separator are text, max_items and min_items are whole numbers and add_bos is true or false."
+            )
         if self.template.count(HISTORY) != 1:
             raise PromptError(f"A prompt template must contain {HISTORY} exactly once, got {self.template!r}.")
         if self.max_items < 1:
             raise PromptError(f"A prompt must hold at least one item, got max_items = {self.max_items}.")
+        if self.min_items is not None and not 1 <= self.min_items <= self.max_items:
+            raise PromptError(f"min_items must lie between 1 and max_items = {self.max_items}, got {self.min_items}.")
+
+    @property
+    def starts(self) -> int:
+        """How many items of a long history a window may start at: the oldest ones that it could hold."""
+        fewest = self.max_items - self.max_items // 4 if self.min_items is None else self.min_items
+        return self.max_items - fewest + 1
 
     @classmethod
     def load(cls, model_dir: Path) -> "PromptTemplate":
@@ -147,8 +169,15 @@ class PromptBuilder:
         return int(len(self._before) + self.template.max_items * item - len(self._separator) + len(self._after))
 
     def window(self, history: Sequence[int]) -> Sequence[int]:
-        """The part of a history that the model reads: its newest `max_items` items."""
-        return history[-self.template.max_items :]
+        """The part of a history that the model reads: all of it, or between `min_items` and `max_items` of its newest items.
+
+        Of a longer history only the newest `max_items + 1` items matter.
+        """
+        newest = history[-self.template.max_items :]
+        if len(newest) == len(history):
+            return history
+        first = np.asarray(newest[: self.template.starts], np.uint64)
+        return newest[int(((first + np.uint64(1)) * _MIXER >> np.uint64(32)).argmin()) :]
 
     def build(self, history: Sequence[int]) -> npt.NDArray[np.int64]:
         """The prompt of a history of at least one item index, `[tokens]`.

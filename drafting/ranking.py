@@ -50,7 +50,7 @@ def rank(continuations: Continuations, tree: TokenTree, frontier: Frontier, rule
     Args:
         stream: the noise by which relaxed searches draw; the draft's draw and the target's are independent.
     """
-    log_probs = tree.log_prob[frontier.slots][:, None] + continuations.log_probs
+    log_probs = tree.log_prob.index_select(0, frontier.slots)[:, None] + continuations.log_probs
     if rules is None:
         return Candidates(continuations.first, log_probs, log_probs)
     gumbel, relaxed = rules.gumbel[frontier.requests], rules.relaxed[frontier.requests]

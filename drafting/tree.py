@@ -49,14 +49,15 @@ class TokenTree:
 
     def add_nodes(self, slots: Tensor, *, parents: Tensor, tokens: Tensor, trie_nodes: Tensor, depths: Tensor, columns: Tensor) -> None:
         """Writes nodes below nodes that are there already. All arguments are `[nodes]`; parents are slots, depths start at 1."""
-        self.token[slots] = tokens
-        self.trie_node[slots] = trie_nodes
-        self.ancestors[slots] = torch.where(self._levels < (depths - 1)[:, None], self.ancestors[parents], columns[:, None])
+        self.token.index_copy_(0, slots, tokens)
+        self.trie_node.index_copy_(0, slots, trie_nodes)
+        inherited = self._levels < (depths - 1)[:, None]
+        self.ancestors.index_copy_(0, slots, torch.where(inherited, self.ancestors.index_select(0, parents), columns[:, None]))
 
     def rate(self, slots: Tensor, scores: Tensor, log_probs: Tensor) -> None:
         """Says what nodes are worth; all arguments are `[nodes]`."""
-        self.score[slots] = scores
-        self.log_prob[slots] = log_probs
+        self.score.index_copy_(0, slots, scores)
+        self.log_prob.index_copy_(0, slots, log_probs)
 
 
 @dataclass(frozen=True)

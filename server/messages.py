@@ -136,7 +136,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and requests are welcome.
 
     Attributes:
-        max_items: how many of the newest items of a history the model reads.
+        max_items: how many of the newest items of a history the model reads at most; whether there are more matters too.
         total_slots: KV slots of the engine.
         drafts: whether a draft model is at work.
         identifier_length: tokens of an item.

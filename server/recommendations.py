@@ -65,7 +65,7 @@ class RecommendationService:
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = self._submit(body, served, rule, choice, history[-self._max_items() :], sorted(excluded), deadline, read)
+        submit = self._submit(body, served, rule, choice, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
         return self._answer(body, served, rule, finished, started, read)
@@ -162,7 +162,7 @@ class RecommendationService:
         if finished.verification is Verification.RELAXED:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
-            yield f"The model reads the newest {self._max_items()} of the {len(body.history)} items in the history."
+            yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
         identifiers = len({rank for _, _, rank in finished.items})
         if identifiers < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."

@@ -147,7 +147,7 @@ class SpeculativeBeamEngine:
 
     def next_tokens(self) -> int:
         """Tokens that the running requests put into the next forward, drafts aside."""
-        return sum(int(np.count_nonzero(~search.columns.scored)) for search in self._running.values())
+        return sum(len(search.columns) - search.columns.scored for search in self._running.values())
 
     def add(self, request: BeamRequest) -> None:
         """Starts a request; the next step computes its prompt.
@@ -170,7 +170,7 @@ class SpeculativeBeamEngine:
         # The root is a node: what the target says of it must be kept like that of any other.
         slots = np.concatenate([known.slots, self._prompts.allocate(new), self._nodes.allocate(1)])
         columns = RequestColumns(slots)
-        columns.scored[: len(known)] = True
+        columns.scored = len(known)
         columns.drafted[: len(known)] = known.drafted
         search = BeamSearch(
             request, beam_widths(request, self.trie), columns, self._eligibility(request), cached_tokens=len(known), borrowed=known.borrowed
@@ -189,7 +189,7 @@ class SpeculativeBeamEngine:
             self._masks.release(search.eligibility.mask)
         self._nodes.release(columns.slots[columns.root :])
         # What a request that never took part in a forward has not computed is worth nothing to the next one.
-        computed = columns.root if columns.scored[columns.root] else search.cached_tokens
+        computed = columns.root if columns.scored > columns.root else search.cached_tokens
         self._prompts.release(columns.slots[computed : columns.root])
         prompt = CachedPrompt(request.prompt[:computed], columns.slots[:computed], columns.drafted[:computed], search.borrowed)
         self._histories.keep(request.cache_key, prompt)
@@ -240,16 +240,14 @@ class SpeculativeBeamEngine:
 
     def _score(self, searches: Sequence[BeamSearch]) -> int:
         """Runs the target over everything that it has not computed, and keeps what it says of the nodes. Returns the tokens computed."""
-        parts = []
-        for search in searches:
-            columns = np.flatnonzero(~search.columns.scored)
-            parts.append(ForwardPart(search.columns, columns, int(np.count_nonzero(columns >= search.columns.root))))
+        parts = [ForwardPart(columns, columns.unscored, columns.unscored_nodes) for columns in (search.columns for search in searches)]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
         frontier = Frontier.of([part.request.slots[part.columns[-part.outputs :]] for part in parts], self.target.device)
-        self._table.write(frontier, self._tree.trie_node[frontier.slots], logits, [search.eligibility for search in searches])
+        trie_nodes = self._tree.trie_node.index_select(0, frontier.slots)
+        self._table.write(frontier, trie_nodes, logits, [search.eligibility for search in searches])
         for search, part in zip(searches, parts, strict=True):
-            search.columns.scored[part.columns] = True
+            search.columns.scored += len(part.columns)
             search.target_forwards += 1
         return len(batch.tokens)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -70,8 +71,10 @@ class TreeGrower:
         Args:
             spare: how many node slots no running request may come to need.
         """
-        started = time.perf_counter()
         self._proposed.clear()
+        if not plan.drafts:
+            return Growth()
+        started = time.perf_counter()
         cost = Growth()
         everyone = [(search, self._task(search, len(searches))) for search in searches if search.depth < search.last_depth]
         growing = everyone
@@ -99,9 +102,9 @@ class TreeGrower:
         ]
         if not judged:
             return []
-        chosen = pad_sequence([decision.nodes for decision, _ in judged], batch_first=True, padding_value=-1)
         there = pad_sequence([proposed.nodes for _, proposed in judged], batch_first=True, padding_value=-2)
-        ranks = find_nodes(chosen, there).cpu().numpy()
+        chosen = pad_sequence([torch.from_numpy(decision.nodes) for decision, _ in judged], batch_first=True, padding_value=-1)
+        ranks = find_nodes(chosen.to(there.device), there).cpu().numpy()
         return [
             LevelOutcome(
                 decision.depth,

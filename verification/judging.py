@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.columns import to_device
 from drafting.drafters import BeamDrafter
 from drafting.expand import NEGATIVE_INFINITY, Candidates, Frontier, Selection, find_nodes, flatten_requests, select
 from drafting.gumbel import Stream
@@ -36,13 +37,13 @@ class LevelDecision:
 
     Attributes:
         depth: of the level.
-        nodes: `[chosen]` int64 trie nodes, best first, on the device.
+        nodes: `[chosen]` int64 trie nodes, best first, on the host.
         accepted: whether all of them were drafted, so that the next level can be judged without a forward.
     """
 
     search: BeamSearch
     depth: int
-    nodes: Tensor
+    nodes: IntArray
     accepted: bool
 
 
@@ -53,6 +54,30 @@ class FinishedSearch:
     search: BeamSearch
     leaves: IntArray
     log_probs: FloatArray
+
+
+@dataclass(frozen=True)
+class _Move:
+    """One search that goes down a level.
+
+    Attributes:
+        row: its row in the verdict.
+        missing: `[width]` bool, which prefixes of its new beam nobody has drafted.
+    """
+
+    row: int
+    search: BeamSearch
+    missing: npt.NDArray[np.bool_]
+
+    def rows(self, k: int) -> IntArray:
+        """The new beam, `[4, width]`: each prefix's place in the flattened selection of `k` a search, its slot, column and depth."""
+        beam = self.search.beam
+        rows = np.empty((4, len(beam)), np.int64)
+        rows[0] = np.arange(self.row * k, self.row * k + len(beam))
+        rows[1] = self.search.columns.slots[beam]
+        rows[2] = beam
+        rows[3] = self.search.depth
+        return rows
 
 
 class Judge:
@@ -92,23 +117,32 @@ class Judge:
                 log_probs = verdict.selection.log_probs[row, :width].cpu().numpy()
                 finished.append(FinishedSearch(search, nodes[row, :width], log_probs))
                 continue
-            hit, missing = np.flatnonzero(places[row, :width] >= 0), np.flatnonzero(places[row, :width] < 0)
-            beam = np.empty(width, np.int64)
-            beam[hit] = drafted[row][places[row, hit]]
-            beam[missing] = search.columns.append(self._nodes.allocate(len(missing)), search.depth + 1)
-            search.descend(beam, len(hit))
-            moved.append((row, width, missing))
-            decisions.append(LevelDecision(search, search.depth, verdict.selection.nodes[row, :width], not len(missing)))
+            move = _Move(row, search, missing=places[row, :width] < 0)
+            self._descend(move, drafted[row], places[row, :width])
+            moved.append(move)
+            decisions.append(LevelDecision(search, search.depth, nodes[row, :width], not move.missing.any()))
         if moved:
-            self._write_beams(searches, verdict.selection, moved)
+            self._write_beams(verdict.selection, moved)
         return decisions
+
+    def _descend(self, move: _Move, drafted: IntArray, places: IntArray) -> None:
+        """Makes the prefixes that the target has chosen the beam; those that nobody has drafted become new columns."""
+        search, missing = move.search, move.missing
+        count = int(np.count_nonzero(missing))
+        beam = np.empty(len(missing), np.int64)
+        if count:
+            beam[missing] = search.columns.append(self._nodes.allocate(count), search.depth + 1)
+        if count < len(missing):
+            hit = ~missing
+            beam[hit] = drafted[places[hit]]
+        search.descend(beam, len(missing) - count)
 
     def _verdict(self, searches: Sequence[BeamSearch], drafted: Sequence[IntArray], drafter: BeamDrafter | None) -> Verdict:
         """The target's choice for each search's next level, as many prefixes as the widest keeps."""
         device = self._tree.token.device
         frontier = Frontier.of([search.columns.slots[search.beam] for search in searches], device)
         width = max(self._trie.max_children[search.depth] for search in searches)
-        found = self._table.read(frontier, self._tree.trie_node[frontier.slots], width)
+        found = self._table.read(frontier, self._tree.trie_node.index_select(0, frontier.slots), width)
         rules = BatchRules.of([search.request.rule for search in searches], device)
         candidates = rank(found, self._tree, frontier, rules, Stream.RESIDUAL)
         kept = max(search.widths[search.depth + 1] for search in searches)
@@ -159,41 +193,28 @@ class Judge:
 
     def _trie_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> Tensor:
         """Where some nodes of each search stand in the trie, `[searches, most]`; -2 pads."""
-        counts = np.array([len(row) for row in columns])
-        padded = torch.full((len(searches), int(counts.max())), -2, device=self._tree.token.device)
-        if counts.any():
+        most = max(map(len, columns))
+        padded = torch.full((len(searches), most), -2, device=self._tree.token.device)
+        if most:
+            counts = np.array([len(row) for row in columns])
             slots = np.concatenate([search.columns.slots[row] for search, row in zip(searches, columns, strict=True)])
-            padded[self._to_device(np.arange(counts.max()) < counts[:, None])] = self._tree.trie_node[self._to_device(slots)]
+            padded[self._to_device(np.arange(most) < counts[:, None])] = self._tree.trie_node[self._to_device(slots)]
         return padded
 
-    def _write_beams(self, searches: Sequence[BeamSearch], selection: Selection, moved: list[tuple[int, int, IntArray]]) -> None:
+    def _write_beams(self, selection: Selection, moved: Sequence[_Move]) -> None:
         """Writes what the target thinks of the new beams, and the nodes in them that no draft had added, into the tree."""
-        widths = [width for _, width, _ in moved]
-        if len(searches) == 1:
-            parents, nodes, scores, log_probs = (each[0, : widths[0]] for each in selection.parts)
-        else:
-            rows = self._to_device(np.repeat([row for row, _, _ in moved], widths))
-            ranks = self._to_device(np.concatenate([np.arange(width) for width in widths]))
-            parents, nodes, scores, log_probs = (each[rows, ranks] for each in selection.parts)
-        slots = self._to_device(np.concatenate([searches[row].columns.slots[searches[row].beam] for row, _, _ in moved]))
+        k = selection.nodes.shape[1]
+        places, slots, columns, depths = to_device([move.rows(k) for move in moved], self._tree.token.device)
+        parents, nodes, scores, log_probs = (part.flatten().index_select(0, places) for part in selection.parts)
         self._tree.rate(slots, scores, log_probs)
-        starts = np.cumsum(widths) - widths
-        new = np.concatenate([start + missing for start, (_, _, missing) in zip(starts, moved, strict=True)])
-        if not len(new):
+        new = np.concatenate([move.missing for move in moved])
+        if not new.any():
             return
-        columns = np.concatenate([searches[row].beam[missing] for row, _, missing in moved])
-        depths = np.repeat([searches[row].depth for row, _, _ in moved], [len(missing) for _, _, missing in moved])
-        if len(new) < len(slots):
-            places = self._to_device(new)
-            slots, parents, nodes = slots[places], parents[places], nodes[places]
-        self._tree.add_nodes(
-            slots,
-            parents=parents,
-            tokens=self._trie.token[nodes],
-            trie_nodes=nodes,
-            depths=self._to_device(depths),
-            columns=self._to_device(columns),
-        )
+        if not new.all():
+            added = self._to_device(np.flatnonzero(new))
+            parents, nodes, slots, columns, depths = (row.index_select(0, added) for row in (parents, nodes, slots, columns, depths))
+        tokens = self._trie.token.index_select(0, nodes)
+        self._tree.add_nodes(slots, parents=parents, tokens=tokens, trie_nodes=nodes, depths=depths, columns=columns)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._tree.token.device)

@@ -54,8 +54,12 @@ class SlotPool:
         Raises:
             ValueError: one of them is not owned; nothing was given back.
         """
-        if not self._owned[slots - self._first].all() or len(np.unique(slots)) != len(slots):
+        places = slots - self._first
+        before = self._owned[places]
+        self._owned[places] = False
+        # A slot that is named twice is owned at both places, but leaves one owner less than there should be.
+        if not before.all() or np.count_nonzero(self._owned) != self.used - len(slots):
+            self._owned[places] = before
             raise ValueError("A key/value slot was released that nobody owns.")
-        self._owned[slots - self._first] = False
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)

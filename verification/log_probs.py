@@ -46,9 +46,10 @@ class ContinuationTable:
         """Keeps what a forward said of the nodes in `frontier.slots`, whose places in the trie are `trie_nodes`."""
         width = self._log_probs.shape[1]
         eligible = BatchEligibility.of(eligibility, self._trie.nodes)
-        found = continuations(self._trie, trie_nodes, logits, width, frontier.requests, eligible)
-        self._log_probs[frontier.slots] = found.log_probs
+        found = continuations(self._trie, trie_nodes, logits, width, frontier, eligible)
+        self._log_probs.index_copy_(0, frontier.slots, found.log_probs)
 
     def read(self, frontier: Frontier, trie_nodes: Tensor, width: int) -> Continuations:
         """The continuations of nodes written before, no more than `width` each."""
-        return Continuations(self._trie.first_child[trie_nodes], self._log_probs[frontier.slots, :width])
+        log_probs = self._log_probs.index_select(0, frontier.slots)[:, :width]
+        return Continuations(self._trie.first_child.index_select(0, trie_nodes), log_probs)

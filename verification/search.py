@@ -16,6 +16,8 @@ from verification.request import BeamRequest, Usage
 
 IntArray = npt.NDArray[np.int64]
 
+NOTHING = np.empty(0, np.int64)
+
 
 def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
     """Prefixes kept at each depth, the root included; no level keeps more than it has nodes, and the last keeps what is asked for."""
@@ -73,7 +75,9 @@ class BeamSearch:
 
     def drafted_at(self, depth: int) -> IntArray:
         """Columns of the nodes at `depth` that the target has scored."""
-        return np.flatnonzero((self.columns.depths == depth) & self.columns.scored)
+        if depth > self.columns.deepest:
+            return NOTHING
+        return np.flatnonzero(self.columns.depths[: self.columns.scored] == depth)
 
     def descend(self, beam: IntArray, hits: int) -> None:
         """Makes the next level's prefixes the beam; `hits` of them were there already."""

@@ -93,7 +93,9 @@ class DraftLoss:
                 loss, count = self._seqkd(here, tokens.to(logits.device), codes, batch["node_taken"][rows])
             else:
                 here = logits[rows][:, tokens.to(logits.device)]
-                loss, count = self._distance(here, dense(codes, probabilities, len(tokens))), torch.tensor(float(len(rows)))
+                # As often as the lists pass a node: the paper's sequences are the lists, which repeat the prefixes that they share.
+                passing = batch["node_taken"][rows].sum(1)
+                loss, count = self._distance(here, dense(codes, probabilities, len(tokens)), passing), passing.sum()
             total = total + loss * count
             weight = weight + count
         return total / weight.clamp(min=1)
@@ -104,11 +106,10 @@ class DraftLoss:
         exists = codes < len(tokens)
         weights.scatter_add_(1, tokens[codes.masked_fill(~exists, 0)], taken.masked_fill(~exists, 0.0))
         mask = weights.sum(1) > 0
-        return objectives.weighted_cross_entropy(logits, weights, mask), weights.sum()
+        return objectives.list_cross_entropy(logits, weights, mask), weights.sum()
 
-    def _distance(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        mask = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    def _distance(self, logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
         settings = self._settings
         if settings.objective == "atspeed-r":
-            return objectives.total_variation(logits, teacher, mask, settings.temperature)
-        return objectives.top_reverse_kl(logits, teacher, mask, settings.top, settings.density, settings.temperature)
+            return objectives.total_variation(logits, teacher, weights, settings.temperature)
+        return objectives.top_reverse_kl(logits, teacher, weights, settings.top, settings.density, settings.temperature)

@@ -1,8 +1,8 @@
 """Alignment objectives: what a draft's distributions should have in common with the target's.
 
-Invariant: pure functions of logits, teacher probabilities and a mask, each the mean over the rows that the mask keeps, so a padded or
-foreign position can never reach a gradient. A row is one position of one sequence; its columns are the tokens that the objective compares,
-either a level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
+Invariant: pure functions of logits, teacher probabilities and row weights, each the weighted mean over the rows, so a padded or foreign
+position, whose weight is zero, can never reach a gradient. A row is one position of one sequence; its columns are the tokens that the
+objective compares, either a level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
 
 Notation: q = softmax(logits / temperature) is the draft's distribution, p the teacher's.
 Source of the formulas: AtSpeed (arXiv 2410.05165), section 4, and the papers named below.
@@ -16,56 +16,60 @@ from torch import Tensor
 SMALLEST = 1e-8
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of `values` `[rows]` over the rows in `mask` `[rows]` bool; zero, with gradient zero, where the mask keeps none."""
-    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The mean of `values` `[rows]`, each as often as `weights` `[rows]` (bool or numbers) says; zero, and so its gradient, without any."""
+    total = weights.sum().to(values.dtype)
+    return (values.masked_fill(weights <= 0, 0.0) * weights).sum() / torch.where(total > 0, total, 1.0)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """SFT: -log q(label), on the ground truth.
 
     Args:
         logits: `[rows, columns]`.
-        labels: `[rows]` int64 columns; anything where the mask is false.
-        mask: `[rows]` bool.
+        labels: `[rows]` int64 columns; anything where the weight is zero.
+        weights: `[rows]`.
     """
-    return masked_mean(F.cross_entropy(logits, labels.masked_fill(~mask, 0), reduction="none"), mask)
+    return weighted_mean(F.cross_entropy(logits, labels.masked_fill(weights <= 0, 0), reduction="none"), weights)
 
 
-def weighted_cross_entropy(logits: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
+def list_cross_entropy(logits: Tensor, taken: Tensor, mask: Tensor) -> Tensor:
     """SeqKD (Kim & Rush 2016): -sum_y w(y) log q(y), normalised so that every *list* token counts the same.
 
     With w(y) = how many of the teacher's lists go through token y, the sum over a tree's positions is the cross-entropy of all its lists,
     written without repeating the prefixes that they share.
 
     Args:
-        weights: `[rows, columns]`, at least zero.
+        taken: `[rows, columns]`, w(y), at least zero.
+        mask: `[rows]` bool.
     """
-    losses = -(weights * logits.log_softmax(-1)).sum(-1)
-    return losses.masked_fill(~mask, 0.0).sum() / weights.sum(-1).masked_fill(~mask, 0.0).sum().clamp(min=1)
+    losses = -(taken * logits.log_softmax(-1)).sum(-1)
+    return losses.masked_fill(~mask, 0.0).sum() / taken.sum(-1).masked_fill(~mask, 0.0).sum().clamp(min=1)
 
 
-def forward_kl(logits: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+def forward_kl(logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
     """WordKD (Sanh et al. 2019): KL(p || q) = sum_y p(y) (log p(y) - log q(y)).
 
     Args:
         teacher: `[rows, columns]` probabilities.
     """
     losses = (torch.xlogy(teacher, teacher) - teacher * logits.log_softmax(-1)).sum(-1)
-    return masked_mean(losses, mask)
+    return weighted_mean(losses, weights)
 
 
-def total_variation(logits: Tensor, teacher: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+def total_variation(logits: Tensor, teacher: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
     """TVDKD (Wen et al. 2023) and AtSpeed-R (equation 9): TV(q, p) = 1/2 sum_y |q(y) - p(y)|.
 
     One minus it is the chance that a token drawn from q survives rejection sampling against p. The published code divides probabilities by
     a temperature of 0.001, where almost every gradient vanishes; 1 keeps them.
     """
     losses = 0.5 * ((logits / temperature).softmax(-1) - teacher).abs().sum(-1)
-    return masked_mean(losses, mask)
+    return weighted_mean(losses, weights)
 
 
-def top_reverse_kl(logits: Tensor, teacher: Tensor, mask: Tensor, top: int = 20, density: float = 1.0, temperature: float = 1.0) -> Tensor:
+def top_reverse_kl(
+    logits: Tensor, teacher: Tensor, weights: Tensor, top: int = 20, density: float = 1.0, temperature: float = 1.0
+) -> Tensor:
     """AtSpeed-S (equations 6 to 8): KL(q' || p') + density * p(y_K) * H(q'), on the draft's own K = `top` most probable tokens.
 
     q' and p' are q and p on those tokens, renormalised; y_K is the last of them. Reverse KL makes the draft avoid what the target would not
@@ -82,7 +86,7 @@ def top_reverse_kl(logits: Tensor, teacher: Tensor, mask: Tensor, top: int = 20,
     q = log_q.exp()
     divergence = (q * (log_q - log_p)).sum(-1)
     entropy = -(q * log_q).sum(-1)
-    return masked_mean(divergence + density * taught[..., -1] * entropy, mask)
+    return weighted_mean(divergence + density * taught[..., -1] * entropy, weights)
 
 
 def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: float = 1.0) -> Tensor:
@@ -103,4 +107,4 @@ def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: f
     worst = scores.masked_fill(~wanted, float("inf")).amin(-1)
     counts = mask & (place < rivals.shape[-1]) & bar.isfinite() & worst.isfinite()
     gap = torch.where(counts, bar, 0.0) - torch.where(counts, worst, 0.0)
-    return masked_mean(F.softplus(gap + margin), counts)
+    return weighted_mean(F.softplus(gap + margin), counts)

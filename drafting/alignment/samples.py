@@ -7,11 +7,14 @@ Packing: where the prompt is the bare codes, the sequence for a user's newest it
 a causal mask each of its tokens sees exactly what it would see alone. One window with labels on every item but the first is therefore
 all its prefixes' samples in one forward.
 
+Leaving items out: a model that only ever meets the very next item learns little about the ones after it, and the same few histories over
+and over. With `left_out` above zero every epoch drops other items of a window, so an item is also predicted from items further back.
+
 Batches are padded on the right and carry no attention mask: under causal attention no real token can see a later one, so the mask would
 change nothing but the speed (a mask keeps torch from its fastest attention).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,21 +99,34 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     """Samples of one model and catalog, built batch by batch from the id arrays.
 
     Attributes:
-        lengths: `[samples]`, tokens per sample, known without building any.
+        lengths: `[samples]`, tokens per sample, known without building any; the most there can be where items are left out.
     """
 
     def __init__(
-        self, interactions: Interactions, windows: Windows, builder: PromptBuilder, identifiers: npt.NDArray[np.int64], pad_token_id: int
+        self,
+        interactions: Interactions,
+        windows: Windows,
+        builder: PromptBuilder,
+        identifiers: npt.NDArray[np.int64],
+        pad_token_id: int,
+        *,
+        left_out: float = 0.0,
+        seed: int = 0,
     ) -> None:
         """
         Args:
             identifiers: `[items, length]`, the catalog's identifiers as the model's token ids.
+            left_out: the part of a window's items that an epoch leaves out, in [0, 1).
+            seed: of what is left out.
         """
         self._items = interactions.items
         self._windows = windows
         self._builder = builder
         self._identifiers = identifiers
         self._pad_token_id = pad_token_id
+        self._left_out = left_out
+        self._seed = seed
+        self._epoch = 0
         one, two = (len(builder.build([0] * items)) for items in (1, 2)) if builder.template.max_items > 1 else (0, 0)
         self.lengths: Positions = (windows.last - windows.first - 1) * (two - one) + len(builder.build([0])) + identifiers.shape[1]
 
@@ -127,18 +143,36 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of these samples: `input_ids` and `labels`, `[samples, longest]` int64."""
-        longest = int(self.lengths[np.asarray(indices)].max())
+        windows = [self._window(index) for index in indices]
+        prompts = [self._builder.build(items[:-1].tolist()) for items, _ in windows]
+        length = self._identifiers.shape[1]
+        longest = max(map(len, prompts)) + length
         input_ids = np.full((len(indices), longest), self._pad_token_id, np.int64)
         labels = np.full((len(indices), longest), IGNORED_LABEL, np.int64)
-        for row, index in enumerate(indices):
-            first, last, scored = self._windows.first[index], self._windows.last[index], self._windows.scored[index]
-            prompt = self._builder.build(self._items[first:last].tolist())
-            end = len(prompt) + self._identifiers.shape[1]
+        for row, ((items, scored), prompt) in enumerate(zip(windows, prompts, strict=True)):
+            end = len(prompt) + length
             input_ids[row, : len(prompt)] = prompt
-            input_ids[row, len(prompt) : end] = self._identifiers[self._items[last]]
-            answer = slice(end - scored * self._identifiers.shape[1], end)
+            input_ids[row, len(prompt) : end] = self._identifiers[items[-1]]
+            answer = slice(end - scored * length, end)
             labels[row, answer] = input_ids[row, answer]
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses which items are left out."""
+        self._epoch = epoch
+
+    def _window(self, index: int) -> tuple[npt.NDArray[np.int32], int]:
+        """The items of a sample in this epoch, the one to predict last, and how many of the last carry the loss."""
+        first, last, scored = self._windows.first[index], self._windows.last[index], int(self._windows.scored[index])
+        items = self._items[first : last + 1]
+        if not self._left_out:
+            return items, scored
+        # Decided by seed, epoch and sample alone, so that an interrupted run goes on as it would have.
+        kept = np.random.default_rng((self._seed, self._epoch, index)).random(len(items)) >= self._left_out
+        # The newest item stays, and one before it, so that there is something to predict and something to predict it from.
+        kept[-1] = True
+        kept[-2] |= not kept[:-1].any()
+        return items[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
 
 
 class LengthBucketSampler(torch.utils.data.Sampler[int]):
@@ -148,15 +182,21 @@ class LengthBucketSampler(torch.utils.data.Sampler[int]):
     and the epoch alone, which is what lets an interrupted run go on where it stopped.
     """
 
-    def __init__(self, lengths: Positions, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Positions, batch_size: int, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
+        """
+        Args:
+            on_epoch: is told of each epoch, for samples that differ from one to the next.
+        """
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
+        self._on_epoch = on_epoch
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of an epoch; the trainer calls this."""
         self._epoch = epoch
+        self._on_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self._lengths)

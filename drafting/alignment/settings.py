@@ -54,6 +54,7 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         subsequences: learn every item given those before it, not only each user's last.
         stride: with subsequences and a bare prompt, how many new items each further window of a long history scores; None for half of
             the prompt's `max_items`. 1 gives every item its full prompt, larger is faster.
+        left_out: the part of each window's items that an epoch leaves out, others each time, in [0, 1).
         lora_rank: train low-rank additions of this rank to the attention's projections, and the embeddings and the head whole; 0 trains
             every weight.
         lora_alpha: what the additions are scaled by, divided by the rank.
@@ -63,6 +64,7 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
     min_items: int = 1
     subsequences: bool = False
     stride: int | None = None
+    left_out: float = 0.0
     lora_rank: int = 0
     lora_alpha: int = 16
 
@@ -70,6 +72,8 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         super().__post_init__()
         if self.stride is not None and self.stride < 1:
             raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
+        if not 0 <= self.left_out < 1:
+            raise TrainingError(f"left_out must lie in [0, 1), got {self.left_out}.")
         if self.lora_rank < 0:
             raise TrainingError(f"lora_rank must not be negative, got {self.lora_rank}.")
         require_positive("lora_alpha", self.lora_alpha)

@@ -55,7 +55,8 @@ def train_target(
     start = load_base(base, catalog, template)
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
     builder = PromptBuilder(template, start.tokenizer, identifiers)
-    train = SampleSet(split.train, training_windows(split, template, settings), builder, identifiers, start.pad_token_id)
+    windows = training_windows(split, template, settings)
+    train = SampleSet(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)
     valid = validation_samples(split, builder, identifiers, start.pad_token_id)
     process = PartialState()
     record = _record(data, catalog, start, template, settings, split) | {"processes": process.num_processes}

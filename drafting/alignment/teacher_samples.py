@@ -51,6 +51,9 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Every epoch has the same samples: what the teacher said belongs to whole windows."""
+
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 

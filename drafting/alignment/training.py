@@ -51,6 +51,9 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses how the samples of an epoch look."""
+
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
@@ -101,7 +104,7 @@ def fit(
     tokens = int(train.lengths.sum())
     tokens_per_step = tokens / batches
     trainer = _SampleTrainer(
-        order=LengthBucketSampler(train.bucket_lengths, settings.batch_size, settings.seed),
+        order=LengthBucketSampler(train.bucket_lengths, settings.batch_size, settings.seed, train.set_epoch),
         loss=loss,
         model=model,
         args=arguments,

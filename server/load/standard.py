@@ -62,6 +62,29 @@ class MeasuredServer:
         processes = (self._process, *self._process.children(recursive=True))
         return sum(int(process.memory_info().rss) for process in processes) / 2**20
 
+    def api_memory_mib(self) -> float:
+        """Resident memory of the process that answers."""
+        return int(self._process.memory_info().rss) / 2**20
+
+    def kill_engine(self) -> float:
+        """Kills the engine process, as the kernel does when memory is short; returns how many seconds passed until another was ready."""
+        killed = time.monotonic()
+        engine = {child.pid for child in self._process.children()}
+        for child in self._process.children():
+            child.kill()
+        while (away := time.monotonic() - killed) < START_SECONDS:
+            time.sleep(0.1)
+            if engine.isdisjoint(child.pid for child in self._process.children()) and self._is_ready():
+                return away
+        raise SystemExit(f"No other engine was ready within {START_SECONDS:.0f} s.")
+
+    def _is_ready(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.url}/ready").close()
+        except URLError:
+            return False
+        return True
+
     def metric(self, name: str) -> float:
         """A metric by its name, with its labels as they are written."""
         with urllib.request.urlopen(f"{self.url}/metrics") as answer:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drafting.eligibility import BatchEligibility, Eligibility
-from drafting.expand import children
+from drafting.expand import Frontier, children
 from drafting.item_set import ItemSet, intersection, union
 from drafting.node_mask import MaskBank
 from drafting.trie import ItemTrie
@@ -75,7 +75,8 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
     rows = [rng.permutation(level)[: rng.integers(1, 6)] for _ in each]
     requests = torch.from_numpy(np.repeat(np.arange(len(each)), [len(row) for row in rows]))
     parents = torch.from_numpy(np.concatenate(rows))
-    nodes, exists = children(trie, parents, trie.max_children[depth], requests, BatchEligibility.of(each, trie.nodes))
+    frontier = Frontier.of([np.arange(len(row)) for row in rows], torch.device("cpu"))
+    nodes, exists = children(trie, parents, trie.max_children[depth], frontier, BatchEligibility.of(each, trie.nodes))
     for row, (parent, request) in enumerate(zip(parents.tolist(), requests.tolist(), strict=True)):
         below = range(int(trie.first_child[parent]), int(trie.first_child[parent + 1]))
         expected = [node for node in below if left[request][trie.items_of(node)].any()]

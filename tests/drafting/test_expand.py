@@ -40,9 +40,7 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     flat = [node for beam in beams for node in beam]
     sizes = [len(beam) for beam in beams]
     frontier = Frontier.of([100 + int(start) + np.arange(size) for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True)], CPU)
-    found = continuations(
-        trie, torch.tensor(flat), logits, trie.max_children[level], frontier.requests, BatchEligibility.of(dead, trie.nodes)
-    )
+    found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], frontier, BatchEligibility.of(dead, trie.nodes))
     totals = found.log_probs + scores[:, None]
     selection = expand_beam(Candidates(found.first, totals, totals), frontier, k)
     starts = np.cumsum(sizes) - sizes

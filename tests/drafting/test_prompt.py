@@ -1,5 +1,6 @@
 """Prompts: templates, windows and stable prefixes."""
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -55,6 +56,33 @@ def test_appending_an_item_keeps_every_earlier_token() -> None:
     assert longer[: len(shorter)] == shorter
 
 
+def test_a_long_history_keeps_its_prefix_for_several_items() -> None:
+    builder = PromptBuilder(PromptTemplate(max_items=20, min_items=11), CharacterTokenizer(), np.zeros((500, 2), np.int64))
+    history = np.random.default_rng(0).permutation(500).tolist()
+    windows = [list(builder.window(history[:length])) for length in range(1, 500)]
+    assert windows[:20] == [history[:length] for length in range(1, 21)]
+    kept = 0
+    for length, (before, after) in enumerate(itertools.pairwise(windows[19:]), start=20):
+        assert 11 <= len(after) <= 20
+        assert after == history[length + 1 - len(after) : length + 1]
+        kept += after[: len(before)] == before
+    assert kept / 480 > 0.75  # two in eleven windows are expected to start elsewhere than the one before
+
+
+@pytest.mark.parametrize("given", [21, 22, 100])
+def test_a_window_does_not_depend_on_how_much_of_a_long_history_is_given(given: int) -> None:
+    builder = PromptBuilder(PromptTemplate(max_items=20), CharacterTokenizer(), np.zeros((500, 2), np.int64))
+    history = np.random.default_rng(1).permutation(500).tolist()
+    for end in range(120, 200):
+        assert builder.window(history[end - given : end]) == builder.window(history[:end])
+
+
+def test_a_window_that_moves_with_every_item_can_be_asked_for() -> None:
+    builder = PromptBuilder(PromptTemplate(max_items=8, min_items=8), CharacterTokenizer(), np.zeros((500, 2), np.int64))
+    history = list(range(100))
+    assert [builder.window(history[:end]) for end in (8, 9, 50)] == [history[:8], history[1:9], history[42:50]]
+
+
 def test_template_round_trip(tmp_path: Path) -> None:
     PAPER.save(tmp_path)
     assert PromptTemplate.load(tmp_path) == PAPER
@@ -71,6 +99,8 @@ def test_missing_template_is_the_default_and_the_log_says_so(tmp_path: Path, cap
     [
         ('{"template": "no history"}', "exactly once"),
         ('{"max_items": 0}', "at least one item"),
+        ('{"max_items": 4, "min_items": 5}', "between 1 and max_items"),
+        ('{"min_items": true}', "whole numbers"),
         ('{"max_item": 5}', "max_item"),
         ("{", "is not a prompt template"),
     ],

@@ -113,10 +113,10 @@ async def test_the_engine_is_asked_in_indices_with_the_window_and_the_servers_ti
     response = await bench.recommend(
         history=["item-1", "item-2", "item-3", "item-4"], k=2, exclude=["item-9", "item-5"], exclude_history=True
     )
-    assert response.json()["note"].startswith("The model reads the newest 3 of the 4 items in the history.")
+    assert response.json()["note"].startswith("The model reads at most the newest 3 of the 4 items in the history.")
     (asked,) = bench.engine.asked
     assert asked.user is None
-    assert asked.history == [2, 3, 4]
+    assert asked.history == [1, 2, 3, 4]
     assert asked.excluded == [1, 2, 3, 4, 5, 9]
     assert (asked.k, asked.beam_width) == (2, 2)
     assert asked.deadline - asked.submitted == pytest.approx(1.0, abs=0.2)

@@ -97,7 +97,7 @@ def test_a_relaxed_list_says_what_it_is(speculating: ServerProcess):
     answer = ask(speculating, verification="relaxed", history=["item-1"] * 6)
     assert answer.note is not None
     assert answer.note.startswith("Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft.")
-    assert answer.note.endswith("The model reads the newest 5 of the 6 items in the history.")
+    assert answer.note.endswith("The model reads at most the newest 5 of the 6 items in the history.")
 
 
 @pytest.mark.parametrize("body", [{"k": WIDTH + 1}, {"k": 1, "beam_width": WIDTH + 1}])

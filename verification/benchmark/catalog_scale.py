@@ -216,7 +216,7 @@ def _expand(
     requests: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> None:
     frontier = Frontier.of(requests or [np.arange(len(parents))], torch.device("cpu"))
-    found = continuations(trie, parents, logits, trie.max_children[depth], frontier.requests, eligible)
+    found = continuations(trie, parents, logits, trie.max_children[depth], frontier, eligible)
     expand_beam(Candidates(found.first, found.log_probs, found.log_probs), frontier, K)
 
 

@@ -32,6 +32,10 @@ class RecordingPlan:
         return self._plan.name
 
     @property
+    def drafts(self) -> bool:
+        return self._plan.drafts
+
+    @property
     def needs_draft(self) -> bool:
         return self._plan.needs_draft
 

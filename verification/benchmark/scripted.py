@@ -102,6 +102,7 @@ class Stage:
 class ScriptedPlan:
     """Drafts what the trace says was drafted."""
 
+    drafts = True
     needs_draft = False
     learns = False
 

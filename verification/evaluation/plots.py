@@ -19,10 +19,17 @@ def write_plots(report: Report, folder: Path) -> list[Path]:
 
 
 def _accepted_steps(report: Report, path: Path) -> Path:
-    """AS@K over K, one line per objective and mode; the bars are one standard deviation over seeds."""
+    """AS@K over K, one line per objective and mode, or bars where there is one K; with one standard deviation over seeds."""
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     joined = sorted(over_seeds(report), key=lambda row: row.k)
+    if len({row.k for row in joined}) == 1:
+        labels = [f"{row.objective}, {row.mode}" for row in joined]
+        axes.barh(labels, [row.accepted_steps for row in joined], xerr=[row.deviation for row in joined], capsize=2)
+        axes.invert_yaxis()
+        axes.set(xlabel=f"accepted steps per request, K = {joined[0].k}", title=f"{report.users:,} users")
+        figure.savefig(path, dpi=150)
+        return path
     for objective, mode in dict.fromkeys((row.objective, row.mode) for row in joined):
         rows = [row for row in joined if (row.objective, row.mode) == (objective, mode)]
         steps, deviations = [row.accepted_steps for row in rows], [row.deviation for row in rows]

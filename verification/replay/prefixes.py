@@ -43,7 +43,7 @@ class PrefixScorer:
                 found[nodes] = log_probs[rows].gather(1, trie.token[nodes][:, None])[:, 0]
                 if depth < trie.depth - 1:
                     for chunk in torch.split(torch.arange(len(nodes)), CHUNK):
-                        branch = _copy(columns)
+                        branch = columns.copy()
                         added = self._add(branch, places[rows[chunk].cpu().numpy()], nodes[chunk], depth)
                         grown.append((branch, nodes[chunk], added, self._score(branch, added)))
             below = grown
@@ -56,14 +56,14 @@ class PrefixScorer:
         start, first = self._start(prompt)
         found = {}
         for width in widths:
-            columns, log_probs, places = _copy(start), first, np.array([start.root])
+            columns, log_probs, places = start.copy(), first, np.array([start.root])
             scores = torch.zeros(1, device=self._model.device)
             parents = torch.zeros(1, dtype=torch.int64, device=self._model.device)
             nodes_of = np.full((trie.depth - 1, width), -1, np.int64)
             scores_of = np.full((trie.depth - 1, width), -np.inf, np.float32)
             for depth in range(1, trie.depth):
                 frontier = Frontier.of([columns.slots[places]], self._model.device)
-                below = continuations(trie, parents, log_probs, trie.max_children[depth - 1], frontier.requests, None)
+                below = continuations(trie, parents, log_probs, trie.max_children[depth - 1], frontier, None)
                 totals = below.log_probs + scores[:, None]
                 selection = expand_beam(Candidates(below.first, totals, totals), frontier, width)
                 kept = int((selection.nodes[0] >= 0).sum())
@@ -106,10 +106,3 @@ def _children(trie: ItemTrie, parents: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.repeat_interleave(torch.arange(len(parents), device=first.device), counts)
     starts = torch.cumsum(counts, 0) - counts
     return first[rows] + torch.arange(len(rows), device=first.device) - starts[rows], rows
-
-
-def _copy(columns: RequestColumns) -> RequestColumns:
-    copy = RequestColumns(columns.slots[: columns.prompt_length])
-    copy.slots, copy.depths = columns.slots, columns.depths
-    copy.scored, copy.drafted = columns.scored, columns.drafted
-    return copy

@@ -114,11 +114,10 @@ def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> No
     for index in chosen:
         batch = samples.__getitems__([index])
         alone.append(loss(model, batch))
-        positions = {"seqkd": "node_taken", "sft": "labels"}.get(objective, "node_row" if needs.trees else "labels")
-        counted = batch[positions]
-        weights.append(float(counted.sum()) if positions == "node_taken" else float((counted != -100).sum()))
         if objective == "atspeed-c":
-            weights[-1] = float(batch["node_tree"].max() + 1)
+            weights.append(float(batch["node_tree"].max() + 1))
+        else:
+            weights.append(float(batch["node_taken"].sum() if needs.trees else (batch["labels"] != -100).sum()))
     weighted = sum(one * weight for one, weight in zip(alone, weights, strict=True)) / sum(weights)
     torch.testing.assert_close(together, weighted, atol=1e-5, rtol=1e-4)
 

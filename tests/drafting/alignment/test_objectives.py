@@ -41,7 +41,7 @@ def test_total_variation_of_a_cold_draft_is_that_of_its_argmax() -> None:
 def test_seqkd_counts_every_list_token_alike() -> None:
     # Two lists go through token 0 and one through token 1: (2 log 2 + log 4) / 3.
     weights = torch.tensor([[2.0, 1.0, 0.0]]).double()
-    assert objectives.weighted_cross_entropy(LOGITS, weights, ALL).item() == pytest.approx(4 * log(2) / 3)
+    assert objectives.list_cross_entropy(LOGITS, weights, ALL).item() == pytest.approx(4 * log(2) / 3)
 
 
 def test_atspeed_s_by_hand() -> None:
@@ -111,7 +111,7 @@ def random_case(rows: int = 5, columns: int = 7) -> tuple[Tensor, Tensor, Tensor
 
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "sft": lambda logits, teacher, mask: objectives.cross_entropy(logits, teacher.argmax(-1), mask),
-    "seqkd": lambda logits, teacher, mask: objectives.weighted_cross_entropy(logits, (20 * teacher).round(), mask),
+    "seqkd": lambda logits, teacher, mask: objectives.list_cross_entropy(logits, (20 * teacher).round(), mask),
     "wordkd": objectives.forward_kl,
     "tvdkd": objectives.total_variation,
     "atspeed-s": lambda logits, teacher, mask: objectives.top_reverse_kl(logits, teacher, mask, top=4, temperature=0.7),

@@ -42,9 +42,11 @@ def random_interactions(users: int, longest: int) -> Interactions:
     return interactions(*[rng.integers(ITEMS, size=rng.integers(0, longest + 1)).tolist() for _ in range(users)])
 
 
-def samples(history: Interactions, windows: Windows, max_items: int = 3, template: PromptTemplate | None = None) -> SampleSet:
+def samples(
+    history: Interactions, windows: Windows, max_items: int = 3, template: PromptTemplate | None = None, left_out: float = 0.0
+) -> SampleSet:
     builder = PromptBuilder(template or PromptTemplate(max_items=max_items), TOKENIZER, IDS)
-    return SampleSet(history, windows, builder, IDS, PAD)
+    return SampleSet(history, windows, builder, IDS, PAD, left_out=left_out)
 
 
 def test_labels_of_the_newest_item_by_hand() -> None:
@@ -177,3 +179,36 @@ def test_bucketed_order_is_a_reproducible_permutation_with_little_padding() -> N
 
     assert padded(first) < 1.1 * lengths.sum()
     assert padded(list(range(1003))) > 1.5 * lengths.sum()
+
+
+def test_what_is_left_out_changes_with_the_epoch_and_with_nothing_else() -> None:
+    history = interactions(*[list(range(ITEMS)) * 3 for _ in range(40)])
+    windows = packed_windows(history, 11, 5)
+    sample_set = samples(history, windows, max_items=11, left_out=0.4)
+
+    def epoch(number: int) -> list[list[int]]:
+        sample_set.set_epoch(number)
+        return [sample_set[index]["input_ids"][0].tolist() for index in range(len(sample_set))]
+
+    first, second = epoch(0), epoch(1)
+    assert first == epoch(0) != second
+    assert len({tuple(tokens) for tokens in first}) > 30
+    kept = sum(len(tokens) - 1 for tokens in first) / (sample_set.lengths - 1).sum()
+    assert 0.55 < kept < 0.75  # the newest item always stays
+
+
+@pytest.mark.parametrize("left_out", [0.3, 0.99])
+def test_what_is_left_of_a_window_keeps_its_order_and_its_newest_item(left_out: float) -> None:
+    history = random_interactions(users=50, longest=9)
+    windows = packed_windows(history, 4, 2)
+    sample_set = samples(history, windows, max_items=4, left_out=left_out)
+    for index in range(len(sample_set)):
+        batch = sample_set[index]
+        items = batch["input_ids"][0, 1:].view(-1, 2).tolist()
+        whole = IDS[history.items[windows.first[index] : windows.last[index] + 1]].tolist()
+        assert len(items) >= 2
+        assert items[-1] == whole[-1]
+        rest = iter(whole)
+        assert all(item in rest for item in items)
+        scored = int((batch["labels"][0] != IGNORED_LABEL).sum()) // 2
+        assert 1 <= scored <= min(len(items) - 1, windows.scored[index])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -121,16 +122,18 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) 
             train_target(*arguments, **options)
 
 
+@pytest.mark.parametrize("left_out", [0.0, 0.4])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    tmp_path: Path, data: Path, catalog: Catalog, config: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, catalog: Catalog, config: str, monkeypatch: pytest.MonkeyPatch, left_out: float
 ) -> None:
-    whole = train_target(data, catalog, config, tmp_path / "whole", settings=QUICK)
-    interrupt(monkeypatch, data, catalog, config, tmp_path / "out", settings=QUICK)
+    settings = msgspec.structs.replace(QUICK, left_out=left_out)
+    whole = train_target(data, catalog, config, tmp_path / "whole", settings=settings)
+    interrupt(monkeypatch, data, catalog, config, tmp_path / "out", settings=settings)
     assert not (tmp_path / "out").exists()
     # What a kill in the middle of writing a checkpoint leaves must not be taken for one.
     (tmp_path / "out.partial" / "checkpoints" / "checkpoint-12").mkdir()
 
-    resumed = train_target(data, catalog, config, tmp_path / "out", settings=QUICK)
+    resumed = train_target(data, catalog, config, tmp_path / "out", settings=settings)
     assert (whole.resumed_from_step, resumed.resumed_from_step) == (0, 10)
     assert resumed.steps == whole.steps > 13
     assert resumed.valid_loss == pytest.approx(whole.valid_loss, abs=1e-6)

@@ -1,0 +1,1 @@
+"""What is measured over whole data sets, and what was recorded there."""

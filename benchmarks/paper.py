@@ -1,0 +1,202 @@
+"""The paper's tables, from the interactions to the report: `make paper DATA=DIR CATALOG=FILE`.
+
+Trains a target, lets it teach, trains a draft per objective and seed, and evaluates them all; every stage is one `atspeed` command, so what
+is printed here can be repeated by hand. Invariants: a stage whose result is there is not run again, so an interrupted run goes on where it
+was; what is timed runs alone on the machine, and only what is not timed runs side by side, one thread each, which on small models is faster
+than one after the other with all threads. Nothing here knows any data set.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
+# Those of the paper's table whose speed is measured: the baseline, and the two that it proposes.
+TIMED = ("sft", "atspeed-s", "atspeed-r")
+KS = "1,3,5,10,20"
+# Settings that were chosen on the validation part: see docs/alignment.md.
+TARGET = ("--base", "paper", "--subsequences", "--epochs", "8", "--weight-decay", "0.1", "--left-out", "0.3")
+DRAFT = ("--epochs", "8")
+REPLAYED = "beam:40,beam:40+children,auto"
+STAGES_FILE = "stages.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command.
+
+    Attributes:
+        name: what the logs and the times are kept under.
+        arguments: of `atspeed`.
+        result: what is there when the stage is done.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    result: Path
+
+
+class StageFailedError(RuntimeError):
+    """A stage that ended with an error; the message is a sentence and the last that the stage said."""
+
+
+class Pipeline:
+    """Runs stages, and remembers how long each took."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        (work / "logs").mkdir(parents=True, exist_ok=True)
+        self._times = work / STAGES_FILE
+        self.seconds: dict[str, float] = json.loads(self._times.read_bytes()) if self._times.is_file() else {}
+
+    def run(self, title: str, stages: Sequence[Stage], side_by_side: int = 1) -> None:
+        """Runs what is missing of some stages, each with its share of the cores.
+
+        Raises:
+            StageFailedError: one of them failed; those that ran beside it have ended as well.
+        """
+        missing = [stage for stage in stages if not stage.result.exists()]
+        threads = max(1, (os.cpu_count() or 1) // side_by_side)
+        started = time.monotonic()
+        bar = tqdm(total=len(stages), initial=len(stages) - len(missing), desc=title, unit="stage")
+        with bar, ThreadPoolExecutor(side_by_side) as pool:
+            for _ in pool.map(lambda stage: self._run(stage, threads), missing):
+                bar.update()
+        if missing:
+            self.seconds[title] = round(self.seconds.get(title, 0.0) + time.monotonic() - started, 1)
+            self._times.write_text(json.dumps(self.seconds, indent=2))
+
+    def _run(self, stage: Stage, threads: int) -> None:
+        log = self.work / "logs" / f"{stage.name}.log"
+        command = [sys.executable, "-m", "server.cli", *stage.arguments]
+        with log.open("w") as output:
+            print(" ".join(command), file=output, flush=True)
+            ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        if ended.returncode:
+            said = log.read_text().replace("\r", "\n").strip().splitlines()
+            raise StageFailedError(f"{stage.name} failed; {log} ends with: {said[-1]}")
+
+
+def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], seeds: int) -> dict[str, list[Stage]]:
+    """Every stage under the title of its step, in order; the stages of a step do not need each other."""
+    target, teacher, recording = work / "target", work / "teacher", work / "recordings"
+    inputs = ("--data", str(data), "--catalog", str(catalog))
+    drafts = {(objective, seed): work / "drafts" / f"{objective}-{seed}" for objective in objectives for seed in range(seeds)}
+    timed = [objective for objective in TIMED if objective in objectives]
+
+    def train(objective: str, seed: int, out: Path) -> Stage:
+        options = ("--teacher", str(teacher), "--objective", objective, "--seed", str(seed), "--out", str(out), *DRAFT)
+        return Stage(f"draft-{out.name}", ("train", "draft", *options), out)
+
+    def evaluate(name: str, chosen: Sequence[Path], *options: str) -> Stage:
+        named = [part for draft in chosen for part in ("--draft", str(draft))]
+        report = work / name
+        arguments = ("evaluate", "--target", str(target), *inputs, *named, *options, "--report", str(report), "--overwrite")
+        return Stage(name, arguments, report / "report.json")
+
+    def replay(objective: str) -> list[Stage]:
+        out = recording / f"{objective}.npz"
+        options = ("--target", str(target), "--draft", str(drafts[objective, 0]), *inputs, "--users", "1000", "--out", str(out))
+        rows = recording / f"{objective}.json"
+        return [
+            Stage(f"record-{objective}", ("replay", "record", *options), out),
+            Stage(f"replay-{objective}", ("replay", "run", str(out), "--plans", REPLAYED, "--json", str(rows)), rows),
+        ]
+
+    recorded = [replay(objective) for objective in timed]
+    return {
+        "target": [Stage("target", ("train", "target", *inputs, "--out", str(target), *TARGET), target)],
+        "teacher": [Stage("teacher", ("train", "teacher", "--target", str(target), *inputs, "--out", str(teacher)), teacher)],
+        "drafts": [train(objective, seed, out) for (objective, seed), out in drafts.items()],
+        "acceptance": [evaluate("acceptance", list(drafts.values()), "--k", "10", "--modes", "strict,relaxed", "--timed", "0")],
+        "recordings": [record for record, _ in recorded],
+        "replays": [rows for _, rows in recorded],
+        "speed": [evaluate("speed", [drafts[each, 0] for each in timed], "--k", KS, "--modes", "strict,relaxed,gumbel", "--users", "1000")],
+    }
+
+
+def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> Path:
+    """Puts what the stages found into `results/NAME.md`, with its plots beside it."""
+    results.mkdir(parents=True, exist_ok=True)
+    work, minutes = pipeline.work, sum(pipeline.seconds.values()) / 60
+    steps = ", ".join(f"{title} {seconds / 60:.1f}" for title, seconds in pipeline.seconds.items())
+    parts = [
+        f"# The paper's tables on {name}",
+        f"Made by `{command}` on {os.cpu_count()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). Target: "
+        f"`{' '.join(TARGET)}`; drafts: `{' '.join(DRAFT)}`, the preset `draft`. What follows from it: [alignment.md](../alignment.md).",
+        "## Accepted steps of every draft, K = 10, N = 40",
+        (work / "acceptance" / "report.md").read_text().strip(),
+        _plot(work / "acceptance" / "accepted_steps.png", results / f"{name}-objectives.png"),
+        "## Every list length, with the clock of this machine",
+        (work / "speed" / "report.md").read_text().strip(),
+        _plot(work / "speed" / "accepted_steps.png", results / f"{name}-steps.png"),
+        _plot(work / "speed" / "recall_speed.png", results / f"{name}-speed.png"),
+        "## Modelled on other machines",
+        "Strict, speed-up over plain beam search where a forward's fixed part costs as much as a / b tokens and a forward of the draft 1% "
+        "of the target's (`atspeed replay run`); in brackets the target's forwards per request.",
+        _replays({path.stem: json.loads(path.read_bytes()) for path in sorted((work / "recordings").glob("*.json"))}),
+    ]
+    report = results / f"{name}.md"
+    report.write_text("\n\n".join(parts) + "\n")
+    return report
+
+
+def _plot(source: Path, place: Path) -> str:
+    shutil.copy(source, place)
+    return f"![{place.stem}]({place.name})"
+
+
+def _replays(by_draft: dict[str, list[dict[str, Any]]]) -> str:
+    ks = sorted({row["k"] for rows in by_draft.values() for row in rows})
+    lines = [f"| a / b | draft | plan | {' | '.join(f'K = {k}' for k in ks)} |", "|---|---|---|" + "---|" * len(ks)]
+    cells = {
+        (row["balance"], draft, row["plan"], row["k"]): f"{row['speedup']:.2f} ({row['target_forwards']:.2f})"
+        for draft, rows in by_draft.items()
+        for row in rows
+    }
+    for balance, draft, plan in sorted({key[:3] for key in cells}):
+        lines.append(f"| {balance:g} | {draft} | {plan} | {' | '.join(cells[balance, draft, plan, k] for k in ks)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the pipeline; the status is 1 if a stage failed."""
+    parser = argparse.ArgumentParser(prog="make paper", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="directory with sequential_{train,valid,test}.txt")
+    parser.add_argument("--catalog", type=Path, required=True, help="catalog of the items, such as beauty.index.json")
+    parser.add_argument("--work", type=Path, default=Path("build/paper"), help="where models and logs go (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where the report goes (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="drafts per objective (default: %(default)s)")
+    parser.add_argument("--objectives", default=",".join(OBJECTIVES), help="objectives, separated by commas (default: all)")
+    options = parser.parse_args(arguments)
+    if not options.data.is_dir() or not options.catalog.is_file():
+        print(f"There are no interactions in {options.data}, or no catalog at {options.catalog}: see --help.", file=sys.stderr)
+        return 1
+    name = options.data.resolve().name
+    pipeline = Pipeline(options.work / name)
+    cores = os.cpu_count() or 1
+    try:
+        for title, step in stages(pipeline.work, options.data, options.catalog, options.objectives.split(","), options.seeds).items():
+            pipeline.run(title, step, side_by_side=min(cores, len(step)))
+    except StageFailedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    command = f"make paper DATA=…/{name} CATALOG=…/{options.catalog.name}"
+    print(f"Wrote {write_report(options.results, name, pipeline, command)}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
