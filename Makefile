@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu bench-catalog paper load soak lock services deploy-tools deploy-check clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu bench-catalog paper load soak swaps lock services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ bench-catalog: setup ## Measure catalogs of 10^4 to 10^7 items (two minutes, 3 G
 
 load: setup ## Put a server under load, up to twice what it can bear (idle machine, ten minutes)
 	$(BIN)/python -m server.load.standard $(ARGS)
+
+swaps: setup ## Replace the catalog ten times a second under load (idle machine, two minutes)
+	$(BIN)/python -m server.load.swaps $(ARGS)
 
 soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
 	$(BIN)/python -m server.load.soak $(ARGS)

@@ -10,6 +10,7 @@ a busy machine drafts shrink, and a draft that the target does not follow is no 
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -127,6 +128,14 @@ class Planner:
     def __post_init__(self) -> None:
         self._target_curve = RunningCurve(self.costs.target)
         self._draft_curve = RunningCurve(self.costs.draft) if self.costs.draft else None
+
+    def successor(self, fan_out: Sequence[float]) -> "Planner":
+        """A planner for another catalog on the same machine: it starts with these costs, and with what drafts were accepted so far.
+
+        How often the target follows a draft is a matter of the models, so it holds for other items of identifiers of one length.
+        """
+        same = len(fan_out) == len(self.fan_out)
+        return Planner(self.costs, fan_out, self.follows_clock, deepcopy(self._gaps) if same else {})
 
     @property
     def name(self) -> str:

@@ -26,7 +26,8 @@ class ItemTrie:
     """Valid continuations as offset tensors; `nodes` counts the root.
 
     Attributes:
-        token: `[nodes]` int64, the token that leads to a node (0 for the root).
+        token: `[nodes + most children]` int64, the token that leads to a node (0 for the root); as many zeros stand behind the last as a
+            node has children, so that a window as wide may be read from any node on.
         first_child: `[nodes + 1]` int64; the children of node n are first_child[n] up to first_child[n + 1].
         arrays: the same trie on the host.
     """
@@ -43,8 +44,8 @@ class ItemTrie:
             arrays: of the catalog, `Catalog.ordered` by these ids.
             token_ids: `[codes]`, the id of each code's token, ascending.
         """
-        token = token_ids[arrays.code]
-        token[ROOT] = 0
+        token = np.zeros(arrays.nodes + max(arrays.max_children), np.int64)
+        np.take(token_ids, arrays.code[1:], out=token[1 : arrays.nodes])
         return cls(torch.from_numpy(token).to(device), torch.from_numpy(arrays.first_child).to(device), arrays)
 
     @classmethod

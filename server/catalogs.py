@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from drafting.catalog import Catalog, CatalogError
 from drafting.item_set import ItemSet
@@ -164,13 +165,20 @@ class CatalogStore:
                 await self._engine.load_catalog(served.handle, served.path)
             except CatalogRefused as error:
                 raise ProblemError(422, "catalog-refused", "Catalog refused", str(error)) from error
-            for name, items in served.filters.items():
-                await self._engine.put_filter(PutFilter(served.handle, name, items.bits.tobytes()))
+            for name, items in list(served.filters.items()):
+                await self.put_filter(served, name, items)
             self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
             before, self.active = self.active, served
             if not before.running:
                 await self._engine.drop_catalog(before.handle)
         return self._note(by)
+
+    async def put_filter(self, served: ServedCatalog, name: str, items: ItemSet) -> None:
+        """Gives a name to a set of a version's items, here and in the engine."""
+        message = PutFilter(served.handle, name, items.bits.tobytes())
+        await self._engine.put_filter(message)
+        # The bytes of the message, which engines that are started later are told too, are the set: there is no second copy.
+        served.filters[name] = ItemSet(np.frombuffer(message.bits, np.uint8), items.catalog_items)
 
     def previous(self) -> str:
         """The version that was served before the present one.

@@ -17,7 +17,7 @@ from drafting.item_set import ItemSet
 from drafting.text_column import TextColumn
 from server.catalogs import CatalogStore, ServedCatalog
 from server.engine_process import EngineClient
-from server.messages import DropFilter, FilterChoice, PutFilter
+from server.messages import DropFilter, FilterChoice
 from server.problems import ProblemError, quoted, unknown_item
 
 MAX_FILTERS = 10_000
@@ -128,8 +128,8 @@ class NamedFilters:
             active = self._catalogs.active
             # A catalog may have millions of distinct values: requests go on meanwhile.
             items = await asyncio.to_thread(named.items, active.catalog)
-            await self._engine.put_filter(PutFilter(active.handle, named.name, items.bits.tobytes()))
-            self._named[named.name], active.filters[named.name] = named, items
+            await self._catalogs.put_filter(active, named.name, items)
+            self._named[named.name] = named
         return named
 
 

@@ -105,7 +105,7 @@ class Recommender:
         trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, self.engine.target.device)
         plan = self.engine.plan
         if isinstance(plan, Planner):
-            plan = Planner(plan.costs, trie.mean_fan_out, follows_clock=True)
+            plan = plan.successor(trie.mean_fan_out)
         elif isinstance(plan, FixedPlan):
             plan.check(trie.depth)
         return Recommender(fitted.catalog, fitted.prompts, self.engine.successor(trie, plan), self.model_name, self._served, name)

@@ -81,3 +81,21 @@ def test_a_single_item_is_a_path(depth: int) -> None:
     assert trie.nodes == depth + 1
     assert trie.dead_nodes([0]).tolist() == list(range(1, depth + 1))
     assert trie.dead_nodes([]).tolist() == []
+
+
+@pytest.mark.parametrize(("depth", "codes"), [(8, 65_536), (1, 65_536), (8, 2), (5, 9000)])
+def test_as_long_and_as_wide_as_identifiers_may_be(depth: int, codes: int) -> None:
+    """Paths that need more than one word to sort by, and levels as wide as they come."""
+    rng = np.random.default_rng(depth)
+    identifiers = np.concatenate([rng.integers(codes, size=(3000, depth)), rng.integers(2, size=(500, depth)), [[codes - 1] * depth]])
+    trie = ItemTrie.build(identifiers)
+    order = np.lexsort(identifiers.T[::-1])
+    assert trie.arrays.items.tolist() == order.tolist()
+    np.testing.assert_array_equal(trie.token.numpy()[trie.arrays.paths(trie.leaf_of_item)], identifiers)
+    assert [trie.level_size(level) for level in range(depth + 1)] == [len(prefixes(identifiers, level)) for level in range(depth + 1)]
+
+
+def test_a_level_of_65536_codes() -> None:
+    trie = ItemTrie.build(np.stack([np.zeros(65_536, np.int64), np.arange(65_536)], axis=1))
+    assert trie.max_children == (1, 65_536)
+    assert trie.items_of(1).tolist() == list(range(65_536))
