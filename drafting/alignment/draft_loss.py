@@ -1,7 +1,7 @@
 """The loss of a draft: cross-entropy on what users did, and an objective on what the target says.
 
 Invariant: loss = (1 - alpha) * CE + alpha * L, each a mean over its positions, so alpha means the same for every objective; prompts and
-padding are in neither.
+padding are in neither. CE is taken on what users did, or, where an objective has the target's lists anyway, on those.
 """
 
 from dataclasses import dataclass
@@ -56,15 +56,18 @@ class DraftLoss:
     def __call__(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         logits = model(**{name: batch[name] for name in MODEL_INPUTS if name in batch}).logits.flatten(0, 1).float()
         rows = answer_rows(batch["labels"])
-        answers = logits[rows]
-        labels = batch["labels"].flatten()[rows + 1]
-        truth = objectives.cross_entropy(answers, labels, torch.ones_like(labels, dtype=torch.bool))
         alpha = self._settings.alpha
-        if self._needs.answers:
-            return (1 - alpha) * truth + alpha * self._on_answers(answers, batch)
-        if self._needs.trees:
-            return (1 - alpha) * truth + alpha * self._on_trees(logits[batch["node_row"]], batch)
-        return truth
+        if not self._needs.trees:
+            truth = self._truth(logits, rows, batch)
+            return (1 - alpha) * truth + alpha * self._on_answers(logits[rows], batch) if self._needs.answers else truth
+        nodes = logits[batch["node_row"]]
+        known = self._on_lists(nodes, batch) if self._settings.labels == "lists" else self._truth(logits, rows, batch)
+        return (1 - alpha) * known + alpha * self._on_trees(nodes, batch)
+
+    def _truth(self, logits: Tensor, rows: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of what users did."""
+        labels = batch["labels"].flatten()[rows + 1]
+        return objectives.cross_entropy(logits[rows], labels, torch.ones_like(labels, dtype=torch.bool))
 
     def _on_answers(self, logits: Tensor, batch: Batch) -> Tensor:
         """WordKD and TVDKD, over the whole vocabulary; a teacher's mass outside its level is taken for none."""
@@ -80,33 +83,34 @@ class DraftLoss:
         return objectives.total_variation(logits, teacher, mask)
 
     def _on_trees(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The objectives on the teacher's lists, as the mean over all nodes of the level by level losses."""
-        if self._settings.objective == "atspeed-c":
-            return self._coverage.loss(logits, batch, self._settings)
+        """The objective on the teacher's lists."""
+        match self._settings.objective:
+            case "atspeed-c":
+                return self._coverage.loss(logits, batch, self._settings)
+            case "seqkd":
+                return self._on_lists(logits, batch)
         total = torch.zeros((), device=logits.device)
         weight = torch.zeros((), device=logits.device)
         for level, tokens in enumerate(self._levels):
             rows = (batch["node_level"] == level).nonzero()[:, 0]
-            codes, probabilities = batch["node_codes"][rows], batch["node_probabilities"][rows]
-            if self._settings.objective == "seqkd":
-                here = logits[rows]
-                loss, count = self._seqkd(here, tokens.to(logits.device), codes, batch["node_taken"][rows])
-            else:
-                here = logits[rows][:, tokens.to(logits.device)]
-                # As often as the lists pass a node: the paper's sequences are the lists, which repeat the prefixes that they share.
-                passing = batch["node_taken"][rows].sum(1)
-                loss, count = self._distance(here, dense(codes, probabilities, len(tokens)), passing), passing.sum()
-            total = total + loss * count
-            weight = weight + count
+            here = logits[rows][:, tokens.to(logits.device)]
+            taught = dense(batch["node_codes"][rows], batch["node_probabilities"][rows], len(tokens))
+            # As often as the lists pass a node: the paper's sequences are the lists, which repeat the prefixes that they share.
+            passing = batch["node_taken"][rows].sum(1)
+            total = total + self._distance(here, taught, passing) * passing.sum()
+            weight = weight + passing.sum()
         return total / weight.clamp(min=1)
 
-    def _seqkd(self, logits: Tensor, tokens: Tensor, codes: Tensor, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the list tokens at these nodes, and how many there are."""
-        weights = torch.zeros_like(logits)
-        exists = codes < len(tokens)
-        weights.scatter_add_(1, tokens[codes.masked_fill(~exists, 0)], taken.masked_fill(~exists, 0.0))
-        mask = weights.sum(1) > 0
-        return objectives.list_cross_entropy(logits, weights, mask), weights.sum()
+    def _on_lists(self, logits: Tensor, batch: Batch) -> Tensor:
+        """SeqKD: cross-entropy of the tokens of the teacher's lists."""
+        taken = torch.zeros_like(logits)
+        for level, tokens in enumerate(self._levels):
+            rows = (batch["node_level"] == level).nonzero()[:, 0]
+            codes = batch["node_codes"][rows]
+            exists = codes < len(tokens)
+            places = tokens.to(logits.device)[codes.masked_fill(~exists, 0)]
+            taken[rows] = torch.zeros_like(logits[rows]).scatter_add_(1, places, batch["node_taken"][rows].masked_fill(~exists, 0.0))
+        return objectives.list_cross_entropy(logits, taken, taken.sum(1) > 0)
 
     def _distance(self, logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
         settings = self._settings

@@ -108,6 +108,8 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
 
 
+LABELS = ("truth", "lists")
+WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 
 
@@ -117,6 +119,7 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes:
         objective: one of `OBJECTIVES`.
         alpha: the objective's weight; the objective `sft` has none.
+        labels: what cross-entropy is taken on: "truth", what users did, or "lists", the target's own lists, for objectives that have them.
         temperature: what logits are divided by, for `atspeed-s` and `atspeed-r`.
         top: the draft's tokens per position that `atspeed-s` compares.
         density: weight of `atspeed-s`'s density regularisation.
@@ -126,6 +129,7 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
 
     objective: str = "atspeed-s"
     alpha: float = 0.7
+    labels: str = "truth"
     temperature: float = 1.0
     top: int = 20
     density: float = 1.0
@@ -140,6 +144,10 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
             require_positive(name, msgspec.structs.asdict(self)[name])
         if self.objective not in OBJECTIVES:
             raise TrainingError(f"There is no objective {self.objective!r}: choose {', '.join(OBJECTIVES)}.")
+        if self.labels not in LABELS:
+            raise TrainingError(f"Cross-entropy can't be taken on {self.labels!r}: choose {' or '.join(LABELS)}.")
+        if self.labels == "lists" and self.objective in WITHOUT_LISTS:
+            raise TrainingError(f"The objective {self.objective} reads no lists of the target, so its cross-entropy is on the truth.")
         if not 0 <= self.alpha <= 1:
             raise TrainingError(f"alpha must lie in [0, 1], got {self.alpha}.")
         if self.density < 0:

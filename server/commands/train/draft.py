@@ -18,7 +18,10 @@ def draft(
         Path | None, typer.Option(help="Check that the teacher data is of this target.", exists=True, file_okay=False)
     ] = None,
     catalog: Annotated[Path | None, typer.Option(help="Check that it is of this catalog.", exists=True, dir_okay=False)] = None,
-    alpha: Annotated[float, typer.Option(help="Weight of the objective; the ground truth has the rest.")] = 0.7,
+    alpha: Annotated[float, typer.Option(help="Weight of the objective; cross-entropy has the rest.")] = 0.7,
+    labels: Annotated[
+        str, typer.Option(help="What cross-entropy is taken on: truth (what users did) or lists (the target's, for objectives on them).")
+    ] = "truth",
     temperature: Annotated[float, typer.Option(help="Of the draft's softmax, for atspeed-s and atspeed-r.")] = 1.0,
     top: Annotated[int, typer.Option(help="The draft's tokens per position that atspeed-s compares.")] = 20,
     density: Annotated[float, typer.Option(help="Weight of atspeed-s's density regularisation.")] = 1.0,
@@ -51,6 +54,7 @@ def draft(
         settings = DraftSettings(
             objective=objective,
             alpha=alpha,
+            labels=labels,
             temperature=temperature,
             top=top,
             density=density,

@@ -97,6 +97,23 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path, teacher: 
         torch.testing.assert_close(tensor, expected[name])
 
 
+def test_cross_entropy_on_lists_makes_half_an_objective_of_seqkd(teacher: Path) -> None:
+    ids = CATALOG.token_ids(AutoTokenizer.from_pretrained(teacher).get_vocab())
+    trie = ItemTrie.build(ids)
+    batch = TeacherSamples([teacher / "shard-00000.safetensors"], trie, 0, trees=True).__getitems__([0, 4, 9])
+    torch.manual_seed(0)
+    config = json.loads((teacher / "draft_config.json").read_text())
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, vocab_size=len(ids) + 10))
+
+    def loss(objective: str, alpha: float, labels: str) -> float:
+        settings = DraftSettings(objective=objective, alpha=alpha, labels=labels, top=3)
+        return float(DraftLoss(settings, LevelCodes.of(ids), trie)(model, batch))
+
+    halves = (loss("seqkd", 1.0, "truth") + loss("atspeed-s", 1.0, "truth")) / 2
+    assert loss("atspeed-s", 0.5, "lists") == pytest.approx(halves, rel=1e-5)
+    assert loss("atspeed-s", 0.5, "truth") != pytest.approx(halves, rel=1e-5)
+
+
 @pytest.mark.parametrize("objective", NEEDS)
 def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> None:
     """The loss of a batch is the position-weighted mean of its windows' losses, whatever stands beside them."""
@@ -160,6 +177,8 @@ def test_what_is_missing_is_said(tmp_path: Path, teacher: Path) -> None:
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1.5"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"density": -1.0}, "density must not be negative"),
+        ({"labels": "dice"}, "Cross-entropy can't be taken on 'dice': choose truth or lists"),
+        ({"labels": "lists", "objective": "wordkd"}, "The objective wordkd reads no lists of the target"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, teacher: Path, options: dict[str, Any], sentence: str) -> None:
