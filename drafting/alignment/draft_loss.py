@@ -61,7 +61,7 @@ class DraftLoss:
             truth = self._truth(logits, rows, batch)
             return (1 - alpha) * truth + alpha * self._on_answers(logits[rows], batch) if self._needs.answers else truth
         nodes = logits[batch["node_row"]]
-        known = self._on_lists(nodes, batch) if self._settings.labels == "lists" else self._truth(logits, rows, batch)
+        known = self._on_lists(nodes, batch, self._compared) if self._settings.learns_lists else self._truth(logits, rows, batch)
         return (1 - alpha) * known + alpha * self._on_trees(nodes, batch)
 
     def _truth(self, logits: Tensor, rows: Tensor, batch: Batch) -> Tensor:
@@ -88,10 +88,10 @@ class DraftLoss:
             case "atspeed-c":
                 return self._coverage.loss(logits, batch, self._settings)
             case "seqkd":
-                return self._on_lists(logits, batch)
+                return self._on_lists(logits, batch, self._levels)
         total = torch.zeros((), device=logits.device)
         weight = torch.zeros((), device=logits.device)
-        for level, tokens in enumerate(self._levels):
+        for level, tokens in enumerate(self._compared):
             rows = (batch["node_level"] == level).nonzero()[:, 0]
             here = logits[rows][:, tokens.to(logits.device)]
             taught = dense(batch["node_codes"][rows], batch["node_probabilities"][rows], len(tokens))
@@ -101,10 +101,15 @@ class DraftLoss:
             weight = weight + passing.sum()
         return total / weight.clamp(min=1)
 
-    def _on_lists(self, logits: Tensor, batch: Batch) -> Tensor:
-        """SeqKD: cross-entropy of the tokens of the teacher's lists."""
+    @property
+    def _compared(self) -> list[Tensor]:
+        """The levels whose distributions the AtSpeed objectives compare."""
+        return self._levels if self._settings.last_level else self._levels[:-1]
+
+    def _on_lists(self, logits: Tensor, batch: Batch, levels: list[Tensor]) -> Tensor:
+        """SeqKD: cross-entropy of the tokens of the teacher's lists at the first levels."""
         taken = torch.zeros_like(logits)
-        for level, tokens in enumerate(self._levels):
+        for level, tokens in enumerate(levels):
             rows = (batch["node_level"] == level).nonzero()[:, 0]
             codes = batch["node_codes"][rows]
             exists = codes < len(tokens)

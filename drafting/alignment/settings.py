@@ -119,7 +119,10 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes:
         objective: one of `OBJECTIVES`.
         alpha: the objective's weight; the objective `sft` has none.
-        labels: what cross-entropy is taken on: "truth", what users did, or "lists", the target's own lists, for objectives that have them.
+        labels: what cross-entropy is taken on: "truth", what users did, or "lists", the target's own lists, for objectives that have them;
+            None for the lists with `atspeed-s`, which does not move a code into the draft's reach by itself, and the truth with all others.
+        last_level: whether `atspeed-s` and `atspeed-r` also compare the distributions of an identifier's last token. No draft ever
+            proposes it, so learning it takes from a small draft what it needs for the others.
         temperature: what logits are divided by, for `atspeed-s` and `atspeed-r`.
         top: the draft's tokens per position that `atspeed-s` compares.
         density: weight of `atspeed-s`'s density regularisation.
@@ -129,7 +132,8 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
 
     objective: str = "atspeed-s"
     alpha: float = 0.7
-    labels: str = "truth"
+    labels: str | None = None
+    last_level: bool = False
     temperature: float = 1.0
     top: int = 20
     density: float = 1.0
@@ -144,7 +148,7 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
             require_positive(name, msgspec.structs.asdict(self)[name])
         if self.objective not in OBJECTIVES:
             raise TrainingError(f"There is no objective {self.objective!r}: choose {', '.join(OBJECTIVES)}.")
-        if self.labels not in LABELS:
+        if self.labels is not None and self.labels not in LABELS:
             raise TrainingError(f"Cross-entropy can't be taken on {self.labels!r}: choose {' or '.join(LABELS)}.")
         if self.labels == "lists" and self.objective in WITHOUT_LISTS:
             raise TrainingError(f"The objective {self.objective} reads no lists of the target, so its cross-entropy is on the truth.")
@@ -152,6 +156,11 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
             raise TrainingError(f"alpha must lie in [0, 1], got {self.alpha}.")
         if self.density < 0:
             raise TrainingError(f"density must not be negative, got {self.density}.")
+
+    @property
+    def learns_lists(self) -> bool:
+        """Whether cross-entropy is taken on the target's lists."""
+        return self.objective == "atspeed-s" if self.labels is None else self.labels == "lists"
 
 
 def require_positive(name: str, value: float) -> None:

@@ -20,8 +20,15 @@ def draft(
     catalog: Annotated[Path | None, typer.Option(help="Check that it is of this catalog.", exists=True, dir_okay=False)] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the objective; cross-entropy has the rest.")] = 0.7,
     labels: Annotated[
-        str, typer.Option(help="What cross-entropy is taken on: truth (what users did) or lists (the target's, for objectives on them).")
-    ] = "truth",
+        str | None,
+        typer.Option(
+            help="What cross-entropy is taken on: truth (what users did) or lists (the target's, for objectives on them).",
+            show_default="lists for atspeed-s, else truth",
+        ),
+    ] = None,
+    last_level: Annotated[
+        bool, typer.Option("--last-level", help="atspeed-s and -r also learn an identifier's last token, which is never drafted.")
+    ] = False,
     temperature: Annotated[float, typer.Option(help="Of the draft's softmax, for atspeed-s and atspeed-r.")] = 1.0,
     top: Annotated[int, typer.Option(help="The draft's tokens per position that atspeed-s compares.")] = 20,
     density: Annotated[float, typer.Option(help="Weight of atspeed-s's density regularisation.")] = 1.0,
@@ -55,6 +62,7 @@ def draft(
             objective=objective,
             alpha=alpha,
             labels=labels,
+            last_level=last_level,
             temperature=temperature,
             top=top,
             density=density,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,9 @@ def draft_log_probs(model_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("objective", NEEDS)
 def test_every_objective_teaches_the_rule(tmp_path: Path, teacher: Path, objective: str) -> None:
-    settings = DraftSettings(objective=objective, epochs=25, batch_size=8, learning_rate=1e-2, top=4, reach=2, beam_width=2)
+    # Whole items are looked at below, their last tokens included.
+    options = {"epochs": 25, "batch_size": 8, "learning_rate": 1e-2, "top": 4, "reach": 2, "beam_width": 2, "last_level": True}
+    settings = DraftSettings(objective=objective, **options)
     metrics = train_draft(teacher, str(teacher / "draft_config.json"), tmp_path / "out", settings=settings)
     assert metrics.valid_loss is not None
     log_probs, truth = draft_log_probs(tmp_path / "out")
@@ -106,12 +109,32 @@ def test_cross_entropy_on_lists_makes_half_an_objective_of_seqkd(teacher: Path) 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, vocab_size=len(ids) + 10))
 
     def loss(objective: str, alpha: float, labels: str) -> float:
-        settings = DraftSettings(objective=objective, alpha=alpha, labels=labels, top=3)
+        settings = DraftSettings(objective=objective, alpha=alpha, labels=labels, top=3, last_level=True)
         return float(DraftLoss(settings, LevelCodes.of(ids), trie)(model, batch))
 
     halves = (loss("seqkd", 1.0, "truth") + loss("atspeed-s", 1.0, "truth")) / 2
     assert loss("atspeed-s", 0.5, "lists") == pytest.approx(halves, rel=1e-5)
     assert loss("atspeed-s", 0.5, "truth") != pytest.approx(halves, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["atspeed-s", "atspeed-r"])
+def test_what_is_never_drafted_is_not_learned_unless_asked_for(teacher: Path, objective: str) -> None:
+    ids = CATALOG.token_ids(AutoTokenizer.from_pretrained(teacher).get_vocab())
+    trie = ItemTrie.build(ids)
+    batch = TeacherSamples([teacher / "shard-00000.safetensors"], trie, 0, trees=True).__getitems__([0, 4, 9])
+    last = batch["node_level"] == trie.depth - 1
+    assert last.any()
+    vocabulary = len(ids) + 10
+    logits = torch.randn(batch["input_ids"].numel(), vocabulary, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def touched(**options: Any) -> bool:
+        logits.grad = None
+        loss = DraftLoss(DraftSettings(objective=objective, alpha=1.0, top=3, **options), LevelCodes.of(ids), trie)
+        loss(lambda **inputs: SimpleNamespace(logits=logits.view(*batch["input_ids"].shape, vocabulary)), batch).backward()
+        return bool(logits.grad[batch["node_row"][last]].any())
+
+    assert not touched()
+    assert touched(last_level=True)
 
 
 @pytest.mark.parametrize("objective", NEEDS)
@@ -134,7 +157,10 @@ def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> No
         if objective == "atspeed-c":
             weights.append(float(batch["node_tree"].max() + 1))
         else:
-            weights.append(float(batch["node_taken"].sum() if needs.trees else (batch["labels"] != -100).sum()))
+            taken = batch["node_taken"].sum(1) if needs.trees else torch.zeros(0)
+            if objective in ("atspeed-s", "atspeed-r"):
+                taken = taken[batch["node_level"] < trie.depth - 1]
+            weights.append(float(taken.sum() if needs.trees else (batch["labels"] != -100).sum()))
     weighted = sum(one * weight for one, weight in zip(alone, weights, strict=True)) / sum(weights)
     torch.testing.assert_close(together, weighted, atol=1e-5, rtol=1e-4)
 
