@@ -45,9 +45,10 @@ from server.messages import (
     Submit,
     ToEngine,
 )
-from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler, StepEngine
+from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler
 from server.step_budget import StepBudget
 from server.step_trace import StepTrace
+from verification.engine_group import StepEngine
 
 logger = logging.getLogger(__name__)
 

@@ -11,41 +11,11 @@ not of requests (`server.step_budget`), because tokens are what time goes into.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from server.step_budget import StepBudget
 from server.waiting import Entry, WaitingRequests
+from verification.engine_group import StepEngine
 from verification.request import BeamRequest, BeamResult, StepReport
-
-
-class StepEngine(Protocol):
-    """What the scheduler needs of `verification.engine.SpeculativeBeamEngine`."""
-
-    @property
-    def total_slots(self) -> int: ...
-
-    @property
-    def used_slots(self) -> int: ...
-
-    @property
-    def cached_slots(self) -> int: ...
-
-    def fits(self, request: BeamRequest) -> bool: ...
-
-    def has_room(self, request: BeamRequest) -> bool: ...
-
-    def refusal(self, request: BeamRequest) -> str | None: ...
-
-    def tokens_needed(self, request: BeamRequest) -> int: ...
-
-    def next_tokens(self) -> int: ...
-
-    def add(self, request: BeamRequest) -> None: ...
-
-    def cancel(self, request_id: str) -> bool: ...
-
-    def step(self) -> StepReport: ...
-
 
 IDLE = StepReport((), tokens=0, seconds=0.0)
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from verification.request import BeamRequest, StepReport
 
 
-class CatalogEngine(Protocol):
-    """What a group needs of `verification.engine.SpeculativeBeamEngine`."""
+class StepEngine(Protocol):
+    """Something that searches lists step by step: `verification.engine.SpeculativeBeamEngine`, or a group of them."""
 
     @property
     def total_slots(self) -> int: ...
@@ -36,6 +36,10 @@ class CatalogEngine(Protocol):
     def cancel(self, request_id: str) -> bool: ...
 
     def step(self) -> StepReport: ...
+
+
+class CatalogEngine(StepEngine, Protocol):
+    """What a group needs of its engines besides."""
 
     def drop_draft(self) -> None: ...
 

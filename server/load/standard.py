@@ -83,16 +83,9 @@ class MeasuredServer:
             child.kill()
         while (away := time.monotonic() - killed) < START_SECONDS:
             time.sleep(0.1)
-            if engine.isdisjoint(child.pid for child in self._process.children()) and self._is_ready():
+            if engine.isdisjoint(child.pid for child in self._process.children()) and _is_ready(self.url):
                 return away
         raise SystemExit(f"No other engine was ready within {START_SECONDS:.0f} s.")
-
-    def _is_ready(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.url}/ready").close()
-        except URLError:
-            return False
-        return True
 
     def metric(self, name: str) -> float:
         """A metric by its name, with its labels as they are written."""
@@ -122,13 +115,18 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
         said = log.read_text()
         if "listening on " in said:
             url = said.partition("listening on ")[2].partition(",")[0]
-            try:
-                urllib.request.urlopen(f"{url}/ready").close()
+            if _is_ready(url):
                 return url
-            except URLError:
-                pass
         time.sleep(0.1)
     raise SystemExit(f"The server did not become ready:\n{log.read_text()}")
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/ready").close()
+    except URLError:
+        return False
+    return True
 
 
 def make_model(folder: Path) -> None:

@@ -70,6 +70,7 @@ def profile(recommender: Recommender, prompts: Sequence[npt.NDArray[np.int64]], 
     """Searches a list after each prompt for each k, the first few uncounted."""
     plain = recommender.engine
     target, draft = TimedModel(plain.target), None if plain.draft is None else TimedModel(plain.draft)
+    models = [target] if draft is None else [target, draft]
     engine = SpeculativeBeamEngine(target, plain.trie, draft, plain.plan)
     for k in ks:
         first: list[tuple[float, float]] = []
@@ -78,9 +79,9 @@ def profile(recommender: Recommender, prompts: Sequence[npt.NDArray[np.int64]], 
             engine.add(BeamRequest("profile", prompt, k, k))
             steps = []
             while engine.running:
-                before = target.seconds + (draft.seconds if draft else 0.0)
+                before = sum(model.seconds for model in models)
                 seconds = engine.step().seconds
-                steps.append((seconds, seconds - (target.seconds + (draft.seconds if draft else 0.0) - before)))
+                steps.append((seconds, seconds - sum(model.seconds for model in models) + before))
             if number >= WARM_UP:
                 first.append(steps[0])
                 later += steps[1:]
