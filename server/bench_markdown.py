@@ -20,6 +20,8 @@ def tables(rows: Sequence[Row]) -> str:
         title = "One request at a time" if concurrency == 1 else f"{concurrency} requests at once"
         parts.append(f"**{title}**, p50 / p99 in ms (and p50 over that of the first line):")
         parts.append(_table(shown, partial(_time, plain)))
+        if concurrency > 1:
+            parts += ["Lists per second:", _table(shown, lambda row: f"{row.lists_per_s:.0f}")]
         parts.append("Target forwards, tokens in them, and lists equal to those of the first line of all:")
         parts.append(_table(shown, _cost))
     return "\n\n".join(parts) + "\n"

@@ -97,6 +97,10 @@ def measure(run: Run) -> Report:
         ]
         contenders += [Contender(system, plan, cached=True) for system in ours for plan in run.models.plans]
         contenders += [Contender(system) for system in (server, *theirs)]
+        # vLLM takes many prompts in one call; `generate` would need prompts of one length.
+        contenders += [
+            Contender(system, concurrency=many) for system in theirs if system.name == "vllm" for many in run.concurrencies if many > 1
+        ]
         with tqdm(total=len(run.ks) * len(run.histories) * len(contenders), desc="Timing", unit="request", miniters=10) as bar:
             rows = compare(contenders, run.histories, run.ks, run.warm_up, bar.update)
         server.overhead_seconds.clear()
@@ -115,12 +119,18 @@ def show(report: Report) -> None:
     rows = report.rows
     plain = {(row.k, row.concurrency): row.p50_ms for row in reversed(rows) if (row.system, row.plan) == (rows[0].system, PLAIN)}
     table = Table(title=f"{date.today()}, {platform.machine()}, {report.threads} threads; no cache")
-    for column in ("k", "system", "plan", "at once", "p50 ms", "p99 ms", "forwards", "tokens", "lists equal", "p50 / plain"):
+    for column in ("k", "system", "plan", "at once", "p50 ms", "p99 ms", "lists/s", "forwards", "tokens", "lists equal", "p50 / plain"):
         table.add_column(column, justify="left" if column in ("system", "plan") else "right", no_wrap=True)
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before.k != row.k:
             table.add_section()
-        cells = (f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}", f"{row.target_forwards:.2f}", f"{row.tokens:.0f}" if row.tokens else "")
+        cells = (
+            f"{row.p50_ms:.1f}",
+            f"{row.p99_ms:.1f}",
+            f"{row.lists_per_s:.0f}",
+            f"{row.target_forwards:.2f}",
+            f"{row.tokens:.0f}" if row.tokens else "",
+        )
         ratio = f"{row.p50_ms / plain[row.k, row.concurrency]:.2f}"
         table.add_row(str(row.k), row.system, row.plan, str(row.concurrency), *cells, row.lists_equal, ratio)
     # A pipe has no width of its own, and a table cut to 80 columns loses its figures.

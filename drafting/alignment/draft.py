@@ -48,7 +48,7 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     identifiers = catalog.token_ids(tokenizer.get_vocab())
     trie = ItemTrie.build(identifiers)
     shards = [teacher / name for name in manifest.shards]
-    train = TeacherSamples(shards, trie, start.pad_token_id, answers=needs.answers, trees=needs.trees)
+    train = TeacherSamples(shards, trie, start.pad_token_id, answers=needs.answers or settings.compares_answers, trees=needs.trees)
     valid = validation_windows(teacher, trie, start.pad_token_id)
     process = PartialState()
     record = _record(manifest, catalog, start, settings) | {"processes": process.num_processes}

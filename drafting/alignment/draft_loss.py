@@ -39,7 +39,7 @@ NEEDS = {
     "tvdkd": Needs(answers=True),
     "seqkd": Needs(trees=True),
     "atspeed-s": Needs(trees=True),
-    "atspeed-r": Needs(trees=True),
+    "atspeed-r": Needs(answers=True, trees=True),
     "atspeed-c": Needs(trees=True),
 }
 
@@ -62,7 +62,10 @@ class DraftLoss:
             return (1 - alpha) * truth + alpha * self._on_answers(logits[rows], batch) if self._needs.answers else truth
         nodes = logits[batch["node_row"]]
         known = self._on_lists(nodes, batch, self._compared) if self._settings.learns_lists else self._truth(logits, rows, batch)
-        return (1 - alpha) * known + alpha * self._on_trees(nodes, batch)
+        aligned = self._on_trees(nodes, batch)
+        if self._settings.compares_answers:
+            aligned = (aligned + self._on_answer_levels(logits[rows], batch)) / 2
+        return (1 - alpha) * known + alpha * aligned
 
     def _truth(self, logits: Tensor, rows: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of what users did."""
@@ -81,6 +84,17 @@ class DraftLoss:
         if self._settings.objective == "wordkd":
             return objectives.forward_kl(logits, teacher, mask)
         return objectives.total_variation(logits, teacher, mask)
+
+    def _on_answer_levels(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The AtSpeed objectives at the true items, over the codes of each level."""
+        level_of_row = torch.arange(len(logits), device=logits.device) % len(self._levels)
+        total = torch.zeros((), device=logits.device)
+        for level, tokens in enumerate(self._compared):
+            rows = (level_of_row == level).nonzero()[:, 0]
+            taught = dense(batch["answer_codes"][rows], batch["answer_probabilities"][rows], len(tokens))
+            here = logits[rows][:, tokens.to(logits.device)]
+            total = total + self._distance(here, taught, torch.ones(len(rows), device=logits.device))
+        return total / len(self._compared)
 
     def _on_trees(self, logits: Tensor, batch: Batch) -> Tensor:
         """The objective on the teacher's lists."""

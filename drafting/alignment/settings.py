@@ -109,6 +109,7 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 LABELS = ("truth", "lists")
+COMPARING = ("atspeed-s", "atspeed-r")
 WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 
@@ -123,6 +124,8 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
             None for the lists with `atspeed-s`, which does not move a code into the draft's reach by itself, and the truth with all others.
         last_level: whether `atspeed-s` and `atspeed-r` also compare the distributions of an identifier's last token. No draft ever
             proposes it, so learning it takes from a small draft what it needs for the others.
+        true_items: whether `atspeed-s` and `atspeed-r` compare distributions at the true items as well as on the target's lists, in
+            equal parts; None for `atspeed-r` alone. Its drafts are sampled, and a sample leaves the lists often enough.
         temperature: what logits are divided by, for `atspeed-s` and `atspeed-r`.
         top: the draft's tokens per position that `atspeed-s` compares.
         density: weight of `atspeed-s`'s density regularisation.
@@ -134,6 +137,7 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
     alpha: float = 0.7
     labels: str | None = None
     last_level: bool = False
+    true_items: bool | None = None
     temperature: float = 1.0
     top: int = 20
     density: float = 1.0
@@ -152,10 +156,17 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
             raise TrainingError(f"Cross-entropy can't be taken on {self.labels!r}: choose {' or '.join(LABELS)}.")
         if self.labels == "lists" and self.objective in WITHOUT_LISTS:
             raise TrainingError(f"The objective {self.objective} reads no lists of the target, so its cross-entropy is on the truth.")
+        if self.true_items and self.objective not in COMPARING:
+            raise TrainingError(f"True items are an option of {' and '.join(COMPARING)}, not of {self.objective}.")
         if not 0 <= self.alpha <= 1:
             raise TrainingError(f"alpha must lie in [0, 1], got {self.alpha}.")
         if self.density < 0:
             raise TrainingError(f"density must not be negative, got {self.density}.")
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether an AtSpeed objective also compares distributions at the true items."""
+        return self.objective == "atspeed-r" if self.true_items is None else self.true_items
 
     @property
     def learns_lists(self) -> bool:

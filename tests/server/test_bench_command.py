@@ -21,7 +21,7 @@ runner = CliRunner()
 
 
 def row(system: str, plan: str, k: int, concurrency: int, p50: float) -> Row:
-    return Row(system, plan, k, False, concurrency, p50, 2 * p50, 4.0, 95.0, "5/5")
+    return Row(system, plan, k, False, concurrency, p50, 2 * p50, 4.0, 95.0, "5/5", 1e3 * concurrency / p50)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_table_json_and_picture_show_the_same_rows(runs: list[Run], bench: Calla
     report = json.loads(written.read_text())
     assert len(report["rows"]) == 2 * (3 * 2 + 1)
     assert set(report["rows"][0]) == {
-        *("system", "plan", "k", "cached", "concurrency", "p50_ms", "p99_ms", "target_forwards", "tokens", "lists_equal")
+        *("system", "plan", "k", "cached", "concurrency", "p50_ms", "p99_ms", "target_forwards", "tokens", "lists_equal", "lists_per_s")
     }
     lines = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in line][:3] for line in lines[:3]] == [
@@ -70,6 +70,7 @@ def test_table_json_and_picture_show_the_same_rows(runs: list[Run], bench: Calla
     assert "| system, plan | K = 3 | K = 5 |" in tables.read_text()
     assert "| atspeed/x, beam:9 | 10.0 / 20.0 (1.00x) | 10.0 / 20.0 (1.00x) |" in tables.read_text()
     assert "| vllm | 50.0 / 100.0 (5.00x) | 50.0 / 100.0 (5.00x) |" in tables.read_text()
+    assert "| atspeed/x, beam:9 | 100 | 100 |" in tables.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

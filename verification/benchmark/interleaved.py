@@ -31,6 +31,7 @@ class Row:
         concurrency: how many requests ran at once.
         target_forwards, tokens: means over the requests.
         lists_equal: of how many requests the list is that of the first contender, as `equal/all`.
+        lists_per_s: finished lists per second: a closed loop's clients over their mean time.
     """
 
     system: str
@@ -43,6 +44,7 @@ class Row:
     target_forwards: float
     tokens: float
     lists_equal: str
+    lists_per_s: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -194,4 +196,5 @@ def _row(contender: Contender, k: int, outcomes: Sequence[Outcome], reference: S
         target_forwards=float(np.mean([outcome.target_forwards for outcome in outcomes])),
         tokens=float(np.mean([outcome.tokens for outcome in outcomes])),
         lists_equal=f"{equal}/{len(outcomes)}",
+        lists_per_s=1e3 * contender.concurrency / float(np.mean(milliseconds)),
     )

@@ -6,6 +6,7 @@ timed is vLLM alone.
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,18 @@ class VllmBeamSearch:
         )
 
     def search(self, question: Question) -> list[Outcome]:
-        return [self._search(history, question.k) for history in question.histories]
+        """Hands over as many prompts at once as the question has concurrent ones: each is done when all of them are."""
+        together = question.concurrency
+        groups = [question.histories[start : start + together] for start in range(0, len(question.histories), together)]
+        return [outcome for group in groups for outcome in self._search(group, question.k)]
 
-    def _search(self, history: list[int], k: int) -> Outcome:
-        prompt = self._prompts.build(history).tolist()
+    def _search(self, histories: Sequence[list[int]], k: int) -> list[Outcome]:
+        prompts = [self._prompts.build(history).tolist() for history in histories]
         params = self._params(beam_width=k, max_tokens=self._depth, ignore_eos=True)
         started = time.perf_counter()
-        (output,) = self._llm.beam_search([{"prompt_token_ids": prompt}], params, use_tqdm=False)
+        outputs = self._llm.beam_search([{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False)
         seconds = time.perf_counter() - started
-        return Outcome(seconds, [tuple(sequence.tokens[len(prompt) :]) for sequence in output.sequences], self._depth)
+        return [
+            Outcome(seconds, [tuple(sequence.tokens[len(prompt) :]) for sequence in output.sequences], self._depth)
+            for prompt, output in zip(prompts, outputs, strict=True)
+        ]

@@ -26,6 +26,14 @@ def draft(
             show_default="lists for atspeed-s, else truth",
         ),
     ] = None,
+    true_items: Annotated[
+        bool | None,
+        typer.Option(
+            "--true-items/--no-true-items",
+            help="Whether atspeed-s and -r compare distributions at the true items as well as on the target's lists.",
+            show_default="atspeed-r does",
+        ),
+    ] = None,
     last_level: Annotated[
         bool, typer.Option("--last-level", help="atspeed-s and -r also learn an identifier's last token, which is never drafted.")
     ] = False,
@@ -63,6 +71,7 @@ def draft(
             alpha=alpha,
             labels=labels,
             last_level=last_level,
+            true_items=true_items,
             temperature=temperature,
             top=top,
             density=density,

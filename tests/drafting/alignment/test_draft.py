@@ -19,6 +19,8 @@ from drafting.alignment.levels import LevelCodes
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.settings import DraftSettings, TrainingError
 from drafting.alignment.teacher_samples import TeacherSamples
+from drafting.alignment.teacher_scores import dense
+from drafting.alignment.tree_batch import answer_rows
 from drafting.prompt import PromptTemplate
 from drafting.trie import ItemTrie
 from tests.drafting.alignment.teachers import CATALOG, ITEMS, LISTS, STEP, TEMPLATE, write_teacher
@@ -51,7 +53,8 @@ def draft_log_probs(model_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_every_objective_teaches_the_rule(tmp_path: Path, teacher: Path, objective: str) -> None:
     # Whole items are looked at below, their last tokens included.
     options = {"epochs": 25, "batch_size": 8, "learning_rate": 1e-2, "top": 4, "reach": 2, "beam_width": 2, "last_level": True}
-    settings = DraftSettings(objective=objective, **options)
+    # And on lists alone, which true items would take half the attention from.
+    settings = DraftSettings(objective=objective, true_items=False, **options)
     metrics = train_draft(teacher, str(teacher / "draft_config.json"), tmp_path / "out", settings=settings)
     assert metrics.valid_loss is not None
     log_probs, truth = draft_log_probs(tmp_path / "out")
@@ -117,11 +120,31 @@ def test_cross_entropy_on_lists_makes_half_an_objective_of_seqkd(teacher: Path) 
     assert loss("atspeed-s", 0.5, "truth") != pytest.approx(halves, rel=1e-5)
 
 
+def test_true_items_are_half_of_what_atspeed_r_compares(teacher: Path) -> None:
+    ids = CATALOG.token_ids(AutoTokenizer.from_pretrained(teacher).get_vocab())
+    trie, levels = ItemTrie.build(ids), LevelCodes.of(ids)
+    batch = TeacherSamples([teacher / "shard-00000.safetensors"], trie, 0, answers=True, trees=True).__getitems__([0, 4, 9])
+    vocabulary = len(ids) + 10
+    logits = torch.randn(*batch["input_ids"].shape, vocabulary, generator=torch.Generator().manual_seed(0))
+
+    def loss(**options: Any) -> float:
+        settings = DraftSettings(objective="atspeed-r", alpha=1.0, last_level=True, **options)
+        return float(DraftLoss(settings, levels, trie)(lambda **inputs: SimpleNamespace(logits=logits), batch))
+
+    distances = []
+    for number, row in enumerate(answer_rows(batch["labels"]).tolist()):
+        tokens = torch.from_numpy(levels.tokens[number % trie.depth])
+        taught = dense(batch["answer_codes"][number, None], batch["answer_probabilities"][number, None], len(tokens))[0]
+        drafted = logits.flatten(0, 1)[row, tokens].softmax(0)
+        distances.append(sum(abs(q - p) for q, p in zip(drafted.tolist(), taught.tolist(), strict=True)) / 2)
+    assert loss() == pytest.approx((loss(true_items=False) + np.mean(distances)) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("objective", ["atspeed-s", "atspeed-r"])
 def test_what_is_never_drafted_is_not_learned_unless_asked_for(teacher: Path, objective: str) -> None:
     ids = CATALOG.token_ids(AutoTokenizer.from_pretrained(teacher).get_vocab())
     trie = ItemTrie.build(ids)
-    batch = TeacherSamples([teacher / "shard-00000.safetensors"], trie, 0, trees=True).__getitems__([0, 4, 9])
+    batch = TeacherSamples([teacher / "shard-00000.safetensors"], trie, 0, answers=True, trees=True).__getitems__([0, 4, 9])
     last = batch["node_level"] == trie.depth - 1
     assert last.any()
     vocabulary = len(ids) + 10
@@ -129,7 +152,7 @@ def test_what_is_never_drafted_is_not_learned_unless_asked_for(teacher: Path, ob
 
     def touched(**options: Any) -> bool:
         logits.grad = None
-        loss = DraftLoss(DraftSettings(objective=objective, alpha=1.0, top=3, **options), LevelCodes.of(ids), trie)
+        loss = DraftLoss(DraftSettings(objective=objective, alpha=1.0, top=3, true_items=False, **options), LevelCodes.of(ids), trie)
         loss(lambda **inputs: SimpleNamespace(logits=logits.view(*batch["input_ids"].shape, vocabulary)), batch).backward()
         return bool(logits.grad[batch["node_row"][last]].any())
 
@@ -147,7 +170,9 @@ def test_padding_and_company_change_no_loss(teacher: Path, objective: str) -> No
     torch.manual_seed(0)
     config = json.loads((teacher / "draft_config.json").read_text())
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, vocab_size=len(ids) + 10))
-    loss = DraftLoss(DraftSettings(objective=objective, alpha=1.0, top=3, reach=2, beam_width=2), LevelCodes.of(ids), trie)
+    loss = DraftLoss(
+        DraftSettings(objective=objective, alpha=1.0, top=3, reach=2, beam_width=2, true_items=False), LevelCodes.of(ids), trie
+    )
     chosen = [0, 4, 9, 2]
     together = loss(model, samples.__getitems__(chosen))
     alone, weights = [], []

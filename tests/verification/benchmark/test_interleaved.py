@@ -43,6 +43,7 @@ def test_rows_say_what_was_measured_and_whose_lists_differ():
     assert [(row.system, row.plan, row.k) for row in rows[:3]] == [("first", "none", 2), ("first", "trie", 2), ("second", "none", 2)]
     assert [round(row.p50_ms, 6) for row in rows] == [2, 2, 6, 5, 5, 15]
     assert [row.lists_equal for row in rows[:3]] == ["7/7", "7/7", "5/7"]
+    assert [round(row.lists_per_s) for row in rows] == [500, 500, 167, 200, 200, 67]
     assert sum(told) == 2 * 3 * 10
 
 
@@ -54,6 +55,7 @@ def test_turns_rotate_and_those_who_run_together_are_asked_in_blocks():
     assert [plan for plan, _ in alone[:4]] == ["none", "trie", "trie", "none"]
     assert together == [("none", 8), ("trie", 8), ("trie", 2), ("none", 2)]
     assert [row.lists_equal for row in rows] == ["8/8"] * 4
+    assert [round(row.lists_per_s) for row in rows] == [1000, 1000, 4000, 4000]
 
 
 def test_a_system_that_cannot_be_loaded_says_why(tmp_path):
