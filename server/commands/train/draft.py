@@ -23,7 +23,7 @@ def draft(
         str | None,
         typer.Option(
             help="What cross-entropy is taken on: truth (what users did) or lists (the target's, for objectives on them).",
-            show_default="lists for atspeed-s, else truth",
+            show_default="lists for atspeed-s and -c, else truth",
         ),
     ] = None,
     true_items: Annotated[
