@@ -48,6 +48,22 @@ class AttributeColumn:
         rows = [row for row, value in enumerate(values) if value is not None]
         return cls.of(np.array(rows, np.int64), TextColumn.of(json_text(values[row]) for row in rows), len(values))
 
+    @classmethod
+    def empty(cls, items: int) -> "AttributeColumn":
+        """A column of an attribute that none of the items has."""
+        return cls(np.full(items, -1, np.int32), TextColumn.of(()))
+
+    def extended(self, values: Sequence[Any]) -> "AttributeColumn":
+        """The column with further items behind its own, one value each; None where an item has none."""
+        more = AttributeColumn.of_values(values)
+        if not len(more.values):
+            return AttributeColumn(np.concatenate([self.codes, more.codes]), self.values)
+        # The values that are there are distinct and come first, so they keep their numbers.
+        joined = TextColumn.join([self.values, more.values])
+        numbers, first = distinct(joined)
+        renumbered = np.append(numbers[len(self.values) :], np.int32(-1))[more.codes]
+        return AttributeColumn(np.concatenate([self.codes, renumbered]), joined.take(first))
+
     def value(self, item: int) -> Any:
         """The value of an item; None if it has none."""
         code = int(self.codes[item])

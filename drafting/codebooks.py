@@ -57,6 +57,10 @@ class Codebooks:
             residual -= centroids[codes[:, level]]
         return codes
 
+    def nearest_first(self, level: int, residual: Floats) -> npt.NDArray[np.intp]:
+        """All codes of a level, which counts from 0, in the order of their distance from a residual `[dims]`: `[codes]`."""
+        return np.argsort(_distances(residual[None], self.levels[level])[0], kind="stable")
+
     def decode(self, codes: Codes) -> Floats:
         """The embeddings that codes `[items, levels]` stand for: the sum of their centroids, `[items, dims]`."""
         total = np.zeros((len(codes), self.levels[0].shape[1]), np.float32)

@@ -5,6 +5,7 @@ neighbours, and so are the items below it; offset arrays replace every pointer, 
 are made by one sort and comparisons of neighbours, and can lie in a mapped file.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,20 @@ class TrieArrays:
         """The parent of each node of one depth below the root."""
         first, last = self.level_starts[depth - 1], self.level_starts[depth]
         return first + np.searchsorted(self.first_child[first:last], nodes, side="right") - 1
+
+    def find(self, codes: Sequence[int]) -> int | None:
+        """The node of a prefix; None if no identifier begins so."""
+        node = ROOT
+        for code in codes:
+            first, last = int(self.first_child[node]), int(self.first_child[node + 1])
+            node = first + int(np.searchsorted(self.code[first:last], code))
+            if node == last or self.code[node] != code:
+                return None
+        return node
+
+    def codes_below(self, node: int) -> Codes:
+        """`[children]` unsigned, the codes that lead on from a node, ascending."""
+        return self.code[self.first_child[node] : self.first_child[node + 1]]
 
     def paths(self, leaves: npt.NDArray[np.integer]) -> IntArray:
         """The nodes from depth 1 down to each leaf, `[leaves, depth]` int64; leaves are counted from the first leaf."""
