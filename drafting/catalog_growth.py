@@ -145,8 +145,8 @@ class _Quantiser:
     def __init__(self, codebooks: Codebooks, tokens: _Tokens, length: int, taken: _TakenIdentifiers) -> None:
         if len(codebooks.levels) != length:
             raise CatalogError(
-                f"The codebooks have {len(codebooks.levels)} levels, but identifiers of the catalog have {length} tokens: they do not belong "
-                "together."
+                f"The codebooks have {len(codebooks.levels)} levels, but identifiers of the catalog have {length} tokens: they do not "
+                "belong together."
             )
         pattern = TokenPattern()
         self._codebooks = codebooks
@@ -159,8 +159,8 @@ class _Quantiser:
         for level, codes in enumerate(self._codes):
             if (codes < 0).all():
                 raise CatalogError(
-                    f"The catalog has no token such as {pattern.token(level, 0)}, which the codebooks give on level {level + 1}: they do not "
-                    "belong together."
+                    f"The catalog has no token such as {pattern.token(level, 0)}, which the codebooks give on level {level + 1}: they do "
+                    "not belong together."
                 )
         self._full: set[Identifier] = set()
 

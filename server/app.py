@@ -13,6 +13,7 @@ from server.envelope import Envelope
 from server.loop_lag import watch_loop
 from server.routes.catalogs import catalog_routes
 from server.routes.filters import filter_routes
+from server.routes.items import item_routes
 from server.routes.recommendations import recommendation_routes
 from server.routes.status import status_routes
 from server.routes.users import user_routes
@@ -46,6 +47,7 @@ def build_api(services: Services) -> FastAPI:
         user_routes(services),
         filter_routes(services),
         catalog_routes(services),
+        item_routes(services),
         status_routes(services),
     ):
         api.include_router(router)

@@ -1,7 +1,6 @@
 """A process that makes a version of the catalog: reads a file of any form, checks it against the models and writes the artefact.
 
-Invariant: it is a process of its own, and a polite one, so that millions of items are read, sorted and checked without taking an
-interpreter or much of a processor from those who serve; and its memory is gone when it ends. What it refuses leaves no file behind.
+Invariant: what it refuses leaves no file behind.
 
 Run by `server.catalog_uploads`: `python -m server.catalog_build SOURCE ARTEFACT TARGET [DRAFT]`; says in JSON what has become of it.
 """
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-NICENESS = 10
+from server.polite_process import be_polite
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -52,7 +51,7 @@ def build(source: Path, artefact: Path, target: Path, draft: Path | None) -> Bui
 
 def main(arguments: Sequence[str]) -> int:
     """Entry point of the process."""
-    os.nice(NICENESS)
+    be_polite()
     source, artefact, target, *draft = map(Path, arguments)
     sys.stdout.buffer.write(msgspec.json.encode(build(source, artefact, target, draft[0] if draft else None)))
     return 0

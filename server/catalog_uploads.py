@@ -6,7 +6,6 @@ catalog, or one that the model can't serve leaves nothing behind.
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from server.catalog_build import Built
 from server.catalogs import CatalogStore
+from server.polite_process import ProcessDied, run_module
 from server.problems import ProblemError, quoted
 from server.settings import Settings
 
@@ -73,26 +73,11 @@ class CatalogUploads:
         async with self._building:
             self._catalogs.check_new(name)
             artefact = self._catalogs.new_file(name)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "server.catalog_build",
-                str(source),
-                str(artefact),
-                *self._models,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-            )
             try:
-                output, _ = await process.communicate()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-            if process.returncode:
+                output = await run_module("server.catalog_build", str(source), str(artefact), *self._models)
+            except ProcessDied as error:
                 detail = "The process that reads the catalog died, for lack of memory perhaps."
-                raise ProblemError(422, "catalog-refused", "Catalog refused", detail)
+                raise ProblemError(422, "catalog-refused", "Catalog refused", detail) from error
             built = msgspec.json.decode(output, type=Built)
             if built.sentence is not None:
                 raise ProblemError(422, "catalog-refused", "Catalog refused", built.sentence)

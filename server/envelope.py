@@ -16,7 +16,9 @@ from server.tracing import Tracing, end_request, traceparent
 
 REQUEST_ID = b"x-request-id"
 MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_ITEMS_BYTES = 8 * 1024 * 1024
 MAX_CATALOG_BYTES = 64 * 1024**3
+_ITEMS = "/v1/catalog/items"
 _CATALOGS = "/v1/catalogs/"
 _MAX_REQUEST_ID = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -39,7 +41,7 @@ class Envelope:
         logs.request_id.set(request_id.decode("ascii"))
         status = 500
         received = 0
-        most = MAX_CATALOG_BYTES if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS) else MAX_BODY_BYTES
+        most = _most_bytes(scope)
 
         async def limited_receive() -> Message:
             nonlocal received
@@ -64,6 +66,13 @@ class Envelope:
             finally:
                 self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
                 end_request(span, method, _route(scope), status)
+
+
+def _most_bytes(scope: Scope) -> int:
+    """How large the body of a request may be."""
+    if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS):
+        return MAX_CATALOG_BYTES
+    return MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES
 
 
 def _request_id(scope: Scope) -> bytes:

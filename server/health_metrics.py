@@ -24,6 +24,10 @@ class ItemCounts:
         self._now = np.zeros(items, np.int64)
         self._before = np.zeros(items, np.int64)
 
+    def extend(self, items: int) -> None:
+        """Goes on for a catalog of so many items, whose first are those that were counted."""
+        self._now, self._before = (np.pad(counts, (0, items - len(counts))) for counts in (self._now, self._before))
+
     def add(self, indices: Sequence[int]) -> None:
         """Counts items, by their catalog indices."""
         np.add.at(self._now, indices, 1)
@@ -36,6 +40,11 @@ class ItemCounts:
     def counted(self, indices: Sequence[int]) -> int:
         """How many of these items were counted in either window."""
         return int(np.count_nonzero(self._now[indices] + self._before[indices]))
+
+    @property
+    def items(self) -> int:
+        """Items of the catalog."""
+        return len(self._now)
 
     @property
     def distinct(self) -> int:
@@ -64,6 +73,7 @@ class HealthMetrics:
         )
         for outcome in ("activated", "failed"):
             self.activations.labels(outcome)
+        self.items_added = Counter("atspeed_items_added_total", "Items added to the catalog while it was served.", registry=registry)
         self.short_lists = Counter("atspeed_short_lists_total", "Lists with fewer identifiers than were asked for.", registry=registry)
         self.filters = Counter("atspeed_filtered_requests_total", "Requests that left items out, by how.", ["filter"], registry=registry)
         for name in FILTERS:
@@ -83,14 +93,24 @@ class HealthMetrics:
 
     def open_catalog(self, version: str, items: int) -> None:
         """Begins anew for a version of the catalog that has so many items."""
-        self._version = version
-        self.catalog_info.clear()
-        self.catalog_info.labels(version).set(1)
-        self.catalog_items.set(items)
+        self._name(version, items)
         self._served, self._met, self._lists = ItemCounts(items), ItemCounts(items), 0
         # Read when Prometheus asks, which is seldom beside the lists.
         self.distinct_items.set_function(lambda: self._served.distinct)
         self.top_share.set_function(lambda: self._served.top_share)
+
+    def extend_catalog(self, version: str, items: int) -> None:
+        """Goes on with the version that new items have made of the one before, so many in all."""
+        self.items_added.inc(items - self._served.items)
+        self._name(version, items)
+        self._served.extend(items)
+        self._met.extend(items)
+
+    def _name(self, version: str, items: int) -> None:
+        self._version = version
+        self.catalog_info.clear()
+        self.catalog_info.labels(version).set(1)
+        self.catalog_items.set(items)
 
     def observe_filters(self, *, exclude: bool, exclude_history: bool, named: bool) -> None:
         """Counts what a request leaves out."""

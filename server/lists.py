@@ -24,7 +24,7 @@ def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]], fields
 
 
 def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
-    """One item, as `schemas.CatalogItem` describes it."""
+    """One item, as `item_schemas.CatalogItem` describes it."""
     line: dict[str, Any] = {"item_id": catalog.item_ids[index], "identifier": catalog.identifier(index)}
     title = catalog.title(index)
     return line if title is None else line | {"title": title}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from server.catalog_switch import CatalogSwitch
 from server.catalogs import CatalogStore
 from server.draining import Drain
 from server.engine_process import EngineClient
@@ -29,3 +30,8 @@ class Services:
     def filters(self) -> NamedFilters:
         """The named filters, none at first."""
         return NamedFilters(self.catalogs, self.engine)
+
+    @cached_property
+    def switch(self) -> CatalogSwitch:
+        """What serves another version of the catalog."""
+        return CatalogSwitch(self.catalogs, self.filters, self.metrics.health)

@@ -20,6 +20,7 @@ import msgspec
 import uvicorn
 
 from drafting.catalog import Catalog, CatalogError
+from drafting.codebooks import Codebooks
 from server.app import build_app
 from server.catalogs import CatalogStore, first_catalog
 from server.engine_process import EngineClient
@@ -48,13 +49,15 @@ class ApiServer:
 
         Raises:
             CatalogError, PortError: as they say.
-            ValueError: the URL of the histories can't be used.
+            ValueError: a directory is missing, the codebooks can't be read, or the URL of the histories can't be used.
         """
         self.failure: str | None = None
         if settings.catalogs is not None and not settings.catalogs.is_dir():
             raise ValueError(f"There is no directory {settings.catalogs} for versions of the catalog.")
         if not settings.target.is_dir():
             raise ValueError(f"There is no model directory {settings.target}.")
+        if settings.codebooks is not None:
+            Codebooks.load(settings.codebooks)
         metrics = Metrics()
         first, by = first_catalog(Catalog.load(settings.catalog), settings.catalog, settings.catalogs)
         self._listener = listen(settings.host, settings.port)

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     target: Path = Field(description="Directory of the target model.")
     catalog: Path = Field(description="Catalog file: LC-Rec's index JSON or JSONL.")
     catalogs: Path | None = Field(default=None, description="Directory for versions of the catalog; a temporary one by default.")
+    codebooks: Path | None = Field(default=None, description="Codebooks that made the catalog's identifiers; they make those of new items.")
     histories: str = Field(default_factory=default_histories, description="URL of the history store.")
     history_timeout_ms: int = Field(default=250, ge=1, description="Longest wait for the history store, milliseconds.")
     history_max_events: int = Field(default=1000, ge=1, description="Newest events kept per user.")

@@ -45,6 +45,7 @@ def demo(
         serving = FlagSettings.resolve(
             target=prepared.target,
             catalog=prepared.catalog,
+            codebooks=prepared.codebooks,
             histories=f"sqlite:///{prepared.histories.absolute()}",
             engine=engine,
             port=port,

@@ -19,6 +19,14 @@ def serve(
         Path | None,
         typer.Option(help="Directory for versions of the catalog.", envvar="ATSPEED_CATALOGS", show_default="a temporary one"),
     ] = None,
+    codebooks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Codebooks that made the catalog's identifiers (.safetensors); they make those of new items.",
+            envvar="ATSPEED_CODEBOOKS",
+            show_default="none: new items bring their identifiers",
+        ),
+    ] = None,
     histories: Annotated[
         str | None,
         typer.Option(
@@ -136,6 +144,7 @@ def serve(
             target=target,
             catalog=catalog,
             catalogs=catalogs,
+            codebooks=codebooks,
             histories=histories,
             engine=engine,
             draft=draft,

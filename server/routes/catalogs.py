@@ -18,7 +18,7 @@ VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", 
 def catalog_routes(services: Services) -> APIRouter:
     """The router of catalog versions."""
     router = APIRouter(prefix="/v1/catalogs", tags=["catalog"])
-    catalogs, filters, health = services.catalogs, services.filters, services.metrics.health
+    catalogs, switch = services.catalogs, services.switch
     uploads = CatalogUploads(services.settings, catalogs)
 
     @router.put("/{version}", summary="Bring a version of the catalog", status_code=201, responses=problems(400, 409, 413, 415, 422, 507))
@@ -51,29 +51,19 @@ def catalog_routes(services: Services) -> APIRouter:
     async def activate(version: VersionPath, body: ActivationBody) -> ActivationAnswer:
         """From now on requests start with it; those that run end with the version that they started with."""
         async with catalogs.changing:
-            return _line(await serve(version, body.by))
+            return _line(await switch.serve(version, body.by))
 
     @router.post("/rollback", summary="Serve the version before this one again", responses=problems(400, 409, 415, 422, 503))
     async def roll_back(body: ActivationBody) -> ActivationAnswer:
         """Twice in a row comes back to where it began."""
         async with catalogs.changing:
-            return _line(await serve(catalogs.previous(), body.by))
+            return _line(await switch.serve(catalogs.previous(), body.by))
 
     @router.delete("/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=problems(404, 409))
     async def remove(version: VersionPath) -> None:
         """Its file is deleted; the version that is served can't be forgotten."""
         async with catalogs.changing:
             catalogs.remove(version)
-
-    async def serve(version: str, by: str) -> Activation:
-        with health.activation():
-            served = await catalogs.load(version)
-            if served is catalogs.active:
-                return await catalogs.activate(served, by)
-            await filters.prepare(served)
-            activation = await catalogs.activate(served, by)
-        health.open_catalog(served.name, len(served.catalog))
-        return activation
 
     return router
 

@@ -1,18 +1,14 @@
-"""`/health`, `/ready`, `/version`, `/metrics`, `/v1/catalog` and its items: what operators and their tools ask."""
+"""`/health`, `/ready`, `/version`, `/metrics`, `/v1/catalog`: what operators and their tools ask."""
 
 from importlib.metadata import version
-from typing import Annotated
 
-import orjson
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from server.engine_process import EngineStatus
-from server.lists import catalog_line
-from server.routes.documented import answer, problems
-from server.schemas import CatalogAnswer, CatalogItemsAnswer, StatusAnswer, VersionAnswer
+from server.item_schemas import CatalogAnswer
+from server.routes.documented import problems
+from server.schemas import StatusAnswer, VersionAnswer
 from server.services import Services
-
-MAX_ITEMS = 1000
 
 
 def status_routes(services: Services) -> APIRouter:
@@ -58,16 +54,5 @@ def status_routes(services: Services) -> APIRouter:
             identifier_length=served.catalog.identifier_length,
             tokens=len(served.catalog.tokens),
         )
-
-    @router.get("/v1/catalog/items", tags=["catalog"], summary="Items of the catalog", responses=answer(CatalogItemsAnswer) | problems(422))
-    async def list_items(
-        limit: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="How many.")] = 100,
-        offset: Annotated[int, Query(ge=0, description="After how many.")] = 0,
-    ) -> Response:
-        """In the catalog's order; past the end there are none."""
-        served = catalogs.active
-        items = [catalog_line(served.catalog, index) for index in range(offset, min(offset + limit, len(served.catalog)))]
-        body = {"version": served.name, "offset": offset, "items": items}
-        return Response(orjson.dumps(body), media_type="application/json")
 
     return router

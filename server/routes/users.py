@@ -11,8 +11,8 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from server.histories import Event
 from server.problems import unknown_item, unknown_user
 from server.routes.documented import answer, problems
-from server.schemas import EventsAnswer, EventsBody, HistoryAnswer
 from server.services import Services
+from server.user_schemas import EventsAnswer, EventsBody, HistoryAnswer
 
 UserPath = Annotated[
     str,

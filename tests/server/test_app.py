@@ -242,7 +242,8 @@ async def test_routes_are_counted_by_template_and_methods_are_few(bench: Bench):
 
 
 def test_every_example_in_the_documentation_is_a_valid_body(bench: Bench):
-    from server.schemas import EventsBody, RecommendationAnswer, RecommendationRequest
+    from server.schemas import RecommendationAnswer, RecommendationRequest
+    from server.user_schemas import EventsBody
 
     schemas = build_api(bench.services).openapi()["components"]["schemas"]
     for model in (RecommendationRequest, EventsBody, RecommendationAnswer):
