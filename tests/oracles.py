@@ -48,3 +48,13 @@ def brute_force_beam(
         grown.sort(key=lambda pair: -pair[1])
         beam = grown[: k if level == depth else beam_width]
     return beam
+
+
+def model_scores(model: Any, prompt: np.ndarray) -> Callable[[list[tuple[int, ...]]], np.ndarray]:
+    """Log-probabilities of the token after each prefix, by plain forwards."""
+
+    def score(prefixes: list[tuple[int, ...]]) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.tensor([[*prompt, *prefix] for prefix in prefixes])).logits[:, -1].log_softmax(-1).numpy()
+
+    return score

@@ -28,6 +28,7 @@ from verification.judging import FinishedSearch, Judge
 from verification.kv_slots import OutOfSlots
 from verification.log_probs import CatalogTooLarge, ContinuationTable, node_capacity, table_fits
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
+from verification.reserved import ReservedSearches, nodes_needed, reserved_request
 from verification.search import BeamSearch, beam_widths
 
 IntArray = npt.NDArray[np.int64]
@@ -72,6 +73,7 @@ class SpeculativeBeamEngine:
         self._judge = Judge(self._tree, trie, self._table, self._nodes)
         self._masks = MaskBank(trie.arrays, target.device)
         self._running: dict[str, BeamSearch] = {}
+        self._reserved = ReservedSearches()
         self.use_plan(plan or FixedPlan.parse("none"))
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
@@ -128,13 +130,13 @@ class SpeculativeBeamEngine:
 
     def has_room(self, request: BeamRequest) -> bool:
         """Whether enough slots are free to run the request to its end now."""
-        nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
-        return len(request.prompt) - 1 <= self._prompts.free + self._histories.evictable and nodes <= self._slots.spare_nodes
+        room = self._prompts.free + self._histories.evictable
+        return len(request.prompt) - 1 <= room and nodes_needed(request, self.trie) <= self._slots.spare_nodes
 
     def fits(self, request: BeamRequest) -> bool:
         """Whether the request could run on an idle engine at all."""
-        nodes = 1 + sum(beam_widths(request, self.trie)[1:-1])
-        return len(request.prompt) - 1 <= self._prompts.total - self._histories.pinned and nodes <= self._nodes.total
+        room = self._prompts.total - self._histories.pinned
+        return len(request.prompt) - 1 <= room and nodes_needed(request, self.trie) <= self._nodes.total
 
     def refusal(self, request: BeamRequest) -> str | None:
         """Why the plan can't serve the request, as a sentence; None if it can."""
@@ -142,14 +144,16 @@ class SpeculativeBeamEngine:
 
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts aside."""
-        return len(request.prompt) - self._histories.known(request.cache_key, request.prompt)
+        return len(request.prompt) - self._histories.known(request.cache_key, request.prompt) + (request.reserved is not None)
 
     def next_tokens(self) -> int:
         """Tokens that the running requests put into the next forward, drafts aside."""
-        return sum(len(search.columns) - search.columns.scored for search in self._running.values())
+        return sum(len(search.columns) - search.columns.scored for search in self._reserved.unfinished(self._running.values()))
 
     def add(self, request: BeamRequest) -> None:
         """Starts a request; the next step computes its prompt.
+
+        One with reserved places is two searches to the engine, but one request to everybody else.
 
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
@@ -159,7 +163,8 @@ class SpeculativeBeamEngine:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
         if len(excluded := request.excluded_items) and not 0 <= excluded.min() <= excluded.max() < self.trie.items:
             raise ValueError(f"A request excludes an item that the catalog of {self.trie.items} items does not have.")
-        if request.allowed_items is not None and request.allowed_items.catalog_items != self.trie.items:
+        filters = (request.allowed_items, None if request.reserved is None else request.reserved.items)
+        if any(items is not None and items.catalog_items != self.trie.items for items in filters):
             raise ValueError(f"A request's filter is of another catalog than this one of {self.trie.items} items.")
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
@@ -171,28 +176,50 @@ class SpeculativeBeamEngine:
         columns = RequestColumns(slots)
         columns.scored = len(known)
         columns.drafted[: len(known)] = known.drafted
-        search = BeamSearch(
-            request, beam_widths(request, self.trie), columns, self._eligibility(request), cached_tokens=len(known), borrowed=known.borrowed
-        )
-        self._running[request.request_id] = self._slots.searches[request.request_id] = search
+        search = self._begin(request, columns, cached_tokens=len(known), borrowed=known.borrowed)
+        self._running[request.request_id] = search
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
+        if (second := reserved_request(request)) is not None:
+            self._reserved.open(search, self._accompany(second, search, known))
+
+    def _begin(self, request: BeamRequest, columns: RequestColumns, cached_tokens: int, borrowed: int) -> BeamSearch:
+        widths, eligibility = beam_widths(request, self.trie), self._eligibility(request)
+        search = BeamSearch(request, widths, columns, eligibility, cached_tokens=cached_tokens, borrowed=borrowed)
+        self._slots.searches[request.request_id] = search
+        return search
+
+    def _accompany(self, request: BeamRequest, search: BeamSearch, known: CachedPrompt) -> BeamSearch:
+        """Begins a second search over the prompt of one that has just begun; only its root is its own."""
+        root = search.columns.root
+        slots = np.append(search.columns.slots[:root], self._nodes.allocate(1))
+        columns = RequestColumns(slots)
+        # The first search computes the prompt in the same forward, in which keys are written before they are read.
+        columns.scored = root
+        columns.drafted[: len(known)] = known.drafted
+        self._tree.add_prompt(*map(self._to_device, (slots[root:], request.prompt[root:], np.array([root]))))
+        return self._begin(request, columns, cached_tokens=root, borrowed=root)
 
     def cancel(self, request_id: str) -> bool:
         """Ends a request without a result and frees its slots; false if no such request runs."""
         search = self._running.pop(request_id, None)
         if search is None:
             return False
-        del self._slots.searches[request_id]
+        if (second := self._reserved.close(request_id)) is not None:
+            self._release_nodes(second)
+        self._release_nodes(search)
         columns, request = search.columns, search.request
-        if search.eligibility.mask is not None:
-            self._masks.release(search.eligibility.mask)
-        self._nodes.release(columns.slots[columns.root :])
         # What a request that never took part in a forward has not computed is worth nothing to the next one.
         computed = columns.root if columns.scored > columns.root else search.cached_tokens
         self._prompts.release(columns.slots[computed : columns.root])
         prompt = CachedPrompt(request.prompt[:computed], columns.slots[:computed], columns.drafted[:computed], search.borrowed)
         self._histories.keep(request.cache_key, prompt)
         return True
+
+    def _release_nodes(self, search: BeamSearch) -> None:
+        del self._slots.searches[search.request.request_id]
+        if search.eligibility.mask is not None:
+            self._masks.release(search.eligibility.mask)
+        self._nodes.release(search.columns.slots[search.columns.root :])
 
     def drop_draft(self) -> None:
         """Goes on without the draft model, which somebody else has closed."""
@@ -212,7 +239,7 @@ class SpeculativeBeamEngine:
     def step(self) -> StepReport:
         """Drafts, runs one forward of the target and advances every running request; without any, does nothing."""
         started = time.perf_counter()
-        searches = list(self._running.values())
+        searches = self._reserved.unfinished(self._running.values())
         if not searches:
             return StepReport((), 0, 0.0)
         growth = self._grower.grow(searches, self.plan, lambda: self._slots.spare_nodes)
@@ -222,7 +249,7 @@ class SpeculativeBeamEngine:
         finished, decisions = self._judge.judge(searches, self._grower.beam_drafter)
         if self.plan.learns and (outcomes := self._grower.outcomes(decisions)):
             self.plan.learn(outcomes)
-        results = tuple(self._result(search) for search in finished)
+        results = tuple(self._result(search) for search in self._reserved.join(finished))
         seconds = time.perf_counter() - started
         self.plan.learn_times(StepTimes(tokens, seconds - growth.seconds, growth.forwards, growth.tokens, growth.seconds))
         return StepReport(

@@ -26,7 +26,7 @@ from drafting.trie import ItemTrie
 from verification.calibration import measure_costs, measure_target
 from verification.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest, BeamResult, ReservedPlaces
 from verification.served_model import ServedModel
 
 OFFLINE_BATCH_TOKENS = 1024
@@ -126,14 +126,15 @@ class Recommender:
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
         allowed_items: ItemSet | None = None,
+        reserved: ReservedPlaces | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (catalog indices, oldest first): the k best, or a sample as `rule` says.
 
-        Requests with the very same `allowed_items` object share what is worked out from it.
+        Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
 
         Raises:
             PromptError: the history is empty.
-            ValueError: k or the beam width is out of range.
+            ValueError: k or the beam width is out of range, or places can't be reserved.
         """
         return BeamRequest(
             request_id,
@@ -145,6 +146,7 @@ class Recommender:
             cache_key,
             allowed_items,
             self._name,
+            reserved,
         )
 
     def recommend(

@@ -10,9 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.item_set import ItemSet
-from drafting.rule import STRICT, SearchRule
+from drafting.rule import STRICT, SearchRule, Verification
 
 MAX_BEAM_WIDTH = 256
+
+
+@dataclass(frozen=True)
+class ReservedPlaces:
+    """Places of a list that only some items may take.
+
+    Attributes:
+        places: how many identifiers, at least 1; fewer come back where fewer are eligible.
+        items: those that may take them; none that the request's own `allowed_items` leaves out.
+    """
+
+    places: int
+    items: ItemSet
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,8 @@ class BeamRequest:
         allowed_items: the only items that may be returned; None allows all.
         rule: how prefixes are ranked and drafts are judged.
         cache_key: whose prompt this is; what was computed for the last prompt of the same key is not computed again. None keeps nothing.
+        reserved: places of the k that are for some items only; see `verification.reserved`. Only for strict lists: those that are sampled
+            have no scores by which two could be joined.
     """
 
     request_id: str
@@ -40,12 +55,19 @@ class BeamRequest:
     cache_key: str | None = None
     allowed_items: ItemSet | None = None
     catalog: str = ""
+    reserved: ReservedPlaces | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
             raise ValueError(f"A prompt is a row of at least one token, got an array of shape {self.prompt.shape}.")
         if not 1 <= self.k <= self.beam_width <= MAX_BEAM_WIDTH:
             raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, got k = {self.k} and beam_width = {self.beam_width}.")
+        if self.reserved is None:
+            return
+        if not 1 <= self.reserved.places <= self.k:
+            raise ValueError(f"Between 1 and k = {self.k} places can be reserved, got {self.reserved.places}.")
+        if self.rule.verification is not Verification.STRICT:
+            raise ValueError("Places can only be reserved in strict lists.")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class BeamSearch:
         beam: columns of the prefixes decided so far, best first; the root at first.
         ancestors: columns of the prefixes decided before those, the root not counted.
         cached_tokens: tokens of the prompt that an earlier request had computed.
-        borrowed: how many slots at the start of the prompt belong to everybody.
+        borrowed: how many slots at the start of the prompt belong to somebody else: to everybody, or to the search that this one goes with.
         depth: the depth of the beam.
         target_forwards, draft_forwards: forwards that this request took part in.
         drafted_nodes, used_nodes: nodes that a draft has added, and how many of them a beam came to hold.
@@ -88,6 +88,18 @@ class BeamSearch:
         self.used_nodes += hits
         if hits == len(beam):
             self.accepted_depths.append(self.depth)
+
+    def absorb(self, other: "BeamSearch") -> None:
+        """Takes over what a search has cost that has ended with this one, from the same step on.
+
+        Nodes add up. Forwards were shared, so those of the search that took more of them are all that there were.
+        """
+        self.drafted_nodes += other.drafted_nodes
+        self.used_nodes += other.used_nodes
+        self.drafted_by |= other.drafted_by
+        self.draft_forwards = max(self.draft_forwards, other.draft_forwards)
+        if other.target_forwards > self.target_forwards:
+            self.target_forwards, self.accepted_depths = other.target_forwards, other.accepted_depths
 
     def usage(self, plan: str) -> Usage:
         """What the search has cost so far under a plan of that name."""

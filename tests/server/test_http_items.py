@@ -143,8 +143,8 @@ def test_posts_at_the_same_time_all_land_while_lists_are_asked_for(shop: ServerP
         (
             [{"item_id": "y", "embedding": [0.0] * DIMS}, {"item_id": "x", "identifier": ["<a_0>", "<b_0>", "<z_9>"]}],
             422,
-            "The model's tokenizer has no token '<z_9>', which the identifier of item 'x' needs (1 of the catalog's 25 tokens are missing): "
-            "catalog and model do not belong together.",
+            "The model's tokenizer has no token '<z_9>', which the identifier of item 'x' needs (1 of the catalog's 25 tokens are missing)"
+            ": catalog and model do not belong together.",
         ),
         ([{"item_id": "x"}], 422, "Give each item either an embedding or an identifier."),
         ([{"item_id": "x", "embedding": [0.0], "identifier": ["<a_0>"]}], 422, "Give each item either an embedding or an identifier."),

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import torch
 
+from drafting.item_set import ItemSet
 from drafting.plan import FixedPlan, Plan
 from drafting.rule import SearchRule, Verification
 from drafting.tree import TreeBatch
 from server.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
 from server.step_budget import StepBudget
-from tests.speculation import COSTS, Speculation
+from tests.speculation import COSTS, ITEMS, Speculation
 from verification.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest, BeamResult, ReservedPlaces
 
 DEPTH = 4
 SLOTS = 420
@@ -73,7 +74,9 @@ class Bench:
             prompt = np.ones(SLOTS, np.int64)
         width = 60 if number % 11 == 0 else request.beam_width
         key = None if number % 5 == 0 else str(rng.choice(USERS))
-        return dataclasses.replace(request, prompt=prompt, beam_width=width, cache_key=key)
+        # Some are two searches to the engine, and one request to the scheduler.
+        reserved = ReservedPlaces(int(rng.integers(1, request.k + 1)), ItemSet.of(rng.random(ITEMS) < 0.2)) if number % 4 == 1 else None
+        return dataclasses.replace(request, prompt=prompt, beam_width=width, cache_key=key, reserved=reserved)
 
     def _alone(self, request: BeamRequest) -> BeamResult | None:
         if len(request.prompt) == SLOTS:
@@ -182,10 +185,10 @@ class World:
         self.seen["cached"] += result.usage.cached_tokens > 0
 
     def accounts_are_exact(self) -> None:
-        engine, searches = self.engine, list(self.engine._running.values())
-        assert self.scheduler.running == engine.running == len(searches) <= 5
+        engine, searches = self.engine, list(self.engine._slots.searches.values())
+        assert self.scheduler.running == engine.running <= 5
         assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
-        assert {search.request.request_id for search in searches} <= set(self.alive)
+        assert {search.request.request_id.removesuffix("/reserved") for search in searches} == set(engine._running) <= set(self.alive)
         owned = [slot for search in searches for slot in search.columns.slots[search.borrowed :].tolist()]
         assert len(owned) == len(set(owned)) == engine.used_slots
         assert engine.used_slots + engine.cached_slots + engine._prompts.free + engine._nodes.free == engine.total_slots == SLOTS

@@ -1,6 +1,6 @@
 """Plain beam search against transformers' `generate` and against brute force, on both hosts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from drafting.catalog import Catalog
 from drafting.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
-from tests.oracles import brute_force_beam, generate_lists
+from tests.oracles import brute_force_beam, generate_lists, model_scores
 from verification.benchmark.systems import PrefixTable
 from verification.recommender import Recommender
 from verification.request import BeamRequest, BeamResult
@@ -233,16 +233,6 @@ def test_ninety_percent_excluded_leaves_the_best_of_the_rest(paper_recommender: 
     (result,) = paper_recommender.recommend([[1, 2, 3]], k=20, beam_width=60, excluded_items=[excluded])
     assert_same(as_pairs(result, identifiers), theirs)
     assert allowed[[item.item for item in result.items]].all()
-
-
-def model_scores(model: AutoModelForCausalLM, prompt: np.ndarray) -> Callable[[list[tuple[int, ...]]], np.ndarray]:
-    """Log-probabilities of the token after each prefix, by plain forwards."""
-
-    def score(prefixes: list[tuple[int, ...]]) -> np.ndarray:
-        with torch.inference_mode():
-            return model(torch.tensor([[*prompt, *prefix] for prefix in prefixes])).logits[:, -1].log_softmax(-1).numpy()
-
-    return score
 
 
 def test_cancel_frees_slots_and_leaves_others_alone(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
