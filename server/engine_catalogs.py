@@ -13,12 +13,13 @@ from typing import Protocol
 from drafting.catalog import Catalog
 from drafting.costs import CostCurve
 from drafting.errors import SetupError
+from drafting.freshness import ADDED_AT, added_days
 from drafting.item_set import ItemSet
 from drafting.rule import STRICT, SearchRule
 from server.engine_filters import EngineFilters
 from server.messages import CatalogLoaded
 from verification.engine_group import CatalogEngine, EngineGroup
-from verification.request import BeamRequest
+from verification.request import BeamRequest, ReservedPlaces
 
 
 class RequestSource(Protocol):
@@ -43,6 +44,7 @@ class RequestSource(Protocol):
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
         allowed_items: ItemSet | None = None,
+        reserved: ReservedPlaces | None = None,
     ) -> BeamRequest: ...
 
     def successor(self, catalog: Catalog, name: str) -> "RequestSource": ...
@@ -68,7 +70,7 @@ class EngineCatalogs:
         self._catalogs = {name: _with_filters(source)}
         self._first = source
         self._loader = ThreadPoolExecutor(1, "catalog")
-        self._loading: dict[str, Future[RequestSource]] = {}
+        self._loading: dict[str, Future[EngineCatalog]] = {}
 
     @property
     def loading(self) -> bool:
@@ -113,13 +115,13 @@ class EngineCatalogs:
                 continue
             del self._loading[name]
             try:
-                source = future.result()
+                catalog = future.result()
             except SetupError as error:
                 told.append(CatalogLoaded(name, str(error)))
                 continue
-            self._catalogs[name] = _with_filters(source)
-            self.engines.put(name, source.engine)
-            self._first = source
+            self._catalogs[name] = catalog
+            self.engines.put(name, catalog.source.engine)
+            self._first = catalog.source
             told.append(CatalogLoaded(name))
         return told
 
@@ -130,8 +132,10 @@ class EngineCatalogs:
 
 
 def _with_filters(source: RequestSource) -> EngineCatalog:
-    return EngineCatalog(source, EngineFilters(len(source.catalog)))
+    """A catalog without named filters yet; when its items came is read here, where no step waits for it."""
+    column = source.catalog.attributes.get(ADDED_AT)
+    return EngineCatalog(source, EngineFilters(len(source.catalog), None if column is None else added_days(column)))
 
 
-def _load(source: RequestSource, name: str, path: str) -> RequestSource:
-    return source.successor(Catalog.load(Path(path)), name)
+def _load(source: RequestSource, name: str, path: str) -> EngineCatalog:
+    return _with_filters(source.successor(Catalog.load(Path(path)), name))

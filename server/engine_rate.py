@@ -36,7 +36,7 @@ class EngineRate:
 
     def work(self, request: Submit) -> int:
         """The tokens that a request is foreseen to need."""
-        return len(request.history) * self._length + request.beam_width * (self._length - 1) + 1
+        return len(request.history) * self._length + self._beams(request) + 1
 
     def queue_seconds(self, work: float) -> float:
         """How long a busy engine takes for so much work."""
@@ -69,10 +69,13 @@ class EngineRate:
     def learn_list(self, finished: FinishedList, request: Submit) -> None:
         """Takes over what one list has cost in tokens and forwards."""
         cost = finished.cost
-        beams = request.beam_width * (self._length - 1)
-        computed = cost.prompt_tokens - cost.cached_tokens + cost.drafted_nodes - cost.used_nodes + beams
+        computed = cost.prompt_tokens - cost.cached_tokens + cost.drafted_nodes - cost.used_nodes + self._beams(request)
         self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / self.work(request) - self._tokens_per_work)
         self._forwards += _LIST_SHARE * (cost.target_forwards - self._forwards)
+
+    def _beams(self, request: Submit) -> int:
+        """Tokens of a request's beams; reserved places take a search of their own."""
+        return (1 if request.fresh is None else 2) * request.beam_width * (self._length - 1)
 
     def _conclude(self) -> None:
         """Ends a look at the steps: what it saw counts if it tells of a full engine."""

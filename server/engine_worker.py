@@ -24,6 +24,7 @@ from drafting.catalog import Catalog
 from drafting.errors import SetupError
 from drafting.rule import SearchRule
 from server.engine_catalogs import EngineCatalogs, RequestSource
+from server.engine_filters import EngineFilters
 from server.logs import configure_logs
 from server.messages import (
     Cancel,
@@ -49,6 +50,7 @@ from server.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBe
 from server.step_budget import StepBudget
 from server.step_trace import StepTrace
 from verification.engine_group import StepEngine
+from verification.request import ReservedPlaces
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +153,7 @@ class EngineWorker:
                 rule,
                 message.user,
                 None if message.filter is None else catalog.filters.choose(message.filter),
+                _reserved(message, catalog.filters),
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
             if message.traced:
@@ -182,6 +185,12 @@ class EngineWorker:
             )
         )
         self._failed, self._steps, self._reported = [], [], now
+
+
+def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:
+    if (fresh := message.fresh) is None:
+        return None
+    return ReservedPlaces(fresh.places, filters.fresh(message.filter, fresh.since))
 
 
 def _finished(request: FinishedRequest, steps: tuple[StepTime, ...]) -> FinishedList:

@@ -82,6 +82,17 @@ class HealthMetrics:
         self.cold_items_served = Counter(
             "atspeed_cold_items_served_total", "Items in lists that none of the histories read of late has.", registry=registry
         )
+        self.fresh_lists = Counter(
+            "atspeed_fresh_lists_total",
+            "Lists with places for fresh items, by whether there were items enough for them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("full", "short"):
+            self.fresh_lists.labels(outcome)
+        self.fresh_items_served = Counter(
+            "atspeed_fresh_items_served_total", "Fresh items in lists with places for them.", registry=registry
+        )
         self.distinct_items = Gauge("atspeed_distinct_items_served", "Different items in the lists of late.", registry=registry)
         self.top_share = Gauge(
             "atspeed_top_items_share",
@@ -117,6 +128,11 @@ class HealthMetrics:
         for name, used in zip(FILTERS, (exclude, exclude_history, named), strict=True):
             if used:
                 self.filters.labels(name).inc()
+
+    def observe_fresh(self, items: int, *, short: bool) -> None:
+        """Counts a list with places for fresh items, which has so many of them; `short` if fewer identifiers than were asked for."""
+        self.fresh_lists.labels("short" if short else "full").inc()
+        self.fresh_items_served.inc(items)
 
     @contextmanager
     def activation(self) -> Iterator[None]:

@@ -8,11 +8,14 @@ from server.messages import Cost
 from verification.request import Usage
 
 
-def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]], fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+def item_lines(
+    catalog: Catalog, items: Sequence[tuple[int, float, int]], fields: Sequence[str] = (), fresh: Sequence[bool] = ()
+) -> list[dict[str, Any]]:
     """The lines of a list, as `schemas.RecommendedItem` describes them, from (catalog index, score, rank) triples.
 
     Args:
         fields: attributes of the catalog that each line shall tell, where the item has them.
+        fresh: which lines are to be labelled as fresh; empty for none.
     """
     lines = [catalog_line(catalog, index) | {"score": score, "rank": rank} for index, score, rank in items]
     if fields:
@@ -20,6 +23,9 @@ def item_lines(catalog: Catalog, items: Sequence[tuple[int, float, int]], fields
         for line, (index, _, _) in zip(lines, items, strict=True):
             values = {name: column.value(index) for name, column in columns.items()}
             line["attributes"] = {name: value for name, value in values.items() if value is not None}
+    for line, is_fresh in zip(lines, fresh, strict=False):
+        if is_fresh:
+            line["fresh"] = True
     return lines
 
 

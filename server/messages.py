@@ -68,6 +68,18 @@ class FilterChoice(msgspec.Struct, frozen=True):
         return self.all + self.any + self.without
 
 
+class FreshPlaces(msgspec.Struct, frozen=True):
+    """Places of a list that are reserved for fresh items.
+
+    Attributes:
+        since: the day, in days since 1970, on which or after which an item must have come.
+        places: how many of the k.
+    """
+
+    since: int
+    places: int
+
+
 class PutFilter(msgspec.Struct, frozen=True, tag=True):
     """Give a name to a set of a catalog's items: `drafting.item_set.ItemSet.bits`."""
 
@@ -107,6 +119,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
         submitted: monotonic seconds at which the API process asked.
         verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
         filter: the filters that its items must pass; None for all items.
+        fresh: places for fresh items; None if there are none.
         traced: whether `FinishedList.steps` is wanted.
         user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
     """
@@ -123,6 +136,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     temperature: float = 1.0
     user: str | None = None
     filter: FilterChoice | None = None
+    fresh: FreshPlaces | None = None
     catalog: str = ""
     traced: bool = False
 

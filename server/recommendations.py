@@ -8,6 +8,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from drafting.catalog import Catalog
 from drafting.rule import SearchRule, Verification
 from server.catalogs import ServedCatalog
 from server.filters import check_choice
+from server.fresh_places import FreshItems, fresh_items, fresh_places
 from server.histories import Event, HistoryUnavailable
 from server.lists import item_lines, usage_lines
-from server.messages import FilterChoice, FinishedList, Submit
+from server.messages import FilterChoice, FinishedList, FreshPlaces, Submit
 from server.problems import ProblemError, quoted, unknown_item, unknown_user
 from server.refusals import EngineUnavailable
 from server.rules import RELAXED_NOTE, choose_rule, rule_lines
@@ -27,6 +29,15 @@ from server.services import Services
 
 # A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
 _READ_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a list is to be, as the engine understands it."""
+
+    rule: SearchRule
+    filter: FilterChoice | None
+    fresh: FreshPlaces | None
 
 
 class RecommendationService:
@@ -57,32 +68,33 @@ class RecommendationService:
 
     async def _recommend(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> dict[str, Any]:
         deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
-        rule = self._rule(body)
-        choice = _filter(body, served)
+        terms = self._terms(body, served)
         _check_fields(body.fields, served.catalog)
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
-        self._engine.check(self._submit(body, served, rule, choice, [], [], deadline, started))
+        self._engine.check(self._submit(body, served, terms, [], [], deadline, started))
         excluded = set(_indices(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history"):
             history = await self._history(body, served, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = self._submit(body, served, rule, choice, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
+        submit = self._submit(body, served, terms, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
         self._tracing.record_engine(finished)
         health = self._metrics.health
-        health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=choice is not None)
+        health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=terms.filter is not None)
         health.observe_list(served.name, [item for item, _, _ in finished.items], history, short=_identifiers(finished) < body.k)
-        return self._answer(body, served, rule, finished, started, read)
+        fresh = None if terms.fresh is None else fresh_items(terms.fresh, served.catalog, finished.items)
+        if fresh is not None:
+            health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
+        return self._answer(body, served, terms.rule, finished, fresh, started, read)
 
     def _submit(
         self,
         body: RecommendationRequest,
         served: ServedCatalog,
-        rule: SearchRule,
-        choice: FilterChoice | None,
+        terms: _Terms,
         history: list[int],
         excluded: list[int],
         deadline: float,
@@ -96,24 +108,32 @@ class RecommendationService:
             excluded=excluded,
             deadline=deadline,
             submitted=now,
-            verification=rule.verification,
-            seed=rule.seed,
-            temperature=rule.temperature,
+            verification=terms.rule.verification,
+            seed=terms.rule.seed,
+            temperature=terms.rule.temperature,
             user=body.user_id,
-            filter=choice,
+            filter=terms.filter,
+            fresh=terms.fresh,
             catalog=served.handle,
             traced=self._tracing.recording,
         )
 
     def _answer(
-        self, body: RecommendationRequest, served: ServedCatalog, rule: SearchRule, finished: FinishedList, started: float, read: float
+        self,
+        body: RecommendationRequest,
+        served: ServedCatalog,
+        rule: SearchRule,
+        finished: FinishedList,
+        fresh: FreshItems | None,
+        started: float,
+        read: float,
     ) -> dict[str, Any]:
         answer: dict[str, Any] = {
             "id": finished.request_id,
             "model": self._model,
             "catalog_version": served.name,
             **rule_lines(rule),
-            "items": item_lines(served.catalog, finished.items, body.fields),
+            "items": item_lines(served.catalog, finished.items, body.fields, () if fresh is None else fresh.fresh),
             "usage": usage_lines(finished.cost),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -122,9 +142,14 @@ class RecommendationService:
                 "total": _milliseconds(time.monotonic() - started),
             },
         }
-        if note := " ".join(self._notes(body, finished)):
+        if note := " ".join(self._notes(body, finished, fresh)):
             answer["note"] = note
         return answer
+
+    def _terms(self, body: RecommendationRequest, served: ServedCatalog) -> _Terms:
+        rule = self._rule(body)
+        fresh = None if body.fresh is None else fresh_places(body.fresh, served.catalog, rule)
+        return _Terms(rule, _filter(body, served), fresh)
 
     def _rule(self, body: RecommendationRequest) -> SearchRule:
         try:
@@ -166,13 +191,16 @@ class RecommendationService:
         except TimeoutError as error:
             raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
-    def _notes(self, body: RecommendationRequest, finished: FinishedList) -> Iterable[str]:
+    def _notes(self, body: RecommendationRequest, finished: FinishedList, fresh: FreshItems | None) -> Iterable[str]:
         if finished.verification is Verification.RELAXED:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
         if (identifiers := _identifiers(finished)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+        if body.fresh is not None and fresh is not None and fresh.missing:
+            there = body.fresh.min - fresh.missing
+            yield f"Only {there} identifiers of fresh items were eligible, fewer than the {body.fresh.min} places for them."
 
 
 def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice | None:

@@ -20,6 +20,7 @@ MAX_FILTER_NAMES = 100
 MAX_FIELDS = 50
 MAX_EXPRESSION = 10_000
 MAX_TIMEOUT_MS = 60_000
+MAX_AGE_DAYS = 36_500
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -52,6 +53,15 @@ class FilterBody(Body):
         return self
 
 
+class FreshBody(Body):
+    """Places that are reserved for fresh items."""
+
+    max_age_days: int = Field(
+        ge=1, le=MAX_AGE_DAYS, description="Items whose `added_at` is at most so many days of UTC before today are fresh; others are old."
+    )
+    min: int = Field(ge=1, le=MAX_K, description="So many of the k places are for fresh items, at least; no more than `k`.")
+
+
 class RecommendationRequest(Body):
     """Whom to recommend for, and what."""
 
@@ -62,6 +72,7 @@ class RecommendationRequest(Body):
                 {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
                 {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
                 {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
+                {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
             ]
         }
     )
@@ -77,6 +88,7 @@ class RecommendationRequest(Body):
     filter: FilterBody | None = Field(
         default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
     )
+    fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
     fields: list[FieldName] = Field(
         default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
     )
@@ -118,6 +130,10 @@ class RecommendationRequest(Body):
                 "beam_width must be at least k, got beam_width = {beam_width} and k = {k}.",
                 {"beam_width": self.beam_width, "k": self.k},
             )
+        if self.fresh is not None and self.fresh.min > self.k:
+            raise PydanticCustomError(
+                "sentence", "fresh.min must be at most k, got min = {min} and k = {k}.", {"min": self.fresh.min, "k": self.k}
+            )
         return self
 
 
@@ -134,6 +150,7 @@ class RecommendedItem(BaseModel):
     )
     rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
     title: str | None = Field(default=None, description="Left out for items without one.")
+    fresh: bool | None = Field(default=None, description="True for a fresh item; left out for others, and where `fresh` is not asked for.")
     attributes: dict[str, Any] | None = Field(
         default=None, description="What `fields` asked for and the item has; only if it was asked for."
     )

@@ -9,7 +9,7 @@ from drafting.costs import CostCurve
 from drafting.item_set import ItemSet
 from drafting.plan import FixedPlan
 from drafting.rule import STRICT, SearchRule
-from verification.request import BeamRequest, BeamResult, RankedItem, StepReport, Usage
+from verification.request import BeamRequest, BeamResult, RankedItem, ReservedPlaces, StepReport, Usage
 
 STEPS = 3
 
@@ -102,9 +102,10 @@ class FakeSource:
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
         allowed_items: ItemSet | None = None,
+        reserved: ReservedPlaces | None = None,
     ) -> BeamRequest:
         prompt, excluded = np.asarray(history, np.int64), np.asarray(excluded_items, np.int64)
-        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name)
+        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name, reserved)
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":
         return FakeSource(catalog, name=name)
