@@ -80,7 +80,7 @@ class ApiServer:
         )
         # Gone with the server, unless there is a directory that outlives it.
         self._temporary = tempfile.TemporaryDirectory(prefix="atspeed-catalogs-")
-        directory = settings.catalogs or Path(self._temporary.name)
+        directory = (settings.catalogs or Path(self._temporary.name)).absolute()
         catalogs = CatalogStore(first, engine, directory)
         catalogs.started(by)
         services = Services(settings, catalogs, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))

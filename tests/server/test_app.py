@@ -242,11 +242,12 @@ async def test_routes_are_counted_by_template_and_methods_are_few(bench: Bench):
 
 
 def test_every_example_in_the_documentation_is_a_valid_body(bench: Bench):
+    from server.item_schemas import ItemsAdded, NewItemsBody
     from server.schemas import RecommendationAnswer, RecommendationRequest
     from server.user_schemas import EventsBody
 
     schemas = build_api(bench.services).openapi()["components"]["schemas"]
-    for model in (RecommendationRequest, EventsBody, RecommendationAnswer):
+    for model in (RecommendationRequest, EventsBody, RecommendationAnswer, NewItemsBody, ItemsAdded):
         assert schemas[model.__name__]["examples"]
         for example in schemas[model.__name__]["examples"]:
             model.model_validate(example)

@@ -43,6 +43,22 @@ def test_another_catalog_begins_anew(metrics: Metrics):
     assert (value(metrics, "catalog_info", version="v1"), value(metrics, "catalog_info", version="v2")) == (None, 1)
 
 
+def test_new_items_leave_the_counts_as_they_are(metrics: Metrics):
+    metrics.health.observe_list("v1", [1, 199], [199], short=False)
+    metrics.health.extend_catalog("v1.items-1", 203)
+    metrics.health.observe_list("v1.items-1", [1, 202], [], short=False)
+    assert (value(metrics, "distinct_items_served"), value(metrics, "catalog_items"), value(metrics, "items_added_total")) == (3, 203, 3)
+    assert value(metrics, "cold_items_served_total") == 3
+    assert (value(metrics, "catalog_info", version="v1"), value(metrics, "catalog_info", version="v1.items-1")) == (None, 1)
+
+
+def test_lists_with_places_for_fresh_items_are_counted(metrics: Metrics):
+    metrics.health.observe_fresh(3, short=False)
+    metrics.health.observe_fresh(1, short=True)
+    counted = [value(metrics, "fresh_lists_total", outcome=outcome) for outcome in ("full", "short")]
+    assert (counted, value(metrics, "fresh_items_served_total")) == ([1, 1], 4)
+
+
 def test_a_server_without_a_catalog_says_nothing_of_items():
     assert (value(Metrics(), "distinct_items_served"), value(Metrics(), "top_items_share")) == (0, 0)
 

@@ -178,6 +178,13 @@ def test_numbers_that_json_does_not_have_are_refused(shop: ServerProcess):
     assert_problem(response, 422, "items[0].embedding[1] must be a finite number, got nan.")
 
 
+def test_many_items_are_more_than_other_bodies_may_be(shop: ServerProcess):
+    for padding, status in ((3 * 2**20, 409), (9 * 2**20, 413)):
+        body = json.dumps({"items": [{"item_id": "item-3", "embedding": [0.0] * DIMS}]}) + padding * " "
+        response = shop.client.post("/v1/catalog/items", content=body, headers={"content-type": "application/json"})
+        assert response.status_code == status, response.text
+
+
 def test_texts_that_utf_8_can_not_carry_are_kept_as_they_are(shop: ServerProcess):
     body = '{"items": [{"item_id": "half", "embedding": [0.5, 0.5, 0, 0], "attributes": {"note": "\\ud83d"}}]}'
     response = shop.client.post("/v1/catalog/items", content=body, headers={"content-type": "application/json"})
