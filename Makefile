@@ -53,6 +53,7 @@ bench: setup ## Time this engine against vLLM and transformers (idle machine, a 
 	$(BIN)/atspeed bench $(ARGS)
 
 bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, takes under ten minutes
+	$(GPU_PYTHON) -m verification.benchmark.kernel
 	$(GPU_PYTHON) -m verification.benchmark.gpu $(ARGS)
 
 lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"

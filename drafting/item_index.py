@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from drafting.sorting import stable_order
 from drafting.text_column import TextColumn, Words
 
 IntArray = npt.NDArray[np.int64]
@@ -34,7 +35,7 @@ class ItemIndex:
     def of(cls, names: TextColumn) -> "ItemIndex":
         """Sorts the names' hashes."""
         hashes = names.hashes()
-        rows = np.argsort(hashes, kind="stable").astype(np.int32)
+        rows = stable_order(hashes)
         return cls(names, hashes[rows], rows)
 
     def duplicate(self) -> int | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from drafting.sorting import stable_order
+
 IntArray = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 Codes = npt.NDArray[np.unsignedinteger]
@@ -138,5 +140,7 @@ def _sorted_rows(codes: Codes) -> Rows:
         words[-1] <<= np.uint64(bits)
         words[-1] |= column - lowest
         free -= bits
-    order = np.argsort(words[0], kind="stable") if len(words) == 1 else np.lexsort(words[::-1])
-    return order.astype(np.int32)
+    order = stable_order(words.pop())
+    for word in reversed(words):
+        order = order[stable_order(word[order])]
+    return order

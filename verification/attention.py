@@ -1,8 +1,11 @@
 """Tree attention: a token attends to its request's prompt, to its ancestors in the token tree and to itself.
 
 Invariant: the mask is the only thing that tells requests, beams and branches apart. Any set of requests in any state shares one call, and a
-prompt's keys are gathered once per request, not once per beam, because every node of a request reads the same row of columns.
+prompt's keys are gathered once per request, not once per beam, because every node of a request reads the same row of columns. The
+operations here are the reference, and run wherever there is no Triton; on a GPU `verification.tree_kernel` does the same in one kernel.
 """
+
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +13,13 @@ from torch import Tensor
 
 from drafting.tree import AttentionLayout
 
+HAS_TRITON = find_spec("triton") is not None
+
 
 def tree_attention(
     query: Tensor, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor, layout: AttentionLayout, scale: float
 ) -> Tensor:
-    """Writes the forward's keys and values into the cache and attends.
+    """Writes the forward's keys and values into the cache, and then attends: what one request computes another may read at once.
 
     Args:
         query: `[tokens, heads, head size]`.
@@ -27,6 +32,10 @@ def tree_attention(
         `[tokens, heads, head size]`.
     """
     cache.index_copy_(0, slots, torch.cat([key, value], dim=-1))
+    if query.is_cuda and HAS_TRITON:
+        from verification.tree_kernel import attend
+
+        return attend(query, cache, layout, scale)
     read = cache.index_select(0, layout.keys.flatten()).view(*layout.keys.shape, *cache.shape[1:])
     keys, values = read.transpose(1, 2).chunk(2, dim=-1)
     queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)

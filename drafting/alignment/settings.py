@@ -122,7 +122,7 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
         alpha: the objective's weight; the objective `sft` has none.
         labels: what cross-entropy is taken on: "truth", what users did, or "lists", the target's own lists, for objectives that have them;
             None for the lists with `atspeed-s`, which does not move a code into the draft's reach by itself, and with `atspeed-c`, which
-            ranks nothing but a bar; and for the truth with all others.
+            only ranks; the truth with all others.
         last_level: whether `atspeed-s` and `atspeed-r` also compare the distributions of an identifier's last token. No draft ever
             proposes it, so learning it takes from a small draft what it needs for the others.
         true_items: whether `atspeed-s` and `atspeed-r` compare distributions at the true items as well as on the target's lists, in

@@ -22,10 +22,12 @@ import psutil
 from server.load.command import LoadPlan, run_runs
 from server.load.plot import save_plot
 from server.load.report import LoadReport
+from server.load.returning import Returning, measure_returning
 from server.load.sweep import LoadFigures, figures
 
 START_SECONDS = 120.0
-# Of saturation; the last two are overload.
+RETURNING_USERS = 50
+# Of saturation; the last is the overload that the promises are about, and takes twice as long as the others.
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0)
 
 
@@ -36,6 +38,7 @@ class Standard(msgspec.Struct, kw_only=True):
         alone_rps: lists a second of a server that runs one request at a time.
         saturation_rps: of one that batches, both offered more than they can do.
         idle: nearly no load; its p50 is what latencies under load are compared with.
+        returning: users who come back with one more item, on an idle server.
         memory_mib: of API and engine process together, before and after the overload.
         slots_used: KV slots in use after everything.
         loop_lag_share_under_10ms: of the looks at the API process's event loop, those that it was less than 10 ms late for.
@@ -44,6 +47,7 @@ class Standard(msgspec.Struct, kw_only=True):
     alone_rps: float
     saturation_rps: float
     idle: LoadReport
+    returning: Returning
     sweep: LoadFigures
     memory_mib: tuple[float, float]
     slots_used: float
@@ -138,26 +142,34 @@ def make_model(folder: Path) -> None:
     make_checkpoint(folder / "model", SHAPES["small"].target, catalog)
 
 
+def item_names(folder: Path) -> list[str]:
+    """The items of that model's catalog."""
+    return [json.loads(line)["item_id"] for line in (folder / "catalog.jsonl").read_text().splitlines()]
+
+
 def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Standard:
     """Runs everything."""
 
-    def load(url: str, *rates: float) -> list[LoadReport]:
-        plan = LoadPlan(url, list(rates), seconds, min(10.0, seconds / 2), users, 1.0, 10, (1000, 1000), None, 0.5, 0.0, 0, False)
-        return run_runs(plan)
+    def load(url: str, *rates: float, times: int = 1) -> list[LoadReport]:
+        warm_up = min(10.0, seconds / 2)
+        return run_runs(LoadPlan(url, list(rates), times * seconds, warm_up, users, 1.0, 10, (1000, 1000), None, 0.5, 0.0, 0, False))
 
     print("one request at a time")
     with served(folder, *flags, "--max-running", "1") as server:
         (first,) = load(server.url, 100.0)
     print("batched")
     with served(folder, *flags) as server:
+        returning = measure_returning(server.url, item_names(folder), RETURNING_USERS, 10)
         idle, full = load(server.url, 1.0, 10 * first.completed_rps)
         memory = server.memory_mib()
-        runs = load(server.url, *(round(share * full.completed_rps, 1) for share in SHARES))
+        *rates, overload = (round(share * full.completed_rps, 1) for share in SHARES)
+        runs = [*load(server.url, *rates), *load(server.url, overload, times=2)]
         looks = server.metric("atspeed_event_loop_lag_seconds_count")
         return Standard(
             alone_rps=first.completed_rps,
             saturation_rps=full.completed_rps,
             idle=idle,
+            returning=returning,
             sweep=figures(runs),
             memory_mib=(round(memory, 1), round(server.memory_mib(), 1)),
             slots_used=server.metric("atspeed_kv_slots_used"),
@@ -168,6 +180,7 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
 def summary(found: Standard) -> str:
     """The figures that the project promises, in words."""
     at = dict(zip(SHARES, found.sweep.runs, strict=True))
+    back = found.returning
     idle, busy, double = found.idle.p50_ms or 0.0, at[0.7].p99_ms or 0.0, at[2.0]
     return "\n".join(
         [
@@ -176,6 +189,10 @@ def summary(found: Standard) -> str:
             f"70% load: p99 {busy:.0f} ms, idle p50 {idle:.0f} ms: {busy / idle:.1f}x",
             f"200% load: goodput {double.goodput_rps:.1f}/s, {double.goodput_rps / found.saturation_rps:.0%} of saturation; "
             f"late {double.late}, 504 {double.timed_out}; a refusal's p99 {double.refused_p99_ms or 0:.0f} ms",
+            f"one more item: {back.second_computed:.0f} of {back.prompt_tokens:.0f} prompt tokens computed, {back.computed_share:.0%} of "
+            f"the first request's; {back.second_ms:.1f} ms against {back.first_ms:.1f} ms",
+            f"70% load: {at[0.7].cache_hit_rate or 0:.1%} of lists find something of the user's last prompt, "
+            f"{at[0.7].cached_token_share or 0:.0%} of prompt tokens are not computed",
             f"memory {found.memory_mib[0]:.0f} -> {found.memory_mib[1]:.0f} MiB, slots in use afterwards {found.slots_used:.0f}; "
             f"event loop under 10 ms late in {found.loop_lag_share_under_10ms:.1%} of looks",
         ]
