@@ -17,6 +17,7 @@ from drafting.catalog_growth import NewItem, PlacedItem
 from server.catalog_growth import Grown, Order
 from server.catalog_switch import CatalogSwitch
 from server.catalogs import Activation, CatalogStore
+from server.engine_process import EngineClient, EngineStatus
 from server.item_schemas import NewItemBody, NewItemsBody
 from server.polite_process import ProcessDied, run_module
 from server.problems import ProblemError
@@ -31,9 +32,10 @@ _LONGEST_STEM = 80
 class NewItems:
     """Adds items to the catalog that is served."""
 
-    def __init__(self, catalogs: CatalogStore, switch: CatalogSwitch, codebooks: Path | None) -> None:
+    def __init__(self, catalogs: CatalogStore, engine: EngineClient, switch: CatalogSwitch, codebooks: Path | None) -> None:
         """`codebooks` made the catalog's identifiers; without them items must bring theirs."""
         self._catalogs = catalogs
+        self._engine = engine
         self._switch = switch
         self._codebooks = None if codebooks is None else str(codebooks.absolute())
 
@@ -45,6 +47,9 @@ class NewItems:
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
         """
         async with self._catalogs.changing:
+            # Found out before the work, which without an engine would be for nothing.
+            if self._engine.status is not EngineStatus.READY:
+                raise self._engine.unavailable()
             taken = {*self._catalogs.versions(), *(entry.version for entry in self._catalogs.history)}
             version = next_version(self._catalogs.active.name, taken)
             placed = await self._grow(body, version)

@@ -36,6 +36,12 @@ LISTS = [
         "percentunit",
         [Query(f"{per_second('atspeed_filtered_requests_total', 'filter')} / ignoring(filter) group_left {_LISTS}", "{{filter}}")],
     ),
+    Panel(
+        "Places for fresh items",
+        "Lists a second with places for fresh items, by whether there were enough of them: short ones got all that were eligible.",
+        "ops",
+        [Query(per_second("atspeed_fresh_lists_total", "outcome"), "{{outcome}}")],
+    ),
     Panel("Items served", "A second, over all lists.", "ops", [Query(per_second("atspeed_items_served_total"))]),
 ]
 FAVOUR = [

@@ -209,6 +209,7 @@ def test_new_items_outlive_the_server_and_its_engine(flags: list[str], shop: Ser
     answer = added(shop, {"item_id": "lasting", "embedding": embedding(5)})
     shop.engine.kill()
     shop.wait_for(lambda: shop.client.get("/ready").status_code != 200)
+    assert_problem(add(shop, {"item_id": "too early", "embedding": embedding(5)}), 503, "The engine is being restarted after it died.")
     shop.wait_until_ready()
     assert found(shop, "lasting")["identifier"] == answer["items"][0]["identifier"]
     with ServerProcess(tmp_path, *flags) as again:
