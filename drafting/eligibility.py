@@ -85,13 +85,14 @@ class BatchEligibility:
         Returns:
             `[rows, width]` bool; anything where there is no such node.
         """
+        # One column more than asked for: what is marked in no row is marked there.
         if self.bits is None:
-            alive = torch.ones(len(first), width, dtype=torch.bool, device=first.device)
+            alive = torch.ones(len(first), width + 1, dtype=torch.bool, device=first.device)
         else:
-            alive = self._unmasked(self.bits, first, width)
+            alive = self._unmasked(self.bits, first, width + 1)
         if self.dead_keys is not None:
-            alive &= self._not_dead(self.dead_keys, first, width)
-        return alive
+            self._mark_dead(alive, self.dead_keys, first)
+        return alive[:, :width]
 
     def _unmasked(self, masks: MaskBits, first: Tensor, width: int) -> Tensor:
         """What the masks let through, `[rows, width]` bool."""
@@ -105,13 +106,11 @@ class BatchEligibility:
             alive |= self.unmasked[self.requests][:, None]
         return alive
 
-    def _not_dead(self, dead: Tensor, first: Tensor, width: int) -> Tensor:
-        """What is not among the dead nodes, `[rows, width]` bool; these look for their rows, which are fewer than the nodes in them."""
+    def _mark_dead(self, alive: Tensor, dead: Tensor, first: Tensor) -> None:
+        """Clears the dead nodes in `alive`; these look for their rows, which are fewer than the nodes in them."""
+        spare = alive.shape[1] - 1
         firsts, order = (first + self.requests * self.nodes).sort()
         rows = torch.searchsorted(firsts, dead, right=True) - 1
         distance = dead - firsts[rows.clamp(min=0)]
-        inside = (rows >= 0) & (distance < width)
-        # What is in no row is marked in a place of its own behind them.
-        marks = torch.ones(len(first) * width + 1, dtype=torch.bool, device=first.device)
-        marks[torch.where(inside, order[rows] * width + distance, len(marks) - 1)] = False
-        return marks[:-1].view(len(first), width)
+        inside = (rows >= 0) & (distance < spare)
+        alive[order[rows], torch.where(inside, distance, spare)] = False

@@ -18,6 +18,11 @@ from drafting.eligibility import BatchEligibility
 from drafting.trie import ItemTrie
 
 NEGATIVE_INFINITY = float("-inf")
+# As the bits of a float32, -2^23 is minus infinity, and 2^23 more is 0.
+_INFINITY_BITS = torch.tensor(-(1 << 23), dtype=torch.int32)
+# A long row is looked at by stretches of so many places, where it has at least so many times as many of them as are wanted.
+STRETCH = 64
+MANY_STRETCHES = 4
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,8 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, e
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
     tokens = trie.token.unfold(0, width, 1).index_select(0, first)
     log_probs = logits.float().log_softmax(1).gather(1, tokens)
-    # 1 - 1/1 = 0 and 1 - 1/0 = -inf: adding them takes no branch, where filling by a mask mispredicts one at every other place.
-    return Continuations(first, log_probs.add_(1 - exists.float().reciprocal_()))
+    # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other place.
+    return Continuations(first, log_probs.add_(torch.add(_INFINITY_BITS, exists, alpha=1 << 23).view(torch.float32)))
 
 
 def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection:
@@ -195,6 +200,23 @@ def select(candidates: Candidates, frontier: Frontier, scores: Tensor, places: T
 
 def top_places(scores: Tensor, k: int) -> Tensor:
     """The places of the k largest float32 scores in each row, best first, the earlier place first among equals.
+
+    Of a long row only the k stretches with the best scores are looked at: each of the k best lies in one of them, because a stretch is only
+    passed over for k others whose best scores all come before its own.
+    """
+    rows, width = scores.shape
+    if width < MANY_STRETCHES * k * STRETCH:
+        return _top_places(scores, k)
+    padded = torch.nn.functional.pad(scores, (0, -width % STRETCH), value=NEGATIVE_INFINITY).view(rows, -1, STRETCH)
+    # In the order of their places, which is what decides among equal scores.
+    stretches = _top_places(padded.amax(2), k).sort(1).values
+    best = padded.gather(1, stretches[:, :, None].expand(-1, -1, STRETCH)).flatten(1)
+    places = (stretches[:, :, None] * STRETCH + torch.arange(STRETCH, device=scores.device)).flatten(1)
+    return places.gather(1, _top_places(best, k))
+
+
+def _top_places(scores: Tensor, k: int) -> Tensor:
+    """The same by one sort key a score.
 
     `torch.topk` leaves the order of equal scores open. Each score is therefore mapped to an integer of the same order and joined with its
     place, counted from the end, into one 64-bit key, so that no two keys are equal.

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drafting.eligibility import BatchEligibility, Eligibility
-from drafting.expand import Candidates, Continuations, Frontier, continuations, expand_beam, find_nodes, top_places
+from drafting.expand import (
+    MANY_STRETCHES,
+    STRETCH,
+    Candidates,
+    Continuations,
+    Frontier,
+    continuations,
+    expand_beam,
+    find_nodes,
+    top_places,
+)
 from drafting.trie import ItemTrie
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -71,6 +81,18 @@ def test_top_places_is_a_stable_sort(values: list[float], data: st.DataObject) -
     k = data.draw(st.integers(1, len(values)))
     expected = sorted(range(len(values)), key=lambda place: -values[place])[:k]
     assert top_places(torch.tensor([values]), k)[0].tolist() == expected
+
+
+@SETTINGS
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 6), levels=st.integers(1, 300), missing=st.floats(0, 1))
+def test_long_rows_are_sorted_alike(seed: int, k: int, levels: int, missing: float) -> None:
+    """Rows long enough to be looked at by stretches, with many equal scores, few of them finite."""
+    rng = np.random.default_rng(seed)
+    width = MANY_STRETCHES * k * STRETCH + int(rng.integers(3 * STRETCH))
+    scores = torch.from_numpy(rng.integers(levels, size=(2, width)).astype(np.float32) - levels / 2)
+    scores[torch.from_numpy(rng.random((2, width)) < missing)] = float("-inf")
+    expected = np.argsort(-scores.numpy(), axis=1, kind="stable")[:, :k]
+    assert top_places(scores, k).tolist() == expected.tolist()
 
 
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
