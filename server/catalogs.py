@@ -83,7 +83,6 @@ class CatalogStore:
         self._engine = engine
         self._files = {path.stem: path for path in sorted(directory.glob(f"*{SUFFIX}"))} | {first.name: first.path}
         self._loads = 0
-        self._dropping: set[asyncio.Task[None]] = set()
 
     def started(self, by: str) -> None:
         """Notes in the history that a server has started with the active version."""
@@ -135,8 +134,7 @@ class CatalogStore:
         finally:
             served.running -= 1
             if not served.running and served is not self.active:
-                self._dropping.add(task := asyncio.create_task(self._engine.drop_catalog(served.handle)))
-                task.add_done_callback(self._dropping.discard)
+                self._engine.drop_catalog(served.handle)
 
     async def load(self, name: str) -> ServedCatalog:
         """Maps a version.
@@ -166,17 +164,17 @@ class CatalogStore:
             except CatalogRefused as error:
                 raise ProblemError(422, "catalog-refused", "Catalog refused", str(error)) from error
             for name, items in list(served.filters.items()):
-                await self.put_filter(served, name, items)
+                self.put_filter(served, name, items)
             self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
             before, self.active = self.active, served
             if not before.running:
-                await self._engine.drop_catalog(before.handle)
+                self._engine.drop_catalog(before.handle)
         return self._note(by)
 
-    async def put_filter(self, served: ServedCatalog, name: str, items: ItemSet) -> None:
+    def put_filter(self, served: ServedCatalog, name: str, items: ItemSet) -> None:
         """Gives a name to a set of a version's items, here and in the engine."""
         message = PutFilter(served.handle, name, items.bits.tobytes())
-        await self._engine.put_filter(message)
+        self._engine.put_filter(message)
         # The bytes of the message, which engines that are started later are told too, are the set: there is no second copy.
         served.filters[name] = ItemSet(np.frombuffer(message.bits, np.uint8), items.catalog_items)
 

@@ -150,12 +150,11 @@ class EngineClient:
         socket = self._socket
         list_to_come = self._pending.add(request)
         try:
-            await socket.send(self._encoder.encode(request))
+            self._tell(request)
             return await list_to_come
         except asyncio.CancelledError:
-            # Sending does not wait here, which a task that is being cancelled could not.
             if socket is self._socket:
-                socket.send(self._encoder.encode(Cancel(request.request_id)))
+                self._tell(Cancel(request.request_id))
             raise
         finally:
             self._pending.drop(request.request_id)
@@ -170,36 +169,40 @@ class EngineClient:
         if self._socket is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
         loading = self._loading[name] = asyncio.get_running_loop().create_future()
-        await self._tell(LoadCatalog(name, str(path)))
+        self._tell(LoadCatalog(name, str(path)))
         try:
             await loading
         except asyncio.CancelledError:
-            await self._tell(DropCatalog(name))
+            self._tell(DropCatalog(name))
             raise
 
-    async def drop_catalog(self, name: str) -> None:
+    def drop_catalog(self, name: str) -> None:
         """Tells the engine that no request will name a catalog any more."""
         self._filters.pop(name, None)
-        await self._tell(DropCatalog(name))
+        self._tell(DropCatalog(name))
 
     def serve_catalog(self, name: str, path: Path, version: str) -> None:
         """Says which catalog engines that are started from now on shall load, and its version."""
         self._options = msgspec.structs.replace(self._options, catalog=str(path), catalog_name=name)
         self._catalog_version = version
 
-    async def put_filter(self, message: PutFilter) -> None:
+    def put_filter(self, message: PutFilter) -> None:
         """Names a filter in this engine and, as long as its catalog is served, in every engine after it."""
         self._filters.setdefault(message.catalog, {})[message.name] = message
-        await self._tell(message)
+        self._tell(message)
 
-    async def drop_filter(self, message: DropFilter) -> None:
+    def drop_filter(self, message: DropFilter) -> None:
         """Takes a name back."""
         self._filters.get(message.catalog, {}).pop(message.name, None)
-        await self._tell(message)
+        self._tell(message)
 
-    async def _tell(self, message: ToEngine) -> None:
+    def _tell(self, message: ToEngine) -> None:
+        """Sends a message, in order, and does not wait: to an engine that has just died it would never get through.
+
+        Whoever waits for what the engine does with it is told when the engine is gone.
+        """
         if self._socket is not None:
-            await self._socket.send(self._encoder.encode(message))
+            self._socket.send(self._encoder.encode(message))
 
     def abandon(self, sentence: str) -> None:
         """Tells everyone who waits for a list that none will come."""

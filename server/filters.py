@@ -106,7 +106,7 @@ class NamedFilters:
             del self._named[name]
             active = self._catalogs.active
             del active.filters[name]
-            await self._engine.drop_filter(DropFilter(active.handle, name))
+            self._engine.drop_filter(DropFilter(active.handle, name))
 
     async def prepare(self, served: ServedCatalog) -> None:
         """Works all filters out for a version that is to be served.
@@ -128,7 +128,7 @@ class NamedFilters:
             active = self._catalogs.active
             # A catalog may have millions of distinct values: requests go on meanwhile.
             items = await asyncio.to_thread(named.items, active.catalog)
-            await self._catalogs.put_filter(active, named.name, items)
+            self._catalogs.put_filter(active, named.name, items)
             self._named[named.name] = named
         return named
 

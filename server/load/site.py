@@ -34,6 +34,7 @@ class _Items(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
+    timestamp: float
     event_id: str | None = None
 
 
@@ -99,12 +100,13 @@ class Site:
             raise SiteError(f"The server at {self.url} does not list its items: name a file with --histories.")
         return [item.item_id for item in msgspec.json.decode(reply.body, type=_Items).items]
 
-    async def event_ids(self, user: str) -> set[str]:
-        """The ids of the events in a user's stored history."""
+    async def event_times(self, user: str) -> dict[str, float]:
+        """The ids of the events in a user's stored history, and when they were."""
         reply = await self._pool.ask("GET", _of(user, "history"), user=user)
         if reply.status != _OK:
-            return set()
-        return {event.event_id for event in msgspec.json.decode(reply.body, type=_History).events if event.event_id is not None}
+            return {}
+        events = msgspec.json.decode(reply.body, type=_History).events
+        return {event.event_id: event.timestamp for event in events if event.event_id is not None}
 
     async def seed(self, users: Sequence[str], histories: Sequence[Sequence[str]]) -> None:
         """Gives users their first histories; again changes nothing.

@@ -28,6 +28,7 @@ MOST_GROWTH = 0.02
 # Until then memory may still be filled: caches, pools, the first engine after a kill.
 SETTLED_SHARE = 0.3
 LOOK_EVERY_SECONDS = 2.0
+ALL_EVENTS = 1_000_000
 
 
 class Soak(msgspec.Struct, kw_only=True):
@@ -95,7 +96,8 @@ def soak(folder: Path, seconds: float, kill_every: float, users: int, flags: lis
         return LoadPlan(url, [rate], duration, min(10.0, duration / 2), users, 1.0, 10, timeouts, None, 0.5, hang_ups, 0, False)
 
     make_model(folder)
-    with served(folder, *flags) as server:
+    # Long enough that no history ever drops an event: then all must be there.
+    with served(folder, "--history-max-events", str(ALL_EVENTS), *flags) as server:
         print("saturation")
         (full,) = run_runs(plan(server.url, MORE_THAN_ENOUGH, SATURATION_SECONDS, 0.0, (1000, 1000)))
         rate = round(LOAD_SHARE * full.completed_rps, 1)

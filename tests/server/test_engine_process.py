@@ -175,3 +175,15 @@ async def test_a_module_that_cannot_be_run_is_a_failure_too(monkeypatch: pytest.
         await until(lambda: bool(failures))
         assert "The engine process can't be started: " in failures[0]
         assert client.status is EngineStatus.FAILED
+
+
+async def test_a_request_that_meets_an_engine_which_has_just_died_is_told_so():
+    async with started() as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        assert client.process_id is not None
+        psutil.Process(client.process_id).kill()
+        # The loop is kept from noticing while the socket loses its peer, as it may be by a burst of requests.
+        time.sleep(0.2)
+        assert client.status is EngineStatus.READY
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await client.search(submit("fine"))

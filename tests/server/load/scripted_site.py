@@ -37,8 +37,12 @@ class Shop:
                 self.events[user] += [event for event in body["events"] if event["event_id"] not in known]
             return 200, {}
         if path.endswith("/history"):
-            return 200, {"events": self.events[user]}
+            return 200, {"events": self.history(user)}
         return 200, {}
+
+    def history(self, user: str) -> list[dict[str, Any]]:
+        """A user's events in the order of their timestamps."""
+        return sorted(self.events[user], key=lambda event: event["timestamp"])
 
 
 @asynccontextmanager

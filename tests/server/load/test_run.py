@@ -87,6 +87,20 @@ async def test_every_other_ending_is_counted_by_what_it_was():
     assert report.p99_ms is None
 
 
+async def test_what_a_full_history_has_dropped_is_not_lost_but_a_gap_is():
+    class Full(Shop):
+        """Keeps the newest five events, but for the third of these."""
+
+        def history(self, user: str) -> list[dict[str, Any]]:
+            newest = super().history(user)[-5:]
+            return newest[:2] + newest[3:]
+
+    shop = Full()
+    report = await loaded(shop, rate=400, growth=1.0)
+    assert max(map(len, shop.events.values())) > 5
+    assert report.events_lost == sum(len(events) >= 3 for events in shop.events.values())
+
+
 async def test_histories_grow_and_a_lost_event_is_noticed():
     shop = Shop()
     report = await loaded(shop, growth=1.0)
