@@ -41,7 +41,7 @@ from server.refusals import CatalogRefused, EngineUnavailable
 
 logger = logging.getLogger(__name__)
 
-WORKER_MODULE = "server.engine_worker"
+WORKER_MODULE = "server.engine_main"
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0

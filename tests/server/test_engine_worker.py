@@ -10,7 +10,8 @@ import zmq
 from drafting.errors import SetupError
 from drafting.plan import FixedPlan
 from drafting.rule import SearchRule, Verification
-from server.engine_worker import EngineWorker, warm_up
+from server.engine_main import warm_up
+from server.engine_worker import EngineWorker
 from server.messages import Cancel, Cost, EngineOptions, FromEngine, Progress, Shutdown, StepCost, Submit, ToEngine
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
