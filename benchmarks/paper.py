@@ -20,7 +20,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tqdm import tqdm
+
+from verification.evaluation.markdown import to_markdown
+from verification.evaluation.plots import accepted_steps_plot
+from verification.evaluation.report import Report, join_reports
+from verification.evaluation.seeds import over_seeds
 
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 # Those of the paper's table whose speed is measured: the baseline, and the two that it proposes.
@@ -122,7 +128,9 @@ def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], see
         "target": [Stage("target", ("train", "target", *inputs, "--out", str(target), *TARGET), target)],
         "teacher": [Stage("teacher", ("train", "teacher", "--target", str(target), *inputs, "--out", str(teacher)), teacher)],
         "drafts": [train(objective, seed, out) for (objective, seed), out in drafts.items()],
-        "acceptance": [evaluate("acceptance", list(drafts.values()), *ACCEPTANCE)],
+        "acceptance": [
+            evaluate(f"acceptance-{objective}", [drafts[objective, seed] for seed in range(seeds)], *ACCEPTANCE) for objective in objectives
+        ],
         "recordings": [record for record, _ in recorded],
         "replays": [rows for _, rows in recorded],
         "speed": [evaluate("speed", [drafts[each, 0] for each in timed], *SPEED)],
@@ -133,14 +141,16 @@ def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> 
     """Puts what the stages found into `results/NAME.md`, with its plots beside it."""
     results.mkdir(parents=True, exist_ok=True)
     work, minutes = pipeline.work, sum(pipeline.seconds.values()) / 60
+    found = [msgspec.json.decode(path.read_bytes(), type=Report) for path in sorted(work.glob("acceptance-*/report.json"))]
+    acceptance = join_reports(sorted(found, key=lambda report: OBJECTIVES.index(over_seeds(report)[0].objective)))
     steps = ", ".join(f"{title} {seconds / 60:.1f}" for title, seconds in pipeline.seconds.items())
     parts = [
         f"# The paper's tables on {name}",
         f"Made by `{command}` on {os.cpu_count()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). Target: "
         f"`{' '.join(TARGET)}`; drafts: `{' '.join(DRAFT)}`, the preset `draft`. What follows from it: [alignment.md](../alignment.md).",
         "## Accepted steps of every draft, K = 10, N = 40",
-        (work / "acceptance" / "report.md").read_text().strip(),
-        _plot(work / "acceptance" / "accepted_steps.png", results / f"{name}-objectives.png"),
+        to_markdown(acceptance).strip(),
+        _plot(accepted_steps_plot(acceptance, work / "acceptance.png"), results / f"{name}-objectives.png"),
         "## Every list length, with the clock of this machine",
         (work / "speed" / "report.md").read_text().strip(),
         _plot(work / "speed" / "accepted_steps.png", results / f"{name}-steps.png"),

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import paper
 from benchmarks.paper import Pipeline, Stage, StageFailedError, stages, write_report
+from verification.evaluation.report import PLAIN, ModeRow, Quality, Report, Spread
 
 
 def listing(tmp_path: Path, name: str, *arguments: str, result: str = "made") -> Stage:
@@ -50,14 +51,36 @@ def test_every_stage_finds_what_earlier_ones_have_made(tmp_path: Path) -> None:
     assert len(names) == len(set(names))
 
 
+def accepted(objective: str, steps: float) -> Report:
+    """An evaluation of one draft of an objective."""
+    quality, none = Quality(0.1, 0.05, 0.1), Spread(0.0, 0.0, 0.0)
+    setting = {
+        "target": {"name": "target", "hash": "t"},
+        "catalog": {"version": "v", "items": 5},
+        "drafts": {f"{objective}-0": {"objective": objective, "seed": 0}},
+        "settings": {"part": "test", "plan": "beam:40", "generated": 0},
+        "timed_users": 0,
+        "threads": 1,
+        "machine": "x",
+        "date": "2026-11-24",
+    }
+    rows = [
+        ModeRow("", PLAIN, 10, quality, none, none, 0.0, 7),
+        ModeRow(f"{objective}-0", "strict", 10, quality, Spread(steps, steps, steps), none, 40.0, 7),
+    ]
+    return Report(setting, users=7, warm_users=6, rows=rows, baselines=[], generate_ms={}, generate_equal={})
+
+
 def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path / "work")
     pipeline.seconds = {"target": 600.0, "drafts": 1200.0}
-    for name in ("acceptance", "speed"):
-        (pipeline.work / name).mkdir()
-        (pipeline.work / name / "report.md").write_text(f"tables of {name}\n")
-        for plot in ("accepted_steps.png", "recall_speed.png"):
-            (pipeline.work / name / plot).write_bytes(b"png")
+    for objective in ("atspeed-s", "sft"):
+        (folder := pipeline.work / f"acceptance-{objective}").mkdir()
+        (folder / "report.json").write_bytes(accepted(objective, 2.5 if objective == "sft" else 2.0).encode())
+    (speed := pipeline.work / "speed").mkdir()
+    (speed / "report.md").write_text("tables of speed\n")
+    for plot in ("accepted_steps.png", "recall_speed.png"):
+        (speed / plot).write_bytes(b"png")
     (pipeline.work / "recordings").mkdir()
     rows = [{"balance": 300.0, "k": k, "plan": "auto", "speedup": 1.5 + k, "target_forwards": 2.0} for k in (10, 5)]
     (pipeline.work / "recordings" / "sft.json").write_text(json.dumps(rows))
@@ -67,4 +90,10 @@ def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> Non
     assert "| 300 | sft | auto | 6.50 (2.00) | 11.50 (2.00) |" in text
     for plot in ("objectives", "steps", "speed"):
         assert f"(shop-{plot}.png)" in text
-        assert (tmp_path / "results" / f"shop-{plot}.png").read_bytes() == b"png"
+        assert b"png" in (tmp_path / "results" / f"shop-{plot}.png").read_bytes().lower()
+    lines = [line for line in text.splitlines() if line.startswith("| 10 |")]
+    assert [line.split(" | ")[1:3] for line in lines[:3]] == [["", "plain"], ["sft-0", "strict"], ["atspeed-s-0", "strict"]]
+    assert [line.split(" | ")[1:6] for line in lines[3:5]] == [
+        ["sft", "strict", "1", "2.500", "0.000"],
+        ["atspeed-s", "strict", "1", "2.000", "0.000"],
+    ]

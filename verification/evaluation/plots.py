@@ -12,13 +12,13 @@ WIDTH, HEIGHT = 6.4, 4.0
 
 def write_plots(report: Report, folder: Path) -> list[Path]:
     """Writes `accepted_steps.png`, and `recall_speed.png` where lists were timed; returns the files."""
-    files = [_accepted_steps(report, folder / "accepted_steps.png")] if any(row.draft for row in report.rows) else []
+    files = [accepted_steps_plot(report, folder / "accepted_steps.png")] if any(row.draft for row in report.rows) else []
     if any(row.timing for row in report.rows):
         files.append(_recall_speed(report, folder / "recall_speed.png"))
     return files
 
 
-def _accepted_steps(report: Report, path: Path) -> Path:
+def accepted_steps_plot(report: Report, path: Path) -> Path:
     """AS@K over K, one line per objective and mode, or bars where there is one K; with one standard deviation over seeds."""
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()

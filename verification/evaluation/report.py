@@ -3,6 +3,7 @@
 Invariant: every figure names what it was got by: the mode, the draft, the list length, and over how many users.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -106,3 +107,11 @@ class Report(msgspec.Struct, frozen=True):
     def encode(self) -> bytes:
         """The report as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def join_reports(reports: Sequence[Report]) -> Report:
+    """Reports of different drafts on the same users as one: plain beam search, which all of them have, comes from the first."""
+    first, *others = reports
+    rows = [*first.rows, *(row for report in others for row in report.rows if row.draft)]
+    drafts = {name: draft for report in reports for name, draft in report.setting["drafts"].items()}
+    return msgspec.structs.replace(first, rows=rows, setting=first.setting | {"drafts": drafts})
