@@ -61,6 +61,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path, catalog: Catal
     return out
 
 
+def test_the_papers_other_data_set_runs_unchanged(tmp_path: Path, config: str) -> None:
+    """Random data of its form and size: 49,156 users and 17,332 items, with 248, 256, 254 and 256 codes on the levels."""
+    rng = np.random.default_rng(0)
+    users, items, sizes = 49_156, 17_332, (248, 256, 254, 256)
+    codes = np.stack([np.concatenate([np.arange(size), rng.integers(size, size=items - size)]) for size in sizes], axis=1)
+    index = {str(item): [f"<{letter}_{code}>" for letter, code in zip("abcd", row, strict=True)] for item, row in enumerate(codes.tolist())}
+    (tmp_path / "items.index.json").write_text(json.dumps(index))
+    for part, most in (("train", 5), ("valid", 2), ("test", 2)):
+        # Users and items count from 1, and a user may have nothing in a part.
+        lengths = rng.integers(most + 1, size=users)
+        met = np.split(rng.integers(1, items + 1, size=lengths.sum()), np.cumsum(lengths)[:-1])
+        lines = [" ".join(map(str, [user, *history.tolist()])) for user, history in enumerate(met, start=1)]
+        (tmp_path / f"sequential_{part}.txt").write_text("\n".join(lines) + "\n")
+    catalog = Catalog.load(tmp_path / "items.index.json")
+    assert (len(catalog), len(catalog.tokens)) == (items, sum(sizes))
+    settings = TargetSettings(epochs=0.004, subsequences=True)
+    metrics = train_target(tmp_path, catalog, config, tmp_path / "out", settings=settings, template=PromptTemplate(max_items=10))
+    assert metrics.samples > users // 2
+    assert metrics.steps > 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.vocab_size >= sum(sizes)
+
+
 def test_a_tiny_target_learns_a_pattern(trained: Path, catalog: Catalog) -> None:
     tokenizer = AutoTokenizer.from_pretrained(trained)
     model = AutoModelForCausalLM.from_pretrained(trained)
