@@ -37,6 +37,7 @@ SPEED = ("--k", "1,3,5,10,20", "--modes", "strict,relaxed,gumbel", "--users", "3
 # Settings that were chosen on the validation part: see docs/alignment.md.
 TARGET = ("--base", "paper", "--subsequences", "--epochs", "8", "--weight-decay", "0.1", "--left-out", "0.3")
 DRAFT = ("--epochs", "5")
+RECORDED_USERS = "500"
 REPLAYED = "beam:40,beam:40+children,auto"
 STAGES_FILE = "stages.json"
 
@@ -88,6 +89,7 @@ class Pipeline:
 
     def _run(self, stage: Stage, threads: int) -> None:
         log = self.work / "logs" / f"{stage.name}.log"
+        stage.result.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "server.cli", *stage.arguments]
         with log.open("w") as output:
             print(" ".join(command), file=output, flush=True)
@@ -116,7 +118,7 @@ def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], see
 
     def replay(objective: str) -> list[Stage]:
         out = recording / f"{objective}.npz"
-        options = ("--target", str(target), "--draft", str(drafts[objective, 0]), *inputs, "--users", "1000", "--out", str(out))
+        options = ("--target", str(target), "--draft", str(drafts[objective, 0]), *inputs, "--users", RECORDED_USERS, "--out", str(out))
         rows = recording / f"{objective}.json"
         return [
             Stage(f"record-{objective}", ("replay", "record", *options), out),

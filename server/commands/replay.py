@@ -54,6 +54,8 @@ def record(
 
     ks = whole_numbers(k, "--k")
     try:
+        # Before minutes of work, not after them.
+        out.parent.mkdir(parents=True, exist_ok=True)
         catalog = Catalog.load(catalog_file)
         histories = held_out_histories(data, catalog, users)
         recommender = Recommender.load(target, catalog, draft=draft)
@@ -62,6 +64,8 @@ def record(
         recommender.close()
     except (InteractionError, SetupError) as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"The recording can't be written to {out}: {error.strerror}.")
     typer.echo(f"Wrote {out}: {len(histories)} users, {out.stat().st_size / 2**20:.1f} MiB.")
 
 

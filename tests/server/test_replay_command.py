@@ -38,7 +38,7 @@ def models(folder: Path) -> list[str]:
 
 
 def test_records_replays_and_checks(folder: Path) -> None:
-    recording, rows_file, plot = folder / "users.npz", folder / "rows.json", folder / "plot.png"
+    recording, rows_file, plot = folder / "new folder" / "users.npz", folder / "rows.json", folder / "plot.png"
     recorded = RUNNER.invoke(app, ["replay", "record", *models(folder), "--users", "8", "--k", "2,5", "--out", str(recording)])
     assert recorded.exit_code == 0, recorded.output
     assert "8 users" in recorded.output
