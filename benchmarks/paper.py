@@ -26,7 +26,6 @@ from tqdm import tqdm
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import accepted_steps_plot
 from verification.evaluation.report import Report, join_reports
-from verification.evaluation.seeds import over_seeds
 
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 # Those of the paper's table whose speed is measured: the baseline, and the two that it proposes.
@@ -143,8 +142,8 @@ def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> 
     """Puts what the stages found into `results/NAME.md`, with its plots beside it."""
     results.mkdir(parents=True, exist_ok=True)
     work, minutes = pipeline.work, sum(pipeline.seconds.values()) / 60
-    found = [msgspec.json.decode(path.read_bytes(), type=Report) for path in sorted(work.glob("acceptance-*/report.json"))]
-    acceptance = join_reports(sorted(found, key=lambda report: OBJECTIVES.index(over_seeds(report)[0].objective)))
+    files = [work / f"acceptance-{objective}" / "report.json" for objective in OBJECTIVES]
+    acceptance = join_reports([msgspec.json.decode(file.read_bytes(), type=Report) for file in files if file.is_file()])
     steps = ", ".join(f"{title} {seconds / 60:.1f}" for title, seconds in pipeline.seconds.items())
     parts = [
         f"# The paper's tables on {name}",

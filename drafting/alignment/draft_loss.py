@@ -74,7 +74,7 @@ class DraftLoss:
 
     def _on_answers(self, logits: Tensor, batch: Batch) -> Tensor:
         """WordKD and TVDKD, over the whole vocabulary; a teacher's mass outside its level is taken for none."""
-        level_of_row = torch.arange(len(logits), device=logits.device) % len(self._levels)
+        level_of_row = self._level_of_answers(logits)
         teacher = torch.zeros_like(logits)
         for level, tokens in enumerate(self._levels):
             rows = (level_of_row == level).nonzero()[:, 0]
@@ -86,15 +86,9 @@ class DraftLoss:
         return objectives.total_variation(logits, teacher, mask)
 
     def _on_answer_levels(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The AtSpeed objectives at the true items, over the codes of each level."""
-        level_of_row = torch.arange(len(logits), device=logits.device) % len(self._levels)
-        total = torch.zeros((), device=logits.device)
-        for level, tokens in enumerate(self._compared):
-            rows = (level_of_row == level).nonzero()[:, 0]
-            taught = dense(batch["answer_codes"][rows], batch["answer_probabilities"][rows], len(tokens))
-            here = logits[rows][:, tokens.to(logits.device)]
-            total = total + self._distance(here, taught, torch.ones(len(rows), device=logits.device))
-        return total / len(self._compared)
+        """The AtSpeed objectives at the true items, all of which count the same."""
+        once = torch.ones(len(logits), device=logits.device)
+        return self._over_levels(logits, self._level_of_answers(logits), batch["answer_codes"], batch["answer_probabilities"], once)
 
     def _on_trees(self, logits: Tensor, batch: Batch) -> Tensor:
         """The objective on the teacher's lists."""
@@ -103,17 +97,25 @@ class DraftLoss:
                 return self._coverage.loss(logits, batch, self._settings)
             case "seqkd":
                 return self._on_lists(logits, batch, self._levels)
+        # As often as the lists pass a node: the paper's sequences are the lists, which repeat the prefixes that they share.
+        passing = batch["node_taken"].sum(1)
+        return self._over_levels(logits, batch["node_level"], batch["node_codes"], batch["node_probabilities"], passing)
+
+    def _over_levels(self, logits: Tensor, levels: Tensor, codes: Tensor, probabilities: Tensor, weights: Tensor) -> Tensor:
+        """The mean distance of the rows' distributions, each over the codes of its level and as often as its weight says."""
         total = torch.zeros((), device=logits.device)
         weight = torch.zeros((), device=logits.device)
         for level, tokens in enumerate(self._compared):
-            rows = (batch["node_level"] == level).nonzero()[:, 0]
+            rows = (levels == level).nonzero()[:, 0]
             here = logits[rows][:, tokens.to(logits.device)]
-            taught = dense(batch["node_codes"][rows], batch["node_probabilities"][rows], len(tokens))
-            # As often as the lists pass a node: the paper's sequences are the lists, which repeat the prefixes that they share.
-            passing = batch["node_taken"][rows].sum(1)
-            total = total + self._distance(here, taught, passing) * passing.sum()
-            weight = weight + passing.sum()
+            taught = dense(codes[rows], probabilities[rows], len(tokens))
+            total = total + self._distance(here, taught, weights[rows]) * weights[rows].sum()
+            weight = weight + weights[rows].sum()
         return total / weight.clamp(min=1)
+
+    def _level_of_answers(self, logits: Tensor) -> Tensor:
+        """The level of each answer's row: answers are whole items."""
+        return torch.arange(len(logits), device=logits.device) % len(self._levels)
 
     @property
     def _compared(self) -> list[Tensor]:

@@ -19,6 +19,7 @@ from urllib.error import URLError
 import msgspec
 import psutil
 
+from drafting.catalog import Catalog
 from server.load.command import LoadPlan, run_runs
 from server.load.plot import save_plot
 from server.load.report import LoadReport
@@ -142,11 +143,6 @@ def make_model(folder: Path) -> None:
     make_checkpoint(folder / "model", SHAPES["small"].target, catalog)
 
 
-def item_names(folder: Path) -> list[str]:
-    """The items of that model's catalog."""
-    return [json.loads(line)["item_id"] for line in (folder / "catalog.jsonl").read_text().splitlines()]
-
-
 def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Standard:
     """Runs everything."""
 
@@ -159,7 +155,7 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
         (first,) = load(server.url, 100.0)
     print("batched")
     with served(folder, *flags) as server:
-        returning = measure_returning(server.url, item_names(folder), RETURNING_USERS, 10)
+        returning = measure_returning(server.url, list(Catalog.load(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
         idle, full = load(server.url, 1.0, 10 * first.completed_rps)
         memory = server.memory_mib()
         *rates, overload = (round(share * full.completed_rps, 1) for share in SHARES)
