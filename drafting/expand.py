@@ -92,18 +92,28 @@ class Frontier:
 
     Attributes:
         slots: `[prefixes]` int64, the tree nodes, request by request in rank order.
-        rows: `[requests, widest]` int64, each request's places in `slots`; -1 pads.
         sizes: prefixes of each request.
     """
 
     slots: Tensor
-    rows: Tensor
     sizes: tuple[int, ...]
+
+    @property
+    def widest(self) -> int:
+        """The most prefixes that a request has."""
+        return max(self.sizes)
 
     @property
     def is_dense(self) -> bool:
         """Whether every request has as many prefixes, so that no row is padded."""
-        return self.rows.numel() == self.slots.numel()
+        return self.widest * len(self.sizes) == len(self.slots)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """`[requests, widest]` int64, each request's places in `slots`; -1 pads."""
+        rows = np.full((len(self.sizes), self.widest), -1, np.int64)
+        rows[np.arange(self.widest) < np.array(self.sizes)[:, None]] = np.arange(sum(self.sizes))
+        return torch.from_numpy(rows).to(self.slots.device)
 
     @cached_property
     def requests(self) -> Tensor:
@@ -113,12 +123,12 @@ class Frontier:
     @classmethod
     def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
         """Joins the slots of each request."""
-        sizes = tuple(map(len, slots))
-        if len(slots) == 1:
-            return cls(torch.from_numpy(slots[0]).to(device), torch.arange(sizes[0], device=device)[None], sizes)
-        rows = np.full((len(slots), max(sizes)), -1, np.int64)
-        rows[np.arange(rows.shape[1]) < np.array(sizes)[:, None]] = np.arange(sum(sizes))
-        return cls(torch.from_numpy(np.concatenate(slots)).to(device), torch.from_numpy(rows).to(device), sizes)
+        joined = slots[0] if len(slots) == 1 else np.concatenate(slots)
+        return cls(torch.from_numpy(joined).to(device), tuple(map(len, slots)))
+
+    def places(self, ranks: Tensor) -> Tensor:
+        """Where in `slots` the prefixes of some ranks stand; both `[requests, k]` int64, ranks below the widest request's size."""
+        return ranks if len(self.sizes) == 1 else self.rows.gather(1, ranks)
 
 
 def children(trie: ItemTrie, parents: Tensor, width: int, eligible: BatchEligibility | None) -> tuple[Tensor, Tensor]:
@@ -132,13 +142,13 @@ def children(trie: ItemTrie, parents: Tensor, width: int, eligible: BatchEligibi
     Returns:
         nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
     """
-    first, places = trie.first_child.index_select(0, parents), torch.arange(width, device=parents.device)
-    return first[:, None] + places, _may_be_entered(trie, parents, first, places, eligible)
+    (first, end), places = trie.children(parents), torch.arange(width, device=parents.device)
+    return first[:, None] + places, _may_be_entered(first, end, places, eligible)
 
 
-def _may_be_entered(trie: ItemTrie, parents: Tensor, first: Tensor, places: Tensor, eligible: BatchEligibility | None) -> Tensor:
-    """Whether each parent, whose first child is `first`, has one at each of its `places` that may be entered; `[rows, width]` bool."""
-    exists = places < (trie.first_child.index_select(0, parents + 1) - first)[:, None]
+def _may_be_entered(first: Tensor, end: Tensor, places: Tensor, eligible: BatchEligibility | None) -> Tensor:
+    """Whether each parent, whose children are `first` up to `end`, has one at each of its `places` that may be entered; `[rows, width]`."""
+    exists = places < (end - first)[:, None]
     if eligible is not None:
         exists &= eligible.alive(first, len(places))
     return exists
@@ -152,8 +162,8 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, e
     Args:
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
-    first = trie.first_child.index_select(0, parents)
-    exists = _may_be_entered(trie, parents, first, torch.arange(width, device=first.device), eligible)
+    first, end = trie.children(parents)
+    exists = _may_be_entered(first, end, torch.arange(width, device=first.device), eligible)
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
     tokens = trie.token.unfold(0, width, 1).index_select(0, first)
     log_probs = logits.float().log_softmax(1).gather(1, tokens)
@@ -174,8 +184,8 @@ def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection
 
 def flatten_requests(scores: Tensor, frontier: Frontier, k: int) -> Tensor:
     """All continuations of a request in one row: `[rows, width]` to `[requests, places]`, at least k places, padded with -inf."""
-    if frontier.is_dense and scores.numel() >= k * len(frontier.rows):
-        return scores.reshape(len(frontier.rows), -1)
+    if frontier.is_dense and scores.numel() >= k * len(frontier.sizes):
+        return scores.reshape(len(frontier.sizes), -1)
     flat = scores[frontier.rows].masked_fill_((frontier.rows < 0)[:, :, None], NEGATIVE_INFINITY).flatten(1)
     return torch.nn.functional.pad(flat, (0, max(0, k - flat.shape[1])), value=NEGATIVE_INFINITY)
 
@@ -190,7 +200,9 @@ def select(candidates: Candidates, frontier: Frontier, scores: Tensor, places: T
     width = candidates.scores.shape[1]
     best_scores = scores.gather(1, places)
     ranks, children = places.div(width, rounding_mode="floor"), places.remainder(width)
-    parents = frontier.rows.gather(1, ranks.clamp_(max=frontier.rows.shape[1] - 1))
+    if scores.shape[1] > frontier.widest * width:
+        ranks.clamp_(max=frontier.widest - 1)
+    parents = frontier.places(ranks)
     missing = best_scores == NEGATIVE_INFINITY
     nodes = candidates.first.take(parents).add_(children).masked_fill_(missing, -1)
     same = candidates.log_probs is candidates.scores

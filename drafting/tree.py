@@ -37,7 +37,7 @@ class TokenTree:
         self.log_prob = torch.zeros(slots, dtype=torch.float32, device=device)
         self.score = torch.zeros(slots, dtype=torch.float32, device=device)
         self.ancestors = torch.zeros(slots, depth, dtype=torch.int64, device=device)
-        self._levels = torch.arange(depth, device=device)
+        self._levels = torch.arange(1, depth + 1, device=device)
 
     def add_prompt(self, slots: Tensor, tokens: Tensor, columns: Tensor) -> None:
         """Writes prompt tokens; the last one becomes the root of its request's tree. All arguments are `[tokens]` int64."""
@@ -51,7 +51,7 @@ class TokenTree:
         """Writes nodes below nodes that are there already. All arguments are `[nodes]`; parents are slots, depths start at 1."""
         self.token.index_copy_(0, slots, tokens)
         self.trie_node.index_copy_(0, slots, trie_nodes)
-        inherited = self._levels < (depths - 1)[:, None]
+        inherited = self._levels < depths[:, None]
         self.ancestors.index_copy_(0, slots, torch.where(inherited, self.ancestors.index_select(0, parents), columns[:, None]))
 
     def rate(self, slots: Tensor, scores: Tensor, log_probs: Tensor) -> None:

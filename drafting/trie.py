@@ -93,6 +93,11 @@ class ItemTrie:
         """Children per node of each depth above the leaves, on average."""
         return tuple(self.level_size(depth + 1) / self.level_size(depth) for depth in range(self.depth))
 
+    def children(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The first child of each node, and the node behind its last one; all `[nodes]` int64, on the device."""
+        first, end = self.first_child.unfold(0, 2, 1).index_select(0, nodes).unbind(1)
+        return first, end
+
     def items_of(self, node: int) -> Rows:
         """Catalog indices of the items below a node, in ascending order for a leaf."""
         return self.arrays.items_of(node)

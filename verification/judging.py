@@ -203,7 +203,11 @@ class Judge:
         """Writes what the target thinks of the new beams, and the nodes in them that no draft had added, into the tree."""
         k = selection.nodes.shape[1]
         places, slots, columns, depths = to_device([move.rows(k) for move in moved], self._tree.token.device)
-        parents, nodes, scores, log_probs = (part.flatten().index_select(0, places) for part in selection.parts)
+        chosen = [part.flatten() for part in selection.parts]
+        # Places ascend, so as many of them as there are selected prefixes are all of these in order.
+        if len(places) < selection.nodes.numel():
+            chosen = [part.index_select(0, places) for part in chosen]
+        parents, nodes, scores, log_probs = chosen
         self._tree.rate(slots, scores, log_probs)
         new = np.concatenate([move.missing for move in moved])
         if not new.any():
