@@ -46,7 +46,7 @@ class World:
     levels: int = 4
     k: int = 10
     max_items: int = 20
-    min_items: int = 15
+    min_items: int = 10
     slots: int = 65_536
     users: int = 2_000
     rate: float = 40.0

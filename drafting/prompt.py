@@ -81,7 +81,7 @@ class PromptTemplate:
         template: the whole prompt, with `{history}` where the identifiers go.
         separator: text between two items.
         max_items: how many of the newest items the model reads at most.
-        min_items: how many of the newest items it reads at least, of a history longer than `max_items`; None for three quarters of them.
+        min_items: how many of the newest items it reads at least, of a history longer than `max_items`; None for half of them.
             The further below `max_items`, the longer a window stays where it is and the more of it is not computed again, but the less the
             model reads. Equal to `max_items`, the window moves with every item.
         add_bos: whether the tokenizer's beginning-of-sequence token comes first.
@@ -110,7 +110,7 @@ class PromptTemplate:
     @property
     def starts(self) -> int:
         """How many items of a long history a window may start at: the oldest ones that it could hold."""
-        fewest = self.max_items - self.max_items // 4 if self.min_items is None else self.min_items
+        fewest = self.max_items - self.max_items // 2 if self.min_items is None else self.min_items
         return self.max_items - fewest + 1
 
     @classmethod
