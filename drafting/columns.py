@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.tree import TokenTree, TreeBatch, build_layout
+from drafting.tree import TokenTree, TreeBatch, build_layouts
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -132,7 +132,7 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
         positions=positions,
         slots=slots,
         outputs=_last_rows(counts, [part.outputs for part in parts], device),
-        attention=build_layout(
+        attention=build_layouts(
             keys=[part.request.slots[: part.columns.max() + 1] for part in parts],
             query_counts=counts,
             visible=visible,

@@ -5,7 +5,8 @@ parallel tensors, appending a level is one scatter, and no step rearranges what 
 plan a forward (slots, positions, columns) is decided before the contents of a node are, so planning never waits for the device.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +18,11 @@ from torch import Tensor
 from drafting.trie import ROOT
 
 IntArray = npt.NDArray[np.int64]
+
+# Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
+# that differ by less than this factor are.
+FEW_TOKENS = 32
+LENGTH_FACTOR = 4
 
 
 class TokenTree:
@@ -62,19 +68,21 @@ class TokenTree:
 
 @dataclass(frozen=True)
 class AttentionLayout:
-    """Who may attend to what in one forward: each request's queries and keys as padded rows.
+    """Who may attend to what among some requests of a forward: each request's queries and keys as padded rows.
 
     Attributes:
-        queries: `[requests, queries]` int64, rows of the forward; padding repeats a row of the same forward.
-        places: `[tokens]` int64, where in the flattened `queries` each token of the forward stands.
+        queries: `[requests, queries]` int64, the tokens of these requests, counted among themselves; padding repeats one of them.
+        places: `[tokens]` int64, where in the flattened `queries` each of these tokens stands.
         keys: `[requests, columns]` int64, the slot behind each column; padding is any slot.
         mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
+        tokens: `[tokens]` int64, these tokens' rows in the forward.
     """
 
     queries: Tensor
     places: Tensor
     keys: Tensor
     mask: Tensor
+    tokens: Tensor
 
     def __post_init__(self) -> None:
         expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
@@ -101,26 +109,49 @@ class TreeBatch:
         positions: `[tokens]` int64 position ids: prompt length + depth - 1 for a node.
         slots: `[tokens]` int64, where each token's key and value are written.
         outputs: `[outputs]` int64, the rows whose next-token logits are wanted.
-        attention: who sees what.
+        attention: who sees what; each token is in one of the layouts.
     """
 
     tokens: Tensor
     positions: Tensor
     slots: Tensor
     outputs: Tensor
-    attention: AttentionLayout
+    attention: tuple[AttentionLayout, ...]
 
     def __post_init__(self) -> None:
-        if not self.tokens.shape == self.positions.shape == self.slots.shape == self.attention.places.shape:
+        laid_out = sum(len(layout.places) for layout in self.attention)
+        if not self.tokens.shape == self.positions.shape == self.slots.shape == (laid_out,):
             raise ValueError("Tokens, positions, slots and attention places must be rows of one length.")
 
 
-def build_layout(keys: list[IntArray], query_counts: list[int], visible: Tensor, ancestors: Tensor) -> AttentionLayout:
-    """Lays out a forward in which the tokens of each request stand together, in the order of `keys`.
+def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:
+    """Lays out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own.
+
+    For the arguments see `build_layout`.
+    """
+    if max(query_counts) <= FEW_TOKENS or len(keys) == 1:
+        return (build_layout(keys, query_counts, visible, ancestors),)
+    counts = np.array(query_counts)
+    sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
+    if (sizes == sizes[0]).all():
+        return (build_layout(keys, query_counts, visible, ancestors),)
+    size_of_token = np.repeat(sizes, counts)
+    layouts = []
+    for size in np.unique(sizes):
+        tokens = torch.from_numpy(np.flatnonzero(size_of_token == size)).to(visible.device)
+        members = np.flatnonzero(sizes == size)
+        rows = visible.index_select(0, tokens), ancestors.index_select(0, tokens)
+        layout = build_layout([keys[member] for member in members], counts[members].tolist(), *rows)
+        layouts.append(replace(layout, tokens=tokens))
+    return tuple(layouts)
+
+
+def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> AttentionLayout:
+    """Lays out requests of which the tokens stand together, in the order of `keys`.
 
     Args:
         keys: per request, the slot behind each of its columns.
-        query_counts: per request, how many of the forward's tokens are its own.
+        query_counts: per request, how many of the tokens are its own.
         visible: `[tokens]` int64, how many leading columns (of the prompt) each token sees.
         ancestors: `[tokens, depth]` int64, further columns that each token sees, its own among them.
     """
@@ -129,7 +160,7 @@ def build_layout(keys: list[IntArray], query_counts: list[int], visible: Tensor,
         own = torch.arange(query_counts[0], device=device)
         mask = torch.arange(len(keys[0]), device=device) < visible[:, None]
         mask.scatter_(1, ancestors, True)
-        return AttentionLayout(own[None], own, torch.from_numpy(keys[0][None]).to(device), mask[None, None])
+        return AttentionLayout(own[None], own, torch.from_numpy(keys[0][None]).to(device), mask[None, None], own)
     counts = np.array(query_counts)
     widest, columns = int(counts.max()), max(len(row) for row in keys)
     starts = np.cumsum(counts) - counts
@@ -141,7 +172,9 @@ def build_layout(keys: list[IntArray], query_counts: list[int], visible: Tensor,
         row[: len(slots)] = slots
     mask = torch.arange(columns, device=device) < visible[queries][:, :, None]
     mask.scatter_(2, ancestors[queries], True)
-    return AttentionLayout(queries, places, torch.from_numpy(key_slots).to(device), mask[:, None])
+    return AttentionLayout(
+        queries, places, torch.from_numpy(key_slots).to(device), mask[:, None], torch.arange(len(visible), device=device)
+    )
 
 
 class TreeModel(Protocol):

@@ -45,7 +45,7 @@ def test_ragged_requests_equal_the_pytorch_version(heads: int, key_value_heads: 
     query = torch.randn(len(slots), heads, head_size, generator=generator).to(DEVICE, dtype)
     key, value = (torch.randn(len(slots), key_value_heads, head_size, generator=generator).to(DEVICE, dtype) for _ in range(2))
     cache = torch.randn(SLOTS, key_value_heads, 2 * head_size, generator=generator).to(DEVICE, dtype)
-    expected = tree_attention(query.cpu(), key.cpu(), value.cpu(), cache.cpu(), slots.cpu(), on_cpu(layout), 0.3)
+    expected = tree_attention(query.cpu(), key.cpu(), value.cpu(), cache.cpu(), slots.cpu(), [on_cpu(layout)], 0.3)
     cache.index_copy_(0, slots, torch.cat([key, value], -1))
     attended = tree_kernel.attend(query, cache, layout, 0.3)
     assert attended.dtype == dtype
@@ -60,7 +60,7 @@ def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
     query = torch.randn(11, 4, 16, generator=generator).to(DEVICE)
     assert alone.keys.shape[1] > 2 * tree_kernel.STRETCH_COLUMNS
     expected = tree_attention(
-        query[:8].cpu(), *cache[alone_slots].cpu().chunk(2, -1), cache.cpu().clone(), alone_slots.cpu(), on_cpu(alone), 0.25
+        query[:8].cpu(), *cache[alone_slots].cpu().chunk(2, -1), cache.cpu().clone(), alone_slots.cpu(), [on_cpu(alone)], 0.25
     )
     by_itself = tree_kernel.attend(query[:8], cache, alone, 0.25)
     torch.testing.assert_close(by_itself.cpu(), expected, atol=1e-5, rtol=1e-5)
@@ -70,4 +70,4 @@ def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
 
 
 def on_cpu(layout: AttentionLayout) -> AttentionLayout:
-    return AttentionLayout(layout.queries.cpu(), layout.places.cpu(), layout.keys.cpu(), layout.mask.cpu())
+    return AttentionLayout(layout.queries.cpu(), layout.places.cpu(), layout.keys.cpu(), layout.mask.cpu(), layout.tokens.cpu())

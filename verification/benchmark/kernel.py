@@ -107,7 +107,7 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
 
     def forward() -> None:
         for cache in caches:
-            tree_attention(query, key, value, cache, slots, layout, head_size**-0.5)
+            tree_attention(query, key, value, cache, slots, [layout], head_size**-0.5)
 
     moved = caches[0].nbytes + 2 * (query.nbytes + key.nbytes + value.nbytes)
     operations = 4 * tokens * columns * shape.heads * head_size
