@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 _SCHEMA_VERSION = 1
 _USERS_PER_TRANSACTION = 50
 _EXPIRED_PER_APPEND = 10
+_CACHE_KIB = 256
 
 _SCHEMA = (
     "CREATE TABLE history_users (user INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, arrivals INTEGER NOT NULL, expires_at REAL)",
@@ -171,6 +172,8 @@ def _connect(path: Path, timeout_seconds: float) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # The operating system keeps the file's pages as well; SQLite's own copies would let this process grow with the histories.
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             ((version,),) = connection.execute("PRAGMA user_version")
