@@ -1,13 +1,14 @@
 """The history cache: keys and values of prompts that were computed before, kept for the next request of the same user.
 
-Invariant: a slot belongs to the cache or to one running request, never to both. A request *takes* its user's entry out of the cache, keeps
-the slots of the common prefix and gives the others back; when it ends, its prompt becomes the user's entry again. So nothing that a request
-reads can be evicted, and two requests of one user at a time cost a second computation, never a wrong list.
+Invariant: a request shares the slots that it reads of its user's entry, so nothing that a request reads is ever free, whatever is evicted
+or replaced meanwhile, and requests of one user at a time all find what is known. Nobody writes to a slot of an entry: a request computes
+only what lies behind the common prefix, in slots of its own, and when it ends its prompt becomes the user's entry.
 
 What every prompt begins with (the instruction) is kept once for everybody, from the first request that has computed it.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,11 @@ class CachedPrompt:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def own_slots(self) -> IntArray:
+        """The slots that do not belong to everybody."""
+        return self.slots[self.borrowed :]
+
     def head(self, length: int) -> "CachedPrompt":
         """The first tokens."""
         return CachedPrompt(self.tokens[:length], self.slots[:length], self.drafted[:length], min(self.borrowed, length))
@@ -56,7 +62,8 @@ class HistoryCache:
     """Prompts by user, the least recently used first to go; lives off the slots that nobody else needs.
 
     Attributes:
-        evictable: slots that the cache would give back.
+        slots: slots that the cache holds.
+        evictable: those of them that become free when the cache gives them up; no running request shares them.
     """
 
     def __init__(self, pool: SlotPool, common: IntArray | None = None) -> None:
@@ -65,6 +72,8 @@ class HistoryCache:
         self._prompts: OrderedDict[str, CachedPrompt] = OrderedDict()
         self._common = EMPTY.tokens if common is None else common
         self._shared = EMPTY
+        self._held = np.zeros(pool.total, bool)
+        self.slots = 0
         self.evictable = 0
 
     @property
@@ -72,57 +81,68 @@ class HistoryCache:
         """Slots that are everybody's, and are never given back."""
         return len(self._shared)
 
-    @property
-    def slots(self) -> int:
-        """Slots that the cache holds."""
-        return self.pinned + self.evictable
-
     def known(self, key: str | None, prompt: IntArray) -> int:
         """How many leading tokens of a prompt need not be computed; its last token always is."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         return max(_common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1]))
 
     def take(self, key: str | None, prompt: IntArray) -> CachedPrompt:
-        """Hands over what is known of a prompt, and forgets the user's entry."""
-        entry = EMPTY if key is None else self._pop(key)
+        """What is known of a prompt, to be read until `keep` is told that the request has ended."""
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         own, shared = _common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1])
-        kept = own if own > shared else 0
-        self._release(entry.slots[max(kept, entry.borrowed) :])
-        return entry.head(kept) if kept else self._shared.head(shared)
+        if key is None or own <= shared:
+            return self._shared.head(shared)
+        self._prompts.move_to_end(key)
+        known = entry.head(own)
+        self._recount(known.own_slots, self._pool.share)
+        return known
 
     def keep(self, key: str | None, prompt: CachedPrompt) -> None:
         """Takes over the computed prompt of a request that has ended; without a key, only what everybody shares."""
         common = len(self._common)
         if common and not len(self._shared) and _common_prefix(self._common, prompt.tokens) == common:
             self._shared = CachedPrompt(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
+            self.slots += common
             prompt = CachedPrompt(prompt.tokens, prompt.slots, prompt.drafted, common)
-        if key is None or len(prompt) == prompt.borrowed:
-            self._release(prompt.slots[prompt.borrowed :])
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
+        is_more = len(prompt) >= len(entry) or _common_prefix(entry.tokens, prompt.tokens) < len(prompt)
+        if key is None or len(prompt) == prompt.borrowed or not is_more:
+            self._recount(prompt.own_slots, self._pool.release)
             return
-        self._drop(self._pop(key))
+        self._forget(key)
         self._prompts[key] = prompt
-        self.evictable += len(prompt) - prompt.borrowed
+        self._recount(prompt.own_slots, self._hold)
 
     def make_room(self, slots: int) -> None:
         """Evicts until so many slots are free, or nothing is left to evict."""
         while self._pool.free < slots and self._prompts:
-            self._drop(self._pop(next(iter(self._prompts))))
+            self._forget(next(iter(self._prompts)))
 
     def clear(self) -> None:
         """Forgets every user."""
         self.make_room(self._pool.total + 1)
 
-    def _pop(self, key: str) -> CachedPrompt:
-        entry = self._prompts.pop(key, EMPTY)
-        self.evictable -= len(entry) - entry.borrowed
-        return entry
+    def _forget(self, key: str) -> None:
+        slots = self._prompts.pop(key, EMPTY).own_slots
+        self._recount(slots, self._give_up)
 
-    def _drop(self, entry: CachedPrompt) -> None:
-        self._release(entry.slots[entry.borrowed :])
+    def _hold(self, slots: IntArray) -> None:
+        self._held[slots - self._pool.first] = True
+        self.slots += len(slots)
 
-    def _release(self, slots: IntArray) -> None:
-        if len(slots):
-            self._pool.release(slots)
+    def _give_up(self, slots: IntArray) -> None:
+        self._held[slots - self._pool.first] = False
+        self.slots -= len(slots)
+        self._pool.release(slots)
+
+    def _recount(self, slots: IntArray, change: Callable[[IntArray], None]) -> None:
+        """Keeps `evictable` true while something changes about some slots."""
+        before = self._evictable_of(slots)
+        change(slots)
+        self.evictable += self._evictable_of(slots) - before
+
+    def _evictable_of(self, slots: IntArray) -> int:
+        return int(np.count_nonzero(self._held[slots - self._pool.first] & ~self._pool.shared(slots)))
 
 
 def _common_prefix(tokens: IntArray, prompt: IntArray) -> int:

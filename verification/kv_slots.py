@@ -1,7 +1,8 @@
 """Key/value slots: which of them are free, and who owns the others.
 
-Invariant: a slot has at most one owner, and an owner gives back exactly what it took. Both are checked at every call, because a slot that
-leaks or is owned twice shows up much later, as another user's wrong recommendations.
+Invariant: a slot has one owner, or several that have agreed to share it and none of whom writes to it; an owner gives back exactly what it
+took, and a slot is free when the last one has. This is checked at every call, because a slot that leaks or is handed out twice shows up
+much later, as another user's wrong recommendations.
 """
 
 import numpy as np
@@ -15,15 +16,21 @@ class OutOfSlots(RuntimeError):
 
 
 class SlotPool:
-    """A stack of free slots; one slot holds the keys and values of one token in every layer."""
+    """A stack of free slots; one slot holds the keys and values of one token in every layer.
+
+    Attributes:
+        total: how many slots there are.
+        first: the number of the first.
+    """
 
     def __init__(self, total: int, first: int = 0) -> None:
         """`total` slots, numbered from `first` on."""
         self.total = total
-        self._first = first
+        self.first = first
         self._free = np.arange(first + total - 1, first - 1, -1, dtype=np.int64)
         self._count = total
         self._owned = np.zeros(total, bool)
+        self._sharers = np.zeros(total, np.int32)
 
     @property
     def free(self) -> int:
@@ -45,16 +52,35 @@ class SlotPool:
             raise OutOfSlots(f"{count} key/value slots are needed, but only {self._count} of {self.total} are free.")
         self._count -= count
         slots = self._free[self._count : self._count + count][::-1].copy()
-        self._owned[slots - self._first] = True
+        self._owned[slots - self.first] = True
         return slots
 
+    def share(self, slots: IntArray) -> None:
+        """Gives slots one more owner each; no slot is named twice.
+
+        Raises:
+            ValueError: one of them is not owned; nothing was shared.
+        """
+        places = slots - self.first
+        if not self._owned[places].all():
+            raise ValueError("A key/value slot was shared that nobody owns.")
+        self._sharers[places] += 1
+
+    def shared(self, slots: IntArray) -> npt.NDArray[np.bool_]:
+        """Which slots have several owners; as long as `slots`."""
+        shared: npt.NDArray[np.bool_] = self._sharers[slots - self.first] > 0
+        return shared
+
     def release(self, slots: IntArray) -> None:
-        """Gives slots back.
+        """Gives slots back; those that others share stay theirs.
 
         Raises:
             ValueError: one of them is not owned; nothing was given back.
         """
-        places = slots - self._first
+        if (others := self.shared(slots)).any():
+            self._sharers[slots[others] - self.first] -= 1
+            slots = slots[~others]
+        places = slots - self.first
         before = self._owned[places]
         self._owned[places] = False
         # A slot that is named twice is owned at both places, but leaves one owner less than there should be.

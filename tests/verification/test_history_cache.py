@@ -4,10 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.speculation import Speculation, run
 from verification.engine import SpeculativeBeamEngine
-from verification.history_cache import CachedPrompt, HistoryCache
+from verification.history_cache import EMPTY, CachedPrompt, HistoryCache
 from verification.kv_slots import SlotPool
 from verification.request import BeamRequest, BeamResult
 
@@ -20,7 +22,7 @@ def computed(pool: SlotPool, tokens: list[int], known: CachedPrompt) -> CachedPr
     return CachedPrompt(np.array(tokens), slots, np.zeros(len(tokens), bool), known.borrowed)
 
 
-def test_the_common_prefix_is_handed_over_and_the_rest_given_back() -> None:
+def test_the_common_prefix_is_shared_and_the_rest_given_back_when_the_request_ends() -> None:
     pool = SlotPool(20)
     cache = HistoryCache(pool)
     prompt = computed(pool, [1, 2, 3, 4, 5], cache.take("ann", np.array([1, 2, 3, 4, 5, 6])))
@@ -30,7 +32,67 @@ def test_the_common_prefix_is_handed_over_and_the_rest_given_back() -> None:
     assert cache.known("bob", np.array([1, 2, 3, 9, 9])) == 0
     known = cache.take("ann", np.array([1, 2, 3, 9, 9]))
     np.testing.assert_array_equal(known.slots, prompt.slots[:3])
-    assert (cache.evictable, pool.free) == (0, 17)
+    assert (cache.slots, cache.evictable, pool.free) == (5, 2, 15)
+    cache.keep("ann", computed(pool, [1, 2, 3, 9], known))
+    assert (cache.slots, cache.evictable, pool.free) == (4, 4, 16)
+
+
+def test_two_requests_of_a_user_at_once_find_the_same() -> None:
+    pool = SlotPool(20)
+    cache = HistoryCache(pool)
+    cache.keep("ann", computed(pool, [1, 2, 3], EMPTY))
+    first, second = (cache.take("ann", np.array([1, 2, 3, 4, 5])) for _ in range(2))
+    np.testing.assert_array_equal(first.slots, second.slots)
+    cache.keep("ann", computed(pool, [1, 2, 3, 4], first))
+    assert (len(first), cache.evictable, pool.free) == (3, 1, 16)
+    cache.make_room(20)
+    assert (cache.known("ann", np.array([1, 2, 3, 4])), pool.free) == (0, 17)
+    cache.keep("ann", computed(pool, [1, 2, 3, 4], second))
+    assert (cache.evictable, pool.free) == (4, 16)
+
+
+def test_a_request_that_computed_less_than_is_known_takes_nothing_away() -> None:
+    pool = SlotPool(20)
+    cache = HistoryCache(pool)
+    cache.keep("ann", computed(pool, [1, 2, 3, 4, 5], EMPTY))
+    cache.keep("ann", cache.take("ann", np.array([1, 2, 3])))
+    assert (cache.known("ann", np.array([1, 2, 3, 4, 5, 6])), cache.evictable, pool.free) == (5, 5, 15)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> None:
+    """Random requests of two users begin, end and are evicted; what the cache says is counted anew from what there is."""
+    pool, common = SlotPool(60), [7, 8]
+    cache = HistoryCache(pool, np.array(common))
+    running: list[tuple[str | None, list[int], CachedPrompt, np.ndarray]] = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        kind = data.draw(st.sampled_from(["begin", "begin", "end", "evict"]))
+        if kind == "begin":
+            user = data.draw(st.sampled_from(["ann", "bob", None]))
+            prompt = [*common, *data.draw(st.lists(st.integers(1, 2), min_size=1, max_size=6))]
+            if len(prompt) - 1 <= pool.free + cache.evictable:
+                expected = cache.known(user, np.array(prompt))
+                known = cache.take(user, np.array(prompt))
+                assert len(known) == expected
+                cache.make_room(len(prompt) - 1 - len(known))
+                running.append((user, prompt, known, pool.allocate(len(prompt) - 1 - len(known))))
+        elif kind == "end" and running:
+            user, prompt, known, new = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            slots, marks = np.concatenate([known.slots, new]), np.zeros(len(prompt) - 1, bool)
+            cache.keep(user, CachedPrompt(np.array(prompt[:-1]), slots, marks, known.borrowed))
+        elif kind == "evict":
+            cache.make_room(data.draw(st.integers(0, 60)))
+        read = {int(slot) for _, _, known, new in running for slot in (*known.slots[known.borrowed :], *new)}
+        kept = pool.used - len(read)
+        assert kept == cache.evictable + cache.pinned <= cache.slots
+        assert len({int(slot) for _, _, _, new in running for slot in new}) == sum(len(new) for *_, new in running)
+    for user, _, known, new in running:
+        pool.release(new)
+        cache.keep(user, known)
+    assert pool.used == cache.slots == cache.pinned + cache.evictable
+    cache.clear()
+    assert pool.used == cache.pinned
 
 
 def test_the_last_token_of_a_prompt_is_always_computed() -> None:

@@ -28,6 +28,19 @@ def test_every_slot_has_at_most_one_owner(actions: list[tuple[bool, int]]) -> No
     assert pool.free == 32
 
 
+def test_a_shared_slot_is_free_when_its_last_owner_has_given_it_back() -> None:
+    pool = SlotPool(6, first=10)
+    slots = pool.allocate(3)
+    pool.share(slots[:2])
+    assert pool.shared(slots).tolist() == [True, True, False]
+    pool.release(slots)
+    assert pool.used == 2
+    pool.release(slots[:2])
+    assert pool.used == 0
+    with pytest.raises(ValueError, match="shared that nobody owns"):
+        pool.share(slots[:1])
+
+
 @pytest.mark.parametrize("wrong", [[3], [0, 0]])
 def test_release_of_a_slot_nobody_owns(wrong: list[int]) -> None:
     pool = SlotPool(4)
