@@ -160,11 +160,8 @@ def runs_of(trace: Trace, case: Case, depth: int, plans: Sequence[str] | None, c
 
 
 def _say_costs(name: str, costs: ForwardCosts, notes: list[str]) -> None:
-    target, draft = costs.target, costs.draft
-    sentence = f"{name}: a step with one forward of the target takes {1e3 * target.fixed:.2f} ms + {1e6 * target.per_token:.1f} µs a token"
-    if draft:
-        sentence += f"; a level of the draft {1e3 * draft.fixed:.2f} ms + {1e6 * draft.per_token:.1f} µs a token"
-    _say(notes, f"{sentence}.")
+    draft = f"; a level of the draft {costs.draft}" if costs.draft else ""
+    _say(notes, f"{name}: a step with one forward of the target takes {costs.target}{draft}.")
 
 
 def _best(timed: Sequence[Timing]) -> str:
