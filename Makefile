@@ -52,9 +52,10 @@ format: setup ## Apply the style
 bench: setup ## Time this engine against vLLM and transformers (idle machine, a quarter of an hour)
 	$(BIN)/atspeed bench $(ARGS)
 
-bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, takes under ten minutes
+bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, no part takes ten minutes
 	$(GPU_PYTHON) -m verification.benchmark.kernel
 	$(GPU_PYTHON) -m verification.benchmark.gpu $(ARGS)
+	$(GPU_PYTHON) -m verification.benchmark.gpu --wide
 
 lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"
 	$(BIN)/python -m verification.benchmark.lossless $(ARGS)
