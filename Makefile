@@ -8,7 +8,7 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu bench-catalog paper load soak swaps lock services deploy-tools deploy-check clean
+.PHONY: help setup demo test lint format serve bench lossless bench-gpu truth bench-catalog paper load soak swaps lock services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,9 +52,13 @@ format: setup ## Apply the style
 bench: setup ## Time this engine against vLLM and transformers (idle machine, a quarter of an hour)
 	$(BIN)/atspeed bench $(ARGS)
 
-bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, takes under ten minutes
+bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, no part takes ten minutes
 	$(GPU_PYTHON) -m verification.benchmark.kernel
 	$(GPU_PYTHON) -m verification.benchmark.gpu $(ARGS)
+	$(GPU_PYTHON) -m verification.benchmark.gpu --wide
+
+truth: ## Train a target and a draft on this device and measure them end to end: ARGS="--data DIR --catalog FILE"
+	$(GPU_PYTHON) -m verification.benchmark.truth $(ARGS)
 
 lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"
 	$(BIN)/python -m verification.benchmark.lossless $(ARGS)

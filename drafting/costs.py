@@ -1,4 +1,4 @@
-"""What a forward costs on this machine: a fixed part and a part per token.
+"""What a forward costs on this machine: a fixed part, and a part for each token beyond those that come free with it.
 
 Invariant: costs are seconds of wall clock as a user waits for them, so whatever a forward drags along (preparing it, reading its results)
 is inside; two numbers measured in different ways cannot be weighed against each other.
@@ -9,78 +9,123 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Sizes at which a first measurement counts as one forward each.
+# Sizes at which a first measurement counts as one forward each, on top of what is free.
 OPINION_TOKENS = (1, 16, 64, 256)
 # After about 200 forwards, one weighs a third of a new one.
 FADING = 0.995
 SHORTEST = 1e-9
 NOTEWORTHY = 0.1
+# A bend is believed if it leaves at most this share of a straight line's squared error, and the line is off by as much as `NOTEWORTHY`.
+BEND_SHARE = 0.25
+BENDS_TRIED = 64
 
 
 @dataclass(frozen=True)
 class CostCurve:
-    """Seconds of a forward: `fixed + per_token * tokens`."""
+    """Seconds of a forward: `fixed + per_token * max(tokens - free, 0)`.
+
+    While a device reads its weights it can compute some tokens in the same time: few on a CPU, where the curve is a straight line and
+    `free` is 0, some hundred on a GPU.
+    """
 
     fixed: float
     per_token: float
+    free: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.fixed >= 0 and self.per_token >= 0):
             raise ValueError(f"A forward cannot take negative time, got {self.fixed} s and {self.per_token} s per token.")
+        if not self.free >= 0:
+            raise ValueError(f"A forward cannot have {self.free} free tokens.")
 
     @classmethod
     def fit(cls, tokens: Sequence[int], seconds: Sequence[float]) -> "CostCurve":
-        """The line through measured forwards that is closest in relative terms, so that long forwards do not drown the short ones.
+        """The curve through measured forwards that is closest in relative terms, so that long forwards do not drown the short ones.
+
+        It is a straight line unless that is plainly wrong: with so few sizes, noise alone would bend most lines a little.
 
         Raises:
             ValueError: fewer than two sizes were measured.
         """
-        if len(set(tokens)) < 2:
+        sizes = sorted(set(tokens))
+        if len(sizes) < 2:
             raise ValueError("A cost curve needs forwards of at least two sizes.")
-        weights = 1 / np.array(seconds)
-        design = np.stack([np.ones(len(tokens)), np.array(tokens, float)], axis=1)
-        (fixed, per_token), *_ = np.linalg.lstsq(design * weights[:, None], np.ones(len(tokens)), rcond=None)
-        return cls(max(float(fixed), 0.0), max(float(per_token), 0.0))
+        straight = cls._fit(tokens, seconds, 0.0)
+        error = straight._error(tokens, seconds)
+        # Two sizes at least must lie beyond the bend, and two before it, or it could be anywhere.
+        if len(sizes) < 4 or error < len(tokens) * (NOTEWORTHY / 2) ** 2:
+            return straight
+        bends = np.geomspace(max(sizes[1], 1), sizes[-2], BENDS_TRIED, endpoint=False)
+        bent = min((cls._fit(tokens, seconds, float(free)) for free in bends), key=lambda curve: curve._error(tokens, seconds))
+        return bent if bent._error(tokens, seconds) < BEND_SHARE * error else straight
 
-    def seconds(self, tokens: int) -> float:
+    @classmethod
+    def _fit(cls, tokens: Sequence[int], seconds: Sequence[float], free: float) -> "CostCurve":
+        weights = 1 / np.array(seconds)
+        design = np.stack([np.ones(len(tokens)), np.maximum(np.array(tokens, float) - free, 0)], axis=1)
+        (fixed, per_token), *_ = np.linalg.lstsq(design * weights[:, None], np.ones(len(tokens)), rcond=None)
+        return cls(max(float(fixed), 0.0), max(float(per_token), 0.0), free)
+
+    def _error(self, tokens: Sequence[int], seconds: Sequence[float]) -> float:
+        """The sum of squared relative errors."""
+        return sum((self.seconds(count) / taken - 1) ** 2 for count, taken in zip(tokens, seconds, strict=True))
+
+    def seconds(self, tokens: float) -> float:
         """Seconds of a forward of so many tokens."""
-        return self.fixed + self.per_token * tokens
+        return self.fixed + self.per_token * max(tokens - self.free, 0.0)
+
+    def tokens_within(self, seconds: float) -> float:
+        """How many tokens a forward of so many seconds may have; 0 if not even an empty one is as short."""
+        if seconds < self.fixed:
+            return 0.0
+        return self.free + (seconds - self.fixed) / self.per_token if self.per_token else float("inf")
+
+    def mean_per_token(self, tokens: int) -> float:
+        """Seconds that each of so many tokens adds to a forward on average, the fixed part aside."""
+        return (self.seconds(tokens) - self.fixed) / tokens
 
     def differs(self, other: "CostCurve") -> bool:
         """Whether the other curve would make plans differ: by a tenth at a small or a large forward."""
-        return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > NOTEWORTHY for tokens in (1, 256))
+        large = 256 + self.free
+        return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > NOTEWORTHY for tokens in (1, large))
 
     @property
     def balance(self) -> float:
-        """The tokens that cost as much as the fixed part."""
-        return self.fixed / self.per_token if self.per_token else float("inf")
+        """The tokens with which a forward takes twice its fixed part."""
+        return self.free + self.fixed / self.per_token if self.per_token else float("inf")
+
+    def __str__(self) -> str:
+        beyond = f" beyond the first {self.free:.0f}" if self.free else ""
+        return f"{1e3 * self.fixed:.2f} ms + {1e6 * self.per_token:.1f} µs a token{beyond}"
 
 
 class RunningCurve:
     """A cost curve that follows forwards as they are run, so that a machine that has become faster or slower is noticed.
 
     Least squares of relative errors: an interruption makes a forward longer, and a long forward weighs little. Old forwards fade; what was
-    measured at first stays as a few forwards' worth of opinion, which keeps the two numbers apart while all forwards are of one size.
+    measured at first stays as a few forwards' worth of opinion, which keeps the two numbers apart while all forwards are of one size. How
+    many tokens are free stays as measured: it is a matter of the device, and no load changes it.
     """
 
     def __init__(self, start: CostCurve) -> None:
+        self._free = start.free
         self._opinion = [0.0] * 5
         for tokens in OPINION_TOKENS:
-            _accumulate(self._opinion, 1, tokens, start.seconds(tokens), 1.0)
+            _accumulate(self._opinion, 1, tokens, start.seconds(start.free + tokens), 1.0)
         self._seen = [0.0] * 5
 
     def add(self, forwards: int, tokens: int, seconds: float) -> None:
-        """Notes forwards that took so long together."""
-        _accumulate(self._seen, forwards, tokens, seconds, FADING)
+        """Notes forwards, about equally long ones, that took so many seconds together."""
+        _accumulate(self._seen, forwards, max(tokens - forwards * self._free, 0.0), seconds, FADING)
 
     def curve(self) -> CostCurve:
-        """The line through what was seen last."""
+        """The curve through what was seen last."""
         ff, ft, tt, f, t = (seen + opinion for seen, opinion in zip(self._seen, self._opinion, strict=True))
         determinant = ff * tt - ft * ft
-        return CostCurve(max((f * tt - t * ft) / determinant, 0.0), max((t * ff - f * ft) / determinant, 0.0))
+        return CostCurve(max((f * tt - t * ft) / determinant, 0.0), max((t * ff - f * ft) / determinant, 0.0), self._free)
 
 
-def _accumulate(sums: list[float], forwards: int, tokens: int, seconds: float, fading: float) -> None:
+def _accumulate(sums: list[float], forwards: int, tokens: float, seconds: float, fading: float) -> None:
     """Adds one row of the normal equations; plain numbers, because this runs in every step and numpy would take longer than the sums."""
     fixed, length = forwards / max(seconds, SHORTEST), tokens / max(seconds, SHORTEST)
     for place, value in enumerate((fixed * fixed, fixed * length, length * length, fixed, length)):

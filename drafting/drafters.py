@@ -41,7 +41,6 @@ class DraftTask:
         place: how far the round has come.
         allocate: takes key/value slots.
         frontier: the columns below which the next level grows; the beam at first.
-        added: nodes that this round has added.
     """
 
     columns: RequestColumns
@@ -52,7 +51,6 @@ class DraftTask:
     place: Round
     allocate: Allocate
     frontier: IntArray = field(init=False)
-    added: int = 0
 
     def __post_init__(self) -> None:
         self.frontier = self.beam
@@ -80,7 +78,7 @@ class DraftTask:
         columns = self.columns.append(slots, self.place.next_depth)
         self.frontier = known.copy()
         self.frontier[new] = columns
-        self.added += len(new)
+        self.place.drafted += len(new)
         self.place.levels += 1
         self.place.nodes = len(self.frontier)
         return slots, columns

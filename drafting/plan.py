@@ -44,9 +44,11 @@ class Round:
         depth: of the beam that the target has decided.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
         sharing: requests that share the forwards.
+        tokens: how many tokens the target's forward holds before anything is drafted, those of all requests together.
         verification: how drafts are judged.
         unread: tokens before the frontier that the draft has not computed.
         levels: levels that have grown in this round.
+        drafted: nodes that they have added.
         unranked: whether the frontier holds nodes that the draft has not rated, so that it cannot go on from them.
         certainty: the plan's own estimate that the target's beam reaches the frontier without a miss.
         exploring: whether the plan tries in this round what it would not do by what it has learned.
@@ -56,9 +58,11 @@ class Round:
     depth: int
     nodes: int
     sharing: int
+    tokens: int = 0
     verification: str = "strict"
     unread: int = 0
     levels: int = 0
+    drafted: int = 0
     unranked: bool = False
     certainty: float = 1.0
     exploring: bool = False

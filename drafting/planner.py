@@ -5,23 +5,24 @@ makes unnecessary, times the chance that it is accepted (`acceptance`). Searches
 at each depth follows from the costs of finishing from the deeper ones, so the value of accepting a level is known before it is drafted.
 Within a level nodes are taken best first for as long as the next ones are worth more than their tokens.
 
+Tokens that come free with a forward (`CostCurve.free`) are shared like its fixed part: what the batch needs anyway takes them first, each
+request drafts from its part of the rest, and only nodes beyond that have a price.
+
 Invariant: nothing at all is always among the choices, and a forward that many requests share is worth only their part of it to each; so on
 a busy machine drafts shrink, and a draft that the target does not follow is no longer asked.
 """
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from drafting.acceptance import PRIOR, WantedGaps, within_gaps
 from drafting.costs import ForwardCosts, RunningCurve
-from drafting.plan import MOST_PROPOSALS, Action, LevelOutcome, Round, StepTimes
-
-DoubleArray = npt.NDArray[np.float64]
-FloatArray = npt.NDArray[np.float32]
+from drafting.outlook import CERTAINTIES, DoubleArray, Outlook
+from drafting.plan import MOST_PROPOSALS, Action, FloatArray, LevelOutcome, Round, StepTimes
 
 AUTO = "auto"
 # Every so many rounds are planned by first opinions, to notice when what was learned long ago no longer holds.
@@ -34,72 +35,10 @@ TIME_EVERY = 4
 LOOK_AT_TIMES_EVERY = 32
 # Costs are not known exactly: a round that promises less than this share of a forward may be a loss.
 WORTHWHILE = 0.05
-CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
 LEVEL_KINDS = 3
 MOST_OUTLOOKS = 256
-
-
-@dataclass(frozen=True)
-class _Outlook:
-    """What the rest of a round is worth for searches of one kind.
-
-    Attributes:
-        savings: by depth, seconds saved when the level is accepted.
-        beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
-            draft.
-        fan_out: by depth of the parents, children per prefix.
-        worthwhile: seconds that a round must win for drafting to begin.
-        growth: seconds to draft the children of a level.
-        token: seconds of one token of the target.
-        draft_token: seconds of one token of the draft.
-        last_depth: the deepest level that is drafted.
-        weighed: by depth and nodes, what `weigh` has answered at the beginning of rounds.
-    """
-
-    savings: dict[int, float]
-    beam: dict[tuple[int, int], DoubleArray]
-    fan_out: tuple[float, ...]
-    worthwhile: float
-    growth: float
-    token: float
-    draft_token: float
-    last_depth: int
-    weighed: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
-
-    def weigh(self, depth: int, levels: int, certainty: float, nodes: int) -> tuple[float, float]:
-        """Seconds won by drafting the level `depth` by children, and by the draft's beam; kept where rounds begin: they begin alike."""
-        if levels == 0 and (depth, nodes) in self.weighed:
-            return self.weighed[depth, nodes]
-        certain, many = np.array([certainty]), np.array([float(nodes)])
-        weight = float(self.children(depth, certain, many)[0]), float(self.by_beam(depth, levels, certain, many)[0])
-        if levels == 0:
-            self.weighed[depth, nodes] = weight
-        return weight
-
-    def children(self, depth: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
-        """Seconds won by drafting all children of `nodes` prefixes as the level `depth`, and further levels where that pays too."""
-        if depth > self.last_depth:
-            return np.zeros_like(nodes)
-        grown = nodes * self.fan_out[depth - 1]
-        won: DoubleArray = certainty * self.savings[depth] - self.token * grown - self.growth
-        won += np.maximum(0, self.children(depth + 1, certainty, grown))
-        return won
-
-    def best(self, depth: int, levels: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
-        """Seconds won by the best way to go on below a level; 0 for stopping."""
-        if depth > self.last_depth:
-            return np.zeros_like(nodes)
-        won: DoubleArray = np.maximum(self.children(depth, certainty, nodes), self.by_beam(depth, levels, certainty, nodes))
-        return won.clip(min=0)
-
-    def by_beam(self, depth: int, levels: int, certainty: DoubleArray, nodes: DoubleArray) -> DoubleArray:
-        """Seconds won by asking the draft for the level `depth`."""
-        if (depth, levels) not in self.beam:
-            return np.full_like(nodes, -np.inf)
-        won: DoubleArray = np.interp(certainty, CERTAINTIES, self.beam[depth, levels]) - self.draft_token * nodes
-        return won
 
 
 @dataclass
@@ -117,7 +56,7 @@ class Planner:
     follows_clock: bool = False
     _gaps: dict[tuple[str, int, int, int], WantedGaps] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
-    _outlooks: dict[tuple[str, tuple[int, ...], int, bool, bool], _Outlook] = field(default_factory=dict)
+    _outlooks: dict[tuple[str, tuple[int, ...], int, bool, bool, float], Outlook] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
     _rounds: int = 0
@@ -166,7 +105,7 @@ class Planner:
             place.exploring = self._rounds % EXPLORE_EVERY == 0
         outlook = self._outlook(place, has_draft and self.costs.draft is not None)
         by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
-        by_beam -= outlook.draft_token * place.unread
+        by_beam -= float(outlook.draft_price(place.nodes + place.unread) - outlook.draft_price(place.nodes))
         least = 0.0 if place.levels else outlook.worthwhile
         if by_beam > max(by_children, least) and not place.unranked:
             return Action.BEAM
@@ -214,41 +153,59 @@ class Planner:
             self.costs = replace(self.costs, target=target, draft=draft)
             self._outlooks.clear()
 
-    def _won(self, outlook: _Outlook, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
+    def _won(self, outlook: Outlook, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
         """Seconds won by drafting `counts` nodes that are accepted with `certainty`, with the best that can follow."""
         below = outlook.best(depth + 1, levels + 1, certainty, counts)
-        won: DoubleArray = certainty * outlook.savings[depth] + below - outlook.token * counts
+        won: DoubleArray = certainty * outlook.savings[depth] + below - outlook.price(counts)
         return won
 
-    def _outlook(self, place: Round, has_draft: bool) -> _Outlook:
-        key = place.verification, place.widths, place.sharing, has_draft, place.exploring
+    def _outlook(self, place: Round, has_draft: bool) -> Outlook:
         if self._unused > min(REFRESH_EVERY, REFRESH_SHARE * self._learned):
             self._unused = 0
             self._outlooks.clear()
+        free = (self.costs.target.free - place.tokens) / place.sharing - place.drafted
+        return self._outlook_at(place, has_draft, _room(free, place.last_depth - place.next_depth + 1))
+
+    def _outlook_at(self, place: Round, has_draft: bool, room: float) -> Outlook:
+        key = place.verification, place.widths, place.sharing, has_draft, place.exploring, room
         if key not in self._outlooks:
+            outlook = self._look_ahead(place, has_draft, room)
             if len(self._outlooks) >= MOST_OUTLOOKS:
                 self._outlooks.clear()
-            self._outlooks[key] = self._look_ahead(place, has_draft)
+            self._outlooks[key] = outlook
         return self._outlooks[key]
 
-    def _look_ahead(self, place: Round, has_draft: bool) -> _Outlook:
-        """Plans searches of one kind from the deepest level up."""
-        widths, last, draft = place.widths, place.last_depth, self.costs.draft if has_draft else None
-        fan_out = tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last))
-        token = self.costs.target.per_token
-        worthwhile = WORTHWHILE * self.costs.target.fixed / place.sharing
-        outlook = _Outlook({}, {}, fan_out, worthwhile, self.costs.children / place.sharing, token, draft.per_token if draft else 0.0, last)
+    def _look_ahead(self, place: Round, has_draft: bool, room: float) -> Outlook:
+        """Plans searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""
+        target, draft = self.costs.target, self.costs.draft if has_draft else None
+        widths, last, sharing = place.widths, place.last_depth, place.sharing
+        outlook = Outlook(
+            savings={},
+            beam={},
+            fan_out=tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last)),
+            worthwhile=WORTHWHILE * target.fixed / sharing,
+            growth=self.costs.children / sharing,
+            token=target.per_token,
+            room=room,
+            draft_token=draft.per_token if draft else 0.0,
+            draft_room=draft.free / sharing if draft else 0.0,
+            last_depth=last,
+        )
+        # Prompts take from what is free in this round only.
+        free = target.free / sharing
+        later_room = _room(free - max(widths[: last + 1]), last)
+        later = outlook if later_room == room else self._outlook_at(place, has_draft, later_room)
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
-            forward = (self.costs.target.fixed - self.costs.level) / place.sharing + token * widths[depth]
-            outlook.savings[depth] = forward - float(outlook.best(depth + 1, 0, np.ones(1), nodes)[0])
+            forward = (target.fixed - self.costs.level) / sharing + target.per_token * max(widths[depth] - free, 0.0)
+            outlook.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
             if draft is not None:
                 for levels in range(depth):
                     gaps = self._wanted(place, depth, levels)
                     certainty = CERTAINTIES[:, None] * gaps.chances()
                     counts = np.broadcast_to(gaps.mean_counts(widths[depth]), certainty.shape)
                     won = self._won(outlook, depth, levels, certainty, counts)
-                    outlook.beam[depth, levels] = won.max(1) - draft.fixed / place.sharing
+                    outlook.beam[depth, levels] = won.max(1) - draft.fixed / sharing
         return outlook
 
     def _wanted(self, place: Round, depth: int, levels: int) -> WantedGaps:
@@ -266,3 +223,8 @@ class Planner:
 def _bucket(width: int) -> int:
     """Beam widths that share what was learned."""
     return round(4 * float(np.log2(width)))
+
+
+def _room(free: float, levels: int) -> float:
+    """What each of some levels gets of the free nodes; a power of two, so that batches of about one size share an outlook."""
+    return 2.0 ** math.floor(math.log2(free / levels)) if free >= levels else 0.0

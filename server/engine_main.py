@@ -94,7 +94,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 drafts=recommender.engine.has_draft,
                 identifier_length=recommender.catalog.identifier_length,
                 forward_seconds=recommender.target_cost.fixed,
-                token_seconds=recommender.target_cost.per_token,
+                token_seconds=recommender.target_cost.mean_per_token(worker.budget.tokens),
                 step_tokens=worker.budget.tokens,
             )
         )

@@ -159,7 +159,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         total_slots: KV slots of the engine.
         drafts: whether a draft model is at work.
         identifier_length: tokens of an item.
-        forward_seconds, token_seconds: what a forward of the target costs here: a fixed part, and a part per token.
+        forward_seconds, token_seconds: what a forward of the target costs here: a fixed part, and a part per token of a full step.
         step_tokens: tokens that may share a step.
         catalog_name: of its options.
     """

@@ -1,7 +1,7 @@
 """How many tokens may share a step, so that it ends in time.
 
-Invariant: the budget follows from what forwards cost on this machine, never from a guess: a line through measured forwards says how many
-tokens fit into the bound, and every step that ran says how far that line is off now (drafts, which the line does not know of, and other
+Invariant: the budget follows from what forwards cost on this machine, never from a guess: a curve through measured forwards says how many
+tokens fit into the bound, and every step that ran says how far that curve is off now (drafts, which the curve does not know of, and other
 programs on the machine both make steps longer). The hard bound on tokens always holds.
 """
 
@@ -35,12 +35,7 @@ class StepBudget:
         """Tokens that the next step may have; at least one, and a request that is alone runs however many it has."""
         if self.seconds is None or self.curve is None:
             return self.most_tokens
-        left = self.seconds / self._slowdown - self.curve.fixed
-        if left <= 0:
-            return 1
-        if not self.curve.per_token:
-            return self.most_tokens
-        return max(1, min(self.most_tokens, int(left / self.curve.per_token)))
+        return int(max(1, min(self.most_tokens, self.curve.tokens_within(self.seconds / self._slowdown))))
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Takes over how long a step of so many planned tokens has taken."""

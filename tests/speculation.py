@@ -23,7 +23,10 @@ DEPTHS = (1, 2, 3, 4, 5)
 CODES = (40, 7, 5, 4, 3)
 ITEMS = 150
 # Forwards that cost much and little beside their tokens, so that the planner drafts now wide, now not at all.
-COSTS = [ForwardCosts(CostCurve(balance, 1.0), CostCurve(0.02 * balance, 0.01)) for balance in (5.0, 50.0, 1000.0)]
+COSTS = [
+    *(ForwardCosts(CostCurve(balance, 1.0), CostCurve(0.02 * balance, 0.01)) for balance in (5.0, 50.0, 1000.0)),
+    ForwardCosts(CostCurve(50.0, 1.0, free=100.0), CostCurve(1.0, 0.01, free=100.0)),
+]
 
 
 class Speculation:

@@ -6,7 +6,7 @@ results. A calibrated engine holds nothing of the requests that measured it.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 
@@ -20,6 +20,10 @@ from verification.request import BeamRequest, StepReport
 logger = logging.getLogger(__name__)
 
 PROMPT_LENGTHS = (8, 64, 192)
+# While the longest forward takes less than so many times as long as the shortest, longer ones are tried, each of twice as many tokens: what
+# tokens cost where forwards are flat at first shows beyond the bend only.
+LONG_ENOUGH = 3.0
+MOST_TOKENS = 4096
 BEAM_WIDTHS = (1, 20)
 DRAFT_WIDTHS = (10, 60)
 REPEATS = 4
@@ -34,24 +38,20 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
         longest_prompt: the most tokens that a prompt of this model may have.
     """
     with _own_plans(engine):
-        target = _fit_target(_run(engine, "none", longest_prompt))
-        children, level = _fit_levels(_run(engine, "trie", longest_prompt), target)
-        drafted = [report for width in DRAFT_WIDTHS if engine.has_draft for report in _run(engine, f"beam:{width}", longest_prompt)]
+        target = _measure_target(engine, longest_prompt)
+        searches = _searches(longest_prompt)
+        children, level = _fit_levels(_run(engine, "trie", searches), target)
+        drafted = [report for width in DRAFT_WIDTHS if engine.has_draft for report in _run(engine, f"beam:{width}", searches)]
         # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
         draft = _fit_draft(drafted) if engine.has_draft else None
-    logger.info(
-        "A forward of the target takes %.2f ms + %.3f ms per token%s.",
-        1e3 * target.fixed,
-        1e3 * target.per_token,
-        f", one of the draft {1e3 * draft.fixed:.2f} ms + {1e3 * draft.per_token:.3f} ms" if draft else "; there is no draft",
-    )
+    logger.info("A forward of the target takes %s%s.", target, f", one of the draft {draft}" if draft else "; there is no draft")
     return ForwardCosts(target, draft, children, level)
 
 
 def measure_target(engine: SpeculativeBeamEngine, longest_prompt: int) -> CostCurve:
     """Times forwards of the target alone; see `measure_costs`."""
     with _own_plans(engine):
-        return _fit_target(_run(engine, "none", longest_prompt))
+        return _measure_target(engine, longest_prompt)
 
 
 @contextmanager
@@ -64,29 +64,43 @@ def _own_plans(engine: SpeculativeBeamEngine) -> Iterator[None]:
         engine.plan = plan
 
 
-def _run(engine: SpeculativeBeamEngine, plan: str, longest_prompt: int) -> list[StepReport]:
+def _measure_target(engine: SpeculativeBeamEngine, longest_prompt: int) -> CostCurve:
+    measured = _medians(_run(engine, "none", _searches(longest_prompt)))
+    tokens = 2 * max(PROMPT_LENGTHS)
+    while max(measured.values()) < LONG_ENOUGH * min(measured.values()) and tokens <= MOST_TOKENS:
+        # Where no prompt may be as long, several make one forward of that many tokens.
+        count = -(-tokens // longest_prompt)
+        measured |= _medians(_run(engine, "none", [[_request(number, tokens // count, 1) for number in range(count)]]))
+        tokens *= 2
+    return CostCurve.fit(list(measured), list(measured.values()))
+
+
+def _searches(longest_prompt: int) -> list[list[BeamRequest]]:
+    return [[_request(0, min(length, longest_prompt), width)] for length in PROMPT_LENGTHS for width in BEAM_WIDTHS]
+
+
+def _request(number: int, prompt: int, width: int) -> BeamRequest:
+    # What the tokens are does not matter: a forward costs the same whatever it reads.
+    return BeamRequest(f"calibration-{number}", np.zeros(prompt, np.int64), 1, width)
+
+
+def _run(engine: SpeculativeBeamEngine, plan: str, batches: Sequence[Sequence[BeamRequest]]) -> list[StepReport]:
+    """The steps of some batches, one after the other and again; of each batch, of as many requests as the engine has room for."""
     engine.use_plan(FixedPlan.parse(plan))
     started, reports = time.perf_counter(), []
     for repeat in range(REPEATS + 1):
-        for length in PROMPT_LENGTHS:
-            for width in BEAM_WIDTHS:
-                # What the tokens are does not matter: a forward costs the same whatever it reads.
-                request = BeamRequest("calibration", np.zeros(min(length, longest_prompt), np.int64), 1, width)
-                if not engine.has_room(request):
-                    continue
-                engine.add(request)
-                while engine.running:
-                    report = engine.step()
-                    # The first run pays for what later ones find ready.
-                    if repeat:
-                        reports.append(report)
+        for batch in batches:
+            for request in batch:
+                if engine.has_room(request):
+                    engine.add(request)
+            while engine.running:
+                report = engine.step()
+                # The first run pays for what later ones find ready.
+                if repeat:
+                    reports.append(report)
         if repeat and time.perf_counter() - started > BUDGET_SECONDS:
             break
     return reports
-
-
-def _fit_target(reports: list[StepReport]) -> CostCurve:
-    return _fit([(report.tokens, report.seconds - report.draft_seconds) for report in reports])
 
 
 def _fit_levels(reports: list[StepReport], target: CostCurve) -> tuple[float, float]:
@@ -102,10 +116,17 @@ def _fit_levels(reports: list[StepReport], target: CostCurve) -> tuple[float, fl
 def _fit_draft(reports: list[StepReport]) -> CostCurve:
     """Per forward: a step may run several of different sizes, of which only the sums are known."""
     drafted = [report for report in reports if report.draft_forwards]
-    return _fit([(round(report.draft_tokens / report.draft_forwards), report.draft_seconds / report.draft_forwards) for report in drafted])
+    measured = _by_size(
+        [(round(report.draft_tokens / report.draft_forwards), report.draft_seconds / report.draft_forwards) for report in drafted]
+    )
+    return CostCurve.fit(list(measured), list(measured.values()))
 
 
-def _fit(measured: list[tuple[int, float]]) -> CostCurve:
-    """The line through the median of each size."""
-    sizes = sorted({tokens for tokens, _ in measured})
-    return CostCurve.fit(sizes, [median(seconds for tokens, seconds in measured if tokens == size) for size in sizes])
+def _medians(reports: list[StepReport]) -> dict[int, float]:
+    """Seconds of the target's forwards by their tokens."""
+    return _by_size([(report.tokens, report.seconds - report.draft_seconds) for report in reports])
+
+
+def _by_size(measured: list[tuple[int, float]]) -> dict[int, float]:
+    """The median of each size."""
+    return {size: median(seconds for tokens, seconds in measured if tokens == size) for size in sorted({tokens for tokens, _ in measured})}

@@ -76,7 +76,8 @@ class TreeGrower:
             return Growth()
         started = time.perf_counter()
         cost = Growth()
-        everyone = [(search, self._task(search, len(searches))) for search in searches if search.depth < search.last_depth]
+        tokens = sum(len(search.columns) - search.columns.scored for search in searches)
+        everyone = [(search, self._task(search, len(searches), tokens)) for search in searches if search.depth < search.last_depth]
         growing = everyone
         while growing:
             actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
@@ -88,7 +89,7 @@ class TreeGrower:
                 grown, cost = grown + kept, cost.plus(level)
             growing = [(search, task) for search, task in grown if task.place.nodes]
         for search, task in everyone:
-            search.drafted_nodes += task.added
+            search.drafted_nodes += task.place.drafted
         return replace(cost, seconds=time.perf_counter() - started)
 
     def outcomes(self, decisions: Sequence[LevelDecision]) -> list[LevelOutcome]:
@@ -116,13 +117,14 @@ class TreeGrower:
             for (decision, proposed), row in zip(judged, ranks, strict=True)
         ]
 
-    def _task(self, search: BeamSearch, sharing: int) -> DraftTask:
+    def _task(self, search: BeamSearch, sharing: int, tokens: int) -> DraftTask:
+        """A request's round, in a forward of `tokens` that `sharing` requests share."""
         request, columns = search.request, search.columns
         unread = 0
         if self.beam_drafter is not None:
             unread = columns.root + len(search.ancestors)
             unread -= int(np.count_nonzero(columns.drafted[: columns.root])) + int(np.count_nonzero(columns.drafted[search.ancestors]))
-        place = Round(search.widths, search.depth, len(search.beam), sharing, request.rule.verification, unread)
+        place = Round(search.widths, search.depth, len(search.beam), sharing, tokens, request.rule.verification, unread)
         return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, request.rule, place, self._nodes.allocate)
 
     def _grow_children(self, growing: Growing, plan: Plan, spare: int) -> Growing:

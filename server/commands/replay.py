@@ -77,11 +77,14 @@ def run(
     balance: Annotated[
         str, typer.Option(help="Machines: the tokens that cost a forward of the target as much as its fixed part.")
     ] = "50,300,1000",
+    free: Annotated[int, typer.Option(min=0, help="Tokens that a forward of the target has at no cost: some hundred on a GPU.")] = 0,
     draft_share: Annotated[float, typer.Option(min=0, help="Cost of a forward of the draft, as a share of the target's.")] = 0.01,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw the speed-ups (.png).")] = None,
 ) -> None:
     """Replay plans on machines of given cost curves. A forward costs a + b tokens; about 50 = a/b on two CPU cores, 300 for a 7B on a GPU.
+
+    With --free it costs a for the first tokens, and b for each one beyond.
 
     Example: atspeed replay run beauty.npz --balance 300 --plans none,trie,beam:40,auto
     """
@@ -97,7 +100,7 @@ def run(
     from verification.replay.report import compare_plans
 
     curves = {
-        float(tokens): ForwardCosts(CostCurve(float(tokens), 1.0), CostCurve(draft_share * tokens, draft_share))
+        float(tokens): ForwardCosts(CostCurve(float(tokens), 1.0, float(free)), CostCurve(draft_share * tokens, draft_share))
         for tokens in whole_numbers(balance, "--balance")
     }
     names = [name.strip() for name in plans.split(",")]

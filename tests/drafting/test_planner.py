@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drafting.acceptance import GAPS, MEMORY, WantedGaps, within_gaps
-from drafting.costs import CostCurve, ForwardCosts, RunningCurve
+from drafting.costs import CostCurve, ForwardCosts
 from drafting.plan import Action, LevelOutcome, Round, StepTimes
 from drafting.planner import Planner
 
@@ -17,8 +17,13 @@ def planner(balance: float, draft: CostCurve | None = CHEAP_DRAFT) -> Planner:
     return Planner(ForwardCosts(CostCurve(balance, 1.0), draft), FAN_OUT)
 
 
-def place(depth: int = 0, sharing: int = 1) -> Round:
-    return Round(WIDTHS, depth, WIDTHS[depth], sharing)
+def place(depth: int = 0, sharing: int = 1, tokens: int = 0) -> Round:
+    return Round(WIDTHS, depth, WIDTHS[depth], sharing, tokens)
+
+
+def flat_at_first(free: float, draft: CostCurve = CHEAP_DRAFT) -> Planner:
+    """On a machine like that of `planner(50)` beyond the free tokens."""
+    return Planner(ForwardCosts(CostCurve(50.0, 1.0, free), draft), FAN_OUT)
 
 
 def proposals(spacing: float) -> np.ndarray:
@@ -28,18 +33,6 @@ def proposals(spacing: float) -> np.ndarray:
 def outcome(depth: int, worst_rank: int, levels: int = 0, spacing: float = 0.1) -> LevelOutcome:
     ranks = np.append(np.arange(9), worst_rank)
     return LevelOutcome(depth, ranks, proposals(spacing), "strict", levels)
-
-
-def test_cost_curves_are_fitted_to_measured_forwards() -> None:
-    curve = CostCurve.fit([1, 10, 100, 1000], [0.0101, 0.0110, 0.0200, 0.1100])
-    assert curve.fixed == pytest.approx(0.01, rel=0.02)
-    assert curve.per_token == pytest.approx(1e-4, rel=0.02)
-    assert curve.balance == pytest.approx(100, rel=0.04)
-    assert curve.seconds(100) == pytest.approx(0.02, rel=0.02)
-    with pytest.raises(ValueError, match="two sizes"):
-        CostCurve.fit([5, 5], [1.0, 1.0])
-    with pytest.raises(ValueError, match="negative"):
-        CostCurve(-1.0, 0.0)
 
 
 def test_a_level_is_accepted_within_the_gap_of_its_worst_prefix() -> None:
@@ -94,6 +87,50 @@ def test_a_shared_forward_is_worth_less() -> None:
     assert crowd.action(place(sharing=1000), has_draft=True) is Action.STOP
 
 
+@pytest.mark.parametrize("target", [CostCurve(300.0, 0.0), CostCurve(300.0, 1.0, free=5000.0)])
+def test_where_tokens_cost_nothing_all_that_may_be_wanted_is_drafted(target: CostCurve) -> None:
+    plan = Planner(ForwardCosts(target, CostCurve(3.0, 0.0)), FAN_OUT)
+    here = place()
+    while (action := plan.action(here, has_draft=True)) is not Action.STOP:
+        if action is Action.BEAM:
+            width = plan.width(here, proposals(0.05))
+            # Proposals further down than the last gap are as good as wrong, free or not.
+            assert width == within_gaps(proposals(0.05), 10)[-1]
+        else:
+            width = round(here.nodes * FAN_OUT[here.levels])
+        here.levels, here.nodes, here.drafted = here.levels + 1, width, here.drafted + width
+        here.unranked |= action is Action.CHILDREN
+    assert here.levels == 3
+
+
+def test_free_tokens_are_drafted_and_no_others_where_those_cost_too_much() -> None:
+    steep = ForwardCosts(CostCurve(0.5, 1.0), CHEAP_DRAFT)
+    assert Planner(steep, FAN_OUT).action(place(), has_draft=False) is Action.STOP
+    some = Planner(ForwardCosts(CostCurve(0.5, 1.0, free=600.0), CostCurve(0.001, 0.0)), FAN_OUT)
+    here = place()
+    assert some.action(here, has_draft=True) is Action.BEAM
+    assert 100 < some.width(here, proposals(0.02)) <= 200
+
+
+def test_what_is_free_is_what_the_batch_leaves() -> None:
+    """Prompts take the free tokens first; then, and where many requests share them, a node costs what it costs on a straight line."""
+    straight = planner(50).width(place(), proposals(0.05))
+    assert straight < flat_at_first(300).width(place(), proposals(0.05))
+    widths = [flat_at_first(1000).width(place(tokens=tokens), proposals(0.05)) for tokens in (0, 500, 900, 1000, 5000)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
+    crowd = [flat_at_first(1000).width(place(sharing=sharing), proposals(0.05)) for sharing in (1, 4, 16, 64)]
+    assert crowd == sorted(crowd, reverse=True)
+    assert crowd[0] > crowd[-1]
+
+
+def test_what_a_round_has_drafted_is_no_longer_free() -> None:
+    plan = flat_at_first(300)
+    fresh, full = place(), place()
+    full.drafted = 300
+    assert plan.width(full, proposals(0.05)) < plan.width(fresh, proposals(0.05))
+
+
 def test_a_sure_draft_is_kept_narrow_and_an_unsure_one_wide() -> None:
     plan = planner(balance=300)
     assert 0 < plan.width(place(), proposals(0.5)) < plan.width(place(), proposals(0.05))
@@ -138,18 +175,6 @@ def test_what_the_draft_has_not_rated_is_not_continued_by_it() -> None:
     assert plan.action(here, has_draft=True) is not Action.BEAM
 
 
-def test_the_running_curve_forgets_a_wrong_start_and_shrugs_off_interruptions() -> None:
-    rng = np.random.default_rng(0)
-    curve = RunningCurve(CostCurve(3e-2, 4e-4))
-    assert curve.curve().fixed == pytest.approx(3e-2)
-    for _ in range(300):
-        tokens = int(rng.choice([10, 30, 100]))
-        interrupted = rng.random() < 0.05
-        curve.add(1, tokens, (3e-3 + 4e-5 * tokens) * (10 if interrupted else 1))
-    assert curve.curve().fixed == pytest.approx(3e-3, rel=0.1)
-    assert curve.curve().per_token == pytest.approx(4e-5, rel=0.1)
-
-
 @pytest.mark.parametrize("follows_clock", [True, False])
 def test_a_planner_that_follows_the_clock_notices_what_forwards_really_cost(follows_clock: bool) -> None:
     """Measured beside a noisy neighbour, a forward's fixed part seemed worth 300 tokens; really it is worth none."""
@@ -162,9 +187,9 @@ def test_a_planner_that_follows_the_clock_notices_what_forwards_really_cost(foll
 
 
 def test_what_a_planner_remembers_is_bounded() -> None:
-    plan = planner(balance=300)
+    plan = flat_at_first(3e5)
     for sharing in range(1, 700):
-        here = place(sharing=sharing)
+        here = place(sharing=sharing, tokens=300 * sharing)
         plan.action(here, has_draft=True)
         here.levels, here.nodes, here.certainty = 1, sharing, 1 / sharing
         plan.action(here, has_draft=True)

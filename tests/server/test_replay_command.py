@@ -52,6 +52,13 @@ def test_records_replays_and_checks(folder: Path) -> None:
         (balance, k, plan) for balance in (50.0, 300.0) for k in (2, 5) for plan in ("none", "trie", "beam:9", "auto")
     }
     assert all(row["speedup"] == 1 for row in rows if row["plan"] == "none")
+    flat = RUNNER.invoke(
+        app, ["replay", "run", str(recording), "--plans", "beam:9", "--balance", "50", "--free", "9999", "--json", str(rows_file)]
+    )
+    assert flat.exit_code == 0, flat.output
+    for row in json.loads(rows_file.read_text()):
+        # Where tokens are free, only forwards count; one of the draft costs a hundredth and has its own tokens.
+        assert row["seconds"] == pytest.approx(50 * row["target_forwards"] + 0.5 * row["draft_forwards"] + 0.01 * row["draft_tokens"])
     assert plot.read_bytes().startswith(b"\x89PNG")
     checked = RUNNER.invoke(app, ["replay", "check", *models(folder), "--users", "8", "--k", "2", "--threads", "1", *plans])
     assert checked.exit_code == 0, checked.output

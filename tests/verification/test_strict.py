@@ -27,7 +27,7 @@ def plan_of(name: str, speculation: Speculation, depth: int) -> Plan:
 
 
 def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator) -> list[Plan]:
-    """Planners for three machines, and fixed plans of any width and depth."""
+    """Planners for four machines, and fixed plans of any width and depth."""
     shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}" for _ in range(8)]
     return [*(speculation.planner(depth, costs) for costs in COSTS), *map(FixedPlan.parse, ("none", "trie", *shapes))]
 

@@ -19,15 +19,16 @@ import torch
 from drafting.costs import ForwardCosts
 from drafting.trie import ItemTrie
 from verification.benchmark.gpu_report import Report, machine
-from verification.benchmark.scripted_run import Case, ScriptedEngine, Timing, slots_needed
+from verification.benchmark.scripted_run import Case, ScriptedEngine, Timing, room_for, slots_needed
 from verification.benchmark.shapes import SHAPES, Shape, make_identifiers
-from verification.benchmark.trace import Trace, TraceError, TraceRun, balance_of, plain_run
+from verification.benchmark.trace import Trace, TraceError, TraceRun, balance_of, plain_run, trie_run
 
 TRACE = Path(__file__).parents[2] / "benchmarks" / "beauty-trace.json"
-PLAIN = "none"
+PLAIN, TRIE = "none", "trie"
 # What activations, masks and the libraries themselves need beside weights, keys and values.
 HEADROOM = 0.85
 
+WIDE_HELP = "other defaults: qwen3-1.7b (on a CPU small), k 50,256, prompts 300,1000,5000 (on a CPU 300)"
 # Beyond it a token costs next to nothing, and a planner drafts all that may help.
 MOST_BALANCE = 1e6
 
@@ -53,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(flags.device)
     large = device.type == "cuda"
     options = Options(
-        shapes=flags.shape or (["llama-7b", "qwen3-1.7b", "small"] if large else ["small"]),
-        prompts=flags.prompt or ([104, 1000] if large else [104]),
+        shapes=flags.shape or ((["qwen3-1.7b"] if flags.wide else ["llama-7b", "small"]) if large else ["small"]),
+        prompts=flags.prompt or (([300, 1000, 5000] if flags.wide else [104, 1000]) if large else [300] if flags.wide else [104]),
         batches=flags.batch or ([1, 8, 32] if large else [1, 8]),
-        ks=flags.k,
+        ks=flags.k or ([50, 256] if flags.wide else [1, 3, 5, 10, 20]),
         plans=flags.plans,
         trace=flags.trace,
         requests=flags.requests,
@@ -103,8 +104,7 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
     cases = _cases_that_fit(name, shape, options, notes)
     if not cases:
         return
-    depth = len(shape.catalog.level_sizes)
-    if trace.depth != depth:
+    if trace.depth != (depth := len(shape.catalog.level_sizes)):
         raise TraceError(f"The trace is of identifiers of {trace.depth} tokens, but those of the shape {name} have {depth}.")
     started = time.monotonic()
     engine = ScriptedEngine(name, shape, cases, options.device)
@@ -112,14 +112,16 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
     try:
         costs = engine.costs(max(case.prompt for case in cases))
         _say_costs(name, costs, notes)
+        _say_unrecorded(name, trace, cases, notes)
         for number, case in enumerate(cases):
             if time.monotonic() > deadline:
                 _say(notes, f"{name}: no time was left for {len(cases) - number} of {len(cases)} cases, from {case} on.")
                 break
-            timed, lost = engine.time(case, runs_of(trace, case, depth, options.plans, costs), options.requests)
+            timed, lost = engine.time(case, runs_of(trace, case, engine.trie, options.plans, costs), options.requests)
             for sentence in lost:
                 _say(notes, sentence)
-            print(f"{name}: {number + 1}/{len(cases)} {case}: {_best(timed)}", flush=True)
+            if timed:
+                print(f"{name}: {number + 1}/{len(cases)} {case}: {_best(timed)}", flush=True)
             yield timed
     finally:
         engine.close()
@@ -138,7 +140,9 @@ def _cases_that_fit(name: str, shape: Shape, options: Options, notes: list[str])
         gib, most = free / 2**30, max(weights + slot * slots_needed(trie, [case]) for case in every) / HEADROOM / 2**30
         left_out = len(every) - len(fitting)
         _say(notes, f"{name}: {gib:.0f} GiB are free but up to {most:.0f} are needed; {left_out} of {len(every)} cases are left out.")
-    return fitting
+    if crowded := [case for case in fitting if not room_for(trie, case)]:
+        _say(notes, f"{name}: an engine runs fewer wide searches at once; left out are {'; '.join(map(str, crowded))}.")
+    return [case for case in fitting if case not in crowded]
 
 
 def free_memory(device: torch.device) -> int:
@@ -148,23 +152,31 @@ def free_memory(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def runs_of(trace: Trace, case: Case, depth: int, plans: Sequence[str] | None, costs: ForwardCosts) -> list[TraceRun]:
-    """Plain beam search, and every plan that was recorded at this k; of the planners that whose machine is most like this one."""
+def runs_of(trace: Trace, case: Case, trie: ItemTrie, plans: Sequence[str] | None, costs: ForwardCosts) -> list[TraceRun]:
+    """Plain beam search, and every plan that was recorded at this k; of the planners that whose machine is most like this one.
+
+    The children of the trie are drafted whether that was recorded or not: it needs no trace.
+    """
     names = [name for name in trace.plans if balance_of(name) is None]
     if planners := [name for name in trace.plans if balance_of(name) is not None]:
         # Requests that share a forward share its fixed part.
         balance = max(costs.target.balance / case.batch, 1.0)
         names.append(min(planners, key=lambda name: abs(math.log((balance_of(name) or 1) / min(balance, MOST_BALANCE)))))
-    recorded = [trace.find(name, case.k) for name in names if name != PLAIN and (plans is None or name.partition("@")[0] in plans)]
-    return [plain_run(case.k, depth), *(run for run in recorded if run is not None)]
+    wanted = [name for name in dict.fromkeys([*names, TRIE]) if name != PLAIN and (plans is None or name.partition("@")[0] in plans)]
+    found = [trace.find(name, case.k) or (trie_run(case.k, trie) if name == TRIE else None) for name in wanted]
+    return [plain_run(case.k, trie), *(run for run in found if run is not None)]
 
 
 def _say_costs(name: str, costs: ForwardCosts, notes: list[str]) -> None:
-    target, draft = costs.target, costs.draft
-    sentence = f"{name}: a step with one forward of the target takes {1e3 * target.fixed:.2f} ms + {1e6 * target.per_token:.1f} µs a token"
-    if draft:
-        sentence += f"; a level of the draft {1e3 * draft.fixed:.2f} ms + {1e6 * draft.per_token:.1f} µs a token"
-    _say(notes, f"{sentence}.")
+    draft = f"; a level of the draft {costs.draft}" if costs.draft else ""
+    _say(notes, f"{name}: a step with one forward of the target takes {costs.target}{draft}.")
+
+
+def _say_unrecorded(name: str, trace: Trace, cases: Sequence[Case], notes: list[str]) -> None:
+    recorded = {run.k for run in trace.runs}
+    if missing := sorted({case.k for case in cases} - recorded):
+        widths = ", ".join(map(str, missing))
+        _say(notes, f"{name}: the trace has no searches of k {widths}: there only plans that need none are timed, none and trie.")
 
 
 def _best(timed: Sequence[Timing]) -> str:
@@ -180,10 +192,11 @@ def _say(notes: list[str], sentence: str) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(prog="python -m verification.benchmark.gpu", description="Time drafting on random models.")
-    parser.add_argument("--shape", type=_words, help="shapes, separated by commas (default: llama-7b,qwen3-1.7b,small; on a CPU small)")
+    parser.add_argument("--shape", type=_words, help="shapes, separated by commas (default: llama-7b,small; on a CPU small)")
     parser.add_argument("--prompt", type=_numbers, help="prompt tokens, separated by commas (default: 104,1000; on a CPU 104)")
     parser.add_argument("--batch", type=_numbers, help="requests at once, separated by commas (default: 1,8,32; on a CPU 1,8)")
-    parser.add_argument("--k", type=_numbers, default=[1, 3, 5, 10, 20], help="list lengths, separated by commas")
+    parser.add_argument("--k", type=_numbers, help="list lengths, separated by commas (default: 1,3,5,10,20)")
+    parser.add_argument("--wide", action="store_true", help=WIDE_HELP)
     parser.add_argument("--plans", type=_words, help="plans of the trace, separated by commas (default: all); none always runs")
     parser.add_argument("--trace", type=Path, default=TRACE, help="acceptance trace (default: the paper's Beauty data, SFT draft)")
     parser.add_argument("--requests", type=int, default=20, help="timed requests per plan")

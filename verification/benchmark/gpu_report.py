@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from verification.benchmark.promises import judge_promises
 from verification.benchmark.scripted_run import Timing
 
 COLUMNS = (
@@ -76,7 +77,8 @@ class Report:
             "|" + "---|" * len(COLUMNS),
             *map(_line, self.timings),
         ]
-        return "\n".join([*lines, *(["", *self.notes] if self.notes else [])]) + "\n"
+        sentences = [f"* {sentence}" for sentence in (*judge_promises(self.timings), *self.notes)]
+        return "\n".join([*lines, *(["", *sentences] if sentences else [])]) + "\n"
 
     def save(self, path: Path) -> None:
         """Writes everything as JSON."""

@@ -77,7 +77,7 @@ class _Turn:
 
 
 class ScriptedEngine:
-    """An engine on random models of a shape, which follows scripts."""
+    """An engine on random models of a shape, which follows scripts; `trie` is its catalog's."""
 
     def __init__(self, name: str, shape: Shape, cases: Sequence[Case], device: torch.device) -> None:
         """Makes the models, and room for the largest of the cases."""
@@ -86,19 +86,19 @@ class ScriptedEngine:
         identifiers = make_identifiers(shape.catalog)
         offsets = np.cumsum([shape.target.words, *shape.catalog.codes_per_level[:-1]])
         self._identifiers: IntArray = identifiers + offsets
-        self._trie = ItemTrie.build(self._identifiers, device)
-        slots = slots_needed(self._trie, cases)
+        self.trie = ItemTrie.build(self._identifiers, device)
+        slots = slots_needed(self.trie, cases)
         vocabulary = shape.target.words + shape.catalog.codes
-        longest = max(case.prompt for case in cases) + self._trie.depth
+        longest = max(case.prompt for case in cases) + self.trie.depth
         target, draft = (_host(model, vocabulary, longest, slots, device) for model in (shape.target, shape.draft))
-        self._stage = Stage(last_depth=self._trie.depth - 1)
-        self._engine = SpeculativeBeamEngine(FlatTarget(target), self._trie, OverlookingDraft(draft, self._trie, self._stage))
+        self._stage = Stage(last_depth=self.trie.depth - 1)
+        self._engine = SpeculativeBeamEngine(FlatTarget(target), self.trie, OverlookingDraft(draft, self.trie, self._stage))
 
     def time(self, case: Case, runs: Sequence[TraceRun], requests: int) -> tuple[list[Timing], list[str]]:
         """Times all runs of one case, plain beam search first, `requests` searches each or a few more to fill the batches.
 
         Returns:
-            a line for each run, and sentences about those that the engine could not follow.
+            a line for each run, and sentences about those that the engine could not follow; no line if plain beam search is among these.
         """
         turns: dict[str, list[_Turn]] = {run.plan: [] for run in runs}
         lost: dict[str, str] = {}
@@ -113,6 +113,10 @@ class ScriptedEngine:
                     turns[run.plan].append(self._turn(case, list(_scripts(run, case.batch, number, count))))
                 except TraceError as error:
                     lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out. {error}"
+                except torch.OutOfMemoryError:
+                    lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out: the device ran out of memory."
+        if runs[0].plan in lost:
+            return [], list(lost.values())
         plain = float(np.median([turn.seconds for turn in turns[runs[0].plan][1:]]))
         timings = [self._timing(case, run.plan, turns[run.plan][1:], plain) for run in runs if run.plan not in lost]
         return timings, list(lost.values())
@@ -174,7 +178,7 @@ class ScriptedEngine:
     def _prompt(self, tokens: int, seed: int) -> IntArray:
         """Identifiers of random items, cut to length."""
         rng = np.random.default_rng(seed)
-        items = rng.integers(len(self._identifiers), size=-(-tokens // self._trie.depth))
+        items = rng.integers(len(self._identifiers), size=-(-tokens // self.trie.depth))
         prompt: IntArray = self._identifiers[items].reshape(-1)[:tokens]
         return prompt
 
@@ -198,8 +202,14 @@ def slots_needed(trie: ItemTrie, cases: Sequence[Case]) -> int:
     return 2 * max(max(case.batch * case.prompt, min(case.batch * _most_nodes(trie, case.k), node_capacity(trie))) for case in cases)
 
 
+def room_for(trie: ItemTrie, case: Case) -> bool:
+    """Whether the engine has nodes for all searches of a case at once, drafts aside."""
+    widths = [min(case.k, trie.level_size(depth)) for depth in range(trie.depth)]
+    return case.batch * sum(widths) <= node_capacity(trie)
+
+
 def _most_nodes(trie: ItemTrie, k: int) -> int:
     """Nodes of one search: its own beams, a first level of all there are, drafted beams, and a last level of all their children."""
     inner = trie.depth - 1
-    children = min(WIDEST_DRAFT * trie.max_children[inner - 1], trie.level_size(inner))
+    children = min(max(WIDEST_DRAFT, k) * trie.max_children[inner - 1], trie.level_size(inner))
     return 1 + inner * (k + WIDEST_DRAFT) + trie.level_size(1) + children

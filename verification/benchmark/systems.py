@@ -191,7 +191,7 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
         identifiers `[prompts * k, depth]`, best first, and the sums of their log-probabilities `[prompts * k]`; None for k = 1, where
         transformers searches greedily and reports no score.
     """
-    tokens = torch.from_numpy(prompts)
+    tokens = torch.from_numpy(prompts).to(model.device)
     output = model.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from drafting.errors import SetupError
+from drafting.trie import ItemTrie
 
 ALL = "all"
 AUTO_FORM = re.compile(r"auto@([1-9]\d*)")
@@ -108,11 +109,28 @@ def balance_of(plan: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def plain_run(k: int, depth: int) -> TraceRun:
-    """Plain beam search over identifiers of `depth` tokens, which needs no trace: nothing is drafted, nothing can fail to hold."""
-    root = TraceRound((), 0, k, 1)
-    inner = TraceRound((), 0, k, k)
-    return TraceRun("none", k, 0, ((root, *[inner] * (depth - 2), TraceRound((), 0, 0, k)),))
+def plain_run(k: int, trie: ItemTrie) -> TraceRun:
+    """Plain beam search, which needs no trace: nothing is drafted, nothing can fail to hold."""
+    last = trie.depth - 1
+    widths = [min(k, trie.level_size(depth)) for depth in range(trie.depth)]
+    return TraceRun("none", k, 0, (tuple(TraceRound((), 0, k * (depth < last), width) for depth, width in enumerate(widths)),))
+
+
+def trie_run(k: int, trie: ItemTrie) -> TraceRun:
+    """The plan `trie`, which needs no trace either: what is drafted always holds.
+
+    How many children there are is counted where the beams of a flat target lie, at the first prefixes of each level.
+    """
+    script, last = [], trie.depth - 1
+    for depth in range(0, trie.depth, 2):
+        width = min(k, trie.level_size(depth))
+        if depth == last:
+            script.append(TraceRound((), 0, 0, width))
+            continue
+        first, bounds = trie.level_starts[depth], trie.arrays.first_child
+        children = int(bounds[first + width] - bounds[first])
+        script.append(TraceRound((ALL,), 1, k * (depth + 1 < last), width + children))
+    return TraceRun("trie", k, 0, (tuple(script),))
 
 
 def _scripts(requests: Sequence[Sequence[dict[str, list[int | str] | int]]]) -> tuple[Script, ...]:

@@ -87,7 +87,8 @@ def time_modes(
 class GenerateLists:
     """transformers' `generate` on the same checkpoint, with beams kept in the catalog by a prefix function."""
 
-    def __init__(self, target: Path, catalog: Catalog, recommender: Recommender) -> None:
+    def __init__(self, target: Path, catalog: Catalog, recommender: Recommender, dtype: str = "auto") -> None:
+        """`dtype` as for `Recommender.load`; the model runs on the recommender's device."""
         identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
         self._prompts = recommender.prompts
         self._depth = catalog.identifier_length
@@ -95,7 +96,7 @@ class GenerateLists:
         self._first_item: dict[tuple[int, ...], int] = {}
         for item, identifier in enumerate(map(tuple, identifiers.tolist())):
             self._first_item.setdefault(identifier, item)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(target, dtype="auto").eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(target, dtype=dtype).to(recommender.engine.target.device).eval()
 
     def search(self, histories: Sequence[list[int]], k: int, advance: Callable[[int], None]) -> tuple[list[list[int]], FloatArray]:
         """The lists, as the first item of each identifier, and the seconds that each took."""

@@ -83,7 +83,7 @@ class Replay:
         last_depth = len(widths) - 2
         waiting, prompt = 0, int(recording.prompt_lengths[user])
         while True:
-            grown, proposed, draft_forwards = self._grow(search, plan, has_draft, done)
+            grown, proposed, draft_forwards = self._grow(search, prompt + waiting, plan, has_draft, done)
             done.draft += draft_forwards
             done.drafted += grown
             done.target.append(prompt + waiting + grown)
@@ -117,14 +117,14 @@ class Replay:
         done.accepted += not missing
         return missing
 
-    def _grow(self, search: _Search, plan: Plan, has_draft: bool, done: Replayed) -> tuple[int, dict[int, _Told], list[int]]:
-        """Drafts one round; returns the nodes added, the draft's proposals by depth, and the tokens of the draft's forwards."""
+    def _grow(self, search: _Search, tokens: int, plan: Plan, has_draft: bool, done: Replayed) -> tuple[int, dict[int, _Told], list[int]]:
+        """Drafts one round on top of `tokens`; returns the nodes added, the draft's proposals by depth, and its forwards' tokens."""
         unread = search.unread - (search.depth == 0 < search.unread) + int(np.count_nonzero(~self._drafted[search.above]))
-        place = Round(search.widths, search.depth, len(search.beam), self._sharing, unread=unread)
+        place = Round(search.widths, search.depth, len(search.beam), self._sharing, self._sharing * tokens, unread=unread)
         frontier, scores = search.beam, search.scores
-        added, proposed, forwards = 0, dict[int, _Told](), list[int]()
+        proposed, forwards = dict[int, _Told](), list[int]()
         if search.depth >= place.last_depth:
-            return added, proposed, forwards
+            return 0, proposed, forwards
         while (action := plan.action(place, has_draft)) is not Action.STOP:
             nodes, rows = self._children(frontier)
             if action is Action.BEAM:
@@ -142,7 +142,7 @@ class Replay:
                 if not kept:
                     break
                 nodes, scores = nodes[:kept], totals[:kept]
-            added += int(np.count_nonzero(~self._scored[nodes]))
+            place.drafted += int(np.count_nonzero(~self._scored[nodes]))
             self._scored[nodes] = True
             place.levels += 1
             place.nodes = len(nodes)
@@ -151,7 +151,7 @@ class Replay:
                 place.unranked = True
                 plan.learn_children(place, len(frontier), len(nodes))
             frontier = nodes
-        return added, proposed, forwards
+        return place.drafted, proposed, forwards
 
     def _children(self, parents: IntArray) -> tuple[IntArray, IntArray]:
         """All children of some nodes in their parents' order, and the row of each one's parent."""

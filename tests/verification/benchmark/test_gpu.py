@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from drafting.costs import CostCurve, ForwardCosts
+from drafting.trie import ItemTrie
 from verification.benchmark import gpu
-from verification.benchmark.scripted_run import Case
+from verification.benchmark.promises import judge_promises
+from verification.benchmark.scripted_run import Case, Timing
+from verification.benchmark.shapes import SHAPES, make_identifiers
 from verification.benchmark.trace import Trace, TraceRound, TraceRun
 
 ROOT = Path(__file__).parents[3]
@@ -35,14 +38,45 @@ def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(tra
     report = json.loads((tmp_path / "gpu.json").read_text())
     found = [(row["batch"], row["k"], row["plan"], row["target_forwards"], row["draft_forwards"]) for row in report["timings"]]
     assert found == [
-        *[(1, 3, "none", 4, 0), (1, 3, "beam:6", 2, 4), (1, 5, "none", 4, 0)],
-        *[(2, 3, "none", 4, 0), (2, 3, "beam:6", 2, 4), (2, 5, "none", 4, 0)],
+        (batch, *row)
+        for batch in (1, 2)
+        for row in [(3, "none", 4, 0), (3, "beam:6", 2, 4), (3, "trie", 2, 0), (5, "none", 4, 0), (5, "trie", 2, 0)]
     ]
     text = (tmp_path / "gpu.md").read_text()
     assert text in capsys.readouterr().out
     assert "taken from an acceptance trace (two made-up users)" in text
     assert torch.__version__ in text
     assert "| tiny | 16 | 1 | 3 | beam:6 |" in text
+    assert "tiny: the trace has no searches of k 5: there only plans that need none are timed, none and trie." in text
+
+
+def test_wide_beams_run_without_a_trace_as_many_at_once_as_the_engine_can(trace_file: Path, capsys):
+    shape = ["--device", "cpu", "--wide", "--shape", "tiny", "--prompt", "16"]
+    gpu.main([*shape, "--batch", "2,50", "--requests", "2", "--trace", str(trace_file)])
+    out = capsys.readouterr().out
+    for k in (50, 256):
+        assert f"| tiny | 16 | 2 | {k} | none |" in out
+        assert f"| tiny | 16 | 2 | {k} | trie |" in out
+    assert "| tiny | 16 | 50 | 50 | none |" in out
+    assert "an engine runs fewer wide searches at once; left out are prompt 16, batch 50, k 256." in out
+
+
+def timing(shape: str, prompt: int, batch: int, k: int, plan: str, milliseconds: float, speed_up: float) -> Timing:
+    return Timing(shape, prompt, batch, k, plan, milliseconds, milliseconds, milliseconds, 2.0, 0.0, 100.0, 100.0, speed_up)
+
+
+def test_promises_are_judged_by_the_cases_that_they_name():
+    other = timing("small", 104, 1, 256, "none", 10.0, 1.0)
+    wide = timing("qwen3-1.7b", 1000, 8, 256, "none", 85.0, 1.0)
+    assert judge_promises([other]) == []
+    (missed,) = judge_promises([other, wide])
+    assert missed.startswith("MISSED: Eight searches of width 256 after 1,000 tokens take 85.0 ms (none)")
+    (kept,) = judge_promises([wide, timing("qwen3-1.7b", 1000, 8, 256, "trie", 79.0, 1.08)])
+    assert kept.startswith("Kept: Eight searches of width 256 after 1,000 tokens take 79.0 ms (trie)")
+    planned = [timing("llama-7b", 104, 1, 20, "auto@300", 20.0, 1.9), timing("llama-7b", 104, 32, 20, "auto@10", 90.0, 0.97)]
+    strict, least = judge_promises(planned)
+    assert strict.startswith("Kept: llama-7b, prompt 104, k 20: the planner is 1.90 times")
+    assert least.startswith("MISSED: Nowhere is the planner slower than 0.97 times")
 
 
 def test_what_does_not_fit_is_left_out_with_a_sentence(trace_file: Path, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -63,9 +97,11 @@ def test_of_the_recorded_planners_that_of_the_likest_machine_is_followed(batch: 
     script = (TraceRound((), 0, 0, 1),)
     runs = [TraceRun(name, 3, 0, (script,)) for name in ("auto@10", "trie", "auto@100", "auto@1000")]
     costs = ForwardCosts(CostCurve(fixed=0.02, per_token=0.0001))
-    followed = gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), 4, None, costs)
+    trie = ItemTrie.build(make_identifiers(SHAPES["tiny"].catalog))
+    followed = gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), trie, None, costs)
     assert [run.plan for run in followed] == ["none", "trie", chosen]
-    assert [run.plan for run in gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), 4, ["auto"], costs)] == ["none", chosen]
+    assert followed[1].requests == (script,)
+    assert [run.plan for run in gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), trie, ["auto"], costs)] == ["none", chosen]
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from drafting.tree import TreeBatch
 from tests.models import random_catalog, save_random_model
 from verification.benchmark.recording import record
+from verification.benchmark.scripted import FlatTarget
 from verification.benchmark.scripted_run import Case, ScriptedEngine
 from verification.benchmark.shapes import SHAPES
-from verification.benchmark.trace import ALL, Trace, TraceError, TraceRound, TraceRun, plain_run
+from verification.benchmark.trace import ALL, Trace, TraceError, TraceRound, TraceRun, plain_run, trie_run
 from verification.recommender import Recommender
 
 PLANS = ("none", "trie", "beam:12", "beam:12+children")
@@ -50,7 +52,7 @@ def test_a_recording_adds_up_to_what_the_searches_cost(recommender: Recommender,
     assert any(len(script) < 4 for script in trace.find("beam:12", 1).requests)
     assert {step.draft for script in trace.find("trie", 4).requests for step in script} == {(ALL,)}
     plain = trace.find("none", 4)
-    assert plain.requests == plain_run(4, 4).requests * 8
+    assert plain.requests == plain_run(4, recommender.engine.trie).requests * 8
 
 
 def test_recording_leaves_lists_and_costs_alone(recommender: Recommender, trace: Trace):
@@ -89,6 +91,26 @@ def test_random_models_follow_a_trace(engine: ScriptedEngine, trace: Trace, plan
         assert timing.target_tokens == timing.recorded_tokens == 24 + 3 * 4
 
 
+@pytest.mark.parametrize("k", [1, 4, 50])
+def test_what_needs_no_trace_runs_as_wide_as_one_likes(engine: ScriptedEngine, k: int):
+    """The first level has 16 prefixes only, so a beam of 50 is narrower there."""
+    timings, lost = engine.time(Case(24, 1, k), [plain_run(k, engine.trie), trie_run(k, engine.trie)], requests=2)
+    assert not lost
+    assert [timing.target_forwards for timing in timings] == [4, 2]
+    assert all(timing.target_tokens == timing.recorded_tokens for timing in timings)
+    assert timings[0].target_tokens == 24 + min(k, 16) + 2 * k
+
+
+def test_a_plan_that_runs_out_of_memory_is_left_out_with_a_sentence(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch):
+    def fail(self: FlatTarget, batch: TreeBatch) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(FlatTarget, "score", fail)
+    timings, (sentence,) = engine.time(Case(16, 1, 4), [plain_run(4, engine.trie)], requests=1)
+    assert not timings
+    assert sentence == "tiny, prompt 16, batch 1, k 4, plan none is left out: the device ran out of memory."
+
+
 def test_drafts_are_as_wide_and_as_wrong_as_the_script_says(engine: ScriptedEngine):
     lost = TraceRound((10, 8, 6), 0, 2, 25)
     found = TraceRound((5,), 1, 0, 9)
@@ -104,7 +126,7 @@ def test_drafts_are_as_wide_and_as_wrong_as_the_script_says(engine: ScriptedEngi
 
 def test_a_trace_that_cannot_be_followed_is_an_error_and_leaves_nothing_behind(engine: ScriptedEngine):
     too_short = TraceRun("short", 4, 0, ((TraceRound((), 0, 4, 1), TraceRound((), 0, 0, 4)),))
-    (timing,), (sentence,) = engine.time(Case(16, 1, 4), [plain_run(4, 4), too_short], requests=1)
+    (timing,), (sentence,) = engine.time(Case(16, 1, 4), [plain_run(4, engine.trie), too_short], requests=1)
     assert timing.target_forwards == 4
     assert "plan short is left out. The searches did not run as the trace says" in sentence
 
