@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -91,9 +92,13 @@ def envoy_config(rule: dict[str, Any], port: int, admin_port: int, backends: lis
                 "http_health_check": {"path": active["http"]["path"]},
             }
         ],
+        # Envoy's own is 3, which a replica that dies under load exceeds; Envoy Gateway sets this.
+        "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
         "outlier_detection": {
             "consecutive_5xx": passive["consecutive5XxErrors"],
             "consecutive_gateway_failure": passive["consecutiveGatewayErrors"],
+            # Envoy only counts these unless told otherwise; Envoy Gateway tells it wherever the policy names a number.
+            "enforcing_consecutive_gateway_failure": 100,
             "interval": passive["interval"],
             "base_ejection_time": passive["baseEjectionTime"],
             "max_ejection_percent": passive["maxEjectionPercent"],
@@ -119,9 +124,12 @@ def _address(host_and_port: str) -> dict[str, Any]:
 
 
 def recommend(url: str, user: str) -> tuple[int, str]:
-    """Status of a user's request, and who answered it."""
+    """Status of a user's request, 0 for an answer that broke off, and who answered it."""
     body = {"user_id": user, "k": 5, "timeout_ms": 10_000}
-    status, headers, _ = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
+    try:
+        status, headers, _ = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
+    except (OSError, HTTPException):
+        return 0, "nobody"
     return status, headers.get("x-replica", "nobody")
 
 
@@ -181,8 +189,9 @@ def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
     counted.clear()
     hit_rate([survivor], counted)
     statuses = kill_under_load(url, victim)
-    failed = sum(status != 200 for status in statuses)
-    findings.check(failed == 0, f"a replica is killed under load: {failed} of {len(statuses)} requests fail")
+    failed = [status for status in statuses if status != 200]
+    sentence = f"a replica is killed under load: {len(failed)} of {len(statuses)} requests fail {failed or ''}"
+    findings.check(len(statuses) == 2 * len(USERS) and not failed, sentence.rstrip())
     moving = hit_rate([survivor], counted)
     after = ask_all(url)
     dead = victim.url.removeprefix("http://")
