@@ -1,8 +1,8 @@
 """Two replicas behind Envoy with the chart's routing rule: each user always reaches the same one; when one is killed its users move, the
 others stay, and no request fails; what that does to the cache is printed.
 
-Envoy's configuration is made of the chart's own BackendTrafficPolicy, as Envoy Gateway would make it: Maglev over the header, retries on
-hosts that have not been tried, health checks.
+Envoy's configuration is made of the chart's own HTTPRoute and BackendTrafficPolicy, as Envoy Gateway would make it: Maglev over the header,
+retries on hosts that have not been tried, health checks.
 
 Run:  python -m deploy.checks.routing
 """
@@ -30,18 +30,29 @@ USERS = [f"user-{number}" for number in range(200)]
 ROUNDS = 3
 CLIENTS = 4
 EVENTS = 10
+CLOSED = ("/v1/catalogs/rollback", "/v1/catalog/items", "/metrics")
 FLAGS = ("--engine", "transformers", "--threads", "1", "--plan", "none")
 
 
-def policy() -> dict[str, Any]:
-    """The chart's BackendTrafficPolicy."""
+def specification(kind: str) -> dict[str, Any]:
+    """What the chart says in its object of this kind."""
     rendered = render(ROOT / "deploy/helm/values/everything.yaml").stdout
     objects = [part for part in yaml.safe_load_all(rendered) if part]
-    return next(part["spec"] for part in objects if part["kind"] == "BackendTrafficPolicy")
+    return next(part["spec"] for part in objects if part["kind"] == kind)
 
 
-def envoy_config(rule: dict[str, Any], port: int, admin_port: int, backends: list[str]) -> dict[str, Any]:
-    """A static configuration of Envoy that does what the policy says."""
+def matches(http_route: dict[str, Any]) -> list[dict[str, Any]]:
+    """Envoy's matches of the chart's HTTPRoute."""
+    found: list[dict[str, Any]] = []
+    for match in (match for rule in http_route["rules"] for match in rule["matches"]):
+        path = {"Exact": "path", "PathPrefix": "path_separated_prefix"}[match["path"]["type"]]
+        method = [{"name": ":method", "string_match": {"exact": match["method"]}}] if "method" in match else []
+        found.append({path: match["path"]["value"], "headers": method})
+    return found
+
+
+def envoy_config(http_route: dict[str, Any], rule: dict[str, Any], port: int, admin_port: int, backends: list[str]) -> dict[str, Any]:
+    """A static configuration of Envoy that does what the route and the policy say."""
     consistent = rule["loadBalancer"]["consistentHash"]
     active = rule["healthCheck"]["active"]
     passive = rule["healthCheck"]["passive"]
@@ -61,7 +72,6 @@ def envoy_config(rule: dict[str, Any], port: int, admin_port: int, backends: lis
         "host_selection_retry_max_attempts": 5,
     }
     route = {
-        "match": {"prefix": "/v1"},
         "route": {"cluster": "atspeed", "hash_policy": [{"header": {"header_name": consistent["header"]["name"]}}], "retry_policy": retry},
         # Only for this check, which must see who answered.
         "response_headers_to_add": [{"header": {"key": "x-replica", "value": "%UPSTREAM_REMOTE_ADDRESS%"}}],
@@ -69,7 +79,9 @@ def envoy_config(rule: dict[str, Any], port: int, admin_port: int, backends: lis
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": match} | route for match in matches(http_route)]}]
+        },
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
@@ -185,6 +197,9 @@ def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
     findings.check(strays == 0, f"{len(USERS) - strays} of {len(USERS)} users always reach the same replica; they divide as {sizes}")
     print(f"      cache hit rate: {cold:.0%} in the users' first round, {hit_rate(servers, counted):.0%} in their later ones")
 
+    closed = {path: ask(f"{url}{path}", body={})[0] for path in CLOSED}
+    findings.check(set(closed.values()) == {404}, f"what changes the catalog is not routed: {closed}")
+
     victim, survivor = servers
     counted.clear()
     hit_rate([survivor], counted)
@@ -215,7 +230,8 @@ def main() -> None:
         try:
             with served(folder, *flags) as first, served(folder, *flags) as second:
                 backends = [server.url.removeprefix("http://") for server in (first, second)]
-                (folder / "envoy.yaml").write_text(yaml.safe_dump(envoy_config(policy(), port, admin_port, backends)))
+                config = envoy_config(specification("HTTPRoute"), specification("BackendTrafficPolicy"), port, admin_port, backends)
+                (folder / "envoy.yaml").write_text(yaml.safe_dump(config))
                 admin = f"http://127.0.0.1:{admin_port}"
                 command = [
                     tool("envoy"),
