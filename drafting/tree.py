@@ -114,6 +114,14 @@ class TreeBatch:
         if not self.tokens.shape == self.positions.shape == self.slots.shape == self.attention.places.shape:
             raise ValueError("Tokens, positions, slots and attention places must be rows of one length.")
 
+    def to(self, device: torch.device) -> "TreeBatch":
+        """The same forward on a device; itself where it is there already."""
+        if self.tokens.device == device:
+            return self
+        layout = self.attention
+        moved = AttentionLayout(layout.queries.to(device), layout.places.to(device), layout.keys.to(device), layout.mask.to(device))
+        return TreeBatch(self.tokens.to(device), self.positions.to(device), self.slots.to(device), self.outputs.to(device), moved)
+
 
 def build_layout(keys: list[IntArray], query_counts: list[int], visible: Tensor, ancestors: Tensor) -> AttentionLayout:
     """Lays out a forward in which the tokens of each request stand together, in the order of `keys`.
