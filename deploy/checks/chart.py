@@ -50,7 +50,7 @@ def validate(manifest: Path, findings: Findings) -> None:
     wrong = [f"{part['kind']} {complaint}" for part in foreign for complaint in operators.complaints(part)]
     if foreign:
         kinds = ", ".join(sorted(part["kind"] for part in foreign))
-        findings.check(not wrong, f"{manifest.stem}: {kinds} have only fields that deploy/checks/operators.yaml knows")
+        findings.check(not wrong, f"{manifest.stem}: nothing but known fields (deploy/checks/operators.yaml) in {kinds}")
     for complaint in wrong:
         print(f"      {complaint}")
 

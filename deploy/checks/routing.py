@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import yaml
@@ -135,17 +135,25 @@ def _address(host_and_port: str) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
-def recommend(url: str, user: str) -> tuple[int, str]:
-    """Status of a user's request, 0 for an answer that broke off, and who answered it."""
+class Answer(NamedTuple):
+    """A status, 0 for an answer that broke off; who gave it; and what it says of a failure."""
+
+    status: int
+    replica: str
+    failure: str
+
+
+def recommend(url: str, user: str) -> Answer:
+    """A list for a user."""
     body = {"user_id": user, "k": 5, "timeout_ms": 10_000}
     try:
-        status, headers, _ = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
-    except (OSError, HTTPException):
-        return 0, "nobody"
-    return status, headers.get("x-replica", "nobody")
+        status, headers, said = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
+    except (OSError, HTTPException) as error:
+        return Answer(0, "nobody", repr(error))
+    return Answer(status, headers.get("x-replica", "nobody"), "" if status == 200 else said.decode(errors="replace")[:200])
 
 
-def ask_all(url: str) -> dict[str, tuple[int, str]]:
+def ask_all(url: str) -> dict[str, Answer]:
     """One request of each user."""
     with ThreadPoolExecutor(CLIENTS) as clients:
         return dict(zip(USERS, clients.map(lambda user: recommend(url, user), USERS), strict=True))
@@ -162,20 +170,20 @@ def hit_rate(servers: list[MeasuredServer], counted: dict[str, float]) -> float:
     return hits / (hits + misses)
 
 
-def kill_under_load(url: str, victim: MeasuredServer) -> list[int]:
-    """Kills a replica while all users ask; the statuses of their answers."""
-    statuses: list[int] = []
+def kill_under_load(url: str, victim: MeasuredServer) -> list[Answer]:
+    """Kills a replica while all users ask; their answers."""
+    answers: list[Answer] = []
 
     def ask_on() -> None:
         for _ in range(2):
-            statuses.extend(status for status, _ in ask_all(url).values())
+            answers.extend(ask_all(url).values())
 
     client = threading.Thread(target=ask_on)
     client.start()
     time.sleep(1.0)
     victim.kill()
     client.join()
-    return statuses
+    return answers
 
 
 def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
@@ -187,9 +195,9 @@ def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
     rounds = [ask_all(url)]
     cold = hit_rate(servers, counted)
     rounds += [ask_all(url) for _ in range(ROUNDS - 1)]
-    homes = {user: {answers[user][1] for answers in rounds} for user in USERS}
+    homes = {user: {answers[user].replica for answers in rounds} for user in USERS}
     findings.check(
-        all(status == 200 for answers in rounds for status, _ in answers.values()), f"{ROUNDS * len(USERS)} requests were answered"
+        all(answer.status == 200 for answers in rounds for answer in answers.values()), f"{ROUNDS * len(USERS)} requests were answered"
     )
     strays = sum(len(home) > 1 for home in homes.values())
     home_of = {user: next(iter(home)) for user, home in homes.items()}
@@ -203,15 +211,18 @@ def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
     victim, survivor = servers
     counted.clear()
     hit_rate([survivor], counted)
-    statuses = kill_under_load(url, victim)
-    failed = [status for status in statuses if status != 200]
-    sentence = f"a replica is killed under load: {len(failed)} of {len(statuses)} requests fail {failed or ''}"
-    findings.check(len(statuses) == 2 * len(USERS) and not failed, sentence.rstrip())
+    given = kill_under_load(url, victim)
+    failed = [answer for answer in given if answer.status != 200]
+    findings.check(
+        len(given) == 2 * len(USERS) and not failed, f"a replica is killed under load: {len(failed)} of {len(given)} requests fail"
+    )
+    for answer in failed:
+        print(f"      {answer.status} by {answer.replica}: {answer.failure}")
     moving = hit_rate([survivor], counted)
     after = ask_all(url)
     dead = victim.url.removeprefix("http://")
-    moved = [user for user in USERS if home_of[user] == dead and after[user][1] != dead]
-    stayed = [user for user in USERS if home_of[user] != dead and after[user][1] == home_of[user]]
+    moved = [user for user in USERS if home_of[user] == dead and after[user].replica != dead]
+    stayed = [user for user in USERS if home_of[user] != dead and after[user].replica == home_of[user]]
     findings.check(
         len(moved) + len(stayed) == len(USERS), f"{len(moved)} users of the dead replica have moved, {len(stayed)} others have stayed"
     )
