@@ -123,6 +123,14 @@ class TreeBatch:
         if not self.tokens.shape == self.positions.shape == self.slots.shape == (laid_out,):
             raise ValueError("Tokens, positions, slots and attention places must be rows of one length.")
 
+    def to(self, device: torch.device) -> "TreeBatch":
+        """The same forward on a device; itself where it is there already."""
+        if self.tokens.device == device:
+            return self
+        layout = self.attention
+        moved = AttentionLayout(layout.queries.to(device), layout.places.to(device), layout.keys.to(device), layout.mask.to(device))
+        return TreeBatch(self.tokens.to(device), self.positions.to(device), self.slots.to(device), self.outputs.to(device), moved)
+
 
 def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:
     """Lays out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own.

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from drafting.rule import Verification
 from server.logs import LogFormat
 from server.messages import EngineOptions
+from server.processors import usable_processors
 
 EngineName = Literal["vllm", "transformers"]
 
@@ -106,7 +107,7 @@ class Settings(BaseSettings):
             draft=str(self.draft.absolute()) if self.draft else None,
             plan=self.plan,
             dtype=self.dtype,
-            threads=self.threads or len(os.sched_getaffinity(0)),
+            threads=self.threads or usable_processors(),
             kv_memory_gib=self.kv_memory_gib,
             tensor_parallel=self.tensor_parallel,
             max_running=self.max_running,

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -18,6 +19,14 @@ from redis.exceptions import RedisError
 REDIS_BINARY = shutil.which("redis-server")
 REDIS_MISSING = "the redis-server binary is not installed (make test installs it)"
 _START_SECONDS = 10.0
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(["openssl", *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
 
 
 class RedisServer:
@@ -114,26 +123,45 @@ class RedisClusterServers:
 
 
 class SentinelServers:
-    """Sentinels that watch one master under the name `films`; they promote a replica when it has not answered for so long."""
+    """Sentinels that watch one master under the name `films`; they promote a replica when it has not answered for so long.
 
-    def __init__(self, folder: Path, master: RedisServer, *, count: int = 1, down_after_ms: int = 1000) -> None:
+    `config` are further lines of their configuration, and `client` what a client of redis-py must be given to be let in.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        master: RedisServer,
+        *,
+        count: int = 1,
+        down_after_ms: int = 1000,
+        config: Sequence[str] = (),
+        client: Mapping[str, Any] | None = None,
+    ) -> None:
         self.ports = []
+        self._client = dict(client or {})
         self._processes = []
         for number in range(count):
             port = free_port()
-            config = folder / f"sentinel-{number}.conf"
-            config.write_text(
-                f"bind 127.0.0.1\nport {port}\ndir {folder}\nlogfile {folder}/sentinel-{number}.log\n"
+            file = folder / f"sentinel-{number}.conf"
+            listen = f"port 0\ntls-port {port}" if self._client.get("ssl") else f"port {port}"
+            file.write_text(
+                f"bind 127.0.0.1\n{listen}\ndir {folder}\nlogfile {folder}/sentinel-{number}.log\n"
                 f"sentinel monitor films 127.0.0.1 {master.port} {count // 2 + 1}\n"
                 f"sentinel down-after-milliseconds films {down_after_ms}\nsentinel failover-timeout films 5000\n"
+                + "".join(f"{line}\n" for line in config)
             )
             assert REDIS_BINARY is not None, REDIS_MISSING
-            self._processes.append(subprocess.Popen([REDIS_BINARY, config, "--sentinel"], stdout=subprocess.DEVNULL))
+            self._processes.append(subprocess.Popen([REDIS_BINARY, file, "--sentinel"], stdout=subprocess.DEVNULL))
             self.ports.append(port)
 
     @property
+    def hosts(self) -> str:
+        return ",".join(f"127.0.0.1:{port}" for port in self.ports)
+
+    @property
     def url(self) -> str:
-        return "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in self.ports) + "/films/0"
+        return f"redis+sentinel://{self.hosts}/films/0"
 
     def wait_for(self, replicas: int) -> Self:
         """Returns once every Sentinel answers, and knows the others and so many replicas."""
@@ -142,7 +170,7 @@ class SentinelServers:
             while True:
                 assert time.monotonic() < deadline, "the Sentinels did not come together"
                 try:
-                    with Redis(port=port, protocol=2) as sentinel:
+                    with Redis(port=port, protocol=2, **self._client) as sentinel:
                         master = sentinel.sentinel_master("films")
                     if master["num-slaves"] == replicas and master["num-other-sentinels"] == len(self.ports) - 1:
                         break
@@ -150,6 +178,11 @@ class SentinelServers:
                     pass
                 time.sleep(0.05)
         return self
+
+    def kill_first(self) -> None:
+        """Ends the Sentinel that the URL names first."""
+        self._processes[0].kill()
+        self._processes[0].wait()
 
     def close(self) -> None:
         for process in self._processes:

@@ -1,5 +1,5 @@
-"""The chart: linted, rendered with every value set, each object held against Kubernetes' own schema and checkov's rules; wrong values are
-refused with a sentence.
+"""The chart: linted, rendered with every value set, each object held against Kubernetes' own schema (those of operators against a list of
+fields, see `operators.py`) and checkov's rules; wrong values are refused with a sentence.
 
 Run:  python -m deploy.checks.chart
 """
@@ -13,14 +13,13 @@ from typing import Any
 
 import yaml
 
+from deploy.checks import operators
 from deploy.checks.findings import Findings
 from deploy.checks.tools import CHART, ROOT, tool
 
 VALUE_SETS = [*sorted((ROOT / "deploy/helm/values").glob("*.yaml")), CHART / "values-gpu.yaml"]
 BAD_VALUES = sorted((ROOT / "deploy/helm/bad_values").glob("*.yaml"))
 EXCEPTIONS = ROOT / "deploy/helm/checkov_exceptions.yaml"
-# Not Kubernetes' own: their schemas come with operators that a machine without a cluster does not have.
-FOREIGN = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute", "BackendTrafficPolicy"}
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
@@ -39,14 +38,21 @@ def expected_complaint(values: Path) -> str:
 
 
 def validate(manifest: Path, findings: Findings) -> None:
-    """Every object of Kubernetes' own against its schema."""
+    """Every object of Kubernetes' own against its schema, and every other against the fields that are known of it."""
     objects = [part for part in yaml.safe_load_all(manifest.read_text()) if part]
     said = run(tool("kubernetes-validate"), "--strict", manifest)
     passed = (said.stdout + said.stderr).count(" passed for resource ")
-    own = sum(part["kind"] not in FOREIGN for part in objects)
+    own = sum(part["kind"] not in operators.KINDS for part in objects)
     findings.check(said.returncode == 0 and passed == own, f"{manifest.stem}: {passed} of {own} objects pass kubernetes-validate --strict")
     if said.returncode:
         print(said.stdout, said.stderr)
+    foreign = [part for part in objects if part["kind"] in operators.KINDS]
+    wrong = [f"{part['kind']} {complaint}" for part in foreign for complaint in operators.complaints(part)]
+    if foreign:
+        kinds = ", ".join(sorted(part["kind"] for part in foreign))
+        findings.check(not wrong, f"{manifest.stem}: nothing but known fields (deploy/checks/operators.yaml) in {kinds}")
+    for complaint in wrong:
+        print(f"      {complaint}")
 
 
 def checkov_findings(manifest: Path) -> Iterator[tuple[str, str, str]]:

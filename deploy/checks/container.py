@@ -42,7 +42,13 @@ def podman(*arguments: object) -> str:
     said = subprocess.run(command, capture_output=True, text=True, env=environment)
     if said.returncode:
         raise SystemExit(f"{' '.join(command)}:\n{said.stdout}{said.stderr}")
-    return said.stdout.strip()
+    # What a container has written to its standard error comes on podman's.
+    return said.stdout.strip() if arguments[0] != "logs" else said.stdout + said.stderr
+
+
+def ready_or_gone(name: str, port: int) -> bool:
+    """Whether the server in a container answers, or its container has ended."""
+    return answers(f"http://127.0.0.1:{port}/ready") or podman("container", "inspect", "--format", "{{.State.Running}}", name) == "false"
 
 
 def prepared_demo() -> Demo:
@@ -63,8 +69,8 @@ def container(demo: Demo, port: int) -> Iterator[str]:
     options = ["--detach", "--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", *environment]
     name = podman("run", *options, "--volume", f"{demo.folder}:/models:ro", IMAGE)
     try:
-        if wait_until(lambda: answers(f"http://127.0.0.1:{port}/ready"), READY_SECONDS) is None:
-            raise SystemExit(podman("logs", name))
+        if wait_until(lambda: ready_or_gone(name, port), READY_SECONDS) is None or not answers(f"http://127.0.0.1:{port}/ready"):
+            raise SystemExit(f"The server in the container does not get ready:\n{podman('logs', name)}")
         yield name
     finally:
         podman("rm", "--force", "--time", "0", name)

@@ -1,6 +1,5 @@
 """`atspeed bench`: this engine with and without drafts, against vLLM and transformers, on one checkpoint."""
 
-import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.commands.failure import fail
+from server.processors import usable_processors
 
 if TYPE_CHECKING:
     from verification.benchmark.systems import SystemSpec
@@ -74,7 +74,7 @@ def bench(
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cores = threads or len(os.sched_getaffinity(0))
+        cores = threads or usable_processors()
         try:
             if target is None or catalog is None:
                 target, draft, catalog = _random_models(shape, folder)

@@ -8,6 +8,7 @@ import typer
 
 from server.commands.failure import fail
 from server.commands.numbers import whole_numbers
+from server.processors import usable_processors
 
 if TYPE_CHECKING:
     from verification.replay.check import CheckRow
@@ -140,7 +141,6 @@ def check(
 
     Example: atspeed replay check --target models/target --draft models/draft --catalog beauty.index.json --data beauty
     """
-    import os
 
     from tqdm import tqdm
 
@@ -155,7 +155,7 @@ def check(
     try:
         catalog = Catalog.load(catalog_file)
         histories = held_out_histories(data, catalog, users)
-        cores = threads or len(os.sched_getaffinity(0))
+        cores = threads or usable_processors()
         recommender = Recommender.load(target, catalog, draft=draft, plan="auto", host=engine, threads=cores)
         timed = len(dict.fromkeys(("none", *names)))
         with tqdm(total=2 * len(histories) * len(ks) * timed, desc="Timing", unit="list") as bar:

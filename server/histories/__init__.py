@@ -24,12 +24,13 @@ def open_history_store(
 
     `memory://` lives and dies with this process; `sqlite:///relative/path` and `sqlite:////absolute/path` keep a file;
     `redis://[user:password@]host[:port][/db]`, `redis+sentinel://host,host/master[/db]` and `redis+cluster://host,host` share a Redis,
-    which need not be up yet; `rediss…` is the same by TLS. `?wait_replicas=1` (not for a Cluster) acknowledges an append only when a
-    replica has it.
+    which need not be up yet; `rediss…` is the same by TLS, to Sentinels as well. `?wait_replicas=1` (not for a Cluster) acknowledges an
+    append only when a replica has it. Sentinels have a password of their own: `?sentinel_password=…`, and `sentinel_username`.
+    `?password_file=/path` and `?sentinel_password_file=/path` keep passwords out of the URL; they are read for each connection anew.
 
     Each user's newest `max_events` are kept, for `ttl_seconds` after the last append (None: for ever). `timeout_seconds` bounds a whole
     Redis operation, and SQLite's wait for a writer in another process; `key_prefix` starts every Redis key. Raises ValueError, in one
-    sentence without the URL's password, for a URL or a number that cannot be used.
+    sentence without the URL's passwords, for a URL or a number that cannot be used.
     """
     retention = Retention(max_events, ttl_seconds)
     if not timeout_seconds > 0:

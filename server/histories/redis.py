@@ -26,7 +26,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from server.histories.base import Event, HistoryUnavailable, Retention
-from server.histories.redis_client import open_client
+from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
 
 _ARRIVAL_DIGITS = 10
@@ -139,7 +139,7 @@ class RedisHistoryStore:
             await self._redis.ping()
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await close_client(self._redis)
 
     async def _append_to_replicas(self, redis: Redis, user_id: str, args: Sequence[str | bytes | int | float]) -> int:
         # WAIT speaks of what was written on its own connection, and gives up before the operation does, so that its answer is still read.

@@ -12,11 +12,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 _EXPECTED = {
     "": "expected redis://[user:password@]host[:port][/db]",
-    "sentinel": "expected redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/db]",
+    "sentinel": "expected redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/db][?sentinel_password=…]",
     "cluster": "expected redis+cluster://[user:password@]host[:port][,host[:port]…]",
 }
 _PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+_SENTINEL_OPTIONS = {"wait_replicas", "sentinel_username", "sentinel_password", "sentinel_password_file"}
+# By kind, beside `db`, `password_file` and, under TLS, those above.
+_OPTIONS = {"": {"wait_replicas"}, "sentinel": _SENTINEL_OPTIONS, "cluster": set()}
 
 
 class Topology(Enum):
@@ -28,21 +31,32 @@ class Topology(Enum):
 
 
 @dataclass(frozen=True)
+class Login:
+    """Who a server is told that we are: by a password, or by a file that holds one; by neither where it asks nobody."""
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    password_file: str | None = None
+
+
+@dataclass(frozen=True)
 class RedisUrl:
     """A history URL, read.
 
     Attributes:
         nodes: host and port of the server, of the Sentinels, or of some servers of the Cluster.
+        login: for the servers that hold the histories.
+        sentinel_login: for the Sentinels, which have passwords of their own.
         service: the name by which the Sentinels know the master.
         wait_replicas: replicas that must have an append before it is acknowledged.
-        tls_options: of redis-py's connections, where the scheme asks for TLS.
+        tls_options: of redis-py's connections, to Sentinels as well, where the scheme asks for TLS.
     """
 
     topology: Topology
     nodes: tuple[tuple[str, int], ...]
     tls: bool = False
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    login: Login = Login()
+    sentinel_login: Login = Login()
     database: int = 0
     service: str = ""
     wait_replicas: int = 0
@@ -62,7 +76,7 @@ class RedisUrl:
             ValueError: it can't be used; the sentence says what is expected and quotes nothing of it.
         """
         scheme, _, kind = url.partition("://")[0].partition("+")
-        expected = f"{_EXPECTED[kind]}, with special characters in the password percent-encoded."
+        expected = f"{_EXPECTED[kind]}, with special characters in passwords percent-encoded."
         try:
             parts = urlsplit(url)
             login, _, hosts = parts.netloc.rpartition("@")
@@ -72,7 +86,8 @@ class RedisUrl:
             raise ValueError(f"The Redis history URL cannot be read: {expected}") from None
         if not all(host for host, _ in nodes) or (kind == "" and len(nodes) > 1):
             raise ValueError(f"The Redis history URL names no host: {expected}")
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        # A plus sign is one, as before the @: these are no fields of an HTML form.
+        options = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))
         _check_options(options, parts.scheme, kind, scheme == "rediss", expected)
         path = [unquote(part) for part in parts.path.removeprefix("/").split("/")] if parts.path.strip("/") else []
         service = path.pop(0) if kind == "sentinel" and path else ""
@@ -88,8 +103,8 @@ class RedisUrl:
             topology=Topology(kind),
             nodes=nodes,
             tls=scheme == "rediss",
-            username=username or None,
-            password=password or None,
+            login=_login(username, password, options.get("password_file", "")),
+            sentinel_login=_login(*(options.get(f"sentinel_{part}", "") for part in ("username", "password", "password_file"))),
             database=int(database),
             service=service,
             wait_replicas=int(options.get("wait_replicas", "0")),
@@ -102,6 +117,12 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
     return parts.hostname or "", parts.port or default_port
 
 
+def _login(username: str, password: str, password_file: str) -> Login:
+    if password and password_file:
+        raise ValueError("A Redis history URL gives a password or the file that holds it, not both.")
+    return Login(username or None, password or None, password_file or None)
+
+
 def _tls_options(options: dict[str, str]) -> dict[str, str | bool]:
     given: dict[str, str | bool] = {name: value for name, value in options.items() if name in _TLS_OPTIONS}
     if "ssl_check_hostname" in options:
@@ -110,7 +131,7 @@ def _tls_options(options: dict[str, str]) -> dict[str, str | bool]:
 
 
 def _check_options(options: dict[str, str], scheme: str, kind: str, tls: bool, expected: str) -> None:
-    known = {"db"} | ({"wait_replicas"} if kind != "cluster" else set()) | (_TLS_OPTIONS if tls else set())
+    known = {"db", "password_file"} | _OPTIONS[kind] | (_TLS_OPTIONS if tls else set())
     for option, value in options.items():
         if option not in known:
             # Not named: after an unescaped question mark in a password, the "option" is the rest of the password.

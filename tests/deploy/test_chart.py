@@ -1,6 +1,7 @@
 """The chart: its schema speaks of every value and of the server's flags, wrong values are refused, a pod lives as long as a drain."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from deploy.checks.chart import BAD_VALUES, VALUE_SETS, expected_complaint, rend
 from deploy.checks.tools import CHART, find_tool
 from deploy.helm.settings_schema import OWN, SCHEMA, updated
 from server import serving
+from server.histories.redis_url import Login, RedisUrl
+from server.metrics import Metrics
 from server.settings import Settings
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -70,13 +73,17 @@ def test_a_wrong_value_is_refused_by_name(path):
     assert expected_complaint(path) in refused.stderr
 
 
-@pytest.fixture(scope="session")
-def everything() -> list[dict[str, Any]]:
+def objects(value_set: str) -> list[dict[str, Any]]:
     if find_tool("helm") is None:
         pytest.skip("helm is not installed (deploy/checks/tools.sh installs it)")
-    rendered: subprocess.CompletedProcess[str] = render(next(path for path in VALUE_SETS if path.stem == "everything"))
+    rendered: subprocess.CompletedProcess[str] = render(next(path for path in VALUE_SETS if path.stem == value_set))
     assert rendered.returncode == 0, rendered.stderr
     return [part for part in yaml.safe_load_all(rendered.stdout) if part]
+
+
+@pytest.fixture(scope="session")
+def everything() -> list[dict[str, Any]]:
+    return objects("everything")
 
 
 def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -108,3 +115,53 @@ def test_the_chart_hands_out_alerts_and_dashboards(everything: list[dict[str, An
     dashboards = [part for part in everything if part["metadata"]["labels"].get("grafana_dashboard") == "1"]
     titles = {json.loads(text)["title"] for part in dashboards for text in part["data"].values()}
     assert titles == {"atspeed: on call", "atspeed: speculation", "atspeed: recommendations"}
+
+
+def test_passwords_and_certificates_are_mounted_where_the_url_says():
+    sentinel = objects("sentinel")
+    url = RedisUrl.parse(one(sentinel, "ConfigMap")["data"]["ATSPEED_HISTORIES"])
+    pod = one(sentinel, "Deployment")["spec"]["template"]["spec"]
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "histories"]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "histories"]
+    files = {
+        f"{mount['mountPath']}/{item['path']}": (source["secret"]["name"], item["key"])
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+    assert url.login == Login("atspeed", None, f"{mount['mountPath']}/password")
+    assert files[url.login.password_file] == ("redis", "redis-password")
+    assert files[url.sentinel_login.password_file] == ("redis", "sentinel-password")
+    assert {files.pop(path)[0] for path in url.tls_options.values()} == {"redis-tls"}
+    assert len(files) == 2
+    assert volume["projected"]["defaultMode"] == 0o440
+    assert (url.wait_replicas, mount["readOnly"]) == (1, True)
+
+
+@pytest.mark.parametrize("value_set", ["everything", "cluster"])
+def test_scaling_goes_by_a_metric_of_the_server(value_set: str):
+    kind = {"everything": "HorizontalPodAutoscaler", "cluster": "ScaledObject"}[value_set]
+    text = json.dumps(one(objects(value_set), kind)["spec"])
+    gauges = {family.name for family in Metrics().registry.collect() if family.type == "gauge"}
+    named = set(re.findall(r"atspeed_\w+", text))
+    assert named
+    assert named <= gauges
+
+
+def test_the_gateway_does_not_hand_out_what_changes_the_catalog(everything: list[dict[str, Any]]):
+    """The server asks nobody who they are, and a change has to reach every replica."""
+    matches = [match for rule in one(everything, "HTTPRoute")["spec"]["rules"] for match in rule["matches"]]
+    users = {"/v1/recommendations", "/v1/recommendations:batch", "/v1/users"}
+    assert {match["path"]["value"] for match in matches if "method" not in match} == users
+    assert {(match["path"]["type"], match["method"]) for match in matches if "method" in match} == {("Exact", "GET")}
+
+
+def test_the_alerts_find_the_server_whatever_the_release_is_called(everything: list[dict[str, Any]]):
+    label = one(everything, "ServiceMonitor")["spec"]["jobLabel"]
+    job = one(everything, "Service")["metadata"]["labels"][label]
+    (rule,) = [
+        rule
+        for group in one(everything, "PrometheusRule")["spec"]["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == "AtspeedServerDown"
+    ]
+    assert re.fullmatch(re.search(r'job=~"([^"]+)"', rule["expr"])[1], job)

@@ -3,10 +3,13 @@
 import json
 import re
 import subprocess
+import tomllib
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from deploy.checks.tools import DASHBOARDS, ROOT, find_tool
 from server.settings import Settings
@@ -82,3 +85,12 @@ def test_what_is_built_from_is_what_the_docker_ignore_lets_in():
     copied = {path for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for path in line.split()[:-1]}
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     assert {path.rstrip("/") for path in copied} == {line[1:] for line in ignore if line.startswith("!")}
+
+
+@pytest.mark.parametrize("lock", ["cpu", "gpu", "serve"])
+def test_a_lock_has_what_the_server_imports(lock: str):
+    """The images install without dependencies, so a package that a lock lacks is only missed when the server starts."""
+    pins = dict(line.split("==") for line in (ROOT / "requirements" / f"{lock}.lock").read_text().split())
+    for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        need = Requirement(text)
+        assert need.specifier.contains(pins.get(canonicalize_name(need.name), "0")), text

@@ -134,16 +134,20 @@ class TreeWorker:
 
     vllm_config: Any
     model_runner: Any
+    device: torch.device
+    rank: int
 
     @torch.inference_mode()
-    def tree_forward(self, batch: TreeBatch) -> Tensor:
-        """Runs one forward; returns logits `[outputs, vocabulary]`, the padding of vLLM's vocabulary cut off."""
+    def tree_forward(self, batch: TreeBatch) -> Tensor | None:
+        """Runs one forward; returns logits `[outputs, vocabulary]` from the first rank, None from the others, which have the same."""
+        # Between processes a batch arrives on the device that it was made on, which is the first rank's.
+        batch = batch.to(self.device)
         layers = self.vllm_config.compilation_config.static_forward_context
         model = self.model_runner.get_model()
         with set_forward_context(dict.fromkeys(layers, batch), self.vllm_config, num_tokens=len(batch.tokens)):
             hidden = model(input_ids=batch.tokens, positions=batch.positions)
-            logits: Tensor = model.compute_logits(hidden[batch.outputs])
-        return logits
+            logits: Tensor | None = model.compute_logits(hidden[batch.outputs])
+        return logits if self.rank == 0 else None
 
     def tree_slots(self) -> int:
         """Slots in the key/value memory that vLLM allocated."""
@@ -194,7 +198,8 @@ class VllmHost:
                 disable_log_stats=True,
             )
             self._engine: Any = LLMEngine.from_engine_args(arguments)
-        except (ValueError, RuntimeError, OSError) as error:
+        # vLLM asserts some of what it asks of a machine, such as a processor or a device for each rank.
+        except (ValueError, RuntimeError, OSError, AssertionError) as error:
             raise HostError(f"vLLM cannot load the model in {model_dir}: {str(error).strip().splitlines()[0]}") from error
         self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
 

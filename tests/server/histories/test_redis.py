@@ -1,14 +1,13 @@
 """What only Redis can do to its callers: hang, die, come back, refuse, and hash keys to slots."""
 
 import asyncio
-import subprocess
 import time
 
 import pytest
 from redis.asyncio import Redis
 
 from server.histories import Event, HistoryUnavailable, open_history_store
-from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
 
@@ -141,6 +140,22 @@ async def test_a_refused_password_is_not_repeated(start_redis):
     await store.close()
 
 
+async def test_a_password_file_is_read_for_each_connection(start_redis, tmp_path):
+    server = start_redis("--requirepass", "first")
+    file = tmp_path / "password"
+    store = open_history_store(f"redis://127.0.0.1:{server.port}?password_file={file}", timeout_seconds=10)
+    with pytest.raises(HistoryUnavailable, match=f"the password file {file} cannot be read"):
+        await store.ping()
+    file.write_text("first\n")
+    await store.ping()
+    async with Redis(port=server.port, password="first") as admin:
+        await admin.config_set("requirepass", "second")
+        file.write_text("second")
+        await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await store.ping()
+    await store.close()
+
+
 async def test_a_redis_that_takes_no_writes_is_unavailable_to_appends_only(start_redis):
     server = start_redis()
     store = open_history_store(server.url, timeout_seconds=10)
@@ -241,9 +256,7 @@ async def test_a_cluster_takes_both_keys_of_a_user(start_redis):
 
 
 async def test_tls_checks_the_certificate(start_redis, tmp_path):
-    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(["openssl", *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    certificate, key = make_certificate(tmp_path)
     tls = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
     server = start_redis(*tls, tls=True)
     trusting = open_history_store(f"rediss://127.0.0.1:{server.port}?ssl_ca_certs={certificate}", timeout_seconds=10)

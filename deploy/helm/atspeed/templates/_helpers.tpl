@@ -67,3 +67,24 @@ capabilities:
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{/* The URL of an external Redis, with the files that the chart mounts: passwords, and what TLS needs. */}}
+{{- define "atspeed.historiesUrl" -}}
+{{- $passwords := .Values.histories.passwords -}}
+{{- $tls := .Values.histories.tls -}}
+{{- $options := list -}}
+{{- if $passwords.secretName -}}
+{{- if $passwords.key }}{{ $options = append $options "password_file=/etc/atspeed/histories/password" }}{{ end -}}
+{{- if $passwords.sentinelKey }}{{ $options = append $options "sentinel_password_file=/etc/atspeed/histories/sentinel-password" }}{{ end -}}
+{{- end -}}
+{{- if $tls.secretName -}}
+{{- if $tls.caKey }}{{ $options = append $options "ssl_ca_certs=/etc/atspeed/histories/ca.crt" }}{{ end -}}
+{{- if $tls.certKey }}{{ $options = concat $options (list "ssl_certfile=/etc/atspeed/histories/tls.crt" "ssl_keyfile=/etc/atspeed/histories/tls.key") }}{{ end -}}
+{{- end -}}
+{{- .Values.histories.url -}}
+{{- if $options }}{{ contains "?" .Values.histories.url | ternary "&" "?" }}{{ join "&" $options }}{{ end -}}
+{{- end }}
+
+{{- define "atspeed.historiesFiles" -}}
+{{- if and (eq .Values.histories.mode "external") (or .Values.histories.passwords.secretName .Values.histories.tls.secretName) }}yes{{ end -}}
+{{- end }}

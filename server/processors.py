@@ -1,0 +1,28 @@
+"""How many processors this process may keep busy: those it may run on, or fewer where its container has a quota of their time.
+
+Invariant: never more than the quota. Reason: threads beyond it make the kernel stop the whole container for the rest of each tenth of a
+second, the event loop included, which no request's deadline survives.
+"""
+
+import math
+import os
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_processors(cgroups: Path = CGROUPS) -> int:
+    """A whole number, at least 1. `cgroups` is where the kernel shows this container's limits, of version 2 or 1."""
+    return max(1, int(min(len(os.sched_getaffinity(0)), _quota(cgroups))))
+
+
+def _quota(cgroups: Path) -> float:
+    """Processors' worth of time; infinite where there is no limit, or none that can be read."""
+    try:
+        if (limit := cgroups / "cpu.max").exists():
+            quota, period = limit.read_text().split()
+        else:
+            quota, period = ((cgroups / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return int(quota) / int(period) if quota not in ("max", "-1") else math.inf
+    except OSError:
+        return math.inf

@@ -1,0 +1,35 @@
+"""How many threads an engine gets by default, in and out of a container."""
+
+import os
+
+import pytest
+
+from server.processors import usable_processors
+
+RUNS_ON = 8
+
+
+@pytest.fixture(autouse=True)
+def eight_processors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(RUNS_ON)))
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "usable"),
+    [("max 100000", RUNS_ON), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("1600000 100000", RUNS_ON)],
+)
+def test_a_quota_bounds_the_processors(tmp_path, cpu_max: str, usable: int):
+    (tmp_path / "cpu.max").write_text(f"{cpu_max}\n")
+    assert usable_processors(tmp_path) == usable
+
+
+@pytest.mark.parametrize(("quota", "usable"), [("-1", RUNS_ON), ("300000", 3)])
+def test_the_kernels_first_version_of_limits(tmp_path, quota: str, usable: int):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert usable_processors(tmp_path) == usable
+
+
+def test_without_limits_it_is_what_the_process_may_run_on(tmp_path):
+    assert usable_processors(tmp_path) == RUNS_ON
