@@ -94,6 +94,11 @@ class AttentionLayout:
         """The mask as float32 numbers to add to attention scores, 0 or -inf; made once, because every layer adds the same."""
         return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, float("-inf"))
 
+    def to(self, device: torch.device) -> "AttentionLayout":
+        """The same layout on a device."""
+        parts = (self.queries, self.places, self.keys, self.mask, self.tokens)
+        return AttentionLayout(*(part.to(device) for part in parts))
+
     @property
     def is_dense(self) -> bool:
         """Whether the forward's tokens are exactly the queries in order, so that no padding need be added or removed."""
@@ -127,9 +132,8 @@ class TreeBatch:
         """The same forward on a device; itself where it is there already."""
         if self.tokens.device == device:
             return self
-        layout = self.attention
-        moved = AttentionLayout(layout.queries.to(device), layout.places.to(device), layout.keys.to(device), layout.mask.to(device))
-        return TreeBatch(self.tokens.to(device), self.positions.to(device), self.slots.to(device), self.outputs.to(device), moved)
+        tokens, positions, slots, outputs = (part.to(device) for part in (self.tokens, self.positions, self.slots, self.outputs))
+        return TreeBatch(tokens, positions, slots, outputs, tuple(layout.to(device) for layout in self.attention))
 
 
 def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:

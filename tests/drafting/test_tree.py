@@ -9,15 +9,15 @@ from drafting.tree import TreeBatch, build_layout
 def make_batch() -> TreeBatch:
     visible = torch.tensor([1, 2, 1])
     layout = build_layout([np.array([4, 5]), np.array([7])], [2, 1], visible, torch.tensor([[0], [1], [0]]))
-    return TreeBatch(torch.tensor([1, 2, 3]), torch.tensor([0, 1, 0]), torch.tensor([4, 5, 7]), torch.tensor([1, 2]), layout)
+    return TreeBatch(torch.tensor([1, 2, 3]), torch.tensor([0, 1, 0]), torch.tensor([4, 5, 7]), torch.tensor([1, 2]), (layout,))
 
 
 def test_a_batch_moves_as_a_whole():
     """With a device per rank, a tensor that stays behind would fail the forward on all ranks but one."""
     moved = make_batch().to(torch.device("meta"))
-    parts = [*vars(moved).values(), *vars(moved.attention).values()]
+    parts = [*vars(moved).values(), *(part for layout in moved.attention for part in vars(layout).values())]
     tensors = [part for part in parts if isinstance(part, torch.Tensor)]
-    assert len(tensors) == 8
+    assert len(tensors) == 9
     assert {part.device.type for part in tensors} == {"meta"}
 
 

@@ -70,4 +70,4 @@ def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
 
 
 def on_cpu(layout: AttentionLayout) -> AttentionLayout:
-    return AttentionLayout(layout.queries.cpu(), layout.places.cpu(), layout.keys.cpu(), layout.mask.cpu(), layout.tokens.cpu())
+    return layout.to(torch.device("cpu"))
