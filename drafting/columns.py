@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.transfer import on_device
 from drafting.tree import TokenTree, TreeBatch, build_layouts
 
 IntArray = npt.NDArray[np.int64]
@@ -146,10 +147,10 @@ def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.devic
     if len(counts) == 1:
         return torch.arange(counts[0] - wanted[0], counts[0], device=device)
     rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
-    return torch.from_numpy(np.concatenate(rows)).to(device)
+    return on_device(np.concatenate(rows), device)
 
 
 def to_device(parts: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
     """Joins arrays `[rows, columns]` along their columns and moves them in one transfer; returns the rows."""
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    return torch.from_numpy(joined).to(device).unbind(0)
+    return on_device(joined, device).unbind(0)

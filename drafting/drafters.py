@@ -20,6 +20,7 @@ from drafting.gumbel import Stream
 from drafting.plan import Round
 from drafting.ranking import BatchRules, rank
 from drafting.rule import SearchRule
+from drafting.transfer import on_device
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 
@@ -113,7 +114,7 @@ class TrieDrafter:
         parents = self._tree.trie_node[frontier.slots]
         nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), eligible)
         rows, places = exists.nonzero(as_tuple=True)
-        counts = torch.bincount(frontier.requests[rows], minlength=len(tasks)).tolist()
+        counts = np.add.reduceat(exists.sum(1).cpu().numpy(), np.cumsum(frontier.sizes) - np.array(frontier.sizes))
         add_level(self._tree, self._trie, tasks, counts, frontier.slots[rows], nodes[rows, places])
 
 
@@ -158,8 +159,8 @@ class BeamDrafter:
     def keep(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
         """Adds the best `widths` proposals of each task."""
         device = self._tree.token.device
-        requests = torch.from_numpy(np.repeat(np.arange(len(tasks)), widths)).to(device)
-        ranks = torch.from_numpy(np.concatenate([np.arange(width) for width in widths])).to(device)
+        requests = on_device(np.repeat(np.arange(len(tasks)), widths), device)
+        ranks = on_device(np.concatenate([np.arange(width) for width in widths]), device)
         chosen = proposals.selection
         slots = add_level(self._tree, self._trie, tasks, widths, chosen.parents[requests, ranks], chosen.nodes[requests, ranks])
         self._tree.rate(slots, chosen.scores[requests, ranks], chosen.log_probs[requests, ranks])
@@ -207,10 +208,10 @@ def add_level(
     device = parents.device
     known = _known_columns(tree, tasks, counts, trie_nodes)
     depths = np.repeat([task.place.next_depth for task in tasks], counts)
-    new = torch.from_numpy(np.flatnonzero(np.concatenate(known) < 0)).to(device)
+    new = on_device(np.flatnonzero(np.concatenate(known) < 0), device)
     added = [task.extend(columns) for task, columns in zip(tasks, known, strict=True)]
     slots, columns, depth = (
-        torch.from_numpy(array).to(device)
+        on_device(array, device)
         for array in (
             np.concatenate([slots for slots, _ in added]),
             np.concatenate([columns for _, columns in added]),
@@ -219,16 +220,24 @@ def add_level(
     )
     tokens = trie.token[trie_nodes[new]]
     tree.add_nodes(slots, parents=parents[new], tokens=tokens, trie_nodes=trie_nodes[new], depths=depth, columns=columns)
-    return torch.from_numpy(np.concatenate([task.frontier_slots for task in tasks])).to(device)
+    return on_device(np.concatenate([task.frontier_slots for task in tasks]), device)
 
 
 def _known_columns(tree: TokenTree, tasks: Sequence[DraftTask], counts: Sequence[int] | IntArray, trie_nodes: Tensor) -> list[IntArray]:
     """For each task's nodes, the columns where they stand already, or -1."""
     known = [np.full(count, -1, np.int64) for count in counts]
     offsets = np.cumsum(counts) - counts
+    asked, places = [], []
     for row, (task, offset, count) in enumerate(zip(tasks, offsets, counts, strict=True)):
         if len(grown := task.grown) and count:
-            there = tree.trie_node[torch.from_numpy(task.columns.slots[grown]).to(trie_nodes.device)]
-            places = find_nodes(trie_nodes[None, offset : offset + count], there[None])[0].cpu().numpy()
-            known[row] = np.where(places >= 0, grown[places], -1)
+            there = tree.trie_node[on_device(task.columns.slots[grown], trie_nodes.device)]
+            asked.append((row, grown))
+            places.append(find_nodes(trie_nodes[None, offset : offset + count], there[None])[0])
+    if not asked:
+        return known
+    # Read in one go: every read waits for all that the device has been given.
+    found = (places[0] if len(places) == 1 else torch.cat(places)).cpu().numpy()
+    for row, grown in asked:
+        here, found = found[: counts[row]], found[counts[row] :]
+        known[row] = np.where(here >= 0, grown[here], -1)
     return known

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from drafting.node_mask import MaskBits, NodeMask
+from drafting.transfer import on_device
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ class BatchEligibility:
         starts = masks.clip(min=0) * (0 if bits is None else bits.rows.shape[1])
         return cls(
             nodes,
-            torch.from_numpy(np.repeat(np.arange(len(each)), rows)).to(device),
+            on_device(np.repeat(np.arange(len(each)), rows), device),
             dead,
             bits,
-            torch.from_numpy(starts).to(device),
-            torch.from_numpy(masks < 0).to(device) if (masks < 0).any() else None,
+            on_device(starts, device),
+            on_device(masks < 0, device) if (masks < 0).any() else None,
         )
 
     def alive(self, first: Tensor, width: int) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from drafting.eligibility import BatchEligibility
+from drafting.transfer import on_device
 from drafting.trie import ItemTrie
 
 NEGATIVE_INFINITY = float("-inf")
@@ -113,18 +114,18 @@ class Frontier:
         """`[requests, widest]` int64, each request's places in `slots`; -1 pads."""
         rows = np.full((len(self.sizes), self.widest), -1, np.int64)
         rows[np.arange(self.widest) < np.array(self.sizes)[:, None]] = np.arange(sum(self.sizes))
-        return torch.from_numpy(rows).to(self.slots.device)
+        return on_device(rows, self.slots.device)
 
     @cached_property
     def requests(self) -> Tensor:
         """`[prefixes]` int64, the request of each prefix."""
-        return torch.from_numpy(np.repeat(np.arange(len(self.sizes)), self.sizes)).to(self.slots.device)
+        return on_device(np.repeat(np.arange(len(self.sizes)), self.sizes), self.slots.device)
 
     @classmethod
     def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
         """Joins the slots of each request."""
         joined = slots[0] if len(slots) == 1 else np.concatenate(slots)
-        return cls(torch.from_numpy(joined).to(device), tuple(map(len, slots)))
+        return cls(on_device(joined, device), tuple(map(len, slots)))
 
     def places(self, ranks: Tensor) -> Tensor:
         """Where in `slots` the prefixes of some ranks stand; both `[requests, k]` int64, ranks below the widest request's size."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.transfer import on_device
 from drafting.trie import ROOT
 
 IntArray = npt.NDArray[np.int64]
@@ -150,7 +151,7 @@ def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible
     size_of_token = np.repeat(sizes, counts)
     layouts = []
     for size in np.unique(sizes):
-        tokens = torch.from_numpy(np.flatnonzero(size_of_token == size)).to(visible.device)
+        tokens = on_device(np.flatnonzero(size_of_token == size), visible.device)
         members = np.flatnonzero(sizes == size)
         rows = visible.index_select(0, tokens), ancestors.index_select(0, tokens)
         layout = build_layout([keys[member] for member in members], counts[members].tolist(), *rows)
@@ -172,21 +173,19 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
         own = torch.arange(query_counts[0], device=device)
         mask = torch.arange(len(keys[0]), device=device) < visible[:, None]
         mask.scatter_(1, ancestors, True)
-        return AttentionLayout(own[None], own, torch.from_numpy(keys[0][None]).to(device), mask[None, None], own)
+        return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own)
     counts = np.array(query_counts)
     widest, columns = int(counts.max()), max(len(row) for row in keys)
     starts = np.cumsum(counts) - counts
     offsets = np.arange(widest)
-    queries = torch.from_numpy(starts[:, None] + np.minimum(offsets, counts[:, None] - 1)).to(device)
-    places = torch.from_numpy(np.flatnonzero(offsets < counts[:, None])).to(device)
+    queries = on_device(starts[:, None] + np.minimum(offsets, counts[:, None] - 1), device)
+    places = on_device(np.flatnonzero(offsets < counts[:, None]), device)
     key_slots = np.zeros((len(keys), columns), np.int64)
     for row, slots in zip(key_slots, keys, strict=True):
         row[: len(slots)] = slots
     mask = torch.arange(columns, device=device) < visible[queries][:, :, None]
     mask.scatter_(2, ancestors[queries], True)
-    return AttentionLayout(
-        queries, places, torch.from_numpy(key_slots).to(device), mask[:, None], torch.arange(len(visible), device=device)
-    )
+    return AttentionLayout(queries, places, on_device(key_slots, device), mask[:, None], torch.arange(len(visible), device=device))
 
 
 class TreeModel(Protocol):

@@ -297,4 +297,4 @@ class SpeculativeBeamEngine:
         return Eligibility(self._to_device(self.trie.dead_nodes(request.excluded_items, mask)), mask)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self.target.device)
+        return torch.from_numpy(array).to(self.target.device, non_blocking=True)

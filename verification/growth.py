@@ -105,7 +105,7 @@ class TreeGrower:
             return []
         there = pad_sequence([proposed.nodes for _, proposed in judged], batch_first=True, padding_value=-2)
         chosen = pad_sequence([torch.from_numpy(decision.nodes) for decision, _ in judged], batch_first=True, padding_value=-1)
-        ranks = find_nodes(chosen.to(there.device), there).cpu().numpy()
+        ranks = find_nodes(chosen.to(there.device, non_blocking=True), there).cpu().numpy()
         return [
             LevelOutcome(
                 decision.depth,

@@ -19,6 +19,7 @@ from drafting.expand import NEGATIVE_INFINITY, Candidates, Frontier, Selection, 
 from drafting.gumbel import Stream
 from drafting.ranking import BatchRules, rank
 from drafting.rule import Verification
+from drafting.transfer import on_device
 from drafting.tree import TokenTree
 from drafting.trie import ItemTrie
 from verification.kv_slots import SlotPool
@@ -110,12 +111,11 @@ class Judge:
         drafted = [search.drafted_at(search.depth + 1) for search in searches]
         verdict = self._verdict(searches, drafted, drafter)
         nodes, places = _on_host(verdict)
-        decisions, moved = [], []
+        decisions, moved, ended = [], [], []
         for row, search in enumerate(searches):
             width = int(np.count_nonzero(nodes[row, : search.widths[search.depth + 1]] >= 0))
             if search.depth == search.last_depth or not width:
-                log_probs = verdict.selection.log_probs[row, :width].cpu().numpy()
-                finished.append(FinishedSearch(search, nodes[row, :width], log_probs))
+                ended.append((row, search, width))
                 continue
             move = _Move(row, search, missing=places[row, :width] < 0)
             self._descend(move, drafted[row], places[row, :width])
@@ -123,6 +123,9 @@ class Judge:
             decisions.append(LevelDecision(search, search.depth, nodes[row, :width], not move.missing.any()))
         if moved:
             self._write_beams(verdict.selection, moved)
+        if ended:
+            log_probs = verdict.selection.log_probs.cpu().numpy()
+            finished += [FinishedSearch(search, nodes[row, :width], log_probs[row, :width]) for row, search, width in ended]
         return decisions
 
     def _descend(self, move: _Move, drafted: IntArray, places: IntArray) -> None:
@@ -148,7 +151,7 @@ class Judge:
         kept = max(search.widths[search.depth + 1] for search in searches)
         there = self._trie_nodes(searches, drafted) if any(map(len, drafted)) else None
         verdict = verify_strictly(candidates, frontier, there, kept)
-        if rules is None or not any(search.request.rule.verification is Verification.RELAXED for search in searches):
+        if rules is None or not any(map(_is_relaxed, searches)):
             return verdict
         relaxed = self._relaxed(searches, frontier, candidates, there, drafter, rules, kept)
         choice = rules.relaxed[:, None]
@@ -174,10 +177,10 @@ class Judge:
         """The choice by relaxed verification, for every search as if it had asked for it."""
         width = candidates.scores.shape[1]
         draft = torch.full_like(candidates.log_probs, NEGATIVE_INFINITY)
-        known = self._to_device(np.concatenate([search.columns.drafted[search.beam] for search in searches]))
-        known &= rules.relaxed[frontier.requests]
-        if drafter is not None and known.any():
-            draft[known] = drafter.totals(frontier.slots[known], width)
+        known = np.flatnonzero(np.concatenate([search.columns.drafted[search.beam] & _is_relaxed(search) for search in searches]))
+        if drafter is not None and len(known):
+            rows = self._to_device(known)
+            draft.index_copy_(0, rows, drafter.totals(frontier.slots.index_select(0, rows), width))
         target = flatten_requests(candidates.log_probs, frontier, kept)
         below = candidates.first[:, None] + torch.arange(width, device=draft.device)
         nodes = torch.nn.functional.pad(below[frontier.rows].flatten(1), (0, target.shape[1] - frontier.rows.shape[1] * width))
@@ -196,7 +199,8 @@ class Judge:
         counts = np.array([len(row) for row in columns])
         padded = torch.full((len(searches), int(counts.max())), -2, device=self._tree.token.device)
         slots = np.concatenate([search.columns.slots[row] for search, row in zip(searches, columns, strict=True)])
-        padded[self._to_device(np.arange(counts.max()) < counts[:, None])] = self._tree.trie_node[self._to_device(slots)]
+        places = self._to_device(np.flatnonzero(np.arange(counts.max()) < counts[:, None]))
+        padded.view(-1).index_copy_(0, places, self._tree.trie_node.index_select(0, self._to_device(slots)))
         return padded
 
     def _write_beams(self, selection: Selection, moved: Sequence[_Move]) -> None:
@@ -219,7 +223,11 @@ class Judge:
         self._tree.add_nodes(slots, parents=parents, tokens=tokens, trie_nodes=nodes, depths=depths, columns=columns)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._tree.token.device)
+        return on_device(array, self._tree.token.device)
+
+
+def _is_relaxed(search: BeamSearch) -> bool:
+    return search.request.rule.verification is Verification.RELAXED
 
 
 def _on_host(verdict: Verdict) -> tuple[IntArray, IntArray]:

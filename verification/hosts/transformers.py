@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from drafting.tree import TreeBatch
 from verification.attention import tree_attention
@@ -37,12 +37,9 @@ def _attend(
     return attended[None], None
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """The layout in the batch says who sees what, so transformers need not build a mask."""
-
-
+# The layout in the batch says who sees what: for an attention without a mask function of its own, transformers builds no mask, nor reads
+# the positions back from the device to see which it would need.
 AttentionInterface.register(ATTENTION, _attend)
-AttentionMaskInterface.register(ATTENTION, _no_mask)
 
 
 class TransformersHost:
