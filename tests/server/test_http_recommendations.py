@@ -75,7 +75,7 @@ def test_a_history_longer_than_the_window_is_noted(server: ServerProcess, catalo
     answer = server.recommend(history=history, k=3).json()
     assert answer["note"] == "The model reads at most the newest 5 of the 12 items in the history."
     read, rest = divmod(answer["usage"]["prompt_tokens"] - 1, catalog.identifier_length)
-    assert read in (4, 5)
+    assert read in (3, 4, 5)
     assert not rest
     newest = server.recommend(history=history[-read:], k=3).json()
     assert answer["items"] == newest["items"]

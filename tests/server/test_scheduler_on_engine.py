@@ -189,8 +189,13 @@ class World:
         assert self.scheduler.running == engine.running <= 5
         assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
         assert {search.request.request_id.removesuffix("/reserved") for search in searches} == set(engine._running) <= set(self.alive)
-        owned = [slot for search in searches for slot in search.columns.slots[search.borrowed :].tolist()]
-        assert len(owned) == len(set(owned)) == engine.used_slots
+        # What a search has computed is its own; what it found may be the cache's and other searches' as well, who all only read it.
+        own = [slot for search in searches for slot in search.columns.slots[max(search.borrowed, search.cached_tokens) :].tolist()]
+        found = {slot for search in searches for slot in search.columns.slots[search.borrowed : search.cached_tokens].tolist()}
+        kept = {slot for entry in engine._histories._prompts.values() for slot in entry.own_slots.tolist()}
+        assert len(own) == len(set(own))
+        assert not set(own) & (found | kept)
+        assert len((set(own) | found) - kept) == engine.used_slots
         assert engine.used_slots + engine.cached_slots + engine._prompts.free + engine._nodes.free == engine.total_slots == SLOTS
 
     def finish(self) -> None:
