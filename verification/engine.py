@@ -19,6 +19,7 @@ from drafting.columns import ForwardPart, RequestColumns, forward_batch
 from drafting.eligibility import BatchEligibility, Eligibility
 from drafting.node_mask import MaskBank
 from drafting.plan import FixedPlan, Plan, StepTimes
+from drafting.transfer import on_device
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 from verification.engine_slots import EngineSlots
@@ -297,4 +298,4 @@ class SpeculativeBeamEngine:
         return Eligibility(self._to_device(self.trie.dead_nodes(request.excluded_items, mask)), mask)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self.target.device, non_blocking=True)
+        return on_device(array, self.target.device)

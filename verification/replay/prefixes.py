@@ -9,6 +9,7 @@ from torch import Tensor
 
 from drafting.columns import ForwardPart, RequestColumns, forward_batch
 from drafting.expand import Candidates, Frontier, continuations, expand_beam
+from drafting.transfer import on_device
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 
@@ -81,7 +82,7 @@ class PrefixScorer:
         slots = np.arange(len(prompt))
         columns = RequestColumns(slots)
         self._next_slot = len(prompt)
-        self._tree.add_prompt(*(torch.from_numpy(array).to(self._model.device) for array in (slots, prompt, slots)))
+        self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt, slots)))
         return columns, self._score(columns, slots)[-1:]
 
     def _add(self, columns: RequestColumns, parents: IntArray, nodes: Tensor, depth: int) -> IntArray:
@@ -89,7 +90,7 @@ class PrefixScorer:
         slots = np.arange(self._next_slot, self._next_slot + len(parents))
         self._next_slot += len(parents)
         added = columns.append(slots, depth)
-        new, above, place = (torch.from_numpy(array).to(self._model.device) for array in (slots, columns.slots[parents], added))
+        new, above, place = (on_device(array, self._model.device) for array in (slots, columns.slots[parents], added))
         depths = torch.full_like(nodes, depth)
         self._tree.add_nodes(new, parents=above, tokens=self._trie.token[nodes], trie_nodes=nodes, depths=depths, columns=place)
         return added
