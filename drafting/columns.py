@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.transfer import on_device
+from drafting.transfer import counting, on_device
 from drafting.tree import TokenTree, TreeBatch, build_layouts
 
 IntArray = npt.NDArray[np.int64]
@@ -36,10 +36,12 @@ class RequestColumns:
         self.scored = 0
         self.deepest = 0
         self._count = self.prompt_length
-        self._slots = np.zeros(self._count + ROOM, np.int64)
-        self._slots[: self._count] = prompt_slots
+        # Per column what a forward must know of it: its slot, its position id, and how many leading columns it sees.
+        self._rows = np.empty((3, self._count + ROOM), np.int64)
+        self._rows[0, : self._count] = prompt_slots
+        self._rows[1] = np.arange(self._count + ROOM)
+        self._rows[2] = np.minimum(self._rows[1] + 1, self.prompt_length)
         self._depths = np.zeros(self._count + ROOM, np.int64)
-        self._positions = np.arange(self._count + ROOM)
         self._drafted = np.zeros(self._count + ROOM, bool)
 
     def __len__(self) -> int:
@@ -48,7 +50,7 @@ class RequestColumns:
     @property
     def slots(self) -> IntArray:
         """`[columns]` int64, the key/value slot of each column."""
-        return self._slots[: self._count]
+        return self._rows[0, : self._count]
 
     @property
     def depths(self) -> IntArray:
@@ -78,23 +80,23 @@ class RequestColumns:
     def append(self, slots: IntArray, depth: int) -> IntArray:
         """Adds nodes of one depth and returns their columns."""
         first, self._count = self._count, self._count + len(slots)
-        if self._count > len(self._slots):
+        if self._count > len(self._depths):
             more = self._count
-            self._slots, self._depths, self._positions, self._drafted = (
-                np.pad(row, (0, more)) for row in (self._slots, self._depths, self._positions, self._drafted)
-            )
+            self._rows = np.pad(self._rows, ((0, 0), (0, more)))
+            self._depths, self._drafted = np.pad(self._depths, (0, more)), np.pad(self._drafted, (0, more))
         self.deepest = max(self.deepest, depth)
-        self._slots[first : self._count] = slots
-        self._depths[first : self._count] = depth
-        self._positions[first : self._count] = self.prompt_length - 1 + depth
+        added = slice(first, self._count)
+        self._rows[0, added] = slots
+        self._rows[1, added] = self.prompt_length - 1 + depth
+        self._rows[2, added] = self.prompt_length
+        self._depths[added] = depth
         return np.arange(first, self._count)
 
     def copy(self) -> "RequestColumns":
         """Columns that go on from here without these noticing."""
-        copy = RequestColumns(self._slots[: self.prompt_length])
+        copy = RequestColumns(self._rows[0, : self.prompt_length])
         copy.scored, copy.deepest, copy._count = self.scored, self.deepest, self._count
-        copy._slots, copy._depths = self._slots.copy(), self._depths.copy()
-        copy._positions, copy._drafted = self._positions.copy(), self._drafted.copy()
+        copy._rows, copy._depths, copy._drafted = self._rows.copy(), self._depths.copy(), self._drafted.copy()
         return copy
 
     def forward_rows(self, columns: IntArray) -> IntArray:
@@ -102,11 +104,7 @@ class RequestColumns:
 
         A prompt token stands at its own place and sees all up to itself; a node stands at prompt length + depth - 1 and sees the prompt.
         """
-        rows = np.empty((3, len(columns)), np.int64)
-        rows[0] = self._slots[columns]
-        rows[1] = self._positions[columns]
-        np.minimum(rows[1] + 1, self.prompt_length, out=rows[2])
-        return rows
+        return self._rows.take(columns, axis=1)
 
 
 @dataclass(frozen=True)
@@ -127,14 +125,15 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
     """Joins the parts of all requests, each of at least one column, into one forward."""
     device = tree.token.device
     counts = [len(part.columns) for part in parts]
+    outputs = [part.outputs for part in parts]
     slots, positions, visible = to_device([part.request.forward_rows(part.columns) for part in parts], device)
     return TreeBatch(
         tokens=tree.token.index_select(0, slots),
         positions=positions,
         slots=slots,
-        outputs=_last_rows(counts, [part.outputs for part in parts], device),
+        outputs=None if outputs == counts else _last_rows(counts, outputs, device),
         attention=build_layouts(
-            keys=[part.request.slots[: part.columns.max() + 1] for part in parts],
+            keys=[part.request.slots for part in parts],
             query_counts=counts,
             visible=visible,
             ancestors=tree.ancestors.index_select(0, slots),
@@ -145,7 +144,7 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
 def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
     """The last rows of each part of a forward, as many as are wanted."""
     if len(counts) == 1:
-        return torch.arange(counts[0] - wanted[0], counts[0], device=device)
+        return counting(counts[0], device)[counts[0] - wanted[0] :]
     rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
     return on_device(np.concatenate(rows), device)
 

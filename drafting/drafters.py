@@ -163,7 +163,8 @@ class BeamDrafter:
         ranks = on_device(np.concatenate([np.arange(width) for width in widths]), device)
         chosen = proposals.selection
         slots = add_level(self._tree, self._trie, tasks, widths, chosen.parents[requests, ranks], chosen.nodes[requests, ranks])
-        self._tree.rate(slots, chosen.scores[requests, ranks], chosen.log_probs[requests, ranks])
+        scores = chosen.scores[requests, ranks] if chosen.samples else None
+        self._tree.rate(slots, chosen.log_probs[requests, ranks], scores)
 
     def totals(self, slots: Tensor, width: int) -> Tensor:
         """`[rows, width]` cumulative log-probabilities that the draft gave to the continuations of nodes that it has scored."""

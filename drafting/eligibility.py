@@ -7,6 +7,7 @@ back whenever there are k.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,6 +28,16 @@ class Eligibility:
 
     dead_nodes: Tensor
     mask: NodeMask | None = None
+
+    @cached_property
+    def excludes(self) -> bool:
+        """Whether anything is dead for this request alone."""
+        return len(self.dead_nodes) > 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything that the request may not be given."""
+        return self.excludes or self.mask is not None
 
 
 @dataclass(frozen=True)
@@ -59,10 +70,10 @@ class BatchEligibility:
         Returns:
             None if all of them may be given everything, which is then the cheaper computation.
         """
-        bits = next((one.mask.bits for one in each if one.mask is not None), None)
-        excluding = any(len(one.dead_nodes) for one in each)
-        if bits is None and not excluding:
+        if not any(one.limited for one in each):
             return None
+        bits = next((one.mask.bits for one in each if one.mask is not None), None)
+        excluding = any(one.excludes for one in each)
         device = each[0].dead_nodes.device
         dead = torch.cat([one.dead_nodes + request * nodes for request, one in enumerate(each)]) if excluding else None
         masks = np.array([-1 if one.mask is None else one.mask.row for one in each])

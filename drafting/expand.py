@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from drafting.eligibility import BatchEligibility
-from drafting.transfer import on_device
+from drafting.transfer import counting, on_device
 from drafting.trie import ItemTrie
 
 NEGATIVE_INFINITY = float("-inf")
@@ -47,7 +47,7 @@ class Continuations:
     @property
     def nodes(self) -> Tensor:
         """`[rows, width]` int64 trie nodes; any number where none exists."""
-        return self.first[:, None] + torch.arange(self.log_probs.shape[1], device=self.first.device)
+        return self.first[:, None] + counting(self.log_probs.shape[1], self.first.device)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Selection:
         parents: `[requests, k]` int64, the slot of the prefix that is continued.
         nodes: `[requests, k]` int64, the trie node reached; -1 where there is none.
         scores: `[requests, k]` float32, what they are ranked by; -inf where the request has fewer continuations than k.
-        log_probs: `[requests, k]` float32, their cumulative log-probabilities.
+        log_probs: `[requests, k]` float32, their cumulative log-probabilities; the very same tensor where they decide the ranks.
     """
 
     parents: Tensor
@@ -82,9 +82,9 @@ class Selection:
     log_probs: Tensor
 
     @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Parents, nodes, scores and log-probabilities."""
-        return self.parents, self.nodes, self.scores, self.log_probs
+    def samples(self) -> bool:
+        """Whether anything but log-probabilities has decided the ranks."""
+        return self.scores is not self.log_probs
 
 
 @dataclass(frozen=True)
@@ -143,16 +143,11 @@ def children(trie: ItemTrie, parents: Tensor, width: int, eligible: BatchEligibi
     Returns:
         nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
     """
-    (first, end), places = trie.children(parents), torch.arange(width, device=parents.device)
-    return first[:, None] + places, _may_be_entered(first, end, places, eligible)
-
-
-def _may_be_entered(first: Tensor, end: Tensor, places: Tensor, eligible: BatchEligibility | None) -> Tensor:
-    """Whether each parent, whose children are `first` up to `end`, has one at each of its `places` that may be entered; `[rows, width]`."""
+    (first, end), places = trie.children(parents), counting(width, parents.device)
     exists = places < (end - first)[:, None]
     if eligible is not None:
-        exists &= eligible.alive(first, len(places))
-    return exists
+        exists &= eligible.alive(first, width)
+    return first[:, None] + places, exists
 
 
 def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, eligible: BatchEligibility | None) -> Continuations:
@@ -164,12 +159,13 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, e
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
     """
     first, end = trie.children(parents)
-    exists = _may_be_entered(first, end, torch.arange(width, device=first.device), eligible)
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
     tokens = trie.token.unfold(0, width, 1).index_select(0, first)
-    log_probs = logits.float().log_softmax(1).gather(1, tokens)
     # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other place.
-    return Continuations(first, log_probs.add_(torch.add(_INFINITY_BITS, exists, alpha=1 << 23).view(torch.float32)))
+    log_probs = logits.float().log_softmax(1).gather(1, tokens).add_(trie.barrier(first, end, width))
+    if eligible is not None:
+        log_probs.add_(torch.add(_INFINITY_BITS, eligible.alive(first, width), alpha=1 << 23).view(torch.float32))
+    return Continuations(first, log_probs)
 
 
 def expand_beam(candidates: Candidates, frontier: Frontier, k: int) -> Selection:
@@ -224,7 +220,7 @@ def top_places(scores: Tensor, k: int) -> Tensor:
     # In the order of their places, which is what decides among equal scores.
     stretches = _top_places(padded.amax(2), k).sort(1).values
     best = padded.gather(1, stretches[:, :, None].expand(-1, -1, STRETCH)).flatten(1)
-    places = (stretches[:, :, None] * STRETCH + torch.arange(STRETCH, device=scores.device)).flatten(1)
+    places = (stretches[:, :, None] * STRETCH + counting(STRETCH, scores.device)).flatten(1)
     return places.gather(1, _top_places(best, k))
 
 
@@ -232,12 +228,11 @@ def _top_places(scores: Tensor, k: int) -> Tensor:
     """The same by one sort key a score.
 
     `torch.topk` leaves the order of equal scores open. Each score is therefore mapped to an integer of the same order and joined with its
-    place, counted from the end, into one 64-bit key, so that no two keys are equal.
+    place into one 64-bit key, the smaller the better, so that no two keys are equal.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 the same bits
     ordered = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
-    from_end = torch.arange(scores.shape[1] - 1, -1, -1, device=scores.device)
-    return from_end.add(ordered, alpha=1 << 32).topk(k, dim=1).indices
+    return counting(scores.shape[1], scores.device).sub(ordered, alpha=1 << 32).topk(k, dim=1, largest=False).indices
 
 
 def find_nodes(wanted: Tensor, there: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.transfer import on_device
+from drafting.transfer import counting, on_device
 from drafting.trie import ROOT
 
 IntArray = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class TokenTree:
         token: `[slots]` int64.
         trie_node: `[slots]` int64, where the prefix stands in the trie; the root for the last prompt token.
         log_prob: `[slots]` float32, cumulative log-probability of the prefix.
-        score: `[slots]` float32, what the prefix is ranked by: its log-probability, perturbed where a search samples.
+        score: `[slots]` float32, what a search that samples ranks the prefix by: its log-probability, perturbed.
         ancestors: `[slots, depth]` int64, the columns of the node's ancestors and its own; repeated at the end to fill the row.
     """
 
@@ -61,10 +61,11 @@ class TokenTree:
         inherited = self._levels < depths[:, None]
         self.ancestors.index_copy_(0, slots, torch.where(inherited, self.ancestors.index_select(0, parents), columns[:, None]))
 
-    def rate(self, slots: Tensor, scores: Tensor, log_probs: Tensor) -> None:
-        """Says what nodes are worth; all arguments are `[nodes]`."""
-        self.score.index_copy_(0, slots, scores)
+    def rate(self, slots: Tensor, log_probs: Tensor, scores: Tensor | None) -> None:
+        """Says what nodes are worth; all arguments are `[nodes]`. There need be no scores where no search samples."""
         self.log_prob.index_copy_(0, slots, log_probs)
+        if scores is not None:
+            self.score.index_copy_(0, slots, scores)
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,14 @@ class TreeBatch:
         tokens: `[tokens]` int64 token ids.
         positions: `[tokens]` int64 position ids: prompt length + depth - 1 for a node.
         slots: `[tokens]` int64, where each token's key and value are written.
-        outputs: `[outputs]` int64, the rows whose next-token logits are wanted.
+        outputs: `[outputs]` int64, the rows whose next-token logits are wanted; None for all.
         attention: who sees what; each token is in one of the layouts.
     """
 
     tokens: Tensor
     positions: Tensor
     slots: Tensor
-    outputs: Tensor
+    outputs: Tensor | None
     attention: tuple[AttentionLayout, ...]
 
     def __post_init__(self) -> None:
@@ -129,11 +130,16 @@ class TreeBatch:
         if not self.tokens.shape == self.positions.shape == self.slots.shape == (laid_out,):
             raise ValueError("Tokens, positions, slots and attention places must be rows of one length.")
 
+    def at_outputs(self, rows: Tensor) -> Tensor:
+        """Of `[tokens, ...]` rows of the forward those whose logits are wanted."""
+        return rows if self.outputs is None else rows.index_select(0, self.outputs)
+
     def to(self, device: torch.device) -> "TreeBatch":
         """The same forward on a device; itself where it is there already."""
         if self.tokens.device == device:
             return self
-        tokens, positions, slots, outputs = (part.to(device) for part in (self.tokens, self.positions, self.slots, self.outputs))
+        tokens, positions, slots = (part.to(device) for part in (self.tokens, self.positions, self.slots))
+        outputs = None if self.outputs is None else self.outputs.to(device)
         return TreeBatch(tokens, positions, slots, outputs, tuple(layout.to(device) for layout in self.attention))
 
 
@@ -170,8 +176,8 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
     """
     device = visible.device
     if len(keys) == 1:
-        own = torch.arange(query_counts[0], device=device)
-        mask = torch.arange(len(keys[0]), device=device) < visible[:, None]
+        own = counting(query_counts[0], device)
+        mask = counting(len(keys[0]), device) < visible[:, None]
         mask.scatter_(1, ancestors, True)
         return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own)
     counts = np.array(query_counts)
@@ -183,9 +189,9 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
     key_slots = np.zeros((len(keys), columns), np.int64)
     for row, slots in zip(key_slots, keys, strict=True):
         row[: len(slots)] = slots
-    mask = torch.arange(columns, device=device) < visible[queries][:, :, None]
+    mask = counting(columns, device) < visible[queries][:, :, None]
     mask.scatter_(2, ancestors[queries], True)
-    return AttentionLayout(queries, places, on_device(key_slots, device), mask[:, None], torch.arange(len(visible), device=device))
+    return AttentionLayout(queries, places, on_device(key_slots, device), mask[:, None], counting(len(visible), device))
 
 
 class TreeModel(Protocol):

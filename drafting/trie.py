@@ -7,6 +7,7 @@ parents) stays in the arrays, which may lie in a mapped file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -95,8 +96,30 @@ class ItemTrie:
 
     def children(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The first child of each node, and the node behind its last one; all `[nodes]` int64, on the device."""
-        first, end = self.first_child.unfold(0, 2, 1).index_select(0, nodes).unbind(1)
+        first, end = self._ranges.index_select(0, nodes).unbind(1)
         return first, end
+
+    def barrier(self, first: Tensor, end: Tensor, width: int) -> Tensor:
+        """What keeps a search from what is not there: `[nodes, width]` float32, 0 for each child and -inf behind the last.
+
+        Args:
+            first, end: `[nodes]`, from `children`.
+            width: no more than the most children of a node, and no less than any of these has.
+        """
+        most = len(self._edge) // 2
+        return self._edge.unfold(0, width, 1).index_select(0, (first - end).add_(most))
+
+    @cached_property
+    def _ranges(self) -> Tensor:
+        """`[nodes, 2]`, where the children of each node begin and end; another look at `first_child`."""
+        return self.first_child.unfold(0, 2, 1)
+
+    @cached_property
+    def _edge(self) -> Tensor:
+        """As many zeros as a node has children at most, then as much -inf: every barrier is a window of it."""
+        edge = torch.zeros(2, max(self.max_children), device=self.token.device)
+        edge[1] = float("-inf")
+        return edge.flatten()
 
     def items_of(self, node: int) -> Rows:
         """Catalog indices of the items below a node, in ascending order for a leaf."""

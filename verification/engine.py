@@ -270,7 +270,7 @@ class SpeculativeBeamEngine:
         parts = [ForwardPart(columns, columns.unscored, columns.unscored_nodes) for columns in (search.columns for search in searches)]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
-        slots = batch.slots.index_select(0, batch.outputs)
+        slots = batch.at_outputs(batch.slots)
         trie_nodes = self._tree.trie_node.index_select(0, slots)
         eligibility = [search.eligibility for search in searches]
         eligible = BatchEligibility.of(eligibility, self.trie.nodes, [part.outputs for part in parts])

@@ -137,6 +137,8 @@ class HistoryCache:
 
     def _recount(self, slots: IntArray, change: Callable[[IntArray], None]) -> None:
         """Keeps `evictable` true while something changes about some slots."""
+        if not len(slots):
+            return
         before = self._evictable_of(slots)
         change(slots)
         self.evictable += self._evictable_of(slots) - before

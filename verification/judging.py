@@ -63,12 +63,14 @@ class _Move:
 
     Attributes:
         row: its row in the verdict.
-        missing: `[width]` bool, which prefixes of its new beam nobody has drafted.
+        missing: `[width]` bool, which prefixes of its new beam nobody has drafted; None if nobody has drafted any.
+        added: how many those are.
     """
 
     row: int
     search: BeamSearch
-    missing: npt.NDArray[np.bool_]
+    missing: npt.NDArray[np.bool_] | None
+    added: int
 
     def rows(self, k: int) -> IntArray:
         """The new beam, `[4, width]`: each prefix's place in the flattened selection of `k` a search, its slot, column and depth."""
@@ -113,14 +115,13 @@ class Judge:
         nodes, places = _on_host(verdict)
         decisions, moved, ended = [], [], []
         for row, search in enumerate(searches):
-            width = int(np.count_nonzero(nodes[row, : search.widths[search.depth + 1]] >= 0))
+            width = _chosen(nodes[row], search.widths[search.depth + 1])
             if search.depth == search.last_depth or not width:
                 ended.append((row, search, width))
                 continue
-            move = _Move(row, search, missing=places[row, :width] < 0)
-            self._descend(move, drafted[row], places[row, :width])
+            move = self._descend(row, search, width, drafted[row], None if places is None else places[row, :width])
             moved.append(move)
-            decisions.append(LevelDecision(search, search.depth, nodes[row, :width], not move.missing.any()))
+            decisions.append(LevelDecision(search, search.depth, nodes[row, :width], accepted=not move.added))
         if moved:
             self._write_beams(verdict.selection, moved)
         if ended:
@@ -128,17 +129,23 @@ class Judge:
             finished += [FinishedSearch(search, nodes[row, :width], log_probs[row, :width]) for row, search, width in ended]
         return decisions
 
-    def _descend(self, move: _Move, drafted: IntArray, places: IntArray) -> None:
-        """Makes the prefixes that the target has chosen the beam; those that nobody has drafted become new columns."""
-        search, missing = move.search, move.missing
-        count = int(np.count_nonzero(missing))
-        beam = np.empty(len(missing), np.int64)
-        if count:
-            beam[missing] = search.columns.append(self._nodes.allocate(count), search.depth + 1)
-        if count < len(missing):
-            hit = ~missing
-            beam[hit] = drafted[places[hit]]
-        search.descend(beam, len(missing) - count)
+    def _descend(self, row: int, search: BeamSearch, width: int, drafted: IntArray, places: IntArray | None) -> _Move:
+        """Makes the prefixes that the target has chosen the beam; those that nobody has drafted become new columns.
+
+        Args:
+            places: `[width]`, where they stand among the drafted ones, -1 for one that does not; None if none does.
+        """
+        if places is None:
+            search.descend(search.columns.append(self._nodes.allocate(width), search.depth + 1), hits=0)
+            return _Move(row, search, None, width)
+        missing = places < 0
+        added = int(np.count_nonzero(missing))
+        beam = np.empty(width, np.int64)
+        beam[missing] = search.columns.append(self._nodes.allocate(added), search.depth + 1)
+        hit = ~missing
+        beam[hit] = drafted[places[hit]]
+        search.descend(beam, hits=width - added)
+        return _Move(row, search, missing, added)
 
     def _verdict(self, searches: Sequence[BeamSearch], drafted: Sequence[IntArray], drafter: BeamDrafter | None) -> Verdict:
         """The target's choice for each search's next level, as many prefixes as the widest keeps."""
@@ -207,18 +214,20 @@ class Judge:
         """Writes what the target thinks of the new beams, and the nodes in them that no draft had added, into the tree."""
         k = selection.nodes.shape[1]
         places, slots, columns, depths = to_device([move.rows(k) for move in moved], self._tree.token.device)
-        chosen = [part.flatten() for part in selection.parts]
+        parents, nodes, log_probs = selection.parents.flatten(), selection.nodes.flatten(), selection.log_probs.flatten()
+        scores = selection.scores.flatten() if selection.samples else None
         # Places ascend, so as many of them as there are selected prefixes are all of these in order.
-        if len(places) < selection.nodes.numel():
-            chosen = [part.index_select(0, places) for part in chosen]
-        parents, nodes, scores, log_probs = chosen
-        self._tree.rate(slots, scores, log_probs)
-        new = np.concatenate([move.missing for move in moved])
-        if not new.any():
+        if len(places) < len(nodes):
+            parents, nodes, log_probs = (part.index_select(0, places) for part in (parents, nodes, log_probs))
+            scores = None if scores is None else scores.index_select(0, places)
+        self._tree.rate(slots, log_probs, scores)
+        added = sum(move.added for move in moved)
+        if not added:
             return
-        if not new.all():
-            added = self._to_device(np.flatnonzero(new))
-            parents, nodes, slots, columns, depths = (row.index_select(0, added) for row in (parents, nodes, slots, columns, depths))
+        if added < len(slots):
+            new = np.concatenate([np.ones(move.added, bool) if move.missing is None else move.missing for move in moved])
+            rows = self._to_device(np.flatnonzero(new))
+            parents, nodes, slots, columns, depths = (part.index_select(0, rows) for part in (parents, nodes, slots, columns, depths))
         tokens = self._trie.token.index_select(0, nodes)
         self._tree.add_nodes(slots, parents=parents, tokens=tokens, trie_nodes=nodes, depths=depths, columns=columns)
 
@@ -230,10 +239,14 @@ def _is_relaxed(search: BeamSearch) -> bool:
     return search.request.rule.verification is Verification.RELAXED
 
 
-def _on_host(verdict: Verdict) -> tuple[IntArray, IntArray]:
+def _chosen(nodes: IntArray, width: int) -> int:
+    """How many prefixes a row of a verdict holds for a search that keeps `width`; padding is -1, and stands behind them."""
+    return width if nodes[width - 1] >= 0 else int(np.count_nonzero(nodes[:width] >= 0))
+
+
+def _on_host(verdict: Verdict) -> tuple[IntArray, IntArray | None]:
     """Nodes and places of a verdict, `[requests, k]` each, in one transfer."""
     if verdict.places is None:
-        nodes = verdict.selection.nodes.cpu().numpy()
-        return nodes, np.full_like(nodes, -1)
+        return verdict.selection.nodes.cpu().numpy(), None
     nodes, places = torch.stack([verdict.selection.nodes, verdict.places]).cpu().numpy()
     return nodes, places

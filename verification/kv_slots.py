@@ -77,6 +77,8 @@ class SlotPool:
         Raises:
             ValueError: one of them is not owned; nothing was given back.
         """
+        if not len(slots):
+            return
         if (others := self.shared(slots)).any():
             self._sharers[slots[others] - self.first] -= 1
             slots = slots[~others]

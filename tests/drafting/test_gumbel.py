@@ -50,7 +50,7 @@ def test_beam_search_over_perturbed_scores_samples_without_replacement() -> None
     level = Continuations(torch.ones(draws, dtype=torch.int64), first.expand(draws, 2))
     beams = expand_beam(rank(level, tree, roots, rules, Stream.DRAFT), roots, 2)
     slots = draws + torch.arange(2 * draws)
-    tree.rate(slots, beams.scores.flatten(), beams.log_probs.flatten())
+    tree.rate(slots, beams.log_probs.flatten(), beams.scores.flatten())
     frontier = Frontier.of(list(slots.view(draws, 2).numpy()), tree.token.device)
     parents = beams.nodes.flatten()
     level = Continuations(trie.first_child[parents], second[parents - 1])

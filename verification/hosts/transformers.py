@@ -98,7 +98,8 @@ class TransformersHost:
             input_ids=batch.tokens[None],
             position_ids=batch.positions[None],
             use_cache=False,
-            logits_to_keep=batch.outputs,
+            # transformers means all of them by 0.
+            logits_to_keep=0 if batch.outputs is None else batch.outputs,
             tree_batch=batch,
             tree_caches=self._caches,
         ).logits

@@ -146,7 +146,7 @@ class TreeWorker:
         model = self.model_runner.get_model()
         with set_forward_context(dict.fromkeys(layers, batch), self.vllm_config, num_tokens=len(batch.tokens)):
             hidden = model(input_ids=batch.tokens, positions=batch.positions)
-            logits: Tensor | None = model.compute_logits(hidden[batch.outputs])
+            logits: Tensor | None = model.compute_logits(batch.at_outputs(hidden))
         return logits if self.rank == 0 else None
 
     def tree_slots(self) -> int:
