@@ -4,9 +4,10 @@ Work is counted in tokens as the API process can foresee them: those of the hist
 how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are tried), and how long a token
 takes in a full step.
 
-Invariant: the second is only learned from steps that tell of a full engine: those in which somebody had to wait, and others only if they
-were faster still. A half-empty step takes longer per token, which says nothing of what a queue will take; learned from, it would refuse
-requests that the engine has time for.
+Invariant: the second is only learned from steps that tell of a full engine: those in which somebody had to wait. A half-empty step takes
+longer per token, which says nothing of what a queue will take; learned from, it would refuse requests that the engine has time for. What it
+does tell, by comparison with the curve, is how fast the machine is now: that counts if it is good news. Without it an engine that was slow
+once would be believed to be slow for ever, because what is refused on that ground can't fill it again.
 """
 
 import math
@@ -26,12 +27,15 @@ class EngineRate:
     def __init__(self, ready: Ready) -> None:
         self._length = ready.identifier_length
         self._forward_seconds = ready.forward_seconds
-        self._token_seconds = ready.token_seconds + ready.forward_seconds / max(ready.step_tokens, 1)
+        self._more_seconds = ready.token_seconds
+        self._measured_seconds = ready.token_seconds + ready.forward_seconds / max(ready.step_tokens, 1)
+        self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
         self._step_seconds = 0.0
         self._look_seconds = 0.0
         self._look_tokens = 0
+        self._look_steps = 0
         self._look_crowded = 0.0
 
     def work(self, request: Submit) -> int:
@@ -62,6 +66,7 @@ class EngineRate:
             self._step_seconds += 0.2 * (step.elapsed_seconds - self._step_seconds)
             self._look_seconds += step.elapsed_seconds
             self._look_tokens += step.tokens
+            self._look_steps += 1
             self._look_crowded += step.crowded * step.elapsed_seconds
             if self._look_seconds > _LOOK_SECONDS:
                 self._conclude()
@@ -79,10 +84,12 @@ class EngineRate:
 
     def _conclude(self) -> None:
         """Ends a look at the steps: what it saw counts if it tells of a full engine."""
-        seconds, tokens, crowded = self._look_seconds, self._look_tokens, self._look_crowded
-        self._look_seconds, self._look_tokens, self._look_crowded = 0.0, 0, 0.0
+        seconds, tokens, steps, crowded = self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded
+        self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded = 0.0, 0, 0, 0.0
         if not tokens:
             return
         seen = seconds / tokens
-        if 2 * crowded > seconds or seen < self._token_seconds:
-            self._token_seconds += (1 - math.exp(-seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)
+        if 2 * crowded <= seconds:
+            foreseen = steps * self._forward_seconds + tokens * self._more_seconds
+            seen = min(seen, self._token_seconds, self._measured_seconds * seconds / foreseen)
+        self._token_seconds += (1 - math.exp(-seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)

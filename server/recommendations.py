@@ -71,14 +71,15 @@ class RecommendationService:
         terms = self._terms(body, served)
         _check_fields(body.fields, served.catalog)
         # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
-        self._engine.check(self._submit(body, served, terms, [], [], deadline, started))
+        self._engine.check(self._submit("", body, served, terms, [], [], deadline, started))
         excluded = set(_indices(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history"):
             history = await self._history(body, served, deadline)
         read = time.monotonic()
         if body.exclude_history:
             excluded.update(history)
-        submit = self._submit(body, served, terms, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
+        request_id = f"rec-{uuid.uuid4().hex}"
+        submit = self._submit(request_id, body, served, terms, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
         async with asyncio.timeout(deadline - read):
             finished = await self._engine.search(submit)
         self._tracing.record_engine(finished)
@@ -92,6 +93,7 @@ class RecommendationService:
 
     def _submit(
         self,
+        request_id: str,
         body: RecommendationRequest,
         served: ServedCatalog,
         terms: _Terms,
@@ -101,7 +103,7 @@ class RecommendationService:
         now: float,
     ) -> Submit:
         return Submit(
-            request_id=f"rec-{uuid.uuid4().hex}",
+            request_id=request_id,
             history=history,
             k=body.k,
             beam_width=body.beam_width or body.k,

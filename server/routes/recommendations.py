@@ -53,19 +53,25 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -
     Raises:
         ClientGone: the client hung up first.
     """
-    working = asyncio.create_task(work)
-    hanging_up = asyncio.create_task(_hang_up(request))
+    answering = asyncio.current_task()
+    assert answering is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        # The body has been read, so all that can still come is the end of the connection.
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        answering.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait({working, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
+        return await work
+    except asyncio.CancelledError as error:
+        if not gone:
+            raise
+        answering.uncancel()
+        raise ClientGone from error
     finally:
-        working.cancel()
-        hanging_up.cancel()
-
-
-async def _hang_up(request: Request) -> None:
-    # The body has been read, so all that can still come is the end of the connection.
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()

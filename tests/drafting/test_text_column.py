@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drafting import item_index
 from drafting.item_index import ItemIndex
 from drafting.text_column import TextColumn, distinct
 
@@ -42,16 +43,19 @@ def test_distinct_texts_are_numbered_in_order_of_appearance(texts: list[str]) ->
 
 
 @SETTINGS
-@given(st.lists(st.text(max_size=12), min_size=1, max_size=40), TEXTS)
-def test_the_index_finds_what_is_there_and_the_first_duplicate(names: list[str], asked: list[str]) -> None:
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=40), TEXTS, st.booleans())
+def test_the_index_finds_what_is_there_and_the_first_duplicate(names: list[str], asked: list[str], are_few: bool) -> None:
     index = ItemIndex.of(TextColumn.of(names))
     assert index.duplicate() == next((row for row, name in enumerate(names) if name in names[:row]), None)
     unique = list(dict.fromkeys(names))
-    found = ItemIndex.of(TextColumn.of(unique)).find(asked + unique)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item_index, "FEW_NAMES", len(unique) if are_few else 0)
+        found = ItemIndex.of(TextColumn.of(unique)).find(asked + unique)
     assert found.tolist() == [unique.index(name) if name in unique else -1 for name in asked + unique]
 
 
-def test_a_shared_hash_costs_a_second_look_and_no_wrong_item() -> None:
+def test_a_shared_hash_costs_a_second_look_and_no_wrong_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_index, "FEW_NAMES", 0)
     names = TextColumn.of(["a", "b", "c"])
     index = ItemIndex(names, np.sort(np.full(3, names.hashes()[1])), np.array([0, 1, 2], np.int32))
     assert index.duplicate() is None

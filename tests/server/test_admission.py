@@ -106,6 +106,20 @@ def test_a_crowded_engine_tells_how_fast_it_is_and_a_half_empty_one_only_if_it_i
     assert admission.wait_seconds == pytest.approx(first / 2, rel=0.5)
 
 
+def test_an_engine_that_was_slow_while_full_is_found_to_be_fast_again_by_half_empty_steps():
+    ready = msgspec.structs.replace(READY, identifier_length=4, forward_seconds=0.01, token_seconds=0.001, step_tokens=100)
+    admission = Admission(ready)
+    admission.enter(submit("a", 9.0))
+    first = admission.wait_seconds
+    admission.learn(steps(tokens=100, seconds=0.55, crowded=True))
+    assert admission.wait_seconds == pytest.approx(5 * first, rel=0.01)
+    half_empty = 0.01 + 10 * 0.001
+    admission.learn(steps(tokens=10, seconds=2 * half_empty, crowded=False, count=1000))
+    assert admission.wait_seconds == pytest.approx(2 * first, rel=0.01)
+    admission.learn(steps(tokens=10, seconds=4 * half_empty, crowded=False, count=1000))
+    assert admission.wait_seconds == pytest.approx(2 * first, rel=0.01)
+
+
 def test_prompts_that_need_no_computing_make_the_queue_shorter():
     admission = Admission(SIMPLE)
     admission.enter(submit("stays", 9.0))
