@@ -24,6 +24,7 @@ from server.load.command import LoadPlan, run_runs
 from server.load.plot import save_plot
 from server.load.report import LoadReport
 from server.load.returning import Returning, measure_returning
+from server.load.rounds import BUSY_SHARE, Round, measure_rounds, median_ratio
 from server.load.sweep import LoadFigures, figures
 
 START_SECONDS = 120.0
@@ -42,8 +43,8 @@ class Standard(msgspec.Struct, kw_only=True):
     Attributes:
         alone_rps: the most lists a second of a server that runs one request at a time, at any rate that it was offered.
         saturation_rps: the same of one that batches, before the sweep, whose rates are shares of it.
-        most_rps: the same with the sweep.
-        idle: nearly no load; its p50 is what latencies under load are compared with.
+        most_rps: the same with the sweep, in which the machine may have been faster.
+        rounds: nearly no load against much, several times.
         returning: users who come back with one more item, on an idle server.
         memory_mib: of API and engine process together, before and after the overload.
         slots_used: KV slots in use after everything.
@@ -53,7 +54,7 @@ class Standard(msgspec.Struct, kw_only=True):
     alone_rps: float
     saturation_rps: float
     most_rps: float
-    idle: LoadReport
+    rounds: list[Round]
     returning: Returning
     sweep: LoadFigures
     memory_mib: tuple[float, float]
@@ -162,18 +163,18 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
     print("batched")
     with served(folder, *flags) as server:
         returning = measure_returning(server.url, list(Catalog.load(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
-        (idle,) = load(server.url, 1.0)
         probes = load(server.url, *(round(multiple * alone, 1) for multiple in BATCHED_MULTIPLES))
         most = _most(probes)
         memory = server.memory_mib()
         *rates, overload = (round(share * most, 1) for share in SHARES)
         runs = [*load(server.url, *rates), *load(server.url, overload, times=2)]
+        rounds = measure_rounds(lambda rate: load(server.url, rate)[0], most)
         looks = server.metric("atspeed_event_loop_lag_seconds_count")
         return Standard(
             alone_rps=alone,
             saturation_rps=most,
             most_rps=_most([*probes, *runs]),
-            idle=idle,
+            rounds=rounds,
             returning=returning,
             sweep=figures(runs),
             memory_mib=(round(memory, 1), round(server.memory_mib(), 1)),
@@ -190,12 +191,13 @@ def summary(found: Standard) -> str:
     """The figures that the project promises, in words."""
     at = dict(zip(SHARES, found.sweep.runs, strict=True))
     back = found.returning
-    idle, busy, double = found.idle.p50_ms or 0.0, at[0.7].p99_ms or 0.0, at[2.0]
+    double = at[2.0]
+    ratios = ", ".join(f"{one.busy.p99_ms or 0:.0f} / {one.idle.p50_ms or 0:.0f} = {one.ratio:.1f}" for one in found.rounds)
     return "\n".join(
         [
             f"batching: {found.most_rps:.1f} lists/s against {found.alone_rps:.1f} one at a time: {found.most_rps / found.alone_rps:.1f}x",
-            f"70% load: p99 {busy:.0f} ms, idle p50 {idle:.0f} ms: {busy / idle:.1f}x",
-            f"200% load: goodput {double.goodput_rps:.1f}/s, {double.goodput_rps / found.saturation_rps:.0%} of saturation; "
+            f"{BUSY_SHARE:.0%} load: p99 against the idle p50 {median_ratio(found.rounds):.1f}x, the median of {ratios}",
+            f"200% load: goodput {double.goodput_rps:.1f}/s, {double.goodput_rps / found.most_rps:.0%} of the most at any rate; "
             f"late {double.late}, 504 {double.timed_out}; a refusal's p99 {double.refused_p99_ms or 0:.0f} ms",
             f"one more item: {back.second_computed:.0f} of {back.prompt_tokens:.0f} prompt tokens computed, {back.computed_share:.0%} of "
             f"the first request's; {back.second_ms:.1f} ms against {back.first_ms:.1f} ms",
