@@ -69,7 +69,7 @@ paper: setup ## The paper's tables, data to report (over an hour): make paper DA
 bench-catalog: setup ## Measure catalogs of 10^4 to 10^7 items (two minutes, 3 GB of memory and 1 GB of disk)
 	$(BIN)/python -m verification.benchmark.catalog_scale $(ARGS)
 
-load: setup ## Put a server under load, up to twice what it can bear (idle machine, ten minutes)
+load: setup ## Put a server under load, up to twice what it can bear (idle machine, a quarter of an hour)
 	$(BIN)/python -m server.load.standard $(ARGS)
 
 swaps: setup ## Replace the catalog ten times a second under load (idle machine, two minutes)

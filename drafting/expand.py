@@ -157,6 +157,7 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, e
 
     Args:
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
+        width: also no more than the most children of any node.
     """
     first, end = trie.children(parents)
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.

@@ -17,8 +17,8 @@ from drafting.text_column import TextColumn, Words
 
 IntArray = npt.NDArray[np.int64]
 
-# Up to so many names are few: their dictionary takes some ten megabytes.
-FEW_NAMES = 1 << 16
+# Up to so many names are few: their dictionary takes two megabytes and some milliseconds.
+FEW_NAMES = 1 << 14
 
 
 @dataclass(frozen=True)

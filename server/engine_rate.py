@@ -6,8 +6,9 @@ takes in a full step.
 
 Invariant: the second is only learned from steps that tell of a full engine: those in which somebody had to wait. A half-empty step takes
 longer per token, which says nothing of what a queue will take; learned from, it would refuse requests that the engine has time for. What it
-does tell, by comparison with the curve, is how fast the machine is now: that counts if it is good news. Without it an engine that was slow
-once would be believed to be slow for ever, because what is refused on that ground can't fill it again.
+does tell, by comparison with the curve, is how fast the machine is now: that counts if it is good news, and brings back at most what was
+measured while the engine loaded. Without it an engine that was slow once would be believed to be slow for ever, because what is refused on
+that ground can't fill it again.
 """
 
 import math
@@ -91,5 +92,6 @@ class EngineRate:
         seen = seconds / tokens
         if 2 * crowded <= seconds:
             foreseen = steps * self._forward_seconds + tokens * self._more_seconds
-            seen = min(seen, self._token_seconds, self._measured_seconds * seconds / foreseen)
+            slowdown = max(1.0, seconds / foreseen) if foreseen else math.inf
+            seen = min(seen, self._token_seconds, slowdown * self._measured_seconds)
         self._token_seconds += (1 - math.exp(-seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)

@@ -4,6 +4,7 @@ Invariant: a ratio compares what was measured within one round, one after the ot
 machine that is shared is faster now and slower then, and a share of what it could do ten minutes ago may be more than it can do now.
 """
 
+import math
 from collections.abc import Callable
 from statistics import median
 
@@ -33,8 +34,10 @@ class Round(msgspec.Struct, kw_only=True):
 
     @property
     def ratio(self) -> float:
-        """The busy server's p99 in p50s of the idle one."""
-        return (self.busy.p99_ms or 0.0) / (self.idle.p50_ms or float("inf"))
+        """The busy server's p99 in p50s of the idle one; without end if either had no list to time."""
+        if self.busy.p99_ms is None or not self.idle.p50_ms:
+            return math.inf
+        return self.busy.p99_ms / self.idle.p50_ms
 
 
 def measure_rounds(load: Callable[[float], LoadReport], expected_rps: float, count: int = ROUNDS) -> list[Round]:

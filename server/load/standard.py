@@ -46,7 +46,7 @@ class Standard(msgspec.Struct, kw_only=True):
         most_rps: the same with the sweep, in which the machine may have been faster.
         rounds: nearly no load against much, several times.
         returning: users who come back with one more item, on an idle server.
-        memory_mib: of API and engine process together, before and after the overload.
+        memory_mib: of API and engine process together, before the sweep and after everything.
         slots_used: KV slots in use after everything.
         loop_lag_share_under_10ms: of the looks at the API process's event loop, those that it was less than 10 ms late for.
     """
@@ -168,7 +168,7 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
         memory = server.memory_mib()
         *rates, overload = (round(share * most, 1) for share in SHARES)
         runs = [*load(server.url, *rates), *load(server.url, overload, times=2)]
-        rounds = measure_rounds(lambda rate: load(server.url, rate)[0], most)
+        rounds = measure_rounds(lambda rate: load(server.url, rate)[0], _most([*probes, *runs]))
         looks = server.metric("atspeed_event_loop_lag_seconds_count")
         return Standard(
             alone_rps=alone,
@@ -192,12 +192,13 @@ def summary(found: Standard) -> str:
     at = dict(zip(SHARES, found.sweep.runs, strict=True))
     back = found.returning
     double = at[2.0]
+    saturation = max(found.saturation_rps, *(one.saturation_rps for one in found.rounds))
     ratios = ", ".join(f"{one.busy.p99_ms or 0:.0f} / {one.idle.p50_ms or 0:.0f} = {one.ratio:.1f}" for one in found.rounds)
     return "\n".join(
         [
             f"batching: {found.most_rps:.1f} lists/s against {found.alone_rps:.1f} one at a time: {found.most_rps / found.alone_rps:.1f}x",
             f"{BUSY_SHARE:.0%} load: p99 against the idle p50 {median_ratio(found.rounds):.1f}x, the median of {ratios}",
-            f"200% load: goodput {double.goodput_rps:.1f}/s, {double.goodput_rps / found.most_rps:.0%} of the most at any rate; "
+            f"200% load: goodput {double.goodput_rps:.1f}/s, {double.goodput_rps / saturation:.0%} of the most that was saturation; "
             f"late {double.late}, 504 {double.timed_out}; a refusal's p99 {double.refused_p99_ms or 0:.0f} ms",
             f"one more item: {back.second_computed:.0f} of {back.prompt_tokens:.0f} prompt tokens computed, {back.computed_share:.0%} of "
             f"the first request's; {back.second_ms:.1f} ms against {back.first_ms:.1f} ms",

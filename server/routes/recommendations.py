@@ -69,9 +69,9 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -
     try:
         return await work
     except asyncio.CancelledError as error:
-        if not gone:
+        # Somebody else may have cancelled it as well, and must not be overheard.
+        if not gone or answering.uncancel():
             raise
-        answering.uncancel()
         raise ClientGone from error
     finally:
         watching.cancel()

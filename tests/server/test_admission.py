@@ -118,6 +118,9 @@ def test_an_engine_that_was_slow_while_full_is_found_to_be_fast_again_by_half_em
     assert admission.wait_seconds == pytest.approx(2 * first, rel=0.01)
     admission.learn(steps(tokens=10, seconds=4 * half_empty, crowded=False, count=1000))
     assert admission.wait_seconds == pytest.approx(2 * first, rel=0.01)
+    # Faster than the curve by its fixed part is what a machine with free tokens always is when it is half empty.
+    admission.learn(steps(tokens=10, seconds=0.8 * half_empty, crowded=False, count=1000))
+    assert admission.wait_seconds == pytest.approx(first, rel=0.01)
 
 
 def test_prompts_that_need_no_computing_make_the_queue_shorter():

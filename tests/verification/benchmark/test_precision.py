@@ -50,7 +50,7 @@ def test_a_difference_is_a_tie_up_to_twice_the_noise():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_bfloat16_changes_are_ties(dtype: str, tmp_path: Path):
+def test_bfloat16_changes_nothing_but_ties(dtype: str, tmp_path: Path):
     catalog = random_catalog(items=300, depth=4)
     target = save_random_model(tmp_path / "target", catalog, hidden=32, layers=1)
     recommender = Recommender.load(
