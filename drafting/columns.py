@@ -39,8 +39,8 @@ class RequestColumns:
         # Per column what a forward must know of it: its slot, its position id, and how many leading columns it sees.
         self._rows = np.empty((3, self._count + ROOM), np.int64)
         self._rows[0, : self._count] = prompt_slots
-        self._rows[1] = np.arange(self._count + ROOM)
-        self._rows[2] = np.minimum(self._rows[1] + 1, self.prompt_length)
+        self._rows[1, : self._count] = np.arange(self._count)
+        self._rows[2, : self._count] = np.arange(1, self._count + 1)
         self._depths = np.zeros(self._count + ROOM, np.int64)
         self._drafted = np.zeros(self._count + ROOM, bool)
 

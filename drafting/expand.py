@@ -47,7 +47,7 @@ class Continuations:
     @property
     def nodes(self) -> Tensor:
         """`[rows, width]` int64 trie nodes; any number where none exists."""
-        return self.first[:, None] + counting(self.log_probs.shape[1], self.first.device)
+        return neighbours(self.first, self.log_probs.shape[1])
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,11 @@ class Frontier:
         return ranks if len(self.sizes) == 1 else self.rows.gather(1, ranks)
 
 
+def neighbours(first: Tensor, width: int) -> Tensor:
+    """`[rows, width]` int64, the trie nodes from each row's first on."""
+    return first[:, None] + counting(width, first.device)
+
+
 def children(trie: ItemTrie, parents: Tensor, width: int, eligible: BatchEligibility | None) -> tuple[Tensor, Tensor]:
     """The trie's children of each node that may be entered.
 
@@ -143,11 +148,12 @@ def children(trie: ItemTrie, parents: Tensor, width: int, eligible: BatchEligibi
     Returns:
         nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
     """
-    (first, end), places = trie.children(parents), counting(width, parents.device)
-    exists = places < (end - first)[:, None]
+    first, end = trie.children(parents)
+    nodes = neighbours(first, width)
+    exists = nodes < end[:, None]
     if eligible is not None:
         exists &= eligible.alive(first, width)
-    return first[:, None] + places, exists
+    return nodes, exists
 
 
 def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, eligible: BatchEligibility | None) -> Continuations:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from drafting.columns import to_device
 from drafting.drafters import BeamDrafter
-from drafting.expand import NEGATIVE_INFINITY, Candidates, Frontier, Selection, find_nodes, flatten_requests, select
+from drafting.expand import NEGATIVE_INFINITY, Candidates, Frontier, Selection, find_nodes, flatten_requests, neighbours, select
 from drafting.gumbel import Stream
 from drafting.ranking import BatchRules, rank
 from drafting.rule import Verification
@@ -189,7 +189,7 @@ class Judge:
             rows = self._to_device(known)
             draft.index_copy_(0, rows, drafter.totals(frontier.slots.index_select(0, rows), width))
         target = flatten_requests(candidates.log_probs, frontier, kept)
-        below = candidates.first[:, None] + torch.arange(width, device=draft.device)
+        below = neighbours(candidates.first, width)
         nodes = torch.nn.functional.pad(below[frontier.rows].flatten(1), (0, target.shape[1] - frontier.rows.shape[1] * width))
         places = verify_relaxed(
             target,

@@ -18,12 +18,12 @@ import msgspec
 
 from server.load.command import LoadPlan, run_runs
 from server.load.report import LoadReport
+from server.load.rounds import BUSY_SHARE
 from server.load.standard import MeasuredServer, make_model, served
 
 # Requests a second that two cores cannot serve, but that a generator beside them can still send.
 MORE_THAN_ENOUGH = 300.0
 SATURATION_SECONDS = 20.0
-LOAD_SHARE = 0.7
 MOST_GROWTH = 0.02
 # Until then memory may still be filled: caches, pools, the first engine after a kill.
 SETTLED_SHARE = 0.3
@@ -100,7 +100,7 @@ def soak(folder: Path, seconds: float, kill_every: float, users: int, flags: lis
     with served(folder, "--history-max-events", str(ALL_EVENTS), *flags) as server:
         print("saturation")
         (full,) = run_runs(plan(server.url, MORE_THAN_ENOUGH, SATURATION_SECONDS, 0.0, (1000, 1000)))
-        rate = round(LOAD_SHARE * full.completed_rps, 1)
+        rate = round(BUSY_SHARE * full.completed_rps, 1)
         if not rate:
             raise SystemExit("The server made no list at all under full load: is the machine busy?")
         print(f"{seconds:.0f} s at {rate} requests a second, an engine killed about every {kill_every:.0f} s")
