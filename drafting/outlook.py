@@ -23,7 +23,6 @@ class Outlook:
         beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
             draft.
         fan_out: by depth of the parents, children per prefix.
-        worthwhile: seconds that a round must win for drafting to begin.
         growth: seconds to draft the children of a level.
         token: seconds of one token of the target, beyond the free ones.
         room: nodes of each level that are free.
@@ -36,7 +35,6 @@ class Outlook:
     savings: dict[int, float]
     beam: dict[tuple[int, int], DoubleArray]
     fan_out: tuple[float, ...]
-    worthwhile: float
     growth: float
     token: float
     room: float
@@ -49,9 +47,13 @@ class Outlook:
         """Seconds of the target for so many nodes of a level."""
         return self.token * np.maximum(nodes - self.room, 0)
 
-    def draft_price(self, tokens: DoubleArray | float) -> DoubleArray:
+    def draft_price(self, tokens: DoubleArray) -> DoubleArray:
         """Seconds that so many tokens add to a forward of the draft."""
         return self.draft_token * np.maximum(tokens - self.draft_room, 0)
+
+    def reading_price(self, nodes: int, unread: int) -> float:
+        """Seconds that `unread` tokens add to a forward of the draft that holds `nodes` anyway."""
+        return self.draft_token * (max(nodes + unread - self.draft_room, 0.0) - max(nodes - self.draft_room, 0.0))
 
     def weigh(self, depth: int, levels: int, certainty: float, nodes: int) -> tuple[float, float]:
         """Seconds won by drafting the level `depth` by children, and by the draft's beam; kept where rounds begin: they begin alike."""

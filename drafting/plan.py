@@ -6,7 +6,7 @@ worth its tokens.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -43,10 +43,12 @@ class Round:
         widths: prefixes that the target keeps at each depth, the root included.
         depth: of the beam that the target has decided.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
-        sharing: requests that share the forwards.
+        sharing: requests that share the target's forward.
+        company: those among them that stand where this one does, itself included: what one of them drafts, they all do, and share.
         tokens: how many tokens the target's forward holds before anything is drafted, those of all requests together.
         verification: how drafts are judged.
-        unread: tokens before the frontier that the draft has not computed.
+        unread: counts the tokens before the frontier that the draft has not computed; asked only where a draft is worth asking for, because
+            counting takes as long as all else that a round without drafts decides.
         levels: levels that have grown in this round.
         drafted: nodes that they have added.
         unranked: whether the frontier holds nodes that the draft has not rated, so that it cannot go on from them.
@@ -58,9 +60,10 @@ class Round:
     depth: int
     nodes: int
     sharing: int
+    company: int = 1
     tokens: int = 0
     verification: str = "strict"
-    unread: int = 0
+    unread: Callable[[], int] = int
     levels: int = 0
     drafted: int = 0
     unranked: bool = False

@@ -9,7 +9,8 @@ Tokens that come free with a forward (`CostCurve.free`) are shared like its fixe
 request drafts from its part of the rest, and only nodes beyond that have a price.
 
 Invariant: nothing at all is always among the choices, and a forward that many requests share is worth only their part of it to each; so on
-a busy machine drafts shrink, and a draft that the target does not follow is no longer asked.
+a busy machine drafts shrink, and a draft that the target does not follow is no longer asked. What drafting adds to a step is shared only by
+requests that stand alike (`Round.company`): the others may well decide otherwise, and then it is theirs alone to pay.
 """
 
 import math
@@ -25,7 +26,8 @@ from drafting.outlook import CERTAINTIES, DoubleArray, Outlook
 from drafting.plan import MOST_PROPOSALS, Action, FloatArray, LevelOutcome, Round, StepTimes
 
 AUTO = "auto"
-# Every so many rounds are planned by first opinions, to notice when what was learned long ago no longer holds.
+# A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds. Forwards
+# and not rounds are counted, because the draft's forward that a trial needs is shared by nobody, however many share the target's.
 EXPLORE_EVERY = 128
 # What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
 REFRESH_SHARE = 0.1
@@ -33,7 +35,7 @@ REFRESH_EVERY = 256
 # Of the steps that are run, every so many is timed, and after so many the costs are looked at anew.
 TIME_EVERY = 4
 LOOK_AT_TIMES_EVERY = 32
-# Costs are not known exactly: a round that promises less than this share of a forward may be a loss.
+# Costs are not known exactly: a round that promises less than this share of its forward may be a loss.
 WORTHWHILE = 0.05
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
@@ -56,10 +58,10 @@ class Planner:
     follows_clock: bool = False
     _gaps: dict[tuple[str, int, int, int], WantedGaps] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
-    _outlooks: dict[tuple[str, tuple[int, ...], int, bool, bool, float], Outlook] = field(default_factory=dict)
+    _outlooks: dict[tuple[str, tuple[int, ...], int, int, bool, bool, float], Outlook] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
-    _rounds: int = 0
+    _unexplored: float = 0.0
     _target_curve: RunningCurve = field(init=False)
     _draft_curve: RunningCurve | None = field(init=False)
     _times: int = 0
@@ -101,14 +103,17 @@ class Planner:
         if depth > place.last_depth:
             return Action.STOP
         if not place.levels:
-            self._rounds += 1
-            place.exploring = self._rounds % EXPLORE_EVERY == 0
+            self._unexplored += 1 / place.sharing
+            place.exploring = self._unexplored >= EXPLORE_EVERY
+            if place.exploring:
+                self._unexplored = 0.0
         outlook = self._outlook(place, has_draft and self.costs.draft is not None)
         by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
-        by_beam -= float(outlook.draft_price(place.nodes + place.unread) - outlook.draft_price(place.nodes))
-        least = 0.0 if place.levels else outlook.worthwhile
-        if by_beam > max(by_children, least) and not place.unranked:
-            return Action.BEAM
+        least = 0.0 if place.levels else WORTHWHILE * self.costs.target.seconds(place.tokens) / place.sharing
+        if not place.unranked and by_beam > max(by_children, least):
+            by_beam -= outlook.reading_price(place.nodes, place.unread())
+            if by_beam > max(by_children, least):
+                return Action.BEAM
         return Action.CHILDREN if by_children > least else Action.STOP
 
     def width(self, place: Round, scores: FloatArray) -> int:
@@ -135,6 +140,7 @@ class Planner:
         depth = place.next_depth - 2
         key = depth, _bucket(place.widths[depth])
         known = self._children.get(key, self.fan_out[key[0]])
+        self._learned += 1
         self._unused += 1
         self._children[key] = known + FAN_OUT_SHARE * (children / parents - known)
 
@@ -167,15 +173,17 @@ class Planner:
         return self._outlook_at(place, has_draft, _room(free, place.last_depth - place.next_depth + 1))
 
     def _outlook_at(self, place: Round, has_draft: bool, room: float) -> Outlook:
-        key = place.verification, place.widths, place.sharing, has_draft, place.exploring, room
+        # Rounded down to a power of two, so that batches of about one size share an outlook and nobody is thought to share more than he does.
+        company = 1 << place.company.bit_length() - 1
+        key = place.verification, place.widths, place.sharing, company, has_draft, place.exploring, room
         if key not in self._outlooks:
-            outlook = self._look_ahead(place, has_draft, room)
+            outlook = self._look_ahead(place, has_draft, company, room)
             if len(self._outlooks) >= MOST_OUTLOOKS:
                 self._outlooks.clear()
             self._outlooks[key] = outlook
         return self._outlooks[key]
 
-    def _look_ahead(self, place: Round, has_draft: bool, room: float) -> Outlook:
+    def _look_ahead(self, place: Round, has_draft: bool, company: int, room: float) -> Outlook:
         """Plans searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""
         target, draft = self.costs.target, self.costs.draft if has_draft else None
         widths, last, sharing = place.widths, place.last_depth, place.sharing
@@ -183,12 +191,11 @@ class Planner:
             savings={},
             beam={},
             fan_out=tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last)),
-            worthwhile=WORTHWHILE * target.fixed / sharing,
-            growth=self.costs.children / sharing,
+            growth=self.costs.children / company,
             token=target.per_token,
             room=room,
             draft_token=draft.per_token if draft else 0.0,
-            draft_room=draft.free / sharing if draft else 0.0,
+            draft_room=draft.free / company if draft else 0.0,
             last_depth=last,
         )
         # Prompts take from what is free in this round only.
@@ -197,7 +204,7 @@ class Planner:
         later = outlook if later_room == room else self._outlook_at(place, has_draft, later_room)
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
-            forward = (target.fixed - self.costs.level) / sharing + target.per_token * max(widths[depth] - free, 0.0)
+            forward = target.fixed / sharing - self.costs.level / company + target.per_token * max(widths[depth] - free, 0.0)
             outlook.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
             if draft is not None:
                 for levels in range(depth):
@@ -205,7 +212,7 @@ class Planner:
                     certainty = CERTAINTIES[:, None] * gaps.chances()
                     counts = np.broadcast_to(gaps.mean_counts(widths[depth]), certainty.shape)
                     won = self._won(outlook, depth, levels, certainty, counts)
-                    outlook.beam[depth, levels] = won.max(1) - draft.fixed / sharing
+                    outlook.beam[depth, levels] = won.max(1) - draft.fixed / company
         return outlook
 
     def _wanted(self, place: Round, depth: int, levels: int) -> WantedGaps:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ class _Proposed:
 
 
 Growing = list[tuple[BeamSearch, DraftTask]]
+Standing = tuple[tuple[int, ...], int, str]
 
 
 class TreeGrower:
@@ -75,10 +77,13 @@ class TreeGrower:
         if not plan.drafts:
             return Growth()
         started = time.perf_counter()
-        cost = Growth()
         tokens = sum(len(search.columns) - search.columns.scored for search in searches)
-        everyone = [(search, self._task(search, len(searches), tokens)) for search in searches if search.depth < search.last_depth]
-        growing = everyone
+        unfinished = [(search, _standing(search)) for search in searches if search.depth < search.last_depth]
+        alike: dict[Standing, int] = {}
+        for _, standing in unfinished:
+            alike[standing] = alike.get(standing, 0) + 1
+        everyone = [(search, self._task(search, len(searches), alike[standing], tokens)) for search, standing in unfinished]
+        cost, growing = Growth(), everyone
         while growing:
             actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
             wide = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.CHILDREN]
@@ -117,15 +122,11 @@ class TreeGrower:
             for (decision, proposed), row in zip(judged, ranks, strict=True)
         ]
 
-    def _task(self, search: BeamSearch, sharing: int, tokens: int) -> DraftTask:
-        """A request's round, in a forward of `tokens` that `sharing` requests share."""
-        request, columns = search.request, search.columns
-        unread = 0
-        if self.beam_drafter is not None:
-            unread = columns.root + len(search.ancestors)
-            unread -= int(np.count_nonzero(columns.drafted[: columns.root])) + int(np.count_nonzero(columns.drafted[search.ancestors]))
-        place = Round(search.widths, search.depth, len(search.beam), sharing, tokens, request.rule.verification, unread)
-        return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, request.rule, place, self._nodes.allocate)
+    def _task(self, search: BeamSearch, sharing: int, company: int, tokens: int) -> DraftTask:
+        """A request's round, in a forward of `tokens` that `sharing` requests share, `company` of which stand where it does."""
+        rule, unread = search.request.rule, partial(_unread, search)
+        place = Round(search.widths, search.depth, len(search.beam), sharing, company, tokens, rule.verification, unread)
+        return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, rule, place, self._nodes.allocate)
 
     def _grow_children(self, growing: Growing, plan: Plan, spare: int) -> Growing:
         affordable = []
@@ -170,3 +171,15 @@ class TreeGrower:
                 kept.append((search, task))
         drafter.keep(tasks, proposals, widths)
         return kept, Growth(tokens=proposals.tokens, forwards=1)
+
+
+def _standing(search: BeamSearch) -> Standing:
+    """What a plan's first decision in a round depends on; searches that have it in common decide alike."""
+    return search.widths, search.depth, search.request.rule.verification
+
+
+def _unread(search: BeamSearch) -> int:
+    """How many tokens before its beam the draft has not computed."""
+    columns = search.columns
+    read = int(np.count_nonzero(columns.drafted[: columns.root])) + int(np.count_nonzero(columns.drafted[search.ancestors]))
+    return columns.root + len(search.ancestors) - read

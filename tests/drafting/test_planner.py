@@ -18,7 +18,7 @@ def planner(balance: float, draft: CostCurve | None = CHEAP_DRAFT) -> Planner:
 
 
 def place(depth: int = 0, sharing: int = 1, tokens: int = 0) -> Round:
-    return Round(WIDTHS, depth, WIDTHS[depth], sharing, tokens)
+    return Round(WIDTHS, depth, WIDTHS[depth], sharing, sharing, tokens)
 
 
 def flat_at_first(free: float, draft: CostCurve = CHEAP_DRAFT) -> Planner:
