@@ -1,12 +1,13 @@
 """Calibration: what forwards cost here, measured by running the engine itself.
 
 Invariant: the figures are those of whole engine steps, so they hold what a user waits for: preparing a forward, the model, reading its
-results. A calibrated engine holds nothing of the requests that measured it.
+results. Plans take turns, because some costs are differences between them, and a machine that has become slower in between would be in
+these. A calibrated engine holds nothing of the requests that measured it.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
 
@@ -27,7 +28,7 @@ MOST_TOKENS = 4096
 BEAM_WIDTHS = (1, 20)
 DRAFT_WIDTHS = (10, 60)
 REPEATS = 4
-# A large model on a slow machine must not keep its users waiting for a figure that two runs give as well as ten.
+# A large model on a slow machine must not keep its users waiting for a figure that two runs give as well as ten. For each plan.
 BUDGET_SECONDS = 2.0
 
 
@@ -38,12 +39,16 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
         longest_prompt: the most tokens that a prompt of this model may have.
     """
     with _own_plans(engine):
-        target = _measure_target(engine, longest_prompt)
         searches = _searches(longest_prompt)
-        children, level = _fit_levels(_run(engine, "trie", searches), target)
-        drafted = [report for width in DRAFT_WIDTHS if engine.has_draft for report in _run(engine, f"beam:{width}", searches)]
+        # All children of a wide beam make forwards far longer than those that the curve goes through.
+        plans = {"none": searches, "trie": _searches(longest_prompt, BEAM_WIDTHS[:1])}
+        if engine.has_draft:
+            plans |= {f"beam:{width}": searches for width in DRAFT_WIDTHS}
+        reports = _run(engine, plans)
+        target = _fit_target(engine, longest_prompt, reports.pop("none"))
+        children, level = _fit_levels(reports.pop("trie"), target)
         # A draft that fails while it is measured is dropped by the engine, and has no cost to know.
-        draft = _fit_draft(drafted) if engine.has_draft else None
+        draft = _fit_draft([report for drafted in reports.values() for report in drafted]) if engine.has_draft else None
     logger.info("A forward of the target takes %s%s.", target, f", one of the draft {draft}" if draft else "; there is no draft")
     return ForwardCosts(target, draft, children, level)
 
@@ -51,7 +56,7 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
 def measure_target(engine: SpeculativeBeamEngine, longest_prompt: int) -> CostCurve:
     """Times forwards of the target alone; see `measure_costs`."""
     with _own_plans(engine):
-        return _measure_target(engine, longest_prompt)
+        return _fit_target(engine, longest_prompt, _run(engine, {"none": _searches(longest_prompt)})["none"])
 
 
 @contextmanager
@@ -64,19 +69,8 @@ def _own_plans(engine: SpeculativeBeamEngine) -> Iterator[None]:
         engine.plan = plan
 
 
-def _measure_target(engine: SpeculativeBeamEngine, longest_prompt: int) -> CostCurve:
-    measured = _medians(_run(engine, "none", _searches(longest_prompt)))
-    tokens = 2 * max(PROMPT_LENGTHS)
-    while max(measured.values()) < LONG_ENOUGH * min(measured.values()) and tokens <= MOST_TOKENS:
-        # Where no prompt may be as long, several make one forward of that many tokens.
-        count = -(-tokens // longest_prompt)
-        measured |= _medians(_run(engine, "none", [[_request(number, tokens // count, 1) for number in range(count)]]))
-        tokens *= 2
-    return CostCurve.fit(list(measured), list(measured.values()))
-
-
-def _searches(longest_prompt: int) -> list[list[BeamRequest]]:
-    return [[_request(0, min(length, longest_prompt), width)] for length in PROMPT_LENGTHS for width in BEAM_WIDTHS]
+def _searches(longest_prompt: int, widths: Sequence[int] = BEAM_WIDTHS) -> list[list[BeamRequest]]:
+    return [[_request(0, min(length, longest_prompt), width)] for length in PROMPT_LENGTHS for width in widths]
 
 
 def _request(number: int, prompt: int, width: int) -> BeamRequest:
@@ -84,36 +78,58 @@ def _request(number: int, prompt: int, width: int) -> BeamRequest:
     return BeamRequest(f"calibration-{number}", np.zeros(prompt, np.int64), 1, width)
 
 
-def _run(engine: SpeculativeBeamEngine, plan: str, batches: Sequence[Sequence[BeamRequest]]) -> list[StepReport]:
-    """The steps of some batches, one after the other and again; of each batch, of as many requests as the engine has room for."""
-    engine.use_plan(FixedPlan.parse(plan))
-    started, reports = time.perf_counter(), []
+def _run(engine: SpeculativeBeamEngine, plans: Mapping[str, Sequence[Sequence[BeamRequest]]]) -> dict[str, list[StepReport]]:
+    """The steps of each plan's batches, of which as many requests run at once as the engine has room for; all plans in turn, and again."""
+    started = time.perf_counter()
+    reports: dict[str, list[StepReport]] = {name: [] for name in plans}
     for repeat in range(REPEATS + 1):
-        for batch in batches:
-            for request in batch:
-                if engine.has_room(request):
-                    engine.add(request)
-            while engine.running:
-                report = engine.step()
-                # The first run pays for what later ones find ready.
-                if repeat:
-                    reports.append(report)
-        if repeat and time.perf_counter() - started > BUDGET_SECONDS:
+        for name, batches in plans.items():
+            plan = FixedPlan.parse(name)
+            if plan.needs_draft and not engine.has_draft:
+                continue
+            engine.use_plan(plan)
+            steps = [report for batch in batches for report in _steps(engine, batch)]
+            # The first run pays for what later ones find ready.
+            reports[name] += steps if repeat else []
+        if repeat and time.perf_counter() - started > BUDGET_SECONDS * len(plans):
             break
     return reports
 
 
-def _fit_levels(reports: list[StepReport], target: CostCurve) -> tuple[float, float]:
-    """Seconds to draft children, and to judge the level that they make acceptable; no more than a forward, whatever a busy machine says."""
+def _steps(engine: SpeculativeBeamEngine, batch: Sequence[BeamRequest]) -> Iterator[StepReport]:
+    for request in batch:
+        if engine.has_room(request):
+            engine.add(request)
+    while engine.running:
+        yield engine.step()
+
+
+def _fit_target(engine: SpeculativeBeamEngine, longest_prompt: int, reports: Sequence[StepReport]) -> CostCurve:
+    measured = _medians(reports)
+    tokens = 2 * max(PROMPT_LENGTHS)
+    while max(measured.values()) < LONG_ENOUGH * min(measured.values()) and tokens <= MOST_TOKENS:
+        # Where no prompt may be as long, several make one forward of that many tokens.
+        count = -(-tokens // longest_prompt)
+        measured |= _medians(_run(engine, {"none": [[_request(number, tokens // count, 1) for number in range(count)]]})["none"])
+        tokens *= 2
+    return CostCurve.fit(list(measured), list(measured.values()))
+
+
+def _fit_levels(reports: Sequence[StepReport], target: CostCurve) -> tuple[float, float]:
+    """Seconds to draft children, and to judge the level that they make acceptable; no more than a forward, whatever a busy machine says.
+
+    A level is what a step takes beyond its forward, and a forward's noise grows with its length: so the shortest steps show it best.
+    """
     wide = [report for report in reports if report.accepted == 1]
     if not wide:
         return 0.0, 0.0
     children = median(report.draft_seconds for report in wide)
-    level = median(report.seconds - report.draft_seconds - target.seconds(report.tokens) for report in wide)
+    fewest = min(report.tokens for report in wide)
+    level = median(report.seconds - report.draft_seconds - target.seconds(report.tokens) for report in wide if report.tokens == fewest)
     return min(max(children, 0.0), target.fixed), min(max(level, 0.0), target.fixed)
 
 
-def _fit_draft(reports: list[StepReport]) -> CostCurve:
+def _fit_draft(reports: Sequence[StepReport]) -> CostCurve:
     """Per forward: a step may run several of different sizes, of which only the sums are known."""
     drafted = [report for report in reports if report.draft_forwards]
     measured = _by_size(
@@ -122,7 +138,7 @@ def _fit_draft(reports: list[StepReport]) -> CostCurve:
     return CostCurve.fit(list(measured), list(measured.values()))
 
 
-def _medians(reports: list[StepReport]) -> dict[int, float]:
+def _medians(reports: Sequence[StepReport]) -> dict[int, float]:
     """Seconds of the target's forwards by their tokens."""
     return _by_size([(report.tokens, report.seconds - report.draft_seconds) for report in reports])
 
