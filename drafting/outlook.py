@@ -51,7 +51,7 @@ class Outlook:
         """Seconds that so many tokens add to a forward of the draft."""
         return self.draft_token * np.maximum(tokens - self.draft_room, 0)
 
-    def reading_price(self, nodes: int, unread: int) -> float:
+    def reading_price(self, nodes: int, unread: float) -> float:
         """Seconds that `unread` tokens add to a forward of the draft that holds `nodes` anyway."""
         return self.draft_token * (max(nodes + unread - self.draft_room, 0.0) - max(nodes - self.draft_room, 0.0))
 

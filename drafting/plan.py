@@ -44,11 +44,12 @@ class Round:
         depth: of the beam that the target has decided.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
         sharing: requests that share the target's forward.
-        company: those among them that stand where this one does, itself included: what one of them drafts, they all do, and share.
+        company: those among them that stand where this one does, itself included: how a round begins is decided once for all of them, and
+            what drafting costs is shared by them alone.
         tokens: how many tokens the target's forward holds before anything is drafted, those of all requests together.
         verification: how drafts are judged.
-        unread: counts the tokens before the frontier that the draft has not computed; asked only where a draft is worth asking for, because
-            counting takes as long as all else that a round without drafts decides.
+        unread: counts the tokens before the frontier that the draft has not computed, per request; asked only where a draft seems worth
+            asking, because counting takes longer than deciding.
         levels: levels that have grown in this round.
         drafted: nodes that they have added.
         unranked: whether the frontier holds nodes that the draft has not rated, so that it cannot go on from them.
@@ -63,7 +64,7 @@ class Round:
     company: int = 1
     tokens: int = 0
     verification: str = "strict"
-    unread: Callable[[], int] = int
+    unread: Callable[[], float] = float
     levels: int = 0
     drafted: int = 0
     unranked: bool = False

@@ -103,7 +103,7 @@ class Planner:
         if depth > place.last_depth:
             return Action.STOP
         if not place.levels:
-            self._unexplored += 1 / place.sharing
+            self._unexplored += place.company / place.sharing
             place.exploring = self._unexplored >= EXPLORE_EVERY
             if place.exploring:
                 self._unexplored = 0.0

@@ -6,7 +6,7 @@ are spare is not drafted; a draft model that fails is dropped, and serving goes 
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -54,7 +54,7 @@ class _Proposed:
 
 
 Growing = list[tuple[BeamSearch, DraftTask]]
-Standing = tuple[tuple[int, ...], int, str]
+Standing = tuple[tuple[int, ...], int, int, str]
 
 
 class TreeGrower:
@@ -78,14 +78,13 @@ class TreeGrower:
             return Growth()
         started = time.perf_counter()
         tokens = sum(len(search.columns) - search.columns.scored for search in searches)
-        unfinished = [(search, _standing(search)) for search in searches if search.depth < search.last_depth]
-        alike: dict[Standing, int] = {}
-        for _, standing in unfinished:
-            alike[standing] = alike.get(standing, 0) + 1
-        everyone = [(search, self._task(search, len(searches), alike[standing], tokens)) for search, standing in unfinished]
-        cost, growing = Growth(), everyone
+        alike: dict[Standing, list[BeamSearch]] = {}
+        for search in searches:
+            if search.depth < search.last_depth:
+                alike.setdefault(_standing(search), []).append(search)
+        growing, actions = self._begin(alike, plan, len(searches), tokens)
+        cost, everyone = Growth(), growing
         while growing:
-            actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
             wide = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.CHILDREN]
             deep = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.BEAM]
             grown = self._grow_children(wide, plan, spare()) if wide else []
@@ -93,6 +92,7 @@ class TreeGrower:
                 kept, level = self._grow_beams(deep, self.beam_drafter, plan, spare())
                 grown, cost = grown + kept, cost.plus(level)
             growing = [(search, task) for search, task in grown if task.place.nodes]
+            actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
         for search, task in everyone:
             search.drafted_nodes += task.place.drafted
         return replace(cost, seconds=time.perf_counter() - started)
@@ -122,11 +122,27 @@ class TreeGrower:
             for (decision, proposed), row in zip(judged, ranks, strict=True)
         ]
 
-    def _task(self, search: BeamSearch, sharing: int, company: int, tokens: int) -> DraftTask:
-        """A request's round, in a forward of `tokens` that `sharing` requests share, `company` of which stand where it does."""
-        rule, unread = search.request.rule, partial(_unread, search)
-        place = Round(search.widths, search.depth, len(search.beam), sharing, company, tokens, rule.verification, unread)
-        return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, rule, place, self._nodes.allocate)
+    def _begin(self, alike: Mapping[Standing, list[BeamSearch]], plan: Plan, sharing: int, tokens: int) -> tuple[Growing, list[Action]]:
+        """Those requests whose trees are to grow, and how; in a forward of `tokens` that `sharing` requests share.
+
+        Requests that stand alike are decided on together: what they share is worth to each what it is worth to all.
+        """
+        growing: Growing = []
+        actions: list[Action] = []
+        for (widths, depth, nodes, verification), group in alike.items():
+            place = Round(widths, depth, nodes, sharing, len(group), tokens, verification, partial(_mean_unread, group))
+            action = plan.action(place, self.beam_drafter is not None)
+            if action is not Action.STOP:
+                growing += [(search, self._task(search, place)) for search in group]
+                actions += [action] * len(group)
+        return growing, actions
+
+    def _task(self, search: BeamSearch, place: Round) -> DraftTask:
+        """A request's own round, which begins as that of its group."""
+        own = replace(place, unread=partial(_mean_unread, [search]))
+        return DraftTask(
+            search.columns, search.beam, search.ancestors, search.eligibility, search.request.rule, own, self._nodes.allocate
+        )
 
     def _grow_children(self, growing: Growing, plan: Plan, spare: int) -> Growing:
         affordable = []
@@ -174,12 +190,15 @@ class TreeGrower:
 
 
 def _standing(search: BeamSearch) -> Standing:
-    """What a plan's first decision in a round depends on; searches that have it in common decide alike."""
-    return search.widths, search.depth, search.request.rule.verification
+    """What a plan's first decision in a round depends on: widths, depth, nodes and verification."""
+    return search.widths, search.depth, len(search.beam), search.request.rule.verification
 
 
-def _unread(search: BeamSearch) -> int:
-    """How many tokens before its beam the draft has not computed."""
-    columns = search.columns
-    read = int(np.count_nonzero(columns.drafted[: columns.root])) + int(np.count_nonzero(columns.drafted[search.ancestors]))
-    return columns.root + len(search.ancestors) - read
+def _mean_unread(searches: Sequence[BeamSearch]) -> float:
+    """How many tokens before a search's beam the draft has not computed, on average."""
+    unread = 0
+    for search in searches:
+        columns, ancestors = search.columns, search.ancestors
+        unread += columns.root - int(np.count_nonzero(columns.drafted[: columns.root]))
+        unread += len(ancestors) - int(np.count_nonzero(columns.drafted[ancestors]))
+    return unread / len(searches)

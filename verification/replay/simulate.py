@@ -120,9 +120,12 @@ class Replay:
     def _grow(self, search: _Search, tokens: int, plan: Plan, has_draft: bool, done: Replayed) -> tuple[int, dict[int, _Told], list[int]]:
         """Drafts one round on top of `tokens`; returns the nodes added, the draft's proposals by depth, and its forwards' tokens."""
         unread = search.unread - (search.depth == 0 < search.unread) + int(np.count_nonzero(~self._drafted[search.above]))
-        place = Round(search.widths, search.depth, len(search.beam), self._sharing, self._sharing, self._sharing * tokens, unread=lambda: unread)
-        frontier, scores = search.beam, search.scores
         proposed, forwards = dict[int, _Told](), list[int]()
+        sharing = self._sharing
+        place = Round(
+            search.widths, search.depth, len(search.beam), sharing, sharing, sharing * tokens, unread=lambda: 0 if forwards else unread
+        )
+        frontier, scores = search.beam, search.scores
         if search.depth >= place.last_depth:
             return 0, proposed, forwards
         while (action := plan.action(place, has_draft)) is not Action.STOP:
