@@ -26,8 +26,8 @@ from drafting.outlook import CERTAINTIES, DoubleArray, Outlook
 from drafting.plan import MOST_PROPOSALS, Action, FloatArray, LevelOutcome, Round, StepTimes
 
 AUTO = "auto"
-# A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds. Forwards
-# and not rounds are counted, because the draft's forward that a trial needs is shared by nobody, however many share the target's.
+# A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds.
+# Forwards and not rounds are counted, because the draft's forward that a trial needs is shared by few, however many share the target's.
 EXPLORE_EVERY = 128
 # What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
 REFRESH_SHARE = 0.1
@@ -173,7 +173,7 @@ class Planner:
         return self._outlook_at(place, has_draft, _room(free, place.last_depth - place.next_depth + 1))
 
     def _outlook_at(self, place: Round, has_draft: bool, room: float) -> Outlook:
-        # Rounded down to a power of two, so that batches of about one size share an outlook and nobody is thought to share more than he does.
+        # Rounded down to a power of two, so that batches of about one size share an outlook, and nothing is thought to be shared by more.
         company = 1 << place.company.bit_length() - 1
         key = place.verification, place.widths, place.sharing, company, has_draft, place.exploring, room
         if key not in self._outlooks:

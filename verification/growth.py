@@ -140,9 +140,7 @@ class TreeGrower:
     def _task(self, search: BeamSearch, place: Round) -> DraftTask:
         """A request's own round, which begins as that of its group."""
         own = replace(place, unread=partial(_mean_unread, [search]))
-        return DraftTask(
-            search.columns, search.beam, search.ancestors, search.eligibility, search.request.rule, own, self._nodes.allocate
-        )
+        return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, search.request.rule, own, self._nodes.allocate)
 
     def _grow_children(self, growing: Growing, plan: Plan, spare: int) -> Growing:
         affordable = []

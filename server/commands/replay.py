@@ -197,7 +197,7 @@ def _print_check(rows: "Sequence[CheckRow]", concurrency: int) -> None:
             f"{1e3 * row.measured:.2f}",
             f"{1e3 * row.predicted:.2f}",
             f"{row.predicted / row.measured:.2f}",
-            f"{row.measured_speedup:.2f}",
+            f"{row.measured_speedup:.2f} ± {row.speedup_error:.2f}",
             f"{row.predicted_speedup:.2f}",
         )
         for row in rows

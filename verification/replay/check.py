@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from drafting.costs import ForwardCosts
 from drafting.plan import FixedPlan, Plan
@@ -16,16 +17,24 @@ from verification.replay.recording import Recording, record_recommender
 from verification.replay.report import modelled_seconds
 from verification.replay.simulate import Replay
 
+FloatArray = npt.NDArray[np.float64]
+
+REDRAWN = 200
+
 
 @dataclass(frozen=True)
 class CheckRow:
-    """Median seconds of a list under one plan, by the clock and by the model, and how much faster than plain search both say it is."""
+    """Median seconds of a list under one plan, by the clock and by the model, and how much faster than plain search both say it is.
+
+    `speedup_error` is the standard error of `measured_speedup`: how far it may be off because the machine's speed changes between turns.
+    """
 
     k: int
     plan: str
     measured: float
     predicted: float
     measured_speedup: float
+    speedup_error: float
     predicted_speedup: float
 
 
@@ -53,15 +62,25 @@ def check_plans(
     names, rows = list(dict.fromkeys(("none", *plans))), []
     for k in ks:
         live = {name: _plan(name, costs, fan_out, follows_clock=True) for name in names}
-        measured = _measure(recommender, histories, k, live, concurrency, progress)
+        blocks = _measure(recommender, histories, k, live, concurrency, progress)
         predicted = dict.fromkeys(names, float("nan"))
         if recording is not None:
             predicted = {name: _predict(recording, k, _plan(name, costs, fan_out, follows_clock=False), costs) for name in names}
-        rows += [
-            CheckRow(k, name, measured[name], predicted[name], measured["none"] / measured[name], predicted["none"] / predicted[name])
-            for name in plans
-        ]
+        for name in plans:
+            speedup, error = _speedup(blocks["none"], blocks[name])
+            seconds = float(np.median(np.concatenate(blocks[name])))
+            rows.append(CheckRow(k, name, seconds, predicted[name], speedup, error, predicted["none"] / predicted[name]))
     return rows
+
+
+def _speedup(plain: Sequence[FloatArray], other: Sequence[FloatArray]) -> tuple[float, float]:
+    """The ratio of two median times, and its standard error: the deviation of that ratio over blocks drawn again, the same for both."""
+    drawn = np.random.default_rng(0).integers(len(plain), size=(REDRAWN, len(plain)))
+    ratios = [
+        np.median(np.concatenate([plain[block] for block in blocks])) / np.median(np.concatenate([other[block] for block in blocks]))
+        for blocks in (np.arange(len(plain)), *drawn)
+    ]
+    return float(ratios[0]), float(np.std(ratios[1:]))
 
 
 def _measure(
@@ -71,9 +90,9 @@ def _measure(
     plans: Mapping[str, Plan],
     concurrency: int,
     progress: Callable[[int], None],
-) -> dict[str, float]:
-    """The median time of a list under each plan."""
-    seconds: dict[str, list[float]] = {name: [] for name in plans}
+) -> dict[str, list[FloatArray]]:
+    """Seconds of each list under each plan, block by block."""
+    seconds: dict[str, list[FloatArray]] = {name: [] for name in plans}
     names, size = list(plans), 1 if concurrency == 1 else 2 * concurrency
     rng = np.random.default_rng(0)
     for counted in (False, True):
@@ -86,9 +105,9 @@ def _measure(
                 requests = (recommender.request(str(number), history, k) for number, history in enumerate(itertools.chain(block, company)))
                 answers = closed_loop(recommender.engine, requests, len(block), concurrency)
                 if counted:
-                    seconds[name] += [answer.seconds for answer in answers]
+                    seconds[name].append(np.array([answer.seconds for answer in answers]))
                 progress(len(block))
-    return {name: float(np.median(taken)) for name, taken in seconds.items()}
+    return seconds
 
 
 def _predict(recording: Recording, k: int, plan: Plan, costs: ForwardCosts) -> float:
