@@ -19,6 +19,7 @@ from drafting.rule import STRICT, SearchRule
 from server.engine_filters import EngineFilters
 from server.messages import CatalogLoaded
 from verification.engine_group import CatalogEngine, EngineGroup
+from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest, ReservedPlaces
 
 
@@ -33,6 +34,8 @@ class RequestSource(Protocol):
 
     @property
     def target_cost(self) -> CostCurve: ...
+
+    def take_graph_counts(self) -> GraphCounts: ...
 
     def request(
         self,

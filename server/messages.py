@@ -25,6 +25,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         threads: CPU threads of the forward.
         kv_memory_gib: memory for keys and values, GiB.
         tensor_parallel: devices that share the model.
+        cuda_graphs: whether forwards are recorded as CUDA graphs at start.
         max_running: requests that may share a forward.
         max_tokens_per_step: tokens that may share a forward.
         max_step_ms: what a step may take; the tokens that share one are chosen by it.
@@ -42,6 +43,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     kv_memory_gib: float = 0.5
     tensor_parallel: int = 1
+    cuda_graphs: bool = False
     max_running: int = 64
     max_tokens_per_step: int = 4096
     max_step_ms: float = 100.0
@@ -269,6 +271,8 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
         steps: what each step cost.
         used_slots: KV slots that running requests own.
         cached_slots: KV slots that hold prompts of earlier requests.
+        graphs_replayed: forwards of target and draft that were replayed from a CUDA graph.
+        graphs_skipped: those that fitted no graph, of models that have some.
     """
 
     finished: list[FinishedList]
@@ -278,6 +282,8 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     waiting: int
     used_slots: int
     cached_slots: int = 0
+    graphs_replayed: int = 0
+    graphs_skipped: int = 0
 
 
 ToEngine = Submit | Cancel | Shutdown | PutFilter | DropFilter | LoadCatalog | DropCatalog

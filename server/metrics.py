@@ -125,6 +125,7 @@ class Metrics:
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)
         self.kv_slots_cached.set(progress.cached_slots)
+        self.speculation.observe_graphs(progress.graphs_replayed, progress.graphs_skipped)
 
     def observe_ready(self, ready: Ready, *, has_draft: bool) -> None:
         """Notes that an engine serves; one that was given a draft and has none has dropped it on its way here."""

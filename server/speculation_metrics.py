@@ -45,6 +45,12 @@ class SpeculationMetrics:
             "atspeed_draft_seconds", "Time of a step for drafting, forwards of the draft included.", buckets=STEP_BUCKETS, registry=registry
         )
         self.draft_up = Gauge("atspeed_draft_up", "1 while a draft model is at work, else 0.", registry=registry)
+        self.graph_forwards = Counter(
+            "atspeed_graph_forwards_total",
+            "Forwards of models that have CUDA graphs, by whether one was replayed or none fitted.",
+            ["outcome"],
+            registry=registry,
+        )
         self.drafts_dropped = Counter("atspeed_drafts_dropped_total", "Draft models dropped because they failed.", registry=registry)
 
     def observe_ready(self, drafts: bool, has_draft: bool) -> None:
@@ -62,6 +68,12 @@ class SpeculationMetrics:
         if step.draft_failed:
             self.draft_up.set(0)
             self.drafts_dropped.inc()
+
+    def observe_graphs(self, replayed: int, skipped: int) -> None:
+        """Counts forwards of models that have CUDA graphs."""
+        if replayed or skipped:
+            self.graph_forwards.labels("replayed").inc(replayed)
+            self.graph_forwards.labels("skipped").inc(skipped)
 
     def observe_list(self, finished: FinishedList) -> None:
         """Takes over what one list cost and saved."""

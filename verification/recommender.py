@@ -26,6 +26,7 @@ from drafting.trie import ItemTrie
 from verification.calibration import measure_costs, measure_target
 from verification.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
+from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.request import BeamRequest, BeamResult, ReservedPlaces
 from verification.served_model import ServedModel
 
@@ -59,6 +60,7 @@ class Recommender:
         threads: int | None = None,
         kv_memory_gib: float = 1.0,
         tensor_parallel: int = 1,
+        graph_requests: int | None = None,
         name: str = "",
     ) -> "Recommender":
         """Loads a model directory for a catalog.
@@ -73,6 +75,7 @@ class Recommender:
             threads: CPU threads for the model; None leaves torch's choice.
             kv_memory_gib: memory for keys and values.
             tensor_parallel: how many devices share the model (vLLM only).
+            graph_requests: record forwards of up to so many requests as CUDA graphs, which takes a while at start and needs a GPU.
             name: what requests call the catalog; see `successor`.
 
         Raises:
@@ -89,6 +92,11 @@ class Recommender:
         longest = served.loaded_for = fitted.prompts.max_tokens + catalog.identifier_length
         model = load_host(host, target, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
         draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
+        if graph_requests is not None:
+            if tensor_parallel != 1:
+                raise HostError("CUDA graphs are recorded in one process: with tensor parallelism serve without.")
+            model = graphed(model, graph_requests, longest)
+            draft_model = None if draft_model is None else graphed(draft_model, graph_requests, longest)
         trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)
         engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens)
         if plan == AUTO:
@@ -115,6 +123,12 @@ class Recommender:
         """What a forward of the target costs here: as the planner measured it, else measured when first asked for, on an idle engine."""
         plan = self.engine.plan
         return plan.costs.target if isinstance(plan, Planner) else measure_target(self.engine, self.prompts.max_tokens)
+
+    def take_graph_counts(self) -> GraphCounts:
+        """Forwards of target and draft that CUDA graphs replayed or did not fit, since this was last asked."""
+        graphed_models = [model for model in (self.engine.target, self.engine.draft) if isinstance(model, GraphedModel)]
+        counts = [model.take_counts() for model in graphed_models]
+        return GraphCounts(sum(count.replayed for count in counts), sum(count.skipped for count in counts))
 
     def request(
         self,

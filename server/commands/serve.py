@@ -80,6 +80,15 @@ def serve(
     tensor_parallel: Annotated[
         int | None, typer.Option(help="Devices that share the model (vllm only).", envvar="ATSPEED_TENSOR_PARALLEL", show_default="1")
     ] = None,
+    cuda_graphs: Annotated[
+        bool | None,
+        typer.Option(
+            "--cuda-graphs/--no-cuda-graphs",
+            help="Record forwards as CUDA graphs at start, which takes a while; GPU only.",
+            envvar="ATSPEED_CUDA_GRAPHS",
+            show_default="no-cuda-graphs",
+        ),
+    ] = None,
     max_running: Annotated[
         int | None, typer.Option(help="Requests that may share a forward.", envvar="ATSPEED_MAX_RUNNING", show_default="64")
     ] = None,
@@ -156,6 +165,7 @@ def serve(
             threads=threads,
             kv_memory_gib=kv_memory_gib,
             tensor_parallel=tensor_parallel,
+            cuda_graphs=cuda_graphs,
             max_running=max_running,
             max_waiting=max_waiting,
             max_tokens_per_step=max_tokens_per_step,

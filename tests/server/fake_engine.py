@@ -9,6 +9,7 @@ from drafting.costs import CostCurve
 from drafting.item_set import ItemSet
 from drafting.plan import FixedPlan
 from drafting.rule import STRICT, SearchRule
+from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest, BeamResult, RankedItem, ReservedPlaces, StepReport, Usage
 
 STEPS = 3
@@ -91,6 +92,9 @@ class FakeSource:
         self.engine = engine or FakeEngine()
         self.name = name
         self.target_cost = CostCurve(0.001, 0.0001)
+
+    def take_graph_counts(self) -> GraphCounts:
+        return GraphCounts()
 
     def request(
         self,

@@ -56,6 +56,15 @@ def test_steps_tell_draft_and_target_apart():
     assert (value(metrics, "draft_tokens_total"), value(metrics, "draft_forwards_total")) == (140, 6)
 
 
+def test_forwards_are_counted_by_whether_a_graph_fitted():
+    metrics = Metrics()
+    metrics.observe_progress(progress())
+    assert value(metrics, "graph_forwards_total", outcome="replayed") is None
+    for _ in range(2):
+        metrics.observe_progress(msgspec.structs.replace(progress(), graphs_replayed=5, graphs_skipped=1))
+    assert [value(metrics, "graph_forwards_total", outcome=outcome) for outcome in ("replayed", "skipped")] == [10, 2]
+
+
 def test_a_draft_is_up_until_it_fails_or_its_engine_is_gone():
     metrics = Metrics()
     assert value(metrics, "draft_up") == 0

@@ -22,6 +22,7 @@ from verification.benchmark.gpu_report import Report, machine
 from verification.benchmark.scripted_run import Case, ScriptedEngine, Timing, room_for, slots_needed
 from verification.benchmark.shapes import SHAPES, Shape, make_identifiers
 from verification.benchmark.trace import Trace, TraceError, TraceRun, balance_of, plain_run, trie_run
+from verification.hosts.checkpoint import HostError
 
 TRACE = Path(__file__).parents[2] / "benchmarks" / "beauty-trace.json"
 PLAIN, TRIE = "none", "trie"
@@ -46,6 +47,7 @@ class Options:
     requests: int
     seconds: float
     device: torch.device
+    graphs: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,12 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         requests=flags.requests,
         seconds=60 * flags.minutes,
         device=device,
+        graphs=flags.graphs,
     )
     if unknown := [name for name in options.shapes if name not in SHAPES]:
         parser.error(f"there is no shape {unknown[0]!r}: choose {', '.join(SHAPES)}.")
     try:
         report = run(options)
-    except TraceError as error:
+    except (TraceError, HostError) as error:
         sys.exit(str(error))
     print(report.markdown())
     if flags.json:
@@ -82,6 +85,7 @@ def run(options: Options) -> Report:
 
     Raises:
         TraceError: the trace cannot be read or followed.
+        HostError: CUDA graphs are wanted where there are none.
     """
     trace = Trace.load(options.trace)
     deadline = time.monotonic() + options.seconds
@@ -107,7 +111,7 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
     if trace.depth != (depth := len(shape.catalog.level_sizes)):
         raise TraceError(f"The trace is of identifiers of {trace.depth} tokens, but those of the shape {name} have {depth}.")
     started = time.monotonic()
-    engine = ScriptedEngine(name, shape, cases, options.device)
+    engine = ScriptedEngine(name, shape, cases, options.device, options.graphs)
     print(f"{name}: made in {time.monotonic() - started:.0f} s, {len(cases)} cases.", flush=True)
     try:
         costs = engine.costs(max(case.prompt for case in cases))
@@ -202,6 +206,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser.add_argument("--requests", type=int, default=20, help="timed requests per plan")
     parser.add_argument("--minutes", type=float, default=8, help="start no further case after so long")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--graphs", action="store_true", help="record forwards of target and draft as CUDA graphs first")
     parser.add_argument("--json", type=Path, help="write the report to this file")
     parser.add_argument("--markdown", type=Path, help="write the report's text to this file")
     return parser, parser.parse_args(arguments)

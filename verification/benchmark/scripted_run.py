@@ -18,6 +18,7 @@ from verification.benchmark.shapes import IntArray, ModelShape, Shape, make_iden
 from verification.benchmark.trace import Script, TraceError, TraceRun
 from verification.calibration import measure_costs
 from verification.engine import SpeculativeBeamEngine
+from verification.hosts.graphs import graphed
 from verification.hosts.transformers import ATTENTION, TransformersHost
 from verification.log_probs import node_capacity
 from verification.request import BeamRequest, Usage
@@ -79,8 +80,12 @@ class _Turn:
 class ScriptedEngine:
     """An engine on random models of a shape, which follows scripts; `trie` is its catalog's."""
 
-    def __init__(self, name: str, shape: Shape, cases: Sequence[Case], device: torch.device) -> None:
-        """Makes the models, and room for the largest of the cases."""
+    def __init__(self, name: str, shape: Shape, cases: Sequence[Case], device: torch.device, graphs: bool = False) -> None:
+        """Makes the models, and room for the largest of the cases; with `graphs`, records their forwards as CUDA graphs.
+
+        Raises:
+            HostError: there are no CUDA graphs on this device.
+        """
         self.name = name
         self._device = device
         identifiers = make_identifiers(shape.catalog)
@@ -90,7 +95,9 @@ class ScriptedEngine:
         slots = slots_needed(self.trie, cases)
         vocabulary = shape.target.words + shape.catalog.codes
         longest = max(case.prompt for case in cases) + self.trie.depth
-        target, draft = (_host(model, vocabulary, longest, slots, device) for model in (shape.target, shape.draft))
+        hosts = [_host(model, vocabulary, longest, slots + graphs, device) for model in (shape.target, shape.draft)]
+        most_requests = max(case.batch for case in cases)
+        target, draft = (graphed(host, most_requests, longest) if graphs else host for host in hosts)
         self._stage = Stage(last_depth=self.trie.depth - 1)
         self._engine = SpeculativeBeamEngine(FlatTarget(target), self.trie, OverlookingDraft(draft, self.trie, self._stage))
 

@@ -1,0 +1,209 @@
+"""CUDA graphs: forwards recorded once for each bucket of shapes and then replayed, one launch in the place of some hundred.
+
+A bucket holds so many requests, queries of each and columns. A forward that is smaller runs in it too: rows that stand for nobody compute a
+token that nobody reads, and keep their keys and values in a slot that nobody is given.
+
+Invariant: a graph changes when kernels are launched, not what a row sees: the rows that pad a bucket are seen by no other row. What fits no
+bucket runs as it would without graphs. So graphs are never needed, and each forward counts as replayed or skipped.
+"""
+
+import logging
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from drafting.transfer import counting
+from drafting.tree import AttentionLayout, TreeBatch, TreeModel
+from verification.hosts.checkpoint import HostError
+
+logger = logging.getLogger(__name__)
+
+# Steps of at most a half: what a bucket pads stays below what a GPU computes for nothing while it reads the weights.
+QUERIES = (1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# With more tokens than this the kernels take longer than their launches, and a graph saves nothing.
+MOST_TOKENS = 512
+FEWEST_COLUMNS = 256
+# Columns that a request's tree may take beside its prompt.
+NODES = 256
+
+Run = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The shapes of one graph: so many requests, queries of each, and columns of each."""
+
+    requests: int
+    queries: int
+    columns: int
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the forward."""
+        return self.requests * self.queries
+
+
+@dataclass(frozen=True)
+class GraphCounts:
+    """Forwards that were replayed from a graph, and those that fitted none."""
+
+    replayed: int = 0
+    skipped: int = 0
+
+
+def make_buckets(most_requests: int, most_columns: int) -> list[Bucket]:
+    """The buckets for up to so many requests, of up to so many columns, largest first; powers of two, and some between for queries."""
+    requests = [1 << power for power in range(max(most_requests - 1, 0).bit_length() + 1)]
+    columns = [FEWEST_COLUMNS]
+    while columns[-1] < most_columns:
+        columns.append(2 * columns[-1])
+    found = [Bucket(many, queries, wide) for many in requests for queries in QUERIES for wide in columns if many * queries <= MOST_TOKENS]
+    return sorted(found, key=lambda bucket: (bucket.tokens, bucket.columns), reverse=True)
+
+
+class CudaRecorder:
+    """Records what is launched as a CUDA graph; all graphs share one pool of memory, since only one runs at a time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Run) -> Run:
+        """Returns what replays `run` and hands out the tensor that it then writes to.
+
+        Raises:
+            RuntimeError: it does something that cannot be recorded, such as waiting for the device.
+        """
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            # Kernels are compiled and libraries set up by the first runs, which may do what a recording may not.
+            for _ in range(2):
+                run()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            output = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return output
+
+        return replay
+
+
+class GraphedModel:
+    """A model (`TreeModel`) that replays graphs where a forward fits one."""
+
+    def __init__(self, model: TreeModel, buckets: Sequence[Bucket], record: Callable[[Run], Run]) -> None:
+        """Records one graph for each bucket; if that fails, the model goes on without graphs.
+
+        Args:
+            record: makes what replays a forward; see `CudaRecorder`.
+        """
+        self.device = model.device
+        # The last slot takes what padding writes.
+        self.total_slots = model.total_slots - 1
+        self._model = model
+        self._graphs: dict[Bucket, _Graph] = {}
+        self._replayed = self._skipped = 0
+        started = time.perf_counter()
+        try:
+            # The largest first, so that the others find room in the memory that it has left in the pool.
+            for bucket in tqdm(buckets, desc="Recording CUDA graphs", unit="graph", disable=None):
+                self._graphs[bucket] = _Graph(model, bucket, self.total_slots, record)
+        except RuntimeError:
+            logger.exception("Forwards cannot be recorded as CUDA graphs; the model goes on without.")
+            self._graphs.clear()
+        self._requests = sorted({bucket.requests for bucket in self._graphs})
+        self._queries = sorted({bucket.queries for bucket in self._graphs})
+        self._columns = sorted({bucket.columns for bucket in self._graphs})
+        logger.info("%d CUDA graphs recorded in %.1f s.", len(self._graphs), time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def score(self, batch: TreeBatch) -> Tensor:
+        """Runs one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        graph = self._graph_for(batch)
+        if graph is None:
+            self._skipped += 1
+            return self._model.score(batch)
+        self._replayed += 1
+        return graph.score(batch)
+
+    def take_counts(self) -> GraphCounts:
+        """What has been counted since this was last asked."""
+        counts = GraphCounts(self._replayed, self._skipped)
+        self._replayed = self._skipped = 0
+        return counts
+
+    def close(self) -> None:
+        """Frees the graphs and the model."""
+        self._graphs.clear()
+        self._model.close()
+
+    def _graph_for(self, batch: TreeBatch) -> "_Graph | None":
+        """The smallest graph that the forward fits; None without one, and where requests of unlike length are laid out apart."""
+        if len(batch.attention) != 1:
+            return None
+        (requests, queries), columns = batch.attention[0].queries.shape, batch.attention[0].keys.shape[1]
+        sizes = ((self._requests, requests), (self._queries, queries), (self._columns, columns))
+        fitting = [ladder[place] for ladder, size in sizes if (place := bisect_left(ladder, size)) < len(ladder)]
+        return self._graphs.get(Bucket(*fitting)) if len(fitting) == len(sizes) else None
+
+
+def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
+    """Records a model's forwards of up to so many requests, whose prompts with an identifier have up to `longest` tokens.
+
+    Raises:
+        HostError: the model does not run on a GPU.
+    """
+    if model.device.type != "cuda":
+        raise HostError(f"CUDA graphs need a GPU, and the model runs on a device of type {model.device.type}: serve it without.")
+    return GraphedModel(model, make_buckets(most_requests, longest + NODES), CudaRecorder())
+
+
+class _Graph:
+    """One bucket's graph, and the tensors that it reads."""
+
+    def __init__(self, model: TreeModel, bucket: Bucket, spare_slot: int, record: Callable[[Run], Run]) -> None:
+        self._model = model
+        self._bucket = bucket
+        device = model.device
+        # Tokens, positions and slots of each row, as they are where no row stands for anybody.
+        self._empty_rows = torch.zeros(3, bucket.tokens, dtype=torch.int64, device=device)
+        self._empty_rows[2] = spare_slot
+        self._rows = self._empty_rows.clone()
+        self._order = counting(bucket.tokens, device)
+        self._keys = torch.full((bucket.requests, bucket.columns), spare_slot, dtype=torch.int64, device=device)
+        # A row that sees nothing would be no number, and leave none in the spare slot.
+        self._empty_mask = torch.zeros(bucket.requests, 1, bucket.queries, bucket.columns, dtype=torch.bool, device=device)
+        self._empty_mask[..., 0] = True
+        self._mask = self._empty_mask.clone()
+        with torch.inference_mode():
+            self._replay = record(self._forward)
+
+    def score(self, batch: TreeBatch) -> Tensor:
+        """Fills the bucket with the forward, replays, and picks the logits that are wanted."""
+        (layout,) = batch.attention
+        requests, queries = layout.queries.shape
+        rows = layout.places
+        if queries != self._bucket.queries:
+            rows = rows + rows.div(queries, rounding_mode="floor") * (self._bucket.queries - queries)
+        self._rows.copy_(self._empty_rows)
+        self._rows.index_copy_(1, rows, torch.stack((batch.tokens, batch.positions, batch.slots)))
+        columns = layout.keys.shape[1]
+        self._keys[:requests, :columns] = layout.keys
+        self._mask.copy_(self._empty_mask)
+        self._mask[:requests, :, :queries, :columns] = layout.mask
+        # What is picked is a copy: the next replay writes over the rest.
+        return self._replay().index_select(0, batch.at_outputs(rows))
+
+    def _forward(self) -> Tensor:
+        tokens, positions, slots = self._rows.unbind(0)
+        queries = self._order.view(self._bucket.requests, self._bucket.queries)
+        layout = AttentionLayout(queries, self._order, self._keys, self._mask, self._order)
+        return self._model.score(TreeBatch(tokens, positions, slots, None, (layout,)))
