@@ -32,6 +32,7 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         threads=options.threads,
         kv_memory_gib=options.kv_memory_gib,
         tensor_parallel=options.tensor_parallel,
+        quantization=options.quantization,
         graph_requests=options.max_running if options.cuda_graphs else None,
         name=options.catalog_name,
     )

@@ -25,6 +25,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         threads: CPU threads of the forward.
         kv_memory_gib: memory for keys and values, GiB.
         tensor_parallel: devices that share the model.
+        quantization: how vLLM quantizes the target's weights, or None.
         cuda_graphs: whether forwards are recorded as CUDA graphs at start.
         max_running: requests that may share a forward.
         max_tokens_per_step: tokens that may share a forward.
@@ -43,6 +44,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     kv_memory_gib: float = 0.5
     tensor_parallel: int = 1
+    quantization: str | None = None
     cuda_graphs: bool = False
     max_running: int = 64
     max_tokens_per_step: int = 4096

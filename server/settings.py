@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; all that this process may use by default.")
     kv_memory_gib: float = Field(default=0.5, gt=0, description="Memory for keys and values, GiB.")
     tensor_parallel: int = Field(default=1, ge=1, description="Devices that share the model.")
+    quantization: Literal["fp8"] | None = Field(
+        default=None, description="Quantize the target's weights while loading (vllm on a GPU only)."
+    )
     cuda_graphs: bool = Field(default=False, description="Record forwards as CUDA graphs at start (GPU only).")
     max_running: int = Field(default=64, ge=1, description="Requests that may share a forward.")
     max_waiting: int = Field(default=1024, ge=1, description="Requests that may wait beyond those; more are refused with 429.")
@@ -111,6 +114,7 @@ class Settings(BaseSettings):
             threads=self.threads or usable_processors(),
             kv_memory_gib=self.kv_memory_gib,
             tensor_parallel=self.tensor_parallel,
+            quantization=self.quantization,
             cuda_graphs=self.cuda_graphs,
             max_running=self.max_running,
             max_tokens_per_step=self.max_tokens_per_step,

@@ -60,6 +60,7 @@ class Recommender:
         threads: int | None = None,
         kv_memory_gib: float = 1.0,
         tensor_parallel: int = 1,
+        quantization: str | None = None,
         graph_requests: int | None = None,
         name: str = "",
     ) -> "Recommender":
@@ -75,6 +76,7 @@ class Recommender:
             threads: CPU threads for the model; None leaves torch's choice.
             kv_memory_gib: memory for keys and values.
             tensor_parallel: how many devices share the model (vLLM only).
+            quantization: how vLLM quantizes the target's weights as it loads them, such as "fp8" (vLLM on a GPU only).
             graph_requests: record forwards of up to so many requests as CUDA graphs, which takes a while at start and needs a GPU.
             name: what requests call the catalog; see `successor`.
 
@@ -90,7 +92,15 @@ class Recommender:
         served = ServedModel(target, draft)
         fitted = served.fit(catalog)
         longest = served.loaded_for = fitted.prompts.max_tokens + catalog.identifier_length
-        model = load_host(host, target, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
+        model = load_host(
+            host,
+            target,
+            dtype=dtype,
+            kv_memory_gib=kv_memory_gib,
+            longest=longest,
+            tensor_parallel=tensor_parallel,
+            quantization=quantization,
+        )
         draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
         if graph_requests is not None:
             if tensor_parallel != 1:
@@ -229,6 +239,7 @@ def load_host(
     slots: int | None = None,
     longest: int | None = None,
     tensor_parallel: int = 1,
+    quantization: str | None = None,
 ) -> TreeModel:
     """Loads a model on the host called `name`; a host is imported only when it is asked for. `slots` is for the transformers host alone.
 
@@ -240,6 +251,8 @@ def load_host(
 
         if tensor_parallel != 1:
             raise HostError("The transformers host runs on one device: tensor parallelism needs the vLLM host.")
+        if quantization is not None:
+            raise HostError("The transformers host loads weights as they are: quantizing them needs the vLLM host.")
         return TransformersHost(model_dir, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
     if name == "vllm":
         try:
@@ -248,5 +261,12 @@ def load_host(
             raise HostError(
                 f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu', or use the transformers host."
             ) from error
-        return VllmHost(model_dir, dtype=dtype, kv_memory_gib=kv_memory_gib, longest=longest, tensor_parallel=tensor_parallel)
+        return VllmHost(
+            model_dir,
+            dtype=dtype,
+            kv_memory_gib=kv_memory_gib,
+            longest=longest,
+            tensor_parallel=tensor_parallel,
+            quantization=quantization,
+        )
     raise HostError(f"There is no host {name!r}: choose 'vllm' or 'transformers'.")

@@ -80,6 +80,14 @@ def serve(
     tensor_parallel: Annotated[
         int | None, typer.Option(help="Devices that share the model (vllm only).", envvar="ATSPEED_TENSOR_PARALLEL", show_default="1")
     ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            help="Quantize the target's weights while loading: fp8 (vllm on a GPU only).",
+            envvar="ATSPEED_QUANTIZATION",
+            show_default="as the checkpoint says",
+        ),
+    ] = None,
     cuda_graphs: Annotated[
         bool | None,
         typer.Option(
@@ -165,6 +173,7 @@ def serve(
             threads=threads,
             kv_memory_gib=kv_memory_gib,
             tensor_parallel=tensor_parallel,
+            quantization=quantization,
             cuda_graphs=cuda_graphs,
             max_running=max_running,
             max_waiting=max_waiting,

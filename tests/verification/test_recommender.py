@@ -2,9 +2,11 @@
 
 import gc
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from drafting.catalog import CatalogError
@@ -121,6 +123,20 @@ def test_unknown_host_and_precision(model: Path) -> None:
         load(model, dtype="float8")
     with pytest.raises(HostError, match="needs the vLLM host"):
         load(model, tensor_parallel=2)
+    with pytest.raises(HostError, match="quantizing them needs the vLLM host"):
+        load(model, quantization="fp8")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has CUDA graphs")
+def test_graphs_need_a_gpu(model: Path) -> None:
+    with pytest.raises(HostError, match="CUDA graphs need a GPU"):
+        load(model, graph_requests=4)
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_what_vllm_cannot_do_is_said_in_its_words(model: Path) -> None:
+    with pytest.raises(HostError, match="not supported for quantization method fp8"):
+        load(model, host="vllm", quantization="fp8")
 
 
 def test_memory_for_no_slot(model: Path) -> None:

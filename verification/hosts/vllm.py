@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from drafting.tree import TreeBatch
@@ -166,6 +167,7 @@ class VllmHost:
         kv_memory_gib: float = 1.0,
         longest: int | None = None,
         tensor_parallel: int = 1,
+        quantization: str | None = None,
     ) -> None:
         """
         Args:
@@ -173,6 +175,7 @@ class VllmHost:
             kv_memory_gib: memory for keys and values; the number of slots follows from it.
             longest: tokens of the longest sequence to expect; by default all that the model allows.
             tensor_parallel: how many devices share the model.
+            quantization: how vLLM is to quantize the weights as it loads them, such as "fp8"; by default as the checkpoint says.
 
         Raises:
             HostError: the directory holds no model that it can serve.
@@ -192,6 +195,7 @@ class VllmHost:
                 enable_prefix_caching=False,
                 worker_extension_cls=f"{__name__}.{TreeWorker.__name__}",
                 tensor_parallel_size=tensor_parallel,
+                quantization=quantization,
                 distributed_executor_backend="uni" if tensor_parallel == 1 else "mp",
                 attention_config={"backend": BACKEND.name},
                 kernel_config={"ir_op_priority": {"rms_norm": [FUSED_ON_CPU], "fused_add_rms_norm": [FUSED_ON_CPU]}},
@@ -200,7 +204,7 @@ class VllmHost:
             self._engine: Any = LLMEngine.from_engine_args(arguments)
         # vLLM asserts some of what it asks of a machine, such as a processor or a device for each rank.
         except (ValueError, RuntimeError, OSError, AssertionError) as error:
-            raise HostError(f"vLLM cannot load the model in {model_dir}: {str(error).strip().splitlines()[0]}") from error
+            raise HostError(f"vLLM cannot load the model in {model_dir}: {_reason(error)}") from error
         self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
 
     def score(self, batch: TreeBatch) -> Tensor:
@@ -213,3 +217,10 @@ class VllmHost:
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()
+
+
+def _reason(error: Exception) -> str:
+    """vLLM's sentence; where its settings are checked, pydantic has wrapped it."""
+    if isinstance(error, ValidationError):
+        return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+    return str(error).strip().splitlines()[0]
