@@ -44,8 +44,8 @@ class Round:
         depth: of the beam that the target has decided.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
         sharing: requests that share the target's forward.
-        company: those among them that stand where this one does, itself included: how a round begins is decided once for all of them, and
-            what drafting costs is shared by them alone.
+        company: those among them that stand where this one does and still draft, itself included: how a round begins is decided once for all
+            of them, and what drafting costs is shared by them alone.
         tokens: how many tokens the target's forward holds before anything is drafted, those of all requests together.
         verification: how drafts are judged.
         unread: counts the tokens before the frontier that the draft has not computed, per request; asked only where a draft seems worth
@@ -133,6 +133,11 @@ class Plan(Protocol):
     @property
     def needs_draft(self) -> bool:
         """Whether there must be a draft model."""
+        ...
+
+    @property
+    def decides_alike(self) -> bool:
+        """Whether rounds that begin alike are decided alike, so that one decision will do for all of them."""
         ...
 
     @property
@@ -225,6 +230,10 @@ class FixedPlan:
     def needs_draft(self) -> bool:
         """Whether the plan needs a draft model."""
         return self.width_wanted > 0
+
+    @property
+    def decides_alike(self) -> bool:
+        return True
 
     @property
     def proposals(self) -> int:

@@ -28,14 +28,15 @@ from drafting.plan import MOST_PROPOSALS, Action, FloatArray, LevelOutcome, Roun
 AUTO = "auto"
 # A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds.
 # Forwards and not rounds are counted, because the draft's forward that a trial needs is shared by few, however many share the target's.
-EXPLORE_EVERY = 128
+# A prime, because searches of one length come by at the same depth again and again, and each must have its turn.
+EXPLORE_EVERY = 127
 # What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
 REFRESH_SHARE = 0.1
 REFRESH_EVERY = 256
 # Of the steps that are run, every so many is timed, and after so many the costs are looked at anew.
 TIME_EVERY = 4
 LOOK_AT_TIMES_EVERY = 32
-# Costs are not known exactly: a round that promises less than this share of its forward may be a loss.
+# Costs are not known exactly: a round that promises less than this share of its forward, a long prompt included, may be a loss.
 WORTHWHILE = 0.05
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
@@ -91,6 +92,10 @@ class Planner:
         return False
 
     @property
+    def decides_alike(self) -> bool:
+        return True
+
+    @property
     def proposals(self) -> int:
         return MOST_PROPOSALS
 
@@ -106,7 +111,7 @@ class Planner:
             self._unexplored += place.company / place.sharing
             place.exploring = self._unexplored >= EXPLORE_EVERY
             if place.exploring:
-                self._unexplored = 0.0
+                self._unexplored -= EXPLORE_EVERY
         outlook = self._outlook(place, has_draft and self.costs.draft is not None)
         by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
         least = 0.0 if place.levels else WORTHWHILE * self.costs.target.seconds(place.tokens) / place.sharing
@@ -179,7 +184,7 @@ class Planner:
         if key not in self._outlooks:
             outlook = self._look_ahead(place, has_draft, company, room)
             if len(self._outlooks) >= MOST_OUTLOOKS:
-                self._outlooks.clear()
+                self._outlooks.pop(next(iter(self._outlooks)))
             self._outlooks[key] = outlook
         return self._outlooks[key]
 

@@ -90,6 +90,10 @@ class EngineCatalogs:
             raise ValueError(f"The engine has no catalog {name!r}.")
         return self._catalogs[name]
 
+    def take_graph_counts(self) -> GraphCounts:
+        """Forwards by CUDA graphs since this was last asked; catalogs come and go, their models stay."""
+        return self._first.take_graph_counts()
+
     def put_filter(self, catalog: str, name: str, bits: bytes) -> None:
         """Names a filter of a catalog; one that is gone needs none."""
         if catalog in self._catalogs:

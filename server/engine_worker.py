@@ -48,8 +48,6 @@ class EngineWorker:
         self._socket = socket
         self._catalogs = EngineCatalogs(options.catalog_name, source)
         self._engine = self._catalogs.engines
-        # Catalogs come and go, their models stay.
-        self._take_graph_counts = source.take_graph_counts
         self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)
         self._scheduler = SpeculativeBeamScheduler(self._engine, self.budget, max_running=options.max_running)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
@@ -156,7 +154,7 @@ class EngineWorker:
             self._trace.forget(request_id)
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
-        graphs = self._take_graph_counts()
+        graphs = self._catalogs.take_graph_counts()
         self.send(
             Progress(
                 finished=[_finished(request, self._trace.take(request, now)) for request in step.finished],

@@ -118,14 +118,14 @@ def _fit_target(engine: SpeculativeBeamEngine, longest_prompt: int, reports: Seq
 def _fit_levels(reports: Sequence[StepReport], target: CostCurve) -> tuple[float, float]:
     """Seconds to draft children, and to judge the level that they make acceptable; no more than a forward, whatever a busy machine says.
 
-    A level is what a step takes beyond its forward, and a forward's noise grows with its length: so the shortest steps show it best.
+    A level is what a step takes beyond its forward, and a forward's noise grows with its length: so the shorter half of the steps shows it.
     """
     wide = [report for report in reports if report.accepted == 1]
     if not wide:
         return 0.0, 0.0
     children = median(report.draft_seconds for report in wide)
-    fewest = min(report.tokens for report in wide)
-    level = median(report.seconds - report.draft_seconds - target.seconds(report.tokens) for report in wide if report.tokens == fewest)
+    shorter = sorted(wide, key=lambda report: report.tokens)[: -(-len(wide) // 2)]
+    level = median(report.seconds - report.draft_seconds - target.seconds(report.tokens) for report in shorter)
     return min(max(children, 0.0), target.fixed), min(max(level, 0.0), target.fixed)
 
 

@@ -6,7 +6,7 @@ are spare is not drafted; a draft model that fails is dropped, and serving goes 
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -54,6 +54,7 @@ class _Proposed:
 
 
 Growing = list[tuple[BeamSearch, DraftTask]]
+# Widths, depth, nodes and verification.
 Standing = tuple[tuple[int, ...], int, int, str]
 
 
@@ -78,11 +79,11 @@ class TreeGrower:
             return Growth()
         started = time.perf_counter()
         tokens = sum(len(search.columns) - search.columns.scored for search in searches)
-        alike: dict[Standing, list[BeamSearch]] = {}
-        for search in searches:
+        alike: dict[tuple[Standing, int], list[BeamSearch]] = {}
+        for number, search in enumerate(searches):
             if search.depth < search.last_depth:
-                alike.setdefault(_standing(search), []).append(search)
-        growing, actions = self._begin(alike, plan, len(searches), tokens)
+                alike.setdefault((_standing(search), 0 if plan.decides_alike else number), []).append(search)
+        growing, actions = self._begin(list(alike.values()), plan, len(searches), tokens)
         cost, everyone = Growth(), growing
         while growing:
             wide = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.CHILDREN]
@@ -92,6 +93,7 @@ class TreeGrower:
                 kept, level = self._grow_beams(deep, self.beam_drafter, plan, spare())
                 grown, cost = grown + kept, cost.plus(level)
             growing = [(search, task) for search, task in grown if task.place.nodes]
+            _count_company(growing)
             actions = [plan.action(task.place, self.beam_drafter is not None) for _, task in growing]
         for search, task in everyone:
             search.drafted_nodes += task.place.drafted
@@ -122,25 +124,27 @@ class TreeGrower:
             for (decision, proposed), row in zip(judged, ranks, strict=True)
         ]
 
-    def _begin(self, alike: Mapping[Standing, list[BeamSearch]], plan: Plan, sharing: int, tokens: int) -> tuple[Growing, list[Action]]:
+    def _begin(self, alike: Sequence[list[BeamSearch]], plan: Plan, sharing: int, tokens: int) -> tuple[Growing, list[Action]]:
         """Those requests whose trees are to grow, and how; in a forward of `tokens` that `sharing` requests share.
 
         Requests that stand alike are decided on together: what they share is worth to each what it is worth to all.
         """
         growing: Growing = []
         actions: list[Action] = []
-        for (widths, depth, nodes, verification), group in alike.items():
+        for group in alike:
+            widths, depth, nodes, verification = _standing(group[0])
             place = Round(widths, depth, nodes, sharing, len(group), tokens, verification, partial(_mean_unread, group))
             action = plan.action(place, self.beam_drafter is not None)
             if action is not Action.STOP:
-                growing += [(search, self._task(search, place)) for search in group]
+                # Each goes on with a round of its own, which begins as that of the group.
+                places = [place] if len(group) == 1 else [replace(place, unread=partial(_mean_unread, [search])) for search in group]
+                growing += [(search, self._task(search, own)) for search, own in zip(group, places, strict=True)]
                 actions += [action] * len(group)
         return growing, actions
 
     def _task(self, search: BeamSearch, place: Round) -> DraftTask:
-        """A request's own round, which begins as that of its group."""
-        own = replace(place, unread=partial(_mean_unread, [search]))
-        return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, search.request.rule, own, self._nodes.allocate)
+        rule = search.request.rule
+        return DraftTask(search.columns, search.beam, search.ancestors, search.eligibility, rule, place, self._nodes.allocate)
 
     def _grow_children(self, growing: Growing, plan: Plan, spare: int) -> Growing:
         affordable = []
@@ -188,8 +192,18 @@ class TreeGrower:
 
 
 def _standing(search: BeamSearch) -> Standing:
-    """What a plan's first decision in a round depends on: widths, depth, nodes and verification."""
+    """What a plan's first decision in a round depends on."""
     return search.widths, search.depth, len(search.beam), search.request.rule.verification
+
+
+def _count_company(growing: Growing) -> None:
+    """Those who have stopped no longer share what drafting costs."""
+    alike: dict[Standing, int] = {}
+    for search, _ in growing:
+        standing = _standing(search)
+        alike[standing] = alike.get(standing, 0) + 1
+    for search, task in growing:
+        task.place.company = alike[_standing(search)]
 
 
 def _mean_unread(searches: Sequence[BeamSearch]) -> float:

@@ -87,6 +87,8 @@ class Recommender:
         fixed_plan.check(catalog.identifier_length)
         if fixed_plan.needs_draft and draft is None:
             raise PlanError(f"The plan {plan} needs a draft model: name its directory, or choose none or trie.")
+        if graph_requests is not None and tensor_parallel != 1:
+            raise HostError("CUDA graphs are recorded in one process: with tensor parallelism serve without.")
         if threads is not None:
             torch.set_num_threads(threads)
         served = ServedModel(target, draft)
@@ -103,8 +105,6 @@ class Recommender:
         )
         draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
         if graph_requests is not None:
-            if tensor_parallel != 1:
-                raise HostError("CUDA graphs are recorded in one process: with tensor parallelism serve without.")
             model = graphed(model, graph_requests, longest)
             draft_model = None if draft_model is None else graphed(draft_model, graph_requests, longest)
         trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)

@@ -40,6 +40,10 @@ class RecordingPlan:
         return self._plan.needs_draft
 
     @property
+    def decides_alike(self) -> bool:
+        return self._plan.decides_alike
+
+    @property
     def proposals(self) -> int:
         return self._plan.proposals
 

@@ -104,6 +104,7 @@ class ScriptedPlan:
 
     drafts = True
     needs_draft = False
+    decides_alike = False
     learns = False
 
     def __init__(self, run: TraceRun, stage: Stage) -> None:

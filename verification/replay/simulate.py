@@ -64,7 +64,7 @@ class Replay:
     """Replays searches of one recording."""
 
     def __init__(self, recording: Recording, sharing: int = 1) -> None:
-        """`sharing` is how many requests plans are told share a forward."""
+        """`sharing` is how many requests plans are told share a forward, all of which are taken to stand alike."""
         self._recording = recording
         self._sharing = sharing
         inner = recording.level_starts[-2]
