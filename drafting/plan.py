@@ -44,8 +44,8 @@ class Round:
         depth: of the beam that the target has decided.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
         sharing: requests that share the target's forward.
-        company: those among them that stand where this one does and still draft, itself included: how a round begins is decided once for all
-            of them, and what drafting costs is shared by them alone.
+        company: those among them that stand where this one does and still draft, itself included: how a round begins is decided once for
+            all of them, and what drafting costs is shared by them alone.
         tokens: how many tokens the target's forward holds before anything is drafted, those of all requests together.
         verification: how drafts are judged.
         unread: counts the tokens before the frontier that the draft has not computed, per request; asked only where a draft seems worth

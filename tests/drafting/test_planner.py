@@ -5,8 +5,9 @@ import pytest
 
 from drafting.acceptance import GAPS, MEMORY, WantedGaps, within_gaps
 from drafting.costs import CostCurve, ForwardCosts
+from drafting.outlook import Outlook
 from drafting.plan import Action, LevelOutcome, Round, StepTimes
-from drafting.planner import Planner
+from drafting.planner import EXPLORE_EVERY, Planner
 
 FAN_OUT = (90.0, 70.0, 1.7, 1.1)
 WIDTHS = (1, 10, 10, 10, 10)
@@ -17,8 +18,8 @@ def planner(balance: float, draft: CostCurve | None = CHEAP_DRAFT) -> Planner:
     return Planner(ForwardCosts(CostCurve(balance, 1.0), draft), FAN_OUT)
 
 
-def place(depth: int = 0, sharing: int = 1, tokens: int = 0) -> Round:
-    return Round(WIDTHS, depth, WIDTHS[depth], sharing, sharing, tokens)
+def place(depth: int = 0, sharing: int = 1, tokens: int = 0, company: int | None = None) -> Round:
+    return Round(WIDTHS, depth, WIDTHS[depth], sharing, company or sharing, tokens)
 
 
 def flat_at_first(free: float, draft: CostCurve = CHEAP_DRAFT) -> Planner:
@@ -87,6 +88,19 @@ def test_a_shared_forward_is_worth_less() -> None:
     assert crowd.action(place(sharing=1000), has_draft=True) is Action.STOP
 
 
+def test_a_draft_is_paid_by_those_who_stand_alike() -> None:
+    """Its forward costs a tenth of the target's: shared by eight it is worth its price, but not to one of eight whom nobody joins."""
+    plan = planner(balance=300, draft=CostCurve(30.0, 0.01))
+    assert plan.action(place(sharing=8), has_draft=True) is Action.BEAM
+    assert plan.action(place(sharing=8, company=1), has_draft=True) is not Action.BEAM
+
+
+def test_a_round_must_promise_a_share_of_its_whole_forward() -> None:
+    plan = planner(balance=50, draft=None)
+    assert plan.action(place(depth=2), has_draft=False) is Action.CHILDREN
+    assert plan.action(place(depth=2, tokens=2000), has_draft=False) is Action.STOP
+
+
 @pytest.mark.parametrize("target", [CostCurve(300.0, 0.0), CostCurve(300.0, 1.0, free=5000.0)])
 def test_where_tokens_cost_nothing_all_that_may_be_wanted_is_drafted(target: CostCurve) -> None:
     plan = Planner(ForwardCosts(target, CostCurve(3.0, 0.0)), FAN_OUT)
@@ -137,11 +151,55 @@ def test_a_sure_draft_is_kept_narrow_and_an_unsure_one_wide() -> None:
 
 
 def test_a_draft_that_is_never_right_is_no_longer_asked_but_now_and_then() -> None:
-    plan = planner(balance=100)
-    for _ in range(100):
-        plan.learn([LevelOutcome(depth, np.full(10, -1), proposals(0.1), "strict", 0) for depth in (1, 2, 3)])
+    plan = never_right(planner(balance=100))
     actions = [plan.action(place(1), has_draft=True) for _ in range(640)]
     assert 1 <= actions.count(Action.BEAM) <= 20
+
+
+def never_right(plan: Planner) -> Planner:
+    for _ in range(100):
+        plan.learn([LevelOutcome(depth, np.full(10, -1), proposals(0.1), "strict", 0) for depth in (1, 2, 3)])
+    return plan
+
+
+@pytest.mark.parametrize(("sharing", "company"), [(1, 1), (8, 1), (8, 4), (64, 64)])
+def test_trials_are_counted_in_forwards(sharing: int, company: int) -> None:
+    """Of a forward that eight share, one decides for as many as stand alike: all decisions of a forward together count as one."""
+    plan = never_right(planner(balance=100))
+    forwards = 1270
+    trials = 0
+    for _ in range(forwards * sharing // company):
+        here = place(1, sharing, company=company)
+        plan.action(here, has_draft=True)
+        trials += here.exploring
+    assert trials == pytest.approx(forwards / EXPLORE_EVERY, abs=1)
+
+
+@pytest.mark.parametrize("depths", [2, 3, 4])
+def test_every_depth_has_its_trials(depths: int) -> None:
+    plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), CHEAP_DRAFT), (*FAN_OUT, 1.1))
+    tried, widths = set(), (1, *[10] * (depths + 1))
+    for number in range(4 * depths * EXPLORE_EVERY):
+        here = Round(widths, number % depths, widths[number % depths], 1)
+        plan.action(here, has_draft=True)
+        tried |= {number % depths} if here.exploring else set()
+    assert tried == set(range(depths))
+
+
+def test_what_children_taught_is_not_worked_out_anew_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, look_ahead, looked = planner(balance=50, draft=None), Planner._look_ahead, []
+
+    def counted(self: Planner, here: Round, *args: float) -> Outlook:
+        looked.append(here)
+        return look_ahead(self, here, *args)
+
+    monkeypatch.setattr(Planner, "_look_ahead", counted)
+    for _ in range(1000):
+        here = place(depth=2)
+        assert plan.action(here, has_draft=False) is Action.CHILDREN
+        here.levels = 1
+        plan.learn_children(here, parents=10, children=17)
+    assert 10 < len(looked) < 100
 
 
 def test_a_draft_that_is_always_right_is_asked_for_every_level() -> None:

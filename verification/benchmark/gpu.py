@@ -127,6 +127,9 @@ def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadlin
             if timed:
                 print(f"{name}: {number + 1}/{len(cases)} {case}: {_best(timed)}", flush=True)
             yield timed
+        for model, counts in zip(("target", "draft"), engine.graph_counts(), strict=False):
+            every = counts.replayed + counts.skipped
+            _say(notes, f"{name}: CUDA graphs replayed {counts.replayed} of {every} forwards of the {model}.")
     finally:
         engine.close()
 

@@ -18,7 +18,7 @@ from verification.benchmark.shapes import IntArray, ModelShape, Shape, make_iden
 from verification.benchmark.trace import Script, TraceError, TraceRun
 from verification.calibration import measure_costs
 from verification.engine import SpeculativeBeamEngine
-from verification.hosts.graphs import graphed
+from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.transformers import ATTENTION, TransformersHost
 from verification.log_probs import node_capacity
 from verification.request import BeamRequest, Usage
@@ -95,9 +95,13 @@ class ScriptedEngine:
         slots = slots_needed(self.trie, cases)
         vocabulary = shape.target.words + shape.catalog.codes
         longest = max(case.prompt for case in cases) + self.trie.depth
-        hosts = [_host(model, vocabulary, longest, slots + graphs, device) for model in (shape.target, shape.draft)]
+        if graphs:
+            # The one that takes what padding writes.
+            slots += 1
+        hosts = [_host(model, vocabulary, longest, slots, device) for model in (shape.target, shape.draft)]
         most_requests = max(case.batch for case in cases)
         target, draft = (graphed(host, most_requests, longest) if graphs else host for host in hosts)
+        self._graphs = [model for model in (target, draft) if isinstance(model, GraphedModel)]
         self._stage = Stage(last_depth=self.trie.depth - 1)
         self._engine = SpeculativeBeamEngine(FlatTarget(target), self.trie, OverlookingDraft(draft, self.trie, self._stage))
 
@@ -131,6 +135,10 @@ class ScriptedEngine:
     def costs(self, prompt: int) -> ForwardCosts:
         """What forwards of target and draft cost here, as the planner measures it."""
         return measure_costs(self._engine, prompt)
+
+    def graph_counts(self) -> list[GraphCounts]:
+        """Forwards of target and draft that graphs replayed or did not fit, since this was last asked; empty without graphs."""
+        return [model.take_counts() for model in self._graphs]
 
     def close(self) -> None:
         """Frees the models."""

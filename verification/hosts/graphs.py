@@ -4,7 +4,8 @@ A bucket holds so many requests, queries of each and columns. A forward that is 
 token that nobody reads, and keep their keys and values in a slot that nobody is given.
 
 Invariant: a graph changes when kernels are launched, not what a row sees: the rows that pad a bucket are seen by no other row. What fits no
-bucket runs as it would without graphs. So graphs are never needed, and each forward counts as replayed or skipped.
+bucket runs as it would without graphs, and each forward counts as replayed or skipped. A model of which one forward cannot be recorded is
+refused as a whole: what a failed recording leaves behind on the device, nobody knows.
 """
 
 import logging
@@ -23,10 +24,11 @@ from verification.hosts.checkpoint import HostError
 
 logger = logging.getLogger(__name__)
 
-# Steps of at most a half: what a bucket pads stays below what a GPU computes for nothing while it reads the weights.
+# Close enough for what a bucket pads to cost less than a GPU computes for nothing while it reads the weights.
 QUERIES = (1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # With more tokens than this the kernels take longer than their launches, and a graph saves nothing.
 MOST_TOKENS = 512
+# Blocks of columns that no row sees cost next to nothing, so few sizes will do.
 FEWEST_COLUMNS = 256
 # Columns that a request's tree may take beside its prompt.
 NODES = 256
@@ -69,8 +71,11 @@ def make_buckets(most_requests: int, most_columns: int) -> list[Bucket]:
 class CudaRecorder:
     """Records what is launched as a CUDA graph; all graphs share one pool of memory, since only one runs at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        # One for all, because the libraries keep memory for every stream that they have met.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, run: Run) -> Run:
         """Returns what replays `run` and hands out the tensor that it then writes to.
@@ -78,47 +83,69 @@ class CudaRecorder:
         Raises:
             RuntimeError: it does something that cannot be recorded, such as waiting for the device.
         """
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            # Kernels are compiled and libraries set up by the first runs, which may do what a recording may not.
-            for _ in range(2):
-                run()
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = run()
+        with torch.cuda.device(self._device):
+            before = torch.cuda.current_stream()
+            self._stream.wait_stream(before)
+            try:
+                with torch.cuda.stream(self._stream):
+                    # Kernels are compiled and libraries set up by the first runs, which may do what a recording may not.
+                    for _ in range(2):
+                        run()
+                    graph = torch.cuda.CUDAGraph()
+                    with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                        output = run()
+            finally:
+                torch.cuda.set_stream(before)
+            before.wait_stream(self._stream)
 
         def replay() -> Tensor:
-            graph.replay()
+            with torch.cuda.device(self._device):
+                graph.replay()
             return output
 
         return replay
+
+
+class _Outputs:
+    """The logits of all graphs of a model in one tensor: only the last replay's are there.
+
+    A recording whose output somebody holds keeps its memory from the recordings after it; with a large vocabulary that would be gigabytes.
+    """
+
+    def __init__(self) -> None:
+        self._logits: Tensor | None = None
+
+    def take(self, logits: Tensor) -> Tensor:
+        """Copies the logits of one forward, and returns the copy; the first forward must be the largest, and run unrecorded."""
+        if self._logits is None:
+            self._logits = torch.empty_like(logits)
+        kept = self._logits[: len(logits)]
+        return kept.copy_(logits)
 
 
 class GraphedModel:
     """A model (`TreeModel`) that replays graphs where a forward fits one."""
 
     def __init__(self, model: TreeModel, buckets: Sequence[Bucket], record: Callable[[Run], Run]) -> None:
-        """Records one graph for each bucket; if that fails, the model goes on without graphs.
+        """Records one graph for each bucket.
 
         Args:
+            buckets: the largest first, so that the others find room in the memory that it has left.
             record: makes what replays a forward; see `CudaRecorder`.
+
+        Raises:
+            RuntimeError: a forward cannot be recorded.
         """
         self.device = model.device
         # The last slot takes what padding writes.
         self.total_slots = model.total_slots - 1
         self._model = model
-        self._graphs: dict[Bucket, _Graph] = {}
         self._replayed = self._skipped = 0
-        started = time.perf_counter()
-        try:
-            # The largest first, so that the others find room in the memory that it has left in the pool.
-            for bucket in tqdm(buckets, desc="Recording CUDA graphs", unit="graph", disable=None):
-                self._graphs[bucket] = _Graph(model, bucket, self.total_slots, record)
-        except RuntimeError:
-            logger.exception("Forwards cannot be recorded as CUDA graphs; the model goes on without.")
-            self._graphs.clear()
+        started, outputs = time.perf_counter(), _Outputs()
+        self._graphs = {
+            bucket: _Graph(model, bucket, self.total_slots, outputs, record)
+            for bucket in tqdm(buckets, desc="Recording CUDA graphs", unit="graph", disable=None)
+        }
         self._requests = sorted({bucket.requests for bucket in self._graphs})
         self._queries = sorted({bucket.queries for bucket in self._graphs})
         self._columns = sorted({bucket.columns for bucket in self._graphs})
@@ -159,18 +186,22 @@ def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
     """Records a model's forwards of up to so many requests, whose prompts with an identifier have up to `longest` tokens.
 
     Raises:
-        HostError: the model does not run on a GPU.
+        HostError: the model does not run on a GPU, or not as a graph.
     """
     if model.device.type != "cuda":
         raise HostError(f"CUDA graphs need a GPU, and the model runs on a device of type {model.device.type}: serve it without.")
-    return GraphedModel(model, make_buckets(most_requests, longest + NODES), CudaRecorder())
+    try:
+        return GraphedModel(model, make_buckets(most_requests, longest + NODES), CudaRecorder(model.device))
+    except RuntimeError as error:
+        raise HostError(f"Forwards of this model cannot be recorded as CUDA graphs, serve it without: {error}") from error
 
 
 class _Graph:
     """One bucket's graph, and the tensors that it reads."""
 
-    def __init__(self, model: TreeModel, bucket: Bucket, spare_slot: int, record: Callable[[Run], Run]) -> None:
+    def __init__(self, model: TreeModel, bucket: Bucket, spare_slot: int, outputs: _Outputs, record: Callable[[Run], Run]) -> None:
         self._model = model
+        self._outputs = outputs
         self._bucket = bucket
         device = model.device
         # Tokens, positions and slots of each row, as they are where no row stands for anybody.
@@ -206,4 +237,4 @@ class _Graph:
         tokens, positions, slots = self._rows.unbind(0)
         queries = self._order.view(self._bucket.requests, self._bucket.queries)
         layout = AttentionLayout(queries, self._order, self._keys, self._mask, self._order)
-        return self._model.score(TreeBatch(tokens, positions, slots, None, (layout,)))
+        return self._outputs.take(self._model.score(TreeBatch(tokens, positions, slots, None, (layout,))))

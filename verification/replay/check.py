@@ -77,7 +77,8 @@ def check_plans(
 def _speedup(plain: Sequence[FloatArray], other: Sequence[FloatArray]) -> tuple[float, float]:
     """The ratio of two median times, and its standard error: the deviation of that ratio over blocks drawn again, the same for both.
 
-    Blocks and not lists are drawn, because the machine's pace is that of a block. One block says nothing of the error: it is no number then.
+    Blocks and not lists are drawn, because the machine's pace is that of a block. One block says nothing of the error, which is no number
+    then.
     """
     drawn = np.random.default_rng(0).integers(len(plain), size=(REDRAWN, len(plain)))
     ratios = [

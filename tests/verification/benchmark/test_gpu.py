@@ -50,6 +50,11 @@ def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(tra
     assert "tiny: the trace has no searches of k 5: there only plans that need none are timed, none and trie." in text
 
 
+def test_graphs_are_refused_on_a_cpu(trace_file: Path):
+    with pytest.raises(SystemExit, match="CUDA graphs need a GPU"):
+        bench("--graphs", trace=trace_file)
+
+
 def test_wide_beams_run_without_a_trace_as_many_at_once_as_the_engine_can(trace_file: Path, capsys):
     shape = ["--device", "cpu", "--wide", "--shape", "tiny", "--prompt", "16"]
     gpu.main([*shape, "--batch", "2,50", "--requests", "2", "--trace", str(trace_file)])

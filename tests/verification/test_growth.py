@@ -1,0 +1,76 @@
+"""How rounds begin: requests that stand alike are decided on together, and share what drafting costs as long as they draft."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from drafting.plan import Action, FixedPlan, FloatArray, Round
+from drafting.planner import Planner
+from tests.speculation import COSTS, Speculation
+from verification.request import BeamRequest
+
+
+@dataclass(frozen=True)
+class Spy(FixedPlan):
+    """A fixed plan that notes what it is asked, and keeps nothing of what the draft proposes to `quitters` of the rounds."""
+
+    alike: bool = True
+    quitters: int = 0
+    asked: list[tuple[int, int, int]] = field(default_factory=list)
+    widths: list[Round] = field(default_factory=list)
+
+    @property
+    def decides_alike(self) -> bool:
+        return self.alike
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        self.asked.append((place.levels, place.company, place.sharing))
+        return super().action(place, has_draft)
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        self.widths.append(place)
+        return 0 if len(self.widths) <= self.quitters else super().width(place, scores)
+
+
+def step(speculation: Speculation, plan: Spy) -> list[tuple[int, int, int]]:
+    """What the plan is asked in the first step of three requests that stand alike and one that is wider."""
+    engine = speculation.engine(4, plan)
+    prompt = np.concatenate([[1], speculation.identifiers[:5].reshape(-1)])
+    for number, k in enumerate((5, 5, 9, 5)):
+        engine.add(BeamRequest(str(number), prompt, k, k))
+    engine.step()
+    for number in range(4):
+        engine.cancel(str(number))
+    return plan.asked
+
+
+def test_those_who_stand_alike_are_asked_once_to_begin_and_then_each(speculation: Speculation) -> None:
+    asked = step(speculation, Spy("beam:20", 20))
+    assert asked[:2] == [(0, 3, 4), (0, 1, 4)]
+    assert sorted(asked[2:6]) == [(1, 1, 4), (1, 3, 4), (1, 3, 4), (1, 3, 4)]
+
+
+def test_a_plan_that_decides_for_each_is_asked_for_each(speculation: Speculation) -> None:
+    asked = step(speculation, Spy("beam:20", 20, alike=False))
+    assert asked[:4] == [(0, 1, 4)] * 4
+
+
+def test_who_has_stopped_shares_no_more(speculation: Speculation) -> None:
+    asked = step(speculation, Spy("beam:20", 20, quitters=2))
+    assert sorted(asked[2:4]) == [(1, 1, 4), (1, 1, 4)]
+
+
+@pytest.mark.parametrize("costs", COSTS)
+def test_each_search_has_a_round_of_its_own(speculation: Speculation, costs: object) -> None:
+    """Under the planner lists of requests that begin alike and then part are those of plain search."""
+    requests = [request for request in speculation.requests(30, np.random.default_rng(8)) if request.k > 2]
+    plain = {request.request_id: speculation.engine(4) for request in requests}
+    engine = speculation.engine(4, Planner(costs, speculation.tries[4].mean_fan_out))
+    for request in requests:
+        plain[request.request_id].add(request)
+        engine.add(request)
+    found = {result.request_id: result for _ in range(4) for result in engine.step().finished}
+    for request in requests:
+        (alone,) = [result for _ in range(4) for result in plain[request.request_id].step().finished]
+        assert [item.item for item in found[request.request_id].items] == [item.item for item in alone.items]
