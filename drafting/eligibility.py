@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from drafting.node_mask import MaskBits, NodeMask
-from drafting.transfer import on_device
+from drafting.transfer import counting, on_device
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class BatchEligibility:
         """What the masks let through, `[rows, width]` bool."""
         # Bytes are read, moved so that a row's first bit is its first byte's, and then spread out: an eighth of the reads that bits need.
         starts = self.mask_starts[self.requests] + (first >> 3)
-        read = masks.rows.view(-1)[starts[:, None] + torch.arange(width // 8 + 2, device=first.device)]
+        read = masks.rows.view(-1)[starts[:, None] + counting(width // 8 + 2, first.device)]
         offset = (first & 7).byte()[:, None]
         moved = (read[:, :-1] >> offset) | (read[:, 1:] << (8 - offset))
         alive = masks.spread.index_select(0, moved.flatten().int()).view(torch.bool).view(len(first), -1)[:, :width]
