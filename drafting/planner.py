@@ -28,8 +28,8 @@ from drafting.plan import MOST_PROPOSALS, Action, FloatArray, LevelOutcome, Roun
 AUTO = "auto"
 # A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds.
 # Forwards and not rounds are counted, because the draft's forward that a trial needs is shared by few, however many share the target's.
-# A prime, because searches of one length come by at the same depth again and again, and each must have its turn.
-EXPLORE_EVERY = 127
+# Each depth is counted for itself, or trials would fall on one that comes by in step with them.
+EXPLORE_EVERY = 128
 # What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
 REFRESH_SHARE = 0.1
 REFRESH_EVERY = 256
@@ -62,7 +62,7 @@ class Planner:
     _outlooks: dict[tuple[str, tuple[int, ...], int, int, bool, bool, float], Outlook] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
-    _unexplored: float = 0.0
+    _unexplored: dict[int, float] = field(default_factory=dict)
     _target_curve: RunningCurve = field(init=False)
     _draft_curve: RunningCurve | None = field(init=False)
     _times: int = 0
@@ -108,10 +108,9 @@ class Planner:
         if depth > place.last_depth:
             return Action.STOP
         if not place.levels:
-            self._unexplored += place.company / place.sharing
-            place.exploring = self._unexplored >= EXPLORE_EVERY
-            if place.exploring:
-                self._unexplored -= EXPLORE_EVERY
+            waited = self._unexplored.get(place.depth, 0.0) + place.company / place.sharing
+            place.exploring = waited >= EXPLORE_EVERY
+            self._unexplored[place.depth] = waited - EXPLORE_EVERY if place.exploring else waited
         outlook = self._outlook(place, has_draft and self.costs.draft is not None)
         by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
         least = 0.0 if place.levels else WORTHWHILE * self.costs.target.seconds(place.tokens) / place.sharing

@@ -175,15 +175,17 @@ def test_trials_are_counted_in_forwards(sharing: int, company: int) -> None:
     assert trials == pytest.approx(forwards / EXPLORE_EVERY, abs=1)
 
 
+@pytest.mark.parametrize("sharing", [1, 2, 8])
 @pytest.mark.parametrize("depths", [2, 3, 4])
-def test_every_depth_has_its_trials(depths: int) -> None:
+def test_every_depth_has_its_trials(depths: int, sharing: int) -> None:
+    """Also where depths come by in step with each other and with the forwards."""
     plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), CHEAP_DRAFT), (*FAN_OUT, 1.1))
-    tried, widths = set(), (1, *[10] * (depths + 1))
-    for number in range(4 * depths * EXPLORE_EVERY):
-        here = Round(widths, number % depths, widths[number % depths], 1)
+    tried, widths = [], (1, *[10] * (depths + 1))
+    for number in range(4 * depths * sharing * EXPLORE_EVERY):
+        here = Round(widths, number % depths, widths[number % depths], sharing)
         plan.action(here, has_draft=True)
-        tried |= {number % depths} if here.exploring else set()
-    assert tried == set(range(depths))
+        tried += [number % depths] if here.exploring else []
+    assert [tried.count(depth) for depth in range(depths)] == [4] * depths
 
 
 def test_what_children_taught_is_not_worked_out_anew_every_round(monkeypatch: pytest.MonkeyPatch) -> None:

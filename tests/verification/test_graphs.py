@@ -115,10 +115,12 @@ def test_a_replay_sees_nothing_of_the_one_before(graphs: GraphedModel, speculati
     """A long prompt in the bucket first, then a short one with another slot behind each column."""
     tree = TokenTree(speculation.target.total_slots, 4, torch.device("cpu"))
     rng, alone = np.random.default_rng(2), SameModel(speculation.target)
+    graphs.take_counts()
     for shapes in ([(240, 4), (200, 3)], [(0, 4), (0, 2)], [(0, 4)], [(3, 1)]):
         batch = random_batch(tree, rng, shapes, None)
         alone._caches = [cache.clone() for cache in graphs._model._caches]
         np.testing.assert_allclose(graphs.score(batch).numpy(), alone.score(batch).numpy(), atol=1e-5)
+    assert graphs.take_counts() == GraphCounts(replayed=4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -3,11 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
 
 from drafting.plan import Action, FixedPlan, FloatArray, Round
-from drafting.planner import Planner
-from tests.speculation import COSTS, Speculation
+from tests.speculation import Speculation
 from verification.request import BeamRequest
 
 
@@ -61,16 +59,7 @@ def test_who_has_stopped_shares_no_more(speculation: Speculation) -> None:
     assert sorted(asked[2:4]) == [(1, 1, 4), (1, 1, 4)]
 
 
-@pytest.mark.parametrize("costs", COSTS)
-def test_each_search_has_a_round_of_its_own(speculation: Speculation, costs: object) -> None:
-    """Under the planner lists of requests that begin alike and then part are those of plain search."""
-    requests = [request for request in speculation.requests(30, np.random.default_rng(8)) if request.k > 2]
-    plain = {request.request_id: speculation.engine(4) for request in requests}
-    engine = speculation.engine(4, Planner(costs, speculation.tries[4].mean_fan_out))
-    for request in requests:
-        plain[request.request_id].add(request)
-        engine.add(request)
-    found = {result.request_id: result for _ in range(4) for result in engine.step().finished}
-    for request in requests:
-        (alone,) = [result for _ in range(4) for result in plain[request.request_id].step().finished]
-        assert [item.item for item in found[request.request_id].items] == [item.item for item in alone.items]
+def test_each_goes_on_with_a_round_of_its_own(speculation: Speculation) -> None:
+    plan = Spy("beam:20", 20)
+    step(speculation, plan)
+    assert len({id(place) for place in plan.widths[:4]}) == 4

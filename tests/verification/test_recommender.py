@@ -133,10 +133,11 @@ def test_graphs_need_a_gpu(model: Path) -> None:
         load(model, graph_requests=4)
 
 
-@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
-def test_what_vllm_cannot_do_is_said_in_its_words(model: Path) -> None:
-    with pytest.raises(HostError, match="not supported for quantization method fp8"):
-        load(model, host="vllm", quantization="fp8")
+@pytest.mark.skipif(find_spec("vllm") is None or torch.cuda.is_available(), reason="needs vLLM on a CPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_quantizing_needs_a_gpu(model: Path, dtype: str) -> None:
+    with pytest.raises(HostError, match="Quantizing weights needs a GPU"):
+        load(model, host="vllm", quantization="fp8", dtype=dtype)
 
 
 def test_memory_for_no_slot(model: Path) -> None:

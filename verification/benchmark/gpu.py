@@ -85,7 +85,7 @@ def run(options: Options) -> Report:
 
     Raises:
         TraceError: the trace cannot be read or followed.
-        HostError: CUDA graphs are wanted where there are none.
+        HostError: CUDA graphs are wanted, and not even those of the first shape can be had.
     """
     trace = Trace.load(options.trace)
     deadline = time.monotonic() + options.seconds
@@ -97,6 +97,12 @@ def run(options: Options) -> Report:
                 timings += timed
         except torch.OutOfMemoryError:
             _say(notes, f"{name}: the device ran out of memory, the shape is left out from there on.")
+        except HostError as error:
+            # What a failed recording leaves on the device, nobody knows: what was timed before it is kept, and nothing is timed after it.
+            if not timings:
+                raise
+            _say(notes, f"{name} and what would follow are left out. {error}")
+            break
         if options.device.type == "cuda":
             torch.cuda.empty_cache()
     command = f"python -m verification.benchmark.gpu {' '.join(sys.argv[1:])}".strip()

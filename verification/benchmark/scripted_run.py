@@ -84,7 +84,7 @@ class ScriptedEngine:
         """Makes the models, and room for the largest of the cases; with `graphs`, records their forwards as CUDA graphs.
 
         Raises:
-            HostError: there are no CUDA graphs on this device.
+            HostError: CUDA graphs are wanted and can't be had.
         """
         self.name = name
         self._device = device

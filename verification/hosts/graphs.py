@@ -86,16 +86,14 @@ class CudaRecorder:
         with torch.cuda.device(self._device):
             before = torch.cuda.current_stream()
             self._stream.wait_stream(before)
-            try:
-                with torch.cuda.stream(self._stream):
-                    # Kernels are compiled and libraries set up by the first runs, which may do what a recording may not.
-                    for _ in range(2):
-                        run()
-                    graph = torch.cuda.CUDAGraph()
-                    with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                        output = run()
-            finally:
-                torch.cuda.set_stream(before)
+            # The outer block gives the stream back also where the end of a failed recording fails, too.
+            with torch.cuda.stream(self._stream):
+                # Kernels are compiled and libraries set up by the first runs, which may do what a recording may not.
+                for _ in range(2):
+                    run()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                    output = run()
             before.wait_stream(self._stream)
 
         def replay() -> Tensor:
@@ -130,7 +128,7 @@ class GraphedModel:
         """Records one graph for each bucket.
 
         Args:
-            buckets: the largest first, so that the others find room in the memory that it has left.
+            buckets: the largest first: the others' logits go where its are, and they find room in the memory that it has left.
             record: makes what replays a forward; see `CudaRecorder`.
 
         Raises:
@@ -192,8 +190,12 @@ def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
         raise HostError(f"CUDA graphs need a GPU, and the model runs on a device of type {model.device.type}: serve it without.")
     try:
         return GraphedModel(model, make_buckets(most_requests, longest + NODES), CudaRecorder(model.device))
+    except torch.OutOfMemoryError as error:
+        raise HostError("The device has no memory left for CUDA graphs: give keys and values less, or serve without.") from error
     except RuntimeError as error:
-        raise HostError(f"Forwards of this model cannot be recorded as CUDA graphs, serve it without: {error}") from error
+        # What went wrong while recording; the end of the recording then fails too, and says only that.
+        reason = str(error.__context__ or error).strip().splitlines()[0]
+        raise HostError(f"Forwards of this model cannot be recorded as CUDA graphs, serve it without: {reason}") from error
 
 
 class _Graph:

@@ -181,6 +181,9 @@ class VllmHost:
             HostError: the directory holds no model that it can serve.
         """
         config = load_config(model_dir)
+        if quantization is not None and current_platform.is_cpu():
+            # Where vLLM has a kernel at all here, it scales by the whole forward, so a request's list would depend on its company.
+            raise HostError("Quantizing weights needs a GPU: serve them as they are.")
         self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
         self.vocabulary_size = int(config.vocab_size)
         try:
@@ -223,4 +226,4 @@ def _reason(error: Exception) -> str:
     """vLLM's sentence; where its settings are checked, pydantic has wrapped it."""
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
