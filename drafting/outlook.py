@@ -47,13 +47,9 @@ class Outlook:
         """Seconds of the target for so many nodes of a level."""
         return self.token * np.maximum(nodes - self.room, 0)
 
-    def draft_price(self, tokens: DoubleArray) -> DoubleArray:
+    def draft_price(self, tokens: DoubleArray | float) -> DoubleArray:
         """Seconds that so many tokens add to a forward of the draft."""
         return self.draft_token * np.maximum(tokens - self.draft_room, 0)
-
-    def reading_price(self, nodes: int, unread: float) -> float:
-        """Seconds that `unread` tokens add to a forward of the draft that holds `nodes` anyway."""
-        return self.draft_token * (max(nodes + unread - self.draft_room, 0.0) - max(nodes - self.draft_room, 0.0))
 
     def weigh(self, depth: int, levels: int, certainty: float, nodes: int) -> tuple[float, float]:
         """Seconds won by drafting the level `depth` by children, and by the draft's beam; kept where rounds begin: they begin alike."""

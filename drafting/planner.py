@@ -115,7 +115,7 @@ class Planner:
         by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
         least = 0.0 if place.levels else WORTHWHILE * self.costs.target.seconds(place.tokens) / place.sharing
         if not place.unranked and by_beam > max(by_children, least):
-            by_beam -= outlook.reading_price(place.nodes, place.unread())
+            by_beam -= float(outlook.draft_price(place.nodes + place.unread()) - outlook.draft_price(place.nodes))
             if by_beam > max(by_children, least):
                 return Action.BEAM
         return Action.CHILDREN if by_children > least else Action.STOP

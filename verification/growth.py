@@ -6,6 +6,7 @@ are spare is not drafted; a draft model that fails is dropped, and serving goes 
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,12 +79,7 @@ class TreeGrower:
         if not plan.drafts:
             return Growth()
         started = time.perf_counter()
-        tokens = sum(len(search.columns) - search.columns.scored for search in searches)
-        alike: dict[tuple[Standing, int], list[BeamSearch]] = {}
-        for number, search in enumerate(searches):
-            if search.depth < search.last_depth:
-                alike.setdefault((_standing(search), 0 if plan.decides_alike else number), []).append(search)
-        growing, actions = self._begin(list(alike.values()), plan, len(searches), tokens)
+        growing, actions = self._begin(searches, plan)
         cost, everyone = Growth(), growing
         while growing:
             wide = [pair for pair, action in zip(growing, actions, strict=True) if action is Action.CHILDREN]
@@ -124,14 +120,19 @@ class TreeGrower:
             for (decision, proposed), row in zip(judged, ranks, strict=True)
         ]
 
-    def _begin(self, alike: Sequence[list[BeamSearch]], plan: Plan, sharing: int, tokens: int) -> tuple[Growing, list[Action]]:
-        """Those requests whose trees are to grow, and how; in a forward of `tokens` that `sharing` requests share.
+    def _begin(self, searches: Sequence[BeamSearch], plan: Plan) -> tuple[Growing, list[Action]]:
+        """Those requests whose trees are to grow, and how.
 
         Requests that stand alike are decided on together: what they share is worth to each what it is worth to all.
         """
+        sharing, tokens = len(searches), sum(len(search.columns) - search.columns.scored for search in searches)
+        alike: dict[tuple[Standing, int], list[BeamSearch]] = {}
+        for number, search in enumerate(searches):
+            if search.depth < search.last_depth:
+                alike.setdefault((_standing(search), 0 if plan.decides_alike else number), []).append(search)
         growing: Growing = []
         actions: list[Action] = []
-        for group in alike:
+        for group in alike.values():
             widths, depth, nodes, verification = _standing(group[0])
             place = Round(widths, depth, nodes, sharing, len(group), tokens, verification, partial(_mean_unread, group))
             action = plan.action(place, self.beam_drafter is not None)
@@ -198,10 +199,7 @@ def _standing(search: BeamSearch) -> Standing:
 
 def _count_company(growing: Growing) -> None:
     """Those who have stopped no longer share what drafting costs."""
-    alike: dict[Standing, int] = {}
-    for search, _ in growing:
-        standing = _standing(search)
-        alike[standing] = alike.get(standing, 0) + 1
+    alike = Counter(_standing(search) for search, _ in growing)
     for search, task in growing:
         task.place.company = alike[_standing(search)]
 

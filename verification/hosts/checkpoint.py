@@ -39,7 +39,7 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(model_dir)
     except (ValueError, OSError, KeyError) as error:
-        raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {_first_line(error)}") from error
+        raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {first_line(error)}") from error
     _check_attention(config, model_dir)
     if not hasattr(config, "max_position_embeddings"):
         raise HostError(f"{model_dir / 'config.json'} does not say how many tokens the model reads: it has no max_position_embeddings.")
@@ -67,7 +67,7 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(model_dir)
     except (ValueError, OSError, KeyError) as error:
-        raise HostError(f"The tokenizer of {model_dir} cannot be read: {_first_line(error)}") from error
+        raise HostError(f"The tokenizer of {model_dir} cannot be read: {first_line(error)}") from error
 
 
 def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:
@@ -113,5 +113,6 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def first_line(error: BaseException) -> str:
+    """What a library says was wrong, without what it says besides; the error's kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from drafting.transfer import counting
 from drafting.tree import AttentionLayout, TreeBatch, TreeModel
-from verification.hosts.checkpoint import HostError
+from verification.hosts.checkpoint import HostError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
         raise HostError("The device has no memory left for CUDA graphs: give keys and values less, or serve without.") from error
     except RuntimeError as error:
         # What went wrong while recording; the end of the recording then fails too, and says only that.
-        reason = str(error.__context__ or error).strip().splitlines()[0]
+        reason = first_line(error.__context__ or error)
         raise HostError(f"Forwards of this model cannot be recorded as CUDA graphs, serve it without: {reason}") from error
 
 
@@ -206,16 +206,14 @@ class _Graph:
         self._outputs = outputs
         self._bucket = bucket
         device = model.device
-        # Tokens, positions and slots of each row, as they are where no row stands for anybody.
-        self._empty_rows = torch.zeros(3, bucket.tokens, dtype=torch.int64, device=device)
-        self._empty_rows[2] = spare_slot
-        self._rows = self._empty_rows.clone()
+        # Token, position and slot of a row that stands for nobody.
+        self._empty_row = torch.tensor([[0], [0], [spare_slot]], device=device)
+        self._rows = self._empty_row.repeat(1, bucket.tokens)
         self._order = counting(bucket.tokens, device)
         self._keys = torch.full((bucket.requests, bucket.columns), spare_slot, dtype=torch.int64, device=device)
         # A row that sees nothing would be no number, and leave none in the spare slot.
-        self._empty_mask = torch.zeros(bucket.requests, 1, bucket.queries, bucket.columns, dtype=torch.bool, device=device)
-        self._empty_mask[..., 0] = True
-        self._mask = self._empty_mask.clone()
+        self._first_column = counting(bucket.columns, device) == 0
+        self._mask = self._first_column.repeat(bucket.requests, 1, bucket.queries, 1)
         with torch.inference_mode():
             self._replay = record(self._forward)
 
@@ -226,11 +224,11 @@ class _Graph:
         rows = layout.places
         if queries != self._bucket.queries:
             rows = rows + rows.div(queries, rounding_mode="floor") * (self._bucket.queries - queries)
-        self._rows.copy_(self._empty_rows)
+        self._rows.copy_(self._empty_row)
         self._rows.index_copy_(1, rows, torch.stack((batch.tokens, batch.positions, batch.slots)))
         columns = layout.keys.shape[1]
         self._keys[:requests, :columns] = layout.keys
-        self._mask.copy_(self._empty_mask)
+        self._mask.copy_(self._first_column)
         self._mask[:requests, :, :queries, :columns] = layout.mask
         # What is picked is a copy: the next replay writes over the rest.
         return self._replay().index_select(0, batch.at_outputs(rows))

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedCon
 
 from drafting.tree import TreeBatch
 from verification.attention import tree_attention
-from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
+from verification.hosts.checkpoint import HostError, first_line, load_config, resolve_dtype
 
 ATTENTION = "atspeed_tree"
 
@@ -75,7 +75,7 @@ class TransformersHost:
         except HostError:
             raise
         except (ValueError, OSError, RuntimeError) as error:
-            raise HostError(f"The weights in {model_dir} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+            raise HostError(f"The weights in {model_dir} cannot be loaded: {first_line(error)}") from error
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, slots: int) -> "TransformersHost":

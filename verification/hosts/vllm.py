@@ -16,7 +16,7 @@ from torch import Tensor
 
 from drafting.tree import TreeBatch
 from verification.attention import tree_attention
-from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
+from verification.hosts.checkpoint import HostError, first_line, load_config, resolve_dtype
 
 SUPPORTED_VERSION = "0.32.0"
 BLOCK_SIZE = 32
@@ -226,4 +226,4 @@ def _reason(error: Exception) -> str:
     """vLLM's sentence; where its settings are checked, pydantic has wrapped it."""
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
