@@ -1,10 +1,13 @@
 """What all tests share: one thread per process, and the paper's data where it is at hand."""
 
 import os
+import signal
 from pathlib import Path
 
 # Models this small gain nothing from a second thread, and threads of several test processes would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell has what it runs in the background ignore Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
