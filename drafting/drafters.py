@@ -13,16 +13,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.columns import ForwardPart, RequestColumns, forward_batch
+from drafting.columns import ForwardPart, RequestColumns, forward_batch, to_device
 from drafting.eligibility import BatchEligibility, Eligibility
-from drafting.expand import Frontier, Selection, children, continuations, expand_beam, find_nodes
+from drafting.expand import Frontier, Selection, continuations, expand_beam, find_on_host
 from drafting.gumbel import Stream
 from drafting.plan import Round
-from drafting.ranking import BatchRules, rank
+from drafting.ranking import BatchRules, Ratings, rank
 from drafting.rule import SearchRule
-from drafting.transfer import on_device
+from drafting.transfer import join, on_device, on_host
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
+from drafting.trie_arrays import children_of
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -60,29 +61,29 @@ class DraftTask:
     def frontier_slots(self) -> IntArray:
         return self.columns.slots[self.frontier]
 
-    @property
-    def grown(self) -> IntArray:
-        """Columns of the nodes that an earlier round has left at the next depth."""
-        return np.flatnonzero(self.columns.depths == self.place.next_depth)
-
-    def extend(self, known: IntArray) -> tuple[IntArray, IntArray]:
-        """Makes nodes of the next depth the frontier.
-
-        Args:
-            known: `[nodes]` int64, the columns of those that are there already; -1 for a node to add.
+    def extend(self, trie_nodes: IntArray) -> npt.NDArray[np.bool_]:
+        """Makes nodes of the next depth the frontier; those that an earlier round has left there are taken up again.
 
         Returns:
-            slots and columns of the added ones, in order.
+            `[nodes]` bool, which of them are new.
         """
-        new = np.flatnonzero(known < 0)
-        slots = self.allocate(len(new))
-        columns = self.columns.append(slots, self.place.next_depth)
-        self.frontier = known.copy()
-        self.frontier[new] = columns
-        self.place.drafted += len(new)
+        depth = self.place.next_depth
+        new = np.ones(len(trie_nodes), bool)
+        if depth <= self.columns.deepest:
+            there = np.flatnonzero(self.columns.depths == depth)
+            (places,) = find_on_host(trie_nodes[None], self.columns.trie_nodes[there][None])
+            new = places < 0
+        added = int(np.count_nonzero(new))
+        columns = self.columns.append(self.allocate(added), depth, trie_nodes[new])
+        if added == len(new):
+            self.frontier = columns
+        else:
+            self.frontier = np.empty(len(new), np.int64)
+            self.frontier[new], self.frontier[~new] = columns, there[places[~new]]
+        self.place.drafted += added
         self.place.levels += 1
         self.place.nodes = len(self.frontier)
-        return slots, columns
+        return new
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,18 @@ class Proposals:
 
     Attributes:
         selection: the best continuations of each request's frontier, best first.
-        scores: `[requests, proposals]` float32, their scores on the host; -inf pads.
+        nodes, scores: `[requests, proposals]` int64 and float32, the selection's on the host; -1 and -inf pad.
         tokens: in the draft's forward.
     """
 
     selection: Selection
+    nodes: IntArray
     scores: FloatArray
     tokens: int
 
 
 class TrieDrafter:
-    """Drafts every child of the frontier; needs no model."""
+    """Drafts every child of the frontier; needs neither a model nor anything from the device."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie) -> None:
         self._tree = tree
@@ -109,13 +111,15 @@ class TrieDrafter:
 
     def grow(self, tasks: Sequence[DraftTask]) -> None:
         """Adds all valid children of the tasks' frontiers."""
-        frontier = Frontier.of([task.frontier_slots for task in tasks], self._tree.token.device)
-        eligible = BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes, frontier.sizes)
-        parents = self._tree.trie_node[frontier.slots]
-        nodes, exists = children(self._trie, parents, most_children(self._trie, tasks), eligible)
-        rows, places = exists.nonzero(as_tuple=True)
-        counts = np.add.reduceat(exists.sum(1).cpu().numpy(), np.cumsum(frontier.sizes) - np.array(frontier.sizes))
-        add_level(self._tree, self._trie, tasks, counts, frontier.slots[rows], nodes[rows, places])
+        above = join([task.columns.trie_nodes[task.frontier] for task in tasks])
+        children, rows = children_of(self._trie.arrays.first_child, above)
+        ends = np.cumsum([len(task.frontier) for task in tasks])
+        nodes = np.split(children, np.searchsorted(rows, ends[:-1]))
+        if any(task.eligibility.limited for task in tasks):
+            alive = [task.eligibility.alive(below) for task, below in zip(tasks, nodes, strict=True)]
+            nodes, rows = [below[kept] for below, kept in zip(nodes, alive, strict=True)], rows[join(alive)]
+        parents = join([task.frontier_slots for task in tasks])[rows]
+        add_level(self._tree, self._trie, tasks, nodes, on_device(parents, self._tree.token.device))
 
 
 class BeamDrafter:
@@ -144,17 +148,18 @@ class BeamDrafter:
         frontier = Frontier.of([task.frontier_slots for task in tasks], device)
         found = continuations(
             self._trie,
-            self._tree.trie_node[frontier.slots],
+            on_device(join([part.trie_nodes for part in parts]), device),
             logits,
-            most_children(self._trie, tasks),
+            max(self._trie.max_children[task.place.next_depth - 1] for task in tasks),
             BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes, frontier.sizes),
         )
         rules = BatchRules.of([task.rule for task in tasks], device)
-        candidates = rank(found, self._tree, frontier, rules, Stream.DRAFT)
+        candidates = rank(found, Ratings.of(self._tree, frontier.slots, rules), frontier, rules, Stream.DRAFT)
         if rules is not None:
             self._keep_totals(frontier, candidates.log_probs)
         selection = expand_beam(candidates, frontier, count)
-        return Proposals(selection, selection.scores.cpu().numpy(), len(batch.tokens))
+        nodes, scores = on_host([selection.nodes, selection.scores])
+        return Proposals(selection, nodes, scores, len(batch.tokens))
 
     def keep(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
         """Adds the best `widths` proposals of each task."""
@@ -162,7 +167,8 @@ class BeamDrafter:
         requests = on_device(np.repeat(np.arange(len(tasks)), widths), device)
         ranks = on_device(np.concatenate([np.arange(width) for width in widths]), device)
         chosen = proposals.selection
-        slots = add_level(self._tree, self._trie, tasks, widths, chosen.parents[requests, ranks], chosen.nodes[requests, ranks])
+        nodes = [row[:width] for row, width in zip(proposals.nodes, widths, strict=True)]
+        slots = add_level(self._tree, self._trie, tasks, nodes, chosen.parents[requests, ranks])
         scores = chosen.scores[requests, ranks] if chosen.samples else None
         self._tree.rate(slots, chosen.log_probs[requests, ranks], scores)
 
@@ -189,56 +195,21 @@ class BeamDrafter:
         self._totals[frontier.slots, : totals.shape[1]] = totals
 
 
-def most_children(trie: ItemTrie, tasks: Sequence[DraftTask]) -> int:
-    """A bound on the children of every node in the tasks' frontiers."""
-    return max(trie.max_children[task.place.next_depth - 1] for task in tasks)
-
-
-def add_level(
-    tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], counts: Sequence[int] | IntArray, parents: Tensor, trie_nodes: Tensor
-) -> Tensor:
+def add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie_nodes: Sequence[IntArray], parents: Tensor) -> Tensor:
     """Puts the next level below each task's frontier: nodes that are there already are taken up, the others added.
 
     Args:
-        counts: how many nodes each task gets.
-        parents, trie_nodes: `[nodes]` int64, parents' slots and places in the trie, all tasks' in order.
+        trie_nodes: of each task.
+        parents: `[nodes]` int64, the slots of all these nodes' parents in order.
 
     Returns:
         `[nodes]` int64 slots.
     """
     device = parents.device
-    known = _known_columns(tree, tasks, counts, trie_nodes)
-    depths = np.repeat([task.place.next_depth for task in tasks], counts)
-    new = on_device(np.flatnonzero(np.concatenate(known) < 0), device)
-    added = [task.extend(columns) for task, columns in zip(tasks, known, strict=True)]
-    slots, columns, depth = (
-        on_device(array, device)
-        for array in (
-            np.concatenate([slots for slots, _ in added]),
-            np.concatenate([columns for _, columns in added]),
-            depths[np.concatenate(known) < 0],
-        )
-    )
-    tokens = trie.token[trie_nodes[new]]
-    tree.add_nodes(slots, parents=parents[new], tokens=tokens, trie_nodes=trie_nodes[new], depths=depth, columns=columns)
-    return on_device(np.concatenate([task.frontier_slots for task in tasks]), device)
-
-
-def _known_columns(tree: TokenTree, tasks: Sequence[DraftTask], counts: Sequence[int] | IntArray, trie_nodes: Tensor) -> list[IntArray]:
-    """For each task's nodes, the columns where they stand already, or -1."""
-    known = [np.full(count, -1, np.int64) for count in counts]
-    offsets = np.cumsum(counts) - counts
-    asked, places = [], []
-    for row, (task, offset, count) in enumerate(zip(tasks, offsets, counts, strict=True)):
-        if len(grown := task.grown) and count:
-            there = tree.trie_node[on_device(task.columns.slots[grown], trie_nodes.device)]
-            asked.append((row, grown))
-            places.append(find_nodes(trie_nodes[None, offset : offset + count], there[None])[0])
-    if not asked:
-        return known
-    # Read in one go: every read waits for all that the device has been given.
-    found = (places[0] if len(places) == 1 else torch.cat(places)).cpu().numpy()
-    for row, grown in asked:
-        here, found = found[: counts[row]], found[counts[row] :]
-        known[row] = np.where(here >= 0, grown[here], -1)
-    return known
+    new = [task.extend(nodes) for task, nodes in zip(tasks, trie_nodes, strict=True)]
+    added = to_device([task.columns.node_rows(task.frontier[fresh]) for task, fresh in zip(tasks, new, strict=True)], device)
+    slots, nodes, depths, columns = added
+    if not (fresh := join(new)).all():
+        parents = parents.index_select(0, on_device(np.flatnonzero(fresh), device))
+    tree.add_nodes(slots, parents=parents, tokens=trie.token.index_select(0, nodes), depths=depths, columns=columns)
+    return on_device(join([task.frontier_slots for task in tasks]), device)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from drafting.node_mask import MaskBits, NodeMask
 from drafting.transfer import counting, on_device
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,19 @@ class Eligibility:
     """What one request may be given.
 
     Attributes:
-        dead_nodes: ascending trie nodes that must not be entered although the mask lets them through, on the trie's device.
+        dead_nodes: ascending trie nodes that must not be entered although the mask lets them through.
+        device: of the trie.
         mask: of the request's filter; None lets everything through.
     """
 
-    dead_nodes: Tensor
+    dead_nodes: IntArray
+    device: torch.device
     mask: NodeMask | None = None
+
+    @cached_property
+    def dead_on_device(self) -> Tensor:
+        """The same nodes there."""
+        return on_device(self.dead_nodes, self.device)
 
     @cached_property
     def excludes(self) -> bool:
@@ -38,6 +48,14 @@ class Eligibility:
     def limited(self) -> bool:
         """Whether there is anything that the request may not be given."""
         return self.excludes or self.mask is not None
+
+    def alive(self, nodes: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether each of some nodes may be entered."""
+        alive = np.ones(len(nodes), bool) if self.mask is None else self.mask.holds(nodes)
+        if self.excludes:
+            places = np.searchsorted(self.dead_nodes, nodes).clip(max=len(self.dead_nodes) - 1)
+            alive &= self.dead_nodes[places] != nodes
+        return alive
 
 
 @dataclass(frozen=True)
@@ -74,8 +92,8 @@ class BatchEligibility:
             return None
         bits = next((one.mask.bits for one in each if one.mask is not None), None)
         excluding = any(one.excludes for one in each)
-        device = each[0].dead_nodes.device
-        dead = torch.cat([one.dead_nodes + request * nodes for request, one in enumerate(each)]) if excluding else None
+        device = each[0].device
+        dead = torch.cat([one.dead_on_device + request * nodes for request, one in enumerate(each)]) if excluding else None
         masks = np.array([-1 if one.mask is None else one.mask.row for one in each])
         starts = masks.clip(min=0) * (0 if bits is None else bits.rows.shape[1])
         return cls(

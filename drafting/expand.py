@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from drafting.eligibility import BatchEligibility
-from drafting.transfer import counting, on_device
+from drafting.transfer import counting, join, on_device
 from drafting.trie import ItemTrie
+
+IntArray = npt.NDArray[np.int64]
 
 NEGATIVE_INFINITY = float("-inf")
 # As the bits of a float32, -2^23 is minus infinity, and 2^23 more is 0.
@@ -122,10 +124,9 @@ class Frontier:
         return on_device(np.repeat(np.arange(len(self.sizes)), self.sizes), self.slots.device)
 
     @classmethod
-    def of(cls, slots: Sequence[npt.NDArray[np.int64]], device: torch.device) -> "Frontier":
+    def of(cls, slots: Sequence[IntArray], device: torch.device) -> "Frontier":
         """Joins the slots of each request."""
-        joined = slots[0] if len(slots) == 1 else np.concatenate(slots)
-        return cls(on_device(joined, device), tuple(map(len, slots)))
+        return cls(on_device(join(slots), device), tuple(map(len, slots)))
 
     def places(self, ranks: Tensor) -> Tensor:
         """Where in `slots` the prefixes of some ranks stand; both `[requests, k]` int64, ranks below the widest request's size."""
@@ -137,33 +138,16 @@ def neighbours(first: Tensor, width: int) -> Tensor:
     return first[:, None] + counting(width, first.device)
 
 
-def children(trie: ItemTrie, parents: Tensor, width: int, eligible: BatchEligibility | None) -> tuple[Tensor, Tensor]:
-    """The trie's children of each node that may be entered.
-
-    Args:
-        parents: `[rows]` int64 trie nodes.
-        width: at least the number of children of every parent.
-        eligible: which nodes below each row may be entered; None lets everything through.
-
-    Returns:
-        nodes `[rows, width]` int64 and whether they exist, `[rows, width]` bool.
-    """
-    first, end = trie.children(parents)
-    nodes = neighbours(first, width)
-    exists = nodes < end[:, None]
-    if eligible is not None:
-        exists &= eligible.alive(first, width)
-    return nodes, exists
-
-
 def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, eligible: BatchEligibility | None) -> Continuations:
-    """Log-probabilities of the valid continuations of each prefix; for the other arguments see `children`.
+    """Log-probabilities of the valid continuations of each prefix.
 
     Probabilities are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
 
     Args:
+        parents: `[rows]` int64, where the prefixes stand in the trie.
         logits: `[rows, vocabulary]` of the token after each prefix, any float type.
-        width: also no more than the most children of any node.
+        width: at least the number of children of every parent, and no more than the most children of any node.
+        eligible: which nodes below each row may be entered; None lets everything through.
     """
     first, end = trie.children(parents)
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
@@ -258,3 +242,11 @@ def find_nodes(wanted: Tensor, there: Tensor) -> Tensor:
         return torch.full_like(wanted, -1)
     same = wanted[:, :, None] == there[:, None, :]
     return same.byte().argmax(2).masked_fill_(~same.any(2), -1)
+
+
+def find_on_host(wanted: IntArray, there: IntArray) -> IntArray:
+    """`find_nodes` for arrays."""
+    if not there.shape[1]:
+        return np.full_like(wanted, -1)
+    same = wanted[:, :, None] == there[:, None, :]
+    return np.where(same.any(2), same.argmax(2), -1)

@@ -69,6 +69,12 @@ class NodeMask:
         ranks: IntArray = before[place] + np.bitwise_count(lower)
         return ranks
 
+    def holds(self, nodes: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether each of `nodes` is alive."""
+        words, _ = self._directory
+        held: npt.NDArray[np.bool_] = (words[nodes // _WORD_BITS] >> (nodes % _WORD_BITS).astype(np.uint64) & np.uint64(1)).astype(bool)
+        return held
+
     @cached_property
     def _directory(self) -> tuple[npt.NDArray[np.uint64], IntArray]:
         words = self.bits.rows[self.row].cpu().numpy().view("<u8")

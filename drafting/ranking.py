@@ -7,12 +7,14 @@ will choose; requests of different rules share a batch, row by row.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from drafting.expand import NEGATIVE_INFINITY, Candidates, Continuations, Frontier
 from drafting.gumbel import Stream, gumbel_noise, perturb
 from drafting.rule import SearchRule, Verification
+from drafting.transfer import on_device
 from drafting.tree import TokenTree
 
 
@@ -37,27 +39,47 @@ class BatchRules:
         if all(rule.verification is Verification.STRICT for rule in rules):
             return None
         return cls(
-            gumbel=torch.tensor([rule.verification is Verification.GUMBEL for rule in rules], device=device),
-            relaxed=torch.tensor([rule.verification is Verification.RELAXED for rule in rules], device=device),
-            seeds=torch.tensor([rule.seed for rule in rules], device=device),
-            temperatures=torch.tensor([rule.temperature for rule in rules], device=device),
+            gumbel=on_device(np.array([rule.verification is Verification.GUMBEL for rule in rules]), device),
+            relaxed=on_device(np.array([rule.verification is Verification.RELAXED for rule in rules]), device),
+            seeds=on_device(np.array([rule.seed for rule in rules], np.int64), device),
+            temperatures=on_device(np.array([rule.temperature for rule in rules], np.float32), device),
         )
 
 
-def rank(continuations: Continuations, tree: TokenTree, frontier: Frontier, rules: BatchRules | None, stream: Stream) -> Candidates:
-    """Ranks the continuations of a frontier, whose own scores are in the tree.
+@dataclass(frozen=True)
+class Ratings:
+    """What some prefixes are worth.
+
+    Attributes:
+        log_probs: `[prefixes]` float32, their cumulative log-probabilities.
+        scores: `[prefixes]` float32, what a search that samples ranks them by; anything where none does.
+    """
+
+    log_probs: Tensor
+    scores: Tensor
+
+    @classmethod
+    def of(cls, tree: TokenTree, slots: Tensor, rules: BatchRules | None) -> "Ratings":
+        """What stands in the tree."""
+        log_probs = tree.log_prob.index_select(0, slots)
+        return cls(log_probs, log_probs if rules is None else tree.score.index_select(0, slots))
+
+
+def rank(continuations: Continuations, ratings: Ratings, frontier: Frontier, rules: BatchRules | None, stream: Stream) -> Candidates:
+    """Ranks the continuations of a frontier.
 
     Args:
+        ratings: of the frontier's prefixes.
         stream: the noise by which relaxed searches draw; the draft's draw and the target's are independent.
     """
-    log_probs = tree.log_prob.index_select(0, frontier.slots)[:, None] + continuations.log_probs
+    log_probs = ratings.log_probs[:, None] + continuations.log_probs
     if rules is None:
         return Candidates(continuations.first, log_probs, log_probs)
     gumbel, relaxed = rules.gumbel[frontier.requests], rules.relaxed[frontier.requests]
     seeds, temperatures = rules.seeds[frontier.requests], rules.temperatures[frontier.requests]
-    sampled = tree.log_prob[frontier.slots][:, None] + renormalised(continuations.log_probs, temperatures)
+    sampled = ratings.log_probs[:, None] + renormalised(continuations.log_probs, temperatures)
     nodes = continuations.nodes
-    shared = perturb(sampled, tree.score[frontier.slots], gumbel_noise(seeds, nodes, Stream.SHARED)).float()
+    shared = perturb(sampled, ratings.scores, gumbel_noise(seeds, nodes, Stream.SHARED)).float()
     drawn = (sampled + gumbel_noise(seeds, nodes, stream)).float()
     scores = torch.where(gumbel[:, None], shared, torch.where(relaxed[:, None], drawn, log_probs))
     return Candidates(continuations.first, scores, torch.where((gumbel | relaxed)[:, None], sampled, log_probs))

@@ -5,9 +5,11 @@ the order of its work; only reading back makes the host wait, and that is done n
 alike is sent once.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -17,6 +19,38 @@ def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """The array as a tensor on the device; on a CPU it is the same memory."""
     tensor = torch.from_numpy(array)
     return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
+
+
+def reading_waits(device: torch.device) -> bool:
+    """Whether the host waits for the device when it reads from it."""
+    return device.type != "cpu"
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
+    """Tensors of int64 and float32 as arrays, in one transfer."""
+    if not reading_waits(tensors[0].device):
+        return [tensor.numpy() for tensor in tensors]
+    # All of one type: a number of another travels as its bits.
+    bits = [tensor if tensor.dtype is torch.int64 else tensor.view(torch.int32).long() for tensor in tensors]
+    joined = torch.cat([tensor.flatten() for tensor in bits]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in tensors])
+    return [
+        (part if tensor.dtype is torch.int64 else part.astype(np.int32).view(np.float32)).reshape(tensor.shape)
+        for part, tensor in zip(np.split(joined, ends[:-1]), tensors, strict=True)
+    ]
+
+
+def join(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """At least one array, one after the other; the very same if there is but one."""
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def pad(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
+    """`[rows, most]`: at least one array of one type each, filled up behind."""
+    counts = np.array([len(row) for row in rows])
+    padded = np.full((len(rows), counts.max()), fill, rows[0].dtype)
+    padded[np.arange(padded.shape[1]) < counts[:, None]] = np.concatenate(rows)
+    return padded
 
 
 # Steps count few different things: columns of a prompt, beams, children of a level.

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from drafting.transfer import counting, on_device
-from drafting.trie import ROOT
 
 IntArray = npt.NDArray[np.int64]
 
@@ -32,7 +31,6 @@ class TokenTree:
     A *column* is a token's place among its own request's tokens (prompt first, then nodes in order of allocation): attention sees a request
     as a row of columns. Attributes, each with one row per slot:
         token: `[slots]` int64.
-        trie_node: `[slots]` int64, where the prefix stands in the trie; the root for the last prompt token.
         log_prob: `[slots]` float32, cumulative log-probability of the prefix.
         score: `[slots]` float32, what a search that samples ranks the prefix by: its log-probability, perturbed.
         ancestors: `[slots, depth]` int64, the columns of the node's ancestors and its own; repeated at the end to fill the row.
@@ -40,7 +38,6 @@ class TokenTree:
 
     def __init__(self, slots: int, depth: int, device: torch.device) -> None:
         self.token = torch.zeros(slots, dtype=torch.int64, device=device)
-        self.trie_node = torch.zeros(slots, dtype=torch.int64, device=device)
         self.log_prob = torch.zeros(slots, dtype=torch.float32, device=device)
         self.score = torch.zeros(slots, dtype=torch.float32, device=device)
         self.ancestors = torch.zeros(slots, depth, dtype=torch.int64, device=device)
@@ -50,14 +47,13 @@ class TokenTree:
         """Writes prompt tokens; the last one becomes the root of its request's tree. All arguments are `[tokens]` int64."""
         self.token[slots] = tokens
         self.ancestors[slots] = columns[:, None]
-        self.trie_node[slots[-1]] = ROOT
-        self.log_prob[slots[-1]] = 0.0
-        self.score[slots[-1]] = 0.0
+        # Not by the slot itself: PyTorch would read it to find its place.
+        self.log_prob.index_fill_(0, slots[-1:], 0.0)
+        self.score.index_fill_(0, slots[-1:], 0.0)
 
-    def add_nodes(self, slots: Tensor, *, parents: Tensor, tokens: Tensor, trie_nodes: Tensor, depths: Tensor, columns: Tensor) -> None:
+    def add_nodes(self, slots: Tensor, *, parents: Tensor, tokens: Tensor, depths: Tensor, columns: Tensor) -> None:
         """Writes nodes below nodes that are there already. All arguments are `[nodes]`; parents are slots, depths start at 1."""
         self.token.index_copy_(0, slots, tokens)
-        self.trie_node.index_copy_(0, slots, trie_nodes)
         inherited = self._levels < depths[:, None]
         self.ancestors.index_copy_(0, slots, torch.where(inherited, self.ancestors.index_select(0, parents), columns[:, None]))
 

@@ -126,6 +126,14 @@ class TrieArrays:
         return self.items[self.first_item[first - self.level_starts[-2]] : self.first_item[last - self.level_starts[-2]]]
 
 
+def children_of(first_child: IntArray, nodes: IntArray) -> tuple[IntArray, IntArray]:
+    """All children of some nodes in their parents' order, and the row of each one's parent; `first_child` as of `TrieArrays`."""
+    first = first_child[nodes]
+    counts = first_child[nodes + 1] - first
+    rows = np.repeat(np.arange(len(nodes)), counts)
+    return (first - np.cumsum(counts) + counts)[rows] + np.arange(len(rows)), rows
+
+
 def _sorted_rows(codes: Codes) -> Rows:
     """The rows in the order of their codes, equal rows as they stand: `[items]` int32."""
     words: list[npt.NDArray[np.uint64]] = []

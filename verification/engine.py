@@ -19,7 +19,7 @@ from drafting.columns import ForwardPart, RequestColumns, forward_batch
 from drafting.eligibility import BatchEligibility, Eligibility
 from drafting.node_mask import MaskBank
 from drafting.plan import FixedPlan, Plan, StepTimes
-from drafting.transfer import on_device
+from drafting.transfer import join, on_device
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 from verification.engine_slots import EngineSlots
@@ -270,11 +270,10 @@ class SpeculativeBeamEngine:
         parts = [ForwardPart(columns, columns.unscored, columns.unscored_nodes) for columns in (search.columns for search in searches)]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
-        slots = batch.at_outputs(batch.slots)
-        trie_nodes = self._tree.trie_node.index_select(0, slots)
+        trie_nodes = self._to_device(join([part.trie_nodes for part in parts]))
         eligibility = [search.eligibility for search in searches]
         eligible = BatchEligibility.of(eligibility, self.trie.nodes, [part.outputs for part in parts])
-        self._table.write(slots, trie_nodes, logits, eligible)
+        self._table.write(batch.at_outputs(batch.slots), trie_nodes, logits, eligible)
         for search, part in zip(searches, parts, strict=True):
             search.columns.scored += len(part.columns)
             search.target_forwards += 1
@@ -295,7 +294,7 @@ class SpeculativeBeamEngine:
 
     def _eligibility(self, request: BeamRequest) -> Eligibility:
         mask = None if request.allowed_items is None else self._masks.acquire(request.allowed_items)
-        return Eligibility(self._to_device(self.trie.dead_nodes(request.excluded_items, mask)), mask)
+        return Eligibility(self.trie.dead_nodes(request.excluded_items, mask), self.target.device, mask)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return on_device(array, self.target.device)

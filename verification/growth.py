@@ -13,13 +13,11 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from drafting.drafters import BeamDrafter, DraftTask, TrieDrafter
-from drafting.expand import find_nodes
+from drafting.expand import find_on_host
 from drafting.plan import Action, LevelOutcome, Plan, Round
+from drafting.transfer import pad
 from drafting.tree import TokenTree, TreeModel
 from drafting.trie import ItemTrie
 from verification.judging import LevelDecision
@@ -29,6 +27,7 @@ from verification.search import BeamSearch
 logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Growth:
 class _Proposed:
     """What the draft proposed for one level of one search, kept until the target has chosen."""
 
-    nodes: Tensor
+    nodes: IntArray
     scores: FloatArray
     levels: int
 
@@ -106,9 +105,7 @@ class TreeGrower:
         ]
         if not judged:
             return []
-        there = pad_sequence([proposed.nodes for _, proposed in judged], batch_first=True, padding_value=-2)
-        chosen = pad_sequence([torch.from_numpy(decision.nodes) for decision, _ in judged], batch_first=True, padding_value=-1)
-        ranks = find_nodes(chosen.to(there.device, non_blocking=True), there).cpu().numpy()
+        ranks = find_on_host(pad([decision.nodes for decision, _ in judged], -1), pad([proposed.nodes for _, proposed in judged], -2))
         return [
             LevelOutcome(
                 decision.depth,
@@ -182,7 +179,7 @@ class TreeGrower:
             scores = proposals.scores[row]
             if plan.learns:
                 key = (search.request.request_id, task.place.next_depth)
-                self._proposed[key] = _Proposed(proposals.selection.nodes[row], scores, task.place.levels)
+                self._proposed[key] = _Proposed(proposals.nodes[row], scores, task.place.levels)
             widths[row] = width = min(plan.width(task.place, scores), int(np.count_nonzero(np.isfinite(scores))), max(spare, 0))
             spare -= width
             if width:

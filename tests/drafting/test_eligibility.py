@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drafting.eligibility import BatchEligibility, Eligibility
-from drafting.expand import children
+from drafting.expand import neighbours
 from drafting.item_set import ItemSet, intersection, union
 from drafting.node_mask import MaskBank
 from drafting.trie import ItemTrie
@@ -67,7 +67,7 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
         chosen = rng.random(trie.items) < rng.choice([0.2, 0.7])
         excluded = rng.permutation(trie.items)[: rng.integers(trie.items // 2 + 1)] if rng.random() < 0.7 else []
         mask = bank.acquire(ItemSet.of(chosen)) if rng.random() < 0.6 else None
-        each.append(Eligibility(torch.from_numpy(trie.dead_nodes(excluded, mask)), mask))
+        each.append(Eligibility(trie.dead_nodes(excluded, mask), torch.device("cpu"), mask))
         left.append(chosen.copy() if mask else np.ones(trie.items, bool))
         left[-1][excluded] = False
     depth = int(rng.integers(trie.depth))
@@ -76,11 +76,16 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
     requests = np.repeat(np.arange(len(each)), [len(row) for row in rows])
     parents = torch.from_numpy(np.concatenate(rows))
     eligible = BatchEligibility.of(each, trie.nodes, [len(row) for row in rows])
-    nodes, exists = children(trie, parents, trie.max_children[depth], eligible)
+    first, end = trie.children(parents)
+    nodes = neighbours(first, trie.max_children[depth])
+    exists = nodes < end[:, None]
+    if eligible is not None:
+        exists &= eligible.alive(first, nodes.shape[1])
     for row, (parent, request) in enumerate(zip(parents.tolist(), requests.tolist(), strict=True)):
         below = range(int(trie.first_child[parent]), int(trie.first_child[parent + 1]))
         expected = [node for node in below if left[request][trie.items_of(node)].any()]
         assert nodes[row][exists[row]].tolist() == expected
+        assert np.array(below)[each[request].alive(np.array(below))].tolist() == expected
 
 
 def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:

@@ -39,7 +39,7 @@ def cases(draw: st.DrawFn) -> tuple[ItemTrie, int, list[list[int]], torch.Tensor
     logits = torch.from_numpy(rng.integers(0, 3, (rows, VOCABULARY)).astype(np.float32))
     scores = torch.from_numpy(-rng.integers(0, 3, rows).astype(np.float32))
     barred = [rng.permutation(len(identifiers))[: rng.integers(0, len(identifiers))] for _ in beams]
-    dead = [Eligibility(torch.from_numpy(trie.dead_nodes(items))) for items in barred]
+    dead = [Eligibility(trie.dead_nodes(items), CPU) for items in barred]
     return trie, level, beams, logits, scores, dead, draw(st.integers(1, 15))
 
 

@@ -8,9 +8,8 @@ from scipy.stats import chisquare, kstest
 
 from drafting.expand import Continuations, Frontier, expand_beam
 from drafting.gumbel import Stream, gumbel_noise, perturb
-from drafting.ranking import BatchRules, rank
+from drafting.ranking import BatchRules, Ratings, rank
 from drafting.rule import SearchRule, Verification
-from drafting.tree import TokenTree
 from drafting.trie import ItemTrie
 
 
@@ -44,17 +43,16 @@ def test_beam_search_over_perturbed_scores_samples_without_replacement() -> None
     trie = ItemTrie.build(np.array([[0, 2], [0, 3], [1, 2], [1, 3]]))
     first, second = torch.tensor([0.7, 0.3]).log(), torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log()
     probabilities = (first[:, None] + second).flatten().double().softmax(0).tolist()
-    tree = TokenTree(draws * 3, 2, torch.device("cpu"))
-    rules = BatchRules.of([SearchRule(Verification.GUMBEL, seed) for seed in range(draws)], tree.token.device)
-    roots = Frontier.of([np.array([draw]) for draw in range(draws)], tree.token.device)
+    cpu, nothing = torch.device("cpu"), torch.zeros(draws)
+    rules = BatchRules.of([SearchRule(Verification.GUMBEL, seed) for seed in range(draws)], cpu)
+    roots = Frontier.of([np.array([draw]) for draw in range(draws)], cpu)
     level = Continuations(torch.ones(draws, dtype=torch.int64), first.expand(draws, 2))
-    beams = expand_beam(rank(level, tree, roots, rules, Stream.DRAFT), roots, 2)
-    slots = draws + torch.arange(2 * draws)
-    tree.rate(slots, beams.log_probs.flatten(), beams.scores.flatten())
-    frontier = Frontier.of(list(slots.view(draws, 2).numpy()), tree.token.device)
+    beams = expand_beam(rank(level, Ratings(nothing, nothing), roots, rules, Stream.DRAFT), roots, 2)
+    frontier = Frontier.of(list(np.arange(2 * draws).reshape(draws, 2)), cpu)
     parents = beams.nodes.flatten()
     level = Continuations(trie.first_child[parents], second[parents - 1])
-    drawn = expand_beam(rank(level, tree, frontier, rules, Stream.DRAFT), frontier, k).nodes - 3
+    ratings = Ratings(beams.log_probs.flatten(), beams.scores.flatten())
+    drawn = expand_beam(rank(level, ratings, frontier, rules, Stream.DRAFT), frontier, k).nodes - 3
     pairs = list(itertools.permutations(range(4), k))
     observed = [int(((drawn[:, 0] == a) & (drawn[:, 1] == b)).sum()) for a, b in pairs]
     expected = [draws * probabilities[a] * probabilities[b] / (1 - probabilities[a]) for a, b in pairs]

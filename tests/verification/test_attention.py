@@ -30,11 +30,10 @@ def test_prompt_and_ancestors_in_one_ragged_batch(heads: int, key_value_heads: i
     tree = TokenTree(SLOTS, DEPTH, torch.device("cpu"))
     tree.add_prompt(torch.from_numpy(a), torch.arange(3), torch.arange(3))
     tree.add_prompt(torch.from_numpy(b[:2]), torch.arange(2), torch.arange(2))
-    zeros = torch.zeros(2, dtype=torch.int64)
-    level = {"tokens": zeros, "trie_nodes": zeros}
-    tree.add_nodes(torch.tensor([50, 51]), parents=torch.tensor([8, 8]), depths=torch.tensor([1, 1]), columns=torch.tensor([2, 3]), **level)
-    child = {name: values[:1] for name, values in level.items()}
-    tree.add_nodes(torch.tensor([60]), parents=torch.tensor([51]), depths=torch.tensor([2]), columns=torch.tensor([4]), **child)
+    level = {"slots": [50, 51], "parents": [8, 8], "tokens": [0, 0], "depths": [1, 1], "columns": [2, 3]}
+    child = {"slots": [60], "parents": [51], "tokens": [0], "depths": [2], "columns": [4]}
+    for nodes in (level, child):
+        tree.add_nodes(**{name: torch.tensor(values) for name, values in nodes.items()})
 
     slots = torch.tensor([9, 4, 30, 50, 51, 60])
     layout = build_layout([a, b], [3, 3], visible=torch.tensor([1, 2, 3, 2, 2, 2]), ancestors=tree.ancestors[slots])

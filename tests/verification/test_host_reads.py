@@ -1,7 +1,9 @@
 """How often a step makes the host wait for the device, counted on a CPU by the operations that would wait on a GPU."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drafting.rule import SearchRule, Verification
-from tests.speculation import Speculation
-from verification.engine import SpeculativeBeamEngine
+from drafting.costs import ForwardCosts
+from drafting.plan import Plan
+from drafting.rule import STRICT, SearchRule, Verification
+from tests.speculation import COSTS, Speculation
 from verification.request import BeamRequest, StepReport
+
+T = TypeVar("T")
 
 K = 8
 DEPTH = 4
@@ -55,56 +60,62 @@ class _Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.fixture(autouse=True)
+def levels_are_judged_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("drafting.transfer", "verification.level_judge"):
+        monkeypatch.setattr(f"{module}.reading_waits", lambda device: True)
+
+
 @pytest.fixture(scope="module")
 def speculation(tmp_path_factory: pytest.TempPathFactory) -> Speculation:
     return Speculation(Path(tmp_path_factory.mktemp("reads")))
 
 
-def run(speculation: Speculation, plan: str, requests: int, rule: SearchRule | None = None) -> list[tuple[StepReport, int]]:
-    """Each step's report and how often it waited; nothing that is sent may wait."""
+def run(speculation: Speculation, plan: Plan | str, requests: int, rule: SearchRule = STRICT) -> list[tuple[StepReport, int]]:
+    """Each step's report and how often it waited; nothing that is sent may wait, nor a request that is added."""
     engine = speculation.engine(DEPTH, plan)
     rng = np.random.default_rng(0)
     for number in range(requests):
         prompt = np.concatenate([[1], speculation.identifiers[rng.integers(150, size=5)].reshape(-1)])
-        engine.add(BeamRequest(str(number), prompt, K, K, *([np.empty(0, np.int64), rule] if rule else [])))
-    return steps(engine)
-
-
-def steps(engine: SpeculativeBeamEngine) -> list[tuple[StepReport, int]]:
+        request = BeamRequest(str(number), prompt, K, K, rng.permutation(150)[:20], rule)
+        assert waits(partial(engine.add, request))[1] == 0
     found = []
     while engine.running:
-        with _Calls() as calls, _Operations() as operations:
-            report = engine.step()
-        assert calls.waiting_copies == 0
-        found.append((report, calls.reads + operations.waits))
+        found.append(waits(engine.step))
     return found
 
 
-@pytest.mark.parametrize("requests", [1, 6])
-def test_plain_search_reads_once_a_step_and_once_more_for_the_lists(speculation: Speculation, requests: int) -> None:
-    assert [reads for _, reads in run(speculation, "none", requests)] == [1, 1, 1, 2]
+def waits(call: Callable[[], T]) -> tuple[T, int]:
+    with _Calls() as calls, _Operations() as operations:
+        result = call()
+    assert calls.waiting_copies == 0
+    return result, calls.reads + operations.waits
 
 
 @pytest.mark.parametrize("requests", [1, 6])
-@pytest.mark.parametrize("rule", [None, SearchRule(Verification.GUMBEL, seed=1), SearchRule(Verification.RELAXED, seed=1)])
-def test_a_drafted_level_is_read_once_when_drafted_and_once_when_judged(
-    speculation: Speculation, rule: SearchRule | None, requests: int
+def test_plain_search_reads_once_a_step(speculation: Speculation, requests: int) -> None:
+    assert [reads for _, reads in run(speculation, "none", requests)] == [1] * DEPTH
+
+
+@pytest.mark.parametrize("requests", [1, 6])
+@pytest.mark.parametrize("rule", [STRICT, SearchRule(Verification.GUMBEL, seed=1), SearchRule(Verification.RELAXED, seed=1)])
+def test_a_step_reads_once_for_each_drafted_level_and_once_for_all_that_are_judged(
+    speculation: Speculation, rule: SearchRule, requests: int
 ) -> None:
     found = run(speculation, "beam:40", requests, rule)
-    first, reads = found[0]
-    assert first.draft_forwards == DEPTH - 1
-    if requests == 1:
-        assert reads == first.draft_forwards + first.accepted + 1 + len(first.finished)
-    # However many requests there are: one for each level that is drafted, one for each that is judged, and one for all lists.
-    assert reads <= (DEPTH - 1) + DEPTH + 1
-    for report, reads in found[1:]:
-        # Which nodes an earlier round has left is asked once a level. Searches that stand at different depths end at different levels.
-        assert reads <= 2 * report.draft_forwards + DEPTH + (DEPTH if report.finished else 0)
+    assert found[0][0].draft_forwards == DEPTH - 1
+    assert found[0][0].accepted
+    assert [reads for _, reads in found] == [report.draft_forwards + 1 for report, _ in found]
 
 
-def test_children_are_read_twice_a_level(speculation: Speculation) -> None:
-    """How many there are, and where."""
-    for requests in (1, 6):
-        (first, reads), (last, reads_of_last) = run(speculation, "trie", requests)
-        assert first.accepted == last.accepted == requests
-        assert (reads, reads_of_last) == (2 + 2, 2 + 2 + 1)
+@pytest.mark.parametrize("requests", [1, 6])
+def test_children_are_drafted_without_reading(speculation: Speculation, requests: int) -> None:
+    found = run(speculation, "trie", requests)
+    assert [(report.accepted, reads) for report, reads in found] == [(requests, 1)] * 2
+
+
+@pytest.mark.parametrize(("requests", "costs"), [(1, COSTS[1]), (6, COSTS[2])])
+def test_learning_reads_nothing_of_its_own(speculation: Speculation, requests: int, costs: ForwardCosts) -> None:
+    found = run(speculation, speculation.planner(DEPTH, costs), requests)
+    assert any(report.draft_forwards for report, _ in found)
+    assert [reads for _, reads in found] == [report.draft_forwards + 1 for report, _ in found]

@@ -103,7 +103,7 @@ def test_what_a_rejected_round_left_is_not_computed_again(speculation: Speculati
             search = next(iter(engine._running.values()))
             tokens += engine.step().tokens
             nodes = search.columns.slots[search.columns.root + 1 :]
-            trie_nodes = engine._tree.trie_node[nodes].tolist()
+            trie_nodes = search.columns.trie_nodes[search.columns.root + 1 :].tolist()
             assert len(set(trie_nodes)) == len(trie_nodes)
             seen = len(nodes)
         assert tokens <= len(request.prompt) + seen

@@ -32,6 +32,7 @@ from drafting.node_mask import MaskBank
 from drafting.text_column import TextColumn
 from drafting.trie import ItemTrie
 
+CPU = torch.device("cpu")
 LEVELS = 4
 CODES = 4096
 K = 50
@@ -116,7 +117,7 @@ def load(path: Path) -> Loaded:
     trie = ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)))
     loaded = time.perf_counter()
     rng = np.random.default_rng(0)
-    bank = MaskBank(trie.arrays, torch.device("cpu"))
+    bank = MaskBank(trie.arrays, CPU)
     wide = ItemSet.of(rng.random(len(catalog)) < ELIGIBLE_SHARE)
     narrow = ItemSet.of_items(rng.choice(len(catalog), 5, replace=False), len(catalog))
     first = time.perf_counter()
@@ -124,7 +125,7 @@ def load(path: Path) -> Loaded:
     second = time.perf_counter()
     bank.acquire(narrow)
     third = time.perf_counter()
-    eligibility = Eligibility(torch.from_numpy(trie.dead_nodes(rng.integers(len(catalog), size=EXCLUDED), mask)), mask)
+    eligibility = Eligibility(trie.dead_nodes(rng.integers(len(catalog), size=EXCLUDED), mask), CPU, mask)
     alive = np.unpackbits(bank.bits.rows[mask.row].numpy(), count=trie.nodes, bitorder="little")
     plain: list[float] = []
     masked: list[float] = []
@@ -184,13 +185,13 @@ def measure_filters(path: Path, filters: int) -> Filtered:
     before = psutil.Process().memory_info().rss
     sets = [ItemSet.of(rng.random(len(catalog)) < share) for share in rng.uniform(0.001, 0.5, filters)]
     sets_bytes = psutil.Process().memory_info().rss - before
-    bank = MaskBank(trie.arrays, torch.device("cpu"))
+    bank = MaskBank(trie.arrays, CPU)
     seconds = []
     for items in sets:
         started = time.perf_counter()
         bank.release(bank.acquire(items))
         seconds.append(time.perf_counter() - started)
-    each = [Eligibility(torch.empty(0, dtype=torch.int64), bank.acquire(items)) for items in sets[-SHARING:]]
+    each = [Eligibility(np.empty(0, np.int64), CPU, bank.acquire(items)) for items in sets[-SHARING:]]
     level = np.arange(trie.level_starts[1], trie.level_starts[2])
     parents = torch.from_numpy(np.concatenate([rng.choice(level, K, replace=False) for _ in each]))
     requests = [np.arange(K) + K * number for number in range(SHARING)]
@@ -215,7 +216,7 @@ def _expand(
     eligible: BatchEligibility | None,
     requests: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> None:
-    frontier = Frontier.of(requests or [np.arange(len(parents))], torch.device("cpu"))
+    frontier = Frontier.of(requests or [np.arange(len(parents))], CPU)
     found = continuations(trie, parents, logits, trie.max_children[depth], eligible)
     expand_beam(Candidates(found.first, found.log_probs, found.log_probs), frontier, K)
 

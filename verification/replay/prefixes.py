@@ -7,11 +7,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.columns import ForwardPart, RequestColumns, forward_batch
+from drafting.columns import ForwardPart, RequestColumns, forward_batch, to_device
 from drafting.expand import Candidates, Frontier, continuations, expand_beam
 from drafting.transfer import on_device
 from drafting.tree import TokenTree, TreeModel
-from drafting.trie import ItemTrie
+from drafting.trie import ROOT, ItemTrie
+from drafting.trie_arrays import children_of
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -35,17 +36,17 @@ class PrefixScorer:
         trie = self._trie
         found = torch.zeros(trie.level_starts[-2], device=self._model.device)
         columns, log_probs = self._start(prompt)
-        parents = torch.zeros(1, dtype=torch.int64, device=self._model.device)
-        below = [(columns, parents, np.array([columns.root]), log_probs)]
+        below = [(columns, np.array([ROOT]), np.array([columns.root]), log_probs)]
         for depth in range(1, trie.depth):
             grown = []
             for columns, parents, places, log_probs in below:
-                nodes, rows = _children(trie, parents)
-                found[nodes] = log_probs[rows].gather(1, trie.token[nodes][:, None])[:, 0]
+                nodes, rows = children_of(trie.arrays.first_child, parents)
+                reached, above = (on_device(array, self._model.device) for array in (nodes, rows))
+                found[reached] = log_probs[above].gather(1, trie.token[reached][:, None])[:, 0]
                 if depth < trie.depth - 1:
-                    for chunk in torch.split(torch.arange(len(nodes)), CHUNK):
+                    for chunk in np.split(np.arange(len(nodes)), range(CHUNK, len(nodes), CHUNK)):
                         branch = columns.copy()
-                        added = self._add(branch, places[rows[chunk].cpu().numpy()], nodes[chunk], depth)
+                        added = self._add(branch, places[rows[chunk]], nodes[chunk], depth)
                         grown.append((branch, nodes[chunk], added, self._score(branch, added)))
             below = grown
         return found.cpu().numpy()
@@ -73,7 +74,7 @@ class PrefixScorer:
                 if depth < trie.depth - 1:
                     above = {int(slot): int(place) for slot, place in zip(columns.slots[places], places, strict=True)}
                     rows = np.array([above[slot] for slot in selection.parents[0, :kept].tolist()])
-                    places = self._add(columns, rows, parents, depth)
+                    places = self._add(columns, rows, nodes_of[depth - 1, :kept], depth)
                     log_probs = self._score(columns, places)
             found[width] = nodes_of, scores_of
         return found
@@ -85,25 +86,16 @@ class PrefixScorer:
         self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt, slots)))
         return columns, self._score(columns, slots)[-1:]
 
-    def _add(self, columns: RequestColumns, parents: IntArray, nodes: Tensor, depth: int) -> IntArray:
+    def _add(self, columns: RequestColumns, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:
         """Appends nodes below columns and returns their columns; no two nodes of a prompt share a slot, whatever branch they are on."""
         slots = np.arange(self._next_slot, self._next_slot + len(parents))
         self._next_slot += len(parents)
-        added = columns.append(slots, depth)
-        new, above, place = (on_device(array, self._model.device) for array in (slots, columns.slots[parents], added))
-        depths = torch.full_like(nodes, depth)
-        self._tree.add_nodes(new, parents=above, tokens=self._trie.token[nodes], trie_nodes=nodes, depths=depths, columns=place)
+        added = columns.append(slots, depth, nodes)
+        above = on_device(columns.slots[parents], self._model.device)
+        new, reached, depths, place = to_device([columns.node_rows(added)], self._model.device)
+        self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, columns=place)
         return added
 
     def _score(self, columns: RequestColumns, added: IntArray) -> Tensor:
         """Log-probabilities `[added, vocabulary]` after each added column."""
         return self._model.score(forward_batch(self._tree, [ForwardPart(columns, added, len(added))])).float().log_softmax(1)
-
-
-def _children(trie: ItemTrie, parents: Tensor) -> tuple[Tensor, Tensor]:
-    """All children of some nodes, and the row of each one's parent."""
-    first = trie.first_child[parents]
-    counts = trie.first_child[parents + 1] - first
-    rows = torch.repeat_interleave(torch.arange(len(parents), device=first.device), counts)
-    starts = torch.cumsum(counts, 0) - counts
-    return first[rows] + torch.arange(len(rows), device=first.device) - starts[rows], rows

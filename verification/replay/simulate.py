@@ -1,7 +1,7 @@
 """Replays one recorded search under a plan: which nodes are drafted, what is accepted, and which forwards that takes.
 
-Invariant: a replay makes the same forwards, of the same tokens, as the engine makes for the same request, plan and models. It shares the
-plans with the engine and nothing else, so each can be checked against the other.
+Invariant: a replay makes the same forwards, of the same tokens, as the engine makes for the same request, plan and models. It shares with
+the engine the plans and the arithmetic of tries, and nothing else, so each can be checked against the other.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from drafting.expand import find_on_host
 from drafting.plan import Action, LevelOutcome, Plan, Round
+from drafting.trie_arrays import children_of
 from verification.replay.recording import Recording
 
 IntArray = npt.NDArray[np.int64]
@@ -129,7 +131,7 @@ class Replay:
         if search.depth >= place.last_depth:
             return 0, proposed, forwards
         while (action := plan.action(place, has_draft)) is not Action.STOP:
-            nodes, rows = self._children(frontier)
+            nodes, rows = children_of(self._recording.first_child, frontier)
             if action is Action.BEAM:
                 past = search.above[~self._drafted[search.above]]
                 forwards.append(unread + len(frontier) if not forwards else len(past) + len(frontier))
@@ -156,15 +158,7 @@ class Replay:
             frontier = nodes
         return place.drafted, proposed, forwards
 
-    def _children(self, parents: IntArray) -> tuple[IntArray, IntArray]:
-        """All children of some nodes in their parents' order, and the row of each one's parent."""
-        first = self._recording.first_child[parents]
-        counts = self._recording.first_child[parents + 1] - first
-        rows = np.repeat(np.arange(len(parents)), counts)
-        starts = np.cumsum(counts) - counts
-        return first[rows] + np.arange(len(rows)) - starts[rows], rows
-
 
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
-    same = search.beam[:, None] == told.nodes[None, :]
-    return LevelOutcome(search.depth, np.where(same.any(1), same.argmax(1), -1), told.scores, "strict", told.levels)
+    (ranks,) = find_on_host(search.beam[None], told.nodes[None])
+    return LevelOutcome(search.depth, ranks, told.scores, "strict", told.levels)
