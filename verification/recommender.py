@@ -7,6 +7,7 @@ that could make a request fail is left unchecked here, so a recommender that loa
 import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +82,8 @@ class Recommender:
             name: what requests call the catalog; see `successor`.
 
         Raises:
-            HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence.
+            HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence, and
+                whatever was loaded is closed again.
         """
         fixed_plan = FixedPlan.parse("none" if plan == AUTO else plan)
         fixed_plan.check(catalog.identifier_length)
@@ -94,23 +96,29 @@ class Recommender:
         served = ServedModel(target, draft)
         fitted = served.fit(catalog)
         longest = served.loaded_for = fitted.prompts.max_tokens + catalog.identifier_length
-        model = load_host(
-            host,
-            target,
-            dtype=dtype,
-            kv_memory_gib=kv_memory_gib,
-            longest=longest,
-            tensor_parallel=tensor_parallel,
-            quantization=quantization,
-        )
-        draft_model = None if draft is None else load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
-        if graph_requests is not None:
-            model = graphed(model, graph_requests, longest)
-            draft_model = None if draft_model is None else graphed(draft_model, graph_requests, longest)
-        trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)
-        engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens)
-        if plan == AUTO:
-            engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
+        with ExitStack() as loaded:
+            model = load_host(
+                host,
+                target,
+                dtype=dtype,
+                kv_memory_gib=kv_memory_gib,
+                longest=longest,
+                tensor_parallel=tensor_parallel,
+                quantization=quantization,
+            )
+            loaded.callback(model.close)
+            draft_model = None
+            if draft is not None:
+                draft_model = load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
+                loaded.callback(draft_model.close)
+            if graph_requests is not None:
+                model = graphed(model, graph_requests, longest)
+                draft_model = None if draft_model is None else graphed(draft_model, graph_requests, longest)
+            trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)
+            engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens)
+            if plan == AUTO:
+                engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
+            loaded.pop_all()
         return cls(fitted.catalog, fitted.prompts, engine, target.resolve().name, served, name)
 
     def successor(self, catalog: Catalog, name: str) -> "Recommender":

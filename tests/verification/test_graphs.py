@@ -5,6 +5,7 @@ that it was recorded with, and nothing that the host decides later.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -135,6 +136,34 @@ def test_cuda_graphs_replay_and_a_failed_recording_leaves_the_stream_as_it_was()
         recorder(lambda: given * given.sum().item())
     assert torch.cuda.current_stream() == before
     assert (given * 2).tolist() == [2, 4, 6, 8]
+
+
+def fail_while_recording(*_: object) -> None:
+    """As on a GPU, where the end of a failed recording fails too, and says less."""
+    try:
+        raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be reported later")
+    finally:
+        raise RuntimeError("capture ended in another state")
+
+
+def run_out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+
+@pytest.mark.parametrize(
+    ("recording", "sentence"),
+    [
+        (fail_while_recording, "serve it without: operation not permitted when stream is capturing$"),
+        (run_out_of_memory, "no memory left for CUDA graphs: give keys and values less"),
+    ],
+)
+def test_a_recording_that_fails_is_a_sentence_with_the_cause(
+    recording: Callable[..., None], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verification.hosts.graphs.CudaRecorder", lambda device: None)
+    monkeypatch.setattr("verification.hosts.graphs.GraphedModel", recording)
+    with pytest.raises(HostError, match=sentence):
+        graphed(SimpleNamespace(device=torch.device("cuda")), 1, 100)
 
 
 def test_graphs_on_a_cpu_are_refused(speculation: Speculation) -> None:

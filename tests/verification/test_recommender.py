@@ -14,6 +14,7 @@ from drafting.plan import PlanError
 from drafting.prompt import PromptError
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from verification.hosts.checkpoint import HostError
+from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
 
 CATALOG = random_catalog(items=30, depth=2, codes=5)
@@ -167,6 +168,16 @@ def test_an_error_or_a_caller_who_leaves_frees_everything(model: Path) -> None:
     gc.collect()
     assert recommender.engine.used_slots == 0
     assert recommender.engine.running == 0
+
+
+def test_a_draft_that_cannot_be_loaded_leaves_no_target_behind(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = save_random_model(tmp_path / "draft", CATALOG, layers=1) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    closed = []
+    monkeypatch.setattr(TransformersHost, "close", closed.append)
+    with pytest.raises(HostError, match=r"draft/model.safetensors cannot be loaded"):
+        load(model, draft=weights.parent, plan="beam:5")
+    assert len(closed) == 1
 
 
 def test_draft_of_another_vocabulary(model: Path, tmp_path: Path) -> None:
