@@ -1,8 +1,8 @@
 """Drafters grow the token tree with nodes that the target may want: by a draft model's beam, or by the trie alone.
 
-Invariant: a drafter only adds nodes. It never touches a node that is there, and what an earlier round has drafted is taken up again instead
-of being added twice; so whatever it guesses, the target's verdict stands on the same ground. Draft and target number their key/value slots
-alike: a node has one slot, and each model keeps its own keys and values there.
+Invariant: a drafter adds nodes and says what it thinks of them. What a node is never changes, and what an earlier round has drafted is
+taken up again instead of being added twice; so whatever it guesses, the target's verdict stands on the same ground. Draft and target number
+their key/value slots alike: a node has one slot, and each model keeps its own keys and values there.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from drafting.columns import ForwardPart, RequestColumns, forward_batch, to_device
 from drafting.eligibility import BatchEligibility, Eligibility
-from drafting.expand import Frontier, Selection, continuations, expand_beam, find_on_host
+from drafting.expand import Frontier, Selection, continuations, expand_beam, places_of
 from drafting.gumbel import Stream
 from drafting.plan import Round
 from drafting.ranking import BatchRules, Ratings, rank
@@ -71,7 +71,7 @@ class DraftTask:
         new = np.ones(len(trie_nodes), bool)
         if depth <= self.columns.deepest:
             there = np.flatnonzero(self.columns.depths == depth)
-            (places,) = find_on_host(trie_nodes[None], self.columns.trie_nodes[there][None])
+            places = places_of(trie_nodes, self.columns.trie_nodes[there])
             new = places < 0
         added = int(np.count_nonzero(new))
         columns = self.columns.append(self.allocate(added), depth, trie_nodes[new])

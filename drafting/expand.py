@@ -244,9 +244,10 @@ def find_nodes(wanted: Tensor, there: Tensor) -> Tensor:
     return same.byte().argmax(2).masked_fill_(~same.any(2), -1)
 
 
-def find_on_host(wanted: IntArray, there: IntArray) -> IntArray:
-    """`find_nodes` for arrays."""
-    if not there.shape[1]:
+def places_of(wanted: IntArray, there: IntArray) -> IntArray:
+    """`find_nodes` for arrays, of one request: `[wanted]` int64 places in `there`, -1 where the prefix is not there."""
+    if not len(there):
         return np.full_like(wanted, -1)
-    same = wanted[:, :, None] == there[:, None, :]
-    return np.where(same.any(2), same.argmax(2), -1)
+    order = there.argsort()
+    places = order[np.searchsorted(there, wanted, sorter=order).clip(max=len(there) - 1)]
+    return np.where(there[places] == wanted, places, -1)

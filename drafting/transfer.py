@@ -1,8 +1,8 @@
 """Arrays on their way to the device.
 
-Invariant: sending never waits. What the host has decided is copied before the call returns, but the device takes it up in its own time, in
-the order of its work; only reading back makes the host wait, and that is done nowhere but where a decision needs it. What every step needs
-alike is sent once.
+Invariant: sending does not wait for what the device has been given. What the host has decided is copied before the call returns, but the
+device takes it up in its own time, in the order of its work (an array of more than some tens of kilobytes may have to wait for its turn);
+only reading back makes the host wait, and that is done nowhere but where a decision needs it. What every step needs alike is sent once.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ class TokenTree:
     A *column* is a token's place among its own request's tokens (prompt first, then nodes in order of allocation): attention sees a request
     as a row of columns. Attributes, each with one row per slot:
         token: `[slots]` int64.
-        log_prob: `[slots]` float32, cumulative log-probability of the prefix.
+        log_prob: `[slots]` float32, cumulative log-probability of the prefix, as whoever goes on from it has rated it.
         score: `[slots]` float32, what a search that samples ranks the prefix by: its log-probability, perturbed.
         ancestors: `[slots, depth]` int64, the columns of the node's ancestors and its own; repeated at the end to fill the row.
     """

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.drafters import BeamDrafter, DraftTask, TrieDrafter
-from drafting.expand import find_on_host
 from drafting.plan import Action, LevelOutcome, Plan, Round
 from drafting.transfer import pad
 from drafting.tree import TokenTree, TreeModel
@@ -105,7 +104,9 @@ class TreeGrower:
         ]
         if not judged:
             return []
-        ranks = find_on_host(pad([decision.nodes for decision, _ in judged], -1), pad([proposed.nodes for _, proposed in judged], -2))
+        chosen = pad([decision.nodes for decision, _ in judged], -2)
+        same = chosen[:, :, None] == np.stack([proposed.nodes for _, proposed in judged])[:, None, :]
+        ranks = np.where(same.any(2), same.argmax(2), -1)
         return [
             LevelOutcome(
                 decision.depth,

@@ -1,6 +1,7 @@
 """What the target chooses at a level, as tensors on the device.
 
-Invariant: a choice depends on the target's own log-probabilities and the request's rule alone. Where the host would have to wait for the
+Invariant: a choice depends on the target's own log-probabilities and the request's rule alone, that of a relaxed search also on what was
+drafted for it, as the paper has it; never on who else is judged. Where the host would have to wait for the
 device to learn whether a level is accepted, the levels below are judged as if it were, so that the host reads once a step; what is chosen
 below a level that turns out not to be accepted means nothing, and nobody keeps it.
 """
@@ -45,7 +46,7 @@ class JudgedLevel:
     Attributes:
         depths: of their beams.
         drafted: the columns of each one's nodes at the level that the target has scored.
-        slots: `[searches, most drafted]` int64, these nodes' slots; padding is any slot. None if nothing was drafted for any search.
+        there: the same nodes on the device; None if nothing was drafted for any search.
         verdict: the prefixes chosen, and where they stand among the drafted ones.
         ends: whether a search ends with the level.
     """
@@ -53,9 +54,22 @@ class JudgedLevel:
     searches: Sequence[BeamSearch]
     depths: Sequence[int]
     drafted: Sequence[IntArray]
-    slots: Tensor | None
+    there: "DraftedNodes | None"
     verdict: Verdict
     ends: bool
+
+
+@dataclass(frozen=True)
+class DraftedNodes:
+    """Nodes of one level that the target has scored.
+
+    Attributes:
+        slots: `[searches, most]` int64; any slot pads.
+        trie_nodes: `[searches, most]` int64, where they stand in the trie; -2 pads.
+    """
+
+    slots: Tensor
+    trie_nodes: Tensor
 
 
 @dataclass(frozen=True)
@@ -146,7 +160,7 @@ class LevelJudge:
     def _stand_below(self, level: JudgedLevel) -> _Stand | None:
         """Where searches stand once the level is accepted; None if there are none for which it was drafted."""
         rows = [row for row, columns in enumerate(level.drafted) if len(columns)]
-        if level.slots is None or level.verdict.places is None or not rows:
+        if level.there is None or level.verdict.places is None:
             return None
         device = self._tree.token.device
         searches, depths = [level.searches[row] for row in rows], [level.depths[row] + 1 for row in rows]
@@ -154,45 +168,43 @@ class LevelJudge:
         selection = level.verdict.selection
         kept = selection.nodes.shape[1]
         chosen = on_device(np.concatenate([row * kept + np.arange(width) for row, width in zip(rows, widths, strict=True)]), device)
-        # One that is not among the drafted gets the place of another: either its search is not accepted, or there is no such prefix.
+        # One that is not among the drafted is taken for another, wholly: either its search is not accepted, or there is no such prefix.
         places = level.verdict.places.clamp(min=0)
         rules, known = BatchRules.of([search.request.rule for search in searches], device), None
         if rules is not None:
             compared = pad([_compared(search, columns) for search, columns in zip(level.searches, level.drafted, strict=True)], False)
             known = on_device(compared, device).gather(1, places).take(chosen) if compared.any() else None
-        frontier = Frontier(level.slots.gather(1, places).take(chosen), tuple(widths))
+        slots, trie_nodes = (part.gather(1, places).take(chosen) for part in (level.there.slots, level.there.trie_nodes))
         log_probs = selection.log_probs.take(chosen)
         ratings = Ratings(log_probs, log_probs if rules is None else selection.scores.take(chosen))
-        return _Stand(searches, depths, frontier, selection.nodes.take(chosen).clamp_(min=0), rules, ratings, known)
+        return _Stand(searches, depths, Frontier(slots, tuple(widths)), trie_nodes, rules, ratings, known)
 
     def _judge(self, stand: _Stand, drafter: BeamDrafter | None) -> JudgedLevel:
         """The choice for one level, of as many prefixes as the widest search keeps."""
         pairs = list(zip(stand.searches, stand.depths, strict=True))
         drafted = [search.drafted_at(depth + 1) for search, depth in pairs]
-        slots = there = None
-        if any(map(len, drafted)):
-            slots, there = self._drafted_nodes(stand.searches, drafted)
+        there = self._drafted_nodes(stand.searches, drafted) if any(map(len, drafted)) else None
+        trie_nodes = None if there is None else there.trie_nodes
         candidates = self._candidates(stand, max(self._trie.max_children[depth] for depth in stand.depths))
         widths = [search.widths[depth + 1] for search, depth in pairs]
-        verdict = verify_strictly(candidates, stand.frontier, there, max(widths))
+        verdict = verify_strictly(candidates, stand.frontier, trie_nodes, max(widths))
         if stand.rules is not None and any(map(_is_relaxed, stand.searches)):
-            relaxed = self._relaxed(stand, stand.rules, candidates, there, drafter, widths)
+            relaxed = self._relaxed(stand, stand.rules, candidates, trie_nodes, drafter, widths)
             selection = _either(stand.rules.relaxed[:, None], relaxed, verdict.selection)
-            verdict = Verdict(selection, None if there is None else find_nodes(selection.nodes, there))
+            verdict = Verdict(selection, None if trie_nodes is None else find_nodes(selection.nodes, trie_nodes))
         ends = any(search.last_depth == depth for search, depth in pairs)
-        return JudgedLevel(stand.searches, stand.depths, drafted, slots, verdict, ends)
+        return JudgedLevel(stand.searches, stand.depths, drafted, there, verdict, ends)
 
     def _candidates(self, stand: _Stand, width: int) -> Candidates:
         """The continuations of all beams, ranked."""
         found = self._table.read(stand.frontier, stand.trie_nodes, width)
         return rank(found, stand.ratings, stand.frontier, stand.rules, Stream.RESIDUAL)
 
-    def _drafted_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> tuple[Tensor, Tensor]:
-        """Slots of some nodes of each search, and where these stand in the trie, `[searches, most]` each; any slot and -2 pad."""
+    def _drafted_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> DraftedNodes:
+        """Some nodes of each search, of at least one."""
         rows = [(search.columns.slots[row], search.columns.trie_nodes[row]) for search, row in zip(searches, columns, strict=True)]
         padded = np.stack([pad([slots for slots, _ in rows], 0), pad([nodes for _, nodes in rows], -2)])
-        slots, there = on_device(padded, self._tree.token.device).unbind(0)
-        return slots, there
+        return DraftedNodes(*on_device(padded, self._tree.token.device).unbind(0))
 
     def _relaxed(
         self,
@@ -208,7 +220,7 @@ class LevelJudge:
         width = candidates.scores.shape[1]
         draft = torch.full_like(candidates.log_probs, NEGATIVE_INFINITY)
         if drafter is not None and stand.known is not None:
-            # Below a place that no prefix has come to there is nothing, whatever the draft once said of its slot.
+            # Where the target has no continuation the draft has none: what stands there is older, of a wider batch or another prefix.
             compared = stand.known[:, None] & (candidates.log_probs > NEGATIVE_INFINITY)
             draft = torch.where(compared, drafter.totals(frontier.slots, width), draft)
         target = flatten_requests(candidates.log_probs, frontier, kept)

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from drafting.item_set import ItemSet
 from drafting.plan import Action, FixedPlan, FloatArray, Round
 from tests.speculation import Speculation
 from verification.request import BeamRequest
+from verification.search import NOTHING
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,21 @@ def test_each_goes_on_with_a_round_of_its_own(speculation: Speculation) -> None:
     plan = Spy("beam:20", 20)
     step(speculation, plan)
     assert len({id(place) for place in plan.widths[:4]}) == 4
+
+
+def test_all_children_are_those_that_a_request_may_be_given(speculation: Speculation) -> None:
+    """One request with a filter, one with exclusions, one with both, one with neither, in one step."""
+    engine, trie, rng = speculation.engine(3, "trie"), speculation.tries[3], np.random.default_rng(0)
+    prompt = np.concatenate([[1], speculation.identifiers[:5].reshape(-1)])
+    eligible = {}
+    for number in range(4):
+        allowed, excluded = rng.random(trie.items) < 0.5, rng.permutation(trie.items)[:60]
+        items = ItemSet.of(allowed) if number & 1 else None
+        engine.add(BeamRequest(str(number), prompt, 5, 5, excluded if number & 2 else NOTHING, allowed_items=items))
+        eligible[number] = set(np.flatnonzero(allowed) if number & 1 else range(trie.items)) - set(excluded if number & 2 else ())
+    engine.step()
+    for search in engine._running.values():
+        columns, number = search.columns, int(search.request.request_id)
+        drafted = columns.trie_nodes[columns.depths == 1]
+        alive = [node for node in range(*trie.level_starts[1:3]) if eligible[number] & set(trie.items_of(node).tolist())]
+        assert sorted(drafted.tolist()) == alive

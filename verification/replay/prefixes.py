@@ -11,8 +11,8 @@ from drafting.columns import ForwardPart, RequestColumns, forward_batch, to_devi
 from drafting.expand import Candidates, Frontier, continuations, expand_beam
 from drafting.transfer import on_device
 from drafting.tree import TokenTree, TreeModel
-from drafting.trie import ROOT, ItemTrie
-from drafting.trie_arrays import children_of
+from drafting.trie import ItemTrie
+from drafting.trie_arrays import ROOT, children_of
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from drafting.expand import find_on_host
+from drafting.expand import places_of
 from drafting.plan import Action, LevelOutcome, Plan, Round
 from drafting.trie_arrays import children_of
 from verification.replay.recording import Recording
@@ -160,5 +160,4 @@ class Replay:
 
 
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
-    (ranks,) = find_on_host(search.beam[None], told.nodes[None])
-    return LevelOutcome(search.depth, ranks, told.scores, "strict", told.levels)
+    return LevelOutcome(search.depth, places_of(search.beam, told.nodes), told.scores, "strict", told.levels)
