@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.transfer import counting, on_device
+from drafting.transfer import counting, join, on_device
 from drafting.tree import TokenTree, TreeBatch, build_layouts
 from drafting.trie_arrays import ROOT
 
@@ -169,5 +169,4 @@ def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.devic
 
 def to_device(parts: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
     """Joins arrays `[rows, columns]` along their columns and moves them in one transfer; returns the rows."""
-    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    return on_device(joined, device).unbind(0)
+    return on_device(join(parts), device).unbind(0)

@@ -68,18 +68,13 @@ class DraftTask:
             `[nodes]` bool, which of them are new.
         """
         depth = self.place.next_depth
-        new = np.ones(len(trie_nodes), bool)
-        if depth <= self.columns.deepest:
-            there = np.flatnonzero(self.columns.depths == depth)
-            places = places_of(trie_nodes, self.columns.trie_nodes[there])
-            new = places < 0
+        there = np.flatnonzero(self.columns.depths == depth)
+        places = places_of(trie_nodes, self.columns.trie_nodes[there])
+        new: npt.NDArray[np.bool_] = places < 0
         added = int(np.count_nonzero(new))
-        columns = self.columns.append(self.allocate(added), depth, trie_nodes[new])
-        if added == len(new):
-            self.frontier = columns
-        else:
-            self.frontier = np.empty(len(new), np.int64)
-            self.frontier[new], self.frontier[~new] = columns, there[places[~new]]
+        self.frontier = np.empty(len(new), np.int64)
+        self.frontier[~new] = there[places[~new]]
+        self.frontier[new] = self.columns.append(self.allocate(added), depth, trie_nodes[new])
         self.place.drafted += added
         self.place.levels += 1
         self.place.nodes = len(self.frontier)

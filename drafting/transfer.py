@@ -41,15 +41,15 @@ def on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
 
 
 def join(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """At least one array, one after the other; the very same if there is but one."""
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+    """At least one array, one behind the other along the last axis; the very same if there is but one."""
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-1)
 
 
 def pad(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
     """`[rows, most]`: at least one array of one type each, filled up behind."""
-    counts = np.array([len(row) for row in rows])
-    padded = np.full((len(rows), counts.max()), fill, rows[0].dtype)
-    padded[np.arange(padded.shape[1]) < counts[:, None]] = np.concatenate(rows)
+    padded = np.full((len(rows), max(map(len, rows))), fill, rows[0].dtype)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
     return padded
 
 

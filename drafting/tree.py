@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.transfer import counting, on_device
+from drafting.transfer import counting, on_device, pad
 
 IntArray = npt.NDArray[np.int64]
 
@@ -177,15 +177,12 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
         mask.scatter_(1, ancestors, True)
         return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own)
     counts = np.array(query_counts)
-    widest, columns = int(counts.max()), max(len(row) for row in keys)
+    widest, key_slots = int(counts.max()), pad(keys, 0)
     starts = np.cumsum(counts) - counts
     offsets = np.arange(widest)
     queries = on_device(starts[:, None] + np.minimum(offsets, counts[:, None] - 1), device)
     places = on_device(np.flatnonzero(offsets < counts[:, None]), device)
-    key_slots = np.zeros((len(keys), columns), np.int64)
-    for row, slots in zip(key_slots, keys, strict=True):
-        row[: len(slots)] = slots
-    mask = counting(columns, device) < visible[queries][:, :, None]
+    mask = counting(key_slots.shape[1], device) < visible[queries][:, :, None]
     mask.scatter_(2, ancestors[queries], True)
     return AttentionLayout(queries, places, on_device(key_slots, device), mask[:, None], counting(len(visible), device))
 

@@ -13,8 +13,10 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from drafting.drafters import BeamDrafter, DraftTask, TrieDrafter
+from drafting.expand import find_nodes
 from drafting.plan import Action, LevelOutcome, Plan, Round
 from drafting.transfer import pad
 from drafting.tree import TokenTree, TreeModel
@@ -104,9 +106,8 @@ class TreeGrower:
         ]
         if not judged:
             return []
-        chosen = pad([decision.nodes for decision, _ in judged], -2)
-        same = chosen[:, :, None] == np.stack([proposed.nodes for _, proposed in judged])[:, None, :]
-        ranks = np.where(same.any(2), same.argmax(2), -1)
+        chosen = torch.from_numpy(pad([decision.nodes for decision, _ in judged], -1))
+        ranks = find_nodes(chosen, torch.from_numpy(np.stack([proposed.nodes for _, proposed in judged]))).numpy()
         return [
             LevelOutcome(
                 decision.depth,

@@ -70,14 +70,10 @@ class _Move:
     added: int
 
     def rows(self, k: int) -> IntArray:
-        """The new beam, `[4, width]`: each prefix's place in the flattened selection of `k` a search, its slot, column and depth."""
+        """The new beam, `[5, width]`: each prefix's place in the flattened selection of `k` a search, and its `node_rows`."""
         beam = self.search.beam
-        rows = np.empty((4, len(beam)), np.int64)
-        rows[0] = np.arange(self.row * k, self.row * k + len(beam))
-        rows[1] = self.search.columns.slots[beam]
-        rows[2] = beam
-        rows[3] = self.search.depth
-        return rows
+        places = np.arange(self.row * k, self.row * k + len(beam))
+        return np.concatenate([places[None], self.search.columns.node_rows(beam)])
 
 
 class Judge:
@@ -160,12 +156,12 @@ class Judge:
     def _write_beams(self, selection: Selection, moved: Sequence[_Move]) -> None:
         """Writes what the target thinks of the new beams, and the nodes in them that no draft had added, into the tree."""
         k = selection.nodes.shape[1]
-        places, slots, columns, depths = to_device([move.rows(k) for move in moved], self._tree.token.device)
-        parents, nodes, log_probs = selection.parents.flatten(), selection.nodes.flatten(), selection.log_probs.flatten()
+        places, slots, nodes, depths, columns = to_device([move.rows(k) for move in moved], self._tree.token.device)
+        parents, log_probs = selection.parents.flatten(), selection.log_probs.flatten()
         scores = selection.scores.flatten() if selection.samples else None
         # Places ascend, so as many of them as there are selected prefixes are all of these in order.
-        if len(places) < len(nodes):
-            parents, nodes, log_probs = (part.index_select(0, places) for part in (parents, nodes, log_probs))
+        if len(places) < len(parents):
+            parents, log_probs = parents.index_select(0, places), log_probs.index_select(0, places)
             scores = None if scores is None else scores.index_select(0, places)
         self._tree.rate(slots, log_probs, scores)
         added = sum(move.added for move in moved)

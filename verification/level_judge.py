@@ -1,9 +1,9 @@
 """What the target chooses at a level, as tensors on the device.
 
 Invariant: a choice depends on the target's own log-probabilities and the request's rule alone, that of a relaxed search also on what was
-drafted for it, as the paper has it; never on who else is judged. Where the host would have to wait for the
-device to learn whether a level is accepted, the levels below are judged as if it were, so that the host reads once a step; what is chosen
-below a level that turns out not to be accepted means nothing, and nobody keeps it.
+drafted for it, as the paper has it; never on who else is judged. Where the host would have to wait for the device to learn whether a level
+is accepted, the levels below are judged as if it were, so that the host reads once a step; what is chosen below a level that turns out not
+to be accepted means nothing, and nobody keeps it.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,7 @@ import torch
 from torch import Tensor
 
 from drafting.drafters import BeamDrafter
-from drafting.expand import (
-    NEGATIVE_INFINITY,
-    Candidates,
-    Frontier,
-    Selection,
-    find_nodes,
-    flatten_requests,
-    neighbours,
-    select,
-)
+from drafting.expand import NEGATIVE_INFINITY, Candidates, Frontier, Selection, find_nodes, flatten_requests, neighbours, select
 from drafting.gumbel import Stream
 from drafting.ranking import BatchRules, Ratings, rank
 from drafting.rule import Verification
@@ -37,6 +28,19 @@ from verification.search import BeamSearch
 from verification.strict import Verdict, verify_strictly
 
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DraftedNodes:
+    """Nodes of one level that the target has scored.
+
+    Attributes:
+        slots: `[searches, most]` int64; any slot pads.
+        trie_nodes: `[searches, most]` int64, where they stand in the trie; -2 pads.
+    """
+
+    slots: Tensor
+    trie_nodes: Tensor
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,9 @@ class JudgedLevel:
     searches: Sequence[BeamSearch]
     depths: Sequence[int]
     drafted: Sequence[IntArray]
-    there: "DraftedNodes | None"
+    there: DraftedNodes | None
     verdict: Verdict
     ends: bool
-
-
-@dataclass(frozen=True)
-class DraftedNodes:
-    """Nodes of one level that the target has scored.
-
-    Attributes:
-        slots: `[searches, most]` int64; any slot pads.
-        trie_nodes: `[searches, most]` int64, where they stand in the trie; -2 pads.
-    """
-
-    slots: Tensor
-    trie_nodes: Tensor
 
 
 @dataclass(frozen=True)
@@ -159,9 +150,9 @@ class LevelJudge:
 
     def _stand_below(self, level: JudgedLevel) -> _Stand | None:
         """Where searches stand once the level is accepted; None if there are none for which it was drafted."""
-        rows = [row for row, columns in enumerate(level.drafted) if len(columns)]
         if level.there is None or level.verdict.places is None:
             return None
+        rows = [row for row, columns in enumerate(level.drafted) if len(columns)]
         device = self._tree.token.device
         searches, depths = [level.searches[row] for row in rows], [level.depths[row] + 1 for row in rows]
         widths = [search.widths[depth] for search, depth in zip(searches, depths, strict=True)]
@@ -185,7 +176,8 @@ class LevelJudge:
         drafted = [search.drafted_at(depth + 1) for search, depth in pairs]
         there = self._drafted_nodes(stand.searches, drafted) if any(map(len, drafted)) else None
         trie_nodes = None if there is None else there.trie_nodes
-        candidates = self._candidates(stand, max(self._trie.max_children[depth] for depth in stand.depths))
+        found = self._table.read(stand.frontier, stand.trie_nodes, max(self._trie.max_children[depth] for depth in stand.depths))
+        candidates = rank(found, stand.ratings, stand.frontier, stand.rules, Stream.RESIDUAL)
         widths = [search.widths[depth + 1] for search, depth in pairs]
         verdict = verify_strictly(candidates, stand.frontier, trie_nodes, max(widths))
         if stand.rules is not None and any(map(_is_relaxed, stand.searches)):
@@ -194,11 +186,6 @@ class LevelJudge:
             verdict = Verdict(selection, None if trie_nodes is None else find_nodes(selection.nodes, trie_nodes))
         ends = any(search.last_depth == depth for search, depth in pairs)
         return JudgedLevel(stand.searches, stand.depths, drafted, there, verdict, ends)
-
-    def _candidates(self, stand: _Stand, width: int) -> Candidates:
-        """The continuations of all beams, ranked."""
-        found = self._table.read(stand.frontier, stand.trie_nodes, width)
-        return rank(found, stand.ratings, stand.frontier, stand.rules, Stream.RESIDUAL)
 
     def _drafted_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> DraftedNodes:
         """Some nodes of each search, of at least one."""
