@@ -50,33 +50,33 @@ format: setup ## Apply the style
 	$(BIN)/ruff format .
 
 bench: setup ## Time this engine against vLLM and transformers (idle machine, a quarter of an hour)
-	$(BIN)/atspeed bench $(ARGS)
+	$(BIN)/atspeed-bench bench $(ARGS)
 
 bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones): needs no setup, no part takes ten minutes
-	$(GPU_PYTHON) -m verification.benchmark.kernel
-	$(GPU_PYTHON) -m verification.benchmark.gpu $(ARGS)
-	$(GPU_PYTHON) -m verification.benchmark.gpu --wide
+	$(GPU_PYTHON) -m benchmarks.gpu.kernel
+	$(GPU_PYTHON) -m benchmarks.gpu.run $(ARGS)
+	$(GPU_PYTHON) -m benchmarks.gpu.run --wide
 
 truth: ## Train a target and a draft on this device and measure them end to end: ARGS="--data DIR --catalog FILE"
-	$(GPU_PYTHON) -m verification.benchmark.truth $(ARGS)
+	$(GPU_PYTHON) -m benchmarks.gpu.truth $(ARGS)
 
 lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"
-	$(BIN)/python -m verification.benchmark.lossless $(ARGS)
+	$(BIN)/python -m benchmarks.systems.lossless $(ARGS)
 
 paper: setup ## The paper's tables, data to report (over an hour): make paper DATA=DIR CATALOG=FILE
 	$(BIN)/python -m benchmarks.paper --data "$(DATA)" --catalog "$(CATALOG)" $(ARGS)
 
 bench-catalog: setup ## Measure catalogs of 10^4 to 10^7 items (two minutes, 3 GB of memory and 1 GB of disk)
-	$(BIN)/python -m verification.benchmark.catalog_scale $(ARGS)
+	$(BIN)/python -m benchmarks.systems.catalog_scale $(ARGS)
 
 load: setup ## Put a server under load, up to twice what it can bear (idle machine, a quarter of an hour)
-	$(BIN)/python -m server.load.standard $(ARGS)
+	$(BIN)/python -m benchmarks.load.standard $(ARGS)
 
 swaps: setup ## Replace the catalog ten times a second under load (idle machine, two minutes)
-	$(BIN)/python -m server.load.swaps $(ARGS)
+	$(BIN)/python -m benchmarks.load.swaps $(ARGS)
 
 soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
-	$(BIN)/python -m server.load.soak $(ARGS)
+	$(BIN)/python -m benchmarks.load.soak $(ARGS)
 
 deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
 	deploy/checks/tools.sh

@@ -47,13 +47,15 @@ class Stage:
 
     Attributes:
         name: what the logs and the times are kept under.
-        arguments: of `atspeed`.
+        arguments: of the command.
         result: what is there when the stage is done.
+        command: its module.
     """
 
     name: str
     arguments: tuple[str, ...]
     result: Path
+    command: str = "server.cli"
 
 
 class StageFailedError(RuntimeError):
@@ -89,7 +91,7 @@ class Pipeline:
     def _run(self, stage: Stage, threads: int) -> None:
         log = self.work / "logs" / f"{stage.name}.log"
         stage.result.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "server.cli", *stage.arguments]
+        command = [sys.executable, "-m", stage.command, *stage.arguments]
         with log.open("w") as output:
             print(" ".join(command), file=output, flush=True)
             ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
@@ -120,8 +122,8 @@ def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], see
         options = ("--target", str(target), "--draft", str(drafts[objective, 0]), *inputs, "--users", RECORDED_USERS, "--out", str(out))
         rows = recording / f"{objective}.json"
         return [
-            Stage(f"record-{objective}", ("replay", "record", *options), out),
-            Stage(f"replay-{objective}", ("replay", "run", str(out), "--plans", REPLAYED, "--json", str(rows)), rows),
+            Stage(f"record-{objective}", ("replay", "record", *options), out, "benchmarks.cli"),
+            Stage(f"replay-{objective}", ("replay", "run", str(out), "--plans", REPLAYED, "--json", str(rows)), rows, "benchmarks.cli"),
         ]
 
     recorded = [replay(objective) for objective in timed]
@@ -158,7 +160,7 @@ def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> 
         _plot(work / "speed" / "recall_speed.png", results / f"{name}-speed.png"),
         "## Modelled on other machines",
         "Strict, speed-up over plain beam search where a forward's fixed part costs as much as a / b tokens and a forward of the draft 1% "
-        "of the target's (`atspeed replay run`); in brackets the target's forwards per request.",
+        "of the target's (`atspeed-bench replay run`); in brackets the target's forwards per request.",
         _replays({path.stem: json.loads(path.read_bytes()) for path in sorted((work / "recordings").glob("*.json"))}),
     ]
     report = results / f"{name}.md"

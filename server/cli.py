@@ -6,13 +6,11 @@ command needs, it imports when it runs.
 
 import typer
 
-from server.commands.bench import bench
 from server.commands.catalog import catalog_app
 from server.commands.demo import demo
 from server.commands.evaluate import evaluate
-from server.commands.load import load
+from server.commands.moved import add_moved
 from server.commands.recommend import recommend
-from server.commands.replay import replay_app
 from server.commands.serve import serve
 from server.commands.train import train_app
 
@@ -30,10 +28,8 @@ app.command()(recommend)
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(train_app, name="train")
 app.command()(demo)
-app.command()(bench)
-app.command()(load)
 app.command()(evaluate)
-app.add_typer(replay_app, name="replay")
+add_moved(app)
 
 
 def main() -> None:

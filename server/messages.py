@@ -7,7 +7,7 @@ which all processes of one Linux machine share, so no time is lost in translatio
 
 import msgspec
 
-from drafting.rule import Verification
+from drafting.beam.rule import Verification
 from server.logs import LogFormat
 
 
@@ -85,7 +85,7 @@ class FreshPlaces(msgspec.Struct, frozen=True):
 
 
 class PutFilter(msgspec.Struct, frozen=True, tag=True):
-    """Give a name to a set of a catalog's items: `drafting.item_set.ItemSet.bits`."""
+    """Give a name to a set of a catalog's items: `drafting.trie.item_set.ItemSet.bits`."""
 
     catalog: str
     name: str

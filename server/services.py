@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from server.catalog_switch import CatalogSwitch
-from server.catalogs import CatalogStore
+from server.catalogs.filters import NamedFilters
+from server.catalogs.store import CatalogStore
+from server.catalogs.switch import CatalogSwitch
 from server.draining import Drain
-from server.engine_process import EngineClient
-from server.filters import NamedFilters
+from server.engine.client import EngineClient
 from server.histories import HistoryStore
-from server.metrics import Metrics
+from server.metrics.registry import Metrics
+from server.metrics.tracing import Tracing
 from server.settings import Settings
-from server.tracing import Tracing
 
 
 @dataclass(frozen=True)

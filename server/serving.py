@@ -19,17 +19,17 @@ from types import FrameType
 import msgspec
 import uvicorn
 
-from drafting.catalog import Catalog, CatalogError
-from drafting.codebooks import Codebooks
-from server.app import build_app
-from server.catalogs import CatalogStore, first_catalog
-from server.engine_process import EngineClient
+from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.codebooks import Codebooks
+from server.catalogs.store import CatalogStore, first_catalog
+from server.engine.client import EngineClient
 from server.histories import open_history_store
+from server.http.app import build_app
 from server.logs import configure_logs
-from server.metrics import Metrics
+from server.metrics.registry import Metrics
+from server.metrics.tracing import Tracing
 from server.services import Services
 from server.settings import Settings
-from server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 

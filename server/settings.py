@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from drafting.rule import Verification
+from drafting.beam.rule import Verification
 from server.logs import LogFormat
 from server.messages import EngineOptions
 from server.processors import usable_processors

@@ -11,8 +11,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
-from drafting.catalog import Catalog
-from verification.benchmark.shapes import SHAPES, make_catalog
+from benchmarks.systems.shapes import SHAPES, make_catalog
+from drafting.catalog.catalog import Catalog
 
 BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from drafting.alignment.bases import scratch_tokenizer
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
 
 TINY_CONFIG = {

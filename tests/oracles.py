@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from verification.benchmark.systems import PrefixTable, generate_beams
+from verification.evaluation.generate import PrefixTable, generate_beams
 
 
 def generate_lists(

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from drafting.catalog import Catalog
-from drafting.costs import CostCurve, ForwardCosts
-from drafting.plan import FixedPlan, Plan
-from drafting.planner import Planner
-from drafting.rule import STRICT, SearchRule
-from drafting.tree import TreeBatch, TreeModel
-from drafting.trie import ItemTrie
+from drafting.beam.rule import STRICT, SearchRule
+from drafting.beam.tree import TreeBatch, TreeModel
+from drafting.catalog.catalog import Catalog
+from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.plans.plan import FixedPlan, Plan
+from drafting.plans.planner import Planner
+from drafting.trie.item_trie import ItemTrie
 from tests.models import save_random_model
-from verification.engine import SpeculativeBeamEngine
+from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import load_host
 from verification.request import BeamRequest, BeamResult

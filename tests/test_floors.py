@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SERVER_ONLY = {"fastapi", "starlette", "redis", "prometheus_client", "uvicorn", "zmq", "opentelemetry", "server"}
 FORBIDDEN = {"drafting": SERVER_ONLY | {"verification", "vllm"}, "verification": SERVER_ONLY, "server": {"vllm"}}
-MAY_IMPORT_VLLM = {ROOT / "verification/hosts/vllm.py", ROOT / "verification/hosts/vllm_beam_search.py"}
+MAY_IMPORT_VLLM = {ROOT / "verification/hosts/vllm.py"}
 
 
 def imported(path: Path) -> set[str]:

@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from drafting.catalog import Catalog
-from drafting.costs import CostCurve
-from drafting.item_set import ItemSet
-from drafting.plan import FixedPlan, PlanError
-from drafting.planner import AUTO, Planner
+from drafting.beam.rule import MOST_SEEDS, STRICT, SearchRule
+from drafting.beam.tree import TreeModel
+from drafting.catalog.catalog import Catalog
+from drafting.plans.costs import CostCurve
+from drafting.plans.plan import FixedPlan, PlanError
+from drafting.plans.planner import AUTO, Planner
 from drafting.prompt import PromptBuilder
-from drafting.rule import MOST_SEEDS, STRICT, SearchRule
-from drafting.tree import TreeModel
-from drafting.trie import ItemTrie
-from verification.calibration import measure_costs, measure_target
-from verification.engine import SpeculativeBeamEngine
+from drafting.trie.item_set import ItemSet
+from drafting.trie.item_trie import ItemTrie
+from verification.engine.calibration import measure_costs, measure_target
+from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
+from verification.hosts.served_model import ServedModel
 from verification.request import BeamRequest, BeamResult, ReservedPlaces
-from verification.served_model import ServedModel
 
 OFFLINE_BATCH_TOKENS = 1024
 

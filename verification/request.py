@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from drafting.item_set import ItemSet
-from drafting.rule import STRICT, SearchRule, Verification
+from drafting.beam.rule import STRICT, SearchRule, Verification
+from drafting.trie.item_set import ItemSet
 
 MAX_BEAM_WIDTH = 256
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from drafting.columns import RequestColumns
-from drafting.eligibility import Eligibility
-from drafting.trie import ItemTrie
+from drafting.beam.columns import RequestColumns
+from drafting.trie.eligibility import Eligibility
+from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest, Usage
 
 IntArray = npt.NDArray[np.int64]

@@ -18,15 +18,14 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
-from drafting.alignment.hashes import model_hash
-from drafting.alignment.interactions import Interactions, data_hashes, load_split
+from drafting.alignment.data.interactions import Interactions, data_hashes, load_split
+from drafting.alignment.data.samples import Windows, next_windows
+from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory
-from drafting.alignment.samples import Windows, next_windows
 from drafting.alignment.settings import TeacherSettings, TrainingError
-from drafting.alignment.splits import SplitRule
 from drafting.alignment.target import training_windows
-from drafting.alignment.teacher_data import (
+from drafting.alignment.teacher.data import (
     CATALOG_FILE,
     TEACHER_FILE,
     VALID_FILE,
@@ -39,12 +38,13 @@ from drafting.alignment.teacher_data import (
     write_shard,
     write_windows,
 )
-from drafting.alignment.teacher_scores import score_windows
-from drafting.alignment.teacher_trees import PromptWindows, list_trees, most_nodes, prompt_windows, tree_windows
+from drafting.alignment.teacher.hashes import model_hash
+from drafting.alignment.teacher.scores import score_windows
+from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nodes, prompt_windows, tree_windows
 from drafting.alignment.training import quiet_library
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
-from drafting.trie import ItemTrie
+from drafting.trie.item_trie import ItemTrie
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
 

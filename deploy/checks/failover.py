@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.load.standard import make_model, served
 from deploy.checks.findings import Findings
 from deploy.checks.processes import ask
-from server.load.standard import make_model, served
 from tests.services import RedisServer, SentinelServers
 
 USERS = 8

@@ -17,11 +17,11 @@ from urllib.parse import urlencode
 
 import yaml
 
+from benchmarks.load.runs import LoadPlan, run_runs
+from benchmarks.load.standard import MeasuredServer, make_model, served
 from deploy.checks.findings import Findings
 from deploy.checks.processes import ask, free_port, running, wait_until
 from deploy.checks.tools import DASHBOARDS, RULES, tool
-from server.load.command import LoadPlan, run_runs
-from server.load.standard import MeasuredServer, make_model, served
 
 LOAD_SECONDS = 40.0
 RATE = 8.0
@@ -57,7 +57,7 @@ def monitored(folder: Path, server_url: str) -> Iterator[tuple[str, str]]:
 
 
 def put_under_load(url: str) -> None:
-    """Users as `atspeed load` makes them, and what they do not do: filters, mistakes, lists that can't be full."""
+    """Users as `atspeed-bench load` makes them, and what they do not do: filters, mistakes, lists that can't be full."""
     run_runs(LoadPlan(url, [RATE], LOAD_SECONDS / 2, 0.0, 40, 1.0, 10, (2000, 2000), None, 0.5, 0.0, 0, False))
     items = [line["item_id"] for line in json.loads(ask(f"{url}/v1/catalog/items?limit=50")[2])["items"]]
     for _ in range(5):

@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 import yaml
 
+from benchmarks.load.standard import MeasuredServer, make_model, served
 from deploy.checks.chart import render
 from deploy.checks.findings import Findings
 from deploy.checks.processes import ask, free_port, running, wait_until
 from deploy.checks.tools import ROOT, tool
-from server.load.standard import MeasuredServer, make_model, served
 from tests.services import RedisServer
 
 USERS = [f"user-{number}" for number in range(200)]

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
 
 PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"

@@ -16,11 +16,11 @@ from drafting.alignment.draft_loss import NEEDS, DraftLoss
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import DraftSettings, TrainingError, TrainingMetrics
-from drafting.alignment.teacher_data import CATALOG_FILE, TeacherManifest, check_provenance, read_manifest
-from drafting.alignment.teacher_samples import TeacherSamples, validation_windows
+from drafting.alignment.teacher.data import CATALOG_FILE, TeacherManifest, check_provenance, read_manifest
+from drafting.alignment.teacher.samples import TeacherSamples, validation_windows
 from drafting.alignment.training import KEPT_CHECKPOINTS, describe_model, fit, quiet_library, versions, write_model
-from drafting.catalog import Catalog
-from drafting.trie import ItemTrie
+from drafting.catalog.catalog import Catalog
+from drafting.trie.item_trie import ItemTrie
 
 
 @quiet_library()

@@ -13,9 +13,9 @@ from drafting.alignment import objectives
 from drafting.alignment.coverage import CoverageLevels
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.settings import DraftSettings
-from drafting.alignment.teacher_scores import dense
+from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import Batch, answer_rows
-from drafting.trie import ItemTrie
+from drafting.trie.item_trie import ItemTrie
 
 MODEL_INPUTS = ("input_ids", "position_ids", "attention_mask")
 

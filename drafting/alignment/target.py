@@ -14,14 +14,14 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
-from drafting.alignment.interactions import Split, data_hashes, load_split
+from drafting.alignment.data.interactions import Split, data_hashes, load_split
+from drafting.alignment.data.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, packs, prefix_windows
+from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.runs import RunDirectory
-from drafting.alignment.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, packs, prefix_windows
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
-from drafting.alignment.splits import SplitRule
 from drafting.alignment.training import KEPT_CHECKPOINTS, describe_model, fit, quiet_library, versions, write_model
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
 
 

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
 
+from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
-from drafting.alignment.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.settings import LoopSettings, TrainingMetrics
 from drafting.prompt import PromptTemplate
 

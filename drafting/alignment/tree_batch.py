@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from drafting.alignment.samples import IGNORED_LABEL
+from drafting.alignment.data.samples import IGNORED_LABEL
 
 IntArray = npt.NDArray[np.int64]
 Batch = dict[str, torch.Tensor]

@@ -8,7 +8,7 @@ import typer
 from server.commands.failure import fail
 
 if TYPE_CHECKING:
-    from drafting.catalog import Catalog
+    from drafting.catalog.catalog import Catalog
 
 catalog_app = typer.Typer(help="Make a catalog, or look into one.", no_args_is_help=True)
 
@@ -45,8 +45,8 @@ def build(
     import numpy as np
     from tqdm import tqdm
 
-    from drafting.catalog import Catalog, CatalogError
-    from drafting.codebooks import CodebookError, residual_kmeans
+    from drafting.catalog.catalog import Catalog, CatalogError
+    from drafting.catalog.codebooks import CodebookError, residual_kmeans
 
     ids, titles = _read_items(items)
     try:
@@ -83,7 +83,7 @@ def convert(
 
     Example: atspeed catalog convert items.parquet --out items.catalog --model MODEL_DIR
     """
-    from drafting.catalog_artefact import SUFFIX
+    from drafting.catalog.artefact import SUFFIX
 
     if out.suffix != SUFFIX:
         fail(f"{out} must end in {SUFFIX}, by which it is known.")
@@ -94,8 +94,8 @@ def convert(
 
     from tqdm import tqdm
 
-    from drafting.catalog_artefact import save_artefact
-    from drafting.catalog_files import read_catalog
+    from drafting.catalog.artefact import save_artefact
+    from drafting.catalog.files import read_catalog
     from drafting.errors import SetupError
 
     try:
@@ -120,7 +120,7 @@ def inspect(
 
     Example: atspeed catalog inspect catalog.jsonl
     """
-    from drafting.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import Catalog, CatalogError
 
     try:
         catalog = Catalog.load(file)

@@ -41,9 +41,9 @@ def evaluate(
 
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
-    from drafting.alignment.interactions import InteractionError, load_split
-    from drafting.alignment.splits import SplitRule
-    from drafting.catalog import Catalog
+    from drafting.alignment.data.interactions import InteractionError, load_split
+    from drafting.alignment.data.splits import SplitRule
+    from drafting.catalog.catalog import Catalog
     from drafting.errors import SetupError
 
     if report is not None and (report / "report.json").exists() and not overwrite:
@@ -104,7 +104,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 
 
 def _modes(text: str) -> tuple[Any, ...]:
-    from drafting.rule import Verification
+    from drafting.beam.rule import Verification
 
     names = [part.strip() for part in text.split(",")]
     unknown = [name for name in names if name not in list(Verification)]
@@ -125,7 +125,7 @@ def _training_record(model_dir: Path) -> dict[str, Any]:
 
 def _drafts(paths: list[Path], target: Path) -> dict[str, Path]:
     """The drafts by name, with a word about those that learnt from another target."""
-    from drafting.alignment.hashes import model_hash
+    from drafting.alignment.teacher.hashes import model_hash
 
     names = [path.resolve().name for path in paths]
     doubled = next((name for name in names if names.count(name) > 1), None)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from drafting.rule import MOST_SEEDS, Verification
+from drafting.beam.rule import MOST_SEEDS, Verification
 from server.commands.failure import fail
-from server.rules import RELAXED_NOTE, choose_rule
+from server.lists.rules import RELAXED_NOTE, choose_rule
 from server.settings import Settings
 
 
@@ -100,8 +100,8 @@ def recommend(
     if rule.verification is Verification.RELAXED:
         typer.echo(RELAXED_NOTE, err=True)
     # The model libraries take seconds to import, which a typing mistake need not wait for.
-    from server.offline_command import OfflineError, recommend_file, recommend_one
-    from server.user_lines import Defaults
+    from server.offline.questions import Defaults
+    from server.offline.run import OfflineError, recommend_file, recommend_one
 
     defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None)
     try:

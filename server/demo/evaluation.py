@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from drafting.alignment.interactions import Interactions, Split
-from drafting.catalog import Catalog
+from drafting.alignment.data.interactions import Interactions, Split
+from drafting.catalog.catalog import Catalog
 
 
 class Evaluation(msgspec.Struct, frozen=True):

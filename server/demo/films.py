@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from drafting.alignment.interactions import Interactions, by_user
-from drafting.catalog import Catalog
-from drafting.codebooks import Codebooks, residual_kmeans
+from drafting.alignment.data.interactions import Interactions, by_user
+from drafting.catalog.catalog import Catalog
+from drafting.catalog.codebooks import Codebooks, residual_kmeans
 from server.demo.movielens import MovieLens
 
 Floats = npt.NDArray[np.float64]

@@ -13,9 +13,9 @@ import msgspec
 import typer
 from tqdm import tqdm
 
-from drafting.alignment.interactions import EVENTS_FILE, EventLine, Interactions, leave_one_out
+from drafting.alignment.data.interactions import EVENTS_FILE, EventLine, Interactions, leave_one_out
 from drafting.alignment.settings import TargetSettings
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from server.demo.cache import exclusive, whole_file
 from server.demo.evaluation import Evaluation, evaluate
 from server.demo.films import film_catalog, film_embeddings, interactions_of

@@ -15,7 +15,7 @@ from deploy.checks.tools import CHART, find_tool
 from deploy.helm.settings_schema import OWN, SCHEMA, updated
 from server import serving
 from server.histories.redis_url import Login, RedisUrl
-from server.metrics import Metrics
+from server.metrics.registry import Metrics
 from server.settings import Settings
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -9,7 +9,7 @@ import pytest
 from deploy.checks.monitoring import queries
 from deploy.checks.tools import DASHBOARDS, RULES
 from deploy.grafana.__main__ import rendered
-from server.metrics import Metrics
+from server.metrics.registry import Metrics
 
 # Named by the recording rules.
 _METRIC = re.compile(r"\batspeed_\w+")

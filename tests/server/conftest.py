@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from tests.models import random_catalog, save_random_model
 from tests.server.server_process import ServerProcess
 

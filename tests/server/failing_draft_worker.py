@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from drafting.tree import TreeBatch, TreeModel
-from server.engine_main import main
+from drafting.beam.tree import TreeBatch, TreeModel
+from server.engine.main import main
 from verification import recommender
 
 # Two for the list that nobody asked for, two for the first that somebody did.

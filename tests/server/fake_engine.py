@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drafting.catalog import Catalog
-from drafting.costs import CostCurve
-from drafting.item_set import ItemSet
-from drafting.plan import FixedPlan
-from drafting.rule import STRICT, SearchRule
+from drafting.beam.rule import STRICT, SearchRule
+from drafting.catalog.catalog import Catalog
+from drafting.plans.costs import CostCurve
+from drafting.plans.plan import FixedPlan
+from drafting.trie.item_set import ItemSet
 from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest, BeamResult, RankedItem, ReservedPlaces, StepReport, Usage
 
@@ -16,7 +16,7 @@ STEPS = 3
 
 
 class FakeEngine:
-    """Meets `server.scheduler.StepEngine`; every request runs for `STEPS` steps and owns as many slots as its prompt and beams."""
+    """A `server.scheduling.scheduler.StepEngine`; every request runs for `STEPS` steps and owns as many slots as its prompt and beams."""
 
     def __init__(self, total_slots: int = 100) -> None:
         self.total_slots = total_slots
@@ -85,7 +85,7 @@ def result(request: BeamRequest) -> BeamResult:
 
 
 class FakeSource:
-    """Meets `server.engine_worker.RequestSource`; a history is its own prompt."""
+    """Meets `server.engine.worker.RequestSource`; a history is its own prompt."""
 
     def __init__(self, catalog: Catalog, engine: FakeEngine | None = None, name: str = "") -> None:
         self.catalog = catalog

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from drafting.catalog import Catalog
-from server.catalogs import CatalogStore, ServedCatalog
-from server.engine_process import EngineClient
+from drafting.catalog.catalog import Catalog
+from server.catalogs.store import CatalogStore, ServedCatalog
+from server.engine.client import EngineClient
 
 
 def stub_catalogs(catalog: Catalog, engine: EngineClient) -> CatalogStore:

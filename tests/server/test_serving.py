@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.server.server_process import ROOT, ServerProcess, assert_problem
 from tests.services import free_port

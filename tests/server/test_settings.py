@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from drafting.rule import Verification
+from drafting.beam.rule import Verification
 from server.settings import FlagSettings, Settings, SettingsError
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from drafting.catalog import CatalogError
-from drafting.plan import PlanError
+from drafting.catalog.catalog import CatalogError
+from drafting.plans.plan import PlanError
 from drafting.prompt import PromptError
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from verification.hosts.checkpoint import HostError

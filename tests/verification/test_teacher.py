@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 import verification.teacher
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.settings import TeacherSettings, TrainingError
-from drafting.alignment.teacher_data import ShardFile, check_provenance, read_manifest
-from drafting.alignment.teacher_samples import TeacherSamples, validation_windows
-from drafting.alignment.teacher_scores import dense
-from drafting.catalog import Catalog
-from drafting.trie import ItemTrie
+from drafting.alignment.teacher.data import ShardFile, check_provenance, read_manifest
+from drafting.alignment.teacher.samples import TeacherSamples, validation_windows
+from drafting.alignment.teacher.scores import dense
+from drafting.catalog.catalog import Catalog
+from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog, save_random_model
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, diags_array
 
-from drafting.alignment.interactions import Interactions
+from drafting.alignment.data.interactions import Interactions
 from verification.evaluation.users import HeldOut
 
 RECENT_ITEMS = 20

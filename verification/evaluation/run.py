@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from drafting.alignment.hashes import model_hash
-from drafting.alignment.interactions import Split
-from drafting.catalog import Catalog
-from drafting.rule import SearchRule, Verification
+from drafting.alignment.data.interactions import Split
+from drafting.alignment.teacher.hashes import model_hash
+from drafting.beam.rule import SearchRule, Verification
+from drafting.catalog.catalog import Catalog
 from verification.evaluation.baselines import co_occurring, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing

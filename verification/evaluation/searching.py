@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoModelForCausalLM
 
-from drafting.catalog import Catalog
-from drafting.plan import FixedPlan, Plan
-from drafting.rule import STRICT, SearchRule
-from verification.benchmark.systems import PrefixTable, generate_beams
+from drafting.beam.rule import STRICT, SearchRule
+from drafting.catalog.catalog import Catalog
+from drafting.plans.plan import FixedPlan, Plan
+from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
 from verification.request import BeamResult, Usage

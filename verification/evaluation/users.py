@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drafting.alignment.interactions import InteractionError, Interactions, Split
+from drafting.alignment.data.interactions import InteractionError, Interactions, Split
 
 PARTS = ("test", "valid")
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from drafting.transfer import counting
-from drafting.tree import AttentionLayout, TreeBatch, TreeModel
+from drafting.beam.tree import AttentionLayout, TreeBatch, TreeModel
+from drafting.device import counting
 from verification.hosts.checkpoint import HostError, first_line
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from drafting.tree import TreeBatch
-from verification.attention import tree_attention
+from drafting.beam.tree import TreeBatch
+from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import HostError, first_line, load_config, resolve_dtype
 
 ATTENTION = "atspeed_tree"

@@ -14,8 +14,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from drafting.tree import TreeBatch
-from verification.attention import tree_attention
+from drafting.beam.tree import TreeBatch
+from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import HostError, first_line, load_config, resolve_dtype
 
 SUPPORTED_VERSION = "0.32.0"

@@ -58,10 +58,10 @@ def draft(
     An interrupted run goes on from its last checkpoint when the same command is given again. For several devices, put
     `accelerate launch -m server.cli` in the place of `atspeed`.
     """
-    from drafting.alignment.hashes import model_hash
     from drafting.alignment.runs import RunDirectory
     from drafting.alignment.settings import DraftSettings, TrainingError
-    from drafting.catalog import Catalog, CatalogError
+    from drafting.alignment.teacher.hashes import model_hash
+    from drafting.catalog.catalog import Catalog, CatalogError
     from drafting.errors import SetupError
 
     try:
@@ -91,7 +91,7 @@ def draft(
     with loading_libraries():
         from drafting.alignment.bases import BaseError
         from drafting.alignment.draft import train_draft
-        from drafting.alignment.teacher_data import check_provenance, read_manifest
+        from drafting.alignment.teacher.data import check_provenance, read_manifest
     try:
         check_provenance(read_manifest(teacher), teacher, None if target is None else model_hash(target), version)
         metrics = train_draft(teacher, base, out, settings=settings, overwrite=overwrite)

@@ -59,10 +59,10 @@ def target(
     An interrupted run goes on from its last checkpoint when the same command is given again. For several devices, put
     `accelerate launch -m server.cli` in the place of `atspeed`.
     """
-    from drafting.alignment.interactions import InteractionError
+    from drafting.alignment.data.interactions import InteractionError
     from drafting.alignment.runs import RunDirectory
     from drafting.alignment.settings import TargetSettings, TrainingError
-    from drafting.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import Catalog, CatalogError
     from drafting.prompt import PromptError, PromptTemplate
 
     try:

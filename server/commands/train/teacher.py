@@ -37,7 +37,7 @@ def teacher(
     """
     from drafting.alignment.runs import RunDirectory
     from drafting.alignment.settings import TeacherSettings, TrainingError
-    from drafting.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import Catalog, CatalogError
     from drafting.errors import SetupError
 
     try:
@@ -47,7 +47,7 @@ def teacher(
     except (TrainingError, CatalogError) as error:
         fail(str(error))
     with loading_libraries():
-        from drafting.alignment.interactions import InteractionError
+        from drafting.alignment.data.interactions import InteractionError
         from verification.teacher import make_teacher
     try:
         manifest = make_teacher(

@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 
 from drafting.alignment.bases import scratch_tokenizer
-from drafting.alignment.interactions import Interactions
+from drafting.alignment.data.interactions import Interactions
+from drafting.alignment.data.samples import packed_windows
 from drafting.alignment.levels import LevelCodes
-from drafting.alignment.samples import packed_windows
-from drafting.alignment.teacher_data import (
+from drafting.alignment.teacher.data import (
     CATALOG_FILE,
     TEACHER_FILE,
     VALID_FILE,
@@ -20,11 +20,11 @@ from drafting.alignment.teacher_data import (
     write_shard,
     write_windows,
 )
-from drafting.alignment.teacher_scores import TopCodes
-from drafting.alignment.teacher_trees import list_trees, prompt_windows
-from drafting.catalog import Catalog
+from drafting.alignment.teacher.scores import TopCodes
+from drafting.alignment.teacher.trees import list_trees, prompt_windows
+from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
-from drafting.trie import ItemTrie
+from drafting.trie.item_trie import ItemTrie
 from tests.models import TINY_CONFIG
 
 ITEMS = 12

@@ -11,11 +11,11 @@ from drafting.alignment import objectives
 from drafting.alignment.coverage import CoverageLevels
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.settings import DraftSettings
-from drafting.alignment.teacher_samples import TeacherSamples
-from drafting.alignment.teacher_scores import dense
+from drafting.alignment.teacher.samples import TeacherSamples
+from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import Batch
-from drafting.catalog import Catalog
-from drafting.trie import ItemTrie
+from drafting.catalog.catalog import Catalog
+from drafting.trie.item_trie import ItemTrie
 from tests.drafting.alignment.teachers import write_teacher
 from tests.models import random_catalog
 

@@ -18,11 +18,11 @@ from drafting.alignment.draft_loss import NEEDS, DraftLoss
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.settings import DraftSettings, TrainingError
-from drafting.alignment.teacher_samples import TeacherSamples
-from drafting.alignment.teacher_scores import dense
+from drafting.alignment.teacher.samples import TeacherSamples
+from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import answer_rows
 from drafting.prompt import PromptTemplate
-from drafting.trie import ItemTrie
+from drafting.trie.item_trie import ItemTrie
 from tests.drafting.alignment.teachers import CATALOG, ITEMS, LISTS, STEP, TEMPLATE, write_teacher
 
 SEEN = 4  # items in a history: as many as the teacher was asked about

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 import drafting.alignment.training
 from drafting.alignment.bases import BaseError, load_base
-from drafting.alignment.interactions import InteractionError
+from drafting.alignment.data.interactions import InteractionError
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.alignment.target import train_target
-from drafting.catalog import Catalog
+from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
 from tests.models import TINY_CONFIG
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from drafting.alignment.samples import IGNORED_LABEL
+from drafting.alignment.data.samples import IGNORED_LABEL
 from drafting.alignment.tree_batch import TreeWindows, answer_rows, plain_batch, ranges, tree_batch
 from tests.models import TINY_CONFIG
 

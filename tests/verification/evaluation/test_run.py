@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from drafting.alignment.interactions import Interactions, Split
-from drafting.catalog import Catalog
-from drafting.rule import Verification
+from drafting.alignment.data.interactions import Interactions, Split
+from drafting.beam.rule import Verification
+from drafting.catalog.catalog import Catalog
 from tests.models import random_catalog, save_random_model
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots

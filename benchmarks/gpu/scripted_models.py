@@ -1,0 +1,196 @@
+"""Models and a plan that follow an acceptance trace, so that random weights behave like the trained models that were recorded.
+
+The forwards are real: host, attention, keys and values, drafting, selection and judging all run as they always do. Only the contents of
+the logits are replaced, after each forward, by the simplest ones that make the engine decide as the trace says. The target is *flat*: every
+continuation is equally likely, so its beam is the first prefixes in the catalog's order, at every level. A draft that is flat too agrees
+with it, and its best proposals hold the target's beam; where the trace says that m prefixes were missing, the draft *overlooks* the first m
+of that level, and everything below is wasted as it was when recorded.
+
+Invariant: with the same script, every machine and every model runs the same rounds; a round that comes out otherwise is an error, never a
+silently different measurement.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
+from drafting.beam.tree import TreeBatch, TreeModel
+from drafting.plans.plan import Action, FloatArray, IntArray, LevelOutcome, Round, StepTimes
+from drafting.trie.item_trie import ItemTrie
+from verification.request import BeamResult
+
+# What an overlooked continuation loses: more than any sum over levels can win back.
+OVERLOOKED = -30.0
+
+
+@dataclass
+class _Actor:
+    """One running request and where it stands in its script."""
+
+    script: Script
+    rounds: int = 0
+    depth: int = 0
+
+    @property
+    def round(self) -> TraceRound:
+        return self.script[self.rounds]
+
+
+@dataclass
+class Stage:
+    """Who follows which script, and what the draft is to overlook in its next forward.
+
+    Attributes:
+        actors: the running requests by id, in the order in which the engine runs them.
+        asked: the requests in the draft's next forward, in order.
+    """
+
+    last_depth: int
+    actors: dict[str, _Actor] = field(default_factory=dict)
+    asked: list[tuple[_Actor, Round]] = field(default_factory=list)
+    _waiting: list[_Actor] = field(default_factory=list)
+    _places: list[tuple[Round, _Actor]] = field(default_factory=list)
+
+    def enter(self, request_id: str, script: Script) -> None:
+        """A request has been added to the engine."""
+        self.actors[request_id] = _Actor(script)
+
+    def clear(self) -> None:
+        """Everyone leaves, whatever their scripts still hold."""
+        self.actors.clear()
+        self.asked.clear()
+
+    def before_step(self) -> None:
+        """The engine is about to draft, for all that are not at their last level, in order."""
+        self._waiting = [actor for actor in self.actors.values() if actor.depth < self.last_depth]
+        self._places.clear()
+
+    def after_step(self, finished: Sequence[BeamResult]) -> None:
+        """Moves every script on by a round.
+
+        Raises:
+            TraceError: a search has not ended when its script did.
+        """
+        for actor in self.actors.values():
+            actor.depth += actor.round.accepted + 1
+            actor.rounds += 1
+        expected = {name for name, actor in self.actors.items() if actor.rounds == len(actor.script)}
+        if expected != {result.request_id for result in finished}:
+            raise TraceError(
+                "The searches did not run as the trace says: there were too few key/value slots to draft what it drafted, or the engine's "
+                "rules differ from those that were recorded."
+            )
+        for name in expected:
+            del self.actors[name]
+
+    def actor_at(self, place: Round) -> _Actor:
+        """Whose round this is: rounds begin in the order of the running requests."""
+        for known, actor in self._places:
+            if known is place:
+                return actor
+        if place.levels or not self._waiting or self._waiting[0].depth != place.depth:
+            raise TraceError("The engine drafts in another order than the trace can follow.")
+        self._places.append((place, self._waiting.pop(0)))
+        return self._places[-1][1]
+
+
+class ScriptedPlan:
+    """Drafts what the trace says was drafted."""
+
+    drafts = True
+    needs_draft = False
+    decides_alike = False
+    learns = False
+
+    def __init__(self, run: TraceRun, stage: Stage) -> None:
+        self.name = run.plan
+        self.proposals = max(run.proposals, run.k)
+        self._stage = stage
+
+    def refusal(self, width: int) -> str | None:
+        return None
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        actor = self._stage.actor_at(place)
+        drafted = actor.round.draft
+        if place.next_depth > place.last_depth or place.levels >= max(len(drafted), actor.round.accepted):
+            return Action.STOP
+        # Below all children there is nothing that the draft has rated.
+        if place.unranked or (place.levels < len(drafted) and drafted[place.levels] == ALL):
+            return Action.CHILDREN
+        self._stage.asked.append((actor, place))
+        return Action.BEAM
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        told = self._stage.actor_at(place).round
+        drafted = told.draft[place.levels] if place.levels < len(told.draft) else 0
+        kept = drafted if isinstance(drafted, int) else 0
+        if place.levels < told.accepted:
+            # Some levels hold thanks to what an earlier round left; here this round has to draft all of them.
+            return max(kept, place.widths[place.next_depth])
+        if place.levels == told.accepted:
+            # Never what is to be overlooked.
+            return min(kept, int(np.count_nonzero(scores > scores[0] + OVERLOOKED / 2)))
+        return kept
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        """Has nothing to learn."""
+
+    def learn_children(self, place: Round, parents: int, children: int) -> None:
+        """Has nothing to learn."""
+
+    def learn_times(self, times: StepTimes) -> None:
+        """Has nothing to learn."""
+
+
+class _ScriptedModel:
+    """A model whose forwards are real and whose logits are not."""
+
+    def __init__(self, model: TreeModel) -> None:
+        self._model = model
+        self.device = model.device
+        self.total_slots = model.total_slots
+
+    def score(self, batch: TreeBatch) -> Tensor:
+        return torch.zeros_like(self._model.score(batch))
+
+    def close(self) -> None:
+        self._model.close()
+
+
+class FlatTarget(_ScriptedModel):
+    """The target: every continuation is equally likely."""
+
+
+class OverlookingDraft(_ScriptedModel):
+    """The draft: flat but for what its scripts have it overlook."""
+
+    def __init__(self, model: TreeModel, trie: ItemTrie, stage: Stage) -> None:
+        super().__init__(model)
+        self._stage = stage
+        starts, tokens = trie.level_starts, trie.token.cpu().numpy()
+        self._level_tokens = [tokens[first:last] for first, last in itertools.pairwise(starts)]
+
+    def score(self, batch: TreeBatch) -> Tensor:
+        logits = super().score(batch)
+        rows: list[IntArray] = []
+        tokens: list[IntArray] = []
+        first = 0
+        for actor, place in self._stage.asked:
+            if place.levels == actor.round.accepted and actor.round.missing:
+                overlooked = np.unique(self._level_tokens[place.next_depth][: actor.round.missing])
+                rows.append(np.repeat(np.arange(first, first + place.nodes), len(overlooked)))
+                tokens.append(np.tile(overlooked, place.nodes))
+            first += place.nodes
+        self._stage.asked.clear()
+        if rows:
+            logits[self._to_device(rows), self._to_device(tokens)] = OVERLOOKED
+        return logits
+
+    def _to_device(self, arrays: Iterable[IntArray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)

@@ -1,0 +1,72 @@
+"""`atspeed-bench load`: put users in front of a server, and say how it bears them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.commands.failure import fail
+
+MAX_TIMEOUT_MS = 60_000
+
+
+def load(
+    url: Annotated[str, typer.Option(help="The server, such as http://127.0.0.1:8000.")] = "http://127.0.0.1:8000",
+    rate: Annotated[float, typer.Option(help="Requests a second.", min=0.001)] = 10.0,
+    sweep: Annotated[
+        str | None, typer.Option(help="Several rates, one run each, instead of --rate.", metavar="RATE,RATE,…", show_default="none")
+    ] = None,
+    duration: Annotated[float, typer.Option(help="Measured seconds of a run.", min=0.1)] = 30.0,
+    warmup: Annotated[float, typer.Option(help="Seconds before them that don't count.", min=0)] = 5.0,
+    users: Annotated[int, typer.Option(help="Users; few of them ask often.", min=1)] = 1000,
+    zipf: Annotated[float, typer.Option(help="How much more often: the n-th user asks in proportion to 1 / n^zipf.", min=0)] = 1.0,
+    k: Annotated[int, typer.Option("--k", "-k", help="Identifiers of a list.", min=1, max=100)] = 10,
+    timeout_ms: Annotated[str, typer.Option(help="Timeout of a request, or the range to draw it from.", metavar="MS|MS-MS")] = "1000",
+    histories: Annotated[
+        Path | None,
+        typer.Option(help='First histories: JSONL of {"history": [id, …]}.', show_default="20 random items of the server's catalog"),
+    ] = None,
+    growth: Annotated[float, typer.Option(help="Share of lists after which the user takes one of the items.", min=0, max=1)] = 0.5,
+    hang_ups: Annotated[float, typer.Option(help="Share of requests whose client gives up early.", min=0, max=1)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn; also names the users.", min=0)] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw latency and throughput over the rate there (PNG).")] = None,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Load a server on another machine; only do so to your own.")] = False,
+) -> None:
+    """Load a running server and say how it bears it.
+
+    Requests come at random times (Poisson) at the given rate, whatever became of those before them, and every latency counts from the time
+    at which its request was due. Users are `load-<seed>-<n>`; their histories are stored on the server and grow as they ask.
+
+    Example: atspeed-bench load --sweep 5,10,20,40,80 --duration 30 --json load.json --plot load.png
+    """
+    rates = _numbers(sweep) if sweep is not None else [rate]
+    timeouts = _range(timeout_ms)
+    from benchmarks.load.runs import LoadError, LoadPlan, run_plan
+
+    plan = LoadPlan(url.rstrip("/"), rates, duration, warmup, users, zipf, k, timeouts, histories, growth, hang_ups, seed, allow_remote)
+    try:
+        run_plan(plan, json_file, plot)
+    except LoadError as error:
+        fail(str(error))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = [0.0]
+    if not all(0.001 <= number < float("inf") for number in numbers):
+        raise typer.BadParameter(f"--sweep takes rates above 0, separated by commas, got {text!r}.")
+    return numbers
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    try:
+        low, high = int(first), int(last or first)
+    except ValueError:
+        low, high = 0, 0
+    if not 1 <= low <= high <= MAX_TIMEOUT_MS:
+        raise typer.BadParameter(f"--timeout-ms takes milliseconds from 1 to {MAX_TIMEOUT_MS}, or a range such as 200-2000, got {text!r}.")
+    return low, high

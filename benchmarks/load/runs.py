@@ -1,0 +1,129 @@
+"""What `atspeed-bench load` does once its flags are understood: gives users their histories, runs, prints and writes what was found."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from benchmarks.load.population import HistoriesError, Population, random_histories, read_histories
+from benchmarks.load.report import LoadReport
+from benchmarks.load.run import LoadRun, LoadSettings
+from benchmarks.load.site import Site, SiteError, check_url
+from benchmarks.load.sweep import LoadFigures, figures
+
+_RANDOM_LENGTH = 20
+_COLUMNS = ("offered/s", "in time/s", "p50 ms", "p90 ms", "p99 ms", "429", "its p99", "504", "late", "other", "cached", "own lag p99")
+# From this on, what was measured is as much the generator as the server.
+_LAG_MS = 20.0
+
+
+class LoadError(Exception):
+    """What was asked for can't be done; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """The flags of `atspeed-bench load`; see there."""
+
+    url: str
+    rates: list[float]
+    seconds: float
+    warmup_seconds: float
+    users: int
+    zipf: float
+    k: int
+    timeouts_ms: tuple[int, int]
+    histories: Path | None
+    growth: float
+    hang_ups: float
+    seed: int
+    allow_remote: bool
+
+    def settings(self, rate: float) -> LoadSettings:
+        """Of one run."""
+        return LoadSettings(rate, self.seconds, self.warmup_seconds, self.k, self.timeouts_ms, self.growth, self.hang_ups, self.seed)
+
+
+def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
+    """Runs and reports.
+
+    Raises:
+        LoadError: the server can't be loaded, or a file can't be read or written.
+    """
+    try:
+        runs = run_runs(plan)
+        if json_file is not None:
+            found: LoadReport | LoadFigures = runs[0] if len(runs) == 1 else figures(runs)
+            json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        if plot is not None:
+            from benchmarks.load.plot import save_plot
+
+            save_plot(figures(runs), plot)
+    except (SiteError, HistoriesError) as error:
+        raise LoadError(str(error)) from error
+    except ImportError as error:
+        raise LoadError(f"A picture needs matplotlib, of the extra 'train': {error}.") from error
+    except OSError as error:
+        raise LoadError(f"{error.filename} can't be written: {error.strerror}.") from error
+    if len(runs) > 1:
+        whole = figures(runs)
+        knee = "none, the lowest rate is too much already" if whole.knee_rps is None else f"{whole.knee_rps:g} requests a second"
+        print(f"knee: {knee}; most lists a second: {whole.saturation_rps:g}")
+
+
+def run_runs(plan: LoadPlan) -> list[LoadReport]:
+    """Runs at each rate, one after the other, printing each as it ends.
+
+    Raises:
+        SiteError, HistoriesError: as they say.
+    """
+    check_url(plan.url, allow_remote=plan.allow_remote)
+    return uvloop.run(_run_all(plan))
+
+
+async def _run_all(plan: LoadPlan) -> list[LoadReport]:
+    site = Site(plan.url)
+    try:
+        await site.check()
+        population = Population(plan.users, plan.zipf, plan.seed)
+        if plan.histories is None:
+            histories = random_histories(await site.items(), plan.users, _RANDOM_LENGTH, plan.seed)
+        else:
+            histories = read_histories(plan.histories)
+        print(f"giving {plan.users} users their histories …", file=sys.stderr)
+        await site.seed(population.names, histories)
+        print("  ".join(_COLUMNS))
+        runs = []
+        for rate in plan.rates:
+            runs.append(await LoadRun(site, population, plan.settings(rate)).run())
+            _print(runs[-1])
+        return runs
+    finally:
+        await site.close()
+
+
+def _print(run: LoadReport) -> None:
+    other = run.unavailable + run.errors
+    shown = (
+        *(_number(value) for value in (run.offered_rps, run.goodput_rps, run.p50_ms, run.p90_ms, run.p99_ms)),
+        str(run.refused),
+        _number(run.refused_p99_ms),
+        str(run.timed_out),
+        str(run.late),
+        str(other),
+        "-" if run.cached_token_share is None else f"{run.cached_token_share:.0%}",
+        _number(run.generator_lag_p99_ms),
+    )
+    print("  ".join(text.rjust(len(column)) for text, column in zip(shown, _COLUMNS, strict=True)), flush=True)
+    if run.mistakes:
+        print(f"unexpected: {run.mistakes}", file=sys.stderr)
+    if run.events_lost:
+        print(f"{run.events_lost} events that the server has taken are not in its histories.", file=sys.stderr)
+    if (run.generator_lag_p99_ms or 0.0) > _LAG_MS:
+        print("The generator was late itself: these figures say as much of it as of the server.", file=sys.stderr)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,123 @@
+"""What replacing the catalog does to those who are served meanwhile: `make swaps`.
+
+Invariant: one server, one rate, one minute after the other: first nothing is replaced, then versions take turns as fast as asked for. What
+differs between the two reports is what swaps cost. Needs an idle machine; prints JSON.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.load.report import LoadReport
+from benchmarks.load.runs import LoadPlan, run_runs
+from benchmarks.load.standard import MeasuredServer, make_model, served
+from drafting.catalog.artefact import save_artefact
+from drafting.catalog.catalog import Catalog
+
+# Histories are of the first items, as many as the server lists at once.
+READ_ITEMS = 1000
+
+
+@dataclass(frozen=True)
+class SwapFigures:
+    """What two runs at one rate have measured.
+
+    Attributes:
+        items: of each version.
+        swaps: activations during the second run.
+        activation_ms: median and longest time of one, seen by who asked for it.
+        quiet_ms, swapping_ms: p50, p99 and longest latency of lists.
+        failed: requests of both runs without a list.
+        memory_mib: of both processes, before and after the swaps.
+    """
+
+    items: int
+    swaps: int
+    activation_ms: tuple[float, float]
+    quiet_ms: tuple[float | None, ...]
+    swapping_ms: tuple[float | None, ...]
+    failed: int
+    memory_mib: tuple[float, float]
+
+
+def make_versions(folder: Path, count: int) -> int:
+    """Versions of the standard catalog that each lack other items, none of the users' histories; returns how many items they have.
+
+    Items keep their identifiers, as from one day to the next, so users' prompts stay what they were.
+    """
+    catalog = Catalog.load(folder / "catalog.jsonl")
+    kept = len(catalog) - len(catalog) // 100
+    for number in range(count):
+        later = np.random.default_rng(number).permutation(np.arange(READ_ITEMS, len(catalog)))[: kept - READ_ITEMS]
+        items = np.concatenate([np.arange(READ_ITEMS), np.sort(later)])
+        version = Catalog.of(catalog.item_ids.take(items), catalog.tokens, catalog.codes[items], {})
+        save_artefact(version, folder / f"version-{number}.catalog")
+    return kept
+
+
+def measure(server: MeasuredServer, items: int, versions: int, rate: float, seconds: float, pause_seconds: float) -> SwapFigures:
+    """Runs the two minutes."""
+
+    def load() -> LoadReport:
+        (report,) = run_runs(LoadPlan(server.url, [rate], seconds, seconds / 4, 200, 1.0, 10, (5000, 5000), None, 0.0, 0.0, 0, False))
+        return report
+
+    durations: list[float] = []
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.wait(pause_seconds):
+            started = time.perf_counter()
+            _post(f"{server.url}/v1/catalogs/version-{len(durations) % versions}/activate")
+            durations.append(1000 * (time.perf_counter() - started))
+
+    quiet = load()
+    for number in range(versions):
+        _post(f"{server.url}/v1/catalogs/version-{number}/activate")
+    before = server.memory_mib()
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    swapping = load()
+    stop.set()
+    swapper.join()
+    return SwapFigures(
+        items,
+        len(durations),
+        (float(np.median(durations)), max(durations)),
+        (quiet.p50_ms, quiet.p99_ms, quiet.max_ms),
+        (swapping.p50_ms, swapping.p99_ms, swapping.max_ms),
+        sum(report.requests - report.on_time - report.late for report in (quiet, swapping)),
+        (round(before, 1), round(server.memory_mib(), 1)),
+    )
+
+
+def _post(url: str) -> None:
+    body = json.dumps({"by": "measurement"}).encode()
+    urllib.request.urlopen(urllib.request.Request(url, body, {"content-type": "application/json"})).close()
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, default=20.0, help="lists a second")
+    parser.add_argument("--seconds", type=float, default=20.0, help="measured time of a run")
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two swaps")
+    parser.add_argument("flags", nargs="*", help="flags of the server, after --")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="atspeed-swaps-") as name:
+        folder = Path(name)
+        make_model(folder)
+        items = make_versions(folder, 3)
+        with served(folder, "--catalogs", str(folder), *options.flags) as server:
+            print(json.dumps(asdict(measure(server, items, 3, options.rate, options.seconds, options.pause)), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What a model thinks of any prefix of the trie after a prompt, asked level by level without an engine."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from drafting.beam.columns import ForwardPart, RequestColumns, forward_batch, to_device
+from drafting.beam.expand import Candidates, Frontier, continuations, expand_beam
+from drafting.beam.tree import TokenTree, TreeModel
+from drafting.device import on_device
+from drafting.trie.arrays import ROOT, children_of
+from drafting.trie.item_trie import ItemTrie
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+# Nodes per forward: attention's cost grows with its square.
+CHUNK = 512
+
+
+class PrefixScorer:
+    """Scores prefixes of one prompt at a time; every forward sees only what it needs of the tree."""
+
+    def __init__(self, model: TreeModel, trie: ItemTrie) -> None:
+        self._model = model
+        self._trie = trie
+        self._tree = TokenTree(model.total_slots, trie.depth, model.device)
+        self._next_slot = 0
+
+    @torch.inference_mode()
+    def whole_trie(self, prompt: IntArray) -> FloatArray:
+        """`[inner nodes]` log-probability of each node above the leaves given its parent; 0 for the root."""
+        trie = self._trie
+        found = torch.zeros(trie.level_starts[-2], device=self._model.device)
+        columns, log_probs = self._start(prompt)
+        below = [(columns, np.array([ROOT]), np.array([columns.root]), log_probs)]
+        for depth in range(1, trie.depth):
+            grown = []
+            for columns, parents, places, log_probs in below:
+                nodes, rows = children_of(trie.arrays.first_child, parents)
+                reached, above = (on_device(array, self._model.device) for array in (nodes, rows))
+                found[reached] = log_probs[above].gather(1, trie.token[reached][:, None])[:, 0]
+                if depth < trie.depth - 1:
+                    for chunk in np.split(np.arange(len(nodes)), range(CHUNK, len(nodes), CHUNK)):
+                        branch = columns.copy()
+                        added = self._add(branch, places[rows[chunk]], nodes[chunk], depth)
+                        grown.append((branch, nodes[chunk], added, self._score(branch, added)))
+            below = grown
+        return found.cpu().numpy()
+
+    @torch.inference_mode()
+    def beams(self, prompt: IntArray, widths: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
+        """Plain beam searches of several widths: per width the inner levels' trie nodes and log-probabilities, `[levels, width]` each."""
+        trie = self._trie
+        start, first = self._start(prompt)
+        found = {}
+        for width in widths:
+            columns, log_probs, places = start.copy(), first, np.array([start.root])
+            scores = torch.zeros(1, device=self._model.device)
+            parents = torch.zeros(1, dtype=torch.int64, device=self._model.device)
+            nodes_of = np.full((trie.depth - 1, width), -1, np.int64)
+            scores_of = np.full((trie.depth - 1, width), -np.inf, np.float32)
+            for depth in range(1, trie.depth):
+                frontier = Frontier.of([columns.slots[places]], self._model.device)
+                below = continuations(trie, parents, log_probs, trie.max_children[depth - 1], None)
+                totals = below.log_probs + scores[:, None]
+                selection = expand_beam(Candidates(below.first, totals, totals), frontier, width)
+                kept = int((selection.nodes[0] >= 0).sum())
+                parents, scores = selection.nodes[0, :kept], selection.log_probs[0, :kept]
+                nodes_of[depth - 1, :kept], scores_of[depth - 1, :kept] = parents.cpu().numpy(), scores.cpu().numpy()
+                if depth < trie.depth - 1:
+                    above = {int(slot): int(place) for slot, place in zip(columns.slots[places], places, strict=True)}
+                    rows = np.array([above[slot] for slot in selection.parents[0, :kept].tolist()])
+                    places = self._add(columns, rows, nodes_of[depth - 1, :kept], depth)
+                    log_probs = self._score(columns, places)
+            found[width] = nodes_of, scores_of
+        return found
+
+    def _start(self, prompt: IntArray) -> tuple[RequestColumns, Tensor]:
+        slots = np.arange(len(prompt))
+        columns = RequestColumns(slots)
+        self._next_slot = len(prompt)
+        self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt, slots)))
+        return columns, self._score(columns, slots)[-1:]
+
+    def _add(self, columns: RequestColumns, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:
+        """Appends nodes below columns and returns their columns; no two nodes of a prompt share a slot, whatever branch they are on."""
+        slots = np.arange(self._next_slot, self._next_slot + len(parents))
+        self._next_slot += len(parents)
+        added = columns.append(slots, depth, nodes)
+        above = on_device(columns.slots[parents], self._model.device)
+        new, reached, depths, place = to_device([columns.node_rows(added)], self._model.device)
+        self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, columns=place)
+        return added
+
+    def _score(self, columns: RequestColumns, added: IntArray) -> Tensor:
+        """Log-probabilities `[added, vocabulary]` after each added column."""
+        return self._model.score(forward_batch(self._tree, [ForwardPart(columns, added, len(added))])).float().log_softmax(1)

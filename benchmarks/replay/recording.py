@@ -1,0 +1,152 @@
+"""Recordings: what draft and target said about real users, kept so that any plan can be replayed without a model.
+
+Invariant: a recording answers every question that a plan may ask. The draft's log-probabilities are kept for *all* inner nodes of the trie,
+so whatever a plan drafts is there; of the target only the beams of a plain search are needed, because a strict search follows them whatever
+is drafted.
+"""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.replay.prefixes import PrefixScorer
+from drafting.beam.tree import TreeModel
+from drafting.errors import SetupError
+from drafting.trie.item_trie import ItemTrie
+from verification.recommender import Recommender
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+MOST_NODES = 200_000
+
+
+class RecordingError(SetupError):
+    """A recording that cannot be made or read; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class TargetBeams:
+    """The beams of plain searches of one width.
+
+    Attributes:
+        nodes: `[users, inner levels, k]` int64 trie nodes of depth 1, 2, …, best first; -1 pads.
+        log_probs: `[users, inner levels, k]` float32.
+    """
+
+    nodes: IntArray
+    log_probs: FloatArray
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was said about some users.
+
+    Attributes:
+        prompt_lengths: `[users]` int64 tokens.
+        first_child: `[inner nodes + 1]` int64, the trie; inner nodes are those above the leaves.
+        level_starts: first node of each depth, leaves and end included.
+        draft: `[users, inner nodes]` float32, log-probability of each node given its parent; 0 for the root.
+        beams: the target's, by k.
+    """
+
+    prompt_lengths: IntArray
+    first_child: IntArray
+    level_starts: IntArray
+    draft: FloatArray
+    beams: dict[int, TargetBeams]
+
+    @property
+    def users(self) -> int:
+        """How many users were recorded."""
+        return len(self.prompt_lengths)
+
+    def save(self, path: Path) -> None:
+        """Writes the recording as a compressed `.npz`."""
+        arrays = {
+            "prompt_lengths": self.prompt_lengths,
+            "first_child": self.first_child,
+            "level_starts": self.level_starts,
+            "draft": self.draft,
+        }
+        for k, beams in self.beams.items():
+            arrays |= {f"nodes_{k}": beams.nodes, f"log_probs_{k}": beams.log_probs}
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> "Recording":
+        """Reads what `save` wrote.
+
+        Raises:
+            RecordingError: the file is not a recording.
+        """
+        try:
+            with np.load(path) as arrays:
+                ks = sorted(int(name.removeprefix("nodes_")) for name in arrays if name.startswith("nodes_"))
+                return cls(
+                    arrays["prompt_lengths"],
+                    arrays["first_child"],
+                    arrays["level_starts"],
+                    arrays["draft"],
+                    {k: TargetBeams(arrays[f"nodes_{k}"], arrays[f"log_probs_{k}"]) for k in ks},
+                )
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise RecordingError(f"{path} is not a recording made by `atspeed-bench replay record`: {error}.") from error
+
+
+def record(
+    target: TreeModel,
+    draft: TreeModel,
+    trie: ItemTrie,
+    prompts: Sequence[IntArray],
+    ks: Sequence[int],
+    progress: Callable[[], None] = lambda: None,
+) -> Recording:
+    """Records one search per prompt and k, and the draft's opinion of the whole trie.
+
+    Args:
+        progress: called after each prompt.
+
+    Raises:
+        RecordingError: the trie is too large to ask the draft about all of it.
+    """
+    inner = trie.level_starts[-2]
+    if inner > MOST_NODES:
+        raise RecordingError(f"The catalog's trie has {inner:,} inner nodes; a recording holds at most {MOST_NODES:,} per user.")
+    levels = trie.depth - 1
+    opinions = np.zeros((len(prompts), inner), np.float32)
+    nodes = {k: np.full((len(prompts), levels, k), -1, np.int64) for k in ks}
+    log_probs = {k: np.full((len(prompts), levels, k), -np.inf, np.float32) for k in ks}
+    drafting, targeting = PrefixScorer(draft, trie), PrefixScorer(target, trie)
+    for user, prompt in enumerate(prompts):
+        opinions[user] = drafting.whole_trie(prompt)
+        for k, (beam, scores) in targeting.beams(prompt, ks).items():
+            nodes[k][user], log_probs[k][user] = beam, scores
+        progress()
+    return Recording(
+        prompt_lengths=np.array([len(prompt) for prompt in prompts]),
+        first_child=trie.first_child[: inner + 1].cpu().numpy(),
+        level_starts=np.array(trie.level_starts),
+        draft=opinions,
+        beams={k: TargetBeams(nodes[k], log_probs[k]) for k in ks},
+    )
+
+
+def record_recommender(
+    recommender: Recommender, histories: Sequence[list[int]], ks: Sequence[int], progress: Callable[[], None] = lambda: None
+) -> Recording:
+    """Records histories with a recommender's own models and prompts; its engine must be idle.
+
+    Raises:
+        RecordingError: it has no draft, or its trie is too large.
+    """
+    engine = recommender.engine
+    if engine.draft is None:
+        raise RecordingError("A recording needs a draft model.")
+    prompts = [recommender.prompts.build(history) for history in histories]
+    return record(engine.target, engine.draft, engine.trie, prompts, ks, progress)

@@ -1,0 +1,163 @@
+"""Replays one recorded search under a plan: which nodes are drafted, what is accepted, and which forwards that takes.
+
+Invariant: a replay makes the same forwards, of the same tokens, as the engine makes for the same request, plan and models. It shares with
+the engine the plans and the arithmetic of tries, and nothing else, so each can be checked against the other.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.replay.recording import Recording
+from drafting.beam.expand import places_of
+from drafting.plans.plan import Action, LevelOutcome, Plan, Round
+from drafting.trie.arrays import children_of
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass
+class Replayed:
+    """The forwards of one search.
+
+    Attributes:
+        target: tokens of each forward of the target.
+        draft: tokens of each forward of the draft.
+        children: how often all children of a level were drafted.
+        accepted: levels accepted from drafts.
+        drafted: nodes that were drafted.
+        used: how many of them the target's beam came to hold.
+    """
+
+    target: list[int] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)
+    children: int = 0
+    accepted: int = 0
+    drafted: int = 0
+    used: int = 0
+
+
+@dataclass
+class _Search:
+    """The state of a search: the sets of trie nodes that each model has computed, and where the target's beam stands."""
+
+    user: int
+    k: int
+    widths: tuple[int, ...]
+    unread: int
+    depth: int = 0
+    beam: IntArray = field(default_factory=lambda: np.zeros(1, np.int64))
+    scores: FloatArray = field(default_factory=lambda: np.zeros(1, np.float32))
+    above: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the draft proposed for a level: trie nodes and scores `[proposals]`, and how many levels of the round came before it."""
+
+    nodes: IntArray
+    scores: FloatArray
+    levels: int
+
+
+class Replay:
+    """Replays searches of one recording."""
+
+    def __init__(self, recording: Recording, sharing: int = 1) -> None:
+        """`sharing` is how many requests plans are told share a forward, all of which are taken to stand alike."""
+        self._recording = recording
+        self._sharing = sharing
+        inner = recording.level_starts[-2]
+        # Whether each node is in the target's memory, and in the draft's, for the search at hand.
+        self._scored = np.zeros(inner, bool)
+        self._drafted = np.zeros(inner, bool)
+
+    def search(self, user: int, k: int, plan: Plan, has_draft: bool = True) -> Replayed:
+        """Replays one user's search for k items."""
+        recording, done = self._recording, Replayed()
+        sizes = np.diff(recording.level_starts)
+        widths = tuple(int(min(k, size)) for size in sizes)
+        search = _Search(user, k, widths, int(recording.prompt_lengths[user]))
+        self._scored[:] = False
+        self._drafted[:] = False
+        last_depth = len(widths) - 2
+        waiting, prompt = 0, int(recording.prompt_lengths[user])
+        while True:
+            grown, proposed, draft_forwards = self._grow(search, prompt + waiting, plan, has_draft, done)
+            done.draft += draft_forwards
+            done.drafted += grown
+            done.target.append(prompt + waiting + grown)
+            prompt, outcomes = 0, []
+            while search.depth < last_depth:
+                missing = self._descend(search, done)
+                if (told := proposed.get(search.depth)) is not None:
+                    outcomes.append(_outcome(search, told))
+                if missing:
+                    break
+            else:
+                missing = 0
+            if plan.learns:
+                plan.learn(outcomes)
+            if not missing:
+                return done
+            waiting = missing
+
+    def _descend(self, search: _Search, done: Replayed) -> int:
+        """Takes the target's beam one level down; returns how many of its nodes nobody had drafted."""
+        beams = self._recording.beams[search.k]
+        if search.depth:
+            search.above = np.concatenate([search.above, search.beam])
+        nodes = beams.nodes[search.user, search.depth]
+        search.scores = beams.log_probs[search.user, search.depth][nodes >= 0]
+        search.beam = nodes[nodes >= 0]
+        search.depth += 1
+        missing = int(np.count_nonzero(~self._scored[search.beam]))
+        self._scored[search.beam] = True
+        done.used += len(search.beam) - missing
+        done.accepted += not missing
+        return missing
+
+    def _grow(self, search: _Search, tokens: int, plan: Plan, has_draft: bool, done: Replayed) -> tuple[int, dict[int, _Told], list[int]]:
+        """Drafts one round on top of `tokens`; returns the nodes added, the draft's proposals by depth, and its forwards' tokens."""
+        unread = search.unread - (search.depth == 0 < search.unread) + int(np.count_nonzero(~self._drafted[search.above]))
+        proposed, forwards = dict[int, _Told](), list[int]()
+        sharing = self._sharing
+        place = Round(
+            search.widths, search.depth, len(search.beam), sharing, sharing, sharing * tokens, unread=lambda: 0 if forwards else unread
+        )
+        frontier, scores = search.beam, search.scores
+        if search.depth >= place.last_depth:
+            return 0, proposed, forwards
+        while (action := plan.action(place, has_draft)) is not Action.STOP:
+            nodes, rows = children_of(self._recording.first_child, frontier)
+            if action is Action.BEAM:
+                past = search.above[~self._drafted[search.above]]
+                forwards.append(unread + len(frontier) if not forwards else len(past) + len(frontier))
+                search.unread = 0
+                self._drafted[past] = self._drafted[frontier] = True
+                totals = scores[rows] + self._recording.draft[search.user, nodes]
+                best = np.argsort(-totals, kind="stable")[: plan.proposals]
+                nodes, totals = nodes[best], totals[best]
+                padded = np.full(plan.proposals, -np.inf, np.float32)
+                padded[: len(totals)] = totals
+                proposed[place.next_depth] = _Told(nodes, padded, place.levels)
+                kept = min(plan.width(place, padded), len(nodes))
+                if not kept:
+                    break
+                nodes, scores = nodes[:kept], totals[:kept]
+            place.drafted += int(np.count_nonzero(~self._scored[nodes]))
+            self._scored[nodes] = True
+            place.levels += 1
+            place.nodes = len(nodes)
+            if action is Action.CHILDREN:
+                done.children += 1
+                place.unranked = True
+                plan.learn_children(place, len(frontier), len(nodes))
+            frontier = nodes
+        return place.drafted, proposed, forwards
+
+
+def _outcome(search: _Search, told: _Told) -> LevelOutcome:
+    return LevelOutcome(search.depth, places_of(search.beam, told.nodes), told.scores, "strict", told.levels)

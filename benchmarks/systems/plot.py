@@ -1,0 +1,47 @@
+"""The picture of a benchmark: time by list length, one line per system and plan.
+
+Invariant: nothing is drawn that is not in the rows; matplotlib is imported only when a picture is asked for.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.systems.interleaved import Row
+from benchmarks.systems.question import PLAIN
+
+LINE_STYLES = ("-", "--", ":", "-.")
+
+
+def label(row: Row) -> str:
+    """What a row is called: its system, its plan if it drafts, and whether the user's last prompt was at hand."""
+    name = row.system if row.plan == PLAIN else f"{row.system}, {row.plan}"
+    return f"{name}, cached" if row.cached else name
+
+
+def save_plot(rows: Sequence[Row], path: Path) -> None:
+    """Writes one panel per concurrency, p50 over k."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    concurrencies = sorted({row.concurrency for row in rows})
+    names = list(dict.fromkeys(map(label, rows)))
+    systems = list(dict.fromkeys(row.system for row in rows))
+    figure, panels = pyplot.subplots(
+        1, len(concurrencies), figsize=(5.5 * len(concurrencies) + 3, 4.5), squeeze=False, layout="constrained"
+    )
+    for axes, concurrency in zip(panels[0], concurrencies, strict=True):
+        for number, name in enumerate(names):
+            line = [row for row in rows if label(row) == name and row.concurrency == concurrency]
+            style = LINE_STYLES[systems.index(line[0].system) % len(LINE_STYLES)] if line else "-"
+            axes.plot([row.k for row in line], [row.p50_ms for row in line], style, color=f"C{number % 10}", marker="o", label=name)
+        axes.set_title("one request at a time" if concurrency == 1 else f"{concurrency} requests at once")
+        axes.set_xlabel("k")
+        axes.set_xticks(sorted({row.k for row in rows}))
+        axes.set_ylabel("p50, ms per request")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,164 @@
+"""Lists that a low precision changes: how many differ between plain and drafted search, and whether each of them is a tie.
+
+In bfloat16 the same prefix scores a little differently in forwards of different shapes, so the order of prefixes that are close is a matter
+of chance, in plain beam search as well. *Noise* is what is seen of it: how far the scores of one item lie apart in the two lists of a user.
+A list that differs is a tie if any two items in another order score within twice the largest noise of each other, and if each item that is
+missing had, at some level, a prefix within as much of the last that the beam kept. Invariant: a difference that noise cannot
+explain is counted as one, whatever the precision.
+
+Run by `python -m benchmarks.systems.precision --target DIR --draft DIR --catalog FILE --data DIR`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.systems.closed_loop import closed_loop
+from benchmarks.systems.histories import held_out_histories
+from drafting.alignment.data.interactions import InteractionError
+from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError
+from drafting.plans.plan import FixedPlan
+from drafting.trie.item_trie import ItemTrie
+from verification.hosts.checkpoint import load_tokenizer
+from verification.recommender import Recommender
+from verification.request import BeamResult
+
+FloatArray = npt.NDArray[np.float64]
+PLAN = "beam:40"
+NONE = FixedPlan.parse("none")
+
+
+@dataclass(frozen=True)
+class PrecisionCount:
+    """How the lists of two searches compare.
+
+    Attributes:
+        noise: nats between the two scores of an item that both lists of a user hold, sorted.
+        equal, ties, different: lists.
+        margin: the largest distance in nats that a tie had to bridge.
+    """
+
+    noise: FloatArray
+    equal: int
+    ties: int
+    different: int
+    margin: float
+
+    def __str__(self) -> str:
+        lists = self.equal + self.ties + self.different
+        median, most, largest = np.quantile(self.noise, [0.5, 0.99, 1.0])
+        return (
+            f"{self.equal} of {lists} lists equal, {self.ties} differ in ties, {self.different} differ; an item's two scores lie "
+            f"{median:.2g} nats apart (median; 99%: {most:.2g}, largest {largest:.2g}), the widest tie bridges {self.margin:.2g}"
+        )
+
+
+def count(plain: Sequence[BeamResult], drafted: Sequence[BeamResult], margins: Sequence[float]) -> PrecisionCount:
+    """Compares the lists of some users.
+
+    Args:
+        margins: per user, what noise must bridge for the lists to differ as they do; see `margin_of`. 0 where they are equal.
+    """
+    noise = np.sort(np.concatenate([_noise(one, other) for one, other in zip(plain, drafted, strict=True)]))
+    differs = [_items(one) != _items(other) for one, other in zip(plain, drafted, strict=True)]
+    explained = [margin <= 2 * noise[-1] for margin in margins]
+    ties = [margin for margin, differing, tie in zip(margins, differs, explained, strict=True) if differing and tie]
+    return PrecisionCount(noise, len(differs) - sum(differs), len(ties), sum(differs) - len(ties), max(ties, default=0.0))
+
+
+def margin_of(plain: BeamResult, drafted: BeamResult, beams: Sequence[BeamResult]) -> float:
+    """How many nats noise must bridge for two lists of a user to differ as they do.
+
+    Args:
+        beams: the plain search's beam at each level, as the list of all items below each prefix.
+    """
+    places = {item.item: place for place, item in enumerate(drafted.items)}
+    both = [item for item in plain.items if item.item in places]
+    scores, rank = np.array([item.score for item in both]), np.array([places[item.item] for item in both])
+    swapped = np.triu(rank[:, None] > rank[None, :])
+    gaps: FloatArray = np.abs(scores[:, None] - scores[None, :])[swapped]
+    missing = [_distance_to_the_bar(item.item, beams) for item in plain.items if item.item not in places]
+    return max([*gaps.tolist(), *missing], default=0.0)
+
+
+def _distance_to_the_bar(item: int, beams: Sequence[BeamResult]) -> float:
+    """How close an item came to being dropped: at its closest level, how far its prefix lies above the last that the beam kept."""
+    distances = []
+    for beam in beams:
+        scores = {found.item: found.score for found in beam.items}
+        # An item that is not below this beam has been dropped by plain search itself, in another batch.
+        distances.append(scores[item] - beam.items[-1].score if item in scores else 0.0)
+    return min(distances)
+
+
+def _items(result: BeamResult) -> list[int]:
+    return [item.item for item in result.items]
+
+
+def _noise(one: BeamResult, other: BeamResult) -> FloatArray:
+    scores = {item.item: item.score for item in other.items}
+    return np.array([abs(item.score - scores[item.item]) for item in one.items if item.item in scores])
+
+
+def compare_precision(
+    recommender: Recommender, identifiers: npt.NDArray[np.int64], histories: Sequence[list[int]], k: int, plan: str
+) -> PrecisionCount:
+    """Searches every history plainly and with drafts, and those whose lists differ once more, level by level.
+
+    Args:
+        identifiers: `[items, length]`, the catalog's as token ids.
+    """
+    engine = recommender.engine
+    found = {}
+    for name in ("none", plan):
+        engine.use_plan(FixedPlan.parse(name))
+        found[name] = list(recommender.recommend(histories, k))
+    plain, drafted = found["none"], found[plan]
+    differing = [place for place, (one, other) in enumerate(zip(plain, drafted, strict=True)) if _items(one) != _items(other)]
+    beams: dict[int, list[BeamResult]] = {place: [] for place in differing}
+    for depth in range(1, identifiers.shape[1] + 1):
+        level = engine.successor(ItemTrie.build(identifiers[:, :depth], engine.target.device), NONE)
+        for place in differing:
+            request = recommender.request(str(place), histories[place], k)
+            (answer,) = closed_loop(level, [request], 1, 1)
+            beams[place].append(answer.result)
+    margins = [margin_of(plain[place], drafted[place], beams[place]) if place in beams else 0.0 for place in range(len(plain))]
+    return count(plain, drafted, margins)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints one line per precision and k; the status is 1 if a list differs in more than ties."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.systems.precision", description=(__doc__ or "").splitlines()[0])
+    for name in ("target", "draft", "catalog", "data"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--dtypes", default="float32,bfloat16", help="precisions, separated by commas (default: %(default)s)")
+    parser.add_argument("--k", default="10", help="list lengths, separated by commas (default: %(default)s)")
+    parser.add_argument("--plan", default=PLAN, help="a fixed plan (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=300, help="test users, spread evenly (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    different = 0
+    try:
+        catalog = Catalog.load(options.catalog)
+        histories = held_out_histories(options.data, catalog, options.users)
+        for dtype in options.dtypes.split(","):
+            recommender = Recommender.load(options.target, catalog, draft=options.draft, plan=options.plan, dtype=dtype)
+            identifiers = recommender.catalog.token_ids(load_tokenizer(options.target).get_vocab())
+            for k in map(int, options.k.split(",")):
+                found = compare_precision(recommender, identifiers, histories, k, options.plan)
+                different += found.different
+                print(f"{dtype} k={k} {options.plan}: {found}.", flush=True)
+            recommender.close()
+    except (InteractionError, SetupError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return int(different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,166 @@
+"""Recording acceptance traces: real searches, one at a time, with a plan that takes notes.
+
+Invariant: the plan that is recorded decides as it would without the notes, and what it learns it learns from the same outcomes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from benchmarks.systems.trace import ALL, Trace, TraceRound, TraceRun, balance_of
+from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.plans.plan import Action, FixedPlan, FloatArray, LevelOutcome, Plan, Round, StepTimes
+from drafting.plans.planner import Planner
+from verification.recommender import Recommender
+from verification.request import Usage
+
+# A draft of a hundredth of the target's size: it runs few layers, but whatever a forward costs besides is the same.
+DRAFT_SHARE = 0.05
+
+
+class RecordingPlan:
+    """A plan that remembers what it said about one round, and how much of the target's choice it had at each depth."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.draft: list[int | str] = []
+        self._kept: dict[int, int] = {}
+        self.missing: dict[int, int] = {}
+
+    @property
+    def name(self) -> str:
+        return self._plan.name
+
+    @property
+    def drafts(self) -> bool:
+        return self._plan.drafts
+
+    @property
+    def needs_draft(self) -> bool:
+        return self._plan.needs_draft
+
+    @property
+    def decides_alike(self) -> bool:
+        return self._plan.decides_alike
+
+    @property
+    def proposals(self) -> int:
+        return self._plan.proposals
+
+    @property
+    def learns(self) -> bool:
+        """Always: outcomes are what is recorded."""
+        return True
+
+    def start_round(self) -> None:
+        """Forgets the last round."""
+        self.draft, self._kept, self.missing = [], {}, {}
+
+    def refusal(self, width: int) -> str | None:
+        return self._plan.refusal(width)
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        action = self._plan.action(place, has_draft)
+        if action is Action.CHILDREN:
+            self.draft.append(ALL)
+        return action
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        width = min(self._plan.width(place, scores), int(np.count_nonzero(np.isfinite(scores))))
+        self.draft.append(width)
+        self._kept[place.next_depth] = width
+        return width
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        for outcome in outcomes:
+            kept = self._kept.get(outcome.depth, 0)
+            self.missing[outcome.depth] = int(np.count_nonzero((outcome.ranks < 0) | (outcome.ranks >= kept)))
+        if self._plan.learns:
+            self._plan.learn(outcomes)
+
+    def learn_children(self, place: Round, parents: int, children: int) -> None:
+        self._plan.learn_children(place, parents, children)
+
+    def learn_times(self, times: StepTimes) -> None:
+        self._plan.learn_times(times)
+
+
+def record(
+    recommender: Recommender,
+    histories: Sequence[list[int]],
+    plans: Sequence[str],
+    ks: Sequence[int],
+    progress: Callable[[int], None],
+    *,
+    source: str = "",
+    warm_up: int = 0,
+    draft_share: float = DRAFT_SHARE,
+) -> Trace:
+    """Searches every history with every plan at every k.
+
+    Args:
+        plans: fixed plans; `auto` as the recommender was loaded with it; `auto@B`, the planner of a machine where the fixed part of a
+            forward costs as much as B tokens.
+        progress: told after each search.
+        source: what is searched, in words, for whoever reads the trace.
+        warm_up: how many histories come first without being recorded, for a planner to learn from.
+        draft_share: on the machine of `auto@B`, what a forward of the draft costs beside one of the target.
+    """
+    runs = []
+    for name in plans:
+        plan = _make_plan(name, recommender, draft_share)
+        for k in ks:
+            scripts = []
+            for history in histories:
+                scripts.append(_record_one(recommender, RecordingPlan(plan), history, k))
+                progress(1)
+            runs.append(TraceRun(name, k, plan.proposals, tuple(scripts[warm_up:])))
+    return Trace(source, recommender.catalog.identifier_length, tuple(runs))
+
+
+def _make_plan(name: str, recommender: Recommender, draft_share: float) -> Plan:
+    made = recommender.engine.plan
+    if name == made.name:
+        return made
+    if (balance := balance_of(name)) is None:
+        return FixedPlan.parse(name)
+    target = CostCurve(fixed=balance, per_token=1.0)
+    draft = CostCurve(draft_share * balance, draft_share)
+    return Planner(ForwardCosts(target, draft), recommender.engine.trie.mean_fan_out)
+
+
+def _record_one(recommender: Recommender, plan: RecordingPlan, history: list[int], k: int) -> tuple[TraceRound, ...]:
+    """One search's rounds."""
+    engine = recommender.engine
+    engine.use_plan(plan)
+    request = recommender.request("", history, k)
+    engine.add(request)
+    drafts: list[tuple[int | str, ...]] = []
+    missing: dict[int, int] = {}
+    nodes: list[int] = []
+    while True:
+        plan.start_round()
+        report = engine.step()
+        drafts.append(tuple(plan.draft))
+        missing |= plan.missing
+        nodes.append(report.tokens)
+        if report.finished:
+            break
+    usage = report.finished[0].usage
+    nodes[0] -= usage.prompt_tokens - usage.cached_tokens - 1
+    return tuple(
+        TraceRound(draft, accepted, max(1, missing.get(depth, k)) if depth else 0, count)
+        for draft, count, (accepted, depth) in zip(drafts, nodes, _rounds(usage, recommender.catalog.identifier_length), strict=True)
+    )
+
+
+def _rounds(usage: Usage, identifier_length: int) -> list[tuple[int, int]]:
+    """Accepted levels of each round, and the depth of the level that ended it; depth 0 where the round came to the list."""
+    rounds, accepted = [], 0
+    for depth in range(1, identifier_length):
+        if depth in usage.accepted_depths:
+            accepted += 1
+        else:
+            rounds.append((accepted, depth))
+            accepted = 0
+    return [*rounds, (accepted, 0)]

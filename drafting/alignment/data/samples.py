@@ -1,0 +1,214 @@
+"""Samples: histories as token ids and labels, batched for a causal language model.
+
+A sample is a prompt as `PromptBuilder` makes it, followed by the identifier of the item to predict. Labels are set on the response and on
+nothing else: the prompt is given, not learnt, and padding is no token.
+
+Packing: where the prompt is the bare codes, the sequence for a user's newest item contains the sequences for all earlier ones, and under
+a causal mask each of its tokens sees exactly what it would see alone. One window with labels on every item but the first is therefore
+all its prefixes' samples in one forward.
+
+Leaving items out: a model that only ever meets the very next item learns little about the ones after it, and the same few histories over
+and over. With `left_out` above zero every epoch drops other items of a window, so an item is also predicted from items further back.
+
+Batches are padded on the right and carry no attention mask: under causal attention no real token can see a later one, so the mask would
+change nothing but the speed (a mask keeps torch from its fastest attention).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from drafting.alignment.data.interactions import Interactions
+from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
+
+IGNORED_LABEL = -100
+_BATCHES_PER_BUCKET_RUN = 50
+
+Positions = npt.NDArray[np.int64]
+
+
+def packs(template: PromptTemplate) -> bool:
+    """Whether one window can stand for all its prefixes: nothing may come between two items or after the last."""
+    return template.template == HISTORY and not template.separator
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which stretches of the interactions are samples; all arrays `[samples]`, positions in `Interactions.items`.
+
+    Attributes:
+        first: the oldest item of the prompt.
+        last: the newest item to predict.
+        scored: how many items up to `last` carry the loss; 1 unless packed.
+    """
+
+    first: Positions
+    last: Positions
+    scored: Positions
+
+
+def newest_windows(interactions: Interactions, max_items: int) -> Windows:
+    """One window per user of at least two items: the last item given those before it."""
+    users = np.flatnonzero(interactions.lengths >= 2)
+    return windows_of(interactions, interactions.offsets[users + 1] - 1, users, max_items)
+
+
+def prefix_windows(interactions: Interactions, max_items: int) -> Windows:
+    """One window per item that is not its user's first: that item given those before it."""
+    owners = np.repeat(np.arange(len(interactions.users)), interactions.lengths)
+    targets = np.flatnonzero(np.arange(len(interactions)) > interactions.offsets[owners])
+    return windows_of(interactions, targets, owners[targets], max_items)
+
+
+def next_windows(history: Interactions, later: Interactions, max_items: int) -> tuple[Interactions, Windows]:
+    """The first item of `later` given the whole of `history`, for users who have both; returns the joined interactions as well."""
+    joined = history.followed_by(later)
+    users = np.flatnonzero((history.lengths > 0) & (later.lengths > 0))
+    return joined, windows_of(joined, joined.offsets[users] + history.lengths[users], users, max_items)
+
+
+def windows_of(interactions: Interactions, targets: Positions, owners: Positions, max_items: int) -> Windows:
+    """One window per target position, with at most `max_items` items of its owner before it."""
+    return Windows(np.maximum(interactions.offsets[owners], targets - max_items), targets, np.ones_like(targets))
+
+
+def packed_windows(interactions: Interactions, max_items: int, stride: int) -> Windows:
+    """Windows that score every item that is not its user's first exactly once.
+
+    A user's first window holds up to `max_items + 1` items and scores all but the first. Each later one moves on by `stride` items and
+    scores only those, so they are predicted from at least `max_items - stride + 1` items; `stride = 1` gives every item its full prompt.
+    """
+    rest = np.maximum(interactions.lengths - 1 - max_items, 0)
+    windows = np.where(interactions.lengths >= 2, 1 + -(-rest // stride), 0)
+    owners = np.repeat(np.arange(len(windows)), windows)
+    number = np.arange(len(owners)) - np.repeat(np.cumsum(windows) - windows, windows)
+    start, newest = interactions.offsets[owners], interactions.offsets[owners + 1] - 1
+    last = np.minimum(start + max_items + number * stride, newest)
+    first = np.maximum(start, last - max_items)
+    scored_before = np.where(number > 0, start + max_items + (number - 1) * stride, start)
+    return Windows(first, last, last - scored_before)
+
+
+Batch = dict[str, torch.Tensor]
+
+
+class SampleSet(torch.utils.data.Dataset[Batch]):
+    """Samples of one model and catalog, built batch by batch from the id arrays.
+
+    Attributes:
+        lengths: `[samples]`, tokens per sample, known without building any; the most there can be where items are left out.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        windows: Windows,
+        builder: PromptBuilder,
+        identifiers: npt.NDArray[np.int64],
+        pad_token_id: int,
+        *,
+        left_out: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            identifiers: `[items, length]`, the catalog's identifiers as the model's token ids.
+            left_out: the part of a window's items that an epoch leaves out, in [0, 1).
+            seed: of what is left out.
+        """
+        self._items = interactions.items
+        self._windows = windows
+        self._builder = builder
+        self._identifiers = identifiers
+        self._pad_token_id = pad_token_id
+        self._left_out = left_out
+        self._seed = seed
+        self._epoch = 0
+        one, two = (len(builder.build([0] * items)) for items in (1, 2)) if builder.template.max_items > 1 else (0, 0)
+        self.lengths: Positions = (windows.last - windows.first - 1) * (two - one) + len(builder.build([0])) + identifiers.shape[1]
+
+    @property
+    def bucket_lengths(self) -> Positions:
+        """The samples' own lengths."""
+        return self.lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch of these samples: `input_ids` and `labels`, `[samples, longest]` int64."""
+        windows = [self._window(index) for index in indices]
+        prompts = [self._builder.build(items[:-1].tolist()) for items, _ in windows]
+        length = self._identifiers.shape[1]
+        longest = max(map(len, prompts)) + length
+        input_ids = np.full((len(indices), longest), self._pad_token_id, np.int64)
+        labels = np.full((len(indices), longest), IGNORED_LABEL, np.int64)
+        for row, ((items, scored), prompt) in enumerate(zip(windows, prompts, strict=True)):
+            end = len(prompt) + length
+            input_ids[row, : len(prompt)] = prompt
+            input_ids[row, len(prompt) : end] = self._identifiers[items[-1]]
+            answer = slice(end - scored * length, end)
+            labels[row, answer] = input_ids[row, answer]
+        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses which items are left out."""
+        self._epoch = epoch
+
+    def _window(self, index: int) -> tuple[npt.NDArray[np.int32], int]:
+        """The items of a sample in this epoch, the one to predict last, and how many of the last carry the loss."""
+        first, last, scored = self._windows.first[index], self._windows.last[index], int(self._windows.scored[index])
+        items = self._items[first : last + 1]
+        if not self._left_out:
+            return items, scored
+        # Decided by seed, epoch and sample alone, so that an interrupted run goes on as it would have.
+        kept = np.random.default_rng((self._seed, self._epoch, index)).random(len(items)) >= self._left_out
+        # The newest item stays, and one before it, so that there is something to predict and something to predict it from.
+        kept[-1] = True
+        kept[-2] |= not kept[:-1].any()
+        return items[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
+
+
+class LengthBucketSampler(torch.utils.data.Sampler[int]):
+    """A seeded order in which neighbours have similar lengths, so that batches hold little padding.
+
+    Samples are shuffled, then sorted by length within runs of some batches, then the batches are shuffled; the order depends on the seed
+    and the epoch alone, which is what lets an interrupted run go on where it stopped.
+    """
+
+    def __init__(self, lengths: Positions, batch_size: int, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
+        """
+        Args:
+            on_epoch: is told of each epoch, for samples that differ from one to the next.
+        """
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._on_epoch = on_epoch
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of an epoch; the trainer calls this."""
+        self._epoch = epoch
+        self._on_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng((self._seed, self._epoch))
+        order = random.permutation(len(self._lengths))
+        run = self._batch_size * _BATCHES_PER_BUCKET_RUN
+        runs = [part[np.argsort(self._lengths[part], kind="stable")] for part in np.split(order, range(run, len(order), run))]
+        order = np.concatenate(runs)
+        whole = len(order) - len(order) % self._batch_size
+        batches = order[:whole].reshape(-1, self._batch_size)
+        # The incomplete batch stays last: elsewhere it would shift every later batch across the bucket borders.
+        yield from random.permutation(batches).reshape(-1).tolist()
+        yield from order[whole:].tolist()

@@ -1,0 +1,72 @@
+"""Splits: how a stream of interactions becomes what to learn from, what to tune on and what to be judged by.
+
+Invariant: within a user, everything to learn from comes before everything to tune on, and that before everything to be judged by, so no
+model is ever asked about its own past.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from drafting.alignment.data.interactions import InteractionError, Interactions, Split, leave_one_out
+
+LEAVE_ONE_OUT, GLOBAL_TIME = "leave-one-out", "global-time"
+SPLITS = (LEAVE_ONE_OUT, GLOBAL_TIME)
+TRAIN_SHARE, VALID_SHARE = 0.8, 0.1
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """A way to split; data that comes split already, as the paper's does, needs none.
+
+    Attributes:
+        kind: one of `SPLITS`.
+        min_items: users with fewer interactions are left out.
+    """
+
+    kind: str = LEAVE_ONE_OUT
+    min_items: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in SPLITS:
+            raise InteractionError(f"There is no split {self.kind!r}: choose {' or '.join(SPLITS)}.")
+        if self.min_items < 1:
+            raise InteractionError(f"min_items must be at least 1, got {self.min_items}.")
+
+    def __call__(self, interactions: Interactions) -> Split:
+        """Splits the interactions of the users who are long enough.
+
+        Raises:
+            InteractionError: no user is, or the split needs times and there are none.
+        """
+        kept = long_users(interactions, self.min_items)
+        if not kept.users:
+            raise InteractionError(f"No user has {self.min_items} interactions: lower min_items.")
+        return leave_one_out(kept) if self.kind == LEAVE_ONE_OUT else global_time(kept)
+
+
+def long_users(interactions: Interactions, min_items: int) -> Interactions:
+    """The users with at least so many interactions, in the same order."""
+    kept = interactions.lengths >= min_items
+    rows = interactions.where(np.repeat(kept, interactions.lengths))
+    offsets = rows.offsets[np.append(np.flatnonzero(kept), len(kept))]
+    users = tuple(user for user, keep in zip(interactions.users, kept.tolist(), strict=True) if keep)
+    return Interactions(users, offsets, rows.items, rows.timestamps)
+
+
+def global_time(interactions: Interactions) -> Split:
+    """The first 80% of all interactions in order of time to train, the next 10% to validation, the rest to test.
+
+    Interactions of one moment keep their order, so a user's never change places.
+
+    Raises:
+        InteractionError: the interactions have no times.
+    """
+    if interactions.timestamps is None:
+        raise InteractionError("A split by time needs a timestamp with every interaction.")
+    rank = np.empty(len(interactions), np.int64)
+    rank[np.argsort(interactions.timestamps, kind="stable")] = np.arange(len(interactions))
+    train_end = round(TRAIN_SHARE * len(interactions))
+    valid_end = round((TRAIN_SHARE + VALID_SHARE) * len(interactions))
+    parts = (rank < train_end, (rank >= train_end) & (rank < valid_end), rank >= valid_end)
+    return Split(*(interactions.where(part) for part in parts))

@@ -1,0 +1,108 @@
+"""Building a catalog from many items, some at a time.
+
+Invariant: what a caller adds is turned into arrays at once, so no object of an item outlives the call that brought it.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drafting.catalog.attributes import AttributeColumn, json_text
+from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.text_column import TextColumn
+
+
+class CatalogBuilder:
+    """Collects items in order; `catalog` makes the catalog of all that were added."""
+
+    def __init__(self) -> None:
+        self._code_of: dict[str, int] = {}
+        self._item_ids: list[TextColumn] = []
+        self._codes: list[npt.NDArray[np.int32]] = []
+        self._attributes: dict[str, list[tuple[npt.NDArray[np.int64], TextColumn]]] = {}
+        self._first: tuple[str, int] | None = None
+        self.items = 0
+
+    def add(self, item_ids: Sequence[str], identifiers: Sequence[Sequence[str]], attributes: Mapping[str, Sequence[Any]]) -> None:
+        """Adds items.
+
+        Args:
+            attributes: by name, one value per item; None where an item has none.
+
+        Raises:
+            CatalogError: an empty identifier, or one of another length than the first.
+        """
+        if not item_ids:
+            return
+        length = self._check_lengths(item_ids, identifiers)
+        flat = list(chain.from_iterable(identifiers))
+        for token in dict.fromkeys(flat):
+            self._code_of.setdefault(token, len(self._code_of))
+        codes = np.fromiter(map(self._code_of.__getitem__, flat), np.int32, len(flat))
+        texts = {
+            name: (rows, TextColumn.of(json_text(values[row]) for row in rows.tolist()))
+            for name, values in attributes.items()
+            for rows in [np.array([row for row, value in enumerate(values) if value is not None], np.int64)]
+        }
+        self.add_columns(TextColumn.of(item_ids), codes.reshape(-1, length), texts)
+
+    def add_columns(
+        self,
+        item_ids: TextColumn,
+        codes: npt.NDArray[np.int32],
+        attributes: Mapping[str, tuple[npt.NDArray[np.int64], TextColumn]],
+    ) -> None:
+        """Adds items that are columns already.
+
+        Args:
+            codes: `[items, length]`, numbers that `code_of` has given.
+            attributes: by name, the rows that have the attribute, ascending, and their values as JSON texts.
+
+        Raises:
+            CatalogError: identifiers of another length than those before.
+        """
+        if self._codes and codes.shape[1] != self._codes[0].shape[1]:
+            raise CatalogError(
+                f"Identifiers of {self._codes[0].shape[1]} and of {codes.shape[1]} tokens: all of a catalog must have the same length."
+            )
+        for name, (rows, texts) in attributes.items():
+            if len(rows):
+                self._attributes.setdefault(name, []).append((rows + self.items, texts))
+        self._item_ids.append(item_ids)
+        self._codes.append(codes)
+        self.items += len(item_ids)
+
+    def codes_of(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
+        """The codes of tokens, `[tokens]`; new tokens get the next ones."""
+        return np.array([self._code_of.setdefault(token, len(self._code_of)) for token in tokens], np.int32)
+
+    def catalog(self) -> Catalog:
+        """The catalog of all items added.
+
+        Raises:
+            CatalogError: there are none, or they are no catalog.
+        """
+        if not self.items:
+            raise CatalogError("The catalog is empty: it needs at least one item.")
+        attributes = {
+            name: AttributeColumn.of(np.concatenate([rows for rows, _ in parts]), TextColumn.join([text for _, text in parts]), self.items)
+            for name, parts in sorted(self._attributes.items())
+        }
+        return Catalog.of(TextColumn.join(self._item_ids), tuple(self._code_of), np.concatenate(self._codes), attributes)
+
+    def _check_lengths(self, item_ids: Sequence[str], identifiers: Sequence[Sequence[str]]) -> int:
+        first_item, length = self._first = self._first or (item_ids[0], len(identifiers[0]))
+        if set(map(len, identifiers)) == {length} and length:
+            return length
+        for item, identifier in zip(item_ids, identifiers, strict=True):
+            if not identifier:
+                raise CatalogError(f"Item {item!r} has an empty identifier: it needs at least one token.")
+            if len(identifier) != length:
+                raise CatalogError(
+                    f"The identifier of item {item!r} has {len(identifier)} tokens, but that of item {first_item!r} has {length}: "
+                    "all identifiers of a catalog must have the same length."
+                )
+        raise CatalogError("Each item needs one identifier.")

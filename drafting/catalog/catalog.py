@@ -1,0 +1,230 @@
+"""The catalog: which items exist and which identifier (a fixed-length sequence of tokens) names each of them.
+
+Invariant: a `Catalog` never changes after it is made, and its `version` is a hash of its contents. Two processes that loaded the same
+items therefore agree on every item's index, which is what lets them exchange plain integers instead of names; and an answer that names
+a version can be checked against that version later.
+
+An identifier may stand for several items (a quantiser can give two items the same codes); an item has exactly one identifier. Everything
+that grows with the number of items is an array, which may lie in a mapped file: ten million items are no Python objects.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drafting.catalog.attributes import TITLE, AttributeColumn
+from drafting.catalog.item_index import ItemIndex
+from drafting.catalog.text_column import TextColumn
+from drafting.errors import SetupError
+from drafting.trie.arrays import TrieArrays
+
+Codes = npt.NDArray[np.unsignedinteger]
+
+MAX_LENGTH = 8
+MAX_CODES = 65_536
+_ROWS_AT_ONCE = 1 << 18
+
+
+class CatalogError(SetupError):
+    """A catalog that cannot be used; the message is a sentence that names the item and the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """Items and their identifiers, in a fixed order; the position of an item in that order is its *index*.
+
+    Attributes:
+        index: the items' names, unique, one per item, and how to find them.
+        tokens: the distinct tokens that identifiers are made of.
+        codes: `[items, length]` uint16 or uint32, the identifier of each item as positions in `tokens`.
+        attributes: what else is known of the items, by name; `title` is the one that answers show unasked.
+        trie: of `codes`.
+        version: twelve hexadecimal digits that change whenever an item, an identifier or an attribute does.
+    """
+
+    index: ItemIndex
+    tokens: tuple[str, ...]
+    codes: Codes
+    attributes: Mapping[str, AttributeColumn]
+    trie: TrieArrays
+    version: str
+
+    @classmethod
+    def of(
+        cls, item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]
+    ) -> "Catalog":
+        """Makes a catalog of its columns.
+
+        Args:
+            codes: `[items, length]`, positions in `tokens`.
+
+        Raises:
+            CatalogError: no item, a duplicate item id, too many tokens in an identifier or on one of its levels, or columns of different
+                lengths.
+        """
+        if not item_ids:
+            raise CatalogError("The catalog is empty: it needs at least one item.")
+        if codes.ndim != 2 or any(len(column) != len(item_ids) for column in (codes, *(each.codes for each in attributes.values()))):
+            raise CatalogError(f"{len(item_ids)} items need one identifier and one value of each attribute each.")
+        if codes.shape[1] > MAX_LENGTH:
+            raise CatalogError(f"Identifiers have at most {MAX_LENGTH} tokens, got {codes.shape[1]}.")
+        index = ItemIndex.of(item_ids)
+        if (duplicate := index.duplicate()) is not None:
+            raise CatalogError(f"Item {item_ids[duplicate]!r} appears twice in the catalog: item ids must be unique.")
+        narrow: Codes = codes.astype(np.uint16) if len(tokens) <= 1 << 16 else codes.astype(np.uint32)
+        trie = TrieArrays.build(narrow)
+        if max(trie.max_children) > MAX_CODES:
+            raise CatalogError(f"A prefix is continued by {max(trie.max_children):,} different tokens; at most {MAX_CODES:,} are possible.")
+        return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, tokens, narrow, attributes))
+
+    @classmethod
+    def from_identifiers(
+        cls, identifiers: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]], titles: Mapping[str, str] | None = None
+    ) -> "Catalog":
+        """Builds a catalog from pairs of item id and identifier tokens.
+
+        Raises:
+            CatalogError: no item, a duplicate item id, an empty identifier, or identifiers of different lengths.
+        """
+        from drafting.catalog.builder import CatalogBuilder
+
+        pairs = list(identifiers.items() if isinstance(identifiers, Mapping) else identifiers)
+        builder = CatalogBuilder()
+        names = [item for item, _ in pairs]
+        builder.add(names, [identifier for _, identifier in pairs], {TITLE: [titles.get(item) for item in names]} if titles else {})
+        return builder.catalog()
+
+    @classmethod
+    def load(cls, path: Path) -> "Catalog":
+        """Reads a catalog of any form: an artefact (`.catalog`), LC-Rec's index (`.json`), parquet (`.parquet`), anything else as JSONL.
+
+        Raises:
+            CatalogError: the file is missing or malformed, or its contents are no catalog.
+        """
+        from drafting.catalog.artefact import SUFFIX, load_artefact
+        from drafting.catalog.files import read_catalog
+
+        return load_artefact(path) if path.suffix == SUFFIX else read_catalog(path)
+
+    def save(self, path: Path) -> None:
+        """Writes the catalog as JSONL, the form that `load` reads back to an equal catalog."""
+        with path.open("w", encoding="utf-8") as file:
+            for item, name in enumerate(self.item_ids):
+                line: dict[str, Any] = {"item_id": name, "identifier": list(self.identifier(item))}
+                known = self.known_attributes(item)
+                title = known.pop(TITLE, None)
+                line |= {} if title is None else {TITLE: title}
+                file.write(json.dumps(line | ({"attributes": known} if known else {}), ensure_ascii=False) + "\n")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def item_ids(self) -> TextColumn:
+        """The items' names."""
+        return self.index.names
+
+    @property
+    def identifier_length(self) -> int:
+        """Tokens per identifier: the depth of the catalog's trie."""
+        return int(self.codes.shape[1])
+
+    @property
+    def identifiers(self) -> int:
+        """Distinct identifiers; fewer than items if some are shared."""
+        return self.trie.level_size(self.trie.depth)
+
+    def index_of(self, item_id: str) -> int | None:
+        """The index of an item, or None if the catalog has no such item; `indices_of` finds many in little more time."""
+        found = int(self.index.find([item_id])[0])
+        return None if found < 0 else found
+
+    def indices_of(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The index of each item, `[items]`; -1 for those that the catalog does not have."""
+        return self.index.find(item_ids)
+
+    def identifier(self, index: int) -> tuple[str, ...]:
+        """The identifier tokens of the item at `index`."""
+        return tuple(self.tokens[code] for code in self.codes[index].tolist())
+
+    def title(self, index: int) -> str | None:
+        """The title of the item at `index`, if it has one."""
+        column = self.attributes.get(TITLE)
+        return None if column is None else column.value(index)
+
+    @property
+    def titled_items(self) -> int:
+        """How many items have a title."""
+        column = self.attributes.get(TITLE)
+        return 0 if column is None else int((column.codes >= 0).sum())
+
+    def known_attributes(self, index: int) -> dict[str, Any]:
+        """The attributes that the item at `index` has, by name."""
+        values = {name: column.value(index) for name, column in self.attributes.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def vocabulary_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+        """The id of each of `tokens` in a model's vocabulary, `[tokens]`.
+
+        Raises:
+            CatalogError: a token of the catalog is not in `vocabulary`; the message names the first item that needs it.
+        """
+        ids = np.array([vocabulary.get(token, -1) for token in self.tokens], np.int64)
+        missing = np.flatnonzero(ids < 0)
+        if missing.size:
+            row = int(np.argmax((self.codes == missing[0]).any(axis=1)))
+            raise CatalogError(
+                f"The model's tokenizer has no token {self.tokens[missing[0]]!r}, which the identifier of item {self.item_ids[row]!r} "
+                f"needs ({missing.size} of the catalog's {len(self.tokens)} tokens are missing): catalog and model do not belong together."
+            )
+        return ids
+
+    def token_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+        """The identifiers as a model's token ids, `[items, length]`.
+
+        Raises:
+            CatalogError: as `vocabulary_ids`.
+        """
+        return self.vocabulary_ids(vocabulary)[self.codes]
+
+    def ordered(self, token_ids: npt.NDArray[np.int64]) -> "Catalog":
+        """The same catalog with its tokens in the order of their ids, `[tokens]`, so that its trie is the one that a model searches."""
+        if (np.diff(token_ids) > 0).all():
+            return self
+        order = np.argsort(token_ids, kind="stable")
+        number = np.empty(len(order), self.codes.dtype)
+        number[order] = np.arange(len(order))
+        codes = number[self.codes]
+        return replace(self, tokens=tuple(self.tokens[code] for code in order.tolist()), codes=codes, trie=TrieArrays.build(codes))
+
+
+def _version(item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]) -> str:
+    """The hash of a catalog's contents, taken in pieces so that no column is copied whole."""
+    digest = hashlib.sha256()
+    starts = range(0, len(item_ids), _ROWS_AT_ONCE)
+    titles = attributes.get(TITLE)
+
+    def add(pieces: Iterable[Sequence[str | None]]) -> None:
+        for number, piece in enumerate(pieces):
+            digest.update((("[" if number == 0 else ", ") + json.dumps(piece)[1:-1]).encode())
+        digest.update(b"]")
+
+    add(item_ids[start : start + _ROWS_AT_ONCE] for start in starts)
+    add([tokens])
+    if titles is None:
+        add([None] * len(codes[start : start + _ROWS_AT_ONCE]) for start in starts)
+    else:
+        add([titles.value(item) for item in range(start, min(start + _ROWS_AT_ONCE, len(codes)))] for start in starts)
+    for start in starts:
+        digest.update(codes[start : start + _ROWS_AT_ONCE].astype(np.int32).tobytes())
+    for name in sorted(attributes.keys() - {TITLE}):
+        digest.update(json.dumps(name).encode())
+        digest.update(attributes[name].codes.tobytes())
+        digest.update(attributes[name].values.data.tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,79 @@
+"""How old items are: the day on which each came into the catalog, and with it which of them are fresh.
+
+An item says it in the attribute `added_at`: seconds since 1970, or an ISO date or time such as "2026-11-24"; a time without a zone is UTC.
+
+Invariant: age is counted in whole days of UTC, so that a set of fresh items holds for a day and for everybody who asks for the same age; an
+item that does not say when it came, or says it in another way, is old.
+"""
+
+import json
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drafting.catalog.attributes import AttributeColumn
+from drafting.catalog.text_column import TextColumn
+from drafting.trie.item_set import ItemSet
+
+ADDED_AT = "added_at"
+NEVER = np.iinfo(np.int32).min
+_DAY_SECONDS = 86_400
+_EPOCH = date(1970, 1, 1).toordinal()
+# The end of the year 9999: a time in milliseconds is far beyond it.
+_LAST_SECOND = 253_402_300_799
+
+Days = npt.NDArray[np.int32]
+
+
+def today() -> int:
+    """The present day in UTC, days since 1970."""
+    return int(time.time() // _DAY_SECONDS)
+
+
+def day_of(value: Any) -> int | None:
+    """The day, in days since 1970, that a value of `added_at` falls on; None if it names none."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        # Of a first or last day the zone may lie beyond the calendar; which day of those it was is of no interest.
+        inside = moment.tzinfo is not None and 1 < moment.year < 9999
+        return (moment.astimezone(UTC) if inside else moment).toordinal() - _EPOCH
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_SECOND:
+        return None
+    return int(value // _DAY_SECONDS)
+
+
+def added_days(column: AttributeColumn) -> Days:
+    """The day that each item came on, `[items]` int32 days since 1970; `NEVER` for one that does not say.
+
+    Args:
+        column: of the attribute `added_at`.
+    """
+    found: Days = np.append(_days_of(column.values), np.int32(NEVER))[column.codes]
+    return found
+
+
+def added_since(days: Days, day: int) -> ItemSet:
+    """The items that came on a day, in days since 1970, or later."""
+    return ItemSet.of(days >= day)
+
+
+def _days_of(values: TextColumn) -> Days:
+    """`[values]` int32; numbers, of which there may be one an item, are read all at once."""
+    days = np.full(len(values), NEVER, np.int32)
+    if not len(values):
+        return days
+    initial = values.data[values.offsets[:-1]]
+    numeric = (initial >= ord("0")) & (initial <= ord("9"))
+    if numeric.any():
+        seconds = np.array(values.take(np.flatnonzero(numeric))[:], np.float64)
+        days[numeric] = np.where(seconds <= _LAST_SECOND, np.floor(seconds / _DAY_SECONDS), NEVER)
+    for row in np.flatnonzero(~numeric).tolist():
+        if (day := day_of(json.loads(values[row]))) is not None:
+            days[row] = day
+    return days

@@ -1,0 +1,71 @@
+"""How far down its own ranking a draft must go for the target to find all that it wants.
+
+The draft's proposals for a level are placed by their *gap*: how far a score lies below the draft's k-th best. The target's beam asks for a
+certain gap, that of the lowest proposal in it; drafting everything within a gap g accepts the level exactly when that is at most g. The
+distribution of the wanted gap is learned; how many proposals a gap means is different for every request, narrow where the draft is sure.
+Invariant: what is learned is bounded, forgets slowly, and holds an opinion from the start, so a planner can ask before anything was seen.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from drafting.plans.plan import LevelOutcome
+
+FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
+
+# Gaps in nats; beyond the last, a draft is as good as wrong.
+GAPS: DoubleArray = np.concatenate([np.linspace(0, 4, 33), np.linspace(4.25, 12, 32)])
+MEMORY = 2000.0
+PRIOR_WEIGHT = 3.0
+# A first opinion, on the hopeful side: what is never tried is never learned, and a few levels are enough to correct it.
+PRIOR: DoubleArray = 0.95 - 0.95 * np.exp(-(GAPS + 0.3) / 0.8)
+
+
+@dataclass
+class WantedGaps:
+    """What was seen at one kind of level.
+
+    Attributes:
+        prior: `[gaps]` chance that the wanted gap is within each gap, before anything was seen.
+        seen: how many levels, old ones counting less.
+        within: `[gaps]` how many of them wanted no more than each gap.
+        counts: `[gaps]` the mean number of proposals within each gap.
+    """
+
+    prior: DoubleArray
+    seen: float = 0.0
+    within: DoubleArray = field(default_factory=lambda: np.zeros(len(GAPS)))
+    counts: DoubleArray | None = None
+
+    def chances(self) -> DoubleArray:
+        """`[gaps]` chance that drafting everything within each gap accepts the level."""
+        chances: DoubleArray = (PRIOR_WEIGHT * self.prior + self.within) / (PRIOR_WEIGHT + self.seen)
+        return chances
+
+    def mean_counts(self, k: int) -> DoubleArray:
+        """`[gaps]` how many proposals lie within each gap on average; before anything was seen, a guess that grows with the gap."""
+        return k * (1 + 2 * GAPS) if self.counts is None else self.counts
+
+    def learn(self, outcome: LevelOutcome) -> None:
+        """Adds one level."""
+        if self.seen >= MEMORY:
+            self.seen, self.within = self.seen / 2, self.within / 2
+        counts = within_gaps(outcome.scores, len(outcome.ranks)).astype(float)
+        share = 1 / (1 + min(self.seen, 200))
+        self.counts = counts if self.counts is None else self.counts + share * (counts - self.counts)
+        self.seen += 1
+        if (outcome.ranks >= 0).all():
+            self.within += counts > outcome.ranks.max()
+
+
+def within_gaps(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """`[gaps]` how many of the proposals lie within each gap of the k-th best; `scores` are `[proposals]`, best first, -inf pads."""
+    real = scores[np.isfinite(scores)]
+    if not len(real):
+        return np.zeros(len(GAPS), np.int64)
+    floor = real[min(k, len(real)) - 1] - GAPS
+    counts: npt.NDArray[np.int64] = np.searchsorted(-real, -floor, side="right")
+    return counts

@@ -1,0 +1,241 @@
+"""The planner: drafts exactly as much as pays on this machine, for this request, at this batch size.
+
+It weighs two things. What a level costs: tokens of the target, a forward of the draft. What it may save: the rounds that an accepted level
+makes unnecessary, times the chance that it is accepted (`acceptance`). Searches are planned from the end: the cost of finishing from a beam
+at each depth follows from the costs of finishing from the deeper ones, so the value of accepting a level is known before it is drafted.
+Within a level nodes are taken best first for as long as the next ones are worth more than their tokens.
+
+Tokens that come free with a forward (`CostCurve.free`) are shared like its fixed part: what the batch needs anyway takes them first, each
+request drafts from its part of the rest, and only nodes beyond that have a price.
+
+Invariant: nothing at all is always among the choices, and a forward that many requests share is worth only their part of it to each; so on
+a busy machine drafts shrink, and a draft that the target does not follow is no longer asked. What drafting adds to a step is shared only by
+requests that stand alike (`Round.company`): the others may well decide otherwise, and then it is theirs alone to pay.
+"""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
+from drafting.plans.costs import ForwardCosts, RunningCurve
+from drafting.plans.outlook import CERTAINTIES, DoubleArray, Outlook
+from drafting.plans.plan import MOST_PROPOSALS, Action, FloatArray, LevelOutcome, Round, StepTimes
+
+AUTO = "auto"
+# A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds.
+# Forwards and not rounds are counted, because the draft's forward that a trial needs is shared by few, however many share the target's.
+# Each depth is counted for itself, or trials would fall on one that comes by in step with them.
+EXPLORE_EVERY = 128
+# What was learned is looked at anew when it has grown by this share, and at the latest after so many levels.
+REFRESH_SHARE = 0.1
+REFRESH_EVERY = 256
+# Of the steps that are run, every so many is timed, and after so many the costs are looked at anew.
+TIME_EVERY = 4
+LOOK_AT_TIMES_EVERY = 32
+# Costs are not known exactly: a round that promises less than this share of its forward, a long prompt included, may be a loss.
+WORTHWHILE = 0.05
+# How much a new count of children weighs against the mean of the earlier ones.
+FAN_OUT_SHARE = 0.05
+LEVEL_KINDS = 3
+MOST_OUTLOOKS = 256
+
+
+@dataclass
+class Planner:
+    """A plan that decides level by level; see the module.
+
+    Attributes:
+        costs: of forwards on this machine.
+        fan_out: by depth, a first guess at the children of a prefix: `ItemTrie.mean_fan_out`.
+        follows_clock: whether the costs follow the steps that are run; else they stay as they are.
+    """
+
+    costs: ForwardCosts
+    fan_out: Sequence[float]
+    follows_clock: bool = False
+    _gaps: dict[tuple[str, int, int, int], WantedGaps] = field(default_factory=dict)
+    _children: dict[tuple[int, int], float] = field(default_factory=dict)
+    _outlooks: dict[tuple[str, tuple[int, ...], int, int, bool, bool, float], Outlook] = field(default_factory=dict)
+    _learned: int = 0
+    _unused: int = 0
+    _unexplored: dict[int, float] = field(default_factory=dict)
+    _target_curve: RunningCurve = field(init=False)
+    _draft_curve: RunningCurve | None = field(init=False)
+    _times: int = 0
+
+    def __post_init__(self) -> None:
+        self._target_curve = RunningCurve(self.costs.target)
+        self._draft_curve = RunningCurve(self.costs.draft) if self.costs.draft else None
+
+    def successor(self, fan_out: Sequence[float]) -> "Planner":
+        """A planner for another catalog on the same machine: it starts with these costs, and with what drafts were accepted so far.
+
+        How often the target follows a draft is a matter of the models, so it holds for other items of identifiers of one length.
+        """
+        same = len(fan_out) == len(self.fan_out)
+        return Planner(self.costs, fan_out, self.follows_clock, deepcopy(self._gaps) if same else {})
+
+    @property
+    def name(self) -> str:
+        return AUTO
+
+    @property
+    def drafts(self) -> bool:
+        return True
+
+    @property
+    def needs_draft(self) -> bool:
+        return False
+
+    @property
+    def decides_alike(self) -> bool:
+        return True
+
+    @property
+    def proposals(self) -> int:
+        return MOST_PROPOSALS
+
+    @property
+    def learns(self) -> bool:
+        return True
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        depth = place.next_depth
+        if depth > place.last_depth:
+            return Action.STOP
+        if not place.levels:
+            waited = self._unexplored.get(place.depth, 0.0) + place.company / place.sharing
+            place.exploring = waited >= EXPLORE_EVERY
+            self._unexplored[place.depth] = waited - EXPLORE_EVERY if place.exploring else waited
+        outlook = self._outlook(place, has_draft and self.costs.draft is not None)
+        by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
+        least = 0.0 if place.levels else WORTHWHILE * self.costs.target.seconds(place.tokens) / place.sharing
+        if not place.unranked and by_beam > max(by_children, least):
+            by_beam -= float(outlook.draft_price(place.nodes + place.unread()) - outlook.draft_price(place.nodes))
+            if by_beam > max(by_children, least):
+                return Action.BEAM
+        return Action.CHILDREN if by_children > least else Action.STOP
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        depth = place.next_depth
+        outlook, kept = self._outlook(place, True), place.widths[depth]
+        chances, counts = self._wanted(place, depth, place.levels).chances(), within_gaps(scores, kept)
+        won = self._won(outlook, depth, place.levels, place.certainty * chances, counts.astype(float))
+        best = int(won.argmax())
+        if won[best] <= 0:
+            return 0
+        place.certainty *= float(chances[best])
+        return int(counts[best])
+
+    def refusal(self, width: int) -> str | None:
+        return None
+
+    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
+        self._learned += len(outcomes)
+        self._unused += len(outcomes)
+        for outcome in outcomes:
+            self._gaps_of(outcome.verification, len(outcome.ranks), outcome.depth, outcome.levels).learn(outcome)
+
+    def learn_children(self, place: Round, parents: int, children: int) -> None:
+        depth = place.next_depth - 2
+        key = depth, _bucket(place.widths[depth])
+        known = self._children.get(key, self.fan_out[key[0]])
+        self._learned += 1
+        self._unused += 1
+        self._children[key] = known + FAN_OUT_SHARE * (children / parents - known)
+
+    def learn_times(self, times: StepTimes) -> None:
+        self._times += 1
+        if not self.follows_clock or self._times % TIME_EVERY:
+            return
+        self._target_curve.add(1, times.target_tokens, times.target_seconds)
+        if self._draft_curve and times.draft_forwards:
+            self._draft_curve.add(times.draft_forwards, times.draft_tokens, times.draft_seconds)
+        if self._times % LOOK_AT_TIMES_EVERY:
+            return
+        target = self._target_curve.curve()
+        draft = self._draft_curve.curve() if self._draft_curve else None
+        if target.differs(self.costs.target) or (draft and self.costs.draft and draft.differs(self.costs.draft)):
+            self.costs = replace(self.costs, target=target, draft=draft)
+            self._outlooks.clear()
+
+    def _won(self, outlook: Outlook, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
+        """Seconds won by drafting `counts` nodes that are accepted with `certainty`, with the best that can follow."""
+        below = outlook.best(depth + 1, levels + 1, certainty, counts)
+        won: DoubleArray = certainty * outlook.savings[depth] + below - outlook.price(counts)
+        return won
+
+    def _outlook(self, place: Round, has_draft: bool) -> Outlook:
+        if self._unused > min(REFRESH_EVERY, REFRESH_SHARE * self._learned):
+            self._unused = 0
+            self._outlooks.clear()
+        free = (self.costs.target.free - place.tokens) / place.sharing - place.drafted
+        return self._outlook_at(place, has_draft, _room(free, place.last_depth - place.next_depth + 1))
+
+    def _outlook_at(self, place: Round, has_draft: bool, room: float) -> Outlook:
+        # Rounded down to a power of two, so that batches of about one size share an outlook, and nothing is thought to be shared by more.
+        company = 1 << place.company.bit_length() - 1
+        key = place.verification, place.widths, place.sharing, company, has_draft, place.exploring, room
+        if key not in self._outlooks:
+            outlook = self._look_ahead(place, has_draft, company, room)
+            if len(self._outlooks) >= MOST_OUTLOOKS:
+                self._outlooks.pop(next(iter(self._outlooks)))
+            self._outlooks[key] = outlook
+        return self._outlooks[key]
+
+    def _look_ahead(self, place: Round, has_draft: bool, company: int, room: float) -> Outlook:
+        """Plans searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""
+        target, draft = self.costs.target, self.costs.draft if has_draft else None
+        widths, last, sharing = place.widths, place.last_depth, place.sharing
+        outlook = Outlook(
+            savings={},
+            beam={},
+            fan_out=tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last)),
+            growth=self.costs.children / company,
+            token=target.per_token,
+            room=room,
+            draft_token=draft.per_token if draft else 0.0,
+            draft_room=draft.free / company if draft else 0.0,
+            last_depth=last,
+        )
+        # Prompts take from what is free in this round only.
+        free = target.free / sharing
+        later_room = _room(free - max(widths[: last + 1]), last)
+        later = outlook if later_room == room else self._outlook_at(place, has_draft, later_room)
+        for depth in range(last, 0, -1):
+            nodes = np.array([float(widths[depth])])
+            forward = target.fixed / sharing - self.costs.level / company + target.per_token * max(widths[depth] - free, 0.0)
+            outlook.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
+            if draft is not None:
+                for levels in range(depth):
+                    gaps = self._wanted(place, depth, levels)
+                    certainty = CERTAINTIES[:, None] * gaps.chances()
+                    counts = np.broadcast_to(gaps.mean_counts(widths[depth]), certainty.shape)
+                    won = self._won(outlook, depth, levels, certainty, counts)
+                    outlook.beam[depth, levels] = won.max(1) - draft.fixed / company
+        return outlook
+
+    def _wanted(self, place: Round, depth: int, levels: int) -> WantedGaps:
+        return WantedGaps(PRIOR) if place.exploring else self._gaps_of(place.verification, place.widths[depth], depth, levels)
+
+    def _gaps_of(self, verification: str, width: int, depth: int, levels: int) -> WantedGaps:
+        levels = min(levels, LEVEL_KINDS - 1)
+        key = verification, _bucket(width), depth, levels
+        if key not in self._gaps:
+            prior = self._gaps_of(verification, width, depth, levels - 1).chances() if levels else PRIOR
+            self._gaps[key] = WantedGaps(prior)
+        return self._gaps[key]
+
+
+def _bucket(width: int) -> int:
+    """Beam widths that share what was learned."""
+    return round(4 * float(np.log2(width)))
+
+
+def _room(free: float, levels: int) -> float:
+    """What each of some levels gets of the free nodes; a power of two, so that batches of about one size share an outlook."""
+    return 2.0 ** math.floor(math.log2(free / levels)) if free >= levels else 0.0

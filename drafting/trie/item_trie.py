@@ -1,0 +1,163 @@
+"""The trie that a model searches: which tokens may follow which prefix, and which items a prefix still stands for.
+
+Invariant: nodes are numbered as in `TrieArrays`, with codes in the order of the model's token ids, so the children of a node are
+neighbours in the order of their tokens. Two tensors on the model's device are all that a step reads; what only the host asks (items,
+parents) stays in the arrays, which may lie in a mapped file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from drafting.trie.arrays import ROOT, Rows, TrieArrays
+from drafting.trie.node_mask import NodeMask
+
+__all__ = ["ROOT", "ItemTrie"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ItemTrie:
+    """Valid continuations as offset tensors; `nodes` counts the root.
+
+    Attributes:
+        token: `[nodes + most children]` int64, the token that leads to a node (0 for the root); as many zeros stand behind the last as a
+            node has children, so that a window as wide may be read from any node on.
+        first_child: `[nodes + 1]` int64; the children of node n are first_child[n] up to first_child[n + 1].
+        arrays: the same trie on the host.
+    """
+
+    token: Tensor
+    first_child: Tensor
+    arrays: TrieArrays
+
+    @classmethod
+    def of(cls, arrays: TrieArrays, token_ids: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
+        """The trie of a catalog for a model.
+
+        Args:
+            arrays: of the catalog, `Catalog.ordered` by these ids.
+            token_ids: `[codes]`, the id of each code's token, ascending.
+        """
+        token = np.zeros(arrays.nodes + max(arrays.max_children), np.int64)
+        np.take(token_ids, arrays.code[1:], out=token[1 : arrays.nodes])
+        return cls(torch.from_numpy(token).to(device), torch.from_numpy(arrays.first_child).to(device), arrays)
+
+    @classmethod
+    def build(cls, identifiers: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
+        """Builds the trie of `identifiers`, `[items, depth]` token ids."""
+        token_ids, codes = np.unique(identifiers, return_inverse=True)
+        return cls.of(TrieArrays.build(codes.reshape(identifiers.shape).astype(np.uint32)), token_ids.astype(np.int64), device)
+
+    @property
+    def depth(self) -> int:
+        """Tokens per identifier."""
+        return self.arrays.depth
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the trie, the root included."""
+        return self.arrays.nodes
+
+    @property
+    def level_starts(self) -> tuple[int, ...]:
+        """First node of each depth, and the number of nodes at the end; depth 0 is the root."""
+        return self.arrays.level_starts
+
+    @property
+    def max_children(self) -> tuple[int, ...]:
+        """For each depth below the last, the most children that one of its nodes has."""
+        return self.arrays.max_children
+
+    @property
+    def items(self) -> int:
+        """Items of the catalog."""
+        return len(self.arrays.items)
+
+    @property
+    def leaf_of_item(self) -> Rows:
+        """`[items]` int32, the leaf that each item of the catalog ends in, counted from the first leaf."""
+        return self.arrays.leaf_of_item
+
+    def level_size(self, depth: int) -> int:
+        """Nodes at `depth`, the number of distinct prefixes of that length."""
+        return self.arrays.level_size(depth)
+
+    @property
+    def mean_fan_out(self) -> tuple[float, ...]:
+        """Children per node of each depth above the leaves, on average."""
+        return tuple(self.level_size(depth + 1) / self.level_size(depth) for depth in range(self.depth))
+
+    def children(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The first child of each node, and the node behind its last one; all `[nodes]` int64, on the device."""
+        first, end = self._ranges.index_select(0, nodes).unbind(1)
+        return first, end
+
+    def barrier(self, first: Tensor, end: Tensor, width: int) -> Tensor:
+        """What keeps a search from what is not there: `[nodes, width]` float32, 0 for each child and -inf behind the last.
+
+        Args:
+            first, end: `[nodes]`, from `children`.
+            width: no more than the most children of a node, and no less than any of these has.
+        """
+        most = len(self._edge) // 2
+        return self._edge.unfold(0, width, 1).index_select(0, (first - end).add_(most))
+
+    @cached_property
+    def _ranges(self) -> Tensor:
+        """`[nodes, 2]`, where the children of each node begin and end; another look at `first_child`."""
+        return self.first_child.unfold(0, 2, 1)
+
+    @cached_property
+    def _edge(self) -> Tensor:
+        """As many zeros as a node has children at most, then as much -inf: every barrier is a window of it."""
+        edge = torch.zeros(2, max(self.max_children), device=self.token.device)
+        edge[1] = float("-inf")
+        return edge.flatten()
+
+    def items_of(self, node: int) -> Rows:
+        """Catalog indices of the items below a node, in ascending order for a leaf."""
+        return self.arrays.items_of(node)
+
+    def dead_nodes(self, excluded_items: Sequence[int] | IntArray, mask: NodeMask | None = None) -> IntArray:
+        """The nodes (never the root) below which every item is excluded, or every eligible one if there is a mask; ascending.
+
+        A beam that never enters them, and keeps to the mask, never runs out of eligible items before it must, which masking whole items at
+        the last level could not promise.
+        """
+        if not len(excluded_items):
+            return np.empty(0, np.int64)
+        excluded = np.unique(np.asarray(excluded_items, np.int64))
+        if mask is not None:
+            excluded = excluded[mask.items.contains(excluded)]
+        if not len(excluded):
+            return np.empty(0, np.int64)
+        leaves, gone = np.unique(self.leaf_of_item[excluded], return_counts=True)
+        nodes = leaves[gone == self._eligible_items(leaves, mask)].astype(np.int64) + self.level_starts[-2]
+        found = [nodes]
+        for depth in range(self.depth, 1, -1):
+            parents, gone = np.unique(self.arrays.parents(nodes, depth), return_counts=True)
+            nodes = parents[gone == self._alive_children(parents, mask)]
+            found.append(nodes)
+        return np.concatenate(found[::-1])
+
+    def _eligible_items(self, leaves: Rows, mask: NodeMask | None) -> IntArray:
+        """How many items of each leaf are eligible."""
+        starts = self.arrays.first_item[leaves].astype(np.int64)
+        counts = self.arrays.first_item[leaves + 1] - starts
+        if mask is None:
+            return counts
+        firsts = np.cumsum(counts) - counts
+        below = self.arrays.items[np.repeat(starts - firsts, counts) + np.arange(counts.sum())]
+        return np.add.reduceat(mask.items.contains(below).astype(np.int64), firsts)
+
+    def _alive_children(self, nodes: IntArray, mask: NodeMask | None) -> IntArray:
+        """How many children of each node are alive."""
+        first, last = self.arrays.first_child[nodes], self.arrays.first_child[nodes + 1]
+        return last - first if mask is None else mask.rank(last) - mask.rank(first)

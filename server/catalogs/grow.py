@@ -1,0 +1,91 @@
+"""A process that makes the next version of the catalog: the one that is served, and new items behind its own.
+
+Invariant: the items are placed in the very catalog that is served, or not at all; what is refused leaves no file behind. The tokens of
+identifiers that clients bring are judged by the engine, which knows the model's tokenizer: this process starts in a fraction of a second
+because it loads neither.
+
+Run by `server.catalogs.new_items`: `python -m server.catalogs.grow`, reads an `Order` and says in MessagePack what has become of it.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from drafting.catalog.artefact import save_artefact
+from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.codebooks import CodebookError, Codebooks
+from drafting.catalog.placement import Collision, NewItem, PlacedItem, TakenError, grow
+from server.catalogs.background import be_polite
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What is to be done.
+
+    Attributes:
+        base: the file of the catalog that is served.
+        version: of its contents.
+        artefact: where the next version belongs.
+        codebooks: their file; None if there are none.
+        items: without their attributes.
+        attributes: of all items, a JSON list of objects in ASCII: texts from JSON may hold what MessagePack can't carry.
+        added_at: when the items came, seconds since 1970.
+    """
+
+    base: str
+    version: str
+    artefact: str
+    codebooks: str | None
+    items: list[NewItem]
+    attributes: bytes
+    collision: Collision
+    added_at: int
+
+
+class Grown(msgspec.Struct, frozen=True):
+    """What the process has to say at its end.
+
+    Attributes:
+        sentence: why there is no artefact; None if there is one.
+        taken: whether it is for something that belongs to another item already.
+        items: the new items with their identifiers.
+    """
+
+    sentence: str | None = None
+    taken: bool = False
+    items: list[PlacedItem] = []
+
+
+def carry_out(order: Order) -> Grown:
+    """Makes the artefact."""
+    items = [msgspec.structs.replace(item, attributes=known) for item, known in zip(order.items, json.loads(order.attributes), strict=True)]
+    # Where the server keeps its files is not for clients, so what these two say of theirs is not passed on.
+    try:
+        catalog = Catalog.load(Path(order.base))
+        codebooks = None if order.codebooks is None else Codebooks.load(Path(order.codebooks))
+    except (CatalogError, CodebookError):
+        return Grown("The catalog that is served, or its codebooks, can't be read any more.")
+    if catalog.version != order.version:
+        return Grown("The file of the catalog that is served has changed: bring it as a version and activate that.")
+    try:
+        grown, placed = grow(catalog, items, order.collision, codebooks, order.added_at)
+        save_artefact(grown, Path(order.artefact))
+    except TakenError as error:
+        return Grown(str(error), taken=True)
+    except CatalogError as error:
+        return Grown(str(error))
+    except OSError as error:
+        return Grown(f"The catalog can't be stored: {error.strerror}.")
+    return Grown(items=placed)
+
+
+def main(read: Callable[[], bytes], write: Callable[[bytes], object]) -> None:
+    """Entry point of the process."""
+    be_polite()
+    write(msgspec.msgpack.encode(carry_out(msgspec.msgpack.decode(read(), type=Order))))
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer.read, sys.stdout.buffer.write)

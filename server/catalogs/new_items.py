@@ -1,0 +1,111 @@
+"""New items for the catalog that is served: from a request to a version that has them.
+
+Invariant: nothing else changes what is served while items are placed, so two requests at a time both land, one on top of the other; and
+when one is refused, at whatever point, the version that was served still is and no other is left behind.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from drafting.catalog.attributes import TITLE
+from drafting.catalog.placement import NewItem, PlacedItem
+from server.catalogs.background import ProcessDied, run_module
+from server.catalogs.grow import Grown, Order
+from server.catalogs.store import Activation, CatalogStore
+from server.catalogs.switch import CatalogSwitch
+from server.engine.client import EngineClient, EngineStatus
+from server.http.problems import ProblemError
+from server.schemas.items import NewItemBody, NewItemsBody
+
+# Each is a whole catalog on the disk: of those that new items have made, this many stay to go back to.
+KEPT_VERSIONS = 10
+_GROWN = re.compile(r"(.+)\.items-(\d+)")
+# With a number behind it, still a name that a path may hold.
+_LONGEST_STEM = 80
+
+
+class NewItems:
+    """Adds items to the catalog that is served."""
+
+    def __init__(self, catalogs: CatalogStore, engine: EngineClient, switch: CatalogSwitch, codebooks: Path | None) -> None:
+        """`codebooks` made the catalog's identifiers; without them items must bring theirs."""
+        self._catalogs = catalogs
+        self._engine = engine
+        self._switch = switch
+        self._codebooks = None if codebooks is None else str(codebooks.absolute())
+
+    async def add(self, body: NewItemsBody) -> tuple[list[PlacedItem], Activation]:
+        """Adds items; when it returns, the version that has them is served.
+
+        Raises:
+            ProblemError: one of them has no place, or the engine can't serve them; nothing has changed.
+            EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
+        """
+        async with self._catalogs.changing:
+            # Found out before the work, which without an engine would be for nothing.
+            if self._engine.status is not EngineStatus.READY:
+                raise self._engine.unavailable()
+            taken = {*self._catalogs.versions(), *(entry.version for entry in self._catalogs.history)}
+            version = next_version(self._catalogs.active.name, taken)
+            placed = await self._grow(body, version)
+            self._catalogs.add(version)
+            try:
+                activation = await self._switch.serve(version, body.by, grown=True)
+            finally:
+                if self._catalogs.active.name != version:
+                    self._catalogs.remove(version)
+            for superfluous in _older(version, self._catalogs.versions())[:-KEPT_VERSIONS]:
+                self._catalogs.remove(superfluous)
+            return placed, activation
+
+    async def _grow(self, body: NewItemsBody, version: str) -> list[PlacedItem]:
+        active = self._catalogs.active
+        order = Order(
+            base=str(active.path),
+            version=active.catalog.version,
+            artefact=str(self._catalogs.new_file(version).absolute()),
+            codebooks=self._codebooks,
+            items=[NewItem(item.item_id, item.embedding, item.identifier) for item in body.items],
+            attributes=json.dumps([_attributes(item) for item in body.items]).encode(),
+            collision=body.on_collision,
+            added_at=int(time.time()),
+        )
+        try:
+            grown = msgspec.msgpack.decode(await run_module("server.catalogs.grow", given=msgspec.msgpack.encode(order)), type=Grown)
+        except ProcessDied as error:
+            detail = "The process that places new items died, for lack of memory perhaps."
+            raise ProblemError(422, "items-refused", "Items refused", detail) from error
+        if grown.sentence is not None:
+            raise ProblemError(409 if grown.taken else 422, "items-refused", "Items refused", grown.sentence)
+        return grown.items
+
+
+def next_version(active: str, taken: Iterable[str]) -> str:
+    """A name for the version that new items make of one: its own, and a number that none had before.
+
+    Args:
+        taken: all names that have ever meant something.
+    """
+    stem = _stem(active)[:_LONGEST_STEM]
+    numbers = [int(match[2]) for name in taken if (match := _GROWN.fullmatch(name)) and match[1] == stem]
+    return f"{stem}.items-{1 + max(numbers, default=0)}"
+
+
+def _stem(version: str) -> str:
+    match = _GROWN.fullmatch(version)
+    return match[1] if match else version
+
+
+def _older(version: str, versions: Iterable[str]) -> list[str]:
+    """The versions that new items have made of the same one, this one among them, oldest first."""
+    found = [match for name in versions if (match := _GROWN.fullmatch(name)) and match[1] == _stem(version)]
+    return [match[0] for match in sorted(found, key=lambda match: int(match[2]))]
+
+
+def _attributes(item: NewItemBody) -> dict[str, object]:
+    return item.attributes if item.title is None else item.attributes | {TITLE: item.title}

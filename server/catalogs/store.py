@@ -1,0 +1,235 @@
+"""The versions of the catalog: which are there, which one is served, who has decided so and when.
+
+Invariant: a request keeps the version that it started with to its end, and its answer names that version. A version is served from the
+moment in which the engine has it ready and every named filter has been worked out for it; until then, and whenever anything about it is
+wrong, everything stays as it was. What a version holds in memory goes when its last request ends.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.trie.item_set import ItemSet
+from server.engine.client import EngineClient
+from server.http.problems import ProblemError, quoted
+from server.messages import PutFilter
+from server.refusals import CatalogRefused
+
+SUFFIX = ".catalog"
+HISTORY_FILE = "activations.jsonl"
+BY_START = "start"
+BY_RESTART = "restart"
+
+logger = logging.getLogger(__name__)
+
+
+class Activation(msgspec.Struct, frozen=True):
+    """One entry of the history.
+
+    Attributes:
+        version: what was served from then on.
+        by: who has decided so.
+        at: seconds since 1970.
+    """
+
+    version: str
+    by: str
+    at: float
+
+
+@dataclass(eq=False)
+class ServedCatalog:
+    """A version in memory.
+
+    Attributes:
+        name: what it is called, in answers too.
+        handle: what the engine calls it; a version that is activated again is another one to the engine.
+        path: the file that engines load it from.
+        filters: the items that each named filter lets through.
+        running: requests that have started with it and not ended.
+    """
+
+    name: str
+    handle: str
+    path: Path
+    catalog: Catalog
+    filters: dict[str, ItemSet] = field(default_factory=dict)
+    running: int = 0
+
+
+class CatalogStore:
+    """The versions of one server, as files in a directory, and the one that is served.
+
+    Attributes:
+        active: the version that requests start with.
+        history: all activations, oldest first.
+        directory: where versions are kept.
+    """
+
+    def __init__(self, first: ServedCatalog, engine: EngineClient, directory: Path) -> None:
+        """`first` is what the engine loads; the versions that are in the directory already are known."""
+        self.active = first
+        self.directory = directory
+        self.history = read_history(directory)
+        self.changing = asyncio.Lock()
+        self._engine = engine
+        self._files = {path.stem: path for path in sorted(directory.glob(f"*{SUFFIX}"))} | {first.name: first.path}
+        self._loads = 0
+
+    def started(self, by: str) -> None:
+        """Notes in the history that a server has started with the active version."""
+        self._note(by)
+
+    def versions(self) -> list[str]:
+        """The names of all versions, in the order in which they came."""
+        return list(self._files)
+
+    def new_file(self, name: str) -> Path:
+        """Where the artefact of a version belongs."""
+        return self.directory / f"{name}{SUFFIX}"
+
+    def add(self, name: str) -> None:
+        """Makes a version known whose artefact is in its place."""
+        self._files[name] = self.new_file(name)
+
+    def check_new(self, name: str) -> None:
+        """Whether a version may be given this name.
+
+        Raises:
+            ProblemError: there is one already; versions do not change.
+        """
+        if name in self._files:
+            detail = f"There is a version {quoted(name)} already; versions do not change."
+            raise ProblemError(409, "version-exists", "Version exists", detail)
+
+    def remove(self, name: str) -> None:
+        """Forgets a version and its file.
+
+        Raises:
+            ProblemError: there is none, or it is served, or it is the one that the server was started with.
+        """
+        path = self._file(name)
+        if name == self.active.name:
+            detail = f"The version {quoted(name)} is served: activate another one first."
+            raise ProblemError(409, "version-active", "Version active", detail)
+        del self._files[name]
+        if path == self.new_file(name):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lease(self) -> Iterator[ServedCatalog]:
+        """The version that is served now, for as long as a request needs it."""
+        served = self.active
+        served.running += 1
+        try:
+            yield served
+        finally:
+            served.running -= 1
+            if not served.running and served is not self.active:
+                self._engine.drop_catalog(served.handle)
+
+    async def load(self, name: str) -> ServedCatalog:
+        """Maps a version.
+
+        Raises:
+            ProblemError: there is none of that name, or its file is unusable.
+        """
+        path = self._file(name)
+        if name == self.active.name:
+            return self.active
+        self._loads += 1
+        try:
+            return ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(Catalog.load, path))
+        except CatalogError as error:
+            raise ProblemError(422, "catalog-refused", "Catalog refused", f"The version {quoted(name)} can't be read any more.") from error
+
+    async def activate(self, served: ServedCatalog, by: str) -> Activation:
+        """Serves a version from now on; call it with the lock `changing` held.
+
+        Raises:
+            ProblemError: the engine can't serve it; nothing has changed.
+            EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
+        """
+        if served is not self.active:
+            try:
+                await self._engine.load_catalog(served.handle, served.path)
+            except CatalogRefused as error:
+                raise ProblemError(422, "catalog-refused", "Catalog refused", str(error)) from error
+            for name, items in list(served.filters.items()):
+                self.put_filter(served, name, items)
+            self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
+            before, self.active = self.active, served
+            if not before.running:
+                self._engine.drop_catalog(before.handle)
+        return self._note(by)
+
+    def put_filter(self, served: ServedCatalog, name: str, items: ItemSet) -> None:
+        """Gives a name to a set of a version's items, here and in the engine."""
+        message = PutFilter(served.handle, name, items.bits.tobytes())
+        self._engine.put_filter(message)
+        # The bytes of the message, which engines that are started later are told too, are the set: there is no second copy.
+        served.filters[name] = ItemSet(np.frombuffer(message.bits, np.uint8), items.catalog_items)
+
+    def previous(self) -> str:
+        """The version that was served before the present one.
+
+        Raises:
+            ProblemError: there was none, or it has been removed.
+        """
+        earlier = [entry.version for entry in self.history if entry.version != self.active.name and entry.version in self._files]
+        if not earlier:
+            raise ProblemError(409, "nothing-to-roll-back", "Nothing to roll back", "No other version has been served before this one.")
+        return earlier[-1]
+
+    def _note(self, by: str) -> Activation:
+        entry = Activation(self.active.name, by, time.time())
+        self.history.append(entry)
+        with (self.directory / HISTORY_FILE).open("ab") as file:
+            # The line break comes first, so that a line that was cut off spoils none after it.
+            file.write(b"\n" + msgspec.json.encode(entry))
+        return entry
+
+    def _file(self, name: str) -> Path:
+        if name not in self._files:
+            raise ProblemError(404, "unknown-version", "Unknown version", f"There is no catalog version {quoted(name)}.")
+        return self._files[name]
+
+
+def read_history(directory: Path) -> list[Activation]:
+    """The activations that servers have noted in a directory, oldest first; a last line that is cut off is passed over."""
+    path = directory / HISTORY_FILE
+    if not path.exists():
+        return []
+    entries = []
+    for line in filter(None, path.read_bytes().splitlines()):
+        try:
+            entries.append(msgspec.json.decode(line, type=Activation))
+        except msgspec.DecodeError:
+            logger.warning("%s holds a line that is no activation", path)
+    return entries
+
+
+def first_catalog(start: Catalog, path: Path, directory: Path | None) -> tuple[ServedCatalog, str]:
+    """What a server begins with, and on whose account: what was served last, unless it is started with another catalog than then.
+
+    Args:
+        start: the catalog that the server is started with, and `path` its file.
+        directory: of the versions; None if they do not outlive a server.
+
+    Raises:
+        CatalogError: the version that was served last can't be read.
+    """
+    history = read_history(directory) if directory is not None else []
+    began = next((entry.version for entry in reversed(history) if entry.by == BY_START), None)
+    last = history[-1].version if history else start.version
+    if directory is not None and began == start.version != last and (artefact := directory / f"{last}{SUFFIX}").exists():
+        return ServedCatalog(last, "", artefact.absolute(), Catalog.load(artefact)), BY_RESTART
+    return ServedCatalog(start.version, "", path.absolute(), start), BY_START

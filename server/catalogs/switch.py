@@ -1,0 +1,40 @@
+"""Serving another version of the catalog: everything that must happen in one go.
+
+Invariant: whoever changes what is served, by name or by new items, comes through here with the lock `CatalogStore.changing` held, so a
+version is served with all named filters worked out and its metrics begun, or not at all.
+"""
+
+from server.catalogs.filters import NamedFilters
+from server.catalogs.store import Activation, CatalogStore
+from server.metrics.lists import HealthMetrics
+
+
+class CatalogSwitch:
+    """Serves versions that are known."""
+
+    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, health: HealthMetrics) -> None:
+        self._catalogs = catalogs
+        self._filters = filters
+        self._health = health
+
+    async def serve(self, version: str, by: str, *, grown: bool = False) -> Activation:
+        """Serves a version from now on.
+
+        Args:
+            grown: whether it is the one that is served, with new items behind its own.
+
+        Raises:
+            ProblemError: there is no such version, or it can't be served; nothing has changed.
+            EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
+        """
+        with self._health.activation():
+            served = await self._catalogs.load(version)
+            if served is self._catalogs.active:
+                return await self._catalogs.activate(served, by)
+            await self._filters.prepare(served)
+            activation = await self._catalogs.activate(served, by)
+        if grown:
+            self._health.extend_catalog(served.name, len(served.catalog))
+        else:
+            self._health.open_catalog(served.name, len(served.catalog))
+        return activation

@@ -1,0 +1,102 @@
+"""From an upload, or a file that is there, to a version of the catalog that can be activated.
+
+Invariant: a version comes into being at once, with its finished artefact under its name; an upload that is cut off, a file that is no
+catalog, or one that the model can't serve leaves nothing behind.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from starlette.requests import ClientDisconnect
+
+from server.catalogs.background import ProcessDied, run_module
+from server.catalogs.build import Built
+from server.catalogs.store import CatalogStore
+from server.http.problems import ProblemError, quoted
+from server.settings import Settings
+
+# The form of an upload, by its content type.
+FORMS = {
+    "application/x-ndjson": ".jsonl",
+    "application/vnd.apache.parquet": ".parquet",
+    "application/vnd.atspeed.index+json": ".json",
+    "application/octet-stream": ".catalog",
+}
+
+
+class CatalogUploads:
+    """Makes versions, one at a time."""
+
+    def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
+        self._models = [str(path.absolute()) for path in (settings.target, settings.draft) if path is not None]
+        self._catalogs = catalogs
+        self._building = asyncio.Lock()
+
+    async def from_path(self, name: str, path: str) -> Built:
+        """Makes a version of a file in the directory of the versions.
+
+        Raises:
+            ProblemError: there is no such file there, or it can't be served, or the name is taken.
+        """
+        directory = self._catalogs.directory.resolve()
+        source = (directory / path).resolve()
+        if not source.is_relative_to(directory) or not source.is_file():
+            detail = f"There is no file {quoted(path)} in the server's directory of catalogs."
+            raise ProblemError(422, "unknown-file", "Unknown file", detail)
+        return await self._build(name, source)
+
+    async def from_upload(self, name: str, content_type: str, body: AsyncIterator[bytes], length: int | None) -> Built:
+        """Makes a version of a body as it comes in.
+
+        Args:
+            length: of the body as the client has declared it, if it has.
+
+        Raises:
+            ProblemError: the body is cut off, or of an unknown form, or can't be served, or the name is taken.
+        """
+        suffix = FORMS.get(content_type.partition(";")[0].strip().lower())
+        if suffix is None:
+            detail = f"Send a path as application/json, or a catalog as {', '.join(FORMS)}; got {quoted(content_type)}."
+            raise ProblemError(415, "unknown-form", "Unknown form", detail)
+        self._catalogs.check_new(name)
+        upload = self._catalogs.directory / f"{name}.upload-{os.urandom(4).hex()}{suffix}"
+        try:
+            await _receive(upload, body, length)
+            return await self._build(name, upload)
+        finally:
+            upload.unlink(missing_ok=True)
+
+    async def _build(self, name: str, source: Path) -> Built:
+        async with self._building:
+            self._catalogs.check_new(name)
+            artefact = self._catalogs.new_file(name)
+            try:
+                output = await run_module("server.catalogs.build", str(source), str(artefact), *self._models)
+            except ProcessDied as error:
+                detail = "The process that reads the catalog died, for lack of memory perhaps."
+                raise ProblemError(422, "catalog-refused", "Catalog refused", detail) from error
+            built = msgspec.json.decode(output, type=Built)
+            if built.sentence is not None:
+                raise ProblemError(422, "catalog-refused", "Catalog refused", built.sentence)
+            self._catalogs.add(name)
+            return built
+
+
+async def _receive(upload: Path, body: AsyncIterator[bytes], length: int | None) -> None:
+    received = 0
+    try:
+        with upload.open("wb") as file:
+            async for piece in body:
+                received += len(piece)
+                await asyncio.to_thread(file.write, piece)
+    except ClientDisconnect as error:
+        raise ProblemError(400, "upload-cut-off", "Upload cut off", f"The upload ended after {received:,} bytes.") from error
+    except OSError as error:
+        detail = f"The upload can't be stored: {error.strerror}."
+        raise ProblemError(507, "storage-full", "Storage full", detail) from error
+    if length is not None and received != length:
+        detail = f"The upload ended after {received:,} of {length:,} bytes."
+        raise ProblemError(400, "upload-cut-off", "Upload cut off", detail)

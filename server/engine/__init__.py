@@ -1,0 +1,1 @@
+"""The engine process, and the client that the API process holds of it."""

@@ -1,0 +1,339 @@
+"""The engine's keeper in the API process: starts the engine process, talks to it, notices its death and starts another.
+
+Invariant: every request that was handed to the engine ends exactly once: with its list, its failure or its caller's cancellation, or with
+`EngineUnavailable` the moment the engine is gone. Each engine process has a socket of its own, so a message can never come from one that
+is already dead.
+"""
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from server.engine.spawn import Obstacle, spawn_engine
+from server.messages import (
+    Cancel,
+    CatalogLoaded,
+    DropCatalog,
+    DropFilter,
+    EngineOptions,
+    FinishedList,
+    FromEngine,
+    LoadCatalog,
+    Progress,
+    PutFilter,
+    Ready,
+    Shutdown,
+    StartFailure,
+    Submit,
+    ToEngine,
+)
+from server.metrics.registry import Metrics
+from server.refusals import CatalogRefused, EngineUnavailable
+from server.scheduling.pending import PendingLists
+
+logger = logging.getLogger(__name__)
+
+WORKER_MODULE = "server.engine.main"
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0
+STARTS_WITHOUT_READY = 3
+STOP_SECONDS = 5.0
+LAST_SENTENCE_SECONDS = 0.5
+LOAD_SECONDS_GUESS = 10.0
+
+
+class EngineStatus(Enum):
+    """Where the engine stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class EngineClient:
+    """Keeps one engine process running and hands it requests; lives in the API process's event loop."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        catalog_version: str,
+        metrics: Metrics,
+        *,
+        max_pending: int,
+        on_failure: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            catalog_version: the version whose indices the requests will name.
+            max_pending: requests that may be in the engine's hands, waiting and running together.
+            on_failure: called with a sentence when the engine can't start the first time; later it is tried again for ever.
+        """
+        self._options = options
+        self._catalog_version = catalog_version
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._pending = PendingLists(max_pending)
+        self._socket: zmq.asyncio.Socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(FromEngine)
+        self._filters: dict[str, dict[str, PutFilter]] = {}
+        self._loading: dict[str, asyncio.Future[None]] = {}
+        self._load_seconds = LOAD_SECONDS_GUESS
+        self._backoff = 0.0
+        self._obstacle: Obstacle | None = None
+        self.status = EngineStatus.STOPPED
+        self.ready: Ready | None = None
+
+    @property
+    def process_id(self) -> int | None:
+        """The engine process, if one runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    def start(self) -> None:
+        """Starts the engine in the background; `status` tells when it is ready."""
+        self.status = EngineStatus.STARTING
+        self._keeper = asyncio.create_task(self._keep(), name="engine keeper")
+        self._keeper.add_done_callback(self._on_keeper_end)
+
+    async def stop(self) -> None:
+        """Stops the engine process and waits until it is gone."""
+        self.status = EngineStatus.STOPPED
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+
+    def _on_keeper_end(self, keeper: asyncio.Task[None]) -> None:
+        # Without its keeper the server would look alive and never have an engine again.
+        if not keeper.cancelled() and (error := keeper.exception()) is not None:
+            logger.error("the engine's keeper failed", exc_info=error)
+            self._fail(f"The engine process can't be kept running: {error}.")
+
+    def _fail(self, sentence: str) -> None:
+        self.status = EngineStatus.FAILED
+        self._on_failure(sentence)
+
+    def check(self, request: Submit) -> None:
+        """Refuses at once what `search` would refuse; with an empty history, what it would refuse whatever the history.
+
+        Raises:
+            EngineUnavailable, QueueFullError, TooLateError: as `search`.
+        """
+        if self._socket is None or self.status is not EngineStatus.READY:
+            raise self.unavailable()
+        self._pending.check(request)
+
+    async def search(self, request: Submit) -> FinishedList:
+        """Hands one request to the engine and waits for its list; cancelling the wait cancels the request.
+
+        Raises:
+            EngineUnavailable: there is no engine, or it died before the list was finished.
+            QueueFullError: too many requests are pending.
+            TooLateError: its list, or another because of it, would be late.
+            RequestRefusedError: the engine can't do this request.
+            TimeoutError: the engine dropped it, because its deadline had passed.
+        """
+        if self._socket is None or self.status is not EngineStatus.READY:
+            raise self.unavailable()
+        socket = self._socket
+        list_to_come = self._pending.add(request)
+        try:
+            self._tell(request)
+            return await list_to_come
+        except asyncio.CancelledError:
+            if socket is self._socket:
+                self._tell(Cancel(request.request_id))
+            raise
+        finally:
+            self._pending.drop(request.request_id)
+
+    async def load_catalog(self, name: str, path: Path) -> None:
+        """Has the engine get another catalog ready beside those that it serves.
+
+        Raises:
+            EngineUnavailable: there is no engine, or it died meanwhile.
+            CatalogRefused: it can't be served; the message is a sentence.
+        """
+        if self._socket is None or self.status is not EngineStatus.READY:
+            raise self.unavailable()
+        loading = self._loading[name] = asyncio.get_running_loop().create_future()
+        self._tell(LoadCatalog(name, str(path)))
+        try:
+            await loading
+        except asyncio.CancelledError:
+            self._tell(DropCatalog(name))
+            raise
+
+    def drop_catalog(self, name: str) -> None:
+        """Tells the engine that no request will name a catalog any more."""
+        self._filters.pop(name, None)
+        self._tell(DropCatalog(name))
+
+    def serve_catalog(self, name: str, path: Path, version: str) -> None:
+        """Says which catalog engines that are started from now on shall load, and its version."""
+        self._options = msgspec.structs.replace(self._options, catalog=str(path), catalog_name=name)
+        self._catalog_version = version
+
+    def put_filter(self, message: PutFilter) -> None:
+        """Names a filter in this engine and, as long as its catalog is served, in every engine after it."""
+        self._filters.setdefault(message.catalog, {})[message.name] = message
+        self._tell(message)
+
+    def drop_filter(self, message: DropFilter) -> None:
+        """Takes a name back."""
+        self._filters.get(message.catalog, {}).pop(message.name, None)
+        self._tell(message)
+
+    def _tell(self, message: ToEngine) -> None:
+        """Sends a message, in order, and does not wait: to an engine that has just died it would never get through.
+
+        Whoever waits for what the engine does with it is told when the engine is gone.
+        """
+        if self._socket is not None:
+            self._socket.send(self._encoder.encode(message))
+
+    def abandon(self, sentence: str) -> None:
+        """Tells everyone who waits for a list that none will come."""
+        self._pending.abandon(sentence, 1)
+
+    def unavailable(self) -> EngineUnavailable:
+        """What to tell a client while the engine is not ready."""
+        sentence = {
+            EngineStatus.STARTING: "The engine is still loading the model.",
+            EngineStatus.STOPPED: "The server is shutting down.",
+            EngineStatus.FAILED: "The engine can't start.",
+        }.get(self.status, self._obstacle.public if self._obstacle else "The engine is being restarted after it died.")
+        return EngineUnavailable(sentence, max(1, round(self._backoff + self._load_seconds)))
+
+    async def _keep(self) -> None:
+        """Runs one engine process after the other until the client is stopped or the first start fails."""
+        fruitless = 0
+        with zmq.asyncio.Context() as context:
+            while True:
+                started = time.monotonic()
+                obstacle = await self._run_once(context)
+                if self.ready is None:
+                    fruitless += 1
+                    if obstacle is not None:
+                        return self._fail(obstacle.sentence)
+                    if fruitless >= STARTS_WITHOUT_READY:
+                        return self._fail(f"The engine process died {fruitless} times before it was ready; the log above says how.")
+                # An engine that has been ready can be ready again: memory that a killed one held is freed, a file server comes back.
+                self._obstacle = obstacle
+                self.status = EngineStatus.RESTARTING
+                if obstacle is not None:
+                    logger.error("the engine can't be restarted yet: %s", obstacle.sentence)
+                if time.monotonic() - started > HEALTHY_SECONDS:
+                    self._backoff = 0.0
+                self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
+                logger.warning("starting another engine process in %.1f s", self._backoff)
+                await asyncio.sleep(self._backoff)
+                self._metrics.engine_restarts.inc()
+
+    async def _run_once(self, context: zmq.asyncio.Context) -> Obstacle | None:
+        """One engine process from its start to its end; what kept it from serving, if that is known."""
+        try:
+            # A directory for each process: one for all would be swept out of /tmp long before it is needed again.
+            with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, context.socket(zmq.PAIR) as socket:
+                socket.set_hwm(0)
+                socket.setsockopt(zmq.LINGER, 0)
+                address = f"ipc://{directory}/engine"
+                socket.bind(address)
+                process = self._process = await spawn_engine(WORKER_MODULE, address, self._options)
+                return await self._accompany(process, socket)
+        except (OSError, zmq.ZMQError) as error:
+            return Obstacle(f"The engine process can't be started: {error}.")
+
+    async def _accompany(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> Obstacle | None:
+        """Listens to a process until it ends or can't serve, and sees to it that it is gone."""
+        exit_status = asyncio.create_task(process.wait())
+        reader = asyncio.create_task(self._read(socket))
+        try:
+            await asyncio.wait({reader, exit_status}, return_when=asyncio.FIRST_COMPLETED)
+            if self._socket is None:
+                # A process that fails to start says why and ends; its end can be noticed before its sentence.
+                await asyncio.wait({reader}, timeout=LAST_SENTENCE_SECONDS)
+            if reader.done():
+                return reader.result()
+            logger.error("the engine process %d ended with status %s", process.pid, exit_status.result())
+            return None
+        finally:
+            reader.cancel()
+            listening = self._socket is socket
+            self._socket = None
+            self._abandon()
+            await self._end(process, socket if listening else None, exit_status)
+
+    async def _read(self, socket: zmq.asyncio.Socket) -> Obstacle:
+        """Takes in what one engine process says, until it says that it can't serve."""
+        started = time.monotonic()
+        while True:
+            match self._decoder.decode(await socket.recv()):
+                case Progress() as progress:
+                    self._deliver(progress)
+                case CatalogLoaded(name, sentence):
+                    self._settle_loading(name, None if sentence is None else CatalogRefused(sentence))
+                case Ready(catalog_name=name) if name != self._options.catalog_name:
+                    # Another catalog has been activated while this engine was being started.
+                    return Obstacle("The engine was started with a catalog that is no longer served.")
+                case Ready(catalog_version=loaded) if loaded != self._catalog_version:
+                    sentence = (
+                        f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads "
+                        f"{loaded}; put the old file back, or restart the server to serve the new one."
+                    )
+                    return Obstacle(sentence, sentence)
+                case Ready() as ready:
+                    self._load_seconds = time.monotonic() - started
+                    for message in list(self._filters.get(self._options.catalog_name, {}).values()):
+                        await socket.send(self._encoder.encode(message))
+                    self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
+                    self._pending.open(ready)
+                    self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
+                case StartFailure(sentence):
+                    return Obstacle(sentence)
+
+    async def _end(
+        self, process: asyncio.subprocess.Process, listening: zmq.asyncio.Socket | None, exit_status: "asyncio.Task[int]"
+    ) -> None:
+        """Waits until the process is gone: one that serves is asked first, any is killed if it does not listen."""
+        if not exit_status.done() and listening is not None:
+            listening.send(self._encoder.encode(Shutdown()))
+            await asyncio.wait({exit_status}, timeout=STOP_SECONDS)
+        if not exit_status.done():
+            process.kill()
+        await exit_status
+
+    def _deliver(self, progress: Progress) -> None:
+        self._metrics.observe_progress(progress)
+        self._pending.deliver(progress)
+        self._metrics.expected_wait.set(self._pending.wait_seconds)
+
+    def _settle_loading(self, name: str, error: Exception | None) -> None:
+        loading = self._loading.pop(name, None)
+        if loading is None or loading.done():
+            return
+        if error is None:
+            loading.set_result(None)
+        else:
+            loading.set_exception(error)
+
+    def _abandon(self) -> None:
+        """Tells everyone who waits that there is no engine any more."""
+        if self.status is EngineStatus.READY:
+            self.status = EngineStatus.RESTARTING
+        self._metrics.observe_engine_gone()
+        for name in list(self._loading):
+            self._settle_loading(name, self.unavailable())
+        self._pending.abandon("The engine died while it worked on this request.", max(1, round(self._load_seconds)))

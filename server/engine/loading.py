@@ -1,0 +1,38 @@
+"""From the engine's options to a loaded recommender, for the engine process and the offline command alike."""
+
+from pathlib import Path
+
+import transformers.utils
+
+from drafting.catalog.catalog import Catalog
+from server.messages import EngineOptions
+
+# transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
+transformers.utils.is_sklearn_available = lambda: False
+transformers.utils.is_scipy_available = lambda: False
+# A bar is not a line of a log.
+transformers.utils.logging.disable_progress_bar()
+
+from verification.recommender import Recommender
+
+
+def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
+    """Loads what the options name.
+
+    Raises:
+        SetupError: the parts are unusable or do not fit together.
+    """
+    return Recommender.load(
+        Path(options.target),
+        catalog,
+        draft=Path(options.draft) if options.draft else None,
+        plan=options.plan,
+        host=options.host,
+        dtype=options.dtype,
+        threads=options.threads,
+        kv_memory_gib=options.kv_memory_gib,
+        tensor_parallel=options.tensor_parallel,
+        quantization=options.quantization,
+        graph_requests=options.max_running if options.cuda_graphs else None,
+        name=options.catalog_name,
+    )

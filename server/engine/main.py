@@ -1,0 +1,127 @@
+"""The engine process from its start to its end: loads the models, warms them up, tells the parent that it is ready, and serves.
+
+Invariant: whatever keeps it from serving is told to the parent in a sentence; and it never outlives its parent.
+
+Run by `server.engine.client`: `python -m server.engine.main SOCKET_ADDRESS OPTIONS_JSON`.
+"""
+
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError
+from server.engine.catalogs import RequestSource
+from server.engine.worker import EngineWorker
+from server.logs import configure_logs
+from server.messages import EngineOptions, Ready, StartFailure
+from verification.engine.group import StepEngine
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def warm_up(source: RequestSource, engine: StepEngine) -> None:
+    """Makes one list for nobody: first calls are slow, and no user shall wait for them.
+
+    The scheduler is not asked: a plan for narrow lists would refuse this one, which it can draft for as well as for any other.
+
+    Raises:
+        SetupError: the engine is too small for a single list.
+    """
+    request = source.request("warm-up", [0], min(len(source.catalog), 10))
+    if not engine.fits(request):
+        raise SetupError(
+            f"The memory for keys and values holds only {engine.total_slots} tokens, too few for a list of {request.k} after a history of "
+            "one item: raise --kv-memory-gib."
+        )
+    engine.add(request)
+    while not engine.step().finished:
+        pass
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent dies, however the parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
+    """Loads the model and runs the step loop; returns the exit status of the process."""
+    # Imports and loading make millions of objects that all stay: collecting among them takes seconds and frees nothing.
+    gc.disable()
+    # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
+    from server.engine.loading import load_recommender
+
+    started = time.monotonic()
+    with ExitStack() as stack:
+        try:
+            recommender = load_recommender(options, Catalog.load(Path(options.catalog)))
+            # Libraries complain at the end of the process about what the collector could not reach.
+            stack.callback(gc.unfreeze)
+            loaded = stack.enter_context(ExitStack())
+            loaded.callback(recommender.close)
+            warm_up(recommender, recommender.engine)
+            worker = EngineWorker(socket, recommender, options)
+            stack.callback(worker.close)
+            # A catalog that is replaced must leave nothing behind: from here on only the worker holds what was loaded.
+            loaded.pop_all()
+        except SetupError as error:
+            socket.send(msgspec.msgpack.encode(StartFailure(str(error))))
+            return 1
+        signal.signal(signal.SIGTERM, lambda *_: worker.drain())
+        # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
+        gc.freeze()
+        gc.enable()
+        worker.send(
+            Ready(
+                model=recommender.model_name,
+                catalog_version=recommender.catalog.version,
+                catalog_name=options.catalog_name,
+                max_items=recommender.prompts.template.max_items,
+                total_slots=recommender.engine.total_slots,
+                drafts=recommender.engine.has_draft,
+                identifier_length=recommender.catalog.identifier_length,
+                forward_seconds=recommender.target_cost.fixed,
+                token_seconds=recommender.target_cost.mean_per_token(worker.budget.tokens),
+                step_tokens=worker.budget.tokens,
+            )
+        )
+        logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)
+        del recommender
+        worker.run()
+    return 0
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Entry point of the process: socket address and options in JSON."""
+    address, options_json = arguments
+    options = msgspec.json.decode(options_json, type=EngineOptions)
+    parent = os.getppid()
+    die_with_parent()
+    # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logs(options.log_level, "engine", options.log_format)
+    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+        socket.set_hwm(0)
+        # Long enough for a last sentence, short enough not to hang on a parent that is gone.
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.connect(address)
+        if os.getppid() != parent:
+            return 1
+        return serve(socket, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

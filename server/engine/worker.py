@@ -1,0 +1,214 @@
+"""The engine process at work: serves one step after the other until it is told to stop or its parent is gone.
+
+Invariant: a request whose building fails is answered with a sentence and touches nobody else; a step that fails ends the process, because
+after it nobody knows what the KV slots hold, and the parent starts a clean one.
+"""
+
+import os
+import time
+
+import msgspec
+import zmq
+
+from drafting.beam.rule import SearchRule
+from server.engine.catalogs import EngineCatalogs, RequestSource
+from server.engine.filters import EngineFilters
+from server.engine.trace import StepTrace
+from server.messages import (
+    Cancel,
+    Cost,
+    DropCatalog,
+    DropFilter,
+    EngineOptions,
+    FailedList,
+    FinishedList,
+    FromEngine,
+    LoadCatalog,
+    Progress,
+    PutFilter,
+    Shutdown,
+    StepCost,
+    StepTime,
+    Submit,
+    ToEngine,
+)
+from server.scheduling.budget import StepBudget
+from server.scheduling.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler
+from verification.request import ReservedPlaces
+
+IDLE_POLL_MS = 500
+LOADING_POLL_MS = 5
+REPORT_SECONDS = 0.1
+
+
+class EngineWorker:
+    """The step loop: takes messages from the parent without waiting while something runs, and waits for them when idle."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", source: RequestSource, options: EngineOptions) -> None:
+        self._socket = socket
+        self._catalogs = EngineCatalogs(options.catalog_name, source)
+        self._engine = self._catalogs.engines
+        self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)
+        self._scheduler = SpeculativeBeamScheduler(self._engine, self.budget, max_running=options.max_running)
+        self._decoder = msgspec.msgpack.Decoder(ToEngine)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._parent = os.getppid()
+        self._draining = False
+        self._stopped = False
+        self._failed: list[FailedList] = []
+        self._steps: list[StepCost] = []
+        self._trace = StepTrace()
+        self._reported = self._stepped = time.monotonic()
+
+    def send(self, message: FromEngine) -> None:
+        """Sends a message to the parent."""
+        self._socket.send(self._encoder.encode(message))
+
+    def close(self) -> None:
+        """Frees the models."""
+        self._catalogs.close()
+
+    def drain(self) -> None:
+        """Lets the loop end as soon as nothing waits and nothing runs."""
+        self._draining = True
+
+    def run(self) -> None:
+        """Serves until a shutdown message, until drained, or until the parent is gone."""
+        while True:
+            idle = not self._scheduler.busy
+            cancelled = self._receive()
+            if self._stopped:
+                return
+            for told in self._catalogs.loaded():
+                self.send(told)
+            if idle:
+                self._stepped = time.monotonic()
+            if self._scheduler.busy or self._failed or cancelled:
+                self._report(self._scheduler.step())
+            elif self._draining and not self._catalogs.loading:
+                return
+
+    def _receive(self) -> bool:
+        """Reads all messages that are there, waiting for one only if there is nothing else to do; whether a request was cancelled."""
+        if not self._scheduler.busy and not self._socket.poll(LOADING_POLL_MS if self._catalogs.loading else IDLE_POLL_MS):
+            # The kernel's death signal is the fast way; this one also works where there is none.
+            self._stopped = os.getppid() != self._parent
+            return False
+        cancelled = False
+        while not self._stopped:
+            try:
+                message = self._decoder.decode(self._socket.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                break
+            match message:
+                case Submit():
+                    self._submit(message)
+                case Cancel():
+                    cancelled |= self._scheduler.cancel(message.request_id)
+                    self._trace.forget(message.request_id)
+                case Shutdown():
+                    self._stopped = True
+                case PutFilter(catalog, name, bits):
+                    self._catalogs.put_filter(catalog, name, bits)
+                case DropFilter(catalog, name):
+                    self._catalogs.drop_filter(catalog, name)
+                case LoadCatalog(name, path):
+                    self._catalogs.load(name, path)
+                case DropCatalog(name):
+                    self._catalogs.drop(name)
+        return cancelled
+
+    def _submit(self, message: Submit) -> None:
+        try:
+            catalog = self._catalogs.get(message.catalog)
+            items = len(catalog.source.catalog)
+            if not all(0 <= item < items for item in (*message.history, *message.excluded)):
+                raise ValueError(f"The request names an item that the engine's catalog of {items} items does not have.")
+            rule = SearchRule(message.verification, message.seed, message.temperature)
+            request = catalog.source.request(
+                message.request_id,
+                message.history,
+                message.k,
+                message.beam_width,
+                message.excluded,
+                rule,
+                message.user,
+                None if message.filter is None else catalog.filters.choose(message.filter),
+                _reserved(message, catalog.filters),
+            )
+            self._scheduler.submit(request, message.deadline, message.submitted)
+            if message.traced:
+                self._trace.want(message.request_id)
+        except ValueError as error:
+            self._failed.append(FailedList(message.request_id, str(error)))
+
+    def _report(self, step: ScheduledStep) -> None:
+        """Tells the parent what is finished at once; what is only of interest to the metrics waits for company."""
+        now = time.monotonic()
+        if step.report is not IDLE:
+            self._steps.append(_step_cost(step, now - self._stepped))
+            self._trace.add(step.report, now)
+        self._stepped = now
+        for request_id in step.timed_out:
+            self._failed.append(FailedList(request_id, None))
+            self._trace.forget(request_id)
+        if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
+            return
+        graphs = self._catalogs.take_graph_counts()
+        self.send(
+            Progress(
+                finished=[_finished(request, self._trace.take(request, now)) for request in step.finished],
+                failed=self._failed,
+                steps=self._steps,
+                running=self._scheduler.running,
+                waiting=self._scheduler.waiting,
+                used_slots=self._engine.used_slots,
+                cached_slots=self._engine.cached_slots,
+                graphs_replayed=graphs.replayed,
+                graphs_skipped=graphs.skipped,
+            )
+        )
+        self._failed, self._steps, self._reported = [], [], now
+
+
+def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:
+    if (fresh := message.fresh) is None:
+        return None
+    return ReservedPlaces(fresh.places, filters.fresh(message.filter, fresh.since))
+
+
+def _finished(request: FinishedRequest, steps: tuple[StepTime, ...]) -> FinishedList:
+    usage = request.result.usage
+    return FinishedList(
+        request_id=request.result.request_id,
+        items=[(item.item, item.score, item.rank) for item in request.result.items],
+        cost=Cost(
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            target_forwards=usage.target_forwards,
+            draft_forwards=usage.draft_forwards,
+            drafted_nodes=usage.drafted_nodes,
+            used_nodes=usage.used_nodes,
+            accepted_depths=usage.accepted_depths,
+            plan=usage.plan,
+        ),
+        verification=request.result.rule.verification,
+        queue_seconds=request.queue_seconds,
+        engine_seconds=request.engine_seconds,
+        steps=steps,
+    )
+
+
+def _step_cost(step: ScheduledStep, elapsed_seconds: float) -> StepCost:
+    report = step.report
+    return StepCost(
+        tokens=report.tokens,
+        seconds=report.seconds,
+        target_seconds=report.target_seconds,
+        draft_tokens=report.draft_tokens,
+        draft_forwards=report.draft_forwards,
+        draft_seconds=report.draft_seconds,
+        draft_failed=report.draft_failed,
+        elapsed_seconds=elapsed_seconds,
+        crowded=step.crowded,
+    )

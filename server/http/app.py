@@ -1,0 +1,59 @@
+"""The HTTP app, made from the server's parts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from server.http import problems
+from server.http.middleware import Envelope
+from server.http.routes.catalogs import catalog_routes
+from server.http.routes.filters import filter_routes
+from server.http.routes.items import item_routes
+from server.http.routes.recommendations import recommendation_routes
+from server.http.routes.status import status_routes
+from server.http.routes.users import user_routes
+from server.metrics.loop_lag import watch_loop
+from server.services import Services
+
+DESCRIPTION = """Generative recommendation: a user's history goes in, the most likely next items of the catalog come out.
+
+Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `detail` is a sentence. `X-Request-Id` is echoed."""
+
+
+def build_api(services: Services) -> FastAPI:
+    """The routes, with their documentation; the engine runs as long as the app's lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.engine.start()
+        watch = asyncio.create_task(watch_loop(services.metrics), name="loop watch")
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await services.engine.stop()
+            await services.histories.close()
+            # It may wait for a collector, which would hold up the loop.
+            await asyncio.to_thread(services.tracing.close)
+
+    api = FastAPI(title="atspeed-server", version=version("atspeed-server"), description=DESCRIPTION, lifespan=lifespan)
+    problems.install(api)
+    for router in (
+        recommendation_routes(services),
+        user_routes(services),
+        filter_routes(services),
+        catalog_routes(services),
+        item_routes(services),
+        status_routes(services),
+    ):
+        api.include_router(router)
+    return api
+
+
+def build_app(services: Services) -> ASGIApp:
+    """The whole app, as a server runs it."""
+    return Envelope(build_api(services), services.metrics, services.tracing)

@@ -1,0 +1,81 @@
+"""`/v1/catalogs`: bring versions of the catalog, serve one, go back to the one before."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import ValidationError
+
+from server.catalogs.store import Activation
+from server.catalogs.uploads import CatalogUploads
+from server.http.problems import ProblemError, validation_sentence
+from server.http.routes.documented import problems
+from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, VersionBuilt
+from server.services import Services
+
+VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, dots, dashes, underscores.")]
+
+
+def catalog_routes(services: Services) -> APIRouter:
+    """The router of catalog versions."""
+    router = APIRouter(prefix="/v1/catalogs", tags=["catalog"])
+    catalogs, switch = services.catalogs, services.switch
+    uploads = CatalogUploads(services.settings, catalogs)
+
+    @router.put("/{version}", summary="Bring a version of the catalog", status_code=201, responses=problems(400, 409, 413, 415, 422, 507))
+    async def put(version: VersionPath, request: Request) -> VersionBuilt:
+        """As JSON that names a file in the server's directory of catalogs, or as an upload of JSONL, parquet, an index or an artefact.
+
+        It is checked against the model and made ready; nothing else changes until it is activated.
+        """
+        content_type = request.headers.get("content-type", "")
+        if content_type.partition(";")[0].strip().lower() == "application/json":
+            built = await uploads.from_path(version, _path(await request.body()))
+        else:
+            length = request.headers.get("content-length", "")
+            built = await uploads.from_upload(version, content_type, request.stream(), int(length) if length.isdecimal() else None)
+        return VersionBuilt(
+            version=version,
+            content=built.content,
+            items=built.items,
+            identifiers=built.identifiers,
+            identifier_length=built.identifier_length,
+        )
+
+    @router.get("", summary="All versions, and the history of activations")
+    async def show() -> CatalogsAnswer:
+        return CatalogsAnswer(
+            active=catalogs.active.name, versions=catalogs.versions(), history=[_line(entry) for entry in catalogs.history]
+        )
+
+    @router.post("/{version}/activate", summary="Serve a version", responses=problems(400, 404, 415, 422, 503))
+    async def activate(version: VersionPath, body: ActivationBody) -> ActivationAnswer:
+        """From now on requests start with it; those that run end with the version that they started with."""
+        async with catalogs.changing:
+            return _line(await switch.serve(version, body.by))
+
+    @router.post("/rollback", summary="Serve the version before this one again", responses=problems(400, 409, 415, 422, 503))
+    async def roll_back(body: ActivationBody) -> ActivationAnswer:
+        """Twice in a row comes back to where it began."""
+        async with catalogs.changing:
+            return _line(await switch.serve(catalogs.previous(), body.by))
+
+    @router.delete("/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=problems(404, 409))
+    async def remove(version: VersionPath) -> None:
+        """Its file is deleted; the version that is served can't be forgotten."""
+        async with catalogs.changing:
+            catalogs.remove(version)
+
+    return router
+
+
+def _line(entry: Activation) -> ActivationAnswer:
+    return ActivationAnswer(version=entry.version, by=entry.by, at=entry.at)
+
+
+def _path(body: bytes) -> str:
+    try:
+        return CatalogPath.model_validate_json(body).path
+    except ValidationError as error:
+        first = error.errors()[0]
+        sentence = validation_sentence({**first, "loc": ("body", *first["loc"])})
+        raise ProblemError(422, "invalid-request", "Invalid request", sentence) from error

@@ -1,0 +1,43 @@
+"""`/v1/catalog/filters`: name what may be recommended, see and forget the names."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from server.catalogs.filters import NamedFilter
+from server.http.routes.documented import problems
+from server.schemas.filters import FilterAnswer, FilterDefinition, FiltersAnswer
+from server.services import Services
+
+FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The filter's name.")]
+
+
+def filter_routes(services: Services) -> APIRouter:
+    """The router of named filters."""
+    router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"])
+    filters = services.filters
+
+    @router.put("/{name}", summary="Name a filter", responses=problems(400, 413, 415, 422), response_model_exclude_none=True)
+    async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
+        """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
+        if body.items is not None:
+            return line(await filters.put_items(name, body.items))
+        return line(await filters.put_expression(name, body.expression or ""))
+
+    @router.get("", summary="All named filters", response_model_exclude_none=True)
+    async def show_all() -> FiltersAnswer:
+        return FiltersAnswer(filters=[line(each) for each in filters.all()])
+
+    @router.get("/{name}", summary="One named filter", responses=problems(404), response_model_exclude_none=True)
+    async def show(name: FilterPath) -> FilterAnswer:
+        return line(filters.get(name))
+
+    @router.delete("/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=problems(404))
+    async def drop(name: FilterPath) -> None:
+        """Requests that run with it are not disturbed."""
+        await filters.drop(name)
+
+    def line(named: NamedFilter) -> FilterAnswer:
+        return FilterAnswer(name=named.name, items=len(services.catalogs.active.filters[named.name]), expression=named.expression)
+
+    return router

@@ -1,0 +1,58 @@
+"""`/health`, `/ready`, `/version`, `/metrics`, `/v1/catalog`: what operators and their tools ask."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+
+from server.engine.client import EngineStatus
+from server.http.routes.documented import problems
+from server.schemas.items import CatalogAnswer
+from server.schemas.recommendations import StatusAnswer, VersionAnswer
+from server.services import Services
+
+
+def status_routes(services: Services) -> APIRouter:
+    """The router of the server's own state."""
+    router = APIRouter()
+    catalogs, engine, metrics, drain = services.catalogs, services.engine, services.metrics, services.drain
+
+    @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=problems(503))
+    async def health() -> StatusAnswer:
+        """503 when the engine is dead; a server that still loads its model is alive."""
+        if engine.status not in (EngineStatus.STARTING, EngineStatus.READY):
+            raise engine.unavailable()
+        return StatusAnswer(status="alive", engine=engine.status.value)
+
+    @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=problems(503))
+    async def ready() -> StatusAnswer:
+        """503 until the model is loaded, whenever there is no engine, and as soon as the server is told to end."""
+        drain.check()
+        if engine.status is not EngineStatus.READY:
+            raise engine.unavailable()
+        return StatusAnswer(status="ready", engine=engine.status.value)
+
+    @router.get("/version", tags=["status"], summary="What runs here")
+    async def show_version() -> VersionAnswer:
+        return VersionAnswer(
+            version=version("atspeed-server"),
+            model=services.settings.model_name,
+            engine=services.settings.engine,
+            catalog_version=catalogs.active.name,
+        )
+
+    @router.get("/metrics", tags=["status"], summary="Metrics in Prometheus' text format", response_class=Response)
+    async def show_metrics() -> Response:
+        return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
+
+    @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from")
+    async def show_catalog() -> CatalogAnswer:
+        served = catalogs.active
+        return CatalogAnswer(
+            version=served.name,
+            items=len(served.catalog),
+            identifiers=served.catalog.identifiers,
+            identifier_length=served.catalog.identifier_length,
+            tokens=len(served.catalog.tokens),
+        )
+
+    return router

@@ -1,0 +1,84 @@
+"""`/v1/users/{user_id}`: append to, read and forget a stored history."""
+
+import time
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Path, Query, Response
+from starlette.convertors import StringConvertor, register_url_convertor
+
+from server.histories import Event
+from server.http.problems import unknown_item, unknown_user
+from server.http.routes.documented import answer, problems
+from server.schemas.users import EventsAnswer, EventsBody, HistoryAnswer
+from server.services import Services
+
+UserPath = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=512,
+        description="Any text that names the user, percent-encoded (a slash as `%2F`). Avoid ids such as `.`, `../a` and `a//b`: clients "
+        "and proxies may rewrite such a path on its way.",
+    ),
+]
+
+
+class UserConvertor(StringConvertor):
+    """Matches any text. Paths are decoded before they are routed, so a slash in a user id looks like any other.
+
+    No path can be read in two ways: each method has one ending of its own here, and the last one in the path is it.
+    """
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("user", UserConvertor())
+
+
+def user_routes(services: Services) -> APIRouter:
+    """The router of stored histories."""
+    router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
+    catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
+
+    @router.post("/events", summary="Append events to a user's history", responses=problems(400, 413, 415, 422, 503))
+    async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
+        """Idempotent by `event_id`; the history is kept in the order of the timestamps, whatever order the events come in."""
+        indices = catalogs.active.catalog.indices_of([event.item_id for event in body.events])
+        if (missing := np.flatnonzero(indices < 0)).size:
+            raise unknown_item(body.events[missing[0]].item_id, "an event")
+        now = time.time()
+        events = [Event(event.item_id, now if event.timestamp is None else event.timestamp, event.event_id) for event in body.events]
+        with metrics.history_operation("append"):
+            stored = await histories.append(user_id, events)
+        return EventsAnswer(user_id=user_id, received=len(events), stored=stored)
+
+    @router.get("/history", summary="Read a user's history", responses=answer(HistoryAnswer) | problems(404, 422, 503))
+    async def read(
+        user_id: UserPath, limit: Annotated[int | None, Query(ge=1, description="Only so many of the newest events.")] = None
+    ) -> Response:
+        """Oldest event first."""
+        with metrics.history_operation("read"):
+            events = await histories.read(user_id, limit)
+        if not events:
+            raise unknown_user(user_id)
+        return Response(orjson.dumps({"user_id": user_id, "events": [line(event) for event in events]}), media_type="application/json")
+
+    @router.delete("", summary="Forget a user", status_code=204, responses=problems(404, 503))
+    async def forget(user_id: UserPath) -> Response:
+        """Deletes everything that is stored for the user."""
+        with metrics.history_operation("delete"):
+            known = await histories.delete(user_id)
+        if not known:
+            raise unknown_user(user_id)
+        return Response(status_code=204)
+
+    def line(event: Event) -> dict[str, Any]:
+        catalog = catalogs.active.catalog
+        index = catalog.index_of(event.item_id)
+        optional = {"event_id": event.event_id, "title": None if index is None else catalog.title(index)}
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {"item_id": event.item_id, "timestamp": event.timestamp} | given
+
+    return router

@@ -1,0 +1,1 @@
+"""From a request for a list to the answer: the service that the routes call."""

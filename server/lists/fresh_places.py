@@ -1,0 +1,51 @@
+"""Places for fresh items, as one request asked for them.
+
+Invariant: what is fresh is decided once, when the request comes, by the day that it is then; search, labels and note go by that day.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drafting.beam.rule import SearchRule, Verification
+from drafting.catalog.catalog import Catalog
+from drafting.catalog.freshness import ADDED_AT, day_of, today
+from server.http.problems import ProblemError
+from server.messages import FreshPlaces
+from server.schemas.recommendations import FreshBody
+
+
+@dataclass(frozen=True)
+class FreshItems:
+    """The fresh items of one list.
+
+    Attributes:
+        fresh: for each line of the list, whether its item is fresh.
+        missing: reserved places that no eligible fresh identifier was there for.
+    """
+
+    fresh: tuple[bool, ...]
+    missing: int
+
+
+def fresh_places(body: FreshBody, catalog: Catalog, rule: SearchRule) -> FreshPlaces:
+    """What the engine is asked for.
+
+    Raises:
+        ProblemError: the catalog does not say how old its items are, or the list is sampled.
+    """
+    if rule.verification is not Verification.STRICT:
+        sentence = "Places for fresh items are for strict lists: leave fresh out, or choose strict verification."
+        raise ProblemError(422, "invalid-request", "Invalid request", sentence)
+    if ADDED_AT not in catalog.attributes:
+        sentence = f"No item of the catalog has the attribute {ADDED_AT}, by which fresh items are known."
+        raise ProblemError(422, "no-item-times", "No item times", sentence)
+    return FreshPlaces(today() - body.max_age_days, body.min)
+
+
+def fresh_items(places: FreshPlaces, catalog: Catalog, items: Sequence[tuple[int, float, int]]) -> FreshItems:
+    """Which items of a list are fresh, given as (catalog index, score, rank) triples."""
+    column = catalog.attributes[ADDED_AT]
+    days = [day_of(column.value(item)) for item, _, _ in items]
+    fresh = tuple(day is not None and day >= places.since for day in days)
+    identifiers = {rank for (_, _, rank), is_fresh in zip(items, fresh, strict=True) if is_fresh}
+    return FreshItems(fresh, max(0, places.places - len(identifiers)))

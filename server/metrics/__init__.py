@@ -1,0 +1,1 @@
+"""What is observed: Prometheus metrics, traces, and the lag of the event loop."""

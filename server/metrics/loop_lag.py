@@ -1,0 +1,20 @@
+"""How late the API process's event loop is: what every client waits beside the engine.
+
+Invariant: it is measured from the inside, always, by asking the loop to come back after a set time; so whatever keeps the loop busy, known
+or not, shows.
+"""
+
+import asyncio
+
+from server.metrics.registry import Metrics
+
+LOOK_SECONDS = 0.05
+
+
+async def watch_loop(metrics: Metrics) -> None:
+    """Measures the loop's lag for ever."""
+    loop = asyncio.get_running_loop()
+    while True:
+        expected = loop.time() + LOOK_SECONDS
+        await asyncio.sleep(LOOK_SECONDS)
+        metrics.loop_lag.observe(max(0.0, loop.time() - expected))

@@ -1,0 +1,1 @@
+"""Lists without a server: a file of questions in, JSON lines out."""

@@ -1,0 +1,79 @@
+"""Users as lines of a file, and the questions that they ask.
+
+Invariant: a line that can't be used becomes a sentence, never an exception: in a file of a million users there is always one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from drafting.beam.rule import STRICT, SearchRule
+from drafting.catalog.catalog import Catalog
+from server.lists.rules import numbered_rule
+from server.offline.recommender import Question
+from server.schemas.recommendations import MAX_K
+from verification.request import MAX_BEAM_WIDTH
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What holds for every user whose line does not say otherwise.
+
+    Attributes:
+        seed_is_drawn: whether the rule's seed was drawn by chance, so that another will do as well.
+    """
+
+    k: int
+    beam_width: int | None
+    exclude: Sequence[str]
+    exclude_history: bool
+    rule: SearchRule = STRICT
+    seed_is_drawn: bool = False
+
+
+class UserLine(msgspec.Struct):
+    """One line of the input file; other fields are passed over."""
+
+    history: list[str]
+    user_id: str | None = None
+    k: int | None = None
+    beam_width: int | None = None
+    exclude: list[str] = []
+
+
+_DECODER = msgspec.json.Decoder(UserLine)
+
+
+def read_line(line: bytes) -> UserLine | str:
+    """A line of the file, or a sentence about what is wrong with it."""
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return f"The line is not a user: {error}."
+
+
+def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: int = 0) -> Question | str:
+    """The question of one user, the `number`-th of its file, or a sentence about why there is none."""
+    k = defaults.k if line.k is None else line.k
+    beam_width = (defaults.beam_width if line.k is None else None) if line.beam_width is None else line.beam_width
+    if not line.history:
+        return "The history is empty: recommendations need at least one item."
+    if not 1 <= k <= MAX_K:
+        return f"k must be from 1 to {MAX_K}, got {k}."
+    if beam_width is not None and not k <= beam_width <= MAX_BEAM_WIDTH:
+        return f"beam_width must be from k to {MAX_BEAM_WIDTH}, got beam_width = {beam_width} and k = {k}."
+    history = _indices(catalog, line.history, "history")
+    excluded = _indices(catalog, [*defaults.exclude, *line.exclude], "exclude")
+    if isinstance(history, str) or isinstance(excluded, str):
+        return history if isinstance(history, str) else str(excluded)
+    barred = {*excluded, *history} if defaults.exclude_history else set(excluded)
+    return Question(history, k, beam_width, sorted(barred), numbered_rule(defaults.rule, number))
+
+
+def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int] | str:
+    indices = catalog.indices_of(item_ids)
+    if (missing := np.flatnonzero(indices < 0)).size:
+        return f"The catalog has no item {item_ids[missing[0]]!r}, which {field} names."
+    return [int(index) for index in indices]

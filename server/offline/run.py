@@ -1,0 +1,199 @@
+"""What `atspeed recommend` does once its flags are understood: reads users, makes lists, writes them."""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+from tqdm import tqdm
+
+from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError
+from server.engine.loading import load_recommender
+from server.histories import HistoryUnavailable, open_history_store
+from server.lists.lines import item_lines, usage_lines
+from server.lists.rules import rule_lines
+from server.logs import configure_logs
+from server.offline.output import PlainLines, ResumableFile
+from server.offline.questions import Defaults, UserLine, make_question, read_line
+from server.offline.recommender import OfflineRecommender, Question
+from server.settings import Settings
+from verification.recommender import Recommender
+from verification.request import BeamResult
+
+
+class OfflineError(Exception):
+    """What was asked for can't be done; the message is a sentence."""
+
+
+def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str], user: str | None, as_json: bool) -> None:
+    """Prints the list for one history, or for one stored user.
+
+    Raises:
+        OfflineError: the parts can't be loaded, or the list can't be made.
+    """
+    configure_logs("warning", "recommend")
+    catalog = _load_catalog(settings)
+    line = UserLine(list(history)) if user is None else _stored_line(settings, catalog, user)
+    question = make_question(catalog, line, defaults)
+    if isinstance(question, str):
+        raise OfflineError(question)
+    recommender = _load_recommender(settings, catalog)
+    try:
+        (answer,) = OfflineRecommender(recommender).answer([question])
+    finally:
+        recommender.close()
+    if isinstance(answer, str):
+        raise OfflineError(answer)
+    found = _found(catalog, answer)
+    if as_json:
+        whole = {"model": settings.model_name, "catalog_version": catalog.version} | found
+        print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
+        return
+    print(f"{'rank':>4}  {'score':>8}  {'item':<16}  title")
+    for item in found["items"]:
+        print(f"{item['rank']:>4}  {item['score']:>8.3f}  {item['item_id']:<16}  {item.get('title', '')}".rstrip())
+
+
+def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, output_file: Path | None) -> None:
+    """Writes a list, or an error, for every line of a file.
+
+    Raises:
+        OfflineError: the parts can't be loaded, or a file can't be opened, or both files are one.
+    """
+    configure_logs("warning", "recommend")
+    catalog = _load_catalog(settings)
+    with ExitStack() as stack:
+        source = stack.enter_context(_open(input_file, "rb"))
+        if output_file is not None and _same_file(input_file, output_file):
+            raise OfflineError(f"The output {output_file} is the input itself, which writing would empty: choose another --output.")
+        users = _count_users(source)
+        recommender = _load_recommender(settings, catalog)
+        stack.callback(recommender.close)
+        output = _output(settings, catalog, defaults, input_file, output_file)
+        stack.enter_context(output)
+        if output.done:
+            print(f"going on after {output.done} users of an earlier run", file=sys.stderr)
+        defaults = replace(defaults, rule=replace(defaults.rule, seed=output.seed))
+        # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
+        labels: deque[dict[str, Any]] = deque()
+        answers = OfflineRecommender(recommender).answer(_questions(catalog, source, defaults, labels, output.done))
+        try:
+            for answer in tqdm(answers, initial=output.done, total=users, unit=" users", desc="recommending", file=sys.stderr):
+                found = {"error": answer} if isinstance(answer, str) else _found(catalog, answer)
+                output.write(msgspec.json.encode(labels.popleft() | found))
+        except KeyboardInterrupt as interrupt:
+            raise OfflineError(f"Interrupted. {output.how_to_go_on}") from interrupt
+
+
+def _output(
+    settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path, output_file: Path | None
+) -> ResumableFile | PlainLines:
+    """Where the lines go: only a file made of a file can be gone on with."""
+    seed = defaults.rule.seed
+    if output_file is None:
+        return PlainLines(sys.stdout.buffer, seed)
+    if not input_file.is_file() or (output_file.exists() and not output_file.is_file()):
+        return PlainLines(_open(output_file, "wb"), seed)
+    status = input_file.stat()
+    what = [
+        str(input_file.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        str(settings.target.resolve()),
+        str(settings.draft),
+        settings.plan,
+    ]
+    how = [catalog.version, defaults.k, defaults.beam_width, list(defaults.exclude), defaults.exclude_history]
+    rule = [defaults.rule.verification.value, defaults.rule.temperature, None if defaults.seed_is_drawn else seed]
+    try:
+        return ResumableFile(output_file, msgspec.json.encode([*what, *how, *rule]).decode(), seed)
+    except OSError as error:
+        raise OfflineError(f"{output_file} can't be opened: {error.strerror}.") from error
+
+
+def _open(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
+    try:
+        return path.open(mode)
+    except OSError as error:
+        raise OfflineError(f"{path} can't be opened: {error.strerror}.") from error
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether both name one file, by whatever links; a terminal or a pipe may well be both ends."""
+    return one.is_file() and other.is_file() and one.samefile(other)
+
+
+def _count_users(source: BinaryIO) -> int | None:
+    """The users of a file, for the progress bar; None for a pipe, whose lines can only be read once."""
+    if not source.seekable():
+        return None
+    users = sum(1 for line in source if line.strip())
+    source.seek(0)
+    return users
+
+
+def _questions(
+    catalog: Catalog, source: Iterable[bytes], defaults: Defaults, labels: deque[dict[str, Any]], done: int
+) -> Iterator[Question | str]:
+    """The question of each line but the first `done` ones; what its answer is labelled with goes to `labels`."""
+    for number, text in enumerate(source, start=1):
+        if not text.strip():
+            continue
+        if done:
+            done -= 1
+            continue
+        line = read_line(text)
+        question = line if isinstance(line, str) else make_question(catalog, line, defaults, number - 1)
+        label: dict[str, Any] = {"line": number} if isinstance(question, str) else {}
+        if isinstance(line, UserLine) and line.user_id is not None:
+            label["user_id"] = line.user_id
+        labels.append(label)
+        yield question
+
+
+def _found(catalog: Catalog, answer: BeamResult) -> dict[str, Any]:
+    """What is said of a list, in the words of `schemas.RecommendationAnswer`."""
+    items = item_lines(catalog, [(item.item, item.score, item.rank) for item in answer.items])
+    return {**rule_lines(answer.rule), "items": items, "usage": usage_lines(answer.usage)}
+
+
+def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:
+    async def read() -> list[str]:
+        store = open_history_store(
+            settings.histories, timeout_seconds=settings.history_timeout_ms / 1000, max_events=settings.history_max_events
+        )
+        try:
+            return [event.item_id for event in await store.read(user)]
+        finally:
+            await store.close()
+
+    try:
+        stored = asyncio.run(read())
+    except (ValueError, HistoryUnavailable) as error:
+        raise OfflineError(str(error)) from error
+    if not stored:
+        raise OfflineError(f"There is no user {user!r}: no events are stored for that id.")
+    known = [item for item, index in zip(stored, catalog.indices_of(stored).tolist(), strict=True) if index >= 0]
+    if not known:
+        raise OfflineError(f"None of the stored items of user {user!r} is in the catalog (version {catalog.version}).")
+    return UserLine(known, user)
+
+
+def _load_catalog(settings: Settings) -> Catalog:
+    try:
+        return Catalog.load(settings.catalog)
+    except SetupError as error:
+        raise OfflineError(str(error)) from error
+
+
+def _load_recommender(settings: Settings, catalog: Catalog) -> Recommender:
+    try:
+        return load_recommender(settings.engine_options, catalog)
+    except SetupError as error:
+        raise OfflineError(str(error)) from error

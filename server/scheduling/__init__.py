@@ -1,0 +1,1 @@
+"""Continuous batching and admission: which requests are taken in, and which run in the next step."""

@@ -1,0 +1,249 @@
+"""What goes over HTTP: bodies and answers, with the examples that the OpenAPI page shows.
+
+Invariant: a body that passes these models needs only the catalog to be judged further; every rule on a single body is here, and its message
+is a sentence or completes one ("k must be …").
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from drafting.beam.rule import Verification
+from server.lists.rules import LARGEST_JSON_INTEGER
+from verification.request import MAX_BEAM_WIDTH
+
+MAX_K = 100
+MAX_HISTORY = 10_000
+MAX_EXCLUDED = 100_000
+MAX_FILTER_NAMES = 100
+MAX_FIELDS = 50
+MAX_EXPRESSION = 10_000
+MAX_TIMEOUT_MS = 60_000
+MAX_AGE_DAYS = 36_500
+
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+FilterName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are mistakes, and numbers are numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class FilterBody(Body):
+    """Filters by name, combined."""
+
+    all: list[FilterName] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
+    any: list[FilterName] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
+    without: list[FilterName] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, body: Any) -> Any:
+        return {"all": [body]} if isinstance(body, str) else body
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.all and not self.any and not self.without:
+            raise PydanticCustomError("sentence", "The filter names no filter: give all, any or not.")
+        return self
+
+
+class FreshBody(Body):
+    """Places that are reserved for fresh items."""
+
+    max_age_days: int = Field(
+        ge=1, le=MAX_AGE_DAYS, description="Items whose `added_at` is at most so many days of UTC before today are fresh; others are old."
+    )
+    min: int = Field(ge=1, le=MAX_K, description="So many of the k places are for fresh items, at least; no more than `k`.")
+
+
+class RecommendationRequest(Body):
+    """Whom to recommend for, and what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "42", "k": 10, "exclude_history": True},
+                {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
+                {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
+                {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
+                {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
+            ]
+        }
+    )
+
+    user_id: UserId | None = Field(default=None, description="A user with stored events; give this or `history`.")
+    history: list[ItemId] | None = Field(
+        default=None, max_length=MAX_HISTORY, description="Item ids, oldest first; give this or `user_id`."
+    )
+    k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
+    beam_width: int | None = Field(
+        default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
+    )
+    filter: FilterBody | None = Field(
+        default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
+    )
+    fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
+    fields: list[FieldName] = Field(
+        default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
+    )
+    exclude: list[ItemId] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
+    exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
+    # A strict model takes no name for a member, which is all that JSON can bring.
+    verification: Annotated[Verification, Field(strict=False)] | None = Field(
+        default=None,
+        description=(
+            "`strict`: exactly the list of plain beam search. `gumbel`: an exact sample without replacement. `relaxed`: the AtSpeed "
+            "paper's sampling, which is not distribution-preserving. The server's setting by default."
+        ),
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=LARGEST_JSON_INTEGER, description="The same seed gives the same sample; random by default. Not for `strict`."
+    )
+    temperature: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=100,
+        allow_inf_nan=False,
+        description="Below 1 sharpens, above 1 flattens what is sampled from; 1 by default. Not for `strict`.",
+    )
+    timeout_ms: int | None = Field(
+        default=None, ge=1, le=MAX_TIMEOUT_MS, description="Longest wait for the answer, milliseconds; the server's setting by default."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.user_id is not None and self.history is not None:
+            raise PydanticCustomError("sentence", "Give either user_id or history, not both.")
+        if self.user_id is None and self.history is None:
+            raise PydanticCustomError("sentence", "Give a user_id, or a history of item ids.")
+        if self.history is not None and not self.history:
+            raise PydanticCustomError("sentence", "The history is empty: recommendations need at least one item.")
+        if self.beam_width is not None and self.beam_width < self.k:
+            raise PydanticCustomError(
+                "sentence",
+                "beam_width must be at least k, got beam_width = {beam_width} and k = {k}.",
+                {"beam_width": self.beam_width, "k": self.k},
+            )
+        if self.fresh is not None and self.fresh.min > self.k:
+            raise PydanticCustomError(
+                "sentence", "fresh.min must be at most k, got min = {min} and k = {k}.", {"min": self.fresh.min, "k": self.k}
+            )
+        return self
+
+
+class RecommendedItem(BaseModel):
+    """One line of the list."""
+
+    item_id: str
+    identifier: list[str] = Field(description="The tokens that the model generated for it.")
+    score: float = Field(
+        description=(
+            "Log-probability of the identifier, natural logarithm: over the full vocabulary in a strict list, under the distribution that "
+            "was sampled in the others."
+        )
+    )
+    rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
+    title: str | None = Field(default=None, description="Left out for items without one.")
+    fresh: bool | None = Field(default=None, description="True for a fresh item; left out for others, and where `fresh` is not asked for.")
+    attributes: dict[str, Any] | None = Field(
+        default=None, description="What `fields` asked for and the item has; only if it was asked for."
+    )
+
+
+class UsageAnswer(BaseModel):
+    """What the list cost."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    target_forwards: int = Field(description="Forwards of the target model that the list took part in.")
+    draft_forwards: int = Field(description="Forwards of the draft model that it took part in.")
+    accepted_steps: int = Field(description="Levels that the target accepted from a draft, each one forward saved.")
+    drafted_nodes: int = Field(description="Prefixes that were drafted for the target to judge.")
+    plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
+
+
+class TimingAnswer(BaseModel):
+    """Where the time went, milliseconds."""
+
+    history: float = Field(description="Reading the stored history; 0 for an inline one.")
+    queue: float = Field(description="Waiting for the engine.")
+    engine: float = Field(description="In the engine.")
+    total: float = Field(description="From the parsed request to the answer.")
+
+
+class RecommendationAnswer(BaseModel):
+    """A recommendation list, best first; one with `gumbel` verification in the order in which it was drawn."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "rec-5f0c3a1e9b7d4c2f8a6e1d0b3c5f7a9e",
+                    "model": "ml-100k-target",
+                    "catalog_version": "1a2b3c4d5e6f",
+                    "verification": "strict",
+                    "items": [
+                        {
+                            "item_id": "172",
+                            "identifier": ["<a_3>", "<b_7>", "<c_1>", "<d_0>"],
+                            "score": -2.31,
+                            "rank": 1,
+                            "title": "Empire Strikes Back, The (1980)",
+                        }
+                    ],
+                    "usage": {
+                        "prompt_tokens": 81,
+                        "cached_tokens": 0,
+                        "target_forwards": 2,
+                        "draft_forwards": 3,
+                        "accepted_steps": 2,
+                        "drafted_nodes": 120,
+                        "plan": "auto:beam",
+                    },
+                    "timing_ms": {"history": 0.4, "queue": 0.2, "engine": 14.1, "total": 15.3},
+                }
+            ]
+        }
+    )
+
+    id: str
+    model: str
+    catalog_version: str
+    verification: Verification
+    seed: int | None = Field(default=None, description="What the list was sampled with; left out for strict lists.")
+    items: list[RecommendedItem]
+    usage: UsageAnswer
+    timing_ms: TimingAnswer
+    note: str | None = Field(default=None, description="What to know about this list; left out if there is nothing.")
+
+
+class StatusAnswer(BaseModel):
+    """How the server is."""
+
+    status: str = Field(examples=["ready"])
+    engine: str = Field(examples=["ready"])
+
+
+class VersionAnswer(BaseModel):
+    """What runs here."""
+
+    version: str
+    model: str
+    engine: str = Field(examples=["transformers"])
+    catalog_version: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(examples=["urn:atspeed:unknown-item"])
+    title: str = Field(examples=["Unknown item"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["The catalog has no item 'item-9999', which the history names."])
+    instance: str = Field(examples=["/v1/recommendations"])

@@ -1,0 +1,133 @@
+"""`make bench-gpu` on a CPU with the tiny shape, and that it needs torch, transformers and numpy only."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import run as gpu
+from benchmarks.gpu.promises import judge_promises
+from benchmarks.gpu.scripted_run import Case, Timing
+from benchmarks.systems.shapes import SHAPES, make_identifiers
+from benchmarks.systems.trace import Trace, TraceRound, TraceRun
+from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.trie.item_trie import ItemTrie
+
+ROOT = Path(__file__).parents[3]
+NOT_NEEDED = ("typer", "rich", "psutil", "msgspec", "fastapi", "pydantic", "redis", "zmq", "vllm", "matplotlib", "accelerate", "sklearn")
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path) -> Path:
+    script = (TraceRound((6, 6, 6), 1, 2, 19), TraceRound((5,), 1, 0, 7))
+    path = tmp_path / "trace.json"
+    Trace("two made-up users", 4, (TraceRun("beam:6", 3, 6, (script, script)),)).save(path)
+    return path
+
+
+def bench(*flags: str, trace: Path) -> None:
+    gpu.main(["--device", "cpu", "--shape", "tiny", "--prompt", "16", "--k", "3,5", "--requests", "2", "--trace", str(trace), *flags])
+
+
+def test_it_reports_every_recorded_plan_and_says_where_acceptance_comes_from(trace_file: Path, tmp_path: Path, capsys):
+    bench("--batch", "1,2", "--json", str(tmp_path / "gpu.json"), "--markdown", str(tmp_path / "gpu.md"), trace=trace_file)
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    found = [(row["batch"], row["k"], row["plan"], row["target_forwards"], row["draft_forwards"]) for row in report["timings"]]
+    assert found == [
+        (batch, *row)
+        for batch in (1, 2)
+        for row in [(3, "none", 4, 0), (3, "beam:6", 2, 4), (3, "trie", 2, 0), (5, "none", 4, 0), (5, "trie", 2, 0)]
+    ]
+    text = (tmp_path / "gpu.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "taken from an acceptance trace (two made-up users)" in text
+    assert torch.__version__ in text
+    assert "| tiny | 16 | 1 | 3 | beam:6 |" in text
+    assert "tiny: the trace has no searches of k 5: there only plans that need none are timed, none and trie." in text
+
+
+def test_graphs_are_refused_on_a_cpu(trace_file: Path):
+    with pytest.raises(SystemExit, match="CUDA graphs need a GPU"):
+        bench("--graphs", trace=trace_file)
+
+
+def test_wide_beams_run_without_a_trace_as_many_at_once_as_the_engine_can(trace_file: Path, capsys):
+    shape = ["--device", "cpu", "--wide", "--shape", "tiny", "--prompt", "16"]
+    gpu.main([*shape, "--batch", "2,50", "--requests", "2", "--trace", str(trace_file)])
+    out = capsys.readouterr().out
+    for k in (50, 256):
+        assert f"| tiny | 16 | 2 | {k} | none |" in out
+        assert f"| tiny | 16 | 2 | {k} | trie |" in out
+    assert "| tiny | 16 | 50 | 50 | none |" in out
+    assert "an engine runs fewer wide searches at once; left out are prompt 16, batch 50, k 256." in out
+
+
+def timing(shape: str, prompt: int, batch: int, k: int, plan: str, milliseconds: float, speed_up: float) -> Timing:
+    return Timing(shape, prompt, batch, k, plan, milliseconds, milliseconds, milliseconds, 2.0, 0.0, 100.0, 100.0, speed_up)
+
+
+def test_promises_are_judged_by_the_cases_that_they_name():
+    other = timing("small", 104, 1, 256, "none", 10.0, 1.0)
+    wide = timing("qwen3-1.7b", 1000, 8, 256, "none", 85.0, 1.0)
+    assert judge_promises([other]) == []
+    (missed,) = judge_promises([other, wide])
+    assert missed.startswith("MISSED: Eight searches of width 256 after 1,000 tokens take 85.0 ms (none)")
+    (kept,) = judge_promises([wide, timing("qwen3-1.7b", 1000, 8, 256, "trie", 79.0, 1.08)])
+    assert kept.startswith("Kept: Eight searches of width 256 after 1,000 tokens take 79.0 ms (trie)")
+    planned = [timing("llama-7b", 104, 1, 20, "auto@300", 20.0, 1.9), timing("llama-7b", 104, 32, 20, "auto@10", 90.0, 0.97)]
+    strict, least = judge_promises(planned)
+    assert strict.startswith("Kept: llama-7b, prompt 104, k 20: the planner is 1.90 times")
+    assert least.startswith("MISSED: Nowhere is the planner slower than 0.97 times")
+
+
+def test_what_does_not_fit_is_left_out_with_a_sentence(trace_file: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(gpu, "free_memory", lambda device: 2**21)
+    bench("--batch", "1,4000", trace=trace_file)
+    out = capsys.readouterr().out
+    assert "2 of 4 cases are left out." in out
+    assert "| tiny | 16 | 1 | 3 | beam:6 |" in out
+
+
+def test_what_takes_too_long_is_left_out_with_a_sentence(trace_file: Path, capsys):
+    bench("--batch", "1", "--minutes", "0", trace=trace_file)
+    assert "tiny: no time was left for 2 of 2 cases, from prompt 16, batch 1, k 3 on." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("batch", "chosen"), [(1, "auto@100"), (8, "auto@10"), (1000, "auto@10")])
+def test_of_the_recorded_planners_that_of_the_likest_machine_is_followed(batch: int, chosen: str):
+    script = (TraceRound((), 0, 0, 1),)
+    runs = [TraceRun(name, 3, 0, (script,)) for name in ("auto@10", "trie", "auto@100", "auto@1000")]
+    costs = ForwardCosts(CostCurve(fixed=0.02, per_token=0.0001))
+    trie = ItemTrie.build(make_identifiers(SHAPES["tiny"].catalog))
+    followed = gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), trie, None, costs)
+    assert [run.plan for run in followed] == ["none", "trie", chosen]
+    assert followed[1].requests == (script,)
+    assert [run.plan for run in gpu.runs_of(Trace("", 4, tuple(runs)), Case(16, batch, 3), trie, ["auto"], costs)] == ["none", chosen]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--shape", "huge"], "there is no shape 'huge': choose tiny, small, llama-7b, qwen3-1.7b."),
+        (["--k", "0"], "whole numbers from 1 on are wanted, got '0'"),
+    ],
+)
+def test_wrong_flags_get_one_sentence(flags: list[str], sentence: str, trace_file: Path, capsys):
+    with pytest.raises(SystemExit):
+        bench(*flags, trace=trace_file)
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_missing_trace_gets_one_sentence(tmp_path: Path):
+    with pytest.raises(SystemExit, match=r"The trace .* cannot be read: No such file or directory\."):
+        bench(trace=tmp_path / "none.json")
+
+
+def test_it_needs_torch_transformers_and_numpy_only():
+    block = f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))"
+    code = f"{block}; import benchmarks.gpu.run"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ)

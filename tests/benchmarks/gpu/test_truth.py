@@ -1,0 +1,59 @@
+"""`make truth` from interactions to the table, with the tiniest models; and the libraries that it needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import truth
+from drafting.catalog.catalog import Catalog
+
+ROOT = Path(__file__).parents[3]
+ITEMS = 20
+QUICK = ("--size", "tiny", "--epochs", "2", "--draft-epochs", "1", "--batch-size", "8")
+FEW = ("--k", "1,4", "--users", "12", "--timed", "3", "--generated", "2")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Users who go round the items one after the other."""
+    folder = tmp_path_factory.mktemp("truth")
+    catalog = Catalog.from_identifiers({str(item): [f"<a_{item // 5}>", f"<b_{item % 5}>", "<c_0>"] for item in range(ITEMS)})
+    catalog.save(folder / "catalog.jsonl")
+    for name, line in (("train", range(5)), ("valid", range(5, 6)), ("test", range(6, 7))):
+        lines = [" ".join(str(n) for n in [user + 1, *((user + step) % ITEMS + 1 for step in line)]) for user in range(40)]
+        (folder / f"sequential_{name}.txt").write_text("\n".join(lines) + "\n")
+    return ["--data", str(folder), "--catalog", str(folder / "catalog.jsonl"), "--work", str(folder / "work")]
+
+
+def test_a_pair_is_trained_once_and_measured(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert truth.main([*inputs, *QUICK, *FEW, "--markdown", str(tmp_path / "truth.md")]) == 0
+    assert "draft: TrainingMetrics" in capsys.readouterr().out
+    table = [line.split(" | ") for line in (tmp_path / "truth.md").read_text().splitlines() if line.startswith("| ")]
+    assert [row[0] for row in table] == ["| K", "| 1", "| 4"]
+    for row in table[1:]:
+        assert row[4].startswith("0 of 12 (")
+        # Every level is decided by a forward of its own or accepted; there are three.
+        assert float(row[2]) + float(row[3]) == pytest.approx(3, abs=0.011)
+    assert truth.main([*inputs, *QUICK, *FEW]) == 0
+    assert "TrainingMetrics" not in capsys.readouterr().out
+
+
+def test_what_cannot_be_used_gets_one_sentence(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert truth.main(["--data", str(tmp_path), *inputs[2:4], "--work", str(tmp_path / "work"), *QUICK]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_missing_libraries_are_named(inputs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(truth, "NEEDED", ("msgspec", "no_such_library"))
+    assert truth.main(inputs) == 1
+    assert capsys.readouterr().err == ("Training needs no_such_library beside torch and transformers: pip install no_such_library.\n")
+
+
+def test_it_needs_few_libraries():
+    others = ("typer", "rich", "psutil", "fastapi", "pydantic", "redis", "zmq", "vllm", "matplotlib", "sklearn", "scipy", "pyarrow", "peft")
+    needed = "verification.teacher, drafting.alignment.draft, verification.evaluation.searching, benchmarks.gpu.truth"
+    code = f"import sys; sys.modules.update(dict.fromkeys({others!r})); import {needed}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ)

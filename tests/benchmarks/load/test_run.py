@@ -1,0 +1,216 @@
+"""The generator against servers that stall, refuse, hang up and forget; then against the real one, by the command."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.cli import app
+from benchmarks.load.connection import ConnectionPool, LostConnectionError
+from benchmarks.load.population import Population
+from benchmarks.load.report import LoadReport
+from benchmarks.load.run import LoadRun, LoadSettings
+from benchmarks.load.site import Site, SiteError
+from tests.benchmarks.load.scripted_site import Shop, served
+from tests.server.server_process import ServerProcess
+
+
+async def loaded(
+    shop: Shop,
+    rate: float = 200.0,
+    seconds: float = 0.5,
+    *,
+    warmup: float = 0.0,
+    timeout_ms: int = 1000,
+    growth: float = 0.0,
+    hang_ups: float = 0.0,
+) -> LoadReport:
+    async with served(shop) as url:
+        site = Site(url)
+        settings = LoadSettings(rate, seconds, warmup, 5, (timeout_ms, timeout_ms), growth, hang_ups)
+        report = await LoadRun(site, Population(20, 1.0, 0), settings).run()
+        await site.close()
+    return report
+
+
+async def test_requests_name_their_user_for_proxies():
+    shop = Shop()
+    await loaded(shop, growth=1.0)
+    assert shop.named >= set(shop.events)
+    assert all(name.startswith("load-0-") for name in shop.named)
+
+
+async def test_requests_come_at_their_rate_and_are_all_accounted_for():
+    shop = Shop()
+    report = await loaded(shop, rate=400, seconds=1.0, warmup=0.3)
+    assert report.requests == report.on_time
+    assert report.offered_rps == pytest.approx(400, rel=0.2)
+    assert shop.asked > report.requests
+    assert report.completed_rps == report.goodput_rps == report.offered_rps
+    assert (report.cached_token_share, report.cache_hit_rate) == (0.5, 1.0)
+    assert report.errors == report.refused == report.late == 0
+
+
+async def test_a_server_that_stalls_is_not_asked_less_and_the_wait_counts():
+    class Stalling(Shop):
+        async def recommend(self, body: Any) -> tuple[int, Any] | None:
+            await asyncio.sleep(0.4)
+            return await super().recommend(body)
+
+    shop = Stalling()
+    report = await loaded(shop, rate=200, seconds=0.5, timeout_ms=300)
+    assert report.offered_rps == pytest.approx(200, rel=0.3)
+    assert shop.connections > 50
+    assert report.late == report.requests
+    assert report.goodput_rps == 0
+    assert report.p50_ms is not None
+    assert report.p50_ms >= 400
+
+
+async def test_every_other_ending_is_counted_by_what_it_was():
+    class Moody(Shop):
+        async def recommend(self, body: Any) -> tuple[int, Any] | None:
+            # Twice in a row: a connection that is lost before anything came is tried once more.
+            status = (429, 504, 503, 500, None, None)[self.asked % 6]
+            return None if status is None else (status, {})
+
+    report = await loaded(Moody())
+    endings = (report.refused, report.timed_out, report.unavailable, report.errors)
+    assert sum(endings) == report.requests
+    assert all(endings)
+    assert report.mistakes.keys() == {"status 500", "LostConnectionError"}
+    assert sum(report.mistakes.values()) == report.errors
+    assert report.refused_p99_ms is not None
+    assert report.p99_ms is None
+
+
+async def test_what_a_full_history_has_dropped_is_not_lost_but_a_gap_is():
+    class Full(Shop):
+        """Keeps the newest five events, but for the third of these."""
+
+        def history(self, user: str) -> list[dict[str, Any]]:
+            newest = super().history(user)[-5:]
+            return newest[:2] + newest[3:]
+
+    shop = Full()
+    report = await loaded(shop, rate=400, growth=1.0)
+    assert max(map(len, shop.events.values())) > 5
+    assert report.events_lost == sum(len(events) >= 3 for events in shop.events.values())
+
+
+async def test_histories_grow_and_a_lost_event_is_noticed():
+    shop = Shop()
+    report = await loaded(shop, growth=1.0)
+    assert report.events_stored == report.requests == sum(map(len, shop.events.values()))
+    assert report.events_lost == 0
+    shop = Shop()
+    shop.forgets = True
+    report = await loaded(shop, growth=1.0)
+    assert report.events_lost == report.events_stored == report.requests
+
+
+async def test_clients_hang_up():
+    class Silent(Shop):
+        async def recommend(self, body: Any) -> tuple[int, Any] | None:
+            await asyncio.sleep(1.0)
+            return await super().recommend(body)
+
+    report = await loaded(Silent(), rate=50, hang_ups=1.0, timeout_ms=500)
+    assert report.hung_up == report.requests > 0
+
+
+async def test_first_histories_are_given_once_and_a_server_that_refuses_them_is_named():
+    shop = Shop()
+    async with served(shop) as url:
+        site = Site(url)
+        for _ in range(2):
+            await site.seed(["u", "v", "w"], [["a", "b"], ["b"]])
+        assert {user: [event["item_id"] for event in events] for user, events in shop.events.items()} == {
+            "u": ["a", "b"],
+            "v": ["b"],
+            "w": ["a", "b"],
+        }
+        assert await site.items() == ["a", "b"]
+        await site.close()
+
+        async def refuse(method: str, path: str, body: Any) -> tuple[int, Any]:
+            return 422, {}
+
+        shop.answer = refuse
+        with pytest.raises(SiteError, match="does not take the histories"):
+            await site.seed(["u"], [["a"]])
+        with pytest.raises(SiteError, match="is not ready"):
+            await site.check()
+        await site.close()
+    with pytest.raises(SiteError, match="There is no server at"):
+        await site.check()
+
+
+async def test_a_connection_that_the_server_closed_while_idle_is_replaced_and_one_that_breaks_off_is_not():
+    class Closing(Shop):
+        breaks = False
+
+        async def answer(self, method: str, path: str, body: Any) -> tuple[int, Any] | None:
+            if path == "/last" or (path == "/next" and self.connections == 1):
+                return None
+            return 200, {}
+
+    shop = Closing()
+    async with served(shop) as url:
+        pool = ConnectionPool(url)
+        assert (await pool.ask("GET", "/first")).status == 200
+        assert (await pool.ask("GET", "/next")).status == 200
+        assert shop.connections == 2
+        with pytest.raises(LostConnectionError):
+            await pool.ask("GET", "/last")
+        await pool.close()
+
+
+def test_the_command_loads_a_real_server(server: ServerProcess, tmp_path: Path):
+    flags = [
+        "load",
+        "--url",
+        str(server.client.base_url),
+        "--duration",
+        "1.5",
+        "--warmup",
+        "0.5",
+        "--users",
+        "20",
+        "-k",
+        "3",
+        "--timeout-ms",
+        "5000",
+    ]
+    result = CliRunner().invoke(app, [*flags, "--sweep", "10,30", "--json", str(tmp_path / "load.json")])
+    assert result.exit_code == 0, result.output
+    assert "knee: 30 requests a second" in result.stdout
+    found = json.loads((tmp_path / "load.json").read_text())
+    assert [run["rate"] for run in found["runs"]] == [10, 30]
+    for run in found["runs"]:
+        assert run["on_time"] == run["requests"] > 0
+        assert run["events_lost"] == run["errors"] == 0
+    result = CliRunner().invoke(app, [*flags, "--rate", "10", "--json", str(tmp_path / "one.json"), "--hang-ups", "0.2"])
+    assert result.exit_code == 0, result.output
+    assert {"offered_rps", "completed_rps", "goodput_rps", "p50_ms", "p99_ms", "refused", "errors"} <= json.loads(
+        (tmp_path / "one.json").read_text()
+    ).keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "sentence"),
+    [
+        (["--url", "http://192.0.2.1:8000"], 1, "is not on this machine"),
+        (["--url", "http://127.0.0.1:9"], 1, "There is no server at http://127.0.0.1:9"),
+        (["--histories", "/no/such"], 1, "There is no server at"),
+        (["--sweep", "1,x"], 2, "--sweep takes rates above 0"),
+        (["--timeout-ms", "9-5"], 2, "--timeout-ms takes milliseconds from 1 to 60000"),
+    ],
+)
+def test_what_cannot_be_done_gets_one_sentence(flags: list[str], status: int, sentence: str):
+    result = CliRunner().invoke(app, ["load", "--url", "http://127.0.0.1:9", *flags], env={"COLUMNS": "200"})
+    assert result.exit_code == status
+    assert sentence in result.stderr

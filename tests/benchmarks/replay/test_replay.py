@@ -1,0 +1,92 @@
+"""A replay makes the engine's forwards, token for token."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.replay.recording import Recording, RecordingError, record
+from benchmarks.replay.report import compare_plans
+from benchmarks.replay.simulate import Replay
+from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.plans.plan import FixedPlan, Plan
+from tests.speculation import SameModel, Speculation
+from verification.engine.engine import SpeculativeBeamEngine
+from verification.hosts.transformers import TransformersHost
+from verification.request import BeamRequest
+
+USERS = 12
+KS = (1, 4, 9)
+PLANS = ("none", "trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:20x1+children", "auto")
+
+
+@pytest.fixture(scope="module", params=[2, 3, 4, 5])
+def recorded(request: pytest.FixtureRequest, speculation: Speculation) -> tuple[int, list[np.ndarray], Recording]:
+    rng = np.random.default_rng(7)
+    prompts = [each.prompt for each in speculation.requests(USERS, rng)]
+    assert isinstance(speculation.target, TransformersHost)
+    trie = speculation.tries[request.param]
+    return request.param, prompts, record(SameModel(speculation.target), speculation.draft, trie, prompts, KS)
+
+
+def forwards(engine: SpeculativeBeamEngine, prompt: np.ndarray, k: int) -> tuple[list[int], list[int], tuple[int, int, int]]:
+    """Tokens of the target's forwards, tokens that the draft computed in each step, and what came of it."""
+    engine.add(BeamRequest("only", prompt, k, k))
+    target, draft = [], []
+    while engine.running:
+        report = engine.step()
+        target.append(report.tokens)
+        if report.draft_tokens:
+            draft.append(report.draft_tokens)
+        for result in report.finished:
+            usage = result.usage
+    return target, draft, (usage.accepted_steps, usage.drafted_nodes, usage.used_nodes)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_replay_makes_the_engines_forwards(
+    recorded: tuple[int, list[np.ndarray], Recording], speculation: Speculation, name: str
+) -> None:
+    depth, prompts, recording = recorded
+
+    def plan() -> Plan:
+        return speculation.planner(depth) if name == "auto" else FixedPlan.parse(name)
+
+    engine, replayed, replay = speculation.engine(depth, plan()), plan(), Replay(recording)
+    for user, prompt in enumerate(prompts):
+        for k in KS:
+            target, draft, came_of_it = forwards(engine, prompt, k)
+            done = replay.search(user, k, replayed)
+            assert done.target == target
+            assert sum(done.draft) == sum(draft)
+            assert (done.accepted, done.drafted, done.used) == came_of_it
+
+
+def test_recordings_survive_the_disk(recorded: tuple[int, list[np.ndarray], Recording], tmp_path: Path) -> None:
+    _, _, recording = recorded
+    recording.save(tmp_path / "users.npz")
+    again = Recording.load(tmp_path / "users.npz")
+    np.testing.assert_array_equal(again.draft, recording.draft)
+    assert list(again.beams) == list(KS)
+    np.testing.assert_array_equal(again.beams[4].nodes, recording.beams[4].nodes)
+
+
+def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.npz"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(RecordingError, match="is not a recording"):
+        Recording.load(path)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(RecordingError, match="is not a recording"):
+        Recording.load(path)
+
+
+def test_the_report_weighs_forwards_by_the_cost_curve(recorded: tuple[int, list[np.ndarray], Recording]) -> None:
+    depth, _, recording = recorded
+    costs = ForwardCosts(CostCurve(100.0, 1.0), CostCurve(1.0, 0.01))
+    rows = {(row.plan, row.k): row for row in compare_plans(recording, [4], ["none", "trie", "auto"], {100.0: costs})}
+    done = [Replay(recording).search(user, 4, FixedPlan.parse("trie")) for user in range(recording.users)]
+    expected = np.mean([100 * len(each.target) + sum(each.target) for each in done])
+    assert rows["trie", 4].seconds == pytest.approx(expected)
+    assert rows["trie", 4].speedup == pytest.approx(rows["none", 4].seconds / expected)
+    assert rows["none", 4].target_forwards == depth

@@ -1,0 +1,114 @@
+"""Beam expansion against a sort over every continuation."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drafting.beam.expand import (
+    MANY_STRETCHES,
+    STRETCH,
+    Candidates,
+    Continuations,
+    Frontier,
+    continuations,
+    expand_beam,
+    find_nodes,
+    top_places,
+)
+from drafting.trie.eligibility import BatchEligibility, Eligibility
+from drafting.trie.item_trie import ItemTrie
+
+SETTINGS = settings(max_examples=60, deadline=None)
+VOCABULARY = 12
+CPU = torch.device("cpu")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[ItemTrie, int, list[list[int]], torch.Tensor, torch.Tensor, list[torch.Tensor], int]:
+    """Requests that stand at one depth of a random trie, with coarse logits so that scores tie often."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    depth = draw(st.integers(1, 4))
+    identifiers = rng.integers(VOCABULARY, size=(draw(st.integers(1, 40)), depth))
+    trie = ItemTrie.build(identifiers)
+    level = draw(st.integers(0, depth - 1))
+    nodes = np.arange(trie.level_starts[level], trie.level_starts[level + 1])
+    beams = [rng.permutation(nodes)[: rng.integers(1, len(nodes) + 1)].tolist() for _ in range(draw(st.integers(1, 4)))]
+    rows = sum(map(len, beams))
+    logits = torch.from_numpy(rng.integers(0, 3, (rows, VOCABULARY)).astype(np.float32))
+    scores = torch.from_numpy(-rng.integers(0, 3, rows).astype(np.float32))
+    barred = [rng.permutation(len(identifiers))[: rng.integers(0, len(identifiers))] for _ in beams]
+    dead = [Eligibility(trie.dead_nodes(items), CPU) for items in barred]
+    return trie, level, beams, logits, scores, dead, draw(st.integers(1, 15))
+
+
+@SETTINGS
+@given(cases())
+def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None:
+    trie, level, beams, logits, scores, dead, k = case
+    flat = [node for beam in beams for node in beam]
+    sizes = [len(beam) for beam in beams]
+    frontier = Frontier.of([100 + int(start) + np.arange(size) for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True)], CPU)
+    eligible = BatchEligibility.of(dead, trie.nodes, sizes)
+    found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], eligible)
+    totals = found.log_probs + scores[:, None]
+    selection = expand_beam(Candidates(found.first, totals, totals), frontier, k)
+    starts = np.cumsum(sizes) - sizes
+    log_probs = logits.log_softmax(1)
+    for request, beam in enumerate(beams):
+        expected = []
+        for rank, node in enumerate(beam):
+            row = int(starts[request]) + rank
+            for child in range(int(trie.first_child[node]), int(trie.first_child[node + 1])):
+                if child not in dead[request].dead_nodes.tolist():
+                    score = float(totals[row, child - int(trie.first_child[node])])
+                    assert abs(score - float(scores[row] + log_probs[row, trie.token[child]])) < 1e-5
+                    expected.append((rank, child, score))
+        expected.sort(key=lambda candidate: -candidate[2])
+        expected = expected[:k]
+        size = len(expected)
+        assert selection.parents[request, :size].tolist() == [100 + int(starts[request]) + rank for rank, _, _ in expected]
+        assert selection.nodes[request, :size].tolist() == [child for _, child, _ in expected]
+        assert selection.scores[request, :size].tolist() == [score for _, _, score in expected]
+        assert selection.scores[request, size:].eq(float("-inf")).all()
+        assert selection.nodes[request, size:].eq(-1).all()
+
+
+@SETTINGS
+@given(st.lists(st.sampled_from([0.0, -0.0, -1.0, -2.5, 3.0, -1e30, float("-inf")]), min_size=1, max_size=30), st.data())
+def test_top_places_is_a_stable_sort(values: list[float], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(values)))
+    expected = sorted(range(len(values)), key=lambda place: -values[place])[:k]
+    assert top_places(torch.tensor([values]), k)[0].tolist() == expected
+
+
+@SETTINGS
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 6), levels=st.integers(1, 300), missing=st.floats(0, 1))
+def test_long_rows_are_sorted_alike(seed: int, k: int, levels: int, missing: float) -> None:
+    """Rows long enough to be looked at by stretches, with many equal scores, few of them finite."""
+    rng = np.random.default_rng(seed)
+    width = MANY_STRETCHES * k * STRETCH + int(rng.integers(3 * STRETCH))
+    scores = torch.from_numpy(rng.integers(levels, size=(2, width)).astype(np.float32) - levels / 2)
+    scores[torch.from_numpy(rng.random((2, width)) < missing)] = float("-inf")
+    expected = np.argsort(-scores.numpy(), axis=1, kind="stable")[:, :k]
+    assert top_places(scores, k).tolist() == expected.tolist()
+
+
+def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
+    trie = ItemTrie.build(np.array([[1], [4]]))
+    logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    found = continuations(trie, torch.tensor([0]), logits, 2, None)
+    torch.testing.assert_close(found.log_probs[0], logits.log_softmax(1)[0, [1, 4]])
+    assert found.log_probs.exp().sum() < 1
+
+
+def test_carriers_check_their_shapes() -> None:
+    with pytest.raises(ValueError, match="share rows"):
+        Continuations(torch.zeros(3), torch.zeros(2, 2))
+
+
+def test_find_nodes() -> None:
+    places = find_nodes(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
+    assert places.tolist() == [[1, 0, -1], [1, -1, 0]]
+    assert find_nodes(torch.tensor([[5]]), torch.empty(1, 0, dtype=torch.int64)).tolist() == [[-1]]

@@ -1,0 +1,62 @@
+"""Shared-noise sampling against Plackett-Luce probabilities."""
+
+import itertools
+
+import numpy as np
+import torch
+from scipy.stats import chisquare, kstest
+
+from drafting.beam.expand import Continuations, Frontier, expand_beam
+from drafting.beam.gumbel import Stream, gumbel_noise, perturb
+from drafting.beam.ranking import BatchRules, Ratings, rank
+from drafting.beam.rule import SearchRule, Verification
+from drafting.trie.item_trie import ItemTrie
+
+
+def test_noise_is_standard_gumbel_and_a_function_of_seed_and_node() -> None:
+    nodes = torch.arange(20_000)[None]
+    noise = gumbel_noise(torch.tensor([7]), nodes)
+    assert kstest(noise[0].numpy(), "gumbel_r").pvalue > 0.001
+    assert torch.equal(noise[:, 5000:], gumbel_noise(torch.tensor([7]), nodes[:, 5000:]))
+    other = gumbel_noise(torch.tensor([8]), nodes)
+    assert abs(np.corrcoef(noise[0], other[0])[0, 1]) < 0.03
+
+
+def test_streams_and_seeds_are_independent() -> None:
+    nodes = torch.arange(20_000)[None]
+    rows = [gumbel_noise(torch.tensor([seed]), nodes, stream)[0].numpy() for seed in (1, 2) for stream in Stream]
+    correlations = np.corrcoef(rows) - np.eye(len(rows))
+    assert abs(correlations).max() < 0.04
+
+
+def test_the_best_continuation_inherits_its_parents_score() -> None:
+    log_probs = torch.tensor([[-1.0, -2.0, float("-inf")], [-0.5, -0.7, -3.0]])
+    limits = torch.tensor([0.3, -2.0])
+    score = perturb(log_probs, limits, gumbel_noise(torch.tensor([1, 1]), torch.arange(6).view(2, 3)))
+    torch.testing.assert_close(score.amax(1), limits.double())
+    assert score[0, 2] == float("-inf")
+
+
+def test_beam_search_over_perturbed_scores_samples_without_replacement() -> None:
+    """50,000 draws of two of four items of a two-level trie: every ordered pair as often as Plackett-Luce says."""
+    draws, k = 50_000, 2
+    trie = ItemTrie.build(np.array([[0, 2], [0, 3], [1, 2], [1, 3]]))
+    first, second = torch.tensor([0.7, 0.3]).log(), torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log()
+    probabilities = (first[:, None] + second).flatten().double().softmax(0).tolist()
+    cpu, nothing = torch.device("cpu"), torch.zeros(draws)
+    rules = BatchRules.of([SearchRule(Verification.GUMBEL, seed) for seed in range(draws)], cpu)
+    roots = Frontier.of([np.array([draw]) for draw in range(draws)], cpu)
+    level = Continuations(torch.ones(draws, dtype=torch.int64), first.expand(draws, 2))
+    beams = expand_beam(rank(level, Ratings(nothing, nothing), roots, rules, Stream.DRAFT), roots, 2)
+    frontier = Frontier.of(list(np.arange(2 * draws).reshape(draws, 2)), cpu)
+    parents = beams.nodes.flatten()
+    level = Continuations(trie.first_child[parents], second[parents - 1])
+    ratings = Ratings(beams.log_probs.flatten(), beams.scores.flatten())
+    drawn = expand_beam(rank(level, ratings, frontier, rules, Stream.DRAFT), frontier, k).nodes - 3
+    pairs = list(itertools.permutations(range(4), k))
+    observed = [int(((drawn[:, 0] == a) & (drawn[:, 1] == b)).sum()) for a, b in pairs]
+    expected = [draws * probabilities[a] * probabilities[b] / (1 - probabilities[a]) for a, b in pairs]
+    assert chisquare(observed, expected).pvalue > 0.001
+    included = [int((drawn == item).any(1).sum()) for item in range(4)]
+    likely = [sum(count for pair, count in zip(pairs, expected, strict=True) if item in pair) for item in range(4)]
+    assert chisquare(included, likely).pvalue > 0.001

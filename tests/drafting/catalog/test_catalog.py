@@ -1,0 +1,96 @@
+"""Catalog files, good and bad."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drafting.catalog.catalog import Catalog, CatalogError
+
+PAIRS = {"shampoo": ["<a_1>", "<b_2>"], "soap": ["<a_1>", "<b_3>"], "twin": ["<a_1>", "<b_2>"]}
+
+
+def test_index_json(tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(PAIRS))
+    catalog = Catalog.load(path)
+    assert len(catalog) == 3
+    assert catalog.identifier_length == 2
+    assert catalog.index_of("soap") == 1
+    assert catalog.index_of("nothing") is None
+    assert catalog.identifier(1) == ("<a_1>", "<b_3>")
+    assert [catalog.title(item) for item in range(3)] == [None] * 3
+
+
+def test_saved_catalog_is_the_same_catalog(tmp_path: Path) -> None:
+    catalog = Catalog.from_identifiers(PAIRS, titles={"soap": "Söap"})
+    catalog.save(tmp_path / "catalog.jsonl")
+    loaded = Catalog.load(tmp_path / "catalog.jsonl")
+    assert loaded.version == catalog.version
+    assert [loaded.title(item) for item in range(3)] == [None, "Söap", None]
+    np.testing.assert_array_equal(loaded.codes, catalog.codes)
+
+
+def test_version_changes_with_items_identifiers_and_titles() -> None:
+    versions = {
+        Catalog.from_identifiers(PAIRS).version,
+        Catalog.from_identifiers(PAIRS, titles={"soap": "Soap"}).version,
+        Catalog.from_identifiers(PAIRS | {"soap": ["<a_1>", "<b_2>"]}).version,
+        Catalog.from_identifiers({("other" if item == "soap" else item): tokens for item, tokens in PAIRS.items()}).version,
+    }
+    assert len(versions) == 4
+
+
+def test_token_ids_follow_the_vocabulary() -> None:
+    catalog = Catalog.from_identifiers(PAIRS)
+    ids = catalog.token_ids({"<a_1>": 10, "<b_2>": 20, "<b_3>": 30})
+    assert ids.tolist() == [[10, 20], [10, 30], [10, 20]]
+
+
+def test_beauty_loads_with_the_published_counts(beauty: Catalog) -> None:
+    assert len(beauty) == 12035
+    shared = np.unique(beauty.codes, axis=0, return_counts=True)[1]
+    assert (shared[shared > 1].sum(), (shared > 1).sum()) == (21, 9)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "The catalog is empty"),
+        ([("a", ["x"]), ("a", ["y"])], "Item 'a' appears twice"),
+        ([("a", ["x", "y"]), ("b", ["z"])], "identifier of item 'b' has 1 tokens, but that of item 'a' has 2"),
+        ([("a", [])], "Item 'a' has an empty identifier"),
+    ],
+)
+def test_bad_catalogs_name_the_item_and_the_reason(pairs: list, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        Catalog.from_identifiers(pairs)
+
+
+def test_unknown_token_names_the_first_item_that_needs_it() -> None:
+    with pytest.raises(CatalogError, match=r"no token '<b_3>', which the identifier of item 'soap' needs \(1 of"):
+        Catalog.from_identifiers(PAIRS).token_ids({"<a_1>": 1, "<b_2>": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.json", "[1, 2]", "is not an index of the form"),
+        ("c.json", '{"a": ["x"', "is not JSON"),
+        ("c.json", '{"a": {"x": 1}}', "is not an index of the form"),
+        ("c.json", '{"a": "x"}', "The identifier of item 'a' is not a row of tokens"),
+        ("c.jsonl", '{"item_id": "a", "identifier": ["x"]}\n{"item_id": 5}\n', "Line 2 of the catalog"),
+        ("c.json", '{"a": ["x"], "a": ["y"]}', "Item 'a' appears twice"),
+        ("c.jsonl", "\n", "The catalog is empty"),
+    ],
+)
+def test_bad_files_are_answered_in_a_sentence(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CatalogError, match=message):
+        Catalog.load(tmp_path / name)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"cannot be read: No such file"):
+        Catalog.load(tmp_path / "nothing.json")

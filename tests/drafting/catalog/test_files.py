@@ -1,0 +1,120 @@
+"""The forms in which users have catalogs: the same items give the same catalog, whatever the form."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.files import read_catalog, split_identifier
+
+ROWS = {"shampoo": [3, 17, 200], "soap": [3, 17, 9], "comb": [4, 0, 9]}
+TOKENS = {item: [f"<{letter}_{code}>" for letter, code in zip("abc", codes, strict=True)] for item, codes in ROWS.items()}
+EXPECTED = Catalog.from_identifiers(TOKENS)
+
+
+def write(path: Path, value: object) -> Path:
+    path.write_text(json.dumps(value) if path.suffix == ".json" else "\n".join(map(json.dumps, value)))
+    return path
+
+
+@pytest.mark.parametrize("form", ["tokens", "integers", "text", "bracketed"])
+def test_index_json_of_every_kind_is_the_same_catalog(tmp_path: Path, form: str) -> None:
+    index = {
+        "tokens": TOKENS,
+        "integers": ROWS,
+        "text": {item: "".join(tokens) for item, tokens in TOKENS.items()},
+        "bracketed": {item: "<|sid_begin|>" + "".join(tokens) + "<|sid_end|>" for item, tokens in TOKENS.items()},
+    }[form]
+    assert Catalog.load(write(tmp_path / "index.json", index)).version == EXPECTED.version
+
+
+def test_jsonl_and_parquet_with_attributes_are_the_same_catalog(tmp_path: Path) -> None:
+    attributes = [{"price": 2.5, "tags": ["hair", "wet"]}, {"country": "DE"}, {"price": 3.0}]
+    titles = ["Shampoo", None, "Kämme"]
+    lines = [
+        {"item_id": item, "codes": codes, "attributes": known} | ({"title": title} if title else {})
+        for (item, codes), known, title in zip(ROWS.items(), attributes, titles, strict=True)
+    ]
+    from_lines = Catalog.load(write(tmp_path / "catalog.jsonl", lines))
+    columns = {"item_id": list(ROWS), "codes": list(ROWS.values()), "title": titles}
+    columns |= {name: [known.get(name) for known in attributes] for name in ("price", "tags", "country")}
+    pq.write_table(pa.table(columns), tmp_path / "catalog.parquet")
+    from_parquet = Catalog.load(tmp_path / "catalog.parquet")
+    del columns["codes"]
+    pq.write_table(pa.table(columns | {"identifier": list(TOKENS.values())}), tmp_path / "tokens.parquet")
+    assert from_lines.version == from_parquet.version == Catalog.load(tmp_path / "tokens.parquet").version
+    assert [from_parquet.known_attributes(item) for item in range(3)] == [
+        {"price": 2.5, "tags": ["hair", "wet"], "title": "Shampoo"},
+        {"country": "DE"},
+        {"price": 3.0, "title": "Kämme"},
+    ]
+    from_lines.save(tmp_path / "again.jsonl")
+    assert Catalog.load(tmp_path / "again.jsonl").version == from_lines.version
+    assert from_lines.version != EXPECTED.version
+
+
+def test_a_pattern_says_how_integers_become_tokens(tmp_path: Path) -> None:
+    path = write(tmp_path / "index.json", ROWS)
+    assert read_catalog(path, "<|sid_{level}_{code}|>").identifier(0) == ("<|sid_1_3|>", "<|sid_2_17|>", "<|sid_3_200|>")
+    for pattern, message in (("<a>", "holds {code}"), ("{code}{x}", "holds {code}"), ("{code", "malformed")):
+        with pytest.raises(CatalogError, match=message):
+            read_catalog(path, pattern)
+
+
+def test_progress_counts_every_item(tmp_path: Path) -> None:
+    counted: list[int] = []
+    read_catalog(
+        write(tmp_path / "c.jsonl", [{"item_id": str(i), "codes": [i % 300, i % 7]} for i in range(70_000)]), on_items=counted.append
+    )
+    assert counted == [50_000, 20_000]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("<a_1><b_2>", ["<a_1>", "<b_2>"]),
+        ("<|sid_begin|><s_a_1><s_b_2><|sid_end|>", ["<s_a_1>", "<s_b_2>"]),
+        ("<|item_start|><s_a_1><|item_end|>", ["<s_a_1>"]),
+        ("<a_1>, <b_2>", None),
+        ("<a_1><|x_end|><b_2>", None),
+        ("plain", None),
+        ("", None),
+    ],
+)
+def test_identifiers_written_as_one_text(text: str, tokens: list[str] | None) -> None:
+    assert (split_identifier(text) or None) == tokens
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"item_id": "a", "codes": ["x"]}', r"Line 1 .* of the form .*: Expected `int`"),
+        ('{"item_id": "a"', "Line 1 .* is not JSON"),
+        ('{"item_id": "a"}', "Item 'a' has an empty identifier"),
+        ('{"item_id": "a", "identifier": ["x"], "attributes": {"title": "t"}}', "Line 1 .* has a title among its attributes"),
+        (json.dumps({"item_id": "a", "codes": [1] * 9}), "at most 8 tokens, got 9"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "c.jsonl").write_text(line)
+    with pytest.raises(CatalogError, match=message):
+        Catalog.load(tmp_path / "c.jsonl")
+
+
+def test_bad_parquet_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    for columns, message in (
+        ({"item": ["a"]}, "needs the columns item_id, and identifier or codes; it has item"),
+        ({"item_id": ["a", None], "codes": [[1], [2]]}, "without an id"),
+        ({"item_id": ["a", "b"], "codes": [[1], [2, 3]]}, "of 1, 2 tokens"),
+        ({"item_id": ["a", "a"], "codes": [[1], [2]]}, "Item 'a' appears twice"),
+    ):
+        pq.write_table(pa.table(columns), path)
+        with pytest.raises(CatalogError, match=message):
+            Catalog.load(path)
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(CatalogError, match="cannot be read"):
+        Catalog.load(path)

@@ -1,0 +1,85 @@
+"""Cost curves found again in noisy measurements, straight ones and ones that are flat at first."""
+
+import numpy as np
+import pytest
+
+from drafting.plans.costs import CostCurve, RunningCurve
+
+SIZES = (1, 8, 20, 64, 192, 384, 768, 1536)
+FEW_SIZES = SIZES[:5]
+
+
+def measured(curve: CostCurve, sizes: tuple[int, ...], noise: float, rng: np.random.Generator) -> list[float]:
+    return [curve.seconds(tokens) * float(np.exp(noise * rng.standard_normal())) for tokens in sizes]
+
+
+def test_straight_curves_are_fitted_to_measured_forwards() -> None:
+    curve = CostCurve.fit([1, 10, 100, 1000], [0.0101, 0.0110, 0.0200, 0.1100])
+    assert curve.fixed == pytest.approx(0.01, rel=0.02)
+    assert curve.per_token == pytest.approx(1e-4, rel=0.02)
+    assert curve.free == 0
+    assert curve.balance == pytest.approx(100, rel=0.04)
+    assert curve.seconds(100) == pytest.approx(0.02, rel=0.02)
+    with pytest.raises(ValueError, match="two sizes"):
+        CostCurve.fit([5, 5], [1.0, 1.0])
+    with pytest.raises(ValueError, match="negative"):
+        CostCurve(-1.0, 0.0)
+    with pytest.raises(ValueError, match="free"):
+        CostCurve(1.0, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, FEW_SIZES])
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.05])
+def test_noise_does_not_bend_a_straight_line(sizes: tuple[int, ...], noise: float) -> None:
+    rng, bent = np.random.default_rng(0), 0
+    for balance in (20.0, 50.0, 300.0) * 20:
+        truth = CostCurve(1.0, 1 / balance)
+        curve = CostCurve.fit(sizes, measured(truth, sizes, noise, rng))
+        bent += curve.free > 0
+        assert all(curve.seconds(tokens) == pytest.approx(truth.seconds(tokens), rel=4 * noise + 1e-6) for tokens in (1, 30, 100, 200))
+    assert bent <= 2
+
+
+@pytest.mark.parametrize(("free", "noise"), [(100.0, 0.0), (100.0, 0.02), (300.0, 0.0), (300.0, 0.05), (500.0, 0.05)])
+def test_a_curve_that_is_flat_at_first_is_recovered(free: float, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    truth = CostCurve(0.01, 0.01 / 250, free)
+    for _ in range(20):
+        curve = CostCurve.fit(SIZES, measured(truth, SIZES, noise, rng))
+        assert curve.free == pytest.approx(free, rel=0.1 + 5 * noise)
+        assert all(
+            curve.seconds(tokens) == pytest.approx(truth.seconds(tokens), rel=0.03 + 4 * noise) for tokens in (1, 100, 300, 1000, 3000)
+        )
+
+
+def test_a_forward_of_as_many_tokens_as_fit_into_some_time_takes_that_time() -> None:
+    for curve in (CostCurve(0.01, 1e-4), CostCurve(0.01, 1e-4, 300)):
+        for seconds in (0.011, 0.05, 1.0):
+            assert curve.seconds(curve.tokens_within(seconds)) == pytest.approx(seconds)
+        assert curve.tokens_within(0.009) == 0
+        assert curve.seconds(curve.balance) == pytest.approx(2 * curve.fixed)
+        assert curve.fixed + 1000 * curve.mean_per_token(1000) == pytest.approx(curve.seconds(1000))
+    assert CostCurve(0.01, 0.0).tokens_within(0.02) == float("inf")
+    assert CostCurve(0.01, 1e-4, 300).mean_per_token(300) == 0
+
+
+@pytest.mark.parametrize("free", [0.0, 300.0])
+def test_the_running_curve_forgets_a_wrong_start_and_shrugs_off_interruptions(free: float) -> None:
+    rng = np.random.default_rng(0)
+    curve = RunningCurve(CostCurve(3e-2, 4e-4, free))
+    assert curve.curve().fixed == pytest.approx(3e-2)
+    truth = CostCurve(3e-3, 4e-5, free)
+    for _ in range(300):
+        tokens = int(free + rng.choice([10, 30, 100]))
+        curve.add(1, tokens, truth.seconds(tokens) * (10 if rng.random() < 0.05 else 1))
+    assert curve.curve().fixed == pytest.approx(truth.fixed, rel=0.1)
+    assert curve.curve().per_token == pytest.approx(truth.per_token, rel=0.1)
+    assert curve.curve().free == free
+
+
+def test_forwards_that_are_all_flat_say_nothing_of_what_tokens_cost_beyond() -> None:
+    start = CostCurve(1e-2, 4e-5, 300)
+    curve = RunningCurve(start)
+    for number in range(1000):
+        curve.add(2, 2 * (1 + number % 300), 2 * start.fixed)
+    assert not curve.curve().differs(start)

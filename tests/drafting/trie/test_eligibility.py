@@ -1,0 +1,125 @@
+"""Masks and dead nodes against sets of items, node by node."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drafting.beam.expand import neighbours
+from drafting.trie.eligibility import BatchEligibility, Eligibility
+from drafting.trie.item_set import ItemSet, intersection, union
+from drafting.trie.item_trie import ItemTrie
+from drafting.trie.node_mask import MaskBank
+
+SETTINGS = settings(max_examples=60, deadline=None)
+
+
+def random_trie(rng: np.random.Generator) -> ItemTrie:
+    depth, items, codes = rng.integers(1, 6), rng.integers(1, 80), rng.integers(1, 12)
+    return ItemTrie.build(rng.integers(3, 3 + codes, (items, depth)))
+
+
+def bits_of(bank: MaskBank, row: int, nodes: int) -> np.ndarray:
+    return np.unpackbits(bank.bits.rows[row].numpy(), count=nodes, bitorder="little").astype(bool)
+
+
+@SETTINGS
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.3, 1.0]))
+def test_a_node_is_alive_while_an_eligible_item_is_below(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    trie = random_trie(rng)
+    chosen = rng.random(trie.items) < share
+    items = ItemSet.of(chosen)
+    bank = MaskBank(trie.arrays, torch.device("cpu"))
+    mask = bank.acquire(items)
+    alive = [bool(chosen[trie.items_of(node)].any()) for node in range(trie.nodes)]
+    assert bits_of(bank, mask.row, trie.nodes).tolist() == alive
+    assert torch.equal(bank._wide(items), bank._narrow(items))
+    nodes = np.arange(trie.nodes + 1)
+    assert mask.rank(nodes).tolist() == [sum(alive[:node]) for node in nodes]
+
+
+@SETTINGS
+@given(st.integers(0, 10**6))
+def test_with_a_filter_a_node_is_dead_when_all_its_eligible_items_are_excluded(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    trie = random_trie(rng)
+    chosen = rng.random(trie.items) < rng.choice([0.1, 0.5, 0.9])
+    excluded = rng.permutation(trie.items)[: rng.integers(trie.items + 1)]
+    mask = MaskBank(trie.arrays, torch.device("cpu")).acquire(ItemSet.of(chosen))
+    dead = set(trie.dead_nodes(excluded, mask).tolist())
+    left = chosen.copy()
+    left[excluded] = False
+    for node in range(1, trie.nodes):
+        below = trie.items_of(node)
+        assert (node in dead) == (chosen[below].any() and not left[below].any())
+
+
+@SETTINGS
+@given(st.integers(0, 10**6))
+def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    trie = random_trie(rng)
+    bank = MaskBank(trie.arrays, torch.device("cpu"))
+    each, left = [], []
+    for _ in range(rng.integers(1, 5)):
+        chosen = rng.random(trie.items) < rng.choice([0.2, 0.7])
+        excluded = rng.permutation(trie.items)[: rng.integers(trie.items // 2 + 1)] if rng.random() < 0.7 else []
+        mask = bank.acquire(ItemSet.of(chosen)) if rng.random() < 0.6 else None
+        each.append(Eligibility(trie.dead_nodes(excluded, mask), torch.device("cpu"), mask))
+        left.append(chosen.copy() if mask else np.ones(trie.items, bool))
+        left[-1][excluded] = False
+    depth = int(rng.integers(trie.depth))
+    level = np.arange(trie.level_starts[depth], trie.level_starts[depth + 1])
+    rows = [rng.permutation(level)[: rng.integers(1, 6)] for _ in each]
+    requests = np.repeat(np.arange(len(each)), [len(row) for row in rows])
+    parents = torch.from_numpy(np.concatenate(rows))
+    eligible = BatchEligibility.of(each, trie.nodes, [len(row) for row in rows])
+    first, end = trie.children(parents)
+    nodes = neighbours(first, trie.max_children[depth])
+    exists = nodes < end[:, None]
+    if eligible is not None:
+        exists &= eligible.alive(first, nodes.shape[1])
+    for row, (parent, request) in enumerate(zip(parents.tolist(), requests.tolist(), strict=True)):
+        below = range(int(trie.first_child[parent]), int(trie.first_child[parent + 1]))
+        expected = [node for node in below if left[request][trie.items_of(node)].any()]
+        assert nodes[row][exists[row]].tolist() == expected
+        assert np.array(below)[each[request].alive(np.array(below))].tolist() == expected
+
+
+def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:
+    trie = random_trie(np.random.default_rng(3))
+    bank = MaskBank(trie.arrays, torch.device("cpu"), most_bytes=1)
+    sets = [ItemSet.of_items([number % trie.items], trie.items) for number in range(20)]
+    held = bank.acquire(sets[0])
+    before = bits_of(bank, held.row, trie.nodes)
+    for items in sets[1:]:
+        bank.release(bank.acquire(items))
+    assert len(bank.bits.rows) == 8
+    assert bank.acquire(sets[0]) is held
+    assert (bits_of(bank, held.row, trie.nodes) == before).all()
+    holding = [bank.acquire(items) for items in sets]
+    assert len({mask.row for mask in holding}) == 20
+    for mask, items in zip(holding, sets, strict=True):
+        (item,) = np.flatnonzero(items.members())
+        path = trie.arrays.paths(trie.leaf_of_item[[item]])[0]
+        assert np.flatnonzero(bits_of(bank, mask.row, trie.nodes)).tolist() == [0, *path]
+
+
+@SETTINGS
+@given(st.integers(1, 70), st.integers(0, 10**6))
+def test_sets_of_items_are_sets(items: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    left, right = rng.random((2, items)) < 0.5
+    a, b = ItemSet.of(left), ItemSet.of_items(np.flatnonzero(right), items)
+    assert (len(a), len(a.complement)) == (left.sum(), items - left.sum())
+    assert (intersection([a, b]).members() == left & right).all()
+    assert (union([a, b, a]).members() == left | right).all()
+    assert (a.complement.members() == ~left).all()
+    assert a.contains(np.arange(items)).tolist() == [item in a for item in range(items)] == left.tolist()
+
+
+def test_a_set_of_the_wrong_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs 2 bytes"):
+        ItemSet(np.zeros(3, np.uint8), 9)

@@ -1,0 +1,138 @@
+"""`atspeed catalog`: what it writes, what it shows, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from drafting.catalog.catalog import Catalog
+from drafting.catalog.codebooks import Codebooks
+from server.commands.catalog import catalog_app
+from tests.models import save_tokenizer
+
+ITEMS = 40
+
+
+def run(*flags: object) -> Result:
+    return CliRunner().invoke(catalog_app, [str(flag) for flag in flags], env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def embeddings(tmp_path: Path) -> Path:
+    np.save(tmp_path / "items.npy", np.random.default_rng(0).normal(size=(ITEMS, 6)))
+    return tmp_path / "items.npy"
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> Path:
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(f'{{"item_id": "i{item}", "title": "Item {item}", "price": {item}}}\n' for item in range(ITEMS)))
+    return path
+
+
+def test_build_writes_a_catalog_and_the_codebooks_that_made_it(tmp_path: Path, embeddings: Path, items: Path) -> None:
+    out = tmp_path / "catalog.jsonl"
+    built = run("build", "--embeddings", embeddings, "--items", items, "--out", out, "--levels", 2, "--codes", 8, "--unique")
+    assert built.exit_code == 0, built.output
+    assert f"Wrote {out} (40 items, version " in built.output
+    assert "0 items share an identifier" in built.output
+    catalog = Catalog.load(out)
+    assert tuple(catalog.item_ids) == tuple(f"i{item}" for item in range(ITEMS))
+    assert catalog.title(3) == "Item 3"
+    assert catalog.identifier_length == 2
+    assert len(np.unique(catalog.codes, axis=0)) == ITEMS
+    codes = Codebooks.load(tmp_path / "catalog.codebooks.safetensors").encode(np.load(embeddings))
+    assert [catalog.identifier(item)[0] for item in range(ITEMS)] == [f"<a_{code}>" for code in codes[:, 0]]
+
+
+def test_build_reads_plain_ids_and_is_reproducible(tmp_path: Path, embeddings: Path) -> None:
+    (tmp_path / "ids.txt").write_text("\n".join(f"x{item}" for item in range(ITEMS)) + "\n")
+    versions = []
+    flags = ("build", "--embeddings", embeddings, "--items", tmp_path / "ids.txt", "--codes", 4, "--seed", 3)
+    for name in ("one.jsonl", "two.jsonl"):
+        done = run(*flags, "--out", tmp_path / name)
+        assert done.exit_code == 0, done.output
+        versions.append(Catalog.load(tmp_path / name).version)
+    assert versions[0] == versions[1]
+
+
+def test_build_replaces_nothing_unasked(tmp_path: Path, embeddings: Path, items: Path) -> None:
+    out = tmp_path / "catalog.jsonl"
+    out.write_text("precious")
+    flags = ("build", "--embeddings", embeddings, "--items", items, "--out", out, "--codes", 8)
+    refused = run(*flags)
+    assert refused.exit_code == 1
+    assert f"{out} already exists: choose another name, or pass --overwrite" in refused.output
+    assert out.read_text() == "precious"
+    assert run(*flags, "--overwrite").exit_code == 0
+    assert len(Catalog.load(out)) == ITEMS
+
+
+def test_build_says_what_does_not_fit(tmp_path: Path, embeddings: Path, items: Path) -> None:
+    out = tmp_path / "catalog.jsonl"
+    (tmp_path / "few.txt").write_text("a\nb\n")
+    assert "has the shape (40, 6), but" in run("build", "--embeddings", embeddings, "--items", tmp_path / "few.txt", "--out", out).output
+    assert "is not a .npy matrix" in run("build", "--embeddings", items, "--items", items, "--out", out).output
+    (tmp_path / "twice.txt").write_text("a\n" * ITEMS)
+    twice = run("build", "--embeddings", embeddings, "--items", tmp_path / "twice.txt", "--out", out)
+    assert "Item 'a' appears twice in the catalog" in twice.output
+    (tmp_path / "bad.jsonl").write_text('{"name": "a"}\n')
+    assert "Item 1 of" in run("build", "--embeddings", embeddings, "--items", tmp_path / "bad.jsonl", "--out", out).output
+    crowded = run("build", "--embeddings", embeddings, "--items", items, "--out", out, "--levels", 1, "--codes", 8, "--unique")
+    assert "40 items share the prefix '', but the last level has only 8 codes" in crowded.output
+    nowhere = run("build", "--embeddings", embeddings, "--items", items, "--out", tmp_path / "no" / "catalog.jsonl")
+    assert f"There is no directory {tmp_path / 'no'}" in nowhere.output
+    assert not out.exists()
+    assert not (tmp_path / "catalog.codebooks.safetensors").exists()
+
+
+def test_inspect_by_hand(tmp_path: Path) -> None:
+    identifiers = {"w": ["<a_0>", "<b_0>"], "x": ["<a_0>", "<b_1>"], "y": ["<a_1>", "<b_0>"], "z": ["<a_1>", "<b_0>"]}
+    Catalog.from_identifiers(identifiers, {"w": "First"}).save(tmp_path / "catalog.jsonl")
+    shown = run("inspect", tmp_path / "catalog.jsonl", "--samples", 2)
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split() for line in shown.output.splitlines()]
+    assert ["version", Catalog.load(tmp_path / "catalog.jsonl").version] in lines
+    assert "items               4, 1 with a title" in shown.output
+    assert "identifiers         3 of 2 tokens, 4 different tokens in all" in shown.output
+    assert "shared identifiers  1, by 2 items" in shown.output
+    # Depth 2: three nodes below two, at most two below one; one of the three has no sibling.
+    assert ["1", "2", "2.00", "2", "0.0%"] in lines
+    assert ["2", "3", "1.50", "2", "33.3%"] in lines
+    assert ["<a_0><b_0>", "w", "First"] in lines
+    assert ["<a_1><b_0>", "z"] in lines
+
+
+def test_inspect_the_papers_catalog(beauty_dir: Path) -> None:
+    shown = run("inspect", beauty_dir / "beauty.index.json")
+    nodes = [line.split()[1] for line in shown.output.splitlines() if line.split()[:1] and line.split()[0] in "1234"]
+    assert nodes == ["91", "6,539", "11,172", "12,023"]
+    assert "shared identifiers  9, by 21 items" in shown.output
+
+
+def test_inspect_says_what_is_no_catalog(tmp_path: Path) -> None:
+    (tmp_path / "catalog.jsonl").write_text("{}\n")
+    shown = run("inspect", tmp_path / "catalog.jsonl")
+    assert shown.exit_code == 1
+    assert "Line 1 of the catalog" in shown.output
+
+
+def test_convert_writes_what_is_mapped(tmp_path: Path) -> None:
+    identifiers = {f"i{item}": [f"<a_{item % 7}>", f"<b_{item % 5}>"] for item in range(ITEMS)}
+    catalog = Catalog.from_identifiers(identifiers)
+    catalog.save(tmp_path / "catalog.jsonl")
+    save_tokenizer(catalog, tmp_path / "model")
+    out = tmp_path / "items.catalog"
+    done = run("convert", tmp_path / "catalog.jsonl", "--out", out, "--model", tmp_path / "model")
+    assert f"(40 items, 35 identifiers, version {catalog.version})" in done.output
+    mapped = Catalog.load(out)
+    assert mapped.version == catalog.version
+    assert mapped.tokens == tuple(sorted(catalog.tokens))
+    assert "already exists" in run("convert", tmp_path / "catalog.jsonl", "--out", out).output
+    assert "must end in .catalog" in run("convert", tmp_path / "catalog.jsonl", "--out", tmp_path / "x.bin").output
+    save_tokenizer(catalog, tmp_path / "other", leave_out=("<b_3>",))
+    refused = run("convert", tmp_path / "catalog.jsonl", "--out", tmp_path / "no.catalog", "--model", tmp_path / "other")
+    assert refused.exit_code == 1
+    assert "has no token '<b_3>', which the identifier of item 'i3' needs" in refused.output
+    assert not (tmp_path / "no.catalog").exists()

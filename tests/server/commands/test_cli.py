@@ -1,0 +1,258 @@
+"""`atspeed recommend` and the command line around it, run as a user does."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from drafting.catalog.catalog import Catalog
+from server.cli import app
+from server.histories import Event, open_history_store
+from tests.server.server_process import ROOT
+
+runner = CliRunner()
+
+
+def recommend(*flags: str) -> "subprocess.CompletedProcess[str]":
+    command = [
+        sys.executable,
+        "-m",
+        "server.cli",
+        "recommend",
+        "--engine",
+        "transformers",
+        "--threads",
+        "1",
+        "--kv-memory-gib",
+        "0.01",
+        *flags,
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ)
+
+
+def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(model_flags: list[str], catalog: Catalog, tmp_path: Path):
+    lines = [
+        json.dumps({"user_id": f"u{i}", "history": [catalog.item_ids[i], catalog.item_ids[i + 7]], "k": 1 + i % 7}) for i in range(150)
+    ]
+    lines[3] = '{"history": ['
+    lines[5] = json.dumps({"user_id": "u5", "history": ["item-9999"]})
+    lines[7] = json.dumps({"user_id": "u7", "history": []})
+    lines[9] = json.dumps({"history": ["item-1"], "k": 500})
+    lines[11] = json.dumps({"history": ["item-1"], "exclude": list(catalog.item_ids[10:]), "k": 3})
+    (tmp_path / "users.jsonl").write_text("\n".join([*lines[:100], "", *lines[100:]]) + "\n")
+    done = recommend(*model_flags, "--input", str(tmp_path / "users.jsonl"), "--output", str(tmp_path / "recs.jsonl"))
+    assert done.returncode == 0, done.stderr
+    assert "150/150" in done.stderr
+    assert "users/s" in done.stderr
+    recs = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    assert len(recs) == 150
+    assert recs[3]["line"] == 4
+    assert recs[3]["error"].startswith("The line is not a user:")
+    assert recs[5] == {"line": 6, "user_id": "u5", "error": "The catalog has no item 'item-9999', which history names."}
+    assert recs[7]["error"] == "The history is empty: recommendations need at least one item."
+    assert recs[9]["error"] == "k must be from 1 to 100, got 500."
+    assert {item["item_id"] for item in recs[11]["items"]} <= set(catalog.item_ids[:10])
+    assert len({item["rank"] for item in recs[11]["items"]}) == 3
+    for i in {*range(150)} - {3, 5, 7, 9, 11}:
+        assert recs[i]["user_id"] == f"u{i}"
+        assert len({item["rank"] for item in recs[i]["items"]}) == 1 + i % 7
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(model_flags: list[str], catalog: Catalog, tmp_path: Path):
+    users, output = tmp_path / "users.jsonl", tmp_path / "recs.jsonl"
+    lines = [json.dumps({"user_id": f"u{i}", "history": [catalog.item_ids[i % 190]], "k": 3}) for i in range(3000)]
+    users.write_text("\n".join(["", *lines]) + "\n")
+    flags = [*model_flags, "--input", str(users), "--output", str(output), "--verification", "gumbel"]
+    command = [
+        sys.executable,
+        "-m",
+        "server.cli",
+        "recommend",
+        "--engine",
+        "transformers",
+        "--threads",
+        "1",
+        "--kv-memory-gib",
+        "0.01",
+        *flags,
+    ]
+    part = tmp_path / "recs.jsonl.part"
+    for ending in (signal.SIGKILL, signal.SIGINT):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        before = part.stat().st_size if part.exists() else 0
+        deadline = time.monotonic() + 60
+        while (part.stat().st_size if part.exists() else 0) <= before:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(ending)
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == (-9 if ending == signal.SIGKILL else 1), log
+        assert not output.exists()
+    assert log.splitlines()[-1] == "Interrupted. The same command goes on from here."
+    seeds = json.loads(part.read_text().splitlines()[0])["seed"]
+    done = recommend(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "users of an earlier run" in done.stderr
+    recs = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [rec["user_id"] for rec in recs] == [f"u{i}" for i in range(3000)]
+    # Seeds count up from line to line, also over an interruption.
+    assert [rec["seed"] for rec in recs] == [seeds + i for i in range(3000)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recs.jsonl", "users.jsonl"]
+
+
+@pytest.fixture
+def recommend_here(model_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`atspeed recommend` in this process, which has the model libraries loaded; its output."""
+    # It would take the log of this process away from pytest.
+    monkeypatch.setattr("server.offline.run.configure_logs", lambda level, process: None)
+
+    def run(*flags: str) -> str:
+        command = ["recommend", "--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01", *model_flags, *flags]
+        result = runner.invoke(app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+def test_one_stored_user_as_a_table(recommend_here: Callable[..., str], tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'histories.db'}"
+
+    async def store() -> None:
+        histories = open_history_store(url)
+        await histories.append("anna", [Event("item-1", 1.0), Event("left the catalog", 2.0)])
+        await histories.close()
+
+    asyncio.run(store())
+    head, *rows = recommend_here("--histories", url, "--user", "anna", "-k", "3").splitlines()
+    assert head.split() == ["rank", "score", "item", "title"]
+    assert {row.split()[0] for row in rows} == {"1", "2", "3"}
+    assert "Title" in rows[0]
+
+
+def test_one_history_as_json(recommend_here: Callable[..., str], catalog: Catalog):
+    answer = json.loads(recommend_here("--history", "item-1, item-2", "--k", "2", "--exclude", "item-3", "--json"))
+    assert answer["catalog_version"] == catalog.version
+    assert {item["rank"] for item in answer["items"]} == {1, 2}
+
+
+def test_a_sample_with_a_draft_says_how_it_was_made(recommend_here: Callable[..., str], model_dir: Path):
+    flags = ("--history", "item-1,item-2", "-k", "4", "--draft", str(model_dir), "--plan", "beam:12", "--verification", "gumbel", "--json")
+    answer = json.loads(recommend_here(*flags, "--seed", str(2**63 - 1), "--temperature", "2"))
+    assert (answer["verification"], answer["seed"]) == ("gumbel", 2**63 - 1)
+    # The target as its own draft is never wrong.
+    usage = answer["usage"]
+    assert (usage["target_forwards"], usage["draft_forwards"], usage["accepted_steps"], usage["plan"]) == (1, 2, 2, "beam:12")
+    again = json.loads(recommend_here(*flags, "--seed", str(2**63 - 1), "--temperature", "2"))
+    assert again["items"] == answer["items"]
+
+
+def test_users_of_a_file_are_sampled_with_seeds_that_count_up(recommend_here: Callable[..., str], tmp_path: Path):
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"history": ["item-1"]}\n{"history": ["item-9999"]}\n{"history": ["item-1"]}\n')
+    sampled = ("--verification", "gumbel", "-k", "6")
+    recommend_here("--input", str(users), "--output", str(tmp_path / "recs.jsonl"), *sampled, "--seed", "7")
+    first, _, third = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    assert (first["verification"], first["seed"], third["seed"]) == ("gumbel", 7, 9)
+    assert first["usage"]["target_forwards"] + first["usage"]["accepted_steps"] == 3
+    alone = json.loads(recommend_here("--history", "item-1", *sampled, "--seed", "9", "--json"))
+    assert [item["item_id"] for item in third["items"]] == [item["item_id"] for item in alone["items"]]
+
+
+def test_a_relaxed_sample_is_not_passed_off_as_more(model_flags: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.offline.run.configure_logs", lambda level, process: None)
+    flags = ["--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01", *model_flags]
+    result = runner.invoke(app, ["recommend", *flags, "--history", "item-1", "--verification", "relaxed", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "not distribution-preserving" in result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["verification"] == "relaxed"
+    assert 0 <= answer["seed"] < 2**53
+
+
+def test_a_list_wider_than_the_plan_gets_one_sentence(model_flags: list[str], model_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.offline.run.configure_logs", lambda level, process: None)
+    flags = ["--engine", "transformers", "--threads", "1", *model_flags, "--draft", str(model_dir), "--plan", "beam:5"]
+    result = runner.invoke(app, ["recommend", *flags, "--history", "item-1", "-k", "6"])
+    assert result.exit_code == 1
+    assert "The plan beam:5 drafts fewer prefixes than the 6 that this request keeps" in result.stderr
+
+
+def test_users_may_come_through_a_pipe(recommend_here: Callable[..., str], tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = "".join(json.dumps({"user_id": f"u{i}", "history": ["item-1"], "k": 1}) + "\n" for i in range(3))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pipe.write_text, lines)
+        recommend_here("--input", str(pipe), "--output", str(tmp_path / "recs.jsonl"))
+    recs = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    assert [rec["user_id"] for rec in recs] == ["u0", "u1", "u2"]
+
+
+@pytest.mark.parametrize("link", ["none", "symbolic", "hard"])
+def test_the_input_is_never_written_over(model_flags: list[str], tmp_path: Path, link: str):
+    users, output = tmp_path / "users.jsonl", tmp_path / "recs.jsonl"
+    users.write_text('{"history": ["item-1"]}\n')
+    match link:
+        case "none":
+            output = tmp_path / ".." / tmp_path.name / "users.jsonl"
+        case "symbolic":
+            output.symlink_to(users)
+        case "hard":
+            output.hardlink_to(users)
+    result = runner.invoke(app, ["recommend", "--engine", "transformers", *model_flags, "--input", str(users), "--output", str(output)])
+    assert result.exit_code == 1
+    assert f"The output {output} is the input itself" in result.stderr
+    assert users.read_text() == '{"history": ["item-1"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "Give exactly one of --history, --user and --input."),
+        (["--history", "a", "--user", "b"], "Give exactly one of --history, --user and --input."),
+        (["--history", "item-1", "--k", "9", "--beam-width", "3"], "--beam-width must be at least --k, got 3 and 9."),
+        (["--history", "item-9999"], "The catalog has no item 'item-9999', which history names."),
+        (
+            ["--history", "item-1", "--seed", "3"],
+            "A seed is for lists that are sampled: leave it out, or choose gumbel or relaxed verification.",
+        ),
+        (
+            ["--history", "item-1", "--verification", "lax"],
+            "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'.",
+        ),
+        (["--history", "item-1", "--engine", "transformers", "--plan", "beam:5"], "The plan beam:5 needs a draft model"),
+        (["--history", "item-1", "--engine", "transformers", "--plan", "beam:0"], "beam:0 is no plan"),
+        (["--history", ","], "The history is empty: recommendations need at least one item."),
+        (["--user", "nobody", "--histories", "memory://"], "There is no user 'nobody': no events are stored for that id."),
+        (["--user", "nobody", "--histories", "mysql://x"], "The history URL's scheme is 'mysql'"),
+        (["--input", "/no/such/file", "--engine", "transformers"], "/no/such/file can't be opened: No such file or directory."),
+        (
+            ["--input", "/no/such/file", "--engine", "abacus"],
+            "--engine (or ATSPEED_ENGINE) must be 'vllm' or 'transformers', got 'abacus'.",
+        ),
+    ],
+)
+def test_what_cannot_be_done_gets_one_sentence(model_flags: list[str], flags: list[str], sentence: str):
+    result = runner.invoke(app, ["recommend", *model_flags, *flags])
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_help_is_worth_reading():
+    result = runner.invoke(app, ["serve", "--help"], env={"COLUMNS": "160"})
+    assert result.exit_code == 0
+    for words in ("--target", "ATSPEED_HISTORIES", "redis://", "8000", "/docs"):
+        assert words in result.stdout
+    assert "recommend" in runner.invoke(app, ["--help"]).stdout

@@ -1,0 +1,82 @@
+"""`atspeed evaluate`: the table, the report's files, and the sentences for what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from drafting.catalog.catalog import Catalog
+from server.commands.evaluate import evaluate
+from tests.models import random_catalog, save_random_model
+
+USERS = 6
+app = typer.Typer()
+app.command()(evaluate)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    catalog = random_catalog(items=40, depth=2, codes=7)
+    # The paper's files number items; the catalog must name them so.
+    Catalog.from_identifiers([(str(index), catalog.identifier(index)) for index in range(40)]).save(folder / "catalog.jsonl")
+    items = Catalog.load(folder / "catalog.jsonl")
+    save_random_model(folder / "target", items, max_items=6)
+    save_random_model(folder / "draft", items, hidden=32, layers=1, max_items=6, seed=1)
+    (folder / "data").mkdir()
+    for name, count in (("train", 5), ("valid", 1), ("test", 2)):
+        lines = [
+            " ".join(str(n) for n in [user + 1, *((user * 7 + place + count) % 40 + 1 for place in range(count))]) for user in range(USERS)
+        ]
+        (folder / "data" / f"sequential_{name}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def run(folder: Path, *more: str) -> Result:
+    given = ["--target", folder / "target", "--catalog", folder / "catalog.jsonl", "--data", folder / "data", "--kv-memory-gib", 0.01]
+    return CliRunner().invoke(app, [*map(str, given), *more], env={"COLUMNS": "200"})
+
+
+def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    done = run(folder, "--draft", str(folder / "draft"), "--k", "3,1", "--timed", "2", "--generated", "1", "--report", str(out))
+    assert done.exit_code == 0, done.output
+    assert f"target: {USERS} users" in done.output
+    assert "most popular" in done.output
+    assert f"Wrote report.json, report.md, accepted_steps.png, recall_speed.png to {out}." in done.output
+    kept = json.loads((out / "report.json").read_text())
+    assert {(row["draft"], row["mode"], row["k"]) for row in kept["rows"]} == {
+        (draft, mode, k) for draft, mode in (("", "plain"), ("draft", "strict")) for k in (1, 3)
+    }
+    again = run(folder, "--report", str(out))
+    assert again.exit_code == 1
+    assert "already holds a report: choose another directory, or pass --overwrite" in again.output
+
+
+def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
+    version = Catalog.load(folder / "catalog.jsonl").version
+    record = {"catalog": {"version": version}, "teacher": {"target": "0123456789abcdef"}}
+    (folder / "draft" / "training.json").write_text(json.dumps(record))
+    done = run(folder, "--draft", str(folder / "draft"), "--k", "1", "--timed", "0")
+    (folder / "draft" / "training.json").unlink()
+    assert done.exit_code == 0, done.output
+    assert "was taught by another target (hash 0123456789abcdef" in done.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--k", "1,zero"), "--k takes whole numbers from 1 to 100"),
+        (("--modes", "strict,hopeful"), "There is no way of verifying called 'hopeful': choose strict, gumbel, relaxed"),
+        (("--part", "train"), "There is no part 'train': choose test or valid"),
+        (("--split", "by-moon"), "There is no split 'by-moon'"),
+        (("--plan", "guess", "--draft", "DRAFT"), "There is no plan 'guess'"),
+        (("--draft", "DRAFT", "--draft", "DRAFT"), "Two drafts are called 'draft'"),
+    ],
+)
+def test_a_wrong_flag_is_said(folder: Path, flags: tuple[str, ...], sentence: str) -> None:
+    done = run(folder, *(flag.replace("DRAFT", str(folder / "draft")) for flag in flags))
+    assert done.exit_code == 1
+    assert sentence in done.output

@@ -1,0 +1,149 @@
+"""`atspeed train`: from flags to models that the engine serves, and the sentences for what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from drafting.catalog.catalog import Catalog
+from drafting.prompt import PromptTemplate
+from server.commands.train import train_app
+from tests.models import TINY_CONFIG
+from verification.recommender import Recommender
+
+ITEMS = 9
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> dict[str, object]:
+    """Users who go round the items one after the other."""
+    identifiers = {str(item): [f"<a_{item // 3}>", f"<b_{item % 3}>"] for item in range(ITEMS)}
+    Catalog.from_identifiers(identifiers).save(tmp_path / "catalog.jsonl")
+    (tmp_path / "data").mkdir()
+    for name, line in (("train", range(5)), ("valid", range(5, 6)), ("test", range(6, 7))):
+        lines = [" ".join(str(n) for n in [user + 1, *((user + step) % ITEMS + 1 for step in line)]) for user in range(45)]
+        (tmp_path / "data" / f"sequential_{name}.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps(TINY_CONFIG))
+    return {
+        "--data": tmp_path / "data",
+        "--catalog": tmp_path / "catalog.jsonl",
+        "--base": tmp_path / "config.json",
+        "--out": tmp_path / "model",
+        "--epochs": 1,
+    }
+
+
+def run(flags: dict[str, object], *more: str) -> Result:
+    words = [str(word) for pair in flags.items() for word in pair]
+    return CliRunner().invoke(train_app, ["target", *words, *more], env={"COLUMNS": "200"})
+
+
+def test_a_trained_target_is_served_as_it_is(flags: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "prompt.json").write_text('{"max_items": 4}')
+    flags |= {"--prompt": tmp_path / "prompt.json", "--epochs": 25, "--batch-size": 8, "--learning-rate": 0.01}
+    done = run(flags, "--subsequences")
+    assert done.exit_code == 0, done.output
+    assert f"Wrote {tmp_path / 'model'}: train loss 0." in done.output
+    assert PromptTemplate.load(tmp_path / "model").max_items == 4
+
+    recommender = Recommender.load(tmp_path / "model", Catalog.load(tmp_path / "catalog.jsonl"), kv_memory_gib=0.01)
+    lists = list(recommender.recommend([[item, (item + 1) % ITEMS] for item in range(ITEMS)], k=1))
+    recommender.close()
+    assert [found.items[0].item for found in lists] == [(item + 2) % ITEMS for item in range(ITEMS)]
+
+
+def test_a_model_is_not_replaced_unasked(flags: dict[str, object], tmp_path: Path) -> None:
+    assert run(flags).exit_code == 0
+    before = (tmp_path / "model" / "training.json").read_bytes()
+    again = run(flags)
+    assert again.exit_code == 1
+    assert f"{tmp_path / 'model'} already exists: choose another directory, or pass --overwrite" in again.output
+    assert (tmp_path / "model" / "training.json").read_bytes() == before
+    assert run(flags | {"--seed": 4}, "--overwrite").exit_code == 0
+    assert json.loads((tmp_path / "model" / "training.json").read_text())["settings"]["seed"] == 4
+
+
+def test_a_model_goes_on_with_its_own_prompt(flags: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "prompt.json").write_text('{"max_items": 3}')
+    assert run(flags | {"--prompt": tmp_path / "prompt.json"}).exit_code == 0
+    assert run(flags | {"--base": tmp_path / "model", "--out": tmp_path / "second"}).exit_code == 0
+    assert PromptTemplate.load(tmp_path / "second").max_items == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"--base": "gigantic"}, "There is no base 'gigantic'"),
+        ({"--epochs": 0}, "epochs must be above 0"),
+        ({"--precision": "int8"}, "There is no training precision 'int8'"),
+    ],
+)
+def test_a_wrong_flag_is_said(flags: dict[str, object], change: dict[str, object], sentence: str) -> None:
+    done = run(flags | change)
+    assert done.exit_code == 1
+    assert sentence in done.output
+
+
+def test_data_that_names_unknown_items_is_said(flags: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "data" / "sequential_test.txt").write_text("".join(f"{user + 1} 10\n" for user in range(45)))
+    done = run(flags)
+    assert done.exit_code == 1
+    assert "item number 10, which is item '9' as these files count from 1, but the catalog has no such item" in done.output
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_prompt_that_is_none_is_said(flags: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "prompt.json").write_text('{"template": "no place for it"}')
+    done = run(flags | {"--prompt": tmp_path / "prompt.json"})
+    assert done.exit_code == 1
+    assert "is not a prompt template: A prompt template must contain {history} exactly once" in done.output
+
+
+def invoke(command: str, **flags: object) -> Result:
+    words = [str(word) for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+    return CliRunner().invoke(train_app, [command, *words], env={"COLUMNS": "200"})
+
+
+def test_from_target_to_teacher_to_a_draft_that_is_served(flags: dict[str, object], tmp_path: Path) -> None:
+    assert run(flags | {"--epochs": 8, "--batch-size": 8, "--learning-rate": 0.01}, "--subsequences").exit_code == 0
+    target, catalog, data = (flags[name] for name in ("--out", "--catalog", "--data"))
+    taught = invoke("teacher", target=target, data=data, catalog=catalog, out=tmp_path / "teacher", beams=4, kv_memory_gib=0.01)
+    assert taught.exit_code == 0, taught.output
+    assert "45 prompts in 45 windows; at most " in taught.output
+    assert f"Wrote {tmp_path / 'teacher'}: 45 prompts with " in taught.output
+    known = {"teacher": tmp_path / "teacher", "target": target, "catalog": catalog}
+    drafted = invoke("draft", **known, out=tmp_path / "draft", base=flags["--base"], objective="atspeed-r", epochs=3, batch_size=8)
+    assert drafted.exit_code == 0, drafted.output
+    assert f"Wrote {tmp_path / 'draft'}: atspeed-r loss " in drafted.output
+
+    histories = [[item, (item + 1) % ITEMS] for item in range(ITEMS)]
+    items = Catalog.load(Path(str(catalog)))
+    lists = []
+    for draft, plan in ((None, "none"), (tmp_path / "draft", "beam:6")):
+        recommender = Recommender.load(Path(str(target)), items, draft=draft, plan=plan, kv_memory_gib=0.01)
+        lists.append([[item.item for item in found.items] for found in recommender.recommend(histories, k=3)])
+        recommender.close()
+    assert lists[0] == lists[1]
+
+    again = invoke("draft", **known, out=tmp_path / "draft")
+    assert again.exit_code == 1
+    assert "already exists" in again.output
+    assert run(flags | {"--seed": 7}, "--overwrite").exit_code == 0
+    stale = invoke("draft", **known, out=tmp_path / "second")
+    assert stale.exit_code == 1
+    assert "was made with another target" in stale.output
+
+
+def test_teacher_and_draft_say_what_is_wrong(flags: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    nothing = invoke("draft", teacher=tmp_path / "empty", out=tmp_path / "draft")
+    assert nothing.exit_code == 1
+    assert "holds no teacher data: make it with `atspeed train teacher`" in nothing.output
+    unknown = invoke("draft", teacher=tmp_path / "empty", out=tmp_path / "draft", objective="magic")
+    assert unknown.exit_code == 1
+    assert "There is no objective 'magic'" in unknown.output
+    no_model = invoke("teacher", target=tmp_path / "empty", data=flags["--data"], catalog=flags["--catalog"], out=tmp_path / "teacher")
+    assert no_model.exit_code == 1
+    assert "is not a model directory" in no_model.output
+    assert not (tmp_path / "teacher").exists()

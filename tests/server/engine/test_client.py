@@ -1,0 +1,189 @@
+"""The engine's keeper, on engine processes that have no model and fail in every way there is."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.engine import client as engine_process
+from server.engine.client import EngineClient, EngineStatus
+from server.engine.spawn import Obstacle
+from server.messages import EngineOptions, Submit
+from server.metrics.registry import Metrics
+from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError
+
+
+@pytest.fixture(autouse=True)
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_process, "WORKER_MODULE", "tests.server.fake_worker")
+    monkeypatch.setattr(engine_process, "FIRST_BACKOFF_SECONDS", 0.05)
+
+
+@asynccontextmanager
+async def started(
+    behaviour: str = "answers", catalog_version: str = "v1", max_pending: int = 10
+) -> AsyncIterator[tuple[EngineClient, list[str]]]:
+    failures: list[str] = []
+    options = EngineOptions(target=behaviour, catalog="")
+    client = EngineClient(options, catalog_version, Metrics(), max_pending=max_pending, on_failure=failures.append)
+    client.start()
+    try:
+        yield client, failures
+    finally:
+        await client.stop()
+        assert client.process_id is None
+        assert client.status is EngineStatus.STOPPED
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+CHANGED = (
+    "The catalog file has changed: the server started with version {}, the engine reads {}; "
+    "put the old file back, or restart the server to serve the new one."
+)
+
+
+def submit(request_id: str) -> Submit:
+    now = time.monotonic()
+    return Submit(request_id, [0], 1, 1, [], now + 10, now)
+
+
+async def test_requests_end_as_the_engine_says():
+    async with started() as (client, _):
+        with pytest.raises(EngineUnavailable, match="still loading"):
+            await client.search(submit("fine"))
+        await until(lambda: client.status is EngineStatus.READY)
+        assert (await client.search(submit("fine"))).items == [(0, -1.0, 1)]
+        with pytest.raises(RequestRefusedError, match=r"It is refused\."):
+            await client.search(submit("refused"))
+        with pytest.raises(TimeoutError):
+            await client.search(submit("late"))
+    with pytest.raises(EngineUnavailable, match="shutting down"):
+        await client.search(submit("fine"))
+
+
+async def test_a_full_house_refuses_and_a_cancelled_wait_makes_room():
+    async with started(max_pending=2) as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        waiting = [asyncio.create_task(client.search(submit(name))) for name in ("silence", "silence too")]
+        await asyncio.sleep(0.01)
+        with pytest.raises(QueueFullError, match="2 requests are already waiting or running"):
+            await client.search(submit("fine"))
+        waiting[1].cancel()
+        await asyncio.wait(waiting[1:])
+        assert (await client.search(submit("fine"))).request_id == "fine"
+        waiting[0].cancel()
+
+
+async def test_death_is_told_at_once_and_another_process_takes_over():
+    async with started() as (client, failures):
+        await until(lambda: client.status is EngineStatus.READY)
+        first = client.process_id
+        waiting = asyncio.create_task(client.search(submit("silence")))
+        with pytest.raises(EngineUnavailable, match="died while it worked") as raised:
+            await client.search(submit("die"))
+        assert raised.value.retry_after_seconds >= 1
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await waiting
+        with pytest.raises(EngineUnavailable, match="being restarted"):
+            await client.search(submit("fine"))
+        await until(lambda: client.status is EngineStatus.READY)
+        assert client.process_id != first
+        assert (await client.search(submit("fine"))).request_id == "fine"
+        assert not failures
+
+
+async def test_a_start_that_cannot_heal_is_not_tried_again():
+    async with started("cannot start") as (client, failures):
+        await until(lambda: bool(failures))
+        assert failures == ["The model is made of cheese."]
+        assert client.status is EngineStatus.FAILED
+
+
+async def test_an_engine_that_never_gets_ready_is_given_up():
+    async with started("crashes") as (client, failures):
+        await until(lambda: bool(failures))
+        assert failures == ["The engine process died 3 times before it was ready; the log above says how."]
+        assert client.status is EngineStatus.FAILED
+
+
+async def test_an_engine_with_another_catalog_is_not_asked():
+    async with started(catalog_version="v2") as (_, failures):
+        await until(lambda: bool(failures))
+        assert failures == [CHANGED.format("v2", "v1")]
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "sentence", "logged"),
+    [
+        ("cannot start", Obstacle("").public, "The model is made of cheese."),
+        ("other catalog", CHANGED.format("v1", "v2"), CHANGED.format("v1", "v2")),
+    ],
+)
+async def test_an_engine_that_was_ready_once_is_tried_again_whatever_is_in_the_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, obstacle: str, sentence: str, logged: str
+):
+    turns = tmp_path / "turns"
+    turns.write_text(f"answers\n{obstacle}\n{obstacle}\nanswers")
+    async with started(f"turns:{turns}") as (client, failures):
+        await until(lambda: client.status is EngineStatus.READY)
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await client.search(submit("die"))
+        await until(lambda: bool(failures) or str(client.unavailable()) == sentence)
+        assert not failures
+        assert client.status is EngineStatus.RESTARTING
+        assert f"the engine can't be restarted yet: {logged}" in caplog.text
+        await until(lambda: client.status is EngineStatus.READY)
+        assert (await client.search(submit("fine"))).request_id == "fine"
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await client.search(submit("die"))
+        assert "being restarted after it died" in str(client.unavailable())
+
+
+async def test_a_machine_that_cannot_start_a_process_now_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    async with started() as (client, failures):
+        await until(lambda: client.status is EngineStatus.READY)
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.executable", str(tmp_path / "no-python"))
+            with pytest.raises(EngineUnavailable):
+                await client.search(submit("die"))
+            await until(lambda: bool(failures) or str(client.unavailable()) == Obstacle("").public)
+        await until(lambda: bool(failures) or client.status is EngineStatus.READY)
+        assert not failures
+
+
+async def test_an_engine_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine_process, "STOP_SECONDS", 0.2)
+    async with started("deaf") as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        process = client.process_id
+    assert process is not None
+    assert not psutil.pid_exists(process)
+
+
+async def test_a_module_that_cannot_be_run_is_a_failure_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("sys.executable", str(tmp_path / "no-python"))
+    async with started() as (client, failures):
+        await until(lambda: bool(failures))
+        assert "The engine process can't be started: " in failures[0]
+        assert client.status is EngineStatus.FAILED
+
+
+async def test_a_request_that_meets_an_engine_which_has_just_died_is_told_so():
+    async with started() as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        assert client.process_id is not None
+        psutil.Process(client.process_id).kill()
+        # The loop is kept from noticing while the socket loses its peer, as it may be by a burst of requests.
+        time.sleep(0.2)
+        assert client.status is EngineStatus.READY
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await client.search(submit("fine"))

@@ -1,0 +1,152 @@
+"""The engine process's step loop, run in this process on an engine without a model."""
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import zmq
+
+from drafting.beam.rule import SearchRule, Verification
+from drafting.errors import SetupError
+from drafting.plans.plan import FixedPlan
+from server.engine.main import warm_up
+from server.engine.worker import EngineWorker
+from server.messages import Cancel, Cost, EngineOptions, FromEngine, Progress, Shutdown, StepCost, Submit, ToEngine
+from tests.models import random_catalog
+from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
+
+OPTIONS = EngineOptions(target="", catalog="", max_running=2)
+CATALOG = random_catalog(items=20)
+
+
+class Bench:
+    """A worker and the parent's end of its socket."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        self.parent = context.socket(zmq.PAIR)
+        self.parent.bind("inproc://engine")
+        self.socket = context.socket(zmq.PAIR)
+        self.socket.connect("inproc://engine")
+        self.engine = FakeEngine()
+        self.worker = EngineWorker(self.socket, FakeSource(CATALOG, self.engine), OPTIONS)
+
+    def send(self, *messages: ToEngine) -> None:
+        for message in messages:
+            self.parent.send(msgspec.msgpack.encode(message))
+
+    def run_until_idle(self) -> list[Progress]:
+        self.worker.drain()
+        self.worker.run()
+        messages = []
+        while self.parent.poll(0):
+            messages.append(msgspec.msgpack.decode(self.parent.recv(), type=FromEngine))
+        return messages
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with zmq.Context() as context:
+        bench = Bench(context)
+        with bench.parent, bench.socket:
+            yield bench
+
+
+def submit(
+    request_id: str, history: list[int] | None = None, *, k: int = 2, excluded: list[int] | None = None, deadline: float = 60
+) -> Submit:
+    now = time.monotonic()
+    return Submit(request_id, [1, 2, 3] if history is None else history, k, k, excluded or [], now + deadline, now)
+
+
+def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench):
+    bench.send(submit("a"), submit("b", [4]), submit("c"))
+    messages = bench.run_until_idle()
+    finished = {entry.request_id: entry for message in messages for entry in message.finished}
+    assert set(finished) == {"a", "b", "c"}
+    assert finished["a"].items == [(0, 0.0, 1), (1, -1.0, 2)]
+    assert finished["b"].cost == Cost(1, 0, STEPS, 2, drafted_nodes=9, used_nodes=4, accepted_depths=(1, 2), plan="auto:beam")
+    assert finished["b"].cost.accepted_steps == 2
+    assert finished["c"].queue_seconds >= 0
+    steps = [step for message in messages for step in message.steps]
+    told = [msgspec.structs.replace(step, elapsed_seconds=0.0, crowded=False) for step in steps]
+    assert told == [StepCost(tokens, 0.001, 0.0005, 3, 1, 0.0002) for tokens in bench.engine.forwards]
+    assert all(step.elapsed_seconds > 0 for step in steps)
+    # Two of the three may run at a time.
+    assert [step.crowded for step in steps] == [True] * STEPS + [False] * STEPS
+    assert len(steps) == 2 * STEPS
+    assert (messages[-1].running, messages[-1].waiting, messages[-1].used_slots) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (submit("bad", []), "at least one token"),
+        (submit("bad", k=0), "1 <= k"),
+        (submit("bad", [20]), "does not have"),
+        (submit("bad", [-1]), "does not have"),
+        (submit("bad", excluded=[999]), "does not have"),
+        (submit("bad", list(range(20)) * 10), "KV slots"),
+        (submit("bad", k=6), "The plan beam:5 drafts fewer prefixes than the 6 that this request keeps"),
+        (msgspec.structs.replace(submit("bad"), seed=-1), "A seed is a whole number"),
+        (msgspec.structs.replace(submit("bad"), temperature=0.0), "A temperature lies between"),
+    ],
+)
+def test_a_request_that_cannot_be_built_fails_alone(bench: Bench, bad: Submit, sentence: str):
+    bench.engine.plan = FixedPlan.parse("beam:5")
+    bench.send(submit("good"), bad)
+    messages = bench.run_until_idle()
+    (failed,) = [entry for message in messages for entry in message.failed]
+    assert failed.request_id == "bad"
+    assert failed.sentence is not None
+    assert sentence in failed.sentence
+    assert [entry.request_id for message in messages for entry in message.finished] == ["good"]
+
+
+def test_a_request_is_searched_by_the_rule_that_it_names(bench: Bench):
+    relaxed = msgspec.structs.replace(submit("a"), verification=Verification.RELAXED, seed=2**63 - 1, temperature=0.5)
+    bench.send(relaxed, submit("b"))
+    messages = bench.run_until_idle()
+    assert bench.engine.rules == {"a": SearchRule(Verification.RELAXED, 2**63 - 1, 0.5), "b": SearchRule()}
+    told = {entry.request_id: entry.verification for message in messages for entry in message.finished}
+    assert told == {"a": Verification.RELAXED, "b": Verification.STRICT}
+
+
+def test_a_passed_deadline_is_a_failure_without_a_sentence(bench: Bench):
+    bench.send(submit("late", deadline=-1))
+    (message,) = bench.run_until_idle()
+    assert [(entry.request_id, entry.sentence) for entry in message.failed] == [("late", None)]
+
+
+def test_a_cancelled_request_leaves_no_trace(bench: Bench):
+    bench.send(submit("a"), Cancel("a"), Cancel("unknown"))
+    (message,) = bench.run_until_idle()
+    assert not message.finished
+    assert not message.failed
+    assert not bench.engine.added
+
+
+def test_shutdown_ends_the_loop_at_once(bench: Bench):
+    bench.send(submit("a"), Shutdown())
+    bench.worker.run()
+    assert not bench.engine.forwards
+
+
+def test_a_failing_step_ends_the_process(bench: Bench):
+    bench.engine.broken = True
+    bench.send(submit("a"))
+    with pytest.raises(RuntimeError, match="the kernel failed"):
+        bench.worker.run()
+
+
+def test_an_engine_too_small_for_one_list_gets_one_sentence():
+    with pytest.raises(SetupError, match=r"^The memory for keys and values holds only 5 tokens, .*: raise --kv-memory-gib\.$"):
+        warm_up(FakeSource(CATALOG), FakeEngine(total_slots=5))
+
+
+def test_warming_up_leaves_the_engine_empty():
+    engine = FakeEngine()
+    engine.plan = FixedPlan.parse("beam:5")
+    warm_up(FakeSource(CATALOG), engine)
+    assert len(engine.forwards) == STEPS
+    assert engine.used_slots == 0

@@ -1,0 +1,153 @@
+"""What clients see of the engine process on a real server: its death, its slowness, and what it reports.
+
+A stopped (SIGSTOP) engine is one that takes arbitrarily long, which makes "under load" and "too late" certain instead of likely.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from drafting.catalog.catalog import Catalog
+from tests.server.server_process import ServerProcess, assert_problem
+
+
+@contextmanager
+def stopped_engine(server: ServerProcess) -> Iterator[None]:
+    engine = server.engine
+    engine.suspend()
+    try:
+        yield
+    finally:
+        engine.resume()
+
+
+def test_when_the_engine_is_killed_everyone_who_waits_is_told_at_once_and_it_comes_back(server: ServerProcess):
+    restarts = server.metric("atspeed_engine_restarts_total")
+    server.client.post("/v1/users/kept/events", json={"item_id": "item-1"})
+    with ThreadPoolExecutor(16) as pool:
+        engine = server.engine
+        engine.suspend()
+        answers = [pool.submit(server.recommend, history=["item-1"], k=3) for _ in range(16)]
+        time.sleep(0.5)
+        killed = time.monotonic()
+        engine.kill()
+        responses = [answer.result() for answer in answers]
+        assert time.monotonic() - killed < 1.0
+    for response in responses:
+        assert_problem(response, 503, "The engine died while it worked on this request.")
+        assert int(response.headers["retry-after"]) >= 1
+    for path in ("/ready", "/health"):
+        response = server.client.get(path)
+        assert_problem(response, 503, "The engine is being restarted after it died.")
+        assert int(response.headers["retry-after"]) >= 1
+    assert_problem(server.recommend(history=["item-1"]), 503, "The engine is being restarted after it died.")
+    assert server.client.get("/v1/users/kept/history").status_code == 200
+    assert server.metric("atspeed_engine_up") == 0
+    server.wait_until_ready()
+    assert server.client.get("/health").status_code == 200
+    assert server.recommend(user_id="kept", k=3).status_code == 200
+    assert server.metric("atspeed_engine_restarts_total") == restarts + 1
+
+
+def test_a_timeout_is_kept_and_frees_the_engine(server: ServerProcess):
+    with stopped_engine(server):
+        started = time.monotonic()
+        response = server.recommend(history=["item-1"], timeout_ms=100)
+        assert time.monotonic() - started < 0.5
+        assert_problem(response, 504, "The answer was not ready within the request's timeout.")
+    assert server.recommend(history=["item-1"]).status_code == 200
+    server.wait_for(lambda: server.metric("atspeed_kv_slots_used") == server.metric("atspeed_running_requests") == 0, 5)
+
+
+def test_a_client_that_hangs_up_costs_the_engine_nothing(server: ServerProcess):
+    finished = server.metric("atspeed_queue_seconds_count")
+    host, port = server.client.base_url.host, server.client.base_url.port
+    body = b'{"history": ["item-1"]}'
+    with stopped_engine(server):
+        with socket.create_connection((host, port)) as connection:
+            head = f"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+            time.sleep(0.3)
+        server.wait_for(lambda: 'status="499"' in server.client.get("/metrics").text, 5)
+    assert server.recommend(history=["item-1"]).status_code == 200
+    assert server.metric("atspeed_queue_seconds_count") == finished + 1
+
+
+def test_the_event_loop_is_free_while_the_engine_works(server: ServerProcess):
+    with stopped_engine(server), ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(server.recommend, history=["item-1"], timeout_ms=1500) for _ in range(4)]
+        started = time.monotonic()
+        assert server.client.get("/version").status_code == 200
+        assert time.monotonic() - started < 0.5
+        assert all(answer.result().status_code == 504 for answer in waiting)
+
+
+async def test_concurrent_requests_get_the_lists_they_get_alone(server: ServerProcess, catalog: Catalog):
+    histories = [[catalog.item_ids[i], catalog.item_ids[(7 * i) % 200]] for i in range(40)]
+    alone = [server.recommend(history=history, k=1 + i % 12).json()["items"] for i, history in enumerate(histories)]
+    async with httpx.AsyncClient(base_url=server.client.base_url, timeout=30) as client:
+        posts = [client.post("/v1/recommendations", json={"history": history, "k": 1 + i % 12}) for i, history in enumerate(histories)]
+        together = [response.json()["items"] for response in await asyncio.gather(*posts)]
+    for one, other in zip(alone, together, strict=True):
+        assert [line["item_id"] for line in one] == [line["item_id"] for line in other]
+
+
+def test_metrics_are_well_formed_and_tell_what_happened(server: ServerProcess):
+    server.recommend(history=["item-1", "item-2"], k=2)
+    server.recommend(history=["nothing"])
+    server.recommend(user_id="nobody")
+    server.client.get("/no/such/path")
+    text = server.client.get("/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert all(name.startswith("atspeed_") for name in families)
+    samples = [sample for family in families.values() for sample in family.samples]
+    latency = families["atspeed_request_latency_seconds"]
+    buckets = {float(sample.labels["le"]) for sample in latency.samples if sample.name.endswith("_bucket")}
+    assert (min(buckets), max(bucket for bucket in buckets if bucket != float("inf"))) == (0.001, 2.5)
+    statuses = {(s.labels["route"], s.labels["status"]) for s in samples if s.name == "atspeed_http_responses_total"}
+    expected = {("/v1/recommendations", "200"), ("/v1/recommendations", "422"), ("/v1/recommendations", "404"), ("unmatched", "404")}
+    assert expected <= statuses
+    for name in (
+        "atspeed_queue_seconds_count",
+        "atspeed_target_forwards_per_request_count",
+        "atspeed_draft_forwards_per_request_count",
+        "atspeed_forward_tokens_count",
+        "atspeed_kv_slots",
+        "atspeed_history_latency_seconds_count",
+        "atspeed_prompt_tokens_total",
+        "atspeed_engine_up",
+    ):
+        assert server.metric(name) > 0, name
+    assert server.metric("atspeed_history_errors_total") == 0
+    assert {"atspeed_running_requests", "atspeed_waiting_requests", "atspeed_kv_slots_used", "atspeed_engine_restarts"} <= set(families)
+
+
+def test_operators_can_ask_what_runs(server: ServerProcess, catalog: Catalog):
+    assert server.client.get("/health").json() == {"status": "alive", "engine": "ready"}
+    assert server.client.get("/ready").json() == {"status": "ready", "engine": "ready"}
+    version = server.client.get("/version").json()
+    assert (version["model"], version["engine"], version["catalog_version"]) == ("tiny", "transformers", catalog.version)
+    answer = server.client.get("/v1/catalog").json()
+    identifiers = len({catalog.identifier(i) for i in range(len(catalog))})
+    assert answer == {
+        "version": catalog.version,
+        "items": 200,
+        "identifiers": identifiers,
+        "identifier_length": 3,
+        "tokens": len(catalog.tokens),
+    }
+
+
+def test_the_documentation_has_examples_and_every_error(server: ServerProcess):
+    schema = server.client.get("/openapi.json").json()
+    post = schema["paths"]["/v1/recommendations"]["post"]
+    assert {"200", "400", "404", "422", "429", "503", "504"} <= set(post["responses"])
+    assert "application/problem+json" in post["responses"]["422"]["content"]
+    assert schema["components"]["schemas"]["RecommendationRequest"]["examples"]
+    assert server.client.get("/docs").status_code == 200

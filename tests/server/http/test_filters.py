@@ -1,0 +1,115 @@
+"""Named filters on a real server: the k best of what they let through, and one clear sentence for everything that can't be."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drafting.catalog.catalog import Catalog
+from tests.server.server_process import ServerProcess, assert_problem
+
+HISTORY = ["item-3", "item-14"]
+NAMES = {f"item-{i}" for i in range(200)}
+EVEN = {f"item-{i}" for i in range(0, 200, 2)}
+LOW = {f"item-{i}" for i in range(60)}
+
+
+@pytest.fixture(scope="module")
+def shop(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("shop"), *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
+        server.wait_until_ready()
+        server.client.put("/v1/catalog/filters/even", json={"items": sorted(EVEN)})
+        titles = ", ".join(f'"Title {i}"' for i in range(60))
+        server.client.put("/v1/catalog/filters/low", json={"expression": f"title in [{titles}]"})
+        server.client.put("/v1/catalog/filters/five", json={"items": [f"item-{i}" for i in (3, 50, 77, 120, 199)]})
+        yield server
+
+
+def listed(server: ServerProcess, **body: Any) -> list[dict[str, Any]]:
+    response = server.recommend(history=HISTORY, **body)
+    assert response.status_code == 200, response.text
+    items: list[dict[str, Any]] = response.json()["items"]
+    return items
+
+
+@pytest.mark.parametrize(
+    ("choice", "eligible"),
+    [
+        ("even", EVEN),
+        ({"all": ["even", "low"]}, EVEN & LOW),
+        ({"any": ["even", "low"]}, EVEN | LOW),
+        ({"not": ["even"]}, NAMES - EVEN),
+        ({"all": ["low"], "not": ["even"]}, LOW - EVEN),
+        ({"all": ["low"], "any": ["even", "five"]}, LOW & (EVEN | {"item-3", "item-50"})),
+    ],
+)
+def test_a_filter_is_an_exclusion_of_all_the_rest(shop: ServerProcess, choice: Any, eligible: set[str]):
+    for extra in ({}, {"exclude": sorted(eligible)[::3]}):
+        rest = sorted(NAMES - eligible | set(extra.get("exclude", ())))
+        filtered = listed(shop, k=12, filter=choice, **extra)
+        assert filtered == listed(shop, k=12, exclude=rest)
+        assert {line["item_id"] for line in filtered} <= eligible
+
+
+def test_a_filter_that_leaves_five_items_returns_them_and_says_so(shop: ServerProcess):
+    answer = shop.recommend(history=HISTORY, k=20, filter="five").json()
+    assert {line["item_id"] for line in answer["items"]} == {f"item-{i}" for i in (3, 50, 77, 120, 199)}
+    assert answer["note"].endswith("identifiers of the catalog were eligible, fewer than the 20 asked for.")
+
+
+def test_filters_can_be_seen_changed_and_forgotten(shop: ServerProcess):
+    url = "/v1/catalog/filters/now"
+    assert shop.client.put(url, json={"items": ["item-1"]}).json() == {"name": "now", "items": 1}
+    assert {line["item_id"] for line in listed(shop, filter="now")} == {"item-1"}
+    changed = {"name": "now", "items": 1, "expression": 'title = "Title 2"'}
+    assert shop.client.put(url, json={"expression": 'title = "Title 2"'}).json() == changed
+    assert {line["item_id"] for line in listed(shop, filter="now")} == {"item-2"}
+    assert shop.client.get(url).json() == changed
+    assert [each["name"] for each in shop.client.get("/v1/catalog/filters").json()["filters"]] == ["even", "five", "low", "now"]
+    assert shop.client.delete(url).status_code == 204
+    assert_problem(shop.client.get(url), 404, "There is no filter 'now'.")
+    assert_problem(shop.client.delete(url), 404, "There is no filter 'now'.")
+    assert_problem(shop.recommend(history=HISTORY, filter="now"), 422, "There is no filter 'now', which the request names.")
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"expression": "title >"}, "The expression ends at character 7, where more is expected."),
+        ({"expression": "title & 3"}, "The expression makes no sense at character 7: '& 3'."),
+        ({"expression": "x and size = 3"}, "There is no attribute 'x' (character 1); the catalog has title."),
+        ({"items": ["item-1", "nothing"]}, "The catalog has no item 'nothing', which the filter names."),
+        ({}, "Give either items or an expression."),
+        ({"items": [], "expression": "title"}, "Give either items or an expression."),
+    ],
+)
+def test_bad_filters_change_nothing(shop: ServerProcess, body: dict[str, Any], sentence: str):
+    before = shop.client.get("/v1/catalog/filters").json()
+    assert_problem(shop.client.put("/v1/catalog/filters/even", json=body), 422, sentence)
+    assert shop.client.get("/v1/catalog/filters").json() == before
+    assert {line["item_id"] for line in listed(shop, filter="even")} <= EVEN
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ("odd", "There is no filter 'odd', which the request names."),
+        ({"all": ["even"], "not": ["odd"]}, "There is no filter 'odd', which the request names."),
+        ({}, "The filter names no filter: give all, any or not."),
+        ({"none": ["even"]}, "There is no field 'filter.none'."),
+        (3, "filter must be a JSON object."),
+    ],
+)
+def test_bad_choices(shop: ServerProcess, choice: Any, sentence: str):
+    assert_problem(shop.recommend(history=HISTORY, filter=choice), 422, sentence)
+
+
+def test_an_engine_that_is_started_anew_knows_the_filters(shop: ServerProcess, catalog: Catalog):
+    before = listed(shop, k=5, filter={"all": ["even", "low"]})
+    shop.engine.kill()
+    shop.wait_for(lambda: shop.client.get("/ready").status_code != 200)
+    shop.wait_until_ready()
+    after = listed(shop, k=5, filter={"all": ["even", "low"]})
+    assert [line["item_id"] for line in after] == [line["item_id"] for line in before]
+    np.testing.assert_allclose([line["score"] for line in after], [line["score"] for line in before], atol=1e-4)

@@ -1,0 +1,87 @@
+"""What Prometheus is told of speculation: bounded labels, and a draft that is up, down and up again."""
+
+import msgspec
+
+from drafting.beam.rule import Verification
+from server.messages import Cost, FinishedList, Progress, StepCost
+from server.metrics.registry import Metrics
+from tests.server.fake_ready import READY
+
+
+def progress(*steps: StepCost, finished: tuple[FinishedList, ...] = ()) -> Progress:
+    return Progress(list(finished), [], list(steps), running=0, waiting=0, used_slots=0)
+
+
+def finished(plan: str, verification: Verification, depths: tuple[int, ...], drafted: int, used: int) -> FinishedList:
+    cost = Cost(10, 0, 4 - len(depths), 3, drafted_nodes=drafted, used_nodes=used, accepted_depths=depths, plan=plan)
+    return FinishedList("a", [(0, -1.0, 1)], cost, verification, 0.001, 0.002)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"atspeed_{name}", labels)
+
+
+def test_lists_are_counted_by_what_was_drafted_and_how_it_was_judged():
+    metrics = Metrics()
+    lists = (
+        finished("auto:beam", Verification.STRICT, (1, 2), drafted=120, used=50),
+        finished("auto:beam", Verification.STRICT, (1,), drafted=40, used=10),
+        finished("auto:none", Verification.RELAXED, (), drafted=0, used=0),
+    )
+    metrics.observe_progress(progress(finished=lists))
+    strict, relaxed = {"plan": "auto:beam", "verification": "strict"}, {"plan": "auto:none", "verification": "relaxed"}
+    assert value(metrics, "plan_decisions_total", **strict) == 2
+    assert value(metrics, "plan_decisions_total", **relaxed) == 1
+    assert value(metrics, "target_forwards_total", **strict) == 2 + 3
+    assert value(metrics, "target_forwards_total", **relaxed) == 4
+    assert [value(metrics, "accepted_steps_total", depth=depth, **strict) for depth in ("1", "2", "3")] == [2, 1, None]
+    assert (value(metrics, "drafted_nodes_total"), value(metrics, "wasted_nodes_total")) == (160, 100)
+
+
+def test_a_prompt_of_which_some_was_cached_is_a_hit():
+    metrics = Metrics()
+    for cached in (0, 3, 9):
+        done = FinishedList("a", [], Cost(10, cached, 4), Verification.STRICT, 0.0, 0.0)
+        metrics.observe_progress(Progress([done], [], [], running=0, waiting=0, used_slots=0, cached_slots=7))
+    assert [value(metrics, "cache_lookups_total", outcome=outcome) for outcome in ("hit", "miss")] == [2, 1]
+    assert (value(metrics, "cached_tokens_total"), value(metrics, "prompt_tokens_total"), value(metrics, "kv_slots_cached")) == (12, 30, 7)
+
+
+def test_steps_tell_draft_and_target_apart():
+    metrics = Metrics()
+    step = StepCost(tokens=90, seconds=0.02, target_seconds=0.012, draft_tokens=70, draft_forwards=3, draft_seconds=0.005)
+    metrics.observe_progress(progress(step, step))
+    assert value(metrics, "target_seconds_sum") == 0.024
+    assert value(metrics, "draft_seconds_sum") == 0.01
+    assert (value(metrics, "draft_tokens_total"), value(metrics, "draft_forwards_total")) == (140, 6)
+
+
+def test_forwards_are_counted_by_whether_a_graph_fitted():
+    metrics = Metrics()
+    metrics.observe_progress(progress())
+    assert value(metrics, "graph_forwards_total", outcome="replayed") is None
+    for _ in range(2):
+        metrics.observe_progress(msgspec.structs.replace(progress(), graphs_replayed=5, graphs_skipped=1))
+    assert [value(metrics, "graph_forwards_total", outcome=outcome) for outcome in ("replayed", "skipped")] == [10, 2]
+
+
+def test_a_draft_is_up_until_it_fails_or_its_engine_is_gone():
+    metrics = Metrics()
+    assert value(metrics, "draft_up") == 0
+    metrics.observe_ready(READY, has_draft=True)
+    assert value(metrics, "draft_up") == 1
+    metrics.observe_progress(progress(StepCost(tokens=9, seconds=0.01, draft_failed=True), StepCost(tokens=9, seconds=0.01)))
+    assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total"), value(metrics, "engine_up")) == (0, 1, 1)
+    metrics.observe_ready(READY, has_draft=True)
+    metrics.observe_engine_gone()
+    assert (value(metrics, "draft_up"), value(metrics, "engine_up")) == (0, 0)
+    assert value(metrics, "drafts_dropped_total") == 1
+
+
+def test_a_draft_that_fails_before_its_engine_is_ready_is_counted_too():
+    metrics = Metrics()
+    without = msgspec.structs.replace(READY, drafts=False)
+    metrics.observe_ready(without, has_draft=False)
+    assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total")) == (0, 0)
+    metrics.observe_ready(without, has_draft=True)
+    assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total")) == (0, 1)

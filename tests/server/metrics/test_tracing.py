@@ -1,0 +1,156 @@
+"""Traces: which spans a request leaves, under whose trace, and that a server without a collector leaves none."""
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from drafting.beam.rule import Verification
+from server.engine.trace import StepTrace
+from server.messages import Cost, FinishedList, StepTime
+from server.metrics.tracing import Tracing, end_request, traceparent
+from server.scheduling.scheduler import FinishedRequest
+from tests.server.server_process import ServerProcess
+from verification.request import StepReport
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+COST = Cost(10, 4, 2, drafted_nodes=12, accepted_depths=(1,), plan="beam:5")
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracing(exporter: InMemorySpanExporter) -> Iterator[Tracing]:
+    tracing = Tracing(SimpleSpanProcessor(exporter))
+    yield tracing
+    tracing.close()
+
+
+def test_a_request_goes_on_with_its_clients_trace(tracing: Tracing, exporter: InMemorySpanExporter):
+    with tracing.request("POST", "/v1/recommendations", {"traceparent": PARENT}, "request-7") as span:
+        assert tracing.recording
+        named = traceparent(span)
+        with tracing.part("history"):
+            pass
+        end_request(span, "POST", "/v1/recommendations", 503)
+    history, server = exporter.get_finished_spans()
+    assert (server.name, history.name) == ("POST /v1/recommendations", "history")
+    assert f"{server.context.trace_id:032x}" == PARENT.split("-")[1]
+    assert f"{server.parent.span_id:016x}" == PARENT.split("-")[2]
+    assert history.parent.span_id == server.context.span_id
+    assert named == f"00-{server.context.trace_id:032x}-{server.context.span_id:016x}-01"
+    assert server.attributes["atspeed.request_id"] == "request-7"
+    assert server.attributes["http.response.status_code"] == 503
+    assert server.status.status_code is trace.StatusCode.ERROR
+
+
+def test_a_trace_that_the_client_does_not_keep_is_not_recorded(tracing: Tracing, exporter: InMemorySpanExporter):
+    with tracing.request("POST", "/v1/recommendations", {"traceparent": UNSAMPLED}, "r"):
+        assert not tracing.recording
+    assert exporter.get_finished_spans() == ()
+
+
+def test_probes_and_scrapes_are_not_traced(tracing: Tracing, exporter: InMemorySpanExporter):
+    with tracing.request("GET", "/metrics", {}, "r") as span:
+        assert traceparent(span) is None
+    assert exporter.get_finished_spans() == ()
+
+
+def test_the_engines_steps_lie_in_the_engines_span(tracing: Tracing, exporter: InMemorySpanExporter):
+    begun = time.monotonic() - 0.05
+    steps = (StepTime(begun, 0.01, 0.02), StepTime(begun + 0.03, 0.0, 0.015))
+    with tracing.request("POST", "/v1/recommendations", {}, "r"):
+        tracing.record_engine(FinishedList("a", [], COST, Verification.STRICT, 0.02, 0.05, steps))
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert sorted(names) == ["POST", "draft", "engine", "queue", "verify", "verify"]
+    engine, queue, draft = spans["engine"], spans["queue"], spans["draft"]
+    assert queue.end_time == engine.start_time
+    assert (queue.end_time - queue.start_time) == pytest.approx(0.02e9, rel=0.01)
+    assert (draft.end_time - draft.start_time) == pytest.approx(0.01e9, rel=0.01)
+    for span in exporter.get_finished_spans():
+        if span.name in ("draft", "verify"):
+            assert span.parent.span_id == engine.context.span_id
+            assert engine.start_time - 2e6 <= span.start_time <= span.end_time <= engine.end_time
+    assert (engine.attributes["atspeed.plan"], engine.attributes["atspeed.accepted_steps"]) == ("beam:5", 1)
+
+
+def test_without_a_collector_nothing_is_recorded():
+    tracing = Tracing.to(None)
+    with tracing.request("POST", "/v1/recommendations", {"traceparent": PARENT}, "r") as span, tracing.part("history"):
+        assert not tracing.recording
+        assert traceparent(span) is None
+        tracing.record_engine(FinishedList("a", [], COST, Verification.STRICT, 0.02, 0.05))
+    tracing.close()
+
+
+class _Result:
+    request_id = "wanted"
+
+
+def test_a_request_gets_the_steps_since_it_was_taken_up():
+    steps = StepTrace()
+    report = StepReport((), 9, seconds=0.01, target_seconds=0.006, draft_seconds=0.002)
+    steps.add(report, 0.5)
+    steps.want("wanted")
+    for ended in (1.0, 2.0, 3.0):
+        steps.add(report, ended)
+    request = FinishedRequest(_Result(), 0.1, 1.5)
+    assert [step.started for step in steps.take(request, 3.0)] == [1.99, 2.99]
+    assert steps.take(request, 3.0) == ()
+
+
+class Collector:
+    """A collector that keeps the spans it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
+                outer.spans += [span for group in sent.resource_spans for scope in group.scope_spans for span in scope.spans]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+
+def test_a_real_server_sends_its_spans_before_it_ends(model_flags, model_dir, tmp_path):
+    collector = Collector()
+    draft = ("--draft", str(model_dir), "--plan", "beam:8+children")
+    flags = (*model_flags, *draft, "--histories", "memory://", "--otlp-endpoint", collector.url)
+    with ServerProcess(tmp_path, *flags) as server:
+        server.wait_until_ready()
+        server.client.post("/v1/users/user-secret/events", json={"events": [{"item_id": "item-17"}]})
+        body = {"user_id": "user-secret", "k": 3, "timeout_ms": 20000}
+        answer = server.client.post("/v1/recommendations", json=body, headers={"traceparent": PARENT, "x-request-id": "request-7"})
+        assert answer.status_code == 200
+    collector.server.shutdown()
+    mine = {span.name: span for span in collector.spans if span.trace_id.hex() == PARENT.split("-")[1]}
+    assert set(mine) == {"POST /v1/recommendations", "history", "queue", "engine", "draft", "verify"}
+    assert answer.headers["traceparent"].split("-")[1:3] == [PARENT.split("-")[1], mine["POST /v1/recommendations"].span_id.hex()]
+    assert answer.headers["x-request-id"] == "request-7"
+    assert mine["engine"].parent_span_id == mine["POST /v1/recommendations"].span_id
+    said = str(collector.spans)
+    assert "item-17" not in said
+    assert "user-secret" not in said

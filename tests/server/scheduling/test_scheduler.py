@@ -1,0 +1,246 @@
+"""The scheduler's rules one by one, then all of them under random submissions, cancellations, deadlines and steps."""
+
+import math
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from drafting.plans.plan import FixedPlan
+from server.scheduling.budget import StepBudget
+from server.scheduling.scheduler import IDLE, PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
+from server.scheduling.waiting import AGEING_SECONDS, due
+from tests.server.fake_engine import STEPS, FakeEngine, make_request
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def scheduler_of(engine: FakeEngine, *, tokens: int = 4096, max_running: int = 64, clock: Clock | None = None) -> SpeculativeBeamScheduler:
+    return SpeculativeBeamScheduler(engine, StepBudget(tokens), max_running=max_running, clock=clock or Clock())
+
+
+def test_a_request_runs_to_its_list_and_its_times_are_told_apart():
+    clock, engine = Clock(), FakeEngine()
+    scheduler = scheduler_of(engine, clock=clock)
+    scheduler.submit(make_request("a"), math.inf)
+    clock.now += 2
+    assert not scheduler.step().finished
+    clock.now += 1
+    scheduler.step()
+    (finished,) = scheduler.step().finished
+    assert finished.result.request_id == "a"
+    assert (finished.queue_seconds, finished.engine_seconds) == (2, 1)
+    assert not scheduler.busy
+    assert engine.used_slots == 0
+
+
+def test_a_new_request_joins_the_next_step():
+    engine = FakeEngine()
+    scheduler = scheduler_of(engine)
+    scheduler.submit(make_request("a", tokens=4, k=2), math.inf)
+    scheduler.step()
+    scheduler.submit(make_request("b", tokens=5), math.inf)
+    scheduler.step()
+    assert engine.forwards == [4, 2 + 5]
+
+
+def test_nobody_overtakes_a_request_that_waits_for_slots():
+    engine = FakeEngine(total_slots=20)
+    scheduler = scheduler_of(engine)
+    for name, tokens in (("a", 8), ("large", 16), ("small", 1)):
+        scheduler.submit(make_request(name, tokens, k=1), math.inf)
+    scheduler.step()
+    assert engine.added == ["a"]
+    while scheduler.busy:
+        scheduler.step()
+    assert engine.added == ["a", "large", "small"]
+
+
+def test_the_token_budget_holds_but_for_a_request_that_is_alone():
+    engine = FakeEngine(total_slots=1000)
+    scheduler = scheduler_of(engine, tokens=10)
+    for name, tokens in (("a", 6), ("b", 6), ("larger than the budget", 50)):
+        scheduler.submit(make_request(name, tokens, k=2), math.inf)
+    while scheduler.busy:
+        scheduler.step()
+    assert engine.forwards == [6, 2 + 6, 2 + 2, 2, 50, 2, 2]
+
+
+def test_a_request_that_can_never_fit_is_refused_with_a_sentence():
+    scheduler = scheduler_of(FakeEngine(total_slots=10))
+    with pytest.raises(RequestTooLargeError, match=r"needs more KV slots than the engine has \(10 in all\): ask for a smaller beam width"):
+        scheduler.submit(make_request("a", tokens=10), math.inf)
+    assert not scheduler.busy
+
+
+def test_a_request_that_the_plan_cannot_serve_is_refused_with_a_sentence():
+    engine = FakeEngine()
+    engine.plan = FixedPlan.parse("beam:5+children")
+    scheduler = scheduler_of(engine)
+    with pytest.raises(PlanRefusalError, match=r"^The plan beam:5\+children drafts fewer prefixes than the 6 that this request keeps"):
+        scheduler.submit(make_request("wide", k=6), math.inf)
+    assert not scheduler.busy
+    scheduler.submit(make_request("narrow", k=5), math.inf)
+
+
+def test_an_id_can_be_used_again_only_when_it_is_free():
+    scheduler = scheduler_of(FakeEngine())
+    scheduler.submit(make_request("a"), math.inf)
+    with pytest.raises(ValueError, match="already in use"):
+        scheduler.submit(make_request("a"), math.inf)
+    scheduler.step()
+    with pytest.raises(ValueError, match="already in use"):
+        scheduler.submit(make_request("a"), math.inf)
+    assert scheduler.cancel("a")
+    scheduler.submit(make_request("a"), math.inf)
+
+
+def test_a_passed_deadline_ends_waiting_and_running_requests():
+    clock, engine = Clock(), FakeEngine()
+    scheduler = scheduler_of(engine, max_running=1, clock=clock)
+    scheduler.submit(make_request("runs"), 101.0)
+    scheduler.submit(make_request("waits"), 101.0)
+    scheduler.submit(make_request("has time"), math.inf)
+    scheduler.step()
+    clock.now = 101.0
+    assert set(scheduler.step().timed_out) == {"runs", "waits"}
+    assert list(engine.running) == ["has time"]
+
+
+def test_cancelling_frees_the_slots_and_says_whether_there_was_something():
+    engine = FakeEngine()
+    scheduler = scheduler_of(engine, max_running=1)
+    scheduler.submit(make_request("runs"), math.inf)
+    scheduler.submit(make_request("waits"), math.inf)
+    scheduler.step()
+    assert scheduler.cancel("runs")
+    assert scheduler.cancel("waits")
+    assert not scheduler.cancel("runs")
+    assert engine.used_slots == 0
+    assert scheduler.step().report is IDLE
+
+
+def test_the_earliest_deadline_runs_first_and_equal_ones_in_the_order_of_their_arrival():
+    engine = FakeEngine()
+    scheduler = scheduler_of(engine, max_running=1)
+    for name, patience in (("a", 0.9), ("b", 0.5), ("c", 0.9), ("d", 0.1)):
+        scheduler.submit(make_request(name), 100.0 + patience)
+    while scheduler.busy:
+        scheduler.step()
+    assert engine.added == ["d", "b", "a", "c"]
+
+
+def test_a_request_that_has_waited_long_is_overtaken_by_nobody_who_comes_later():
+    clock, engine = Clock(), FakeEngine()
+    scheduler = scheduler_of(engine, max_running=1, clock=clock)
+    scheduler.submit(make_request("patient"), math.inf)
+    number = 0
+    while "patient" not in engine.added:
+        scheduler.submit(make_request(f"urgent {number}"), clock.now + 0.5)
+        number += 1
+        scheduler.step()
+        clock.now += 0.1
+    assert clock.now - 100.0 < AGEING_SECONDS + 0.5
+
+
+def test_cancelled_requests_leave_the_queue_whatever_stands_before_them():
+    scheduler = scheduler_of(FakeEngine(), max_running=1)
+    scheduler.submit(make_request("first"), 100.1)
+    for number in range(1000):
+        scheduler.submit(make_request(str(number)), 101.0)
+        scheduler.cancel(str(number))
+    assert scheduler.waiting == 1
+    assert len(scheduler._waiting._heap) < 20
+
+
+def test_a_step_in_which_somebody_must_wait_is_crowded():
+    scheduler = scheduler_of(FakeEngine(), max_running=1)
+    scheduler.submit(make_request("a"), math.inf)
+    assert not scheduler.step().crowded
+    scheduler.submit(make_request("b"), math.inf)
+    assert scheduler.step().crowded
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Whatever happens, every request ends exactly once, requests are taken up by when they are due, and every slot is accounted for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.engine = FakeEngine(total_slots=60)
+        self.scheduler = scheduler_of(self.engine, tokens=24, max_running=4, clock=self.clock)
+        self.alive: list[str] = []
+        self.submitted: dict[str, tuple[float, int]] = {}
+        self.arrivals: dict[str, float] = {}
+        self.ended: set[str] = set()
+
+    def end(self, request_id: str) -> None:
+        assert request_id not in self.ended
+        self.ended.add(request_id)
+        self.alive.remove(request_id)
+
+    @rule(tokens=st.integers(1, 60), k=st.integers(1, 6), patience=st.sampled_from([0.3, 1.0, 5.0, math.inf]))
+    def submit(self, tokens: int, k: int, patience: float) -> None:
+        request = make_request(str(len(self.submitted)), tokens, k)
+        deadline = self.clock.now + patience
+        if not self.engine.fits(request):
+            with pytest.raises(RequestTooLargeError):
+                self.scheduler.submit(request, deadline)
+            return
+        self.scheduler.submit(request, deadline)
+        self.arrivals[request.request_id] = self.clock.now
+        self.submitted[request.request_id] = due(deadline, self.clock.now), len(self.submitted)
+        self.alive.append(request.request_id)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from([*self.alive, "nobody"]))
+        assert self.scheduler.cancel(request_id) == (request_id != "nobody")
+        if request_id != "nobody":
+            self.end(request_id)
+
+    @rule(seconds=st.floats(0.1, 2.0))
+    def step(self, seconds: float) -> None:
+        self.clock.now += seconds
+        waiting, taken = set(self.alive) - set(self.engine.running), len(self.engine.added)
+        step = self.scheduler.step()
+        for request_id in step.timed_out:
+            self.end(request_id)
+        for finished in step.finished:
+            self.end(finished.result.request_id)
+        if len(self.engine.running) + len(step.finished) > 1:
+            assert step.report.tokens <= 24
+        self.check_order(waiting - set(step.timed_out), self.engine.added[taken:])
+
+    def check_order(self, waiting: set[str], taken: list[str]) -> None:
+        """Who was taken up was the first of those who waited, and nobody overtook another who had waited for too long when he came."""
+        for request_id in taken:
+            assert self.submitted[request_id] == min(self.submitted[other] for other in waiting)
+            waiting.remove(request_id)
+            assert all(self.arrivals[request_id] <= self.arrivals[other] + AGEING_SECONDS for other in waiting)
+
+    @invariant()
+    def accounts_are_exact(self) -> None:
+        assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
+        assert set(self.engine.running) <= set(self.alive)
+        assert self.scheduler.running == len(self.engine.running) <= 4
+        assert self.engine.used_slots <= self.engine.total_slots
+
+    def teardown(self) -> None:
+        for _ in range(STEPS * (len(self.alive) + 1)):
+            step = self.scheduler.step()
+            for finished in step.finished:
+                self.end(finished.result.request_id)
+        assert all(request_id in self.ended for request_id in self.submitted)
+        assert self.engine.used_slots == 0
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,224 @@
+"""The scheduler and the real engine under all that can happen to requests: slots are accounted for exactly, and every list that comes
+is the one that the same request gets alone.
+
+The engine is small enough that prompts are evicted, requests wait for slots, and large ones are refused.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from drafting.beam.rule import SearchRule, Verification
+from drafting.beam.tree import TreeBatch
+from drafting.plans.plan import FixedPlan, Plan
+from drafting.trie.item_set import ItemSet
+from server.scheduling.budget import StepBudget
+from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
+from tests.speculation import COSTS, ITEMS, Speculation
+from verification.engine.engine import SpeculativeBeamEngine
+from verification.hosts.transformers import TransformersHost
+from verification.request import BeamRequest, BeamResult, ReservedPlaces
+
+DEPTH = 4
+SLOTS = 420
+USERS = ("ann", "bob", "cem")
+KINDS = 60
+TOKENS = 90
+
+
+class Fallible(TransformersHost):
+    """A model that fails when it is told to, once."""
+
+    fails = False
+
+    def score(self, batch: TreeBatch) -> torch.Tensor:
+        if self.fails:
+            self.fails = False
+            raise RuntimeError("the device is out of memory")
+        return super().score(batch)
+
+    def close(self) -> None:
+        """An engine closes a draft that it drops; the next one has it again."""
+
+
+class Bench:
+    """Two models, requests of every kind, and the list that each of them gets alone."""
+
+    def __init__(self, speculation: Speculation, folder: Path) -> None:
+        self.speculation = speculation
+        self.target = Fallible(folder / "target", slots=SLOTS)
+        self.draft = Fallible(folder / "draft", slots=SLOTS)
+        self.requests = [self._request(number, np.random.default_rng(number)) for number in range(KINDS)]
+        self.alone = [self._alone(request) for request in self.requests]
+
+    def plan(self, number: int) -> Plan:
+        """One of the plans; a planner that has learned nothing yet, so that what happens follows from what is drawn."""
+        fixed = ("none", "trie", "beam:40", "beam:30+children")
+        return FixedPlan.parse(fixed[number]) if number < len(fixed) else self.speculation.planner(DEPTH, COSTS[number - len(fixed)])
+
+    def _request(self, number: int, rng: np.random.Generator) -> BeamRequest:
+        sampled = number % 4 == 0
+        rule = SearchRule(Verification.GUMBEL, seed=number, temperature=0.7) if sampled else SearchRule()
+        (request,) = self.speculation.requests(1, rng, rule)
+        # Users come back with histories that begin alike, as they do when an item is added, and now and then with another one.
+        history = np.arange(2, 2 + int(rng.integers(1, 30))) % 50 + 1
+        prompt = np.concatenate([[1], history + (7 if number % 9 == 0 else 0)])
+        if number % 13 == 5:
+            prompt = np.ones(SLOTS, np.int64)
+        width = 60 if number % 11 == 0 else request.beam_width
+        key = None if number % 5 == 0 else str(rng.choice(USERS))
+        # Some are two searches to the engine, and one request to the scheduler.
+        reserved = ReservedPlaces(int(rng.integers(1, request.k + 1)), ItemSet.of(rng.random(ITEMS) < 0.2)) if number % 4 == 1 else None
+        return dataclasses.replace(request, prompt=prompt, beam_width=width, cache_key=key, reserved=reserved)
+
+    def _alone(self, request: BeamRequest) -> BeamResult | None:
+        if len(request.prompt) == SLOTS:
+            return None
+        engine = self.speculation.engine(DEPTH)
+        engine.add(request)
+        while not (finished := engine.step().finished):
+            pass
+        return finished[0]
+
+    def engine(self, plan: Plan) -> SpeculativeBeamEngine:
+        self.target.fails = self.draft.fails = False
+        shared = np.array([1, 3])
+        return SpeculativeBeamEngine(self.target, self.speculation.tries[DEPTH], self.draft, plan, shared)
+
+
+bench: Bench
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    global bench
+    folder = tmp_path_factory.mktemp("speculation")
+    bench = Bench(Speculation(folder), folder)
+    yield
+    del globals()["bench"]
+
+
+class World:
+    """Submissions, steps, cancellations, deadlines, failing drafts and engines that die, drawn from a seed, under every plan."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.now = 100.0
+        self.count = 0
+        self.alive: dict[str, int] = {}
+        self.seen: Counter[str] = Counter()
+        self.start()
+
+    def start(self) -> None:
+        """A fresh engine under any plan, as after the death of another; whoever was in its hands has been told."""
+        self.alive.clear()
+        self.engine = bench.engine(bench.plan(int(self.rng.integers(7))))
+        self.scheduler = SpeculativeBeamScheduler(self.engine, StepBudget(TOKENS), max_running=5, clock=lambda: self.now)
+
+    def act(self) -> None:
+        """One thing that happens."""
+        actions = (self.submit, self.step, self.cancel, self.break_draft, self.kill)
+        action = actions[self.rng.choice(5, p=[0.42, 0.46, 0.08, 0.02, 0.02])]
+        action()
+
+    def submit(self) -> None:
+        kind, patience = int(self.rng.integers(KINDS)), float(self.rng.choice([0.5, 3.0, math.inf]))
+        request = dataclasses.replace(bench.requests[kind], request_id=str(self.count))
+        self.count += 1
+        try:
+            self.scheduler.submit(request, self.now + patience)
+        except RequestTooLargeError:
+            assert not self.engine.fits(request)
+            self.seen["too large"] += 1
+        except PlanRefusalError:
+            assert self.engine.plan.refusal(request.beam_width)
+            self.seen["refused by the plan"] += 1
+        else:
+            self.alive[request.request_id] = kind
+
+    def cancel(self) -> None:
+        if self.alive:
+            request_id = str(self.rng.choice(list(self.alive)))
+            del self.alive[request_id]
+            assert self.scheduler.cancel(request_id)
+            self.seen["cancelled"] += 1
+
+    def step(self) -> None:
+        self.now += float(self.rng.choice([0.0, 0.01, 0.02, 0.3]))
+        step = self.scheduler.step()
+        for request_id in step.timed_out:
+            del self.alive[request_id]
+            self.seen["timed out"] += 1
+        for finished in step.finished:
+            self.check_list(finished.result)
+        self.seen["crowded"] += step.crowded
+
+    def break_draft(self) -> None:
+        bench.draft.fails = True
+
+    def kill(self) -> None:
+        if not self.scheduler.running:
+            return
+        bench.target.fails = True
+        # A step in which everybody is too late runs no forward, and nothing fails.
+        with suppress(RuntimeError):
+            self.step()
+        self.seen["killed"] += not bench.target.fails
+        self.start()
+
+    def check_list(self, result: BeamResult) -> None:
+        alone = bench.alone[self.alive.pop(result.request_id)]
+        assert alone is not None
+        assert [(item.item, item.rank) for item in result.items] == [(item.item, item.rank) for item in alone.items]
+        np.testing.assert_allclose([item.score for item in result.items], [item.score for item in alone.items], atol=1e-4, rtol=0)
+        assert result.usage.cached_tokens < result.usage.prompt_tokens == alone.usage.prompt_tokens
+        if result.items:
+            assert result.usage.target_forwards + result.usage.accepted_steps == DEPTH
+        self.seen["finished"] += 1
+        self.seen["cached"] += result.usage.cached_tokens > 0
+
+    def accounts_are_exact(self) -> None:
+        engine, searches = self.engine, list(self.engine._slots.searches.values())
+        assert self.scheduler.running == engine.running <= 5
+        assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
+        assert {search.request.request_id.removesuffix("/reserved") for search in searches} == set(engine._running) <= set(self.alive)
+        # What a search has computed is its own; what it found may be the cache's and other searches' as well, who all only read it.
+        own = [slot for search in searches for slot in search.columns.slots[max(search.borrowed, search.cached_tokens) :].tolist()]
+        found = {slot for search in searches for slot in search.columns.slots[search.borrowed : search.cached_tokens].tolist()}
+        kept = {slot for entry in engine._histories._prompts.values() for slot in entry.own_slots.tolist()}
+        assert len(own) == len(set(own))
+        assert not set(own) & (found | kept)
+        assert len((set(own) | found) - kept) == engine.used_slots
+        assert engine.used_slots + engine.cached_slots + engine._prompts.free + engine._nodes.free == engine.total_slots == SLOTS
+
+    def finish(self) -> None:
+        """Lets everybody who has no deadline come to an end."""
+        for _ in range((DEPTH + 1) * (len(self.alive) + 1)):
+            self.step()
+            self.accounts_are_exact()
+        assert not self.alive
+        assert self.engine.used_slots == 0
+        self.engine.forget_histories()
+        assert self.engine._prompts.free + self.engine._histories.pinned == self.engine._prompts.total
+
+
+def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_happens():
+    seen: Counter[str] = Counter()
+    for seed in range(12):
+        world = World(seed)
+        for _ in range(150):
+            world.act()
+            world.accounts_are_exact()
+        world.finish()
+        seen += world.seen
+    # A test in which these did not happen would prove nothing.
+    kinds = ("finished", "cached", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
+    assert {kind: seen[kind] for kind in kinds if seen[kind] < 5} == {}
+    assert seen["finished"] > 300

@@ -1,0 +1,85 @@
+"""How rounds begin: requests that stand alike are decided on together, and share what drafting costs as long as they draft."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from drafting.plans.plan import Action, FixedPlan, FloatArray, Round
+from drafting.trie.item_set import ItemSet
+from tests.speculation import Speculation
+from verification.request import BeamRequest
+from verification.search import NOTHING
+
+
+@dataclass(frozen=True)
+class Spy(FixedPlan):
+    """A fixed plan that notes what it is asked, and keeps nothing of what the draft proposes to `quitters` of the rounds."""
+
+    alike: bool = True
+    quitters: int = 0
+    asked: list[tuple[int, int, int]] = field(default_factory=list)
+    widths: list[Round] = field(default_factory=list)
+
+    @property
+    def decides_alike(self) -> bool:
+        return self.alike
+
+    def action(self, place: Round, has_draft: bool) -> Action:
+        self.asked.append((place.levels, place.company, place.sharing))
+        return super().action(place, has_draft)
+
+    def width(self, place: Round, scores: FloatArray) -> int:
+        self.widths.append(place)
+        return 0 if len(self.widths) <= self.quitters else super().width(place, scores)
+
+
+def step(speculation: Speculation, plan: Spy) -> list[tuple[int, int, int]]:
+    """What the plan is asked in the first step of three requests that stand alike and one that is wider."""
+    engine = speculation.engine(4, plan)
+    prompt = np.concatenate([[1], speculation.identifiers[:5].reshape(-1)])
+    for number, k in enumerate((5, 5, 9, 5)):
+        engine.add(BeamRequest(str(number), prompt, k, k))
+    engine.step()
+    for number in range(4):
+        engine.cancel(str(number))
+    return plan.asked
+
+
+def test_those_who_stand_alike_are_asked_once_to_begin_and_then_each(speculation: Speculation) -> None:
+    asked = step(speculation, Spy("beam:20", 20))
+    assert asked[:2] == [(0, 3, 4), (0, 1, 4)]
+    assert sorted(asked[2:6]) == [(1, 1, 4), (1, 3, 4), (1, 3, 4), (1, 3, 4)]
+
+
+def test_a_plan_that_decides_for_each_is_asked_for_each(speculation: Speculation) -> None:
+    asked = step(speculation, Spy("beam:20", 20, alike=False))
+    assert asked[:4] == [(0, 1, 4)] * 4
+
+
+def test_who_has_stopped_shares_no_more(speculation: Speculation) -> None:
+    asked = step(speculation, Spy("beam:20", 20, quitters=2))
+    assert sorted(asked[2:4]) == [(1, 1, 4), (1, 1, 4)]
+
+
+def test_each_goes_on_with_a_round_of_its_own(speculation: Speculation) -> None:
+    plan = Spy("beam:20", 20)
+    step(speculation, plan)
+    assert len({id(place) for place in plan.widths[:4]}) == 4
+
+
+def test_all_children_are_those_that_a_request_may_be_given(speculation: Speculation) -> None:
+    """One request with a filter, one with exclusions, one with both, one with neither, in one step."""
+    engine, trie, rng = speculation.engine(3, "trie"), speculation.tries[3], np.random.default_rng(0)
+    prompt = np.concatenate([[1], speculation.identifiers[:5].reshape(-1)])
+    eligible = {}
+    for number in range(4):
+        allowed, excluded = rng.random(trie.items) < 0.5, rng.permutation(trie.items)[:60]
+        items = ItemSet.of(allowed) if number & 1 else None
+        engine.add(BeamRequest(str(number), prompt, 5, 5, excluded if number & 2 else NOTHING, allowed_items=items))
+        eligible[number] = set(np.flatnonzero(allowed) if number & 1 else range(trie.items)) - set(excluded if number & 2 else ())
+    engine.step()
+    for search in engine._running.values():
+        columns, number = search.columns, int(search.request.request_id)
+        drafted = columns.trie_nodes[columns.depths == 1]
+        alive = [node for node in range(*trie.level_starts[1:3]) if eligible[number] & set(trie.items_of(node).tolist())]
+        assert sorted(drafted.tolist()) == alive

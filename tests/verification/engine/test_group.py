@@ -1,0 +1,93 @@
+"""Two catalogs on one model: each request searches its own, all slots are accounted for, and one draft that fails fails for all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drafting.catalog.catalog import Catalog
+from drafting.trie.item_set import ItemSet
+from tests.models import random_catalog, save_random_model
+from verification.engine.group import EngineGroup
+from verification.hosts.checkpoint import HostError
+from verification.recommender import Recommender
+from verification.request import BeamRequest, BeamResult
+from verification.verifiers.continuation_table import CatalogTooLarge
+
+OLD, NEW = random_catalog(seed=1), random_catalog(items=60, seed=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("group") / "tiny", OLD, hidden=32, layers=1)
+
+
+@pytest.fixture(scope="module", params=["none", "beam:12"])
+def pair(request: pytest.FixtureRequest, model: Path) -> Iterator[tuple[Recommender, Recommender]]:
+    draft = model if request.param != "none" else None
+    old = Recommender.load(model, OLD, draft=draft, plan=request.param, threads=1, kv_memory_gib=0.01, name="old")
+    yield old, old.successor(NEW, "new")
+    old.close()
+
+
+def search(group: EngineGroup, requests: list[BeamRequest]) -> dict[str, BeamResult]:
+    waiting, results = list(requests), {}
+    while len(results) < len(requests):
+        if waiting and group.has_room(waiting[-1]):
+            group.add(waiting.pop())
+        results |= {result.request_id: result for result in group.step().finished}
+    return results
+
+
+def test_requests_of_two_catalogs_get_what_they_would_get_alone(pair: tuple[Recommender, Recommender]) -> None:
+    old, new = pair
+    rng = np.random.default_rng(0)
+    requests = []
+    for number in range(30):
+        source = pair[number % 2]
+        items = len(source.catalog)
+        allowed = ItemSet.of(rng.random(items) < 0.5) if number % 3 == 0 else None
+        history, excluded = rng.integers(items, size=4).tolist(), rng.integers(items, size=3).tolist()
+        requests.append(
+            source.request(str(number), history, 1 + number % 7, 10, excluded, cache_key=f"u{number % 5}", allowed_items=allowed)
+        )
+    group = EngineGroup("old", old.engine)
+    group.put("new", new.engine)
+    together = search(group, requests)
+    assert group.used_slots == 0
+    for request in requests:
+        (alone,) = search(group, [request]).values()
+        assert [item.item for item in together[request.request_id].items] == [item.item for item in alone.items]
+        scores = [[item.score for item in each.items] for each in (together[request.request_id], alone)]
+        np.testing.assert_allclose(*scores, atol=1e-4)
+    group.drop("old")
+    assert search(group, [requests[1]])["1"].items
+
+
+def test_what_one_catalog_needs_is_not_spare_for_the_other(pair: tuple[Recommender, Recommender]) -> None:
+    old, new = pair
+    started = []
+    for number in range(10_000):
+        source = pair[number % 2]
+        request = source.request(str(number), [1], 10, 60)
+        if not source.engine.has_room(request):
+            break
+        source.engine.add(request)
+        started.append(request.request_id)
+    assert len(started) > 2
+    finished = set()
+    while finished != set(started):
+        for engine in (old.engine, new.engine):
+            finished |= {result.request_id for result in engine.step().finished}
+    assert old.engine.used_slots == 0
+
+
+def test_a_catalog_that_does_not_fit_is_refused(pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch) -> None:
+    old, _ = pair
+    longer = Catalog.from_identifiers({"a": ["<a_0>", "<b_0>", "<c_0>", "<c_1>"]})
+    with pytest.raises(HostError, match="but the model was loaded for"):
+        old.successor(longer, "longer")
+    monkeypatch.setattr("verification.verifiers.continuation_table.MOST_TABLE_BYTES", 1)
+    with pytest.raises(CatalogTooLarge, match="start a server with it"):
+        old.successor(NEW, "large")

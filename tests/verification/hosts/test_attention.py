@@ -1,0 +1,84 @@
+"""Tree attention against one softmax per token, written out."""
+
+import numpy as np
+import pytest
+import torch
+
+from drafting.beam.tree import AttentionLayout, TokenTree, build_layout, build_layouts
+from verification.hosts.attention import tree_attention
+
+HEAD_SIZE, SLOTS, DEPTH = 8, 64, 3
+
+
+def reference(query, keys, values, seen: list[list[int]], scale: float) -> torch.Tensor:
+    """`seen[t]` are the slots that token t attends to."""
+    groups = query.shape[1] // keys.shape[1]
+    rows = []
+    for token, slots in enumerate(seen):
+        k, v = keys[slots].repeat_interleave(groups, 1), values[slots].repeat_interleave(groups, 1)
+        weights = (torch.einsum("hd,shd->hs", query[token], k) * scale).softmax(-1)
+        rows.append(torch.einsum("hs,shd->hd", weights, v))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("heads", "key_value_heads"), [(4, 4), (4, 2), (3, 1)])
+def test_prompt_and_ancestors_in_one_ragged_batch(heads: int, key_value_heads: int) -> None:
+    """Request A computes a prompt of three tokens; request B, with a cached prompt of two, scores two nodes and a child of the second."""
+    generator = torch.Generator().manual_seed(heads)
+    cache = torch.randn(SLOTS, key_value_heads, 2 * HEAD_SIZE, generator=generator)
+    a, b = np.array([9, 4, 30]), np.array([7, 8, 50, 51, 60])
+    tree = TokenTree(SLOTS, DEPTH, torch.device("cpu"))
+    tree.add_prompt(torch.from_numpy(a), torch.arange(3), torch.arange(3))
+    tree.add_prompt(torch.from_numpy(b[:2]), torch.arange(2), torch.arange(2))
+    level = {"slots": [50, 51], "parents": [8, 8], "tokens": [0, 0], "depths": [1, 1], "columns": [2, 3]}
+    child = {"slots": [60], "parents": [51], "tokens": [0], "depths": [2], "columns": [4]}
+    for nodes in (level, child):
+        tree.add_nodes(**{name: torch.tensor(values) for name, values in nodes.items()})
+
+    slots = torch.tensor([9, 4, 30, 50, 51, 60])
+    layout = build_layout([a, b], [3, 3], visible=torch.tensor([1, 2, 3, 2, 2, 2]), ancestors=tree.ancestors[slots])
+    seen = [[9], [9, 4], [9, 4, 30], [7, 8, 50], [7, 8, 51], [7, 8, 51, 60]]
+
+    query, key, value = (torch.randn(6, h, HEAD_SIZE, generator=generator) for h in (heads, key_value_heads, key_value_heads))
+    attended = tree_attention(query, key, value, cache, slots, [layout], scale=0.3)
+    torch.testing.assert_close(cache[slots], torch.cat([key, value], -1))
+    torch.testing.assert_close(attended, reference(query, *cache.chunk(2, -1), seen, 0.3))
+
+
+def test_padding_does_not_change_a_request() -> None:
+    """Unequal numbers of queries and columns: each row equals the row of the request alone."""
+    generator = torch.Generator().manual_seed(0)
+    cache = torch.randn(SLOTS, 2, 2 * HEAD_SIZE, generator=generator)
+    short, long = np.arange(2), np.arange(10, 17)
+    query, key, value = (torch.randn(9, 2, HEAD_SIZE, generator=generator) for _ in range(3))
+
+    def attend(requests: list[np.ndarray], tokens: slice) -> torch.Tensor:
+        slots = torch.from_numpy(np.concatenate(requests))
+        columns = torch.cat([torch.arange(len(request)) for request in requests])
+        layout = build_layout(requests, [len(request) for request in requests], columns + 1, columns[:, None])
+        return tree_attention(query[tokens], key[tokens], value[tokens], cache.clone(), slots, [layout], 0.5)
+
+    together = attend([short, long], slice(0, 9))
+    torch.testing.assert_close(together[:2], attend([short], slice(0, 2)))
+    torch.testing.assert_close(together[2:], attend([long], slice(2, 9)))
+
+
+def test_prompts_and_beams_are_laid_out_apart_and_attend_as_if_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = [3, 200, 1, 40, 150]
+    requests = [np.arange(length) + 300 * number for number, length in enumerate(lengths)]
+    slots = torch.from_numpy(np.concatenate(requests))
+    columns = torch.cat([torch.arange(length) for length in lengths])
+    query, key, value = (torch.randn(len(slots), 2, HEAD_SIZE, generator=generator) for _ in range(3))
+    cache = torch.zeros(1500, 2, 2 * HEAD_SIZE)
+    apart = build_layouts(requests, lengths, columns + 1, columns[:, None])
+    assert [layout.queries.shape for layout in apart] == [(2, 3), (1, 40), (2, 200)]
+    assert torch.cat([layout.tokens for layout in apart]).sort().values.tolist() == list(range(len(slots)))
+    together = build_layout(requests, lengths, columns + 1, columns[:, None])
+    attended, expected = (tree_attention(query, key, value, cache, slots, layouts, 0.5) for layouts in (apart, [together]))
+    torch.testing.assert_close(attended, expected)
+
+
+def test_layout_checks_its_mask() -> None:
+    with pytest.raises(ValueError, match="mask must have shape"):
+        AttentionLayout(torch.zeros(1, 2), torch.zeros(2), torch.zeros(1, 3), torch.zeros(1, 1, 2, 4), torch.zeros(2))

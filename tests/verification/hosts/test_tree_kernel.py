@@ -1,0 +1,44 @@
+"""The Triton kernel: right in Triton's interpreter, and taken by its compiler."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+CHECKS = Path(__file__).parent / "tree_kernel_checks.py"
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from verification.hosts import tree_kernel as module
+
+kernel = module._attend_stretch
+constants = module.kernel_constants(32, 8, 128)
+pointers = dict(query="*bf16", cache="*bf16", keys="*i64", mask="*u8", queries="*i64", sums="*fp32", norms="*fp32", scale="fp32")
+signature = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
+source = ASTSource(kernel, signature, constants)
+print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
+"""
+
+
+def run(*command: str, **environment: str) -> str:
+    """Triton decides once per process how kernels are run."""
+    ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=os.environ | environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_it_equals_the_pytorch_version() -> None:
+    interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    run("-m", "pytest", "-q", str(CHECKS), **interpreted)
+
+
+def test_it_compiles_for_a_data_centre_gpu() -> None:
+    """Triton's interpreter takes what its compiler refuses; the compiler needs no device."""
+    assert "wgmma" in run("-c", COMPILE, TRITON_INTERPRET="0"), "the tensor cores are used"

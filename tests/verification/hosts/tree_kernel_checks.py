@@ -1,0 +1,73 @@
+"""The Triton kernel against the PyTorch version; run by `test_tree_kernel.py`, in Triton's interpreter where there is no GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from drafting.beam.tree import AttentionLayout, build_layout
+from verification.hosts import tree_kernel
+from verification.hosts.attention import tree_attention
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# The interpreter takes the bits of a bfloat16 for an integer.
+HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16
+SLOTS = 2000
+
+
+def ragged(prompts: list[int], nodes: list[int], cached: list[int], seed: int) -> tuple[torch.Tensor, AttentionLayout]:
+    """Slots and layout of requests with so many prompt tokens, nodes below random earlier ones, and prompt tokens computed before."""
+    rng = np.random.default_rng(seed)
+    free = rng.permutation(SLOTS)
+    keys, counts, visible, ancestors, slots, start = [], [], [], [], [], 0
+    for prompt, added, known in zip(prompts, nodes, cached, strict=True):
+        own, start = free[start : start + prompt + added], start + prompt + added
+        paths = [[column] * 3 for column in range(prompt)]
+        for column in range(prompt, prompt + added):
+            parent = int(rng.integers(prompt - 1, column))
+            inherited = [] if parent < prompt else list(dict.fromkeys(paths[parent]))[:2]
+            paths.append((inherited + [column] * 3)[:3] if len(inherited) < 3 else inherited)
+        keys.append(own.astype(np.int64))
+        counts.append(prompt + added - known)
+        visible += [min(column + 1, prompt) for column in range(known, prompt + added)]
+        ancestors += paths[known:]
+        slots += own[known:].tolist()
+    layout = build_layout(keys, counts, torch.tensor(visible, device=DEVICE), torch.tensor(ancestors, device=DEVICE))
+    return torch.tensor(slots, device=DEVICE), layout
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_value_heads", "head_size", "dtype"),
+    [(4, 4, 16, torch.float32), (6, 2, 24, torch.float32), (8, 1, 64, torch.float32), (4, 2, 32, HALF)],
+)
+def test_ragged_requests_equal_the_pytorch_version(heads: int, key_value_heads: int, head_size: int, dtype: torch.dtype) -> None:
+    slots, layout = ragged(prompts=[70, 3, 1], nodes=[9, 12, 0], cached=[60, 2, 0], seed=heads)
+    generator = torch.Generator().manual_seed(heads)
+    query = torch.randn(len(slots), heads, head_size, generator=generator).to(DEVICE, dtype)
+    key, value = (torch.randn(len(slots), key_value_heads, head_size, generator=generator).to(DEVICE, dtype) for _ in range(2))
+    cache = torch.randn(SLOTS, key_value_heads, 2 * head_size, generator=generator).to(DEVICE, dtype)
+    expected = tree_attention(query.cpu(), key.cpu(), value.cpu(), cache.cpu(), slots.cpu(), [on_cpu(layout)], 0.3)
+    cache.index_copy_(0, slots, torch.cat([key, value], -1))
+    attended = tree_kernel.attend(query, cache, layout, 0.3)
+    assert attended.dtype == dtype
+    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype is torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+    torch.testing.assert_close(attended.cpu(), expected, **tolerance)
+
+
+def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
+    alone_slots, alone = ragged(prompts=[1100], nodes=[6], cached=[1098], seed=0)
+    generator = torch.Generator().manual_seed(0)
+    cache = torch.randn(SLOTS, 2, 32, generator=generator).to(DEVICE)
+    query = torch.randn(11, 4, 16, generator=generator).to(DEVICE)
+    assert alone.keys.shape[1] > 2 * tree_kernel.STRETCH_COLUMNS
+    expected = tree_attention(
+        query[:8].cpu(), *cache[alone_slots].cpu().chunk(2, -1), cache.cpu().clone(), alone_slots.cpu(), [on_cpu(alone)], 0.25
+    )
+    by_itself = tree_kernel.attend(query[:8], cache, alone, 0.25)
+    torch.testing.assert_close(by_itself.cpu(), expected, atol=1e-5, rtol=1e-5)
+    _, together = ragged(prompts=[1100, 2], nodes=[6, 1], cached=[1098, 0], seed=0)
+    assert (together.keys[0, : alone.keys.shape[1]] == alone.keys[0]).all()
+    assert (tree_kernel.attend(query, cache, together, 0.25)[:8] == by_itself).all()
+
+
+def on_cpu(layout: AttentionLayout) -> AttentionLayout:
+    return layout.to(torch.device("cpu"))

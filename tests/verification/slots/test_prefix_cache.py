@@ -1,0 +1,197 @@
+"""Reused prompts: the same list for fewer tokens, and never a slot too many or too few."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.speculation import Speculation, run
+from verification.engine.engine import SpeculativeBeamEngine
+from verification.request import BeamRequest, BeamResult
+from verification.slots.pool import SlotPool
+from verification.slots.prefix_cache import EMPTY, CachedPrompt, HistoryCache
+
+DEPTH = 4
+
+
+def computed(pool: SlotPool, tokens: list[int], known: CachedPrompt) -> CachedPrompt:
+    """What a request gives back after it has computed the rest of its prompt."""
+    slots = np.concatenate([known.slots, pool.allocate(len(tokens) - len(known))])
+    return CachedPrompt(np.array(tokens), slots, np.zeros(len(tokens), bool), known.borrowed)
+
+
+def test_the_common_prefix_is_shared_and_the_rest_given_back_when_the_request_ends() -> None:
+    pool = SlotPool(20)
+    cache = HistoryCache(pool)
+    prompt = computed(pool, [1, 2, 3, 4, 5], cache.take("ann", np.array([1, 2, 3, 4, 5, 6])))
+    cache.keep("ann", prompt)
+    assert (cache.evictable, pool.free) == (5, 15)
+    assert cache.known("ann", np.array([1, 2, 3, 9, 9])) == 3
+    assert cache.known("bob", np.array([1, 2, 3, 9, 9])) == 0
+    known = cache.take("ann", np.array([1, 2, 3, 9, 9]))
+    np.testing.assert_array_equal(known.slots, prompt.slots[:3])
+    assert (cache.slots, cache.evictable, pool.free) == (5, 2, 15)
+    cache.keep("ann", computed(pool, [1, 2, 3, 9], known))
+    assert (cache.slots, cache.evictable, pool.free) == (4, 4, 16)
+
+
+def test_two_requests_of_a_user_at_once_find_the_same() -> None:
+    pool = SlotPool(20)
+    cache = HistoryCache(pool)
+    cache.keep("ann", computed(pool, [1, 2, 3], EMPTY))
+    first, second = (cache.take("ann", np.array([1, 2, 3, 4, 5])) for _ in range(2))
+    np.testing.assert_array_equal(first.slots, second.slots)
+    cache.keep("ann", computed(pool, [1, 2, 3, 4], first))
+    assert (len(first), cache.evictable, pool.free) == (3, 1, 16)
+    cache.make_room(20)
+    assert (cache.known("ann", np.array([1, 2, 3, 4])), pool.free) == (0, 17)
+    cache.keep("ann", computed(pool, [1, 2, 3, 4], second))
+    assert (cache.evictable, pool.free) == (4, 16)
+
+
+def test_a_request_that_computed_less_than_is_known_takes_nothing_away() -> None:
+    pool = SlotPool(20)
+    cache = HistoryCache(pool)
+    cache.keep("ann", computed(pool, [1, 2, 3, 4, 5], EMPTY))
+    cache.keep("ann", cache.take("ann", np.array([1, 2, 3])))
+    assert (cache.known("ann", np.array([1, 2, 3, 4, 5, 6])), cache.evictable, pool.free) == (5, 5, 15)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> None:
+    """Random requests of two users begin, end and are evicted; what the cache says is counted anew from what there is."""
+    pool, common = SlotPool(60), [7, 8]
+    cache = HistoryCache(pool, np.array(common))
+    running: list[tuple[str | None, list[int], CachedPrompt, np.ndarray]] = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        kind = data.draw(st.sampled_from(["begin", "begin", "end", "evict"]))
+        if kind == "begin":
+            user = data.draw(st.sampled_from(["ann", "bob", None]))
+            prompt = [*common, *data.draw(st.lists(st.integers(1, 2), min_size=1, max_size=6))]
+            if len(prompt) - 1 <= pool.free + cache.evictable:
+                expected = cache.known(user, np.array(prompt))
+                known = cache.take(user, np.array(prompt))
+                assert len(known) == expected
+                cache.make_room(len(prompt) - 1 - len(known))
+                running.append((user, prompt, known, pool.allocate(len(prompt) - 1 - len(known))))
+        elif kind == "end" and running:
+            user, prompt, known, new = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            slots, marks = np.concatenate([known.slots, new]), np.zeros(len(prompt) - 1, bool)
+            cache.keep(user, CachedPrompt(np.array(prompt[:-1]), slots, marks, known.borrowed))
+        elif kind == "evict":
+            cache.make_room(data.draw(st.integers(0, 60)))
+        read = {int(slot) for _, _, known, new in running for slot in (*known.slots[known.borrowed :], *new)}
+        kept = pool.used - len(read)
+        assert kept == cache.evictable + cache.pinned <= cache.slots
+        assert len({int(slot) for _, _, _, new in running for slot in new}) == sum(len(new) for *_, new in running)
+    for user, _, known, new in running:
+        pool.release(new)
+        cache.keep(user, known)
+    assert pool.used == cache.slots == cache.pinned + cache.evictable
+    cache.clear()
+    assert pool.used == cache.pinned
+
+
+def test_the_last_token_of_a_prompt_is_always_computed() -> None:
+    pool = SlotPool(20)
+    cache = HistoryCache(pool)
+    cache.keep("ann", computed(pool, [1, 2, 3], cache.take("ann", np.array([1, 2, 3, 4]))))
+    assert cache.known("ann", np.array([1, 2, 3])) == 2
+
+
+def test_what_everybody_begins_with_is_kept_once() -> None:
+    pool = SlotPool(20)
+    cache = HistoryCache(pool, np.array([7, 8]))
+    first = computed(pool, [7, 8, 1], cache.take(None, np.array([7, 8, 1, 2])))
+    cache.keep(None, first)
+    assert (cache.pinned, cache.evictable, pool.free) == (2, 0, 18)
+    known = cache.take("ann", np.array([7, 8, 5, 6]))
+    np.testing.assert_array_equal(known.slots, first.slots[:2])
+    cache.keep("ann", computed(pool, [7, 8, 5], known))
+    assert (cache.slots, pool.free) == (3, 17)
+    cache.clear()
+    assert (cache.slots, pool.free) == (2, 18)
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    pool = SlotPool(9)
+    cache = HistoryCache(pool)
+    for user in ("ann", "bob", "cem"):
+        cache.keep(user, computed(pool, [1, 2, 3], cache.take(user, np.array([1, 2, 3, 4]))))
+    cache.keep("ann", computed(pool, [1, 2, 3], cache.take("ann", np.array([1, 2, 3, 4]))))
+    cache.make_room(3)
+    assert [cache.known(user, np.array([1, 2, 3, 4])) for user in ("ann", "bob", "cem")] == [3, 0, 3]
+
+
+@pytest.mark.parametrize("plan", ["none", "beam:12", "auto"])
+@pytest.mark.parametrize("slots", [90, 4000])
+def test_lists_are_the_same_with_and_without_the_cache(speculation: Speculation, plan: str, slots: int) -> None:
+    """Users whose histories grow or start anew, in changing company, with plenty of memory and with hardly any."""
+    rng = np.random.default_rng(0)
+    plain: dict[str, BeamResult] = {}
+    requests = growing_histories(speculation, rng)
+    plain = run(speculation.engine(DEPTH), [dataclasses.replace(request, cache_key=None) for request in requests], rng)
+    engine = speculation.engine(DEPTH, speculation.planner(DEPTH) if plan == "auto" else plan)
+    shrink(engine, slots)
+    results = run_when_there_is_room(engine, requests)
+    reused = sum(result.usage.cached_tokens for result in results.values())
+    for name, expected in plain.items():
+        assert [item.item for item in results[name].items] == [item.item for item in expected.items]
+        assert results[name].usage.cached_tokens < len(requests[int(name)].prompt)
+    assert (reused > 1000) == (slots == 4000)
+    assert engine.used_slots == 0
+    engine.forget_histories()
+    assert engine.cached_slots == 0
+    assert engine._prompts.free == engine._prompts.total
+
+
+def growing_histories(speculation: Speculation, rng: np.random.Generator) -> list[BeamRequest]:
+    histories: dict[int, list[int]] = {}
+    requests = []
+    for number in range(120):
+        user = int(rng.zipf(1.5)) % 12
+        if rng.random() < 0.1:
+            histories[user] = []
+        histories.setdefault(user, []).append(int(rng.integers(len(speculation.identifiers))))
+        window = histories[user][-10:]
+        prompt = np.concatenate([[1], speculation.identifiers[window].reshape(-1)])
+        k = int(rng.integers(1, 8))
+        requests.append(BeamRequest(str(number), prompt, k, k, cache_key=f"user-{user}"))
+    return requests
+
+
+def shrink(engine: SpeculativeBeamEngine, slots: int) -> None:
+    """Leaves the engine only so many slots for prompts."""
+    total = min(slots, engine._prompts.total)
+    engine._prompts = SlotPool(total, first=engine._nodes.total)
+    engine._histories = HistoryCache(engine._prompts)
+
+
+def run_when_there_is_room(engine: SpeculativeBeamEngine, requests: list[BeamRequest]) -> dict[str, BeamResult]:
+    """Runs the requests in order, up to three at a time, cancelling one now and then to ask it again."""
+    rng = np.random.default_rng(1)
+    waiting, results = list(reversed(requests)), dict[str, BeamResult]()
+    while waiting or engine.running:
+        while waiting and engine.running < 3 and engine.has_room(waiting[-1]):
+            engine.add(waiting.pop())
+        if engine.running and rng.random() < 0.1:
+            name = next(iter(engine._running))
+            waiting.append(engine._running[name].request)
+            assert engine.cancel(name)
+            continue
+        for result in engine.step().finished:
+            results[result.request_id] = result
+    return results
+
+
+def test_an_appended_item_costs_its_own_tokens(speculation: Speculation) -> None:
+    engine = speculation.engine(DEPTH)
+    prompt = np.concatenate([[1], speculation.identifiers[:9].reshape(-1)])
+    (first,) = run(engine, [BeamRequest("first", prompt, 3, 3, cache_key="ann")], np.random.default_rng(0)).values()
+    longer = np.concatenate([prompt, speculation.identifiers[9]])
+    (second,) = run(engine, [BeamRequest("second", longer, 3, 3, cache_key="ann")], np.random.default_rng(0)).values()
+    assert first.usage.cached_tokens == 0
+    assert second.usage.cached_tokens == len(prompt) - 1

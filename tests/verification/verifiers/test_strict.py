@@ -1,0 +1,148 @@
+"""Strict verification loses nothing: whatever is drafted, the list is plain beam search's."""
+
+from importlib.util import find_spec
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+
+from drafting.beam.tree import TreeBatch
+from drafting.plans.plan import FixedPlan, Plan
+from drafting.trie.item_trie import ItemTrie
+from tests.speculation import COSTS, DEPTHS, SameModel, Speculation, run
+from verification.engine.calibration import measure_costs
+from verification.hosts.transformers import TransformersHost
+from verification.request import BeamResult
+from verification.search import beam_widths
+from verification.slots.pool import SlotPool
+
+CASES = 200
+PLANS = ("none", "trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:30x1+children", "auto")
+HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
+
+
+def plan_of(name: str, speculation: Speculation, depth: int) -> Plan:
+    return speculation.planner(depth) if name == "auto" else FixedPlan.parse(name)
+
+
+def random_plans(speculation: Speculation, depth: int, rng: np.random.Generator) -> list[Plan]:
+    """Planners for four machines, and fixed plans of any width and depth."""
+    shapes = [f"beam:{rng.integers(1, 60)}x{rng.integers(1, 5)}{rng.choice(['', '+children'])}" for _ in range(8)]
+    return [*(speculation.planner(depth, costs) for costs in COSTS), *map(FixedPlan.parse, ("none", "trie", *shapes))]
+
+
+def assert_same_list(result: BeamResult, expected: BeamResult) -> None:
+    """Only items closer than 1e-5 in score may change places."""
+    np.testing.assert_allclose([i.score for i in result.items], [i.score for i in expected.items], atol=1e-4)
+    for ours, theirs in zip(result.items, expected.items, strict=True):
+        assert ours.item == theirs.item or abs(ours.score - theirs.score) < 1e-5
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_plans_that_change_from_step_to_step_give_the_plain_list(
+    host: str, speculation: Speculation, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """1,000 cases on each host: of any depth, k, width, exclusions and company, drafted by another random plan at every step."""
+    models = speculation if host == "transformers" else Speculation(tmp_path_factory.mktemp(host), host)
+    for depth in DEPTHS:
+        rng = np.random.default_rng(depth)
+        requests = models.requests(CASES, rng)
+        plain = run(models.engine(depth), requests, rng)
+        results = run(models.engine(depth), requests, rng, random_plans(models, depth, rng))
+        for name, expected in plain.items():
+            assert_same_list(results[name], expected)
+            usage = results[name].usage
+            if expected.items:
+                assert usage.target_forwards + usage.accepted_steps == depth
+                assert expected.usage.target_forwards == depth
+            assert usage.used_nodes <= usage.drafted_nodes
+        saved = sum(result.usage.accepted_steps for result in results.values())
+        assert (saved > CASES / 4) == (depth > 1)
+    if models is not speculation:
+        models.target.close()
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_drafts_leave_the_slots_that_plain_searches_need(speculation: Speculation, depth: int, name: str) -> None:
+    """With hardly more node slots than the requests need, drafts must do without and nothing may fail."""
+    requests = speculation.requests(12, np.random.default_rng(3))
+    plain = run(speculation.engine(depth), requests, np.random.default_rng(0))
+    engine = speculation.engine(depth, plan_of(name, speculation, depth))
+    trie: ItemTrie = speculation.tries[depth]
+    needed = sum(1 + sum(beam_widths(request, trie)[1:-1]) for request in requests)
+    engine._slots.nodes = engine._nodes = engine._grower._nodes = engine._judge._nodes = SlotPool(needed + 30)
+    for request in requests:
+        engine.add(request)
+    results: list[BeamResult] = []
+    while engine.running:
+        results += engine.step().finished
+    for result in results:
+        assert_same_list(result, plain[result.request_id])
+    assert len(results) == len(requests)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_perfect_draft_needs_one_forward(speculation: Speculation, depth: int) -> None:
+    """The target as its own draft, with a beam as wide as the target's, is always right."""
+    assert isinstance(speculation.target, TransformersHost)
+    engine = speculation.engine(depth, "beam:30", SameModel(speculation.target))
+    for result in run(engine, speculation.requests(10, np.random.default_rng(0)), np.random.default_rng(0)).values():
+        assert result.usage.target_forwards == 1
+
+
+def test_what_a_rejected_round_left_is_not_computed_again(speculation: Speculation) -> None:
+    """A search under one plan computes each prefix once, so it never takes more tokens than its distinct nodes."""
+    rng = np.random.default_rng(5)
+    for request in speculation.requests(40, rng):
+        engine = speculation.engine(4, "beam:12")
+        engine.add(request)
+        tokens, seen = 0, 0
+        while engine.running:
+            search = next(iter(engine._running.values()))
+            tokens += engine.step().tokens
+            nodes = search.columns.slots[search.columns.root + 1 :]
+            trie_nodes = search.columns.trie_nodes[search.columns.root + 1 :].tolist()
+            assert len(set(trie_nodes)) == len(trie_nodes)
+            seen = len(nodes)
+        assert tokens <= len(request.prompt) + seen
+
+
+def test_a_draft_that_fails_is_dropped_and_the_list_stands(speculation: Speculation, caplog: pytest.LogCaptureFixture) -> None:
+    assert isinstance(speculation.target, TransformersHost)
+    draft = SameModel(speculation.target)
+    requests = speculation.requests(8, np.random.default_rng(1))
+    plain = run(speculation.engine(4), requests, np.random.default_rng(0))
+    engine = speculation.engine(4, "beam:30", draft)
+    draft.score = lambda batch: (_ for _ in ()).throw(RuntimeError("the device is gone"))  # type: ignore[method-assign]
+    results = run(engine, requests, np.random.default_rng(0))
+    assert not engine.has_draft
+    assert "the device is gone" in caplog.text
+    for name, expected in plain.items():
+        assert_same_list(results[name], expected)
+
+
+def test_a_draft_that_fails_while_its_cost_is_measured_is_done_without(speculation: Speculation) -> None:
+    assert isinstance(speculation.target, TransformersHost)
+    draft, calls = SameModel(speculation.target), count()
+    score = draft.score
+
+    def fail_at_last(batch: TreeBatch) -> torch.Tensor:
+        if next(calls) == 20:
+            raise RuntimeError("the device is gone")
+        return score(batch)
+
+    draft.score = fail_at_last  # type: ignore[method-assign]
+    engine = speculation.engine(4, "none", draft)
+    costs = measure_costs(engine, longest_prompt=40)
+    assert costs.draft is None
+    assert costs.target.fixed > 0
+    assert engine.used_slots == 0
+    assert engine.plan.name == "none"
+
+
+def test_both_models_are_measured_through_the_engine(speculation: Speculation) -> None:
+    costs = measure_costs(speculation.engine(4), longest_prompt=40)
+    assert costs.draft is not None
+    assert costs.target.fixed > 0

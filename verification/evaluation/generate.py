@@ -1,0 +1,55 @@
+"""transformers' constrained `generate`: the reference that lists are compared with.
+
+Invariant: nothing of this project's search is used here, because an oracle that shares code with what it judges proves nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+IntArray = npt.NDArray[np.int64]
+
+
+class PrefixTable:
+    """Valid next tokens of every prefix in a dictionary: the trie that users of `prefix_allowed_tokens_fn` write."""
+
+    def __init__(self, identifiers: IntArray) -> None:
+        follows: dict[tuple[int, ...], set[int]] = {}
+        for row in map(tuple, identifiers.tolist()):
+            for depth, token in enumerate(row):
+                follows.setdefault(row[:depth], set()).add(token)
+        self.next = {prefix: sorted(tokens) for prefix, tokens in follows.items()}
+
+    def after(self, prompt_length: int) -> Callable[[int, torch.Tensor], list[int]]:
+        """The function that `generate` asks for the allowed tokens."""
+        return lambda _, tokens: self.next[tuple(tokens[prompt_length:].tolist())]
+
+
+@torch.inference_mode()
+def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Constrained beam search by transformers.
+
+    Args:
+        prompts: `[prompts, tokens]`.
+
+    Returns:
+        identifiers `[prompts * k, depth]`, best first, and the sums of their log-probabilities `[prompts * k]`; None for k = 1, where
+        transformers searches greedily and reports no score.
+    """
+    tokens = torch.from_numpy(prompts).to(model.device)
+    output = model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        num_beams=k,
+        num_return_sequences=k,
+        max_new_tokens=depth,
+        do_sample=False,
+        length_penalty=0.0,
+        prefix_allowed_tokens_fn=table.after(tokens.shape[1]),
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    return output.sequences[:, tokens.shape[1] :], output.sequences_scores if k > 1 else None

@@ -1,0 +1,110 @@
+"""The model that is served, as catalogs meet it: its tokenizer, its prompt and how far it reads.
+
+Invariant: a catalog that `fit` has passed can be served: all its tokens have ids that the model knows, and the longest prompt with an
+identifier behind it is within reach of target and draft.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from drafting.catalog.catalog import Catalog
+from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
+from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, trained_catalog
+
+
+@dataclass(frozen=True)
+class FittedCatalog:
+    """A catalog for one model.
+
+    Attributes:
+        catalog: with its tokens in the order of their ids.
+        token_ids: `[tokens]` int64, the ids.
+        prompts: makes prompts of the catalog's items.
+    """
+
+    catalog: Catalog
+    token_ids: npt.NDArray[np.int64]
+    prompts: PromptBuilder
+
+
+class ServedModel:
+    """A target, and the draft beside it if there is one.
+
+    Attributes:
+        target: its directory.
+        loaded_for: tokens of the longest sequence that the loaded model must read; None until it is loaded.
+    """
+
+    def __init__(self, target: Path, draft: Path | None = None) -> None:
+        """
+        Raises:
+            HostError: one of them can't be served, or they do not belong together.
+        """
+        self.target = target
+        self.loaded_for: int | None = None
+        self._config = load_config(target)
+        self._tokenizer = load_tokenizer(target)
+        self._draft = None if draft is None else (draft, load_config(draft))
+        if draft is not None:
+            _check_draft(draft, target, self._tokenizer)
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, int]:
+        """The id of each token."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        return vocabulary
+
+    @cached_property
+    def _template(self) -> PromptTemplate:
+        return PromptTemplate.load(self.target)
+
+    def fit(self, catalog: Catalog) -> FittedCatalog:
+        """Gives a catalog the model's token ids.
+
+        Raises:
+            CatalogError, PromptError, HostError: catalog and model do not belong together; the message is a sentence.
+        """
+        catalog = catalog.ordered(catalog.vocabulary_ids(self.vocabulary))
+        token_ids = catalog.vocabulary_ids(self.vocabulary)
+        prompts = PromptBuilder(self._template, self._tokenizer, IdentifierTokens(catalog.codes, token_ids))
+        longest = prompts.max_tokens + catalog.identifier_length
+        _check_reach(self.target, self._config, int(token_ids.max()), longest)
+        if self.loaded_for is not None and longest > self.loaded_for:
+            raise HostError(
+                f"Prompts of this catalog reach {longest} tokens, but the model was loaded for {self.loaded_for}: start a server with it."
+            )
+        if self._draft is not None:
+            _check_reach(*self._draft, max(self.vocabulary.values()), longest)
+        return FittedCatalog(catalog, token_ids, prompts)
+
+
+def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, longest: int) -> None:
+    if longest > config.max_position_embeddings:
+        raise HostError(
+            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} reads at most "
+            f"{config.max_position_embeddings}: lower max_items in the target's {PROMPT_FILE}."
+        )
+    if last_token >= config.vocab_size:
+        raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")
+
+
+def _check_draft(draft: Path, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A draft reads and proposes the target's token ids, so every token must have the same id for both."""
+    vocabulary, known = tokenizer.get_vocab(), load_tokenizer(draft).get_vocab()
+    differing = [token for token, number in vocabulary.items() if known.get(token) != number]
+    if differing:
+        raise HostError(
+            f"The draft in {draft} has another vocabulary than the target in {target}: {len(differing)} tokens differ, {differing[0]!r} "
+            "among them. A draft must be trained with the target's tokenizer."
+        )
+    theirs, ours = trained_catalog(draft), trained_catalog(target)
+    if theirs and ours and theirs != ours:
+        raise HostError(
+            f"The draft in {draft} was trained for another catalog (version {theirs}) than the target in {target} (version {ours})."
+        )

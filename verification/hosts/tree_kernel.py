@@ -1,0 +1,164 @@
+"""Tree attention as one Triton kernel: what `verification.hosts.attention` runs on a GPU in the place of PyTorch's operations.
+
+A program takes one key/value head of one request, a block of rows (query tokens times the query heads that share the key/value head) and a
+stretch of columns, and reads each key and value of the stretch once for all its rows: a prompt is read once per request, not once per beam.
+Keys are found by their slots, so nothing is gathered into a copy first, and blocks that no row may see are passed over.
+
+Invariant: stretches begin at fixed columns, and what they give is merged by log-sum-exp in their order. The order in which a row's terms
+are added therefore depends on the row alone, never on the requests beside it or on the device's size.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from drafting.beam.tree import AttentionLayout
+
+BLOCK_ROWS = 64
+BLOCK_COLUMNS = 64
+# Short enough that one request of a large model keeps a data-centre GPU busy, long enough that partial sums cost little beside the keys.
+STRETCH_COLUMNS = 512
+# The tensor cores' smallest operand.
+SMALLEST_HEAD = 16
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _attend_stretch(  # type: ignore[no-untyped-def]
+    query,
+    cache,
+    keys,
+    mask,
+    queries,
+    sums,
+    norms,
+    scale,
+    query_count,
+    column_count,
+    query_token_stride,
+    query_head_stride,
+    slot_stride,
+    sum_stretch_stride,
+    norm_stretch_stride,
+    KEY_VALUE_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STRETCH: tl.constexpr,
+) -> None:
+    """One stretch of columns for one block of rows: their normalised sums of values, and the logarithm of what they were divided by."""
+    request = tl.program_id(1) // KEY_VALUE_HEADS
+    head = tl.program_id(1) % KEY_VALUE_HEADS
+    stretch = tl.program_id(2)
+
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    place = row // GROUP
+    query_head = head * GROUP + row % GROUP
+    is_row = place < query_count
+    token = tl.load(queries + request * query_count + place, mask=is_row, other=0)
+    size = tl.arange(0, HEAD_BLOCK)
+    is_size = size < HEAD_SIZE
+    asked = tl.load(
+        query + (token * query_token_stride + query_head * query_head_stride)[:, None] + size[None, :],
+        mask=is_row[:, None] & is_size[None, :],
+        other=0.0,
+    )
+
+    highest = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    summed = tl.zeros([ROWS, HEAD_BLOCK], tl.float32)
+    for first in range(stretch * STRETCH, tl.minimum((stretch + 1) * STRETCH, column_count), COLUMNS):
+        column = first + tl.arange(0, COLUMNS)
+        is_column = column < column_count
+        seen = tl.load(
+            mask + (request * query_count + place).to(tl.int64)[:, None] * column_count + column[None, :],
+            mask=is_row[:, None] & is_column[None, :],
+            other=0,
+        )
+        if tl.max(tl.max(seen.to(tl.int32), 1), 0) > 0:
+            slot = tl.load(keys + request * column_count + column, mask=is_column, other=0)
+            place_of_key = cache + (slot * slot_stride + head * 2 * HEAD_SIZE)[:, None] + size[None, :]
+            exists = is_column[:, None] & is_size[None, :]
+            key = tl.load(place_of_key, mask=exists, other=0.0)
+            value = tl.load(place_of_key + HEAD_SIZE, mask=exists, other=0.0)
+            scores = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
+            scores = tl.where(seen > 0, scores, float("-inf"))
+            higher = tl.maximum(highest, tl.max(scores, 1))
+            # A row that has seen nothing yet: minus infinity less itself would be no number.
+            base = tl.where(higher == float("-inf"), 0.0, higher)
+            weights = tl.exp(scores - base[:, None])
+            kept = tl.exp(highest - base)
+            total = total * kept + tl.sum(weights, 1)
+            summed = summed * kept[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
+            highest = higher
+
+    divisor = tl.where(total > 0, total, 1.0)
+    tl.store(
+        sums + stretch * sum_stretch_stride + ((token * KEY_VALUE_HEADS * GROUP + query_head) * HEAD_SIZE)[:, None] + size[None, :],
+        summed / divisor[:, None],
+        mask=is_row[:, None] & is_size[None, :],
+    )
+    tl.store(
+        norms + stretch * norm_stretch_stride + token * KEY_VALUE_HEADS * GROUP + query_head,
+        tl.where(total > 0, highest + tl.log(divisor), float("-inf")),
+        mask=is_row,
+    )
+
+
+def attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
+    """Attends to keys and values that are in the cache already.
+
+    Args:
+        query: `[tokens, heads, head size]`, the last dimension contiguous.
+        cache: `[slots, key/value heads, 2 * head size]`, contiguous.
+        layout: which columns each query may see.
+
+    Returns:
+        `[tokens, heads, head size]`, of the query's type; sums are float32.
+    """
+    tokens, heads, head_size = query.shape
+    requests, columns = layout.keys.shape
+    query_count = layout.queries.shape[1]
+    group = heads // cache.shape[1]
+    stretches = triton.cdiv(columns, STRETCH_COLUMNS)
+    sums = torch.empty((stretches, tokens, heads, head_size), dtype=torch.float32, device=query.device)
+    norms = torch.empty((stretches, tokens, heads), dtype=torch.float32, device=query.device)
+    grid = (triton.cdiv(query_count * group, BLOCK_ROWS), requests * cache.shape[1], stretches)
+    _attend_stretch[grid](
+        query,
+        cache,
+        layout.keys,
+        layout.mask.view(torch.uint8),
+        layout.queries,
+        sums,
+        norms,
+        scale,
+        query_count,
+        columns,
+        query.stride(0),
+        query.stride(1),
+        cache.stride(0),
+        sums.stride(0),
+        norms.stride(0),
+        **kernel_constants(heads, cache.shape[1], head_size),
+    )
+    if stretches == 1:
+        return sums[0].to(query.dtype)
+    return (sums * norms.softmax(0)[..., None]).sum(0).to(query.dtype)
+
+
+def kernel_constants(heads: int, key_value_heads: int, head_size: int) -> dict[str, Any]:
+    """What the kernel is compiled for: the shape of a model's heads and the sizes of blocks."""
+    return {
+        "KEY_VALUE_HEADS": key_value_heads,
+        "GROUP": heads // key_value_heads,
+        "HEAD_SIZE": head_size,
+        "HEAD_BLOCK": max(SMALLEST_HEAD, triton.next_power_of_2(head_size)),
+        "ROWS": BLOCK_ROWS,
+        "COLUMNS": BLOCK_COLUMNS,
+        "STRETCH": STRETCH_COLUMNS,
+    }

@@ -1,0 +1,1 @@
+"""Key/value slots: who owns which, and the prefixes that later requests read again."""

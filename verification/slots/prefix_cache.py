@@ -1,0 +1,153 @@
+"""The history cache: keys and values of prompts that were computed before, kept for the next request of the same user.
+
+Invariant: a request shares the slots that it reads of its user's entry, so nothing that a request reads is ever free, whatever is evicted
+or replaced meanwhile, and requests of one user at a time all find what is known. Nobody writes to a slot of an entry: a request computes
+only what lies behind the common prefix, in slots of its own, and when it ends its prompt becomes the user's entry.
+
+What every prompt begins with (the instruction) is kept once for everybody, from the first request that has computed it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from verification.slots.pool import SlotPool
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class CachedPrompt:
+    """A computed beginning of a prompt.
+
+    Attributes:
+        tokens: `[tokens]` int64.
+        slots: `[tokens]` int64, where their keys and values are.
+        drafted: `[tokens]` bool, whether the draft has computed them too.
+        borrowed: how many of the first slots belong to everybody.
+    """
+
+    tokens: IntArray
+    slots: IntArray
+    drafted: BoolArray
+    borrowed: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.tokens) == len(self.slots) == len(self.drafted) >= self.borrowed:
+            raise ValueError(
+                "Tokens, slots and drafted marks of a cached prompt must be rows of one length, no shorter than what it borrows."
+            )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def own_slots(self) -> IntArray:
+        """The slots that do not belong to everybody."""
+        return self.slots[self.borrowed :]
+
+    def head(self, length: int) -> "CachedPrompt":
+        """The first tokens."""
+        return CachedPrompt(self.tokens[:length], self.slots[:length], self.drafted[:length], min(self.borrowed, length))
+
+
+EMPTY = CachedPrompt(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
+
+
+class HistoryCache:
+    """Prompts by user, the least recently used first to go; lives off the slots that nobody else needs.
+
+    Attributes:
+        slots: slots that the cache holds.
+        evictable: those of them that become free when the cache gives them up; no running request shares them.
+    """
+
+    def __init__(self, pool: SlotPool, common: IntArray | None = None) -> None:
+        """`common` are the tokens that every prompt begins with."""
+        self._pool = pool
+        self._prompts: OrderedDict[str, CachedPrompt] = OrderedDict()
+        self._common = EMPTY.tokens if common is None else common
+        self._shared = EMPTY
+        self._held = np.zeros(pool.total, bool)
+        self.slots = 0
+        self.evictable = 0
+
+    @property
+    def pinned(self) -> int:
+        """Slots that are everybody's, and are never given back."""
+        return len(self._shared)
+
+    def known(self, key: str | None, prompt: IntArray) -> int:
+        """How many leading tokens of a prompt need not be computed; its last token always is."""
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
+        return max(_common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1]))
+
+    def take(self, key: str | None, prompt: IntArray) -> CachedPrompt:
+        """What is known of a prompt, to be read until `keep` is told that the request has ended."""
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
+        own, shared = _common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1])
+        if key is None or own <= shared:
+            return self._shared.head(shared)
+        self._prompts.move_to_end(key)
+        known = entry.head(own)
+        self._recount(known.own_slots, self._pool.share)
+        return known
+
+    def keep(self, key: str | None, prompt: CachedPrompt) -> None:
+        """Takes over the computed prompt of a request that has ended; without a key, only what everybody shares."""
+        common = len(self._common)
+        if common and not len(self._shared) and _common_prefix(self._common, prompt.tokens) == common:
+            self._shared = CachedPrompt(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
+            self.slots += common
+            prompt = CachedPrompt(prompt.tokens, prompt.slots, prompt.drafted, common)
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
+        is_more = len(prompt) >= len(entry) or _common_prefix(entry.tokens, prompt.tokens) < len(prompt)
+        if key is None or len(prompt) == prompt.borrowed or not is_more:
+            self._recount(prompt.own_slots, self._pool.release)
+            return
+        self._forget(key)
+        self._prompts[key] = prompt
+        self._recount(prompt.own_slots, self._hold)
+
+    def make_room(self, slots: int) -> None:
+        """Evicts until so many slots are free, or nothing is left to evict."""
+        while self._pool.free < slots and self._prompts:
+            self._forget(next(iter(self._prompts)))
+
+    def clear(self) -> None:
+        """Forgets every user."""
+        self.make_room(self._pool.total + 1)
+
+    def _forget(self, key: str) -> None:
+        slots = self._prompts.pop(key, EMPTY).own_slots
+        self._recount(slots, self._give_up)
+
+    def _hold(self, slots: IntArray) -> None:
+        self._held[slots - self._pool.first] = True
+        self.slots += len(slots)
+
+    def _give_up(self, slots: IntArray) -> None:
+        self._held[slots - self._pool.first] = False
+        self.slots -= len(slots)
+        self._pool.release(slots)
+
+    def _recount(self, slots: IntArray, change: Callable[[IntArray], None]) -> None:
+        """Keeps `evictable` true while something changes about some slots."""
+        if not len(slots):
+            return
+        before = self._evictable_of(slots)
+        change(slots)
+        self.evictable += self._evictable_of(slots) - before
+
+    def _evictable_of(self, slots: IntArray) -> int:
+        return int(np.count_nonzero(self._held[slots - self._pool.first] & ~self._pool.shared(slots)))
+
+
+def _common_prefix(tokens: IntArray, prompt: IntArray) -> int:
+    length = min(len(tokens), len(prompt))
+    differing = np.flatnonzero(tokens[:length] != prompt[:length])
+    return int(differing[0]) if len(differing) else length

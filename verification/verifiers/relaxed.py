@@ -1,0 +1,80 @@
+"""Relaxed verification: the paper's sampling acceptance (algorithm 2).
+
+At each level p and q are the target's and the draft's distributions over the continuations of the beam: the softmax of cumulative
+log-probabilities, both over the same continuations. A drafted continuation y is accepted if u <= p(y) / q(y) for a uniform u. If at least k
+are accepted, a uniformly random k of them are kept and the next level is judged; else the accepted ones are kept and the missing drawn
+without replacement from max(0, p - q).
+
+This is *not* distribution-preserving: choosing k of the accepted at random lets weak candidates replace strong ones, even with a perfect
+draft. For an exact sample use the rule `gumbel`. Invariant: k continuations come back whenever k exist; where the residual runs out, as it
+does on small levels, the rest is drawn from p.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from drafting.beam.expand import NEGATIVE_INFINITY
+from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
+from drafting.device import counting
+
+# Wider than any two draws are apart: Gumbel noise in float64 stays within 40 of 0, and the logarithm of a probability above -700.
+TIER = 10_000.0
+SMALLEST = 1e-300
+
+
+@dataclass(frozen=True)
+class LevelNoise:
+    """The random numbers of one level, `[requests, places]` float64 each.
+
+    Attributes:
+        accept: uniform, compared with p / q.
+        keep: its order says which of too many accepted are kept.
+        residual: Gumbel; the best of log-probability plus noise are a draw without replacement.
+    """
+
+    accept: Tensor
+    keep: Tensor
+    residual: Tensor
+
+    @classmethod
+    def of(cls, seeds: Tensor, trie_nodes: Tensor) -> "LevelNoise":
+        """The noise of continuations `[requests, places]` under the requests' seeds."""
+        return cls(
+            accept=uniform_noise(seeds, trie_nodes, Stream.ACCEPT),
+            keep=uniform_noise(seeds, trie_nodes, Stream.KEEP),
+            residual=gumbel_noise(seeds, trie_nodes, Stream.RESIDUAL),
+        )
+
+
+def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelNoise, widths: Tensor, k: int) -> Tensor:
+    """Judges one level.
+
+    Args:
+        target: `[requests, places]` cumulative log-probabilities of the beam's continuations; -inf where there is none.
+        draft: the same by the draft; a row of -inf where the draft has said nothing, and then the target draws alone.
+        drafted: `[requests, places]` bool, whether the continuation is in the tree.
+        widths: `[requests]` int64, how many each request keeps.
+        k: the largest of them.
+
+    Returns:
+        `[requests, k]` int64 places, those kept first and best first; a request that keeps fewer has other places behind them.
+    """
+    p, q = _softmax(target), _softmax(draft)
+    accepted = drafted & (q > 0) & (noise.accept * q <= p)
+    residual = torch.where(accepted, 0.0, (p - q).clamp(min=0))
+    # One order for all cases: the accepted at random, then a draw from the residual, then one from what is left of p.
+    drawn = torch.where(residual > 0, residual, p).clamp(min=SMALLEST).log() + noise.residual
+    tier = torch.where(accepted, 2, torch.where(residual > 0, 1, 0))
+    order = torch.where(accepted, noise.keep, drawn) + TIER * tier
+    order = order.masked_fill(target == NEGATIVE_INFINITY, NEGATIVE_INFINITY)
+    chosen = order.topk(k, dim=1).indices
+    kept = counting(k, target.device) < widths[:, None]
+    best = target.gather(1, chosen).double().masked_fill(~kept, NEGATIVE_INFINITY)
+    return chosen.gather(1, best.sort(dim=1, descending=True, stable=True).indices)
+
+
+def _softmax(log_probs: Tensor) -> Tensor:
+    """`[rows, places]` probabilities, all 0 in a row of nothing but -inf."""
+    return log_probs.double().softmax(1).nan_to_num(0.0)
