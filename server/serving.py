@@ -19,8 +19,9 @@ from types import FrameType
 import msgspec
 import uvicorn
 
-from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import Codebooks
+from drafting.catalog.loading import load_catalog
 from server.catalogs.store import CatalogStore, first_catalog
 from server.engine.client import EngineClient
 from server.histories import open_history_store
@@ -59,7 +60,7 @@ class ApiServer:
         if settings.codebooks is not None:
             Codebooks.load(settings.codebooks)
         metrics = Metrics()
-        first, by = first_catalog(Catalog.load(settings.catalog), settings.catalog, settings.catalogs)
+        first, by = first_catalog(load_catalog(settings.catalog), settings.catalog, settings.catalogs)
         self._listener = listen(settings.host, settings.port)
         try:
             histories = open_history_store(

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.systems.shapes import SHAPES, make_catalog
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 
 BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
 
@@ -28,9 +29,9 @@ def beauty_dir() -> Path:
 @pytest.fixture(scope="session")
 def paper_catalog() -> Catalog:
     """The paper's catalog, or where its data is not at hand a random one whose trie has the same level sizes."""
-    return Catalog.load(BEAUTY / "beauty.index.json") if BEAUTY.is_dir() else make_catalog(SHAPES["small"])
+    return load_catalog(BEAUTY / "beauty.index.json") if BEAUTY.is_dir() else make_catalog(SHAPES["small"])
 
 
 @pytest.fixture(scope="session")
 def beauty(beauty_dir: Path) -> Catalog:
-    return Catalog.load(beauty_dir / "beauty.index.json")
+    return load_catalog(beauty_dir / "beauty.index.json")

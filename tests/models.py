@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from drafting.alignment.bases import scratch_tokenizer
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
 
@@ -27,7 +28,7 @@ def random_catalog(items: int = 200, depth: int = 3, codes: int = 8, seed: int =
     rng = np.random.default_rng(seed)
     rows = rng.integers(codes, size=(items, depth))
     identifiers = {f"item-{i}": [f"<{chr(97 + level)}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(rows)}
-    return Catalog.from_identifiers(identifiers, titles={f"item-{i}": f"Title {i}" for i in range(items)})
+    return catalog_of(identifiers, titles={f"item-{i}": f"Title {i}" for i in range(items)})
 
 
 def save_tokenizer(catalog: Catalog, folder: Path, *, leave_out: tuple[str, ...] = ()) -> int:

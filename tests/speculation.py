@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.beam.tree import TreeBatch, TreeModel
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.plans.planner import Planner
@@ -36,7 +36,7 @@ class Speculation:
         rng = np.random.default_rng(0)
         rows = np.stack([rng.integers(codes, size=ITEMS) for codes in CODES], axis=1)
         tokens = {f"item-{i}": [f"<{'abcde'[level]}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(rows)}
-        self.catalog = Catalog.from_identifiers(tokens)
+        self.catalog = catalog_of(tokens)
         target = save_random_model(folder / "target", self.catalog, layers=1, hidden=32, heads=1)
         self.target: TreeModel = load_host(host, target, dtype="float32", kv_memory_gib=0.01, longest=64)
         self.draft = TransformersHost(noisy_copy(target, folder / "draft", 0.15), slots=self.target.total_slots)

@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
-from drafting.alignment.data.interactions import Interactions, data_hashes, load_split
+from drafting.alignment.data.interactions import Interactions
+from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.samples import Windows, next_windows
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.levels import LevelCodes

@@ -1,8 +1,8 @@
 """`make bench-gpu`: what drafting is worth on this device, for models of a size that is really served.
 
 Needs torch, transformers and numpy only, takes less than ten minutes, and runs on a CPU too, with small shapes. Weights are random, because
-cost does not depend on them; which drafts hold is taken from an acceptance trace of trained models (`atspeed-bench bench --record-trace`), and
-the report says so.
+cost does not depend on them; which drafts hold is taken from an acceptance trace of trained models (`atspeed-bench bench
+--record-trace`), and the report says so.
 """
 
 import argparse

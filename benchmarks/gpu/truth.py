@@ -86,12 +86,12 @@ def train(options: argparse.Namespace) -> tuple[Path, Path]:
     from drafting.alignment.draft import train_draft
     from drafting.alignment.settings import DraftSettings, TargetSettings
     from drafting.alignment.target import train_target
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
     from verification.teacher import make_teacher
 
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
-    catalog, bases = Catalog.load(options.catalog), []
+    catalog, bases = load_catalog(options.catalog), []
     for name, size in zip(("target", "draft"), SIZES[options.size], strict=True):
         bases.append(work / f"{name}-{options.size}.json")
         bases[-1].write_text(json.dumps(size))
@@ -118,15 +118,15 @@ def train(options: argparse.Namespace) -> tuple[Path, Path]:
 def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[TruthRow]:
     """The end-to-end table of a trained pair."""
     from benchmarks.systems.lossless import compare
-    from drafting.alignment.data.interactions import load_split
+    from drafting.alignment.data.loading import load_split
     from drafting.beam.rule import Verification
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
     from verification.evaluation.metrics import recall
     from verification.evaluation.searching import NO_PLAN, GenerateLists, Mode, first_of_ranks, time_modes
     from verification.evaluation.users import held_out
     from verification.recommender import Recommender
 
-    catalog = Catalog.load(options.catalog)
+    catalog = load_catalog(options.catalog)
     users = held_out(load_split(options.data, catalog), most=options.users)
     timed = [users.histories[place] for place in users.spread(options.timed)]
     recommender = Recommender.load(target, catalog, draft=draft, plan="auto", dtype=options.dtype)

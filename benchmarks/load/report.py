@@ -13,7 +13,7 @@ from benchmarks.load.histogram import LatencyHistogram
 from benchmarks.load.tally import Outcome, Tally
 
 if TYPE_CHECKING:
-    from benchmarks.load.run import LoadSettings
+    from benchmarks.load.settings import LoadSettings
 
 # A goodput from this share of the offered rate on is a server that keeps up.
 KEEPS_UP = 0.95

@@ -7,7 +7,6 @@ change; and a run ends only when every request has ended, one way or another.
 import asyncio
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from random import Random
 
 import msgspec
@@ -15,36 +14,12 @@ import msgspec
 from benchmarks.load.connection import Reply
 from benchmarks.load.population import Population
 from benchmarks.load.report import LoadReport, make_report
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.site import Site
 from benchmarks.load.tally import Answer, Tally
 
 # After a request's timeout, an answer is waited for so much longer; without one then, none was ever sent.
 _LAST_WAIT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class LoadSettings:
-    """What to send.
-
-    Attributes:
-        rate: requests a second.
-        seconds: measured time.
-        warmup_seconds: time before it, in which requests are sent and not counted.
-        k: identifiers of a list.
-        timeouts_ms: the shortest and the longest timeout of a request, drawn evenly between them.
-        growth: the share of lists after which the user takes one of the items.
-        hang_ups: the share of requests whose client gives up, at any time before the timeout.
-        seed: of all that is drawn.
-    """
-
-    rate: float
-    seconds: float
-    warmup_seconds: float
-    k: int
-    timeouts_ms: tuple[int, int]
-    growth: float = 0.5
-    hang_ups: float = 0.0
-    seed: int = 0
 
 
 class LoadRun:

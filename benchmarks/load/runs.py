@@ -9,7 +9,8 @@ import uvloop
 
 from benchmarks.load.population import HistoriesError, Population, random_histories, read_histories
 from benchmarks.load.report import LoadReport
-from benchmarks.load.run import LoadRun, LoadSettings
+from benchmarks.load.run import LoadRun
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.site import Site, SiteError, check_url
 from benchmarks.load.sweep import LoadFigures, figures
 

@@ -25,7 +25,7 @@ from benchmarks.load.returning import Returning, measure_returning
 from benchmarks.load.rounds import BUSY_SHARE, Round, measure_rounds, median_ratio
 from benchmarks.load.runs import LoadPlan, run_runs
 from benchmarks.load.sweep import LoadFigures, figures
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 
 START_SECONDS = 120.0
 RETURNING_USERS = 50
@@ -162,7 +162,7 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
         alone = _most(load(server.url, *ALONE_RATES))
     print("batched")
     with served(folder, *flags) as server:
-        returning = measure_returning(server.url, list(Catalog.load(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
+        returning = measure_returning(server.url, list(load_catalog(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
         probes = load(server.url, *(round(multiple * alone, 1) for multiple in BATCHED_MULTIPLES))
         most = _most(probes)
         memory = server.memory_mib()

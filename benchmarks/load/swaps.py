@@ -20,6 +20,7 @@ from benchmarks.load.runs import LoadPlan, run_runs
 from benchmarks.load.standard import MeasuredServer, make_model, served
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 
 # Histories are of the first items, as many as the server lists at once.
 READ_ITEMS = 1000
@@ -52,7 +53,7 @@ def make_versions(folder: Path, count: int) -> int:
 
     Items keep their identifiers, as from one day to the next, so users' prompts stay what they were.
     """
-    catalog = Catalog.load(folder / "catalog.jsonl")
+    catalog = load_catalog(folder / "catalog.jsonl")
     kept = len(catalog) - len(catalog) // 100
     for number in range(count):
         later = np.random.default_rng(number).permutation(np.arange(READ_ITEMS, len(catalog)))[: kept - READ_ITEMS]

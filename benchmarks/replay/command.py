@@ -42,14 +42,14 @@ def record(
 ) -> None:
     """Record what draft and target say about real users; a tenth of a second and 70 kB each for the paper's Beauty catalog.
 
-    Example: atspeed-bench replay record --target models/target --draft models/draft --catalog beauty.index.json --data beauty --out beauty.npz
+    Example: atspeed-bench replay record --target target --draft draft --catalog beauty.index.json --data beauty --out beauty.npz
     """
     from tqdm import tqdm
 
     from benchmarks.replay.recording import record_recommender
     from benchmarks.systems.histories import held_out_histories
     from drafting.alignment.data.interactions import InteractionError
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
     from verification.recommender import Recommender
 
@@ -57,7 +57,7 @@ def record(
     try:
         # Before minutes of work, not after them.
         out.parent.mkdir(parents=True, exist_ok=True)
-        catalog = Catalog.load(catalog_file)
+        catalog = load_catalog(catalog_file)
         histories = held_out_histories(data, catalog, users)
         recommender = Recommender.load(target, catalog, draft=draft)
         with tqdm(total=len(histories), desc="Recording", unit="user") as bar:
@@ -147,13 +147,13 @@ def check(
     from benchmarks.replay.check import check_plans
     from benchmarks.systems.histories import held_out_histories
     from drafting.alignment.data.interactions import InteractionError
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
     from verification.recommender import Recommender
 
     ks, names = whole_numbers(k, "--k"), [name.strip() for name in plans.split(",")]
     try:
-        catalog = Catalog.load(catalog_file)
+        catalog = load_catalog(catalog_file)
         histories = held_out_histories(data, catalog, users)
         cores = threads or usable_processors()
         recommender = Recommender.load(target, catalog, draft=draft, plan="auto", host=engine, threads=cores)

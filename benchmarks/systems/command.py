@@ -162,9 +162,9 @@ def _random_models(name: str, folder: Path) -> tuple[Path, Path, Path]:
 
 def _histories(models: "SystemSpec", data: Path | None, count: int, length: int) -> list[list[int]]:
     from benchmarks.systems.histories import held_out_histories, random_histories
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
 
-    catalog = Catalog.load(models.catalog)
+    catalog = load_catalog(models.catalog)
     return held_out_histories(data, catalog, count, length) if data else random_histories(len(catalog), count, length)
 
 
@@ -173,11 +173,11 @@ def _record(models: "SystemSpec", histories: list[list[int]], ks: list[int], war
 
     from benchmarks.systems.question import AUTO, PLAIN
     from benchmarks.systems.recording import record
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
     from verification.recommender import Recommender
 
     plan = AUTO if AUTO in models.plans else PLAIN
-    recommender = Recommender.load(models.target, Catalog.load(models.catalog), draft=models.draft, plan=plan, threads=models.threads)
+    recommender = Recommender.load(models.target, load_catalog(models.catalog), draft=models.draft, plan=plan, threads=models.threads)
     source = f"{whose}, {len(recommender.catalog)} items, target {models.target.resolve().name}"
     source += f" with draft {models.draft.resolve().name}" if models.draft else ""
     with tqdm(total=len(models.plans) * len(ks) * len(histories), desc="Recording", unit="request", miniters=10) as bar:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from drafting.alignment.data.interactions import InteractionError, load_split
+from drafting.alignment.data.interactions import InteractionError
+from drafting.alignment.data.loading import load_split
 from drafting.catalog.catalog import Catalog
 
 PAPER_ITEMS = 20

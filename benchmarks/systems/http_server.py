@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.systems.interleaved import SystemFailedError
 from benchmarks.systems.question import Outcome, Question, SystemSpec
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 
 START_SECONDS = 120
 
@@ -33,7 +33,7 @@ class MeasuredServer:
         """`spec` is that of the engine inside the server; `folder` takes the histories."""
         self.name = "atspeed/http"
         self.overhead_seconds: list[float] = []
-        self._catalog = Catalog.load(spec.catalog)
+        self._catalog = load_catalog(spec.catalog)
         self._vocabulary = Tokenizer.from_file(str(spec.target / "tokenizer.json")).get_vocab()
         self._known: set[str] = set()
         self._connection = http.client.HTTPConnection("127.0.0.1", _free_port())

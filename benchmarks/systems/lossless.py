@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.systems.histories import held_out_histories
 from drafting.alignment.data.interactions import InteractionError
 from drafting.beam.rule import STRICT, SearchRule, Verification
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--host", default="transformers", help="transformers or vllm")
     options = parser.parse_args(arguments)
     try:
-        catalog = Catalog.load(options.catalog)
+        catalog = load_catalog(options.catalog)
         histories = held_out_histories(options.data, catalog, None)
         recommender = Recommender.load(options.target, catalog, draft=options.draft, host=options.host, dtype="float32")
     except (InteractionError, SetupError) as error:

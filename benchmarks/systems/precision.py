@@ -21,7 +21,7 @@ import numpy.typing as npt
 from benchmarks.systems.closed_loop import closed_loop
 from benchmarks.systems.histories import held_out_histories
 from drafting.alignment.data.interactions import InteractionError
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     different = 0
     try:
-        catalog = Catalog.load(options.catalog)
+        catalog = load_catalog(options.catalog)
         histories = held_out_histories(options.data, catalog, options.users)
         for dtype in options.dtypes.split(","):
             recommender = Recommender.load(options.target, catalog, draft=options.draft, plan=options.plan, dtype=dtype)

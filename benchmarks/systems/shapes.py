@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from drafting.alignment.bases import scratch_tokenizer
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
 from verification.hosts.checkpoint import DTYPES
@@ -147,7 +148,7 @@ def _grow(prefixes: IntArray, codes: int, size: int, crowded: float, rng: np.ran
 def make_catalog(shape: Shape, seed: int = 0) -> Catalog:
     """A catalog whose trie has the shape's level sizes."""
     rows = [[f"<{chr(97 + level)}_{code}>" for level, code in enumerate(row)] for row in make_identifiers(shape.catalog, seed).tolist()]
-    return Catalog.from_identifiers({f"item-{number}": row for number, row in enumerate(rows)})
+    return catalog_of({f"item-{number}": row for number, row in enumerate(rows)})
 
 
 def make_model(shape: ModelShape, vocabulary: int, longest: int, device: torch.device, seed: int = 0, **settings: Any) -> PreTrainedModel:

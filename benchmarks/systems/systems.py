@@ -13,6 +13,7 @@ import torch
 from benchmarks.systems.closed_loop import Answer, closed_loop
 from benchmarks.systems.question import AUTO, PLAIN, Outcome, Question, System, SystemSpec
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.plans.plan import FixedPlan
 from drafting.prompt import PromptBuilder, PromptTemplate
 from verification.evaluation.generate import PrefixTable, generate_beams
@@ -100,7 +101,7 @@ def make_system(spec: SystemSpec) -> System:
     Raises:
         SetupError: models, catalog and plans do not fit together; the message is a sentence.
     """
-    catalog = Catalog.load(spec.catalog)
+    catalog = load_catalog(spec.catalog)
     if spec.name == "vllm":
         from benchmarks.systems.vllm_beam_search import VllmBeamSearch
 

@@ -20,6 +20,7 @@ from drafting.alignment.teacher.data import CATALOG_FILE, TeacherManifest, check
 from drafting.alignment.teacher.samples import TeacherSamples, validation_windows
 from drafting.alignment.training import KEPT_CHECKPOINTS, describe_model, fit, quiet_library, versions, write_model
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.trie.item_trie import ItemTrie
 
 
@@ -40,7 +41,7 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     run = RunDirectory(out)
     run.refuse_existing(overwrite)
     manifest = read_manifest(teacher)
-    catalog = Catalog.load(teacher / CATALOG_FILE)
+    catalog = load_catalog(teacher / CATALOG_FILE)
     check_provenance(manifest, teacher, None, catalog.version)
     tokenizer = _load_tokenizer(teacher)
     set_seed(settings.seed)

@@ -14,7 +14,8 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
-from drafting.alignment.data.interactions import Split, data_hashes, load_split
+from drafting.alignment.data.interactions import Split
+from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, packs, prefix_windows
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.lora import add_lora, merged

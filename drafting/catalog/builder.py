@@ -3,14 +3,14 @@
 Invariant: what a caller adds is turned into arrays at once, so no object of an item outlives the call that brought it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from drafting.catalog.attributes import AttributeColumn, json_text
+from drafting.catalog.attributes import TITLE, AttributeColumn, json_text
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.text_column import TextColumn
 
@@ -106,3 +106,18 @@ class CatalogBuilder:
                     "all identifiers of a catalog must have the same length."
                 )
         raise CatalogError("Each item needs one identifier.")
+
+
+def catalog_of(
+    identifiers: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]], titles: Mapping[str, str] | None = None
+) -> Catalog:
+    """Build a catalog from pairs of item id and identifier tokens.
+
+    Raises:
+        CatalogError: no item, a duplicate item id, an empty identifier, or identifiers of different lengths.
+    """
+    pairs = list(identifiers.items() if isinstance(identifiers, Mapping) else identifiers)
+    builder = CatalogBuilder()
+    names = [item for item, _ in pairs]
+    builder.add(names, [identifier for _, identifier in pairs], {TITLE: [titles.get(item) for item in names]} if titles else {})
+    return builder.catalog()

@@ -83,37 +83,8 @@ class Catalog:
             raise CatalogError(f"A prefix is continued by {max(trie.max_children):,} different tokens; at most {MAX_CODES:,} are possible.")
         return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, tokens, narrow, attributes))
 
-    @classmethod
-    def from_identifiers(
-        cls, identifiers: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]], titles: Mapping[str, str] | None = None
-    ) -> "Catalog":
-        """Builds a catalog from pairs of item id and identifier tokens.
-
-        Raises:
-            CatalogError: no item, a duplicate item id, an empty identifier, or identifiers of different lengths.
-        """
-        from drafting.catalog.builder import CatalogBuilder
-
-        pairs = list(identifiers.items() if isinstance(identifiers, Mapping) else identifiers)
-        builder = CatalogBuilder()
-        names = [item for item, _ in pairs]
-        builder.add(names, [identifier for _, identifier in pairs], {TITLE: [titles.get(item) for item in names]} if titles else {})
-        return builder.catalog()
-
-    @classmethod
-    def load(cls, path: Path) -> "Catalog":
-        """Reads a catalog of any form: an artefact (`.catalog`), LC-Rec's index (`.json`), parquet (`.parquet`), anything else as JSONL.
-
-        Raises:
-            CatalogError: the file is missing or malformed, or its contents are no catalog.
-        """
-        from drafting.catalog.artefact import SUFFIX, load_artefact
-        from drafting.catalog.files import read_catalog
-
-        return load_artefact(path) if path.suffix == SUFFIX else read_catalog(path)
-
     def save(self, path: Path) -> None:
-        """Writes the catalog as JSONL, the form that `load` reads back to an equal catalog."""
+        """Writes the catalog as JSONL, the form that `load_catalog` reads back to an equal catalog."""
         with path.open("w", encoding="utf-8") as file:
             for item, name in enumerate(self.item_ids):
                 line: dict[str, Any] = {"item_id": name, "identifier": list(self.identifier(item))}

@@ -5,8 +5,6 @@ place and the reason, before anything is made of it. Formats and the models that
 """
 
 import json
-import re
-import string
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,11 +15,9 @@ import msgspec
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.pattern import DEFAULT_PATTERN, TokenPattern, split_identifier
 
-DEFAULT_PATTERN = "<{letter}_{code}>"
 _LINES_AT_ONCE = 50_000
-_TOKEN = re.compile(r"<[^<>]*>")
-_BRACKET = re.compile(r"<\|.*(begin|start|end)\|>")
 _FORM = '{"item_id": "…", "identifier": ["…", …]}'
 
 Identifier = list[str] | str
@@ -37,31 +33,6 @@ class ItemLine(msgspec.Struct):
     codes: list[int] = []
     title: str | None = None
     attributes: dict[str, Any] = {}
-
-
-class TokenPattern:
-    """How integer codes are written as tokens: a text with `{code}` and `{letter}` (a, b, … by level) or `{level}` (1, 2, …) in it."""
-
-    def __init__(self, pattern: str = DEFAULT_PATTERN) -> None:
-        """
-        Raises:
-            CatalogError: the pattern has other fields, or none that tells codes apart.
-        """
-        try:
-            fields = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
-        except ValueError as error:
-            raise CatalogError(f"The token pattern {pattern!r} is malformed: {error}.") from error
-        if "code" not in fields or fields - {"code", "letter", "level"}:
-            raise CatalogError(f"A token pattern holds {{code}} and at most {{letter}} and {{level}} besides, got {pattern!r}.")
-        self._pattern = pattern
-
-    def tokens(self, codes: Sequence[int]) -> list[str]:
-        """The tokens of one integer tuple."""
-        return [self.token(level, code) for level, code in enumerate(codes)]
-
-    def token(self, level: int, code: int) -> str:
-        """The token of a code of a level, which counts from 0."""
-        return self._pattern.format(code=code, level=level + 1, letter=string.ascii_lowercase[level % 26])
 
 
 def read_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Progress = lambda _: None) -> Catalog:
@@ -95,16 +66,6 @@ def read_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Progress 
         return builder.catalog()
     except OSError as error:
         raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
-
-
-def split_identifier(text: str) -> list[str] | None:
-    """The tokens of an identifier that is written as one text, without begin and end tokens around it; None if it is no such text."""
-    tokens = _TOKEN.findall(text)
-    if not tokens or "".join(tokens) != text.strip():
-        return None
-    first, last = (int(_BRACKET.fullmatch(token) is not None) for token in (tokens[0], tokens[-1]))
-    inside = tokens[first : len(tokens) - last]
-    return None if any(_BRACKET.fullmatch(token) for token in inside) else inside
 
 
 def _tokens(line: ItemLine, pattern: TokenPattern) -> Sequence[str]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from drafting.catalog.attributes import json_text
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
-from drafting.catalog.files import TokenPattern
+from drafting.catalog.pattern import TokenPattern
 from drafting.catalog.text_column import TextColumn
 
 _ROWS_AT_ONCE = 1 << 18

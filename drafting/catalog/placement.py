@@ -18,8 +18,8 @@ import numpy.typing as npt
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.codebooks import Codebooks
-from drafting.catalog.files import TokenPattern
 from drafting.catalog.freshness import ADDED_AT, day_of
+from drafting.catalog.pattern import TokenPattern
 from drafting.catalog.text_column import TextColumn
 from drafting.trie.arrays import TrieArrays
 

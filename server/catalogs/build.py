@@ -34,12 +34,12 @@ class Built(msgspec.Struct, frozen=True):
 def build(source: Path, artefact: Path, target: Path, draft: Path | None) -> Built:
     """Makes the artefact of a catalog for a model."""
     from drafting.catalog.artefact import save_artefact
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
     from verification.hosts.served_model import ServedModel
 
     try:
-        catalog = ServedModel(target, draft).fit(Catalog.load(source)).catalog
+        catalog = ServedModel(target, draft).fit(load_catalog(source)).catalog
         save_artefact(catalog, artefact)
     except SetupError as error:
         # Clients are told this sentence; where the server keeps its files is not for them.

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from drafting.catalog.artefact import save_artefact
-from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import CodebookError, Codebooks
+from drafting.catalog.loading import load_catalog
 from drafting.catalog.placement import Collision, NewItem, PlacedItem, TakenError, grow
 from server.catalogs.background import be_polite
 
@@ -63,7 +64,7 @@ def carry_out(order: Order) -> Grown:
     items = [msgspec.structs.replace(item, attributes=known) for item, known in zip(order.items, json.loads(order.attributes), strict=True)]
     # Where the server keeps its files is not for clients, so what these two say of theirs is not passed on.
     try:
-        catalog = Catalog.load(Path(order.base))
+        catalog = load_catalog(Path(order.base))
         codebooks = None if order.codebooks is None else Codebooks.load(Path(order.codebooks))
     except (CatalogError, CodebookError):
         return Grown("The catalog that is served, or its codebooks, can't be read any more.")

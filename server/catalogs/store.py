@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.loading import load_catalog
 from drafting.trie.item_set import ItemSet
 from server.engine.client import EngineClient
 from server.http.problems import ProblemError, quoted
@@ -147,7 +148,7 @@ class CatalogStore:
             return self.active
         self._loads += 1
         try:
-            return ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(Catalog.load, path))
+            return ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
         except CatalogError as error:
             raise ProblemError(422, "catalog-refused", "Catalog refused", f"The version {quoted(name)} can't be read any more.") from error
 
@@ -231,5 +232,5 @@ def first_catalog(start: Catalog, path: Path, directory: Path | None) -> tuple[S
     began = next((entry.version for entry in reversed(history) if entry.by == BY_START), None)
     last = history[-1].version if history else start.version
     if directory is not None and began == start.version != last and (artefact := directory / f"{last}{SUFFIX}").exists():
-        return ServedCatalog(last, "", artefact.absolute(), Catalog.load(artefact)), BY_RESTART
+        return ServedCatalog(last, "", artefact.absolute(), load_catalog(artefact)), BY_RESTART
     return ServedCatalog(start.version, "", path.absolute(), start), BY_START

@@ -8,7 +8,9 @@ import typer
 from server.commands.failure import fail
 
 if TYPE_CHECKING:
+    from drafting.catalog.builder import catalog_of
     from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
 
 catalog_app = typer.Typer(help="Make a catalog, or look into one.", no_args_is_help=True)
 
@@ -45,7 +47,7 @@ def build(
     import numpy as np
     from tqdm import tqdm
 
-    from drafting.catalog.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import CatalogError
     from drafting.catalog.codebooks import CodebookError, residual_kmeans
 
     ids, titles = _read_items(items)
@@ -60,7 +62,7 @@ def build(
             quantised = residual_kmeans(
                 matrix, levels=levels, codes_per_level=codes, seed=seed, resolve_collisions=unique, on_level=lambda _: bar.update() and None
             )
-        catalog = Catalog.from_identifiers(list(zip(ids, quantised.identifiers(), strict=True)), titles)
+        catalog = catalog_of(list(zip(ids, quantised.identifiers(), strict=True)), titles)
     except (CodebookError, CatalogError) as error:
         fail(str(error))
     quantised.codebooks.save(codebooks_file)
@@ -120,10 +122,10 @@ def inspect(
 
     Example: atspeed catalog inspect catalog.jsonl
     """
-    from drafting.catalog.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import CatalogError
 
     try:
-        catalog = Catalog.load(file)
+        catalog = load_catalog(file)
     except CatalogError as error:
         fail(str(error))
     _show(catalog, samples)

@@ -41,9 +41,10 @@ def evaluate(
 
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
-    from drafting.alignment.data.interactions import InteractionError, load_split
+    from drafting.alignment.data.interactions import InteractionError
+    from drafting.alignment.data.loading import load_split
     from drafting.alignment.data.splits import SplitRule
-    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
 
     if report is not None and (report / "report.json").exists() and not overwrite:
@@ -54,7 +55,7 @@ def evaluate(
     trained = _training_record(target).get("settings", {})
     try:
         rule = SplitRule(split or trained.get("split", "leave-one-out"), min_items or trained.get("min_items", 1))
-        items = Catalog.load(catalog)
+        items = load_catalog(catalog)
         held_out = load_split(data, items, rule)
     except (InteractionError, SetupError) as error:
         fail(str(error))

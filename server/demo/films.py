@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.alignment.data.interactions import Interactions, by_user
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.codebooks import Codebooks, residual_kmeans
 from server.demo.movielens import MovieLens
@@ -55,7 +56,7 @@ def film_catalog(
     )
     pairs = zip(movielens.film_ids, quantised.identifiers(), strict=True)
     titles = dict(zip(movielens.film_ids, movielens.titles, strict=True))
-    return Catalog.from_identifiers(list(pairs), titles), quantised.codebooks
+    return catalog_of(list(pairs), titles), quantised.codebooks
 
 
 def _unit_rows(matrix: Floats) -> Floats:

@@ -13,9 +13,11 @@ import msgspec
 import typer
 from tqdm import tqdm
 
-from drafting.alignment.data.interactions import EVENTS_FILE, EventLine, Interactions, leave_one_out
+from drafting.alignment.data.interactions import Interactions, leave_one_out
+from drafting.alignment.data.loading import EVENTS_FILE, EventLine
 from drafting.alignment.settings import TargetSettings
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from server.demo.cache import exclusive, whole_file
 from server.demo.evaluation import Evaluation, evaluate
 from server.demo.films import film_catalog, film_embeddings, interactions_of
@@ -128,7 +130,7 @@ def _make_missing(cache: Path, demo: Demo, settings: DemoSettings) -> None:
     typer.echo(f"2/5  Identifiers for {len(movielens.film_ids):,} films, by residual k-means")
     if not (demo.catalog.is_file() and demo.codebooks.is_file()):
         make_catalog(demo, movielens, interactions, settings)
-    catalog = Catalog.load(demo.catalog)
+    catalog = load_catalog(demo.catalog)
     typer.echo(f"3/5  A target, trained from scratch on {len(interactions):,} ratings of {len(interactions.users)} users")
     if not demo.target.is_dir():
         _train(demo, catalog, settings)

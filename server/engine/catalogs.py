@@ -13,6 +13,7 @@ from typing import Protocol
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import ADDED_AT, added_days
+from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from drafting.plans.costs import CostCurve
 from drafting.trie.item_set import ItemSet
@@ -145,4 +146,4 @@ def _with_filters(source: RequestSource) -> EngineCatalog:
 
 
 def _load(source: RequestSource, name: str, path: str) -> EngineCatalog:
-    return _with_filters(source.successor(Catalog.load(Path(path)), name))
+    return _with_filters(source.successor(load_catalog(Path(path)), name))

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.catalogs import RequestSource
 from server.engine.worker import EngineWorker
@@ -67,7 +67,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         try:
-            recommender = load_recommender(options, Catalog.load(Path(options.catalog)))
+            recommender = load_recommender(options, load_catalog(Path(options.catalog)))
             # Libraries complain at the end of the process about what the collector could not reach.
             stack.callback(gc.unfreeze)
             loaded = stack.enter_context(ExitStack())

@@ -13,6 +13,7 @@ import msgspec
 from tqdm import tqdm
 
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.loading import load_recommender
 from server.histories import HistoryUnavailable, open_history_store
@@ -187,7 +188,7 @@ def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:
 
 def _load_catalog(settings: Settings) -> Catalog:
     try:
-        return Catalog.load(settings.catalog)
+        return load_catalog(settings.catalog)
     except SetupError as error:
         raise OfflineError(str(error)) from error
 

@@ -16,6 +16,7 @@ from drafting.alignment.teacher.data import ShardFile, check_provenance, read_ma
 from drafting.alignment.teacher.samples import TeacherSamples, validation_windows
 from drafting.alignment.teacher.scores import dense
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog, save_random_model
 from verification.hosts.checkpoint import load_tokenizer
@@ -63,7 +64,7 @@ def trie_of(target: Path, catalog: Catalog) -> tuple[ItemTrie, np.ndarray]:
 
 def test_the_directory_stands_for_itself(teacher: Path, catalog: Catalog) -> None:
     manifest = read_manifest(teacher)
-    assert manifest.provenance.catalog == catalog.version == Catalog.load(teacher / "catalog.jsonl").version
+    assert manifest.provenance.catalog == catalog.version == load_catalog(teacher / "catalog.jsonl").version
     assert manifest.counts["windows"] == WINDOWS
     assert manifest.counts["trees"] > WINDOWS
     assert len(manifest.shards) == 5

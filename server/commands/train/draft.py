@@ -61,7 +61,8 @@ def draft(
     from drafting.alignment.runs import RunDirectory
     from drafting.alignment.settings import DraftSettings, TrainingError
     from drafting.alignment.teacher.hashes import model_hash
-    from drafting.catalog.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import CatalogError
+    from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
 
     try:
@@ -85,7 +86,7 @@ def draft(
             checkpoint_steps=checkpoint_steps,
             seed=seed,
         )
-        version = None if catalog is None else Catalog.load(catalog).version
+        version = None if catalog is None else load_catalog(catalog).version
     except (TrainingError, CatalogError) as error:
         fail(str(error))
     with loading_libraries():

@@ -62,7 +62,8 @@ def target(
     from drafting.alignment.data.interactions import InteractionError
     from drafting.alignment.runs import RunDirectory
     from drafting.alignment.settings import TargetSettings, TrainingError
-    from drafting.catalog.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import CatalogError
+    from drafting.catalog.loading import load_catalog
     from drafting.prompt import PromptError, PromptTemplate
 
     try:
@@ -82,7 +83,7 @@ def target(
             checkpoint_steps=checkpoint_steps,
             seed=seed,
         )
-        items = Catalog.load(catalog)
+        items = load_catalog(catalog)
         template = _read_prompt(prompt) if prompt else PromptTemplate.load(Path(base)) if (Path(base) / "prompt.json").is_file() else None
     except (TrainingError, CatalogError, PromptError) as error:
         fail(str(error))

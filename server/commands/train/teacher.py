@@ -37,13 +37,14 @@ def teacher(
     """
     from drafting.alignment.runs import RunDirectory
     from drafting.alignment.settings import TeacherSettings, TrainingError
-    from drafting.catalog.catalog import Catalog, CatalogError
+    from drafting.catalog.catalog import CatalogError
+    from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
 
     try:
         RunDirectory(out, "directory of teacher data", "teacher.json").refuse_existing(overwrite)
         settings = TeacherSettings(beams=beams, top=top, trees=trees, subsequences=not newest_only, split=split, min_items=min_items)
-        items = Catalog.load(catalog)
+        items = load_catalog(catalog)
     except (TrainingError, CatalogError) as error:
         fail(str(error))
     with loading_libraries():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import truth
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 
 ROOT = Path(__file__).parents[3]
 ITEMS = 20
@@ -20,7 +20,7 @@ FEW = ("--k", "1,4", "--users", "12", "--timed", "3", "--generated", "2")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Users who go round the items one after the other."""
     folder = tmp_path_factory.mktemp("truth")
-    catalog = Catalog.from_identifiers({str(item): [f"<a_{item // 5}>", f"<b_{item % 5}>", "<c_0>"] for item in range(ITEMS)})
+    catalog = catalog_of({str(item): [f"<a_{item // 5}>", f"<b_{item % 5}>", "<c_0>"] for item in range(ITEMS)})
     catalog.save(folder / "catalog.jsonl")
     for name, line in (("train", range(5)), ("valid", range(5, 6)), ("test", range(6, 7))):
         lines = [" ".join(str(n) for n in [user + 1, *((user + step) % ITEMS + 1 for step in line)]) for user in range(40)]

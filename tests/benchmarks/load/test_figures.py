@@ -13,7 +13,7 @@ from benchmarks.load.histogram import LatencyHistogram
 from benchmarks.load.plot import save_plot
 from benchmarks.load.population import HistoriesError, Population, random_histories, read_histories
 from benchmarks.load.report import LoadReport, make_report
-from benchmarks.load.run import LoadSettings
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.site import SiteError, check_url
 from benchmarks.load.sweep import figures, knee
 from benchmarks.load.tally import Tally, Usage

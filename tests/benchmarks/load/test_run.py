@@ -12,7 +12,8 @@ from benchmarks.cli import app
 from benchmarks.load.connection import ConnectionPool, LostConnectionError
 from benchmarks.load.population import Population
 from benchmarks.load.report import LoadReport
-from benchmarks.load.run import LoadRun, LoadSettings
+from benchmarks.load.run import LoadRun
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.site import Site, SiteError
 from tests.benchmarks.load.scripted_site import Shop, served
 from tests.server.server_process import ServerProcess

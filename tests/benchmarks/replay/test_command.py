@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 from tests.models import save_random_model
 
 RUNNER = CliRunner()
@@ -18,9 +18,7 @@ RUNNER = CliRunner()
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("replay")
     codes = np.random.default_rng(0).integers(5, size=(60, 3))
-    catalog = Catalog.from_identifiers(
-        {str(i): [f"<{'abc'[level]}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(codes)}
-    )
+    catalog = catalog_of({str(i): [f"<{'abc'[level]}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(codes)})
     catalog.save(path / "catalog.jsonl")
     save_random_model(path / "target", catalog, layers=1, hidden=32)
     save_random_model(path / "draft", catalog, layers=1, hidden=32, seed=1)

@@ -22,6 +22,7 @@ from drafting.alignment.teacher.data import (
 )
 from drafting.alignment.teacher.scores import TopCodes
 from drafting.alignment.teacher.trees import list_trees, prompt_windows
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
 from drafting.trie.item_trie import ItemTrie
@@ -30,7 +31,7 @@ from tests.models import TINY_CONFIG
 ITEMS = 12
 STEP = 5
 LISTS = 3
-CATALOG = Catalog.from_identifiers([(str(item), [f"<a_{item // 4}>", f"<b_{item % 4}>"]) for item in range(ITEMS)])
+CATALOG = catalog_of([(str(item), [f"<a_{item // 4}>", f"<b_{item % 4}>"]) for item in range(ITEMS)])
 TEMPLATE = PromptTemplate(max_items=6)
 
 

@@ -14,7 +14,7 @@ from drafting.alignment.settings import DraftSettings
 from drafting.alignment.teacher.samples import TeacherSamples
 from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import Batch
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.trie.item_trie import ItemTrie
 from tests.drafting.alignment.teachers import write_teacher
 from tests.models import random_catalog
@@ -24,7 +24,7 @@ from tests.models import random_catalog
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ItemTrie, LevelCodes]:
     catalog = None if request.param == 2 else random_catalog(items=60, depth=3, codes=5)
     folder = write_teacher(tmp_path_factory.mktemp("teacher") / "data", catalog=catalog)
-    ids = Catalog.load(folder / "catalog.jsonl").token_ids(AutoTokenizer.from_pretrained(folder).get_vocab())
+    ids = load_catalog(folder / "catalog.jsonl").token_ids(AutoTokenizer.from_pretrained(folder).get_vocab())
     return folder, ItemTrie.build(ids), LevelCodes.of(ids)
 
 

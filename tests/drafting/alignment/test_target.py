@@ -20,7 +20,9 @@ from drafting.alignment.data.interactions import InteractionError
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.alignment.target import train_target
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.prompt import PromptTemplate
 from tests.models import TINY_CONFIG
 
@@ -31,7 +33,7 @@ QUICK = TargetSettings(epochs=3, batch_size=8, learning_rate=1e-2, subsequences=
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    return Catalog.from_identifiers([(str(item), [f"<a_{item // 4}>", f"<b_{item % 4}>"]) for item in range(ITEMS)])
+    return catalog_of([(str(item), [f"<a_{item // 4}>", f"<b_{item % 4}>"]) for item in range(ITEMS)])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_the_papers_other_data_set_runs_unchanged(tmp_path: Path, config: str) -
         met = np.split(rng.integers(1, items + 1, size=lengths.sum()), np.cumsum(lengths)[:-1])
         lines = [" ".join(map(str, [user, *history.tolist()])) for user, history in enumerate(met, start=1)]
         (tmp_path / f"sequential_{part}.txt").write_text("\n".join(lines) + "\n")
-    catalog = Catalog.load(tmp_path / "items.index.json")
+    catalog = load_catalog(tmp_path / "items.index.json")
     assert (len(catalog), len(catalog.tokens)) == (items, sum(sizes))
     settings = TargetSettings(epochs=0.004, subsequences=True)
     metrics = train_target(tmp_path, catalog, config, tmp_path / "out", settings=settings, template=PromptTemplate(max_items=10))

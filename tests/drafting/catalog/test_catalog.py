@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.loading import load_catalog
 
 PAIRS = {"shampoo": ["<a_1>", "<b_2>"], "soap": ["<a_1>", "<b_3>"], "twin": ["<a_1>", "<b_2>"]}
 
@@ -14,7 +16,7 @@ PAIRS = {"shampoo": ["<a_1>", "<b_2>"], "soap": ["<a_1>", "<b_3>"], "twin": ["<a
 def test_index_json(tmp_path: Path) -> None:
     path = tmp_path / "index.json"
     path.write_text(json.dumps(PAIRS))
-    catalog = Catalog.load(path)
+    catalog = load_catalog(path)
     assert len(catalog) == 3
     assert catalog.identifier_length == 2
     assert catalog.index_of("soap") == 1
@@ -24,9 +26,9 @@ def test_index_json(tmp_path: Path) -> None:
 
 
 def test_saved_catalog_is_the_same_catalog(tmp_path: Path) -> None:
-    catalog = Catalog.from_identifiers(PAIRS, titles={"soap": "Söap"})
+    catalog = catalog_of(PAIRS, titles={"soap": "Söap"})
     catalog.save(tmp_path / "catalog.jsonl")
-    loaded = Catalog.load(tmp_path / "catalog.jsonl")
+    loaded = load_catalog(tmp_path / "catalog.jsonl")
     assert loaded.version == catalog.version
     assert [loaded.title(item) for item in range(3)] == [None, "Söap", None]
     np.testing.assert_array_equal(loaded.codes, catalog.codes)
@@ -34,16 +36,16 @@ def test_saved_catalog_is_the_same_catalog(tmp_path: Path) -> None:
 
 def test_version_changes_with_items_identifiers_and_titles() -> None:
     versions = {
-        Catalog.from_identifiers(PAIRS).version,
-        Catalog.from_identifiers(PAIRS, titles={"soap": "Soap"}).version,
-        Catalog.from_identifiers(PAIRS | {"soap": ["<a_1>", "<b_2>"]}).version,
-        Catalog.from_identifiers({("other" if item == "soap" else item): tokens for item, tokens in PAIRS.items()}).version,
+        catalog_of(PAIRS).version,
+        catalog_of(PAIRS, titles={"soap": "Soap"}).version,
+        catalog_of(PAIRS | {"soap": ["<a_1>", "<b_2>"]}).version,
+        catalog_of({("other" if item == "soap" else item): tokens for item, tokens in PAIRS.items()}).version,
     }
     assert len(versions) == 4
 
 
 def test_token_ids_follow_the_vocabulary() -> None:
-    catalog = Catalog.from_identifiers(PAIRS)
+    catalog = catalog_of(PAIRS)
     ids = catalog.token_ids({"<a_1>": 10, "<b_2>": 20, "<b_3>": 30})
     assert ids.tolist() == [[10, 20], [10, 30], [10, 20]]
 
@@ -65,12 +67,12 @@ def test_beauty_loads_with_the_published_counts(beauty: Catalog) -> None:
 )
 def test_bad_catalogs_name_the_item_and_the_reason(pairs: list, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
-        Catalog.from_identifiers(pairs)
+        catalog_of(pairs)
 
 
 def test_unknown_token_names_the_first_item_that_needs_it() -> None:
     with pytest.raises(CatalogError, match=r"no token '<b_3>', which the identifier of item 'soap' needs \(1 of"):
-        Catalog.from_identifiers(PAIRS).token_ids({"<a_1>": 1, "<b_2>": 2})
+        catalog_of(PAIRS).token_ids({"<a_1>": 1, "<b_2>": 2})
 
 
 @pytest.mark.parametrize(
@@ -88,9 +90,9 @@ def test_unknown_token_names_the_first_item_that_needs_it() -> None:
 def test_bad_files_are_answered_in_a_sentence(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(CatalogError, match=message):
-        Catalog.load(tmp_path / name)
+        load_catalog(tmp_path / name)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"cannot be read: No such file"):
-        Catalog.load(tmp_path / "nothing.json")
+        load_catalog(tmp_path / "nothing.json")

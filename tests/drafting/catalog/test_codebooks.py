@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.codebooks import CodebookError, Codebooks, residual_kmeans
 
 
@@ -55,7 +55,7 @@ def test_identifiers_name_level_and_code(embeddings: np.ndarray) -> None:
     quantised = residual_kmeans(embeddings, levels=3, codes_per_level=16)
     codes = quantised.codes[7]
     assert quantised.identifiers()[7] == (f"<a_{codes[0]}>", f"<b_{codes[1]}>", f"<c_{codes[2]}>")
-    catalog = Catalog.from_identifiers([(str(n), identifier) for n, identifier in enumerate(quantised.identifiers())])
+    catalog = catalog_of([(str(n), identifier) for n, identifier in enumerate(quantised.identifiers())])
     assert catalog.identifier_length == 3
 
 

@@ -7,12 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drafting.catalog.catalog import Catalog, CatalogError
-from drafting.catalog.files import read_catalog, split_identifier
+from drafting.catalog.builder import catalog_of
+from drafting.catalog.catalog import CatalogError
+from drafting.catalog.files import read_catalog
+from drafting.catalog.loading import load_catalog
+from drafting.catalog.pattern import split_identifier
 
 ROWS = {"shampoo": [3, 17, 200], "soap": [3, 17, 9], "comb": [4, 0, 9]}
 TOKENS = {item: [f"<{letter}_{code}>" for letter, code in zip("abc", codes, strict=True)] for item, codes in ROWS.items()}
-EXPECTED = Catalog.from_identifiers(TOKENS)
+EXPECTED = catalog_of(TOKENS)
 
 
 def write(path: Path, value: object) -> Path:
@@ -28,7 +31,7 @@ def test_index_json_of_every_kind_is_the_same_catalog(tmp_path: Path, form: str)
         "text": {item: "".join(tokens) for item, tokens in TOKENS.items()},
         "bracketed": {item: "<|sid_begin|>" + "".join(tokens) + "<|sid_end|>" for item, tokens in TOKENS.items()},
     }[form]
-    assert Catalog.load(write(tmp_path / "index.json", index)).version == EXPECTED.version
+    assert load_catalog(write(tmp_path / "index.json", index)).version == EXPECTED.version
 
 
 def test_jsonl_and_parquet_with_attributes_are_the_same_catalog(tmp_path: Path) -> None:
@@ -38,21 +41,21 @@ def test_jsonl_and_parquet_with_attributes_are_the_same_catalog(tmp_path: Path) 
         {"item_id": item, "codes": codes, "attributes": known} | ({"title": title} if title else {})
         for (item, codes), known, title in zip(ROWS.items(), attributes, titles, strict=True)
     ]
-    from_lines = Catalog.load(write(tmp_path / "catalog.jsonl", lines))
+    from_lines = load_catalog(write(tmp_path / "catalog.jsonl", lines))
     columns = {"item_id": list(ROWS), "codes": list(ROWS.values()), "title": titles}
     columns |= {name: [known.get(name) for known in attributes] for name in ("price", "tags", "country")}
     pq.write_table(pa.table(columns), tmp_path / "catalog.parquet")
-    from_parquet = Catalog.load(tmp_path / "catalog.parquet")
+    from_parquet = load_catalog(tmp_path / "catalog.parquet")
     del columns["codes"]
     pq.write_table(pa.table(columns | {"identifier": list(TOKENS.values())}), tmp_path / "tokens.parquet")
-    assert from_lines.version == from_parquet.version == Catalog.load(tmp_path / "tokens.parquet").version
+    assert from_lines.version == from_parquet.version == load_catalog(tmp_path / "tokens.parquet").version
     assert [from_parquet.known_attributes(item) for item in range(3)] == [
         {"price": 2.5, "tags": ["hair", "wet"], "title": "Shampoo"},
         {"country": "DE"},
         {"price": 3.0, "title": "Kämme"},
     ]
     from_lines.save(tmp_path / "again.jsonl")
-    assert Catalog.load(tmp_path / "again.jsonl").version == from_lines.version
+    assert load_catalog(tmp_path / "again.jsonl").version == from_lines.version
     assert from_lines.version != EXPECTED.version
 
 
@@ -101,7 +104,7 @@ def test_identifiers_written_as_one_text(text: str, tokens: list[str] | None) ->
 def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "c.jsonl").write_text(line)
     with pytest.raises(CatalogError, match=message):
-        Catalog.load(tmp_path / "c.jsonl")
+        load_catalog(tmp_path / "c.jsonl")
 
 
 def test_bad_parquet_is_a_sentence(tmp_path: Path) -> None:
@@ -114,7 +117,7 @@ def test_bad_parquet_is_a_sentence(tmp_path: Path) -> None:
     ):
         pq.write_table(pa.table(columns), path)
         with pytest.raises(CatalogError, match=message):
-            Catalog.load(path)
+            load_catalog(path)
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(CatalogError, match="cannot be read"):
-        Catalog.load(path)
+        load_catalog(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from drafting.alignment.bases import scratch_tokenizer
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.prompt import IdentifierTokens, PromptBuilder, PromptTemplate
 
 BEGIN, END = "<|sid_begin|>", "<|sid_end|>"
@@ -16,7 +16,7 @@ def test_a_prompt_for_a_model_that_reads_begin_and_end_tokens(tmp_path: Path) ->
     """As docs/formats/openonerec.md says: the prompt ends where the model would write the begin token, so the search writes codes only."""
     index = {"x": f"{BEGIN}<s_a_3><s_b_1><s_c_2>{END}", "y": f"{BEGIN}<s_a_0><s_b_1><s_c_9>{END}"}
     (tmp_path / "index.json").write_text(json.dumps(index))
-    catalog = Catalog.load(tmp_path / "index.json")
+    catalog = load_catalog(tmp_path / "index.json")
     assert catalog.identifier(0) == ("<s_a_3>", "<s_b_1>", "<s_c_2>")
     tokenizer = scratch_tokenizer((*catalog.tokens, BEGIN, END))
     template = PromptTemplate(f"{BEGIN}{{history}}{END}{BEGIN}", f"{END}{BEGIN}", add_bos=False)

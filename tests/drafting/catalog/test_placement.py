@@ -24,7 +24,7 @@ def codebooks_of(rng: np.random.Generator, codes: int = 4, levels: int = 3, dims
 
 def catalog_of(codes: np.ndarray) -> Catalog:
     tokens = [[f"<{LETTERS[level]}_{code}>" for level, code in enumerate(row)] for row in codes.tolist()]
-    return Catalog.from_identifiers([(f"old-{row}", identifier) for row, identifier in enumerate(tokens)])
+    return catalog_of([(f"old-{row}", identifier) for row, identifier in enumerate(tokens)])
 
 
 def tokens_of(codes: tuple[int, ...]) -> tuple[str, ...]:
@@ -187,6 +187,6 @@ def test_what_has_no_place(items: list[NewItem], codebooks: Codebooks | None, er
 
 
 def test_codebooks_of_other_tokens_are_refused() -> None:
-    other = Catalog.from_identifiers({"x": ["<x_1>", "<y_1>", "<z_1>"]})
+    other = catalog_of({"x": ["<x_1>", "<y_1>", "<z_1>"]})
     with pytest.raises(CatalogError, match="The catalog has no token such as <a_0>, which the codebooks give on level 1"):
         grow(other, [NewItem("y", embedding=[0.0] * 5)], Collision.SHARED, BOOKS, NOW)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.codebooks import Codebooks
+from drafting.catalog.loading import load_catalog
 from server.commands.catalog import catalog_app
 from tests.models import save_tokenizer
 
@@ -37,7 +38,7 @@ def test_build_writes_a_catalog_and_the_codebooks_that_made_it(tmp_path: Path, e
     assert built.exit_code == 0, built.output
     assert f"Wrote {out} (40 items, version " in built.output
     assert "0 items share an identifier" in built.output
-    catalog = Catalog.load(out)
+    catalog = load_catalog(out)
     assert tuple(catalog.item_ids) == tuple(f"i{item}" for item in range(ITEMS))
     assert catalog.title(3) == "Item 3"
     assert catalog.identifier_length == 2
@@ -53,7 +54,7 @@ def test_build_reads_plain_ids_and_is_reproducible(tmp_path: Path, embeddings: P
     for name in ("one.jsonl", "two.jsonl"):
         done = run(*flags, "--out", tmp_path / name)
         assert done.exit_code == 0, done.output
-        versions.append(Catalog.load(tmp_path / name).version)
+        versions.append(load_catalog(tmp_path / name).version)
     assert versions[0] == versions[1]
 
 
@@ -66,7 +67,7 @@ def test_build_replaces_nothing_unasked(tmp_path: Path, embeddings: Path, items:
     assert f"{out} already exists: choose another name, or pass --overwrite" in refused.output
     assert out.read_text() == "precious"
     assert run(*flags, "--overwrite").exit_code == 0
-    assert len(Catalog.load(out)) == ITEMS
+    assert len(load_catalog(out)) == ITEMS
 
 
 def test_build_says_what_does_not_fit(tmp_path: Path, embeddings: Path, items: Path) -> None:
@@ -89,11 +90,11 @@ def test_build_says_what_does_not_fit(tmp_path: Path, embeddings: Path, items: P
 
 def test_inspect_by_hand(tmp_path: Path) -> None:
     identifiers = {"w": ["<a_0>", "<b_0>"], "x": ["<a_0>", "<b_1>"], "y": ["<a_1>", "<b_0>"], "z": ["<a_1>", "<b_0>"]}
-    Catalog.from_identifiers(identifiers, {"w": "First"}).save(tmp_path / "catalog.jsonl")
+    catalog_of(identifiers, {"w": "First"}).save(tmp_path / "catalog.jsonl")
     shown = run("inspect", tmp_path / "catalog.jsonl", "--samples", 2)
     assert shown.exit_code == 0, shown.output
     lines = [line.split() for line in shown.output.splitlines()]
-    assert ["version", Catalog.load(tmp_path / "catalog.jsonl").version] in lines
+    assert ["version", load_catalog(tmp_path / "catalog.jsonl").version] in lines
     assert "items               4, 1 with a title" in shown.output
     assert "identifiers         3 of 2 tokens, 4 different tokens in all" in shown.output
     assert "shared identifiers  1, by 2 items" in shown.output
@@ -120,13 +121,13 @@ def test_inspect_says_what_is_no_catalog(tmp_path: Path) -> None:
 
 def test_convert_writes_what_is_mapped(tmp_path: Path) -> None:
     identifiers = {f"i{item}": [f"<a_{item % 7}>", f"<b_{item % 5}>"] for item in range(ITEMS)}
-    catalog = Catalog.from_identifiers(identifiers)
+    catalog = catalog_of(identifiers)
     catalog.save(tmp_path / "catalog.jsonl")
     save_tokenizer(catalog, tmp_path / "model")
     out = tmp_path / "items.catalog"
     done = run("convert", tmp_path / "catalog.jsonl", "--out", out, "--model", tmp_path / "model")
     assert f"(40 items, 35 identifiers, version {catalog.version})" in done.output
-    mapped = Catalog.load(out)
+    mapped = load_catalog(out)
     assert mapped.version == catalog.version
     assert mapped.tokens == tuple(sorted(catalog.tokens))
     assert "already exists" in run("convert", tmp_path / "catalog.jsonl", "--out", out).output

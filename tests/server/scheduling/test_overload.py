@@ -7,7 +7,8 @@ from statistics import median
 
 from benchmarks.load.population import Population
 from benchmarks.load.report import LoadReport
-from benchmarks.load.run import LoadRun, LoadSettings
+from benchmarks.load.run import LoadRun
+from benchmarks.load.settings import LoadSettings
 from benchmarks.load.site import Site
 from tests.server.server_process import ServerProcess
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 from drafting.trie.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
 from verification.engine.group import EngineGroup
@@ -85,7 +85,7 @@ def test_what_one_catalog_needs_is_not_spare_for_the_other(pair: tuple[Recommend
 
 def test_a_catalog_that_does_not_fit_is_refused(pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch) -> None:
     old, _ = pair
-    longer = Catalog.from_identifiers({"a": ["<a_0>", "<b_0>", "<c_0>", "<c_1>"]})
+    longer = catalog_of({"a": ["<a_0>", "<b_0>", "<c_0>", "<c_1>"]})
     with pytest.raises(HostError, match="but the model was loaded for"):
         old.successor(longer, "longer")
     monkeypatch.setattr("verification.verifiers.continuation_table.MOST_TABLE_BYTES", 1)

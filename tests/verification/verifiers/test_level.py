@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from tests.models import save_random_model
@@ -77,7 +77,7 @@ def test_a_rejected_level_leads_nowhere_outside_the_trie(tmp_path: Path) -> None
     """Few nodes at the end of each level have many children above them, so a step in the wrong place soon leaves the level."""
     rows = [[0, 0, 0, code, 0] for code in range(10)] + [[0, 1, 0, 0, 0], [0, 2, 0, 0, 0], [1, 0, 0, 0, 0]]
     items = {f"item-{place}": [f"<{letter}_{code}>" for letter, code in zip("abcde", row, strict=True)] for place, row in enumerate(rows)}
-    catalog = Catalog.from_identifiers(items)
+    catalog = catalog_of(items)
     folder = save_random_model(tmp_path / "target", catalog, layers=1, hidden=32, heads=1)
     target = TransformersHost(folder, slots=4096)
     draft = TransformersHost(noisy_copy(folder, tmp_path / "draft", 2.0), slots=4096)

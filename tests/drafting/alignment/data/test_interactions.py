@@ -5,22 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drafting.alignment.data.interactions import (
-    InteractionError,
-    Interactions,
-    data_hashes,
-    leave_one_out,
-    load_events,
-    load_sequential,
-    load_split,
-)
+from drafting.alignment.data.interactions import InteractionError, Interactions, leave_one_out
+from drafting.alignment.data.loading import data_hashes, load_events, load_sequential, load_split
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 
 
 @pytest.fixture
 def catalog() -> Catalog:
     """Items "0" to "5"."""
-    return Catalog.from_identifiers([(str(item), [f"<a_{item}>"]) for item in range(6)])
+    return catalog_of([(str(item), [f"<a_{item}>"]) for item in range(6)])
 
 
 def interactions(*histories: list[int]) -> Interactions:
@@ -60,7 +54,7 @@ def test_the_first_item_is_number_one_and_zero_is_no_item(tmp_path: Path, catalo
 
 
 def test_items_are_looked_up_by_name_not_by_position(tmp_path: Path) -> None:
-    shuffled = Catalog.from_identifiers([(name, [f"<a_{name}>"]) for name in ("2", "0", "1")])
+    shuffled = catalog_of([(name, [f"<a_{name}>"]) for name in ("2", "0", "1")])
     path = tmp_path / "sequential_train.txt"
     path.write_text("1 1 2 3\n")
     assert load_sequential(path, shuffled).items.tolist() == [1, 2, 0]

@@ -20,12 +20,12 @@ from drafting.alignment.data.samples import (
     packs,
     prefix_windows,
 )
-from drafting.catalog.catalog import Catalog
+from drafting.catalog.builder import catalog_of
 from drafting.prompt import PromptBuilder, PromptTemplate
 
 PAD, BOS, UNK = 0, 1, 2
 ITEMS = 4
-CATALOG = Catalog.from_identifiers([(str(item), [f"<a_{item % 2}>", f"<b_{item}>"]) for item in range(ITEMS)])
+CATALOG = catalog_of([(str(item), [f"<a_{item % 2}>", f"<b_{item}>"]) for item in range(ITEMS)])
 TOKENIZER = scratch_tokenizer(CATALOG.tokens)
 IDS = CATALOG.token_ids(TOKENIZER.get_vocab())
 

@@ -1,0 +1,28 @@
+"""What one load run is told to send."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """What to send.
+
+    Attributes:
+        rate: requests a second.
+        seconds: measured time.
+        warmup_seconds: time before it, in which requests are sent and not counted.
+        k: identifiers of a list.
+        timeouts_ms: the shortest and the longest timeout of a request, drawn evenly between them.
+        growth: the share of lists after which the user takes one of the items.
+        hang_ups: the share of requests whose client gives up, at any time before the timeout.
+        seed: of all that is drawn.
+    """
+
+    rate: float
+    seconds: float
+    warmup_seconds: float
+    k: int
+    timeouts_ms: tuple[int, int]
+    growth: float = 0.5
+    hang_ups: float = 0.0
+    seed: int = 0

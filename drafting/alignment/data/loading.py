@@ -1,0 +1,157 @@
+"""Interactions from files: the paper's three, JSONL events, or parquet.
+
+Invariant: every item becomes a catalog index while it is read, and whatever is malformed or unknown is refused with its place.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from drafting.alignment.data.interactions import InteractionError, Interactions, Split, by_user, leave_one_out
+from drafting.alignment.data.parquet import load_parquet
+from drafting.catalog.catalog import Catalog
+
+SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")
+EVENTS_FILE = "interactions.jsonl"
+PARQUET_FILE = "interactions.parquet"
+
+
+class EventLine(msgspec.Struct):
+    """One line of `interactions.jsonl`; times are numbers that grow, in any unit."""
+
+    user: str | int
+    item: str | int
+    timestamp: float
+
+
+def data_files(directory: Path) -> tuple[Path, ...]:
+    """The files that `load_split` reads from a data directory.
+
+    Raises:
+        InteractionError: no form of data is there, or two are.
+    """
+    sequential = tuple(directory / name for name in SEQUENTIAL_FILES)
+    if all(path.is_file() for path in sequential):
+        return sequential
+    streams = [directory / name for name in (EVENTS_FILE, PARQUET_FILE) if (directory / name).is_file()]
+    if len(streams) > 1:
+        raise InteractionError(f"{directory} holds both {EVENTS_FILE} and {PARQUET_FILE}: remove the one that is not to be used.")
+    if streams:
+        return (streams[0],)
+    raise InteractionError(
+        f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}."
+    )
+
+
+def data_hashes(directory: Path) -> dict[str, str]:
+    """The SHA-256 of every file that `load_split` reads, by name."""
+    hashes = {}
+    for path in data_files(directory):
+        with path.open("rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions], Split] = leave_one_out) -> Split:
+    """Reads a data directory: the paper's three files as they are split, or a stream of interactions split by `rule`.
+
+    Raises:
+        InteractionError: data is missing or malformed, or names an item that the catalog does not have.
+    """
+    files = data_files(directory)
+    if len(files) == 1:
+        return rule(load_stream(files[0], catalog))
+    train, valid, test = (load_sequential(path, catalog) for path in files)
+    for path, part in zip(files[1:], (valid, test), strict=True):
+        if part.users != train.users:
+            raise InteractionError(
+                f"{path} lists other users than {files[0]}: every file of a split must name the same users in the same order."
+            )
+    return Split(train, valid, test)
+
+
+def load_stream(path: Path, catalog: Catalog) -> Interactions:
+    """Reads one file of loose interactions, JSONL or parquet."""
+    if path.suffix == ".parquet":
+        return load_parquet(path, catalog)
+    return load_events(path, catalog)
+
+
+def load_sequential(path: Path, catalog: Catalog) -> Interactions:
+    """Reads one of the paper's files: a line is `user item item …`, or only `user`.
+
+    Numbers in these files count from 1 while the index that names the items counts from 0: number n is the item `str(n - 1)`.
+
+    Raises:
+        InteractionError: a line is not made of numbers, or names an item that the catalog does not have.
+    """
+    users: list[str] = []
+    ends = array("q", [0])
+    numbers = array("q")
+    with _open(path) as file:
+        for line_number, line in enumerate(file, start=1):
+            user, _, rest = line.strip().partition(b" ")
+            if not user:
+                continue
+            try:
+                users.append(str(int(user)))
+                numbers.extend(map(int, rest.split()))
+            except ValueError as error:
+                raise InteractionError(f"Line {line_number} of {path} should be numbers, a user and then items: {error}.") from error
+            ends.append(len(numbers))
+    raw = np.frombuffer(numbers, np.int64) if numbers else np.empty(0, np.int64)
+    return Interactions(tuple(users), np.array(ends, np.int64), _numbered_items(raw, catalog, path))
+
+
+def _numbered_items(numbers: npt.NDArray[np.int64], catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:
+    distinct, inverse = np.unique(numbers, return_inverse=True)
+    indices = catalog.indices_of([str(number - 1) for number in distinct.tolist()])
+    if (missing := np.flatnonzero(indices < 0)).size:
+        number = int(distinct[missing[0]])
+        raise InteractionError(
+            f"{path} names item number {number}, which is item {str(number - 1)!r} as these files count from 1, but the catalog has "
+            "no such item."
+        )
+    return indices.astype(np.int32)[inverse.reshape(-1)]
+
+
+def load_events(path: Path, catalog: Catalog) -> Interactions:
+    """Reads JSONL of `{"user", "item", "timestamp"}` in any order; each user's items are put in order of time, equal times as they came.
+
+    Raises:
+        InteractionError: a line is malformed, or names an item that the catalog does not have.
+    """
+    decoder = msgspec.json.Decoder(EventLine)
+    row_of: dict[str, int] = {}
+    index_of: dict[str, int | None] = {}
+    rows, items, times = array("q"), array("i"), array("d")
+    with _open(path) as file:
+        for line_number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                event = decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise InteractionError(f"Line {line_number} of {path} is not an interaction: {error}.") from error
+            if (item := str(event.item)) not in index_of:
+                index_of[item] = catalog.index_of(item)
+            index = index_of[item]
+            if index is None:
+                raise InteractionError(f"Line {line_number} of {path} names item {item!r}, but the catalog has no such item.")
+            rows.append(row_of.setdefault(str(event.user), len(row_of)))
+            items.append(index)
+            times.append(event.timestamp)
+    return by_user(tuple(row_of), np.array(rows, np.int64), np.array(items, np.int32), np.array(times, np.float64))
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InteractionError(f"The interactions {path} cannot be read: {error.strerror}.") from error

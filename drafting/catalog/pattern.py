@@ -1,0 +1,53 @@
+"""How identifiers are written as text: patterns that turn integer codes into tokens, and texts of tokens.
+
+Invariant: a pattern tells codes and levels apart, so two identifiers never become one text.
+"""
+
+import re
+import string
+from collections.abc import Sequence
+
+from drafting.catalog.catalog import CatalogError
+
+DEFAULT_PATTERN = "<{letter}_{code}>"
+
+
+_TOKEN = re.compile(r"<[^<>]*>")
+
+
+_BRACKET = re.compile(r"<\|.*(begin|start|end)\|>")
+
+
+class TokenPattern:
+    """How integer codes are written as tokens: a text with `{code}` and `{letter}` (a, b, … by level) or `{level}` (1, 2, …) in it."""
+
+    def __init__(self, pattern: str = DEFAULT_PATTERN) -> None:
+        """
+        Raises:
+            CatalogError: the pattern has other fields, or none that tells codes apart.
+        """
+        try:
+            fields = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+        except ValueError as error:
+            raise CatalogError(f"The token pattern {pattern!r} is malformed: {error}.") from error
+        if "code" not in fields or fields - {"code", "letter", "level"}:
+            raise CatalogError(f"A token pattern holds {{code}} and at most {{letter}} and {{level}} besides, got {pattern!r}.")
+        self._pattern = pattern
+
+    def tokens(self, codes: Sequence[int]) -> list[str]:
+        """The tokens of one integer tuple."""
+        return [self.token(level, code) for level, code in enumerate(codes)]
+
+    def token(self, level: int, code: int) -> str:
+        """The token of a code of a level, which counts from 0."""
+        return self._pattern.format(code=code, level=level + 1, letter=string.ascii_lowercase[level % 26])
+
+
+def split_identifier(text: str) -> list[str] | None:
+    """The tokens of an identifier that is written as one text, without begin and end tokens around it; None if it is no such text."""
+    tokens = _TOKEN.findall(text)
+    if not tokens or "".join(tokens) != text.strip():
+        return None
+    first, last = (int(_BRACKET.fullmatch(token) is not None) for token in (tokens[0], tokens[-1]))
+    inside = tokens[first : len(tokens) - last]
+    return None if any(_BRACKET.fullmatch(token) for token in inside) else inside
