@@ -115,7 +115,7 @@ class PromptTemplate:
 
     @classmethod
     def load(cls, model_dir: Path) -> "PromptTemplate":
-        """Reads `prompt.json` from a model directory; without one the default holds, and the log says so.
+        """Read `prompt.json` from a model directory; without one the default holds, and the log says so.
 
         Raises:
             PromptError: the file is there but is no prompt template.
@@ -130,7 +130,7 @@ class PromptTemplate:
             raise PromptError(f"{path} is not a prompt template: {error}") from error
 
     def save(self, model_dir: Path) -> None:
-        """Writes the template beside the model."""
+        """Write the template beside the model."""
         (model_dir / PROMPT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 

@@ -81,7 +81,7 @@ class Base:
 
 
 def load_base(name: str, catalog: Catalog, template: PromptTemplate) -> Base:
-    """Builds or loads the base called `name`: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
+    """Build or loads the base called `name`: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
 
     Weights from scratch are drawn from torch's global random state: seed it first.
 

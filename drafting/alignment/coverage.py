@@ -75,7 +75,7 @@ class CoverageLevels:
         return rows, wanted
 
     def _descend(self, scores: Tensor, continued: Tensor, nodes: Tensor, batch: Batch, level: int) -> Tensor:
-        """Gives the nodes one level below their cumulative scores, from those of their parents' continuations."""
+        """Give the nodes one level below their cumulative scores, from those of their parents' continuations."""
         children = (batch["node_level"] == level + 1).nonzero()[:, 0]
         place = torch.zeros_like(batch["node_level"])
         place[nodes] = torch.arange(len(nodes), device=place.device)

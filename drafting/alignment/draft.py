@@ -26,7 +26,7 @@ from drafting.trie.item_trie import ItemTrie
 
 @quiet_library()
 def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings | None = None, overwrite: bool = False) -> TrainingMetrics:
-    """Trains a draft and writes its model directory to `out`; goes on from the last checkpoint of an interrupted run.
+    """Train a draft and writes its model directory to `out`; goes on from the last checkpoint of an interrupted run.
 
     Args:
         teacher: a directory that `atspeed train teacher` made.

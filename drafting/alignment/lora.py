@@ -13,7 +13,7 @@ PROJECTIONS = ["q_proj", "v_proj"]
 
 
 def add_lora(model: PreTrainedModel, settings: TargetSettings) -> torch.nn.Module:
-    """Wraps a model so that only the additions, the embeddings and the head learn.
+    """Wrap a model so that only the additions, the embeddings and the head learn.
 
     Raises:
         TrainingError: peft is not installed, or the model has no such projections.

@@ -59,7 +59,7 @@ class RunDirectory:
         return max(whole, key=checkpoint_step, default=None)
 
     def refuse_existing(self, overwrite: bool) -> None:
-        """Raises `TrainingError` if `out` is there and may not be replaced; cheap, so it can come before anything is loaded."""
+        """Raise `TrainingError` if `out` is there and may not be replaced; cheap, so it can come before anything is loaded."""
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return
         if not overwrite:
@@ -68,7 +68,7 @@ class RunDirectory:
             raise TrainingError(f"{self.out} is no {self.what}, so it is not replaced: remove it yourself, or choose another one.")
 
     def open(self, record: dict[str, Any], overwrite: bool) -> None:
-        """Starts the run described by `record`, or goes on with it if an earlier one with the same record was interrupted.
+        """Start the run described by `record`, or goes on with it if an earlier one with the same record was interrupted.
 
         Raises:
             TrainingError: an interrupted run with another record is in the way, or the directory cannot be written.
@@ -91,11 +91,11 @@ class RunDirectory:
             raise TrainingError(f"The run cannot write to {self.partial}: {error.strerror}.") from error
 
     def check_model_space(self, weights: int, checkpoints: int) -> None:
-        """Raises `TrainingError` if the disk is too small for the model of so many weights and its checkpoints with optimizer state."""
+        """Raise `TrainingError` if the disk is too small for the model of so many weights and its checkpoints with optimizer state."""
         self.check_space(weights * _BYTES_PER_WEIGHT * (1 + 3 * checkpoints), f"the model and {checkpoints} checkpoints")
 
     def check_space(self, needed: int, what: str) -> None:
-        """Raises `TrainingError` if the disk has no room for so many bytes and some to spare."""
+        """Raise `TrainingError` if the disk has no room for so many bytes and some to spare."""
         needed += _SPARE_BYTES
         free = shutil.disk_usage(self.partial).free
         if free < needed:
@@ -105,7 +105,7 @@ class RunDirectory:
             )
 
     def publish(self) -> None:
-        """Moves the finished model into place and removes everything else of the run."""
+        """Move the finished model into place and removes everything else of the run."""
         if not any(self.model.glob("*.safetensors")):
             raise TrainingError(
                 f"The trained weights were not written to {self.model}: with FSDP, set its state dict type to FULL_STATE_DICT."

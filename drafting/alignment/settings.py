@@ -176,7 +176,7 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 def require_positive(name: str, value: float) -> None:
-    """Raises `TrainingError` unless the setting is above zero."""
+    """Raise `TrainingError` unless the setting is above zero."""
     if not value > 0:
         raise TrainingError(f"{name} must be above 0, got {value}.")
 

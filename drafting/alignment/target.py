@@ -37,7 +37,7 @@ def train_target(
     template: PromptTemplate | None = None,
     overwrite: bool = False,
 ) -> TrainingMetrics:
-    """Trains a target and writes its model directory to `out`; goes on from the last checkpoint of an interrupted run.
+    """Train a target and writes its model directory to `out`; goes on from the last checkpoint of an interrupted run.
 
     Args:
         data: a directory that `load_split` reads.

@@ -52,12 +52,12 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses how the samples of an epoch look."""
+        """Choose how the samples of an epoch look."""
 
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Keeps transformers' bars for every file that it reads or writes, and its remarks on them, from breaking into our bar."""
+    """Keep transformers' bars for every file that it reads or writes, and its remarks on them, from breaking into our bar."""
     shown, verbosity = library_logging.is_progress_bar_enabled(), library_logging.get_verbosity()
     library_logging.disable_progress_bar()
     library_logging.set_verbosity_error()
@@ -93,7 +93,7 @@ def _as_it_is(batch: Batch) -> Batch:
 def fit(
     run: RunDirectory, model: torch.nn.Module, train: Samples, valid: Samples, settings: LoopSettings, loss: Loss | None = None
 ) -> tuple[TrainingMetrics, Trainer]:
-    """Trains `model`, going on from the run's last checkpoint, and returns the trainer that holds the result.
+    """Train `model`, going on from the run's last checkpoint, and returns the trainer that holds the result.
 
     Args:
         loss: of a training batch; the model's own cross-entropy by default.
@@ -175,7 +175,7 @@ def versions() -> dict[str, str]:
 def write_model(
     run: RunDirectory, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, record: dict[str, Any], metrics: TrainingMetrics
 ) -> None:
-    """Puts what `atspeed serve` needs beside the trained weights and publishes the directory."""
+    """Put what `atspeed serve` needs beside the trained weights and publishes the directory."""
     tokenizer.save_pretrained(run.model)
     template.save(run.model)
     (run.model / "training_args.bin").unlink(missing_ok=True)

@@ -32,7 +32,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def save_artefact(catalog: Catalog, path: Path) -> None:
-    """Writes a catalog, best `Catalog.ordered` by the model that it is for, whose trie then needs no second sort."""
+    """Write a catalog, best `Catalog.ordered` by the model that it is for, whose trie then needs no second sort."""
     trie = catalog.trie
     arrays: dict[str, npt.NDArray[Any]] = {
         **_text_arrays("items.names", catalog.item_ids),
@@ -62,7 +62,7 @@ def save_artefact(catalog: Catalog, path: Path) -> None:
 
 
 def load_artefact(path: Path) -> Catalog:
-    """Maps a catalog that `save_artefact` wrote; its pages are read as they are used.
+    """Map a catalog that `save_artefact` wrote; its pages are read as they are used.
 
     Raises:
         CatalogError: the file is missing, cut off or something else.

@@ -27,7 +27,7 @@ class CatalogBuilder:
         self.items = 0
 
     def add(self, item_ids: Sequence[str], identifiers: Sequence[Sequence[str]], attributes: Mapping[str, Sequence[Any]]) -> None:
-        """Adds items.
+        """Add items.
 
         Args:
             attributes: by name, one value per item; None where an item has none.
@@ -55,7 +55,7 @@ class CatalogBuilder:
         codes: npt.NDArray[np.int32],
         attributes: Mapping[str, tuple[npt.NDArray[np.int64], TextColumn]],
     ) -> None:
-        """Adds items that are columns already.
+        """Add items that are columns already.
 
         Args:
             codes: `[items, length]`, numbers that `code_of` has given.

@@ -59,7 +59,7 @@ class Catalog:
     def of(
         cls, item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]
     ) -> "Catalog":
-        """Makes a catalog of its columns.
+        """Make a catalog of its columns.
 
         Args:
             codes: `[items, length]`, positions in `tokens`.
@@ -84,7 +84,7 @@ class Catalog:
         return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, tokens, narrow, attributes))
 
     def save(self, path: Path) -> None:
-        """Writes the catalog as JSONL, the form that `load_catalog` reads back to an equal catalog."""
+        """Write the catalog as JSONL, the form that `load_catalog` reads back to an equal catalog."""
         with path.open("w", encoding="utf-8") as file:
             for item, name in enumerate(self.item_ids):
                 line: dict[str, Any] = {"item_id": name, "identifier": list(self.identifier(item))}

@@ -69,14 +69,14 @@ class Codebooks:
         return total
 
     def save(self, path: Path) -> None:
-        """Writes the centroids as safetensors, `level_1` first."""
+        """Write the centroids as safetensors, `level_1` first."""
         from safetensors.numpy import save
 
         path.write_bytes(save({f"level_{number}": centroids for number, centroids in enumerate(self.levels, start=1)}))
 
     @classmethod
     def load(cls, path: Path) -> "Codebooks":
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             CodebookError: the file is missing or holds no codebooks.
@@ -128,7 +128,7 @@ def residual_kmeans(
     resolve_collisions: bool = False,
     on_level: Callable[[int], None] | None = None,
 ) -> Quantisation:
-    """Makes codebooks and codes from item embeddings.
+    """Make codebooks and codes from item embeddings.
 
     Args:
         embeddings: `[items, dims]`, finite.
@@ -194,7 +194,7 @@ def _nearest(points: Floats, centroids: Floats) -> npt.NDArray[np.intp]:
 
 
 def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
-    """Moves items off shared identifiers, prefix by prefix; the item nearest to a code has the first claim on it.
+    """Move items off shared identifiers, prefix by prefix; the item nearest to a code has the first claim on it.
 
     Raises:
         CodebookError: more items share all levels but the last than the last level has codes.

@@ -36,7 +36,7 @@ class ItemLine(msgspec.Struct):
 
 
 def read_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Progress = lambda _: None) -> Catalog:
-    """Reads an index of the form `{item: identifier}` from a `.json` file, parquet from `.parquet`, anything else as JSONL.
+    """Read an index of the form `{item: identifier}` from a `.json` file, parquet from `.parquet`, anything else as JSONL.
 
     An identifier is a list of tokens, one text of tokens such as `<|sid_begin|><s_a_3><s_b_9><|sid_end|>`, or a list of integers, which
     JSONL and parquet call `codes`.

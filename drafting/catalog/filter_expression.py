@@ -110,7 +110,7 @@ def _test(tree: "Tree[Token]") -> Callable[[Any], bool]:
 
 
 def _spread(test: Callable[[Any], bool], column: AttributeColumn) -> BoolArray:
-    """Judges the distinct values and gives each item the verdict on its own; items without a value get none."""
+    """Judge the distinct values and gives each item the verdict on its own; items without a value get none."""
     verdicts = np.zeros(len(column.values) + 1, bool)
     verdicts[:-1] = [test(json.loads(text)) for text in column.values]
     members: BoolArray = verdicts[column.codes]

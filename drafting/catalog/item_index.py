@@ -37,7 +37,7 @@ class ItemIndex:
 
     @classmethod
     def of(cls, names: TextColumn) -> "ItemIndex":
-        """Sorts the names' hashes."""
+        """Sort the names' hashes."""
         hashes = names.hashes()
         rows = stable_order(hashes)
         return cls(names, hashes[rows], rows)

@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 1 << 18
 
 
 def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], None]) -> Catalog:
-    """Reads a parquet file; see `catalog_files.read_catalog`.
+    """Read a parquet file; see `catalog_files.read_catalog`.
 
     Raises:
         CatalogError: pyarrow is not installed, the file is no parquet, lacks a column or a value, or is no catalog.

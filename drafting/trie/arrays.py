@@ -45,7 +45,7 @@ class TrieArrays:
 
     @classmethod
     def build(cls, codes: Codes) -> "TrieArrays":
-        """Builds the trie of identifiers, `[items, depth]` codes of any unsigned type."""
+        """Build the trie of identifiers, `[items, depth]` codes of any unsigned type."""
         items, depth = codes.shape
         order = _sorted_rows(codes)
         # different[i]: the tokens so far of the sorted row i + 1 differ from those of row i.

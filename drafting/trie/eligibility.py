@@ -80,7 +80,7 @@ class BatchEligibility:
 
     @classmethod
     def of(cls, each: Sequence[Eligibility], nodes: int, rows: Sequence[int]) -> "BatchEligibility | None":
-        """Joins the requests of a batch, whose masks are all of one bank, over a trie of so many nodes.
+        """Join the requests of a batch, whose masks are all of one bank, over a trie of so many nodes.
 
         Args:
             rows: how many rows of each request will be asked about, request by request.
@@ -137,7 +137,7 @@ class BatchEligibility:
         return alive
 
     def _mark_dead(self, alive: Tensor, dead: Tensor, first: Tensor) -> None:
-        """Clears the dead nodes in `alive`; these look for their rows, which are fewer than the nodes in them."""
+        """Clear the dead nodes in `alive`; these look for their rows, which are fewer than the nodes in them."""
         spare = alive.shape[1] - 1
         firsts, order = (first + self.requests * self.nodes).sort()
         rows = torch.searchsorted(firsts, dead, right=True) - 1

@@ -51,7 +51,7 @@ class ItemTrie:
 
     @classmethod
     def build(cls, identifiers: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
-        """Builds the trie of `identifiers`, `[items, depth]` token ids."""
+        """Build the trie of `identifiers`, `[items, depth]` token ids."""
         token_ids, codes = np.unique(identifiers, return_inverse=True)
         return cls.of(TrieArrays.build(codes.reshape(identifiers.shape).astype(np.uint32)), token_ids.astype(np.int64), device)
 

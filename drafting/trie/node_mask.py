@@ -106,7 +106,7 @@ class MaskBank:
         return self._masks[items]
 
     def release(self, mask: NodeMask) -> None:
-        """Says that one holder no longer needs a mask."""
+        """Say that one holder no longer needs a mask."""
         self._holders[mask.items] -= 1
         if not self._holders[mask.items]:
             del self._holders[mask.items]

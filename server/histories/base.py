@@ -77,7 +77,7 @@ class HistoryStore(Protocol):
     """
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
-        """Adds events, given in any order, durably before it returns; the time to live starts anew unless `events` is empty.
+        """Add events, given in any order, durably before it returns; the time to live starts anew unless `events` is empty.
 
         Returns how many of them the history shows now that it did not before: repeats do not count, nor do events too old for a full one.
         """
@@ -95,13 +95,13 @@ class HistoryStore(Protocol):
         ...
 
     async def delete(self, user_id: str) -> bool:
-        """Forgets the user, event ids included; True if there was something to forget."""
+        """Forget the user, event ids included; True if there was something to forget."""
         ...
 
     async def ping(self) -> None:
-        """Returns if the store answers."""
+        """Return if the store answers."""
         ...
 
     async def close(self) -> None:
-        """Gives back files and connections; call it once, and nothing after it."""
+        """Give back files and connections; call it once, and nothing after it."""
         ...

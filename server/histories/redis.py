@@ -164,7 +164,7 @@ class RedisHistoryStore:
 
     @asynccontextmanager
     async def _reach(self) -> AsyncIterator[None]:
-        """Turns every way in which Redis can fail to answer into `HistoryUnavailable`, at the latest after the timeout."""
+        """Turn every way in which Redis can fail to answer into `HistoryUnavailable`, at the latest after the timeout."""
         try:
             async with asyncio.timeout(self._timeout_seconds), self._turns:
                 if isinstance(self._redis, RedisCluster):

@@ -94,7 +94,7 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
 
 
 async def close_client(client: RedisClient) -> None:
-    """Closes a client's connections, those to its Sentinels too."""
+    """Close a client's connections, those to its Sentinels too."""
     if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
         await client.connection_pool.sentinel_manager.aclose()
     await client.aclose()

@@ -70,7 +70,7 @@ class RedisUrl:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Reads a URL.
+        """Read a URL.
 
         Raises:
             ValueError: it can't be used; the sentence says what is expected and quotes nothing of it.

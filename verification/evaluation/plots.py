@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 6.4, 4.0
 
 
 def write_plots(report: Report, folder: Path) -> list[Path]:
-    """Writes `accepted_steps.png`, and `recall_speed.png` where lists were timed; returns the files."""
+    """Write `accepted_steps.png`, and `recall_speed.png` where lists were timed; returns the files."""
     files = [accepted_steps_plot(report, folder / "accepted_steps.png")] if any(row.draft for row in report.rows) else []
     if any(row.timing for row in report.rows):
         files.append(_recall_speed(report, folder / "recall_speed.png"))

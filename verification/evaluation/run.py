@@ -61,7 +61,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evaluate(target: Path, drafts: Mapping[str, Path], catalog: Catalog, split: Split, settings: EvaluationSettings) -> Report:
-    """Evaluates a target, and each of the drafts by name.
+    """Evaluate a target, and each of the drafts by name.
 
     Raises:
         InteractionError, CatalogError, PromptError, HostError, PlanError: inputs that cannot be used.
@@ -94,7 +94,7 @@ class _Evaluation:
         self._plain: dict[int, _Plain] = {}
 
     def add_plain(self) -> None:
-        """Evaluates the target alone."""
+        """Evaluate the target alone."""
         recommender = self._load(None)
         try:
             for k in self._settings.ks:
@@ -103,7 +103,7 @@ class _Evaluation:
             recommender.close()
 
     def add_draft(self, name: str, path: Path) -> None:
-        """Evaluates a draft in every mode; the first also brings plain beam search's rows."""
+        """Evaluate a draft in every mode; the first also brings plain beam search's rows."""
         recommender = self._load(path)
         plan = recommender.engine.plan
         rules = [SearchRule(mode, self._settings.seed, self._settings.temperature) for mode in self._settings.modes]

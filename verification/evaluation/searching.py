@@ -52,7 +52,7 @@ class Found:
 
 
 def search_all(recommender: Recommender, mode: Mode, histories: Sequence[list[int]], k: int, advance: Callable[[int], None]) -> Found:
-    """Searches every history in full batches."""
+    """Search every history in full batches."""
     recommender.engine.use_plan(mode.plan)
     found = Found([], [], [])
     for result in recommender.recommend(histories, k, rule=mode.rule):

@@ -20,7 +20,7 @@ HAS_TRITON = find_spec("triton") is not None
 def tree_attention(
     query: Tensor, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout], scale: float
 ) -> Tensor:
-    """Writes the forward's keys and values into the cache, and then attends: what one request computes another may read at once.
+    """Write the forward's keys and values into the cache, and then attends: what one request computes another may read at once.
 
     Args:
         query: `[tokens, heads, head size]`.
@@ -42,7 +42,7 @@ def tree_attention(
 
 
 def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
-    """Attends to what is in the cache; the queries are those of one layout."""
+    """Attend to what is in the cache; the queries are those of one layout."""
     if query.is_cuda and HAS_TRITON:
         from verification.hosts.tree_kernel import attend
 

@@ -26,7 +26,7 @@ class HostError(SetupError):
 
 
 def load_config(model_dir: Path) -> PretrainedConfig:
-    """Checks a model directory and returns its configuration.
+    """Check a model directory and returns its configuration.
 
     Raises:
         HostError: no such directory, no configuration, no weights or damaged ones, or attention that tree attention does not compute.
@@ -57,7 +57,7 @@ def trained_catalog(model_dir: Path) -> str | None:
 
 
 def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of a model directory.
+    """Load the tokenizer of a model directory.
 
     Raises:
         HostError: there is none, or it cannot be read.

@@ -78,7 +78,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, run: Run) -> Run:
-        """Returns what replays `run` and hands out the tensor that it then writes to.
+        """Return what replays `run` and hands out the tensor that it then writes to.
 
         Raises:
             RuntimeError: it does something that cannot be recorded, such as waiting for the device.
@@ -114,7 +114,7 @@ class _Outputs:
         self._logits: Tensor | None = None
 
     def take(self, logits: Tensor) -> Tensor:
-        """Copies the logits of one forward, and returns the copy; the first forward must be the largest, and run unrecorded."""
+        """Copy the logits of one forward, and returns the copy; the first forward must be the largest, and run unrecorded."""
         if self._logits is None:
             self._logits = torch.empty_like(logits)
         kept = self._logits[: len(logits)]
@@ -125,7 +125,7 @@ class GraphedModel:
     """A model (`TreeModel`) that replays graphs where a forward fits one."""
 
     def __init__(self, model: TreeModel, buckets: Sequence[Bucket], record: Callable[[Run], Run]) -> None:
-        """Records one graph for each bucket.
+        """Record one graph for each bucket.
 
         Args:
             buckets: the largest first: the others' logits go where its are, and they find room in the memory that it has left.
@@ -151,7 +151,7 @@ class GraphedModel:
 
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
-        """Runs one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        """Run one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
         graph = self._graph_for(batch)
         if graph is None:
             self._skipped += 1
@@ -166,7 +166,7 @@ class GraphedModel:
         return counts
 
     def close(self) -> None:
-        """Frees the graphs and the model."""
+        """Free the graphs and the model."""
         self._graphs.clear()
         self._model.close()
 
@@ -181,7 +181,7 @@ class GraphedModel:
 
 
 def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
-    """Records a model's forwards of up to so many requests, whose prompts with an identifier have up to `longest` tokens.
+    """Record a model's forwards of up to so many requests, whose prompts with an identifier have up to `longest` tokens.
 
     Raises:
         HostError: the model does not run on a GPU, or not as a graph.
@@ -218,7 +218,7 @@ class _Graph:
             self._replay = record(self._forward)
 
     def score(self, batch: TreeBatch) -> Tensor:
-        """Fills the bucket with the forward, replays, and picks the logits that are wanted."""
+        """Fill the bucket with the forward, replays, and picks the logits that are wanted."""
         (layout,) = batch.attention
         requests, queries = layout.queries.shape
         rows = layout.places

@@ -65,7 +65,7 @@ class ServedModel:
         return PromptTemplate.load(self.target)
 
     def fit(self, catalog: Catalog) -> FittedCatalog:
-        """Gives a catalog the model's token ids.
+        """Give a catalog the model's token ids.
 
         Raises:
             CatalogError, PromptError, HostError: catalog and model do not belong together; the message is a sentence.

@@ -79,7 +79,7 @@ class TransformersHost:
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, slots: int) -> "TransformersHost":
-        """Hosts a model that was made in this process with `attn_implementation=ATTENTION`, where it is."""
+        """Host a model that was made in this process with `attn_implementation=ATTENTION`, where it is."""
         host = cls.__new__(cls)
         host.device = model.device
         host._host(model, slots, 0.0)
@@ -93,7 +93,7 @@ class TransformersHost:
 
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
-        """Runs one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        """Run one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
         logits: Tensor = self._model(
             input_ids=batch.tokens[None],
             position_ids=batch.positions[None],
@@ -106,7 +106,7 @@ class TransformersHost:
         return logits[0]
 
     def close(self) -> None:
-        """Frees the key/value memory; the host cannot score afterwards."""
+        """Free the key/value memory; the host cannot score afterwards."""
         self._caches.clear()
 
 

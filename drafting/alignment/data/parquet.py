@@ -15,7 +15,7 @@ COLUMNS = ("user", "item", "timestamp")
 
 
 def load_parquet(path: Path, catalog: Catalog) -> Interactions:
-    """Reads parquet in any order; each user's items are put in order of time, equal times as they came.
+    """Read parquet in any order; each user's items are put in order of time, equal times as they came.
 
     Raises:
         InteractionError: pyarrow is not installed, the file is no parquet or lacks a column or a value, or names an unknown item.

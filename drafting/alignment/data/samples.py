@@ -158,7 +158,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses which items are left out."""
+        """Choose which items are left out."""
         self._epoch = epoch
 
     def _window(self, index: int) -> tuple[npt.NDArray[np.int32], int]:
@@ -194,7 +194,7 @@ class LengthBucketSampler(torch.utils.data.Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of an epoch; the trainer calls this."""
+        """Choose the order of an epoch; the trainer calls this."""
         self._epoch = epoch
         self._on_epoch(epoch)
 

@@ -34,7 +34,7 @@ class SplitRule:
             raise InteractionError(f"min_items must be at least 1, got {self.min_items}.")
 
     def __call__(self, interactions: Interactions) -> Split:
-        """Splits the interactions of the users who are long enough.
+        """Split the interactions of the users who are long enough.
 
         Raises:
             InteractionError: no user is, or the split needs times and there are none.

@@ -69,7 +69,7 @@ def shard_name(number: int) -> str:
 
 
 def write_windows(path: Path, prompts: PromptWindows, **more: npt.NDArray[Any]) -> None:
-    """Writes windows and whatever belongs to them; the file appears when it is whole."""
+    """Write windows and whatever belongs to them; the file appears when it is whole."""
     unfinished = path.with_suffix(".unfinished")
     parts = (prompts.tokens, prompts.token_offsets, prompts.answers, prompts.tree_offsets, prompts.tree_root)
     arrays = {name: part.astype(np.int32) for name, part in zip(WINDOW_ARRAYS, parts, strict=True)}
@@ -78,7 +78,7 @@ def write_windows(path: Path, prompts: PromptWindows, **more: npt.NDArray[Any]) 
 
 
 def write_shard(path: Path, prompts: PromptWindows, trees: ListTrees, lists: IntArray, answers: TopCodes, nodes: TopCodes) -> None:
-    """Writes one shard.
+    """Write one shard.
 
     Args:
         lists: `[trees, beams]` catalog indices, -1 where there is none.
@@ -142,7 +142,7 @@ class ShardFile:
 
 
 def read_manifest(directory: Path) -> TeacherManifest:
-    """Reads `teacher.json`.
+    """Read `teacher.json`.
 
     Raises:
         TrainingError: the directory holds no finished teacher data, or a shard is missing.
@@ -165,7 +165,7 @@ def read_manifest(directory: Path) -> TeacherManifest:
 
 
 def check_provenance(manifest: TeacherManifest, directory: Path, target: str | None, catalog: str | None) -> None:
-    """Checks that teacher data was made from the target with this hash and the catalog of this version; None is not checked.
+    """Check that teacher data was made from the target with this hash and the catalog of this version; None is not checked.
 
     Raises:
         TrainingError: it was made from others.

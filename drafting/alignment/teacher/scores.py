@@ -95,7 +95,7 @@ def _batches(windows: TreeWindows) -> Iterator[IntArray]:
 def _keep(
     kept: TopCodes, rows: IntArray, logits: Tensor, row_levels: IntArray, levels: LevelCodes, taken: npt.NDArray[np.int16] | None
 ) -> None:
-    """Writes the entries of one batch's rows to their places in `kept`."""
+    """Write the entries of one batch's rows to their places in `kept`."""
     top = kept.codes.shape[1]
     for level, tokens in enumerate(levels.tokens):
         here = np.flatnonzero(row_levels == level)

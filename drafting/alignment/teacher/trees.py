@@ -39,7 +39,7 @@ class PromptWindows:
 def prompt_windows(
     interactions: Interactions, windows: Windows, builder: PromptBuilder, identifiers: IntArray, trees: int
 ) -> PromptWindows:
-    """Writes out the windows and chooses, in each, the newest `trees` items to be predicted as places for lists."""
+    """Write out the windows and chooses, in each, the newest `trees` items to be predicted as places for lists."""
     items, length = interactions.items, identifiers.shape[1]
     texts = [
         np.concatenate([builder.build(items[first:last].tolist()), identifiers[items[last]]])
@@ -78,7 +78,7 @@ class ListTrees:
 
 
 def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: LevelCodes) -> ListTrees:
-    """Folds lists into trees.
+    """Fold lists into trees.
 
     Args:
         lists: `[trees, lists]`, catalog indices of the target's lists; -1 where there is none.
@@ -112,7 +112,7 @@ def most_nodes(trie: ItemTrie, beams: int) -> int:
 
 
 def tree_windows(prompts: PromptWindows, trees: ListTrees, trie: ItemTrie) -> TreeWindows:
-    """Hangs the trees into the windows."""
+    """Hang the trees into the windows."""
     return join_windows(prompts, trees.offsets, trees.trie_node, trees.parent, trie)
 
 
