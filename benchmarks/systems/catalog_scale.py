@@ -76,7 +76,7 @@ class Loaded:
         plain_ms, masked_ms: by depth of the prefixes, an expansion of K prefixes from logits to the best K, without and with a filter
             and exclusions.
         softmax_ms: what the log-softmax over the vocabulary takes of it.
-        mask_ms: to work out the alive nodes of a filter that leaves three items in ten.
+        mask_ms: to compute the allowed nodes of a filter that allows three items in ten.
         narrow_mask_ms: the same for a filter that leaves five items.
         lookup_us: to find an item by name.
     """
@@ -125,13 +125,13 @@ def load(path: Path) -> Loaded:
     second = time.perf_counter()
     bank.acquire(narrow)
     third = time.perf_counter()
-    eligibility = Eligibility(trie.dead_nodes(rng.integers(len(catalog), size=EXCLUDED), mask), CPU, mask)
-    alive = np.unpackbits(bank.bits.rows[mask.row].numpy(), count=trie.nodes, bitorder="little")
+    eligibility = Eligibility(trie.excluded_nodes(rng.integers(len(catalog), size=EXCLUDED), mask), CPU, mask)
+    allowed = np.unpackbits(bank.bits.rows[mask.row].numpy(), count=trie.nodes, bitorder="little")
     plain: list[float] = []
     masked: list[float] = []
     softmax: list[float] = []
     for depth in range(LEVELS):
-        level = np.flatnonzero(alive[trie.level_starts[depth] : trie.level_starts[depth + 1]]) + trie.level_starts[depth]
+        level = np.flatnonzero(allowed[trie.level_starts[depth] : trie.level_starts[depth + 1]]) + trie.level_starts[depth]
         parents = torch.from_numpy(rng.choice(level, min(K, len(level)), replace=False))
         logits = torch.randn(len(parents), len(catalog.tokens))
         eligible = BatchEligibility.of([eligibility], trie.nodes, [len(parents)])

@@ -34,7 +34,7 @@ class Continuations:
 
     Attributes:
         first: `[rows]` int64, the first child; children are neighbours, so the next places of a row are the next trie nodes.
-        log_probs: `[rows, width]` float32 of the child given its parent; -inf where none exists or the child is dead.
+        log_probs: `[rows, width]` float32 of the child given its parent; -inf where none exists or the child is excluded.
     """
 
     first: Tensor
@@ -155,7 +155,7 @@ def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, e
     # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other place.
     log_probs = logits.float().log_softmax(1).gather(1, tokens).add_(trie.barrier(first, end, width))
     if eligible is not None:
-        log_probs.add_(torch.add(_INFINITY_BITS, eligible.alive(first, width), alpha=1 << 23).view(torch.float32))
+        log_probs.add_(torch.add(_INFINITY_BITS, eligible.allowed(first, width), alpha=1 << 23).view(torch.float32))
     return Continuations(first, log_probs)
 
 

@@ -111,8 +111,8 @@ class TrieDrafter:
         ends = np.cumsum([len(task.frontier) for task in tasks])
         nodes = np.split(children, np.searchsorted(rows, ends[:-1]))
         if any(task.eligibility.limited for task in tasks):
-            alive = [task.eligibility.alive(below) for task, below in zip(tasks, nodes, strict=True)]
-            nodes, rows = [below[kept] for below, kept in zip(nodes, alive, strict=True)], rows[join(alive)]
+            allowed = [task.eligibility.allowed(below) for task, below in zip(tasks, nodes, strict=True)]
+            nodes, rows = [below[kept] for below, kept in zip(nodes, allowed, strict=True)], rows[join(allowed)]
         parents = join([task.frontier_slots for task in tasks])[rows]
         add_level(self._tree, self._trie, tasks, nodes, on_device(parents, self._tree.token.device))
 

@@ -1,8 +1,8 @@
-"""The trie of a catalog's identifiers as plain arrays: what `ItemTrie` searches, before any model has given the tokens their ids.
+"""The trie of a catalog's identifiers in CSR form (offset arrays, as in a compressed sparse row matrix), by code.
 
 Invariant: nodes are numbered level by level and, within a level, in the order of their code paths. The children of a node are therefore
-neighbours, and so are the items below it; offset arrays replace every pointer, and no Python object exists per node or per item. The arrays
-are made by one sort and comparisons of neighbours, and can lie in a mapped file.
+consecutive numbers, and so are the items below it: `first_child` is the `indptr` of the CSR form. There is no Python object per node or
+per item, and the arrays may lie in a memory-mapped file.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ _WORD_BITS = 64
 
 @dataclass(frozen=True, eq=False)
 class TrieArrays:
-    """Valid continuations as offset arrays; `nodes` counts the root.
+    """The trie as offset arrays; the root is node 0 and counts as a node.
 
     Attributes:
-        code: `[nodes]` unsigned, the code that leads to a node (0 for the root).
+        code: `[nodes]` unsigned, the code on the edge to each node (0 for the root).
         first_child: `[nodes + 1]` int64; the children of node n are first_child[n] up to first_child[n + 1].
-        level_starts: first node of each depth, and the number of nodes at the end; depth 0 is the root.
-        max_children: for each depth below the last, the most children that one of its nodes has.
+        level_starts: `[depth + 2]`, the first node of each depth, and at the end the number of nodes; depth 0 is the root.
+        max_children: `[depth]`, for each depth above the leaves, the largest number of children (branching factor) of one node.
         items: `[items]` int32, catalog indices in the order of their identifiers.
-        first_item: `[identifiers + 1]` int32, where the items of each leaf begin in `items`.
-        leaf_of_item: `[items]` int32, the leaf that an item ends in, counted from the first leaf.
+        first_item: `[leaves + 1]` int32; the items of leaf l are items[first_item[l]] up to items[first_item[l + 1]].
+        leaf_of_item: `[items]` int32, the leaf of each item, counted from the first leaf.
     """
 
     code: Codes
@@ -45,10 +45,10 @@ class TrieArrays:
 
     @classmethod
     def build(cls, codes: Codes) -> "TrieArrays":
-        """Build the trie of identifiers, `[items, depth]` codes of any unsigned type."""
+        """Build the trie of identifiers, `[items, depth]` codes of any unsigned type, by one sort."""
         items, depth = codes.shape
         order = _sorted_rows(codes)
-        # different[i]: the tokens so far of the sorted row i + 1 differ from those of row i.
+        # different[i]: the codes so far of the sorted row i + 1 differ from those of row i.
         different = np.zeros(items - 1, bool)
         first_rows = np.zeros(1, np.int64)
         code, first_child, level_starts = [np.zeros(1, codes.dtype)], [], [0, 1]
@@ -84,15 +84,15 @@ class TrieArrays:
 
     @property
     def nodes(self) -> int:
-        """Nodes of the trie, the root included."""
+        """Number of nodes, the root included."""
         return self.level_starts[-1]
 
     def level_size(self, depth: int) -> int:
-        """Nodes at `depth`, the number of distinct prefixes of that length."""
+        """Number of nodes at `depth`: distinct prefixes of that length."""
         return self.level_starts[depth + 1] - self.level_starts[depth]
 
     def parents(self, nodes: IntArray, depth: int) -> IntArray:
-        """The parent of each node of one depth below the root."""
+        """The parent of each of `nodes`, all of one depth below the root."""
         first, last = self.level_starts[depth - 1], self.level_starts[depth]
         return first + np.searchsorted(self.first_child[first:last], nodes, side="right") - 1
 
@@ -107,11 +107,11 @@ class TrieArrays:
         return node
 
     def codes_below(self, node: int) -> Codes:
-        """`[children]` unsigned, the codes that lead on from a node, ascending."""
+        """The codes on the edges to the children of a node, `[children]` unsigned, ascending."""
         return self.code[self.first_child[node] : self.first_child[node + 1]]
 
     def paths(self, leaves: npt.NDArray[np.integer]) -> IntArray:
-        """The nodes from depth 1 down to each leaf, `[leaves, depth]` int64; leaves are counted from the first leaf."""
+        """The nodes on the path from depth 1 to each leaf, `[leaves, depth]` int64; leaves are counted from the first leaf."""
         nodes = np.empty((len(leaves), self.depth), np.int64)
         nodes[:, -1] = leaves + self.level_starts[-2]
         for depth in range(self.depth, 1, -1):
@@ -127,7 +127,7 @@ class TrieArrays:
 
 
 def children_of(first_child: IntArray, nodes: IntArray) -> tuple[IntArray, IntArray]:
-    """All children of some nodes in their parents' order, and the row of each one's parent; `first_child` as of `TrieArrays`."""
+    """All children of `nodes`, parent by parent, and for each child the row of its parent in `nodes`; `first_child` as in `TrieArrays`."""
     first = first_child[nodes]
     counts = first_child[nodes + 1] - first
     rows = np.repeat(np.arange(len(nodes)), counts)
@@ -135,7 +135,7 @@ def children_of(first_child: IntArray, nodes: IntArray) -> tuple[IntArray, IntAr
 
 
 def _sorted_rows(codes: Codes) -> Rows:
-    """The rows in the order of their codes, equal rows as they stand: `[items]` int32."""
+    """Row numbers in the order of the rows' codes, `[items]` int32; equal rows keep their order."""
     words: list[npt.NDArray[np.uint64]] = []
     free = 0
     for level in range(codes.shape[1]):

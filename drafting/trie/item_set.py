@@ -1,6 +1,6 @@
-"""A set of items of one catalog, as one bit per item: what a filter lets through.
+"""A set of items of one catalog as a bitmap: the items that a filter allows.
 
-Invariant: a set never changes after it is made, so whoever holds one may keep what was derived from it for as long as they hold it.
+Invariant: a set is immutable, so results derived from it may be cached with the set as their key.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ItemSet:
-    """Some of a catalog's items.
+    """A bitmap over the items of a catalog.
 
     Attributes:
         bits: `[ceil(catalog items / 8)]` uint8, the bit `item % 8` of the byte `item // 8`; bits beyond the last item are 0.
-        catalog_items: how many items the catalog has.
+        catalog_items: number of items of the catalog.
     """
 
     bits: Bits
@@ -31,12 +31,12 @@ class ItemSet:
 
     @classmethod
     def of(cls, members: BoolArray) -> "ItemSet":
-        """The items where `members`, `[catalog items]`, is true."""
+        """The set of items where `members`, `[catalog items]` bool, is true."""
         return cls(np.packbits(members, bitorder="little"), len(members))
 
     @classmethod
     def of_items(cls, items: npt.ArrayLike, catalog_items: int) -> "ItemSet":
-        """The items of these catalog indices."""
+        """The set of items with these catalog indices."""
         members = np.zeros(catalog_items, bool)
         members[np.asarray(items, np.int64)] = True
         return cls.of(members)
@@ -48,17 +48,17 @@ class ItemSet:
         return bool(self.bits[item >> 3] >> (item & 7) & 1)
 
     def contains(self, items: npt.NDArray[np.integer]) -> BoolArray:
-        """Whether the items of these catalog indices are in the set, `[n]` bool."""
+        """`[items]` bool, True for each of `items` (catalog indices) that is in the set."""
         found: BoolArray = ((self.bits[items >> 3] >> (items & 7).astype(np.uint8)) & 1).astype(bool)
         return found
 
     def members(self) -> BoolArray:
-        """`[catalog items]` bool."""
+        """The set as `[catalog items]` bool."""
         return np.unpackbits(self.bits, count=self.catalog_items, bitorder="little").view(bool)
 
     @property
     def complement(self) -> "ItemSet":
-        """The items that are not in the set."""
+        """The items of the catalog that are not in the set."""
         bits = ~self.bits
         if spare := 8 * len(bits) - self.catalog_items:
             bits[-1] &= 0xFF >> spare
@@ -66,10 +66,10 @@ class ItemSet:
 
 
 def intersection(sets: list[ItemSet]) -> ItemSet:
-    """The items that are in all of at least one set, all of one catalog."""
+    """The intersection of one or more sets of one catalog."""
     return ItemSet(reduce(np.bitwise_and, [each.bits for each in sets]), sets[0].catalog_items)
 
 
 def union(sets: list[ItemSet]) -> ItemSet:
-    """The items that are in any of at least one set, all of one catalog."""
+    """The union of one or more sets of one catalog."""
     return ItemSet(reduce(np.bitwise_or, [each.bits for each in sets]), sets[0].catalog_items)

@@ -1,8 +1,8 @@
-"""The trie that a model searches: which tokens may follow which prefix, and which items a prefix still stands for.
+"""The trie on the model's device: the constraint of constrained decoding, in token ids.
 
-Invariant: nodes are numbered as in `TrieArrays`, with codes in the order of the model's token ids, so the children of a node are
-neighbours in the order of their tokens. Two tensors on the model's device are all that a step reads; what only the host asks (items,
-parents) stays in the arrays, which may lie in a mapped file.
+Invariant: nodes are numbered as in `TrieArrays`, and codes are in the order of the model's token ids, so the children of a node are
+consecutive nodes in the order of their tokens. A decode step reads two device tensors in CSR form (`token`, `first_child`); items and
+parents are needed on the host only and stay in `arrays`, which may lie in a memory-mapped file.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ItemTrie:
-    """Valid continuations as offset tensors; `nodes` counts the root.
+    """The trie as offset tensors; the root is node 0 and counts as a node.
 
     Attributes:
-        token: `[nodes + most children]` int64, the token that leads to a node (0 for the root); as many zeros stand behind the last as a
-            node has children, so that a window as wide may be read from any node on.
+        token: `[nodes + max(max_children)]` int64, the token on the edge to each node (0 for the root), padded with zeros so that a window
+            of `max(max_children)` tokens can be read from any node on.
         first_child: `[nodes + 1]` int64; the children of node n are first_child[n] up to first_child[n + 1].
         arrays: the same trie on the host.
     """
@@ -39,11 +39,11 @@ class ItemTrie:
 
     @classmethod
     def of(cls, arrays: TrieArrays, token_ids: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
-        """The trie of a catalog for a model.
+        """Put the trie of a catalog on the device of a model.
 
         Args:
-            arrays: of the catalog, `Catalog.ordered` by these ids.
-            token_ids: `[codes]`, the id of each code's token, ascending.
+            arrays: trie of a catalog that is `Catalog.ordered` by these ids.
+            token_ids: `[codes]`, token id of each code, ascending.
         """
         token = np.zeros(arrays.nodes + max(arrays.max_children), np.int64)
         np.take(token_ids, arrays.code[1:], out=token[1 : arrays.nodes])
@@ -62,40 +62,40 @@ class ItemTrie:
 
     @property
     def nodes(self) -> int:
-        """Nodes of the trie, the root included."""
+        """Number of nodes, the root included."""
         return self.arrays.nodes
 
     @property
     def level_starts(self) -> tuple[int, ...]:
-        """First node of each depth, and the number of nodes at the end; depth 0 is the root."""
+        """First node of each depth, and at the end the number of nodes; depth 0 is the root."""
         return self.arrays.level_starts
 
     @property
     def max_children(self) -> tuple[int, ...]:
-        """For each depth below the last, the most children that one of its nodes has."""
+        """For each depth above the leaves, the largest number of children of one node."""
         return self.arrays.max_children
 
     @property
     def items(self) -> int:
-        """Items of the catalog."""
+        """Number of items of the catalog."""
         return len(self.arrays.items)
 
     @property
     def leaf_of_item(self) -> Rows:
-        """`[items]` int32, the leaf that each item of the catalog ends in, counted from the first leaf."""
+        """`[items]` int32, the leaf of each item, counted from the first leaf."""
         return self.arrays.leaf_of_item
 
     def level_size(self, depth: int) -> int:
-        """Nodes at `depth`, the number of distinct prefixes of that length."""
+        """Number of nodes at `depth`: distinct prefixes of that length."""
         return self.arrays.level_size(depth)
 
     @property
     def mean_fan_out(self) -> tuple[float, ...]:
-        """Children per node of each depth above the leaves, on average."""
+        """Mean number of children (branching factor) at each depth above the leaves."""
         return tuple(self.level_size(depth + 1) / self.level_size(depth) for depth in range(self.depth))
 
     def children(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """The first child of each node, and the node behind its last one; all `[nodes]` int64, on the device."""
+        """The first child of each node and the end of its range of children, `[nodes]` int64 each, on the device."""
         first, end = self._ranges.index_select(0, nodes).unbind(1)
         return first, end
 
@@ -111,7 +111,7 @@ class ItemTrie:
 
     @cached_property
     def _ranges(self) -> Tensor:
-        """`[nodes, 2]`, where the children of each node begin and end; another look at `first_child`."""
+        """`[nodes, 2]`, first child and end of the children of each node; a view of `first_child`."""
         return self.first_child.unfold(0, 2, 1)
 
     @cached_property
@@ -122,14 +122,14 @@ class ItemTrie:
         return edge.flatten()
 
     def items_of(self, node: int) -> Rows:
-        """Catalog indices of the items below a node, in ascending order for a leaf."""
+        """Catalog indices of the items below a node; ascending if the node is a leaf."""
         return self.arrays.items_of(node)
 
-    def dead_nodes(self, excluded_items: Sequence[int] | IntArray, mask: NodeMask | None = None) -> IntArray:
-        """The nodes (never the root) below which every item is excluded, or every eligible one if there is a mask; ascending.
+    def excluded_nodes(self, excluded_items: Sequence[int] | IntArray, mask: NodeMask | None = None) -> IntArray:
+        """The nodes (never the root) below which all items, or all items that `mask` allows, are excluded; ascending.
 
-        A beam that never enters them, and keeps to the mask, never runs out of eligible items before it must, which masking whole items at
-        the last level could not promise.
+        Excluding inner nodes too keeps a beam from entering a subtree without eligible items. Masking items at the last level alone could
+        leave it there with nothing to return.
         """
         if not len(excluded_items):
             return np.empty(0, np.int64)
@@ -143,12 +143,12 @@ class ItemTrie:
         found = [nodes]
         for depth in range(self.depth, 1, -1):
             parents, gone = np.unique(self.arrays.parents(nodes, depth), return_counts=True)
-            nodes = parents[gone == self._alive_children(parents, mask)]
+            nodes = parents[gone == self._allowed_children(parents, mask)]
             found.append(nodes)
         return np.concatenate(found[::-1])
 
     def _eligible_items(self, leaves: Rows, mask: NodeMask | None) -> IntArray:
-        """How many items of each leaf are eligible."""
+        """Number of items of each leaf that the mask allows, `[leaves]`."""
         starts = self.arrays.first_item[leaves].astype(np.int64)
         counts = self.arrays.first_item[leaves + 1] - starts
         if mask is None:
@@ -157,7 +157,7 @@ class ItemTrie:
         below = self.arrays.items[np.repeat(starts - firsts, counts) + np.arange(counts.sum())]
         return np.add.reduceat(mask.items.contains(below).astype(np.int64), firsts)
 
-    def _alive_children(self, nodes: IntArray, mask: NodeMask | None) -> IntArray:
-        """How many children of each node are alive."""
+    def _allowed_children(self, nodes: IntArray, mask: NodeMask | None) -> IntArray:
+        """Number of children of each node that the mask allows, `[nodes]`."""
         first, last = self.arrays.first_child[nodes], self.arrays.first_child[nodes + 1]
         return last - first if mask is None else mask.rank(last) - mask.rank(first)

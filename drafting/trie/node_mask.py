@@ -1,11 +1,10 @@
-"""Which nodes of a trie a filter leaves alive: those below which at least one of its items lies.
+"""Masks over the nodes of a trie: the nodes that a filter allows, which are those with at least one allowed item below them.
 
-Invariant: a node's bit says that an eligible item is below it, for inner nodes too, so a beam that keeps to alive nodes reaches an eligible
-item from wherever it is. For two filters at once this must be worked out from their common items: a node that is alive for each of them
-may hold nothing that both let through.
+Invariant: the bit of every node, inner nodes included, says that an allowed item is below it, so a beam that stays on allowed nodes always
+reaches an allowed item. The mask of two filters must therefore be computed from the intersection of their items: a node that each of them
+allows may have no item below it that both allow.
 
-The masks of one trie lie side by side in one tensor, the bank, so a step that serves many filters reads them all with one gather and
-copies none.
+The masks of one trie are the rows of one tensor, the bank, so a step that serves requests with many filters reads them with one gather.
 """
 
 from collections import OrderedDict
@@ -28,17 +27,17 @@ _FEWEST_MASKS = 8
 _WORD_BITS = 64
 # Multiplying eight bytes of 0 or 1 by this brings the lowest bits of all into the highest byte, in order.
 _GATHER_BITS = 0x0102040810204080
-# A filter that leaves fewer than one in so many items is found from its items up instead of from all items.
+# The mask of a filter that allows fewer than one in so many items is computed from its items up instead of from all items.
 _NARROW = 32
 
 
 class MaskBits:
-    """Where masks lie: what a bank shares with its masks, which may outlive it.
+    """The storage that a bank shares with its masks, which may outlive it.
 
     Attributes:
-        rows: `[rows, bytes]` uint8 on the trie's device, one mask a row: the bit `node % 8` of the byte `node // 8`. There are enough bytes
-            to read on from any node for as many as a node has children, and a word more.
-        spread: `[256]` int64; the eight bytes of `spread[b]` are the bits of the byte b, the lowest first.
+        rows: `[masks, bytes]` uint8 on the trie's device; node n is the bit `n % 8` of the byte `n // 8`. Rows are padded so that from any
+            node on the bits of `max(max_children)` nodes, and eight bytes more, can be read.
+        spread: `[256]` int64; the eight bytes of `spread[b]` are the bits of the byte b, lowest first.
     """
 
     def __init__(self, mask_bytes: int, device: torch.device) -> None:
@@ -49,12 +48,12 @@ class MaskBits:
 
 @dataclass(frozen=True, eq=False)
 class NodeMask:
-    """The alive nodes of one filter.
+    """The nodes that one filter allows.
 
     Attributes:
-        items: what the filter lets through.
-        bits: where its bits lie.
-        row: which row they are.
+        items: items that the filter allows.
+        bits: storage of the mask.
+        row: row of the mask in `bits.rows`.
     """
 
     items: ItemSet
@@ -62,15 +61,15 @@ class NodeMask:
     row: int
 
     def rank(self, nodes: IntArray) -> IntArray:
-        """How many alive nodes have a smaller number than each of `nodes`, which may be the number of nodes itself."""
+        """Number of allowed nodes before each of `nodes`, `[nodes]` int64; a node may be the number of nodes itself."""
         words, before = self._directory
         place = nodes // _WORD_BITS
         lower = words[place] & ((np.uint64(1) << (nodes % _WORD_BITS).astype(np.uint64)) - np.uint64(1))
         ranks: IntArray = before[place] + np.bitwise_count(lower)
         return ranks
 
-    def holds(self, nodes: IntArray) -> npt.NDArray[np.bool_]:
-        """Whether each of `nodes` is alive."""
+    def allows(self, nodes: IntArray) -> npt.NDArray[np.bool_]:
+        """`[nodes]` bool, True for each of `nodes` that is allowed."""
         words, _ = self._directory
         held: npt.NDArray[np.bool_] = (words[nodes // _WORD_BITS] >> (nodes % _WORD_BITS).astype(np.uint64) & np.uint64(1)).astype(bool)
         return held
@@ -83,7 +82,7 @@ class NodeMask:
 
 
 class MaskBank:
-    """Makes and keeps the masks of one trie; those that are in use stay, of the others the least recently used go."""
+    """Cache of the masks of one trie: masks in use stay, and of the others the least recently used are evicted."""
 
     def __init__(self, trie: TrieArrays, device: torch.device, most_bytes: int = BANK_BYTES) -> None:
         self._trie = trie
@@ -96,7 +95,7 @@ class MaskBank:
         self.bits = MaskBits(self._bytes, device)
 
     def acquire(self, items: ItemSet) -> NodeMask:
-        """The mask of a set of the catalog's items; it stays until it has been released as often as it was acquired."""
+        """The mask of a set of items; it stays in the bank until it has been released as often as it was acquired."""
         if items not in self._masks:
             row = self._take_row()
             self.bits.rows[row] = self._wide(items) if len(items) * _NARROW > items.catalog_items else self._narrow(items)
@@ -106,7 +105,7 @@ class MaskBank:
         return self._masks[items]
 
     def release(self, mask: NodeMask) -> None:
-        """Say that one holder no longer needs a mask."""
+        """Release a mask that `acquire` returned."""
         self._holders[mask.items] -= 1
         if not self._holders[mask.items]:
             del self._holders[mask.items]
@@ -124,19 +123,19 @@ class MaskBank:
         return self._free.pop()
 
     def _wide(self, items: ItemSet) -> Tensor:
-        """The alive nodes found from all items: leaves first, then level by level whose child is alive."""
+        """The mask computed from all items, level by level from the leaves up: a node with an allowed child is allowed."""
         trie, starts = self._trie, self._trie.level_starts
         order, first_item, first_child = self._on_device
-        levels = [alive := _any_between(torch.from_numpy(items.members()).to(self._device).index_select(0, order), first_item)]
+        levels = [allowed := _any_between(torch.from_numpy(items.members()).to(self._device).index_select(0, order), first_item)]
         for depth in range(trie.depth - 1, -1, -1):
-            alive = _any_between(alive, first_child[starts[depth] : starts[depth + 1] + 1] - starts[depth + 1])
-            levels.append(alive)
+            allowed = _any_between(allowed, first_child[starts[depth] : starts[depth + 1] + 1] - starts[depth + 1])
+            levels.append(allowed)
         padding = torch.zeros(8 * self._bytes - trie.nodes, dtype=torch.bool, device=self._device)
         eights = torch.cat([*levels[::-1], padding]).view(torch.int64)
         return ((eights * _GATHER_BITS) >> 56).byte()
 
     def _narrow(self, items: ItemSet) -> Tensor:
-        """The alive nodes found from the few eligible items up."""
+        """The mask computed from the paths of the allowed items alone."""
         bits: Bytes = np.zeros(self._bytes, np.uint8)
         leaves = np.unique(self._trie.leaf_of_item[np.flatnonzero(items.members())])
         nodes = np.append(np.unique(self._trie.paths(leaves)), 0) if len(leaves) else np.empty(0, np.int64)
@@ -145,7 +144,7 @@ class MaskBank:
 
     @cached_property
     def _on_device(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The order of the items, where the items of each leaf begin, and where the children of each node do."""
+        """`items`, `first_item` and `first_child` of the trie as tensors."""
         trie = self._trie
         items, first_item, first_child = (
             torch.from_numpy(array).to(self._device) for array in (trie.items, trie.first_item, trie.first_child)
@@ -153,9 +152,9 @@ class MaskBank:
         return items, first_item, first_child
 
 
-def _any_between(alive: Tensor, bounds: Tensor) -> Tensor:
-    """Whether anything is true from each bound up to the next, `[bounds - 1]` bool."""
-    before = torch.zeros(len(alive) + 1, dtype=torch.int32, device=alive.device)
-    torch.cumsum(alive, 0, dtype=torch.int32, out=before[1:])
+def _any_between(allowed: Tensor, bounds: Tensor) -> Tensor:
+    """`[bounds - 1]` bool, True where any of `allowed` is true from one bound up to the next."""
+    before = torch.zeros(len(allowed) + 1, dtype=torch.int32, device=allowed.device)
+    torch.cumsum(allowed, 0, dtype=torch.int32, out=before[1:])
     reached = before.index_select(0, bounds)
     return reached[1:] > reached[:-1]

@@ -1,7 +1,7 @@
-"""Sorting many numbers in time that grows as they do.
+"""Stable sort of integer keys, with PyTorch's radix sort for large arrays.
 
-Invariant: the order is the same whoever sorts. PyTorch's sort of integers is a radix sort, several times faster than NumPy's for millions
-of them, but loading PyTorch takes a second and much memory: a process that has no other use for it sorts what is small without.
+Invariant: NumPy and PyTorch give the same order. PyTorch is several times faster for millions of keys, but importing it costs a second and
+much memory, so small arrays are sorted by NumPy.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ _SIGN = np.uint64(1 << 63)
 
 
 def stable_order(keys: npt.NDArray[np.uint64]) -> Rows:
-    """The rows in ascending order of their keys, equal keys as they stand: `[rows]` int32 of `[rows]`, at most 2^31."""
+    """Row numbers in ascending order of `keys` `[rows]`, `[rows]` int32, at most 2^31; equal keys keep their order."""
     if len(keys) < RADIX_FROM:
         return np.argsort(keys, kind="stable").astype(np.int32)
     import torch
 
-    # PyTorch sorts no unsigned numbers; with the highest bit turned over, signed ones have the same order.
+    # PyTorch does not sort unsigned numbers; with the highest bit flipped, signed numbers have the same order.
     order: Rows = torch.from_numpy((keys ^ _SIGN).view(np.int64)).sort(stable=True).indices.int().numpy()
     return order

@@ -294,7 +294,7 @@ class SpeculativeBeamEngine:
 
     def _eligibility(self, request: BeamRequest) -> Eligibility:
         mask = None if request.allowed_items is None else self._masks.acquire(request.allowed_items)
-        return Eligibility(self.trie.dead_nodes(request.excluded_items, mask), self.target.device, mask)
+        return Eligibility(self.trie.excluded_nodes(request.excluded_items, mask), self.target.device, mask)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return on_device(array, self.target.device)

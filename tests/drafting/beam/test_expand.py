@@ -39,18 +39,18 @@ def cases(draw: st.DrawFn) -> tuple[ItemTrie, int, list[list[int]], torch.Tensor
     logits = torch.from_numpy(rng.integers(0, 3, (rows, VOCABULARY)).astype(np.float32))
     scores = torch.from_numpy(-rng.integers(0, 3, rows).astype(np.float32))
     barred = [rng.permutation(len(identifiers))[: rng.integers(0, len(identifiers))] for _ in beams]
-    dead = [Eligibility(trie.dead_nodes(items), CPU) for items in barred]
-    return trie, level, beams, logits, scores, dead, draw(st.integers(1, 15))
+    excluded = [Eligibility(trie.excluded_nodes(items), CPU) for items in barred]
+    return trie, level, beams, logits, scores, excluded, draw(st.integers(1, 15))
 
 
 @SETTINGS
 @given(cases())
 def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None:
-    trie, level, beams, logits, scores, dead, k = case
+    trie, level, beams, logits, scores, excluded, k = case
     flat = [node for beam in beams for node in beam]
     sizes = [len(beam) for beam in beams]
     frontier = Frontier.of([100 + int(start) + np.arange(size) for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True)], CPU)
-    eligible = BatchEligibility.of(dead, trie.nodes, sizes)
+    eligible = BatchEligibility.of(excluded, trie.nodes, sizes)
     found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], eligible)
     totals = found.log_probs + scores[:, None]
     selection = expand_beam(Candidates(found.first, totals, totals), frontier, k)
@@ -61,7 +61,7 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
         for rank, node in enumerate(beam):
             row = int(starts[request]) + rank
             for child in range(int(trie.first_child[node]), int(trie.first_child[node + 1])):
-                if child not in dead[request].dead_nodes.tolist():
+                if child not in excluded[request].excluded_nodes.tolist():
                     score = float(totals[row, child - int(trie.first_child[node])])
                     assert abs(score - float(scores[row] + log_probs[row, trie.token[child]])) < 1e-5
                     expected.append((rank, child, score))

@@ -1,4 +1,4 @@
-"""Masks and dead nodes against sets of items, node by node."""
+"""Masks and excluded nodes against sets of items, node by node."""
 
 import numpy as np
 import pytest
@@ -26,18 +26,18 @@ def bits_of(bank: MaskBank, row: int, nodes: int) -> np.ndarray:
 
 @SETTINGS
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.3, 1.0]))
-def test_a_node_is_alive_while_an_eligible_item_is_below(seed: int, share: float) -> None:
+def test_a_node_is_allowed_while_an_eligible_item_is_below(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     trie = random_trie(rng)
     chosen = rng.random(trie.items) < share
     items = ItemSet.of(chosen)
     bank = MaskBank(trie.arrays, torch.device("cpu"))
     mask = bank.acquire(items)
-    alive = [bool(chosen[trie.items_of(node)].any()) for node in range(trie.nodes)]
-    assert bits_of(bank, mask.row, trie.nodes).tolist() == alive
+    allowed = [bool(chosen[trie.items_of(node)].any()) for node in range(trie.nodes)]
+    assert bits_of(bank, mask.row, trie.nodes).tolist() == allowed
     assert torch.equal(bank._wide(items), bank._narrow(items))
     nodes = np.arange(trie.nodes + 1)
-    assert mask.rank(nodes).tolist() == [sum(alive[:node]) for node in nodes]
+    assert mask.rank(nodes).tolist() == [sum(allowed[:node]) for node in nodes]
 
 
 @SETTINGS
@@ -48,12 +48,12 @@ def test_with_a_filter_a_node_is_dead_when_all_its_eligible_items_are_excluded(s
     chosen = rng.random(trie.items) < rng.choice([0.1, 0.5, 0.9])
     excluded = rng.permutation(trie.items)[: rng.integers(trie.items + 1)]
     mask = MaskBank(trie.arrays, torch.device("cpu")).acquire(ItemSet.of(chosen))
-    dead = set(trie.dead_nodes(excluded, mask).tolist())
+    excluded = set(trie.excluded_nodes(excluded, mask).tolist())
     left = chosen.copy()
     left[excluded] = False
     for node in range(1, trie.nodes):
         below = trie.items_of(node)
-        assert (node in dead) == (chosen[below].any() and not left[below].any())
+        assert (node in excluded) == (chosen[below].any() and not left[below].any())
 
 
 @SETTINGS
@@ -67,7 +67,7 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
         chosen = rng.random(trie.items) < rng.choice([0.2, 0.7])
         excluded = rng.permutation(trie.items)[: rng.integers(trie.items // 2 + 1)] if rng.random() < 0.7 else []
         mask = bank.acquire(ItemSet.of(chosen)) if rng.random() < 0.6 else None
-        each.append(Eligibility(trie.dead_nodes(excluded, mask), torch.device("cpu"), mask))
+        each.append(Eligibility(trie.excluded_nodes(excluded, mask), torch.device("cpu"), mask))
         left.append(chosen.copy() if mask else np.ones(trie.items, bool))
         left[-1][excluded] = False
     depth = int(rng.integers(trie.depth))
@@ -80,12 +80,12 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
     nodes = neighbours(first, trie.max_children[depth])
     exists = nodes < end[:, None]
     if eligible is not None:
-        exists &= eligible.alive(first, nodes.shape[1])
+        exists &= eligible.allowed(first, nodes.shape[1])
     for row, (parent, request) in enumerate(zip(parents.tolist(), requests.tolist(), strict=True)):
         below = range(int(trie.first_child[parent]), int(trie.first_child[parent + 1]))
         expected = [node for node in below if left[request][trie.items_of(node)].any()]
         assert nodes[row][exists[row]].tolist() == expected
-        assert np.array(below)[each[request].alive(np.array(below))].tolist() == expected
+        assert np.array(below)[each[request].allowed(np.array(below))].tolist() == expected
 
 
 def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:

@@ -62,11 +62,11 @@ def test_max_children_bounds_every_level(identifiers: np.ndarray) -> None:
 
 @SETTINGS
 @given(identifier_tables(), st.data())
-def test_dead_nodes_have_no_eligible_item_below(identifiers: np.ndarray, data: st.DataObject) -> None:
+def test_excluded_nodes_have_no_eligible_item_below(identifiers: np.ndarray, data: st.DataObject) -> None:
     trie = ItemTrie.build(identifiers)
     excluded = data.draw(st.lists(st.integers(0, len(identifiers) - 1)))
-    dead = trie.dead_nodes(excluded)
-    assert dead.tolist() == [node for node in range(1, trie.nodes) if set(trie.items_of(node).tolist()) <= set(excluded)]
+    excluded = trie.excluded_nodes(excluded)
+    assert excluded.tolist() == [node for node in range(1, trie.nodes) if set(trie.items_of(node).tolist()) <= set(excluded)]
 
 
 def test_beauty_has_the_published_shape(beauty) -> None:
@@ -79,8 +79,8 @@ def test_beauty_has_the_published_shape(beauty) -> None:
 def test_a_single_item_is_a_path(depth: int) -> None:
     trie = ItemTrie.build(np.full((1, depth), 7))
     assert trie.nodes == depth + 1
-    assert trie.dead_nodes([0]).tolist() == list(range(1, depth + 1))
-    assert trie.dead_nodes([]).tolist() == []
+    assert trie.excluded_nodes([0]).tolist() == list(range(1, depth + 1))
+    assert trie.excluded_nodes([]).tolist() == []
 
 
 @pytest.mark.parametrize(("depth", "codes"), [(8, 65_536), (1, 65_536), (8, 2), (5, 9000)])

@@ -98,7 +98,7 @@ def test_relaxed_searches_end_with_full_lists(speculation: Speculation, depth: i
     for request in requests:
         result = results[request.request_id]
         eligible = set(trie.leaf_of_item.tolist())
-        eligible -= set((trie.dead_nodes(request.excluded_items) - trie.level_starts[depth]).tolist())
+        eligible -= set((trie.excluded_nodes(request.excluded_items) - trie.level_starts[depth]).tolist())
         leaves = list(dict.fromkeys(int(trie.leaf_of_item[item.item]) for item in result.items))
         assert len(leaves) == min(request.k, len(eligible))
         assert set(leaves) <= eligible
