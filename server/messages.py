@@ -8,7 +8,7 @@ which all processes of one Linux machine share, so no time is lost in translatio
 import msgspec
 
 from drafting.beam.rule import Verification
-from server.logs import LogFormat
+from server.metrics.logs import LogFormat
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):

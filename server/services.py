@@ -6,11 +6,11 @@ from functools import cached_property
 from server.catalogs.filters import NamedFilters
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
-from server.draining import Drain
 from server.engine.client import EngineClient
 from server.histories import HistoryStore
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
+from server.scheduling.drain import Drain
 from server.settings import Settings
 
 

@@ -13,9 +13,9 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from drafting.beam.rule import Verification
-from server.logs import LogFormat
+from server.engine.processors import usable_processors
 from server.messages import EngineOptions
-from server.processors import usable_processors
+from server.metrics.logs import LogFormat
 
 EngineName = Literal["vllm", "transformers"]
 

@@ -8,7 +8,7 @@ import typer
 
 from server.commands.failure import fail
 from server.commands.numbers import whole_numbers
-from server.processors import usable_processors
+from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
     from benchmarks.replay.check import CheckRow

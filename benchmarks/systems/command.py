@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.commands.failure import fail
-from server.processors import usable_processors
+from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
     from benchmarks.systems.question import SystemSpec

@@ -8,9 +8,7 @@ import typer
 from server.commands.failure import fail
 
 if TYPE_CHECKING:
-    from drafting.catalog.builder import catalog_of
     from drafting.catalog.catalog import Catalog
-    from drafting.catalog.loading import load_catalog
 
 catalog_app = typer.Typer(help="Make a catalog, or look into one.", no_args_is_help=True)
 
@@ -47,6 +45,7 @@ def build(
     import numpy as np
     from tqdm import tqdm
 
+    from drafting.catalog.builder import catalog_of
     from drafting.catalog.catalog import CatalogError
     from drafting.catalog.codebooks import CodebookError, residual_kmeans
 
@@ -123,6 +122,7 @@ def inspect(
     Example: atspeed catalog inspect catalog.jsonl
     """
     from drafting.catalog.catalog import CatalogError
+    from drafting.catalog.loading import load_catalog
 
     try:
         catalog = load_catalog(file)

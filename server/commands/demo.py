@@ -53,7 +53,7 @@ def demo(
         )
     except SettingsError as error:
         fail(str(error))
-    from server.serving import run_server
+    from server.http.server import run_server
 
     typer.echo(f"Starting the server on http://{serving.host}:{port} …")
     threading.Thread(target=_present, args=(f"http://{serving.host}:{port}", settings.k), daemon=True).start()
@@ -72,7 +72,7 @@ def _prepare() -> None:
 
 def _check_port(port: int) -> None:
     """Finds out before minutes of preparation that the server could not start after them."""
-    from server.serving import PortError, listen
+    from server.http.server import PortError, listen
 
     try:
         listen("127.0.0.1", port).close()

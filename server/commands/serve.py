@@ -192,7 +192,7 @@ def serve(
     except SettingsError as error:
         fail(str(error))
     # FastAPI and uvicorn take half a second to import, which `atspeed --help` need not pay.
-    from server.serving import run_server
+    from server.http.server import run_server
 
     if sentence := run_server(settings):
         fail(sentence)

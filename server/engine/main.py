@@ -23,8 +23,8 @@ from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.catalogs import RequestSource
 from server.engine.worker import EngineWorker
-from server.logs import configure_logs
 from server.messages import EngineOptions, Ready, StartFailure
+from server.metrics.logs import configure_logs
 from verification.engine.group import StepEngine
 
 logger = logging.getLogger(__name__)

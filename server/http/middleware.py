@@ -10,7 +10,7 @@ import uuid
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import logs
+from server.metrics import logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
 

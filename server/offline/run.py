@@ -19,7 +19,7 @@ from server.engine.loading import load_recommender
 from server.histories import HistoryUnavailable, open_history_store
 from server.lists.lines import item_lines, usage_lines
 from server.lists.rules import rule_lines
-from server.logs import configure_logs
+from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, UserLine, make_question, read_line
 from server.offline.recommender import OfflineRecommender, Question

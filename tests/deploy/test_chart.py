@@ -13,8 +13,8 @@ import yaml
 from deploy.checks.chart import BAD_VALUES, VALUE_SETS, expected_complaint, render
 from deploy.checks.tools import CHART, find_tool
 from deploy.helm.settings_schema import OWN, SCHEMA, updated
-from server import serving
 from server.histories.redis_url import Login, RedisUrl
+from server.http import server
 from server.metrics.registry import Metrics
 from server.settings import Settings
 
@@ -94,7 +94,7 @@ def test_a_pod_may_take_as_long_as_its_drain(everything: list[dict[str, Any]]):
     pod = one(everything, "Deployment")["spec"]["template"]["spec"]
     pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = float(one(everything, "ConfigMap")["data"]["ATSPEED_GRACE_SECONDS"])
-    assert pod["terminationGracePeriodSeconds"] >= pause + grace + serving.LAST_SECONDS + 5
+    assert pod["terminationGracePeriodSeconds"] >= pause + grace + server.LAST_SECONDS + 5
 
 
 def test_a_service_does_not_overwrite_the_servers_port(everything: list[dict[str, Any]]):

@@ -204,7 +204,7 @@ def test_too_little_memory_for_keys_and_values(model_flags: list[str], tmp_path:
     assert log.splitlines()[-1].endswith(": raise --kv-memory-gib.")
 
 
-@pytest.mark.parametrize("module", ["server.serving", "server.cli"])
+@pytest.mark.parametrize("module", ["server.http.server", "server.cli"])
 def test_the_api_process_and_the_command_line_stay_light(module: str):
     heavy = {"torch", "transformers", "vllm"} | ({"fastapi", "zmq", "numpy"} if module == "server.cli" else set())
     code = f"import sys, {module}; print(*(set(sys.modules) & {heavy!r}))"

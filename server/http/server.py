@@ -26,7 +26,7 @@ from server.catalogs.store import CatalogStore, first_catalog
 from server.engine.client import EngineClient
 from server.histories import open_history_store
 from server.http.app import build_app
-from server.logs import configure_logs
+from server.metrics.logs import configure_logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
 from server.services import Services

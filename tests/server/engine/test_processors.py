@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from server.processors import usable_processors
+from server.engine.processors import usable_processors
 
 RUNS_ON = 8
 
