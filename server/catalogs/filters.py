@@ -17,7 +17,7 @@ from drafting.catalog.text_column import TextColumn
 from drafting.trie.item_set import ItemSet
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
-from server.http.problems import ProblemError, quoted, unknown_item
+from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, UnknownItem, quoted
 from server.messages import DropFilter, FilterChoice
 
 MAX_FILTERS = 10_000
@@ -67,39 +67,39 @@ class NamedFilters:
         """What a name stands for.
 
         Raises:
-            ProblemError: there is no filter of that name.
+            FilterNotFound: there is no filter of that name.
         """
         if name not in self._named:
-            raise ProblemError(404, "unknown-filter", "Unknown filter", f"There is no filter {quoted(name)}.")
+            raise FilterNotFound(name)
         return self._named[name]
 
     async def put_items(self, name: str, item_ids: Sequence[str]) -> NamedFilter:
         """Lets a name stand for some items.
 
         Raises:
-            ProblemError: the catalog has no such item, or there are too many filters.
+            UnknownItem, TooManyFilters: the catalog has no such item, or there are too many filters.
         """
         missing = np.flatnonzero(self._catalogs.active.catalog.indices_of(item_ids) < 0)
         if missing.size:
-            raise unknown_item(item_ids[missing[0]], "the filter")
+            raise UnknownItem(item_ids[missing[0]], "the filter")
         return await self._put(NamedFilter(name, TextColumn.of(item_ids)))
 
     async def put_expression(self, name: str, expression: str) -> NamedFilter:
         """Lets a name stand for the items for which an expression holds.
 
         Raises:
-            ProblemError: the expression can't be used for the catalog, or there are too many filters.
+            FilterRefused, TooManyFilters: the expression can't be used for the catalog, or there are too many filters.
         """
         try:
             return await self._put(NamedFilter(name, expression))
         except ExpressionError as error:
-            raise ProblemError(422, "filter-expression", "Filter expression", str(error)) from error
+            raise FilterRefused(str(error)) from error
 
     async def drop(self, name: str) -> None:
         """Forgets a filter; requests that run with it are not disturbed.
 
         Raises:
-            ProblemError: there is no filter of that name.
+            FilterNotFound: there is no filter of that name.
         """
         async with self._catalogs.changing:
             self.get(name)
@@ -112,18 +112,18 @@ class NamedFilters:
         """Works all filters out for a version that is to be served.
 
         Raises:
-            ProblemError: one of them can't be.
+            FilterRefused: one of them can't be.
         """
         for named in self.all():
             try:
                 served.filters[named.name] = await asyncio.to_thread(named.items, served.catalog)
             except ExpressionError as error:
                 detail = f"The filter {quoted(named.name)} can't be used with version {quoted(served.name)}: {error}"
-                raise ProblemError(422, "filter-expression", "Filter expression", detail) from error
+                raise FilterRefused(detail) from error
 
     async def _put(self, named: NamedFilter) -> NamedFilter:
         if named.name not in self._named and len(self._named) >= MAX_FILTERS:
-            raise ProblemError(422, "too-many-filters", "Too many filters", f"There are {MAX_FILTERS:,} filters already: delete one first.")
+            raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
         async with self._catalogs.changing:
             active = self._catalogs.active
             # A catalog may have millions of distinct values: requests go on meanwhile.
@@ -137,7 +137,7 @@ def check_choice(choice: FilterChoice, served: ServedCatalog) -> None:
     """Whether a request may choose so.
 
     Raises:
-        ProblemError: a name is unknown.
+        UnknownFilter: a name is unknown.
     """
     if unknown := next((name for name in choice.names if name not in served.filters), None):
-        raise ProblemError(422, "unknown-filter", "Unknown filter", f"There is no filter {quoted(unknown)}, which the request names.")
+        raise UnknownFilter(unknown)

@@ -19,7 +19,7 @@ from server.catalogs.grow import Grown, Order
 from server.catalogs.store import Activation, CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient, EngineStatus
-from server.http.problems import ProblemError
+from server.errors import ItemsRefused, ItemsTaken
 from server.schemas.items import NewItemBody, NewItemsBody
 
 # Each is a whole catalog on the disk: of those that new items have made, this many stay to go back to.
@@ -43,7 +43,7 @@ class NewItems:
         """Adds items; when it returns, the version that has them is served.
 
         Raises:
-            ProblemError: one of them has no place, or the engine can't serve them; nothing has changed.
+            ItemsRefused, CatalogRefused, FilterRefused: one has no place, or the engine can't serve them; nothing has changed.
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
         """
         async with self._catalogs.changing:
@@ -78,10 +78,9 @@ class NewItems:
         try:
             grown = msgspec.msgpack.decode(await run_module("server.catalogs.grow", given=msgspec.msgpack.encode(order)), type=Grown)
         except ProcessDied as error:
-            detail = "The process that places new items died, for lack of memory perhaps."
-            raise ProblemError(422, "items-refused", "Items refused", detail) from error
+            raise ItemsRefused("The process that places new items died, for lack of memory perhaps.") from error
         if grown.sentence is not None:
-            raise ProblemError(409 if grown.taken else 422, "items-refused", "Items refused", grown.sentence)
+            raise (ItemsTaken if grown.taken else ItemsRefused)(grown.sentence)
         return grown.items
 
 

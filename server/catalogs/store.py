@@ -20,9 +20,8 @@ from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.trie.item_set import ItemSet
 from server.engine.client import EngineClient
-from server.http.problems import ProblemError, quoted
+from server.errors import CatalogRefused, NothingToRollBack, VersionActive, VersionExists, VersionNotFound, quoted
 from server.messages import PutFilter
-from server.refusals import CatalogRefused
 
 SUFFIX = ".catalog"
 HISTORY_FILE = "activations.jsonl"
@@ -105,22 +104,20 @@ class CatalogStore:
         """Whether a version may be given this name.
 
         Raises:
-            ProblemError: there is one already; versions do not change.
+            VersionExists: there is one already.
         """
         if name in self._files:
-            detail = f"There is a version {quoted(name)} already; versions do not change."
-            raise ProblemError(409, "version-exists", "Version exists", detail)
+            raise VersionExists(name)
 
     def remove(self, name: str) -> None:
         """Forgets a version and its file.
 
         Raises:
-            ProblemError: there is none, or it is served, or it is the one that the server was started with.
+            VersionNotFound, VersionActive: there is none, or it is served.
         """
         path = self._file(name)
         if name == self.active.name:
-            detail = f"The version {quoted(name)} is served: activate another one first."
-            raise ProblemError(409, "version-active", "Version active", detail)
+            raise VersionActive(name)
         del self._files[name]
         if path == self.new_file(name):
             path.unlink(missing_ok=True)
@@ -141,7 +138,7 @@ class CatalogStore:
         """Maps a version.
 
         Raises:
-            ProblemError: there is none of that name, or its file is unusable.
+            VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable.
         """
         path = self._file(name)
         if name == self.active.name:
@@ -150,20 +147,17 @@ class CatalogStore:
         try:
             return ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
         except CatalogError as error:
-            raise ProblemError(422, "catalog-refused", "Catalog refused", f"The version {quoted(name)} can't be read any more.") from error
+            raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
 
     async def activate(self, served: ServedCatalog, by: str) -> Activation:
         """Serves a version from now on; call it with the lock `changing` held.
 
         Raises:
-            ProblemError: the engine can't serve it; nothing has changed.
+            CatalogRefused: the engine can't serve it; nothing has changed.
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
         """
         if served is not self.active:
-            try:
-                await self._engine.load_catalog(served.handle, served.path)
-            except CatalogRefused as error:
-                raise ProblemError(422, "catalog-refused", "Catalog refused", str(error)) from error
+            await self._engine.load_catalog(served.handle, served.path)
             for name, items in list(served.filters.items()):
                 self.put_filter(served, name, items)
             self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
@@ -183,11 +177,11 @@ class CatalogStore:
         """The version that was served before the present one.
 
         Raises:
-            ProblemError: there was none, or it has been removed.
+            NothingToRollBack: there was none, or it has been removed.
         """
         earlier = [entry.version for entry in self.history if entry.version != self.active.name and entry.version in self._files]
         if not earlier:
-            raise ProblemError(409, "nothing-to-roll-back", "Nothing to roll back", "No other version has been served before this one.")
+            raise NothingToRollBack("No other version has been served before this one.")
         return earlier[-1]
 
     def _note(self, by: str) -> Activation:
@@ -200,7 +194,7 @@ class CatalogStore:
 
     def _file(self, name: str) -> Path:
         if name not in self._files:
-            raise ProblemError(404, "unknown-version", "Unknown version", f"There is no catalog version {quoted(name)}.")
+            raise VersionNotFound(name)
         return self._files[name]
 
 

@@ -24,7 +24,7 @@ class CatalogSwitch:
             grown: whether it is the one that is served, with new items behind its own.
 
         Raises:
-            ProblemError: there is no such version, or it can't be served; nothing has changed.
+            VersionNotFound, CatalogRefused, FilterRefused: there is no such version, or it can't be served; nothing has changed.
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
         """
         with self._health.activation():

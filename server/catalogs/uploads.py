@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from server.catalogs.background import ProcessDied, run_module
 from server.catalogs.build import Built
 from server.catalogs.store import CatalogStore
-from server.http.problems import ProblemError, quoted
+from server.errors import CatalogRefused, StorageFull, UnknownFile, UnknownForm, UploadCutOff, quoted
 from server.settings import Settings
 
 # The form of an upload, by its content type.
@@ -39,13 +39,12 @@ class CatalogUploads:
         """Makes a version of a file in the directory of the versions.
 
         Raises:
-            ProblemError: there is no such file there, or it can't be served, or the name is taken.
+            UnknownFile, CatalogRefused, VersionExists: there is no such file there, or it can't be served, or the name is taken.
         """
         directory = self._catalogs.directory.resolve()
         source = (directory / path).resolve()
         if not source.is_relative_to(directory) or not source.is_file():
-            detail = f"There is no file {quoted(path)} in the server's directory of catalogs."
-            raise ProblemError(422, "unknown-file", "Unknown file", detail)
+            raise UnknownFile(f"There is no file {quoted(path)} in the server's directory of catalogs.")
         return await self._build(name, source)
 
     async def from_upload(self, name: str, content_type: str, body: AsyncIterator[bytes], length: int | None) -> Built:
@@ -55,12 +54,11 @@ class CatalogUploads:
             length: of the body as the client has declared it, if it has.
 
         Raises:
-            ProblemError: the body is cut off, or of an unknown form, or can't be served, or the name is taken.
+            UnknownForm, UploadCutOff, StorageFull, CatalogRefused, VersionExists: no version can be made of the body.
         """
         suffix = FORMS.get(content_type.partition(";")[0].strip().lower())
         if suffix is None:
-            detail = f"Send a path as application/json, or a catalog as {', '.join(FORMS)}; got {quoted(content_type)}."
-            raise ProblemError(415, "unknown-form", "Unknown form", detail)
+            raise UnknownForm(f"Send a path as application/json, or a catalog as {', '.join(FORMS)}; got {quoted(content_type)}.")
         self._catalogs.check_new(name)
         upload = self._catalogs.directory / f"{name}.upload-{os.urandom(4).hex()}{suffix}"
         try:
@@ -76,11 +74,10 @@ class CatalogUploads:
             try:
                 output = await run_module("server.catalogs.build", str(source), str(artefact), *self._models)
             except ProcessDied as error:
-                detail = "The process that reads the catalog died, for lack of memory perhaps."
-                raise ProblemError(422, "catalog-refused", "Catalog refused", detail) from error
+                raise CatalogRefused("The process that reads the catalog died, for lack of memory perhaps.") from error
             built = msgspec.json.decode(output, type=Built)
             if built.sentence is not None:
-                raise ProblemError(422, "catalog-refused", "Catalog refused", built.sentence)
+                raise CatalogRefused(built.sentence)
             self._catalogs.add(name)
             return built
 
@@ -93,10 +90,8 @@ async def _receive(upload: Path, body: AsyncIterator[bytes], length: int | None)
                 received += len(piece)
                 await asyncio.to_thread(file.write, piece)
     except ClientDisconnect as error:
-        raise ProblemError(400, "upload-cut-off", "Upload cut off", f"The upload ended after {received:,} bytes.") from error
+        raise UploadCutOff(f"The upload ended after {received:,} bytes.") from error
     except OSError as error:
-        detail = f"The upload can't be stored: {error.strerror}."
-        raise ProblemError(507, "storage-full", "Storage full", detail) from error
+        raise StorageFull(f"The upload can't be stored: {error.strerror}.") from error
     if length is not None and received != length:
-        detail = f"The upload ended after {received:,} of {length:,} bytes."
-        raise ProblemError(400, "upload-cut-off", "Upload cut off", detail)
+        raise UploadCutOff(f"The upload ended after {received:,} of {length:,} bytes.")

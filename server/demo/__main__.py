@@ -11,7 +11,7 @@ from drafting.alignment.settings import TrainingError
 from server.demo.cache import cache_directory
 from server.demo.movielens import MovieLensError
 from server.demo.preparation import DemoSettings, prepare
-from server.histories import HistoryUnavailable
+from server.errors import HistoryUnavailable
 
 INTERRUPTED = 130
 

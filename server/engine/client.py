@@ -18,6 +18,7 @@ import zmq
 import zmq.asyncio
 
 from server.engine.spawn import Obstacle, spawn_engine
+from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
     Cancel,
     CatalogLoaded,
@@ -36,7 +37,6 @@ from server.messages import (
     ToEngine,
 )
 from server.metrics.registry import Metrics
-from server.refusals import CatalogRefused, EngineUnavailable
 from server.scheduling.pending import PendingLists
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class EngineClient:
         """Refuses at once what `search` would refuse; with an empty history, what it would refuse whatever the history.
 
         Raises:
-            EngineUnavailable, QueueFullError, TooLateError: as `search`.
+            EngineUnavailable, QueueFull, TooLate: as `search`.
         """
         if self._socket is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
@@ -140,9 +140,9 @@ class EngineClient:
 
         Raises:
             EngineUnavailable: there is no engine, or it died before the list was finished.
-            QueueFullError: too many requests are pending.
-            TooLateError: its list, or another because of it, would be late.
-            RequestRefusedError: the engine can't do this request.
+            QueueFull: too many requests are pending.
+            TooLate: its list, or another because of it, would be late.
+            RequestRefused: the engine can't do this request.
             TimeoutError: the engine dropped it, because its deadline had passed.
         """
         if self._socket is None or self.status is not EngineStatus.READY:

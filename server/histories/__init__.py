@@ -7,9 +7,9 @@ another.
 
 from urllib.parse import urlsplit
 
-from server.histories.base import DEFAULT_MAX_EVENTS, Event, HistoryStore, HistoryUnavailable, Retention
+from server.histories.base import DEFAULT_MAX_EVENTS, Event, HistoryStore, Retention
 
-__all__ = ["Event", "HistoryStore", "HistoryUnavailable", "Retention", "open_history_store"]
+__all__ = ["Event", "HistoryStore", "Retention", "open_history_store"]
 
 
 def open_history_store(

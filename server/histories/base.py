@@ -1,5 +1,4 @@
-"""What every history store promises: `Event`, `HistoryStore`, how much is kept (`Retention`), and the one error for an outage
-(`HistoryUnavailable`).
+"""What every history store promises: `Event`, `HistoryStore` and how much is kept (`Retention`).
 
 Invariant: after any sequence of appends a history is its newest `max_events` distinct events, ordered by timestamp and, at equal
 timestamps, by arrival; and appending an event again under its `event_id` changes nothing. Reason: clients retry and deliver late, and a
@@ -18,10 +17,6 @@ from typing import Protocol
 
 DEFAULT_MAX_EVENTS = 1000
 _CENTURY_SECONDS = 100 * 366 * 86400
-
-
-class HistoryUnavailable(Exception):
-    """The store cannot be reached or cannot answer now; the message is one sentence and carries no credentials."""
 
 
 @dataclass(frozen=True, slots=True)

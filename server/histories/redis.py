@@ -25,7 +25,8 @@ import msgspec
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
-from server.histories.base import Event, HistoryUnavailable, Retention
+from server.errors import HistoryUnavailable
+from server.histories.base import Event, Retention
 from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
 

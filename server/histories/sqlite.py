@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
-from server.histories.base import Event, HistoryUnavailable, Retention
+from server.errors import HistoryUnavailable
+from server.histories.base import Event, Retention
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from server.http.problems import FORESEEN, Complaint, complaint, encodable, validation_sentence
+from server.http.problems import FORESEEN, Problem, invalid, problem_of
 from server.lists.service import RecommendationService
 from server.schemas.recommendations import RecommendationRequest
 
@@ -30,18 +30,13 @@ async def recommend_batch(service: RecommendationService, entries: Sequence[Any]
 async def _recommend(service: RecommendationService, entry: Any) -> dict[str, Any]:
     try:
         body = RecommendationRequest.model_validate(entry)
-    except ValidationError as error:
-        first = error.errors()[0]
-        sentence = validation_sentence({**first, "loc": ("entry", *first["loc"])})
-        return _problem(Complaint(422, "invalid-request", "Invalid request", sentence))
-    try:
         return {"status": 200, "recommendation": await service.recommend(body)}
+    except ValidationError as error:
+        return _problem(problem_of(invalid(error, "entry")))
     except FORESEEN as error:
-        return _problem(complaint(error))
+        return _problem(problem_of(error))
 
 
-def _problem(told: Complaint) -> dict[str, Any]:
-    line = {"type": f"urn:atspeed:{told.kind}", "title": told.title, "status": told.status, "detail": encodable(told.detail)}
-    if told.retry_after_seconds is not None:
-        line["retry_after_seconds"] = told.retry_after_seconds
-    return {"status": told.status, "problem": line}
+def _problem(told: Problem) -> dict[str, Any]:
+    retry = {} if told.retry_after_seconds is None else {"retry_after_seconds": told.retry_after_seconds}
+    return {"status": told.status, "problem": told.members() | retry}

@@ -5,86 +5,122 @@ and nothing of the server's inside (paths, stack traces, credentials) is in it.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from server.histories import HistoryUnavailable
-from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError, TooLateError, TryAgainError
+from server import errors
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
-_SHOWN_CHARACTERS = 60
 
 
-class ProblemError(Exception):
-    """An error that is answered as it is.
+class ProblemType(NamedTuple):
+    """What all problems of one type have in common.
 
     Attributes:
         status: HTTP status.
-        kind: the last part of the problem's type, the same for all problems of this kind.
-        title: what problems of this kind have in common.
-        detail: a sentence about this one.
+        name: the last part of the type's URN.
+        title: its summary.
+        detail: what to say in place of the error's own message; None to pass that on.
     """
 
-    def __init__(self, status: int, kind: str, title: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
-        self.title = title
-        self.detail = detail
+    status: int
+    name: str
+    title: str
+    detail: str | None = None
 
 
-def unknown_item(item_id: str, field: str) -> ProblemError:
-    """An item that the catalog does not have."""
-    return ProblemError(422, "unknown-item", "Unknown item", f"The catalog has no item {quoted(item_id)}, which {field} names.")
-
-
-def unknown_user(user_id: str) -> ProblemError:
-    """A user without events."""
-    return ProblemError(404, "unknown-user", "Unknown user", f"There is no user {quoted(user_id)}: no events are stored for that id.")
+PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
+    errors.InvalidRequest: ProblemType(422, "invalid-request", "Invalid request"),
+    errors.RequestRefused: ProblemType(422, "refused", "Request refused"),
+    errors.UnknownItem: ProblemType(422, "unknown-item", "Unknown item"),
+    errors.UnknownField: ProblemType(422, "unknown-field", "Unknown field"),
+    errors.UnknownFilter: ProblemType(422, "unknown-filter", "Unknown filter"),
+    errors.StaleHistory: ProblemType(422, "stale-history", "Stale history"),
+    errors.NoItemTimes: ProblemType(422, "no-item-times", "No item times"),
+    errors.UserNotFound: ProblemType(404, "unknown-user", "Unknown user"),
+    errors.FilterNotFound: ProblemType(404, "unknown-filter", "Unknown filter"),
+    errors.VersionNotFound: ProblemType(404, "unknown-version", "Unknown version"),
+    errors.FilterRefused: ProblemType(422, "filter-expression", "Filter expression"),
+    errors.TooManyFilters: ProblemType(422, "too-many-filters", "Too many filters"),
+    errors.CatalogRefused: ProblemType(422, "catalog-refused", "Catalog refused"),
+    errors.UnknownFile: ProblemType(422, "unknown-file", "Unknown file"),
+    errors.UnknownForm: ProblemType(415, "unknown-form", "Unknown form"),
+    errors.VersionExists: ProblemType(409, "version-exists", "Version exists"),
+    errors.VersionActive: ProblemType(409, "version-active", "Version active"),
+    errors.NothingToRollBack: ProblemType(409, "nothing-to-roll-back", "Nothing to roll back"),
+    errors.UploadCutOff: ProblemType(400, "upload-cut-off", "Upload cut off"),
+    errors.StorageFull: ProblemType(507, "storage-full", "Storage full"),
+    errors.ItemsRefused: ProblemType(422, "items-refused", "Items refused"),
+    errors.ItemsTaken: ProblemType(409, "items-refused", "Items refused"),
+    errors.EngineUnavailable: ProblemType(503, "engine-unavailable", "No engine"),
+    errors.HistoryUnavailable: ProblemType(
+        503, "histories-unavailable", "No histories", "The history store can't be reached now; requests with an inline history still work."
+    ),
+    errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),
+    errors.TooLate: ProblemType(429, "deadline-out-of-reach", "Deadline out of reach"),
+    TimeoutError: ProblemType(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout."),
+}
+# What `problem_of` knows.
+FORESEEN = (errors.ServerError, TimeoutError)
 
 
 class ClientGone(Exception):
     """The client hung up before its answer was ready."""
 
 
-def problem(
-    request: Request,
-    status: int,
-    detail: str,
-    *,
-    kind: str | None = None,
-    title: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """The answer to a request that went wrong; without a kind it says no more than its HTTP status does."""
-    body = {
-        "type": f"urn:atspeed:{kind}" if kind else "about:blank",
-        "title": title or HTTPStatus(status).phrase,
-        "status": status,
-        "detail": encodable(detail),
-        "instance": encodable(request.url.path),
-    }
-    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+@dataclass(frozen=True)
+class Problem:
+    """What a client is told; without a name it says no more than its HTTP status does.
+
+    Attributes:
+        retry_after_seconds: when asking again is worth a try; None if it is not.
+    """
+
+    status: int
+    detail: str
+    name: str | None = None
+    title: str | None = None
+    retry_after_seconds: int | None = None
+
+    def members(self) -> dict[str, Any]:
+        """The members that RFC 9457 gives it, all but the instance."""
+        return {
+            "type": f"urn:atspeed:{self.name}" if self.name else "about:blank",
+            "title": self.title or HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": encodable(self.detail),
+        }
+
+    def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer to a request that went wrong."""
+        body = self.members() | {"instance": encodable(request.url.path)}
+        retry = {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
+        return Response(orjson.dumps(body), self.status, dict(headers or {}) | retry, MEDIA_TYPE)
+
+
+def problem_of(error: Exception) -> Problem:
+    """What to tell of one of the `FORESEEN` errors."""
+    status, name, title, detail = next(PROBLEM_TYPES[kind] for kind in type(error).__mro__ if kind in PROBLEM_TYPES)
+    if isinstance(error, errors.HistoryUnavailable):
+        logger.warning("%s", error)
+    retry_after_seconds = error.retry_after_seconds if isinstance(error, errors.TryAgain) else None
+    return Problem(status, detail or str(error), name, title, retry_after_seconds)
 
 
 def encodable(text: str) -> str:
     """The text with what UTF-8 can't carry written as an escape: JSON may bring half of a surrogate pair, and sentences quote it."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def quoted(text: str) -> str:
-    """A piece of the request, cut to a length that a sentence can carry."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
 
 
 def validation_sentence(error: Mapping[str, Any]) -> str:
@@ -100,9 +136,9 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
         case "missing":
             return f"The field {field!r} is missing."
         case "string_unicode":
-            return f"{field or f'The {place}'} holds text that UTF-8 can't carry: {quoted(str(error['input']))}."
+            return f"{field or f'The {place}'} holds text that UTF-8 can't carry: {errors.quoted(str(error['input']))}."
         case "extra_forbidden":
-            return f"There is no field {quoted(field)}."
+            return f"There is no field {errors.quoted(field)}."
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"{field or f'The {place}'} must be a JSON object."
     subject, verb, rule = message.partition(" should ")
@@ -114,77 +150,36 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
     return f"{rule}, got {shown}." if subject == "Input" and isinstance(shown, str | int | float) and len(str(shown)) < 30 else f"{rule}."
 
 
-def _malformed(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    return next((error for error in errors if error["type"] == "json_invalid"), None)
+def invalid(error: ValidationError, place: str) -> errors.InvalidRequest:
+    """A part of a request that its model does not let pass; `place` names the part."""
+    first = error.errors()[0]
+    return errors.InvalidRequest(validation_sentence({**first, "loc": (place, *first["loc"])}))
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
-    errors = error.errors()
-    if malformed := _malformed(errors):
+    first = error.errors()[0]
+    if malformed := next((each for each in error.errors() if each["type"] == "json_invalid"), None):
         reason = f"{malformed['ctx']['error']} at character {malformed['loc'][-1]}"
-        return problem(request, 400, f"The body is not valid JSON: {reason}.", kind="malformed-json", title="Malformed JSON")
-    sends_json = "json" in request.headers.get("content-type", "")
-    if errors[0]["type"] == "model_attributes_type" and len(errors[0]["loc"]) == 1 and not sends_json:
-        return problem(request, 415, "Send the body as JSON, with the header Content-Type: application/json.")
-    return problem(request, 422, validation_sentence(errors[0]), kind="invalid-request", title="Invalid request")
+        told = Problem(400, f"The body is not valid JSON: {reason}.", "malformed-json", "Malformed JSON")
+    elif first["type"] == "model_attributes_type" and len(first["loc"]) == 1 and "json" not in request.headers.get("content-type", ""):
+        told = Problem(415, "Send the body as JSON, with the header Content-Type: application/json.")
+    else:
+        told = problem_of(errors.InvalidRequest(validation_sentence(first)))
+    return told.response(request)
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    detail = str(error.detail)
-    if error.status_code == 404:
-        detail = f"There is nothing at {quoted(request.url.path)}; see /docs for what there is."
-    elif error.status_code == 405:
-        detail = f"{request.method} is not possible at {quoted(request.url.path)}; see /docs for what is."
-    elif error.status_code == 400:
-        detail = "The body can't be read as JSON."
-    return problem(request, error.status_code, detail, headers=error.headers)
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """What a client is told of an error that is no fault of the server's code.
-
-    Attributes:
-        retry_after_seconds: when asking again is worth a try; None if it is not.
-    """
-
-    status: int
-    kind: str
-    title: str
-    detail: str
-    retry_after_seconds: int | None = None
-
-
-# What `complaint` knows.
-FORESEEN = (ProblemError, TryAgainError, HistoryUnavailable, RequestRefusedError, TimeoutError)
-
-
-def complaint(error: Exception) -> Complaint:
-    """What to tell of one of the `FORESEEN` errors."""
-    match error:
-        case ProblemError():
-            return Complaint(error.status, error.kind, error.title, error.detail)
-        case EngineUnavailable():
-            return Complaint(503, "engine-unavailable", "No engine", str(error), error.retry_after_seconds)
-        case QueueFullError():
-            return Complaint(429, "queue-full", "Queue full", str(error), error.retry_after_seconds)
-        case TooLateError():
-            return Complaint(429, "deadline-out-of-reach", "Deadline out of reach", str(error), error.retry_after_seconds)
-        case HistoryUnavailable():
-            logger.warning("%s", error)
-            detail = "The history store can't be reached now; requests with an inline history still work."
-            return Complaint(503, "histories-unavailable", "No histories", detail, 1)
-        case RequestRefusedError():
-            return Complaint(422, "refused", "Request refused", str(error))
-        case TimeoutError():
-            return Complaint(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout.")
-    raise error
+    path = errors.quoted(request.url.path)
+    sentences = {
+        400: "The body can't be read as JSON.",
+        404: f"There is nothing at {path}; see /docs for what there is.",
+        405: f"{request.method} is not possible at {path}; see /docs for what is.",
+    }
+    return Problem(error.status_code, sentences.get(error.status_code, str(error.detail))).response(request, error.headers)
 
 
 async def _on_foreseen(request: Request, error: Exception) -> Response:
-    told = complaint(error)
-    headers = {} if told.retry_after_seconds is None else {"Retry-After": str(told.retry_after_seconds)}
-    return problem(request, told.status, told.detail, kind=told.kind, title=told.title, headers=headers)
+    return problem_of(error).response(request)
 
 
 async def _on_client_gone(request: Request, _: ClientGone) -> Response:
@@ -192,7 +187,7 @@ async def _on_client_gone(request: Request, _: ClientGone) -> Response:
 
 
 async def _on_unexpected(request: Request, _: Exception) -> Response:
-    return problem(request, 500, "Something went wrong inside the server; its log says what.")
+    return Problem(500, "Something went wrong inside the server; its log says what.").response(request)
 
 
 def install(app: FastAPI) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import ADDED_AT, day_of, today
-from server.http.problems import ProblemError
+from server.errors import InvalidRequest, NoItemTimes
 from server.messages import FreshPlaces
 from server.schemas.recommendations import FreshBody
 
@@ -31,14 +31,13 @@ def fresh_places(body: FreshBody, catalog: Catalog, rule: SearchRule) -> FreshPl
     """What the engine is asked for.
 
     Raises:
-        ProblemError: the catalog does not say how old its items are, or the list is sampled.
+        InvalidRequest: the list is sampled.
+        NoItemTimes: the catalog does not say how old its items are.
     """
     if rule.verification is not Verification.STRICT:
-        sentence = "Places for fresh items are for strict lists: leave fresh out, or choose strict verification."
-        raise ProblemError(422, "invalid-request", "Invalid request", sentence)
+        raise InvalidRequest("Places for fresh items are for strict lists: leave fresh out, or choose strict verification.")
     if ADDED_AT not in catalog.attributes:
-        sentence = f"No item of the catalog has the attribute {ADDED_AT}, by which fresh items are known."
-        raise ProblemError(422, "no-item-times", "No item times", sentence)
+        raise NoItemTimes(f"No item of the catalog has the attribute {ADDED_AT}, by which fresh items are known.")
     return FreshPlaces(today() - body.max_age_days, body.min)
 
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from drafting.beam.rule import MOST_SEEDS, STRICT, SearchRule, Verification
+from server.schemas.recommendations import LARGEST_JSON_INTEGER
 
-# Beyond it a JavaScript client reads another number than the one that was sent.
-LARGEST_JSON_INTEGER = 2**53 - 1
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
 
 

@@ -17,13 +17,21 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog
-from server.histories import Event, HistoryUnavailable
-from server.http.problems import ProblemError, quoted, unknown_item, unknown_user
+from server.errors import (
+    EngineUnavailable,
+    HistoryUnavailable,
+    InvalidRequest,
+    StaleHistory,
+    UnknownField,
+    UnknownItem,
+    UserNotFound,
+    quoted,
+)
+from server.histories import Event
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, usage_lines
 from server.lists.rules import RELAXED_NOTE, choose_rule, rule_lines
 from server.messages import FilterChoice, FinishedList, FreshPlaces, Submit
-from server.refusals import EngineUnavailable
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
 
@@ -59,8 +67,7 @@ class RecommendationService:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
 
         Raises:
-            ProblemError: an unknown item or user, a user of whose items none is in the catalog, or a rule that makes no sense.
-            EngineUnavailable, QueueFullError, TooLateError, RequestRefusedError, HistoryUnavailable: as they say.
+            ServerError: as each kind of it says.
             TimeoutError: the request's timeout passed while the engine had it.
         """
         with self._drain.request(), self._metrics.refusals(), self._catalogs.lease() as served:
@@ -157,7 +164,7 @@ class RecommendationService:
         try:
             return choose_rule(body.verification or self._verification, body.seed, body.temperature)
         except ValueError as error:
-            raise ProblemError(422, "invalid-request", "Invalid request", str(error)) from error
+            raise InvalidRequest(str(error)) from error
 
     def _max_items(self) -> int:
         ready = self._engine.ready
@@ -173,15 +180,14 @@ class RecommendationService:
         if not indices and limit is not None:
             indices = await self._stored(body.user_id, served, None, deadline)
         if not indices:
-            sentence = f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name})."
-            raise ProblemError(422, "stale-history", "Stale history", sentence)
+            raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
         return indices
 
     async def _stored(self, user_id: str, served: ServedCatalog, limit: int | None, deadline: float) -> list[int]:
         with self._metrics.history_operation("read"):
             events = await self._read(user_id, limit, deadline)
         if not events:
-            raise unknown_user(user_id)
+            raise UserNotFound(user_id)
         indices = served.catalog.indices_of([event.item_id for event in events])
         return [int(index) for index in indices[indices >= 0]]
 
@@ -216,14 +222,13 @@ def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice 
 def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
     if unknown := next((name for name in fields if name not in catalog.attributes), None):
         known = ", ".join(sorted(catalog.attributes)) or "none"
-        sentence = f"The catalog has no attribute {quoted(unknown)}, which fields names; it has {known}."
-        raise ProblemError(422, "unknown-field", "Unknown field", sentence)
+        raise UnknownField(f"The catalog has no attribute {quoted(unknown)}, which fields names; it has {known}.")
 
 
 def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]:
     indices = catalog.indices_of(item_ids)
     if (missing := np.flatnonzero(indices < 0)).size:
-        raise unknown_item(item_ids[missing[0]], field)
+        raise UnknownItem(item_ids[missing[0]], field)
     return [int(index) for index in indices]
 
 

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from server.histories import HistoryUnavailable
+from server.errors import HistoryUnavailable, Overloaded
 from server.messages import Cost, Progress, Ready
 from server.metrics.lists import HealthMetrics
 from server.metrics.speculation import SpeculationMetrics
-from server.refusals import QueueFullError, TooLateError
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -151,11 +150,8 @@ class Metrics:
         """Counts a request that is refused because of the others."""
         try:
             yield
-        except TooLateError:
-            self.refused.labels("deadline").inc()
-            raise
-        except QueueFullError:
-            self.refused.labels("queue-full").inc()
+        except Overloaded as error:
+            self.refused.labels(error.reason).inc()
             raise
 
     @contextmanager

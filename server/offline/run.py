@@ -16,7 +16,8 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.loading import load_recommender
-from server.histories import HistoryUnavailable, open_history_store
+from server.errors import HistoryUnavailable
+from server.histories import open_history_store
 from server.lists.lines import item_lines, usage_lines
 from server.lists.rules import rule_lines
 from server.metrics.logs import configure_logs

@@ -15,8 +15,8 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from typing import NamedTuple
 
+from server.errors import TooLate
 from server.messages import Progress, Ready, Submit
-from server.refusals import TooLateError
 from server.scheduling.rate import EngineRate
 from server.scheduling.waiting import due
 
@@ -54,14 +54,14 @@ class Admission:
         """Whether a request may be handed to the engine now.
 
         Raises:
-            TooLateError: it would be late, or would make another late.
+            TooLate: it would be late, or would make another late.
         """
         place = self._place(request)
         first_behind = bisect_right(self._places, place)
         ahead = sum(other.work for other in self._places[:first_behind])
         seconds = self._seconds(ahead, place.work)
         if now + seconds > place.deadline:
-            raise TooLateError(
+            raise TooLate(
                 f"The list would be ready in about {math.ceil(1000 * seconds)} ms, but {_patience(place, now)}; so it was not begun.",
                 self._retry_after(now + seconds - place.deadline),
             )
@@ -70,7 +70,7 @@ class Admission:
         for other in self._places[first_behind:]:
             before, after = before + other.work, after + other.work
             if now + self._drain(before) <= other.deadline < now + self._drain(after):
-                raise TooLateError(
+                raise TooLate(
                     "The list would make others late that the server has already taken on; so it was not begun.",
                     self._retry_after(self._drain(after)),
                 )

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from server.refusals import EngineUnavailable
+from server.errors import EngineUnavailable
 
 _LOOK_SECONDS = 0.02
 

@@ -7,8 +7,8 @@ And the queue that admission is judged by holds exactly the requests that are he
 import asyncio
 import time
 
+from server.errors import EngineUnavailable, QueueFull, RequestRefused
 from server.messages import FailedList, FinishedList, Progress, Ready, Submit
-from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError
 from server.scheduling.admission import Admission
 
 
@@ -37,11 +37,11 @@ class PendingLists:
         """Whether a request may be added now; with an empty history, whether it could be added with any.
 
         Raises:
-            QueueFullError: too many requests are pending.
-            TooLateError: its list, or another because of it, would be late.
+            QueueFull: too many requests are pending.
+            TooLate: its list, or another because of it, would be late.
         """
         if len(self._futures) >= self._most:
-            raise QueueFullError(
+            raise QueueFull(
                 f"{len(self._futures)} requests are already waiting or running, which is all that this server takes on.",
                 max(1, round(self.wait_seconds)),
             )
@@ -52,7 +52,7 @@ class PendingLists:
         """The list to wait for.
 
         Raises:
-            QueueFullError, TooLateError: as `check`.
+            QueueFull, TooLate: as `check`.
         """
         self.check(request)
         if self._admission is not None:
@@ -94,4 +94,4 @@ class PendingLists:
         elif outcome.sentence is None:
             future.set_exception(TimeoutError())
         else:
-            future.set_exception(RequestRefusedError(outcome.sentence))
+            future.set_exception(RequestRefused(outcome.sentence))

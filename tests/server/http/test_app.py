@@ -11,12 +11,12 @@ import pytest
 
 from drafting.beam.rule import Verification
 from server.engine.client import EngineClient, EngineStatus
+from server.errors import EngineUnavailable, QueueFull, RequestRefused, TooLate
 from server.histories import Event, HistoryStore, Retention, open_history_store
 from server.histories.memory import MemoryHistoryStore
 from server.http.app import build_api, build_app
 from server.messages import Cost, FinishedList, Submit
 from server.metrics.registry import Metrics
-from server.refusals import EngineUnavailable, QueueFullError, RequestRefusedError, TooLateError
 from server.services import Services
 from server.settings import Settings
 from tests.models import random_catalog
@@ -74,9 +74,9 @@ def bench() -> Iterator[Bench]:
     ("error", "status", "sentence", "retry_after"),
     [
         (EngineUnavailable("The engine is away.", 7), 503, "The engine is away.", "7"),
-        (QueueFullError("It is crowded.", 2), 429, "It is crowded.", "2"),
-        (TooLateError("It would be late.", 3), 429, "It would be late.", "3"),
-        (RequestRefusedError("This is too much."), 422, "This is too much.", None),
+        (QueueFull("It is crowded.", 2), 429, "It is crowded.", "2"),
+        (TooLate("It would be late.", 3), 429, "It would be late.", "3"),
+        (RequestRefused("This is too much."), 422, "This is too much.", None),
         (TimeoutError(), 504, "The answer was not ready within the request's timeout.", None),
         (RuntimeError("the password is secret"), 500, "Something went wrong inside the server; its log says what.", None),
     ],
@@ -93,7 +93,7 @@ async def test_a_failure_becomes_a_problem_and_is_counted(
 
 
 async def test_refusals_are_counted_by_their_reason(bench: Bench):
-    for error in (QueueFullError("", 1), TooLateError("", 1), TooLateError("", 1), TimeoutError()):
+    for error in (QueueFull("", 1), TooLate("", 1), TooLate("", 1), TimeoutError()):
         bench.engine.error = error
         await bench.recommend()
     counted = [bench.metrics.registry.get_sample_value("atspeed_refused_requests_total", {"reason": r}) for r in ("queue-full", "deadline")]

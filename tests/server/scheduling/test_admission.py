@@ -6,8 +6,8 @@ import random
 import msgspec
 import pytest
 
+from server.errors import TooLate
 from server.messages import Cost, FinishedList, Progress, StepCost, Submit
-from server.refusals import TooLateError
 from server.scheduling.admission import CAUTION, Admission
 from server.scheduling.waiting import AGEING_SECONDS
 from tests.server.fake_ready import READY
@@ -24,7 +24,7 @@ def submit(name: str, seconds: float, *, items: int = 10, k: int = 10, now: floa
 def let_in(admission: Admission, request: Submit, now: float = 0.0) -> bool:
     try:
         admission.check(request, now)
-    except TooLateError:
+    except TooLate:
         return False
     admission.enter(request)
     return True
@@ -55,10 +55,10 @@ def test_a_refusal_says_why_and_when_to_come_back():
     for number in range(100):
         admission.enter(submit(str(number), 1.0))
     sentence = r"^The list would be ready in about 10040 ms, but only 3000 ms are left until its timeout; so it was not begun\.$"
-    with pytest.raises(TooLateError, match=sentence) as refusal:
+    with pytest.raises(TooLate, match=sentence) as refusal:
         admission.check(submit("late", 3.0), 0.0)
     assert refusal.value.retry_after_seconds == 8
-    with pytest.raises(TooLateError, match=r"but its timeout has already passed"):
+    with pytest.raises(TooLate, match=r"but its timeout has already passed"):
         admission.check(submit("past", -1.0), 0.0)
 
 
@@ -67,7 +67,7 @@ def test_an_urgent_request_passes_those_that_have_time_but_not_at_their_cost():
     for number in range(10):
         assert let_in(admission, submit(str(number), 1.1))
     assert let_in(admission, submit("urgent", 0.2))
-    with pytest.raises(TooLateError, match=r"^The list would make others late that the server has already taken on; so"):
+    with pytest.raises(TooLate, match=r"^The list would make others late that the server has already taken on; so"):
         admission.check(submit("urgent, and one too many", 0.3), 0.0)
 
 

@@ -1,0 +1,183 @@
+"""What a client can be told of, one tree of errors.
+
+ServerError
+  - InvalidRequest, RequestRefused                    the request makes no sense, or the engine can't do it
+  - UnknownItem, UnknownField, UnknownFilter          it names what the catalog does not have
+  - StaleHistory, NoItemTimes                         the history or the catalog can't be used for it
+  - UserNotFound, FilterNotFound, VersionNotFound     what it asks for is not there
+  - FilterRefused, TooManyFilters                     a named filter that can't be
+  - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
+  - VersionExists, VersionActive, NothingToRollBack   the versions that are there do not allow it
+  - UploadCutOff, StorageFull                         an upload that has failed
+  - ItemsRefused                                      new items that can't be
+      - ItemsTaken
+  - TryAgain                                          it may succeed later
+      - EngineUnavailable, HistoryUnavailable
+      - Overloaded
+          - QueueFull, TooLate
+
+Invariant: the message is a sentence for the client and names nothing of the server's inside; only `HistoryUnavailable` speaks to the log.
+No error knows an HTTP status: `server.http.problems` has the one table of them. Reason: services do not know who calls them.
+"""
+
+_SHOWN_CHARACTERS = 60
+
+
+def quoted(text: str) -> str:
+    """A piece of the request, cut to a length that a sentence can carry."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
+
+
+class ServerError(Exception):
+    """Base of all errors of the server."""
+
+
+class InvalidRequest(ServerError):
+    """Parts of the request contradict each other."""
+
+
+class RequestRefused(ServerError):
+    """The engine can't do this request."""
+
+
+class UnknownItem(ServerError):
+    """A field of the request names an item that the catalog does not have."""
+
+    def __init__(self, item_id: str, field: str) -> None:
+        super().__init__(f"The catalog has no item {quoted(item_id)}, which {field} names.")
+
+
+class UnknownField(ServerError):
+    """The request names an attribute that the catalog does not have."""
+
+
+class UnknownFilter(ServerError):
+    """The request names a filter that does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no filter {quoted(name)}, which the request names.")
+
+
+class StaleHistory(ServerError):
+    """No stored item of the user is in the catalog."""
+
+
+class NoItemTimes(ServerError):
+    """Fresh items are wanted of a catalog that does not say how old its items are."""
+
+
+class UserNotFound(ServerError):
+    """A user without events."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"There is no user {quoted(user_id)}: no events are stored for that id.")
+
+
+class FilterNotFound(ServerError):
+    """A filter that does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no filter {quoted(name)}.")
+
+
+class VersionNotFound(ServerError):
+    """A version of the catalog that does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no catalog version {quoted(name)}.")
+
+
+class FilterRefused(ServerError):
+    """An expression that can't be used for the catalog."""
+
+
+class TooManyFilters(ServerError):
+    """No room for another named filter."""
+
+
+class CatalogRefused(ServerError):
+    """A catalog that can't be served."""
+
+
+class UnknownFile(ServerError):
+    """A file that is not in the server's directory of catalogs."""
+
+
+class UnknownForm(ServerError):
+    """A catalog of a content type that the server does not read."""
+
+
+class VersionExists(ServerError):
+    """A name that a version has already; versions do not change."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is a version {quoted(name)} already; versions do not change.")
+
+
+class VersionActive(ServerError):
+    """A version that can't be removed because it is served."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The version {quoted(name)} is served: activate another one first.")
+
+
+class NothingToRollBack(ServerError):
+    """No other version has been served before this one."""
+
+
+class UploadCutOff(ServerError):
+    """An upload that ended before it was complete."""
+
+
+class StorageFull(ServerError):
+    """An upload that can't be stored."""
+
+
+class ItemsRefused(ServerError):
+    """New items that have no place in the catalog."""
+
+
+class ItemsTaken(ItemsRefused):
+    """New items that claim what belongs to other items."""
+
+
+class TryAgain(ServerError):
+    """A request that may succeed later.
+
+    Attributes:
+        retry_after_seconds: when asking again is worth a try.
+    """
+
+    def __init__(self, sentence: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineUnavailable(TryAgain):
+    """There is no engine at the moment."""
+
+
+class HistoryUnavailable(TryAgain):
+    """The history store can't be reached or can't answer now; the message is one sentence for the log and carries no credentials."""
+
+
+class Overloaded(TryAgain):
+    """A request that is refused because of the others.
+
+    Attributes:
+        reason: why, as a label of metrics.
+    """
+
+    reason: str
+
+
+class QueueFull(Overloaded):
+    """More requests wait than the server is told to hold."""
+
+    reason = "queue-full"
+
+
+class TooLate(Overloaded):
+    """The list would not be ready in time, or would make others late, so it is not begun."""
+
+    reason = "deadline"
