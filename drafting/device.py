@@ -21,14 +21,14 @@ def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
 
 
-def reading_waits(device: torch.device) -> bool:
+def is_async(device: torch.device) -> bool:
     """Whether the host waits for the device when it reads from it."""
     return device.type != "cpu"
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
     """Tensors of int64 and float32 as arrays, in one transfer."""
-    if not reading_waits(tensors[0].device):
+    if not is_async(tensors[0].device):
         return [tensor.numpy() for tensor in tensors]
     # All of one type: a number of another travels as its bits.
     bits = [tensor if tensor.dtype is torch.int64 else tensor.view(torch.int32).long() for tensor in tensors]
@@ -40,12 +40,12 @@ def on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
     ]
 
 
-def join(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def concat(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """At least one array, one behind the other along the last axis; the very same if there is but one."""
     return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-1)
 
 
-def pad(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
+def pad_stack(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
     """`[rows, most]`: at least one array of one type each, filled up behind."""
     padded = np.full((len(rows), max(map(len, rows))), fill, rows[0].dtype)
     for place, row in zip(padded, rows, strict=True):
@@ -55,7 +55,7 @@ def pad(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
 
 # Steps count few different things: columns of a prompt, beams, children of a level.
 @lru_cache(maxsize=256)
-def counting(count: int, device: torch.device) -> Tensor:
+def arange(count: int, device: torch.device) -> Tensor:
     """`[count]` int64, the numbers from 0 on; everybody's, so nobody may write to it."""
     # Usable in training too, where a tensor that inference has made is not.
     with torch.inference_mode(False):

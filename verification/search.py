@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from drafting.beam.columns import RequestColumns
+from drafting.beam.sequence import SequenceState
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest, Usage
@@ -36,7 +36,7 @@ class BeamSearch:
         beam: columns of the prefixes decided so far, best first; the root at first.
         ancestors: columns of the prefixes decided before those, the root not counted.
         cached_tokens: tokens of the prompt that an earlier request had computed.
-        borrowed: how many slots at the start of the prompt belong to somebody else: to everybody, or to the search that this one goes with.
+        shared_length: slots at the start of the prompt that this search does not own.
         depth: the depth of the beam.
         target_forwards, draft_forwards: forwards that this request took part in.
         drafted_nodes, used_nodes: nodes that a draft has added, and how many of them a beam came to hold.
@@ -46,12 +46,12 @@ class BeamSearch:
 
     request: BeamRequest
     widths: tuple[int, ...]
-    columns: RequestColumns
+    columns: SequenceState
     eligibility: Eligibility
     beam: IntArray = field(init=False)
     ancestors: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     cached_tokens: int = 0
-    borrowed: int = 0
+    shared_length: int = 0
     depth: int = 0
     target_forwards: int = 0
     draft_forwards: int = 0

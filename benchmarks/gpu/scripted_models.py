@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
 from drafting.beam.tree import TreeBatch, TreeModel
-from drafting.plans.plan import Action, FloatArray, IntArray, LevelOutcome, Round, StepTimes
+from drafting.plans.plan import Action, DraftRound, FloatArray, IntArray, LevelOutcome, StepTimes
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamResult
 
@@ -52,9 +52,9 @@ class Stage:
 
     last_depth: int
     actors: dict[str, _Actor] = field(default_factory=dict)
-    asked: list[tuple[_Actor, Round]] = field(default_factory=list)
+    asked: list[tuple[_Actor, DraftRound]] = field(default_factory=list)
     _waiting: list[_Actor] = field(default_factory=list)
-    _places: list[tuple[Round, _Actor]] = field(default_factory=list)
+    _places: list[tuple[DraftRound, _Actor]] = field(default_factory=list)
 
     def enter(self, request_id: str, script: Script) -> None:
         """A request has been added to the engine."""
@@ -88,14 +88,14 @@ class Stage:
         for name in expected:
             del self.actors[name]
 
-    def actor_at(self, place: Round) -> _Actor:
+    def actor_at(self, state: DraftRound) -> _Actor:
         """Whose round this is: rounds begin in the order of the running requests."""
         for known, actor in self._places:
-            if known is place:
+            if known is state:
                 return actor
-        if place.levels or not self._waiting or self._waiting[0].depth != place.depth:
+        if state.levels or not self._waiting or self._waiting[0].depth != state.depth:
             raise TraceError("The engine drafts in another order than the trace can follow.")
-        self._places.append((place, self._waiting.pop(0)))
+        self._places.append((state, self._waiting.pop(0)))
         return self._places[-1][1]
 
 
@@ -104,7 +104,7 @@ class ScriptedPlan:
 
     drafts = True
     needs_draft = False
-    decides_alike = False
+    decides_by_group = False
     learns = False
 
     def __init__(self, run: TraceRun, stage: Stage) -> None:
@@ -115,25 +115,25 @@ class ScriptedPlan:
     def refusal(self, width: int) -> str | None:
         return None
 
-    def action(self, place: Round, has_draft: bool) -> Action:
-        actor = self._stage.actor_at(place)
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
+        actor = self._stage.actor_at(state)
         drafted = actor.round.draft
-        if place.next_depth > place.last_depth or place.levels >= max(len(drafted), actor.round.accepted):
+        if state.next_depth > state.last_depth or state.levels >= max(len(drafted), actor.round.accepted):
             return Action.STOP
         # Below all children there is nothing that the draft has rated.
-        if place.unranked or (place.levels < len(drafted) and drafted[place.levels] == ALL):
+        if state.unranked or (state.levels < len(drafted) and drafted[state.levels] == ALL):
             return Action.CHILDREN
-        self._stage.asked.append((actor, place))
+        self._stage.asked.append((actor, state))
         return Action.BEAM
 
-    def width(self, place: Round, scores: FloatArray) -> int:
-        told = self._stage.actor_at(place).round
-        drafted = told.draft[place.levels] if place.levels < len(told.draft) else 0
+    def width(self, state: DraftRound, scores: FloatArray) -> int:
+        told = self._stage.actor_at(state).round
+        drafted = told.draft[state.levels] if state.levels < len(told.draft) else 0
         kept = drafted if isinstance(drafted, int) else 0
-        if place.levels < told.accepted:
+        if state.levels < told.accepted:
             # Some levels hold thanks to what an earlier round left; here this round has to draft all of them.
-            return max(kept, place.widths[place.next_depth])
-        if place.levels == told.accepted:
+            return max(kept, state.widths[state.next_depth])
+        if state.levels == told.accepted:
             # Never what is to be overlooked.
             return min(kept, int(np.count_nonzero(scores > scores[0] + OVERLOOKED / 2)))
         return kept
@@ -141,7 +141,7 @@ class ScriptedPlan:
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         """Has nothing to learn."""
 
-    def learn_children(self, place: Round, parents: int, children: int) -> None:
+    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
         """Has nothing to learn."""
 
     def learn_times(self, times: StepTimes) -> None:
@@ -181,12 +181,12 @@ class OverlookingDraft(_ScriptedModel):
         rows: list[IntArray] = []
         tokens: list[IntArray] = []
         first = 0
-        for actor, place in self._stage.asked:
-            if place.levels == actor.round.accepted and actor.round.missing:
-                overlooked = np.unique(self._level_tokens[place.next_depth][: actor.round.missing])
-                rows.append(np.repeat(np.arange(first, first + place.nodes), len(overlooked)))
-                tokens.append(np.tile(overlooked, place.nodes))
-            first += place.nodes
+        for actor, state in self._stage.asked:
+            if state.levels == actor.round.accepted and actor.round.missing:
+                overlooked = np.unique(self._level_tokens[state.next_depth][: actor.round.missing])
+                rows.append(np.repeat(np.arange(first, first + state.nodes), len(overlooked)))
+                tokens.append(np.tile(overlooked, state.nodes))
+            first += state.nodes
         self._stage.asked.clear()
         if rows:
             logits[self._to_device(rows), self._to_device(tokens)] = OVERLOOKED

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.beam.columns import ForwardPart, RequestColumns, forward_batch, to_device
 from drafting.beam.expand import Candidates, Frontier, continuations, expand_beam
+from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch, to_device
 from drafting.beam.tree import TokenTree, TreeModel
 from drafting.device import on_device
 from drafting.trie.arrays import ROOT, children_of
@@ -79,14 +79,14 @@ class PrefixScorer:
             found[width] = nodes_of, scores_of
         return found
 
-    def _start(self, prompt: IntArray) -> tuple[RequestColumns, Tensor]:
+    def _start(self, prompt: IntArray) -> tuple[SequenceState, Tensor]:
         slots = np.arange(len(prompt))
-        columns = RequestColumns(slots)
+        columns = SequenceState(slots)
         self._next_slot = len(prompt)
         self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt, slots)))
         return columns, self._score(columns, slots)[-1:]
 
-    def _add(self, columns: RequestColumns, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:
+    def _add(self, columns: SequenceState, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:
         """Appends nodes below columns and returns their columns; no two nodes of a prompt share a slot, whatever branch they are on."""
         slots = np.arange(self._next_slot, self._next_slot + len(parents))
         self._next_slot += len(parents)
@@ -96,6 +96,6 @@ class PrefixScorer:
         self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, columns=place)
         return added
 
-    def _score(self, columns: RequestColumns, added: IntArray) -> Tensor:
+    def _score(self, columns: SequenceState, added: IntArray) -> Tensor:
         """Log-probabilities `[added, vocabulary]` after each added column."""
         return self._model.score(forward_batch(self._tree, [ForwardPart(columns, added, len(added))])).float().log_softmax(1)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from benchmarks.replay.recording import Recording
 from drafting.beam.expand import places_of
-from drafting.plans.plan import Action, LevelOutcome, Plan, Round
+from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.arrays import children_of
 
 IntArray = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class _Search:
     user: int
     k: int
     widths: tuple[int, ...]
-    unread: int
+    uncomputed: int
     depth: int = 0
     beam: IntArray = field(default_factory=lambda: np.zeros(1, np.int64))
     scores: FloatArray = field(default_factory=lambda: np.zeros(1, np.float32))
@@ -121,42 +121,48 @@ class Replay:
 
     def _grow(self, search: _Search, tokens: int, plan: Plan, has_draft: bool, done: Replayed) -> tuple[int, dict[int, _Told], list[int]]:
         """Drafts one round on top of `tokens`; returns the nodes added, the draft's proposals by depth, and its forwards' tokens."""
-        unread = search.unread - (search.depth == 0 < search.unread) + int(np.count_nonzero(~self._drafted[search.above]))
+        uncomputed = search.uncomputed - (search.depth == 0 < search.uncomputed) + int(np.count_nonzero(~self._drafted[search.above]))
         proposed, forwards = dict[int, _Told](), list[int]()
         sharing = self._sharing
-        place = Round(
-            search.widths, search.depth, len(search.beam), sharing, sharing, sharing * tokens, unread=lambda: 0 if forwards else unread
+        state = DraftRound(
+            search.widths,
+            search.depth,
+            len(search.beam),
+            sharing,
+            sharing,
+            sharing * tokens,
+            uncomputed=lambda: 0 if forwards else uncomputed,
         )
         frontier, scores = search.beam, search.scores
-        if search.depth >= place.last_depth:
+        if search.depth >= state.last_depth:
             return 0, proposed, forwards
-        while (action := plan.action(place, has_draft)) is not Action.STOP:
+        while (action := plan.action(state, has_draft)) is not Action.STOP:
             nodes, rows = children_of(self._recording.first_child, frontier)
             if action is Action.BEAM:
                 past = search.above[~self._drafted[search.above]]
-                forwards.append(unread + len(frontier) if not forwards else len(past) + len(frontier))
-                search.unread = 0
+                forwards.append(uncomputed + len(frontier) if not forwards else len(past) + len(frontier))
+                search.uncomputed = 0
                 self._drafted[past] = self._drafted[frontier] = True
                 totals = scores[rows] + self._recording.draft[search.user, nodes]
                 best = np.argsort(-totals, kind="stable")[: plan.proposals]
                 nodes, totals = nodes[best], totals[best]
                 padded = np.full(plan.proposals, -np.inf, np.float32)
                 padded[: len(totals)] = totals
-                proposed[place.next_depth] = _Told(nodes, padded, place.levels)
-                kept = min(plan.width(place, padded), len(nodes))
+                proposed[state.next_depth] = _Told(nodes, padded, state.levels)
+                kept = min(plan.width(state, padded), len(nodes))
                 if not kept:
                     break
                 nodes, scores = nodes[:kept], totals[:kept]
-            place.drafted += int(np.count_nonzero(~self._scored[nodes]))
+            state.drafted += int(np.count_nonzero(~self._scored[nodes]))
             self._scored[nodes] = True
-            place.levels += 1
-            place.nodes = len(nodes)
+            state.levels += 1
+            state.nodes = len(nodes)
             if action is Action.CHILDREN:
                 done.children += 1
-                place.unranked = True
-                plan.learn_children(place, len(frontier), len(nodes))
+                state.unranked = True
+                plan.learn_children(state, len(frontier), len(nodes))
             frontier = nodes
-        return place.drafted, proposed, forwards
+        return state.drafted, proposed, forwards
 
 
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:

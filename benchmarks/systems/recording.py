@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.systems.trace import ALL, Trace, TraceRound, TraceRun, balance_of
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import Action, FixedPlan, FloatArray, LevelOutcome, Plan, Round, StepTimes
+from drafting.plans.plan import Action, DraftRound, FixedPlan, FloatArray, LevelOutcome, Plan, StepTimes
 from drafting.plans.planner import Planner
 from verification.recommender import Recommender
 from verification.request import Usage
@@ -40,8 +40,8 @@ class RecordingPlan:
         return self._plan.needs_draft
 
     @property
-    def decides_alike(self) -> bool:
-        return self._plan.decides_alike
+    def decides_by_group(self) -> bool:
+        return self._plan.decides_by_group
 
     @property
     def proposals(self) -> int:
@@ -59,16 +59,16 @@ class RecordingPlan:
     def refusal(self, width: int) -> str | None:
         return self._plan.refusal(width)
 
-    def action(self, place: Round, has_draft: bool) -> Action:
-        action = self._plan.action(place, has_draft)
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
+        action = self._plan.action(state, has_draft)
         if action is Action.CHILDREN:
             self.draft.append(ALL)
         return action
 
-    def width(self, place: Round, scores: FloatArray) -> int:
-        width = min(self._plan.width(place, scores), int(np.count_nonzero(np.isfinite(scores))))
+    def width(self, state: DraftRound, scores: FloatArray) -> int:
+        width = min(self._plan.width(state, scores), int(np.count_nonzero(np.isfinite(scores))))
         self.draft.append(width)
-        self._kept[place.next_depth] = width
+        self._kept[state.next_depth] = width
         return width
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
@@ -78,8 +78,8 @@ class RecordingPlan:
         if self._plan.learns:
             self._plan.learn(outcomes)
 
-    def learn_children(self, place: Round, parents: int, children: int) -> None:
-        self._plan.learn_children(place, parents, children)
+    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
+        self._plan.learn_children(state, parents, children)
 
     def learn_times(self, times: StepTimes) -> None:
         self._plan.learn_times(times)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.device import counting, join, on_device
+from drafting.device import arange, concat, on_device
 from drafting.trie.eligibility import BatchEligibility
 from drafting.trie.item_trie import ItemTrie
 
@@ -126,7 +126,7 @@ class Frontier:
     @classmethod
     def of(cls, slots: Sequence[IntArray], device: torch.device) -> "Frontier":
         """Joins the slots of each request."""
-        return cls(on_device(join(slots), device), tuple(map(len, slots)))
+        return cls(on_device(concat(slots), device), tuple(map(len, slots)))
 
     def places(self, ranks: Tensor) -> Tensor:
         """Where in `slots` the prefixes of some ranks stand; both `[requests, k]` int64, ranks below the widest request's size."""
@@ -135,7 +135,7 @@ class Frontier:
 
 def neighbours(first: Tensor, width: int) -> Tensor:
     """`[rows, width]` int64, the trie nodes from each row's first on."""
-    return first[:, None] + counting(width, first.device)
+    return first[:, None] + arange(width, first.device)
 
 
 def continuations(trie: ItemTrie, parents: Tensor, logits: Tensor, width: int, eligible: BatchEligibility | None) -> Continuations:
@@ -211,7 +211,7 @@ def top_places(scores: Tensor, k: int) -> Tensor:
     # In the order of their places, which is what decides among equal scores.
     stretches = _top_places(padded.amax(2), k).sort(1).values
     best = padded.gather(1, stretches[:, :, None].expand(-1, -1, STRETCH)).flatten(1)
-    places = (stretches[:, :, None] * STRETCH + counting(STRETCH, scores.device)).flatten(1)
+    places = (stretches[:, :, None] * STRETCH + arange(STRETCH, scores.device)).flatten(1)
     return places.gather(1, _top_places(best, k))
 
 
@@ -223,7 +223,7 @@ def _top_places(scores: Tensor, k: int) -> Tensor:
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 the same bits
     ordered = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
-    return counting(scores.shape[1], scores.device).sub(ordered, alpha=1 << 32).topk(k, dim=1, largest=False).indices
+    return arange(scores.shape[1], scores.device).sub(ordered, alpha=1 << 32).topk(k, dim=1, largest=False).indices
 
 
 def find_nodes(wanted: Tensor, there: Tensor) -> Tensor:

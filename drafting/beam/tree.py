@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.device import counting, on_device, pad
+from drafting.device import arange, on_device, pad_stack
 
 IntArray = npt.NDArray[np.int64]
 
@@ -172,19 +172,19 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
     """
     device = visible.device
     if len(keys) == 1:
-        own = counting(query_counts[0], device)
-        mask = counting(len(keys[0]), device) < visible[:, None]
+        own = arange(query_counts[0], device)
+        mask = arange(len(keys[0]), device) < visible[:, None]
         mask.scatter_(1, ancestors, True)
         return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own)
     counts = np.array(query_counts)
-    widest, key_slots = int(counts.max()), pad(keys, 0)
+    widest, key_slots = int(counts.max()), pad_stack(keys, 0)
     starts = np.cumsum(counts) - counts
     offsets = np.arange(widest)
     queries = on_device(starts[:, None] + np.minimum(offsets, counts[:, None] - 1), device)
     places = on_device(np.flatnonzero(offsets < counts[:, None]), device)
-    mask = counting(key_slots.shape[1], device) < visible[queries][:, :, None]
+    mask = arange(key_slots.shape[1], device) < visible[queries][:, :, None]
     mask.scatter_(2, ancestors[queries], True)
-    return AttentionLayout(queries, places, on_device(key_slots, device), mask[:, None], counting(len(visible), device))
+    return AttentionLayout(queries, places, on_device(key_slots, device), mask[:, None], arange(len(visible), device))
 
 
 class TreeModel(Protocol):

@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.beam.columns import ForwardPart, RequestColumns, forward_batch, to_device
 from drafting.beam.expand import Frontier, Selection, continuations, expand_beam, places_of
 from drafting.beam.gumbel import Stream
 from drafting.beam.ranking import BatchRules, Ratings, rank
 from drafting.beam.rule import SearchRule
+from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch, to_device
 from drafting.beam.tree import TokenTree, TreeModel
-from drafting.device import join, on_device, on_host
-from drafting.plans.plan import Round
+from drafting.device import concat, on_device, on_host
+from drafting.plans.plan import DraftRound
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -40,17 +40,17 @@ class DraftTask:
         ancestors: the columns of the shorter prefixes that the target decided before, the beam's ancestors among them.
         eligibility: what the request may be given.
         rule: what the request ranks by.
-        place: how far the round has come.
+        round: how far the round has come.
         allocate: takes key/value slots.
         frontier: the columns below which the next level grows; the beam at first.
     """
 
-    columns: RequestColumns
+    columns: SequenceState
     beam: IntArray
     ancestors: IntArray
     eligibility: Eligibility
     rule: SearchRule
-    place: Round
+    round: DraftRound
     allocate: Allocate
     frontier: IntArray = field(init=False)
 
@@ -67,7 +67,7 @@ class DraftTask:
         Returns:
             `[nodes]` bool, which of them are new.
         """
-        depth = self.place.next_depth
+        depth = self.round.next_depth
         there = np.flatnonzero(self.columns.depths == depth)
         places = places_of(trie_nodes, self.columns.trie_nodes[there])
         new: npt.NDArray[np.bool_] = places < 0
@@ -75,9 +75,9 @@ class DraftTask:
         self.frontier = np.empty(len(new), np.int64)
         self.frontier[~new] = there[places[~new]]
         self.frontier[new] = self.columns.append(self.allocate(added), depth, trie_nodes[new])
-        self.place.drafted += added
-        self.place.levels += 1
-        self.place.nodes = len(self.frontier)
+        self.round.drafted += added
+        self.round.levels += 1
+        self.round.nodes = len(self.frontier)
         return new
 
 
@@ -106,14 +106,14 @@ class TrieDrafter:
 
     def grow(self, tasks: Sequence[DraftTask]) -> None:
         """Adds all valid children of the tasks' frontiers."""
-        above = join([task.columns.trie_nodes[task.frontier] for task in tasks])
+        above = concat([task.columns.trie_nodes[task.frontier] for task in tasks])
         children, rows = children_of(self._trie.arrays.first_child, above)
         ends = np.cumsum([len(task.frontier) for task in tasks])
         nodes = np.split(children, np.searchsorted(rows, ends[:-1]))
         if any(task.eligibility.limited for task in tasks):
             allowed = [task.eligibility.allowed(below) for task, below in zip(tasks, nodes, strict=True)]
-            nodes, rows = [below[kept] for below, kept in zip(nodes, allowed, strict=True)], rows[join(allowed)]
-        parents = join([task.frontier_slots for task in tasks])[rows]
+            nodes, rows = [below[kept] for below, kept in zip(nodes, allowed, strict=True)], rows[concat(allowed)]
+        parents = concat([task.frontier_slots for task in tasks])[rows]
         add_level(self._tree, self._trie, tasks, nodes, on_device(parents, self._tree.token.device))
 
 
@@ -143,9 +143,9 @@ class BeamDrafter:
         frontier = Frontier.of([task.frontier_slots for task in tasks], device)
         found = continuations(
             self._trie,
-            on_device(join([part.trie_nodes for part in parts]), device),
+            on_device(concat([part.trie_nodes for part in parts]), device),
             logits,
-            max(self._trie.max_children[task.place.next_depth - 1] for task in tasks),
+            max(self._trie.max_children[task.round.next_depth - 1] for task in tasks),
             BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes, frontier.sizes),
         )
         rules = BatchRules.of([task.rule for task in tasks], device)
@@ -204,7 +204,7 @@ def add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie_
     new = [task.extend(nodes) for task, nodes in zip(tasks, trie_nodes, strict=True)]
     added = to_device([task.columns.node_rows(task.frontier[fresh]) for task, fresh in zip(tasks, new, strict=True)], device)
     slots, nodes, depths, columns = added
-    if not (fresh := join(new)).all():
+    if not (fresh := concat(new)).all():
         parents = parents.index_select(0, on_device(np.flatnonzero(fresh), device))
     tree.add_nodes(slots, parents=parents, tokens=trie.token.index_select(0, nodes), depths=depths, columns=columns)
-    return on_device(join([task.frontier_slots for task in tasks]), device)
+    return on_device(concat([task.frontier_slots for task in tasks]), device)

@@ -36,7 +36,7 @@ class Action(Enum):
 
 
 @dataclass
-class Round:
+class DraftRound:
     """How far the drafting of one request has come in this round.
 
     Attributes:
@@ -44,11 +44,11 @@ class Round:
         depth: of the beam that the target has decided.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
         sharing: requests that share the target's forward.
-        company: those among them that stand where this one does and still draft, itself included: how a round begins is decided once for
+        group_size: those among them that stand where this one does and still draft, itself included: how a round begins is decided once for
             all of them, and what drafting costs is shared by them alone.
         tokens: how many tokens the target's forward holds before anything is drafted, those of all requests together.
         verification: how drafts are judged.
-        unread: counts the tokens before the frontier that the draft has not computed, per request; asked only where a draft seems worth
+        uncomputed: counts the tokens before the frontier that the draft has not computed, per request; asked only where a draft seems worth
             asking, because counting takes longer than deciding.
         levels: levels that have grown in this round.
         drafted: nodes that they have added.
@@ -61,10 +61,10 @@ class Round:
     depth: int
     nodes: int
     sharing: int
-    company: int = 1
+    group_size: int = 1
     tokens: int = 0
     verification: str = "strict"
-    unread: Callable[[], float] = float
+    uncomputed: Callable[[], float] = float
     levels: int = 0
     drafted: int = 0
     unranked: bool = False
@@ -136,7 +136,7 @@ class Plan(Protocol):
         ...
 
     @property
-    def decides_alike(self) -> bool:
+    def decides_by_group(self) -> bool:
         """Whether rounds that begin alike are decided alike, so that one decision will do for all of them."""
         ...
 
@@ -154,11 +154,11 @@ class Plan(Protocol):
         """Why a request that keeps `width` prefixes can't run under this plan, as a sentence; None if it can."""
         ...
 
-    def action(self, place: Round, has_draft: bool) -> Action:
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
         """How the next level grows."""
         ...
 
-    def width(self, place: Round, scores: FloatArray) -> int:
+    def width(self, state: DraftRound, scores: FloatArray) -> int:
         """How many of the draft's proposals to keep, the best first; 0 ends the round. `scores` are `[proposals]`, -inf pads."""
         ...
 
@@ -166,8 +166,8 @@ class Plan(Protocol):
         """Takes note of what the target chose."""
         ...
 
-    def learn_children(self, place: Round, parents: int, children: int) -> None:
-        """Takes note of how many children the prefixes at `place` had."""
+    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
+        """Takes note of how many children the prefixes at `state` had."""
         ...
 
     def learn_times(self, times: StepTimes) -> None:
@@ -232,7 +232,7 @@ class FixedPlan:
         return self.width_wanted > 0
 
     @property
-    def decides_alike(self) -> bool:
+    def decides_by_group(self) -> bool:
         return True
 
     @property
@@ -252,23 +252,23 @@ class FixedPlan:
             f"ask for at most {self.width_wanted} (k and beam_width), or serve with a wider plan."
         )
 
-    def action(self, place: Round, has_draft: bool) -> Action:
-        if place.next_depth > place.last_depth:
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
+        if state.next_depth > state.last_depth:
             return Action.STOP
         if not self.width_wanted:
-            return Action.CHILDREN if self.children and not place.levels else Action.STOP
-        deep_enough = place.levels == self.most_levels
-        if self.children and not place.unranked and (deep_enough or place.next_depth == place.last_depth):
+            return Action.CHILDREN if self.children and not state.levels else Action.STOP
+        deep_enough = state.levels == self.most_levels
+        if self.children and not state.unranked and (deep_enough or state.next_depth == state.last_depth):
             return Action.CHILDREN
-        return Action.BEAM if has_draft and not deep_enough and not place.unranked else Action.STOP
+        return Action.BEAM if has_draft and not deep_enough and not state.unranked else Action.STOP
 
-    def width(self, place: Round, scores: FloatArray) -> int:
+    def width(self, state: DraftRound, scores: FloatArray) -> int:
         return min(self.width_wanted, len(scores))
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         pass
 
-    def learn_children(self, place: Round, parents: int, children: int) -> None:
+    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
         pass
 
     def learn_times(self, times: StepTimes) -> None:

@@ -10,7 +10,7 @@ request drafts from its part of the rest, and only nodes beyond that have a pric
 
 Invariant: nothing at all is always among the choices, and a forward that many requests share is worth only their part of it to each; so on
 a busy machine drafts shrink, and a draft that the target does not follow is no longer asked. What drafting adds to a step is shared only by
-requests that stand alike (`Round.company`): the others may well decide otherwise, and then it is theirs alone to pay.
+requests that stand alike (`DraftRound.group_size`): the others may well decide otherwise, and then it is theirs alone to pay.
 """
 
 import math
@@ -22,8 +22,8 @@ import numpy as np
 
 from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
 from drafting.plans.costs import ForwardCosts, RunningCurve
-from drafting.plans.outlook import CERTAINTIES, DoubleArray, Outlook
-from drafting.plans.plan import MOST_PROPOSALS, Action, FloatArray, LevelOutcome, Round, StepTimes
+from drafting.plans.level_values import CERTAINTIES, DoubleArray, LevelValues
+from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, FloatArray, LevelOutcome, StepTimes
 
 AUTO = "auto"
 # A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds.
@@ -41,7 +41,7 @@ WORTHWHILE = 0.05
 # How much a new count of children weighs against the mean of the earlier ones.
 FAN_OUT_SHARE = 0.05
 LEVEL_KINDS = 3
-MOST_OUTLOOKS = 256
+MOST_VALUES = 256
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Planner:
     follows_clock: bool = False
     _gaps: dict[tuple[str, int, int, int], WantedGaps] = field(default_factory=dict)
     _children: dict[tuple[int, int], float] = field(default_factory=dict)
-    _outlooks: dict[tuple[str, tuple[int, ...], int, int, bool, bool, float], Outlook] = field(default_factory=dict)
+    _known_values: dict[tuple[str, tuple[int, ...], int, int, bool, bool, float], LevelValues] = field(default_factory=dict)
     _learned: int = 0
     _unused: int = 0
     _unexplored: dict[int, float] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Planner:
         return False
 
     @property
-    def decides_alike(self) -> bool:
+    def decides_by_group(self) -> bool:
         return True
 
     @property
@@ -103,32 +103,32 @@ class Planner:
     def learns(self) -> bool:
         return True
 
-    def action(self, place: Round, has_draft: bool) -> Action:
-        depth = place.next_depth
-        if depth > place.last_depth:
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
+        depth = state.next_depth
+        if depth > state.last_depth:
             return Action.STOP
-        if not place.levels:
-            waited = self._unexplored.get(place.depth, 0.0) + place.company / place.sharing
-            place.exploring = waited >= EXPLORE_EVERY
-            self._unexplored[place.depth] = waited - EXPLORE_EVERY if place.exploring else waited
-        outlook = self._outlook(place, has_draft and self.costs.draft is not None)
-        by_children, by_beam = outlook.weigh(depth, place.levels, place.certainty, place.nodes)
-        least = 0.0 if place.levels else WORTHWHILE * self.costs.target.seconds(place.tokens) / place.sharing
-        if not place.unranked and by_beam > max(by_children, least):
-            by_beam -= float(outlook.draft_price(place.nodes + place.unread()) - outlook.draft_price(place.nodes))
+        if not state.levels:
+            waited = self._unexplored.get(state.depth, 0.0) + state.group_size / state.sharing
+            state.exploring = waited >= EXPLORE_EVERY
+            self._unexplored[state.depth] = waited - EXPLORE_EVERY if state.exploring else waited
+        values = self._values(state, has_draft and self.costs.draft is not None)
+        by_children, by_beam = values.weigh(depth, state.levels, state.certainty, state.nodes)
+        least = 0.0 if state.levels else WORTHWHILE * self.costs.target.seconds(state.tokens) / state.sharing
+        if not state.unranked and by_beam > max(by_children, least):
+            by_beam -= float(values.draft_price(state.nodes + state.uncomputed()) - values.draft_price(state.nodes))
             if by_beam > max(by_children, least):
                 return Action.BEAM
         return Action.CHILDREN if by_children > least else Action.STOP
 
-    def width(self, place: Round, scores: FloatArray) -> int:
-        depth = place.next_depth
-        outlook, kept = self._outlook(place, True), place.widths[depth]
-        chances, counts = self._wanted(place, depth, place.levels).chances(), within_gaps(scores, kept)
-        won = self._won(outlook, depth, place.levels, place.certainty * chances, counts.astype(float))
+    def width(self, state: DraftRound, scores: FloatArray) -> int:
+        depth = state.next_depth
+        values, kept = self._values(state, True), state.widths[depth]
+        chances, counts = self._wanted(state, depth, state.levels).chances(), within_gaps(scores, kept)
+        won = self._won(values, depth, state.levels, state.certainty * chances, counts.astype(float))
         best = int(won.argmax())
         if won[best] <= 0:
             return 0
-        place.certainty *= float(chances[best])
+        state.certainty *= float(chances[best])
         return int(counts[best])
 
     def refusal(self, width: int) -> str | None:
@@ -140,9 +140,9 @@ class Planner:
         for outcome in outcomes:
             self._gaps_of(outcome.verification, len(outcome.ranks), outcome.depth, outcome.levels).learn(outcome)
 
-    def learn_children(self, place: Round, parents: int, children: int) -> None:
-        depth = place.next_depth - 2
-        key = depth, _bucket(place.widths[depth])
+    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
+        depth = state.next_depth - 2
+        key = depth, _bucket(state.widths[depth])
         known = self._children.get(key, self.fan_out[key[0]])
         self._learned += 1
         self._unused += 1
@@ -161,66 +161,66 @@ class Planner:
         draft = self._draft_curve.curve() if self._draft_curve else None
         if target.differs(self.costs.target) or (draft and self.costs.draft and draft.differs(self.costs.draft)):
             self.costs = replace(self.costs, target=target, draft=draft)
-            self._outlooks.clear()
+            self._known_values.clear()
 
-    def _won(self, outlook: Outlook, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
+    def _won(self, values: LevelValues, depth: int, levels: int, certainty: DoubleArray, counts: DoubleArray) -> DoubleArray:
         """Seconds won by drafting `counts` nodes that are accepted with `certainty`, with the best that can follow."""
-        below = outlook.best(depth + 1, levels + 1, certainty, counts)
-        won: DoubleArray = certainty * outlook.savings[depth] + below - outlook.price(counts)
+        below = values.best(depth + 1, levels + 1, certainty, counts)
+        won: DoubleArray = certainty * values.savings[depth] + below - values.price(counts)
         return won
 
-    def _outlook(self, place: Round, has_draft: bool) -> Outlook:
+    def _values(self, state: DraftRound, has_draft: bool) -> LevelValues:
         if self._unused > min(REFRESH_EVERY, REFRESH_SHARE * self._learned):
             self._unused = 0
-            self._outlooks.clear()
-        free = (self.costs.target.free - place.tokens) / place.sharing - place.drafted
-        return self._outlook_at(place, has_draft, _room(free, place.last_depth - place.next_depth + 1))
+            self._known_values.clear()
+        free = (self.costs.target.free - state.tokens) / state.sharing - state.drafted
+        return self._values_at(state, has_draft, _room(free, state.last_depth - state.next_depth + 1))
 
-    def _outlook_at(self, place: Round, has_draft: bool, room: float) -> Outlook:
-        # Rounded down to a power of two, so that batches of about one size share an outlook, and nothing is thought to be shared by more.
-        company = 1 << place.company.bit_length() - 1
-        key = place.verification, place.widths, place.sharing, company, has_draft, place.exploring, room
-        if key not in self._outlooks:
-            outlook = self._look_ahead(place, has_draft, company, room)
-            if len(self._outlooks) >= MOST_OUTLOOKS:
-                self._outlooks.pop(next(iter(self._outlooks)))
-            self._outlooks[key] = outlook
-        return self._outlooks[key]
+    def _values_at(self, state: DraftRound, has_draft: bool, room: float) -> LevelValues:
+        # Rounded down to a power of two, so that batches of about one size share an values, and nothing is thought to be shared by more.
+        group_size = 1 << state.group_size.bit_length() - 1
+        key = state.verification, state.widths, state.sharing, group_size, has_draft, state.exploring, room
+        if key not in self._known_values:
+            values = self._look_ahead(state, has_draft, group_size, room)
+            if len(self._known_values) >= MOST_VALUES:
+                self._known_values.pop(next(iter(self._known_values)))
+            self._known_values[key] = values
+        return self._known_values[key]
 
-    def _look_ahead(self, place: Round, has_draft: bool, company: int, room: float) -> Outlook:
+    def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float) -> LevelValues:
         """Plans searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""
         target, draft = self.costs.target, self.costs.draft if has_draft else None
-        widths, last, sharing = place.widths, place.last_depth, place.sharing
-        outlook = Outlook(
+        widths, last, sharing = state.widths, state.last_depth, state.sharing
+        values = LevelValues(
             savings={},
             beam={},
             fan_out=tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last)),
-            growth=self.costs.children / company,
+            growth=self.costs.children / group_size,
             token=target.per_token,
             room=room,
             draft_token=draft.per_token if draft else 0.0,
-            draft_room=draft.free / company if draft else 0.0,
+            draft_room=draft.free / group_size if draft else 0.0,
             last_depth=last,
         )
         # Prompts take from what is free in this round only.
         free = target.free / sharing
         later_room = _room(free - max(widths[: last + 1]), last)
-        later = outlook if later_room == room else self._outlook_at(place, has_draft, later_room)
+        later = values if later_room == room else self._values_at(state, has_draft, later_room)
         for depth in range(last, 0, -1):
             nodes = np.array([float(widths[depth])])
-            forward = target.fixed / sharing - self.costs.level / company + target.per_token * max(widths[depth] - free, 0.0)
-            outlook.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
+            forward = target.fixed / sharing - self.costs.level / group_size + target.per_token * max(widths[depth] - free, 0.0)
+            values.savings[depth] = forward - float(later.best(depth + 1, 0, np.ones(1), nodes)[0])
             if draft is not None:
                 for levels in range(depth):
-                    gaps = self._wanted(place, depth, levels)
+                    gaps = self._wanted(state, depth, levels)
                     certainty = CERTAINTIES[:, None] * gaps.chances()
                     counts = np.broadcast_to(gaps.mean_counts(widths[depth]), certainty.shape)
-                    won = self._won(outlook, depth, levels, certainty, counts)
-                    outlook.beam[depth, levels] = won.max(1) - draft.fixed / company
-        return outlook
+                    won = self._won(values, depth, levels, certainty, counts)
+                    values.beam[depth, levels] = won.max(1) - draft.fixed / group_size
+        return values
 
-    def _wanted(self, place: Round, depth: int, levels: int) -> WantedGaps:
-        return WantedGaps(PRIOR) if place.exploring else self._gaps_of(place.verification, place.widths[depth], depth, levels)
+    def _wanted(self, state: DraftRound, depth: int, levels: int) -> WantedGaps:
+        return WantedGaps(PRIOR) if state.exploring else self._gaps_of(state.verification, state.widths[depth], depth, levels)
 
     def _gaps_of(self, verification: str, width: int, depth: int, levels: int) -> WantedGaps:
         levels = min(levels, LEVEL_KINDS - 1)
@@ -237,5 +237,5 @@ def _bucket(width: int) -> int:
 
 
 def _room(free: float, levels: int) -> float:
-    """What each of some levels gets of the free nodes; a power of two, so that batches of about one size share an outlook."""
+    """What each of some levels gets of the free nodes; a power of two, so that batches of about one size share an values."""
     return 2.0 ** math.floor(math.log2(free / levels)) if free >= levels else 0.0

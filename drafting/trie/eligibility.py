@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.device import counting, on_device
+from drafting.device import arange, on_device
 from drafting.trie.node_mask import MaskBits, NodeMask
 
 IntArray = npt.NDArray[np.int64]
@@ -129,7 +129,7 @@ class BatchEligibility:
         """`[rows, width]` bool, True where the mask of the row's request allows the node."""
         # Read whole bytes, shift them so that the first bit is the first node, and spread each byte into eight: an eighth of the reads.
         starts = self.mask_starts[self.requests] + (first >> 3)
-        read = masks.rows.view(-1)[starts[:, None] + counting(width // 8 + 2, first.device)]
+        read = masks.rows.view(-1)[starts[:, None] + arange(width // 8 + 2, first.device)]
         offset = (first & 7).byte()[:, None]
         moved = (read[:, :-1] >> offset) | (read[:, 1:] << (8 - offset))
         allowed = masks.spread.index_select(0, moved.flatten().int()).view(torch.bool).view(len(first), -1)[:, :width]

@@ -15,22 +15,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.beam.columns import ForwardPart, RequestColumns, forward_batch
+from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch
 from drafting.beam.tree import TokenTree, TreeModel
-from drafting.device import join, on_device
+from drafting.device import concat, on_device
 from drafting.plans.plan import FixedPlan, Plan, StepTimes
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
-from verification.engine.draft_round import TreeGrower
+from verification.engine.draft_step import DraftStep
 from verification.engine.reserved import ReservedSearches, nodes_needed, reserved_request
 from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
 from verification.slots.pool import OutOfSlots
-from verification.slots.prefix_cache import CachedPrompt
+from verification.slots.prefix_cache import CachedPrefix
 from verification.slots.shared import EngineSlots
 from verification.verifiers.continuation_table import CatalogTooLarge, ContinuationTable, node_capacity, table_fits
-from verification.verifiers.verifier import FinishedSearch, Judge
+from verification.verifiers.verifier import FinishedSearch, Verifier
 
 IntArray = npt.NDArray[np.int64]
 
@@ -68,10 +68,10 @@ class SpeculativeBeamEngine:
         if slots is None:
             slots = EngineSlots(target.total_slots, min(node_capacity(trie), target.total_slots // 2), shared_tokens)
         self._slots = slots
-        self._nodes, self._prompts, self._histories = slots.nodes, slots.prompts, slots.histories
+        self._nodes, self._prompts, self._prefix_cache = slots.nodes, slots.prompts, slots.prefix_cache
         self._table = ContinuationTable(trie, self._nodes.total, target.device)
-        self._grower = TreeGrower(self._tree, trie, self._nodes, draft)
-        self._judge = Judge(self._tree, trie, self._table, self._nodes)
+        self._drafting = DraftStep(self._tree, trie, self._nodes, draft)
+        self._verifier = Verifier(self._tree, trie, self._table, self._nodes)
         self._masks = MaskBank(trie.arrays, target.device)
         self._running: dict[str, BeamSearch] = {}
         self._reserved = ReservedSearches()
@@ -102,12 +102,12 @@ class SpeculativeBeamEngine:
     @property
     def draft(self) -> TreeModel | None:
         """The draft model at work; None if none was given, or it has failed."""
-        return self._grower.beam_drafter.model if self._grower.beam_drafter is not None else None
+        return self._drafting.beam_drafter.model if self._drafting.beam_drafter is not None else None
 
     @property
     def has_draft(self) -> bool:
         """Whether a draft model is at work."""
-        return self._grower.beam_drafter is not None
+        return self._drafting.beam_drafter is not None
 
     @property
     def total_slots(self) -> int:
@@ -117,7 +117,7 @@ class SpeculativeBeamEngine:
     @property
     def used_slots(self) -> int:
         """Key/value slots that running requests own."""
-        return self._prompts.used + self._nodes.used - self._histories.slots
+        return self._prompts.used + self._nodes.used - self._prefix_cache.slots
 
     @property
     def running(self) -> int:
@@ -127,16 +127,16 @@ class SpeculativeBeamEngine:
     @property
     def cached_slots(self) -> int:
         """Key/value slots that hold prompts of earlier requests; they are given up as soon as a request needs them."""
-        return self._histories.slots
+        return self._prefix_cache.slots
 
     def has_room(self, request: BeamRequest) -> bool:
         """Whether enough slots are free to run the request to its end now."""
-        room = self._prompts.free + self._histories.evictable
+        room = self._prompts.free + self._prefix_cache.evictable
         return len(request.prompt) - 1 <= room and nodes_needed(request, self.trie) <= self._slots.spare_nodes
 
     def fits(self, request: BeamRequest) -> bool:
         """Whether the request could run on an idle engine at all."""
-        room = self._prompts.total - self._histories.pinned
+        room = self._prompts.total - self._prefix_cache.pinned
         return len(request.prompt) - 1 <= room and nodes_needed(request, self.trie) <= self._nodes.total
 
     def refusal(self, request: BeamRequest) -> str | None:
@@ -145,7 +145,7 @@ class SpeculativeBeamEngine:
 
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts aside."""
-        return len(request.prompt) - self._histories.known(request.cache_key, request.prompt) + (request.reserved is not None)
+        return len(request.prompt) - self._prefix_cache.known(request.cache_key, request.prompt) + (request.reserved is not None)
 
     def next_tokens(self) -> int:
         """Tokens that the running requests put into the next forward, drafts aside."""
@@ -169,36 +169,36 @@ class SpeculativeBeamEngine:
             raise ValueError(f"A request's filter is of another catalog than this one of {self.trie.items} items.")
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
-        known = self._histories.take(request.cache_key, request.prompt)
+        known = self._prefix_cache.take(request.cache_key, request.prompt)
         new = len(request.prompt) - 1 - len(known)
-        self._histories.make_room(new)
+        self._prefix_cache.make_room(new)
         # The root is a node: what the target says of it must be kept like that of any other.
         slots = np.concatenate([known.slots, self._prompts.allocate(new), self._nodes.allocate(1)])
-        columns = RequestColumns(slots)
+        columns = SequenceState(slots)
         columns.scored = len(known)
         columns.drafted[: len(known)] = known.drafted
-        search = self._begin(request, columns, cached_tokens=len(known), borrowed=known.borrowed)
+        search = self._begin(request, columns, cached_tokens=len(known), shared_length=known.shared_length)
         self._running[request.request_id] = search
         self._tree.add_prompt(*map(self._to_device, (slots, request.prompt, np.arange(len(slots)))))
         if (second := reserved_request(request)) is not None:
             self._reserved.open(search, self._accompany(second, search, known))
 
-    def _begin(self, request: BeamRequest, columns: RequestColumns, cached_tokens: int, borrowed: int) -> BeamSearch:
+    def _begin(self, request: BeamRequest, columns: SequenceState, cached_tokens: int, shared_length: int) -> BeamSearch:
         widths, eligibility = beam_widths(request, self.trie), self._eligibility(request)
-        search = BeamSearch(request, widths, columns, eligibility, cached_tokens=cached_tokens, borrowed=borrowed)
+        search = BeamSearch(request, widths, columns, eligibility, cached_tokens=cached_tokens, shared_length=shared_length)
         self._slots.searches[request.request_id] = search
         return search
 
-    def _accompany(self, request: BeamRequest, search: BeamSearch, known: CachedPrompt) -> BeamSearch:
+    def _accompany(self, request: BeamRequest, search: BeamSearch, known: CachedPrefix) -> BeamSearch:
         """Begins a second search over the prompt of one that has just begun; only its root is its own."""
         root = search.columns.root
         slots = np.append(search.columns.slots[:root], self._nodes.allocate(1))
-        columns = RequestColumns(slots)
+        columns = SequenceState(slots)
         # The first search computes the prompt in the same forward, in which keys are written before they are read.
         columns.scored = root
         columns.drafted[: len(known)] = known.drafted
         self._tree.add_prompt(*map(self._to_device, (slots[root:], request.prompt[root:], np.array([root]))))
-        return self._begin(request, columns, cached_tokens=root, borrowed=root)
+        return self._begin(request, columns, cached_tokens=root, shared_length=root)
 
     def cancel(self, request_id: str) -> bool:
         """Ends a request without a result and frees its slots; false if no such request runs."""
@@ -212,8 +212,8 @@ class SpeculativeBeamEngine:
         # What a request that never took part in a forward has not computed is worth nothing to the next one.
         computed = columns.root if columns.scored > columns.root else search.cached_tokens
         self._prompts.release(columns.slots[computed : columns.root])
-        prompt = CachedPrompt(request.prompt[:computed], columns.slots[:computed], columns.drafted[:computed], search.borrowed)
-        self._histories.keep(request.cache_key, prompt)
+        prompt = CachedPrefix(request.prompt[:computed], columns.slots[:computed], columns.drafted[:computed], search.shared_length)
+        self._prefix_cache.keep(request.cache_key, prompt)
         return True
 
     def _release_nodes(self, search: BeamSearch) -> None:
@@ -224,17 +224,17 @@ class SpeculativeBeamEngine:
 
     def drop_draft(self) -> None:
         """Goes on without the draft model, which somebody else has closed."""
-        self._grower.beam_drafter = None
+        self._drafting.beam_drafter = None
 
     def forget_histories(self) -> None:
         """Gives up every prompt that is kept for later."""
-        self._histories.clear()
+        self._prefix_cache.clear()
 
     def close(self) -> None:
         """Frees the models; the engine cannot step afterwards."""
         self.target.close()
-        if self._grower.beam_drafter is not None:
-            self._grower.beam_drafter.close()
+        if self._drafting.beam_drafter is not None:
+            self._drafting.beam_drafter.close()
 
     @torch.inference_mode()
     def step(self) -> StepReport:
@@ -243,12 +243,12 @@ class SpeculativeBeamEngine:
         searches = self._reserved.unfinished(self._running.values())
         if not searches:
             return StepReport((), 0, 0.0)
-        growth = self._grower.grow(searches, self.plan, lambda: self._slots.spare_nodes)
+        growth = self._drafting.grow(searches, self.plan, lambda: self._slots.spare_nodes)
         scoring = time.perf_counter()
         tokens = self._score(searches)
         scored = time.perf_counter()
-        finished, decisions = self._judge.judge(searches, self._grower.beam_drafter)
-        if self.plan.learns and (outcomes := self._grower.outcomes(decisions)):
+        finished, decisions = self._verifier.verify(searches, self._drafting.beam_drafter)
+        if self.plan.learns and (outcomes := self._drafting.outcomes(decisions)):
             self.plan.learn(outcomes)
         results = tuple(self._result(search) for search in self._reserved.join(finished))
         seconds = time.perf_counter() - started
@@ -270,7 +270,7 @@ class SpeculativeBeamEngine:
         parts = [ForwardPart(columns, columns.unscored, columns.unscored_nodes) for columns in (search.columns for search in searches)]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
-        trie_nodes = self._to_device(join([part.trie_nodes for part in parts]))
+        trie_nodes = self._to_device(concat([part.trie_nodes for part in parts]))
         eligibility = [search.eligibility for search in searches]
         eligible = BatchEligibility.of(eligibility, self.trie.nodes, [part.outputs for part in parts])
         self._table.write(batch.at_outputs(batch.slots), trie_nodes, logits, eligible)

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from drafting.beam.tree import AttentionLayout, TreeBatch, TreeModel
-from drafting.device import counting
+from drafting.device import arange
 from verification.hosts.checkpoint import HostError, first_line
 
 logger = logging.getLogger(__name__)
@@ -209,10 +209,10 @@ class _Graph:
         # Token, position and slot of a row that stands for nobody.
         self._empty_row = torch.tensor([[0], [0], [spare_slot]], device=device)
         self._rows = self._empty_row.repeat(1, bucket.tokens)
-        self._order = counting(bucket.tokens, device)
+        self._order = arange(bucket.tokens, device)
         self._keys = torch.full((bucket.requests, bucket.columns), spare_slot, dtype=torch.int64, device=device)
         # A row that sees nothing would be no number, and leave none in the spare slot.
-        self._first_column = counting(bucket.columns, device) == 0
+        self._first_column = arange(bucket.columns, device) == 0
         self._mask = self._first_column.repeat(bucket.requests, 1, bucket.queries, 1)
         with torch.inference_mode():
             self._replay = record(self._forward)

@@ -21,23 +21,23 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class CachedPrompt:
+class CachedPrefix:
     """A computed beginning of a prompt.
 
     Attributes:
         tokens: `[tokens]` int64.
         slots: `[tokens]` int64, where their keys and values are.
         drafted: `[tokens]` bool, whether the draft has computed them too.
-        borrowed: how many of the first slots belong to everybody.
+        shared_length: how many of the first slots belong to everybody.
     """
 
     tokens: IntArray
     slots: IntArray
     drafted: BoolArray
-    borrowed: int = 0
+    shared_length: int = 0
 
     def __post_init__(self) -> None:
-        if not len(self.tokens) == len(self.slots) == len(self.drafted) >= self.borrowed:
+        if not len(self.tokens) == len(self.slots) == len(self.drafted) >= self.shared_length:
             raise ValueError(
                 "Tokens, slots and drafted marks of a cached prompt must be rows of one length, no shorter than what it borrows."
             )
@@ -48,17 +48,17 @@ class CachedPrompt:
     @property
     def own_slots(self) -> IntArray:
         """The slots that do not belong to everybody."""
-        return self.slots[self.borrowed :]
+        return self.slots[self.shared_length :]
 
-    def head(self, length: int) -> "CachedPrompt":
+    def head(self, length: int) -> "CachedPrefix":
         """The first tokens."""
-        return CachedPrompt(self.tokens[:length], self.slots[:length], self.drafted[:length], min(self.borrowed, length))
+        return CachedPrefix(self.tokens[:length], self.slots[:length], self.drafted[:length], min(self.shared_length, length))
 
 
-EMPTY = CachedPrompt(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
+EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
 
 
-class HistoryCache:
+class PrefixCache:
     """Prompts by user, the least recently used first to go; lives off the slots that nobody else needs.
 
     Attributes:
@@ -69,7 +69,7 @@ class HistoryCache:
     def __init__(self, pool: SlotPool, common: IntArray | None = None) -> None:
         """`common` are the tokens that every prompt begins with."""
         self._pool = pool
-        self._prompts: OrderedDict[str, CachedPrompt] = OrderedDict()
+        self._prompts: OrderedDict[str, CachedPrefix] = OrderedDict()
         self._common = EMPTY.tokens if common is None else common
         self._shared = EMPTY
         self._held = np.zeros(pool.total, bool)
@@ -86,7 +86,7 @@ class HistoryCache:
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         return max(_common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1]))
 
-    def take(self, key: str | None, prompt: IntArray) -> CachedPrompt:
+    def take(self, key: str | None, prompt: IntArray) -> CachedPrefix:
         """What is known of a prompt, to be read until `keep` is told that the request has ended."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         own, shared = _common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1])
@@ -97,16 +97,16 @@ class HistoryCache:
         self._recount(known.own_slots, self._pool.share)
         return known
 
-    def keep(self, key: str | None, prompt: CachedPrompt) -> None:
+    def keep(self, key: str | None, prompt: CachedPrefix) -> None:
         """Takes over the computed prompt of a request that has ended; without a key, only what everybody shares."""
         common = len(self._common)
         if common and not len(self._shared) and _common_prefix(self._common, prompt.tokens) == common:
-            self._shared = CachedPrompt(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
+            self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
             self.slots += common
-            prompt = CachedPrompt(prompt.tokens, prompt.slots, prompt.drafted, common)
+            prompt = CachedPrefix(prompt.tokens, prompt.slots, prompt.drafted, common)
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         is_more = len(prompt) >= len(entry) or _common_prefix(entry.tokens, prompt.tokens) < len(prompt)
-        if key is None or len(prompt) == prompt.borrowed or not is_more:
+        if key is None or len(prompt) == prompt.shared_length or not is_more:
             self._recount(prompt.own_slots, self._pool.release)
             return
         self._forget(key)

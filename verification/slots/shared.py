@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from verification.search import BeamSearch
 from verification.slots.pool import SlotPool
-from verification.slots.prefix_cache import HistoryCache
+from verification.slots.prefix_cache import PrefixCache
 
 
 class EngineSlots:
@@ -26,7 +26,7 @@ class EngineSlots:
         """`nodes` of `total` slots are for tree nodes; every prompt begins with `shared_tokens`."""
         self.nodes = SlotPool(nodes)
         self.prompts = SlotPool(total - nodes, first=nodes)
-        self.histories = HistoryCache(self.prompts, shared_tokens)
+        self.prefix_cache = PrefixCache(self.prompts, shared_tokens)
         self.searches: dict[str, BeamSearch] = {}
 
     @property

@@ -19,7 +19,7 @@ from drafting.beam.gumbel import Stream
 from drafting.beam.ranking import BatchRules, Ratings, rank
 from drafting.beam.rule import Verification
 from drafting.beam.tree import TokenTree
-from drafting.device import join, on_device, on_host, pad, reading_waits
+from drafting.device import concat, is_async, on_device, on_host, pad_stack
 from drafting.plans.drafters import BeamDrafter
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
@@ -44,7 +44,7 @@ class DraftedNodes:
 
 
 @dataclass(frozen=True)
-class JudgedLevel:
+class VerifiedLevel:
     """The next level of some searches.
 
     Attributes:
@@ -78,7 +78,7 @@ class Chosen:
     log_probs: npt.NDArray[np.float32] | None
 
 
-def read_levels(levels: Sequence[JudgedLevel]) -> list[Chosen]:
+def read_levels(levels: Sequence[VerifiedLevel]) -> list[Chosen]:
     """The verdicts on the host, all in one transfer."""
     wanted: list[Tensor] = []
     for level in levels:
@@ -116,24 +116,24 @@ class _Stand:
     known: Tensor | None
 
 
-class LevelJudge:
+class LevelVerifier:
     """Chooses for all running requests at once."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable) -> None:
         self._tree = tree
         self._trie = trie
         self._table = table
-        self._looks_ahead = reading_waits(tree.token.device)
+        self._looks_ahead = is_async(tree.token.device)
 
-    def judge(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[JudgedLevel]:
+    def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifiedLevel]:
         """The next level of all searches; where reading waits, also the level below of those for which this one was drafted, and so on.
 
         Args:
             drafter: knows what the draft thought, which relaxed searches compare with.
         """
-        levels = [self._judge(self._stand(searches), drafter)]
+        levels = [self._verify(self._stand(searches), drafter)]
         while self._looks_ahead and (stand := self._stand_below(levels[-1])) is not None:
-            levels.append(self._judge(stand, drafter))
+            levels.append(self._verify(stand, drafter))
         return levels
 
     def _stand(self, searches: Sequence[BeamSearch]) -> _Stand:
@@ -142,13 +142,13 @@ class LevelJudge:
         rules = BatchRules.of([search.request.rule for search in searches], device)
         known = None
         if rules is not None:
-            compared = join([_compared(search, search.beam) for search in searches])
+            compared = concat([_compared(search, search.beam) for search in searches])
             known = on_device(compared, device) if compared.any() else None
-        trie_nodes = on_device(join([search.columns.trie_nodes[search.beam] for search in searches]), device)
+        trie_nodes = on_device(concat([search.columns.trie_nodes[search.beam] for search in searches]), device)
         ratings = Ratings.of(self._tree, frontier.slots, rules)
         return _Stand(searches, [search.depth for search in searches], frontier, trie_nodes, rules, ratings, known)
 
-    def _stand_below(self, level: JudgedLevel) -> _Stand | None:
+    def _stand_below(self, level: VerifiedLevel) -> _Stand | None:
         """Where searches stand once the level is accepted; None if there are none for which it was drafted."""
         if level.there is None or level.verdict.places is None:
             return None
@@ -163,14 +163,14 @@ class LevelJudge:
         places = level.verdict.places.clamp(min=0)
         rules, known = BatchRules.of([search.request.rule for search in searches], device), None
         if rules is not None:
-            compared = pad([_compared(search, columns) for search, columns in zip(level.searches, level.drafted, strict=True)], False)
+            compared = pad_stack([_compared(search, columns) for search, columns in zip(level.searches, level.drafted, strict=True)], False)
             known = on_device(compared, device).gather(1, places).take(chosen) if compared.any() else None
         slots, trie_nodes = (part.gather(1, places).take(chosen) for part in (level.there.slots, level.there.trie_nodes))
         log_probs = selection.log_probs.take(chosen)
         ratings = Ratings(log_probs, log_probs if rules is None else selection.scores.take(chosen))
         return _Stand(searches, depths, Frontier(slots, tuple(widths)), trie_nodes, rules, ratings, known)
 
-    def _judge(self, stand: _Stand, drafter: BeamDrafter | None) -> JudgedLevel:
+    def _verify(self, stand: _Stand, drafter: BeamDrafter | None) -> VerifiedLevel:
         """The choice for one level, of as many prefixes as the widest search keeps."""
         pairs = list(zip(stand.searches, stand.depths, strict=True))
         drafted = [search.drafted_at(depth + 1) for search, depth in pairs]
@@ -185,12 +185,12 @@ class LevelJudge:
             selection = _either(stand.rules.relaxed[:, None], relaxed, verdict.selection)
             verdict = Verdict(selection, None if trie_nodes is None else find_nodes(selection.nodes, trie_nodes))
         ends = any(search.last_depth == depth for search, depth in pairs)
-        return JudgedLevel(stand.searches, stand.depths, drafted, there, verdict, ends)
+        return VerifiedLevel(stand.searches, stand.depths, drafted, there, verdict, ends)
 
     def _drafted_nodes(self, searches: Sequence[BeamSearch], columns: Sequence[IntArray]) -> DraftedNodes:
         """Some nodes of each search, of at least one."""
         rows = [(search.columns.slots[row], search.columns.trie_nodes[row]) for search, row in zip(searches, columns, strict=True)]
-        padded = np.stack([pad([slots for slots, _ in rows], 0), pad([nodes for _, nodes in rows], -2)])
+        padded = np.stack([pad_stack([slots for slots, _ in rows], 0), pad_stack([nodes for _, nodes in rows], -2)])
         return DraftedNodes(*on_device(padded, self._tree.token.device).unbind(0))
 
     def _relaxed(

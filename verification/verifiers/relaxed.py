@@ -17,7 +17,7 @@ from torch import Tensor
 
 from drafting.beam.expand import NEGATIVE_INFINITY
 from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
-from drafting.device import counting
+from drafting.device import arange
 
 # Wider than any two draws are apart: Gumbel noise in float64 stays within 40 of 0, and the logarithm of a probability above -700.
 TIER = 10_000.0
@@ -70,7 +70,7 @@ def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelN
     order = torch.where(accepted, noise.keep, drawn) + TIER * tier
     order = order.masked_fill(target == NEGATIVE_INFINITY, NEGATIVE_INFINITY)
     chosen = order.topk(k, dim=1).indices
-    kept = counting(k, target.device) < widths[:, None]
+    kept = arange(k, target.device) < widths[:, None]
     best = target.gather(1, chosen).double().masked_fill(~kept, NEGATIVE_INFINITY)
     return chosen.gather(1, best.sort(dim=1, descending=True, stable=True).indices)
 

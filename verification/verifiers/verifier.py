@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from drafting.beam.columns import to_device
 from drafting.beam.expand import Selection
+from drafting.beam.sequence import to_device
 from drafting.beam.tree import TokenTree
 from drafting.device import on_device
 from drafting.plans.drafters import BeamDrafter
@@ -21,7 +21,7 @@ from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
 from verification.slots.pool import SlotPool
 from verification.verifiers.continuation_table import ContinuationTable
-from verification.verifiers.level import Chosen, JudgedLevel, LevelJudge, read_levels
+from verification.verifiers.level import Chosen, LevelVerifier, VerifiedLevel, read_levels
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -76,16 +76,16 @@ class _Move:
         return np.concatenate([places[None], self.search.columns.node_rows(beam)])
 
 
-class Judge:
+class Verifier:
     """Decides levels for all running requests at once."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, nodes: SlotPool) -> None:
         self._tree = tree
         self._trie = trie
         self._nodes = nodes
-        self._levels = LevelJudge(tree, trie, table)
+        self._levels = LevelVerifier(tree, trie, table)
 
-    def judge(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> tuple[list[FinishedSearch], list[LevelDecision]]:
+    def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> tuple[list[FinishedSearch], list[LevelDecision]]:
         """Takes every search as far down as it can go; the beams of the unfinished ones are in the tree for the next forward.
 
         Args:
@@ -95,7 +95,7 @@ class Judge:
         decisions: list[LevelDecision] = []
         deciding = list(searches)
         while deciding:
-            levels = self._levels.judge(deciding, drafter)
+            levels = self._levels.verify(deciding, drafter)
             for level, chosen in zip(levels, read_levels(levels), strict=True):
                 decided = self._take_down(level, chosen, deciding, finished, last=level is levels[-1])
                 decisions += decided
@@ -105,7 +105,7 @@ class Judge:
         return finished, decisions
 
     def _take_down(
-        self, level: JudgedLevel, chosen: Chosen, deciding: Sequence[BeamSearch], finished: list[FinishedSearch], last: bool
+        self, level: VerifiedLevel, chosen: Chosen, deciding: Sequence[BeamSearch], finished: list[FinishedSearch], last: bool
     ) -> list[LevelDecision]:
         """Moves those searches of the level down that are still `deciding`; the others were judged for nothing.
 

@@ -5,8 +5,8 @@ import pytest
 
 from drafting.plans.acceptance import GAPS, MEMORY, WantedGaps, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.outlook import Outlook
-from drafting.plans.plan import Action, LevelOutcome, Round, StepTimes
+from drafting.plans.level_values import LevelValues
+from drafting.plans.plan import Action, DraftRound, LevelOutcome, StepTimes
 from drafting.plans.planner import EXPLORE_EVERY, Planner
 
 FAN_OUT = (90.0, 70.0, 1.7, 1.1)
@@ -18,8 +18,8 @@ def planner(balance: float, draft: CostCurve | None = CHEAP_DRAFT) -> Planner:
     return Planner(ForwardCosts(CostCurve(balance, 1.0), draft), FAN_OUT)
 
 
-def place(depth: int = 0, sharing: int = 1, tokens: int = 0, company: int | None = None) -> Round:
-    return Round(WIDTHS, depth, WIDTHS[depth], sharing, company or sharing, tokens)
+def start(depth: int = 0, sharing: int = 1, tokens: int = 0, group_size: int | None = None) -> DraftRound:
+    return DraftRound(WIDTHS, depth, WIDTHS[depth], sharing, group_size or sharing, tokens)
 
 
 def flat_at_first(free: float, draft: CostCurve = CHEAP_DRAFT) -> Planner:
@@ -68,13 +68,13 @@ def test_a_prefix_that_nobody_proposed_wants_an_endless_gap() -> None:
 def test_tokens_that_cost_as_much_as_forwards_are_not_drafted() -> None:
     plan = planner(balance=0.5)
     for depth in range(4):
-        assert plan.action(place(depth), has_draft=True) is Action.STOP
+        assert plan.action(start(depth), has_draft=True) is Action.STOP
 
 
 def test_forwards_that_cost_much_more_than_tokens_are_saved() -> None:
-    assert planner(balance=2000, draft=None).action(place(), has_draft=False) is Action.CHILDREN
+    assert planner(balance=2000, draft=None).action(start(), has_draft=False) is Action.CHILDREN
     plan = planner(balance=2000)
-    here = place()
+    here = start()
     assert plan.action(here, has_draft=True) is Action.BEAM
     assert plan.width(here, proposals(0.1)) > 10
 
@@ -82,29 +82,29 @@ def test_forwards_that_cost_much_more_than_tokens_are_saved() -> None:
 def test_a_shared_forward_is_worth_less() -> None:
     alone = planner(balance=300)
     crowd = planner(balance=300)
-    width = alone.width(place(), proposals(0.1))
+    width = alone.width(start(), proposals(0.1))
     assert width > 10
-    assert crowd.width(place(sharing=64), proposals(0.1)) < width
-    assert crowd.action(place(sharing=1000), has_draft=True) is Action.STOP
+    assert crowd.width(start(sharing=64), proposals(0.1)) < width
+    assert crowd.action(start(sharing=1000), has_draft=True) is Action.STOP
 
 
 def test_a_draft_is_paid_by_those_who_stand_alike() -> None:
     """Its forward costs a tenth of the target's: shared by eight it is worth its price, but not to one of eight whom nobody joins."""
     plan = planner(balance=300, draft=CostCurve(30.0, 0.01))
-    assert plan.action(place(sharing=8), has_draft=True) is Action.BEAM
-    assert plan.action(place(sharing=8, company=1), has_draft=True) is not Action.BEAM
+    assert plan.action(start(sharing=8), has_draft=True) is Action.BEAM
+    assert plan.action(start(sharing=8, group_size=1), has_draft=True) is not Action.BEAM
 
 
 def test_a_round_must_promise_a_share_of_its_whole_forward() -> None:
     plan = planner(balance=50, draft=None)
-    assert plan.action(place(depth=2), has_draft=False) is Action.CHILDREN
-    assert plan.action(place(depth=2, tokens=2000), has_draft=False) is Action.STOP
+    assert plan.action(start(depth=2), has_draft=False) is Action.CHILDREN
+    assert plan.action(start(depth=2, tokens=2000), has_draft=False) is Action.STOP
 
 
 @pytest.mark.parametrize("target", [CostCurve(300.0, 0.0), CostCurve(300.0, 1.0, free=5000.0)])
 def test_where_tokens_cost_nothing_all_that_may_be_wanted_is_drafted(target: CostCurve) -> None:
     plan = Planner(ForwardCosts(target, CostCurve(3.0, 0.0)), FAN_OUT)
-    here = place()
+    here = start()
     while (action := plan.action(here, has_draft=True)) is not Action.STOP:
         if action is Action.BEAM:
             width = plan.width(here, proposals(0.05))
@@ -119,40 +119,40 @@ def test_where_tokens_cost_nothing_all_that_may_be_wanted_is_drafted(target: Cos
 
 def test_free_tokens_are_drafted_and_no_others_where_those_cost_too_much() -> None:
     steep = ForwardCosts(CostCurve(0.5, 1.0), CHEAP_DRAFT)
-    assert Planner(steep, FAN_OUT).action(place(), has_draft=False) is Action.STOP
+    assert Planner(steep, FAN_OUT).action(start(), has_draft=False) is Action.STOP
     some = Planner(ForwardCosts(CostCurve(0.5, 1.0, free=600.0), CostCurve(0.001, 0.0)), FAN_OUT)
-    here = place()
+    here = start()
     assert some.action(here, has_draft=True) is Action.BEAM
     assert 100 < some.width(here, proposals(0.02)) <= 200
 
 
 def test_what_is_free_is_what_the_batch_leaves() -> None:
     """Prompts take the free tokens first; then, and where many requests share them, a node costs what it costs on a straight line."""
-    straight = planner(50).width(place(), proposals(0.05))
-    assert straight < flat_at_first(300).width(place(), proposals(0.05))
-    widths = [flat_at_first(1000).width(place(tokens=tokens), proposals(0.05)) for tokens in (0, 500, 900, 1000, 5000)]
+    straight = planner(50).width(start(), proposals(0.05))
+    assert straight < flat_at_first(300).width(start(), proposals(0.05))
+    widths = [flat_at_first(1000).width(start(tokens=tokens), proposals(0.05)) for tokens in (0, 500, 900, 1000, 5000)]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > widths[-1]
-    crowd = [flat_at_first(1000).width(place(sharing=sharing), proposals(0.05)) for sharing in (1, 4, 16, 64)]
+    crowd = [flat_at_first(1000).width(start(sharing=sharing), proposals(0.05)) for sharing in (1, 4, 16, 64)]
     assert crowd == sorted(crowd, reverse=True)
     assert crowd[0] > crowd[-1]
 
 
 def test_what_a_round_has_drafted_is_no_longer_free() -> None:
     plan = flat_at_first(300)
-    fresh, full = place(), place()
+    fresh, full = start(), start()
     full.drafted = 300
     assert plan.width(full, proposals(0.05)) < plan.width(fresh, proposals(0.05))
 
 
 def test_a_sure_draft_is_kept_narrow_and_an_unsure_one_wide() -> None:
     plan = planner(balance=300)
-    assert 0 < plan.width(place(), proposals(0.5)) < plan.width(place(), proposals(0.05))
+    assert 0 < plan.width(start(), proposals(0.5)) < plan.width(start(), proposals(0.05))
 
 
 def test_a_draft_that_is_never_right_is_no_longer_asked_but_now_and_then() -> None:
     plan = never_right(planner(balance=100))
-    actions = [plan.action(place(1), has_draft=True) for _ in range(640)]
+    actions = [plan.action(start(1), has_draft=True) for _ in range(640)]
     assert 1 <= actions.count(Action.BEAM) <= 20
 
 
@@ -162,14 +162,14 @@ def never_right(plan: Planner) -> Planner:
     return plan
 
 
-@pytest.mark.parametrize(("sharing", "company"), [(1, 1), (8, 1), (8, 4), (64, 64)])
-def test_trials_are_counted_in_forwards(sharing: int, company: int) -> None:
+@pytest.mark.parametrize(("sharing", "group_size"), [(1, 1), (8, 1), (8, 4), (64, 64)])
+def test_trials_are_counted_in_forwards(sharing: int, group_size: int) -> None:
     """Of a forward that eight share, one decides for as many as stand alike: all decisions of a forward together count as one."""
     plan = never_right(planner(balance=100))
     forwards = 1270
     trials = 0
-    for _ in range(forwards * sharing // company):
-        here = place(1, sharing, company=company)
+    for _ in range(forwards * sharing // group_size):
+        here = start(1, sharing, group_size=group_size)
         plan.action(here, has_draft=True)
         trials += here.exploring
     assert trials == pytest.approx(forwards / EXPLORE_EVERY, abs=1)
@@ -182,7 +182,7 @@ def test_every_depth_has_its_trials(depths: int, sharing: int) -> None:
     plan = Planner(ForwardCosts(CostCurve(100.0, 1.0), CHEAP_DRAFT), (*FAN_OUT, 1.1))
     tried, widths = [], (1, *[10] * (depths + 1))
     for number in range(4 * depths * sharing * EXPLORE_EVERY):
-        here = Round(widths, number % depths, widths[number % depths], sharing)
+        here = DraftRound(widths, number % depths, widths[number % depths], sharing)
         plan.action(here, has_draft=True)
         tried += [number % depths] if here.exploring else []
     assert [tried.count(depth) for depth in range(depths)] == [4] * depths
@@ -191,13 +191,13 @@ def test_every_depth_has_its_trials(depths: int, sharing: int) -> None:
 def test_what_children_taught_is_not_worked_out_anew_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, look_ahead, looked = planner(balance=50, draft=None), Planner._look_ahead, []
 
-    def counted(self: Planner, here: Round, *args: float) -> Outlook:
+    def counted(self: Planner, here: DraftRound, *args: float) -> LevelValues:
         looked.append(here)
         return look_ahead(self, here, *args)
 
     monkeypatch.setattr(Planner, "_look_ahead", counted)
     for _ in range(1000):
-        here = place(depth=2)
+        here = start(depth=2)
         assert plan.action(here, has_draft=False) is Action.CHILDREN
         here.levels = 1
         plan.learn_children(here, parents=10, children=17)
@@ -208,7 +208,7 @@ def test_a_draft_that_is_always_right_is_asked_for_every_level() -> None:
     plan = planner(balance=300)
     for _ in range(100):
         plan.learn([outcome(depth, worst_rank=11, levels=levels) for depth in (1, 2, 3) for levels in range(depth)])
-    here = place()
+    here = start()
     for depth in (1, 2, 3):
         assert plan.action(here, has_draft=True) is Action.BEAM
         width = plan.width(here, proposals(0.1))
@@ -220,18 +220,18 @@ def test_a_draft_that_is_always_right_is_asked_for_every_level() -> None:
 
 def test_children_are_counted_before_they_are_drafted_again() -> None:
     plan = planner(balance=50, draft=None)
-    deep = place(depth=2)
+    deep = start(depth=2)
     assert plan.action(deep, has_draft=False) is Action.CHILDREN
     for _ in range(200):
-        plan.learn_children(Round(WIDTHS, 2, 200, 1, levels=1), parents=10, children=200)
+        plan.learn_children(DraftRound(WIDTHS, 2, 200, 1, levels=1), parents=10, children=200)
     for _ in range(64):
-        last = plan.action(place(depth=2), has_draft=False)
+        last = plan.action(start(depth=2), has_draft=False)
     assert last is Action.STOP
 
 
 def test_what_the_draft_has_not_rated_is_not_continued_by_it() -> None:
     plan = planner(balance=100_000)
-    here = Round(WIDTHS, 0, 90, 1, levels=1, unranked=True)
+    here = DraftRound(WIDTHS, 0, 90, 1, levels=1, unranked=True)
     assert plan.action(here, has_draft=True) is not Action.BEAM
 
 
@@ -239,19 +239,19 @@ def test_what_the_draft_has_not_rated_is_not_continued_by_it() -> None:
 def test_a_planner_that_follows_the_clock_notices_what_forwards_really_cost(follows_clock: bool) -> None:
     """Measured beside a noisy neighbour, a forward's fixed part seemed worth 300 tokens; really it is worth none."""
     plan = Planner(ForwardCosts(CostCurve(300.0, 1.0), CHEAP_DRAFT), FAN_OUT, follows_clock)
-    assert plan.action(place(), has_draft=True) is not Action.STOP
+    assert plan.action(start(), has_draft=True) is not Action.STOP
     for number in range(400):
         tokens = (10, 30, 60)[number % 3]
         plan.learn_times(StepTimes(tokens, 1.0 * tokens, 1, 10, 3.0))
-    assert (plan.action(place(), has_draft=True) is Action.STOP) == follows_clock
+    assert (plan.action(start(), has_draft=True) is Action.STOP) == follows_clock
 
 
 def test_what_a_planner_remembers_is_bounded() -> None:
     plan = flat_at_first(3e5)
     for sharing in range(1, 700):
-        here = place(sharing=sharing, tokens=300 * sharing)
+        here = start(sharing=sharing, tokens=300 * sharing)
         plan.action(here, has_draft=True)
         here.levels, here.nodes, here.certainty = 1, sharing, 1 / sharing
         plan.action(here, has_draft=True)
-    assert len(plan._outlooks) <= 256
-    assert sum(len(outlook.weighed) for outlook in plan._outlooks.values()) <= 4 * 256
+    assert len(plan._known_values) <= 256
+    assert sum(len(values.weighed) for values in plan._known_values.values()) <= 4 * 256

@@ -190,9 +190,9 @@ class World:
         assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
         assert {search.request.request_id.removesuffix("/reserved") for search in searches} == set(engine._running) <= set(self.alive)
         # What a search has computed is its own; what it found may be the cache's and other searches' as well, who all only read it.
-        own = [slot for search in searches for slot in search.columns.slots[max(search.borrowed, search.cached_tokens) :].tolist()]
-        found = {slot for search in searches for slot in search.columns.slots[search.borrowed : search.cached_tokens].tolist()}
-        kept = {slot for entry in engine._histories._prompts.values() for slot in entry.own_slots.tolist()}
+        own = [slot for search in searches for slot in search.columns.slots[max(search.shared_length, search.cached_tokens) :].tolist()]
+        found = {slot for search in searches for slot in search.columns.slots[search.shared_length : search.cached_tokens].tolist()}
+        kept = {slot for entry in engine._prefix_cache._prompts.values() for slot in entry.own_slots.tolist()}
         assert len(own) == len(set(own))
         assert not set(own) & (found | kept)
         assert len((set(own) | found) - kept) == engine.used_slots
@@ -206,7 +206,7 @@ class World:
         assert not self.alive
         assert self.engine.used_slots == 0
         self.engine.forget_histories()
-        assert self.engine._prompts.free + self.engine._histories.pinned == self.engine._prompts.total
+        assert self.engine._prompts.free + self.engine._prefix_cache.pinned == self.engine._prompts.total
 
 
 def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_happens():

@@ -63,7 +63,7 @@ class _Operations(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def levels_are_judged_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("drafting.device", "verification.verifiers.level"):
-        monkeypatch.setattr(f"{module}.reading_waits", lambda device: True)
+        monkeypatch.setattr(f"{module}.is_async", lambda device: True)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from drafting.beam.columns import ForwardPart, RequestColumns, forward_batch
+from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch
 from drafting.beam.tree import TokenTree, TreeBatch, TreeModel
 from tests.speculation import SameModel, Speculation, run
 from verification.engine.engine import SpeculativeBeamEngine
@@ -58,7 +58,7 @@ def random_batch(tree: TokenTree, rng: np.random.Generator, shapes: list[tuple[i
     for known, new in shapes:
         own, slots = slots[: known + new], slots[known + new :]
         tree.add_prompt(torch.from_numpy(own), torch.from_numpy(rng.integers(40, size=len(own))), torch.arange(len(own)))
-        parts.append(ForwardPart(RequestColumns(own), np.arange(known, known + new), wanted or new))
+        parts.append(ForwardPart(SequenceState(own), np.arange(known, known + new), wanted or new))
     return forward_batch(tree, parts)
 
 

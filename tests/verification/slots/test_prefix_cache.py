@@ -11,20 +11,20 @@ from tests.speculation import Speculation, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.request import BeamRequest, BeamResult
 from verification.slots.pool import SlotPool
-from verification.slots.prefix_cache import EMPTY, CachedPrompt, HistoryCache
+from verification.slots.prefix_cache import EMPTY, CachedPrefix, PrefixCache
 
 DEPTH = 4
 
 
-def computed(pool: SlotPool, tokens: list[int], known: CachedPrompt) -> CachedPrompt:
+def computed(pool: SlotPool, tokens: list[int], known: CachedPrefix) -> CachedPrefix:
     """What a request gives back after it has computed the rest of its prompt."""
     slots = np.concatenate([known.slots, pool.allocate(len(tokens) - len(known))])
-    return CachedPrompt(np.array(tokens), slots, np.zeros(len(tokens), bool), known.borrowed)
+    return CachedPrefix(np.array(tokens), slots, np.zeros(len(tokens), bool), known.shared_length)
 
 
 def test_the_common_prefix_is_shared_and_the_rest_given_back_when_the_request_ends() -> None:
     pool = SlotPool(20)
-    cache = HistoryCache(pool)
+    cache = PrefixCache(pool)
     prompt = computed(pool, [1, 2, 3, 4, 5], cache.take("ann", np.array([1, 2, 3, 4, 5, 6])))
     cache.keep("ann", prompt)
     assert (cache.evictable, pool.free) == (5, 15)
@@ -39,7 +39,7 @@ def test_the_common_prefix_is_shared_and_the_rest_given_back_when_the_request_en
 
 def test_two_requests_of_a_user_at_once_find_the_same() -> None:
     pool = SlotPool(20)
-    cache = HistoryCache(pool)
+    cache = PrefixCache(pool)
     cache.keep("ann", computed(pool, [1, 2, 3], EMPTY))
     first, second = (cache.take("ann", np.array([1, 2, 3, 4, 5])) for _ in range(2))
     np.testing.assert_array_equal(first.slots, second.slots)
@@ -53,7 +53,7 @@ def test_two_requests_of_a_user_at_once_find_the_same() -> None:
 
 def test_a_request_that_computed_less_than_is_known_takes_nothing_away() -> None:
     pool = SlotPool(20)
-    cache = HistoryCache(pool)
+    cache = PrefixCache(pool)
     cache.keep("ann", computed(pool, [1, 2, 3, 4, 5], EMPTY))
     cache.keep("ann", cache.take("ann", np.array([1, 2, 3])))
     assert (cache.known("ann", np.array([1, 2, 3, 4, 5, 6])), cache.evictable, pool.free) == (5, 5, 15)
@@ -64,8 +64,8 @@ def test_a_request_that_computed_less_than_is_known_takes_nothing_away() -> None
 def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> None:
     """Random requests of two users begin, end and are evicted; what the cache says is counted anew from what there is."""
     pool, common = SlotPool(60), [7, 8]
-    cache = HistoryCache(pool, np.array(common))
-    running: list[tuple[str | None, list[int], CachedPrompt, np.ndarray]] = []
+    cache = PrefixCache(pool, np.array(common))
+    running: list[tuple[str | None, list[int], CachedPrefix, np.ndarray]] = []
     for _ in range(data.draw(st.integers(1, 25))):
         kind = data.draw(st.sampled_from(["begin", "begin", "end", "evict"]))
         if kind == "begin":
@@ -80,10 +80,10 @@ def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> Non
         elif kind == "end" and running:
             user, prompt, known, new = running.pop(data.draw(st.integers(0, len(running) - 1)))
             slots, marks = np.concatenate([known.slots, new]), np.zeros(len(prompt) - 1, bool)
-            cache.keep(user, CachedPrompt(np.array(prompt[:-1]), slots, marks, known.borrowed))
+            cache.keep(user, CachedPrefix(np.array(prompt[:-1]), slots, marks, known.shared_length))
         elif kind == "evict":
             cache.make_room(data.draw(st.integers(0, 60)))
-        read = {int(slot) for _, _, known, new in running for slot in (*known.slots[known.borrowed :], *new)}
+        read = {int(slot) for _, _, known, new in running for slot in (*known.slots[known.shared_length :], *new)}
         kept = pool.used - len(read)
         assert kept == cache.evictable + cache.pinned <= cache.slots
         assert len({int(slot) for _, _, _, new in running for slot in new}) == sum(len(new) for *_, new in running)
@@ -97,14 +97,14 @@ def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> Non
 
 def test_the_last_token_of_a_prompt_is_always_computed() -> None:
     pool = SlotPool(20)
-    cache = HistoryCache(pool)
+    cache = PrefixCache(pool)
     cache.keep("ann", computed(pool, [1, 2, 3], cache.take("ann", np.array([1, 2, 3, 4]))))
     assert cache.known("ann", np.array([1, 2, 3])) == 2
 
 
 def test_what_everybody_begins_with_is_kept_once() -> None:
     pool = SlotPool(20)
-    cache = HistoryCache(pool, np.array([7, 8]))
+    cache = PrefixCache(pool, np.array([7, 8]))
     first = computed(pool, [7, 8, 1], cache.take(None, np.array([7, 8, 1, 2])))
     cache.keep(None, first)
     assert (cache.pinned, cache.evictable, pool.free) == (2, 0, 18)
@@ -118,7 +118,7 @@ def test_what_everybody_begins_with_is_kept_once() -> None:
 
 def test_the_least_recently_used_goes_first() -> None:
     pool = SlotPool(9)
-    cache = HistoryCache(pool)
+    cache = PrefixCache(pool)
     for user in ("ann", "bob", "cem"):
         cache.keep(user, computed(pool, [1, 2, 3], cache.take(user, np.array([1, 2, 3, 4]))))
     cache.keep("ann", computed(pool, [1, 2, 3], cache.take("ann", np.array([1, 2, 3, 4]))))
@@ -167,7 +167,7 @@ def shrink(engine: SpeculativeBeamEngine, slots: int) -> None:
     """Leaves the engine only so many slots for prompts."""
     total = min(slots, engine._prompts.total)
     engine._prompts = SlotPool(total, first=engine._nodes.total)
-    engine._histories = HistoryCache(engine._prompts)
+    engine._prefix_cache = PrefixCache(engine._prompts)
 
 
 def run_when_there_is_room(engine: SpeculativeBeamEngine, requests: list[BeamRequest]) -> dict[str, BeamResult]:

@@ -17,7 +17,7 @@ from tests.speculation import DEPTHS, Speculation, noisy_copy, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest, BeamResult
-from verification.verifiers.level import LevelJudge
+from verification.verifiers.level import LevelVerifier
 
 PLANS = [FixedPlan.parse(name) for name in ("none", "trie", "beam:30", "beam:12", "beam:20x1", "beam:12+children")]
 RULES = [STRICT, SearchRule(Verification.GUMBEL, seed=3, temperature=0.7), SearchRule(Verification.RELAXED, seed=5)]
@@ -28,7 +28,7 @@ def both(make_engine: Callable[[], SpeculativeBeamEngine], requests: list[BeamRe
     found = []
     for ahead in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("verification.verifiers.level.reading_waits", lambda device, ahead=ahead: ahead)
+            patch.setattr("verification.verifiers.level.is_async", lambda device, ahead=ahead: ahead)
             engine = make_engine()
         found.append(run(engine, requests, np.random.default_rng(2), list(plans)))
     assert found[0] == found[1]
@@ -45,13 +45,13 @@ def test_judging_ahead_changes_neither_lists_nor_what_they_cost(
         for number, rule in enumerate(RULES * 2)
         for request in speculation.requests(6, np.random.default_rng(number), rule)
     ]
-    judge, levels = LevelJudge.judge, []
+    judge, levels = LevelVerifier.verify, []
 
     def counting(*args):  # type: ignore[no-untyped-def]
         levels.append(judge(*args))
         return levels[-1]
 
-    monkeypatch.setattr(LevelJudge, "judge", counting)
+    monkeypatch.setattr(LevelVerifier, "verify", counting)
     mixed = [requests[place] for place in np.random.default_rng(1).permutation(len(requests))]
     results = both(lambda: speculation.engine(depth), mixed, PLANS)
     assert max(map(len, levels)) == depth

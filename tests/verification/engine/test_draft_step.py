@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drafting.plans.plan import Action, FixedPlan, FloatArray, Round
+from drafting.plans.plan import Action, DraftRound, FixedPlan, FloatArray
 from drafting.trie.item_set import ItemSet
 from tests.speculation import Speculation
 from verification.request import BeamRequest
@@ -18,19 +18,19 @@ class Spy(FixedPlan):
     alike: bool = True
     quitters: int = 0
     asked: list[tuple[int, int, int]] = field(default_factory=list)
-    widths: list[Round] = field(default_factory=list)
+    widths: list[DraftRound] = field(default_factory=list)
 
     @property
-    def decides_alike(self) -> bool:
+    def decides_by_group(self) -> bool:
         return self.alike
 
-    def action(self, place: Round, has_draft: bool) -> Action:
-        self.asked.append((place.levels, place.company, place.sharing))
-        return super().action(place, has_draft)
+    def action(self, state: DraftRound, has_draft: bool) -> Action:
+        self.asked.append((state.levels, state.group_size, state.sharing))
+        return super().action(state, has_draft)
 
-    def width(self, place: Round, scores: FloatArray) -> int:
-        self.widths.append(place)
-        return 0 if len(self.widths) <= self.quitters else super().width(place, scores)
+    def width(self, state: DraftRound, scores: FloatArray) -> int:
+        self.widths.append(state)
+        return 0 if len(self.widths) <= self.quitters else super().width(state, scores)
 
 
 def step(speculation: Speculation, plan: Spy) -> list[tuple[int, int, int]]:
@@ -64,7 +64,7 @@ def test_who_has_stopped_shares_no_more(speculation: Speculation) -> None:
 def test_each_goes_on_with_a_round_of_its_own(speculation: Speculation) -> None:
     plan = Spy("beam:20", 20)
     step(speculation, plan)
-    assert len({id(place) for place in plan.widths[:4]}) == 4
+    assert len({id(state) for state in plan.widths[:4]}) == 4
 
 
 def test_all_children_are_those_that_a_request_may_be_given(speculation: Speculation) -> None:

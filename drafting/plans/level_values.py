@@ -15,7 +15,7 @@ CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 
 
 @dataclass(frozen=True)
-class Outlook:
+class LevelValues:
     """What the levels below a point of a round are worth.
 
     Attributes:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from drafting.beam.tree import TokenTree, TreeBatch, build_layouts
-from drafting.device import counting, join, on_device
+from drafting.device import arange, concat, on_device
 from drafting.trie.arrays import ROOT
 
 IntArray = npt.NDArray[np.int64]
@@ -26,7 +26,7 @@ BoolArray = npt.NDArray[np.bool_]
 ROOM = 64
 
 
-class RequestColumns:
+class SequenceState:
     """The columns of one request; column `prompt_length - 1`, the last prompt token, is the root of its tree.
 
     Attributes:
@@ -101,9 +101,9 @@ class RequestColumns:
         self._rows[4, added] = depth
         return np.arange(first, self._count)
 
-    def copy(self) -> "RequestColumns":
+    def copy(self) -> "SequenceState":
         """Columns that go on from here without these noticing."""
-        copy = RequestColumns(self.slots[: self.prompt_length])
+        copy = SequenceState(self.slots[: self.prompt_length])
         copy.scored, copy.deepest, copy._count = self.scored, self.deepest, self._count
         copy._rows, copy._drafted = self._rows.copy(), self._drafted.copy()
         return copy
@@ -129,7 +129,7 @@ class ForwardPart:
         outputs: how many of the last `columns` want next-token logits.
     """
 
-    request: RequestColumns
+    request: SequenceState
     columns: IntArray
     outputs: int
 
@@ -162,11 +162,11 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
 def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
     """The last rows of each part of a forward, as many as are wanted."""
     if len(counts) == 1:
-        return counting(counts[0], device)[counts[0] - wanted[0] :]
+        return arange(counts[0], device)[counts[0] - wanted[0] :]
     rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
     return on_device(np.concatenate(rows), device)
 
 
 def to_device(parts: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
     """Joins arrays `[rows, columns]` along their columns and moves them in one transfer; returns the rows."""
-    return on_device(join(parts), device).unbind(0)
+    return on_device(concat(parts), device).unbind(0)
