@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from drafting.catalog.attributes import AttributeColumn
-from drafting.catalog.builder import CatalogBuilder
+from drafting.catalog.builder import CatalogBuilder, catalog_of
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.freshness import ADDED_AT
@@ -22,7 +22,7 @@ def codebooks_of(rng: np.random.Generator, codes: int = 4, levels: int = 3, dims
     return Codebooks(tuple((rng.normal(size=(codes, dims)) / 2**level).astype(np.float32) for level in range(levels)))
 
 
-def catalog_of(codes: np.ndarray) -> Catalog:
+def coded_catalog(codes: np.ndarray) -> Catalog:
     tokens = [[f"<{LETTERS[level]}_{code}>" for level, code in enumerate(row)] for row in codes.tolist()]
     return catalog_of([(f"old-{row}", identifier) for row, identifier in enumerate(tokens)])
 
@@ -53,7 +53,7 @@ def test_items_get_the_nearest_free_identifier_one_after_the_other(seed: int) ->
     rows = np.array(list(product(range(4), repeat=3)))[rng.permutation(64)[:30]]
     # The catalog has no item with the last code of the last level, so no new item may get it.
     rows = rows[rows[:, 2] < 3]
-    catalog = catalog_of(rows)
+    catalog = coded_catalog(rows)
     known = [set(rows[:, level].tolist()) for level in range(3)]
     free = int(np.prod([len(codes) for codes in known])) - len(rows)
     embeddings = np.repeat(rng.normal(size=(free // 2 + 1, 5)), 2, axis=0)[:free]
@@ -80,7 +80,7 @@ def test_items_get_the_nearest_free_identifier_one_after_the_other(seed: int) ->
 def test_an_item_gets_the_codes_that_it_would_have_had() -> None:
     rng = np.random.default_rng(1)
     codebooks = codebooks_of(rng)
-    catalog = catalog_of(np.array(list(product(range(4), repeat=3))))
+    catalog = coded_catalog(np.array(list(product(range(4), repeat=3))))
     embeddings = rng.normal(size=(40, 5)).astype(np.float32)
     items = [NewItem(f"new-{row}", embedding=embedding.tolist()) for row, embedding in enumerate(embeddings)]
     _, placed = grow(catalog, items, Collision.SHARED, codebooks, NOW)
@@ -125,7 +125,7 @@ def test_a_column_grows_by_values_that_it_has_and_others() -> None:
 
 
 def test_what_an_item_says_of_its_own_age_holds() -> None:
-    catalog = catalog_of(np.array([[0, 0, 0]]))
+    catalog = coded_catalog(np.array([[0, 0, 0]]))
     items = [
         NewItem("dated", identifier=["<a_0>", "<b_0>", "<c_1>"], attributes={ADDED_AT: "2026-11-01"}),
         NewItem("undated", identifier=["<a_0>", "<b_0>", "<c_2>"], attributes={ADDED_AT: None}),
@@ -134,7 +134,7 @@ def test_what_an_item_says_of_its_own_age_holds() -> None:
     assert [grown.attributes[ADDED_AT].value(item) for item in range(3)] == [None, "2026-11-01", NOW]
 
 
-SOME = catalog_of(np.array([[0, 0, 0], [1, 1, 1]]))
+SOME = coded_catalog(np.array([[0, 0, 0], [1, 1, 1]]))
 BOOKS = codebooks_of(np.random.default_rng(0))
 
 
