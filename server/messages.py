@@ -5,10 +5,13 @@ catalog file and `Ready` carries its version, so an index means the same item on
 which all processes of one Linux machine share, so no time is lost in translation.
 """
 
+from typing import Literal
+
 import msgspec
 
 from drafting.beam.rule import Verification
-from server.metrics.logs import LogFormat
+
+LogFormat = Literal["text", "json"]
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):

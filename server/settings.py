@@ -14,8 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from drafting.beam.rule import Verification
 from server.engine.processors import usable_processors
-from server.messages import EngineOptions
-from server.metrics.logs import LogFormat
+from server.messages import EngineOptions, LogFormat
 
 EngineName = Literal["vllm", "transformers"]
 

@@ -9,9 +9,9 @@ import logging
 import os
 import sys
 from contextvars import ContextVar
-from typing import Literal
 
-LogFormat = Literal["text", "json"]
+from server.messages import LogFormat
+
 # Of the request that is being answered; tasks inherit it.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
