@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from server import logs
+from server.metrics import logs
 from tests.server.server_process import ServerProcess
 
 
