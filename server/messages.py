@@ -5,55 +5,9 @@ catalog file and `Ready` carries its version, so an index means the same item on
 which all processes of one Linux machine share, so no time is lost in translation.
 """
 
-from typing import Literal
-
 import msgspec
 
 from drafting.beam.rule import Verification
-
-LogFormat = Literal["text", "json"]
-
-
-class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine process needs to know to start; it travels as JSON on its command line.
-
-    Attributes:
-        target: directory of the target model.
-        catalog: catalog file.
-        catalog_name: what requests call it.
-        host: `transformers` or `vllm`.
-        draft: directory of the draft model, or None.
-        plan: what to draft, by the name of a plan.
-        dtype: `auto`, `float32` or `bfloat16`.
-        threads: CPU threads of the forward.
-        kv_memory_gib: memory for keys and values, GiB.
-        tensor_parallel: devices that share the model.
-        quantization: how vLLM quantizes the target's weights, or None.
-        cuda_graphs: whether forwards are recorded as CUDA graphs at start.
-        max_running: requests that may share a forward.
-        max_tokens_per_step: tokens that may share a forward.
-        max_step_ms: what a step may take; the tokens that share one are chosen by it.
-        log_level: the level of the log, such as `INFO`.
-        log_format: `text` or `json`.
-    """
-
-    target: str
-    catalog: str
-    catalog_name: str = ""
-    host: str = "transformers"
-    draft: str | None = None
-    plan: str = "none"
-    dtype: str = "auto"
-    threads: int = 1
-    kv_memory_gib: float = 0.5
-    tensor_parallel: int = 1
-    quantization: str | None = None
-    cuda_graphs: bool = False
-    max_running: int = 64
-    max_tokens_per_step: int = 4096
-    max_step_ms: float = 100.0
-    log_level: str = "INFO"
-    log_format: LogFormat = "text"
 
 
 class FilterChoice(msgspec.Struct, frozen=True):

@@ -1,22 +1,35 @@
 """The settings of the server: one model, filled from flags, then `ATSPEED_*` environment variables, then defaults.
 
-Invariant: everything that a deployment may change is here and nowhere else, so `atspeed serve --help`, the environment and this file
-can't disagree.
+Invariant: an option's name, type, default, bounds and description stand here and nowhere else. The command line
+(`server/commands/options.py`), the environment, the options of the engine process and the chart's schema all follow from these fields, so
+they can't disagree.
 """
 
 import importlib.util
 import os
+from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from drafting.beam.rule import Verification
-from server.engine.processors import usable_processors
-from server.messages import EngineOptions, LogFormat
 
 EngineName = Literal["vllm", "transformers"]
+LogFormat = Literal["text", "json"]
+
+
+class Panel(Enum):
+    """The groups of `--help`, in its order; each field is marked with its own."""
+
+    MODEL = "Model"
+    CATALOG = "Catalog"
+    HISTORIES = "Histories"
+    SPECULATION = "Speculation"
+    MEMORY = "Memory and batching"
+    HTTP = "HTTP"
+    LOGS = "Logs and traces"
 
 
 def default_engine() -> EngineName:
@@ -34,47 +47,107 @@ class SettingsError(ValueError):
     """Settings that make no sense; the message is a sentence."""
 
 
-class Settings(BaseSettings):
-    """What `atspeed serve` can be told; each field is also the environment variable `ATSPEED_<FIELD>`."""
+class EngineSettings(BaseModel):
+    """The settings that the engine process needs."""
 
-    model_config = SettingsConfigDict(env_prefix="ATSPEED_", extra="forbid", validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    target: Path = Field(description="Directory of the target model.")
-    catalog: Path = Field(description="Catalog file: LC-Rec's index JSON or JSONL.")
-    catalogs: Path | None = Field(default=None, description="Directory for versions of the catalog; a temporary one by default.")
-    codebooks: Path | None = Field(default=None, description="Codebooks that made the catalog's identifiers; they make those of new items.")
-    histories: str = Field(default_factory=default_histories, description="URL of the history store.")
-    history_timeout_ms: int = Field(default=250, ge=1, description="Longest wait for the history store, milliseconds.")
-    history_max_events: int = Field(default=1000, ge=1, description="Newest events kept per user.")
-    history_ttl_seconds: int | None = Field(default=None, ge=1, description="Forget a user after so long without an event.")
-    engine: EngineName = Field(default_factory=default_engine, description="What runs the target model.")
-    draft: Path | None = Field(default=None, description="Directory of a draft model over the target's tokens.")
-    plan: str = Field(default="auto", description="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children.")
-    verification: Verification = Field(default=Verification.STRICT, description="How drafts are judged where a request does not say.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Precision of the target model.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine; all that this process may use by default.")
-    kv_memory_gib: float = Field(default=0.5, gt=0, description="Memory for keys and values, GiB.")
-    tensor_parallel: int = Field(default=1, ge=1, description="Devices that share the model.")
-    quantization: Literal["fp8"] | None = Field(
-        default=None, description="Quantize the target's weights while loading (vllm on a GPU only)."
+    target: Annotated[Path, Panel.MODEL] = Field(description="Directory of the target model.")
+    catalog: Annotated[Path, Panel.CATALOG] = Field(
+        description="Catalog file: LC-Rec's index .json, .jsonl or .parquet of items, or a .catalog made by `atspeed catalog convert`."
     )
-    cuda_graphs: bool = Field(default=False, description="Record forwards as CUDA graphs at start (GPU only).")
-    max_running: int = Field(default=64, ge=1, description="Requests that may share a forward.")
-    max_waiting: int = Field(default=1024, ge=1, description="Requests that may wait beyond those; more are refused with 429.")
-    max_tokens_per_step: int = Field(default=4096, ge=1, description="Tokens that may share a forward.")
-    max_step_ms: float = Field(default=100, gt=0, description="What a step of the engine may take, milliseconds.")
-    timeout_ms: int = Field(default=1000, ge=1, le=60_000, description="A request's deadline if it names none, milliseconds.")
-    grace_seconds: float = Field(
-        default=20, ge=0, description="How long running requests may take to finish when the server ends, seconds."
+    engine: Annotated[EngineName, Panel.MODEL] = Field(
+        default_factory=default_engine, description="What runs the models; vllm by default where it is installed."
     )
-    model: str | None = Field(default=None, description="Name of the model in answers; the target directory's by default.")
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level of the log.")
-    otlp_endpoint: str | None = Field(
-        default=None, pattern="^https?://", description="OTLP collector that takes traces by HTTP, such as http://collector:4318."
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Panel.MODEL] = Field(
+        default="auto", description="Precision of the models; auto is as they were saved."
     )
-    log_format: LogFormat = Field(default="text", description="Log lines for people, or one JSON object each.")
+    threads: Annotated[int | None, Panel.MODEL] = Field(
+        default=None, ge=1, description="CPU threads of the engine; all that this process may use by default."
+    )
+    tensor_parallel: Annotated[int, Panel.MODEL] = Field(default=1, ge=1, description="Devices that share the model (vllm only).")
+    quantization: Annotated[Literal["fp8"] | None, Panel.MODEL] = Field(
+        default=None, description="Quantize the target's weights while loading (vllm on a GPU only); as the checkpoint says by default."
+    )
+    cuda_graphs: Annotated[bool, Panel.MODEL] = Field(
+        default=False, description="Record forwards as CUDA graphs at start, which takes a while (GPU only)."
+    )
+    draft: Annotated[Path | None, Panel.SPECULATION] = Field(
+        default=None, description="Directory of a draft model: a small model over the target's tokens; none by default."
+    )
+    plan: Annotated[str, Panel.SPECULATION] = Field(
+        default="auto", description="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children."
+    )
+    kv_memory_gib: Annotated[float, Panel.MEMORY] = Field(default=0.5, gt=0, description="Memory for keys and values, GiB.")
+    max_running: Annotated[int, Panel.MEMORY] = Field(default=64, ge=1, description="Requests that may share a forward.")
+    max_tokens_per_step: Annotated[int, Panel.MEMORY] = Field(default=4096, ge=1, description="Tokens that may share a forward.")
+    max_step_ms: Annotated[float, Panel.MEMORY] = Field(
+        default=100, gt=0, description="Longest step of the engine, milliseconds; the tokens that share a forward follow from it."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Panel.LOGS] = Field(
+        default="info", description="Lowest level of the log."
+    )
+    log_format: Annotated[LogFormat, Panel.LOGS] = Field(default="text", description="Log lines for people, or one JSON object each.")
+
+
+class EngineOptions(EngineSettings):
+    """The settings of one engine process; they travel as JSON on its command line.
+
+    Attributes:
+        catalog_name: what requests call the catalog.
+    """
+
+    catalog_name: str = ""
+
+
+class Settings(EngineSettings, BaseSettings):
+    """The settings of `atspeed serve`; each field is also the environment variable `ATSPEED_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="ATSPEED_", validate_default=False)
+
+    catalogs: Annotated[Path | None, Panel.CATALOG] = Field(
+        default=None, description="Directory for versions of the catalog; a temporary one by default."
+    )
+    codebooks: Annotated[Path | None, Panel.CATALOG] = Field(
+        default=None,
+        description="Codebooks that made the catalog's identifiers (.safetensors), to make those of new items; without them, new items "
+        "bring their identifiers.",
+    )
+    histories: Annotated[str, Panel.HISTORIES] = Field(
+        default_factory=default_histories,
+        description="History store: memory://, sqlite:///path, redis://…, redis+sentinel://… or redis+cluster://….",
+    )
+    history_timeout_ms: Annotated[int, Panel.HISTORIES] = Field(
+        default=250, ge=1, description="Longest wait for the history store, milliseconds."
+    )
+    history_max_events: Annotated[int, Panel.HISTORIES] = Field(default=1000, ge=1, description="Newest events kept per user.")
+    history_ttl_seconds: Annotated[int | None, Panel.HISTORIES] = Field(
+        default=None, ge=1, description="Forget a user after so many seconds without an event; never by default."
+    )
+    verification: Annotated[Verification, Panel.SPECULATION] = Field(
+        default=Verification.STRICT, description="How drafts are verified where a request does not say."
+    )
+    max_waiting: Annotated[int, Panel.MEMORY] = Field(
+        default=1024, ge=1, description="Requests that may wait beyond those that run; more are refused with 429."
+    )
+    model: Annotated[str | None, Panel.HTTP] = Field(
+        default=None, description="Name of the model in answers; the target directory's by default."
+    )
+    host: Annotated[str, Panel.HTTP] = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Panel.HTTP] = Field(
+        default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one and logs which."
+    )
+    timeout_ms: Annotated[int, Panel.HTTP] = Field(
+        default=1000, ge=1, le=60_000, description="A request's deadline if it names none, milliseconds."
+    )
+    grace_seconds: Annotated[float, Panel.HTTP] = Field(
+        default=20, ge=0, description="How long running requests may take to finish after SIGTERM, seconds."
+    )
+    otlp_endpoint: Annotated[str | None, Panel.LOGS] = Field(
+        default=None,
+        pattern="^https?://",
+        description="OTLP collector that takes traces by HTTP, such as http://collector:4318; no traces by default.",
+    )
 
     @classmethod
     def resolve(cls, **flags: object) -> "Settings":
@@ -83,9 +156,9 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: a value is missing or invalid; the sentence names the flag and the variable.
         """
-        given = {name: value for name, value in flags.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
         try:
-            return cls(**given)  # type: ignore[arg-type]
+            return cls(**given)
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]) if first["loc"] else "settings"
@@ -102,29 +175,13 @@ class Settings(BaseSettings):
 
     @property
     def engine_options(self) -> EngineOptions:
-        """What the engine process is told."""
-        return EngineOptions(
-            target=str(self.target.absolute()),
-            catalog=str(self.catalog.absolute()),
-            host=self.engine,
-            draft=str(self.draft.absolute()) if self.draft else None,
-            plan=self.plan,
-            dtype=self.dtype,
-            threads=self.threads or usable_processors(),
-            kv_memory_gib=self.kv_memory_gib,
-            tensor_parallel=self.tensor_parallel,
-            quantization=self.quantization,
-            cuda_graphs=self.cuda_graphs,
-            max_running=self.max_running,
-            max_tokens_per_step=self.max_tokens_per_step,
-            max_step_ms=self.max_step_ms,
-            log_level=self.log_level,
-            log_format=self.log_format,
-        )
+        """The part of the settings that the engine process needs, with absolute paths."""
+        part = self.model_dump(include=set(EngineSettings.model_fields))
+        return EngineOptions.model_validate({name: value.absolute() if isinstance(value, Path) else value for name, value in part.items()})
 
 
 class FlagSettings(Settings):
-    """Settings that the environment has no say in: what a user has set up for a server of their own must not meet the demo's model."""
+    """Settings without the environment: what a user has set up for a server of their own must not meet the demo's model."""
 
     @classmethod
     def settings_customise_sources(

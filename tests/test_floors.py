@@ -20,11 +20,11 @@ FLOORS = {
     "server": [
         "__init__",
         "errors",
+        "settings",
         "messages",
         "metrics",
         "scheduling",
         "engine",
-        "settings",
         "histories",
         "schemas",
         "catalogs",

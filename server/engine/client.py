@@ -24,7 +24,6 @@ from server.messages import (
     CatalogLoaded,
     DropCatalog,
     DropFilter,
-    EngineOptions,
     FinishedList,
     FromEngine,
     LoadCatalog,
@@ -38,6 +37,7 @@ from server.messages import (
 )
 from server.metrics.registry import Metrics
 from server.scheduling.pending import PendingLists
+from server.settings import EngineOptions
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class EngineClient:
 
     def serve_catalog(self, name: str, path: Path, version: str) -> None:
         """Says which catalog engines that are started from now on shall load, and its version."""
-        self._options = msgspec.structs.replace(self._options, catalog=str(path), catalog_name=name)
+        self._options = self._options.model_copy(update={"catalog": path, "catalog_name": name})
         self._catalog_version = version
 
     def put_filter(self, message: PutFilter) -> None:

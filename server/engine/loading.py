@@ -1,11 +1,10 @@
 """From the engine's options to a loaded recommender, for the engine process and the offline command alike."""
 
-from pathlib import Path
-
 import transformers.utils
 
 from drafting.catalog.catalog import Catalog
-from server.messages import EngineOptions
+from server.engine.processors import usable_processors
+from server.settings import EngineOptions
 
 # transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
 transformers.utils.is_sklearn_available = lambda: False
@@ -23,13 +22,13 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         SetupError: the parts are unusable or do not fit together.
     """
     return Recommender.load(
-        Path(options.target),
+        options.target,
         catalog,
-        draft=Path(options.draft) if options.draft else None,
+        draft=options.draft,
         plan=options.plan,
-        host=options.host,
+        host=options.engine,
         dtype=options.dtype,
-        threads=options.threads,
+        threads=options.threads or usable_processors(),
         kv_memory_gib=options.kv_memory_gib,
         tensor_parallel=options.tensor_parallel,
         quantization=options.quantization,

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 
 import msgspec
 import zmq
@@ -23,8 +22,9 @@ from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.catalogs import RequestSource
 from server.engine.worker import EngineWorker
-from server.messages import EngineOptions, Ready, StartFailure
+from server.messages import Ready, StartFailure
 from server.metrics.logs import configure_logs
+from server.settings import EngineOptions
 from verification.engine.group import StepEngine
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         try:
-            recommender = load_recommender(options, load_catalog(Path(options.catalog)))
+            recommender = load_recommender(options, load_catalog(options.catalog))
             # Libraries complain at the end of the process about what the collector could not reach.
             stack.callback(gc.unfreeze)
             loaded = stack.enter_context(ExitStack())
@@ -98,7 +98,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 step_tokens=worker.budget.tokens,
             )
         )
-        logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.host, time.monotonic() - started)
+        logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.engine, time.monotonic() - started)
         del recommender
         worker.run()
     return 0
@@ -107,7 +107,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
 def main(arguments: Iterable[str]) -> int:
     """Entry point of the process: socket address and options in JSON."""
     address, options_json = arguments
-    options = msgspec.json.decode(options_json, type=EngineOptions)
+    options = EngineOptions.model_validate_json(options_json)
     parent = os.getppid()
     die_with_parent()
     # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.

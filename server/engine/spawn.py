@@ -6,9 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from server.messages import EngineOptions
+from server.settings import EngineOptions
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ async def spawn_engine(module: str, address: str, options: EngineOptions) -> asy
         "-m",
         module,
         address,
-        msgspec.json.encode(options).decode(),
+        options.model_dump_json(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=sys.stderr,
         env=os.environ | {"PYTHONPATH": path},

@@ -19,7 +19,6 @@ from server.messages import (
     Cost,
     DropCatalog,
     DropFilter,
-    EngineOptions,
     FailedList,
     FinishedList,
     FromEngine,
@@ -34,6 +33,7 @@ from server.messages import (
 )
 from server.scheduling.budget import StepBudget
 from server.scheduling.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler
+from server.settings import EngineOptions
 from verification.request import ReservedPlaces
 
 IDLE_POLL_MS = 500

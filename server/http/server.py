@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import msgspec
 import uvicorn
 
 from drafting.catalog.catalog import CatalogError
@@ -73,7 +72,7 @@ class ApiServer:
             self._listener.close()
             raise
         engine = EngineClient(
-            msgspec.structs.replace(settings.engine_options, catalog=str(first.path)),
+            settings.engine_options.model_copy(update={"catalog": first.path}),
             first.catalog.version,
             metrics,
             max_pending=settings.max_running + settings.max_waiting,

@@ -12,7 +12,6 @@ import zmq
 
 from server.messages import (
     Cost,
-    EngineOptions,
     FailedList,
     FinishedList,
     Progress,
@@ -22,11 +21,12 @@ from server.messages import (
     Submit,
     ToEngine,
 )
+from server.settings import EngineOptions
 from tests.server.fake_ready import READY
 
 
 def main(address: str, options_json: str) -> int:
-    behaviour = msgspec.json.decode(options_json, type=EngineOptions).target
+    behaviour = str(EngineOptions.model_validate_json(options_json).target)
     if behaviour.startswith("turns:"):
         turns = Path(behaviour.removeprefix("turns:"))
         behaviour, *later = turns.read_text().splitlines()

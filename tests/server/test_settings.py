@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drafting.beam.rule import Verification
-from server.settings import FlagSettings, Settings, SettingsError
+from server.settings import EngineOptions, EngineSettings, FlagSettings, Settings, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +27,13 @@ def test_flags_win_over_the_environment_and_that_over_defaults(monkeypatch: pyte
     assert (settings.port, settings.timeout_ms, settings.host) == (9001, 300, "127.0.0.1")
 
 
-def test_the_engine_options_are_complete(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
-    options = resolve(engine="vllm", kv_memory_gib="0.5", dtype="bfloat16").engine_options
-    assert (options.host, options.kv_memory_gib, options.dtype, options.threads) == ("vllm", 0.5, "bfloat16", 3)
-    assert Path(options.target).is_absolute()
-    assert resolve(threads=2).engine_options.threads == 2
+def test_the_engine_options_are_complete():
+    settings = resolve(engine="vllm", kv_memory_gib="0.5", dtype="bfloat16", threads=2, draft="models/d")
+    options = EngineOptions.model_validate_json(settings.engine_options.model_dump_json())
+    assert (options.engine, options.kv_memory_gib, options.dtype, options.threads) == ("vllm", 0.5, "bfloat16", 2)
+    assert options.target.is_absolute()
+    for name in set(EngineSettings.model_fields) - {"target", "catalog", "draft"}:
+        assert getattr(options, name) == getattr(settings, name)
 
 
 def test_the_planner_plans_unless_another_plan_is_named():

@@ -7,8 +7,8 @@ import pytest
 from drafting.catalog.artefact import save_artefact
 from server.catalogs.store import HISTORY_FILE, CatalogStore, ServedCatalog, first_catalog, read_history
 from server.engine.client import EngineClient
-from server.messages import EngineOptions
 from server.metrics.registry import Metrics
+from server.settings import EngineOptions
 from tests.models import random_catalog
 
 START, OTHER, NEWER = (random_catalog(items=20, seed=seed) for seed in (1, 2, 3))

@@ -13,8 +13,9 @@ from server.engine import client as engine_process
 from server.engine.client import EngineClient, EngineStatus
 from server.engine.spawn import Obstacle
 from server.errors import EngineUnavailable, QueueFull, RequestRefused
-from server.messages import EngineOptions, Submit
+from server.messages import Submit
 from server.metrics.registry import Metrics
+from server.settings import EngineOptions
 
 
 @pytest.fixture(autouse=True)

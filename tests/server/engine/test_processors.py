@@ -1,10 +1,15 @@
 """How many threads an engine gets by default, in and out of a container."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+from drafting.catalog.catalog import Catalog
+from server.engine.loading import load_recommender
 from server.engine.processors import usable_processors
+from server.settings import EngineOptions
+from verification.recommender import Recommender
 
 RUNS_ON = 8
 
@@ -33,3 +38,11 @@ def test_the_kernels_first_version_of_limits(tmp_path, quota: str, usable: int):
 
 def test_without_limits_it_is_what_the_process_may_run_on(tmp_path):
     assert usable_processors(tmp_path) == RUNS_ON
+
+
+@pytest.mark.parametrize(("told", "threads"), [(None, RUNS_ON), (2, 2)])
+def test_an_engine_keeps_all_of_them_busy_unless_told(catalog: Catalog, monkeypatch: pytest.MonkeyPatch, told: int | None, threads: int):
+    given = {}
+    monkeypatch.setattr(Recommender, "load", lambda *arguments, **options: given.update(options))
+    load_recommender(EngineOptions(target=Path("models/x"), catalog=Path("c.jsonl"), threads=told), catalog)
+    assert given["threads"] == threads

@@ -12,7 +12,8 @@ from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
 from server.engine.main import warm_up
 from server.engine.worker import EngineWorker
-from server.messages import Cancel, Cost, EngineOptions, FromEngine, Progress, Shutdown, StepCost, Submit, ToEngine
+from server.messages import Cancel, Cost, FromEngine, Progress, Shutdown, StepCost, Submit, ToEngine
+from server.settings import EngineOptions
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
 
