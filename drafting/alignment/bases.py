@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError, first_line
 from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
 
 PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"
@@ -56,7 +57,7 @@ DRAFT: dict[str, Any] = SMALL | {
 PRESETS = {"small": SMALL, "paper": PAPER, "draft": DRAFT}
 
 
-class BaseError(ValueError):
+class BaseError(SetupError):
     """A base that cannot be trained for this catalog and prompt; the message is a sentence."""
 
 
@@ -146,7 +147,7 @@ def _read_config(path: Path) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(path)
     except (ValueError, OSError, KeyError) as error:
-        raise BaseError(f"{path} is not a model configuration: {str(error).splitlines()[0]}") from error
+        raise BaseError(f"{path} is not a model configuration: {first_line(error)}") from error
 
 
 def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> Base:
@@ -155,7 +156,7 @@ def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, n
     try:
         model = AutoModelForCausalLM.from_config(config)
     except ValueError as error:
-        raise BaseError(f"No causal language model can be made from {name}: {str(error).splitlines()[0]}") from error
+        raise BaseError(f"No causal language model can be made from {name}: {first_line(error)}") from error
     return Base(model, tokenizer, from_scratch=True, name=name)
 
 
@@ -164,7 +165,7 @@ def _from_model(path: Path, catalog: Catalog) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
     except (ValueError, OSError, KeyError) as error:
-        raise BaseError(f"The base model {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in catalog.tokens])
     # Many checkpoints have more rows than their tokenizer has tokens; those rows are free, and shrinking would only cost a copy.
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

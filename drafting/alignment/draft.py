@@ -21,6 +21,7 @@ from drafting.alignment.teacher.samples import TeacherSamples, validation_window
 from drafting.alignment.training import KEPT_CHECKPOINTS, describe_model, fit, quiet_library, versions, write_model
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from drafting.errors import first_line
 from drafting.trie.item_trie import ItemTrie
 
 
@@ -68,7 +69,7 @@ def _load_tokenizer(teacher: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(teacher)
     except (ValueError, OSError, KeyError) as error:
-        raise TrainingError(f"The tokenizer in {teacher} cannot be read: {str(error).splitlines()[0]}") from error
+        raise TrainingError(f"The tokenizer in {teacher} cannot be read: {first_line(error)}") from error
 
 
 def _record(manifest: TeacherManifest, catalog: Catalog, base: Base, settings: DraftSettings) -> dict[str, Any]:

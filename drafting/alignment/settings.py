@@ -5,8 +5,10 @@ Light to import: who only wants to know how a model was or would be trained need
 
 import msgspec
 
+from drafting.errors import SetupError
 
-class TrainingError(ValueError):
+
+class TrainingError(SetupError):
     """A training run that cannot start or cannot be finished; the message is a sentence."""
 
 

@@ -1,1 +1,1 @@
-"""The catalog: items, their identifiers and attributes, the files that they come from, and how new items are placed."""
+"""The catalog of generative retrieval: items, their semantic ids (identifiers) and attributes, file formats, and placing of new items."""

@@ -1,7 +1,7 @@
-"""What is known of items besides their identifiers: named attributes with values of any JSON type, stored by column.
+"""Attributes of items, such as title or price: columns of JSON values, dictionary-encoded.
 
-Invariant: a column keeps each distinct value once, as JSON text, and a number per item. A condition on an attribute is therefore judged
-once per distinct value, and ten million items with a country cost forty megabytes and no objects.
+Invariant: a column stores each distinct value once, as JSON text, and an int32 per item. A condition on an attribute is therefore evaluated
+once per distinct value, and there is no Python object per item.
 """
 
 import json
@@ -22,8 +22,8 @@ class AttributeColumn:
     """One attribute of all items.
 
     Attributes:
-        codes: `[items]` int32, the row of each item's value in `values`; -1 for items without one.
-        values: the distinct values as JSON texts.
+        codes: `[items]` int32, row of the item's value in `values`; -1 for items without a value.
+        values: distinct values as JSON texts.
     """
 
     codes: npt.NDArray[np.int32]
@@ -31,11 +31,11 @@ class AttributeColumn:
 
     @classmethod
     def of(cls, rows: npt.NDArray[np.int64], texts: TextColumn, items: int) -> "AttributeColumn":
-        """A column from the JSON texts of some items.
+        """Build a column from the JSON texts of the items that have a value.
 
         Args:
-            rows: `[texts]`, the item of each text, ascending.
-            items: how many items there are.
+            rows: `[texts]`, ascending, the item of each text.
+            items: number of items.
         """
         numbers, first = distinct(texts)
         codes = np.full(items, -1, np.int32)
@@ -44,32 +44,37 @@ class AttributeColumn:
 
     @classmethod
     def of_values(cls, values: Sequence[Any]) -> "AttributeColumn":
-        """A column from one value per item; None where an item has none."""
-        rows = [row for row, value in enumerate(values) if value is not None]
-        return cls.of(np.array(rows, np.int64), TextColumn.of(json_text(values[row]) for row in rows), len(values))
+        """Build a column from one value per item; None for an item without a value."""
+        return cls.of(*present_texts(values), len(values))
 
     @classmethod
     def empty(cls, items: int) -> "AttributeColumn":
-        """A column of an attribute that none of the items has."""
+        """A column without any value."""
         return cls(np.full(items, -1, np.int32), TextColumn.of(()))
 
     def extended(self, values: Sequence[Any]) -> "AttributeColumn":
-        """The column with further items behind its own, one value each; None where an item has none."""
+        """The column with more items appended, one value each; None for an item without a value."""
         more = AttributeColumn.of_values(values)
         if not len(more.values):
             return AttributeColumn(np.concatenate([self.codes, more.codes]), self.values)
-        # The values that are there are distinct and come first, so they keep their numbers.
+        # The old values are distinct and come first, so they keep their numbers.
         joined = TextColumn.join([self.values, more.values])
         numbers, first = distinct(joined)
         renumbered = np.append(numbers[len(self.values) :], np.int32(-1))[more.codes]
         return AttributeColumn(np.concatenate([self.codes, renumbered]), joined.take(first))
 
     def value(self, item: int) -> Any:
-        """The value of an item; None if it has none."""
+        """The value of an item, or None."""
         code = int(self.codes[item])
         return None if code < 0 else json.loads(self.values[code])
 
 
+def present_texts(values: Sequence[Any]) -> tuple[npt.NDArray[np.int64], TextColumn]:
+    """The rows of the values that are not None, and these values as JSON texts."""
+    rows = [row for row, value in enumerate(values) if value is not None]
+    return np.array(rows, np.int64), TextColumn.of(json_text(values[row]) for row in rows)
+
+
 def json_text(value: Any) -> str:
-    """A value as the JSON text that columns keep: the same for equal values."""
+    """The JSON text of a value; equal values have equal texts."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -1,6 +1,6 @@
-"""Building a catalog from many items, some at a time.
+"""Builder of a catalog from batches of items.
 
-Invariant: what a caller adds is turned into arrays at once, so no object of an item outlives the call that brought it.
+Invariant: each batch is turned into arrays at once, so no Python object of an item outlives the call that added it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drafting.catalog.attributes import TITLE, AttributeColumn, json_text
+from drafting.catalog.attributes import TITLE, AttributeColumn, present_texts
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.text_column import TextColumn
 
 
 class CatalogBuilder:
-    """Collects items in order; `catalog` makes the catalog of all that were added."""
+    """Collects items in order; `catalog` builds the catalog of all of them."""
 
     def __init__(self) -> None:
         self._code_of: dict[str, int] = {}
@@ -30,10 +30,10 @@ class CatalogBuilder:
         """Add items.
 
         Args:
-            attributes: by name, one value per item; None where an item has none.
+            attributes: by name, one value per item; None for an item without a value.
 
         Raises:
-            CatalogError: an empty identifier, or one of another length than the first.
+            CatalogError: an identifier is empty or has another length than the first.
         """
         if not item_ids:
             return
@@ -42,11 +42,7 @@ class CatalogBuilder:
         for token in dict.fromkeys(flat):
             self._code_of.setdefault(token, len(self._code_of))
         codes = np.fromiter(map(self._code_of.__getitem__, flat), np.int32, len(flat))
-        texts = {
-            name: (rows, TextColumn.of(json_text(values[row]) for row in rows.tolist()))
-            for name, values in attributes.items()
-            for rows in [np.array([row for row, value in enumerate(values) if value is not None], np.int64)]
-        }
+        texts = {name: present_texts(values) for name, values in attributes.items()}
         self.add_columns(TextColumn.of(item_ids), codes.reshape(-1, length), texts)
 
     def add_columns(
@@ -55,14 +51,14 @@ class CatalogBuilder:
         codes: npt.NDArray[np.int32],
         attributes: Mapping[str, tuple[npt.NDArray[np.int64], TextColumn]],
     ) -> None:
-        """Add items that are columns already.
+        """Add items given as columns.
 
         Args:
-            codes: `[items, length]`, numbers that `code_of` has given.
-            attributes: by name, the rows that have the attribute, ascending, and their values as JSON texts.
+            codes: `[items, length]`, codes that `codes_of` returned.
+            attributes: by name, the rows that have a value, ascending, and their values as JSON texts.
 
         Raises:
-            CatalogError: identifiers of another length than those before.
+            CatalogError: the identifiers have another length than those before.
         """
         if self._codes and codes.shape[1] != self._codes[0].shape[1]:
             raise CatalogError(
@@ -76,14 +72,14 @@ class CatalogBuilder:
         self.items += len(item_ids)
 
     def codes_of(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
-        """The codes of tokens, `[tokens]`; new tokens get the next ones."""
+        """The codes of `tokens`, `[tokens]` int32; new tokens get the next free codes."""
         return np.array([self._code_of.setdefault(token, len(self._code_of)) for token in tokens], np.int32)
 
     def catalog(self) -> Catalog:
-        """The catalog of all items added.
+        """Build the catalog of all items added.
 
         Raises:
-            CatalogError: there are none, or they are no catalog.
+            CatalogError: there are no items, or they do not make a catalog.
         """
         if not self.items:
             raise CatalogError("The catalog is empty: it needs at least one item.")

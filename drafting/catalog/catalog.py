@@ -1,11 +1,10 @@
-"""The catalog: which items exist and which identifier (a fixed-length sequence of tokens) names each of them.
+"""The catalog of generative retrieval: the items, and for each its identifier (semantic id), a fixed-length sequence of tokens.
 
-Invariant: a `Catalog` never changes after it is made, and its `version` is a hash of its contents. Two processes that loaded the same
-items therefore agree on every item's index, which is what lets them exchange plain integers instead of names; and an answer that names
-a version can be checked against that version later.
+Invariant: a `Catalog` is immutable, and its `version` is a hash of its contents. Two processes that loaded the same items therefore agree
+on the index of every item and can exchange integers instead of names; and an answer can be checked against the version that it names.
 
-An identifier may stand for several items (a quantiser can give two items the same codes); an item has exactly one identifier. Everything
-that grows with the number of items is an array, which may lie in a mapped file: ten million items are no Python objects.
+Every item has exactly one identifier, and items may share one (a quantiser can give two items the same codes). All that grows with the
+number of items is an array, which may lie in a memory-mapped file.
 """
 
 import hashlib
@@ -32,20 +31,20 @@ _ROWS_AT_ONCE = 1 << 18
 
 
 class CatalogError(SetupError):
-    """A catalog that cannot be used; the message is a sentence that names the item and the reason."""
+    """A catalog cannot be used; the message is a sentence that names the item and the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """Items and their identifiers, in a fixed order; the position of an item in that order is its *index*.
+    """Items and their identifiers in a fixed order; the *index* of an item is its position in this order.
 
     Attributes:
-        index: the items' names, unique, one per item, and how to find them.
-        tokens: the distinct tokens that identifiers are made of.
-        codes: `[items, length]` uint16 or uint32, the identifier of each item as positions in `tokens`.
-        attributes: what else is known of the items, by name; `title` is the one that answers show unasked.
-        trie: of `codes`.
-        version: twelve hexadecimal digits that change whenever an item, an identifier or an attribute does.
+        index: unique names (item ids) of the items, with their lookup.
+        tokens: distinct tokens of the identifiers; a *code* is a position in `tokens`.
+        codes: `[items, length]` uint16 or uint32, the identifier of each item.
+        attributes: attribute columns by name; answers always include `title`.
+        trie: trie of `codes`.
+        version: hash of the items, identifiers and attributes, twelve hexadecimal digits.
     """
 
     index: ItemIndex
@@ -59,14 +58,14 @@ class Catalog:
     def of(
         cls, item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]
     ) -> "Catalog":
-        """Make a catalog of its columns.
+        """Build a catalog from its columns.
 
         Args:
             codes: `[items, length]`, positions in `tokens`.
 
         Raises:
-            CatalogError: no item, a duplicate item id, too many tokens in an identifier or on one of its levels, or columns of different
-                lengths.
+            CatalogError: there is no item, an item id occurs twice, an identifier or one of its levels has too many tokens, or the columns
+                have different lengths.
         """
         if not item_ids:
             raise CatalogError("The catalog is empty: it needs at least one item.")
@@ -84,7 +83,7 @@ class Catalog:
         return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, tokens, narrow, attributes))
 
     def save(self, path: Path) -> None:
-        """Write the catalog as JSONL, the form that `load_catalog` reads back to an equal catalog."""
+        """Write the catalog as JSONL; `load_catalog` reads it back with the same version."""
         with path.open("w", encoding="utf-8") as file:
             for item, name in enumerate(self.item_ids):
                 line: dict[str, Any] = {"item_id": name, "identifier": list(self.identifier(item))}
@@ -98,53 +97,53 @@ class Catalog:
 
     @property
     def item_ids(self) -> TextColumn:
-        """The items' names."""
+        """Names of the items."""
         return self.index.names
 
     @property
     def identifier_length(self) -> int:
-        """Tokens per identifier: the depth of the catalog's trie."""
+        """Number of tokens per identifier, the depth of the trie."""
         return int(self.codes.shape[1])
 
     @property
     def identifiers(self) -> int:
-        """Distinct identifiers; fewer than items if some are shared."""
+        """Number of distinct identifiers; smaller than the number of items if some are shared."""
         return self.trie.level_size(self.trie.depth)
 
     def index_of(self, item_id: str) -> int | None:
-        """The index of an item, or None if the catalog has no such item; `indices_of` finds many in little more time."""
+        """The index of an item, or None if the catalog does not have it; for many items use `indices_of`."""
         found = int(self.index.find([item_id])[0])
         return None if found < 0 else found
 
     def indices_of(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """The index of each item, `[items]`; -1 for those that the catalog does not have."""
+        """The index of each item, `[items]` int64; -1 for items that the catalog does not have."""
         return self.index.find(item_ids)
 
     def identifier(self, index: int) -> tuple[str, ...]:
-        """The identifier tokens of the item at `index`."""
+        """The tokens of the identifier of the item at `index`."""
         return tuple(self.tokens[code] for code in self.codes[index].tolist())
 
     def title(self, index: int) -> str | None:
-        """The title of the item at `index`, if it has one."""
+        """The title of the item at `index`, or None."""
         column = self.attributes.get(TITLE)
         return None if column is None else column.value(index)
 
     @property
     def titled_items(self) -> int:
-        """How many items have a title."""
+        """Number of items with a title."""
         column = self.attributes.get(TITLE)
         return 0 if column is None else int((column.codes >= 0).sum())
 
     def known_attributes(self, index: int) -> dict[str, Any]:
-        """The attributes that the item at `index` has, by name."""
+        """The attributes of the item at `index`, by name; without those that are missing."""
         values = {name: column.value(index) for name, column in self.attributes.items()}
         return {name: value for name, value in values.items() if value is not None}
 
     def vocabulary_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
-        """The id of each of `tokens` in a model's vocabulary, `[tokens]`.
+        """The id of each token of the catalog in a model's vocabulary, `[tokens]` int64.
 
         Raises:
-            CatalogError: a token of the catalog is not in `vocabulary`; the message names the first item that needs it.
+            CatalogError: a token is not in `vocabulary`; the message names the first item that needs it.
         """
         ids = np.array([vocabulary.get(token, -1) for token in self.tokens], np.int64)
         missing = np.flatnonzero(ids < 0)
@@ -157,7 +156,7 @@ class Catalog:
         return ids
 
     def token_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
-        """The identifiers as a model's token ids, `[items, length]`.
+        """The identifiers as token ids of a model, `[items, length]`.
 
         Raises:
             CatalogError: as `vocabulary_ids`.
@@ -165,7 +164,7 @@ class Catalog:
         return self.vocabulary_ids(vocabulary)[self.codes]
 
     def ordered(self, token_ids: npt.NDArray[np.int64]) -> "Catalog":
-        """The same catalog with its tokens in the order of their ids, `[tokens]`, so that its trie is the one that a model searches."""
+        """The same catalog with its tokens in the order of `token_ids` `[tokens]`, and its trie in the order of a model's token ids."""
         if (np.diff(token_ids) > 0).all():
             return self
         order = np.argsort(token_ids, kind="stable")
@@ -176,7 +175,7 @@ class Catalog:
 
 
 def _version(item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]) -> str:
-    """The hash of a catalog's contents, taken in pieces so that no column is copied whole."""
+    """The hash of a catalog's contents, computed in pieces so that no column is copied whole."""
     digest = hashlib.sha256()
     starts = range(0, len(item_ids), _ROWS_AT_ONCE)
     titles = attributes.get(TITLE)

@@ -1,15 +1,13 @@
-"""Codebooks: identifiers for catalogs that have none, made from item embeddings by residual k-means.
+"""Codebooks: semantic ids for catalogs without identifiers, computed from item embeddings by residual k-means.
 
-Level 1 clusters the embeddings, level 2 what level 1 left over, and so on; an item's identifier is its cluster at each level, coarse to
-fine. Items that are alike therefore share the front of their identifiers, which is what a model that writes identifiers token by token
-can learn from.
+Level 1 clusters the embeddings, level 2 the residuals of level 1, and so on; an item's identifier is its cluster at each level, coarse to
+fine. Similar items therefore share the beginning of their identifiers, which a model that generates identifiers token by token can learn.
 
-Invariant: an item's code at a level is the centroid nearest to its residual, by the same arithmetic when the codebooks are made and when
-`Codebooks.encode` is asked later, so a new item gets the codes that it would have had. The same embeddings and seed give the same codes:
-k-means runs on one thread, because threads that add floats in any order may move an item between two centroids.
+Invariant: an item's code at a level is the centroid nearest to its residual, by the same arithmetic in `residual_kmeans` and in
+`Codebooks.encode`, so a new item gets the codes that it would have had. The same embeddings and seed give the same codes: k-means runs on
+one thread, because summing floats in another order may move an item between two centroids.
 """
 
-import string
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,15 +16,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from drafting.catalog.pattern import TokenPattern
+from drafting.errors import SetupError
+
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 
-MAX_LEVELS = len(string.ascii_lowercase)
+# Levels of the token pattern are letters.
+MAX_LEVELS = 26
 _ROWS_AT_ONCE = 8192
 
 
-class CodebookError(ValueError):
-    """Embeddings or settings that no codebooks can be made of; the message is a sentence."""
+class CodebookError(SetupError):
+    """Embeddings, settings or codebooks cannot be used; the message is a sentence."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,16 @@ class Codebooks:
     """The centroids of every level.
 
     Attributes:
-        levels: per level `[codes, dims]` float32; a level may hold fewer codes than asked for when fewer distinct residuals were left.
+        levels: per level `[codes, dims]` float32; fewer codes than requested where fewer distinct residuals were left.
     """
 
     levels: tuple[Floats, ...]
 
     def encode(self, embeddings: npt.ArrayLike) -> Codes:
-        """The nearest codes of embeddings `[items, dims]`, `[items, levels]` int32.
+        """The nearest codes of embeddings `[items, dims]`: `[items, levels]` int32.
 
         Raises:
-            CodebookError: the embeddings have another width than the codebooks.
+            CodebookError: the embeddings have another number of dimensions than the codebooks.
         """
         residual = _as_embeddings(embeddings).copy()
         if residual.shape[1] != self.levels[0].shape[1]:
@@ -58,18 +60,18 @@ class Codebooks:
         return codes
 
     def nearest_first(self, level: int, residual: Floats) -> npt.NDArray[np.intp]:
-        """All codes of a level, which counts from 0, in the order of their distance from a residual `[dims]`: `[codes]`."""
+        """All codes of a level, nearest to a residual `[dims]` first: `[codes]`; levels count from 0."""
         return np.argsort(_distances(residual[None], self.levels[level])[0], kind="stable")
 
     def decode(self, codes: Codes) -> Floats:
-        """The embeddings that codes `[items, levels]` stand for: the sum of their centroids, `[items, dims]`."""
+        """The embeddings of codes `[items, levels]`: the sums of their centroids, `[items, dims]`."""
         total = np.zeros((len(codes), self.levels[0].shape[1]), np.float32)
         for level, centroids in enumerate(self.levels):
             total += centroids[codes[:, level]]
         return total
 
     def save(self, path: Path) -> None:
-        """Write the centroids as safetensors, `level_1` first."""
+        """Write the centroids as safetensors with the names `level_1`, `level_2`, …"""
         from safetensors.numpy import save
 
         path.write_bytes(save({f"level_{number}": centroids for number, centroids in enumerate(self.levels, start=1)}))
@@ -79,7 +81,7 @@ class Codebooks:
         """Read what `save` wrote.
 
         Raises:
-            CodebookError: the file is missing or holds no codebooks.
+            CodebookError: the file is missing or does not contain codebooks.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -96,25 +98,24 @@ class Codebooks:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What residual k-means made of a catalog's embeddings.
+    """The result of residual k-means.
 
     Attributes:
-        codebooks: the centroids.
-        codes: `[items, levels]` int32.
+        codebooks: centroids of every level.
+        codes: `[items, levels]` int32, the code of each item at each level.
     """
 
     codebooks: Codebooks
     codes: Codes
 
     def identifiers(self) -> list[tuple[str, ...]]:
-        """Tokens such as `("<a_12>", "<b_3>", "<c_40>")` per item; the letter is the level, so a token never means two things."""
-        return [
-            tuple(f"<{letter}_{code}>" for letter, code in zip(string.ascii_lowercase, row, strict=False)) for row in self.codes.tolist()
-        ]
+        """The tokens of each item, such as `("<a_12>", "<b_3>", "<c_40>")`."""
+        pattern = TokenPattern()
+        return [tuple(pattern.tokens(row)) for row in self.codes.tolist()]
 
     @property
     def shared_identifiers(self) -> int:
-        """How many items have an identifier that some other item has as well."""
+        """Number of items whose identifier another item has as well."""
         _, counts = np.unique(self.codes, axis=0, return_counts=True)
         return int(counts[counts > 1].sum())
 
@@ -128,16 +129,16 @@ def residual_kmeans(
     resolve_collisions: bool = False,
     on_level: Callable[[int], None] | None = None,
 ) -> Quantisation:
-    """Make codebooks and codes from item embeddings.
+    """Compute codebooks and codes from item embeddings.
 
     Args:
         embeddings: `[items, dims]`, finite.
-        resolve_collisions: give every item an identifier of its own by moving all but the closest item of a shared one to the nearest
-            free code of the last level; otherwise items may share an identifier.
-        on_level: called with the level's number when it is done, for a progress bar.
+        resolve_collisions: make identifiers unique by moving all but the closest item of a shared one to the nearest free code of the
+            last level; otherwise items may share an identifier.
+        on_level: called with the number of each level when it is done.
 
     Raises:
-        CodebookError: unusable embeddings or settings, or more items behind one prefix than the last level has codes.
+        CodebookError: the embeddings or settings cannot be used, or more items share a prefix than the last level has codes.
 
     Source: residual quantisation with k-means as in RQ-KMeans of "OneRec" (arXiv 2502.18965); identifiers as in LC-Rec (arXiv 2311.09049).
     """
@@ -176,14 +177,14 @@ def _kmeans(points: Floats, clusters: int, seed: int) -> Floats:
 
     distinct = len(np.unique(points, axis=0))
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        # Residuals that differ by rounding alone count as distinct here and not there; the spare centroids do no harm.
+        # Residuals that differ only by rounding count as distinct above but not in scikit-learn; the spare centroids do no harm.
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(n_clusters=min(clusters, distinct), n_init=1, random_state=seed).fit(points)
     return np.ascontiguousarray(fitted.cluster_centers_, np.float32)
 
 
 def _distances(points: Floats, centroids: Floats) -> Floats:
-    """Squared distances `[points, codes]`, short of the points' own norms, which no comparison within a row needs."""
+    """Squared distances `[points, codes]` minus the squared norms of the points, which do not matter within a row."""
     norms: Floats = (centroids * centroids).sum(axis=1)
     return norms - 2 * points @ centroids.T
 
@@ -194,10 +195,10 @@ def _nearest(points: Floats, centroids: Floats) -> npt.NDArray[np.intp]:
 
 
 def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
-    """Move items off shared identifiers, prefix by prefix; the item nearest to a code has the first claim on it.
+    """Make identifiers unique, prefix by prefix: an item that is nearer to a code claims it first.
 
     Raises:
-        CodebookError: more items share all levels but the last than the last level has codes.
+        CodebookError: more items share a prefix of all but the last level than the last level has codes.
     """
     codes = codes.copy()
     last = codebooks.levels[-1]
@@ -222,7 +223,7 @@ def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
 
 
 def _claim(distances: Floats) -> npt.NDArray[np.int32]:
-    """One code per item, all different, from `[items, codes]`: the nearest pair of item and free code first, again and again."""
+    """Distinct codes for the items of `[items, codes]`, `[items]`: greedily take the nearest pair of an item and a free code."""
     distances = distances.copy()
     claimed = np.empty(len(distances), np.int32)
     for _ in range(len(distances)):

@@ -1,12 +1,12 @@
-"""Filters as text: boolean expressions over the attributes of a catalog's items.
+"""Filter expressions: boolean expressions over the attributes of a catalog's items.
 
     country = "DE" and (price < 20 or tags has "sale") and not brand in ["x", "y"] and stock
 
-An attribute alone asks whether an item has it with a value other than false. Comparisons are false for items without the attribute, and
-for values of another type than the one they are compared with.
+An attribute alone is true for items that have it with a value other than false. Comparisons are false for items without the attribute, and
+for values of another type.
 
-Invariant: a comparison is judged once per distinct value of its attribute, and only then spread over the items; an expression that means
-nothing for a catalog is refused with the place where it stops making sense, never taken for an empty filter.
+Invariant: a comparison is evaluated once per distinct value of its attribute. An expression that is malformed, or names an attribute that
+the catalog does not have, is refused with its position; it is never treated as an empty filter.
 """
 
 import json
@@ -51,14 +51,14 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {"<": operator.lt, "<=": operat
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be used; the message is a sentence that names the character, counted from 1."""
+    """An expression cannot be used; the message is a sentence with the position, counted in characters from 1."""
 
 
 def items_where(expression: str, catalog: Catalog) -> ItemSet:
-    """The items of a catalog for which an expression holds.
+    """The items of a catalog for which an expression is true.
 
     Raises:
-        ExpressionError: it is malformed, or names an attribute that no item of the catalog has.
+        ExpressionError: the expression is malformed, or names an attribute that no item of the catalog has.
     """
     try:
         tree = _PARSER.parse(expression)
@@ -76,7 +76,7 @@ def _complaint(expression: str, error: UnexpectedInput) -> str:
 
 
 def _members(tree: "Tree[Token]", catalog: Catalog) -> BoolArray:
-    """`[items]` bool, whether the expression holds."""
+    """`[items]` bool, True where the expression is true."""
     match tree.data:
         case "either":
             return reduce(np.logical_or, [_members(_subtree(child), catalog) for child in tree.children])
@@ -93,7 +93,7 @@ def _members(tree: "Tree[Token]", catalog: Catalog) -> BoolArray:
 
 
 def _test(tree: "Tree[Token]") -> Callable[[Any], bool]:
-    """What a comparison asks of a value."""
+    """The test of a comparison on one value."""
     match tree.data:
         case "presence":
             return lambda value: value is not False
@@ -110,10 +110,10 @@ def _test(tree: "Tree[Token]") -> Callable[[Any], bool]:
 
 
 def _spread(test: Callable[[Any], bool], column: AttributeColumn) -> BoolArray:
-    """Judge the distinct values and gives each item the verdict on its own; items without a value get none."""
-    verdicts = np.zeros(len(column.values) + 1, bool)
-    verdicts[:-1] = [test(json.loads(text)) for text in column.values]
-    members: BoolArray = verdicts[column.codes]
+    """`[items]` bool: test the distinct values and look up each item's result; False for items without a value."""
+    results = np.zeros(len(column.values) + 1, bool)
+    results[:-1] = [test(json.loads(text)) for text in column.values]
+    members: BoolArray = results[column.codes]
     return members
 
 

@@ -1,9 +1,9 @@
-"""How old items are: the day on which each came into the catalog, and with it which of them are fresh.
+"""Freshness of items: the day on which each item was added to the catalog.
 
-An item says it in the attribute `added_at`: seconds since 1970, or an ISO date or time such as "2026-11-24"; a time without a zone is UTC.
+The attribute `added_at` holds seconds since 1970, or an ISO date or time such as "2026-11-24"; a time without a zone is UTC.
 
-Invariant: age is counted in whole days of UTC, so that a set of fresh items holds for a day and for everybody who asks for the same age; an
-item that does not say when it came, or says it in another way, is old.
+Invariant: age is counted in whole UTC days, so the set of fresh items of an age is the same for all requests of a day. An item whose
+`added_at` is missing or not understood is not fresh.
 """
 
 import json
@@ -29,18 +29,18 @@ Days = npt.NDArray[np.int32]
 
 
 def today() -> int:
-    """The present day in UTC, days since 1970."""
+    """The current day in UTC, in days since 1970."""
     return int(time.time() // _DAY_SECONDS)
 
 
 def day_of(value: Any) -> int | None:
-    """The day, in days since 1970, that a value of `added_at` falls on; None if it names none."""
+    """The day of a value of `added_at`, in days since 1970; None if the value is not understood."""
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
             return None
-        # Of a first or last day the zone may lie beyond the calendar; which day of those it was is of no interest.
+        # Converting a time of the first or last year of the calendar may overflow; its exact day does not matter.
         inside = moment.tzinfo is not None and 1 < moment.year < 9999
         return (moment.astimezone(UTC) if inside else moment).toordinal() - _EPOCH
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_SECOND:
@@ -49,22 +49,22 @@ def day_of(value: Any) -> int | None:
 
 
 def added_days(column: AttributeColumn) -> Days:
-    """The day that each item came on, `[items]` int32 days since 1970; `NEVER` for one that does not say.
+    """The day on which each item was added, `[items]` int32 days since 1970; `NEVER` if unknown.
 
     Args:
-        column: of the attribute `added_at`.
+        column: column of the attribute `added_at`.
     """
     found: Days = np.append(_days_of(column.values), np.int32(NEVER))[column.codes]
     return found
 
 
 def added_since(days: Days, day: int) -> ItemSet:
-    """The items that came on a day, in days since 1970, or later."""
+    """The items added on `day` (days since 1970) or later."""
     return ItemSet.of(days >= day)
 
 
 def _days_of(values: TextColumn) -> Days:
-    """`[values]` int32; numbers, of which there may be one an item, are read all at once."""
+    """The day of each value, `[values]` int32; numbers are converted all at once, because there may be one per item."""
     days = np.full(len(values), NEVER, np.int32)
     if not len(values):
         return days

@@ -1,8 +1,7 @@
-"""From an item's name to its index, without an object per item where there are many.
+"""Lookup of items by name, without a Python object per item in large catalogs.
 
-Invariant: names are found by the sorted hashes of all names and then compared as texts, so a hash that two names share costs a second
-look and never a wrong item. Both arrays can lie in a mapped file. Few names are found in a dictionary: for the handful that a request
-names it is ten times as fast, and a dictionary of few is small.
+Invariant: a name is found by its hash among the sorted hashes of all names and then compared as text, so a hash collision never gives a
+wrong item. The arrays may lie in a memory-mapped file. Small catalogs use a dictionary, which is faster for the few names of a request.
 """
 
 from collections.abc import Sequence
@@ -17,17 +16,17 @@ from drafting.trie.sorting import stable_order
 
 IntArray = npt.NDArray[np.int64]
 
-# Up to so many names are few: their dictionary takes two megabytes and some milliseconds.
+# Up to so many names are looked up in a dictionary.
 FEW_NAMES = 1 << 14
 
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """The rows of a column of distinct texts, by text.
+    """Lookup of the rows of a column of distinct texts.
 
     Attributes:
-        names: the texts.
-        hashes: `[rows]` uint64, their hashes in ascending order.
+        names: the column.
+        hashes: `[rows]` uint64, hashes of the texts in ascending order.
         rows: `[rows]` int32, the row of each hash.
     """
 
@@ -37,32 +36,32 @@ class ItemIndex:
 
     @classmethod
     def of(cls, names: TextColumn) -> "ItemIndex":
-        """Sort the names' hashes."""
+        """Build the lookup by sorting the hashes of the names."""
         hashes = names.hashes()
         rows = stable_order(hashes)
         return cls(names, hashes[rows], rows)
 
     def duplicate(self) -> int | None:
-        """The first row whose text is that of an earlier row; None if all differ."""
+        """The first row whose text equals that of an earlier row; None if all differ."""
         later = [
-            rows[self.names.equal(rows, self.names, self.rows[place])]
+            rows[self.names.equal(rows, self.names, self.rows[equal])]
             for distance in range(1, self.longest_run)
-            for place in [np.flatnonzero(self.hashes[distance:] == self.hashes[:-distance])]
-            for rows in [self.rows[place + distance]]
+            for equal in [np.flatnonzero(self.hashes[distance:] == self.hashes[:-distance])]
+            for rows in [self.rows[equal + distance]]
         ]
         found = np.concatenate(later) if later else np.empty(0, np.int32)
         return int(found.min()) if len(found) else None
 
     @cached_property
     def longest_run(self) -> int:
-        """How many names share a hash at most: 1, unless two of them meet by accident or are the same."""
+        """The largest number of names with the same hash: 1, unless hashes collide or names are equal."""
         run = 1
         while run < len(self.hashes) and (self.hashes[run:] == self.hashes[:-run]).any():
             run += 1
         return run
 
     def find(self, texts: Sequence[str]) -> IntArray:
-        """The row of each text, `[texts]` int64; -1 where there is none."""
+        """The row of each text, `[texts]` int64; -1 if there is none."""
         if len(self.rows) > FEW_NAMES:
             return self._find_by_hash(texts)
         rows = self._row_of_name
@@ -78,9 +77,9 @@ class ItemIndex:
         first = np.searchsorted(self.hashes, hashes)
         found = np.full(len(wanted), -1, np.int64)
         for distance in range(self.longest_run):
-            place = np.minimum(first + distance, len(self.hashes) - 1)
-            asked = np.flatnonzero((self.hashes[place] == hashes) & (found < 0))
-            rows = self.rows[place[asked]]
-            hit = self.names.equal(rows, wanted, asked)
-            found[asked[hit]] = rows[hit]
+            position = np.minimum(first + distance, len(self.hashes) - 1)
+            open_texts = np.flatnonzero((self.hashes[position] == hashes) & (found < 0))
+            rows = self.rows[position[open_texts]]
+            hit = self.names.equal(rows, wanted, open_texts)
+            found[open_texts[hit]] = rows[hit]
         return found

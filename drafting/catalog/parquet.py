@@ -1,10 +1,11 @@
-"""Catalogs from parquet: columns `item_id`, `identifier` or `codes`, and any others as attributes, read batch by batch.
+"""Catalogs from parquet: columns `item_id`, `identifier` or `codes`, and all other columns as attributes, read batch by batch.
 
-Invariant: the same items give the same catalog as from JSONL; columns go from Arrow's arrays into ours, and only distinct values pass
-through Python.
+Invariant: the same items give the same catalog as from JSONL. Arrow arrays are converted to NumPy arrays, and only distinct values become
+Python objects.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +17,54 @@ from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.pattern import TokenPattern
 from drafting.catalog.text_column import TextColumn
+from drafting.errors import SetupError, first_line
 
 _ROWS_AT_ONCE = 1 << 18
 
 
-def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], None]) -> Catalog:
-    """Read a parquet file; see `catalog_files.read_catalog`.
+@contextmanager
+def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any]:
+    """Open a parquet file as a `pyarrow.parquet.ParquetFile`.
 
-    Raises:
-        CatalogError: pyarrow is not installed, the file is no parquet, lacks a column or a value, or is no catalog.
+    Args:
+        kind: contents of the file, for the error message.
+        error: class to raise if pyarrow is not installed or the file cannot be read.
     """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise CatalogError(f"Reading {path} needs pyarrow ({error}): pip install 'atspeed-server[train]', or give JSONL.") from error
-    builder = CatalogBuilder()
+    except ImportError as missing:
+        raise error(f"Reading {path} needs pyarrow ({missing}): pip install 'atspeed-server[train]', or give JSONL.") from missing
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            tokens = next((name for name in ("identifier", "codes") if name in names), None)
-            if "item_id" not in names or tokens is None:
-                raise CatalogError(f"{path} needs the columns item_id, and identifier or codes; it has {', '.join(names)}.")
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                if batch.column("item_id").null_count or batch.column(tokens).null_count:
-                    raise CatalogError(f"{path} has items without an id or without {tokens}.")
-                attributes = {name: _values(batch.column(name)) for name in names if name not in ("item_id", tokens)}
-                builder.add_columns(_texts(batch.column("item_id")), _codes(batch.column(tokens), path, pattern, builder), attributes)
-                on_items(len(batch))
-    except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"The catalog {path} cannot be read: {str(error).splitlines()[0]}.") from error
+            yield file
+    except (pa.ArrowException, OSError) as failure:
+        raise error(f"The {kind} {path} cannot be read: {first_line(failure)}.") from failure
+
+
+def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], None]) -> Catalog:
+    """Read a catalog from parquet; see `load_catalog`.
+
+    Raises:
+        CatalogError: pyarrow is not installed, the file is not parquet, lacks a column or a value, or is not a catalog.
+    """
+    builder = CatalogBuilder()
+    with open_parquet(path, "catalog", CatalogError) as file:
+        names = file.schema_arrow.names
+        tokens = next((name for name in ("identifier", "codes") if name in names), None)
+        if "item_id" not in names or tokens is None:
+            raise CatalogError(f"{path} needs the columns item_id, and identifier or codes; it has {', '.join(names)}.")
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+            if batch.column("item_id").null_count or batch.column(tokens).null_count:
+                raise CatalogError(f"{path} has items without an id or without {tokens}.")
+            attributes = {name: _values(batch.column(name)) for name in names if name not in ("item_id", tokens)}
+            builder.add_columns(_texts(batch.column("item_id")), _codes(batch.column(tokens), path, pattern, builder), attributes)
+            on_items(len(batch))
     return builder.catalog()
 
 
 def _texts(column: Any) -> TextColumn:
-    """Arrow strings as ours: the same two arrays."""
+    """A text column from Arrow strings, which have the same two arrays."""
     import pyarrow as pa
 
     array = column.cast(pa.large_string())
@@ -60,7 +74,7 @@ def _texts(column: Any) -> TextColumn:
 
 
 def _codes(column: Any, path: Path, pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
-    """Identifiers, lists of one length, as the builder's codes `[rows, length]`."""
+    """Identifiers (lists of one length) as codes of the builder, `[rows, length]`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -88,7 +102,7 @@ def _integer_codes(numbers: npt.NDArray[np.int64], pattern: TokenPattern, builde
 
 
 def _values(column: Any) -> tuple[npt.NDArray[np.int64], TextColumn]:
-    """The rows that have a value, and the values as JSON texts."""
+    """The rows that have a value, and their values as JSON texts."""
     import pyarrow.compute as pc
 
     rows = np.flatnonzero(pc.is_valid(column).to_numpy(zero_copy_only=False))

@@ -1,6 +1,6 @@
-"""How identifiers are written as text: patterns that turn integer codes into tokens, and texts of tokens.
+"""Tokens of identifiers: patterns that turn integer codes into tokens, and splitting of identifiers that are written as one text.
 
-Invariant: a pattern tells codes and levels apart, so two identifiers never become one text.
+Invariant: a pattern gives different codes of a level different tokens.
 """
 
 import re
@@ -11,20 +11,17 @@ from drafting.catalog.catalog import CatalogError
 
 DEFAULT_PATTERN = "<{letter}_{code}>"
 
-
 _TOKEN = re.compile(r"<[^<>]*>")
-
-
 _BRACKET = re.compile(r"<\|.*(begin|start|end)\|>")
 
 
 class TokenPattern:
-    """How integer codes are written as tokens: a text with `{code}` and `{letter}` (a, b, … by level) or `{level}` (1, 2, …) in it."""
+    """A pattern of tokens: text with the field `{code}`, and `{letter}` (a, b, … by level) or `{level}` (1, 2, …)."""
 
     def __init__(self, pattern: str = DEFAULT_PATTERN) -> None:
         """
         Raises:
-            CatalogError: the pattern has other fields, or none that tells codes apart.
+            CatalogError: the pattern has other fields, or no `{code}`.
         """
         try:
             fields = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
@@ -35,16 +32,16 @@ class TokenPattern:
         self._pattern = pattern
 
     def tokens(self, codes: Sequence[int]) -> list[str]:
-        """The tokens of one integer tuple."""
+        """The tokens of the integer codes of one identifier."""
         return [self.token(level, code) for level, code in enumerate(codes)]
 
     def token(self, level: int, code: int) -> str:
-        """The token of a code of a level, which counts from 0."""
+        """The token of a code; levels count from 0."""
         return self._pattern.format(code=code, level=level + 1, letter=string.ascii_lowercase[level % 26])
 
 
 def split_identifier(text: str) -> list[str] | None:
-    """The tokens of an identifier that is written as one text, without begin and end tokens around it; None if it is no such text."""
+    """The tokens of an identifier written as one text, without begin and end tokens around them; None if the text is not made of tokens."""
     tokens = _TOKEN.findall(text)
     if not tokens or "".join(tokens) != text.strip():
         return None

@@ -1,10 +1,10 @@
-"""New items for a catalog that is there: an identifier for each, and the catalog that has them too.
+"""Adding items to a catalog: choose an identifier for each new item, and append the items.
 
-Invariant: what is there stays as it is. An old item keeps its index, its identifier and its attributes, and new ones come behind all old
-ones, so whatever is known by index goes on to hold. Nothing is done by halves: either all items find a place or none does.
+Invariant: old items keep their index, identifier and attributes, and new items follow them, so all that is stored by index stays valid.
+Either all items are added or none.
 
-An embedding gets the nearest codes of the codebooks, level by level, among those that the catalog has: a token that no item has is one
-that no model was trained to write. Items are placed one after the other, in their order.
+The identifier of an embedding is the nearest code of each level, among the codes that the catalog uses: the model was not trained to
+generate other tokens. Items are added one after the other, in their order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ Floats = npt.NDArray[np.float32]
 
 
 class Collision(StrEnum):
-    """What becomes of an item whose identifier belongs to another one already.
+    """The rule for a new item whose identifier another item already has.
 
     Attributes:
-        NEAREST_FREE: it gets the nearest code of the last level that is free behind the same prefix, or else behind the next nearest one.
-        SHARED: both have it, and are listed together.
+        NEAREST_FREE: use the nearest free code of the last level after the same prefix, or else after the next nearest prefix.
+        SHARED: share the identifier; both items are listed together.
     """
 
     NEAREST_FREE = "nearest-free"
@@ -40,16 +40,16 @@ class Collision(StrEnum):
 
 
 class TakenError(CatalogError):
-    """A name or an identifier that belongs to another item; the message is a sentence."""
+    """A name or an identifier already belongs to another item; the message is a sentence."""
 
 
 class NewItem(msgspec.Struct, frozen=True):
-    """An item that a catalog does not have yet.
+    """An item to add.
 
     Attributes:
-        embedding: `[dims]` numbers as the codebooks were made from; None for an item that brings its identifier.
-        identifier: its tokens; None for an item that brings an embedding.
-        attributes: what is known of it besides, its title too.
+        embedding: `[dims]` numbers from the embedding model of the codebooks; None for an item with an identifier.
+        identifier: tokens of the identifier; None for an item with an embedding.
+        attributes: attributes by name, the title included.
     """
 
     item_id: str
@@ -59,10 +59,10 @@ class NewItem(msgspec.Struct, frozen=True):
 
 
 class PlacedItem(msgspec.Struct, frozen=True):
-    """An item and the identifier that it has got.
+    """An added item and its identifier.
 
     Attributes:
-        moved: whether a nearer identifier belonged to another item.
+        moved: True if a nearer identifier belonged to another item.
     """
 
     item_id: str
@@ -70,57 +70,40 @@ class PlacedItem(msgspec.Struct, frozen=True):
     moved: bool
 
 
-def grow(
+def add_items(
     catalog: Catalog, items: Sequence[NewItem], collision: Collision, codebooks: Codebooks | None, added_at: int
 ) -> tuple[Catalog, list[PlacedItem]]:
-    """The catalog with new items behind its own.
+    """A new catalog with `items` appended, and their identifiers.
 
     Args:
-        codebooks: what made the catalog's identifiers; None if nobody knows, and all items must bring theirs.
-        added_at: what the attribute `added_at` says of items that do not say it themselves, seconds since 1970.
+        codebooks: codebooks that made the catalog's identifiers; None if there are none, then every item needs an identifier.
+        added_at: attribute `added_at` of items without it, seconds since 1970.
 
     Raises:
-        TakenError: an item is there already, or all identifiers are taken that it might have got.
-        CatalogError: an item that can't be placed, or codebooks that are not the catalog's.
+        TakenError: the catalog already has an item of this name, or no identifier is free.
+        CatalogError: an item cannot be added, or the codebooks do not belong to the catalog.
     """
     _check_names(catalog, items)
     known = [{ADDED_AT: added_at} | {name: value for name, value in item.attributes.items() if value is not None} for item in items]
     for item, attributes in zip(items, known, strict=True):
         if day_of(attributes[ADDED_AT]) is None:
             raise CatalogError(f"{ADDED_AT} of item {item.item_id!r} is neither seconds since 1970 nor an ISO date or time.")
-    tokens = _Tokens(catalog)
+    code_of = {token: code for code, token in enumerate(catalog.tokens)}
     taken = _TakenIdentifiers(catalog.trie)
-    quantiser = None if codebooks is None else _Quantiser(codebooks, tokens, catalog.identifier_length, taken)
-    codes: list[Identifier] = []
-    placed: list[PlacedItem] = []
+    quantiser = None if codebooks is None else _Quantiser(codebooks, code_of, catalog.identifier_length, taken)
+    identifiers: list[Identifier] = []
+    moved: list[bool] = []
     for item in items:
-        nearest, given = _place(item, catalog.identifier_length, tokens, taken, quantiser, collision)
+        wanted, given = _choose(item, catalog.identifier_length, code_of, taken, quantiser, collision)
         taken.add(given)
-        codes.append(given)
-        placed.append(PlacedItem(item.item_id, tokens.texts(given), given != nearest))
-    return _joined(catalog, items, codes, tokens.all, known), placed
-
-
-class _Tokens:
-    """The catalog's tokens by number, and behind them those that new items bring."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.all = list(catalog.tokens)
-        self.known = {token: number for number, token in enumerate(self.all)}
-
-    def numbers(self, texts: Sequence[str]) -> Identifier:
-        for text in texts:
-            if text not in self.known:
-                self.known[text] = len(self.all)
-                self.all.append(text)
-        return tuple(self.known[text] for text in texts)
-
-    def texts(self, numbers: Identifier) -> tuple[str, ...]:
-        return tuple(self.all[number] for number in numbers)
+        identifiers.append(given)
+        moved.append(given != wanted)
+    grown = _append(catalog, items, identifiers, list(code_of), known)
+    return grown, [PlacedItem(item.item_id, grown.identifier(len(catalog) + row), moved[row]) for row, item in enumerate(items)]
 
 
 class _TakenIdentifiers:
-    """Which identifiers belong to an item: those of the catalog's trie, and those that were given since."""
+    """The identifiers in use: those of the catalog's trie and those of the new items so far."""
 
     def __init__(self, trie: TrieArrays) -> None:
         self._trie = trie
@@ -129,20 +112,20 @@ class _TakenIdentifiers:
     def add(self, identifier: Identifier) -> None:
         self._given.setdefault(identifier[:-1], set()).add(identifier[-1])
 
-    def behind(self, prefix: Identifier) -> npt.NDArray[np.int64]:
-        """The last codes that are taken behind all codes but the last."""
+    def after(self, prefix: Identifier) -> npt.NDArray[np.int64]:
+        """The last codes of all identifiers with this prefix of all but the last code."""
         node = self._trie.find(prefix)
-        there = np.empty(0, np.int64) if node is None else self._trie.codes_below(node).astype(np.int64)
-        return np.append(there, np.array(list(self._given.get(prefix, ())), np.int64))
+        in_trie = np.empty(0, np.int64) if node is None else self._trie.codes_below(node).astype(np.int64)
+        return np.append(in_trie, np.array(list(self._given.get(prefix, ())), np.int64))
 
     def __contains__(self, identifier: Identifier) -> bool:
-        return identifier[-1] in self.behind(identifier[:-1])
+        return identifier[-1] in self.after(identifier[:-1])
 
 
 class _Quantiser:
-    """Identifiers of embeddings, in the catalog's codes."""
+    """Finds identifiers of embeddings, in the codes of the catalog."""
 
-    def __init__(self, codebooks: Codebooks, tokens: _Tokens, length: int, taken: _TakenIdentifiers) -> None:
+    def __init__(self, codebooks: Codebooks, code_of: Mapping[str, int], length: int, taken: _TakenIdentifiers) -> None:
         if len(codebooks.levels) != length:
             raise CatalogError(
                 f"The codebooks have {len(codebooks.levels)} levels, but identifiers of the catalog have {length} tokens: they do not "
@@ -151,9 +134,9 @@ class _Quantiser:
         pattern = TokenPattern()
         self._codebooks = codebooks
         self._taken = taken
-        # Per level, the catalog's code of each code of the codebooks; -1 for one that the catalog does not have.
+        # Per level, the catalog's code of each code of the codebooks; -1 where the catalog has none.
         self._codes = [
-            np.array([tokens.known.get(pattern.token(level, code), -1) for code in range(len(centroids))], np.int64)
+            np.array([code_of.get(pattern.token(level, code), -1) for code in range(len(centroids))], np.int64)
             for level, centroids in enumerate(codebooks.levels)
         ]
         for level, codes in enumerate(self._codes):
@@ -176,7 +159,7 @@ class _Quantiser:
         return embedding
 
     def nearest(self, residual: Floats) -> Identifier:
-        """The nearest code of each level."""
+        """The identifier made of the nearest code of each level."""
         found: Identifier = ()
         for level in range(len(self._codes)):
             code = self._nearest_first(level, residual)[0]
@@ -185,12 +168,12 @@ class _Quantiser:
         return found
 
     def nearest_free(self, residual: Floats, prefix: Identifier = ()) -> Identifier | None:
-        """The nearest identifier behind a prefix that is not taken; None if all are."""
+        """The nearest identifier with this prefix that is not taken; None if all are taken."""
         level = len(prefix)
         order = self._nearest_first(level, residual)
         codes = self._codes[level][order]
         if level == len(self._codes) - 1:
-            free = codes[~np.isin(codes, self._taken.behind(prefix))]
+            free = codes[~np.isin(codes, self._taken.after(prefix))]
             return (*prefix, int(free[0])) if len(free) else None
         for code, number in zip(order.tolist(), codes.tolist(), strict=True):
             if (longer := (*prefix, number)) in self._full:
@@ -205,16 +188,16 @@ class _Quantiser:
         return order[self._codes[level][order] >= 0]
 
 
-def _place(
-    item: NewItem, length: int, tokens: _Tokens, taken: _TakenIdentifiers, quantiser: _Quantiser | None, collision: Collision
+def _choose(
+    item: NewItem, length: int, code_of: dict[str, int], taken: _TakenIdentifiers, quantiser: _Quantiser | None, collision: Collision
 ) -> tuple[Identifier, Identifier]:
-    """The identifier that an item asks for, and the one that it gets."""
+    """The identifier that an item asks for, and the one that it gets; new tokens are added to `code_of`."""
     if item.identifier is not None:
         if len(item.identifier) != length:
             raise CatalogError(
                 f"The identifier of item {item.item_id!r} has {len(item.identifier)} tokens, but those of the catalog have {length}."
             )
-        wanted = tokens.numbers(item.identifier)
+        wanted = tuple(code_of.setdefault(token, len(code_of)) for token in item.identifier)
         if collision is Collision.NEAREST_FREE and wanted in taken:
             raise TakenError(
                 f"The identifier {''.join(item.identifier)} of item {item.item_id!r} belongs to another item: send an embedding, or "
@@ -234,15 +217,15 @@ def _place(
 
 def _check_names(catalog: Catalog, items: Sequence[NewItem]) -> None:
     names = [item.item_id for item in items]
-    there = np.flatnonzero(catalog.indices_of(names) >= 0)
-    if there.size:
-        raise TakenError(f"The catalog has an item {names[there[0]]!r} already.")
+    known = np.flatnonzero(catalog.indices_of(names) >= 0)
+    if known.size:
+        raise TakenError(f"The catalog has an item {names[known[0]]!r} already.")
     if len(set(names)) < len(names):
         twice = next(name for number, name in enumerate(names) if name in names[:number])
         raise CatalogError(f"Item {twice!r} is named twice: item ids must be unique.")
 
 
-def _joined(
+def _append(
     catalog: Catalog, items: Sequence[NewItem], codes: Sequence[Identifier], tokens: Sequence[str], known: Sequence[Mapping[str, Any]]
 ) -> Catalog:
     names = sorted(catalog.attributes.keys() | {name for attributes in known for name in attributes})

@@ -1,7 +1,7 @@
-"""A column of texts as two arrays, so that ten million names are two objects and can lie in a mapped file.
+"""A column of texts as two arrays (offsets and bytes), which may lie in a memory-mapped file; there is no Python object per text.
 
-Invariant: `data` ends with eight bytes that belong to no text. Texts are hashed and compared eight bytes at a time, all rows at once, and
-the last text may then be read beyond its end like any other.
+Invariant: `data` ends with eight bytes that belong to no text. Texts are hashed and compared eight bytes at a time, all rows at once, so a
+read may go beyond the end of the last text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ _ALL_BYTES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 class TextColumn(Sequence[str]):
-    """Texts, by row.
+    """Texts by row.
 
     Attributes:
         offsets: `[rows + 1]` int64, where each text begins in `data`; the first is 0.
@@ -41,21 +41,21 @@ class TextColumn(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "TextColumn":
-        """A column of texts, which may hold halves of surrogate pairs, as JSON may."""
+        """Build a column; texts may contain unpaired surrogates, as in JSON."""
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return cls(_offsets(lengths), np.frombuffer(b"".join(encoded) + bytes(_SPARE), np.uint8))
 
     @classmethod
     def join(cls, columns: Sequence["TextColumn"]) -> "TextColumn":
-        """The rows of several columns, one after the other."""
+        """Concatenate columns."""
         lengths = np.concatenate([np.zeros(0, np.int64), *(column.lengths for column in columns)])
         data = [column.data[: column.offsets[-1]] for column in columns]
         return cls(_offsets(lengths), np.concatenate([*data, np.zeros(_SPARE, np.uint8)]))
 
     @property
     def lengths(self) -> IntArray:
-        """`[rows]` int64, bytes of each text."""
+        """`[rows]` int64, the length of each text in bytes."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -85,21 +85,21 @@ class TextColumn(Sequence[str]):
         if last <= first:
             return []
         data = self.data[ends[0] : ends[-1]].tobytes()
-        places = (ends - ends[0]).tolist()
+        bounds = (ends - ends[0]).tolist()
         if data.isascii():
             text = data.decode("ascii")
-            return [text[start:end] for start, end in pairwise(places)]
-        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(places)]
+            return [text[start:end] for start, end in pairwise(bounds)]
+        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(bounds)]
 
     def take(self, rows: npt.NDArray[np.integer]) -> "TextColumn":
-        """The texts of `rows`, `[n]`, as a column of their own."""
+        """A column of the texts of `rows` `[n]`."""
         starts, lengths = self._extent(rows)
         offsets = _offsets(lengths)
-        places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return TextColumn(offsets, np.concatenate([self.data[places], np.zeros(_SPARE, np.uint8)]))
+        positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return TextColumn(offsets, np.concatenate([self.data[positions], np.zeros(_SPARE, np.uint8)]))
 
     def hashes(self) -> Words:
-        """`[rows]` uint64, the same for the same text in every process; different texts share one only by a rare accident."""
+        """Hashes of the texts, `[rows]` uint64, the same in every process."""
         found = np.empty(len(self), np.uint64)
         for first in range(0, len(self), _ROWS_AT_ONCE):
             rows = slice(first, min(first + _ROWS_AT_ONCE, len(self)))
@@ -110,25 +110,25 @@ class TextColumn(Sequence[str]):
     def _hash(self, starts: IntArray, lengths: IntArray) -> Words:
         total = (lengths.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER
         rows = np.flatnonzero(lengths > 0)
-        place = 0
+        offset = 0
         while len(rows):
-            mixed = (total[rows] ^ self._words(starts[rows] + place, lengths[rows] - place)) * _MULTIPLIER
+            mixed = (total[rows] ^ self._words(starts[rows] + offset, lengths[rows] - offset)) * _MULTIPLIER
             total[rows] = mixed ^ (mixed >> np.uint64(29))
-            place += 8
-            rows = rows[lengths[rows] > place]
+            offset += 8
+            rows = rows[lengths[rows] > offset]
         total *= _MULTIPLIER
         return total ^ (total >> np.uint64(32))
 
     def equal(self, rows: npt.NDArray[np.integer], other: "TextColumn", other_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Whether the text of each of `rows` is that of the row of `other` beside it, `[n]` bool."""
+        """Compare the texts of `rows` `[n]` with those of `other_rows` `[n]` of another column: `[n]` bool."""
         (starts, lengths), (other_starts, other_lengths) = self._extent(rows), other._extent(other_rows)
         same: npt.NDArray[np.bool_] = lengths == other_lengths
-        left, place = np.flatnonzero(same & (lengths > 0)), 0
+        left, offset = np.flatnonzero(same & (lengths > 0)), 0
         while len(left):
-            mine = self._words(starts[left] + place, lengths[left] - place)
-            same[left] = mine == other._words(other_starts[left] + place, lengths[left] - place)
-            place += 8
-            left = left[same[left] & (lengths[left] > place)]
+            mine = self._words(starts[left] + offset, lengths[left] - offset)
+            same[left] = mine == other._words(other_starts[left] + offset, lengths[left] - offset)
+            offset += 8
+            left = left[same[left] & (lengths[left] > offset)]
         return same
 
     def _extent(self, rows: npt.NDArray[np.integer]) -> tuple[IntArray, IntArray]:
@@ -136,8 +136,8 @@ class TextColumn(Sequence[str]):
         return starts, self.offsets[rows + 1] - starts
 
     def _words(self, starts: IntArray, lengths: IntArray) -> Words:
-        """Up to eight bytes from each start as one number; bytes beyond a length are zero."""
-        # The view that `sliding_window_view` makes, without its checks: most calls are for the few items of one request.
+        """Up to eight bytes from each start as one number; bytes beyond the length are zero."""
+        # As `sliding_window_view`, without its checks: most calls are for the few items of one request.
         windows = np.ndarray((len(self.data) - 7, 8), np.uint8, self.data, strides=(1, 1))
         words: Words = windows[starts].view("<u8")[:, 0]
         unused = (8 * np.maximum(8 - lengths, 0)).astype(np.uint64)
@@ -149,13 +149,13 @@ def _offsets(lengths: IntArray) -> IntArray:
 
 
 def distinct(texts: TextColumn) -> tuple[npt.NDArray[np.int32], IntArray]:
-    """Numbers equal texts alike, in the order of their first appearance.
+    """Number the distinct texts in the order of their first appearance.
 
     Returns:
         the number of each row, `[rows]` int32, and the first row of each number, `[distinct]` int64.
 
     Raises:
-        ValueError: two different texts have one hash, which never happens by chance.
+        ValueError: two different texts have the same hash.
     """
     _, first, inverse = np.unique(texts.hashes(), return_index=True, return_inverse=True)
     order = np.argsort(first)

@@ -63,9 +63,9 @@ class NodeMask:
     def rank(self, nodes: IntArray) -> IntArray:
         """Number of allowed nodes before each of `nodes`, `[nodes]` int64; a node may be the number of nodes itself."""
         words, before = self._directory
-        place = nodes // _WORD_BITS
-        lower = words[place] & ((np.uint64(1) << (nodes % _WORD_BITS).astype(np.uint64)) - np.uint64(1))
-        ranks: IntArray = before[place] + np.bitwise_count(lower)
+        word = nodes // _WORD_BITS
+        lower = words[word] & ((np.uint64(1) << (nodes % _WORD_BITS).astype(np.uint64)) - np.uint64(1))
+        ranks: IntArray = before[word] + np.bitwise_count(lower)
         return ranks
 
     def allows(self, nodes: IntArray) -> npt.NDArray[np.bool_]:

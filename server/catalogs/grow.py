@@ -18,7 +18,7 @@ from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import CodebookError, Codebooks
 from drafting.catalog.loading import load_catalog
-from drafting.catalog.placement import Collision, NewItem, PlacedItem, TakenError, grow
+from drafting.catalog.placement import Collision, NewItem, PlacedItem, TakenError, add_items
 from server.catalogs.background import be_polite
 
 
@@ -71,7 +71,7 @@ def carry_out(order: Order) -> Grown:
     if catalog.version != order.version:
         return Grown("The file of the catalog that is served has changed: bring it as a version and activate that.")
     try:
-        grown, placed = grow(catalog, items, order.collision, codebooks, order.added_at)
+        grown, placed = add_items(catalog, items, order.collision, codebooks, order.added_at)
         save_artefact(grown, Path(order.artefact))
     except TakenError as error:
         return Grown(str(error), taken=True)

@@ -96,12 +96,12 @@ def convert(
     from tqdm import tqdm
 
     from drafting.catalog.artefact import save_artefact
-    from drafting.catalog.files import read_catalog
+    from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
 
     try:
         with tqdm(desc="reading", unit=" items", unit_scale=True) as bar:
-            catalog = read_catalog(file, tokens, lambda items: bar.update(items) and None)
+            catalog = load_catalog(file, tokens, lambda items: bar.update(items) and None)
         if model is not None:
             from verification.hosts.checkpoint import load_tokenizer
 

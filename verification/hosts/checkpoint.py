@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from drafting.errors import SetupError
+from drafting.errors import SetupError, first_line
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -111,8 +111,3 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
             f"The model in {model_dir} ({config.model_type}) uses sliding-window or other special attention; "
             "only models whose layers all use plain attention can be served."
         )
-
-
-def first_line(error: BaseException) -> str:
-    """What a library says was wrong, without what it says besides; the error's kind if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from drafting.beam.tree import AttentionLayout, TreeBatch, TreeModel
 from drafting.device import arange
-from verification.hosts.checkpoint import HostError, first_line
+from drafting.errors import first_line
+from verification.hosts.checkpoint import HostError
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from drafting.beam.tree import TreeBatch
+from drafting.errors import first_line
 from verification.hosts.attention import tree_attention
-from verification.hosts.checkpoint import HostError, first_line, load_config, resolve_dtype
+from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
 
 SUPPORTED_VERSION = "0.32.0"
 BLOCK_SIZE = 32

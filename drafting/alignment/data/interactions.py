@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from drafting.errors import SetupError
 
-class InteractionError(ValueError):
+
+class InteractionError(SetupError):
     """Interaction data that cannot be used; the message is a sentence that names the place."""
 
 

@@ -11,7 +11,7 @@ from drafting.catalog.builder import CatalogBuilder, catalog_of
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.freshness import ADDED_AT
-from drafting.catalog.placement import Collision, NewItem, PlacedItem, TakenError, grow
+from drafting.catalog.placement import Collision, NewItem, PlacedItem, TakenError, add_items
 
 NOW = 1_795_400_000
 LETTERS = "abc"
@@ -58,7 +58,7 @@ def test_items_get_the_nearest_free_identifier_one_after_the_other(seed: int) ->
     free = int(np.prod([len(codes) for codes in known])) - len(rows)
     embeddings = np.repeat(rng.normal(size=(free // 2 + 1, 5)), 2, axis=0)[:free]
     items = [NewItem(f"new-{row}", embedding=embedding.tolist()) for row, embedding in enumerate(embeddings)]
-    grown, placed = grow(catalog, items, Collision.NEAREST_FREE, codebooks, NOW)
+    grown, placed = add_items(catalog, items, Collision.NEAREST_FREE, codebooks, NOW)
     taken = {tuple(row) for row in rows.tolist()}
     moved = 0
     for item, embedding in zip(placed, embeddings, strict=True):
@@ -72,8 +72,8 @@ def test_items_get_the_nearest_free_identifier_one_after_the_other(seed: int) ->
     assert moved
     assert grown.identifiers == len(grown) == len(catalog) + free
     with pytest.raises(TakenError, match="No identifier is free for item 'last'"):
-        grow(grown, [NewItem("last", embedding=[0.0] * 5)], Collision.NEAREST_FREE, codebooks, NOW)
-    _, (shared,) = grow(grown, [NewItem("last", embedding=embeddings[0].tolist())], Collision.SHARED, codebooks, NOW)
+        add_items(grown, [NewItem("last", embedding=[0.0] * 5)], Collision.NEAREST_FREE, codebooks, NOW)
+    _, (shared,) = add_items(grown, [NewItem("last", embedding=embeddings[0].tolist())], Collision.SHARED, codebooks, NOW)
     assert shared == PlacedItem("last", tokens_of(nearest_free(codebooks, embeddings[0], set(), known) or ()), False)
 
 
@@ -83,7 +83,7 @@ def test_an_item_gets_the_codes_that_it_would_have_had() -> None:
     catalog = coded_catalog(np.array(list(product(range(4), repeat=3))))
     embeddings = rng.normal(size=(40, 5)).astype(np.float32)
     items = [NewItem(f"new-{row}", embedding=embedding.tolist()) for row, embedding in enumerate(embeddings)]
-    _, placed = grow(catalog, items, Collision.SHARED, codebooks, NOW)
+    _, placed = add_items(catalog, items, Collision.SHARED, codebooks, NOW)
     assert [item.identifier for item in placed] == [tokens_of(tuple(row)) for row in codebooks.encode(embeddings).tolist()]
 
 
@@ -105,7 +105,7 @@ def test_a_grown_catalog_is_the_one_that_all_items_make() -> None:
         for row in range(40, 60)
     ]
     items = [NewItem(item.item_id, None, item.identifier, {k: v for k, v in item.attributes.items() if k != ADDED_AT}) for item in items]
-    grown, placed = grow(old.catalog(), items, Collision.SHARED, None, NOW)
+    grown, placed = add_items(old.catalog(), items, Collision.SHARED, None, NOW)
     expected = whole.catalog()
     assert grown.version == expected.version
     np.testing.assert_array_equal(grown.codes, expected.codes)
@@ -130,7 +130,7 @@ def test_what_an_item_says_of_its_own_age_holds() -> None:
         NewItem("dated", identifier=["<a_0>", "<b_0>", "<c_1>"], attributes={ADDED_AT: "2026-11-01"}),
         NewItem("undated", identifier=["<a_0>", "<b_0>", "<c_2>"], attributes={ADDED_AT: None}),
     ]
-    grown, _ = grow(catalog, items, Collision.NEAREST_FREE, None, NOW)
+    grown, _ = add_items(catalog, items, Collision.NEAREST_FREE, None, NOW)
     assert [grown.attributes[ADDED_AT].value(item) for item in range(3)] == [None, "2026-11-01", NOW]
 
 
@@ -181,7 +181,7 @@ BOOKS = codebooks_of(np.random.default_rng(0))
 )
 def test_what_has_no_place(items: list[NewItem], codebooks: Codebooks | None, error: type[CatalogError], sentence: str) -> None:
     with pytest.raises(CatalogError) as raised:
-        grow(SOME, items, Collision.NEAREST_FREE, codebooks, NOW)
+        add_items(SOME, items, Collision.NEAREST_FREE, codebooks, NOW)
     assert type(raised.value) is error
     assert str(raised.value) == sentence
 
@@ -189,4 +189,4 @@ def test_what_has_no_place(items: list[NewItem], codebooks: Codebooks | None, er
 def test_codebooks_of_other_tokens_are_refused() -> None:
     other = catalog_of({"x": ["<x_1>", "<y_1>", "<z_1>"]})
     with pytest.raises(CatalogError, match="The catalog has no token such as <a_0>, which the codebooks give on level 1"):
-        grow(other, [NewItem("y", embedding=[0.0] * 5)], Collision.SHARED, BOOKS, NOW)
+        add_items(other, [NewItem("y", embedding=[0.0] * 5)], Collision.SHARED, BOOKS, NOW)

@@ -42,18 +42,18 @@ def test_a_node_is_allowed_while_an_eligible_item_is_below(seed: int, share: flo
 
 @SETTINGS
 @given(st.integers(0, 10**6))
-def test_with_a_filter_a_node_is_dead_when_all_its_eligible_items_are_excluded(seed: int) -> None:
+def test_with_a_filter_a_node_is_excluded_when_all_its_eligible_items_are_excluded(seed: int) -> None:
     rng = np.random.default_rng(seed)
     trie = random_trie(rng)
     chosen = rng.random(trie.items) < rng.choice([0.1, 0.5, 0.9])
     excluded = rng.permutation(trie.items)[: rng.integers(trie.items + 1)]
     mask = MaskBank(trie.arrays, torch.device("cpu")).acquire(ItemSet.of(chosen))
-    excluded = set(trie.excluded_nodes(excluded, mask).tolist())
+    nodes = set(trie.excluded_nodes(excluded, mask).tolist())
     left = chosen.copy()
     left[excluded] = False
     for node in range(1, trie.nodes):
         below = trie.items_of(node)
-        assert (node in excluded) == (chosen[below].any() and not left[below].any())
+        assert (node in nodes) == (chosen[below].any() and not left[below].any())
 
 
 @SETTINGS

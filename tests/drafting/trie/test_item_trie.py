@@ -65,8 +65,8 @@ def test_max_children_bounds_every_level(identifiers: np.ndarray) -> None:
 def test_excluded_nodes_have_no_eligible_item_below(identifiers: np.ndarray, data: st.DataObject) -> None:
     trie = ItemTrie.build(identifiers)
     excluded = data.draw(st.lists(st.integers(0, len(identifiers) - 1)))
-    excluded = trie.excluded_nodes(excluded)
-    assert excluded.tolist() == [node for node in range(1, trie.nodes) if set(trie.items_of(node).tolist()) <= set(excluded)]
+    nodes = trie.excluded_nodes(excluded)
+    assert nodes.tolist() == [node for node in range(1, trie.nodes) if set(trie.items_of(node).tolist()) <= set(excluded)]
 
 
 def test_beauty_has_the_published_shape(beauty) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import CatalogError
-from drafting.catalog.files import read_catalog
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.pattern import split_identifier
 
@@ -61,15 +60,15 @@ def test_jsonl_and_parquet_with_attributes_are_the_same_catalog(tmp_path: Path) 
 
 def test_a_pattern_says_how_integers_become_tokens(tmp_path: Path) -> None:
     path = write(tmp_path / "index.json", ROWS)
-    assert read_catalog(path, "<|sid_{level}_{code}|>").identifier(0) == ("<|sid_1_3|>", "<|sid_2_17|>", "<|sid_3_200|>")
+    assert load_catalog(path, "<|sid_{level}_{code}|>").identifier(0) == ("<|sid_1_3|>", "<|sid_2_17|>", "<|sid_3_200|>")
     for pattern, message in (("<a>", "holds {code}"), ("{code}{x}", "holds {code}"), ("{code", "malformed")):
         with pytest.raises(CatalogError, match=message):
-            read_catalog(path, pattern)
+            load_catalog(path, pattern)
 
 
 def test_progress_counts_every_item(tmp_path: Path) -> None:
     counted: list[int] = []
-    read_catalog(
+    load_catalog(
         write(tmp_path / "c.jsonl", [{"item_id": str(i), "codes": [i % 300, i % 7]} for i in range(70_000)]), on_items=counted.append
     )
     assert counted == [50_000, 20_000]
