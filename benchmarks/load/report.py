@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from benchmarks.load.counters import Counters, Outcome
 from benchmarks.load.histogram import LatencyHistogram
-from benchmarks.load.tally import Outcome, Tally
 
 if TYPE_CHECKING:
     from benchmarks.load.settings import LoadSettings
@@ -80,9 +80,9 @@ class LoadReport(msgspec.Struct, kw_only=True):
         return self.goodput_rps >= KEEPS_UP * self.offered_rps
 
 
-def make_report(url: str, settings: "LoadSettings", tally: Tally, stored: int, refused: int, lost: int) -> LoadReport:
+def make_report(url: str, settings: "LoadSettings", counters: Counters, stored: int, refused: int, lost: int) -> LoadReport:
     """The report of a run; `stored`, `refused` and `lost` are events."""
-    outcomes, seconds = tally.outcomes, settings.seconds
+    outcomes, seconds = counters.outcomes, settings.seconds
     lists = outcomes[Outcome.ON_TIME] + outcomes[Outcome.LATE]
     counts = {outcome.value: number for outcome, number in outcomes.items()}
     return LoadReport(
@@ -95,27 +95,27 @@ def make_report(url: str, settings: "LoadSettings", tally: Tally, stored: int, r
         offered_rps=round(sum(outcomes.values()) / seconds, 3),
         completed_rps=round(lists / seconds, 3),
         goodput_rps=round(outcomes[Outcome.ON_TIME] / seconds, 3),
-        mean_ms=_milliseconds(tally.answered.mean),
-        p50_ms=_percentile(tally.answered, 50),
-        p90_ms=_percentile(tally.answered, 90),
-        p95_ms=_percentile(tally.answered, 95),
-        p99_ms=_percentile(tally.answered, 99),
-        p999_ms=_percentile(tally.answered, 99.9),
-        max_ms=_percentile(tally.answered, 100),
+        mean_ms=_milliseconds(counters.answered.mean),
+        p50_ms=_percentile(counters.answered, 50),
+        p90_ms=_percentile(counters.answered, 90),
+        p95_ms=_percentile(counters.answered, 95),
+        p99_ms=_percentile(counters.answered, 99),
+        p999_ms=_percentile(counters.answered, 99.9),
+        max_ms=_percentile(counters.answered, 100),
         requests=sum(outcomes.values()),
         **counts,
-        mistakes=tally.mistakes,
-        refused_p50_ms=_percentile(tally.refused, 50),
-        refused_p99_ms=_percentile(tally.refused, 99),
-        refused_max_ms=_percentile(tally.refused, 100),
-        cached_token_share=round(tally.cached_tokens / tally.prompt_tokens, 4) if tally.prompt_tokens else None,
-        cache_hit_rate=round(tally.warm_lists / lists, 4) if lists else None,
+        mistakes=counters.mistakes,
+        refused_p50_ms=_percentile(counters.refused, 50),
+        refused_p99_ms=_percentile(counters.refused, 99),
+        refused_max_ms=_percentile(counters.refused, 100),
+        cached_token_share=round(counters.cached_tokens / counters.prompt_tokens, 4) if counters.prompt_tokens else None,
+        cache_hit_rate=round(counters.warm_lists / lists, 4) if lists else None,
         events_stored=stored,
         events_refused=refused,
         events_lost=lost,
-        generator_lag_p50_ms=_percentile(tally.lag, 50),
-        generator_lag_p99_ms=_percentile(tally.lag, 99),
-        generator_lag_max_ms=_percentile(tally.lag, 100),
+        generator_lag_p50_ms=_percentile(counters.lag, 50),
+        generator_lag_p99_ms=_percentile(counters.lag, 99),
+        generator_lag_max_ms=_percentile(counters.lag, 100),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.load.population import FIRST_TIMESTAMP, random_histories
+from benchmarks.load.users import FIRST_TIMESTAMP, random_histories
 
 # Short of the window, so that the one more item drops none at the front.
 HISTORY_ITEMS = 15

@@ -9,35 +9,36 @@ import time
 from collections import defaultdict
 from random import Random
 
+import httpx
 import msgspec
 
-from benchmarks.load.connection import Reply
-from benchmarks.load.population import Population
+from benchmarks.load.counters import Answer, Counters
 from benchmarks.load.report import LoadReport, make_report
 from benchmarks.load.settings import LoadSettings
-from benchmarks.load.site import Site
-from benchmarks.load.tally import Answer, Tally
+from benchmarks.load.target import Target
+from benchmarks.load.users import Users
 
 # After a request's timeout, an answer is waited for so much longer; without one then, none was ever sent.
 _LAST_WAIT_SECONDS = 10.0
 
 
 class LoadRun:
-    """One run against one site."""
+    """One run against one target."""
 
-    def __init__(self, site: Site, population: Population, settings: LoadSettings) -> None:
-        self._site = site
-        self._population = population
+    def __init__(self, target: Target, users: Users, settings: LoadSettings) -> None:
+        self._target = target
+        self._users = users
         self._settings = settings
         self._random = Random(settings.seed)
-        self._tally = Tally()
+        self._counters = Counters()
+        self._warm_up_counters = Counters()
         self._name = f"{time.time():.3f}"
         self._stored: defaultdict[str, dict[str, float]] = defaultdict(dict)
         self._refused_events = 0
         self._decoder = msgspec.json.Decoder(Answer)
 
     async def run(self) -> LoadReport:
-        """Sends, waits for the last answer, looks whether every stored event is still there."""
+        """Send requests, wait for the last answer, and check that every stored event is still there."""
         settings, loop = self._settings, asyncio.get_running_loop()
         measured_from = loop.time() + settings.warmup_seconds
         due, end = loop.time(), measured_from + settings.seconds
@@ -50,39 +51,39 @@ class LoadRun:
             task.add_done_callback(tasks.discard)
         if tasks:
             await asyncio.wait(tasks)
-        return make_report(self._site.url, settings, self._tally, self._stored_count, self._refused_events, await self._lost_events())
+        return make_report(self._target.url, settings, self._counters, self._stored_count, self._refused_events, await self._lost_events())
 
     async def _request(self, due: float, *, counted: bool) -> None:
         loop = asyncio.get_running_loop()
-        tally = self._tally if counted else Tally()
-        tally.lag.add(loop.time() - due)
-        user, timeout_ms = self._population.draw(), self._random.randint(*self._settings.timeouts_ms)
+        counters = self._counters if counted else self._warm_up_counters
+        counters.lag.add(loop.time() - due)
+        user, timeout_ms = self._users.draw(), self._random.randint(*self._settings.timeouts_ms)
         timeout = timeout_ms / 1000
         hangs_up = self._random.random() < self._settings.hang_ups
         patience = self._random.random() * timeout if hangs_up else timeout + _LAST_WAIT_SECONDS
         try:
             async with asyncio.timeout(patience):
-                reply = await self._site.recommend(user, self._settings.k, timeout_ms)
+                response = await self._target.recommend(user, self._settings.k, timeout_ms)
         except TimeoutError as error:
-            return tally.add_hang_up() if hangs_up else tally.add_error(error)
-        except OSError as error:
-            return tally.add_error(error)
+            return counters.add_hang_up() if hangs_up else counters.add_error(error)
+        except httpx.TransportError as error:
+            return counters.add_error(error)
         seconds = loop.time() - due
-        if reply.status != 200:
-            return tally.add_failure(reply.status, seconds)
-        await self._take(user, reply, seconds, timeout, tally)
+        if response.status_code != httpx.codes.OK:
+            return counters.add_failure(response.status_code, seconds)
+        await self._take(user, response, seconds, timeout, counters)
 
-    async def _take(self, user: str, reply: Reply, seconds: float, timeout: float, tally: Tally) -> None:
-        """Counts a list; now and then the user likes something in it."""
-        answer = self._decoder.decode(reply.body)
-        tally.add_list(seconds, timeout, answer.usage)
+    async def _take(self, user: str, response: httpx.Response, seconds: float, timeout: float, counters: Counters) -> None:
+        """Count a list; now and then the user takes one of its items."""
+        answer = self._decoder.decode(response.content)
+        counters.add_list(seconds, timeout, answer.usage)
         if not answer.items or self._random.random() >= self._settings.growth:
             return
         event_id = f"{self._name}-{self._stored_count + self._refused_events}-{self._random.getrandbits(32):x}"
         event = {"item_id": self._random.choice(answer.items).item_id, "event_id": event_id, "timestamp": (now := time.time())}
         try:
-            taken = await self._site.append(user, [event])
-        except OSError:
+            taken = await self._target.append(user, [event])
+        except httpx.TransportError:
             taken = False
         if taken:
             self._stored[user][event_id] = now
@@ -97,7 +98,7 @@ class LoadRun:
         """Events that the server has taken and does not have, other than those that a full history has dropped for newer ones."""
         lost = 0
         for user, events in self._stored.items():
-            there = await self._site.event_times(user)
+            there = await self._target.event_times(user)
             oldest = min(there.values(), default=0.0)
             lost += sum(event not in there and at > oldest for event, at in events.items())
         return lost

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from benchmarks.load.population import HistoriesError, Population, random_histories, read_histories
 from benchmarks.load.report import LoadReport
 from benchmarks.load.run import LoadRun
 from benchmarks.load.settings import LoadSettings
-from benchmarks.load.site import Site, SiteError, check_url
 from benchmarks.load.sweep import LoadFigures, figures
+from benchmarks.load.target import Target, TargetError, check_url
+from benchmarks.load.users import HistoriesError, Users, random_histories, read_histories
 
 _RANDOM_LENGTH = 20
 _COLUMNS = ("offered/s", "in time/s", "p50 ms", "p90 ms", "p99 ms", "429", "its p99", "504", "late", "other", "cached", "own lag p99")
@@ -62,7 +62,7 @@ def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
             from benchmarks.load.plot import save_plot
 
             save_plot(figures(runs), plot)
-    except (SiteError, HistoriesError) as error:
+    except (TargetError, HistoriesError) as error:
         raise LoadError(str(error)) from error
     except ImportError as error:
         raise LoadError(f"A picture needs matplotlib, of the extra 'train': {error}.") from error
@@ -78,31 +78,31 @@ def run_runs(plan: LoadPlan) -> list[LoadReport]:
     """Runs at each rate, one after the other, printing each as it ends.
 
     Raises:
-        SiteError, HistoriesError: as they say.
+        TargetError, HistoriesError: as they say.
     """
     check_url(plan.url, allow_remote=plan.allow_remote)
     return uvloop.run(_run_all(plan))
 
 
 async def _run_all(plan: LoadPlan) -> list[LoadReport]:
-    site = Site(plan.url)
+    target = Target(plan.url)
     try:
-        await site.check()
-        population = Population(plan.users, plan.zipf, plan.seed)
+        await target.check()
+        users = Users(plan.users, plan.zipf, plan.seed)
         if plan.histories is None:
-            histories = random_histories(await site.items(), plan.users, _RANDOM_LENGTH, plan.seed)
+            histories = random_histories(await target.items(), plan.users, _RANDOM_LENGTH, plan.seed)
         else:
             histories = read_histories(plan.histories)
         print(f"giving {plan.users} users their histories …", file=sys.stderr)
-        await site.seed(population.names, histories)
+        await target.seed(users.names, histories)
         print("  ".join(_COLUMNS))
         runs = []
         for rate in plan.rates:
-            runs.append(await LoadRun(site, population, plan.settings(rate)).run())
+            runs.append(await LoadRun(target, users, plan.settings(rate)).run())
             _print(runs[-1])
         return runs
     finally:
-        await site.close()
+        await target.close()
 
 
 def _print(run: LoadReport) -> None:

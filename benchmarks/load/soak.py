@@ -65,7 +65,7 @@ class Soak(msgspec.Struct, kw_only=True):
         return [sentence for sentence, wrong in found.items() if wrong]
 
 
-class Saboteur(threading.Thread):
+class FaultInjector(threading.Thread):
     """Kills the engine now and then, and watches how long it is away and how much memory the API process takes."""
 
     def __init__(self, server: MeasuredServer, seconds: float, kill_every: float) -> None:
@@ -104,16 +104,16 @@ def soak(folder: Path, seconds: float, kill_every: float, users: int, flags: lis
         if not rate:
             raise SystemExit("The server made no list at all under full load: is the machine busy?")
         print(f"{seconds:.0f} s at {rate} requests a second, an engine killed about every {kill_every:.0f} s")
-        saboteur = Saboteur(server, seconds, kill_every)
-        saboteur.start()
+        injector = FaultInjector(server, seconds, kill_every)
+        injector.start()
         (run,) = run_runs(plan(server.url, rate, seconds, 0.05, (50, 2000)))
-        saboteur.join()
-        settled = [mib for age, mib in saboteur.memory if age > SETTLED_SHARE * seconds]
+        injector.join()
+        settled = [mib for age, mib in injector.memory if age > SETTLED_SHARE * seconds]
         before, after = min(settled), server.api_memory_mib()
         return Soak(
             load=run,
-            kills=saboteur.kills,
-            slowest_return_seconds=round(saboteur.slowest_return, 1),
+            kills=injector.kills,
+            slowest_return_seconds=round(injector.slowest_return, 1),
             slots_used=server.metric("atspeed_kv_slots_used"),
             waiting=server.metric("atspeed_waiting_requests"),
             api_mib=(round(before, 1), round(after, 1)),

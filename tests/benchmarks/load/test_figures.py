@@ -9,23 +9,23 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.load.counters import Counters, Usage
 from benchmarks.load.histogram import LatencyHistogram
 from benchmarks.load.plot import save_plot
-from benchmarks.load.population import HistoriesError, Population, random_histories, read_histories
 from benchmarks.load.report import LoadReport, make_report
 from benchmarks.load.settings import LoadSettings
-from benchmarks.load.site import SiteError, check_url
 from benchmarks.load.sweep import figures, knee
-from benchmarks.load.tally import Tally, Usage
+from benchmarks.load.target import TargetError, check_url
+from benchmarks.load.users import HistoriesError, Users, random_histories, read_histories
 
 
 def report(rate: float, *, on_time: int, refused: int = 0) -> LoadReport:
-    tally = Tally()
+    counters = Counters()
     for _ in range(on_time):
-        tally.add_list(0.01, 1.0, Usage(100, 90))
+        counters.add_list(0.01, 1.0, Usage(100, 90))
     for _ in range(refused):
-        tally.add_failure(429, 0.001)
-    return make_report("http://x", LoadSettings(rate, 10.0, 1.0, 10, (1000, 1000)), tally, stored=0, refused=0, lost=0)
+        counters.add_failure(429, 0.001)
+    return make_report("http://x", LoadSettings(rate, 10.0, 1.0, 10, (1000, 1000)), counters, stored=0, refused=0, lost=0)
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1e-3, 1.0, 100.0])
@@ -48,13 +48,13 @@ def test_of_nothing_there_is_no_percentile():
 
 
 def test_a_few_users_ask_often_and_two_runs_ask_alike():
-    one, other = Population(100, 1.0, seed=7), Population(100, 1.0, seed=7)
+    one, other = Users(100, 1.0, seed=7), Users(100, 1.0, seed=7)
     drawn = [one.draw() for _ in range(20000)]
     assert drawn == [other.draw() for _ in range(20000)]
     counts = Counter(drawn)
     assert counts["load-7-0"] / counts["load-7-9"] == pytest.approx(10, rel=0.25)
     assert len(counts) == 100
-    equals = Population(10, 0.0, seed=1)
+    equals = Users(10, 0.0, seed=1)
     even = Counter(equals.draw() for _ in range(10000))
     assert max(even.values()) / min(even.values()) < 1.3
 
@@ -80,11 +80,11 @@ def test_a_server_on_this_machine_may_be_loaded(url: str):
 
 
 def test_another_machine_is_only_loaded_on_request():
-    with pytest.raises(SiteError, match=r"^http://192\.0\.2\.1:8000 is not on this machine: .* give --allow-remote\.$"):
+    with pytest.raises(TargetError, match=r"^http://192\.0\.2\.1:8000 is not on this machine: .* give --allow-remote\.$"):
         check_url("http://192.0.2.1:8000", allow_remote=False)
     check_url("http://192.0.2.1:8000", allow_remote=True)
     for url in ("127.0.0.1:8000", "ftp://127.0.0.1", "http://"):
-        with pytest.raises(SiteError, match="is not the URL of a server"):
+        with pytest.raises(TargetError, match="is not the URL of a server"):
             check_url(url, allow_remote=True)
 
 

@@ -2,12 +2,12 @@
 
 import msgspec
 
+from benchmarks.load.counters import Counters
 from benchmarks.load.report import LoadReport, make_report
 from benchmarks.load.rounds import Round, measure_rounds, median_ratio
 from benchmarks.load.settings import LoadSettings
-from benchmarks.load.tally import Tally
 
-EMPTY = make_report("http://x", LoadSettings(1.0, 10.0, 1.0, 10, (1000, 1000)), Tally(), stored=0, refused=0, lost=0)
+EMPTY = make_report("http://x", LoadSettings(1.0, 10.0, 1.0, 10, (1000, 1000)), Counters(), stored=0, refused=0, lost=0)
 
 
 def test_a_round_loads_by_the_saturation_that_it_has_found_itself():

@@ -5,21 +5,21 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.load.population import Population
 from benchmarks.load.report import LoadReport
 from benchmarks.load.run import LoadRun
 from benchmarks.load.settings import LoadSettings
-from benchmarks.load.site import Site
+from benchmarks.load.target import Target
+from benchmarks.load.users import Users
 from tests.server.server_process import ServerProcess
 
 ITEMS = [[f"item-{number}"] for number in range(50)]
 
 
 async def loaded(server: ServerProcess, settings: LoadSettings) -> LoadReport:
-    site, population = Site(str(server.client.base_url).rstrip("/")), Population(50, 1.0, 0)
-    await site.seed(population.names, ITEMS)
-    report = await LoadRun(site, population, settings).run()
-    await site.close()
+    target, users = Target(str(server.client.base_url).rstrip("/")), Users(50, 1.0, 0)
+    await target.seed(users.names, ITEMS)
+    report = await LoadRun(target, users, settings).run()
+    await target.close()
     return report
 
 

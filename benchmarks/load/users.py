@@ -51,7 +51,7 @@ def random_histories(items: Sequence[str], users: int, length: int, seed: int) -
     return [random.choices(items, k=length) for _ in range(users)]
 
 
-class Population:
+class Users:
     """So many users; the n-th asks in proportion to 1 / n**exponent (Zipf)."""
 
     def __init__(self, users: int, exponent: float, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What became of the requests of a run, counted as they end.
+"""Counters of what became of the requests of a run, updated as they end.
 
 Invariant: every request of the measured time is counted in exactly one of the outcomes, and no request of the warm-up in any.
 """
@@ -47,7 +47,7 @@ class Answer(msgspec.Struct):
 
 
 @dataclass
-class Tally:
+class Counters:
     """Counts and latencies of one run.
 
     Attributes:

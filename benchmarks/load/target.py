@@ -1,0 +1,171 @@
+"""The server under load, as its users see it.
+
+Invariant: only a server on this machine is loaded unless the caller says otherwise, because a generator pointed at the wrong address is an
+attack. A connection carries one request at a time and is closed when its request is given up, so the server sees a client hang up.
+"""
+
+import asyncio
+import ipaddress
+import itertools
+import socket
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from benchmarks.load.users import FIRST_TIMESTAMP
+
+_AT_ONCE = 8
+_PAGE = 1000
+# How long an answer may take, the caller decides.
+_TIMEOUTS = {"connect": 5.0}
+# An idle connection is dropped before servers close it.
+_ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=2.0)
+
+
+class TargetError(Exception):
+    """A server that can't be loaded; the message is a sentence."""
+
+
+class _Item(msgspec.Struct):
+    item_id: str
+
+
+class _Items(msgspec.Struct):
+    items: list[_Item]
+
+
+class _Event(msgspec.Struct):
+    timestamp: float
+    event_id: str | None = None
+
+
+class _History(msgspec.Struct):
+    events: list[_Event]
+
+
+def check_url(url: str, *, allow_remote: bool) -> None:
+    """Check that a server at this URL may be loaded.
+
+    Raises:
+        TargetError: it is no URL of a server, or one of another machine.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise TargetError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8000.")
+    try:
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)}
+    except (OSError, ValueError) as error:
+        raise TargetError(f"The host of {url} can't be found: {error}.") from error
+    if not allow_remote and not all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
+        raise TargetError(f"{url} is not on this machine: to load it all the same, and only if it is yours, give --allow-remote.")
+
+
+class Target:
+    """A client of the server, with the requests that a run sends."""
+
+    def __init__(self, url: str) -> None:
+        self._lists = httpx.URL(f"{url}/v1/recommendations")
+        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self.url = url
+
+    async def ask(self, method: str, url: httpx.URL | str, body: bytes = b"", user: str | None = None) -> httpx.Response:
+        """Send a request and wait for its answer; giving up the wait hangs up.
+
+        Each request under way has a transport of its own. Reason: httpx's pool looks at every connection whenever a request starts or ends,
+        which, with hundreds under way, would make the generator the bottleneck.
+
+        Args:
+            user: whose request it is, for a proxy that sends each user to a replica of their own.
+
+        Raises:
+            httpx.TransportError: the server can't be reached, or closed the connection.
+        """
+        headers = {"content-type": "application/json"} | ({} if user is None else {"x-user-id": user})
+        request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS})
+        transport = self._idle.pop() if self._idle else httpx.AsyncHTTPTransport(self._tls, limits=_ONE_CONNECTION, trust_env=False)
+        try:
+            try:
+                response = await transport.handle_async_request(request)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # A server may close an idle connection at any time; a request that met this is sent once more, as by any client.
+                response = await transport.handle_async_request(request)
+            await response.aread()
+        finally:
+            self._idle.append(transport)
+        return response
+
+    async def recommend(self, user: str, k: int, timeout_ms: int) -> httpx.Response:
+        """Ask for one user's list."""
+        return await self.ask("POST", self._lists, msgspec.json.encode({"user_id": user, "k": k, "timeout_ms": timeout_ms}), user)
+
+    async def append(self, user: str, events: Sequence[Mapping[str, object]]) -> bool:
+        """Append to a user's history; whether the server took it."""
+        response = await self.ask("POST", self._of(user, "events"), msgspec.json.encode({"events": events}), user)
+        return response.is_success
+
+    async def check(self) -> None:
+        """Check that the server takes requests.
+
+        Raises:
+            TargetError: it does not.
+        """
+        try:
+            response = await self.ask("GET", f"{self.url}/ready")
+        except httpx.TransportError as error:
+            raise TargetError(f"There is no server at {self.url}: {error}.") from error
+        if not response.is_success:
+            raise TargetError(f"The server at {self.url} is not ready: wait until {self.url}/ready answers 200.")
+
+    async def items(self) -> list[str]:
+        """Some items that the server recommends.
+
+        Raises:
+            TargetError: the server does not tell.
+        """
+        response = await self.ask("GET", f"{self.url}/v1/catalog/items?limit={_PAGE}")
+        if not response.is_success:
+            raise TargetError(f"The server at {self.url} does not list its items: name a file with --histories.")
+        return [item.item_id for item in msgspec.json.decode(response.content, type=_Items).items]
+
+    async def event_times(self, user: str) -> dict[str, float]:
+        """The ids of the events in a user's stored history, and when they were."""
+        response = await self.ask("GET", self._of(user, "history"), user=user)
+        if not response.is_success:
+            return {}
+        events = msgspec.json.decode(response.content, type=_History).events
+        return {event.event_id: event.timestamp for event in events if event.event_id is not None}
+
+    async def seed(self, users: Sequence[str], histories: Sequence[Sequence[str]]) -> None:
+        """Give users their first histories; doing it again changes nothing.
+
+        Raises:
+            TargetError: the server does not take them.
+        """
+        names = iter(zip(users, itertools.cycle(histories), strict=False))
+
+        async def take_turns() -> None:
+            for user, history in names:
+                events = [
+                    {"item_id": item, "timestamp": FIRST_TIMESTAMP + number, "event_id": f"first-{number}"}
+                    for number, item in enumerate(history)
+                ]
+                if not await self.append(user, events):
+                    raise TargetError(f"{self.url} does not take the histories: its catalog has other items, or its store is away.")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_AT_ONCE):
+                    group.create_task(take_turns())
+        except* (TargetError, httpx.TransportError) as errors:
+            raise TargetError(str(errors.exceptions[0])) from errors
+
+    async def close(self) -> None:
+        """Close the connections."""
+        while self._idle:
+            await self._idle.pop().aclose()
+
+    def _of(self, user: str, what: str) -> str:
+        return f"{self.url}/v1/users/{quote(user, safe='')}/{what}"
