@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 
 from server.commands.failure import fail
+from server.commands.options import default, setting
 
 DEMO_USER = "42"
 
 
 def demo(
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65_535)] = 8000,
-    engine: Annotated[
-        str | None, typer.Option(help="What runs the model: vllm or transformers.", show_default="vllm if it is installed")
-    ] = None,
+    port: Annotated[int, setting("port", help="Port to listen on.", min=1, max=65_535)] = default("port"),
+    engine: Annotated[str, setting("engine")] = default("engine"),
     prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Prepare everything and stop before the server.")] = False,
 ) -> None:
     """Try it on MovieLens 100k: downloads it, trains a small target, and serves recommendations to its real users.
@@ -28,19 +27,8 @@ def demo(
     from server.demo.preparation import Demo, DemoSettings, read_evaluation
     from server.settings import FlagSettings, SettingsError
 
-    if engine not in (None, "vllm", "transformers"):
-        fail(f"There is no engine {engine!r}: choose vllm or transformers.")
-    if not prepare_only:
-        _check_port(port)
     settings = DemoSettings()
     prepared = Demo.of(cache_directory(), settings)
-    if prepared.complete:
-        typer.echo(f"The demo is prepared already, in {prepared.folder}.")
-    else:
-        _prepare()
-    typer.echo("\n" + read_evaluation(prepared).sentence + "\n")
-    if prepare_only:
-        return
     try:
         serving = FlagSettings.resolve(
             target=prepared.target,
@@ -53,6 +41,15 @@ def demo(
         )
     except SettingsError as error:
         fail(str(error))
+    if not prepare_only:
+        _check_port(port)
+    if prepared.complete:
+        typer.echo(f"The demo is prepared already, in {prepared.folder}.")
+    else:
+        _prepare()
+    typer.echo("\n" + read_evaluation(prepared).sentence + "\n")
+    if prepare_only:
+        return
     from server.http.server import run_server
 
     typer.echo(f"Starting the server on http://{serving.host}:{port} …")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.commands.failure import fail
+from server.commands.options import default, setting
+from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    target: Annotated[Path, typer.Option(help="Directory of the target model.", exists=True, file_okay=False)],
-    catalog: Annotated[Path, typer.Option(help="Catalog file.", exists=True, dir_okay=False)],
+    target: Annotated[Path, setting("target", exists=True, file_okay=False)],
+    catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     data: Annotated[Path, typer.Option(help="Interactions, split as for the training.", exists=True, file_okay=False)],
     draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
@@ -30,10 +32,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the modes that sample.")] = 0,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
-    engine: Annotated[str, typer.Option(help="What runs the model: transformers or vllm.")] = "transformers",
-    dtype: Annotated[str, typer.Option(help="Precision.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
-    kv_memory_gib: Annotated[float, typer.Option(help="Memory for keys and values, GiB.")] = 1.0,
+    engine: Annotated[str, setting("engine", help="What runs the models.")] = "transformers",
+    dtype: Annotated[str, setting("dtype")] = default("dtype"),
+    threads: Annotated[int | None, setting("threads")] = default("threads"),
+    kv_memory_gib: Annotated[float, setting("kv_memory_gib")] = default("kv_memory_gib"),
     report: Annotated[Path | None, typer.Option(help="Directory for report.json, report.md and the plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report that REPORT holds.")] = False,
 ) -> None:
@@ -78,7 +80,7 @@ def evaluate(
         seed=seed,
         host=engine,
         dtype=dtype,
-        threads=threads,
+        threads=threads or usable_processors(),
         kv_memory_gib=kv_memory_gib,
     )
     try:

@@ -5,7 +5,7 @@ from typing import NoReturn
 import typer
 
 
-def fail(sentence: str) -> NoReturn:
-    """Says why on standard error and ends the command with status 1."""
+def fail(sentence: str, status: int = 1) -> NoReturn:
+    """Say why on standard error and end the command."""
     typer.secho(sentence, err=True, fg=typer.colors.RED)
-    raise typer.Exit(1)
+    raise typer.Exit(status)

@@ -12,7 +12,7 @@ MOVED = ("bench", "load", "replay")
 
 def _add(app: typer.Typer, name: str) -> None:
     def moved(context: typer.Context) -> None:
-        fail(f"`atspeed {name}` is `atspeed-bench {name}` now, with the same options.")
+        fail(f"`atspeed {name}` is `atspeed-bench {name}` now, with the same options.", status=2)
 
     anything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name, hidden=True, context_settings=anything)(moved)

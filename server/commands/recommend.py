@@ -7,23 +7,16 @@ import typer
 
 from drafting.beam.rule import MOST_SEEDS, Verification
 from server.commands.failure import fail
+from server.commands.options import takes_settings
 from server.lists.rules import RELAXED_NOTE, choose_rule
 from server.settings import Settings
 
 
+@takes_settings("target", "catalog", "histories", "engine", "draft", "plan", "verification", "dtype", "threads", "kv_memory_gib")
 def recommend(
-    target: Annotated[Path | None, typer.Option(help="Directory of the target model.", envvar="ATSPEED_TARGET")] = None,
-    catalog: Annotated[Path | None, typer.Option(help="Catalog file.", envvar="ATSPEED_CATALOG")] = None,
+    settings: Settings,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID,…")] = None,
     user: Annotated[str | None, typer.Option(help="A user whose history is stored.")] = None,
-    histories: Annotated[
-        str | None,
-        typer.Option(
-            help="History store that --user is read from.",
-            envvar="ATSPEED_HISTORIES",
-            show_default="an SQLite file in ~/.local/share/atspeed",
-        ),
-    ] = None,
     input_file: Annotated[
         Path | None, typer.Option("--input", help='JSONL of users: {"user_id"?, "history": [id, …], "k"?, "beam_width"?, "exclude"?}.')
     ] = None,
@@ -37,35 +30,11 @@ def recommend(
     exclude: Annotated[str, typer.Option(help="Item ids that must not be returned.", metavar="ID,ID,…")] = "",
     exclude_history: Annotated[bool, typer.Option("--exclude-history", help="Don't return items of the history.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    engine: Annotated[
-        str | None,
-        typer.Option(help="What runs the model: vllm or transformers.", envvar="ATSPEED_ENGINE", show_default="vllm if it is installed"),
-    ] = None,
-    draft: Annotated[
-        Path | None, typer.Option(help="Directory of a draft model over the target's tokens.", envvar="ATSPEED_DRAFT", show_default="none")
-    ] = None,
-    plan: Annotated[
-        str | None,
-        typer.Option(
-            help="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children.",
-            envvar="ATSPEED_PLAN",
-            show_default="auto",
-        ),
-    ] = None,
-    verification: Annotated[
-        str | None,
-        typer.Option(help="How drafts are judged: strict, gumbel or relaxed.", envvar="ATSPEED_VERIFICATION", show_default="strict"),
-    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of a sampled list; counts up from user to user of a file.", min=0, max=MOST_SEEDS - 1, show_default="random"),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of a sampled list.", min=0.01, max=100, show_default="1")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Precision.", envvar="ATSPEED_DTYPE", show_default="auto")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", envvar="ATSPEED_THREADS", show_default="all")] = None,
-    kv_memory_gib: Annotated[
-        float | None, typer.Option(help="Memory for keys and values, GiB.", envvar="ATSPEED_KV_MEMORY_GIB", show_default="0.5")
-    ] = None,
 ) -> None:
     """Recommend without a server: for one history, one stored user, or a file of users.
 
@@ -82,18 +51,6 @@ def recommend(
     if beam_width is not None and beam_width < k:
         fail(f"--beam-width must be at least --k, got {beam_width} and {k}.")
     try:
-        settings = Settings.resolve(
-            target=target,
-            catalog=catalog,
-            histories=histories,
-            engine=engine,
-            draft=draft,
-            plan=plan,
-            verification=verification,
-            dtype=dtype,
-            threads=threads,
-            kv_memory_gib=kv_memory_gib,
-        )
         rule = choose_rule(settings.verification, seed, temperature)
     except ValueError as error:
         fail(str(error))

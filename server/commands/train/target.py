@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.commands.failure import fail
+from server.commands.options import setting
 from server.commands.train.libraries import loading_libraries
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def target(
             file_okay=False,
         ),
     ],
-    catalog: Annotated[Path, typer.Option(help="Catalog file: LC-Rec's index .json, or JSONL.", exists=True, dir_okay=False)],
+    catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     base: Annotated[str, typer.Option(help="Where to start: 'small', 'paper' or a config.json (from scratch), or a model directory.")],
     out: Annotated[Path, typer.Option(help="Model directory to write; `atspeed serve --target` takes it as it is.")],
     prompt: Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.commands.failure import fail
+from server.commands.options import default, setting
 from server.commands.train.libraries import loading_libraries
 
 if TYPE_CHECKING:
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def teacher(
-    target: Annotated[Path, typer.Option(help="Directory of the target model.", exists=True, file_okay=False)],
+    target: Annotated[Path, setting("target", exists=True, file_okay=False)],
     data: Annotated[Path, typer.Option(help="The interactions that the target was trained on.", exists=True, file_okay=False)],
-    catalog: Annotated[Path, typer.Option(help="Catalog file of the target.", exists=True, dir_okay=False)],
+    catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="Directory to write; `atspeed train draft --teacher` reads it.")],
     beams: Annotated[int, typer.Option(help="Lists per prompt.")] = 20,
     top: Annotated[int, typer.Option(help="Codes per position whose probabilities are kept one by one.")] = 32,
@@ -26,7 +27,7 @@ def teacher(
         str, typer.Option(help="Of a stream of interactions, as the target's: leave-one-out or global-time (8:1:1).")
     ] = "leave-one-out",
     min_items: Annotated[int, typer.Option(help="Leave out users with fewer interactions, as for the target.")] = 1,
-    kv_memory_gib: Annotated[float, typer.Option(help="Memory for keys and values, GiB.")] = 1.0,
+    kv_memory_gib: Annotated[float, setting("kv_memory_gib")] = default("kv_memory_gib"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
 ) -> None:
     """Make teacher data: the target's lists over the training histories, and its distributions over the codes of every position.

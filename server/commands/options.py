@@ -1,0 +1,83 @@
+"""Options of the command line that are fields of `Settings`: names, types, defaults, help and environment variables come from there.
+
+Invariant: a value goes to `Settings` as it was given, so a bad one gets the same sentence whether it came by flag or by variable.
+"""
+
+import inspect
+from collections.abc import Callable
+from enum import EnumType
+from functools import wraps
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from server.commands.failure import fail
+from server.settings import Panel, Settings, SettingsError
+
+Command = Callable[..., None]
+
+
+def setting(name: str, **more: Any) -> Any:
+    """The option of a setting, to annotate a parameter with; `more` is what this command says otherwise, as `typer.Option` takes it."""
+    kind = _kind(name)
+    choices = kind if isinstance(kind, EnumType) else get_args(kind)
+    said = {"help": Settings.model_fields[name].description, "metavar": "|".join(choices) or None}
+    return typer.Option(**(said | more))
+
+
+def default(name: str) -> Any:
+    """The default of a setting; None where it has none."""
+    field = Settings.model_fields[name]
+    return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+
+
+def takes_settings(*names: str) -> Callable[[Command], Command]:
+    """Give a command the options of these settings, of all where none is named; it gets what they resolve to as `settings`."""
+    chosen = sorted(names or Settings.model_fields, key=lambda name: list(Panel).index(_panel(name)))
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(**flags: object) -> None:
+            try:
+                settings = Settings.resolve(**{name: flags.pop(name) for name in chosen})
+            except SettingsError as error:
+                fail(str(error))
+            command(settings=settings, **flags)
+
+        own = [part for part in inspect.signature(command, eval_str=True).parameters.values() if part.name != "settings"]
+        parameters = [part.replace(kind=inspect.Parameter.KEYWORD_ONLY) for part in own] + [_parameter(name) for name in chosen]
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        return run
+
+    return decorate
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    """A parameter that is None where neither flag nor variable is given."""
+    kind, shown = _kind(name), default(name)
+    if kind is bool:
+        shown = name.replace("_", "-") if shown else f"no-{name.replace('_', '-')}"
+    # A list of choices is for `Settings` to judge.
+    taken = str if isinstance(kind, EnumType) or get_origin(kind) is Literal else kind
+    field = Settings.model_fields[name]
+    option = setting(
+        name,
+        help=f"{field.description}{' Required.' if field.is_required() else ''}",
+        envvar=f"ATSPEED_{name.upper()}",
+        rich_help_panel=_panel(name).value,
+        show_default=False if shown is None else str(shown),
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[taken | None, option])
+
+
+def _kind(name: str) -> Any:
+    """The type of a setting where it is not None."""
+    annotation = Settings.model_fields[name].annotation
+    if get_origin(annotation) in (Union, UnionType):
+        return next(part for part in get_args(annotation) if part is not NoneType)
+    return annotation
+
+
+def _panel(name: str) -> Panel:
+    return next(mark for mark in Settings.model_fields[name].metadata if isinstance(mark, Panel))
