@@ -1,12 +1,12 @@
-"""The prompt: how a user's history becomes the token ids that a model reads.
+"""The prompt: the token ids of a user's history.
 
 Invariant: a prompt is assembled from separately tokenised pieces (text before the history, identifiers, separators, text after it), and
-identifiers are the catalog's own token ids. Appending an item to a history therefore keeps every earlier token, which is what makes the
-keys and values of a user's last prompt reusable; tokenising the joined text could merge tokens across the pieces.
+identifiers are the token ids of the catalog. Appending an item to a history therefore keeps all earlier tokens, which makes prefix caching
+of a user's last prompt possible; tokenising the joined text could merge tokens across the pieces.
 
-A history that is longer than the model reads would lose its oldest item with every new one, and with it the whole prefix. So several old
-items go at once: the window starts at the item with the smallest hash among those that it may start at. As long as that item is one of
-them, the window starts there, whoever asks and however much of the history is given.
+Dropping the oldest item of a long history with every new one would change the prefix each time. So several old items are dropped at once:
+the window starts at the item with the smallest hash among the allowed first items. As long as that item is allowed, the window starts
+there, however much of the history is given.
 """
 
 import json
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 PROMPT_FILE = "prompt.json"
 HISTORY = "{history}"
 
-# An odd multiplier whose upper half of the product depends on every bit of the factor (Knuth's multiplicative hashing).
+# Multiplier of Knuth's multiplicative hashing.
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class PromptError(SetupError):
-    """A prompt template that cannot be used; the message is a sentence."""
+    """A prompt cannot be built; the message is a sentence."""
 
 
 class Tokenizer(Protocol):
-    """What this module needs of a Hugging Face tokenizer."""
+    """The methods of a Hugging Face tokenizer that prompts need."""
 
     bos_token_id: int | None
 
@@ -43,7 +43,7 @@ class Tokenizer(Protocol):
 
 
 class ItemTokens(Protocol):
-    """The identifiers of items as token ids: an array `[items, length]`, or `IdentifierTokens`, which looks them up when it is asked."""
+    """The identifiers of items as token ids: an array `[items, length]`, or `IdentifierTokens`, which looks them up."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -53,11 +53,11 @@ class ItemTokens(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class IdentifierTokens:
-    """The identifiers of a catalog as a model's token ids, without a copy of the catalog.
+    """The identifiers of a catalog as token ids, without a copy of the catalog.
 
     Attributes:
-        codes: `[items, length]`, the catalog's codes.
-        token_ids: `[codes]` int64, the id of each code's token.
+        codes: `[items, length]`, codes of the catalog.
+        token_ids: `[codes]` int64, token id of each code.
     """
 
     codes: npt.NDArray[np.unsignedinteger]
@@ -65,7 +65,7 @@ class IdentifierTokens:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Items and tokens per item."""
+        """Number of items, and number of tokens per item."""
         return self.codes.shape
 
     def __getitem__(self, items: npt.NDArray[np.int64], /) -> npt.NDArray[np.int64]:
@@ -75,16 +75,16 @@ class IdentifierTokens:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The contents of `prompt.json`, which lies beside the model that was trained with it.
+    """The contents of `prompt.json` in the directory of a model.
 
     Attributes:
-        template: the whole prompt, with `{history}` where the identifiers go.
-        separator: text between two items.
-        max_items: how many of the newest items the model reads at most.
-        min_items: how many of the newest items it reads at least, of a history longer than `max_items`; None for half of them.
-            The further below `max_items`, the longer a window stays where it is and the more of it is not computed again, but the less the
-            model reads. Equal to `max_items`, the window moves with every item.
-        add_bos: whether the tokenizer's beginning-of-sequence token comes first.
+        template: text of the prompt, with `{history}` in place of the identifiers.
+        separator: text between the identifiers of two items.
+        max_items: maximum number of items in a prompt, the newest ones of the history.
+        min_items: minimum number of items in the prompt of a history longer than `max_items`; None for half of `max_items`.
+            A smaller number makes prefix caching more effective, because the window moves less often, but shortens prompts. If equal to
+            `max_items`, the window moves with every item.
+        add_bos: True if the prompt starts with the tokenizer's beginning-of-sequence token.
     """
 
     template: str = HISTORY
@@ -109,16 +109,16 @@ class PromptTemplate:
 
     @property
     def starts(self) -> int:
-        """How many items of a long history a window may start at: the oldest ones that it could hold."""
+        """Number of items of a long history at which a window may start: the oldest of its newest `max_items`."""
         fewest = self.max_items - self.max_items // 2 if self.min_items is None else self.min_items
         return self.max_items - fewest + 1
 
     @classmethod
     def load(cls, model_dir: Path) -> "PromptTemplate":
-        """Read `prompt.json` from a model directory; without one the default holds, and the log says so.
+        """Read `prompt.json` from a model directory; without the file, return the default and log a warning.
 
         Raises:
-            PromptError: the file is there but is no prompt template.
+            PromptError: the file is not a prompt template.
         """
         path = model_dir / PROMPT_FILE
         if not path.exists():
@@ -130,17 +130,17 @@ class PromptTemplate:
             raise PromptError(f"{path} is not a prompt template: {error}") from error
 
     def save(self, model_dir: Path) -> None:
-        """Write the template beside the model."""
+        """Write `prompt.json` to a model directory."""
         (model_dir / PROMPT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 class PromptBuilder:
-    """Turns histories (item indices, oldest first) into prompts for one model and one catalog."""
+    """Builds prompts from histories (item indices, oldest first) for one model and one catalog."""
 
     def __init__(self, template: PromptTemplate, tokenizer: Tokenizer, identifiers: ItemTokens) -> None:
         """
         Args:
-            identifiers: the catalog's, as the model's token ids.
+            identifiers: identifiers of the catalog as token ids of the model.
 
         Raises:
             PromptError: the template asks for a beginning-of-sequence token that the tokenizer lacks.
@@ -159,19 +159,19 @@ class PromptBuilder:
 
     @property
     def shared_tokens(self) -> npt.NDArray[np.int64]:
-        """What every prompt begins with, `[tokens]`."""
+        """The tokens at the beginning of every prompt, `[tokens]`."""
         return self._before
 
     @property
     def max_tokens(self) -> int:
-        """Tokens in the longest prompt that this builder makes."""
+        """Number of tokens of the longest possible prompt."""
         item = self._identifiers.shape[1] + len(self._separator)
         return int(len(self._before) + self.template.max_items * item - len(self._separator) + len(self._after))
 
     def window(self, history: Sequence[int]) -> Sequence[int]:
-        """The part of a history that the model reads: all of it, or between `min_items` and `max_items` of its newest items.
+        """The items of a history in the prompt: all of them, or between `min_items` and `max_items` of the newest.
 
-        Of a longer history only the newest `max_items + 1` items matter.
+        Only the newest `max_items + 1` items of the history matter.
         """
         newest = history[-self.template.max_items :]
         if len(newest) == len(history):
@@ -180,15 +180,15 @@ class PromptBuilder:
         return newest[int(((first + np.uint64(1)) * _MIXER >> np.uint64(32)).argmin()) :]
 
     def build(self, history: Sequence[int]) -> npt.NDArray[np.int64]:
-        """The prompt of a history of at least one item index, `[tokens]`.
+        """The prompt of a history of item indices, `[tokens]`.
 
         Raises:
-            PromptError: the history is empty, so there would be nothing to predict from.
+            PromptError: the history is empty.
         """
         if not history:
             raise PromptError("The history is empty: a prompt needs at least one item.")
         items = self._identifiers[np.asarray(self.window(history), np.int64)]
-        # Every item is followed by the separator here, and the last one's is cut off again.
+        # Every item is followed by the separator; the last separator is cut off.
         items = np.concatenate([items, np.broadcast_to(self._separator, (len(items), len(self._separator)))], axis=1).reshape(-1)
         return np.concatenate([self._before, items[: len(items) - len(self._separator)], self._after])
 

@@ -22,6 +22,7 @@ from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.samples import Windows, next_windows
 from drafting.alignment.data.splits import SplitRule
+from drafting.alignment.hashes import model_hash
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory
 from drafting.alignment.settings import TeacherSettings, TrainingError
@@ -39,7 +40,6 @@ from drafting.alignment.teacher.data import (
     write_shard,
     write_windows,
 )
-from drafting.alignment.teacher.hashes import model_hash
 from drafting.alignment.teacher.scores import score_windows
 from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nodes, prompt_windows, tree_windows
 from drafting.alignment.training import quiet_library

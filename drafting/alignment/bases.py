@@ -1,10 +1,10 @@
-"""Bases: the model that a training run starts from, with a tokenizer that has a token for every code of the catalog.
+"""Bases: models that a training run starts from, with a tokenizer that has a token for every code of the catalog.
 
-Invariant: whichever base is chosen, the tokenizer knows every catalog token as one token and the model has an embedding for each, so what
-is trained can be served with that catalog as it is.
+Invariant: the tokenizer of every base encodes each catalog token as one token, and the model has an embedding for it, so the trained model
+can be served with the catalog.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
 
 PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"
 
-# Wide enough to tell a few thousand items apart, small enough to learn from 100,000 interactions on two CPU cores in about a minute.
+# Large enough for a few thousand items, small enough to train on 100,000 interactions on two CPU cores in about a minute.
 SMALL: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 128,
@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 
-# About 3.7 million parameters with the paper's 880 codes: the largest that two CPU cores train on Beauty in a quarter of an hour.
+# About 3.7 million parameters with the paper's 880 codes: small enough to train on Beauty on two CPU cores in a quarter of an hour.
 PAPER: dict[str, Any] = SMALL | {
     "hidden_size": 256,
     "intermediate_size": 688,
@@ -46,7 +46,7 @@ PAPER: dict[str, Any] = SMALL | {
     "num_key_value_heads": 4,
 }
 
-# About 0.1 million parameters: one layer whose forward costs next to nothing beside the target's.
+# About 0.1 million parameters: one layer, much cheaper than the target.
 DRAFT: dict[str, Any] = SMALL | {
     "hidden_size": 64,
     "intermediate_size": 172,
@@ -58,16 +58,16 @@ PRESETS = {"small": SMALL, "paper": PAPER, "draft": DRAFT}
 
 
 class BaseError(SetupError):
-    """A base that cannot be trained for this catalog and prompt; the message is a sentence."""
+    """A base cannot be trained for this catalog and prompt; the message is a sentence."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """A model ready to be trained.
+    """A model to be trained.
 
     Attributes:
-        from_scratch: whether its weights are random.
-        name: what was asked for, for the record.
+        from_scratch: True if the weights are random.
+        name: name that the base was requested by.
     """
 
     model: PreTrainedModel
@@ -77,21 +77,35 @@ class Base:
 
     @property
     def pad_token_id(self) -> int:
-        """The id to pad with; any does where the tokenizer has none, because padding is neither attended to nor scored."""
+        """The id of padding; 0 if the tokenizer has none, which is safe because padding is neither attended to nor scored."""
         return int(self.tokenizer.pad_token_id or 0)
 
 
-def load_base(name: str, catalog: Catalog, template: PromptTemplate) -> Base:
-    """Build or loads the base called `name`: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
+def load_base(name: str, catalog: Catalog, template: PromptTemplate, target_tokenizer: PreTrainedTokenizerBase | None = None) -> Base:
+    """Load or build a base: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
 
-    Weights from scratch are drawn from torch's global random state: seed it first.
+    Random weights are drawn from torch's global random state: seed it first.
+
+    Args:
+        target_tokenizer: for a draft, the tokenizer of its target, which the base must share; None for a target.
 
     Raises:
-        BaseError: there is no such base, or it is too short for the prompt, or its tokenizer cannot express the prompt.
+        BaseError: there is no such base, it is too short for the prompt, its tokenizer cannot express the prompt, or its tokens have other
+            ids than the target's.
     """
     config, weights = _find_base(name)
-    base = _from_model(weights, catalog) if config is None else _from_config(config, scratch_tokenizer(catalog.tokens), name)
-    if base.from_scratch and (template.template != HISTORY or template.separator):
+    tokenizer = target_tokenizer or scratch_tokenizer(catalog.tokens)
+    base = _from_model(weights, catalog) if config is None else _from_config(config, tokenizer, name)
+    if target_tokenizer is not None:
+        known = base.tokenizer.get_vocab()
+        differing = [token for token, number in target_tokenizer.get_vocab().items() if known.get(token) != number]
+        if differing:
+            raise BaseError(
+                f"The base {name} has another vocabulary than the target: {len(differing)} tokens differ, {differing[0]!r} among them. "
+                "A draft needs the target's tokens: start from a config, or from a model of the target's family."
+            )
+        base = replace(base, tokenizer=target_tokenizer)
+    elif base.from_scratch and (template.template != HISTORY or template.separator):
         raise BaseError(
             f"A model from scratch knows the catalog's codes and no words, so its prompt must be the bare {HISTORY} without a separator: "
             "leave the template out, or start from a base model."
@@ -100,27 +114,8 @@ def load_base(name: str, catalog: Catalog, template: PromptTemplate) -> Base:
     return base
 
 
-def load_draft_base(name: str, catalog: Catalog, template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> Base:
-    """As `load_base`, for a draft: whatever it starts from, it speaks the target's `tokenizer`.
-
-    Raises:
-        BaseError: as `load_base`, or the base is a model whose tokens have other ids than the target's.
-    """
-    config, weights = _find_base(name)
-    base = _from_model(weights, catalog) if config is None else _from_config(config, tokenizer, name)
-    known = base.tokenizer.get_vocab()
-    differing = [token for token, number in tokenizer.get_vocab().items() if known.get(token) != number]
-    if differing:
-        raise BaseError(
-            f"The base {name} has another vocabulary than the target: {len(differing)} tokens differ, {differing[0]!r} among them. "
-            "A draft needs the target's tokens: start from a config, or from a model of the target's family."
-        )
-    _check_reach(base, catalog, template)
-    return base
-
-
 def _find_base(name: str) -> tuple[PretrainedConfig | None, Path]:
-    """The configuration to start from scratch with, or None and the directory of the weights to start from."""
+    """The configuration for random weights; or None, and the directory of the weights."""
     path = Path(name)
     if name in PRESETS:
         return AutoConfig.for_model(**PRESETS[name]), path
@@ -135,10 +130,10 @@ def _find_base(name: str) -> tuple[PretrainedConfig | None, Path]:
 
 
 def scratch_tokenizer(tokens: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows the codes and nothing else; ids follow the order of `tokens`, after padding, beginning and unknown."""
+    """A tokenizer with the ids PAD, BOS, UNK and then `tokens` in their order."""
     vocabulary = {token: index for index, token in enumerate((PAD, BOS, UNK, *tokens))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
-    # Added tokens are cut out of running text whatever they look like; the model's own vocabulary would need spaces between them.
+    # Added tokens are found anywhere in a text; tokens of the vocabulary would need spaces between them.
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, unk_token=UNK)
 
@@ -167,7 +162,7 @@ def _from_model(path: Path, catalog: Catalog) -> Base:
     except (ValueError, OSError, KeyError) as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in catalog.tokens])
-    # Many checkpoints have more rows than their tokenizer has tokens; those rows are free, and shrinking would only cost a copy.
+    # Many checkpoints have more rows than their tokenizer has tokens; the spare rows do no harm.
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     return Base(model, tokenizer, from_scratch=False, name=str(path))

@@ -1,7 +1,7 @@
-"""The loss of a draft: cross-entropy on what users did, and an objective on what the target says.
+"""The loss of a draft: cross-entropy, and an alignment objective on the target's distributions.
 
 Invariant: loss = (1 - alpha) * CE + alpha * L, each a mean over its positions, so alpha means the same for every objective; prompts and
-padding are in neither. CE is taken on what users did, or, where an objective has the target's lists anyway, on those.
+padding are in neither. The labels of CE are the users' items or, for objectives with the target's lists, these lists.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ MODEL_INPUTS = ("input_ids", "position_ids", "attention_mask")
 
 @dataclass(frozen=True)
 class Needs:
-    """What an objective needs of the teacher.
+    """The parts of the teacher data that an objective needs.
 
     Attributes:
-        answers: its distributions of the true items, over the whole vocabulary.
-        trees: its lists, and its distributions over the codes of each level.
+        answers: the teacher's distributions at the users' items.
+        trees: the teacher's lists, and its distributions at their prefixes.
     """
 
     answers: bool = False
@@ -68,12 +68,12 @@ class DraftLoss:
         return (1 - alpha) * known + alpha * aligned
 
     def _truth(self, logits: Tensor, rows: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of what users did."""
+        """Cross-entropy of the users' items."""
         labels = batch["labels"].flatten()[rows + 1]
         return objectives.cross_entropy(logits[rows], labels, torch.ones_like(labels, dtype=torch.bool))
 
     def _on_answers(self, logits: Tensor, batch: Batch) -> Tensor:
-        """WordKD and TVDKD, over the whole vocabulary; a teacher's mass outside its level is taken for none."""
+        """WordKD and TVDKD, over the whole vocabulary; the teacher's probability outside the level is taken as zero."""
         level_of_row = self._level_of_answers(logits)
         teacher = torch.zeros_like(logits)
         for level, tokens in enumerate(self._levels):
@@ -86,7 +86,7 @@ class DraftLoss:
         return objectives.total_variation(logits, teacher, mask)
 
     def _on_answer_levels(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The AtSpeed objectives at the true items, all of which count the same."""
+        """The AtSpeed objectives at the users' items, with equal weights."""
         once = torch.ones(len(logits), device=logits.device)
         return self._over_levels(logits, self._level_of_answers(logits), batch["answer_codes"], batch["answer_probabilities"], once)
 
@@ -97,12 +97,12 @@ class DraftLoss:
                 return self._coverage.loss(logits, batch, self._settings)
             case "seqkd":
                 return self._on_lists(logits, batch, self._levels)
-        # As often as the lists pass a node: the paper's sequences are the lists, which repeat the prefixes that they share.
+        # A node counts once per list that contains it: the paper's sequences are the lists, with shared prefixes repeated.
         passing = batch["node_taken"].sum(1)
         return self._over_levels(logits, batch["node_level"], batch["node_codes"], batch["node_probabilities"], passing)
 
     def _over_levels(self, logits: Tensor, levels: Tensor, codes: Tensor, probabilities: Tensor, weights: Tensor) -> Tensor:
-        """The mean distance of the rows' distributions, each over the codes of its level and as often as its weight says."""
+        """The weighted mean of the distances of the rows' distributions, each over the codes of its level."""
         total = torch.zeros((), device=logits.device)
         weight = torch.zeros((), device=logits.device)
         for level, tokens in enumerate(self._compared):
@@ -114,7 +114,7 @@ class DraftLoss:
         return total / weight.clamp(min=1)
 
     def _level_of_answers(self, logits: Tensor) -> Tensor:
-        """The level of each answer's row: answers are whole items."""
+        """The level of each row of answers: answers are whole identifiers."""
         return torch.arange(len(logits), device=logits.device) % len(self._levels)
 
     @property
@@ -123,14 +123,14 @@ class DraftLoss:
         return self._levels if self._settings.last_level else self._levels[:-1]
 
     def _on_lists(self, logits: Tensor, batch: Batch, levels: list[Tensor]) -> Tensor:
-        """SeqKD: cross-entropy of the tokens of the teacher's lists at the first levels."""
+        """SeqKD: cross-entropy of the tokens of the teacher's lists at `levels`."""
         taken = torch.zeros_like(logits)
         for level, tokens in enumerate(levels):
             rows = (batch["node_level"] == level).nonzero()[:, 0]
             codes = batch["node_codes"][rows]
             exists = codes < len(tokens)
-            places = tokens.to(logits.device)[codes.masked_fill(~exists, 0)]
-            taken[rows] = torch.zeros_like(logits[rows]).scatter_add_(1, places, batch["node_taken"][rows].masked_fill(~exists, 0.0))
+            columns = tokens.to(logits.device)[codes.masked_fill(~exists, 0)]
+            taken[rows] = torch.zeros_like(logits[rows]).scatter_add_(1, columns, batch["node_taken"][rows].masked_fill(~exists, 0.0))
         return objectives.list_cross_entropy(logits, taken, taken.sum(1) > 0)
 
     def _distance(self, logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Levels: which tokens are the codes of each level of a catalog's identifiers.
+"""Levels: the tokens at each level of a catalog's identifiers.
 
-Invariant: the codes of a level are its distinct tokens in ascending order, so a catalog and a tokenizer alone decide which column of a
-teacher's distribution means which token; nothing of it need be stored.
+Invariant: the codes of a level number its distinct token ids in ascending order, so the catalog and the tokenizer alone determine the token
+of each column of a teacher's distribution.
 """
 
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ class LevelCodes:
     """The codes of each level.
 
     Attributes:
-        tokens: per level, `[codes]` int64 token ids, ascending.
+        tokens: per level `[codes]` int64, the token ids in ascending order.
     """
 
     tokens: tuple[IntArray, ...]
 
     @classmethod
     def of(cls, identifiers: IntArray) -> "LevelCodes":
-        """The codes that occur in `identifiers`, `[items, levels]` token ids."""
+        """The codes of `identifiers`, `[items, levels]` token ids."""
         return cls(tuple(np.unique(column) for column in identifiers.T))
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Codes per level."""
+        """Number of codes of each level."""
         return tuple(len(tokens) for tokens in self.tokens)
 
     @cached_property
     def widest(self) -> int:
-        """Codes of the largest level."""
+        """Number of codes of the largest level."""
         return max(self.sizes)
 
-    def places(self, level: int, tokens: IntArray) -> IntArray:
-        """Which code of its level each token is; the tokens must be codes of that level."""
+    def codes(self, level: int, tokens: IntArray) -> IntArray:
+        """The code of each of `tokens`, which must be tokens of the level."""
         found: IntArray = np.searchsorted(self.tokens[level], tokens)
         return found

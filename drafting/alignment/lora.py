@@ -1,7 +1,7 @@
-"""LoRA: fine-tuning a large base by low-rank additions to its attention, through peft.
+"""LoRA fine-tuning of a large base, with peft.
 
-Invariant: the embeddings and the head are trained whole. The identifiers' tokens are new to a base model, so their rows start as noise; a
-run that trained only the additions would leave them so.
+Invariant: embeddings and head are trained whole. The tokens of identifiers are new to a base model, so their rows start as random numbers;
+training only LoRA adapters would leave them so.
 """
 
 import torch
@@ -13,10 +13,10 @@ PROJECTIONS = ["q_proj", "v_proj"]
 
 
 def add_lora(model: PreTrainedModel, settings: TargetSettings) -> torch.nn.Module:
-    """Wrap a model so that only the additions, the embeddings and the head learn.
+    """Wrap a model so that only LoRA adapters, embeddings and head are trained.
 
     Raises:
-        TrainingError: peft is not installed, or the model has no such projections.
+        TrainingError: peft is not installed, or the model does not have these projections.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -42,11 +42,11 @@ def add_lora(model: PreTrainedModel, settings: TargetSettings) -> torch.nn.Modul
 
 
 def merged(model: torch.nn.Module) -> PreTrainedModel:
-    """The plain model with the additions added in."""
+    """The plain model with the LoRA adapters merged into its weights."""
     return model.merge_and_unload()  # type: ignore[operator]
 
 
 def _name_of(model: PreTrainedModel, module: torch.nn.Module) -> str:
-    """The last part of a module's name, which is how peft finds it."""
+    """The last part of a module's name, by which peft finds it."""
     full_name: str = next(name for name, found in model.named_modules() if found is module)
     return full_name.rpartition(".")[2]

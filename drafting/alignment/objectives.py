@@ -1,8 +1,8 @@
-"""Alignment objectives: what a draft's distributions should have in common with the target's.
+"""Alignment objectives: losses between the distributions of a draft and of its target.
 
-Invariant: pure functions of logits, teacher probabilities and row weights, each the weighted mean over the rows, so a padded or foreign
-position, whose weight is zero, can never reach a gradient. A row is one position of one sequence; its columns are the tokens that the
-objective compares, either a level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
+Invariant: pure functions of logits, teacher probabilities and row weights, each the weighted mean over the rows, so a position with weight
+zero (padding) has no gradient. A row is one position of one sequence; its columns are the tokens that the objective compares, either a
+level's codes or the whole vocabulary, and its teacher probabilities sum to 1 over them.
 
 Notation: q = softmax(logits / temperature) is the draft's distribution, p the teacher's.
 Source of the formulas: AtSpeed (arXiv 2410.05165), section 4, and the papers named below.
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Below this a probability counts as zero: float16 on the disk holds nothing smaller, and its logarithm must stay finite.
+# Smaller probabilities are raised to this, because their logarithm must be finite; float16 on disk has none smaller.
 SMALLEST = 1e-8
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The mean of `values` `[rows]`, each as often as `weights` `[rows]` (bool or numbers) says; zero, and so its gradient, without any."""
+    """The mean of `values` `[rows]` weighted by `weights` `[rows]` (bool or numbers); zero without gradient if all weights are zero."""
     total = weights.sum().to(values.dtype)
     return (values.masked_fill(weights <= 0, 0.0) * weights).sum() / torch.where(total > 0, total, 1.0)
 
@@ -27,17 +27,17 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         logits: `[rows, columns]`.
-        labels: `[rows]` int64 columns; anything where the weight is zero.
+        labels: `[rows]` int64 columns; not used where the weight is zero.
         weights: `[rows]`.
     """
     return weighted_mean(F.cross_entropy(logits, labels.masked_fill(weights <= 0, 0), reduction="none"), weights)
 
 
 def list_cross_entropy(logits: Tensor, taken: Tensor, mask: Tensor) -> Tensor:
-    """SeqKD (Kim & Rush 2016): -sum_y w(y) log q(y), normalised so that every *list* token counts the same.
+    """SeqKD (Kim & Rush 2016): -sum_y w(y) log q(y), normalised so that every token of a list counts the same.
 
-    With w(y) = how many of the teacher's lists go through token y, the sum over a tree's positions is the cross-entropy of all its lists,
-    written without repeating the prefixes that they share.
+    w(y) is the number of the teacher's lists that continue with token y, so the sum over a tree's positions is the cross-entropy of all its
+    lists, with shared prefixes computed once.
 
     Args:
         taken: `[rows, columns]`, w(y), at least zero.
@@ -60,8 +60,8 @@ def forward_kl(logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
 def total_variation(logits: Tensor, teacher: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
     """TVDKD (Wen et al. 2023) and AtSpeed-R (equation 9): TV(q, p) = 1/2 sum_y |q(y) - p(y)|.
 
-    One minus it is the chance that a token drawn from q survives rejection sampling against p. The published code divides probabilities by
-    a temperature of 0.001, where almost every gradient vanishes; 1 keeps them.
+    1 - TV is the probability that rejection sampling against p accepts a token drawn from q. The published code uses a temperature of
+    0.001, where almost every gradient vanishes; 1 keeps them.
     """
     losses = 0.5 * ((logits / temperature).softmax(-1) - teacher).abs().sum(-1)
     return weighted_mean(losses, weights)
@@ -72,11 +72,11 @@ def top_reverse_kl(
 ) -> Tensor:
     """AtSpeed-S (equations 6 to 8): KL(q' || p') + density * p(y_K) * H(q'), on the draft's own K = `top` most probable tokens.
 
-    q' and p' are q and p on those tokens, renormalised; y_K is the last of them. Reverse KL makes the draft avoid what the target would not
-    take. The second term is the density regularisation: while the target still gives y_K weight, tokens outside the draft's reach matter as
-    well, so q' must gather its mass (a lower entropy) on what it is sure of.
+    q' and p' are q and p on these tokens, renormalised; y_K is the last of them. Reverse KL makes the draft avoid tokens that the target
+    rejects. The second term is the density regularisation: while the target gives y_K weight, tokens beyond the top K matter as well, so
+    the entropy of q' should be low.
 
-    The choice of the tokens carries no gradient.
+    The choice of the tokens has no gradient.
     """
     scaled = logits / temperature
     chosen = scaled.topk(min(top, scaled.shape[-1]), dim=-1).indices
@@ -92,9 +92,9 @@ def top_reverse_kl(
 def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: float = 1.0) -> Tensor:
     """AtSpeed-C: for strict acceptance all of the target's top K must be among the draft's top N = `reach`.
 
-    They are exactly if at most N - K others score higher than the worst of them. So per row (one level of one tree) the bar is the
-    (N - K + 1)-th best of the other candidates, and the loss is softplus(bar - min_{y wanted} score(y) + margin): the worst beam decides,
-    as in the verification, and no wanted beam is ever pushed down. Rows with too few others to fill the draft's reach do not count.
+    This holds exactly if at most N - K other candidates score higher than the worst of the K. Per row (one level of one tree), the bar is
+    the (N - K + 1)-th best of the others, and the loss is softplus(bar - min_{y wanted} score(y) + margin): the worst beam counts, as in
+    verification, and no wanted beam is pushed down. Rows with too few others to fill the top N do not count.
 
     Args:
         scores: `[rows, candidates]` cumulative log-probabilities under the draft; -inf where there is no candidate.
@@ -102,9 +102,9 @@ def coverage(scores: Tensor, wanted: Tensor, mask: Tensor, reach: int, margin: f
         mask: `[rows]` bool.
     """
     rivals = scores.masked_fill(wanted, float("-inf")).topk(min(reach + 1, scores.shape[-1]), dim=-1).values
-    place = (reach - wanted.sum(-1)).clamp(min=0)
-    bar = rivals.gather(-1, place.clamp(max=rivals.shape[-1] - 1)[..., None])[..., 0]
+    rank = (reach - wanted.sum(-1)).clamp(min=0)
+    bar = rivals.gather(-1, rank.clamp(max=rivals.shape[-1] - 1)[..., None])[..., 0]
     worst = scores.masked_fill(~wanted, float("inf")).amin(-1)
-    counts = mask & (place < rivals.shape[-1]) & bar.isfinite() & worst.isfinite()
+    counts = mask & (rank < rivals.shape[-1]) & bar.isfinite() & worst.isfinite()
     gap = torch.where(counts, bar, 0.0) - torch.where(counts, worst, 0.0)
     return weighted_mean(F.softplus(gap + margin), counts)

@@ -1,4 +1,4 @@
-"""What a training run shows while it works."""
+"""The progress bar of a training run."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
-    """One line that says how far the run is, its loss, its speed and the time left."""
+    """A progress bar with loss and tokens per second."""
 
     def __init__(self, tokens_per_step: float) -> None:
-        """`tokens_per_step` counts real tokens of all processes, without padding."""
+        """`tokens_per_step` counts the tokens of all processes, without padding."""
         self._tokens_per_step = tokens_per_step
         self._bar: tqdm[Any] | None = None
         self._first_step = 0

@@ -1,8 +1,8 @@
-"""Training runs: where a run keeps its checkpoints, when it may go on or must refuse, and how its result appears.
+"""Directories of training runs: checkpoints, continuing an interrupted run, and publishing the result.
 
-Invariant: the output directory is a finished model or it is not there. A run works in `OUT.partial` beside it and moves the finished model
-into place with one rename, so an interrupted run can neither be taken for a model nor destroy the one that it was to replace; and it goes
-on only from what a run with the same settings and data has left.
+Invariant: the output directory is a finished model or does not exist. A run works in `OUT.partial` and publishes the model with one rename,
+so an interrupted run cannot be mistaken for a model or destroy the one that it was to replace. A run continues only a run with the same
+settings and data.
 
 Light to import, so that a command can refuse a directory before it loads a training library.
 """
@@ -24,12 +24,12 @@ _BYTES_PER_WEIGHT = 4
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The place of one run.
+    """The directories of one run.
 
     Attributes:
-        out: where the finished directory will be.
-        what: what that is, in words.
-        mark: the file that tells a finished directory of this kind from any other.
+        out: path of the finished directory.
+        what: name of its kind, for messages.
+        mark: file that identifies a finished directory of this kind.
     """
 
     out: Path
@@ -38,28 +38,28 @@ class RunDirectory:
 
     @property
     def partial(self) -> Path:
-        """Where the run works."""
+        """The working directory of the run."""
         return self.out.with_name(self.out.name + ".partial")
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints are while the run works."""
+        """The directory of the checkpoints."""
         return self.partial / "checkpoints"
 
     @property
     def model(self) -> Path:
-        """Where the finished directory is written before it moves to `out`."""
+        """The directory that is moved to `out` when it is finished."""
         return self.partial / "model"
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint of an interrupted run, or None."""
-        # The trainer writes this file last: a checkpoint without it was being written when the run was interrupted.
+        """The newest complete checkpoint of an interrupted run, or None."""
+        # The trainer writes this file last: a checkpoint without it is incomplete.
         whole = (path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json"))
         return max(whole, key=checkpoint_step, default=None)
 
     def refuse_existing(self, overwrite: bool) -> None:
-        """Raise `TrainingError` if `out` is there and may not be replaced; cheap, so it can come before anything is loaded."""
+        """Raise `TrainingError` if `out` exists and may not be replaced; cheap, so call it before loading anything."""
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return
         if not overwrite:
@@ -68,10 +68,10 @@ class RunDirectory:
             raise TrainingError(f"{self.out} is no {self.what}, so it is not replaced: remove it yourself, or choose another one.")
 
     def open(self, record: dict[str, Any], overwrite: bool) -> None:
-        """Start the run described by `record`, or goes on with it if an earlier one with the same record was interrupted.
+        """Start the run described by `record`, or continue an interrupted run with the same record.
 
         Raises:
-            TrainingError: an interrupted run with another record is in the way, or the directory cannot be written.
+            TrainingError: there is an interrupted run with another record, or the directory cannot be written.
         """
         described = self.partial / RUN_FILE
         contents = msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2)
@@ -91,11 +91,11 @@ class RunDirectory:
             raise TrainingError(f"The run cannot write to {self.partial}: {error.strerror}.") from error
 
     def check_model_space(self, weights: int, checkpoints: int) -> None:
-        """Raise `TrainingError` if the disk is too small for the model of so many weights and its checkpoints with optimizer state."""
+        """Raise `TrainingError` if the disk has no room for a model of so many weights and its checkpoints with optimizer state."""
         self.check_space(weights * _BYTES_PER_WEIGHT * (1 + 3 * checkpoints), f"the model and {checkpoints} checkpoints")
 
     def check_space(self, needed: int, what: str) -> None:
-        """Raise `TrainingError` if the disk has no room for so many bytes and some to spare."""
+        """Raise `TrainingError` if the disk has no room for `needed` bytes and a reserve."""
         needed += _SPARE_BYTES
         free = shutil.disk_usage(self.partial).free
         if free < needed:
@@ -105,12 +105,12 @@ class RunDirectory:
             )
 
     def publish(self) -> None:
-        """Move the finished model into place and removes everything else of the run."""
+        """Move the finished directory to `out` and remove all other files of the run."""
         if not any(self.model.glob("*.safetensors")):
             raise TrainingError(
                 f"The trained weights were not written to {self.model}: with FSDP, set its state dict type to FULL_STATE_DICT."
             )
-        # safetensors writes for the owner alone, but a server often runs as another user.
+        # safetensors files are readable by the owner only, but a server often runs as another user.
         mode = (self.partial / RUN_FILE).stat().st_mode
         for path in self.model.iterdir():
             path.chmod(mode)
@@ -121,5 +121,5 @@ class RunDirectory:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """The optimizer step that a checkpoint was taken after."""
+    """The optimizer step of a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])

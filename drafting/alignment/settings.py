@@ -1,6 +1,6 @@
-"""The settings and the outcome of a training run, as `training.json` keeps them.
+"""Settings and metrics of training runs, as `training.json` stores them.
 
-Light to import: who only wants to know how a model was or would be trained need not load a training library, which takes seconds.
+Light to import: reading settings does not load a training library, which takes seconds.
 """
 
 import msgspec
@@ -9,22 +9,22 @@ from drafting.errors import SetupError
 
 
 class TrainingError(SetupError):
-    """A training run that cannot start or cannot be finished; the message is a sentence."""
+    """A training run cannot start or cannot finish; the message is a sentence."""
 
 
 class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How any model is trained; everything here is written to `training.json`.
+    """Settings of the training loop, for all models.
 
     Attributes:
         epochs: passes over the samples.
         batch_size: samples per process and step.
-        learning_rate: the highest one, reached after the warm-up and then lowered along a cosine.
-        weight_decay: of AdamW.
-        warmup_share: the part of all steps that the learning rate rises for.
-        max_gradient_norm: longer gradients are shortened to it.
-        precision: of the arithmetic; weights are always float32 while they are trained.
-        checkpoint_steps: steps between checkpoints, the most that an interruption loses.
-        seed: of the weights, the order of the samples and dropout.
+        learning_rate: highest learning rate, reached after the warm-up and followed by a cosine schedule.
+        weight_decay: weight decay of AdamW.
+        warmup_share: share of all steps during which the learning rate rises.
+        max_gradient_norm: norm to which longer gradients are clipped.
+        precision: float32 or bfloat16 arithmetic; the weights are float32 during training.
+        checkpoint_steps: steps between checkpoints, at most so many are lost by an interruption.
+        seed: seed of random weights, of the order of the samples and of dropout.
     """
 
     epochs: float = 10.0
@@ -49,17 +49,16 @@ class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to train a target.
+    """Settings for training a target.
 
     Attributes:
-        split, min_items: how a stream of interactions is split, see `SplitRule`; data that comes split ignores them.
-        subsequences: learn every item given those before it, not only each user's last.
-        stride: with subsequences and a bare prompt, how many new items each further window of a long history scores; None for half of
-            the prompt's `max_items`. 1 gives every item its full prompt, larger is faster.
-        left_out: the part of each window's items that an epoch leaves out, others each time, in [0, 1).
-        lora_rank: train low-rank additions of this rank to the attention's projections, and the embeddings and the head whole; 0 trains
-            every weight.
-        lora_alpha: what the additions are scaled by, divided by the rank.
+        split, min_items: rule to split a stream of interactions, see `SplitRule`; not used for data that is already split.
+        subsequences: train on every item given those before it, not only on the last item of each user.
+        stride: with subsequences and a bare prompt, number of new items that each further window of a long history scores; None for half
+            of the prompt's `max_items`. 1 gives every item its full prompt, larger is faster.
+        left_out: share of each window's items that an epoch leaves out, in [0, 1); the choice differs between epochs.
+        lora_rank: rank of the LoRA adapters of the attention; embeddings and head are trained whole. 0 trains all weights.
+        lora_alpha: scale of the LoRA adapters, divided by the rank.
     """
 
     split: str = "leave-one-out"
@@ -82,14 +81,14 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to ask the target.
+    """Settings of teacher data.
 
     Attributes:
-        beams: lists per prompt, and the width of the beam that finds them.
-        top: codes per position whose probabilities are kept one by one; the others share the rest evenly.
-        trees: prompts per window that lists are asked for, the newest first; more teach more and cost in proportion.
-        split, min_items, subsequences, stride: the windows, as in `TargetSettings`.
-        shard_windows: windows per file, the most that an interruption loses.
+        beams: number of lists per prompt, and the beam width of the search for them.
+        top: number of codes per position whose probabilities are stored one by one; the others share the rest evenly.
+        trees: number of prompts per window, newest first, for which lists are searched; the cost is proportional.
+        split, min_items, subsequences, stride: as in `TargetSettings`.
+        shard_windows: windows per file, at most so many are lost by an interruption.
     """
 
     beams: int = 20
@@ -117,23 +116,22 @@ OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atsp
 
 
 class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to train a draft: loss = (1 - alpha) * cross-entropy on the ground truth + alpha * the objective.
+    """Settings for training a draft: loss = (1 - alpha) * cross-entropy + alpha * objective.
 
     Attributes:
         objective: one of `OBJECTIVES`.
-        alpha: the objective's weight; the objective `sft` has none.
-        labels: what cross-entropy is taken on: "truth", what users did, or "lists", the target's own lists, for objectives that have them;
-            None for the lists with `atspeed-s`, which does not move a code into the draft's reach by itself, and with `atspeed-c`, which
-            only ranks; the truth with all others.
-        last_level: whether `atspeed-s` and `atspeed-r` also compare the distributions of an identifier's last token. No draft ever
-            proposes it, so learning it takes from a small draft what it needs for the others.
-        true_items: whether `atspeed-s` and `atspeed-r` compare distributions at the true items as well as on the target's lists, in
-            equal parts; None for `atspeed-r` alone. Its drafts are sampled, and a sample leaves the lists often enough.
-        temperature: what logits are divided by, for `atspeed-s` and `atspeed-r`.
-        top: the draft's tokens per position that `atspeed-s` compares.
-        density: weight of `atspeed-s`'s density regularisation.
-        beam_width, reach: for `atspeed-c`, K of the target and N of the draft.
-        margin: for `atspeed-c`, by how much a beam should clear the bar.
+        alpha: weight of the objective; not used by `sft`.
+        labels: labels of the cross-entropy: "truth" for the users' items, "lists" for the target's lists, for objectives that have them.
+            None is "lists" for `atspeed-s` and `atspeed-c`, which by themselves do not raise codes that the draft misses, else "truth".
+        last_level: True if `atspeed-s` and `atspeed-r` also compare the distributions of the last token of identifiers. Drafts never
+            propose it, and a small draft has no capacity to spare.
+        true_items: True if `atspeed-s` and `atspeed-r` compare distributions at the users' items as well as on the target's lists, in
+            equal parts; None is True for `atspeed-r`, whose drafts are sampled and often leave the lists.
+        temperature: temperature of the logits in `atspeed-s` and `atspeed-r`.
+        top: number of the draft's most probable tokens per position that `atspeed-s` compares.
+        density: weight of the density regularisation of `atspeed-s`.
+        beam_width, reach: K of the target and N of the draft in `atspeed-c`.
+        margin: margin of the scores in `atspeed-c`.
     """
 
     objective: str = "atspeed-s"
@@ -168,33 +166,33 @@ class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def compares_answers(self) -> bool:
-        """Whether an AtSpeed objective also compares distributions at the true items."""
+        """True if an AtSpeed objective also compares distributions at the users' items."""
         return self.objective == "atspeed-r" if self.true_items is None else self.true_items
 
     @property
     def learns_lists(self) -> bool:
-        """Whether cross-entropy is taken on the target's lists."""
+        """True if the labels of the cross-entropy are the target's lists."""
         return self.objective in ("atspeed-s", "atspeed-c") if self.labels is None else self.labels == "lists"
 
 
 def require_positive(name: str, value: float) -> None:
-    """Raise `TrainingError` unless the setting is above zero."""
+    """Raise `TrainingError` unless a setting is above zero."""
     if not value > 0:
         raise TrainingError(f"{name} must be above 0, got {value}.")
 
 
 class TrainingMetrics(msgspec.Struct, frozen=True):
-    """What a run came to.
+    """The metrics of a run.
 
     Attributes:
-        train_loss: mean over the last epoch, nats per response token.
-        valid_loss: of the first validation item of every user that has one, nats per response token; None without such users.
-        steps: optimizer steps of the whole run.
-        samples: sequences per epoch.
-        tokens: real tokens per epoch, without padding.
-        seconds: wall-clock time of the training since it was last resumed.
+        train_loss: mean of the last epoch, in nats per response token.
+        valid_loss: mean over the first validation item of every user that has one, in nats per response token; None without such users.
+        steps: number of optimizer steps of the whole run.
+        samples: number of sequences per epoch.
+        tokens: number of tokens per epoch, without padding.
+        seconds: wall-clock time of the training since the last resume.
         tokens_per_second: in that time.
-        resumed_from_step: the checkpoint that the run went on from; 0 for an uninterrupted run.
+        resumed_from_step: step of the checkpoint that the run continued from; 0 for an uninterrupted run.
     """
 
     train_loss: float

@@ -1,7 +1,7 @@
-"""Training the target: from interactions and a catalog to a model directory that `atspeed serve` takes as it is.
+"""Training of a target: from interactions and a catalog to a model directory that `atspeed serve` can load.
 
-Invariant: the directory says how it came to be. `training.json` holds every setting, the hashes of the data, the catalog's version and the
-final metrics; a model trained by low-rank additions is written merged, so whoever loads it need not know.
+Invariant: `training.json` in the directory holds every setting, the hashes of the data, the version of the catalog and the final metrics.
+LoRA weights are merged into the model, so it is loaded like any other.
 """
 
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from accelerate import PartialState
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
@@ -21,7 +20,7 @@ from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
-from drafting.alignment.training import KEPT_CHECKPOINTS, describe_model, fit, quiet_library, versions, write_model
+from drafting.alignment.training import describe_base, quiet_library, train_model, versions
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
 
@@ -37,16 +36,15 @@ def train_target(
     template: PromptTemplate | None = None,
     overwrite: bool = False,
 ) -> TrainingMetrics:
-    """Train a target and writes its model directory to `out`; goes on from the last checkpoint of an interrupted run.
+    """Train a target and write its model directory to `out`; continue from the last checkpoint of an interrupted run.
 
     Args:
-        data: a directory that `load_split` reads.
-        base: a preset, a `config.json` or a model directory, see `load_base`.
-        overwrite: replace what `out` holds, and drop an interrupted run with other settings.
+        data: directory of interactions, see `load_split`.
+        base: preset, `config.json` or model directory, see `load_base`.
+        overwrite: replace the contents of `out`, and drop an interrupted run with other settings.
 
     Raises:
-        InteractionError, CatalogError, PromptError, BaseError, TrainingError: inputs or settings that cannot be used; nothing was written
-            over.
+        SetupError: inputs or settings cannot be used; nothing was overwritten.
     """
     settings, template = settings or TargetSettings(), template or PromptTemplate()
     run = RunDirectory(out)
@@ -59,28 +57,17 @@ def train_target(
     windows = training_windows(split, template, settings)
     train = SampleSet(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)
     valid = validation_samples(split, builder, identifiers, start.pad_token_id)
-    process = PartialState()
-    record = _record(data, catalog, start, template, settings, split) | {"processes": process.num_processes}
+    record = _record(data, catalog, start, template, settings, split)
     model = add_lora(start.model, settings) if settings.lora_rank else start.model
-    with process.main_process_first():
-        run.open(record, overwrite)
-    run.check_model_space(start.model.num_parameters(), KEPT_CHECKPOINTS)
-    metrics, trainer = fit(run, model, train, valid, settings)
-    if not settings.lora_rank:
-        trainer.save_model(str(run.model))
-    if process.is_main_process:
-        if settings.lora_rank:
-            merged(model).save_pretrained(run.model)
-        write_model(run, start.tokenizer, template, record, metrics)
-    process.wait_for_everyone()
-    return metrics
+    merge = merged if settings.lora_rank else None
+    return train_model(run, start, model, (train, valid), settings, record, template, overwrite=overwrite, merge=merge)
 
 
 def training_windows(split: Split, template: PromptTemplate, settings: TargetSettings | TeacherSettings) -> Windows:
-    """The windows of the training data that a model learns from.
+    """The windows of the training data.
 
     Raises:
-        TrainingError: no user has two items, so there is nothing to predict.
+        TrainingError: no user has two items.
     """
     max_items = template.max_items
     if not settings.subsequences:
@@ -95,16 +82,16 @@ def training_windows(split: Split, template: PromptTemplate, settings: TargetSet
 
 
 def validation_samples(split: Split, builder: PromptBuilder, identifiers: npt.NDArray[np.int64], pad_token_id: int) -> SampleSet:
-    """The first validation item of every user, given the user's training items; may be empty."""
+    """Samples of the first validation item of each user, given the user's training items; may be empty."""
     joined, windows = next_windows(split.train, split.valid, builder.template.max_items)
     return SampleSet(joined, windows, builder, identifiers, pad_token_id)
 
 
 def _record(data: Path, catalog: Catalog, base: Base, template: PromptTemplate, settings: TargetSettings, split: Split) -> dict[str, Any]:
-    """What makes two runs the same run, and what `training.json` keeps of it."""
+    """The inputs and settings of a run, as `training.json` stores them."""
     return {
         "kind": "target",
-        "base": describe_model(base.model, base.name, base.from_scratch),
+        "base": describe_base(base),
         "catalog": {"version": catalog.version, "items": len(catalog)},
         "data": {
             "sha256": data_hashes(data),

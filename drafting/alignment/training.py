@@ -1,9 +1,9 @@
-"""The training loop that target and draft share.
+"""The training loop of targets and drafts.
 
-Invariant: a run is decided by its samples, its settings and its loss; the same seed, data and number of threads give the same model,
-whether or not the run was interrupted on the way.
+Invariant: a run is determined by its samples, its settings and its loss; the same seed, data and number of threads give the same model,
+even if the run was interrupted and continued.
 
-transformers' `Trainer` does the stepping, so `accelerate launch` scales a run to several devices or machines without code here.
+The loop is transformers' `Trainer`, so `accelerate launch` scales a run to several devices or machines.
 """
 
 import logging
@@ -18,10 +18,12 @@ import msgspec
 import numpy as np
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from accelerate import PartialState
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
 
+from drafting.alignment.bases import Base
 from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
@@ -37,11 +39,11 @@ Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 
 class Samples(Protocol):
-    """What can be trained on: batches by index, and the tokens of each sample.
+    """A training set: batches by index, and the length of each sample.
 
     Attributes:
-        lengths: `[samples]`.
-        bucket_lengths: `[samples]`, what samples are put together by.
+        lengths: `[samples]`, number of tokens of each sample.
+        bucket_lengths: `[samples]`, length by which samples are grouped into batches.
     """
 
     lengths: Positions
@@ -52,12 +54,12 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose how the samples of an epoch look."""
+        """Set the epoch, for samples that differ between epochs."""
 
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Keep transformers' bars for every file that it reads or writes, and its remarks on them, from breaking into our bar."""
+    """Turn off transformers' progress bars and messages, which would break our progress bar."""
     shown, verbosity = library_logging.is_progress_bar_enabled(), library_logging.get_verbosity()
     library_logging.disable_progress_bar()
     library_logging.set_verbosity_error()
@@ -70,7 +72,7 @@ def quiet_library() -> Iterator[None]:
 
 
 class _SampleTrainer(Trainer):  # type: ignore[misc]
-    """The stock trainer, but with our order of samples and, while training, our loss; evaluation always takes the model's own."""
+    """transformers' trainer with our order of samples and our training loss; evaluation uses the loss of the model."""
 
     def __init__(self, order: LengthBucketSampler, loss: Loss | None, **options: Any) -> None:
         self._order = order
@@ -86,17 +88,17 @@ class _SampleTrainer(Trainer):  # type: ignore[misc]
         return self._loss(model, inputs)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _identity(batch: Batch) -> Batch:
     return batch
 
 
 def fit(
     run: RunDirectory, model: torch.nn.Module, train: Samples, valid: Samples, settings: LoopSettings, loss: Loss | None = None
 ) -> tuple[TrainingMetrics, Trainer]:
-    """Train `model`, going on from the run's last checkpoint, and returns the trainer that holds the result.
+    """Train `model` from the last checkpoint of the run, or from the start; the returned trainer holds the result.
 
     Args:
-        loss: of a training batch; the model's own cross-entropy by default.
+        loss: loss of a training batch; by default the cross-entropy of the model.
     """
     arguments = _arguments(run, settings)
     batches = math.ceil(len(train) / (settings.batch_size * arguments.world_size))
@@ -108,7 +110,7 @@ def fit(
         loss=loss,
         model=model,
         args=arguments,
-        data_collator=_as_it_is,
+        data_collator=_identity,
         train_dataset=train,
         callbacks=[ProgressBar(tokens_per_step)],
     )
@@ -121,7 +123,7 @@ def fit(
     steps = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).global_step
     seconds = time.monotonic() - started
     valid_loss = float(trainer.evaluate(valid)["eval_loss"]) if len(valid) else None
-    # The trainer's own mean over a run leaves out what was trained before an interruption.
+    # The trainer's own mean does not include the steps before an interruption.
     last_epoch = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry and entry["step"] > steps - batches]
     metrics = TrainingMetrics(
         train_loss=float(np.mean(last_epoch)),
@@ -162,23 +164,54 @@ def _arguments(run: RunDirectory, settings: LoopSettings) -> TrainingArguments:
     )
 
 
-def describe_model(model: PreTrainedModel, name: str, from_scratch: bool) -> dict[str, Any]:
-    """What `training.json` says of the model that a run starts from."""
-    return {"name": name, "from_scratch": from_scratch, "config": msgspec.json.decode(model.config.to_json_string())}
+def describe_base(base: Base) -> dict[str, Any]:
+    """The record of a base in `training.json`."""
+    config = msgspec.json.decode(base.model.config.to_json_string())
+    return {"name": base.name, "from_scratch": base.from_scratch, "config": config}
 
 
 def versions() -> dict[str, str]:
-    """The versions of what decides the numbers."""
+    """The versions of the libraries that affect the result."""
     return {"python": platform.python_version(), "torch": str(torch.__version__), "transformers": transformers.__version__}
 
 
-def write_model(
-    run: RunDirectory, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, record: dict[str, Any], metrics: TrainingMetrics
-) -> None:
-    """Put what `atspeed serve` needs beside the trained weights and publishes the directory."""
-    tokenizer.save_pretrained(run.model)
-    template.save(run.model)
-    (run.model / "training_args.bin").unlink(missing_ok=True)
-    contents = msgspec.json.encode(record | {"metrics": msgspec.to_builtins(metrics)})
-    (run.model / TRAINING_FILE).write_bytes(msgspec.json.format(contents, indent=2) + b"\n")
-    run.publish()
+def train_model(
+    run: RunDirectory,
+    base: Base,
+    model: torch.nn.Module,
+    samples: tuple[Samples, Samples],
+    settings: LoopSettings,
+    record: dict[str, Any],
+    template: PromptTemplate,
+    *,
+    overwrite: bool,
+    loss: Loss | None = None,
+    merge: Callable[[torch.nn.Module], PreTrainedModel] | None = None,
+) -> TrainingMetrics:
+    """Train a model and publish its directory with tokenizer, prompt and `training.json`; continue an interrupted run.
+
+    Args:
+        model: the model of `base`, or a wrapper of it with the same parameters.
+        samples: training and validation samples.
+        record: contents of `training.json` without the metrics; a run with another record is not continued.
+        merge: turns a trained wrapper into a plain model.
+    """
+    process = PartialState()
+    record = record | {"processes": process.num_processes}
+    with process.main_process_first():
+        run.open(record, overwrite)
+    run.check_model_space(base.model.num_parameters(), KEPT_CHECKPOINTS)
+    metrics, trainer = fit(run, model, *samples, settings, loss)
+    if merge is None:
+        trainer.save_model(str(run.model))
+    if process.is_main_process:
+        if merge is not None:
+            merge(model).save_pretrained(run.model)
+        base.tokenizer.save_pretrained(run.model)
+        template.save(run.model)
+        (run.model / "training_args.bin").unlink(missing_ok=True)
+        contents = msgspec.json.encode(record | {"metrics": msgspec.to_builtins(metrics)})
+        (run.model / TRAINING_FILE).write_bytes(msgspec.json.format(contents, indent=2) + b"\n")
+        run.publish()
+    process.wait_for_everyone()
+    return metrics

@@ -1,40 +1,36 @@
-"""Tree batches: windows of a history with trees of candidate identifiers hanging from them, as one forward of any causal model.
+"""Tree batches for training: windows of a history with trees of candidate identifiers, computed in one forward of any causal model.
 
-Invariant: a tree's node sees the window's tokens up to its root, its ancestors and itself, at the position that its prefix would have in a
-plain sequence. What a model says of a node is therefore what it says of that prefix alone, but tokens that sequences share are computed
-once; and as no token of the window sees a node, what it says of the window does not depend on the trees.
+Invariant: a node attends to the window's tokens up to the root of its tree, to its ancestors and to itself, at the position that its prefix
+has in a plain sequence. The model's output at a node is therefore its output for that prefix alone, but shared tokens are computed once. No
+token of the window attends to a node, so the output for the window does not depend on the trees.
 
-Everything is arrays over all windows, trees and nodes of a batch: no Python loop runs over tokens or nodes.
+All data are arrays over the windows, trees and nodes of a batch; no Python loop runs over tokens or nodes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from drafting.alignment.data.samples import IGNORED_LABEL
+from drafting.trie.csr import ranges
+from drafting.trie.item_trie import ItemTrie
 
 IntArray = npt.NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class TreeWindows:
-    """Windows and their trees, as offset arrays (CSR).
-
-    The first node of a tree is its root, the last token of a prompt inside the window; it adds no token to the batch.
+class TokenWindows:
+    """Windows of tokens in CSR form, and the positions in them where trees begin.
 
     Attributes:
-        tokens: `[tokens]`, prompt and answers of each window.
-        token_offsets: `[windows + 1]`.
-        answers: `[windows]`, how many of a window's last tokens are to be predicted.
-        tree_offsets: `[windows + 1]`.
-        tree_root: `[trees]`, the place of the root in its window.
-        node_offsets: `[trees + 1]`.
-        node_token: `[nodes]`; a root's is never read.
-        node_depth: `[nodes]`, 0 for a root.
-        node_parent: `[nodes]`, the parent's place among the nodes of its tree; a root is its own.
+        tokens: `[tokens]`, the prompts and answers of all windows.
+        token_offsets: `[windows + 1]`, first token of each window.
+        answers: `[windows]`, number of tokens at the end of each window that are to be predicted.
+        tree_offsets: `[windows + 1]`, first tree of each window.
+        tree_root: `[trees]`, position of the root in its window.
     """
 
     tokens: IntArray
@@ -42,37 +38,63 @@ class TreeWindows:
     answers: IntArray
     tree_offsets: IntArray
     tree_root: IntArray
+
+
+@dataclass(frozen=True)
+class TreeWindows(TokenWindows):
+    """Windows and their trees in CSR form.
+
+    The first node of a tree is its root, the last token of a prompt inside the window; it adds no token to the batch.
+
+    Attributes:
+        node_offsets: `[trees + 1]`, first node of each tree.
+        node_token: `[nodes]`, token of each node; that of a root is not used.
+        node_depth: `[nodes]`, depth of each node, 0 for a root.
+        node_parent: `[nodes]`, position of the parent among the nodes of its tree; a root is its own parent.
+    """
+
     node_offsets: IntArray
     node_token: IntArray
     node_depth: IntArray
     node_parent: IntArray
 
+    @classmethod
+    def of(cls, windows: TokenWindows, node_offsets: IntArray, trie_node: IntArray, parent: IntArray, trie: ItemTrie) -> "TreeWindows":
+        """Add trees to windows; `trie_node` `[nodes]`, the node in the catalog's trie, gives token and depth."""
+        return cls(
+            **{field.name: vars(windows)[field.name] for field in fields(TokenWindows)},
+            node_offsets=node_offsets,
+            node_token=trie.token.cpu().numpy()[trie_node],
+            node_depth=np.searchsorted(trie.level_starts, trie_node, side="right") - 1,
+            node_parent=parent,
+        )
+
     def __len__(self) -> int:
         return len(self.answers)
 
     def widths(self, trees: bool) -> IntArray:
-        """Tokens that each window puts into a batch, `[windows]`, with or without its trees."""
+        """Number of tokens of each window in a batch, `[windows]`, with or without its trees."""
         lengths = np.diff(self.token_offsets)
         if not trees:
             return lengths
         return lengths + np.diff(self.node_offsets[self.tree_offsets]) - np.diff(self.tree_offsets)
 
     def nodes_of(self, window: int) -> slice:
-        """Where a window's nodes are."""
+        """The slice of a window's nodes."""
         return slice(*self.node_offsets[self.tree_offsets[window : window + 2]].tolist())
 
 
 @dataclass(frozen=True)
 class NodeColumns:
-    """Where the nodes of a batch stand in it; all arrays `[nodes]`, window by window, tree by tree, roots included.
+    """Positions of the nodes in a batch; all arrays are `[nodes]`, window by window, tree by tree, roots included.
 
     Attributes:
-        index: the node's place in `TreeWindows`.
-        row: its row of the batch.
-        column: its column.
-        root: the column of its tree's root.
-        tree: which tree of the batch it belongs to.
-        parent: which node of the batch its parent is.
+        index: index of the node in `TreeWindows`.
+        row: row of the batch.
+        column: column of the batch.
+        root: column of the root of the node's tree.
+        tree: number of the node's tree in the batch.
+        parent: number of the node's parent among the nodes of the batch.
     """
 
     index: IntArray
@@ -83,27 +105,19 @@ class NodeColumns:
     parent: IntArray
 
 
-def ranges(starts: IntArray, counts: IntArray) -> IntArray:
-    """The numbers from each start on, as many as its count, joined."""
-    ends = np.cumsum(counts)
-    first = np.repeat(starts - (ends - counts), counts)
-    joined: IntArray = first + np.arange(len(first))
-    return joined
-
-
 def plain_batch(windows: TreeWindows, chosen: IntArray, pad_token_id: int) -> Batch:
-    """The windows without their trees: `input_ids` and `labels`, `[windows, longest]`."""
+    """A batch of windows without their trees: `input_ids` and `labels`, `[windows, longest]` int64."""
     lengths = np.diff(windows.token_offsets)[chosen]
     input_ids, labels = _window_rows(windows, chosen, pad_token_id, int(lengths.max()))
     return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
 
 def tree_batch(windows: TreeWindows, chosen: IntArray, pad_token_id: int) -> tuple[Batch, NodeColumns]:
-    """The windows with their trees, which stand behind the window's tokens.
+    """A batch of windows with their trees, whose tokens follow those of the window.
 
     Returns:
         `input_ids`, `labels`, `position_ids` `[windows, longest]` int64 and `attention_mask` `[windows, 1, longest, longest]` bool; and
-        where the nodes are.
+        the positions of the nodes.
     """
     lengths = np.diff(windows.token_offsets)[chosen]
     nodes = _place_nodes(windows, chosen, lengths)
@@ -114,10 +128,10 @@ def tree_batch(windows: TreeWindows, chosen: IntArray, pad_token_id: int) -> tup
     visible = np.where(columns < lengths[:, None], columns + 1, 1)
     depth = windows.node_depth[nodes.index]
     added = depth > 0
-    places = nodes.row[added], nodes.column[added]
-    input_ids[places] = windows.node_token[nodes.index[added]]
-    positions[places] = (nodes.root + depth)[added]
-    visible[places] = nodes.root[added] + 1
+    cells = nodes.row[added], nodes.column[added]
+    input_ids[cells] = windows.node_token[nodes.index[added]]
+    positions[cells] = (nodes.root + depth)[added]
+    visible[cells] = nodes.root[added] + 1
     mask = columns < visible[:, :, None]
     ancestor = np.arange(len(nodes.index))
     for _ in range(int(depth.max(initial=0))):
@@ -128,13 +142,13 @@ def tree_batch(windows: TreeWindows, chosen: IntArray, pad_token_id: int) -> tup
 
 
 def answer_rows(labels: torch.Tensor) -> torch.Tensor:
-    """Rows of the flattened batch whose next token is an answer, window by window, `[answers]` int64."""
+    """Rows of the flattened batch whose next token is an answer token, `[answers]` int64, window by window."""
     rows, columns = (labels[:, 1:] != IGNORED_LABEL).nonzero(as_tuple=True)
     return rows * labels.shape[1] + columns
 
 
 def _window_rows(windows: TreeWindows, chosen: IntArray, pad_token_id: int, width: int) -> tuple[IntArray, IntArray]:
-    """The windows' tokens and labels on the left of rows of `width`."""
+    """Tokens and labels of the windows, `[windows, width]` each, padded on the right."""
     lengths, answers = np.diff(windows.token_offsets)[chosen], windows.answers[chosen]
     input_ids = np.full((len(chosen), width), pad_token_id, np.int64)
     labels = np.full((len(chosen), width), IGNORED_LABEL, np.int64)

@@ -11,6 +11,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from drafting.trie.csr import offsets_of, ranges
+
 IntArray = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
@@ -44,14 +46,14 @@ class TextColumn(Sequence[str]):
         """Build a column; texts may contain unpaired surrogates, as in JSON."""
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        return cls(_offsets(lengths), np.frombuffer(b"".join(encoded) + bytes(_SPARE), np.uint8))
+        return cls(offsets_of(lengths), np.frombuffer(b"".join(encoded) + bytes(_SPARE), np.uint8))
 
     @classmethod
     def join(cls, columns: Sequence["TextColumn"]) -> "TextColumn":
         """Concatenate columns."""
         lengths = np.concatenate([np.zeros(0, np.int64), *(column.lengths for column in columns)])
         data = [column.data[: column.offsets[-1]] for column in columns]
-        return cls(_offsets(lengths), np.concatenate([*data, np.zeros(_SPARE, np.uint8)]))
+        return cls(offsets_of(lengths), np.concatenate([*data, np.zeros(_SPARE, np.uint8)]))
 
     @property
     def lengths(self) -> IntArray:
@@ -94,9 +96,7 @@ class TextColumn(Sequence[str]):
     def take(self, rows: npt.NDArray[np.integer]) -> "TextColumn":
         """A column of the texts of `rows` `[n]`."""
         starts, lengths = self._extent(rows)
-        offsets = _offsets(lengths)
-        positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return TextColumn(offsets, np.concatenate([self.data[positions], np.zeros(_SPARE, np.uint8)]))
+        return TextColumn(offsets_of(lengths), np.concatenate([self.data[ranges(starts, lengths)], np.zeros(_SPARE, np.uint8)]))
 
     def hashes(self) -> Words:
         """Hashes of the texts, `[rows]` uint64, the same in every process."""
@@ -142,10 +142,6 @@ class TextColumn(Sequence[str]):
         words: Words = windows[starts].view("<u8")[:, 0]
         unused = (8 * np.maximum(8 - lengths, 0)).astype(np.uint64)
         return words & (_ALL_BYTES >> unused)
-
-
-def _offsets(lengths: IntArray) -> IntArray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def distinct(texts: TextColumn) -> tuple[npt.NDArray[np.int32], IntArray]:

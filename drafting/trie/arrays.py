@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from drafting.trie.csr import ranges
 from drafting.trie.sorting import stable_order
 
 IntArray = npt.NDArray[np.int64]
@@ -130,8 +131,7 @@ def children_of(first_child: IntArray, nodes: IntArray) -> tuple[IntArray, IntAr
     """All children of `nodes`, parent by parent, and for each child the row of its parent in `nodes`; `first_child` as in `TrieArrays`."""
     first = first_child[nodes]
     counts = first_child[nodes + 1] - first
-    rows = np.repeat(np.arange(len(nodes)), counts)
-    return (first - np.cumsum(counts) + counts)[rows] + np.arange(len(rows)), rows
+    return ranges(first, counts), np.repeat(np.arange(len(nodes)), counts)
 
 
 def _sorted_rows(codes: Codes) -> Rows:

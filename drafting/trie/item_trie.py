@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from drafting.trie.arrays import ROOT, Rows, TrieArrays
+from drafting.trie.csr import ranges
 from drafting.trie.node_mask import NodeMask
 
 __all__ = ["ROOT", "ItemTrie"]
@@ -153,9 +154,8 @@ class ItemTrie:
         counts = self.arrays.first_item[leaves + 1] - starts
         if mask is None:
             return counts
-        firsts = np.cumsum(counts) - counts
-        below = self.arrays.items[np.repeat(starts - firsts, counts) + np.arange(counts.sum())]
-        return np.add.reduceat(mask.items.contains(below).astype(np.int64), firsts)
+        below = self.arrays.items[ranges(starts, counts)]
+        return np.add.reduceat(mask.items.contains(below).astype(np.int64), np.cumsum(counts) - counts)
 
     def _allowed_children(self, nodes: IntArray, mask: NodeMask | None) -> IntArray:
         """Number of children of each node that the mask allows, `[nodes]`."""

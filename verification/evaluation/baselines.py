@@ -6,10 +6,10 @@ Invariant: they know exactly what the models know, the interactions before those
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array, diags_array
 
 from drafting.alignment.data.interactions import Interactions
+from drafting.trie.csr import offsets_of
 from verification.evaluation.users import HeldOut
 
 RECENT_ITEMS = 20
@@ -49,6 +49,5 @@ def _recent_rows(users: HeldOut, items: int) -> Iterator[csr_array]:
     """The users' last items as sparse rows, some users at a time."""
     for start in range(0, len(users), _ROWS_AT_A_TIME):
         recent = [np.unique(history[-RECENT_ITEMS:]) for history in users.histories[start : start + _ROWS_AT_A_TIME]]
-        offsets: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum([len(row) for row in recent])])
         columns = np.concatenate(recent)
-        yield csr_array((np.ones(len(columns)), columns, offsets), shape=(len(recent), items))
+        yield csr_array((np.ones(len(columns)), columns, offsets_of([len(row) for row in recent])), shape=(len(recent), items))

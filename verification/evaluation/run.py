@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Split
-from drafting.alignment.teacher.hashes import model_hash
+from drafting.alignment.hashes import model_hash
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from verification.evaluation.baselines import co_occurring, most_popular

@@ -1,1 +1,1 @@
-"""Interactions of users with items: their files, the split by time, and the samples made from them."""
+"""Interactions of users with items: file formats, splits into train, validation and test, and training samples."""

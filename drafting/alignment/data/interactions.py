@@ -1,8 +1,7 @@
-"""Interactions: who met which item, in order; and the loaders and splits that make them.
+"""Interactions of users with items, in order of time, in CSR form.
 
-Invariant: the carrier is three flat arrays (CSR: where each user's history starts, the items, their times), so memory is the id arrays
-and nothing per user or per interaction; and items are catalog indices, checked when loaded, so nothing later can meet an unknown item.
-All parts of a `Split` have the same users in the same order: row u is the same person everywhere.
+Invariant: the interactions are flat arrays (offsets of the users, items, timestamps) without a Python object per interaction. Items are
+catalog indices, checked when they are loaded. All parts of a `Split` have the same users in the same order.
 """
 
 from dataclasses import dataclass
@@ -11,21 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.errors import SetupError
+from drafting.trie.csr import offsets_of
 
 
 class InteractionError(SetupError):
-    """Interaction data that cannot be used; the message is a sentence that names the place."""
+    """Interaction data cannot be used; the message is a sentence that names the place."""
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """The histories of a fixed list of users, oldest item first.
+    """The histories of users, oldest item first.
 
     Attributes:
-        users: the users' names.
+        users: names of the users.
         offsets: `[users + 1]` int64; user u's history is `items[offsets[u]:offsets[u + 1]]`, possibly empty.
         items: `[interactions]` int32 catalog indices.
-        timestamps: `[interactions]` float64, or None where the source has no times.
+        timestamps: `[interactions]` float64; None if the source has no times.
     """
 
     users: tuple[str, ...]
@@ -38,21 +38,20 @@ class Interactions:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Items per user, `[users]`."""
+        """Number of interactions of each user, `[users]`."""
         return np.diff(self.offsets)
 
     def history(self, user: int) -> npt.NDArray[np.int32]:
-        """The items of one user row, oldest first."""
+        """The items of a user (row number), oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def where(self, kept: npt.NDArray[np.bool_]) -> "Interactions":
-        """The interactions marked in `kept` `[interactions]`, of the same users."""
-        before = np.concatenate([[0], np.cumsum(kept)])
+        """The interactions where `kept` `[interactions]` is true, with the same users."""
         times = None if self.timestamps is None else self.timestamps[kept]
-        return Interactions(self.users, before[self.offsets].astype(np.int64), self.items[kept], times)
+        return Interactions(self.users, offsets_of(kept)[self.offsets], self.items[kept], times)
 
     def followed_by(self, later: "Interactions") -> "Interactions":
-        """Each user's history with that of `later` after it."""
+        """The interactions with those of `later` appended to each user's history."""
         owners = np.concatenate([np.repeat(np.arange(len(part.users)), part.lengths) for part in (self, later)])
         order = np.argsort(owners, kind="stable")
         times = None
@@ -63,7 +62,7 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Split:
-    """What to learn from, what to tune on and what to be judged by, of the same users in the same order."""
+    """Interactions for training, validation and test, with the same users in the same order."""
 
     train: Interactions
     valid: Interactions
@@ -71,7 +70,7 @@ class Split:
 
 
 def leave_one_out(interactions: Interactions) -> Split:
-    """The last item of every user to test, the one before to validation, the rest to train; users of fewer than three items to train."""
+    """Split: the last item of each user to test, the one before to validation, the rest to train; all of users with fewer than 3 items."""
     from_end = np.repeat(interactions.offsets[1:], interactions.lengths) - np.arange(len(interactions))
     long_enough = np.repeat(interactions.lengths >= 3, interactions.lengths)
     test, valid = (from_end == 1) & long_enough, (from_end == 2) & long_enough
@@ -81,7 +80,6 @@ def leave_one_out(interactions: Interactions) -> Split:
 def by_user(
     users: tuple[str, ...], rows: npt.NDArray[np.int64], items: npt.NDArray[np.int32], timestamps: npt.NDArray[np.float64]
 ) -> Interactions:
-    """Put loose interactions `[interactions]` (user row, item, time) in order of user and time; equal times stay as they came."""
+    """Sort interactions `[interactions]` (user row, item, time) by user and time; equal times keep their order."""
     order = np.lexsort((timestamps, rows))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(users)))]).astype(np.int64)
-    return Interactions(users, offsets, items[order], timestamps[order])
+    return Interactions(users, offsets_of(np.bincount(rows, minlength=len(users))), items[order], timestamps[order])

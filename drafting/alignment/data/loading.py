@@ -1,9 +1,8 @@
-"""Interactions from files: the paper's three, JSONL events, or parquet.
+"""Interactions from files: the paper's three files, JSONL events, or parquet.
 
-Invariant: every item becomes a catalog index while it is read, and whatever is malformed or unknown is refused with its place.
+Invariant: items become catalog indices while they are read; malformed lines and unknown items are refused with the file and the line.
 """
 
-import hashlib
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from drafting.alignment.data.interactions import InteractionError, Interactions, Split, by_user, leave_one_out
 from drafting.alignment.data.parquet import load_parquet
+from drafting.alignment.hashes import file_hash
 from drafting.catalog.catalog import Catalog
 
 SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")
@@ -23,7 +23,7 @@ PARQUET_FILE = "interactions.parquet"
 
 
 class EventLine(msgspec.Struct):
-    """One line of `interactions.jsonl`; times are numbers that grow, in any unit."""
+    """One line of `interactions.jsonl`; timestamps may have any unit."""
 
     user: str | int
     item: str | int
@@ -34,7 +34,7 @@ def data_files(directory: Path) -> tuple[Path, ...]:
     """The files that `load_split` reads from a data directory.
 
     Raises:
-        InteractionError: no form of data is there, or two are.
+        InteractionError: the directory has no interaction data, or data in two formats.
     """
     sequential = tuple(directory / name for name in SEQUENTIAL_FILES)
     if all(path.is_file() for path in sequential):
@@ -51,22 +51,19 @@ def data_files(directory: Path) -> tuple[Path, ...]:
 
 def data_hashes(directory: Path) -> dict[str, str]:
     """The SHA-256 of every file that `load_split` reads, by name."""
-    hashes = {}
-    for path in data_files(directory):
-        with path.open("rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    return {path.name: file_hash(path) for path in data_files(directory)}
 
 
 def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions], Split] = leave_one_out) -> Split:
-    """Read a data directory: the paper's three files as they are split, or a stream of interactions split by `rule`.
+    """Read a data directory: the paper's three files, which are already split, or one stream of interactions, split by `rule`.
 
     Raises:
         InteractionError: data is missing or malformed, or names an item that the catalog does not have.
     """
     files = data_files(directory)
     if len(files) == 1:
-        return rule(load_stream(files[0], catalog))
+        load = load_parquet if files[0].suffix == ".parquet" else load_events
+        return rule(load(files[0], catalog))
     train, valid, test = (load_sequential(path, catalog) for path in files)
     for path, part in zip(files[1:], (valid, test), strict=True):
         if part.users != train.users:
@@ -76,17 +73,10 @@ def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions],
     return Split(train, valid, test)
 
 
-def load_stream(path: Path, catalog: Catalog) -> Interactions:
-    """Read one file of loose interactions, JSONL or parquet."""
-    if path.suffix == ".parquet":
-        return load_parquet(path, catalog)
-    return load_events(path, catalog)
-
-
 def load_sequential(path: Path, catalog: Catalog) -> Interactions:
-    """Read one of the paper's files: a line is `user item item …`, or only `user`.
+    """Read one of the paper's files: lines of `user item item …`, or only `user`.
 
-    Numbers in these files count from 1 while the index that names the items counts from 0: number n is the item `str(n - 1)`.
+    Items are numbered from 1 in these files and from 0 in the catalog: number n is the item `str(n - 1)`.
 
     Raises:
         InteractionError: a line is not made of numbers, or names an item that the catalog does not have.
@@ -122,7 +112,7 @@ def _numbered_items(numbers: npt.NDArray[np.int64], catalog: Catalog, path: Path
 
 
 def load_events(path: Path, catalog: Catalog) -> Interactions:
-    """Read JSONL of `{"user", "item", "timestamp"}` in any order; each user's items are put in order of time, equal times as they came.
+    """Read JSONL of `{"user", "item", "timestamp"}` in any order and sort each user's by time; equal times keep the order of the file.
 
     Raises:
         InteractionError: a line is malformed, or names an item that the catalog does not have.

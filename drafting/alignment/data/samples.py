@@ -1,17 +1,17 @@
-"""Samples: histories as token ids and labels, batched for a causal language model.
+"""Training samples: histories as token ids and labels, batched for a causal language model.
 
-A sample is a prompt as `PromptBuilder` makes it, followed by the identifier of the item to predict. Labels are set on the response and on
-nothing else: the prompt is given, not learnt, and padding is no token.
+A sample is a prompt as `PromptBuilder` makes it, followed by the identifier of the item to predict. Only the tokens of the answer have
+labels.
 
-Packing: where the prompt is the bare codes, the sequence for a user's newest item contains the sequences for all earlier ones, and under
-a causal mask each of its tokens sees exactly what it would see alone. One window with labels on every item but the first is therefore
-all its prefixes' samples in one forward.
+Packing: if the prompt is nothing but the identifiers, the sequence for a user's newest item contains the sequences for all earlier items,
+and under a causal mask each token attends to the same tokens as in its own sequence. One window with labels on every item but the first
+is therefore the samples of all its prefixes in one forward.
 
-Leaving items out: a model that only ever meets the very next item learns little about the ones after it, and the same few histories over
-and over. With `left_out` above zero every epoch drops other items of a window, so an item is also predicted from items further back.
+Leaving items out: with `left_out` above zero every epoch drops other items of a window, so an item is also predicted from items further
+back, and histories differ from epoch to epoch.
 
-Batches are padded on the right and carry no attention mask: under causal attention no real token can see a later one, so the mask would
-change nothing but the speed (a mask keeps torch from its fastest attention).
+Batches are padded on the right without an attention mask: under causal attention no token attends to the padding, and a mask would keep
+torch from its fastest attention.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,18 +31,18 @@ Positions = npt.NDArray[np.int64]
 
 
 def packs(template: PromptTemplate) -> bool:
-    """Whether one window can stand for all its prefixes: nothing may come between two items or after the last."""
+    """True if windows can be packed: the prompt has nothing between two items or after the last."""
     return template.template == HISTORY and not template.separator
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Which stretches of the interactions are samples; all arrays `[samples]`, positions in `Interactions.items`.
+    """The ranges of interactions that are samples; all arrays are `[samples]`, positions in `Interactions.items`.
 
     Attributes:
-        first: the oldest item of the prompt.
-        last: the newest item to predict.
-        scored: how many items up to `last` carry the loss; 1 unless packed.
+        first: position of the oldest item of the prompt.
+        last: position of the newest item to predict.
+        scored: number of items up to `last` that have labels; 1 unless packed.
     """
 
     first: Positions
@@ -51,35 +51,35 @@ class Windows:
 
 
 def newest_windows(interactions: Interactions, max_items: int) -> Windows:
-    """One window per user of at least two items: the last item given those before it."""
+    """One window per user with two items or more: the last item, given those before it."""
     users = np.flatnonzero(interactions.lengths >= 2)
     return windows_of(interactions, interactions.offsets[users + 1] - 1, users, max_items)
 
 
 def prefix_windows(interactions: Interactions, max_items: int) -> Windows:
-    """One window per item that is not its user's first: that item given those before it."""
+    """One window per item that is not the first of its user: the item, given those before it."""
     owners = np.repeat(np.arange(len(interactions.users)), interactions.lengths)
     targets = np.flatnonzero(np.arange(len(interactions)) > interactions.offsets[owners])
     return windows_of(interactions, targets, owners[targets], max_items)
 
 
 def next_windows(history: Interactions, later: Interactions, max_items: int) -> tuple[Interactions, Windows]:
-    """The first item of `later` given the whole of `history`, for users who have both; returns the joined interactions as well."""
+    """The first item of `later`, given `history`, for users with both; returns the joined interactions and their windows."""
     joined = history.followed_by(later)
     users = np.flatnonzero((history.lengths > 0) & (later.lengths > 0))
     return joined, windows_of(joined, joined.offsets[users] + history.lengths[users], users, max_items)
 
 
 def windows_of(interactions: Interactions, targets: Positions, owners: Positions, max_items: int) -> Windows:
-    """One window per target position, with at most `max_items` items of its owner before it."""
+    """One window per position in `targets`, with up to `max_items` items of its user (`owners`) before it."""
     return Windows(np.maximum(interactions.offsets[owners], targets - max_items), targets, np.ones_like(targets))
 
 
 def packed_windows(interactions: Interactions, max_items: int, stride: int) -> Windows:
     """Windows that score every item that is not its user's first exactly once.
 
-    A user's first window holds up to `max_items + 1` items and scores all but the first. Each later one moves on by `stride` items and
-    scores only those, so they are predicted from at least `max_items - stride + 1` items; `stride = 1` gives every item its full prompt.
+    The first window of a user has up to `max_items + 1` items and scores all but the first. Each further window moves on by `stride` items
+    and scores these, so they are predicted from at least `max_items - stride + 1` items; `stride = 1` gives every item its full prompt.
     """
     rest = np.maximum(interactions.lengths - 1 - max_items, 0)
     windows = np.where(interactions.lengths >= 2, 1 + -(-rest // stride), 0)
@@ -96,10 +96,10 @@ Batch = dict[str, torch.Tensor]
 
 
 class SampleSet(torch.utils.data.Dataset[Batch]):
-    """Samples of one model and catalog, built batch by batch from the id arrays.
+    """Samples for one model and catalog, built batch by batch.
 
     Attributes:
-        lengths: `[samples]`, tokens per sample, known without building any; the most there can be where items are left out.
+        lengths: `[samples]`, number of tokens of each sample; an upper bound if items are left out.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         """
         Args:
             identifiers: `[items, length]`, the catalog's identifiers as the model's token ids.
-            left_out: the part of a window's items that an epoch leaves out, in [0, 1).
-            seed: of what is left out.
+            left_out: share of a window's items that an epoch leaves out, in [0, 1).
+            seed: seed of the choice of these items.
         """
         self._items = interactions.items
         self._windows = windows
@@ -132,7 +132,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
 
     @property
     def bucket_lengths(self) -> Positions:
-        """The samples' own lengths."""
+        """The same as `lengths`."""
         return self.lengths
 
     def __len__(self) -> int:
@@ -142,7 +142,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of these samples: `input_ids` and `labels`, `[samples, longest]` int64."""
+        """A batch: `input_ids` and `labels`, `[samples, longest]` int64."""
         windows = [self._window(index) for index in indices]
         prompts = [self._builder.build(items[:-1].tolist()) for items, _ in windows]
         length = self._identifiers.shape[1]
@@ -158,34 +158,34 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose which items are left out."""
+        """Set the epoch, which determines the items that are left out."""
         self._epoch = epoch
 
     def _window(self, index: int) -> tuple[npt.NDArray[np.int32], int]:
-        """The items of a sample in this epoch, the one to predict last, and how many of the last carry the loss."""
+        """The items of a sample in this epoch, the one to predict last, and the number of items at the end with labels."""
         first, last, scored = self._windows.first[index], self._windows.last[index], int(self._windows.scored[index])
         items = self._items[first : last + 1]
         if not self._left_out:
             return items, scored
-        # Decided by seed, epoch and sample alone, so that an interrupted run goes on as it would have.
+        # Determined by seed, epoch and sample alone, so that an interrupted run continues with the same samples.
         kept = np.random.default_rng((self._seed, self._epoch, index)).random(len(items)) >= self._left_out
-        # The newest item stays, and one before it, so that there is something to predict and something to predict it from.
+        # Keep the newest item, which is predicted, and at least one item before it.
         kept[-1] = True
         kept[-2] |= not kept[:-1].any()
         return items[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
 
 
 class LengthBucketSampler(torch.utils.data.Sampler[int]):
-    """A seeded order in which neighbours have similar lengths, so that batches hold little padding.
+    """A seeded random order in which neighbours have similar lengths, so that batches have little padding.
 
-    Samples are shuffled, then sorted by length within runs of some batches, then the batches are shuffled; the order depends on the seed
-    and the epoch alone, which is what lets an interrupted run go on where it stopped.
+    Samples are shuffled, sorted by length within runs of some batches, and then the batches are shuffled. The order depends only on the
+    seed and the epoch, so that an interrupted run can continue.
     """
 
     def __init__(self, lengths: Positions, batch_size: int, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
         """
         Args:
-            on_epoch: is told of each epoch, for samples that differ from one to the next.
+            on_epoch: called with each epoch, for samples that differ between epochs.
         """
         self._lengths = lengths
         self._batch_size = batch_size
@@ -194,7 +194,7 @@ class LengthBucketSampler(torch.utils.data.Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; the trainer calls this."""
+        """Set the epoch, which determines the order; called by the trainer."""
         self._epoch = epoch
         self._on_epoch(epoch)
 
@@ -209,6 +209,6 @@ class LengthBucketSampler(torch.utils.data.Sampler[int]):
         order = np.concatenate(runs)
         whole = len(order) - len(order) % self._batch_size
         batches = order[:whole].reshape(-1, self._batch_size)
-        # The incomplete batch stays last: elsewhere it would shift every later batch across the bucket borders.
+        # The incomplete batch stays last, because it would shift all later batches across the borders of the runs.
         yield from random.permutation(batches).reshape(-1).tolist()
         yield from order[whole:].tolist()

@@ -1,7 +1,7 @@
-"""Splits: how a stream of interactions becomes what to learn from, what to tune on and what to be judged by.
+"""Splits of interactions into train, validation and test.
 
-Invariant: within a user, everything to learn from comes before everything to tune on, and that before everything to be judged by, so no
-model is ever asked about its own past.
+Invariant: of each user, the training interactions come before those of validation, and these before those of test, so no model is evaluated
+on interactions that it was trained on.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ TRAIN_SHARE, VALID_SHARE = 0.8, 0.1
 
 @dataclass(frozen=True)
 class SplitRule:
-    """A way to split; data that comes split already, as the paper's does, needs none.
+    """A rule for splitting; the paper's data is already split and needs none.
 
     Attributes:
         kind: one of `SPLITS`.
-        min_items: users with fewer interactions are left out.
+        min_items: users with fewer interactions are removed.
     """
 
     kind: str = LEAVE_ONE_OUT
@@ -34,10 +34,10 @@ class SplitRule:
             raise InteractionError(f"min_items must be at least 1, got {self.min_items}.")
 
     def __call__(self, interactions: Interactions) -> Split:
-        """Split the interactions of the users who are long enough.
+        """Split the interactions of users with at least `min_items`.
 
         Raises:
-            InteractionError: no user is, or the split needs times and there are none.
+            InteractionError: there are no such users, or the split needs timestamps and there are none.
         """
         kept = long_users(interactions, self.min_items)
         if not kept.users:
@@ -46,7 +46,7 @@ class SplitRule:
 
 
 def long_users(interactions: Interactions, min_items: int) -> Interactions:
-    """The users with at least so many interactions, in the same order."""
+    """The users with at least `min_items` interactions, in the same order."""
     kept = interactions.lengths >= min_items
     rows = interactions.where(np.repeat(kept, interactions.lengths))
     offsets = rows.offsets[np.append(np.flatnonzero(kept), len(kept))]
@@ -55,12 +55,12 @@ def long_users(interactions: Interactions, min_items: int) -> Interactions:
 
 
 def global_time(interactions: Interactions) -> Split:
-    """The first 80% of all interactions in order of time to train, the next 10% to validation, the rest to test.
+    """Split by time: the first 80% of all interactions to train, the next 10% to validation, the rest to test.
 
-    Interactions of one moment keep their order, so a user's never change places.
+    Interactions of equal times keep their order.
 
     Raises:
-        InteractionError: the interactions have no times.
+        InteractionError: the interactions have no timestamps.
     """
     if interactions.timestamps is None:
         raise InteractionError("A split by time needs a timestamp with every interaction.")

@@ -1,1 +1,1 @@
-"""Teacher data: the lists and distributions of the target that a draft is aligned to."""
+"""Teacher data: lists and distributions of the target, from which a draft is trained."""

@@ -1,12 +1,12 @@
-"""Teacher data on the disk: one directory that holds all that a draft is trained from.
+"""Teacher data on disk: a directory with everything that training a draft needs.
 
-Invariant: the directory stands for itself. It has the windows as tokens, the target's lists and distributions, the validation samples, the
-catalog, tokenizer and prompt, and in `teacher.json` the hashes of the target, the catalog and the interactions that it was made from; a
-shard appears under its name only when it is whole.
+Invariant: the directory is self-contained. It has the windows as tokens, the target's lists and distributions, the validation samples, the
+catalog, tokenizer and prompt, and in `teacher.json` the hashes of the target, the catalog and the interactions; a shard appears under its
+name only when it is complete.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 
 from drafting.alignment.settings import TrainingError
 from drafting.alignment.teacher.scores import TopCodes
-from drafting.alignment.teacher.trees import ListTrees, PromptWindows
+from drafting.alignment.teacher.trees import ListTrees
+from drafting.alignment.tree_batch import TokenWindows
 from drafting.prompt import PromptTemplate
 
 IntArray = npt.NDArray[np.int64]
@@ -26,17 +27,16 @@ IntArray = npt.NDArray[np.int64]
 TEACHER_FILE = "teacher.json"
 CATALOG_FILE = "catalog.jsonl"
 VALID_FILE = "valid.safetensors"
-WINDOW_ARRAYS = ("tokens", "token_offsets", "answers", "tree_offsets", "tree_root")
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """What teacher data was made from.
+    """The inputs of teacher data.
 
     Attributes:
         target: `model_hash` of the target.
-        target_name: its directory's name.
-        catalog: the catalog's version.
-        data: SHA-256 of each file of interactions.
+        target_name: name of the target's directory.
+        catalog: version of the catalog.
+        data: SHA-256 of each file of interactions, by file name.
     """
 
     target: str
@@ -49,11 +49,11 @@ class TeacherManifest(msgspec.Struct, frozen=True):
     """The contents of `teacher.json`.
 
     Attributes:
-        provenance: what it was made from.
-        settings: of the run that made it.
-        prompt: the target's template.
-        counts: windows, trees and nodes in all shards.
-        shards: the files in order.
+        provenance: inputs of the data.
+        settings: settings of the run.
+        prompt: prompt template of the target.
+        counts: numbers of windows, trees and nodes in all shards.
+        shards: names of the shard files, in order.
     """
 
     provenance: Provenance
@@ -64,20 +64,19 @@ class TeacherManifest(msgspec.Struct, frozen=True):
 
 
 def shard_name(number: int) -> str:
-    """The file of a shard."""
+    """The file name of a shard."""
     return f"shard-{number:05d}.safetensors"
 
 
-def write_windows(path: Path, prompts: PromptWindows, **more: npt.NDArray[Any]) -> None:
-    """Write windows and whatever belongs to them; the file appears when it is whole."""
+def write_windows(path: Path, prompts: TokenWindows, **more: npt.NDArray[Any]) -> None:
+    """Write windows and the arrays in `more`; the file appears under its name when it is complete."""
     unfinished = path.with_suffix(".unfinished")
-    parts = (prompts.tokens, prompts.token_offsets, prompts.answers, prompts.tree_offsets, prompts.tree_root)
-    arrays = {name: part.astype(np.int32) for name, part in zip(WINDOW_ARRAYS, parts, strict=True)}
+    arrays = {field.name: vars(prompts)[field.name].astype(np.int32) for field in fields(TokenWindows)}
     save_file(arrays | {name: np.ascontiguousarray(array) for name, array in more.items()}, unfinished)
     unfinished.rename(path)
 
 
-def write_shard(path: Path, prompts: PromptWindows, trees: ListTrees, lists: IntArray, answers: TopCodes, nodes: TopCodes) -> None:
+def write_shard(path: Path, prompts: TokenWindows, trees: ListTrees, lists: IntArray, answers: TopCodes, nodes: TopCodes) -> None:
     """Write one shard.
 
     Args:
@@ -102,12 +101,12 @@ def write_shard(path: Path, prompts: PromptWindows, trees: ListTrees, lists: Int
 
 
 def shard_bytes(tokens: int, answers: int, nodes: int, top: int) -> int:
-    """What windows with so many tokens, answers and nodes take on the disk."""
+    """Bytes on disk of windows with so many tokens, answers and nodes, and `top` codes per distribution."""
     return 4 * tokens + answers * top * 4 + nodes * (8 + top * 6)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a shard is there and can be read."""
+    """True if the shard exists and can be read."""
     try:
         with safe_open(path, framework="np"):
             return True
@@ -117,7 +116,7 @@ def is_whole(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard whose large arrays stay on the disk until rows of them are asked for."""
+    """A shard; its arrays stay on disk until `read` or `rows` loads them."""
 
     path: Path
 
@@ -131,12 +130,12 @@ class ShardFile:
             ) from error
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """One whole array."""
+        """Read an array."""
         array: npt.NDArray[Any] = self._file.get_tensor(name)
         return array
 
     def rows(self, name: str, rows: slice) -> npt.NDArray[Any]:
-        """Some rows of an array, without reading the others."""
+        """Read some rows of an array."""
         array: npt.NDArray[Any] = self._file.get_slice(name)[rows]
         return array
 
@@ -145,7 +144,7 @@ def read_manifest(directory: Path) -> TeacherManifest:
     """Read `teacher.json`.
 
     Raises:
-        TrainingError: the directory holds no finished teacher data, or a shard is missing.
+        TrainingError: the directory does not hold finished teacher data, or a shard is missing.
     """
     path = directory / TEACHER_FILE
     if not path.is_file():
@@ -165,10 +164,10 @@ def read_manifest(directory: Path) -> TeacherManifest:
 
 
 def check_provenance(manifest: TeacherManifest, directory: Path, target: str | None, catalog: str | None) -> None:
-    """Check that teacher data was made from the target with this hash and the catalog of this version; None is not checked.
+    """Check the hash of the target and the version of the catalog of teacher data; None is not checked.
 
     Raises:
-        TrainingError: it was made from others.
+        TrainingError: the data was made from another target or catalog.
     """
     made = manifest.provenance
     if target is not None and target != made.target:

@@ -1,37 +1,38 @@
 """Teacher samples: batches of windows, trees and the teacher's distributions, read from teacher data.
 
-Invariant: tokens and tree shapes are in memory as flat arrays, which grow with the interactions' ids and no faster; distributions stay on
-the disk, and a batch reads the rows of its own windows.
+Invariant: only tokens and the shapes of the trees are in memory, as flat arrays; distributions stay on disk, and a batch reads the rows of
+its windows.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from drafting.alignment.teacher.data import VALID_FILE, WINDOW_ARRAYS, ShardFile
-from drafting.alignment.teacher.trees import PromptWindows, join_windows
-from drafting.alignment.tree_batch import Batch, TreeWindows, plain_batch, tree_batch
+from drafting.alignment.teacher.data import VALID_FILE, ShardFile
+from drafting.alignment.tree_batch import Batch, TokenWindows, TreeWindows, plain_batch, tree_batch
+from drafting.trie.csr import offsets_of
 from drafting.trie.item_trie import ItemTrie
 
 IntArray = npt.NDArray[np.int64]
 
 
 class TeacherSamples(torch.utils.data.Dataset[Batch]):
-    """The windows of some shards as training samples.
+    """The windows of shards as training samples.
 
     Attributes:
-        lengths: `[windows]`, tokens per sample.
-        bucket_lengths: `[windows]`, without the trees, so that drafts meet the windows in the same order whatever their objective needs.
+        lengths: `[windows]`, number of tokens of each sample.
+        bucket_lengths: `[windows]`, number of tokens without the trees, so that all objectives see the windows in the same order.
     """
 
     def __init__(self, shards: Sequence[Path], trie: ItemTrie, pad_token_id: int, *, answers: bool = False, trees: bool = False) -> None:
         """
         Args:
-            answers: whether batches hold the teacher's distributions of the answers.
-            trees: whether batches hold its trees and their distributions.
+            answers: include the teacher's distributions of the answers in batches.
+            trees: include the trees and their distributions in batches.
         """
         self._shards = [ShardFile(path) for path in shards]
         self._pad_token_id = pad_token_id
@@ -41,7 +42,7 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
         sizes = [len(part) for part in parts]
         self._shard = np.repeat(np.arange(len(parts)), sizes)
         firsts = np.cumsum(sizes) - sizes
-        self._answer_offsets = np.concatenate([[0], np.cumsum(self._windows.answers)])
+        self._answer_offsets = offsets_of(self._windows.answers)
         self._answer_base = self._answer_offsets[firsts]
         self._node_base = self._windows.node_offsets[self._windows.tree_offsets[firsts]]
         self._trie_node = np.concatenate([shard.read("node_trie") for shard in self._shards]) if trees else np.empty(0, np.int32)
@@ -52,20 +53,20 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
         return len(self.lengths)
 
     def set_epoch(self, epoch: int) -> None:
-        """Every epoch has the same samples: what the teacher said belongs to whole windows."""
+        """Do nothing: the teacher's distributions belong to whole windows, so every epoch has the same samples."""
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of these windows: see `plain_batch`, `tree_batch`, and the names that `_answer_parts` and `_tree_parts` add."""
+        """The batch of windows: see `plain_batch`, `tree_batch`, and the names that `_answer_parts` and `_tree_parts` add."""
         chosen = np.asarray(indices)
         if not self._with_trees:
             batch = plain_batch(self._windows, chosen, self._pad_token_id)
             return batch | self._answer_parts(chosen)
         batch, nodes = tree_batch(self._windows, chosen, self._pad_token_id)
         width = batch["input_ids"].shape[1]
-        places = {
+        arrays = {
             "node_row": nodes.row * width + nodes.column,
             "node_level": self._windows.node_depth[nodes.index],
             "node_token": self._windows.node_token[nodes.index],
@@ -75,7 +76,7 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
         }
         return (
             batch
-            | {name: torch.from_numpy(array) for name, array in places.items()}
+            | {name: torch.from_numpy(array) for name, array in arrays.items()}
             | self._tree_parts(chosen)
             | self._answer_parts(chosen)
         )
@@ -107,35 +108,23 @@ class TeacherSamples(torch.utils.data.Dataset[Batch]):
 
 
 def validation_windows(directory: Path, trie: ItemTrie, pad_token_id: int) -> TeacherSamples:
-    """The validation samples that lie beside the shards."""
+    """The validation samples of teacher data."""
     return TeacherSamples([directory / VALID_FILE], trie, pad_token_id)
 
 
 def _read_windows(shard: ShardFile, trie: ItemTrie, trees: bool) -> TreeWindows:
-    tokens, token_offsets, answers, tree_offsets, tree_root = (shard.read(name).astype(np.int64) for name in WINDOW_ARRAYS)
-    if not trees:
-        tree_offsets, tree_root = np.zeros_like(token_offsets), tree_root[:0]
-    prompts = PromptWindows(tokens, token_offsets, answers, tree_offsets, tree_root, histories=[])
-    if not trees:
-        return join_windows(prompts, np.zeros(1, np.int64), tree_root[:0], tree_root[:0], trie)
-    node_offsets, trie_node, parent = (shard.read(name).astype(np.int64) for name in ("node_offsets", "node_trie", "node_parent"))
-    return join_windows(prompts, node_offsets, trie_node, parent, trie)
+    arrays = {field.name: shard.read(field.name).astype(np.int64) for field in fields(TokenWindows)}
+    if trees:
+        offsets, trie_node, parent = (shard.read(name).astype(np.int64) for name in ("node_offsets", "node_trie", "node_parent"))
+    else:
+        arrays |= {"tree_offsets": np.zeros_like(arrays["token_offsets"]), "tree_root": np.empty(0, np.int64)}
+        offsets, trie_node, parent = np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
+    return TreeWindows.of(TokenWindows(**arrays), offsets, trie_node, parent, trie)
 
 
 def _join(parts: Sequence[TreeWindows]) -> TreeWindows:
-    return TreeWindows(
-        tokens=np.concatenate([part.tokens for part in parts]),
-        token_offsets=_join_offsets([part.token_offsets for part in parts]),
-        answers=np.concatenate([part.answers for part in parts]),
-        tree_offsets=_join_offsets([part.tree_offsets for part in parts]),
-        tree_root=np.concatenate([part.tree_root for part in parts]),
-        node_offsets=_join_offsets([part.node_offsets for part in parts]),
-        node_token=np.concatenate([part.node_token for part in parts]),
-        node_depth=np.concatenate([part.node_depth for part in parts]),
-        node_parent=np.concatenate([part.node_parent for part in parts]),
-    )
-
-
-def _join_offsets(parts: Sequence[IntArray]) -> IntArray:
-    counts = np.concatenate([np.diff(part) for part in parts])
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    arrays: dict[str, IntArray] = {}
+    for name in vars(parts[0]):
+        each = [vars(part)[name] for part in parts]
+        arrays[name] = offsets_of(np.concatenate([np.diff(part) for part in each])) if name.endswith("offsets") else np.concatenate(each)
+    return TreeWindows(**arrays)

@@ -1,7 +1,7 @@
-"""Teacher scores: what a target says of every answer and every tree node, level by level.
+"""Teacher scores: the target's distributions at every answer and tree node, level by level.
 
-Invariant: a distribution is the target's softmax restricted to its level's codes and renormalised. Its largest entries, and every code that
-a list goes on with, are kept one by one (float16: three digits); the others are known as one mass, shared evenly when it is read back.
+Invariant: a distribution is the target's softmax over the codes of its level. Its largest probabilities, and those of the codes with which
+lists continue, are stored one by one (float16, three digits); the rest is one mass, shared evenly by the other codes when it is read.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.tree_batch import TreeWindows, answer_rows, tree_batch
+from drafting.trie.csr import offsets_of, ranges
 
 IntArray = npt.NDArray[np.int64]
 BATCH_TOKENS = 8192
@@ -21,10 +22,10 @@ BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class TopCodes:
-    """The kept entries of distributions.
+    """The stored entries of distributions.
 
     Attributes:
-        codes: `[rows, top]` int16; as many as the widest level has codes where a level has fewer than `top`.
+        codes: `[rows, top]` int16; the number of codes of the widest level where there is no entry.
         probabilities: `[rows, top]` float16.
     """
 
@@ -33,12 +34,12 @@ class TopCodes:
 
     @classmethod
     def empty(cls, rows: int, top: int, levels: LevelCodes) -> "TopCodes":
-        """Room for so many rows."""
+        """Allocate `rows` rows without entries."""
         return cls(np.full((rows, top), levels.widest, np.int16), np.zeros((rows, top), np.float16))
 
 
 def dense(codes: Tensor, probabilities: Tensor, size: int) -> Tensor:
-    """Kept entries as distributions over a level of `size` codes, `[rows, size]`: what they leave is shared evenly by the others.
+    """Distributions over a level of `size` codes from stored entries, `[rows, size]`; the other codes share the rest evenly.
 
     Args:
         codes: `[rows, top]` int64; `size` or more where there is no entry.
@@ -55,33 +56,34 @@ def dense(codes: Tensor, probabilities: Tensor, size: int) -> Tensor:
 def score_windows(
     model: torch.nn.Module, windows: TreeWindows, taken: npt.NDArray[np.int16], levels: LevelCodes, top: int
 ) -> tuple[TopCodes, TopCodes]:
-    """What `model` says of the answers and of the nodes.
+    """Compute the distributions of `model` at the answers and the nodes.
 
     Args:
-        taken: `[nodes, codes]`, see `ListTrees`; the codes that lists take are always kept.
+        taken: `[nodes, codes]`, see `ListTrees`; the codes with which lists continue are always stored.
+        top: number of codes to store per distribution.
 
     Returns:
-        of the answers `[answers of all windows]` and of the nodes `[nodes]`.
+        entries of the answers (`[answers of all windows]` rows) and of the nodes (`[nodes]` rows).
     """
     device = next(model.parameters()).device
     answers = TopCodes.empty(int(windows.answers.sum()), top, levels)
     nodes = TopCodes.empty(len(windows.node_token), top, levels)
-    answer_ends = np.cumsum(windows.answers)
+    answer_offsets = offsets_of(windows.answers)
     for chosen in _batches(windows):
-        batch, places = tree_batch(windows, chosen, pad_token_id=0)
+        batch, positions = tree_batch(windows, chosen, pad_token_id=0)
         inputs = {name: batch[name].to(device) for name in ("input_ids", "position_ids", "attention_mask")}
         logits = model(**inputs, use_cache=False).logits.flatten(0, 1)
         counts = windows.answers[chosen]
-        rows = np.concatenate([np.arange(end - count, end) for end, count in zip(answer_ends[chosen], counts, strict=True)])
+        rows = ranges(answer_offsets[chosen], counts)
         answer_levels = np.arange(len(rows)) % len(levels.sizes)
         _keep(answers, rows, logits[answer_rows(batch["labels"]).to(device)], answer_levels, levels, None)
-        node_rows = torch.from_numpy(places.row * batch["input_ids"].shape[1] + places.column).to(device)
-        _keep(nodes, places.index, logits[node_rows], windows.node_depth[places.index], levels, taken)
+        node_rows = torch.from_numpy(positions.row * batch["input_ids"].shape[1] + positions.column).to(device)
+        _keep(nodes, positions.index, logits[node_rows], windows.node_depth[positions.index], levels, taken)
     return answers, nodes
 
 
 def _batches(windows: TreeWindows) -> Iterator[IntArray]:
-    """All windows in batches of similar widths, each of at most `BATCH_TOKENS` padded tokens (or one window)."""
+    """Batches of windows of similar widths, each of at most `BATCH_TOKENS` padded tokens or of one window."""
     widths = windows.widths(trees=True)
     order = np.argsort(widths, kind="stable")
     start = 0
@@ -95,7 +97,7 @@ def _batches(windows: TreeWindows) -> Iterator[IntArray]:
 def _keep(
     kept: TopCodes, rows: IntArray, logits: Tensor, row_levels: IntArray, levels: LevelCodes, taken: npt.NDArray[np.int16] | None
 ) -> None:
-    """Write the entries of one batch's rows to their places in `kept`."""
+    """Store the entries of a batch in the `rows` of `kept`."""
     top = kept.codes.shape[1]
     for level, tokens in enumerate(levels.tokens):
         here = np.flatnonzero(row_levels == level)

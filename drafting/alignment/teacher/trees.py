@@ -1,7 +1,7 @@
-"""Teacher trees: the prompts that a target is asked about, and its lists as trees that hang from them.
+"""Teacher trees: the prompts for which a target is asked for lists, and its lists as trees.
 
-Invariant: a tree holds every prefix of every list once, its root first and then level by level, so prefixes that lists share are learnt
-from and paid for once.
+Invariant: a tree has every prefix of every list once, the root first and then level by level, so a prefix that lists share is computed and
+learnt once.
 """
 
 from dataclasses import dataclass
@@ -12,34 +12,29 @@ import numpy.typing as npt
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.samples import Windows
 from drafting.alignment.levels import LevelCodes
-from drafting.alignment.tree_batch import TreeWindows, ranges
+from drafting.alignment.tree_batch import TokenWindows, TreeWindows
 from drafting.prompt import PromptBuilder
+from drafting.trie.csr import offsets_of, ranges
 from drafting.trie.item_trie import ROOT, ItemTrie
 
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class PromptWindows:
-    """Windows as tokens, and the places in them where lists are asked for.
+class PromptWindows(TokenWindows):
+    """Windows of tokens, and the positions in them where lists are searched.
 
     Attributes:
-        tokens, token_offsets, answers, tree_offsets, tree_root: as in `TreeWindows`.
-        histories: per tree, the catalog indices that its prompt stands for, oldest first.
+        histories: for each tree, the catalog indices of the history in its prompt, oldest first.
     """
 
-    tokens: IntArray
-    token_offsets: IntArray
-    answers: IntArray
-    tree_offsets: IntArray
-    tree_root: IntArray
     histories: list[list[int]]
 
 
 def prompt_windows(
     interactions: Interactions, windows: Windows, builder: PromptBuilder, identifiers: IntArray, trees: int
 ) -> PromptWindows:
-    """Write out the windows and chooses, in each, the newest `trees` items to be predicted as places for lists."""
+    """Tokenise windows; in each of them, lists are searched at the newest `trees` items that are to be predicted."""
     items, length = interactions.items, identifiers.shape[1]
     texts = [
         np.concatenate([builder.build(items[first:last].tolist()), identifiers[items[last]]])
@@ -52,9 +47,9 @@ def prompt_windows(
     predicted = windows.last[owner] - age
     return PromptWindows(
         tokens=np.concatenate(texts) if texts else np.empty(0, np.int64),
-        token_offsets=_offsets(lengths),
+        token_offsets=offsets_of(lengths),
         answers=windows.scored * length,
-        tree_offsets=_offsets(per_window),
+        tree_offsets=offsets_of(per_window),
         tree_root=lengths[owner] - length * (age + 1) - 1,
         histories=[items[a:b].tolist() for a, b in zip(windows.first[owner].tolist(), predicted.tolist(), strict=True)],
     )
@@ -62,13 +57,13 @@ def prompt_windows(
 
 @dataclass(frozen=True)
 class ListTrees:
-    """The prefixes of lists as trees.
+    """The prefixes of lists as trees, in CSR form.
 
     Attributes:
-        offsets: `[trees + 1]`.
-        trie_node: `[nodes]`; the root of a tree is the trie's.
-        parent: `[nodes]`, the parent's place in its tree; the root's own is 0.
-        taken: `[nodes, codes]` int16, how many lists go on from a node with each code of its level.
+        offsets: `[trees + 1]`, first node of each tree.
+        trie_node: `[nodes]`, node of the catalog's trie; the root of a tree is the root of the trie.
+        parent: `[nodes]`, position of the parent in its tree; 0 for the root.
+        taken: `[nodes, codes]` int16, number of lists that continue from the node with each code of its level.
     """
 
     offsets: IntArray
@@ -82,7 +77,7 @@ def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: Level
 
     Args:
         lists: `[trees, lists]`, catalog indices of the target's lists; -1 where there is none.
-        visited: `[trees, more]`, further lists whose prefixes shall be nodes although the target does not take them.
+        visited: `[trees, more]`, other lists whose prefixes become nodes although the target did not choose them.
     """
     every = np.concatenate([lists, visited], axis=1)
     leaves = trie.leaf_of_item[np.maximum(every, 0)]
@@ -102,34 +97,15 @@ def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: Level
     for level in range(trie.depth):
         rows = np.searchsorted(distinct, keys[:, : lists.shape[1], level][listed])
         next_nodes = paths[:, : lists.shape[1], level + 1][listed]
-        np.add.at(taken, (rows, levels.places(level, tokens[next_nodes])), 1)
+        np.add.at(taken, (rows, levels.codes(level, tokens[next_nodes])), 1)
     return ListTrees(offsets, trie_node, parent, taken)
 
 
 def most_nodes(trie: ItemTrie, beams: int) -> int:
-    """The most nodes that a tree of so many lists can have."""
+    """The largest possible number of nodes of a tree of `beams` lists."""
     return sum(min(beams, trie.level_size(depth)) for depth in range(trie.depth))
 
 
 def tree_windows(prompts: PromptWindows, trees: ListTrees, trie: ItemTrie) -> TreeWindows:
-    """Hang the trees into the windows."""
-    return join_windows(prompts, trees.offsets, trees.trie_node, trees.parent, trie)
-
-
-def join_windows(prompts: PromptWindows, node_offsets: IntArray, trie_node: IntArray, parent: IntArray, trie: ItemTrie) -> TreeWindows:
-    """As `tree_windows`, from the parts that are stored: a node's place in the trie says its token and its depth."""
-    return TreeWindows(
-        tokens=prompts.tokens,
-        token_offsets=prompts.token_offsets,
-        answers=prompts.answers,
-        tree_offsets=prompts.tree_offsets,
-        tree_root=prompts.tree_root,
-        node_offsets=node_offsets,
-        node_token=trie.token.cpu().numpy()[trie_node],
-        node_depth=np.searchsorted(trie.level_starts, trie_node, side="right") - 1,
-        node_parent=parent,
-    )
-
-
-def _offsets(counts: IntArray) -> IntArray:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    """Add trees of lists to windows."""
+    return TreeWindows.of(prompts, trees.offsets, trees.trie_node, trees.parent, trie)

@@ -1,4 +1,4 @@
-"""Hashes: how a directory of teacher data or a draft says which target it was made from.
+"""Hashes of files and models, by which teacher data and drafts name the target that they were made from.
 
 Light to import, because commands compare hashes before they load a training library.
 """
@@ -14,7 +14,7 @@ def file_hash(path: Path) -> str:
 
 
 def model_hash(model_dir: Path) -> str:
-    """Sixteen hexadecimal digits that change whenever a model's weights, configuration, tokenizer or prompt does."""
+    """The hash of a model's weights, configuration, tokenizer and prompt, sixteen hexadecimal digits."""
     names = ("config.json", "tokenizer.json", "prompt.json")
     files = [*(model_dir / name for name in names), *sorted(model_dir.glob("*.safetensors")), *sorted(model_dir.glob("pytorch_model*.bin"))]
     digest = hashlib.sha256()
