@@ -77,4 +77,4 @@ def true_codes(tokens: np.ndarray, offsets: np.ndarray, answers: np.ndarray, lev
     """The code of every answer token."""
     answered = np.concatenate([tokens[end - count : end] for end, count in zip(offsets[1:], answers, strict=True)])
     depth = len(levels.sizes)
-    return np.stack([levels.places(level, answered[level::depth]) for level in range(depth)], axis=1).reshape(-1)
+    return np.stack([levels.codes(level, answered[level::depth]) for level in range(depth)], axis=1).reshape(-1)
