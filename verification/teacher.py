@@ -18,11 +18,11 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
+from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.samples import Windows, next_windows
 from drafting.alignment.data.splits import SplitRule
-from drafting.alignment.hashes import model_hash
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory
 from drafting.alignment.settings import TeacherSettings, TrainingError

@@ -128,7 +128,7 @@ def _training_record(model_dir: Path) -> dict[str, Any]:
 
 def _drafts(paths: list[Path], target: Path) -> dict[str, Path]:
     """The drafts by name, with a word about those that learnt from another target."""
-    from drafting.alignment.hashes import model_hash
+    from drafting.alignment.data.hashes import model_hash
 
     names = [path.resolve().name for path in paths]
     doubled = next((name for name in names if names.count(name) > 1), None)

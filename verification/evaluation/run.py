@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Split
-from drafting.alignment.hashes import model_hash
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from verification.evaluation.baselines import co_occurring, most_popular

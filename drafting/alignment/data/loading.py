@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from drafting.alignment.data.hashes import file_hash
 from drafting.alignment.data.interactions import InteractionError, Interactions, Split, by_user, leave_one_out
 from drafting.alignment.data.parquet import load_parquet
-from drafting.alignment.hashes import file_hash
 from drafting.catalog.catalog import Catalog
 
 SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")

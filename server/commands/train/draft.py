@@ -58,7 +58,7 @@ def draft(
     An interrupted run goes on from its last checkpoint when the same command is given again. For several devices, put
     `accelerate launch -m server.cli` in the place of `atspeed`.
     """
-    from drafting.alignment.hashes import model_hash
+    from drafting.alignment.data.hashes import model_hash
     from drafting.alignment.runs import RunDirectory
     from drafting.alignment.settings import DraftSettings, TrainingError
     from drafting.catalog.catalog import CatalogError
