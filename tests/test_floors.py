@@ -16,7 +16,19 @@ import pytest
 # The lowest comes first. A file belongs to the longest entry that its path begins with.
 FLOORS = {
     "drafting": ["__init__", "errors", "device", "prompt", "trie", "catalog", "beam", "plans", "alignment/data", "alignment"],
-    "verification": ["__init__", "request", "search", "slots", "verifiers", "engine", "hosts", "recommender", "evaluation", "teacher"],
+    "verification": [
+        "__init__",
+        "request",
+        "search",
+        "slots",
+        "verifiers",
+        "engine",
+        "hosts",
+        "batch",
+        "recommender",
+        "evaluation",
+        "teacher",
+    ],
     "server": [
         "__init__",
         "errors",

@@ -8,14 +8,13 @@ import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from drafting.beam.rule import MOST_SEEDS, STRICT, SearchRule
+from drafting.beam.rule import STRICT, SearchRule
 from drafting.beam.tree import TreeModel
 from drafting.catalog.catalog import Catalog
 from drafting.plans.costs import CostCurve
@@ -24,14 +23,13 @@ from drafting.plans.planner import AUTO, Planner
 from drafting.prompt import PromptBuilder
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
+from verification.batch import search_in_order
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.served_model import ServedModel
 from verification.request import BeamRequest, BeamResult, ReservedPlaces
-
-OFFLINE_BATCH_TOKENS = 1024
 
 
 class Recommender:
@@ -200,42 +198,15 @@ class Recommender:
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
-        pending: dict[str, BeamResult | None] = {}
-        try:
-            for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None)):
-                numbered = replace(rule, seed=(rule.seed + number) % MOST_SEEDS)
-                request = self.request(f"{batch}/{number}", history, k, beam_width, excluded, numbered)
-                while self.engine.running and not self._has_room(request):
-                    self._advance(pending)
-                self.engine.add(request)
-                pending[request.request_id] = None
-                yield from _leading(pending)
-            while pending:
-                self._advance(pending)
-                yield from _leading(pending)
-        finally:
-            for request_id in pending:
-                self.engine.cancel(request_id)
-
-    def _has_room(self, request: BeamRequest) -> bool:
-        tokens = self.engine.next_tokens() + self.engine.tokens_needed(request)
-        return tokens <= OFFLINE_BATCH_TOKENS and self.engine.has_room(request)
-
-    def _advance(self, pending: dict[str, BeamResult | None]) -> None:
-        pending.update((result.request_id, result) for result in self.engine.step().finished)
+        requests = (
+            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number))
+            for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None))
+        )
+        return search_in_order(self.engine, requests)
 
     def close(self) -> None:
         """Frees the models."""
         self.engine.close()
-
-
-def _leading(pending: dict[str, BeamResult | None]) -> Iterator[BeamResult]:
-    """Takes out the finished results that no unfinished request stands before."""
-    for request_id, result in list(pending.items()):
-        if result is None:
-            return
-        del pending[request_id]
-        yield result
 
 
 def load_host(

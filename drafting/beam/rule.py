@@ -7,7 +7,7 @@ over the valid continuations. *Gumbel* ranks by noise-perturbed log-probabilitie
 Invariant: nothing here needs torch, because a process that only takes requests in must know these names too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 MOST_SEEDS = 2**63
@@ -45,6 +45,10 @@ class SearchRule:
             raise ValueError(f"A seed is a whole number from 0 to 2^63 - 1, got {self.seed}.")
         if not 0.01 <= self.temperature <= 100:
             raise ValueError(f"A temperature lies between 0.01 and 100, got {self.temperature}.")
+
+    def numbered(self, number: int) -> "SearchRule":
+        """The rule of one of many lists: no two share their noise, and the first has the seed that was given."""
+        return replace(self, seed=(self.seed + number) % MOST_SEEDS)
 
 
 STRICT = SearchRule()

@@ -5,10 +5,9 @@ seed that can be written in JSON and asked for again.
 """
 
 import secrets
-from dataclasses import replace
 from typing import Any
 
-from drafting.beam.rule import MOST_SEEDS, STRICT, SearchRule, Verification
+from drafting.beam.rule import STRICT, SearchRule, Verification
 from server.schemas.recommendations import LARGEST_JSON_INTEGER
 
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
@@ -27,11 +26,6 @@ def choose_rule(verification: Verification, seed: int | None, temperature: float
         if value is not None:
             raise ValueError(f"A {name} is for lists that are sampled: leave it out, or choose gumbel or relaxed verification.")
     return STRICT
-
-
-def numbered_rule(rule: SearchRule, number: int) -> SearchRule:
-    """The rule of one of many lists: no two share their noise, and the first has the seed that was given."""
-    return replace(rule, seed=(rule.seed + number) % MOST_SEEDS)
 
 
 def rule_lines(rule: SearchRule) -> dict[str, Any]:

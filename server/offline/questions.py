@@ -3,7 +3,7 @@
 Invariant: a line that can't be used becomes a sentence, never an exception: in a file of a million users there is always one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,10 +11,21 @@ import numpy as np
 
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
-from server.lists.rules import numbered_rule
-from server.offline.recommender import Question
 from server.schemas.recommendations import MAX_K
-from verification.request import MAX_BEAM_WIDTH
+from verification.batch import search_in_order
+from verification.recommender import Recommender
+from verification.request import MAX_BEAM_WIDTH, BeamRequest, BeamResult
+
+
+@dataclass(frozen=True)
+class Question:
+    """One list to make; items are catalog indices, oldest first."""
+
+    history: Sequence[int]
+    k: int
+    beam_width: int | None = None
+    excluded: Sequence[int] = ()
+    rule: SearchRule = STRICT
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     if isinstance(history, str) or isinstance(excluded, str):
         return history if isinstance(history, str) else str(excluded)
     barred = {*excluded, *history} if defaults.exclude_history else set(excluded)
-    return Question(history, k, beam_width, sorted(barred), numbered_rule(defaults.rule, number))
+    return Question(history, k, beam_width, sorted(barred), defaults.rule.numbered(number))
 
 
 def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int] | str:
@@ -77,3 +88,21 @@ def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]
     if (missing := np.flatnonzero(indices < 0)).size:
         return f"The catalog has no item {item_ids[missing[0]]!r}, which {field} names."
     return [int(index) for index in indices]
+
+
+def answers(recommender: Recommender, questions: Iterable[Question | str]) -> Iterator[BeamResult | str]:
+    """The list for each question in order, or a sentence for one that can't be answered; sentences among the questions are passed on."""
+    requests = (
+        question if isinstance(question, str) else _request(recommender, str(number), question) for number, question in enumerate(questions)
+    )
+    return search_in_order(recommender.engine, requests)
+
+
+def _request(recommender: Recommender, request_id: str, question: Question) -> BeamRequest | str:
+    try:
+        request = recommender.request(request_id, question.history, question.k, question.beam_width, question.excluded, question.rule)
+    except ValueError as error:
+        return str(error)
+    if not recommender.engine.fits(request):
+        return f"This list needs more than the engine's {recommender.engine.total_slots} KV slots: ask for less, or raise --kv-memory-gib."
+    return recommender.engine.refusal(request) or request

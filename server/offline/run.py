@@ -22,8 +22,7 @@ from server.lists.lines import item_lines, usage_lines
 from server.lists.rules import rule_lines
 from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
-from server.offline.questions import Defaults, UserLine, make_question, read_line
-from server.offline.recommender import OfflineRecommender, Question
+from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
 from server.settings import Settings
 from verification.recommender import Recommender
 from verification.request import BeamResult
@@ -47,7 +46,7 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
         raise OfflineError(question)
     recommender = _load_recommender(settings, catalog)
     try:
-        (answer,) = OfflineRecommender(recommender).answer([question])
+        (answer,) = answers(recommender, [question])
     finally:
         recommender.close()
     if isinstance(answer, str):
@@ -84,9 +83,9 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
         defaults = replace(defaults, rule=replace(defaults.rule, seed=output.seed))
         # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
         labels: deque[dict[str, Any]] = deque()
-        answers = OfflineRecommender(recommender).answer(_questions(catalog, source, defaults, labels, output.done))
+        lists = answers(recommender, _questions(catalog, source, defaults, labels, output.done))
         try:
-            for answer in tqdm(answers, initial=output.done, total=users, unit=" users", desc="recommending", file=sys.stderr):
+            for answer in tqdm(lists, initial=output.done, total=users, unit=" users", desc="recommending", file=sys.stderr):
                 found = {"error": answer} if isinstance(answer, str) else _found(catalog, answer)
                 output.write(msgspec.json.encode(labels.popleft() | found))
         except KeyboardInterrupt as interrupt:
