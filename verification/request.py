@@ -15,6 +15,12 @@ from drafting.trie.item_set import ItemSet
 MAX_BEAM_WIDTH = 256
 
 
+def check_lengths(k: int, beam_width: int) -> None:
+    """Raises ValueError unless a list of k can be searched with a beam of this width: the one place where this is judged."""
+    if not 1 <= k <= beam_width <= MAX_BEAM_WIDTH:
+        raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, got k = {k} and beam_width = {beam_width}.")
+
+
 @dataclass(frozen=True)
 class ReservedPlaces:
     """Places of a list that only some items may take.
@@ -60,14 +66,21 @@ class BeamRequest:
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
             raise ValueError(f"A prompt is a row of at least one token, got an array of shape {self.prompt.shape}.")
-        if not 1 <= self.k <= self.beam_width <= MAX_BEAM_WIDTH:
-            raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, got k = {self.k} and beam_width = {self.beam_width}.")
+        check_lengths(self.k, self.beam_width)
         if self.reserved is None:
             return
         if not 1 <= self.reserved.places <= self.k:
             raise ValueError(f"Between 1 and k = {self.k} places can be reserved, got {self.reserved.places}.")
         if self.rule.verification is not Verification.STRICT:
             raise ValueError("Places can only be reserved in strict lists.")
+
+    def check_items(self, items: int) -> None:
+        """Raises ValueError if the request is about items that a catalog of so many does not have."""
+        if len(self.excluded_items) and not 0 <= self.excluded_items.min() <= self.excluded_items.max() < items:
+            raise ValueError(f"A request excludes an item that the catalog of {items} items does not have.")
+        filters = (self.allowed_items, None if self.reserved is None else self.reserved.items)
+        if any(allowed is not None and allowed.catalog_items != items for allowed in filters):
+            raise ValueError(f"A request's filter is of another catalog than this one of {items} items.")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
-"""One running request: its beam, its tokens and what it has cost so far.
+"""One running search: its sequence, its beam and what it has cost so far.
 
-Invariant: slots for a plain search to the end are set aside when a request starts, and a draft only takes what nobody has set aside. A
-request that has started can therefore never run out of memory half way.
+Invariant: slots for a plain search to the end are set aside when a request starts, and a draft only takes others. A search that has started
+can therefore never run out of memory half way.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from drafting.beam.rule import SearchRule
 from drafting.beam.sequence import SequenceState
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -25,33 +27,34 @@ def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
     return (*inner, min(request.k, trie.level_size(trie.depth)))
 
 
-@dataclass
+@dataclass(eq=False)
 class BeamSearch:
-    """The state of one request in the engine.
+    """The state of one search in the engine.
 
     Attributes:
+        rule: how prefixes are ranked and drafts verified.
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
-        columns: the prompt and the tree's nodes.
-        eligibility: what the request may be given.
-        beam: columns of the prefixes decided so far, best first; the root at first.
-        ancestors: columns of the prefixes decided before those, the root not counted.
-        cached_tokens: tokens of the prompt that an earlier request had computed.
-        shared_length: slots at the start of the prompt that this search does not own.
-        depth: the depth of the beam.
-        target_forwards, draft_forwards: forwards that this request took part in.
+        eligibility: the trie nodes that the search may enter.
+        cached_tokens: tokens of the prompt that were computed before.
+        shared_length: slots at the start of the sequence that this search does not own.
+        beam: indices of the prefixes selected last, best first; the root at first.
+        ancestors: indices of the prefixes selected before those, without the root.
+        depth: of the beam.
+        target_forwards, draft_forwards: forwards that this search took part in.
         drafted_nodes, used_nodes: nodes that a draft has added, and how many of them a beam came to hold.
-        accepted_depths: levels decided without a forward of their own.
-        drafted_by: what kinds of drafting have added nodes: `beam`, `children`.
+        accepted_depths: levels verified without a forward of their own.
+        drafted_by: kinds of drafts that have added nodes: `beam`, `children`.
     """
 
     request: BeamRequest
     widths: tuple[int, ...]
-    columns: SequenceState
+    sequence: SequenceState
     eligibility: Eligibility
-    beam: IntArray = field(init=False)
-    ancestors: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     cached_tokens: int = 0
     shared_length: int = 0
+    rule: SearchRule = field(init=False)
+    beam: IntArray = field(init=False)
+    ancestors: IntArray = field(default_factory=lambda: NOTHING)
     depth: int = 0
     target_forwards: int = 0
     draft_forwards: int = 0
@@ -61,11 +64,12 @@ class BeamSearch:
     drafted_by: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.beam = np.array([self.columns.root])
+        self.rule = self.request.rule
+        self.beam = np.array([self.sequence.root])
 
     @property
     def last_depth(self) -> int:
-        """The deepest level whose nodes are scored; the one below it is the list."""
+        """The deepest level whose nodes are computed; the one below it is the list."""
         return len(self.widths) - 2
 
     @property
@@ -73,27 +77,37 @@ class BeamSearch:
         """Nodes that a plain search may still need."""
         return sum(self.widths[self.depth + 1 : -1])
 
-    def drafted_at(self, depth: int) -> IntArray:
-        """Columns of the nodes at `depth` that the target has scored."""
-        if depth > self.columns.deepest:
+    def computed_at(self, depth: int) -> IntArray:
+        """Indices of the nodes at `depth` that the target has computed."""
+        if depth > self.sequence.deepest:
             return NOTHING
-        return np.flatnonzero(self.columns.depths[: self.columns.scored] == depth)
+        return np.flatnonzero(self.sequence.depths[: self.sequence.computed] == depth)
 
-    def descend(self, beam: IntArray, hits: int) -> None:
-        """Makes the next level's prefixes the beam; `hits` of them were there already."""
+    def descend(self, nodes: IntArray, drafted: IntArray, hits: IntArray, allocate: Callable[[int], IntArray]) -> None:
+        """Makes selected prefixes of the next level the beam; those that were not drafted are appended to the sequence.
+
+        Args:
+            nodes: `[n]` trie nodes.
+            drafted: indices of the drafted nodes.
+            hits: `[n]`, where the prefixes stand among these, -1 for one that does not.
+            allocate: takes node slots.
+        """
+        missing = hits < 0
+        added = int(np.count_nonzero(missing))
         if self.depth:
             self.ancestors = np.concatenate([self.ancestors, self.beam])
-        self.beam = beam
         self.depth += 1
-        self.used_nodes += hits
-        if hits == len(beam):
+        self.beam = np.empty(len(nodes), np.int64)
+        self.beam[missing] = self.sequence.append(allocate(added), self.depth, nodes[missing])
+        if added == len(nodes):
+            return
+        self.beam[~missing] = drafted[hits[~missing]]
+        self.used_nodes += len(nodes) - added
+        if not added:
             self.accepted_depths.append(self.depth)
 
     def absorb(self, other: "BeamSearch") -> None:
-        """Takes over what a search has cost that has ended with this one, from the same step on.
-
-        Nodes add up. Forwards were shared, so those of the search that took more of them are all that there were.
-        """
+        """Takes over the cost of a search that ran beside this one: nodes add up, forwards were shared."""
         self.drafted_nodes += other.drafted_nodes
         self.used_nodes += other.used_nodes
         self.drafted_by |= other.drafted_by
@@ -102,8 +116,8 @@ class BeamSearch:
             self.target_forwards, self.accepted_depths = other.target_forwards, other.accepted_depths
 
     def usage(self, plan: str) -> Usage:
-        """What the search has cost so far under a plan of that name."""
-        made = "+".join(sorted(self.drafted_by)) or "none"
+        """The cost so far, under a plan of that name."""
+        drafted_by = "+".join(sorted(self.drafted_by)) or "none"
         return Usage(
             prompt_tokens=len(self.request.prompt),
             cached_tokens=self.cached_tokens,
@@ -112,5 +126,5 @@ class BeamSearch:
             drafted_nodes=self.drafted_nodes,
             used_nodes=self.used_nodes,
             accepted_depths=tuple(self.accepted_depths),
-            plan=f"{plan}:{made}" if plan == "auto" else plan,
+            plan=f"{plan}:{drafted_by}" if plan == "auto" else plan,
         )

@@ -20,7 +20,7 @@ from torch.utils.benchmark import Timer
 
 from benchmarks.gpu.report import machine
 from benchmarks.systems.shapes import SHAPES, ModelShape
-from drafting.beam.tree import AttentionLayout, build_layout
+from drafting.beam.attention import AttentionLayout, build_layout
 from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import DTYPES
 

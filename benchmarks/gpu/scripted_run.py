@@ -21,7 +21,7 @@ from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.transformers import ATTENTION, TransformersHost
 from verification.request import BeamRequest, Usage
-from verification.verifiers.continuation_table import node_capacity
+from verification.slots.capacity import node_capacity
 
 # Drafts of a trace may be wider, but then not all of a large batch may find room.
 WIDEST_DRAFT = 64

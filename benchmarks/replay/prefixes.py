@@ -1,13 +1,15 @@
 """What a model thinks of any prefix of the trie after a prompt, asked level by level without an engine."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.beam.expand import Candidates, Frontier, continuations, expand_beam
+from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.ranking import continuation_log_probs
 from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch, to_device
 from drafting.beam.tree import TokenTree, TreeModel
 from drafting.device import on_device
@@ -35,17 +37,17 @@ class PrefixScorer:
         """`[inner nodes]` log-probability of each node above the leaves given its parent; 0 for the root."""
         trie = self._trie
         found = torch.zeros(trie.level_starts[-2], device=self._model.device)
-        columns, log_probs = self._start(prompt)
-        below = [(columns, np.array([ROOT]), np.array([columns.root]), log_probs)]
+        sequence, log_probs = self._start(prompt)
+        below = [(sequence, np.array([ROOT]), np.array([sequence.root]), log_probs)]
         for depth in range(1, trie.depth):
             grown = []
-            for columns, parents, places, log_probs in below:
+            for sequence, parents, places, log_probs in below:
                 nodes, rows = children_of(trie.arrays.first_child, parents)
                 reached, above = (on_device(array, self._model.device) for array in (nodes, rows))
                 found[reached] = log_probs[above].gather(1, trie.token[reached][:, None])[:, 0]
                 if depth < trie.depth - 1:
                     for chunk in np.split(np.arange(len(nodes)), range(CHUNK, len(nodes), CHUNK)):
-                        branch = columns.copy()
+                        branch = deepcopy(sequence)
                         added = self._add(branch, places[rows[chunk]], nodes[chunk], depth)
                         grown.append((branch, nodes[chunk], added, self._score(branch, added)))
             below = grown
@@ -58,44 +60,44 @@ class PrefixScorer:
         start, first = self._start(prompt)
         found = {}
         for width in widths:
-            columns, log_probs, places = start.copy(), first, np.array([start.root])
+            sequence, log_probs, places = deepcopy(start), first, np.array([start.root])
             scores = torch.zeros(1, device=self._model.device)
             parents = torch.zeros(1, dtype=torch.int64, device=self._model.device)
             nodes_of = np.full((trie.depth - 1, width), -1, np.int64)
             scores_of = np.full((trie.depth - 1, width), -np.inf, np.float32)
             for depth in range(1, trie.depth):
-                frontier = Frontier.of([columns.slots[places]], self._model.device)
-                below = continuations(trie, parents, log_probs, trie.max_children[depth - 1], None)
-                totals = below.log_probs + scores[:, None]
-                selection = expand_beam(Candidates(below.first, totals, totals), frontier, width)
+                slots = on_device(sequence.slots[places], self._model.device)
+                frontier = Frontier(slots, parents, (len(places),), scores)
+                below = continuation_log_probs(trie, parents, log_probs, trie.max_children[depth - 1], None)
+                selection = expand_beam(Candidates(frontier, trie.first_child[parents], below + scores[:, None]), width)
                 kept = int((selection.nodes[0] >= 0).sum())
-                parents, scores = selection.nodes[0, :kept], selection.log_probs[0, :kept]
+                parents, scores = selection.nodes[0, :kept], selection.cum_log_probs[0, :kept]
                 nodes_of[depth - 1, :kept], scores_of[depth - 1, :kept] = parents.cpu().numpy(), scores.cpu().numpy()
                 if depth < trie.depth - 1:
-                    above = {int(slot): int(place) for slot, place in zip(columns.slots[places], places, strict=True)}
-                    rows = np.array([above[slot] for slot in selection.parents[0, :kept].tolist()])
-                    places = self._add(columns, rows, nodes_of[depth - 1, :kept], depth)
-                    log_probs = self._score(columns, places)
+                    above = {int(slot): int(place) for slot, place in zip(sequence.slots[places], places, strict=True)}
+                    rows = np.array([above[slot] for slot in selection.parent_slots[0, :kept].tolist()])
+                    places = self._add(sequence, rows, nodes_of[depth - 1, :kept], depth)
+                    log_probs = self._score(sequence, places)
             found[width] = nodes_of, scores_of
         return found
 
     def _start(self, prompt: IntArray) -> tuple[SequenceState, Tensor]:
         slots = np.arange(len(prompt))
-        columns = SequenceState(slots)
+        sequence = SequenceState(slots)
         self._next_slot = len(prompt)
         self._tree.add_prompt(*(on_device(array, self._model.device) for array in (slots, prompt, slots)))
-        return columns, self._score(columns, slots)[-1:]
+        return sequence, self._score(sequence, slots)[-1:]
 
-    def _add(self, columns: SequenceState, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:
-        """Appends nodes below columns and returns their columns; no two nodes of a prompt share a slot, whatever branch they are on."""
+    def _add(self, sequence: SequenceState, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:
+        """Appends nodes below sequence and returns their sequence; no two nodes of a prompt share a slot, whatever branch they are on."""
         slots = np.arange(self._next_slot, self._next_slot + len(parents))
         self._next_slot += len(parents)
-        added = columns.append(slots, depth, nodes)
-        above = on_device(columns.slots[parents], self._model.device)
-        new, reached, depths, place = to_device([columns.node_rows(added)], self._model.device)
-        self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, columns=place)
+        added = sequence.append(slots, depth, nodes)
+        above = on_device(sequence.slots[parents], self._model.device)
+        new, reached, depths, place = to_device([sequence.node_fields(added)], self._model.device)
+        self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, indices=place)
         return added
 
-    def _score(self, columns: SequenceState, added: IntArray) -> Tensor:
+    def _score(self, sequence: SequenceState, added: IntArray) -> Tensor:
         """Log-probabilities `[added, vocabulary]` after each added column."""
-        return self._model.score(forward_batch(self._tree, [ForwardPart(columns, added, len(added))])).float().log_softmax(1)
+        return self._model.score(forward_batch(self._tree, [ForwardPart(sequence, added, len(added))])).float().log_softmax(1)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.replay.recording import Recording
-from drafting.beam.expand import places_of
+from drafting.beam.topk import find_in_array
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.arrays import children_of
 
@@ -166,4 +166,4 @@ class Replay:
 
 
 def _outcome(search: _Search, told: _Told) -> LevelOutcome:
-    return LevelOutcome(search.depth, places_of(search.beam, told.nodes), told.scores, "strict", told.levels)
+    return LevelOutcome(search.depth, find_in_array(search.beam, told.nodes), told.scores, "strict", told.levels)

@@ -23,7 +23,8 @@ import numpy.typing as npt
 import psutil
 import torch
 
-from drafting.beam.expand import Candidates, Frontier, continuations, expand_beam
+from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.ranking import continuation_log_probs
 from drafting.catalog.artefact import load_artefact, save_artefact
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_column import TextColumn
@@ -216,9 +217,10 @@ def _expand(
     eligible: BatchEligibility | None,
     requests: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> None:
-    frontier = Frontier.of(requests or [np.arange(len(parents))], CPU)
-    found = continuations(trie, parents, logits, trie.max_children[depth], eligible)
-    expand_beam(Candidates(found.first, found.log_probs, found.log_probs), frontier, K)
+    sizes = tuple(map(len, requests)) if requests else (len(parents),)
+    frontier = Frontier(torch.arange(len(parents)), parents, sizes, torch.zeros(len(parents)))
+    log_probs = continuation_log_probs(trie, parents, logits, trie.max_children[depth], eligible)
+    expand_beam(Candidates(frontier, trie.first_child[parents], log_probs), K)
 
 
 def _median_ms(work: Callable[[], object]) -> float:

@@ -1,7 +1,7 @@
-"""What a search ranks prefixes by: their log-probability, or their log-probability with noise (see `drafting.beam.rule`).
+"""What ranks continuations: their cumulative log-probability, or that with noise (see `drafting.beam.rule`).
 
 Invariant: draft and target rank by the same rule with the same function, so a draft that agrees with the target proposes what the target
-will choose; requests of different rules share a batch, row by row.
+will select; requests of different rules share a batch, row by row.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drafting.beam.expand import NEGATIVE_INFINITY, Candidates, Continuations, Frontier
+from drafting.beam.expand import Candidates, Frontier
 from drafting.beam.gumbel import Stream, gumbel_noise, perturb
 from drafting.beam.rule import SearchRule, Verification
-from drafting.beam.tree import TokenTree
-from drafting.device import on_device
+from drafting.beam.topk import NEGATIVE_INFINITY
+from drafting.device import arange, on_device
+from drafting.trie.eligibility import BatchEligibility
+from drafting.trie.item_trie import ItemTrie
+
+# As the bits of a float32, -2^23 is minus infinity, and 2^23 more is 0.
+_INFINITY_BITS = torch.tensor(-(1 << 23), dtype=torch.int32)
 
 
 @dataclass(frozen=True)
 class BatchRules:
-    """The rules of the requests of a batch in which at least one samples.
+    """The rules of a batch in which at least one request samples.
 
     Attributes:
         gumbel, relaxed: `[requests]` bool, neither for a strict request.
@@ -46,43 +51,52 @@ class BatchRules:
         )
 
 
-@dataclass(frozen=True)
-class Ratings:
-    """What some prefixes are worth.
+def continuation_log_probs(trie: ItemTrie, nodes: Tensor, logits: Tensor, width: int, eligible: BatchEligibility | None) -> Tensor:
+    """Log-probabilities of the children of trie nodes (constrained decoding), `[rows, width]` float32; -inf where there is none.
 
-    Attributes:
-        log_probs: `[prefixes]` float32, their cumulative log-probabilities.
-        scores: `[prefixes]` float32, what a search that samples ranks them by; anything where none does.
-    """
-
-    log_probs: Tensor
-    scores: Tensor
-
-    @classmethod
-    def of(cls, tree: TokenTree, slots: Tensor, rules: BatchRules | None) -> "Ratings":
-        """What stands in the tree."""
-        log_probs = tree.log_prob.index_select(0, slots)
-        return cls(log_probs, log_probs if rules is None else tree.score.index_select(0, slots))
-
-
-def rank(continuations: Continuations, ratings: Ratings, frontier: Frontier, rules: BatchRules | None, stream: Stream) -> Candidates:
-    """Ranks the continuations of a frontier.
+    They are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
 
     Args:
-        ratings: of the frontier's prefixes.
+        nodes: `[rows]` int64.
+        logits: `[rows, vocabulary]` of the token after each node, any float type.
+        width: at least the number of children of every node, and no more than the most children of any in the trie.
+        eligible: which children may be entered; None for all.
+    """
+    first, end = trie.children(nodes)
+    # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
+    tokens = trie.token.unfold(0, width, 1).index_select(0, first)
+    # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other element.
+    log_probs = logits.float().log_softmax(1).gather(1, tokens).add_(trie.barrier(first, end, width))
+    if eligible is not None:
+        log_probs.add_(torch.add(_INFINITY_BITS, eligible.allowed(first, width), alpha=1 << 23).view(torch.float32))
+    return log_probs
+
+
+def child_nodes(first_child: Tensor, width: int) -> Tensor:
+    """`[rows, width]` int64, the trie nodes from each row's first child on."""
+    return first_child[:, None] + arange(width, first_child.device)
+
+
+def rank(frontier: Frontier, first_child: Tensor, log_probs: Tensor, rules: BatchRules | None, stream: Stream) -> Candidates:
+    """Scores the continuations of a frontier.
+
+    Args:
+        first_child: `[P]` int64 trie nodes.
+        log_probs: `[P, width]` of the children given the prefix.
+        rules: None if all requests are strict.
         stream: the noise by which relaxed searches draw; the draft's draw and the target's are independent.
     """
-    log_probs = ratings.log_probs[:, None] + continuations.log_probs
-    if rules is None:
-        return Candidates(continuations.first, log_probs, log_probs)
+    cumulative = frontier.cum_log_probs[:, None] + log_probs
+    if rules is None or frontier.scores is None:
+        return Candidates(frontier, first_child, cumulative)
     gumbel, relaxed = rules.gumbel[frontier.requests], rules.relaxed[frontier.requests]
     seeds, temperatures = rules.seeds[frontier.requests], rules.temperatures[frontier.requests]
-    sampled = ratings.log_probs[:, None] + renormalised(continuations.log_probs, temperatures)
-    nodes = continuations.nodes
-    shared = perturb(sampled, ratings.scores, gumbel_noise(seeds, nodes, Stream.SHARED)).float()
+    sampled = frontier.cum_log_probs[:, None] + renormalised(log_probs, temperatures)
+    nodes = child_nodes(first_child, log_probs.shape[1])
+    shared = perturb(sampled, frontier.scores, gumbel_noise(seeds, nodes, Stream.SHARED)).float()
     drawn = (sampled + gumbel_noise(seeds, nodes, stream)).float()
-    scores = torch.where(gumbel[:, None], shared, torch.where(relaxed[:, None], drawn, log_probs))
-    return Candidates(continuations.first, scores, torch.where((gumbel | relaxed)[:, None], sampled, log_probs))
+    scores = torch.where(gumbel[:, None], shared, torch.where(relaxed[:, None], drawn, cumulative))
+    return Candidates(frontier, first_child, torch.where((gumbel | relaxed)[:, None], sampled, cumulative), scores)
 
 
 def renormalised(log_probs: Tensor, temperatures: Tensor) -> Tensor:

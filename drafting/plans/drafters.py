@@ -1,65 +1,82 @@
 """Drafters grow the token tree with nodes that the target may want: by a draft model's beam, or by the trie alone.
 
-Invariant: a drafter adds nodes and says what it thinks of them. What a node is never changes, and what an earlier round has drafted is
-taken up again instead of being added twice; so whatever it guesses, the target's verdict stands on the same ground. Draft and target number
-their key/value slots alike: a node has one slot, and each model keeps its own keys and values there.
+Invariant: a drafter only adds nodes; those that an earlier round has drafted are taken up again instead of being added twice. So whatever
+it guesses, the target verifies on the same ground. Draft and target number their key/value slots alike: a node has one slot, and each
+model keeps its own keys and values there.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.beam.expand import Frontier, Selection, continuations, expand_beam, places_of
+from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
-from drafting.beam.ranking import BatchRules, Ratings, rank
+from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
 from drafting.beam.rule import SearchRule
 from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch, to_device
+from drafting.beam.topk import find_in_array
 from drafting.beam.tree import TokenTree, TreeModel
 from drafting.device import concat, on_device, on_host
-from drafting.plans.plan import DraftRound
+from drafting.plans.plan import Action, DraftRound
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-Allocate = Callable[[int], IntArray]
+
+
+class DraftedSearch(Protocol):
+    """What drafting needs to know of a search; see `verification.search.BeamSearch`."""
+
+    sequence: SequenceState
+    eligibility: Eligibility
+    rule: SearchRule
+    beam: IntArray
+    ancestors: IntArray
+    widths: tuple[int, ...]
+    depth: int
+    draft_forwards: int
+    drafted_nodes: int
+    drafted_by: set[str]
 
 
 @dataclass
 class DraftTask:
-    """One request's round.
+    """One search's round.
 
     Attributes:
-        columns: the request's tokens; drafted nodes are appended.
-        beam: the columns of the prefixes that the target has decided.
-        ancestors: the columns of the shorter prefixes that the target decided before, the beam's ancestors among them.
-        eligibility: what the request may be given.
-        rule: what the request ranks by.
-        round: how far the round has come.
+        round: how far it has come.
+        action: how the next level grows.
         allocate: takes key/value slots.
-        frontier: the columns below which the next level grows; the beam at first.
+        frontier: indices of the prefixes below which the next level grows; the beam at first.
     """
 
-    columns: SequenceState
-    beam: IntArray
-    ancestors: IntArray
-    eligibility: Eligibility
-    rule: SearchRule
+    search: DraftedSearch
     round: DraftRound
-    allocate: Allocate
+    action: Action
+    allocate: Callable[[int], IntArray]
     frontier: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.frontier = self.beam
+        self.frontier = self.search.beam
 
     @property
     def frontier_slots(self) -> IntArray:
-        return self.columns.slots[self.frontier]
+        """`[frontier]` int64."""
+        return self.search.sequence.slots[self.frontier]
+
+    @property
+    def forward_part(self) -> ForwardPart:
+        """The frontier, and before it whatever of its past the draft has not computed."""
+        sequence = self.search.sequence
+        past = np.concatenate([np.arange(sequence.root), self.search.ancestors])
+        return ForwardPart(sequence, np.concatenate([past[~sequence.drafted[past]], self.frontier]), len(self.frontier))
 
     def extend(self, trie_nodes: IntArray) -> npt.NDArray[np.bool_]:
         """Makes nodes of the next depth the frontier; those that an earlier round has left there are taken up again.
@@ -67,14 +84,15 @@ class DraftTask:
         Returns:
             `[nodes]` bool, which of them are new.
         """
-        depth = self.round.next_depth
-        there = np.flatnonzero(self.columns.depths == depth)
-        places = places_of(trie_nodes, self.columns.trie_nodes[there])
-        new: npt.NDArray[np.bool_] = places < 0
+        sequence, depth = self.search.sequence, self.round.next_depth
+        known = np.flatnonzero(sequence.depths == depth)
+        indices = find_in_array(trie_nodes, sequence.trie_nodes[known])
+        new: npt.NDArray[np.bool_] = indices < 0
         added = int(np.count_nonzero(new))
         self.frontier = np.empty(len(new), np.int64)
-        self.frontier[~new] = there[places[~new]]
-        self.frontier[new] = self.columns.append(self.allocate(added), depth, trie_nodes[new])
+        self.frontier[~new] = known[indices[~new]]
+        self.frontier[new] = sequence.append(self.allocate(added), depth, trie_nodes[new])
+        self.search.drafted_nodes += added
         self.round.drafted += added
         self.round.levels += 1
         self.round.nodes = len(self.frontier)
@@ -83,7 +101,7 @@ class DraftTask:
 
 @dataclass(frozen=True)
 class Proposals:
-    """What a draft model proposes for the next level of some requests.
+    """A draft model's proposals for the next level of some requests.
 
     Attributes:
         selection: the best continuations of each request's frontier, best first.
@@ -104,17 +122,17 @@ class TrieDrafter:
         self._tree = tree
         self._trie = trie
 
-    def grow(self, tasks: Sequence[DraftTask]) -> None:
-        """Adds all valid children of the tasks' frontiers."""
-        above = concat([task.columns.trie_nodes[task.frontier] for task in tasks])
+    def draft(self, tasks: Sequence[DraftTask]) -> None:
+        """Adds all eligible children of the tasks' frontiers."""
+        above = concat([task.search.sequence.trie_nodes[task.frontier] for task in tasks])
         children, rows = children_of(self._trie.arrays.first_child, above)
         ends = np.cumsum([len(task.frontier) for task in tasks])
         nodes = np.split(children, np.searchsorted(rows, ends[:-1]))
-        if any(task.eligibility.limited for task in tasks):
-            allowed = [task.eligibility.allowed(below) for task, below in zip(tasks, nodes, strict=True)]
+        if any(task.search.eligibility.limited for task in tasks):
+            allowed = [task.search.eligibility.allowed(below) for task, below in zip(tasks, nodes, strict=True)]
             nodes, rows = [below[kept] for below, kept in zip(nodes, allowed, strict=True)], rows[concat(allowed)]
         parents = concat([task.frontier_slots for task in tasks])[rows]
-        add_level(self._tree, self._trie, tasks, nodes, on_device(parents, self._tree.token.device))
+        _add_level(self._tree, self._trie, tasks, nodes, on_device(parents, self._tree.token.device))
 
 
 class BeamDrafter:
@@ -129,69 +147,61 @@ class BeamDrafter:
         self._tree = tree
         self._trie = trie
         self.model = model
-        # Row per slot: cumulative log-probabilities of a node's continuations, as the draft gave them; only relaxed searches ask.
-        self._totals: Tensor | None = None
+        # Row per slot: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
+        self._log_probs: Tensor | None = None
 
     def propose(self, tasks: Sequence[DraftTask], count: int) -> Proposals:
         """The `count` best continuations of each task's frontier, after one forward of the draft."""
         device = self._tree.token.device
-        parts = [self._part(task) for task in tasks]
+        parts = [task.forward_part for task in tasks]
         batch = forward_batch(self._tree, parts)
         logits = self.model.score(batch)
         for part in parts:
-            part.request.drafted[part.columns] = True
-        frontier = Frontier.of([task.frontier_slots for task in tasks], device)
-        found = continuations(
-            self._trie,
-            on_device(concat([part.trie_nodes for part in parts]), device),
-            logits,
-            max(self._trie.max_children[task.round.next_depth - 1] for task in tasks),
-            BatchEligibility.of([task.eligibility for task in tasks], self._trie.nodes, frontier.sizes),
-        )
-        rules = BatchRules.of([task.rule for task in tasks], device)
-        candidates = rank(found, Ratings.of(self._tree, frontier.slots, rules), frontier, rules, Stream.DRAFT)
+            part.sequence.drafted[part.indices] = True
+        rules = BatchRules.of([task.search.rule for task in tasks], device)
+        beams = [task.search.sequence.node_fields(task.frontier) for task in tasks]
+        frontier = Frontier.of(self._tree, beams, sampled=rules is not None)
+        eligible = BatchEligibility.of([task.search.eligibility for task in tasks], self._trie.nodes, frontier.sizes)
+        width = max(self._trie.max_children[task.round.next_depth - 1] for task in tasks)
+        log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, logits, width, eligible)
+        first_child = self._trie.first_child.index_select(0, frontier.trie_nodes)
+        candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
-            self._keep_totals(frontier, candidates.log_probs)
-        selection = expand_beam(candidates, frontier, count)
-        nodes, scores = on_host([selection.nodes, selection.scores])
+            self._keep(frontier.slots, candidates.cum_log_probs)
+        selection = expand_beam(candidates, count)
+        nodes, scores = on_host([selection.nodes, selection.ranking])
         return Proposals(selection, nodes, scores, len(batch.tokens))
 
-    def keep(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
+    def accept(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
         """Adds the best `widths` proposals of each task."""
         device = self._tree.token.device
         requests = on_device(np.repeat(np.arange(len(tasks)), widths), device)
         ranks = on_device(np.concatenate([np.arange(width) for width in widths]), device)
-        chosen = proposals.selection
+        selected = proposals.selection
         nodes = [row[:width] for row, width in zip(proposals.nodes, widths, strict=True)]
-        slots = add_level(self._tree, self._trie, tasks, nodes, chosen.parents[requests, ranks])
-        scores = chosen.scores[requests, ranks] if chosen.samples else None
-        self._tree.rate(slots, chosen.log_probs[requests, ranks], scores)
+        slots = _add_level(self._tree, self._trie, tasks, nodes, selected.parent_slots[requests, ranks])
+        scores = None if selected.scores is None else selected.scores[requests, ranks]
+        self._tree.set_scores(slots, selected.cum_log_probs[requests, ranks], scores)
 
-    def totals(self, slots: Tensor, width: int) -> Tensor:
+    def cum_log_probs(self, slots: Tensor, width: int) -> Tensor:
         """`[rows, width]` cumulative log-probabilities that the draft gave to the continuations of nodes that it has scored."""
-        if self._totals is None:
+        if self._log_probs is None:
             raise ValueError("The draft has not scored a node of a sampled search yet.")
-        return self._totals[slots, :width]
+        return self._log_probs[slots, :width]
 
     def close(self) -> None:
         """Frees the model."""
         self.model.close()
 
-    def _part(self, task: DraftTask) -> ForwardPart:
-        """The frontier, and before it whatever of its past the draft has not computed."""
-        columns = task.columns
-        past = np.concatenate([np.arange(columns.root), task.ancestors])
-        return ForwardPart(columns, np.concatenate([past[~columns.drafted[past]], task.frontier]), len(task.frontier))
-
-    def _keep_totals(self, frontier: Frontier, totals: Tensor) -> None:
-        if self._totals is None:
+    def _keep(self, slots: Tensor, cum_log_probs: Tensor) -> None:
+        if self._log_probs is None:
             widest = max(self._trie.max_children)
-            self._totals = torch.full((len(self._tree.token), widest), float("-inf"), device=totals.device)
-        self._totals[frontier.slots, : totals.shape[1]] = totals
+            self._log_probs = torch.full((len(self._tree.token), widest), float("-inf"), device=slots.device)
+        self._log_probs[slots, : cum_log_probs.shape[1]] = cum_log_probs
 
 
-def add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie_nodes: Sequence[IntArray], parents: Tensor) -> Tensor:
-    """Puts the next level below each task's frontier: nodes that are there already are taken up, the others added.
+def _add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie_nodes: Sequence[IntArray], parents: Tensor) -> Tensor:
+    """Puts the next level below each task's frontier: known nodes are taken up again, the others added.
 
     Args:
         trie_nodes: of each task.
@@ -202,9 +212,9 @@ def add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie_
     """
     device = parents.device
     new = [task.extend(nodes) for task, nodes in zip(tasks, trie_nodes, strict=True)]
-    added = to_device([task.columns.node_rows(task.frontier[fresh]) for task, fresh in zip(tasks, new, strict=True)], device)
-    slots, nodes, depths, columns = added
+    added = [task.search.sequence.node_fields(task.frontier[fresh]) for task, fresh in zip(tasks, new, strict=True)]
+    slots, nodes, depths, indices = to_device(added, device)
     if not (fresh := concat(new)).all():
         parents = parents.index_select(0, on_device(np.flatnonzero(fresh), device))
-    tree.add_nodes(slots, parents=parents, tokens=trie.token.index_select(0, nodes), depths=depths, columns=columns)
+    tree.add_nodes(slots, parents=parents, tokens=trie.token.index_select(0, nodes), depths=depths, indices=indices)
     return on_device(concat([task.frontier_slots for task in tasks]), device)

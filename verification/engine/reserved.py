@@ -10,7 +10,7 @@ other without taking part in steps.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,102 +18,71 @@ import numpy.typing as npt
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
 from verification.search import BeamSearch, beam_widths
-from verification.verifiers.verifier import FinishedSearch
+from verification.verifiers.verifier import VerifyResult
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
-def reserved_request(request: BeamRequest) -> BeamRequest | None:
-    """The search for the reserved places of a request; None if it has none."""
+def parts_of(request: BeamRequest) -> list[BeamRequest]:
+    """The searches of a request: itself, and one for its reserved places."""
     if (reserved := request.reserved) is None:
-        return None
-    return replace(
-        request,
-        request_id=f"{request.request_id}/reserved",
-        k=reserved.places,
-        allowed_items=reserved.items,
-        cache_key=None,
-        reserved=None,
-    )
+        return [request]
+    return [request, replace(request, k=reserved.places, allowed_items=reserved.items, cache_key=None, reserved=None)]
 
 
 def nodes_needed(request: BeamRequest, trie: ItemTrie) -> int:
-    """Nodes that a request comes to without drafts, the roots of its one or two searches included."""
-    needed = 1 + sum(beam_widths(request, trie)[1:-1])
-    second = reserved_request(request)
-    return needed if second is None else needed + nodes_needed(second, trie)
+    """Nodes that a request comes to without drafts, roots included."""
+    return sum(1 + sum(beam_widths(part, trie)[1:-1]) for part in parts_of(request))
 
 
-@dataclass
-class _Pair:
-    """The two searches of one request, and what they have come to."""
-
-    general: BeamSearch
-    reserved: BeamSearch
-    general_end: FinishedSearch | None = None
-    reserved_end: FinishedSearch | None = None
-
-    @property
-    def unfinished(self) -> list[BeamSearch]:
-        ends = ((self.general, self.general_end), (self.reserved, self.reserved_end))
-        return [search for search, end in ends if end is None]
-
-
-class ReservedSearches:
-    """The pairs of searches that run."""
+class RunningSearches:
+    """The searches of an engine by request: one each, or two."""
 
     def __init__(self) -> None:
-        self._pairs: dict[str, _Pair] = {}
-        self._owner: dict[str, str] = {}
+        self._searches: dict[str, list[BeamSearch]] = {}
+        self._ended: dict[BeamSearch, VerifyResult] = {}
 
-    def open(self, general: BeamSearch, reserved: BeamSearch) -> None:
-        """Runs two searches as the halves of one list."""
-        name = general.request.request_id
-        self._pairs[name] = _Pair(general, reserved)
-        self._owner[reserved.request.request_id] = name
+    def __len__(self) -> int:
+        return len(self._searches)
 
-    def close(self, request_id: str) -> BeamSearch | None:
-        """Forgets a request's pair, and returns its second search to be ended; None if the request has no reserved places."""
-        if (pair := self._pairs.pop(request_id, None)) is None:
-            return None
-        del self._owner[pair.reserved.request.request_id]
-        return pair.reserved
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._searches
 
-    def unfinished(self, searches: Iterable[BeamSearch]) -> list[BeamSearch]:
-        """What a step advances for these requests' first searches: those that have no end yet, second ones too."""
-        if not self._pairs:
-            return list(searches)
-        found = []
+    def add(self, searches: list[BeamSearch]) -> None:
+        """Runs the searches of one request."""
+        self._searches[searches[0].request.request_id] = searches
+
+    def remove(self, request_id: str) -> list[BeamSearch]:
+        """Forgets a request and returns its searches; none if no such request runs."""
+        searches = self._searches.pop(request_id, [])
         for search in searches:
-            pair = self._pairs.get(search.request.request_id)
-            found += [search] if pair is None else pair.unfinished
-        return found
+            self._ended.pop(search, None)
+        return searches
 
-    def join(self, finished: Iterable[FinishedSearch]) -> list[FinishedSearch]:
+    def unfinished(self) -> list[BeamSearch]:
+        """The searches that a step advances."""
+        return [search for searches in self._searches.values() for search in searches if search not in self._ended]
+
+    def finish(self, results: Iterable[VerifyResult]) -> list[VerifyResult]:
         """The lists that are whole once these searches have ended; halves of others are kept."""
-        if not self._pairs:
-            return list(finished)
         whole = []
-        for end in finished:
-            name = end.search.request.request_id
-            pair = self._pairs.get(self._owner.get(name, name))
-            if pair is None:
-                whole.append(end)
+        for result in results:
+            searches = self._searches[result.search.request.request_id]
+            if len(searches) == 1:
+                whole.append(result)
                 continue
-            if name in self._owner:
-                pair.reserved_end = end
-            else:
-                pair.general_end = end
-            if pair.general_end is not None and pair.reserved_end is not None:
-                whole.append(_joined(pair.general_end, pair.reserved_end))
+            self._ended[result.search] = result
+            if all(search in self._ended for search in searches):
+                whole.append(_joined(*(self._ended[search] for search in searches)))
         return whole
 
 
-def _joined(general: FinishedSearch, reserved: FinishedSearch) -> FinishedSearch:
+def _joined(general: VerifyResult, reserved: VerifyResult) -> VerifyResult:
     general.search.absorb(reserved.search)
-    leaves, log_probs = merge(general.leaves, general.log_probs, reserved.leaves, reserved.log_probs, general.search.widths[-1])
-    return FinishedSearch(general.search, leaves, log_probs)
+    k = general.search.widths[-1]
+    nodes, cum_log_probs = merge(general.nodes, general.cum_log_probs, reserved.nodes, reserved.cum_log_probs, k)
+    return replace(general, nodes=nodes, cum_log_probs=cum_log_probs)
 
 
 def merge(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from drafting.beam.tree import AttentionLayout
+from drafting.beam.attention import AttentionLayout
 
 HAS_TRITON = find_spec("triton") is not None
 
@@ -53,4 +53,4 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float)
     grouped = query.shape[1] != cache.shape[1]
     attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=layout.bias.to(query.dtype), scale=scale, enable_gqa=grouped)
     attended = attended.transpose(1, 2).reshape(-1, *query.shape[1:])
-    return attended if layout.is_dense else attended[layout.places]
+    return attended if layout.is_dense else attended[layout.indices]

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from drafting.beam.tree import AttentionLayout, TreeBatch, TreeModel
+from drafting.beam.attention import AttentionLayout
+from drafting.beam.tree import TreeBatch, TreeModel
 from drafting.device import arange
 from drafting.errors import first_line
 from verification.hosts.checkpoint import HostError
@@ -222,7 +223,7 @@ class _Graph:
         """Fill the bucket with the forward, replays, and picks the logits that are wanted."""
         (layout,) = batch.attention
         requests, queries = layout.queries.shape
-        rows = layout.places
+        rows = layout.indices
         if queries != self._bucket.queries:
             rows = rows + rows.div(queries, rounding_mode="floor") * (self._bucket.queries - queries)
         self._rows.copy_(self._empty_row)

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from drafting.beam.expand import NEGATIVE_INFINITY
+from drafting.beam.expand import Candidates, Selection
 from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
+from drafting.beam.ranking import BatchRules, child_nodes
+from drafting.beam.topk import NEGATIVE_INFINITY, find_nodes
 from drafting.device import arange
 
 # Wider than any two draws are apart: Gumbel noise in float64 stays within 40 of 0, and the logarithm of a probability above -700.
@@ -26,7 +28,7 @@ SMALLEST = 1e-300
 
 @dataclass(frozen=True)
 class LevelNoise:
-    """The random numbers of one level, `[requests, places]` float64 each.
+    """The random numbers of one level, `[requests, continuations]` float64 each.
 
     Attributes:
         accept: uniform, compared with p / q.
@@ -40,7 +42,7 @@ class LevelNoise:
 
     @classmethod
     def of(cls, seeds: Tensor, trie_nodes: Tensor) -> "LevelNoise":
-        """The noise of continuations `[requests, places]` under the requests' seeds."""
+        """The noise of trie nodes, `[requests, continuations]` under the requests' seeds."""
         return cls(
             accept=uniform_noise(seeds, trie_nodes, Stream.ACCEPT),
             keep=uniform_noise(seeds, trie_nodes, Stream.KEEP),
@@ -48,18 +50,53 @@ class LevelNoise:
         )
 
 
+def select_relaxed(
+    candidates: Candidates, strict: Selection, rules: BatchRules, drafted: Tensor | None, draft: Tensor | None, widths: Tensor
+) -> Selection:
+    """Replaces the selection of relaxed searches.
+
+    Args:
+        strict: `[R, k]`, what the others select.
+        drafted: `[R, most]` int64 trie nodes of the next level that are in the tree, -2 pads; None if there are none.
+        draft: `[P, width]` cumulative log-probabilities by the draft, -inf where it has said nothing; None if it has not at all.
+        widths: `[R]` int64, how many each request keeps.
+    """
+    frontier, k = candidates.frontier, strict.nodes.shape[1]
+    target = frontier.flatten(candidates.cum_log_probs, k)
+    below = child_nodes(candidates.first_child, candidates.cum_log_probs.shape[1])[frontier.rows].flatten(1)
+    nodes = torch.nn.functional.pad(below, (0, target.shape[1] - below.shape[1]))
+    missing = candidates.cum_log_probs == NEGATIVE_INFINITY
+    # Where the target has no continuation the draft has none: what is there is older, of a wider batch or another prefix.
+    draft = torch.full_like(candidates.cum_log_probs, NEGATIVE_INFINITY) if draft is None else draft.masked_fill(missing, NEGATIVE_INFINITY)
+    indices = verify_relaxed(
+        target,
+        frontier.flatten(draft, k),
+        torch.zeros_like(nodes, dtype=torch.bool) if drafted is None else find_nodes(nodes, drafted) >= 0,
+        LevelNoise.of(rules.seeds, nodes),
+        widths,
+        k,
+    )
+    relaxed, is_relaxed = candidates.select(frontier.flatten(candidates.ranking, k), indices), rules.relaxed[:, None]
+    return Selection(
+        torch.where(is_relaxed, relaxed.parent_slots, strict.parent_slots),
+        torch.where(is_relaxed, relaxed.nodes, strict.nodes),
+        torch.where(is_relaxed, relaxed.cum_log_probs, strict.cum_log_probs),
+        torch.where(is_relaxed, relaxed.ranking, strict.ranking),
+    )
+
+
 def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelNoise, widths: Tensor, k: int) -> Tensor:
     """Judges one level.
 
     Args:
-        target: `[requests, places]` cumulative log-probabilities of the beam's continuations; -inf where there is none.
+        target: `[requests, continuations]` cumulative log-probabilities of the beam's continuations; -inf where there is none.
         draft: the same by the draft; a row of -inf where the draft has said nothing, and then the target draws alone.
-        drafted: `[requests, places]` bool, whether the continuation is in the tree.
+        drafted: `[requests, continuations]` bool, whether the continuation is in the tree.
         widths: `[requests]` int64, how many each request keeps.
         k: the largest of them.
 
     Returns:
-        `[requests, k]` int64 places, those kept first and best first; a request that keeps fewer has other places behind them.
+        `[requests, k]` int64 indices, those kept first and best first; a request that keeps fewer has other indices behind them.
     """
     p, q = _softmax(target), _softmax(draft)
     accepted = drafted & (q > 0) & (noise.accept * q <= p)
@@ -76,5 +113,5 @@ def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelN
 
 
 def _softmax(log_probs: Tensor) -> Tensor:
-    """`[rows, places]` probabilities, all 0 in a row of nothing but -inf."""
+    """`[rows, continuations]` probabilities, all 0 in a row of nothing but -inf."""
     return log_probs.double().softmax(1).nan_to_num(0.0)

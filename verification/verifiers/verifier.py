@@ -1,183 +1,128 @@
-"""Judging: moves beams down as many levels as the target's log-probabilities are at hand for.
+"""Verification, the second half of speculative decoding: moves beams down as many levels as the target has log-probabilities for.
 
-Invariant: all requests of a step are judged together, level by level; a request whose new beam was drafted goes on to its next level, the
-others wait for the next forward. What was judged below a level that is not accepted leaves no trace.
+Invariant: all requests of a step are verified together, level by level; a request whose new beam was drafted goes on to its next level, the
+others wait for the next forward. What was verified below a rejected level leaves no trace.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from drafting.beam.expand import Selection
-from drafting.beam.sequence import to_device
 from drafting.beam.tree import TokenTree
-from drafting.device import on_device
+from drafting.device import concat, on_device, on_host
 from drafting.plans.drafters import BeamDrafter
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
-from verification.slots.pool import SlotPool
+from verification.slots.engine_slots import EngineSlots
 from verification.verifiers.continuation_table import ContinuationTable
-from verification.verifiers.level import Chosen, LevelVerifier, VerifiedLevel, read_levels
+from verification.verifiers.level import LevelVerifier, VerifiedLevel
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
-NOTHING_RATED = np.empty(0, np.float32)
-
 
 @dataclass(frozen=True)
-class LevelDecision:
-    """What one search's target chose at one level.
+class VerifyResult:
+    """The prefixes that the target selects for one search at one level, on the host, best first.
 
     Attributes:
-        depth: of the level.
-        nodes: `[chosen]` int64 trie nodes, best first, on the host.
-        accepted: whether all of them were drafted, so that the next level can be judged without a forward.
+        row: of the search in the level.
+        depth: of the prefixes.
+        nodes: `[n]` int64 trie nodes.
+        cum_log_probs: `[n]` float32.
+        hits: `[n]` int64, where they stand among the drafted; -1 for one that was not drafted.
+        finished: whether the search ends with these prefixes.
+        accepted: whether it goes on and all were drafted, so that the next level can be verified without a forward.
     """
 
     search: BeamSearch
+    row: int
     depth: int
     nodes: IntArray
+    cum_log_probs: FloatArray
+    hits: IntArray
+    finished: bool
     accepted: bool
 
 
-@dataclass(frozen=True)
-class FinishedSearch:
-    """The leaves that a search has come to, `[leaves]` each, on the host."""
-
-    search: BeamSearch
-    leaves: IntArray
-    log_probs: FloatArray
-
-
-@dataclass(frozen=True)
-class _Move:
-    """One search that goes down a level.
-
-    Attributes:
-        row: its row in the verdict.
-        missing: `[width]` bool, which prefixes of its new beam nobody has drafted; None if nobody has drafted any.
-        added: how many those are.
-    """
-
-    row: int
-    search: BeamSearch
-    missing: npt.NDArray[np.bool_] | None
-    added: int
-
-    def rows(self, k: int) -> IntArray:
-        """The new beam, `[5, width]`: each prefix's place in the flattened selection of `k` a search, and its `node_rows`."""
-        beam = self.search.beam
-        places = np.arange(self.row * k, self.row * k + len(beam))
-        return np.concatenate([places[None], self.search.columns.node_rows(beam)])
-
-
 class Verifier:
-    """Decides levels for all running requests at once."""
+    """Verifies levels for all running requests at once."""
 
-    def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, nodes: SlotPool) -> None:
+    def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, slots: EngineSlots) -> None:
         self._tree = tree
         self._trie = trie
-        self._nodes = nodes
+        self._slots = slots
         self._levels = LevelVerifier(tree, trie, table)
 
-    def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> tuple[list[FinishedSearch], list[LevelDecision]]:
-        """Takes every search as far down as it can go; the beams of the unfinished ones are in the tree for the next forward.
+    def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifyResult]:
+        """Takes every search as far down as it can go; the beams of unfinished ones are in the tree for the next forward.
 
         Args:
-            drafter: knows what the draft thought, which relaxed searches compare with.
+            drafter: holds the draft's log-probabilities, with which relaxed searches compare.
         """
-        finished: list[FinishedSearch] = []
-        decisions: list[LevelDecision] = []
-        deciding = list(searches)
-        while deciding:
-            levels = self._levels.verify(deciding, drafter)
-            for level, chosen in zip(levels, read_levels(levels), strict=True):
-                decided = self._take_down(level, chosen, deciding, finished, last=level is levels[-1])
-                decisions += decided
-                deciding = [decision.search for decision in decided if decision.accepted]
-                if not deciding:
-                    break
-        return finished, decisions
+        results: list[VerifyResult] = []
+        while searches:
+            levels = self._levels.verify(searches, drafter)
+            for level, found in zip(levels, _read(levels), strict=True):
+                undecided = set(searches)
+                decided = [result for result in found if result.search in undecided]
+                results += decided
+                self._advance(level, decided, last=level is levels[-1])
+                searches = [result.search for result in decided if result.accepted]
+        return results
 
-    def _take_down(
-        self, level: VerifiedLevel, chosen: Chosen, deciding: Sequence[BeamSearch], finished: list[FinishedSearch], last: bool
-    ) -> list[LevelDecision]:
-        """Moves those searches of the level down that are still `deciding`; the others were judged for nothing.
-
-        Args:
-            last: whether the levels below have not been judged yet.
-        """
-        still = {id(search) for search in deciding}
-        decisions, moved = [], []
-        for row, search in enumerate(level.searches):
-            if id(search) not in still:
+    def _advance(self, level: VerifiedLevel, results: Sequence[VerifyResult], last: bool) -> None:
+        """Makes the selected prefixes the beams, and writes those beams that the next forward or level reads into the tree."""
+        moved = []
+        for result in results:
+            if result.finished:
                 continue
-            width = _chosen(chosen.nodes[row], search.widths[search.depth + 1])
-            nodes = chosen.nodes[row, :width]
-            if search.depth == search.last_depth or not width:
-                finished.append(FinishedSearch(search, nodes, NOTHING_RATED if chosen.log_probs is None else chosen.log_probs[row, :width]))
-                continue
-            places = None if chosen.places is None else chosen.places[row, :width]
-            move = self._descend(row, search, nodes, level.drafted[row], places)
-            # What is known of a beam whose next level has been judged is not asked for again.
-            if last or move.added:
-                moved.append(move)
-            decisions.append(LevelDecision(search, search.depth, nodes, accepted=not move.added))
+            result.search.descend(result.nodes, level.drafted[result.row], result.hits, self._slots.nodes.allocate)
+            # A beam whose next level has been verified is not read again.
+            if last or not result.accepted:
+                moved.append(result)
         if moved:
-            self._write_beams(level.verdict.selection, moved)
-        return decisions
+            self._write(level.selection, moved)
 
-    def _descend(self, row: int, search: BeamSearch, nodes: IntArray, drafted: IntArray, places: IntArray | None) -> _Move:
-        """Makes the prefixes that the target has chosen the beam; those that nobody has drafted become new columns.
-
-        Args:
-            nodes: `[width]`, where they stand in the trie.
-            drafted: the columns of the drafted ones.
-            places: `[width]`, where they stand among these, -1 for one that does not; None if none does.
-        """
-        width = len(nodes)
-        if places is None:
-            search.descend(search.columns.append(self._nodes.allocate(width), search.depth + 1, nodes), hits=0)
-            return _Move(row, search, None, width)
-        missing = places < 0
-        added = int(np.count_nonzero(missing))
-        beam = np.empty(width, np.int64)
-        beam[missing] = search.columns.append(self._nodes.allocate(added), search.depth + 1, nodes[missing])
-        hit = ~missing
-        beam[hit] = drafted[places[hit]]
-        search.descend(beam, hits=width - added)
-        return _Move(row, search, missing, added)
-
-    def _write_beams(self, selection: Selection, moved: Sequence[_Move]) -> None:
-        """Writes what the target thinks of the new beams, and the nodes in them that no draft had added, into the tree."""
+    def _write(self, selection: Selection, moved: Sequence[VerifyResult]) -> None:
+        """Writes the scores of new beams, and the nodes in them that were not drafted."""
         k = selection.nodes.shape[1]
-        places, slots, nodes, depths, columns = to_device([move.rows(k) for move in moved], self._tree.token.device)
-        parents, log_probs = selection.parents.flatten(), selection.log_probs.flatten()
-        scores = selection.scores.flatten() if selection.samples else None
-        # Places ascend, so as many of them as there are selected prefixes are all of these in order.
-        if len(places) < len(parents):
-            parents, log_probs = parents.index_select(0, places), log_probs.index_select(0, places)
-            scores = None if scores is None else scores.index_select(0, places)
-        self._tree.rate(slots, log_probs, scores)
-        added = sum(move.added for move in moved)
-        if not added:
+        flat = concat([np.arange(result.row * k, result.row * k + len(result.nodes)) for result in moved])
+        fields = concat([result.search.sequence.node_fields(result.search.beam) for result in moved])
+        indices, slots, nodes, depths, positions = on_device(np.concatenate([flat[None], fields]), self._tree.token.device).unbind(0)
+        parts = [selection.parent_slots, selection.cum_log_probs, *([] if selection.scores is None else [selection.scores])]
+        # Rows ascend, so as many indices as there are selected prefixes are all of these in order.
+        whole = len(flat) == selection.nodes.numel()
+        parents, cum_log_probs, *scores = (part.flatten() if whole else part.take(indices) for part in parts)
+        self._tree.set_scores(slots, cum_log_probs, scores[0] if scores else None)
+        missing = concat([result.hits for result in moved]) < 0
+        if not missing.any():
             return
-        if added < len(slots):
-            new = np.concatenate([np.ones(move.added, bool) if move.missing is None else move.missing for move in moved])
-            rows = self._to_device(np.flatnonzero(new))
-            parents, nodes, slots, columns, depths = (part.index_select(0, rows) for part in (parents, nodes, slots, columns, depths))
+        if not missing.all():
+            new = on_device(np.flatnonzero(missing), slots.device)
+            parents, slots, nodes, depths, positions = (part.index_select(0, new) for part in (parents, slots, nodes, depths, positions))
         tokens = self._trie.token.index_select(0, nodes)
-        self._tree.add_nodes(slots, parents=parents, tokens=tokens, depths=depths, columns=columns)
-
-    def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
-        return on_device(array, self._tree.token.device)
+        self._tree.add_nodes(slots, parents=parents, tokens=tokens, depths=depths, indices=positions)
 
 
-def _chosen(nodes: IntArray, width: int) -> int:
-    """How many prefixes a row of a verdict holds for a search that keeps `width`; padding is -1, and stands behind them."""
-    return width if nodes[width - 1] >= 0 else int(np.count_nonzero(nodes[:width] >= 0))
+def _read(levels: Sequence[VerifiedLevel]) -> list[list[VerifyResult]]:
+    """The results of levels on the host, all in one transfer."""
+    wanted = [(level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
+    arrays = iter(on_host([tensor for level in wanted for tensor in level if tensor is not None]))
+    results = []
+    for level in levels:
+        nodes, cum_log_probs = next(arrays), next(arrays)
+        hits = np.full_like(nodes, -1) if level.hits is None else next(arrays)
+        found = []
+        for row, (search, selected) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), strict=True)):
+            depth = search.depth + level.ahead + 1
+            width = min(search.widths[depth], selected)
+            kept = hits[row, :width]
+            finished = depth > search.last_depth or not width
+            accepted = level.hits is not None and not finished and bool((kept >= 0).all())
+            found.append(VerifyResult(search, row, depth, nodes[row, :width], cum_log_probs[row, :width], kept, finished, accepted))
+        results.append(found)
+    return results

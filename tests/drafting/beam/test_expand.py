@@ -6,17 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafting.beam.expand import (
-    MANY_STRETCHES,
-    STRETCH,
-    Candidates,
-    Continuations,
-    Frontier,
-    continuations,
-    expand_beam,
-    find_nodes,
-    top_places,
-)
+from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.ranking import continuation_log_probs
+from drafting.beam.topk import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 
@@ -49,11 +41,10 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     trie, level, beams, logits, scores, excluded, k = case
     flat = [node for beam in beams for node in beam]
     sizes = [len(beam) for beam in beams]
-    frontier = Frontier.of([100 + int(start) + np.arange(size) for start, size in zip(np.cumsum(sizes) - sizes, sizes, strict=True)], CPU)
+    frontier = Frontier(100 + torch.arange(len(flat)), torch.tensor(flat), tuple(sizes), scores)
     eligible = BatchEligibility.of(excluded, trie.nodes, sizes)
-    found = continuations(trie, torch.tensor(flat), logits, trie.max_children[level], eligible)
-    totals = found.log_probs + scores[:, None]
-    selection = expand_beam(Candidates(found.first, totals, totals), frontier, k)
+    totals = continuation_log_probs(trie, torch.tensor(flat), logits, trie.max_children[level], eligible) + scores[:, None]
+    selection = expand_beam(Candidates(frontier, trie.first_child[torch.tensor(flat)], totals), k)
     starts = np.cumsum(sizes) - sizes
     log_probs = logits.log_softmax(1)
     for request, beam in enumerate(beams):
@@ -68,19 +59,19 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
         expected.sort(key=lambda candidate: -candidate[2])
         expected = expected[:k]
         size = len(expected)
-        assert selection.parents[request, :size].tolist() == [100 + int(starts[request]) + rank for rank, _, _ in expected]
+        assert selection.parent_slots[request, :size].tolist() == [100 + int(starts[request]) + rank for rank, _, _ in expected]
         assert selection.nodes[request, :size].tolist() == [child for _, child, _ in expected]
-        assert selection.scores[request, :size].tolist() == [score for _, _, score in expected]
-        assert selection.scores[request, size:].eq(float("-inf")).all()
+        assert selection.cum_log_probs[request, :size].tolist() == [score for _, _, score in expected]
+        assert selection.cum_log_probs[request, size:].eq(float("-inf")).all()
         assert selection.nodes[request, size:].eq(-1).all()
 
 
 @SETTINGS
 @given(st.lists(st.sampled_from([0.0, -0.0, -1.0, -2.5, 3.0, -1e30, float("-inf")]), min_size=1, max_size=30), st.data())
-def test_top_places_is_a_stable_sort(values: list[float], data: st.DataObject) -> None:
+def test_stable_topk_is_a_stable_sort(values: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(values)))
     expected = sorted(range(len(values)), key=lambda place: -values[place])[:k]
-    assert top_places(torch.tensor([values]), k)[0].tolist() == expected
+    assert stable_topk(torch.tensor([values]), k)[0].tolist() == expected
 
 
 @SETTINGS
@@ -92,23 +83,23 @@ def test_long_rows_are_sorted_alike(seed: int, k: int, levels: int, missing: flo
     scores = torch.from_numpy(rng.integers(levels, size=(2, width)).astype(np.float32) - levels / 2)
     scores[torch.from_numpy(rng.random((2, width)) < missing)] = float("-inf")
     expected = np.argsort(-scores.numpy(), axis=1, kind="stable")[:, :k]
-    assert top_places(scores, k).tolist() == expected.tolist()
+    assert stable_topk(scores, k).tolist() == expected.tolist()
 
 
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     trie = ItemTrie.build(np.array([[1], [4]]))
     logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
-    found = continuations(trie, torch.tensor([0]), logits, 2, None)
-    torch.testing.assert_close(found.log_probs[0], logits.log_softmax(1)[0, [1, 4]])
-    assert found.log_probs.exp().sum() < 1
+    log_probs = continuation_log_probs(trie, torch.tensor([0]), logits, 2, None)
+    torch.testing.assert_close(log_probs[0], logits.log_softmax(1)[0, [1, 4]])
+    assert log_probs.exp().sum() < 1
 
 
 def test_carriers_check_their_shapes() -> None:
     with pytest.raises(ValueError, match="share rows"):
-        Continuations(torch.zeros(3), torch.zeros(2, 2))
+        Candidates(Frontier(torch.zeros(2), torch.zeros(2), (2,), torch.zeros(2)), torch.zeros(3), torch.zeros(2, 2))
 
 
 def test_find_nodes() -> None:
-    places = find_nodes(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
-    assert places.tolist() == [[1, 0, -1], [1, -1, 0]]
+    indices = find_nodes(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
+    assert indices.tolist() == [[1, 0, -1], [1, -1, 0]]
     assert find_nodes(torch.tensor([[5]]), torch.empty(1, 0, dtype=torch.int64)).tolist() == [[-1]]

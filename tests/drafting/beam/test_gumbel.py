@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from scipy.stats import chisquare, kstest
 
-from drafting.beam.expand import Continuations, Frontier, expand_beam
+from drafting.beam.expand import Frontier, expand_beam
 from drafting.beam.gumbel import Stream, gumbel_noise, perturb
-from drafting.beam.ranking import BatchRules, Ratings, rank
+from drafting.beam.ranking import BatchRules, rank
 from drafting.beam.rule import SearchRule, Verification
 from drafting.trie.item_trie import ItemTrie
 
@@ -45,14 +45,11 @@ def test_beam_search_over_perturbed_scores_samples_without_replacement() -> None
     probabilities = (first[:, None] + second).flatten().double().softmax(0).tolist()
     cpu, nothing = torch.device("cpu"), torch.zeros(draws)
     rules = BatchRules.of([SearchRule(Verification.GUMBEL, seed) for seed in range(draws)], cpu)
-    roots = Frontier.of([np.array([draw]) for draw in range(draws)], cpu)
-    level = Continuations(torch.ones(draws, dtype=torch.int64), first.expand(draws, 2))
-    beams = expand_beam(rank(level, Ratings(nothing, nothing), roots, rules, Stream.DRAFT), roots, 2)
-    frontier = Frontier.of(list(np.arange(2 * draws).reshape(draws, 2)), cpu)
+    roots = Frontier(torch.arange(draws), torch.zeros(draws, dtype=torch.int64), (1,) * draws, nothing, nothing)
+    beams = expand_beam(rank(roots, torch.ones(draws, dtype=torch.int64), first.expand(draws, 2), rules, Stream.DRAFT), 2)
     parents = beams.nodes.flatten()
-    level = Continuations(trie.first_child[parents], second[parents - 1])
-    ratings = Ratings(beams.log_probs.flatten(), beams.scores.flatten())
-    drawn = expand_beam(rank(level, ratings, frontier, rules, Stream.DRAFT), frontier, k).nodes - 3
+    frontier = Frontier(torch.arange(2 * draws), parents, (2,) * draws, beams.cum_log_probs.flatten(), beams.ranking.flatten())
+    drawn = expand_beam(rank(frontier, trie.first_child[parents], second[parents - 1], rules, Stream.DRAFT), k).nodes - 3
     pairs = list(itertools.permutations(range(4), k))
     observed = [int(((drawn[:, 0] == a) & (drawn[:, 1] == b)).sum()) for a, b in pairs]
     expected = [draws * probabilities[a] * probabilities[b] / (1 - probabilities[a]) for a, b in pairs]

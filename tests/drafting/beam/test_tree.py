@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from drafting.beam.tree import TreeBatch, build_layout
+from drafting.beam.attention import build_layout
+from drafting.beam.tree import TreeBatch
 
 
 def make_batch() -> TreeBatch:

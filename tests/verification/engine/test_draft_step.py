@@ -78,8 +78,8 @@ def test_all_children_are_those_that_a_request_may_be_given(speculation: Specula
         engine.add(BeamRequest(str(number), prompt, 5, 5, excluded if number & 2 else NOTHING, allowed_items=items))
         eligible[number] = set(np.flatnonzero(allowed) if number & 1 else range(trie.items)) - set(excluded if number & 2 else ())
     engine.step()
-    for search in engine._running.values():
-        columns, number = search.columns, int(search.request.request_id)
-        drafted = columns.trie_nodes[columns.depths == 1]
+    for search in engine._running.unfinished():
+        sequence, number = search.sequence, int(search.request.request_id)
+        drafted = sequence.trie_nodes[sequence.depths == 1]
         alive = [node for node in range(*trie.level_starts[1:3]) if eligible[number] & set(trie.items_of(node).tolist())]
         assert sorted(drafted.tolist()) == alive

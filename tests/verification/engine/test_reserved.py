@@ -123,8 +123,8 @@ def test_requests_that_end_early_leave_nothing_behind(speculation: Speculation) 
     assert engine.used_slots == 0
     assert not engine._slots.searches
     engine.forget_histories()
-    assert engine._prompts.free == engine._prompts.total
-    assert engine._nodes.free == engine._nodes.total
+    assert engine._slots.prompts.free == engine._slots.prompts.total
+    assert engine._slots.nodes.free == engine._slots.nodes.total
 
 
 def test_a_prompt_is_computed_once_and_kept_for_the_user(speculation: Speculation) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.beam.tree import AttentionLayout, TokenTree, build_layout, build_layouts
+from drafting.beam.attention import AttentionLayout, build_layout, build_layouts
+from drafting.beam.tree import TokenTree
 from verification.hosts.attention import tree_attention
 
 HEAD_SIZE, SLOTS, DEPTH = 8, 64, 3
@@ -30,8 +31,8 @@ def test_prompt_and_ancestors_in_one_ragged_batch(heads: int, key_value_heads: i
     tree = TokenTree(SLOTS, DEPTH, torch.device("cpu"))
     tree.add_prompt(torch.from_numpy(a), torch.arange(3), torch.arange(3))
     tree.add_prompt(torch.from_numpy(b[:2]), torch.arange(2), torch.arange(2))
-    level = {"slots": [50, 51], "parents": [8, 8], "tokens": [0, 0], "depths": [1, 1], "columns": [2, 3]}
-    child = {"slots": [60], "parents": [51], "tokens": [0], "depths": [2], "columns": [4]}
+    level = {"slots": [50, 51], "parents": [8, 8], "tokens": [0, 0], "depths": [1, 1], "indices": [2, 3]}
+    child = {"slots": [60], "parents": [51], "tokens": [0], "depths": [2], "indices": [4]}
     for nodes in (level, child):
         tree.add_nodes(**{name: torch.tensor(values) for name, values in nodes.items()})
 

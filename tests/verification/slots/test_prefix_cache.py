@@ -145,7 +145,7 @@ def test_lists_are_the_same_with_and_without_the_cache(speculation: Speculation,
     assert engine.used_slots == 0
     engine.forget_histories()
     assert engine.cached_slots == 0
-    assert engine._prompts.free == engine._prompts.total
+    assert engine._slots.prompts.free == engine._slots.prompts.total
 
 
 def growing_histories(speculation: Speculation, rng: np.random.Generator) -> list[BeamRequest]:
@@ -165,9 +165,9 @@ def growing_histories(speculation: Speculation, rng: np.random.Generator) -> lis
 
 def shrink(engine: SpeculativeBeamEngine, slots: int) -> None:
     """Leaves the engine only so many slots for prompts."""
-    total = min(slots, engine._prompts.total)
-    engine._prompts = SlotPool(total, first=engine._nodes.total)
-    engine._prefix_cache = PrefixCache(engine._prompts)
+    pools = engine._slots
+    pools.prompts = SlotPool(min(slots, pools.prompts.total), first=pools.nodes.total)
+    pools.prefix_cache = PrefixCache(pools.prompts)
 
 
 def run_when_there_is_room(engine: SpeculativeBeamEngine, requests: list[BeamRequest]) -> dict[str, BeamResult]:
@@ -178,9 +178,8 @@ def run_when_there_is_room(engine: SpeculativeBeamEngine, requests: list[BeamReq
         while waiting and engine.running < 3 and engine.has_room(waiting[-1]):
             engine.add(waiting.pop())
         if engine.running and rng.random() < 0.1:
-            name = next(iter(engine._running))
-            waiting.append(engine._running[name].request)
-            assert engine.cancel(name)
+            waiting.append(engine._running.unfinished()[0].request)
+            assert engine.cancel(waiting[-1].request_id)
             continue
         for result in engine.step().finished:
             results[result.request_id] = result

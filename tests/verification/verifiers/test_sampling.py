@@ -64,10 +64,10 @@ def _leaf_probabilities(speculation: Speculation, prompt: np.ndarray, first: tor
     """Token by token under the trie, renormalised at each level."""
     trie, host = speculation.tries[2], speculation.target
     scorer = PrefixScorer(host, trie)
-    columns, _ = scorer._start(prompt)
+    sequence, _ = scorer._start(prompt)
     nodes = torch.arange(1, 1 + trie.level_size(1))
-    added = scorer._add(columns, np.full(len(nodes), columns.root), nodes, 1)
-    second = scorer._score(columns, added)
+    added = scorer._add(sequence, np.full(len(nodes), sequence.root), nodes, 1)
+    second = scorer._score(sequence, added)
     leaves = np.zeros(trie.level_size(2))
     for row, node in enumerate(nodes.tolist()):
         below = torch.arange(int(trie.first_child[node]), int(trie.first_child[node + 1]))

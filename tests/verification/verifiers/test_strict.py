@@ -72,7 +72,7 @@ def test_drafts_leave_the_slots_that_plain_searches_need(speculation: Speculatio
     engine = speculation.engine(depth, plan_of(name, speculation, depth))
     trie: ItemTrie = speculation.tries[depth]
     needed = sum(1 + sum(beam_widths(request, trie)[1:-1]) for request in requests)
-    engine._slots.nodes = engine._nodes = engine._grower._nodes = engine._verifier._nodes = SlotPool(needed + 30)
+    engine._slots.nodes = SlotPool(needed + 30)
     for request in requests:
         engine.add(request)
     results: list[BeamResult] = []
@@ -100,10 +100,10 @@ def test_what_a_rejected_round_left_is_not_computed_again(speculation: Speculati
         engine.add(request)
         tokens, seen = 0, 0
         while engine.running:
-            search = next(iter(engine._running.values()))
+            (search,) = engine._running.unfinished()
             tokens += engine.step().tokens
-            nodes = search.columns.slots[search.columns.root + 1 :]
-            trie_nodes = search.columns.trie_nodes[search.columns.root + 1 :].tolist()
+            nodes = search.sequence.slots[search.sequence.root + 1 :]
+            trie_nodes = search.sequence.trie_nodes[search.sequence.root + 1 :].tolist()
             assert len(set(trie_nodes)) == len(trie_nodes)
             seen = len(nodes)
         assert tokens <= len(request.prompt) + seen

@@ -1,0 +1,110 @@
+"""Attention layouts: which key/value slots each token of a forward may attend to.
+
+Invariant: a layout is the only thing that tells requests, beams and branches apart. A request is one row of keys, its prompt and its tree
+nodes in order of allocation, which all its queries share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from drafting.device import arange, on_device, pad_stack
+
+IntArray = npt.NDArray[np.int64]
+
+# Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
+# that differ by less than this factor are.
+FEW_TOKENS = 32
+LENGTH_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class AttentionLayout:
+    """Queries, keys and mask of some requests of a forward, padded to rows of one length.
+
+    Attributes:
+        queries: `[requests, queries]` int64, the tokens of these requests, counted among themselves; padding repeats one of them.
+        indices: `[tokens]` int64, the index of each of these tokens in the flattened `queries`.
+        keys: `[requests, columns]` int64 key/value slots; padding is any slot.
+        mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
+        tokens: `[tokens]` int64, these tokens' rows in the forward.
+    """
+
+    queries: Tensor
+    indices: Tensor
+    keys: Tensor
+    mask: Tensor
+    tokens: Tensor
+
+    def __post_init__(self) -> None:
+        expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
+        if tuple(self.mask.shape) != expected:
+            raise ValueError(f"The mask must have shape {expected}, got {tuple(self.mask.shape)}.")
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """The mask as float32 numbers to add to attention scores, 0 or -inf; made once, because every layer adds the same."""
+        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, float("-inf"))
+
+    def to(self, device: torch.device) -> "AttentionLayout":
+        """The same layout on a device."""
+        parts = (self.queries, self.indices, self.keys, self.mask, self.tokens)
+        return AttentionLayout(*(part.to(device) for part in parts))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the tokens are exactly the queries in order, so that nothing is padded."""
+        return self.queries.numel() == self.indices.numel()
+
+
+def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:
+    """Lays out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own.
+
+    For the arguments see `build_layout`.
+    """
+    if max(query_counts) <= FEW_TOKENS or len(keys) == 1:
+        return (build_layout(keys, query_counts, visible, ancestors),)
+    counts = np.array(query_counts)
+    sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
+    if (sizes == sizes[0]).all():
+        return (build_layout(keys, query_counts, visible, ancestors),)
+    size_of_token = np.repeat(sizes, counts)
+    layouts = []
+    for size in np.unique(sizes):
+        tokens = on_device(np.flatnonzero(size_of_token == size), visible.device)
+        members = np.flatnonzero(sizes == size)
+        rows = visible.index_select(0, tokens), ancestors.index_select(0, tokens)
+        layout = build_layout([keys[member] for member in members], counts[members].tolist(), *rows)
+        layouts.append(replace(layout, tokens=tokens))
+    return tuple(layouts)
+
+
+def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> AttentionLayout:
+    """Lays out requests of which the tokens stand together, in the order of `keys`.
+
+    Args:
+        keys: `[columns]` per request, the key/value slots of its sequence.
+        query_counts: tokens of each request.
+        visible: `[tokens]` int64, how many leading columns (of the prompt) each token attends to.
+        ancestors: `[tokens, depth]` int64, further columns that each token attends to, its own among them.
+    """
+    device = visible.device
+    if len(keys) == 1:
+        own = arange(query_counts[0], device)
+        mask = arange(len(keys[0]), device) < visible[:, None]
+        mask.scatter_(1, ancestors, True)
+        return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own)
+    counts = np.array(query_counts)
+    widest, key_slots = int(counts.max()), pad_stack(keys, 0)
+    starts = np.cumsum(counts) - counts
+    offsets = np.arange(widest)
+    queries = on_device(starts[:, None] + np.minimum(offsets, counts[:, None] - 1), device)
+    indices = on_device(np.flatnonzero(offsets < counts[:, None]), device)
+    mask = arange(key_slots.shape[1], device) < visible[queries][:, :, None]
+    mask.scatter_(2, ancestors[queries], True)
+    return AttentionLayout(queries, indices, on_device(key_slots, device), mask[:, None], arange(len(visible), device))

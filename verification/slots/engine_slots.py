@@ -1,0 +1,95 @@
+"""The target's key/value slots, as the engines of several catalogs share them: a request takes its slots here and gives them back.
+
+Invariant: what running searches may come to need is set aside over all engines together. While one catalog takes over from another,
+requests of both run side by side on one model, and a request that has started can still never run out of slots half way.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from drafting.beam.sequence import SequenceState
+from drafting.trie.eligibility import Eligibility
+from verification.request import BeamRequest
+from verification.search import BeamSearch
+from verification.slots.pool import SlotPool
+from verification.slots.prefix_cache import CachedPrefix, PrefixCache
+
+
+class EngineSlots:
+    """Slots of tree nodes, which come first, and of prompts.
+
+    Attributes:
+        nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
+        prompts: slots of prompt tokens, the root's aside.
+        prefix_cache: prompts that are kept for later; tokens mean the same whatever the catalog.
+        searches: all that run.
+    """
+
+    def __init__(self, total: int, nodes: int, shared_tokens: npt.NDArray[np.int64] | None = None) -> None:
+        """`nodes` of `total` slots are for tree nodes; every prompt begins with `shared_tokens`."""
+        self.nodes = SlotPool(nodes)
+        self.prompts = SlotPool(total - nodes, first=nodes)
+        self.prefix_cache = PrefixCache(self.prompts, shared_tokens)
+        self.searches: set[BeamSearch] = set()
+
+    @property
+    def total(self) -> int:
+        """Slots that the target has."""
+        return self.prompts.total + self.nodes.total
+
+    @property
+    def used(self) -> int:
+        """Slots that running searches own."""
+        return self.prompts.used + self.nodes.used - self.prefix_cache.slots
+
+    @property
+    def spare_nodes(self) -> int:
+        """Node slots that no running search may come to need."""
+        return self.nodes.free - sum(search.reserved_nodes for search in self.searches)
+
+    def has_room(self, prompt: int, nodes: int) -> bool:
+        """Whether so many prompt tokens and nodes could be held now."""
+        return prompt - 1 <= self.prompts.free + self.prefix_cache.evictable and nodes <= self.spare_nodes
+
+    def fits(self, prompt: int, nodes: int) -> bool:
+        """Whether so many prompt tokens and nodes could be held if nothing ran."""
+        return prompt - 1 <= self.prompts.total - self.prefix_cache.pinned and nodes <= self.nodes.total
+
+    def open(self, request: BeamRequest, widths: tuple[int, ...], eligibility: Eligibility, beside: BeamSearch | None = None) -> BeamSearch:
+        """Begins a search.
+
+        Args:
+            beside: a search over the same prompt that has just begun; only the root is not shared with it.
+
+        Raises:
+            OutOfSlots: too few are free; ask `has_room` first.
+        """
+        prefix = self.prefix_cache.take(request.cache_key, request.prompt) if beside is None else _whole_prompt(beside)
+        new = len(request.prompt) - 1 - len(prefix)
+        self.prefix_cache.make_room(new)
+        sequence = SequenceState(np.concatenate([prefix.slots, self.prompts.allocate(new), self.nodes.allocate(1)]))
+        sequence.computed = len(prefix)
+        sequence.drafted[: len(prefix)] = prefix.drafted
+        search = BeamSearch(request, widths, sequence, eligibility, len(prefix), prefix.shared_length)
+        self.searches.add(search)
+        return search
+
+    def close(self, search: BeamSearch) -> None:
+        """Takes the slots of a search back; its prompt stays in the prefix cache."""
+        self.searches.remove(search)
+        sequence, request = search.sequence, search.request
+        root = sequence.root
+        self.nodes.release(sequence.slots[root:])
+        if root == search.shared_length:
+            return
+        # The prompt of a search that never took part in a forward is no use to the next one.
+        computed = root if sequence.computed > root else search.cached_tokens
+        self.prompts.release(sequence.slots[computed:root])
+        prefix = CachedPrefix(request.prompt[:computed], sequence.slots[:computed], sequence.drafted[:computed], search.shared_length)
+        self.prefix_cache.keep(request.cache_key, prefix)
+
+
+def _whole_prompt(search: BeamSearch) -> CachedPrefix:
+    """The prompt of a search, all of it shared; keys are written before they are read, so the forward that computes it may read it."""
+    sequence, root = search.sequence, search.sequence.root
+    return CachedPrefix(search.request.prompt[:root], sequence.slots[:root], sequence.drafted[:root], root)
