@@ -3,3 +3,8 @@
 The middle floor. It imports `drafting`, numpy and torch; only `verification/hosts/vllm.py` knows vLLM, and nothing here knows HTTP, Redis
 or metrics.
 """
+
+from drafting.builds import hide_unusable
+
+# Before any module below imports transformers or vLLM.
+hide_unusable()
