@@ -8,10 +8,10 @@ PACKAGES := drafting verification server
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format serve bench lossless bench-gpu truth bench-catalog paper load soak swaps lock services deploy-tools deploy-check clean
+.PHONY: help setup demo test lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak swaps lock release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: .venv/ready ## Make .venv with everything pinned (CPU build)
 
@@ -48,6 +48,9 @@ lint: setup ## Check style and types
 format: setup ## Apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+hooks: setup ## Run what `make lint` checks before each commit
+	$(BIN)/pre-commit install
 
 bench: setup ## Time this engine against vLLM and transformers (idle machine, a quarter of an hour)
 	$(BIN)/atspeed-bench bench $(ARGS)
@@ -90,6 +93,9 @@ deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboar
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py
+
+release-check: setup ## Build the wheel, install it by plain pip into an empty environment, serve a list (five minutes, 3 GB)
+	nice $(BIN)/python requirements/release_check.py $(ARGS)
 
 clean: ## Remove .venv and caches
 	rm -rf .venv .deploy .mypy_cache .ruff_cache .pytest_cache *.egg-info
