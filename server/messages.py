@@ -8,6 +8,7 @@ which all processes of one Linux machine share, so no time is lost in translatio
 import msgspec
 
 from drafting.beam.rule import Verification
+from verification.request import BeamResult, StepReport
 
 
 class FilterChoice(msgspec.Struct, frozen=True):
@@ -69,20 +70,19 @@ class DropCatalog(msgspec.Struct, frozen=True, tag=True):
     name: str
 
 
-class Submit(msgspec.Struct, frozen=True, tag=True):
+class Submit(msgspec.Struct, tag=True):
     """Search for one list.
 
     Attributes:
-        catalog: the name of the catalog whose indices these are.
-        history: item indices, oldest first.
+        history: item indices, oldest first; the API process fills it in, and `excluded`, once it has read the stored history.
         excluded: item indices that must not be returned.
-        deadline: monotonic seconds after which nobody waits for the list any more.
-        submitted: monotonic seconds at which the API process asked.
-        verification, seed, temperature: of `drafting.rule.SearchRule`, which the engine process makes of them.
+        deadline: monotonic seconds after which the list is of no use any more.
+        submitted: monotonic seconds from which its time in the queue counts.
+        verification, seed, temperature: of `drafting.beam.rule.SearchRule`, which the engine process makes of them.
+        user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
         filter: the filters that its items must pass; None for all items.
         fresh: places for fresh items; None if there are none.
-        traced: whether `FinishedList.steps` is wanted.
-        user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
+        catalog: the name of the catalog whose indices these are.
     """
 
     request_id: str
@@ -99,7 +99,6 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     filter: FilterChoice | None = None
     fresh: FreshPlaces | None = None
     catalog: str = ""
-    traced: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -150,50 +149,17 @@ class StartFailure(msgspec.Struct, frozen=True, tag=True):
     sentence: str
 
 
-class Cost(msgspec.Struct, frozen=True, array_like=True):
-    """`verification.request.Usage` on the wire; see there."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    target_forwards: int
-    draft_forwards: int = 0
-    drafted_nodes: int = 0
-    used_nodes: int = 0
-    accepted_depths: tuple[int, ...] = ()
-    plan: str = "none"
-
-    @property
-    def accepted_steps(self) -> int:
-        """Forwards of the target that the draft has saved."""
-        return len(self.accepted_depths)
-
-
-class StepTime(msgspec.Struct, frozen=True, array_like=True):
-    """When a step of the engine began, in monotonic seconds, and how long it took for drafting and then in the target's forward."""
-
-    started: float
-    draft_seconds: float
-    target_seconds: float
-
-
 class FinishedList(msgspec.Struct, frozen=True, array_like=True):
-    """One finished list, best first.
+    """One finished list.
 
     Attributes:
-        items: (catalog index, score, rank) triples.
-        verification: how the draft was judged.
         queue_seconds: from the API process's asking until the engine took the request up.
         engine_seconds: from there until the list was finished.
-        steps: that the request took part in, if it is traced.
     """
 
-    request_id: str
-    items: list[tuple[int, float, int]]
-    cost: Cost
-    verification: Verification
+    result: BeamResult
     queue_seconds: float
     engine_seconds: float
-    steps: tuple[StepTime, ...] = ()
 
 
 class FailedList(msgspec.Struct, frozen=True, array_like=True):
@@ -203,23 +169,20 @@ class FailedList(msgspec.Struct, frozen=True, array_like=True):
     sentence: str | None
 
 
-class StepCost(msgspec.Struct, frozen=True, array_like=True):
-    """`verification.request.StepReport` on the wire, without its lists; see there.
+class StepRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One step of the engine.
 
     Attributes:
-        elapsed_seconds: of wall clock from the step before it, or from the end of idling, to its end: the step itself, and what the engine
-            process does between two.
-        crowded: whether somebody had to wait for a later step.
+        report: without its lists, which are sent as `FinishedList`.
+        ended: monotonic seconds.
+        elapsed_seconds: wall clock from the end of the step before it, or of idling: the step itself, and what the engine process does
+            between two.
+        crowded: whether a request had to wait for a later step.
     """
 
-    tokens: int
-    seconds: float
-    target_seconds: float = 0.0
-    draft_tokens: int = 0
-    draft_forwards: int = 0
-    draft_seconds: float = 0.0
-    draft_failed: bool = False
-    elapsed_seconds: float = 0.0
+    report: StepReport
+    ended: float
+    elapsed_seconds: float
     crowded: bool = False
 
 
@@ -227,7 +190,6 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     """What happened since the last progress message.
 
     Attributes:
-        steps: what each step cost.
         used_slots: KV slots that running requests own.
         cached_slots: KV slots that hold prompts of earlier requests.
         graphs_replayed: forwards of target and draft that were replayed from a CUDA graph.
@@ -236,7 +198,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 
     finished: list[FinishedList]
     failed: list[FailedList]
-    steps: list[StepCost]
+    steps: list[StepRecord]
     running: int
     waiting: int
     used_slots: int

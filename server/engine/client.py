@@ -9,7 +9,8 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from server.messages import (
     ToEngine,
 )
 from server.metrics.registry import Metrics
-from server.scheduling.pending import PendingLists
+from server.scheduling.admission import Admission, PendingRequest
 from server.settings import EngineOptions
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class EngineClient:
         self._catalog_version = catalog_version
         self._metrics = metrics
         self._on_failure = on_failure
-        self._pending = PendingLists(max_pending)
+        self._admission = Admission(max_pending)
         self._socket: zmq.asyncio.Socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -125,39 +126,43 @@ class EngineClient:
         self.status = EngineStatus.FAILED
         self._on_failure(sentence)
 
-    def check(self, request: Submit) -> None:
-        """Refuses at once what `search` would refuse; with an empty history, what it would refuse whatever the history.
+    @contextmanager
+    def admit(self, submit: Submit, items: int | None = None, *, traced: bool = False) -> Iterator[PendingRequest]:
+        """Let a request in or refuse it, before its stored history is read; it is pending for as long as the context lasts.
+
+        Args:
+            items: items of its history; None where they are not known yet.
+            traced: whether the engine's steps are to be kept for it.
 
         Raises:
-            EngineUnavailable, QueueFull, TooLate: as `search`.
+            EngineUnavailable: there is no engine.
+            QueueFull: too many requests are pending.
+            TooLate: its list, or another because of it, would be late.
         """
         if self._socket is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
-        self._pending.check(request)
+        request = self._admission.admit(submit, time.monotonic(), items, traced=traced)
+        try:
+            yield request
+        finally:
+            self._admission.leave(request)
 
-    async def search(self, request: Submit) -> FinishedList:
-        """Hands one request to the engine and waits for its list; cancelling the wait cancels the request.
+    async def search(self, request: PendingRequest) -> FinishedList:
+        """Give an admitted request to the engine and wait for its list; cancelling the wait cancels the request.
 
         Raises:
-            EngineUnavailable: there is no engine, or it died before the list was finished.
-            QueueFull: too many requests are pending.
-            TooLate: its list, or another because of it, would be late.
+            EngineUnavailable: the engine died before the list was finished.
             RequestRefused: the engine can't do this request.
             TimeoutError: the engine dropped it, because its deadline had passed.
         """
-        if self._socket is None or self.status is not EngineStatus.READY:
-            raise self.unavailable()
-        socket = self._socket
-        list_to_come = self._pending.add(request)
+        result, socket = self._admission.hand_over(request), self._socket
         try:
-            self._tell(request)
-            return await list_to_come
+            self._tell(request.submit)
+            return await result
         except asyncio.CancelledError:
             if socket is self._socket:
-                self._tell(Cancel(request.request_id))
+                self._tell(Cancel(request.submit.request_id))
             raise
-        finally:
-            self._pending.drop(request.request_id)
 
     async def load_catalog(self, name: str, path: Path) -> None:
         """Has the engine get another catalog ready beside those that it serves.
@@ -206,7 +211,7 @@ class EngineClient:
 
     def abandon(self, sentence: str) -> None:
         """Tells everyone who waits for a list that none will come."""
-        self._pending.abandon(sentence, 1)
+        self._admission.abandon(sentence, 1)
 
     def unavailable(self) -> EngineUnavailable:
         """What to tell a client while the engine is not ready."""
@@ -299,7 +304,7 @@ class EngineClient:
                     for message in list(self._filters.get(self._options.catalog_name, {}).values()):
                         await socket.send(self._encoder.encode(message))
                     self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
-                    self._pending.open(ready)
+                    self._admission.open(ready)
                     self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
                 case StartFailure(sentence):
                     return Obstacle(sentence)
@@ -317,8 +322,8 @@ class EngineClient:
 
     def _deliver(self, progress: Progress) -> None:
         self._metrics.observe_progress(progress)
-        self._pending.deliver(progress)
-        self._metrics.expected_wait.set(self._pending.wait_seconds)
+        self._admission.deliver(progress)
+        self._metrics.expected_wait.set(self._admission.wait_seconds)
 
     def _settle_loading(self, name: str, error: Exception | None) -> None:
         loading = self._loading.pop(name, None)
@@ -336,4 +341,4 @@ class EngineClient:
         self._metrics.observe_engine_gone()
         for name in list(self._loading):
             self._settle_loading(name, self.unavailable())
-        self._pending.abandon("The engine died while it worked on this request.", max(1, round(self._load_seconds)))
+        self._admission.abandon("The engine died while it worked on this request.", max(1, round(self._load_seconds)))

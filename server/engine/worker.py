@@ -6,6 +6,7 @@ after it nobody knows what the KV slots hold, and the parent starts a clean one.
 
 import os
 import time
+from dataclasses import replace
 
 import msgspec
 import zmq
@@ -13,26 +14,22 @@ import zmq
 from drafting.beam.rule import SearchRule
 from server.engine.catalogs import EngineCatalogs, RequestSource
 from server.engine.filters import EngineFilters
-from server.engine.trace import StepTrace
 from server.messages import (
     Cancel,
-    Cost,
     DropCatalog,
     DropFilter,
     FailedList,
-    FinishedList,
     FromEngine,
     LoadCatalog,
     Progress,
     PutFilter,
     Shutdown,
-    StepCost,
-    StepTime,
+    StepRecord,
     Submit,
     ToEngine,
 )
 from server.scheduling.budget import StepBudget
-from server.scheduling.scheduler import IDLE, FinishedRequest, ScheduledStep, SpeculativeBeamScheduler
+from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler
 from server.settings import EngineOptions
 from verification.request import ReservedPlaces
 
@@ -56,8 +53,7 @@ class EngineWorker:
         self._draining = False
         self._stopped = False
         self._failed: list[FailedList] = []
-        self._steps: list[StepCost] = []
-        self._trace = StepTrace()
+        self._steps: list[StepRecord] = []
         self._reported = self._stepped = time.monotonic()
 
     def send(self, message: FromEngine) -> None:
@@ -105,7 +101,6 @@ class EngineWorker:
                     self._submit(message)
                 case Cancel():
                     cancelled |= self._scheduler.cancel(message.request_id)
-                    self._trace.forget(message.request_id)
                 case Shutdown():
                     self._stopped = True
                 case PutFilter(catalog, name, bits):
@@ -137,27 +132,22 @@ class EngineWorker:
                 _reserved(message, catalog.filters),
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
-            if message.traced:
-                self._trace.want(message.request_id)
         except ValueError as error:
             self._failed.append(FailedList(message.request_id, str(error)))
 
     def _report(self, step: ScheduledStep) -> None:
-        """Tells the parent what is finished at once; what is only of interest to the metrics waits for company."""
+        """Tell the parent what is finished at once; what only the metrics need is sent with it, or every `REPORT_SECONDS`."""
         now = time.monotonic()
         if step.report is not IDLE:
-            self._steps.append(_step_cost(step, now - self._stepped))
-            self._trace.add(step.report, now)
+            self._steps.append(StepRecord(replace(step.report, finished=()), now, now - self._stepped, step.crowded))
         self._stepped = now
-        for request_id in step.timed_out:
-            self._failed.append(FailedList(request_id, None))
-            self._trace.forget(request_id)
+        self._failed += [FailedList(request_id, None) for request_id in step.timed_out]
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         graphs = self._catalogs.take_graph_counts()
         self.send(
             Progress(
-                finished=[_finished(request, self._trace.take(request, now)) for request in step.finished],
+                finished=list(step.finished),
                 failed=self._failed,
                 steps=self._steps,
                 running=self._scheduler.running,
@@ -175,40 +165,3 @@ def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:
     if (fresh := message.fresh) is None:
         return None
     return ReservedPlaces(fresh.places, filters.fresh(message.filter, fresh.since))
-
-
-def _finished(request: FinishedRequest, steps: tuple[StepTime, ...]) -> FinishedList:
-    usage = request.result.usage
-    return FinishedList(
-        request_id=request.result.request_id,
-        items=[(item.item, item.score, item.rank) for item in request.result.items],
-        cost=Cost(
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            target_forwards=usage.target_forwards,
-            draft_forwards=usage.draft_forwards,
-            drafted_nodes=usage.drafted_nodes,
-            used_nodes=usage.used_nodes,
-            accepted_depths=usage.accepted_depths,
-            plan=usage.plan,
-        ),
-        verification=request.result.rule.verification,
-        queue_seconds=request.queue_seconds,
-        engine_seconds=request.engine_seconds,
-        steps=steps,
-    )
-
-
-def _step_cost(step: ScheduledStep, elapsed_seconds: float) -> StepCost:
-    report = step.report
-    return StepCost(
-        tokens=report.tokens,
-        seconds=report.seconds,
-        target_seconds=report.target_seconds,
-        draft_tokens=report.draft_tokens,
-        draft_forwards=report.draft_forwards,
-        draft_seconds=report.draft_seconds,
-        draft_failed=report.draft_failed,
-        elapsed_seconds=elapsed_seconds,
-        crowded=step.crowded,
-    )

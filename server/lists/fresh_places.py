@@ -12,6 +12,7 @@ from drafting.catalog.freshness import ADDED_AT, day_of, today
 from server.errors import InvalidRequest, NoItemTimes
 from server.messages import FreshPlaces
 from server.schemas.recommendations import FreshBody
+from verification.request import RankedItem
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ def fresh_places(body: FreshBody, catalog: Catalog, rule: SearchRule) -> FreshPl
     return FreshPlaces(today() - body.max_age_days, body.min)
 
 
-def fresh_items(places: FreshPlaces, catalog: Catalog, items: Sequence[tuple[int, float, int]]) -> FreshItems:
-    """Which items of a list are fresh, given as (catalog index, score, rank) triples."""
+def fresh_items(places: FreshPlaces, catalog: Catalog, items: Sequence[RankedItem]) -> FreshItems:
+    """Which items of a list are fresh."""
     column = catalog.attributes[ADDED_AT]
-    days = [day_of(column.value(item)) for item, _, _ in items]
+    days = [day_of(column.value(item.item)) for item in items]
     fresh = tuple(day is not None and day >= places.since for day in days)
-    identifiers = {rank for (_, _, rank), is_fresh in zip(items, fresh, strict=True) if is_fresh}
+    identifiers = {item.rank for item, is_fresh in zip(items, fresh, strict=True) if is_fresh}
     return FreshItems(fresh, max(0, places.places - len(identifiers)))

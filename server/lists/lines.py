@@ -4,24 +4,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from drafting.catalog.catalog import Catalog
-from server.messages import Cost
-from verification.request import Usage
+from verification.request import RankedItem, Usage
 
 
 def item_lines(
-    catalog: Catalog, items: Sequence[tuple[int, float, int]], fields: Sequence[str] = (), fresh: Sequence[bool] = ()
+    catalog: Catalog, items: Sequence[RankedItem], fields: Sequence[str] = (), fresh: Sequence[bool] = ()
 ) -> list[dict[str, Any]]:
-    """The lines of a list, as `schemas.RecommendedItem` describes them, from (catalog index, score, rank) triples.
+    """The lines of a list, as `RecommendedItem` describes them.
 
     Args:
         fields: attributes of the catalog that each line shall tell, where the item has them.
         fresh: which lines are to be labelled as fresh; empty for none.
     """
-    lines = [catalog_line(catalog, index) | {"score": score, "rank": rank} for index, score, rank in items]
+    lines = [catalog_line(catalog, item.item) | {"score": item.score, "rank": item.rank} for item in items]
     if fields:
         columns = {name: catalog.attributes[name] for name in fields}
-        for line, (index, _, _) in zip(lines, items, strict=True):
-            values = {name: column.value(index) for name, column in columns.items()}
+        for line, item in zip(lines, items, strict=True):
+            values = {name: column.value(item.item) for name, column in columns.items()}
             line["attributes"] = {name: value for name, value in values.items() if value is not None}
     for line, is_fresh in zip(lines, fresh, strict=False):
         if is_fresh:
@@ -36,14 +35,14 @@ def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
     return line if title is None else line | {"title": title}
 
 
-def usage_lines(cost: Cost | Usage) -> dict[str, Any]:
-    """What a list cost, as `schemas.UsageAnswer` describes it."""
+def usage_lines(usage: Usage) -> dict[str, Any]:
+    """What a list cost, as `UsageAnswer` describes it."""
     return {
-        "prompt_tokens": cost.prompt_tokens,
-        "cached_tokens": cost.cached_tokens,
-        "target_forwards": cost.target_forwards,
-        "draft_forwards": cost.draft_forwards,
-        "accepted_steps": cost.accepted_steps,
-        "drafted_nodes": cost.drafted_nodes,
-        "plan": cost.plan,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "target_forwards": usage.target_forwards,
+        "draft_forwards": usage.draft_forwards,
+        "accepted_steps": usage.accepted_steps,
+        "drafted_nodes": usage.drafted_nodes,
+        "plan": usage.plan,
     }

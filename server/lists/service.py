@@ -8,7 +8,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from server.errors import (
     EngineUnavailable,
     HistoryUnavailable,
     InvalidRequest,
+    Overloaded,
     StaleHistory,
     UnknownField,
     UnknownItem,
@@ -31,21 +31,13 @@ from server.histories import Event
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, usage_lines
 from server.lists.rules import RELAXED_NOTE, choose_rule, rule_lines
-from server.messages import FilterChoice, FinishedList, FreshPlaces, Submit
+from server.messages import FilterChoice, FinishedList, Submit
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
+from verification.request import BeamResult
 
 # A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
 _READ_AHEAD = 2
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """What a list is to be, as the engine understands it."""
-
-    rule: SearchRule
-    filter: FilterChoice | None
-    fresh: FreshPlaces | None
 
 
 class RecommendationService:
@@ -70,80 +62,82 @@ class RecommendationService:
             ServerError: as each kind of it says.
             TimeoutError: the request's timeout passed while the engine had it.
         """
-        with self._drain.request(), self._metrics.refusals(), self._catalogs.lease() as served:
-            return await self._recommend(body, served, time.monotonic())
+        started = time.monotonic()
+        with self._drain.request(), self._catalogs.lease() as served:
+            submit = self._submit(body, served, started)
+            _check_fields(body.fields, served.catalog)
+            try:
+                # Judged before the history is read: under overload no request should wait for the store only to be refused then.
+                items = None if body.history is None else min(len(body.history), self._max_items() + 1)
+                with self._engine.admit(submit, items, traced=self._tracing.recording) as request:
+                    history = await self._read_history(body, served, submit)
+                    async with asyncio.timeout(submit.deadline - submit.submitted):
+                        finished = await self._engine.search(request)
+            except Overloaded as error:
+                self._metrics.refused.labels(error.reason).inc()
+                raise
+            self._tracing.record_engine(finished, request.own_steps(finished))
+            fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
+            self._observe(body, served, finished.result, history, fresh)
+            return self._answer(body, served, finished, fresh, started, submit.submitted)
 
-    async def _recommend(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> dict[str, Any]:
-        deadline = started + (body.timeout_ms or self._timeout_ms) / 1000
-        terms = self._terms(body, served)
-        _check_fields(body.fields, served.catalog)
-        # Judged without a history first: under overload nobody should wait for the history store only to be refused then.
-        self._engine.check(self._submit("", body, served, terms, [], [], deadline, started))
-        excluded = set(_indices(served.catalog, body.exclude, "exclude"))
-        with self._tracing.part("history"):
-            history = await self._history(body, served, deadline)
-        read = time.monotonic()
-        if body.exclude_history:
-            excluded.update(history)
-        request_id = f"rec-{uuid.uuid4().hex}"
-        submit = self._submit(request_id, body, served, terms, history[-self._max_items() - 1 :], sorted(excluded), deadline, read)
-        async with asyncio.timeout(deadline - read):
-            finished = await self._engine.search(submit)
-        self._tracing.record_engine(finished)
-        health = self._metrics.health
-        health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=terms.filter is not None)
-        health.observe_list(served.name, [item for item, _, _ in finished.items], history, short=_identifiers(finished) < body.k)
-        fresh = None if terms.fresh is None else fresh_items(terms.fresh, served.catalog, finished.items)
-        if fresh is not None:
-            health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
-        return self._answer(body, served, terms.rule, finished, fresh, started, read)
-
-    def _submit(
-        self,
-        request_id: str,
-        body: RecommendationRequest,
-        served: ServedCatalog,
-        terms: _Terms,
-        history: list[int],
-        excluded: list[int],
-        deadline: float,
-        now: float,
-    ) -> Submit:
+    def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
+        """What the engine is asked for, but for the items."""
+        rule = self._rule(body)
         return Submit(
-            request_id=request_id,
-            history=history,
+            request_id=f"rec-{uuid.uuid4().hex}",
+            history=[],
             k=body.k,
             beam_width=body.beam_width or body.k,
-            excluded=excluded,
-            deadline=deadline,
-            submitted=now,
-            verification=terms.rule.verification,
-            seed=terms.rule.seed,
-            temperature=terms.rule.temperature,
+            excluded=[],
+            deadline=started + (body.timeout_ms or self._timeout_ms) / 1000,
+            submitted=started,
+            verification=rule.verification,
+            seed=rule.seed,
+            temperature=rule.temperature,
             user=body.user_id,
-            filter=terms.filter,
-            fresh=terms.fresh,
+            filter=_filter(body, served),
+            fresh=None if body.fresh is None else fresh_places(body.fresh, served.catalog, rule),
             catalog=served.handle,
-            traced=self._tracing.recording,
         )
+
+    async def _read_history(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> list[int]:
+        """Fill in the items, and return all of the history that was read."""
+        excluded = set(_indices(served.catalog, body.exclude, "exclude"))
+        with self._tracing.part("history"):
+            history = await self._history(body, served, submit.deadline)
+        if body.exclude_history:
+            excluded.update(history)
+        submit.history, submit.excluded = history[-self._max_items() - 1 :], sorted(excluded)
+        submit.submitted = time.monotonic()
+        return history
+
+    def _observe(
+        self, body: RecommendationRequest, served: ServedCatalog, result: BeamResult, history: Sequence[int], fresh: FreshItems | None
+    ) -> None:
+        health = self._metrics.health
+        health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=body.filter is not None)
+        health.observe_list(served.name, [item.item for item in result.items], history, short=_identifiers(result) < body.k)
+        if fresh is not None:
+            health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
 
     def _answer(
         self,
         body: RecommendationRequest,
         served: ServedCatalog,
-        rule: SearchRule,
         finished: FinishedList,
         fresh: FreshItems | None,
         started: float,
         read: float,
     ) -> dict[str, Any]:
+        result = finished.result
         answer: dict[str, Any] = {
-            "id": finished.request_id,
+            "id": result.request_id,
             "model": self._model,
             "catalog_version": served.name,
-            **rule_lines(rule),
-            "items": item_lines(served.catalog, finished.items, body.fields, () if fresh is None else fresh.fresh),
-            "usage": usage_lines(finished.cost),
+            **rule_lines(result.rule),
+            "items": item_lines(served.catalog, result.items, body.fields, () if fresh is None else fresh.fresh),
+            "usage": usage_lines(result.usage),
             "timing_ms": {
                 "history": _milliseconds(read - started),
                 "queue": _milliseconds(finished.queue_seconds),
@@ -151,14 +145,9 @@ class RecommendationService:
                 "total": _milliseconds(time.monotonic() - started),
             },
         }
-        if note := " ".join(self._notes(body, finished, fresh)):
+        if note := " ".join(self._notes(body, result, fresh)):
             answer["note"] = note
         return answer
-
-    def _terms(self, body: RecommendationRequest, served: ServedCatalog) -> _Terms:
-        rule = self._rule(body)
-        fresh = None if body.fresh is None else fresh_places(body.fresh, served.catalog, rule)
-        return _Terms(rule, _filter(body, served), fresh)
 
     def _rule(self, body: RecommendationRequest) -> SearchRule:
         try:
@@ -199,12 +188,12 @@ class RecommendationService:
         except TimeoutError as error:
             raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
-    def _notes(self, body: RecommendationRequest, finished: FinishedList, fresh: FreshItems | None) -> Iterable[str]:
-        if finished.verification is Verification.RELAXED:
+    def _notes(self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
+        if result.rule.verification is Verification.RELAXED:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
-        if (identifiers := _identifiers(finished)) < body.k:
+        if (identifiers := _identifiers(result)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
         if body.fresh is not None and fresh is not None and fresh.missing:
             there = body.fresh.min - fresh.missing
@@ -232,8 +221,8 @@ def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]
     return [int(index) for index in indices]
 
 
-def _identifiers(finished: FinishedList) -> int:
-    return len({rank for _, _, rank in finished.items})
+def _identifiers(result: BeamResult) -> int:
+    return len({item.rank for item in result.items})
 
 
 def _milliseconds(seconds: float) -> float:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from server.errors import HistoryUnavailable, Overloaded
-from server.messages import Cost, Progress, Ready
+from server.errors import HistoryUnavailable
+from server.messages import Progress, Ready
 from server.metrics.lists import HealthMetrics
 from server.metrics.speculation import SpeculationMetrics
+from verification.request import Usage
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -112,14 +113,14 @@ class Metrics:
     def observe_progress(self, progress: Progress) -> None:
         """Takes over what the engine reports."""
         for step in progress.steps:
-            self.forward_tokens.observe(step.tokens)
-            self.step.observe(step.seconds)
-            self.speculation.observe_step(step)
+            self.forward_tokens.observe(step.report.tokens)
+            self.step.observe(step.report.seconds)
+            self.speculation.observe_step(step.report)
         for finished in progress.finished:
             self.queue.observe(finished.queue_seconds)
             self.engine.observe(finished.engine_seconds)
-            self._observe_cost(finished.cost)
-            self.speculation.observe_list(finished)
+            self._observe_usage(finished.result.usage)
+            self.speculation.observe_list(finished.result)
         self.running.set(progress.running)
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)
@@ -146,15 +147,6 @@ class Metrics:
             gauge.set(0)
 
     @contextmanager
-    def refusals(self) -> Iterator[None]:
-        """Counts a request that is refused because of the others."""
-        try:
-            yield
-        except Overloaded as error:
-            self.refused.labels(error.reason).inc()
-            raise
-
-    @contextmanager
     def history_operation(self, operation: str) -> Iterator[None]:
         """Times an operation of the history store and counts it if it fails."""
         started = time.perf_counter()
@@ -166,9 +158,9 @@ class Metrics:
         finally:
             self.history_latency.labels(operation).observe(time.perf_counter() - started)
 
-    def _observe_cost(self, cost: Cost) -> None:
-        self.target_forwards.observe(cost.target_forwards)
-        self.draft_forwards.observe(cost.draft_forwards)
-        self.prompt_tokens.inc(cost.prompt_tokens)
-        self.cached_tokens.inc(cost.cached_tokens)
-        self.cache_lookups.labels("hit" if cost.cached_tokens else "miss").inc()
+    def _observe_usage(self, usage: Usage) -> None:
+        self.target_forwards.observe(usage.target_forwards)
+        self.draft_forwards.observe(usage.draft_forwards)
+        self.prompt_tokens.inc(usage.prompt_tokens)
+        self.cached_tokens.inc(usage.cached_tokens)
+        self.cache_lookups.labels("hit" if usage.cached_tokens else "miss").inc()

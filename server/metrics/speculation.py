@@ -6,7 +6,7 @@ Invariant: labels have few values. `plan` is what was drafted for a list under t
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from server.messages import FinishedList, StepCost
+from verification.request import BeamResult, StepReport
 
 # A draft's level takes a fraction of a millisecond on a small machine already.
 STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -59,7 +59,7 @@ class SpeculationMetrics:
         if has_draft and not drafts:
             self.drafts_dropped.inc()
 
-    def observe_step(self, step: StepCost) -> None:
+    def observe_step(self, step: StepReport) -> None:
         """Takes over what one step of the engine cost."""
         self.target_seconds.observe(step.target_seconds)
         self.draft_seconds.observe(step.draft_seconds)
@@ -75,12 +75,12 @@ class SpeculationMetrics:
             self.graph_forwards.labels("replayed").inc(replayed)
             self.graph_forwards.labels("skipped").inc(skipped)
 
-    def observe_list(self, finished: FinishedList) -> None:
-        """Takes over what one list cost and saved."""
-        cost, kind = finished.cost, (finished.cost.plan, finished.verification.value)
+    def observe_list(self, result: BeamResult) -> None:
+        """Take over what one list cost and saved."""
+        usage, kind = result.usage, (result.usage.plan, result.rule.verification.value)
         self.decisions.labels(*kind).inc()
-        self.target_forwards.labels(*kind).inc(cost.target_forwards)
-        for depth in cost.accepted_depths:
+        self.target_forwards.labels(*kind).inc(usage.target_forwards)
+        for depth in usage.accepted_depths:
             self.accepted_steps.labels(*kind, str(depth)).inc()
-        self.drafted_nodes.inc(cost.drafted_nodes)
-        self.wasted_nodes.inc(cost.drafted_nodes - cost.used_nodes)
+        self.drafted_nodes.inc(usage.drafted_nodes)
+        self.wasted_nodes.inc(usage.drafted_nodes - usage.used_nodes)

@@ -10,15 +10,15 @@ Which traces are kept is the SDK's business: `OTEL_TRACES_SAMPLER`, `OTEL_SERVIC
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from server.messages import FinishedList
+from server.messages import FinishedList, StepRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -50,7 +50,7 @@ class Tracing:
     @property
     def recording(self) -> bool:
         """Whether the request that is being answered is traced."""
-        return trace.get_current_span().is_recording()
+        return self._provider is not None and trace.get_current_span().is_recording()
 
     @contextmanager
     def request(self, method: str, path: str, headers: Mapping[str, str], request_id: str) -> Iterator[Span]:
@@ -63,36 +63,35 @@ class Tracing:
         with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER, attributes, record_exception=False) as span:
             yield span
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def part(self, name: str) -> AbstractContextManager[object]:
         """A span of a part of the request that is being answered."""
-        with self._tracer.start_as_current_span(name, record_exception=False):
-            yield
+        return nullcontext() if self._provider is None else self._tracer.start_as_current_span(name, record_exception=False)
 
-    def record_engine(self, finished: FinishedList) -> None:
-        """Spans of what the engine did for a list that has just come: the queue, then each step's draft and verification."""
+    def record_engine(self, finished: FinishedList, steps: Sequence[StepRecord] = ()) -> None:
+        """Make spans of what the engine did for a list that has just come: the queue, then the draft and the verification of its steps."""
         if not self.recording:
             return
         to_epoch = time.time_ns() - time.monotonic_ns()
         now = time.monotonic()
         begun = now - finished.engine_seconds
         self._span("queue", begun - finished.queue_seconds, begun, to_epoch)
-        cost = finished.cost
-        usage: dict[str, str | int] = {
-            "atspeed.plan": cost.plan,
-            "atspeed.target_forwards": cost.target_forwards,
-            "atspeed.drafted_nodes": cost.drafted_nodes,
-            "atspeed.accepted_steps": cost.accepted_steps,
-            "atspeed.prompt_tokens": cost.prompt_tokens,
-            "atspeed.cached_tokens": cost.cached_tokens,
+        usage = finished.result.usage
+        attributes: dict[str, str | int] = {
+            "atspeed.plan": usage.plan,
+            "atspeed.target_forwards": usage.target_forwards,
+            "atspeed.drafted_nodes": usage.drafted_nodes,
+            "atspeed.accepted_steps": usage.accepted_steps,
+            "atspeed.prompt_tokens": usage.prompt_tokens,
+            "atspeed.cached_tokens": usage.cached_tokens,
         }
-        engine = self._tracer.start_span("engine", attributes=usage, start_time=_nanoseconds(begun, to_epoch))
+        engine = self._tracer.start_span("engine", attributes=attributes, start_time=_nanoseconds(begun, to_epoch))
         with trace.use_span(engine, end_on_exit=False):
-            for step in finished.steps:
-                drafted = step.started + step.draft_seconds
-                if step.draft_seconds:
-                    self._span("draft", step.started, drafted, to_epoch)
-                self._span("verify", drafted, drafted + step.target_seconds, to_epoch)
+            for step in steps:
+                started = step.ended - step.report.seconds
+                drafted = started + step.report.draft_seconds
+                if step.report.draft_seconds:
+                    self._span("draft", started, drafted, to_epoch)
+                self._span("verify", drafted, drafted + step.report.target_seconds, to_epoch)
         engine.end(_nanoseconds(now, to_epoch))
 
     def close(self) -> None:

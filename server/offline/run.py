@@ -160,7 +160,7 @@ def _questions(
 
 def _found(catalog: Catalog, answer: BeamResult) -> dict[str, Any]:
     """What is said of a list, in the words of `schemas.RecommendationAnswer`."""
-    items = item_lines(catalog, [(item.item, item.score, item.rank) for item in answer.items])
+    items = item_lines(catalog, answer.items)
     return {**rule_lines(answer.rule), "items": items, "usage": usage_lines(answer.usage)}
 
 

@@ -1,107 +1,201 @@
-"""Admission: which requests are worth starting.
+"""Admission control: which requests are worth starting, and those that the engine process has.
 
-The API process knows every request that it has handed to the engine and not got back, and how fast the engine works; so it can tell when
-the list of one more would be ready, without asking the engine, which answers only between two steps.
+The API process knows every request that it has let in and how fast the engine works; so it can tell when the list of one more would be
+ready, without asking the engine, which answers only between two steps.
 
-A request is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) nobody behind
-it, who would have been in time without it, is late because of it.
+A request is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) no request
+behind it, which would have been in time without it, is late because of it. It is asked once, before its stored history is read: until then
+its work is what requests have come to on average. From there on it counts, so what is let in is never refused later.
 
-Invariant: a request that is refused has cost the engine nothing. Reason: under overload somebody must go without a list, and a list that
-comes too late has taken the time of another that would have been in time. What is predicted is allowed to be off by `CAUTION`, always to
-the disadvantage of the one who asks, because a refusal at once is worth more to a client than a list that is late.
+Invariants: a request that is refused has cost neither the engine nor the history store anything; and one that is let in leaves the queue
+exactly once: with its list, with a failure, with the engine's end, or when its caller gives it up. Reason for refusals: under overload some
+must go without a list, and a list that comes too late has taken the time of another that would have been in time. What is predicted is
+allowed to be off by `CAUTION`, always to the disadvantage of the one who asks, because a refusal at once is worth more to a client than a
+list that is late.
 """
 
+import asyncio
 import math
-from bisect import bisect_left, bisect_right, insort
-from typing import NamedTuple
+from bisect import bisect_right, insort
+from collections import deque
+from dataclasses import dataclass, field
 
-from server.errors import TooLate
-from server.messages import Progress, Ready, Submit
+from server.errors import EngineUnavailable, QueueFull, RequestRefused, TooLate
+from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.rate import EngineRate
-from server.scheduling.waiting import due
+from server.scheduling.scheduler import due
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
 # costs no throughput as long as a queue remains.
 CAUTION = 1.4
 _LONGEST_RETRY_SECONDS = 60
+# A list takes as many steps as an identifier has tokens, at most; the rest is for requests that a step was too full for.
+_TRACED_STEPS = 64
 
 
-class _Place(NamedTuple):
-    """A request's place in the engine's queue; places compare in the order of `server.scheduling.waiting`, and no two have one number."""
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """A request from its admission to its end, with all that the API process knows of it; the queue is ordered by `due`.
 
-    due: float
-    number: int
-    deadline: float
+    Attributes:
+        work: tokens that it is foreseen to need.
+        steps: of the engine while it was pending, if it is traced; the newest ones.
+        result: its list, awaited from the moment that the engine is given the request.
+        failure: why there will be no list, if that was known before then.
+    """
+
+    submit: Submit
     work: int
+    steps: deque[StepRecord] | None = None
+    result: "asyncio.Future[FinishedList] | None" = None
+    failure: Exception | None = None
+    due: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.due = due(self.submit.deadline, self.submit.submitted)
+
+    def settle(self, outcome: FinishedList | Exception) -> None:
+        """End the wait for the list."""
+        if self.result is None:
+            self.failure = outcome if isinstance(outcome, Exception) else None
+        elif self.result.done():
+            return
+        elif isinstance(outcome, FinishedList):
+            self.result.set_result(outcome)
+        else:
+            self.result.set_exception(outcome)
+
+    def own_steps(self, finished: FinishedList) -> list[StepRecord]:
+        """The steps that it took part in: every running request takes part in every step, so those that ended after it was taken up."""
+        if not self.steps:
+            return []
+        taken_up = self.steps[-1].ended - finished.engine_seconds
+        return [step for step in self.steps if step.ended > taken_up]
 
 
 class Admission:
-    """Everything that is in the engine's hands, in the order in which it will be taken up."""
+    """The requests in the hands of one engine process, in the order in which it takes them up; none while there is no engine."""
 
-    def __init__(self, ready: Ready) -> None:
-        """For a fresh engine, which has nothing in its hands."""
-        self.rate = EngineRate(ready)
-        self._places: list[_Place] = []
-        self._requests: dict[str, tuple[Submit, _Place]] = {}
-        self._number = 0
+    def __init__(self, most: int) -> None:
+        """`most` is how many requests may be pending, waiting and running together."""
+        self._most = most
+        self._queue: list[PendingRequest] = []
+        self._rate: EngineRate | None = None
+
+    @property
+    def rate(self) -> EngineRate:
+        """How fast the engine works; there must be one."""
+        assert self._rate is not None
+        return self._rate
 
     @property
     def wait_seconds(self) -> float:
         """How long the engine will be busy with what it has."""
-        return self.rate.queue_seconds(sum(place.work for place in self._places))
+        return 0.0 if self._rate is None else self._rate.queue_seconds(sum(request.work for request in self._queue))
 
-    def check(self, request: Submit, now: float) -> None:
-        """Whether a request may be handed to the engine now.
+    def open(self, ready: Ready) -> None:
+        """Take requests for an engine that has just become ready."""
+        self._rate = EngineRate(ready)
+
+    def admit(self, submit: Submit, now: float, items: int | None = None, *, traced: bool = False) -> PendingRequest:
+        """Let a request in, or refuse it.
+
+        Args:
+            items: items of its history; None where they are not known yet.
+            traced: whether its steps are to be kept.
 
         Raises:
-            TooLate: it would be late, or would make another late.
+            QueueFull: too many requests are pending.
+            TooLate: its list would be late, or would make another late.
         """
-        place = self._place(request)
-        first_behind = bisect_right(self._places, place)
-        ahead = sum(other.work for other in self._places[:first_behind])
-        seconds = self._seconds(ahead, place.work)
-        if now + seconds > place.deadline:
+        if len(self._queue) >= self._most:
+            sentence = f"{len(self._queue)} requests are already waiting or running, which is all that this server takes on."
+            raise QueueFull(sentence, max(1, round(self.wait_seconds)))
+        request = PendingRequest(submit, self.rate.work(submit, self.rate.stored_items if items is None else items))
+        self.check(request, now)
+        if traced:
+            request.steps = deque(maxlen=_TRACED_STEPS)
+        self.enter(request)
+        return request
+
+    def check(self, request: PendingRequest, now: float) -> None:
+        """Refuse a request that is not worth starting.
+
+        Raises:
+            TooLate: its list would be late, or would make another late.
+        """
+        first_behind = bisect_right(self._queue, request.due, key=_due)
+        ahead = sum(other.work for other in self._queue[:first_behind])
+        ready, deadline = now + self._seconds(ahead, request.work), request.submit.deadline
+        if ready > deadline:
             raise TooLate(
-                f"The list would be ready in about {math.ceil(1000 * seconds)} ms, but {_patience(place, now)}; so it was not begun.",
-                self._retry_after(now + seconds - place.deadline),
+                f"The list would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so it was not "
+                "begun.",
+                _retry_after(ready - deadline),
             )
-        before = after = ahead
-        after += place.work
-        for other in self._places[first_behind:]:
-            before, after = before + other.work, after + other.work
-            if now + self._drain(before) <= other.deadline < now + self._drain(after):
+        for other in self._queue[first_behind:]:
+            before, after = now + self._drain(ahead + other.work), self._drain(ahead + other.work + request.work)
+            ahead += other.work
+            if before <= other.submit.deadline < now + after:
                 raise TooLate(
-                    "The list would make others late that the server has already taken on; so it was not begun.",
-                    self._retry_after(self._drain(after)),
+                    "The list would make others late that the server has already taken on; so it was not begun.", _retry_after(after)
                 )
 
-    def enter(self, request: Submit) -> None:
-        """Notes that a request is in the engine's hands."""
-        place = self._place(request)
-        self._number += 1
-        insort(self._places, place)
-        self._requests[request.request_id] = request, place
+    def enter(self, request: PendingRequest) -> None:
+        """Put a request into the queue."""
+        insort(self._queue, request, key=_due)
 
-    def leave(self, request_id: str) -> None:
-        """Notes that a request is not in the engine's hands any more; more than once does no harm."""
-        if request_id in self._requests:
-            _, place = self._requests.pop(request_id)
-            del self._places[bisect_left(self._places, place)]
+    def leave(self, request: PendingRequest) -> None:
+        """Take a request out of the queue; more than once does no harm."""
+        if request in self._queue:
+            self._queue.remove(request)
 
-    def learn(self, progress: Progress) -> None:
-        """Takes over what the engine reports of its steps and lists; before the lists leave."""
+    def hand_over(self, request: PendingRequest) -> "asyncio.Future[FinishedList]":
+        """The list to wait for, of a request whose history is complete now.
+
+        Raises:
+            EngineUnavailable: the engine that it was admitted for is gone.
+        """
+        if request.failure is not None:
+            raise request.failure
+        self.leave(request)
+        request.work = self.rate.work(request.submit)
+        request.due = due(request.submit.deadline, request.submit.submitted)
+        self.enter(request)
+        request.result = asyncio.get_running_loop().create_future()
+        return request.result
+
+    def deliver(self, progress: Progress) -> None:
+        """Give each request what the engine has to say of it."""
         self.rate.learn(progress)
+        for request in self._queue:
+            if request.steps is not None:
+                request.steps.extend(progress.steps)
         for finished in progress.finished:
-            if finished.request_id in self._requests:
-                self.rate.learn_list(finished, self._requests[finished.request_id][0])
+            for request in self._take(finished.result.request_id):
+                self.rate.learn_list(finished, request.submit)
+                request.settle(finished)
+        for failed in progress.failed:
+            for request in self._take(failed.request_id):
+                request.settle(TimeoutError() if failed.sentence is None else RequestRefused(failed.sentence))
 
-    def _place(self, request: Submit) -> _Place:
-        return _Place(due(request.deadline, request.submitted), self._number, request.deadline, self.rate.work(request))
+    def abandon(self, sentence: str, retry_after_seconds: int) -> None:
+        """Tell every request that no list will come."""
+        queue, self._queue = self._queue, []
+        for request in queue:
+            request.settle(EngineUnavailable(sentence, retry_after_seconds))
+
+    def _take(self, request_id: str) -> list[PendingRequest]:
+        """Take the request of an id out of the queue, if it is there."""
+        found = [request for request in self._queue if request.submit.request_id == request_id]
+        for request in found:
+            self.leave(request)
+        return found
 
     def _seconds(self, ahead: int, own: int) -> float:
         """When the list will be ready that has so much work ahead of its own."""
         alone = self.rate.alone_seconds(own)
-        if not self._places:
+        if not self._queue:
             # What the steps of a crowd took says nothing here, and a server that believed in it could refuse for ever.
             return alone
         return max(self._drain(ahead + own), self.rate.step_seconds + max(alone, self.rate.shared_seconds))
@@ -110,10 +204,15 @@ class Admission:
         """When so much work will be done, the step that runs now included."""
         return self.rate.step_seconds + CAUTION * self.rate.queue_seconds(work)
 
-    def _retry_after(self, seconds: float) -> int:
-        return min(max(1, math.ceil(seconds)), _LONGEST_RETRY_SECONDS)
+
+def _due(request: PendingRequest) -> float:
+    return request.due
 
 
-def _patience(place: _Place, now: float) -> str:
-    left = math.floor(1000 * (place.deadline - now))
+def _retry_after(seconds: float) -> int:
+    return min(max(1, math.ceil(seconds)), _LONGEST_RETRY_SECONDS)
+
+
+def _patience(seconds: float) -> str:
+    left = math.floor(1000 * seconds)
     return f"only {left} ms are left until its timeout" if left > 0 else "its timeout has already passed"

@@ -23,9 +23,14 @@ _LIST_SHARE = 0.05
 
 
 class EngineRate:
-    """What the engine's work costs in seconds; starts from the curve that the engine has measured while it loaded."""
+    """What the engine's work costs in seconds; starts from the curve that the engine has measured while it loaded.
+
+    Attributes:
+        step_seconds: how long steps take now.
+    """
 
     def __init__(self, ready: Ready) -> None:
+        self.step_seconds = 0.0
         self._length = ready.identifier_length
         self._forward_seconds = ready.forward_seconds
         self._more_seconds = ready.token_seconds
@@ -33,15 +38,15 @@ class EngineRate:
         self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
-        self._step_seconds = 0.0
+        self._stored_items = 0.0
         self._look_seconds = 0.0
         self._look_tokens = 0
         self._look_steps = 0
         self._look_crowded = 0.0
 
-    def work(self, request: Submit) -> int:
-        """The tokens that a request is foreseen to need."""
-        return len(request.history) * self._length + self._beams(request) + 1
+    def work(self, request: Submit, items: int | None = None) -> int:
+        """The tokens that a request is foreseen to need; `items` is the length of its history where that is not in it yet."""
+        return (len(request.history) if items is None else items) * self._length + self._beams(request) + 1
 
     def queue_seconds(self, work: float) -> float:
         """How long a busy engine takes for so much work."""
@@ -54,30 +59,32 @@ class EngineRate:
     @property
     def shared_seconds(self) -> float:
         """How long a request takes that shares all its steps with others, as full as they are now."""
-        return self._forwards * self._step_seconds
+        return self._forwards * self.step_seconds
 
     @property
-    def step_seconds(self) -> float:
-        """How long steps take now."""
-        return self._step_seconds
+    def stored_items(self) -> int:
+        """How long a stored history is, of one that has not been read yet."""
+        return round(self._stored_items)
 
     def learn(self, progress: Progress) -> None:
-        """Takes over what the steps of a report have cost."""
+        """Take over what the steps of a report have cost."""
         for step in progress.steps:
-            self._step_seconds += 0.2 * (step.elapsed_seconds - self._step_seconds)
+            self.step_seconds += 0.2 * (step.elapsed_seconds - self.step_seconds)
             self._look_seconds += step.elapsed_seconds
-            self._look_tokens += step.tokens
+            self._look_tokens += step.report.tokens
             self._look_steps += 1
             self._look_crowded += step.crowded * step.elapsed_seconds
             if self._look_seconds > _LOOK_SECONDS:
                 self._conclude()
 
     def learn_list(self, finished: FinishedList, request: Submit) -> None:
-        """Takes over what one list has cost in tokens and forwards."""
-        cost = finished.cost
-        computed = cost.prompt_tokens - cost.cached_tokens + cost.drafted_nodes - cost.used_nodes + self._beams(request)
+        """Take over what one list has cost in tokens and forwards."""
+        usage = finished.result.usage
+        computed = usage.prompt_tokens - usage.cached_tokens + usage.drafted_nodes - usage.used_nodes + self._beams(request)
         self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / self.work(request) - self._tokens_per_work)
-        self._forwards += _LIST_SHARE * (cost.target_forwards - self._forwards)
+        self._forwards += _LIST_SHARE * (usage.target_forwards - self._forwards)
+        if request.user is not None:
+            self._stored_items += _LIST_SHARE * (len(request.history) - self._stored_items)
 
     def _beams(self, request: Submit) -> int:
         """Tokens of a request's beams; reserved places take a search of their own."""

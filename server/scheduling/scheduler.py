@@ -1,23 +1,33 @@
-"""The scheduler: which requests run in the engine's next step.
+"""The scheduler: continuous batching of requests in steps of the engine.
 
-Invariant: a request is in exactly one place, waiting or running, from `submit` until it is finished, timed out or cancelled, and whichever
-of these ends it, the engine is told, so its KV slots are free at the next step.
+Invariant: a request is in exactly one of two queues, waiting or running, from `submit` until it is finished, timed out or cancelled, and
+whichever of these ends it, the engine is told, so its KV slots are free at the next step.
 
-Requests are taken up in the order of `server.waiting` (earliest deadline first, with ageing) and none overtakes: a large request at the
-head waits until the running ones have made room, so a stream of small ones can't starve it. How many share a step is a matter of tokens,
-not of requests (`server.step_budget`), because tokens are what time goes into.
+Order: the request with the earliest *due time* is taken up first, ties by arrival, and none overtakes: a large request at the head waits
+until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
+`AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
+that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Reason for the
+rest: under load, the most urgent first is what keeps the most deadlines. How many requests share a step is a matter of tokens, not of
+requests (`server.scheduling.budget`), because tokens are what time goes into.
 """
 
 import time
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.messages import FinishedList
 from server.scheduling.budget import StepBudget
-from server.scheduling.waiting import Entry, WaitingRequests
 from verification.engine.group import StepEngine
 from verification.request import BeamRequest, BeamResult, StepReport
 
+AGEING_SECONDS = 2.0
 IDLE = StepReport((), tokens=0, seconds=0.0)
+
+
+def due(deadline: float, arrived: float) -> float:
+    """The time that a request's position in the queue follows from, on the clock of both."""
+    return min(deadline, arrived + AGEING_SECONDS)
 
 
 class RequestTooLargeError(ValueError):
@@ -28,18 +38,29 @@ class PlanRefusalError(ValueError):
     """A request that the engine's plan can't serve; the message is a sentence."""
 
 
-@dataclass(frozen=True)
-class FinishedRequest:
-    """A finished list and how long it took.
+@dataclass(slots=True, eq=False)
+class ScheduledRequest:
+    """A request on its way through the engine process, with all that is known of it there; times are seconds of the scheduler's clock.
 
     Attributes:
-        queue_seconds: from arrival until the engine took the request up.
-        engine_seconds: from there until the list was finished.
+        deadline: when it is dropped.
+        arrived: from when its time in the queue counts.
+        started: when the engine took it up; 0 while it waits.
     """
 
-    result: BeamResult
-    queue_seconds: float
-    engine_seconds: float
+    request: BeamRequest
+    deadline: float
+    arrived: float
+    started: float = 0.0
+
+    @property
+    def due(self) -> float:
+        """What the queue is ordered by."""
+        return due(self.deadline, self.arrived)
+
+    def finish(self, result: BeamResult, now: float) -> FinishedList:
+        """Close the account of its time."""
+        return FinishedList(result, self.started - self.arrived, now - self.started)
 
 
 @dataclass(frozen=True)
@@ -50,10 +71,10 @@ class ScheduledStep:
         finished: requests that this step completed.
         timed_out: ids of requests whose deadline had passed.
         report: what the engine says of its step; `IDLE` if nothing ran.
-        crowded: whether somebody had to wait for a later step.
+        crowded: whether a request had to wait for a later step.
     """
 
-    finished: tuple[FinishedRequest, ...]
+    finished: tuple[FinishedList, ...]
     timed_out: tuple[str, ...]
     report: StepReport
     crowded: bool = False
@@ -75,8 +96,8 @@ class SpeculativeBeamScheduler:
         self._budget = budget
         self._max_running = max_running
         self._clock = clock
-        self._waiting = WaitingRequests()
-        self._running: dict[str, Entry] = {}
+        self._waiting: list[ScheduledRequest] = []
+        self._running: list[ScheduledRequest] = []
 
     @property
     def waiting(self) -> int:
@@ -94,7 +115,7 @@ class SpeculativeBeamScheduler:
         return bool(self._waiting or self._running)
 
     def submit(self, request: BeamRequest, deadline: float, arrived: float | None = None) -> None:
-        """Puts a request into the queue.
+        """Put a request into the queue.
 
         Args:
             deadline: seconds of the clock after which the request is dropped.
@@ -105,7 +126,7 @@ class SpeculativeBeamScheduler:
             PlanRefusalError: the engine's plan can't serve it.
             ValueError: its id is already taken.
         """
-        if request.request_id in self._waiting or request.request_id in self._running:
+        if _find(self._waiting, request.request_id) or _find(self._running, request.request_id):
             raise ValueError(f"The request id {request.request_id!r} is already in use.")
         if not self._engine.fits(request):
             raise RequestTooLargeError(
@@ -114,50 +135,60 @@ class SpeculativeBeamScheduler:
             )
         if sentence := self._engine.refusal(request):
             raise PlanRefusalError(sentence)
-        self._waiting.push(request, deadline, self._clock() if arrived is None else arrived)
+        entry = ScheduledRequest(request, deadline, self._clock() if arrived is None else arrived)
+        insort(self._waiting, entry, key=lambda other: other.due)
 
     def cancel(self, request_id: str) -> bool:
-        """Forgets a request; False if there is none of that id (any more)."""
-        if self._waiting.remove(request_id) is not None:
-            return True
-        if self._running.pop(request_id, None) is None:
-            return False
-        self._engine.cancel(request_id)
-        return True
+        """Forget a request; False if there is none of that id (any more)."""
+        for queue in (self._waiting, self._running):
+            if entry := _find(queue, request_id):
+                self._drop(queue, entry)
+                return True
+        return False
 
     def step(self) -> ScheduledStep:
-        """Drops what is late, admits what fits and runs one step of the engine."""
+        """Drop what is late, admit what fits and run one step of the engine."""
         timed_out = self._drop_late()
         tokens = self._admit()
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
         report = self._engine.step()
         self._budget.learn(tokens, report.seconds)
-        now = self._clock()
-        finished = []
-        for result in report.finished:
-            entry = self._running.pop(result.request_id)
-            finished.append(FinishedRequest(result, entry.started - entry.arrived, now - entry.started))
-        return ScheduledStep(tuple(finished), timed_out, report, crowded=bool(self._waiting))
+        finished = tuple(self._finish(result) for result in report.finished)
+        return ScheduledStep(finished, timed_out, report, crowded=bool(self._waiting))
 
     def _drop_late(self) -> tuple[str, ...]:
         now = self._clock()
-        late = (*self._waiting.late(now), *(request_id for request_id, entry in self._running.items() if entry.deadline <= now))
-        for request_id in late:
-            self.cancel(request_id)
-        return late
+        late = [(queue, entry) for queue in (self._waiting, self._running) for entry in queue if entry.deadline <= now]
+        for queue, entry in late:
+            self._drop(queue, entry)
+        return tuple(entry.request.request_id for _, entry in late)
 
     def _admit(self) -> int:
-        """Takes up who fits into the next step, in the queue's order, and returns the step's tokens, drafts aside."""
+        """Take up what fits into the next step, in the queue's order, and return the step's tokens, drafts aside."""
         tokens, budget = self._engine.next_tokens(), self._budget.tokens
-        while len(self._running) < self._max_running and (entry := self._waiting.first()) is not None:
-            request = entry.request
-            more = self._engine.tokens_needed(request)
-            if (self._running and tokens + more > budget) or not self._engine.has_room(request):
+        while self._waiting and len(self._running) < self._max_running:
+            entry = self._waiting[0]
+            more = self._engine.tokens_needed(entry.request)
+            if (self._running and tokens + more > budget) or not self._engine.has_room(entry.request):
                 break
-            self._engine.add(request)
+            self._engine.add(entry.request)
             tokens += more
             entry.started = self._clock()
-            self._waiting.remove(request.request_id)
-            self._running[request.request_id] = entry
+            self._running.append(self._waiting.pop(0))
         return tokens
+
+    def _finish(self, result: BeamResult) -> FinishedList:
+        entry = _find(self._running, result.request_id)
+        assert entry is not None
+        self._running.remove(entry)
+        return entry.finish(result, self._clock())
+
+    def _drop(self, queue: list[ScheduledRequest], entry: ScheduledRequest) -> None:
+        queue.remove(entry)
+        if queue is self._running:
+            self._engine.cancel(entry.request.request_id)
+
+
+def _find(queue: list[ScheduledRequest], request_id: str) -> ScheduledRequest | None:
+    return next((entry for entry in queue if entry.request.request_id == request_id), None)

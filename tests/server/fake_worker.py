@@ -11,18 +11,18 @@ import msgspec
 import zmq
 
 from server.messages import (
-    Cost,
     FailedList,
     FinishedList,
     Progress,
     Shutdown,
     StartFailure,
-    StepCost,
+    StepRecord,
     Submit,
     ToEngine,
 )
 from server.settings import EngineOptions
 from tests.server.fake_ready import READY
+from verification.request import BeamResult, RankedItem, StepReport, Usage
 
 
 def main(address: str, options_json: str) -> int:
@@ -50,10 +50,10 @@ def main(address: str, options_json: str) -> int:
                 continue
             if message.request_id == "die":
                 return 5
-            finished = [FinishedList(message.request_id, [(0, -1.0, 1)], Cost(1, 0, 1), message.verification, 0.0, 0.0)]
+            finished = [FinishedList(BeamResult(message.request_id, (RankedItem(0, -1.0, 1),), Usage(1, 0, 1)), 0.0, 0.0)]
             failed = [FailedList(message.request_id, None if message.request_id == "late" else "It is refused.")]
             answers = message.request_id in ("fine", "drop")
-            step = StepCost(tokens=1, seconds=0.001, draft_failed=message.request_id == "drop")
+            step = StepRecord(StepReport((), 1, 0.001, draft_failed=message.request_id == "drop"), 0.0, 0.0)
             progress = Progress(finished if answers else [], [] if answers else failed, [step], running=0, waiting=0, used_slots=0)
             socket.send(msgspec.msgpack.encode(progress))
 

@@ -16,6 +16,7 @@ from server.errors import EngineUnavailable, QueueFull, RequestRefused
 from server.messages import Submit
 from server.metrics.registry import Metrics
 from server.settings import EngineOptions
+from verification.request import BeamResult, RankedItem
 
 
 @pytest.fixture(autouse=True)
@@ -57,30 +58,35 @@ def submit(request_id: str) -> Submit:
     return Submit(request_id, [0], 1, 1, [], now + 10, now)
 
 
+async def search(client: EngineClient, submit: Submit) -> BeamResult:
+    with client.admit(submit) as request:
+        return (await client.search(request)).result
+
+
 async def test_requests_end_as_the_engine_says():
     async with started() as (client, _):
         with pytest.raises(EngineUnavailable, match="still loading"):
-            await client.search(submit("fine"))
+            await search(client, submit("fine"))
         await until(lambda: client.status is EngineStatus.READY)
-        assert (await client.search(submit("fine"))).items == [(0, -1.0, 1)]
+        assert (await search(client, submit("fine"))).items == (RankedItem(0, -1.0, 1),)
         with pytest.raises(RequestRefused, match=r"It is refused\."):
-            await client.search(submit("refused"))
+            await search(client, submit("refused"))
         with pytest.raises(TimeoutError):
-            await client.search(submit("late"))
+            await search(client, submit("late"))
     with pytest.raises(EngineUnavailable, match="shutting down"):
-        await client.search(submit("fine"))
+        await search(client, submit("fine"))
 
 
 async def test_a_full_house_refuses_and_a_cancelled_wait_makes_room():
     async with started(max_pending=2) as (client, _):
         await until(lambda: client.status is EngineStatus.READY)
-        waiting = [asyncio.create_task(client.search(submit(name))) for name in ("silence", "silence too")]
+        waiting = [asyncio.create_task(search(client, submit(name))) for name in ("silence", "silence too")]
         await asyncio.sleep(0.01)
         with pytest.raises(QueueFull, match="2 requests are already waiting or running"):
-            await client.search(submit("fine"))
+            await search(client, submit("fine"))
         waiting[1].cancel()
         await asyncio.wait(waiting[1:])
-        assert (await client.search(submit("fine"))).request_id == "fine"
+        assert (await search(client, submit("fine"))).request_id == "fine"
         waiting[0].cancel()
 
 
@@ -88,17 +94,17 @@ async def test_death_is_told_at_once_and_another_process_takes_over():
     async with started() as (client, failures):
         await until(lambda: client.status is EngineStatus.READY)
         first = client.process_id
-        waiting = asyncio.create_task(client.search(submit("silence")))
+        waiting = asyncio.create_task(search(client, submit("silence")))
         with pytest.raises(EngineUnavailable, match="died while it worked") as raised:
-            await client.search(submit("die"))
+            await search(client, submit("die"))
         assert raised.value.retry_after_seconds >= 1
         with pytest.raises(EngineUnavailable, match="died while it worked"):
             await waiting
         with pytest.raises(EngineUnavailable, match="being restarted"):
-            await client.search(submit("fine"))
+            await search(client, submit("fine"))
         await until(lambda: client.status is EngineStatus.READY)
         assert client.process_id != first
-        assert (await client.search(submit("fine"))).request_id == "fine"
+        assert (await search(client, submit("fine"))).request_id == "fine"
         assert not failures
 
 
@@ -137,15 +143,15 @@ async def test_an_engine_that_was_ready_once_is_tried_again_whatever_is_in_the_w
     async with started(f"turns:{turns}") as (client, failures):
         await until(lambda: client.status is EngineStatus.READY)
         with pytest.raises(EngineUnavailable, match="died while it worked"):
-            await client.search(submit("die"))
+            await search(client, submit("die"))
         await until(lambda: bool(failures) or str(client.unavailable()) == sentence)
         assert not failures
         assert client.status is EngineStatus.RESTARTING
         assert f"the engine can't be restarted yet: {logged}" in caplog.text
         await until(lambda: client.status is EngineStatus.READY)
-        assert (await client.search(submit("fine"))).request_id == "fine"
+        assert (await search(client, submit("fine"))).request_id == "fine"
         with pytest.raises(EngineUnavailable, match="died while it worked"):
-            await client.search(submit("die"))
+            await search(client, submit("die"))
         assert "being restarted after it died" in str(client.unavailable())
 
 
@@ -155,7 +161,7 @@ async def test_a_machine_that_cannot_start_a_process_now_is_tried_again(monkeypa
         with monkeypatch.context() as patch:
             patch.setattr("sys.executable", str(tmp_path / "no-python"))
             with pytest.raises(EngineUnavailable):
-                await client.search(submit("die"))
+                await search(client, submit("die"))
             await until(lambda: bool(failures) or str(client.unavailable()) == Obstacle("").public)
         await until(lambda: bool(failures) or client.status is EngineStatus.READY)
         assert not failures
@@ -187,4 +193,4 @@ async def test_a_request_that_meets_an_engine_which_has_just_died_is_told_so():
         time.sleep(0.2)
         assert client.status is EngineStatus.READY
         with pytest.raises(EngineUnavailable, match="died while it worked"):
-            await client.search(submit("fine"))
+            await search(client, submit("fine"))

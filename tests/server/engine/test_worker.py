@@ -12,10 +12,11 @@ from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
 from server.engine.main import warm_up
 from server.engine.worker import EngineWorker
-from server.messages import Cancel, Cost, FromEngine, Progress, Shutdown, StepCost, Submit, ToEngine
+from server.messages import Cancel, FromEngine, Progress, Shutdown, Submit, ToEngine
 from server.settings import EngineOptions
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
+from verification.request import RankedItem, StepReport, Usage
 
 OPTIONS = EngineOptions(target="", catalog="", max_running=2)
 CATALOG = random_catalog(items=20)
@@ -63,15 +64,15 @@ def submit(
 def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench):
     bench.send(submit("a"), submit("b", [4]), submit("c"))
     messages = bench.run_until_idle()
-    finished = {entry.request_id: entry for message in messages for entry in message.finished}
+    finished = {entry.result.request_id: entry for message in messages for entry in message.finished}
     assert set(finished) == {"a", "b", "c"}
-    assert finished["a"].items == [(0, 0.0, 1), (1, -1.0, 2)]
-    assert finished["b"].cost == Cost(1, 0, STEPS, 2, drafted_nodes=9, used_nodes=4, accepted_depths=(1, 2), plan="auto:beam")
-    assert finished["b"].cost.accepted_steps == 2
+    assert finished["a"].result.items == (RankedItem(0, 0.0, 1), RankedItem(1, -1.0, 2))
+    usage = finished["b"].result.usage
+    assert usage == Usage(1, 0, STEPS, 2, drafted_nodes=9, used_nodes=4, accepted_depths=(1, 2), plan="auto:beam")
+    assert usage.accepted_steps == 2
     assert finished["c"].queue_seconds >= 0
     steps = [step for message in messages for step in message.steps]
-    told = [msgspec.structs.replace(step, elapsed_seconds=0.0, crowded=False) for step in steps]
-    assert told == [StepCost(tokens, 0.001, 0.0005, 3, 1, 0.0002) for tokens in bench.engine.forwards]
+    assert [step.report for step in steps] == [StepReport((), tokens, 0.001, 0.0005, 3, 1, 0.0002) for tokens in bench.engine.forwards]
     assert all(step.elapsed_seconds > 0 for step in steps)
     # Two of the three may run at a time.
     assert [step.crowded for step in steps] == [True] * STEPS + [False] * STEPS
@@ -101,7 +102,7 @@ def test_a_request_that_cannot_be_built_fails_alone(bench: Bench, bad: Submit, s
     assert failed.request_id == "bad"
     assert failed.sentence is not None
     assert sentence in failed.sentence
-    assert [entry.request_id for message in messages for entry in message.finished] == ["good"]
+    assert [entry.result.request_id for message in messages for entry in message.finished] == ["good"]
 
 
 def test_a_request_is_searched_by_the_rule_that_it_names(bench: Bench):
@@ -109,7 +110,7 @@ def test_a_request_is_searched_by_the_rule_that_it_names(bench: Bench):
     bench.send(relaxed, submit("b"))
     messages = bench.run_until_idle()
     assert bench.engine.rules == {"a": SearchRule(Verification.RELAXED, 2**63 - 1, 0.5), "b": SearchRule()}
-    told = {entry.request_id: entry.verification for message in messages for entry in message.finished}
+    told = {entry.result.request_id: entry.result.rule.verification for message in messages for entry in message.finished}
     assert told == {"a": Verification.RELAXED, "b": Verification.STRICT}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,20 +10,22 @@ import httpx
 import msgspec
 import pytest
 
-from drafting.beam.rule import Verification
+from drafting.beam.rule import SearchRule, Verification
 from server.engine.client import EngineClient, EngineStatus
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, TooLate
 from server.histories import Event, HistoryStore, Retention, open_history_store
 from server.histories.memory import MemoryHistoryStore
 from server.http.app import build_api, build_app
-from server.messages import Cost, FinishedList, Submit
+from server.messages import FinishedList, Submit
 from server.metrics.registry import Metrics
+from server.scheduling.admission import PendingRequest
 from server.services import Services
 from server.settings import Settings
 from tests.models import random_catalog
 from tests.server.fake_ready import READY
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs
+from verification.request import BeamResult, RankedItem, Usage
 
 CATALOG = random_catalog(items=20)
 
@@ -37,14 +40,17 @@ class StubEngine(EngineClient):
         self.error: Exception | None = None
         self.asked: list[Submit] = []
 
-    def check(self, request: Submit) -> None:
+    @contextmanager
+    def admit(self, submit: Submit, items: int | None = None, *, traced: bool = False) -> Iterator[PendingRequest]:
         """Refuses nothing."""
+        yield PendingRequest(submit, work=1)
 
-    async def search(self, request: Submit) -> FinishedList:
-        self.asked.append(request)
+    async def search(self, request: PendingRequest) -> FinishedList:
+        self.asked.append(submit := request.submit)
         if self.error is not None:
             raise self.error
-        return FinishedList(request.request_id, [(0, -1.0, 1)], Cost(1, 0, 1), request.verification, 0.001, 0.002)
+        rule = SearchRule(submit.verification, submit.seed, submit.temperature)
+        return FinishedList(BeamResult(submit.request_id, (RankedItem(0, -1.0, 1),), Usage(1, 0, 1), rule), 0.001, 0.002)
 
 
 class Bench:

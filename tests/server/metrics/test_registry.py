@@ -2,19 +2,20 @@
 
 import msgspec
 
-from drafting.beam.rule import Verification
-from server.messages import Cost, FinishedList, Progress, StepCost
+from drafting.beam.rule import SearchRule, Verification
+from server.messages import FinishedList, Progress, StepRecord
 from server.metrics.registry import Metrics
 from tests.server.fake_ready import READY
+from verification.request import BeamResult, RankedItem, StepReport, Usage
 
 
-def progress(*steps: StepCost, finished: tuple[FinishedList, ...] = ()) -> Progress:
-    return Progress(list(finished), [], list(steps), running=0, waiting=0, used_slots=0)
+def progress(*steps: StepReport, finished: tuple[FinishedList, ...] = ()) -> Progress:
+    return Progress(list(finished), [], [StepRecord(step, 0.0, step.seconds) for step in steps], running=0, waiting=0, used_slots=0)
 
 
 def finished(plan: str, verification: Verification, depths: tuple[int, ...], drafted: int, used: int) -> FinishedList:
-    cost = Cost(10, 0, 4 - len(depths), 3, drafted_nodes=drafted, used_nodes=used, accepted_depths=depths, plan=plan)
-    return FinishedList("a", [(0, -1.0, 1)], cost, verification, 0.001, 0.002)
+    usage = Usage(10, 0, 4 - len(depths), 3, drafted_nodes=drafted, used_nodes=used, accepted_depths=depths, plan=plan)
+    return FinishedList(BeamResult("a", (RankedItem(0, -1.0, 1),), usage, SearchRule(verification)), 0.001, 0.002)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -41,7 +42,7 @@ def test_lists_are_counted_by_what_was_drafted_and_how_it_was_judged():
 def test_a_prompt_of_which_some_was_cached_is_a_hit():
     metrics = Metrics()
     for cached in (0, 3, 9):
-        done = FinishedList("a", [], Cost(10, cached, 4), Verification.STRICT, 0.0, 0.0)
+        done = FinishedList(BeamResult("a", (), Usage(10, cached, 4)), 0.0, 0.0)
         metrics.observe_progress(Progress([done], [], [], running=0, waiting=0, used_slots=0, cached_slots=7))
     assert [value(metrics, "cache_lookups_total", outcome=outcome) for outcome in ("hit", "miss")] == [2, 1]
     assert (value(metrics, "cached_tokens_total"), value(metrics, "prompt_tokens_total"), value(metrics, "kv_slots_cached")) == (12, 30, 7)
@@ -49,7 +50,7 @@ def test_a_prompt_of_which_some_was_cached_is_a_hit():
 
 def test_steps_tell_draft_and_target_apart():
     metrics = Metrics()
-    step = StepCost(tokens=90, seconds=0.02, target_seconds=0.012, draft_tokens=70, draft_forwards=3, draft_seconds=0.005)
+    step = StepReport((), tokens=90, seconds=0.02, target_seconds=0.012, draft_tokens=70, draft_forwards=3, draft_seconds=0.005)
     metrics.observe_progress(progress(step, step))
     assert value(metrics, "target_seconds_sum") == 0.024
     assert value(metrics, "draft_seconds_sum") == 0.01
@@ -70,7 +71,7 @@ def test_a_draft_is_up_until_it_fails_or_its_engine_is_gone():
     assert value(metrics, "draft_up") == 0
     metrics.observe_ready(READY, has_draft=True)
     assert value(metrics, "draft_up") == 1
-    metrics.observe_progress(progress(StepCost(tokens=9, seconds=0.01, draft_failed=True), StepCost(tokens=9, seconds=0.01)))
+    metrics.observe_progress(progress(StepReport((), tokens=9, seconds=0.01, draft_failed=True), StepReport((), tokens=9, seconds=0.01)))
     assert (value(metrics, "draft_up"), value(metrics, "drafts_dropped_total"), value(metrics, "engine_up")) == (0, 1, 1)
     metrics.observe_ready(READY, has_draft=True)
     metrics.observe_engine_gone()

@@ -11,17 +11,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from drafting.beam.rule import Verification
-from server.engine.trace import StepTrace
-from server.messages import Cost, FinishedList, StepTime
+from server.messages import FinishedList, Progress, StepRecord, Submit
 from server.metrics.tracing import Tracing, end_request, traceparent
-from server.scheduling.scheduler import FinishedRequest
+from server.scheduling.admission import Admission
+from tests.server.fake_ready import READY
 from tests.server.server_process import ServerProcess
-from verification.request import StepReport
+from verification.request import BeamResult, StepReport, Usage
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
-COST = Cost(10, 4, 2, drafted_nodes=12, accepted_depths=(1,), plan="beam:5")
+RESULT = BeamResult("a", (), Usage(10, 4, 2, drafted_nodes=12, accepted_depths=(1,), plan="beam:5"))
 
 
 @pytest.fixture
@@ -68,9 +67,10 @@ def test_probes_and_scrapes_are_not_traced(tracing: Tracing, exporter: InMemoryS
 
 def test_the_engines_steps_lie_in_the_engines_span(tracing: Tracing, exporter: InMemorySpanExporter):
     begun = time.monotonic() - 0.05
-    steps = (StepTime(begun, 0.01, 0.02), StepTime(begun + 0.03, 0.0, 0.015))
+    reports = (StepReport((), 9, 0.03, 0.02, draft_seconds=0.01), StepReport((), 9, 0.015, 0.015))
+    steps = [StepRecord(report, begun + ended, report.seconds) for report, ended in zip(reports, (0.03, 0.045), strict=True)]
     with tracing.request("POST", "/v1/recommendations", {}, "r"):
-        tracing.record_engine(FinishedList("a", [], COST, Verification.STRICT, 0.02, 0.05, steps))
+        tracing.record_engine(FinishedList(RESULT, 0.02, 0.05), steps)
     spans = {span.name: span for span in exporter.get_finished_spans()}
     names = [span.name for span in exporter.get_finished_spans()]
     assert sorted(names) == ["POST", "draft", "engine", "queue", "verify", "verify"]
@@ -90,24 +90,24 @@ def test_without_a_collector_nothing_is_recorded():
     with tracing.request("POST", "/v1/recommendations", {"traceparent": PARENT}, "r") as span, tracing.part("history"):
         assert not tracing.recording
         assert traceparent(span) is None
-        tracing.record_engine(FinishedList("a", [], COST, Verification.STRICT, 0.02, 0.05))
+        tracing.record_engine(FinishedList(RESULT, 0.02, 0.05))
     tracing.close()
 
 
-class _Result:
-    request_id = "wanted"
-
-
-def test_a_request_gets_the_steps_since_it_was_taken_up():
-    steps = StepTrace()
+async def test_a_request_gets_the_steps_since_it_was_taken_up():
+    admission = Admission(10)
+    admission.open(READY)
+    wanted = admission.admit(Submit("wanted", [0], 1, 1, [], 60.0, 0.0), 0.0, traced=True)
+    other = admission.admit(Submit("other", [0], 1, 1, [], 60.0, 0.0), 0.0)
+    lists = [admission.hand_over(request) for request in (wanted, other)]
     report = StepReport((), 9, seconds=0.01, target_seconds=0.006, draft_seconds=0.002)
-    steps.add(report, 0.5)
-    steps.want("wanted")
-    for ended in (1.0, 2.0, 3.0):
-        steps.add(report, ended)
-    request = FinishedRequest(_Result(), 0.1, 1.5)
-    assert [step.started for step in steps.take(request, 3.0)] == [1.99, 2.99]
-    assert steps.take(request, 3.0) == ()
+    steps = [StepRecord(report, ended, 0.01) for ended in (0.5, 1.0, 2.0, 3.0)]
+    done = [FinishedList(BeamResult(name, (), Usage(1, 0, 1)), 0.1, 1.5) for name in ("wanted", "other")]
+    admission.deliver(Progress([], [], steps[:2], running=2, waiting=0, used_slots=0))
+    admission.deliver(Progress(done, [], steps[2:], running=0, waiting=0, used_slots=0))
+    assert [future.result() for future in lists] == done
+    assert wanted.own_steps(done[0]) == steps[2:]
+    assert other.own_steps(done[1]) == []
 
 
 class Collector:

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 
 from server.errors import TooLate
-from server.messages import Cost, FinishedList, Progress, StepCost, Submit
-from server.scheduling.admission import CAUTION, Admission
-from server.scheduling.waiting import AGEING_SECONDS
+from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
+from server.scheduling.admission import CAUTION, Admission, PendingRequest
+from server.scheduling.scheduler import AGEING_SECONDS
 from tests.server.fake_ready import READY
+from verification.request import BeamResult, StepReport, Usage
 
 # A token takes a millisecond in a full step, and nothing else takes any time: what a test expects can be worked out by head.
 SIMPLE = msgspec.structs.replace(READY, identifier_length=4, forward_seconds=0.0, token_seconds=0.001)
@@ -21,28 +22,40 @@ def submit(name: str, seconds: float, *, items: int = 10, k: int = 10, now: floa
     return Submit(name, list(range(items)), k, k, [], now + seconds, now)
 
 
+def opened(ready: Ready = SIMPLE, most: int = 10_000) -> Admission:
+    admission = Admission(most)
+    admission.open(ready)
+    return admission
+
+
 def let_in(admission: Admission, request: Submit, now: float = 0.0) -> bool:
     try:
-        admission.check(request, now)
+        admission.admit(request, now, len(request.history))
     except TooLate:
         return False
-    admission.enter(request)
     return True
 
 
+def enter(admission: Admission, request: Submit) -> PendingRequest:
+    """Without asking."""
+    pending = PendingRequest(request, admission.rate.work(request))
+    admission.enter(pending)
+    return pending
+
+
 def steps(*, tokens: int, seconds: float, crowded: bool, count: int = 100) -> Progress:
-    step = StepCost(tokens=tokens, seconds=seconds, elapsed_seconds=seconds, crowded=crowded)
+    step = StepRecord(StepReport((), tokens=tokens, seconds=seconds), ended=0.0, elapsed_seconds=seconds, crowded=crowded)
     return Progress([], [], [step] * count, running=1, waiting=0, used_slots=0)
 
 
 def test_an_idle_engine_takes_what_it_can_do_alone():
-    admission = Admission(SIMPLE)
+    admission = opened()
     assert not let_in(admission, submit("too soon", 0.070))
     assert let_in(admission, submit("in time", 0.072))
 
 
 def test_the_queue_ahead_counts_with_caution():
-    admission = Admission(SIMPLE)
+    admission = opened()
     for number in range(9):
         assert let_in(admission, submit(str(number), 10.0))
     assert admission.wait_seconds == pytest.approx(9 * 0.071)
@@ -51,94 +64,92 @@ def test_the_queue_ahead_counts_with_caution():
 
 
 def test_a_refusal_says_why_and_when_to_come_back():
-    admission = Admission(SIMPLE)
+    admission = opened()
     for number in range(100):
-        admission.enter(submit(str(number), 1.0))
+        enter(admission, submit(str(number), 1.0))
     sentence = r"^The list would be ready in about 10040 ms, but only 3000 ms are left until its timeout; so it was not begun\.$"
     with pytest.raises(TooLate, match=sentence) as refusal:
-        admission.check(submit("late", 3.0), 0.0)
+        admission.admit(submit("late", 3.0), 0.0, 10)
     assert refusal.value.retry_after_seconds == 8
     with pytest.raises(TooLate, match=r"but its timeout has already passed"):
-        admission.check(submit("past", -1.0), 0.0)
+        admission.admit(submit("past", -1.0), 0.0, 10)
 
 
 def test_an_urgent_request_passes_those_that_have_time_but_not_at_their_cost():
-    admission = Admission(SIMPLE)
+    admission = opened()
     for number in range(10):
         assert let_in(admission, submit(str(number), 1.1))
     assert let_in(admission, submit("urgent", 0.2))
     with pytest.raises(TooLate, match=r"^The list would make others late that the server has already taken on; so"):
-        admission.check(submit("urgent, and one too many", 0.3), 0.0)
+        admission.admit(submit("urgent, and one too many", 0.3), 0.0, 10)
 
 
 def test_one_that_is_late_anyway_does_not_keep_others_out():
-    admission = Admission(SIMPLE)
-    admission.enter(submit("hopeless", 0.05, items=100))
+    admission = opened()
+    enter(admission, submit("hopeless", 0.05, items=100))
     assert let_in(admission, submit("urgent", 0.045, items=1, k=1))
 
 
 def test_an_endless_deadline_ages():
-    admission = Admission(SIMPLE)
+    admission = opened()
     assert let_in(admission, submit("patient", math.inf, items=1000, k=1))
     assert not let_in(admission, submit("behind the patient one", AGEING_SECONDS + 0.5))
     assert let_in(admission, submit("before it", 1.0))
 
 
 def test_what_has_left_is_forgotten():
-    admission = Admission(SIMPLE)
-    for number in range(50):
-        admission.enter(submit(str(number), random.Random(number).uniform(1, 9)))
+    admission = opened()
+    entered = [enter(admission, submit(str(number), random.Random(number).uniform(1, 9))) for number in range(50)]
     for number in [*range(50), 7]:
-        admission.leave(str(number))
+        admission.leave(entered[number])
     assert admission.wait_seconds == 0
     assert let_in(admission, submit("alone", 0.072))
 
 
 def test_a_crowded_engine_tells_how_fast_it_is_and_a_half_empty_one_only_if_it_is_faster():
-    admission = Admission(SIMPLE)
-    admission.enter(submit("a", 9.0))
+    admission = opened()
+    enter(admission, submit("a", 9.0))
     first = admission.wait_seconds
-    admission.learn(steps(tokens=10, seconds=0.1, crowded=False))
+    admission.deliver(steps(tokens=10, seconds=0.1, crowded=False))
     assert admission.wait_seconds == first
-    admission.learn(steps(tokens=100, seconds=0.3, crowded=True))
+    admission.deliver(steps(tokens=100, seconds=0.3, crowded=True))
     assert admission.wait_seconds == pytest.approx(3 * first, rel=0.01)
-    admission.learn(steps(tokens=100, seconds=0.05, crowded=False))
+    admission.deliver(steps(tokens=100, seconds=0.05, crowded=False))
     assert admission.wait_seconds == pytest.approx(first / 2, rel=0.5)
 
 
 def test_an_engine_that_was_slow_while_full_is_found_to_be_fast_again_by_half_empty_steps():
     ready = msgspec.structs.replace(READY, identifier_length=4, forward_seconds=0.01, token_seconds=0.001, step_tokens=100)
-    admission = Admission(ready)
-    admission.enter(submit("a", 9.0))
+    admission = opened(ready)
+    enter(admission, submit("a", 9.0))
     first = admission.wait_seconds
-    admission.learn(steps(tokens=100, seconds=0.55, crowded=True))
+    admission.deliver(steps(tokens=100, seconds=0.55, crowded=True))
     assert admission.wait_seconds == pytest.approx(5 * first, rel=0.01)
     half_empty = 0.01 + 10 * 0.001
-    admission.learn(steps(tokens=10, seconds=2 * half_empty, crowded=False, count=1000))
+    admission.deliver(steps(tokens=10, seconds=2 * half_empty, crowded=False, count=1000))
     assert admission.wait_seconds == pytest.approx(2 * first, rel=0.01)
-    admission.learn(steps(tokens=10, seconds=4 * half_empty, crowded=False, count=1000))
+    admission.deliver(steps(tokens=10, seconds=4 * half_empty, crowded=False, count=1000))
     assert admission.wait_seconds == pytest.approx(2 * first, rel=0.01)
     # Faster than the curve by its fixed part is what a machine with free tokens always is when it is half empty.
-    admission.learn(steps(tokens=10, seconds=0.8 * half_empty, crowded=False, count=1000))
+    admission.deliver(steps(tokens=10, seconds=0.8 * half_empty, crowded=False, count=1000))
     assert admission.wait_seconds == pytest.approx(first, rel=0.01)
 
 
 def test_prompts_that_need_no_computing_make_the_queue_shorter():
-    admission = Admission(SIMPLE)
-    admission.enter(submit("stays", 9.0))
+    admission = opened()
+    enter(admission, submit("stays", 9.0))
     first = admission.wait_seconds
     for number in range(200):
         request = submit(str(number), 9.0)
-        admission.enter(request)
-        done = FinishedList(request.request_id, [], Cost(41, 38, 4), request.verification, 0.0, 0.1)
-        admission.learn(Progress([done], [], [], running=1, waiting=0, used_slots=0))
-        admission.leave(request.request_id)
+        enter(admission, request)
+        done = FinishedList(BeamResult(request.request_id, (), Usage(41, 38, 4)), 0.0, 0.1)
+        admission.deliver(Progress([done], [], [], running=1, waiting=0, used_slots=0))
     assert admission.wait_seconds == pytest.approx(first * 33 / 71, rel=0.01)
 
 
 def test_steps_that_have_become_long_do_not_keep_an_idle_engine_from_trying():
-    admission = Admission(SIMPLE)
-    admission.learn(steps(tokens=1000, seconds=1.0, crowded=True))
+    admission = opened()
+    admission.deliver(steps(tokens=1000, seconds=1.0, crowded=True))
     assert let_in(admission, submit("first", 0.1))
     assert not let_in(admission, submit("second", 3.0))
     assert let_in(admission, submit("patient", 6.0))
