@@ -1,6 +1,6 @@
-"""The engine's keeper in the API process: starts the engine process, talks to it, notices its death and starts another.
+"""The engine's supervisor in the API process: starts the engine process, talks to it, notices its death and starts another.
 
-Invariant: every request that was handed to the engine ends exactly once: with its list, its failure or its caller's cancellation, or with
+Invariant: every request that was given to the engine ends exactly once: with its list, its failure or its caller's cancellation, or with
 `EngineUnavailable` the moment the engine is gone. Each engine process has a socket of its own, so a message can never come from one that
 is already dead.
 """
@@ -63,7 +63,7 @@ class EngineStatus(Enum):
 
 
 class EngineClient:
-    """Keeps one engine process running and hands it requests; lives in the API process's event loop."""
+    """Keeps one engine process running and gives it requests; lives in the API process's event loop."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class EngineClient:
         self._admission = Admission(max_pending)
         self._socket: zmq.asyncio.Socket | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._filters: dict[str, dict[str, PutFilter]] = {}
@@ -104,22 +104,22 @@ class EngineClient:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     def start(self) -> None:
-        """Starts the engine in the background; `status` tells when it is ready."""
+        """Start the engine in the background; `status` tells when it is ready."""
         self.status = EngineStatus.STARTING
-        self._keeper = asyncio.create_task(self._keep(), name="engine keeper")
-        self._keeper.add_done_callback(self._on_keeper_end)
+        self._supervisor = asyncio.create_task(self._supervise(), name="engine supervisor")
+        self._supervisor.add_done_callback(self._on_supervisor_end)
 
     async def stop(self) -> None:
-        """Stops the engine process and waits until it is gone."""
+        """Stop the engine process and wait until it is gone."""
         self.status = EngineStatus.STOPPED
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
 
-    def _on_keeper_end(self, keeper: asyncio.Task[None]) -> None:
-        # Without its keeper the server would look alive and never have an engine again.
-        if not keeper.cancelled() and (error := keeper.exception()) is not None:
-            logger.error("the engine's keeper failed", exc_info=error)
+    def _on_supervisor_end(self, supervisor: asyncio.Task[None]) -> None:
+        # Without its supervisor the server would look alive and never have an engine again.
+        if not supervisor.cancelled() and (error := supervisor.exception()) is not None:
+            logger.error("the engine's supervisor failed", exc_info=error)
             self._fail(f"The engine process can't be kept running: {error}.")
 
     def _fail(self, sentence: str) -> None:
@@ -165,7 +165,7 @@ class EngineClient:
             raise
 
     async def load_catalog(self, name: str, path: Path) -> None:
-        """Has the engine get another catalog ready beside those that it serves.
+        """Have the engine load another catalog beside those that it serves.
 
         Raises:
             EngineUnavailable: there is no engine, or it died meanwhile.
@@ -182,39 +182,39 @@ class EngineClient:
             raise
 
     def drop_catalog(self, name: str) -> None:
-        """Tells the engine that no request will name a catalog any more."""
+        """Tell the engine that no request will name a catalog any more."""
         self._filters.pop(name, None)
         self._tell(DropCatalog(name))
 
     def serve_catalog(self, name: str, path: Path, version: str) -> None:
-        """Says which catalog engines that are started from now on shall load, and its version."""
+        """Name the catalog that engines started from now on load, and its version."""
         self._options = self._options.model_copy(update={"catalog": path, "catalog_name": name})
         self._catalog_version = version
 
     def put_filter(self, message: PutFilter) -> None:
-        """Names a filter in this engine and, as long as its catalog is served, in every engine after it."""
+        """Name a filter in this engine and, as long as its catalog is served, in every engine after it."""
         self._filters.setdefault(message.catalog, {})[message.name] = message
         self._tell(message)
 
     def drop_filter(self, message: DropFilter) -> None:
-        """Takes a name back."""
+        """Forget a filter."""
         self._filters.get(message.catalog, {}).pop(message.name, None)
         self._tell(message)
 
     def _tell(self, message: ToEngine) -> None:
-        """Sends a message, in order, and does not wait: to an engine that has just died it would never get through.
+        """Send a message, in order, without waiting: to an engine that has just died it would never get through.
 
-        Whoever waits for what the engine does with it is told when the engine is gone.
+        What waits for the engine's answer is told when the engine is gone.
         """
         if self._socket is not None:
             self._socket.send(self._encoder.encode(message))
 
     def abandon(self, sentence: str) -> None:
-        """Tells everyone who waits for a list that none will come."""
+        """Tell every pending request that no list will come."""
         self._admission.abandon(sentence, 1)
 
     def unavailable(self) -> EngineUnavailable:
-        """What to tell a client while the engine is not ready."""
+        """The error for clients while the engine is not ready."""
         sentence = {
             EngineStatus.STARTING: "The engine is still loading the model.",
             EngineStatus.STOPPED: "The server is shutting down.",
@@ -222,8 +222,8 @@ class EngineClient:
         }.get(self.status, self._obstacle.public if self._obstacle else "The engine is being restarted after it died.")
         return EngineUnavailable(sentence, max(1, round(self._backoff + self._load_seconds)))
 
-    async def _keep(self) -> None:
-        """Runs one engine process after the other until the client is stopped or the first start fails."""
+    async def _supervise(self) -> None:
+        """Run one engine process after the other until the client is stopped or the first start fails."""
         fruitless = 0
         with zmq.asyncio.Context() as context:
             while True:
@@ -248,7 +248,7 @@ class EngineClient:
                 self._metrics.engine_restarts.inc()
 
     async def _run_once(self, context: zmq.asyncio.Context) -> Obstacle | None:
-        """One engine process from its start to its end; what kept it from serving, if that is known."""
+        """Run one engine process from its start to its end; return what kept it from serving, if that is known."""
         try:
             # A directory for each process: one for all would be swept out of /tmp long before it is needed again.
             with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, context.socket(zmq.PAIR) as socket:
@@ -262,7 +262,7 @@ class EngineClient:
             return Obstacle(f"The engine process can't be started: {error}.")
 
     async def _accompany(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> Obstacle | None:
-        """Listens to a process until it ends or can't serve, and sees to it that it is gone."""
+        """Listen to a process until it ends or can't serve, and end it."""
         exit_status = asyncio.create_task(process.wait())
         reader = asyncio.create_task(self._read(socket))
         try:
@@ -282,12 +282,14 @@ class EngineClient:
             await self._end(process, socket if listening else None, exit_status)
 
     async def _read(self, socket: zmq.asyncio.Socket) -> Obstacle:
-        """Takes in what one engine process says, until it says that it can't serve."""
+        """Receive the messages of one engine process, until it says that it can't serve."""
         started = time.monotonic()
         while True:
             match self._decoder.decode(await socket.recv()):
                 case Progress() as progress:
-                    self._deliver(progress)
+                    self._metrics.observe_progress(progress)
+                    self._admission.deliver(progress)
+                    self._metrics.expected_wait.set(self._admission.wait_seconds)
                 case CatalogLoaded(name, sentence):
                     self._settle_loading(name, None if sentence is None else CatalogRefused(sentence))
                 case Ready(catalog_name=name) if name != self._options.catalog_name:
@@ -312,7 +314,7 @@ class EngineClient:
     async def _end(
         self, process: asyncio.subprocess.Process, listening: zmq.asyncio.Socket | None, exit_status: "asyncio.Task[int]"
     ) -> None:
-        """Waits until the process is gone: one that serves is asked first, any is killed if it does not listen."""
+        """Wait until the process is gone: one that serves is asked first, any is killed if it does not listen."""
         if not exit_status.done() and listening is not None:
             listening.send(self._encoder.encode(Shutdown()))
             await asyncio.wait({exit_status}, timeout=STOP_SECONDS)
@@ -320,22 +322,16 @@ class EngineClient:
             process.kill()
         await exit_status
 
-    def _deliver(self, progress: Progress) -> None:
-        self._metrics.observe_progress(progress)
-        self._admission.deliver(progress)
-        self._metrics.expected_wait.set(self._admission.wait_seconds)
-
     def _settle_loading(self, name: str, error: Exception | None) -> None:
         loading = self._loading.pop(name, None)
-        if loading is None or loading.done():
-            return
-        if error is None:
-            loading.set_result(None)
-        else:
-            loading.set_exception(error)
+        if loading is not None and not loading.done():
+            if error is None:
+                loading.set_result(None)
+            else:
+                loading.set_exception(error)
 
     def _abandon(self) -> None:
-        """Tells everyone who waits that there is no engine any more."""
+        """Tell all that wait for the engine that it is gone."""
         if self.status is EngineStatus.READY:
             self.status = EngineStatus.RESTARTING
         self._metrics.observe_engine_gone()
