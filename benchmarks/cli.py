@@ -3,9 +3,12 @@
 Invariant: as in `server.cli`, nothing heavy is imported before a command runs.
 """
 
+import sys
+
 import typer
 
-from benchmarks.load.command import load
+from benchmarks.endings import ProgramError, end_on_sigterm
+from benchmarks.load.command import load, soak, standard, swaps
 from benchmarks.replay.command import replay_app
 from benchmarks.systems.command import bench
 
@@ -20,12 +23,19 @@ app = typer.Typer(
 )
 app.command()(bench)
 app.command()(load)
+app.command()(standard)
+app.command()(soak)
+app.command()(swaps)
 app.add_typer(replay_app, name="replay")
 
 
 def main() -> None:
     """Entry point of the `atspeed-bench` script."""
-    app()
+    end_on_sigterm()
+    try:
+        app()
+    except ProgramError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

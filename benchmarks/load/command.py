@@ -1,11 +1,16 @@
-"""`atspeed-bench load`: put users in front of a server, and say how it bears them."""
+"""`atspeed-bench load`, `standard`, `soak` and `swaps`: servers under load."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.endings import require
 from server.commands.failure import fail
+
+Out = Annotated[Path, typer.Option(help="Directory of the figures.", exists=True, file_okay=False)]
+Users = Annotated[int, typer.Option(help="Users; few of them ask often.", min=1)]
+ServerFlags = Annotated[list[str] | None, typer.Argument(help="Flags of the server, after --.", metavar="[-- FLAG…]")]
 
 MAX_TIMEOUT_MS = 60_000
 
@@ -18,7 +23,7 @@ def load(
     ] = None,
     duration: Annotated[float, typer.Option(help="Measured seconds of a run.", min=0.1)] = 30.0,
     warmup: Annotated[float, typer.Option(help="Seconds before them that don't count.", min=0)] = 5.0,
-    users: Annotated[int, typer.Option(help="Users; few of them ask often.", min=1)] = 1000,
+    users: Users = 1000,
     zipf: Annotated[float, typer.Option(help="How much more often: the n-th user asks in proportion to 1 / n^zipf.", min=0)] = 1.0,
     k: Annotated[int, typer.Option("--k", "-k", help="Identifiers of a list.", min=1, max=100)] = 10,
     timeout_ms: Annotated[str, typer.Option(help="Timeout of a request, or the range to draw it from.", metavar="MS|MS-MS")] = "1000",
@@ -42,13 +47,84 @@ def load(
     """
     rates = _numbers(sweep) if sweep is not None else [rate]
     timeouts = _range(timeout_ms)
+    require("httpx", "hdrh", *(["matplotlib"] if plot else []))
     from benchmarks.load.runs import LoadError, LoadPlan, run_plan
 
-    plan = LoadPlan(url.rstrip("/"), rates, duration, warmup, users, zipf, k, timeouts, histories, growth, hang_ups, seed, allow_remote)
+    plan = LoadPlan(
+        url=url.rstrip("/"),
+        rates=rates,
+        seconds=duration,
+        warmup_seconds=warmup,
+        users=users,
+        zipf=zipf,
+        k=k,
+        timeouts_ms=timeouts,
+        histories=histories,
+        growth=growth,
+        hang_ups=hang_ups,
+        seed=seed,
+        allow_remote=allow_remote,
+    )
     try:
         run_plan(plan, json_file, plot)
     except LoadError as error:
         fail(str(error))
+
+
+def standard(
+    out: Out = Path("docs/results"),
+    seconds: Annotated[float, typer.Option(help="Measured seconds of a run.", min=0.1)] = 30.0,
+    users: Users = 500,
+    flags: ServerFlags = None,
+) -> None:
+    """Measure what batching is worth, how latency grows with load and what overload does (idle machine, a quarter of an hour).
+
+    Servers of a small random model are started one after the other: one that runs one request at a time, then one that batches. Writes
+    `load.json` and `load.png`.
+
+    Example: atspeed-bench standard --out . -- --engine transformers
+    """
+    require("httpx", "hdrh", "matplotlib")
+    from benchmarks.load.standard import run
+
+    run(out, seconds, users, flags or [])
+
+
+def soak(
+    out: Out = Path("docs/results"),
+    seconds: Annotated[float, typer.Option(help="How long.", min=1)] = 600.0,
+    kill_every: Annotated[float, typer.Option(help="Seconds between kills of the engine, about.", min=1)] = 60.0,
+    users: Users = 500,
+    flags: ServerFlags = None,
+) -> None:
+    """Load a server for ten minutes with clients that hang up and engines that are killed; nothing may be lost (idle machine).
+
+    No event that the server has taken, no key/value slot and no answer may be missing afterwards, and the API process may not have grown:
+    the exit status is 1 if one of these promises was broken. Writes `soak.json`.
+
+    Example: atspeed-bench soak --seconds 120 --kill-every 30 --out .
+    """
+    require("httpx", "hdrh")
+    from benchmarks.load.soak import run
+
+    if broken := run(out, seconds, kill_every, users, flags or []):
+        fail("\n".join(broken))
+
+
+def swaps(
+    rate: Annotated[float, typer.Option(help="Requests a second.", min=0.001)] = 20.0,
+    seconds: Annotated[float, typer.Option(help="Measured seconds of a run.", min=0.1)] = 20.0,
+    pause: Annotated[float, typer.Option(help="Seconds between two swaps.", min=0)] = 0.1,
+    flags: ServerFlags = None,
+) -> None:
+    """Replace the catalog ten times a second under load, and print what that costs as JSON (idle machine, two minutes).
+
+    Example: atspeed-bench swaps --rate 10
+    """
+    require("httpx", "hdrh")
+    from benchmarks.load.swaps import run
+
+    run(rate, seconds, pause, flags or [])
 
 
 def _numbers(text: str) -> list[float]:

@@ -3,13 +3,12 @@
 Invariant: one request at a time, each pair by another user, so that the first finds nothing cached but what everybody shares.
 """
 
-import json
 import time
-import urllib.request
 from random import Random
 from statistics import mean, median
 from typing import Any
 
+import httpx
 import msgspec
 
 from benchmarks.load.users import FIRST_TIMESTAMP, random_histories
@@ -40,16 +39,16 @@ class Returning(msgspec.Struct, kw_only=True):
         return self.second_computed / self.first_computed
 
 
-def measure_returning(url: str, items: list[str], users: int, k: int, length: int = HISTORY_ITEMS, seed: int = 1) -> Returning:
-    """Lets users ask, meet one more item, and ask again."""
+def measure_returning(client: httpx.Client, items: list[str], users: int, k: int, length: int = HISTORY_ITEMS, seed: int = 1) -> Returning:
+    """Let users ask, meet one more item, and ask again, over one connection to the server."""
     random = Random(seed)
     first, second = [], []
     for number, history in enumerate(random_histories(items, users, length, seed)):
         user = f"returning-{seed}-{number}"
-        _append(url, user, history, FIRST_TIMESTAMP)
-        first.append(_ask(url, user, k))
-        _append(url, user, [random.choice(items)], FIRST_TIMESTAMP + length)
-        second.append(_ask(url, user, k))
+        _append(client, user, history, FIRST_TIMESTAMP)
+        first.append(_ask(client, user, k))
+        _append(client, user, [random.choice(items)], FIRST_TIMESTAMP + length)
+        second.append(_ask(client, user, k))
     return Returning(
         users=users,
         prompt_tokens=mean(usage["prompt_tokens"] for usage, _ in second),
@@ -60,19 +59,12 @@ def measure_returning(url: str, items: list[str], users: int, k: int, length: in
     )
 
 
-def _append(url: str, user: str, items: list[str], timestamp: int) -> None:
+def _append(client: httpx.Client, user: str, items: list[str], timestamp: int) -> None:
     events = [{"item_id": item, "timestamp": timestamp + number} for number, item in enumerate(items)]
-    _post(f"{url}/v1/users/{user}/events", {"events": events})
+    client.post(f"/v1/users/{user}/events", json={"events": events}).raise_for_status()
 
 
-def _ask(url: str, user: str, k: int) -> tuple[dict[str, Any], float]:
+def _ask(client: httpx.Client, user: str, k: int) -> tuple[dict[str, Any], float]:
     started = time.perf_counter()
-    answer = _post(f"{url}/v1/recommendations", {"user_id": user, "k": k})
-    return answer["usage"], time.perf_counter() - started
-
-
-def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
+    answer = client.post("/v1/recommendations", json={"user_id": user, "k": k}).raise_for_status()
+    return answer.json()["usage"], time.perf_counter() - started

@@ -1,11 +1,15 @@
-"""What `atspeed-bench load` does once its flags are understood: gives users their histories, runs, prints and writes what was found."""
+"""Runs against one server: users get their histories, requests are sent at each rate, reports are printed and written."""
 
+import asyncio
 import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import uvloop
+from tqdm import tqdm
 
 from benchmarks.load.report import LoadReport
 from benchmarks.load.run import LoadRun
@@ -24,31 +28,41 @@ class LoadError(Exception):
     """What was asked for can't be done; the message is a sentence."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadPlan:
-    """The flags of `atspeed-bench load`; see there."""
+    """Runs against one server, one per rate; the defaults are those of the standard measurement.
+
+    Attributes:
+        url: the server.
+        rates: requests a second.
+        seconds, warmup_seconds: measured time of a run, and the time before it.
+        users, zipf: how many users, and how unevenly they ask; see `Users`.
+        k, timeouts_ms, growth, hang_ups, seed: see `LoadSettings`.
+        histories: file of first histories; None for random ones.
+        allow_remote: whether the server may be on another machine.
+    """
 
     url: str
-    rates: list[float]
+    rates: Sequence[float]
     seconds: float
-    warmup_seconds: float
+    warmup_seconds: float = 0.0
     users: int
-    zipf: float
-    k: int
-    timeouts_ms: tuple[int, int]
-    histories: Path | None
-    growth: float
-    hang_ups: float
-    seed: int
-    allow_remote: bool
+    zipf: float = 1.0
+    k: int = 10
+    timeouts_ms: tuple[int, int] = (1000, 1000)
+    histories: Path | None = None
+    growth: float = 0.5
+    hang_ups: float = 0.0
+    seed: int = 0
+    allow_remote: bool = False
 
     def settings(self, rate: float) -> LoadSettings:
-        """Of one run."""
+        """The settings of one run."""
         return LoadSettings(rate, self.seconds, self.warmup_seconds, self.k, self.timeouts_ms, self.growth, self.hang_ups, self.seed)
 
 
 def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
-    """Runs and reports.
+    """Run and report.
 
     Raises:
         LoadError: the server can't be loaded, or a file can't be read or written.
@@ -64,8 +78,6 @@ def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
             save_plot(figures(runs), plot)
     except (TargetError, HistoriesError) as error:
         raise LoadError(str(error)) from error
-    except ImportError as error:
-        raise LoadError(f"A picture needs matplotlib, of the extra 'train': {error}.") from error
     except OSError as error:
         raise LoadError(f"{error.filename} can't be written: {error.strerror}.") from error
     if len(runs) > 1:
@@ -75,7 +87,7 @@ def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
 
 
 def run_runs(plan: LoadPlan) -> list[LoadReport]:
-    """Runs at each rate, one after the other, printing each as it ends.
+    """Run at each rate, one after the other, printing each report as its run ends.
 
     Raises:
         TargetError, HistoriesError: as they say.
@@ -98,11 +110,27 @@ async def _run_all(plan: LoadPlan) -> list[LoadReport]:
         print("  ".join(_COLUMNS))
         runs = []
         for rate in plan.rates:
-            runs.append(await LoadRun(target, users, plan.settings(rate)).run())
+            async with _progress(f"{rate:g}/s", plan.warmup_seconds + plan.seconds):
+                runs.append(await LoadRun(target, users, plan.settings(rate)).run())
             _print(runs[-1])
         return runs
     finally:
         await target.close()
+
+
+@asynccontextmanager
+async def _progress(title: str, seconds: float) -> AsyncIterator[None]:
+    """A bar over the time of a run, where somebody looks."""
+    with tqdm(total=round(seconds), desc=title, unit="s", leave=False, disable=None) as bar:
+
+        async def tick() -> None:
+            while True:
+                await asyncio.sleep(1.0)
+                bar.update()
+
+        ticking = asyncio.create_task(tick())
+        yield
+        ticking.cancel()
 
 
 def _print(run: LoadReport) -> None:

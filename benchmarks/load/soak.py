@@ -1,25 +1,26 @@
-"""The soak, `make soak`: ten minutes of load with everything that goes wrong in ten minutes.
+"""The soak: ten minutes of load with everything that goes wrong in ten minutes.
 
 Clients hang up, deadlines are short and long, histories grow, and now and then the engine is killed. Then nothing may be missing: no event
 that the server has taken, no key/value slot, no answer; and the API process may not have grown. Needs an idle machine; a server of the
-benchmark's small random model is started for it. The status is 1 if a promise was broken.
+benchmark's small random model is started for it.
 """
 
-import argparse
 import json
-import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import msgspec
+import psutil
 
 from benchmarks.load.report import LoadReport
 from benchmarks.load.rounds import BUSY_SHARE
 from benchmarks.load.runs import LoadPlan, run_runs
-from benchmarks.load.standard import MeasuredServer, make_model, served
+from benchmarks.load.small_model import make_model, served
+from benchmarks.server_process import ServerProcess, answers
 
 # Requests a second that two cores cannot serve, but that a generator beside them can still send.
 MORE_THAN_ENOUGH = 300.0
@@ -66,9 +67,9 @@ class Soak(msgspec.Struct, kw_only=True):
 
 
 class FaultInjector(threading.Thread):
-    """Kills the engine now and then, and watches how long it is away and how much memory the API process takes."""
+    """Kills the engine from time to time, and records how long it is away and how much memory the API process takes."""
 
-    def __init__(self, server: MeasuredServer, seconds: float, kill_every: float) -> None:
+    def __init__(self, server: ServerProcess, seconds: float, kill_every: float) -> None:
         super().__init__(daemon=True)
         self._server, self._until, self._kill_every = server, time.monotonic() + seconds, kill_every
         self._random = Random(0)
@@ -77,39 +78,48 @@ class FaultInjector(threading.Thread):
         self.memory: list[tuple[float, float]] = []
 
     def run(self) -> None:
-        """Goes on until the time is over; the last engine is left time to come back."""
+        """Go on until the time is over; the last engine is left time to come back."""
         started = time.monotonic()
         next_kill = started + self._kill_every
         while (now := time.monotonic()) < self._until:
-            self.memory.append((now - started, self._server.api_memory_mib()))
+            self.memory.append((now - started, self._server.memory_mib(engine=False)))
             if now > next_kill and self._until - now > self._kill_every / 2:
-                self.slowest_return = max(self.slowest_return, self._server.kill_engine())
+                self.slowest_return = max(self.slowest_return, kill_engine(self._server))
                 self.kills += 1
                 next_kill = time.monotonic() + self._kill_every * (0.5 + self._random.random())
             time.sleep(LOOK_EVERY_SECONDS)
 
 
+def kill_engine(server: ServerProcess) -> float:
+    """Kill the engine process, as the kernel does when memory is short; returns how many seconds passed until another was ready.
+
+    Raises:
+        ProgramError: none was within two minutes.
+    """
+    killed, api = server.engine, psutil.Process(server.process.pid)
+    killed.kill()
+    return server.wait_for(lambda: killed not in api.children() and answers(server.client, "/ready"))
+
+
 def soak(folder: Path, seconds: float, kill_every: float, users: int, flags: list[str]) -> Soak:
-    """Runs it."""
-
-    def plan(url: str, rate: float, duration: float, hang_ups: float, timeouts: tuple[int, int]) -> LoadPlan:
-        return LoadPlan(url, [rate], duration, min(10.0, duration / 2), users, 1.0, 10, timeouts, None, 0.5, hang_ups, 0, False)
-
+    """Run it."""
     make_model(folder)
     # Long enough that no history ever drops an event: then all must be there.
     with served(folder, "--history-max-events", str(ALL_EVENTS), *flags) as server:
         print("saturation")
-        (full,) = run_runs(plan(server.url, MORE_THAN_ENOUGH, SATURATION_SECONDS, 0.0, (1000, 1000)))
+        plan = LoadPlan(url=server.url, rates=[MORE_THAN_ENOUGH], seconds=SATURATION_SECONDS, warmup_seconds=10.0, users=users)
+        (full,) = run_runs(plan)
         rate = round(BUSY_SHARE * full.completed_rps, 1)
         if not rate:
             raise SystemExit("The server made no list at all under full load: is the machine busy?")
         print(f"{seconds:.0f} s at {rate} requests a second, an engine killed about every {kill_every:.0f} s")
         injector = FaultInjector(server, seconds, kill_every)
         injector.start()
-        (run,) = run_runs(plan(server.url, rate, seconds, 0.05, (50, 2000)))
+        warm_up = min(10.0, seconds / 2)
+        (run,) = run_runs(replace(plan, rates=[rate], seconds=seconds, warmup_seconds=warm_up, hang_ups=0.05, timeouts_ms=(50, 2000)))
         injector.join()
         settled = [mib for age, mib in injector.memory if age > SETTLED_SHARE * seconds]
-        before, after = min(settled), server.api_memory_mib()
+        before, after = min(settled), server.memory_mib(engine=False)
         return Soak(
             load=run,
             kills=injector.kills,
@@ -121,28 +131,15 @@ def soak(folder: Path, seconds: float, kill_every: float, users: int, flags: lis
         )
 
 
-def main() -> int:
-    """Entry point."""
-    parser = argparse.ArgumentParser(prog="make soak", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long (default: %(default)s)")
-    parser.add_argument("--kill-every", type=float, default=60.0, help="seconds between kills of the engine (default: %(default)s)")
-    parser.add_argument("--users", type=int, default=500, help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of soak.json (default: %(default)s)")
-    parser.add_argument("flags", nargs="*", help="flags of the server, after --")
-    options = parser.parse_args()
+def run(out: Path, seconds: float, kill_every: float, users: int, flags: list[str]) -> list[str]:
+    """Soak, print a summary and write `soak.json`; returns the promises that were not kept, as sentences."""
     with tempfile.TemporaryDirectory(prefix="atspeed-soak-") as name:
-        found = soak(Path(name), options.seconds, options.kill_every, options.users, options.flags)
-    (options.out / "soak.json").write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n")
+        found = soak(Path(name), seconds, kill_every, users, flags)
+    (out / "soak.json").write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n")
     load = found.load
     print(
         f"{load.requests} requests, {load.on_time} lists in time, {load.refused} refused, {load.unavailable} met no engine, {load.hung_up} "
         f"hung up; {load.events_stored} events stored; {found.kills} engines killed, back after {found.slowest_return_seconds} s at most; "
         f"API process {found.api_mib[0]} -> {found.api_mib[1]} MiB"
     )
-    for sentence in (broken := found.broken()):
-        print(sentence, file=sys.stderr)
-    return int(bool(broken))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return found.broken()

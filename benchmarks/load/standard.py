@@ -1,33 +1,24 @@
-"""The standard measurement, `make load`: what batching is worth, how latency grows with load, what overload does.
+"""The standard measurement: what batching is worth, how latency grows with load, what overload does.
 
 Every figure comes from real servers in processes of their own, one after the other, on a random model of the benchmark's small shape. Needs
-an idle machine. Writes `load.json` and `load.png` into `--out`.
+an idle machine.
 """
 
-import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 
 import msgspec
-import psutil
 
 from benchmarks.load.plot import save_plot
 from benchmarks.load.report import LoadReport
 from benchmarks.load.returning import Returning, measure_returning
 from benchmarks.load.rounds import BUSY_SHARE, Round, measure_rounds, median_ratio
 from benchmarks.load.runs import LoadPlan, run_runs
+from benchmarks.load.small_model import make_model, served
 from benchmarks.load.sweep import LoadFigures, figures
 from drafting.catalog.loading import load_catalog
 
-START_SECONDS = 120.0
 RETURNING_USERS = 50
 # What is offered to find out how much is served at most: more than it can do, by much and by little, because refusals cost time as well.
 # To a server that runs one request at a time, requests a second; to one that batches, in multiples of what the first came to.
@@ -62,107 +53,18 @@ class Standard(msgspec.Struct, kw_only=True):
     loop_lag_share_under_10ms: float
 
 
-class MeasuredServer:
-    """A server that is measured."""
-
-    def __init__(self, url: str, process: psutil.Process) -> None:
-        self.url = url
-        self._process = process
-
-    def engine(self) -> psutil.Process:
-        """The engine process."""
-        (engine,) = self._process.children()
-        return engine
-
-    def kill(self) -> None:
-        """Ends the API process, and with it the engine, without giving them a chance to say anything."""
-        self._process.kill()
-
-    def memory_mib(self) -> float:
-        """Resident memory of both processes."""
-        processes = (self._process, *self._process.children(recursive=True))
-        return sum(int(process.memory_info().rss) for process in processes) / 2**20
-
-    def api_memory_mib(self) -> float:
-        """Resident memory of the process that answers."""
-        return int(self._process.memory_info().rss) / 2**20
-
-    def kill_engine(self) -> float:
-        """Kills the engine process, as the kernel does when memory is short; returns how many seconds passed until another was ready."""
-        killed = time.monotonic()
-        engine = {child.pid for child in self._process.children()}
-        for child in self._process.children():
-            child.kill()
-        while (away := time.monotonic() - killed) < START_SECONDS:
-            time.sleep(0.1)
-            if engine.isdisjoint(child.pid for child in self._process.children()) and _is_ready(self.url):
-                return away
-        raise SystemExit(f"No other engine was ready within {START_SECONDS:.0f} s.")
-
-    def metric(self, name: str) -> float:
-        """A metric by its name, with its labels as they are written."""
-        with urllib.request.urlopen(f"{self.url}/metrics") as answer:
-            lines = answer.read().decode().splitlines()
-        return float(next(line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == name))
-
-
-@contextmanager
-def served(folder: Path, *flags: str) -> Iterator[MeasuredServer]:
-    """A server of the standard model, ready."""
-    command = [sys.executable, "-m", "server.cli", "serve", "--target", str(folder / "model"), "--catalog", str(folder / "catalog.jsonl")]
-    histories = f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'histories.db'}"
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen([*command, "--port", "0", "--histories", histories, *flags], stdout=output, stderr=output)
-    try:
-        yield MeasuredServer(_wait_until_ready(process, log), psutil.Process(process.pid))
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        said = log.read_text()
-        if "listening on " in said:
-            url = said.partition("listening on ")[2].partition(",")[0]
-            if _is_ready(url):
-                return url
-        time.sleep(0.1)
-    raise SystemExit(f"The server did not become ready:\n{log.read_text()}")
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{url}/ready").close()
-    except URLError:
-        return False
-    return True
-
-
-def make_model(folder: Path) -> None:
-    """The benchmark's small random model and its catalog."""
-    from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
-
-    catalog = make_catalog(SHAPES["small"])
-    catalog.save(folder / "catalog.jsonl")
-    make_checkpoint(folder / "model", SHAPES["small"].target, catalog)
-
-
 def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Standard:
-    """Runs everything."""
+    """Run everything."""
 
     def load(url: str, *rates: float, times: int = 1) -> list[LoadReport]:
-        warm_up = min(10.0, seconds / 2)
-        return run_runs(LoadPlan(url, list(rates), times * seconds, warm_up, users, 1.0, 10, (1000, 1000), None, 0.5, 0.0, 0, False))
+        return run_runs(LoadPlan(url=url, rates=rates, seconds=times * seconds, warmup_seconds=min(10.0, seconds / 2), users=users))
 
     print("one request at a time")
     with served(folder, *flags, "--max-running", "1") as server:
         alone = _most(load(server.url, *ALONE_RATES))
     print("batched")
     with served(folder, *flags) as server:
-        returning = measure_returning(server.url, list(load_catalog(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
+        returning = measure_returning(server.client, list(load_catalog(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
         probes = load(server.url, *(round(multiple * alone, 1) for multiple in BATCHED_MULTIPLES))
         most = _most(probes)
         memory = server.memory_mib()
@@ -179,7 +81,7 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
             sweep=figures(runs),
             memory_mib=(round(memory, 1), round(server.memory_mib(), 1)),
             slots_used=server.metric("atspeed_kv_slots_used"),
-            loop_lag_share_under_10ms=round(server.metric('atspeed_event_loop_lag_seconds_bucket{le="0.01"}') / looks, 4),
+            loop_lag_share_under_10ms=round(server.metric("atspeed_event_loop_lag_seconds_bucket", le="0.01") / looks, 4),
         )
 
 
@@ -210,22 +112,12 @@ def summary(found: Standard) -> str:
     )
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of load.json and load.png")
-    parser.add_argument("--seconds", type=float, default=30.0, help="measured time of a run")
-    parser.add_argument("--users", type=int, default=500)
-    parser.add_argument("flags", nargs="*", help="flags of the server, after --")
-    options = parser.parse_args()
+def run(out: Path, seconds: float, users: int, flags: list[str]) -> None:
+    """Measure, print the summary and write `load.json` and `load.png`."""
     with tempfile.TemporaryDirectory(prefix="atspeed-load-") as name:
         folder = Path(name)
         make_model(folder)
-        found = measure(folder, options.seconds, options.users, options.flags)
+        found = measure(folder, seconds, users, flags)
     print(summary(found))
-    (options.out / "load.json").write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n")
-    save_plot(found.sweep, options.out / "load.png")
-
-
-if __name__ == "__main__":
-    main()
+    (out / "load.json").write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n")
+    save_plot(found.sweep, out / "load.png")

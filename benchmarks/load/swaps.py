@@ -1,23 +1,21 @@
-"""What replacing the catalog does to those who are served meanwhile: `make swaps`.
+"""What replacing the catalog does to those who are served meanwhile.
 
 Invariant: one server, one rate, one minute after the other: first nothing is replaced, then versions take turns as fast as asked for. What
-differs between the two reports is what swaps cost. Needs an idle machine; prints JSON.
+differs between the two reports is what swaps cost. Needs an idle machine.
 """
 
-import argparse
 import json
 import tempfile
 import threading
 import time
-import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.load.report import LoadReport
 from benchmarks.load.runs import LoadPlan, run_runs
-from benchmarks.load.standard import MeasuredServer, make_model, served
+from benchmarks.load.small_model import make_model, served
+from benchmarks.server_process import ServerProcess
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
@@ -49,7 +47,7 @@ class SwapFigures:
 
 
 def make_versions(folder: Path, count: int) -> int:
-    """Versions of the standard catalog that each lack other items, none of the users' histories; returns how many items they have.
+    """Write versions of the small catalog that each lack other items, none of the users' histories; returns how many items they have.
 
     Items keep their identifiers, as from one day to the next, so users' prompts stay what they were.
     """
@@ -63,29 +61,28 @@ def make_versions(folder: Path, count: int) -> int:
     return kept
 
 
-def measure(server: MeasuredServer, items: int, versions: int, rate: float, seconds: float, pause_seconds: float) -> SwapFigures:
-    """Runs the two minutes."""
+def measure(server: ServerProcess, items: int, versions: int, rate: float, seconds: float, pause_seconds: float) -> SwapFigures:
+    """Run without swaps, then with them."""
 
-    def load() -> LoadReport:
-        (report,) = run_runs(LoadPlan(server.url, [rate], seconds, seconds / 4, 200, 1.0, 10, (5000, 5000), None, 0.0, 0.0, 0, False))
-        return report
-
+    plan = LoadPlan(
+        url=server.url, rates=[rate], seconds=seconds, warmup_seconds=seconds / 4, users=200, timeouts_ms=(5000, 5000), growth=0.0
+    )
     durations: list[float] = []
     stop = threading.Event()
 
     def swap() -> None:
         while not stop.wait(pause_seconds):
             started = time.perf_counter()
-            _post(f"{server.url}/v1/catalogs/version-{len(durations) % versions}/activate")
+            _activate(server, len(durations) % versions)
             durations.append(1000 * (time.perf_counter() - started))
 
-    quiet = load()
+    (quiet,) = run_runs(plan)
     for number in range(versions):
-        _post(f"{server.url}/v1/catalogs/version-{number}/activate")
+        _activate(server, number)
     before = server.memory_mib()
     swapper = threading.Thread(target=swap)
     swapper.start()
-    swapping = load()
+    (swapping,) = run_runs(plan)
     stop.set()
     swapper.join()
     return SwapFigures(
@@ -99,26 +96,15 @@ def measure(server: MeasuredServer, items: int, versions: int, rate: float, seco
     )
 
 
-def _post(url: str) -> None:
-    body = json.dumps({"by": "measurement"}).encode()
-    urllib.request.urlopen(urllib.request.Request(url, body, {"content-type": "application/json"})).close()
+def _activate(server: ServerProcess, version: int) -> None:
+    server.client.post(f"/v1/catalogs/version-{version}/activate", json={"by": "measurement"}).raise_for_status()
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=20.0, help="lists a second")
-    parser.add_argument("--seconds", type=float, default=20.0, help="measured time of a run")
-    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two swaps")
-    parser.add_argument("flags", nargs="*", help="flags of the server, after --")
-    options = parser.parse_args()
+def run(rate: float, seconds: float, pause_seconds: float, flags: list[str]) -> None:
+    """Measure and print JSON."""
     with tempfile.TemporaryDirectory(prefix="atspeed-swaps-") as name:
         folder = Path(name)
         make_model(folder)
         items = make_versions(folder, 3)
-        with served(folder, "--catalogs", str(folder), *options.flags) as server:
-            print(json.dumps(asdict(measure(server, items, 3, options.rate, options.seconds, options.pause)), indent=2))
-
-
-if __name__ == "__main__":
-    main()
+        with served(folder, "--catalogs", str(folder), *flags) as server:
+            print(json.dumps(asdict(measure(server, items, 3, rate, seconds, pause_seconds)), indent=2))

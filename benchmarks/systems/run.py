@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.systems.http_server import MeasuredServer
+from benchmarks.systems.http_system import HttpSystem
 from benchmarks.systems.interleaved import SETTLE_SECONDS, Contender, Measured, Row, SystemProcess, compare
 from benchmarks.systems.question import PLAIN, Question, SystemSpec
 
@@ -79,7 +79,7 @@ def measure(run: Run) -> Report:
         plain = replace(run.models, draft=None, plans=(PLAIN,))
         makers: list[Callable[[], Measured]] = [
             *(partial(SystemProcess, replace(run.models, name=host)) for host in hosts),
-            partial(MeasuredServer, replace(plain, name=hosts[0]), run.folder),
+            partial(HttpSystem, replace(plain, name=hosts[0]), run.folder),
             *(partial(SystemProcess, replace(plain, name=name)) for name in rivals),
         ]
         systems: list[Measured] = []
@@ -90,7 +90,7 @@ def measure(run: Run) -> Report:
             system.wait_ready()
             time.sleep(SETTLE_SECONDS)
         ours, server, theirs = systems[: len(hosts)], systems[len(hosts)], systems[len(hosts) + 1 :]
-        assert isinstance(server, MeasuredServer)
+        assert isinstance(server, HttpSystem)
         # Plain search on the first host comes first: its lists are what all others are held against.
         contenders = [
             Contender(system, plan, concurrency) for concurrency in run.concurrencies for system in ours for plan in run.models.plans

@@ -96,11 +96,11 @@ def check_running(demo: Demo, findings: Findings) -> None:
         findings.check(podman("exec", name, "id", "-u") == "10001", "it runs as user 10001")
         written = podman("exec", name, "sh", "-c", "touch /opt/atspeed/x 2>&1 || true")
         findings.check("Read-only" in written or "Permission" in written, f"its root is read-only: {written}")
-        films = [line["item_id"] for line in json.loads(ask(f"{url}/v1/catalog/items?limit=5")[2])["items"]]
+        films = [line["item_id"] for line in ask(f"{url}/v1/catalog/items?limit=5").json()["items"]]
         ask(f"{url}/v1/users/{USER}/events", {"events": [{"item_id": film} for film in films]})
-        status, _, body = ask(f"{url}/v1/recommendations", {"user_id": USER, "k": 3, "exclude_history": True, "timeout_ms": 20000})
-        titles = [item["title"] for item in json.loads(body)["items"]] if status == 200 else body.decode()
-        findings.check(status == 200, f"the demo answers through it: {titles}")
+        answer = ask(f"{url}/v1/recommendations", {"user_id": USER, "k": 3, "exclude_history": True, "timeout_ms": 20000})
+        titles = [item["title"] for item in answer.json()["items"]] if answer.is_success else answer.text
+        findings.check(answer.is_success, f"the demo answers through it: {titles}")
         findings.check(podman("healthcheck", "run", name) == "", "its health check passes")
         check_drain(url, name, films, findings)
 
@@ -111,8 +111,8 @@ def check_drain(url: str, name: str, films: list[str], findings: Findings) -> No
 
     def ask_for_many() -> None:
         wanted = [{"history": films, "k": 100, "timeout_ms": 20000}] * 16
-        _, _, body = ask(f"{url}/v1/recommendations:batch", {"requests": wanted})
-        statuses.extend(result["status"] for result in json.loads(body)["results"])
+        results = ask(f"{url}/v1/recommendations:batch", {"requests": wanted}).json()["results"]
+        statuses.extend(result["status"] for result in results)
 
     client = threading.Thread(target=ask_for_many)
     client.start()
@@ -163,10 +163,10 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
         if wait_until(lambda: answers(f"{url}/ready"), READY_SECONDS) is None:
             findings.check(False, "podman kube play: the Deployment does not get ready")
             return
-        film = json.loads(ask(f"{url}/v1/catalog/items?limit=1")[2])["items"][0]["item_id"]
-        status, _, body = ask(f"{url}/v1/recommendations", {"history": [film], "k": 3, "timeout_ms": 20000})
-        items = [item["item_id"] for item in json.loads(body)["items"]] if status == 200 else body.decode()
-        findings.check(status == 200, f"podman kube play: the Deployment recommends {items}")
+        film = ask(f"{url}/v1/catalog/items?limit=1").json()["items"][0]["item_id"]
+        answer = ask(f"{url}/v1/recommendations", {"history": [film], "k": 3, "timeout_ms": 20000})
+        items = [item["item_id"] for item in answer.json()["items"]] if answer.is_success else answer.text
+        findings.check(answer.is_success, f"podman kube play: the Deployment recommends {items}")
     finally:
         podman("kube", "down", manifest)
 

@@ -5,14 +5,14 @@ Run:  python -m deploy.checks.failover
 """
 
 import itertools
-import json
 import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.load.standard import make_model, served
+from benchmarks.endings import end_on_sigterm
+from benchmarks.load.small_model import make_model, served
 from deploy.checks.findings import Findings
 from deploy.checks.processes import ask
 from tests.services import RedisServer, SentinelServers
@@ -50,8 +50,7 @@ class Traffic:
                 return
             event = f"{user}-{number}"
             body = {"events": [{"item_id": self.items[number % len(self.items)], "timestamp": number, "event_id": event}]}
-            status, _, _ = ask(f"{self.url}/v1/users/{user}/events", body)
-            if status == 200:
+            if ask(f"{self.url}/v1/users/{user}/events", body).is_success:
                 self.acknowledged[user].add(event)
             else:
                 self.refused += 1
@@ -62,16 +61,16 @@ class Traffic:
         for number in itertools.count():
             if self.over.is_set():
                 return
-            status, _, _ = ask(f"{self.url}/v1/recommendations", {"user_id": f"user-{number % USERS}", "k": 3, "timeout_ms": 5000})
-            self.reads.append((time.monotonic(), status))
+            answer = ask(f"{self.url}/v1/recommendations", {"user_id": f"user-{number % USERS}", "k": 3, "timeout_ms": 5000})
+            self.reads.append((time.monotonic(), answer.status_code))
             time.sleep(0.05)
 
     def lost(self) -> int:
         """Acknowledged events that no history shows."""
         missing = 0
         for user, events in self.acknowledged.items():
-            _, _, body = ask(f"{self.url}/v1/users/{user}/history")
-            missing += len(events - {event["event_id"] for event in json.loads(body)["events"]})
+            history = ask(f"{self.url}/v1/users/{user}/history").json()
+            missing += len(events - {event["event_id"] for event in history["events"]})
         return missing
 
 
@@ -102,7 +101,7 @@ def run(folder: Path, findings: Findings) -> None:
 
 def drive(url: str, master: RedisServer, sentinels: SentinelServers, findings: Findings) -> None:
     """Traffic before, during and after the failover; then counts."""
-    items = [line["item_id"] for line in json.loads(ask(f"{url}/v1/catalog/items?limit=50")[2])["items"]]
+    items = [line["item_id"] for line in ask(f"{url}/v1/catalog/items?limit=50").json()["items"]]
     traffic = Traffic(url, items)
     clients = [threading.Thread(target=traffic.write, args=(user,)) for user in traffic.acknowledged]
     clients.append(threading.Thread(target=traffic.read))
@@ -145,6 +144,7 @@ def check_reads(reads: list[tuple[float, int]], findings: Findings) -> None:
 
 
 def main() -> None:
+    end_on_sigterm()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         make_model(Path(name))

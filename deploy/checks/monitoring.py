@@ -17,10 +17,12 @@ from urllib.parse import urlencode
 
 import yaml
 
+from benchmarks.endings import end_on_sigterm
 from benchmarks.load.runs import LoadPlan, run_runs
-from benchmarks.load.standard import MeasuredServer, make_model, served
+from benchmarks.load.small_model import make_model, served
+from benchmarks.server_process import Program, ServerProcess
 from deploy.checks.findings import Findings
-from deploy.checks.processes import ask, free_port, running, wait_until
+from deploy.checks.processes import ask, free_port, wait_until
 from deploy.checks.tools import DASHBOARDS, RULES, tool
 
 LOAD_SECONDS = 40.0
@@ -49,22 +51,23 @@ def monitored(folder: Path, server_url: str) -> Iterator[tuple[str, str]]:
     with ExitStack() as stack:
         command = [tool("prometheus-alertmanager"), f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/alerts"]
         command += [f"--web.listen-address=127.0.0.1:{alertmanager_port}", "--cluster.listen-address="]
-        stack.enter_context(running(command, folder / "alertmanager.log", f"{alertmanager}/-/ready"))
+        stack.enter_context(Program(command, folder / "alertmanager.log", f"{alertmanager}/-/ready"))
         command = [tool("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb"]
         command += [f"--web.listen-address=127.0.0.1:{prometheus_port}"]
-        stack.enter_context(running(command, folder / "prometheus.log", f"{prometheus}/-/ready"))
+        stack.enter_context(Program(command, folder / "prometheus.log", f"{prometheus}/-/ready"))
         yield prometheus, alertmanager
 
 
 def put_under_load(url: str) -> None:
     """Users as `atspeed-bench load` makes them, and what they do not do: filters, mistakes, lists that can't be full."""
-    run_runs(LoadPlan(url, [RATE], LOAD_SECONDS / 2, 0.0, 40, 1.0, 10, (2000, 2000), None, 0.5, 0.0, 0, False))
-    items = [line["item_id"] for line in json.loads(ask(f"{url}/v1/catalog/items?limit=50")[2])["items"]]
+    plan = LoadPlan(url=url, rates=[RATE], seconds=LOAD_SECONDS / 2, users=40, timeouts_ms=(2000, 2000))
+    run_runs(plan)
+    items = [line["item_id"] for line in ask(f"{url}/v1/catalog/items?limit=50").json()["items"]]
     for _ in range(5):
         ask(f"{url}/v1/recommendations", {"history": items[:5], "k": 5, "exclude": items[5:9], "exclude_history": True, "timeout_ms": 5000})
         ask(f"{url}/v1/recommendations", {"user_id": "nobody", "k": 5})
         ask(f"{url}/v1/recommendations:batch", {"requests": [{"history": items[:3], "k": 3}, {"history": items[3:6], "k": 3}]})
-    run_runs(LoadPlan(url, [RATE], LOAD_SECONDS / 2, 0.0, 40, 1.0, 10, (2000, 2000), None, 0.5, 0.0, 0, False))
+    run_runs(plan)
 
 
 def queries(dashboard: Path) -> Iterator[tuple[str, str]]:
@@ -79,8 +82,8 @@ def queries(dashboard: Path) -> Iterator[tuple[str, str]]:
 
 def result(prometheus: str, expression: str) -> list[dict[str, Any]]:
     """What Prometheus answers to a query now."""
-    status, _, body = ask(f"{prometheus}/api/v1/query?{urlencode({'query': expression})}")
-    return json.loads(body)["data"]["result"] if status == 200 else []
+    answer = ask(f"{prometheus}/api/v1/query?{urlencode({'query': expression})}")
+    return answer.json()["data"]["result"] if answer.is_success else []
 
 
 def check_panels(prometheus: str, findings: Findings) -> None:
@@ -99,7 +102,7 @@ def check_panels(prometheus: str, findings: Findings) -> None:
 
 def check_rules(prometheus: str, findings: Findings) -> None:
     """Prometheus evaluates every rule, and none fires on a healthy server."""
-    groups = json.loads(ask(f"{prometheus}/api/v1/rules")[2])["data"]["groups"]
+    groups = ask(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     well = [rule for rule in rules if rule["health"] == "ok"]
     findings.check(len(well) == len(rules) > 0, f"{len(well)} of {len(rules)} rules are evaluated without an error")
@@ -109,14 +112,14 @@ def check_rules(prometheus: str, findings: Findings) -> None:
 
 def arrived(alertmanager: str, name: str) -> bool:
     """Whether an alert is active in Alertmanager."""
-    alerts = json.loads(ask(f"{alertmanager}/api/v2/alerts?active=true")[2])
+    alerts = ask(f"{alertmanager}/api/v2/alerts?active=true").json()
     return any(alert["labels"]["alertname"] == name for alert in alerts)
 
 
-def check_alert(server: MeasuredServer, model: Path, alertmanager: str, findings: Findings) -> None:
+def check_alert(server: ServerProcess, model: Path, alertmanager: str, findings: Findings) -> None:
     """Kills the engine where it can't come back, and waits for the alert; then lets it come back."""
     away = model.rename(model.with_name("away"))
-    server.engine().kill()
+    server.engine.kill()
     seconds = wait_until(lambda: arrived(alertmanager, "AtspeedEngineDown"), 150)
     findings.check(seconds is not None, f"engine killed: AtspeedEngineDown is in Alertmanager after {seconds or math.nan:.0f} s")
     away.rename(model)
@@ -125,6 +128,7 @@ def check_alert(server: MeasuredServer, model: Path, alertmanager: str, findings
 
 
 def main() -> None:
+    end_on_sigterm()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -7,22 +7,23 @@ retries on hosts that have not been tried, health checks.
 Run:  python -m deploy.checks.routing
 """
 
-import json
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import httpx
 import yaml
 
-from benchmarks.load.standard import MeasuredServer, make_model, served
+from benchmarks.endings import end_on_sigterm
+from benchmarks.load.small_model import make_model, served
+from benchmarks.server_process import Program, ServerProcess
 from deploy.checks.chart import render
 from deploy.checks.findings import Findings
-from deploy.checks.processes import ask, free_port, running, wait_until
+from deploy.checks.processes import ask, free_port, wait_until
 from deploy.checks.tools import ROOT, tool
 from tests.services import RedisServer
 
@@ -147,10 +148,10 @@ def recommend(url: str, user: str) -> Answer:
     """A list for a user."""
     body = {"user_id": user, "k": 5, "timeout_ms": 10_000}
     try:
-        status, headers, said = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
-    except (OSError, HTTPException) as error:
+        answer = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
+    except httpx.TransportError as error:
         return Answer(0, "nobody", repr(error))
-    return Answer(status, headers.get("x-replica", "nobody"), "" if status == 200 else said.decode(errors="replace")[:200])
+    return Answer(answer.status_code, answer.headers.get("x-replica", "nobody"), "" if answer.is_success else answer.text[:200])
 
 
 def ask_all(url: str) -> dict[str, Answer]:
@@ -159,18 +160,17 @@ def ask_all(url: str) -> dict[str, Answer]:
         return dict(zip(USERS, clients.map(lambda user: recommend(url, user), USERS), strict=True))
 
 
-def hit_rate(servers: list[MeasuredServer], counted: dict[str, float]) -> float:
+def hit_rate(servers: list[ServerProcess], counted: dict[str, float]) -> float:
     """Share of lists since the last call, over these servers, that found some of their prompt cached; `counted` keeps the counts."""
     found = {
-        outcome: sum(server.metric(f'atspeed_cache_lookups_total{{outcome="{outcome}"}}') for server in servers)
-        for outcome in ("hit", "miss")
+        outcome: sum(server.metric("atspeed_cache_lookups_total", outcome=outcome) for server in servers) for outcome in ("hit", "miss")
     }
     hits, misses = (found[outcome] - counted.get(outcome, 0.0) for outcome in ("hit", "miss"))
     counted.update(found)
     return hits / (hits + misses)
 
 
-def kill_under_load(url: str, victim: MeasuredServer) -> list[Answer]:
+def kill_under_load(url: str, victim: ServerProcess) -> list[Answer]:
     """Kills a replica while all users ask; their answers."""
     answers: list[Answer] = []
 
@@ -181,14 +181,14 @@ def kill_under_load(url: str, victim: MeasuredServer) -> list[Answer]:
     client = threading.Thread(target=ask_on)
     client.start()
     time.sleep(1.0)
-    victim.kill()
+    victim.process.kill()
     client.join()
     return answers
 
 
-def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
+def check(url: str, servers: list[ServerProcess], findings: Findings) -> None:
     """Affinity, then the death of a replica."""
-    items = [line["item_id"] for line in json.loads(ask(f"{servers[0].url}/v1/catalog/items?limit=50")[2])["items"]]
+    items = [line["item_id"] for line in ask(f"{servers[0].url}/v1/catalog/items?limit=50").json()["items"]]
     for user in USERS:
         ask(f"{url}/v1/users/{quote(user)}/events", {"events": [{"item_id": item} for item in items[:EVENTS]]}, {"X-User-Id": user})
     counted: dict[str, float] = {}
@@ -205,7 +205,7 @@ def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
     findings.check(strays == 0, f"{len(USERS) - strays} of {len(USERS)} users always reach the same replica; they divide as {sizes}")
     print(f"      cache hit rate: {cold:.0%} in the users' first round, {hit_rate(servers, counted):.0%} in their later ones")
 
-    closed = {path: ask(f"{url}{path}", body={})[0] for path in CLOSED}
+    closed = {path: ask(f"{url}{path}", body={}).status_code for path in CLOSED}
     findings.check(set(closed.values()) == {404}, f"what changes the catalog is not routed: {closed}")
 
     victim, survivor = servers
@@ -230,6 +230,7 @@ def check(url: str, servers: list[MeasuredServer], findings: Findings) -> None:
 
 
 def main() -> None:
+    end_on_sigterm()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -255,8 +256,8 @@ def main() -> None:
                     "--concurrency",
                     "1",
                 ]
-                with running(command, folder / "envoy.log", f"{admin}/ready"):
-                    healthy = wait_until(lambda: ask(f"{admin}/clusters")[2].count(b"health_flags::healthy") == 2, 20)
+                with Program(command, folder / "envoy.log", f"{admin}/ready"):
+                    healthy = wait_until(lambda: ask(f"{admin}/clusters").text.count("health_flags::healthy") == 2, 20)
                     findings.check(healthy is not None, "Envoy holds both replicas for healthy")
                     check(f"http://127.0.0.1:{port}", [first, second], findings)
         finally:
