@@ -8,7 +8,7 @@ import sys
 import typer
 
 from benchmarks.endings import ProgramError, end_on_sigterm
-from benchmarks.load.command import load, soak, standard, swaps
+from benchmarks.load.command import journey, load, soak, standard, swaps
 from benchmarks.replay.command import replay_app
 from benchmarks.systems.command import bench
 
@@ -26,6 +26,7 @@ app.command()(load)
 app.command()(standard)
 app.command()(soak)
 app.command()(swaps)
+app.command()(journey)
 app.add_typer(replay_app, name="replay")
 
 

@@ -1,22 +1,19 @@
-"""The files of this project that one request meets: `python -m benchmarks.journey`.
+"""The files of this project that one request meets: `atspeed-bench journey`.
 
 Starts a real server on the benchmark's small random model, asks for a list of a stored user until everything is warm, and once more with
 both processes recording which files run a function (`benchmarks/journey_hook/sitecustomize.py`). Prints the files and their number.
 """
 
-import argparse
 import json
 import os
 import signal
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from benchmarks.load.standard import make_model, served
+from benchmarks.load.small_model import make_model, served
 from benchmarks.systems.shapes import SHAPES, make_checkpoint
 from drafting.catalog.loading import load_catalog
 
@@ -36,26 +33,16 @@ def journey(folder: Path, *flags: str) -> list[str]:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_HOOK), os.environ.get("PYTHONPATH")]))
     with served(folder, "--draft", str(folder / "draft"), *flags) as server:
         items = [json.loads(line)["item_id"] for line in (folder / "catalog.jsonl").read_text().splitlines()[:30]]
-        _post(f"{server.url}/v1/users/traveller/events", {"events": [{"item_id": item} for item in items]})
+        server.client.post("/v1/users/traveller/events", json={"events": [{"item_id": item} for item in items]}).raise_for_status()
         for _ in range(_WARM_REQUESTS):
-            _recommend(server.url)
-        engine = server.engine()
-        processes = [engine.parent(), engine]
+            server.recommend(user_id="traveller", k=10).raise_for_status()
+        processes = [psutil.Process(server.process.pid), server.engine]
         _toggle(processes)
-        _recommend(server.url)
+        server.recommend(user_id="traveller", k=10).raise_for_status()
         time.sleep(_SETTLE_SECONDS)
         _toggle(processes)
         time.sleep(_SETTLE_SECONDS)
     return sorted({name for file in found.iterdir() for name in file.read_text().splitlines()})
-
-
-def _recommend(url: str) -> None:
-    _post(f"{url}/v1/recommendations", {"user_id": "traveller", "k": 10})
-
-
-def _post(url: str, body: dict[str, Any]) -> None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    urllib.request.urlopen(request).close()
 
 
 def _toggle(processes: "list[psutil.Process]") -> None:
@@ -64,15 +51,9 @@ def _toggle(processes: "list[psutil.Process]") -> None:
     time.sleep(_SETTLE_SECONDS)
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("flags", nargs="*", help="flags of the server, after --")
+def run(flags: list[str]) -> None:
+    """Print the files and their number."""
     with tempfile.TemporaryDirectory(prefix="atspeed-journey-") as folder:
-        files = journey(Path(folder), *parser.parse_args().flags)
+        files = journey(Path(folder), *flags)
     print("\n".join(files))
     print(f"{len(files)} files")
-
-
-if __name__ == "__main__":
-    main()

@@ -127,6 +127,17 @@ def swaps(
     run(rate, seconds, pause, flags or [])
 
 
+def journey(flags: ServerFlags = None) -> None:
+    """List the files of this project that one request runs through, in both processes of a server.
+
+    Example: atspeed-bench journey -- --engine transformers
+    """
+    require("httpx")
+    from benchmarks.journey import run
+
+    run(flags or [])
+
+
 def _numbers(text: str) -> list[float]:
     try:
         numbers = [float(number) for number in text.split(",")]
