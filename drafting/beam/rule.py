@@ -7,10 +7,13 @@ over the valid continuations. *Gumbel* ranks by noise-perturbed log-probabilitie
 Invariant: nothing here needs torch, because a process that only takes requests in must know these names too.
 """
 
+import secrets
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 MOST_SEEDS = 2**63
+# Beyond it a JavaScript client reads another number than the one that was sent.
+LARGEST_JSON_INTEGER = 2**53 - 1
 
 
 class Verification(StrEnum):
@@ -39,6 +42,21 @@ class SearchRule:
     verification: Verification = Verification.STRICT
     seed: int = 0
     temperature: float = 1.0
+
+    @classmethod
+    def choose(cls, verification: Verification, seed: int | None, temperature: float | None) -> "SearchRule":
+        """The rule of one request; a random seed where none is given, which can be written in JSON and asked for again.
+
+        Raises:
+            ValueError: the list is strict, yet there is a seed or a temperature, or one of them is out of range; the message is a sentence.
+        """
+        if verification is not Verification.STRICT:
+            drawn = secrets.randbelow(LARGEST_JSON_INTEGER + 1) if seed is None else seed
+            return cls(verification, drawn, 1.0 if temperature is None else temperature)
+        for name, value in (("seed", seed), ("temperature", temperature)):
+            if value is not None:
+                raise ValueError(f"A {name} is for lists that are sampled: leave it out, or choose gumbel or relaxed verification.")
+        return STRICT
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < MOST_SEEDS:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from drafting.beam.rule import MOST_SEEDS, Verification
+from drafting.beam.rule import MOST_SEEDS, SearchRule, Verification
 from server.commands.failure import fail
 from server.commands.options import takes_settings
-from server.lists.rules import RELAXED_NOTE, choose_rule
+from server.lists.lines import RELAXED_NOTE
 from server.settings import Settings
 
 
@@ -51,7 +51,7 @@ def recommend(
     if beam_width is not None and beam_width < k:
         fail(f"--beam-width must be at least --k, got {beam_width} and {k}.")
     try:
-        rule = choose_rule(settings.verification, seed, temperature)
+        rule = SearchRule.choose(settings.verification, seed, temperature)
     except ValueError as error:
         fail(str(error))
     if rule.verification is Verification.RELAXED:

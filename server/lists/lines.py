@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from verification.request import RankedItem, Usage
+
+RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
 
 
 def item_lines(
@@ -29,10 +32,17 @@ def item_lines(
 
 
 def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
-    """One item, as `item_schemas.CatalogItem` describes it."""
+    """One item, as `CatalogItem` describes it."""
     line: dict[str, Any] = {"item_id": catalog.item_ids[index], "identifier": catalog.identifier(index)}
     title = catalog.title(index)
     return line if title is None else line | {"title": title}
+
+
+def rule_lines(rule: SearchRule) -> dict[str, Any]:
+    """How a list was found, as `RecommendationAnswer` describes it."""
+    if rule.verification is Verification.STRICT:
+        return {"verification": "strict"}
+    return {"verification": rule.verification.value, "seed": rule.seed}
 
 
 def usage_lines(usage: Usage) -> dict[str, Any]:

@@ -29,8 +29,7 @@ from server.errors import (
 )
 from server.histories import Event
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
-from server.lists.lines import item_lines, usage_lines
-from server.lists.rules import RELAXED_NOTE, choose_rule, rule_lines
+from server.lists.lines import RELAXED_NOTE, item_lines, rule_lines, usage_lines
 from server.messages import FilterChoice, FinishedList, Submit
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
@@ -151,7 +150,7 @@ class RecommendationService:
 
     def _rule(self, body: RecommendationRequest) -> SearchRule:
         try:
-            return choose_rule(body.verification or self._verification, body.seed, body.temperature)
+            return SearchRule.choose(body.verification or self._verification, body.seed, body.temperature)
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
 

@@ -1,28 +1,33 @@
-"""What the server counts and times, for Prometheus.
+"""The metrics of the server, for Prometheus: what requests and steps cost, and what speculation costs and saves.
 
-Invariant: every name starts with `atspeed_` and ends in its base unit, every label has few values (routes are templates, never paths with
-a user in them), and the registry is the server's own, so that two servers in one test process do not add up.
+Invariant: every name starts with `atspeed_` and ends in its base unit, every label has few values, and the registry is the server's own, so
+that two servers in one test process do not add up. Routes are templates, never paths with a user in them; `plan` is what was drafted for
+a list under the one plan that the server runs (a fixed plan's name, or `auto:` and what the planner made of it), `verification` is one of
+three, `depth` is at most an identifier's length.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from server.errors import HistoryUnavailable
-from server.messages import Progress, Ready
+from server.messages import FinishedList, Progress, Ready
 from server.metrics.lists import HealthMetrics
-from server.metrics.speculation import SpeculationMetrics
-from verification.request import Usage
+from verification.request import StepReport
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 LATENCY_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5)
+# A draft's level takes a fraction of a millisecond on a small machine already.
+STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 COUNT_BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
+_KINDS = ("plan", "verification")
 
 
 class Metrics:
@@ -33,73 +38,83 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(namespace="atspeed", registry=registry)
-        self.request_latency = Histogram(
-            "atspeed_request_latency_seconds",
-            "Time from a request's first byte to its answer.",
-            ["route", "status"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self.http_responses = Counter("atspeed_http_responses_total", "HTTP answers.", ["method", "route", "status"], registry=registry)
-        self.queue = Histogram("atspeed_queue_seconds", "Time a request waited for the engine.", buckets=LATENCY_BUCKETS, registry=registry)
-        self.engine = Histogram("atspeed_engine_seconds", "Time a request spent in the engine.", buckets=LATENCY_BUCKETS, registry=registry)
-        self.target_forwards = Histogram(
-            "atspeed_target_forwards_per_request", "Forwards of the target model per request.", buckets=COUNT_BUCKETS, registry=registry
-        )
-        self.draft_forwards = Histogram(
-            "atspeed_draft_forwards_per_request", "Forwards of the draft model per request.", buckets=COUNT_BUCKETS, registry=registry
-        )
-        self.prompt_tokens = Counter("atspeed_prompt_tokens_total", "Prompt tokens of finished requests.", registry=registry)
-        self.cached_tokens = Counter("atspeed_cached_tokens_total", "Prompt tokens that needed no computing.", registry=registry)
-        self.cache_lookups = Counter(
-            "atspeed_cache_lookups_total", "Finished lists, by whether some of their prompt was cached.", ["outcome"], registry=registry
-        )
-        for outcome in ("hit", "miss"):
-            self.cache_lookups.labels(outcome)
-        self.speculation = SpeculationMetrics(registry)
         self.health = HealthMetrics(registry)
-        self.forward_tokens = Histogram(
-            "atspeed_forward_tokens", "Tokens in a forward of the target model.", buckets=TOKEN_BUCKETS, registry=registry
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        latency = partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS)
+        step_time = partial(Histogram, registry=registry, buckets=STEP_BUCKETS)
+        count = partial(Histogram, registry=registry, buckets=COUNT_BUCKETS)
+        tokens = partial(Histogram, registry=registry, buckets=TOKEN_BUCKETS)
+
+        self.request_latency = latency(
+            "atspeed_request_latency_seconds", "Time from a request's first byte to its answer.", ["route", "status"]
         )
-        self.step = Histogram("atspeed_step_seconds", "Time of an engine step.", buckets=LATENCY_BUCKETS, registry=registry)
-        self.running = Gauge("atspeed_running_requests", "Requests in the engine.", registry=registry)
-        self.waiting = Gauge("atspeed_waiting_requests", "Requests waiting for the engine.", registry=registry)
-        self.loop_lag = Histogram(
-            "atspeed_event_loop_lag_seconds",
-            "How late the API process's event loop comes back to what is due.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+        self.http_responses = counter("atspeed_http_responses_total", "HTTP answers.", ["method", "route", "status"])
+        self.refused = counter(
+            "atspeed_refused_requests_total", "Requests refused at once, so that others keep their deadline.", ["reason"]
         )
-        self.expected_wait = Gauge(
-            "atspeed_expected_wait_seconds", "How long the engine is expected to be busy with the requests that it has.", registry=registry
+        self.loop_lag = latency("atspeed_event_loop_lag_seconds", "How late the API process's event loop comes back to what is due.")
+        self.history_latency = latency("atspeed_history_latency_seconds", "Time of a history store operation.", ["operation"])
+        self.history_errors = counter("atspeed_history_errors_total", "History store operations that failed.", ["operation"])
+
+        self.engine_up = gauge("atspeed_engine_up", "1 while the engine serves, else 0.")
+        self.engine_restarts = counter("atspeed_engine_restarts_total", "Engine processes started to replace a dead one.")
+        self.running = gauge("atspeed_running_requests", "Requests in the engine.")
+        self.waiting = gauge("atspeed_waiting_requests", "Requests waiting for the engine.")
+        self.expected_wait = gauge(
+            "atspeed_expected_wait_seconds", "How long the engine is expected to be busy with the requests that it has."
         )
-        self.refused = Counter(
-            "atspeed_refused_requests_total", "Requests refused at once, so that others keep their deadline.", ["reason"], registry=registry
+        self.kv_slots = gauge("atspeed_kv_slots", "KV slots of the engine, one per token.")
+        self.kv_slots_used = gauge("atspeed_kv_slots_used", "KV slots in use, one per token.")
+        self.kv_slots_cached = gauge(
+            "atspeed_kv_slots_cached", "KV slots that hold prompts of earlier requests, given up when they are needed."
         )
-        for reason in ("deadline", "queue-full"):
-            self.refused.labels(reason)
-        self.kv_slots_used = Gauge("atspeed_kv_slots_used", "KV slots in use, one per token.", registry=registry)
-        self.kv_slots_cached = Gauge(
-            "atspeed_kv_slots_cached", "KV slots that hold prompts of earlier requests, given up when they are needed.", registry=registry
+
+        self.queue = latency("atspeed_queue_seconds", "Time a request waited for the engine.")
+        self.engine = latency("atspeed_engine_seconds", "Time a request spent in the engine.")
+        self.prompt_tokens = counter("atspeed_prompt_tokens_total", "Prompt tokens of finished requests.")
+        self.cached_tokens = counter("atspeed_cached_tokens_total", "Prompt tokens that needed no computing.")
+        self.cache_lookups = counter(
+            "atspeed_cache_lookups_total", "Finished lists, by whether some of their prompt was cached.", ["outcome"]
         )
-        self.kv_slots = Gauge("atspeed_kv_slots", "KV slots of the engine, one per token.", registry=registry)
-        self.engine_up = Gauge("atspeed_engine_up", "1 while the engine serves, else 0.", registry=registry)
-        self.engine_restarts = Counter(
-            "atspeed_engine_restarts_total", "Engine processes started to replace a dead one.", registry=registry
+        self.forwards_per_request = count("atspeed_target_forwards_per_request", "Forwards of the target model per request.")
+        self.draft_forwards_per_request = count("atspeed_draft_forwards_per_request", "Forwards of the draft model per request.")
+        self.decisions = counter(
+            "atspeed_plan_decisions_total", "Finished lists, by what was drafted for them and how it was verified.", _KINDS
         )
-        self.history_latency = Histogram(
-            "atspeed_history_latency_seconds",
-            "Time of a history store operation.",
-            ["operation"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+        self.target_forwards = counter(
+            "atspeed_target_forwards_total",
+            "Forwards of the target that finished lists took part in; those that share one count it each.",
+            _KINDS,
         )
-        self.history_errors = Counter(
-            "atspeed_history_errors_total", "History store operations that failed.", ["operation"], registry=registry
+        self.accepted_steps = counter(
+            "atspeed_accepted_steps_total",
+            "Levels that the target accepted from a draft, each one forward saved for its list.",
+            [*_KINDS, "depth"],
+        )
+        self.drafted_nodes = counter("atspeed_drafted_nodes_total", "Tree nodes that drafts added.")
+        self.wasted_nodes = counter("atspeed_wasted_nodes_total", "Drafted nodes that no beam of the target came to hold.")
+
+        self.step = latency("atspeed_step_seconds", "Time of an engine step.")
+        self.forward_tokens = tokens("atspeed_forward_tokens", "Tokens in a forward of the target model.")
+        self.target_seconds = step_time("atspeed_target_seconds", "Time of a step in the target's forward.")
+        self.draft_seconds = step_time("atspeed_draft_seconds", "Time of a step for drafting, forwards of the draft included.")
+        self.draft_tokens = counter("atspeed_draft_tokens_total", "Tokens in forwards of the draft model.")
+        self.draft_forwards = counter("atspeed_draft_forwards_total", "Forwards of the draft model.")
+        self.draft_up = gauge("atspeed_draft_up", "1 while a draft model is at work, else 0.")
+        self.drafts_dropped = counter("atspeed_drafts_dropped_total", "Draft models dropped because they failed.")
+        self.graph_forwards = counter(
+            "atspeed_graph_forwards_total",
+            "Forwards of models that have CUDA graphs, by whether one was replayed or none fitted.",
+            ["outcome"],
         )
         # A rate over a counter that isn't there until the first error would miss that error.
-        for operation in ("append", "read", "delete", "ping"):
-            self.history_errors.labels(operation)
+        for metric, values in (
+            (self.history_errors, ("append", "read", "delete", "ping")),
+            (self.cache_lookups, ("hit", "miss")),
+            (self.refused, ("deadline", "queue-full")),
+        ):
+            for value in values:
+                metric.labels(value)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -111,39 +126,30 @@ class Metrics:
         self.http_responses.labels(method, route, str(status)).inc()
 
     def observe_progress(self, progress: Progress) -> None:
-        """Takes over what the engine reports."""
+        """Take over what the engine reports."""
         for step in progress.steps:
-            self.forward_tokens.observe(step.report.tokens)
-            self.step.observe(step.report.seconds)
-            self.speculation.observe_step(step.report)
+            self._observe_step(step.report)
         for finished in progress.finished:
-            self.queue.observe(finished.queue_seconds)
-            self.engine.observe(finished.engine_seconds)
-            self._observe_usage(finished.result.usage)
-            self.speculation.observe_list(finished.result)
+            self._observe_list(finished)
         self.running.set(progress.running)
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)
         self.kv_slots_cached.set(progress.cached_slots)
-        self.speculation.observe_graphs(progress.graphs_replayed, progress.graphs_skipped)
+        if progress.graphs_replayed or progress.graphs_skipped:
+            self.graph_forwards.labels("replayed").inc(progress.graphs_replayed)
+            self.graph_forwards.labels("skipped").inc(progress.graphs_skipped)
 
     def observe_ready(self, ready: Ready, *, has_draft: bool) -> None:
-        """Notes that an engine serves; one that was given a draft and has none has dropped it on its way here."""
+        """Note that an engine serves; one that was given a draft and has none has dropped it on its way here."""
         self.engine_up.set(1)
         self.kv_slots.set(ready.total_slots)
-        self.speculation.observe_ready(ready.drafts, has_draft)
+        self.draft_up.set(ready.drafts)
+        self.drafts_dropped.inc(has_draft and not ready.drafts)
 
     def observe_engine_gone(self) -> None:
-        """Notes that nothing runs any more, because nothing is there to run it."""
-        for gauge in (
-            self.engine_up,
-            self.speculation.draft_up,
-            self.running,
-            self.waiting,
-            self.expected_wait,
-            self.kv_slots_used,
-            self.kv_slots_cached,
-        ):
+        """Note that nothing runs any more, because there is no engine."""
+        engines = (self.engine_up, self.draft_up, self.running, self.waiting, self.expected_wait, self.kv_slots_used, self.kv_slots_cached)
+        for gauge in engines:
             gauge.set(0)
 
     @contextmanager
@@ -158,9 +164,29 @@ class Metrics:
         finally:
             self.history_latency.labels(operation).observe(time.perf_counter() - started)
 
-    def _observe_usage(self, usage: Usage) -> None:
-        self.target_forwards.observe(usage.target_forwards)
-        self.draft_forwards.observe(usage.draft_forwards)
+    def _observe_step(self, report: StepReport) -> None:
+        self.forward_tokens.observe(report.tokens)
+        self.step.observe(report.seconds)
+        self.target_seconds.observe(report.target_seconds)
+        self.draft_seconds.observe(report.draft_seconds)
+        self.draft_tokens.inc(report.draft_tokens)
+        self.draft_forwards.inc(report.draft_forwards)
+        if report.draft_failed:
+            self.draft_up.set(0)
+            self.drafts_dropped.inc()
+
+    def _observe_list(self, finished: FinishedList) -> None:
+        usage, kind = finished.result.usage, (finished.result.usage.plan, finished.result.rule.verification.value)
+        self.queue.observe(finished.queue_seconds)
+        self.engine.observe(finished.engine_seconds)
+        self.forwards_per_request.observe(usage.target_forwards)
+        self.draft_forwards_per_request.observe(usage.draft_forwards)
         self.prompt_tokens.inc(usage.prompt_tokens)
         self.cached_tokens.inc(usage.cached_tokens)
         self.cache_lookups.labels("hit" if usage.cached_tokens else "miss").inc()
+        self.decisions.labels(*kind).inc()
+        self.target_forwards.labels(*kind).inc(usage.target_forwards)
+        for depth in usage.accepted_depths:
+            self.accepted_steps.labels(*kind, str(depth)).inc()
+        self.drafted_nodes.inc(usage.drafted_nodes)
+        self.wasted_nodes.inc(usage.drafted_nodes - usage.used_nodes)

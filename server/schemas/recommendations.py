@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from drafting.beam.rule import Verification
+from drafting.beam.rule import LARGEST_JSON_INTEGER, Verification
 from verification.request import MAX_BEAM_WIDTH
 
 MAX_K = 100
@@ -20,8 +20,6 @@ MAX_FIELDS = 50
 MAX_EXPRESSION = 10_000
 MAX_TIMEOUT_MS = 60_000
 MAX_AGE_DAYS = 36_500
-# Beyond it a JavaScript client reads another number than the one that was sent.
-LARGEST_JSON_INTEGER = 2**53 - 1
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
