@@ -139,8 +139,8 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
         recommender.engine.use_plan(planner)
         drafted = list(recommender.recommend(users.histories, k))
         found = compare(plain, drafted)
-        plain_seconds, planner_seconds = time_modes(recommender, modes, timed, k, lambda _: None)
-        generated, generate_seconds = generate.search(timed[: options.generated], k, lambda _: None)
+        plain_seconds, planner_seconds = time_modes(recommender, modes, timed, k)
+        generated, generate_seconds = generate.search(timed[: options.generated], k)
         recommender.engine.use_plan(NO_PLAN)
         ours = [first_of_ranks(result) for result in recommender.recommend(timed[: options.generated], k)]
         rows.append(

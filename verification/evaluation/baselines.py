@@ -1,6 +1,6 @@
-"""Baselines without a language model: what everybody likes, and what is met together.
+"""Baselines without a language model: most popular items, and co-occurrence of items.
 
-Invariant: they know exactly what the models know, the interactions before those that are held out, and return whole lists as they do.
+Invariant: they use the same interactions as the models, those before the held-out ones, and return lists of the same length.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ _ROWS_AT_A_TIME = 256
 
 
 def most_popular(users: HeldOut, items: int, k: int) -> list[list[int]]:
-    """The k items met most often, the same list for everyone; equal counts in the catalog's order."""
+    """The k items with the most interactions, the same list for all users; equal counts in the order of the catalog."""
     counts = np.bincount(users.known.items, minlength=items)
     best: list[int] = np.argsort(-counts, kind="stable")[:k].tolist()
     return [best] * len(users)
 
 
 def co_occurring(users: HeldOut, items: int, k: int) -> list[list[int]]:
-    """The k items met by the people who met the user's last items too, by cosine similarity summed over those items."""
+    """The k items with the highest sum of cosine similarities to the user's last items."""
     similar = item_similarity(users.known, items)
     lists: list[list[int]] = []
     for rows in _recent_rows(users, items):
@@ -34,7 +34,7 @@ def co_occurring(users: HeldOut, items: int, k: int) -> list[list[int]]:
 
 
 def item_similarity(known: Interactions, items: int) -> csr_array:
-    """`[items, items]` sparse: users who met both, over the geometric mean of those who met either; nothing is similar to itself."""
+    """Cosine similarities `[items, items]`, sparse: common users over the geometric mean of the users of each; zero on the diagonal."""
     owners = np.repeat(np.arange(len(known.users)), known.lengths)
     pairs = np.unique(np.stack([owners, known.items.astype(np.int64)]), axis=1)
     met = csr_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(len(known.users), items))
@@ -46,7 +46,7 @@ def item_similarity(known: Interactions, items: int) -> csr_array:
 
 
 def _recent_rows(users: HeldOut, items: int) -> Iterator[csr_array]:
-    """The users' last items as sparse rows, some users at a time."""
+    """The last items of users as sparse rows, some users at a time."""
     for start in range(0, len(users), _ROWS_AT_A_TIME):
         recent = [np.unique(history[-RECENT_ITEMS:]) for history in users.histories[start : start + _ROWS_AT_A_TIME]]
         columns = np.concatenate(recent)

@@ -1,6 +1,6 @@
-"""transformers' constrained `generate`: the reference that lists are compared with.
+"""Constrained decoding by transformers' `generate`: the reference for lists.
 
-Invariant: nothing of this project's search is used here, because an oracle that shares code with what it judges proves nothing.
+Invariant: this file uses none of the project's search code, because a reference must be independent of what it is compared with.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class PrefixTable:
-    """Valid next tokens of every prefix in a dictionary: the trie that users of `prefix_allowed_tokens_fn` write."""
+    """Allowed next tokens of every prefix, as a dictionary for `prefix_allowed_tokens_fn`."""
 
     def __init__(self, identifiers: IntArray) -> None:
         follows: dict[tuple[int, ...], set[int]] = {}
@@ -24,20 +24,20 @@ class PrefixTable:
         self.next = {prefix: sorted(tokens) for prefix, tokens in follows.items()}
 
     def after(self, prompt_length: int) -> Callable[[int, torch.Tensor], list[int]]:
-        """The function that `generate` asks for the allowed tokens."""
+        """The `prefix_allowed_tokens_fn` for prompts of `prompt_length` tokens."""
         return lambda _, tokens: self.next[tuple(tokens[prompt_length:].tolist())]
 
 
 @torch.inference_mode()
 def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Constrained beam search by transformers.
+    """Run constrained beam search by transformers.
 
     Args:
         prompts: `[prompts, tokens]`.
 
     Returns:
-        identifiers `[prompts * k, depth]`, best first, and the sums of their log-probabilities `[prompts * k]`; None for k = 1, where
-        transformers searches greedily and reports no score.
+        identifiers `[prompts * k, depth]`, best first, and their cumulative log-probabilities `[prompts * k]`; None for k = 1, where
+        transformers decodes greedily and returns no scores.
     """
     tokens = torch.from_numpy(prompts).to(model.device)
     output = model.generate(

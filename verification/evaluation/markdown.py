@@ -1,4 +1,4 @@
-"""A report as Markdown, to be kept beside the code that it judges."""
+"""The report of an evaluation as Markdown."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ BASELINE_HEADS = ("K", "baseline", "Recall", "warm Recall", "NDCG")
 
 
 def to_markdown(report: Report) -> str:
-    """The setting in a sentence, then every row."""
+    """The report: the setting in a sentence, then tables of all rows."""
     setting = report.setting
     options = setting["settings"]
     parts = [

@@ -1,4 +1,4 @@
-"""How good lists are: recall and normalised discounted cumulative gain, with all held-out items of a user as labels."""
+"""Recall and NDCG (normalised discounted cumulative gain) of lists; the labels are all held-out items of a user."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def recall(lists: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], k: int) -> FloatArray:
-    """Per user, the part of the labels among the first k items."""
+    """Recall@k, `[users]`: the share of a user's labels among the first k items."""
     return np.array([len(set(found[:k]) & set(wanted)) / len(wanted) for found, wanted in zip(lists, labels, strict=True)])
 
 
 def ndcg(lists: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], k: int) -> FloatArray:
-    """Per user, the sum of 1 / log2(1 + rank) over the labels found among the first k items, over what the best list would have."""
+    """NDCG@k, `[users]`: the sum of 1 / log2(1 + rank) of the labels among the first k items, divided by that of the best list."""
     gains = 1.0 / np.log2(2.0 + np.arange(k))
     best = np.cumsum(gains)
     rows = []

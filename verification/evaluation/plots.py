@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 6.4, 4.0
 
 
 def write_plots(report: Report, folder: Path) -> list[Path]:
-    """Write `accepted_steps.png`, and `recall_speed.png` where lists were timed; returns the files."""
+    """Write `accepted_steps.png`, and `recall_speed.png` if lists were timed; return the files."""
     files = [accepted_steps_plot(report, folder / "accepted_steps.png")] if any(row.draft for row in report.rows) else []
     if any(row.timing for row in report.rows):
         files.append(_recall_speed(report, folder / "recall_speed.png"))
@@ -19,7 +19,7 @@ def write_plots(report: Report, folder: Path) -> list[Path]:
 
 
 def accepted_steps_plot(report: Report, path: Path) -> Path:
-    """AS@K over K, one line per objective and mode, or bars where there is one K; with one standard deviation over seeds."""
+    """Plot AS@K over K, one line per objective and mode, or bars for a single K; with the standard deviation over seeds."""
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     joined = sorted(over_seeds(report), key=lambda row: row.k)
@@ -41,7 +41,7 @@ def accepted_steps_plot(report: Report, path: Path) -> Path:
 
 
 def _recall_speed(report: Report, path: Path) -> Path:
-    """Recall@K over lists per second, one line per draft and mode, one point per K."""
+    """Plot Recall@K over lists per second, one line per draft and mode, one point per K."""
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     for draft, mode in dict.fromkeys((row.draft, row.mode) for row in report.rows):

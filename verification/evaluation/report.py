@@ -1,6 +1,6 @@
-"""What an evaluation found, as it is printed, plotted and kept as JSON.
+"""The report of an evaluation, as it is printed, plotted and stored as JSON.
 
-Invariant: every figure names what it was got by: the mode, the draft, the list length, and over how many users.
+Invariant: every figure is stored with its mode, draft, list length and number of users.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PLAIN = "plain"
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """How something is distributed over users."""
+    """The distribution of a quantity over users."""
 
     mean: float
     p50: float
@@ -22,16 +22,16 @@ class Spread(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> "Spread":
-        """The spread of some values, at least one."""
+        """The distribution of one or more values."""
         return cls(float(np.mean(values)), float(np.percentile(values, 50)), float(np.percentile(values, 99)))
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """How good lists are, as means over users.
+    """Quality of lists, as means over users.
 
     Attributes:
-        recall, ndcg: over all users.
-        warm_recall: over the users with a label that anybody has met before.
+        recall, ndcg: means over all users.
+        warm_recall: mean recall over users with a label that occurs in the known interactions.
     """
 
     recall: float
@@ -40,12 +40,12 @@ class Quality(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """How long a list takes, one request at a time, over the users that were timed.
+    """Latency of lists, one request at a time, over the timed users.
 
     Attributes:
-        ms: of this mode.
-        speedup: how many times faster than plain beam search by this engine, by the mean over the same users.
-        generate_speedup: than transformers' `generate` on a subset of them; None where it was not run.
+        ms: milliseconds per list.
+        speedup: mean time of this engine's plain beam search over mean time of this mode, on the same users.
+        generate_speedup: mean time of transformers' `generate` over mean time of this mode, on a subset of the users; None if not run.
     """
 
     ms: Spread
@@ -54,16 +54,16 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class ModeRow(msgspec.Struct, frozen=True):
-    """One way of searching at one list length.
+    """One search mode at one list length.
 
     Attributes:
-        draft: the draft's name; empty for plain beam search.
-        mode: `plain`, or how drafts are verified.
+        draft: name of the draft; empty for plain beam search.
+        mode: `plain`, or the verification mode.
         accepted_steps: AS@K, levels accepted from the draft per request.
-        target_forwards: per request.
-        drafted_nodes: per request, on average.
-        lists_equal: how many users' lists are plain beam search's, to the order.
-        timing: WS@K; None where nobody was timed.
+        target_forwards: forwards of the target per request.
+        drafted_nodes: mean number of drafted nodes per request.
+        lists_equal: number of users whose list equals that of plain beam search, order included.
+        timing: latency and speed-up (WS@K); None if no users were timed.
     """
 
     draft: str
@@ -86,14 +86,14 @@ class BaselineRow(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Everything that an evaluation found.
+    """All results of an evaluation.
 
     Attributes:
         setting: target, catalog, plan, users and machine, by name.
-        users: how many were asked about.
-        warm_users: how many of them have a warm label.
-        generate_ms: transformers' `generate` by list length, where it was run.
-        generate_equal: by list length, for how many of its users it found plain beam search's list.
+        users: number of users.
+        warm_users: number of users with a label that occurs in the known interactions.
+        generate_ms: milliseconds per list of transformers' `generate`, by list length, where it was run.
+        generate_equal: number of users for whom `generate` and plain beam search found the same list, by list length.
     """
 
     setting: dict[str, Any]
@@ -110,7 +110,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def join_reports(reports: Sequence[Report]) -> Report:
-    """Reports of different drafts on the same users as one: plain beam search, which all of them have, comes from the first."""
+    """Join reports of different drafts on the same users; the rows of plain beam search come from the first report."""
     first, *others = reports
     rows = [*first.rows, *(row for report in others for row in report.rows if row.draft)]
     drafts = {name: draft for report in reports for name, draft in report.setting["drafts"].items()}

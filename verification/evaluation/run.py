@@ -1,11 +1,12 @@
-"""The evaluation: every draft, every way of verifying and every list length, over the same users, beside plain beam search.
+"""The evaluation: every draft, verification mode and list length on the same users, compared with plain beam search.
 
-Invariant: plain beam search is searched once per list length on the same checkpoint and host, and every other list is compared with it.
+Invariant: plain beam search runs once per list length on the same checkpoint and host, and all other lists are compared with its lists.
 """
 
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -32,17 +33,17 @@ BASELINES: dict[str, Callable[[HeldOut, int, int], list[list[int]]]] = {"most po
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What to evaluate.
+    """Settings of an evaluation.
 
     Attributes:
-        ks: list lengths; the beam is as wide as the list.
-        modes: ways of verifying a draft.
-        plan: what to draft, see `FixedPlan`.
-        part: whose labels, test or valid.
-        most_users: how many users at most; None for all.
-        timed: of them, how many are timed one at a time; 0 for none.
-        generated: of those, how many transformers' `generate` is timed on as well.
-        temperature, seed: of the modes that sample.
+        ks: list lengths; the beam width is the list length.
+        modes: verification modes of drafts.
+        plan: draft plan, see `FixedPlan`.
+        part: part of the split with the labels, test or valid.
+        most_users: maximum number of users; None for all.
+        timed: number of users that are timed one at a time; 0 for none.
+        generated: number of timed users on which transformers' `generate` is timed as well.
+        temperature, seed: temperature and seed of sampling verification.
     """
 
     ks: tuple[int, ...] = (1, 3, 5, 10, 20)
@@ -61,23 +62,23 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evaluate(target: Path, drafts: Mapping[str, Path], catalog: Catalog, split: Split, settings: EvaluationSettings) -> Report:
-    """Evaluate a target, and each of the drafts by name.
+    """Evaluate a target and each of the drafts, which are given by name.
 
     Raises:
-        InteractionError, CatalogError, PromptError, HostError, PlanError: inputs that cannot be used.
+        SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
     evaluation = _Evaluation(target, catalog, users, settings)
     for name, path in drafts.items():
-        evaluation.add_draft(name, path)
+        evaluation.add(name, path)
     if not drafts:
-        evaluation.add_plain()
+        evaluation.add()
     return evaluation.report(drafts)
 
 
 @dataclass(frozen=True)
 class _Plain:
-    """Plain beam search at one list length."""
+    """The lists of plain beam search, and of transformers' `generate`, at one list length."""
 
     found: Found
     generated: list[list[int]]
@@ -85,7 +86,7 @@ class _Plain:
 
 
 class _Evaluation:
-    """Rows as they come in."""
+    """Collects the rows of the report."""
 
     def __init__(self, target: Path, catalog: Catalog, users: HeldOut, settings: EvaluationSettings) -> None:
         self._target, self._catalog, self._users, self._settings = target, catalog, users, settings
@@ -93,61 +94,49 @@ class _Evaluation:
         self._rows: list[ModeRow] = []
         self._plain: dict[int, _Plain] = {}
 
-    def add_plain(self) -> None:
-        """Evaluate the target alone."""
-        recommender = self._load(None)
-        try:
-            for k in self._settings.ks:
-                self._add_rows(recommender, [Mode("", PLAIN, NO_PLAN)], k)
-        finally:
-            recommender.close()
-
-    def add_draft(self, name: str, path: Path) -> None:
-        """Evaluate a draft in every mode; the first also brings plain beam search's rows."""
-        recommender = self._load(path)
-        plan = recommender.engine.plan
-        rules = [SearchRule(mode, self._settings.seed, self._settings.temperature) for mode in self._settings.modes]
-        try:
-            for k in self._settings.ks:
-                self._add_rows(recommender, [Mode("", PLAIN, NO_PLAN), *(Mode(name, rule.verification, plan, rule) for rule in rules)], k)
-        finally:
-            recommender.close()
-
-    def _load(self, draft: Path | None) -> Recommender:
+    def add(self, name: str = "", path: Path | None = None) -> None:
+        """Evaluate a draft in every mode, or the target alone; the first call also adds the rows of plain beam search."""
         settings = self._settings
-        return Recommender.load(
+        recommender = Recommender.load(
             self._target,
             self._catalog,
-            draft=draft,
-            plan="none" if draft is None else settings.plan,
+            draft=path,
+            plan="none" if path is None else settings.plan,
             host=settings.host,
             dtype=settings.dtype,
             threads=settings.threads,
             kv_memory_gib=settings.kv_memory_gib,
         )
+        with closing(recommender):
+            modes = [Mode("", PLAIN, NO_PLAN)]
+            if path is not None:
+                rules = [SearchRule(mode, settings.seed, settings.temperature) for mode in settings.modes]
+                modes += [Mode(name, rule.verification, recommender.engine.plan, rule) for rule in rules]
+            for k in settings.ks:
+                self._add_rows(recommender, modes, k)
 
     def _add_rows(self, recommender: Recommender, modes: Sequence[Mode], k: int) -> None:
-        """The rows of some modes, the first of which is plain beam search."""
-        histories, timed = self._users.histories, [self._users.histories[place] for place in self._timed]
+        """Add the rows of modes; the first mode is plain beam search."""
+        histories, timed = self._users.histories, [self._users.histories[user] for user in self._timed]
         title = f"{modes[-1].draft or PLAIN}, K = {k}"
         first = k not in self._plain
         with tqdm(total=(len(modes) - (not first)) * len(histories), desc=title, unit="list") as bar:
             if first:
                 found = search_all(recommender, modes[0], histories, k, bar.update)
                 self._plain[k] = _Plain(found, *self._generate(recommender, timed, k))
-            seconds = time_modes(recommender, modes, timed, k, lambda _: None) if timed else []
-            for place, mode in enumerate(modes):
-                if place == 0 and not first:
+            seconds = time_modes(recommender, modes, timed, k) if timed else []
+            for number, mode in enumerate(modes):
+                if number == 0 and not first:
                     continue
-                found = self._plain[k].found if place == 0 else search_all(recommender, mode, histories, k, bar.update)
-                timing = _timing(seconds[place], seconds[0], self._plain[k].generate_seconds) if timed else None
+                found = self._plain[k].found if number == 0 else search_all(recommender, mode, histories, k, bar.update)
+                timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
                 self._rows.append(self._row(mode, k, found, timing))
 
     def _generate(self, recommender: Recommender, timed: list[list[int]], k: int) -> tuple[list[list[int]], FloatArray]:
         asked = timed[: self._settings.generated]
         if not asked:
             return [], np.empty(0)
-        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, lambda _: None)
+        return GenerateLists(self._target, self._catalog, recommender).search(asked, k)
 
     def _row(self, mode: Mode, k: int, found: Found, timing: Timing | None) -> ModeRow:
         plain = self._plain[k].found.ranked
@@ -164,7 +153,7 @@ class _Evaluation:
         )
 
     def report(self, drafts: Mapping[str, Path]) -> Report:
-        """Everything found, with the baselines."""
+        """The report of all rows, with the baselines."""
         most = max(self._settings.ks)
         lists = {name: baseline(self._users, len(self._catalog), most) for name, baseline in BASELINES.items()}
         ran = {k: plain for k, plain in self._plain.items() if plain.generated}
@@ -177,7 +166,7 @@ class _Evaluation:
             baselines=[BaselineRow(name, k, _quality(self._users, found, k)) for name, found in lists.items() for k in self._settings.ks],
             generate_ms={k: Spread.of(1e3 * plain.generate_seconds) for k, plain in ran.items()},
             generate_equal={
-                k: sum(plain.found.ranked[place] == found for place, found in zip(asked, plain.generated, strict=True))
+                k: sum(plain.found.ranked[user] == found for user, found in zip(asked, plain.generated, strict=True))
                 for k, plain in ran.items()
             },
         )

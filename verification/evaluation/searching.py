@@ -1,7 +1,7 @@
-"""Searching and timing the lists of an evaluation.
+"""Searches and timings of an evaluation.
 
-Invariant: what is counted (lists, forwards, accepted steps) is searched in full batches, and what is timed is searched one request at a
-time, the modes taking turns on the same history; so neither the batch nor the machine's mood of the moment favours a mode.
+Invariant: lists, forwards and accepted steps are counted in full batches. Times are measured one request at a time, with the modes taking
+turns on the same history, so a change of the machine's speed affects all modes.
 """
 
 import time
@@ -29,11 +29,11 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Mode:
-    """A way of searching on one recommender.
+    """A search mode on one recommender.
 
     Attributes:
-        draft: the draft's name, empty without one.
-        name: `plain`, or the rule's name.
+        draft: name of the draft, empty without a draft.
+        name: `plain`, or the name of the verification rule.
     """
 
     draft: str
@@ -44,7 +44,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Found:
-    """The lists of some histories, as items and as the first item of each rank, and what they cost."""
+    """The lists of histories: all items, the first item of each rank, and the usage of each search."""
 
     lists: list[list[int]]
     ranked: list[list[int]]
@@ -64,15 +64,13 @@ def search_all(recommender: Recommender, mode: Mode, histories: Sequence[list[in
 
 
 def first_of_ranks(result: BeamResult) -> list[int]:
-    """One item per identifier of a list, best first."""
+    """The first item of each identifier of a list, best first."""
     first = {item.rank: item.item for item in reversed(result.items)}
     return [first[rank] for rank in sorted(first)]
 
 
-def time_modes(
-    recommender: Recommender, modes: Sequence[Mode], histories: Sequence[list[int]], k: int, advance: Callable[[int], None]
-) -> list[FloatArray]:
-    """Seconds per history of each mode, one request at a time and taking turns."""
+def time_modes(recommender: Recommender, modes: Sequence[Mode], histories: Sequence[list[int]], k: int) -> list[FloatArray]:
+    """Seconds per history of each mode, `[modes][histories]`, one request at a time and the modes taking turns."""
     seconds: list[list[float]] = [[] for _ in modes]
     for history in [*histories[:WARM_UP], *histories]:
         for mode, times in zip(modes, seconds, strict=True):
@@ -80,15 +78,14 @@ def time_modes(
             started = time.perf_counter()
             for _ in recommender.recommend([history], k, rule=mode.rule):
                 times.append(time.perf_counter() - started)
-        advance(1)
     return [np.array(times[min(WARM_UP, len(histories)) :]) for times in seconds]
 
 
 class GenerateLists:
-    """transformers' `generate` on the same checkpoint, with beams kept in the catalog by a prefix function."""
+    """Constrained decoding by transformers' `generate` on the same checkpoint, with a `prefix_allowed_tokens_fn` of the catalog."""
 
     def __init__(self, target: Path, catalog: Catalog, recommender: Recommender, dtype: str = "auto") -> None:
-        """`dtype` as for `Recommender.load`; the model runs on the recommender's device."""
+        """Load the model on the recommender's device; `dtype` is as for `Recommender.load`."""
         identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
         self._prompts = recommender.prompts
         self._depth = catalog.identifier_length
@@ -98,8 +95,8 @@ class GenerateLists:
             self._first_item.setdefault(identifier, item)
         self._model: Any = AutoModelForCausalLM.from_pretrained(target, dtype=dtype).to(recommender.engine.target.device).eval()
 
-    def search(self, histories: Sequence[list[int]], k: int, advance: Callable[[int], None]) -> tuple[list[list[int]], FloatArray]:
-        """The lists, as the first item of each identifier, and the seconds that each took."""
+    def search(self, histories: Sequence[list[int]], k: int) -> tuple[list[list[int]], FloatArray]:
+        """The lists, as the first item of each identifier, and the seconds per list."""
         lists, seconds = [], []
         for history in [*histories[:WARM_UP], *histories]:
             prompt = self._prompts.build(history)
@@ -107,6 +104,5 @@ class GenerateLists:
             sequences, _ = generate_beams(self._model, prompt[None], self._table, k, self._depth)
             seconds.append(time.perf_counter() - started)
             lists.append([self._first_item[tuple(row)] for row in sequences.tolist()])
-            advance(1)
         skipped = min(WARM_UP, len(histories))
         return lists[skipped:], np.array(seconds[skipped:])

@@ -1,6 +1,6 @@
-"""Seeds: what drafts of one objective have in common, over the seeds that they were trained with.
+"""Means over seeds: drafts with the same objective that were trained with different seeds.
 
-Invariant: drafts are grouped by what their `training.json` says, never by their names.
+Invariant: drafts are grouped by the objective in their `training.json`, not by their names.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from verification.evaluation.report import ModeRow, Report
 
 
 class SeedRow(msgspec.Struct, frozen=True):
-    """An objective at one list length, over drafts that differ by their seed.
+    """An objective and mode at one list length, over drafts with different seeds.
 
     Attributes:
-        drafts: how many there are.
-        accepted_steps, deviation: mean and standard deviation of their AS@K; the deviation is 0 for a single draft.
-        recall, ndcg: means.
-        speedup: mean, None where nobody was timed.
+        drafts: number of drafts.
+        accepted_steps, deviation: mean and standard deviation of AS@K; the deviation is 0 for a single draft.
+        recall, ndcg: means over the drafts.
+        speedup: mean speed-up; None if no users were timed.
     """
 
     objective: str
@@ -36,7 +36,7 @@ class SeedRow(msgspec.Struct, frozen=True):
 
 
 def describe_drafts(drafts: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """What each draft's `training.json` says of its objective and seed; its own name stands for an objective that is not said."""
+    """Objective and seed of each draft from its `training.json`; without an objective there, the name of the draft."""
     described = {}
     for name, path in drafts.items():
         file = path / TRAINING_FILE
@@ -46,7 +46,7 @@ def describe_drafts(drafts: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
 
 
 def over_seeds(report: Report) -> list[SeedRow]:
-    """One row per objective, mode and list length, in the order of the report."""
+    """The rows per objective, mode and list length, in the order of the report."""
     objective_of = {name: draft["objective"] for name, draft in report.setting["drafts"].items()}
     groups: dict[tuple[str, str, int], list[ModeRow]] = {}
     for row in report.rows:

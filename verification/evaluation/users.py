@@ -1,6 +1,6 @@
-"""The users that an evaluation asks about: what is known of each, and what they met next.
+"""The users of an evaluation: their histories and their held-out items.
 
-Invariant: nothing of a user's labels is in any history or count that a system may use.
+Invariant: labels are in no history or count that a recommender may use.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ PARTS = ("test", "valid")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Users who have both a past and something held out.
+    """Users with a history and held-out items.
 
     Attributes:
-        known: the interactions that every system may learn from, of all users.
-        histories: per user, catalog indices, oldest first.
-        labels: per user, the distinct items held out.
-        warm: `[users]` bool, whether any label was ever met by anybody in `known`.
+        known: interactions of all users that recommenders may use.
+        histories: catalog indices of each user's history, oldest first.
+        labels: distinct held-out items of each user.
+        warm: `[users]` bool, True for users with a label that occurs in `known`.
     """
 
     known: Interactions
@@ -33,19 +33,19 @@ class HeldOut:
         return len(self.histories)
 
     def spread(self, count: int) -> list[int]:
-        """`count` of the users, evenly over all; all of them if there are no more."""
-        places: list[int] = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)).tolist()
-        return places
+        """`count` users, spread evenly; all users if there are fewer."""
+        users: list[int] = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)).tolist()
+        return users
 
 
 def held_out(split: Split, part: str = "test", most: int | None = None) -> HeldOut:
     """The users of a part: test items given train and validation, or validation items given train.
 
     Args:
-        most: how many users to keep, spread evenly.
+        most: maximum number of users, spread evenly.
 
     Raises:
-        InteractionError: no user has both.
+        InteractionError: no user has a history and held-out items.
     """
     known, later = (split.train.followed_by(split.valid), split.test) if part == "test" else (split.train, split.valid)
     users = np.flatnonzero((known.lengths > 0) & (later.lengths > 0))

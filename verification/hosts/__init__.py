@@ -1,1 +1,1 @@
-"""Hosts load a model's weights and run forwards with our attention; nothing else differs between them."""
+"""Hosts: vLLM and transformers, which load the weights of a model and run its forwards with tree attention."""

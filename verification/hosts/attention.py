@@ -1,8 +1,8 @@
-"""Tree attention: a token attends to its request's prompt, to its ancestors in the token tree and to itself.
+"""Tree attention: a token attends to the prompt of its request, to its ancestors in the token tree and to itself.
 
-Invariant: the mask is the only thing that tells requests, beams and branches apart. Any set of requests in any state shares one call, and a
-prompt's keys are gathered once per request, not once per beam, because every node of a request reads the same row of columns. The
-operations here are the reference, and run wherever there is no Triton; on a GPU `verification.tree_kernel` does the same in one kernel.
+Invariant: only the mask separates requests, beams and branches, so requests in any state share one call (continuous batching). The keys of
+a prompt are gathered once per request, not once per beam. The PyTorch operations here are the reference and run without Triton; on a GPU,
+`verification.hosts.tree_kernel` computes the same in one kernel.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ HAS_TRITON = find_spec("triton") is not None
 def tree_attention(
     query: Tensor, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout], scale: float
 ) -> Tensor:
-    """Write the forward's keys and values into the cache, and then attends: what one request computes another may read at once.
+    """Write the keys and values of a forward to the cache, then attend; a request may read what another computes in the same forward.
 
     Args:
         query: `[tokens, heads, head size]`.
-        key, value: `[tokens, key/value heads, head size]`; heads are a multiple of the key/value heads (grouped-query attention).
+        key, value: `[tokens, key/value heads, head size]`; grouped-query attention if there are fewer of them than heads.
         cache: `[slots, key/value heads, 2 * head size]`, keys beside values so that one gather reads both.
-        slots: `[tokens]` int64, where this forward's keys and values go.
-        layouts: which columns each query may see.
+        slots: `[tokens]` int64, slots of the keys and values of this forward.
+        layouts: the columns that each query may attend to.
 
     Returns:
         `[tokens, heads, head size]`.
@@ -42,7 +42,7 @@ def tree_attention(
 
 
 def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
-    """Attend to what is in the cache; the queries are those of one layout."""
+    """Attend to keys and values in the cache; the queries are those of one layout."""
     if query.is_cuda and HAS_TRITON:
         from verification.hosts.tree_kernel import attend
 

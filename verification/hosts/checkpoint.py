@@ -1,7 +1,7 @@
-"""What a model directory must hold before a host spends seconds loading it.
+"""Checks of a model directory before a host loads it, which takes seconds.
 
-Invariant: whatever a user can get wrong about a checkpoint is found here, before any weights are read, and answered in one sentence. Both
-hosts then fail only for reasons that a user cannot mend.
+Invariant: mistakes in a checkpoint are found here, before any weights are read, and reported in one sentence, so both hosts accept and
+refuse the same directories.
 """
 
 import json
@@ -22,14 +22,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class HostError(SetupError):
-    """A model that cannot be hosted; the message is a sentence."""
+    """A model cannot be hosted; the message is a sentence."""
 
 
 def load_config(model_dir: Path) -> PretrainedConfig:
-    """Check a model directory and returns its configuration.
+    """Check a model directory and return its configuration.
 
     Raises:
-        HostError: no such directory, no configuration, no weights or damaged ones, or attention that tree attention does not compute.
+        HostError: the directory, the configuration or the weights are missing or damaged, or tree attention does not support the model.
     """
     if not model_dir.is_dir():
         raise HostError(f"The model directory {model_dir} does not exist.")
@@ -47,7 +47,7 @@ def load_config(model_dir: Path) -> PretrainedConfig:
 
 
 def trained_catalog(model_dir: Path) -> str | None:
-    """The version of the catalog that a model was trained for by `atspeed train`; None if its directory does not say."""
+    """The version of the catalog that `atspeed train` used for a model; None if its directory does not have it."""
     path = model_dir / TRAINING_FILE
     try:
         version = json.loads(path.read_bytes())["catalog"]["version"] if path.exists() else None
@@ -60,7 +60,7 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model directory.
 
     Raises:
-        HostError: there is none, or it cannot be read.
+        HostError: the tokenizer is missing or cannot be read.
     """
     if not any((model_dir / name).exists() for name in TOKENIZER_FILES):
         raise HostError(f"The model directory {model_dir} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it.")
@@ -71,12 +71,12 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
 
 
 def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:
-    """The precision to run in: the named one, or for "auto" the one that the checkpoint was saved in.
+    """The dtype of a name; for "auto" that of the checkpoint.
 
-    Every host asks here, because left to themselves they disagree: vLLM would halve a float32 checkpoint's precision unasked.
+    All hosts use this function, because their own defaults differ: vLLM would convert a float32 checkpoint to bfloat16.
 
     Raises:
-        HostError: no such precision.
+        HostError: there is no such dtype.
     """
     if name == "auto":
         return config.dtype or torch.float32

@@ -1,11 +1,11 @@
-"""CUDA graphs: forwards recorded once for each bucket of shapes and then replayed, one launch in the place of some hundred.
+"""CUDA graphs: forwards recorded once per bucket of shapes and then replayed, with one launch instead of hundreds.
 
-A bucket holds so many requests, queries of each and columns. A forward that is smaller runs in it too: rows that stand for nobody compute a
-token that nobody reads, and keep their keys and values in a slot that nobody is given.
+A bucket is a number of requests, of queries per request and of columns. Smaller forwards are padded to a bucket: the outputs of padding
+rows are not used, and their keys and values go to a spare slot.
 
-Invariant: a graph changes when kernels are launched, not what a row sees: the rows that pad a bucket are seen by no other row. What fits no
-bucket runs as it would without graphs, and each forward counts as replayed or skipped. A model of which one forward cannot be recorded is
-refused as a whole: what a failed recording leaves behind on the device, nobody knows.
+Invariant: a graph changes how kernels are launched, not what a row attends to: no row attends to the padding. A forward that fits no bucket
+runs without a graph; every forward counts as replayed or skipped. A model is refused if one of its forwards cannot be recorded, because the
+state of the device after a failed recording is undefined.
 """
 
 import logging
@@ -26,13 +26,13 @@ from verification.hosts.checkpoint import HostError
 
 logger = logging.getLogger(__name__)
 
-# Close enough for what a bucket pads to cost less than a GPU computes for nothing while it reads the weights.
+# Close enough that padding costs less than reading the weights of the model.
 QUERIES = (1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-# With more tokens than this the kernels take longer than their launches, and a graph saves nothing.
+# With more tokens the kernels take longer than their launches, and a graph saves nothing.
 MOST_TOKENS = 512
-# Blocks of columns that no row sees cost next to nothing, so few sizes will do.
+# Masked blocks of columns cost almost nothing, so few sizes suffice.
 FEWEST_COLUMNS = 256
-# Columns that a request's tree may take beside its prompt.
+# Columns for the tree of a request in addition to its prompt.
 NODES = 256
 
 Run = Callable[[], Tensor]
@@ -40,7 +40,7 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Bucket:
-    """The shapes of one graph: so many requests, queries of each, and columns of each."""
+    """The shapes of one graph: number of requests, queries per request and columns per request."""
 
     requests: int
     queries: int
@@ -48,20 +48,20 @@ class Bucket:
 
     @property
     def tokens(self) -> int:
-        """Rows of the forward."""
+        """Number of rows of the forward."""
         return self.requests * self.queries
 
 
 @dataclass(frozen=True)
 class GraphCounts:
-    """Forwards that were replayed from a graph, and those that fitted none."""
+    """Numbers of forwards that were replayed from a graph, and of those that fitted no graph."""
 
     replayed: int = 0
     skipped: int = 0
 
 
 def make_buckets(most_requests: int, most_columns: int) -> list[Bucket]:
-    """The buckets for up to so many requests, of up to so many columns, largest first; powers of two, and some between for queries."""
+    """The buckets for up to `most_requests` requests of up to `most_columns` columns, largest first."""
     requests = [1 << power for power in range(max(most_requests - 1, 0).bit_length() + 1)]
     columns = [FEWEST_COLUMNS]
     while columns[-1] < most_columns:
@@ -71,26 +71,26 @@ def make_buckets(most_requests: int, most_columns: int) -> list[Bucket]:
 
 
 class CudaRecorder:
-    """Records what is launched as a CUDA graph; all graphs share one pool of memory, since only one runs at a time."""
+    """Records CUDA graphs; all graphs share one memory pool, because only one runs at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
-        # One for all, because the libraries keep memory for every stream that they have met.
+        # One stream for all graphs, because libraries keep memory for every stream.
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, run: Run) -> Run:
-        """Return what replays `run` and hands out the tensor that it then writes to.
+        """Record `run` and return a function that replays it and returns its output tensor.
 
         Raises:
-            RuntimeError: it does something that cannot be recorded, such as waiting for the device.
+            RuntimeError: `run` does something that cannot be recorded, such as waiting for the device.
         """
         with torch.cuda.device(self._device):
             before = torch.cuda.current_stream()
             self._stream.wait_stream(before)
-            # The outer block gives the stream back also where the end of a failed recording fails, too.
+            # The outer block restores the stream even if the end of a failed recording fails too.
             with torch.cuda.stream(self._stream):
-                # Kernels are compiled and libraries set up by the first runs, which may do what a recording may not.
+                # The first runs compile kernels and set up libraries, which a recording must not do.
                 for _ in range(2):
                     run()
                 graph = torch.cuda.CUDAGraph()
@@ -107,16 +107,16 @@ class CudaRecorder:
 
 
 class _Outputs:
-    """The logits of all graphs of a model in one tensor: only the last replay's are there.
+    """One output tensor for the logits of all graphs of a model, overwritten by each replay.
 
-    A recording whose output somebody holds keeps its memory from the recordings after it; with a large vocabulary that would be gigabytes.
+    Otherwise every recording would keep its own logits, which are gigabytes in total with a large vocabulary.
     """
 
     def __init__(self) -> None:
         self._logits: Tensor | None = None
 
     def take(self, logits: Tensor) -> Tensor:
-        """Copy the logits of one forward, and returns the copy; the first forward must be the largest, and run unrecorded."""
+        """Copy the logits of a forward and return the copy; the first forward must be the largest, and run unrecorded."""
         if self._logits is None:
             self._logits = torch.empty_like(logits)
         kept = self._logits[: len(logits)]
@@ -124,20 +124,20 @@ class _Outputs:
 
 
 class GraphedModel:
-    """A model (`TreeModel`) that replays graphs where a forward fits one."""
+    """A `TreeModel` that replays a CUDA graph if a forward fits one."""
 
     def __init__(self, model: TreeModel, buckets: Sequence[Bucket], record: Callable[[Run], Run]) -> None:
         """Record one graph for each bucket.
 
         Args:
-            buckets: the largest first: the others' logits go where its are, and they find room in the memory that it has left.
-            record: makes what replays a forward; see `CudaRecorder`.
+            buckets: the buckets, largest first, because the others reuse its memory.
+            record: function that records a forward and returns its replay; see `CudaRecorder`.
 
         Raises:
             RuntimeError: a forward cannot be recorded.
         """
         self.device = model.device
-        # The last slot takes what padding writes.
+        # The last slot is the spare slot for padding.
         self.total_slots = model.total_slots - 1
         self._model = model
         self._replayed = self._skipped = 0
@@ -153,7 +153,7 @@ class GraphedModel:
 
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
-        """Run one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
         graph = self._graph_for(batch)
         if graph is None:
             self._skipped += 1
@@ -162,7 +162,7 @@ class GraphedModel:
         return graph.score(batch)
 
     def take_counts(self) -> GraphCounts:
-        """What has been counted since this was last asked."""
+        """Return the counts since the last call and reset them."""
         counts = GraphCounts(self._replayed, self._skipped)
         self._replayed = self._skipped = 0
         return counts
@@ -173,20 +173,20 @@ class GraphedModel:
         self._model.close()
 
     def _graph_for(self, batch: TreeBatch) -> "_Graph | None":
-        """The smallest graph that the forward fits; None without one, and where requests of unlike length are laid out apart."""
+        """The smallest graph that the forward fits; None if there is none, or if the batch has several layouts."""
         if len(batch.attention) != 1:
             return None
         (requests, queries), columns = batch.attention[0].queries.shape, batch.attention[0].keys.shape[1]
         sizes = ((self._requests, requests), (self._queries, queries), (self._columns, columns))
-        fitting = [ladder[place] for ladder, size in sizes if (place := bisect_left(ladder, size)) < len(ladder)]
+        fitting = [ladder[step] for ladder, size in sizes if (step := bisect_left(ladder, size)) < len(ladder)]
         return self._graphs.get(Bucket(*fitting)) if len(fitting) == len(sizes) else None
 
 
 def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
-    """Record a model's forwards of up to so many requests, whose prompts with an identifier have up to `longest` tokens.
+    """Record CUDA graphs for up to `most_requests` requests whose prompts with an identifier have up to `longest` tokens.
 
     Raises:
-        HostError: the model does not run on a GPU, or not as a graph.
+        HostError: the model does not run on a GPU, or cannot be recorded.
     """
     if model.device.type != "cuda":
         raise HostError(f"CUDA graphs need a GPU, and the model runs on a device of type {model.device.type}: serve it without.")
@@ -195,32 +195,32 @@ def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
     except torch.OutOfMemoryError as error:
         raise HostError("The device has no memory left for CUDA graphs: give keys and values less, or serve without.") from error
     except RuntimeError as error:
-        # What went wrong while recording; the end of the recording then fails too, and says only that.
+        # The context is the original error; the end of a failed recording fails too.
         reason = first_line(error.__context__ or error)
         raise HostError(f"Forwards of this model cannot be recorded as CUDA graphs, serve it without: {reason}") from error
 
 
 class _Graph:
-    """One bucket's graph, and the tensors that it reads."""
+    """The graph of one bucket, and its input tensors."""
 
     def __init__(self, model: TreeModel, bucket: Bucket, spare_slot: int, outputs: _Outputs, record: Callable[[Run], Run]) -> None:
         self._model = model
         self._outputs = outputs
         self._bucket = bucket
         device = model.device
-        # Token, position and slot of a row that stands for nobody.
+        # Token, position and slot of a padding row.
         self._empty_row = torch.tensor([[0], [0], [spare_slot]], device=device)
         self._rows = self._empty_row.repeat(1, bucket.tokens)
         self._order = arange(bucket.tokens, device)
         self._keys = torch.full((bucket.requests, bucket.columns), spare_slot, dtype=torch.int64, device=device)
-        # A row that sees nothing would be no number, and leave none in the spare slot.
+        # A row without unmasked columns would be NaN, and write NaN to the spare slot.
         self._first_column = arange(bucket.columns, device) == 0
         self._mask = self._first_column.repeat(bucket.requests, 1, bucket.queries, 1)
         with torch.inference_mode():
             self._replay = record(self._forward)
 
     def score(self, batch: TreeBatch) -> Tensor:
-        """Fill the bucket with the forward, replays, and picks the logits that are wanted."""
+        """Copy a forward to the inputs, replay, and select the requested logits."""
         (layout,) = batch.attention
         requests, queries = layout.queries.shape
         rows = layout.indices
@@ -232,7 +232,7 @@ class _Graph:
         self._keys[:requests, :columns] = layout.keys
         self._mask.copy_(self._first_column)
         self._mask[:requests, :, :queries, :columns] = layout.mask
-        # What is picked is a copy: the next replay writes over the rest.
+        # The selection is a copy: the next replay overwrites the output.
         return self._replay().index_select(0, batch.at_outputs(rows))
 
     def _forward(self) -> Tensor:

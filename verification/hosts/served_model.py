@@ -1,7 +1,7 @@
-"""The model that is served, as catalogs meet it: its tokenizer, its prompt and how far it reads.
+"""The served model and its fit to a catalog: tokenizer, prompt and maximum length.
 
-Invariant: a catalog that `fit` has passed can be served: all its tokens have ids that the model knows, and the longest prompt with an
-identifier behind it is within reach of target and draft.
+Invariant: a catalog that `fit` returns can be served: all its tokens have ids of the model, and the longest prompt with an identifier is
+within the maximum length of target and draft.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from verification.hosts.checkpoint import HostError, load_config, load_tokenizer
 
 @dataclass(frozen=True)
 class FittedCatalog:
-    """A catalog for one model.
+    """A catalog in the tokens of one model.
 
     Attributes:
-        catalog: with its tokens in the order of their ids.
-        token_ids: `[tokens]` int64, the ids.
-        prompts: makes prompts of the catalog's items.
+        catalog: catalog with its tokens in the order of their token ids.
+        token_ids: `[tokens]` int64, token id of each token of the catalog.
+        prompts: builder of prompts from the catalog's items.
     """
 
     catalog: Catalog
@@ -34,17 +34,17 @@ class FittedCatalog:
 
 
 class ServedModel:
-    """A target, and the draft beside it if there is one.
+    """A target and its optional draft model.
 
     Attributes:
-        target: its directory.
-        loaded_for: tokens of the longest sequence that the loaded model must read; None until it is loaded.
+        target: directory of the target.
+        loaded_for: maximum number of tokens of a sequence for which the model was loaded; None until it is loaded.
     """
 
     def __init__(self, target: Path, draft: Path | None = None) -> None:
         """
         Raises:
-            HostError: one of them can't be served, or they do not belong together.
+            HostError: target or draft cannot be served, or they do not belong together.
         """
         self.target = target
         self.loaded_for: int | None = None
@@ -56,7 +56,7 @@ class ServedModel:
 
     @cached_property
     def vocabulary(self) -> Mapping[str, int]:
-        """The id of each token."""
+        """The token ids of the target, by token."""
         vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         return vocabulary
 
@@ -65,10 +65,10 @@ class ServedModel:
         return PromptTemplate.load(self.target)
 
     def fit(self, catalog: Catalog) -> FittedCatalog:
-        """Give a catalog the model's token ids.
+        """Convert a catalog to the token ids of the model.
 
         Raises:
-            CatalogError, PromptError, HostError: catalog and model do not belong together; the message is a sentence.
+            SetupError: catalog and model do not belong together.
         """
         catalog = catalog.ordered(catalog.vocabulary_ids(self.vocabulary))
         token_ids = catalog.vocabulary_ids(self.vocabulary)
@@ -95,7 +95,7 @@ def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, lon
 
 
 def _check_draft(draft: Path, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A draft reads and proposes the target's token ids, so every token must have the same id for both."""
+    """Check that draft and target have the same token ids and the same catalog."""
     vocabulary, known = tokenizer.get_vocab(), load_tokenizer(draft).get_vocab()
     differing = [token for token, number in vocabulary.items() if known.get(token) != number]
     if differing:

@@ -1,7 +1,7 @@
-"""The transformers host: any causal LM that transformers loads, with our attention under every layer.
+"""The transformers host: any causal LM that transformers loads, with tree attention in every layer.
 
-Invariant: the modelling code is transformers' own, untouched; only the attention function (transformers' registry) and the key/value memory
-are ours. That makes this host the reference for every other, and the one that needs nothing but torch and transformers.
+Invariant: the modelling code of transformers is unchanged; only the attention function (by transformers' registry) and the key/value memory
+are replaced. This host is the reference for all others, and needs only torch and transformers.
 """
 
 from pathlib import Path
@@ -31,20 +31,19 @@ def _attend(
     tree_caches: list[Tensor],
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention signature, `[1, heads, tokens, head size]`, around `tree_attention`."""
+    """`tree_attention` with the signature of transformers' attention functions; tensors are `[1, heads, tokens, head size]`."""
     layer: int = module.layer_idx  # type: ignore[assignment]
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     attended = tree_attention(query, key, value, tree_caches[layer], tree_batch.slots, tree_batch.attention, scaling)
     return attended[None], None
 
 
-# The layout in the batch says who sees what: for an attention without a mask function of its own, transformers builds no mask, nor reads
-# the positions back from the device to see which it would need.
+# Without a mask function of its own, transformers builds no mask for this attention and does not read the positions back from the device.
 AttentionInterface.register(ATTENTION, _attend)
 
 
 class TransformersHost:
-    """Hosts a model in this process through transformers."""
+    """A model in this process, loaded by transformers."""
 
     def __init__(
         self,
@@ -57,13 +56,13 @@ class TransformersHost:
     ) -> None:
         """
         Args:
-            dtype: "auto" (what the checkpoint says), "float32", "bfloat16" or "float16".
-            kv_memory_gib: memory for keys and values; the number of slots follows from it.
-            slots: how many slots to allocate, whatever memory that takes; for a draft, as many as its target has.
-            device: by default a GPU where there is one.
+            dtype: "auto" (dtype of the checkpoint), "float32", "bfloat16" or "float16".
+            kv_memory_gib: memory for keys and values, which determines the number of slots.
+            slots: number of slots, instead of `kv_memory_gib`; a draft needs as many as its target.
+            device: device of the model; by default a GPU if there is one.
 
         Raises:
-            HostError: the directory holds no model that this host can serve.
+            HostError: this host cannot serve the model.
         """
         config = load_config(model_dir)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -80,7 +79,7 @@ class TransformersHost:
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, slots: int) -> "TransformersHost":
-        """Host a model that was made in this process with `attn_implementation=ATTENTION`, where it is."""
+        """Host a model of this process, made with `attn_implementation=ATTENTION`, on its device."""
         host = cls.__new__(cls)
         host.device = model.device
         host._host(model, slots, 0.0)
@@ -94,12 +93,12 @@ class TransformersHost:
 
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
-        """Run one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
         logits: Tensor = self._model(
             input_ids=batch.tokens[None],
             position_ids=batch.positions[None],
             use_cache=False,
-            # transformers means all of them by 0.
+            # For transformers, 0 means all of them.
             logits_to_keep=0 if batch.outputs is None else batch.outputs,
             tree_batch=batch,
             tree_caches=self._caches,
@@ -112,7 +111,7 @@ class TransformersHost:
 
 
 def _check_loaded(model: PreTrainedModel, missing: set[str], model_dir: Path) -> None:
-    """transformers fills missing weights with random numbers, and ignores an attention function that a model has no place for."""
+    """Refuse missing weights, which transformers fills with random numbers, and models that ignore the attention function."""
     if missing:
         raise HostError(
             f"The weights in {model_dir} are not those of its config.json: {len(missing)} are missing, {min(missing)!r} among them."
@@ -122,7 +121,7 @@ def _check_loaded(model: PreTrainedModel, missing: set[str], model_dir: Path) ->
 
 
 def _allocate(config: PretrainedConfig, dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:
-    """One `[slots, key/value heads, 2 * head size]` tensor per layer, zeroed: a masked slot must still hold finite numbers."""
+    """One zeroed tensor `[slots, key/value heads, 2 * head size]` per layer; masked slots must hold finite numbers too."""
     settings = config.to_dict()
     heads = settings.get("num_key_value_heads") or config.num_attention_heads
     head_size = settings.get("head_dim") or config.hidden_size // config.num_attention_heads

