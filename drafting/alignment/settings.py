@@ -1,11 +1,30 @@
-"""Settings and metrics of training runs, as `training.json` stores them.
+"""Settings and metrics of training runs, as `training.json` stores them; the options of `atspeed train` are made of these fields.
 
 Light to import: reading settings does not load a training library, which takes seconds.
 """
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from drafting.errors import SetupError
+
+LABELS = ("truth", "lists")
+COMPARING = ("atspeed-s", "atspeed-r")
+WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
+OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
+
+_LEARNING_RATE = "Highest learning rate, reached after the warm-up and followed by a cosine schedule."
+Split = Annotated[str, Meta(description="Split of a stream of interactions: leave-one-out or global-time (8:1:1).")]
+MinItems = Annotated[int, Meta(description="Leave out users of a stream with fewer interactions.")]
+Stride = Annotated[
+    int | None,
+    Meta(
+        description="With subsequences and a bare prompt: new items that each further window of a long history scores, half a prompt by "
+        "default; 1 gives every item its full prompt, more is faster."
+    ),
+]
 
 
 class TrainingError(SetupError):
@@ -13,29 +32,17 @@ class TrainingError(SetupError):
 
 
 class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings of the training loop, for all models.
+    """Settings of the training loop, for all models."""
 
-    Attributes:
-        epochs: passes over the samples.
-        batch_size: samples per process and step.
-        learning_rate: highest learning rate, reached after the warm-up and followed by a cosine schedule.
-        weight_decay: weight decay of AdamW.
-        warmup_share: share of all steps during which the learning rate rises.
-        max_gradient_norm: norm to which longer gradients are clipped.
-        precision: float32 or bfloat16 arithmetic; the weights are float32 during training.
-        checkpoint_steps: steps between checkpoints, at most so many are lost by an interruption.
-        seed: seed of random weights, of the order of the samples and of dropout.
-    """
-
-    epochs: float = 10.0
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup_share: float = 0.05
-    max_gradient_norm: float = 1.0
-    precision: str = "float32"
-    checkpoint_steps: int = 200
-    seed: int = 0
+    epochs: Annotated[float, Meta(description="Passes over the samples.")] = 10.0
+    batch_size: Annotated[int, Meta(description="Samples per device and step.")] = 64
+    learning_rate: Annotated[float, Meta(description=_LEARNING_RATE)] = 1e-3
+    weight_decay: Annotated[float, Meta(description="Weight decay of AdamW.")] = 0.01
+    warmup_share: Annotated[float, Meta(description="Share of all steps during which the learning rate rises.")] = 0.05
+    max_gradient_norm: Annotated[float, Meta(description="Norm to which longer gradients are clipped.")] = 1.0
+    precision: Annotated[str, Meta(description="float32 or bfloat16 arithmetic; weights are float32 during training.")] = "float32"
+    checkpoint_steps: Annotated[int, Meta(description="Steps between checkpoints: the most that an interruption loses.")] = 200
+    seed: Annotated[int, Meta(description="Seed of random weights, of the order of the samples and of dropout.")] = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "max_gradient_norm", "checkpoint_steps"):
@@ -49,25 +56,15 @@ class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings for training a target.
+    """Settings for training a target. A `lora_rank` of 0 trains all weights; embeddings and head are trained whole in any case."""
 
-    Attributes:
-        split, min_items: rule to split a stream of interactions, see `SplitRule`; not used for data that is already split.
-        subsequences: train on every item given those before it, not only on the last item of each user.
-        stride: with subsequences and a bare prompt, number of new items that each further window of a long history scores; None for half
-            of the prompt's `max_items`. 1 gives every item its full prompt, larger is faster.
-        left_out: share of each window's items that an epoch leaves out, in [0, 1); the choice differs between epochs.
-        lora_rank: rank of the LoRA adapters of the attention; embeddings and head are trained whole. 0 trains all weights.
-        lora_alpha: scale of the LoRA adapters, divided by the rank.
-    """
-
-    split: str = "leave-one-out"
-    min_items: int = 1
-    subsequences: bool = False
-    stride: int | None = None
-    left_out: float = 0.0
+    split: Split = "leave-one-out"
+    min_items: MinItems = 1
+    subsequences: Annotated[bool, Meta(description="Learn every item of a history, not only the last.")] = False
+    stride: Stride = None
+    left_out: Annotated[float, Meta(description="Share of each history that every epoch leaves out, other items each time.")] = 0.0
     lora_rank: int = 0
-    lora_alpha: int = 16
+    lora_alpha: Annotated[int, Meta(description="Scale of the LoRA adapters, divided by their rank.")] = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,24 +78,16 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings of teacher data.
+    """Settings of teacher data. With `subsequences`, every item of a history is learnt, not only the last."""
 
-    Attributes:
-        beams: number of lists per prompt, and the beam width of the search for them.
-        top: number of codes per position whose probabilities are stored one by one; the others share the rest evenly.
-        trees: number of prompts per window, newest first, for which lists are searched; the cost is proportional.
-        split, min_items, subsequences, stride: as in `TargetSettings`.
-        shard_windows: windows per file, at most so many are lost by an interruption.
-    """
-
-    beams: int = 20
-    top: int = 32
-    trees: int = 1
-    split: str = "leave-one-out"
-    min_items: int = 1
+    beams: Annotated[int, Meta(description="Lists per prompt, and the beam width of the search for them.")] = 20
+    top: Annotated[int, Meta(description="Codes per position whose probabilities are kept one by one; others share the rest.")] = 32
+    trees: Annotated[int, Meta(description="Prompts per window that lists are searched for, the newest first.")] = 1
+    split: Split = "leave-one-out"
+    min_items: MinItems = 1
     subsequences: bool = True
-    stride: int | None = None
-    shard_windows: int = 1024
+    stride: Stride = None
+    shard_windows: Annotated[int, Meta(description="Windows per file: the most that an interruption loses.")] = 1024
 
     def __post_init__(self) -> None:
         for name in ("beams", "top", "trees", "shard_windows"):
@@ -109,43 +98,38 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
 
 
-LABELS = ("truth", "lists")
-COMPARING = ("atspeed-s", "atspeed-r")
-WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
-OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
-
-
 class DraftSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Settings for training a draft: loss = (1 - alpha) * cross-entropy + alpha * objective.
 
-    Attributes:
-        objective: one of `OBJECTIVES`.
-        alpha: weight of the objective; not used by `sft`.
-        labels: labels of the cross-entropy: "truth" for the users' items, "lists" for the target's lists, for objectives that have them.
-            None is "lists" for `atspeed-s` and `atspeed-c`, which by themselves do not raise codes that the draft misses, else "truth".
-        last_level: True if `atspeed-s` and `atspeed-r` also compare the distributions of the last token of identifiers. Drafts never
-            propose it, and a small draft has no capacity to spare.
-        true_items: True if `atspeed-s` and `atspeed-r` compare distributions at the users' items as well as on the target's lists, in
-            equal parts; None is True for `atspeed-r`, whose drafts are sampled and often leave the lists.
-        temperature: temperature of the logits in `atspeed-s` and `atspeed-r`.
-        top: number of the draft's most probable tokens per position that `atspeed-s` compares.
-        density: weight of the density regularisation of `atspeed-s`.
-        beam_width, reach: K of the target and N of the draft in `atspeed-c`.
-        margin: margin of the scores in `atspeed-c`.
+    Labels are lists by default for `atspeed-s` and `atspeed-c`, which by themselves do not raise codes that the draft misses. Drafts never
+    propose an identifier's last token, and a small draft has no capacity to spare for it. `atspeed-r` compares at the true items by
+    default, because its drafts are sampled and often leave the lists.
     """
 
-    objective: str = "atspeed-s"
-    alpha: float = 0.7
-    labels: str | None = None
-    last_level: bool = False
-    true_items: bool | None = None
-    temperature: float = 1.0
-    top: int = 20
-    density: float = 1.0
-    beam_width: int = 20
-    reach: int = 40
-    margin: float = 1.0
-    learning_rate: float = 3e-3
+    objective: Annotated[str, Meta(description=f"{', '.join(OBJECTIVES[:-1])} or {OBJECTIVES[-1]}.")] = "atspeed-s"
+    alpha: Annotated[float, Meta(description="Weight of the objective; cross-entropy has the rest. Not used by sft.")] = 0.7
+    labels: Annotated[
+        str | None,
+        Meta(
+            description="Labels of the cross-entropy: truth (users' items) or lists (the target's, for objectives that have them); lists "
+            "by default for atspeed-s and atspeed-c, else truth."
+        ),
+    ] = None
+    last_level: Annotated[bool, Meta(description="Learn an identifier's last token with atspeed-s and atspeed-r, too.")] = False
+    true_items: Annotated[
+        bool | None,
+        Meta(
+            description="Compare distributions at the users' items as well as on the target's lists, in equal parts, with atspeed-s and "
+            "atspeed-r; by default atspeed-r does."
+        ),
+    ] = None
+    temperature: Annotated[float, Meta(description="Temperature of the logits in atspeed-s and atspeed-r.")] = 1.0
+    top: Annotated[int, Meta(description="The draft's most probable tokens per position that atspeed-s compares.")] = 20
+    density: Annotated[float, Meta(description="Weight of the density regularisation of atspeed-s.")] = 1.0
+    beam_width: Annotated[int, Meta(description="Width of the target's beam in atspeed-c.")] = 20
+    reach: Annotated[int, Meta(description="Width of the draft's beam in atspeed-c.")] = 40
+    margin: Annotated[float, Meta(description="Margin of the scores in atspeed-c.")] = 1.0
+    learning_rate: Annotated[float, Meta(description=_LEARNING_RATE)] = 3e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,17 +1,19 @@
-"""Options of the command line that are fields of `Settings`: names, types, defaults, help and environment variables come from there.
+"""Options of the command line that are fields of `Settings`, or of a struct of settings: names, types, defaults and help come from there.
 
 Invariant: a value goes to `Settings` as it was given, so a bad one gets the same sentence whether it came by flag or by variable.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import EnumType
 from functools import wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import msgspec
 import typer
 
+from drafting.errors import SetupError
 from server.commands.failure import fail
 from server.settings import Panel, Settings, SettingsError
 
@@ -36,18 +38,35 @@ def takes_settings(*names: str) -> Callable[[Command], Command]:
     """Give a command the options of these settings, of all where none is named; it gets what they resolve to as `settings`."""
     chosen = sorted(names or Settings.model_fields, key=lambda name: list(Panel).index(_panel(name)))
 
+    return _taking([_parameter(name) for name in chosen], Settings.resolve)
+
+
+def takes_struct(struct: type[msgspec.Struct], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command the options of a struct's fields but those left out; it gets the struct made of them as `settings`."""
+    parameters = []
+    for field in msgspec.structs.fields(struct):
+        if field.name not in without:
+            kind, meta = get_args(field.type)
+            option = typer.Option(help=meta.description, show_default=field.default is not None)
+            parameters.append(_keyword(field.name, field.default, Annotated[kind, option]))
+    return _taking(parameters, struct)
+
+
+def _taking(parameters: list[inspect.Parameter], make: Callable[..., object]) -> Callable[[Command], Command]:
+    """Add parameters to a command, which gets what `make` makes of them as `settings`."""
+
     def decorate(command: Command) -> Command:
         @wraps(command)
         def run(**flags: object) -> None:
             try:
-                settings = Settings.resolve(**{name: flags.pop(name) for name in chosen})
-            except SettingsError as error:
+                settings = make(**{part.name: flags.pop(part.name) for part in parameters})
+            except (SettingsError, SetupError) as error:
                 fail(str(error))
             command(settings=settings, **flags)
 
         own = [part for part in inspect.signature(command, eval_str=True).parameters.values() if part.name != "settings"]
-        parameters = [part.replace(kind=inspect.Parameter.KEYWORD_ONLY) for part in own] + [_parameter(name) for name in chosen]
-        vars(run)["__signature__"] = inspect.Signature(parameters)
+        signature = inspect.Signature([part.replace(kind=inspect.Parameter.KEYWORD_ONLY) for part in own] + parameters)
+        vars(run)["__signature__"] = signature
         return run
 
     return decorate
@@ -68,7 +87,11 @@ def _parameter(name: str) -> inspect.Parameter:
         rich_help_panel=_panel(name).value,
         show_default=False if shown is None else str(shown),
     )
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[taken | None, option])
+    return _keyword(name, None, Annotated[taken | None, option])
+
+
+def _keyword(name: str, value: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
 
 
 def _kind(name: str) -> Any:

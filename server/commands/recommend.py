@@ -8,7 +8,6 @@ import typer
 from drafting.beam.rule import MOST_SEEDS, SearchRule, Verification
 from server.commands.failure import fail
 from server.commands.options import takes_settings
-from server.lists.lines import RELAXED_NOTE
 from server.settings import Settings
 
 
@@ -54,12 +53,13 @@ def recommend(
         rule = SearchRule.choose(settings.verification, seed, temperature)
     except ValueError as error:
         fail(str(error))
-    if rule.verification is Verification.RELAXED:
-        typer.echo(RELAXED_NOTE, err=True)
     # The model libraries take seconds to import, which a typing mistake need not wait for.
+    from server.lists.lines import RELAXED_NOTE
     from server.offline.questions import Defaults
     from server.offline.run import OfflineError, recommend_file, recommend_one
 
+    if rule.verification is Verification.RELAXED:
+        typer.echo(RELAXED_NOTE, err=True)
     defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None)
     try:
         if input_file is not None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from drafting.alignment.settings import DraftSettings, TargetSettings, TeacherSettings
 from server.cli import app
 from server.commands.options import default, setting, takes_settings
 from server.settings import Panel, Settings
@@ -103,3 +105,18 @@ def test_a_bad_value_gets_the_sentence_of_the_settings(resolved: tuple[typer.Typ
 def test_a_command_may_say_something_else_of_a_setting():
     option = setting("engine", help="What measures.", min=2)
     assert (option.help, option.metavar, option.min, option.envvar) == ("What measures.", "vllm|transformers", 2, None)
+
+
+@pytest.mark.parametrize("command", ["target", "teacher", "draft"])
+def test_training_has_an_option_for_every_field_of_its_settings(command: str):
+    struct, own = {
+        "target": (TargetSettings, {"lora_rank"}),
+        "teacher": (TeacherSettings, {"subsequences"}),
+        "draft": (DraftSettings, set()),
+    }[command]
+    (train,) = [group for group in typer.main.get_command(app).commands.values() if group.name == "train"]
+    options = {option.name: option for option in train.commands[command].params}
+    for field in msgspec.structs.fields(struct):
+        if field.name not in own:
+            assert options[field.name].default == field.default
+            assert options[field.name].help.endswith(".")

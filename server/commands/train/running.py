@@ -1,0 +1,30 @@
+"""Training runs as commands: what is said while the libraries load, and of a run that can't start or is interrupted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from drafting.errors import SetupError
+from server.commands.failure import fail
+
+
+@contextmanager
+def loading_libraries() -> Iterator[None]:
+    """Say that the training libraries are being loaded, which takes seconds, and what to install where they are missing."""
+    typer.echo("Loading the training libraries …")
+    try:
+        yield
+    except ImportError as error:
+        fail(f"Training needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
+
+
+@contextmanager
+def failing(continuation: str = "from the last checkpoint") -> Iterator[None]:
+    """End the command with a sentence where the inputs are wrong or the user interrupts; `continuation` is where the next run goes on."""
+    try:
+        yield
+    except SetupError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail(f"Interrupted: the same command goes on {continuation}.")
