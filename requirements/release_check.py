@@ -73,7 +73,7 @@ def install(wheel: Path, environment: Path) -> Path:
     """Make an empty virtual environment and install the wheel with its extra `cpu`; returns its folder of programs."""
     subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
     programs = environment / "bin"
-    command = [programs / "python", "-m", "pip", "install", "--quiet", f"{wheel}[cpu]"]
+    command: list[str | Path] = [programs / "python", "-m", "pip", "install", "--quiet", f"{wheel}[cpu]"]
     if subprocess.run(command).returncode:
         say(f"The default index does not have all of it: trying again with {TORCH_INDEX} beside it.")
         subprocess.run([*command, "--extra-index-url", TORCH_INDEX], check=True)
