@@ -46,10 +46,10 @@ def concat(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def pad_stack(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
-    """`[rows, most]`: at least one array of one type each, filled up behind."""
-    padded = np.full((len(rows), max(map(len, rows))), fill, rows[0].dtype)
-    for place, row in zip(padded, rows, strict=True):
-        place[: len(row)] = row
+    """`[rows, ..., most]`: at least one array, all alike but for their last axis, which is filled up behind."""
+    padded = np.full((len(rows), *rows[0].shape[:-1], max(row.shape[-1] for row in rows)), fill, rows[0].dtype)
+    for target, row in zip(padded, rows, strict=True):
+        target[..., : row.shape[-1]] = row
     return padded
 
 

@@ -16,7 +16,7 @@ MAX_BEAM_WIDTH = 256
 
 
 def check_lengths(k: int, beam_width: int) -> None:
-    """Raises ValueError unless a list of k can be searched with a beam of this width: the one place where this is judged."""
+    """Raises ValueError unless a beam of this width can find a list of k; nowhere else is this judged."""
     if not 1 <= k <= beam_width <= MAX_BEAM_WIDTH:
         raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, got k = {k} and beam_width = {beam_width}.")
 
@@ -26,8 +26,8 @@ class ReservedPlaces:
     """Places of a list that only some items may take.
 
     Attributes:
-        places: how many identifiers, at least 1; fewer come back where fewer are eligible.
-        items: those that may take them; none that the request's own `allowed_items` leaves out.
+        places: how many identifiers; fewer come back where fewer are eligible.
+        items: those that may take them, all among the request's `allowed_items`.
     """
 
     places: int
@@ -39,17 +39,17 @@ class BeamRequest:
     """One recommendation list to search for.
 
     Attributes:
-        request_id: unique among the requests that run at the same time.
-        prompt: `[tokens]` int64, at least one token.
-        k: how many identifiers to return.
-        beam_width: how many prefixes the search keeps at each level, at least `k`.
-        excluded_items: `[n]` int64, catalog indices of the items that must not be returned.
-        catalog: the name of the catalog that it is about, where one model serves several.
+        request_id: unique among running requests.
+        prompt: `[tokens]` int64, at least one.
+        k: identifiers to return.
+        beam_width: prefixes kept at each level, at least `k`.
+        excluded_items: `[n]` int64, catalog indices of items that must not be returned.
+        rule: how prefixes are ranked and drafts verified.
+        cache_key: requests of one key share the beginnings of their prompts in the prefix cache; None keeps nothing.
         allowed_items: the only items that may be returned; None allows all.
-        rule: how prefixes are ranked and drafts are judged.
-        cache_key: whose prompt this is; what was computed for the last prompt of the same key is not computed again. None keeps nothing.
-        reserved: places of the k that are for some items only; see `verification.reserved`. Only for strict lists: those that are sampled
-            have no scores by which two could be joined.
+        catalog: its name, where one model serves several.
+        reserved: places for some items only, see `verification.engine.reserved`. Only for strict lists: scores of sampled ones can't be
+            compared.
     """
 
     request_id: str
@@ -89,9 +89,8 @@ class RankedItem:
 
     Attributes:
         item: catalog index.
-        score: the identifier's log-probability under the target, natural logarithm; over the full vocabulary for a strict list, under
-            the sampled distribution for the others.
-        rank: 1 for the best identifier; items that share an identifier share its rank.
+        score: the identifier's log-probability (natural logarithm) under the target, or under the distribution that was sampled.
+        rank: 1 for the best identifier; items of one identifier share it.
     """
 
     item: int
@@ -101,17 +100,16 @@ class RankedItem:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a list cost.
+    """The cost of a list.
 
     Attributes:
         prompt_tokens: tokens of the prompt.
-        cached_tokens: how many of them were not computed because an earlier request had left their keys and values.
-        target_forwards: forwards of the target that this request took part in.
-        draft_forwards: forwards of the draft that this request took part in.
+        cached_tokens: how many of them came from the prefix cache.
+        target_forwards, draft_forwards: forwards that this request took part in.
         drafted_nodes: tree nodes that a draft added.
-        used_nodes: how many of them the target's beam came to hold.
+        used_nodes: how many of them the target's beams came to hold.
         accepted_depths: the levels that the target accepted from a draft, each one forward saved.
-        plan: the plan's name, and for a planner also what it made of it, such as `auto:beam`.
+        plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
     """
 
     prompt_tokens: int
@@ -125,13 +123,13 @@ class Usage:
 
     @property
     def accepted_steps(self) -> int:
-        """Forwards of the target that the draft has saved."""
+        """Forwards of the target that drafts have saved."""
         return len(self.accepted_depths)
 
 
 @dataclass(frozen=True)
 class BeamResult:
-    """The finished list of one request, best first: by score, or by perturbed score where it is a sample with shared noise."""
+    """The finished list of one request, best first; a Gumbel sample by its perturbed scores."""
 
     request_id: str
     items: tuple[RankedItem, ...]
@@ -141,18 +139,17 @@ class BeamResult:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one engine step did.
+    """The work of one engine step.
 
     Attributes:
-        finished: the lists that this step completed.
-        tokens: tokens in the target's forward.
-        seconds: wall-clock time of the whole step.
+        finished: the lists that it completed.
+        tokens: in the target's forward.
+        seconds: wall-clock time of the step.
         target_seconds: of it, in the target's forward.
-        draft_tokens: tokens in the draft's forwards.
-        draft_forwards: how many there were.
-        draft_seconds: time for drafting, the forwards of the draft included.
-        draft_failed: whether the draft failed in this step and was dropped.
-        accepted: levels that requests accepted from drafts.
+        draft_tokens, draft_forwards: of the draft.
+        draft_seconds: time for drafting, with the draft's forwards.
+        draft_failed: whether the draft failed and was dropped.
+        accepted: levels accepted from drafts.
     """
 
     finished: tuple[BeamResult, ...]

@@ -1,7 +1,7 @@
 """One running search: its sequence, its beam and what it has cost so far.
 
-Invariant: slots for a plain search to the end are set aside when a request starts, and a draft only takes others. A search that has started
-can therefore never run out of memory half way.
+Invariant: slots for a plain search to the end are set aside when it starts, and a draft only takes others. So a search that has started
+never runs out of memory half way.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ NOTHING = np.empty(0, np.int64)
 
 
 def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
-    """Prefixes kept at each depth, the root included; no level keeps more than it has nodes, and the last keeps what is asked for."""
+    """Prefixes kept at each depth, the root included: no more than a level has nodes, and k at the last one."""
     inner = [min(request.beam_width, trie.level_size(depth)) for depth in range(trie.depth)]
     return (*inner, min(request.k, trie.level_size(trie.depth)))
 
@@ -35,14 +35,12 @@ class BeamSearch:
         rule: how prefixes are ranked and drafts verified.
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
         eligibility: the trie nodes that the search may enter.
-        cached_tokens: tokens of the prompt that were computed before.
+        cached_tokens: prompt tokens that were computed before.
         shared_length: slots at the start of the sequence that this search does not own.
         beam: indices of the prefixes selected last, best first; the root at first.
-        ancestors: indices of the prefixes selected before those, without the root.
+        ancestors: indices of the prefixes selected before, without the root.
         depth: of the beam.
-        target_forwards, draft_forwards: forwards that this search took part in.
-        drafted_nodes, used_nodes: nodes that a draft has added, and how many of them a beam came to hold.
-        accepted_depths: levels verified without a forward of their own.
+        target_forwards, draft_forwards, drafted_nodes, used_nodes, accepted_depths: as in `Usage`.
         drafted_by: kinds of drafts that have added nodes: `beam`, `children`.
     """
 
@@ -84,12 +82,11 @@ class BeamSearch:
         return np.flatnonzero(self.sequence.depths[: self.sequence.computed] == depth)
 
     def descend(self, nodes: IntArray, drafted: IntArray, hits: IntArray, allocate: Callable[[int], IntArray]) -> None:
-        """Makes selected prefixes of the next level the beam; those that were not drafted are appended to the sequence.
+        """Makes trie nodes, `[n]`, of the next level the beam.
 
         Args:
-            nodes: `[n]` trie nodes.
             drafted: indices of the drafted nodes.
-            hits: `[n]`, where the prefixes stand among these, -1 for one that does not.
+            hits: `[n]`, where `nodes` stand among these; -1 for one that was not drafted and is appended to the sequence.
             allocate: takes node slots.
         """
         missing = hits < 0

@@ -1,8 +1,8 @@
 """Beam expansion: from beams to their best continuations, for draft and target alike.
 
 Contract: tensors in, tensors out, fixed shapes, no read to the host. R requests continue P prefixes in all, each by up to `width` children.
-Constrained decoding masks what is not allowed *before* the top-K, so K come back whenever K are eligible; equal scores are decided by (rank
-of the prefix, token), so a list never depends on the batch.
+What constrained decoding does not allow is masked *before* the top-K, so K come back whenever K are eligible; equal scores are decided by
+(rank of the prefix, token), so a list never depends on the batch.
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ class Frontier:
         sizes: `[R]`, prefixes of each request.
         cum_log_probs: `[P]` float32; -inf for a prefix that does not exist, which is never continued.
         scores: `[P]` float32, what sampled searches rank by; None where no search samples.
+        drafted: `[P]` int64, 1 where the draft has scored the continuations; needed for relaxed verification only.
     """
 
     slots: Tensor
@@ -38,14 +39,15 @@ class Frontier:
     sizes: tuple[int, ...]
     cum_log_probs: Tensor
     scores: Tensor | None = None
+    drafted: Tensor | None = None
 
     @classmethod
     def of(cls, tree: TokenTree, beams: Sequence[IntArray], sampled: bool) -> "Frontier":
-        """Beams in the tree, `SequenceState.node_fields` of each request."""
-        slots, trie_nodes, *_ = on_device(concat(beams), tree.token.device).unbind(0)
+        """Beams in the tree, the `SequenceState.beam_fields` of each request."""
+        slots, trie_nodes, drafted = on_device(concat(beams), tree.token.device).unbind(0)
         scores = tree.score.index_select(0, slots) if sampled else None
         sizes = tuple(beam.shape[1] for beam in beams)
-        return cls(slots, trie_nodes, sizes, tree.cum_log_prob.index_select(0, slots), scores)
+        return cls(slots, trie_nodes, sizes, tree.cum_log_prob.index_select(0, slots), scores, drafted)
 
     @cached_property
     def rows(self) -> Tensor:
@@ -60,7 +62,7 @@ class Frontier:
         return on_device(np.repeat(np.arange(len(self.sizes)), self.sizes), self.slots.device)
 
     def flatten(self, scores: Tensor, k: int) -> Tensor:
-        """All continuations of a request in one row: `[P, width]` to `[R, at least k]`, padded with -inf."""
+        """`[P, width]` to `[R, at least k]`: all continuations of a request in one row, padded with -inf."""
         requests, width = len(self.sizes), scores.shape[1]
         if max(self.sizes) * requests == len(scores) and len(scores) * width >= k * requests:
             return scores.reshape(requests, -1)
@@ -90,7 +92,7 @@ class Candidates:
 
     @property
     def ranking(self) -> Tensor:
-        """`[P, width]` float32, what ranks them."""
+        """What ranks them."""
         return self.cum_log_probs if self.scores is None else self.scores
 
     def select(self, flat: Tensor, indices: Tensor) -> "Selection":
@@ -127,7 +129,7 @@ class Selection:
 
     @property
     def ranking(self) -> Tensor:
-        """`[R, k]` float32, what ranks them."""
+        """What ranks them."""
         return self.cum_log_probs if self.scores is None else self.scores
 
 

@@ -1,8 +1,7 @@
 """A request's sequence: the tokens of its prompt, then its tree nodes in order of allocation.
 
-Invariant: all of this is decided on the host, so planning a forward never reads from the device. A parent precedes its children, so a token
-attends to earlier ones only. The target computes in every forward what it has not, so what it has is a head of the sequence; the draft
-computes what it is asked for, so each token is marked.
+Invariant: all of this is decided on the host, so planning a forward never reads from the device. A parent precedes its children. The target
+computes in every forward what it has not, always a tail of the sequence; the draft computes what it is asked for, so tokens are marked.
 """
 
 from collections.abc import Sequence
@@ -29,41 +28,40 @@ class SequenceState:
 
     Attributes:
         length: how many tokens there are.
-        computed: how many tokens, the first ones, the target has computed.
+        computed: how many of them, the first ones, the target has computed.
         deepest: the largest depth of a node.
-        positions: `[tokens]` int64 position ids; prompt length + depth - 1 for a node.
-        visible: `[tokens]` int64, how many leading tokens each one attends to: a prompt token those up to itself, a node the prompt.
-        slots: `[tokens]` int64 key/value slots.
-        trie_nodes: `[tokens]` int64; the trie's root for the prompt.
-        depths: `[tokens]` int64; 0 for the prompt.
-        drafted: `[tokens]` bool, whether the draft has computed it; to be written to.
+        positions: `[length]` int64 position ids; prompt length + depth - 1 for a node.
+        visible: `[length]` int64, how many leading tokens each attends to: up to itself in the prompt, the prompt for a node.
+        slots: `[length]` int64 key/value slots.
+        trie_nodes: `[length]` int64; the trie's root for the prompt.
+        drafted: `[length]` int64, 1 where the draft has computed the token; to be written to.
+        depths: `[length]` int64; 0 for the prompt.
     """
 
     positions: IntArray
     visible: IntArray
     slots: IntArray
     trie_nodes: IntArray
+    drafted: IntArray
     depths: IntArray
 
     def __init__(self, prompt_slots: IntArray) -> None:
-        length = self.prompt_length = len(prompt_slots)
+        self.prompt_length = len(prompt_slots)
         self.computed = self.deepest = 0
-        # A row per field, so that a forward's fields are read together, and so are a tree node's.
-        self._fields = np.empty((6, length + ROOM), np.int64)
-        self._drafted = np.zeros(length + ROOM, bool)
-        self._resize(length)
-        self.positions[:] = self._indices[:] = np.arange(length)
-        self.visible[:] = np.arange(1, length + 1)
+        # A row per field, so that those of a forward are read together, and so are those of a tree node.
+        self._fields = np.zeros((7, self.prompt_length + ROOM), np.int64)
+        self._resize(self.prompt_length)
+        self.positions[:] = self._indices[:] = np.arange(self.length)
+        self.visible[:] = self.positions + 1
         self.slots[:] = prompt_slots
         self.trie_nodes[:] = ROOT
-        self.depths[:] = 0
 
     def _resize(self, length: int) -> None:
         self.length = length
-        if length > len(self._drafted):
-            self._fields, self._drafted = np.pad(self._fields, ((0, 0), (0, length))), np.pad(self._drafted, (0, length))
-        self.positions, self.visible, self.slots, self.trie_nodes, self.depths, self._indices = self._fields[:, :length]
-        self.drafted = self._drafted[:length]
+        if length > self._fields.shape[1]:
+            self._fields = np.pad(self._fields, ((0, 0), (0, length)))
+        fields = self._fields[:, :length]
+        self.positions, self.visible, self.slots, self.trie_nodes, self.drafted, self.depths, self._indices = fields
 
     @property
     def root(self) -> int:
@@ -89,22 +87,21 @@ class SequenceState:
         return indices
 
     def forward_fields(self, indices: IntArray) -> IntArray:
-        """`[3, tokens]`: position ids, how many leading tokens each one attends to, and slots."""
+        """`[3, tokens]`: positions, visible, slots."""
         return self._fields[:3].take(indices, axis=1)
 
+    def beam_fields(self, indices: IntArray) -> IntArray:
+        """`[3, tokens]`: slots, trie nodes, drafted."""
+        return self._fields[2:5].take(indices, axis=1)
+
     def node_fields(self, indices: IntArray) -> IntArray:
-        """`[4, tokens]`: slots, trie nodes, depths, and the indices themselves."""
+        """`[5, tokens]`: slots, trie nodes, drafted, depths, and the indices themselves."""
         return self._fields[2:].take(indices, axis=1)
 
 
 @dataclass(frozen=True)
 class ForwardPart:
-    """What one request puts into a forward.
-
-    Attributes:
-        indices: the tokens to compute.
-        outputs: how many of the last ones want next-token logits.
-    """
+    """The tokens `indices` of one request in a forward, of which the last `outputs` want next-token logits."""
 
     sequence: SequenceState
     indices: IntArray
@@ -112,7 +109,7 @@ class ForwardPart:
 
     @classmethod
     def uncomputed(cls, sequence: SequenceState) -> "ForwardPart":
-        """All that the target has not computed, with logits for its tree nodes, the root included."""
+        """All that the target has not computed, with logits for tree nodes, the root included."""
         indices = np.arange(sequence.computed, sequence.length)
         return cls(sequence, indices, sequence.length - max(sequence.computed, sequence.root))
 
@@ -146,5 +143,5 @@ def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.devic
 
 
 def to_device(fields: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
-    """Joins arrays `[fields, tokens]` along their tokens and moves them in one transfer; returns the fields."""
+    """Joins arrays `[fields, tokens]` along their tokens, moves them in one transfer, and returns the fields."""
     return on_device(concat(fields), device).unbind(0)

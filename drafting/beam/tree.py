@@ -1,7 +1,7 @@
-"""The token tree of speculative decoding: all prefixes that running requests score, and the protocol of the models that score them.
+"""The token tree of speculative decoding: the prefixes of all running requests, and the protocol of the models that score them.
 
-Invariant: a node *is* its key/value slot. Tokens, scores and ancestors are tables indexed by slot, so nodes of all requests are parallel
-tensors, a level is appended by one scatter, and nothing is ever moved.
+Invariant: a node *is* its key/value slot. Tokens, scores and ancestors are tables indexed by slot, so a level of all requests is appended
+by one scatter, and nothing is ever moved.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from drafting.beam.attention import AttentionLayout
 
 
 class TokenTree:
-    """Tables over all slots; a slot holds either a prompt token or a tree node.
+    """Tables over all slots, each of a prompt token or a tree node.
 
-    Attributes, each with one row per slot:
+    Attributes:
         token: `[slots]` int64.
         cum_log_prob: `[slots]` float32, cumulative log-probability of the prefix by the model that last selected it.
         score: `[slots]` float32, what a sampled search ranks the prefix by: its perturbed log-probability.
-        ancestors: `[slots, depth]` int64, indices in the sequence of the node's ancestors and itself; the last one is repeated.
+        ancestors: `[slots, depth]` int64, indices in the sequence of ancestors and itself; the last one repeats.
     """
 
     def __init__(self, slots: int, depth: int, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class TokenTree:
         """Writes prompt tokens, `[tokens]` int64 each; the last one becomes the root of its request's tree."""
         self.token[slots] = tokens
         self.ancestors[slots] = indices[:, None]
-        # Not by the slot itself: PyTorch would read it to find its place.
+        # Indexing by the slot itself would read it.
         self.cum_log_prob.index_fill_(0, slots[-1:], 0.0)
         self.score.index_fill_(0, slots[-1:], 0.0)
 

@@ -76,7 +76,7 @@ class DraftTask:
         """The frontier, and before it whatever of its past the draft has not computed."""
         sequence = self.search.sequence
         past = np.concatenate([np.arange(sequence.root), self.search.ancestors])
-        return ForwardPart(sequence, np.concatenate([past[~sequence.drafted[past]], self.frontier]), len(self.frontier))
+        return ForwardPart(sequence, np.concatenate([past[sequence.drafted[past] == 0], self.frontier]), len(self.frontier))
 
     def extend(self, trie_nodes: IntArray) -> npt.NDArray[np.bool_]:
         """Makes nodes of the next depth the frontier; those that an earlier round has left there are taken up again.
@@ -157,9 +157,9 @@ class BeamDrafter:
         batch = forward_batch(self._tree, parts)
         logits = self.model.score(batch)
         for part in parts:
-            part.sequence.drafted[part.indices] = True
+            part.sequence.drafted[part.indices] = 1
         rules = BatchRules.of([task.search.rule for task in tasks], device)
-        beams = [task.search.sequence.node_fields(task.frontier) for task in tasks]
+        beams = [task.search.sequence.beam_fields(task.frontier) for task in tasks]
         frontier = Frontier.of(self._tree, beams, sampled=rules is not None)
         eligible = BatchEligibility.of([task.search.eligibility for task in tasks], self._trie.nodes, frontier.sizes)
         width = max(self._trie.max_children[task.round.next_depth - 1] for task in tasks)
@@ -183,11 +183,9 @@ class BeamDrafter:
         scores = None if selected.scores is None else selected.scores[requests, ranks]
         self._tree.set_scores(slots, selected.cum_log_probs[requests, ranks], scores)
 
-    def cum_log_probs(self, slots: Tensor, width: int) -> Tensor:
-        """`[rows, width]` cumulative log-probabilities that the draft gave to the continuations of nodes that it has scored."""
-        if self._log_probs is None:
-            raise ValueError("The draft has not scored a node of a sampled search yet.")
-        return self._log_probs[slots, :width]
+    def cum_log_probs(self, slots: Tensor, width: int) -> Tensor | None:
+        """`[rows, width]` float32 of the continuations of nodes that the draft has scored; None if it has for no sampled search."""
+        return None if self._log_probs is None else self._log_probs[slots, :width]
 
     def close(self) -> None:
         """Frees the model."""
@@ -213,7 +211,7 @@ def _add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie
     device = parents.device
     new = [task.extend(nodes) for task, nodes in zip(tasks, trie_nodes, strict=True)]
     added = [task.search.sequence.node_fields(task.frontier[fresh]) for task, fresh in zip(tasks, new, strict=True)]
-    slots, nodes, depths, indices = to_device(added, device)
+    slots, nodes, _, depths, indices = to_device(added, device)
     if not (fresh := concat(new)).all():
         parents = parents.index_select(0, on_device(np.flatnonzero(fresh), device))
     tree.add_nodes(slots, parents=parents, tokens=trie.token.index_select(0, nodes), depths=depths, indices=indices)

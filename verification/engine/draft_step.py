@@ -24,6 +24,8 @@ from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
 
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
 # Widths, depth, prefixes and verification: what a plan's first decision in a round depends on.
 GroupKey = tuple[tuple[int, ...], int, int, str]
 
@@ -35,15 +37,6 @@ class DraftCost:
     tokens: int = 0
     forwards: int = 0
     failed: bool = False
-
-
-@dataclass(frozen=True)
-class _Proposed:
-    """The draft's proposals for one level of one search, kept until the target has selected."""
-
-    nodes: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    levels: int
 
 
 class DraftStep:
@@ -58,10 +51,11 @@ class DraftStep:
         self._slots = slots
         self._trie_drafter = TrieDrafter(tree, trie)
         self.drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
-        self._proposed: dict[tuple[DraftedSearch, int], _Proposed] = {}
+        # By search and depth: trie nodes and scores of the proposals, and how many levels of the round came before them.
+        self._proposed: dict[tuple[DraftedSearch, int], tuple[IntArray, FloatArray, int]] = {}
 
     def plan(self, searches: Sequence[BeamSearch], plan: Plan) -> list[DraftTask]:
-        """Begins a round: the searches whose trees are to grow, and how; those of a group (`GroupKey`) are decided on together."""
+        """Begins a round: which trees grow, and how; searches of a group (`GroupKey`) are decided on together."""
         self._proposed.clear()
         if not plan.drafts:
             return []
@@ -104,13 +98,14 @@ class DraftStep:
         for result in results:
             proposed = self._proposed.get((result.search, result.depth))
             if proposed is not None and not result.finished:
-                ranks = find_in_array(result.nodes, proposed.nodes)
-                outcomes.append(LevelOutcome(result.depth, ranks, proposed.scores, result.search.rule.verification, proposed.levels))
+                nodes, scores, levels = proposed
+                ranks = find_in_array(result.nodes, nodes)
+                outcomes.append(LevelOutcome(result.depth, ranks, scores, result.search.rule.verification, levels))
         if outcomes:
             plan.learn(outcomes)
 
     def _draft_children(self, tasks: list[DraftTask], plan: Plan) -> list[DraftTask]:
-        """Adds all children where there is room; returns the tasks that have grown."""
+        """Adds all children where slots are spare; returns the tasks that have grown."""
         spare, affordable = self._slots.spare_nodes, []
         for task in tasks:
             depth = task.round.next_depth
@@ -128,7 +123,7 @@ class DraftStep:
         return affordable
 
     def _draft_beams(self, tasks: list[DraftTask], plan: Plan, cost: DraftCost) -> list[DraftTask]:
-        """Asks the draft for each next level and adds what the plan wants of it; returns the tasks that have grown."""
+        """Adds what the plan wants of the draft's proposals; returns the tasks that have grown."""
         if not tasks or self.drafter is None:
             return []
         try:
@@ -147,7 +142,7 @@ class DraftStep:
             task.search.draft_forwards += 1
             scores = proposals.scores[row]
             if plan.learns:
-                self._proposed[task.search, task.round.next_depth] = _Proposed(proposals.nodes[row], scores, task.round.levels)
+                self._proposed[task.search, task.round.next_depth] = proposals.nodes[row], scores, task.round.levels
             widths[row] = width = min(plan.width(task.round, scores), int(np.count_nonzero(np.isfinite(scores))), max(spare, 0))
             spare -= width
             if width:

@@ -1,8 +1,8 @@
 """The engine: speculative decoding with continuous batching, constrained to a catalog. One `step()` advances all running requests.
 
-Invariant: requests share forwards and nothing else. Rows of different beam width, depth, plan and prompt length lie side by side in one
-batch, the attention mask keeps them apart, and the same `expand_beam` selects for all of them, so a request's list depends neither on its
-batch nor on what was drafted. Whatever ends a request gives all its slots back.
+Invariant: requests share forwards and nothing else. Whatever their beam width, depth and prompt length, attention keeps them apart and the
+same `expand_beam` selects for all, so a list depends neither on its batch nor on what was drafted. Whatever ends a request gives all its
+slots back.
 """
 
 import time
@@ -50,11 +50,11 @@ class SpeculativeBeamEngine:
         shared_tokens: npt.NDArray[np.int64] | None = None,
         slots: EngineSlots | None = None,
     ) -> None:
-        """`trie` and `draft` must live on the target's device, and the draft must have as many slots as the target.
+        """`trie` and `draft` must live on the target's device, and the draft must have as many slots.
 
         Args:
             shared_tokens: what every prompt begins with.
-            slots: shared with the engines of other catalogs on the same models; slots of its own by default.
+            slots: shared with the engines of other catalogs on the same models; its own by default.
 
         Raises:
             ValueError: the plan needs a draft model and there is none.
@@ -73,20 +73,12 @@ class SpeculativeBeamEngine:
         self.use_plan(plan or FixedPlan.parse("none"))
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
-        """An engine for another catalog on the same models and slots, beside this one.
-
-        Raises:
-            CatalogTooLarge: its continuations need more memory than is set aside while a model serves.
-        """
+        """An engine for another catalog on the same models and slots; raises CatalogTooLarge if memory is too small for it."""
         check_capacity(trie, self._slots.nodes.total)
         return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self._slots)
 
     def use_plan(self, plan: Plan) -> None:
-        """Drafts by another plan from the next step on.
-
-        Raises:
-            ValueError: the plan needs a draft model and there is none.
-        """
+        """Drafts by another plan from the next step on; raises ValueError if that needs a draft model and there is none."""
         if plan.needs_draft and not self.has_draft:
             raise ValueError(f"The plan {plan.name} needs a draft model.")
         self.plan = plan
@@ -121,7 +113,7 @@ class SpeculativeBeamEngine:
         )
 
     def _forward(self, searches: Sequence[BeamSearch]) -> int:
-        """Runs the target over all that it has not computed, and keeps its log-probabilities. Returns the tokens computed."""
+        """Runs the target over all that it has not computed, keeps its log-probabilities, and returns the number of tokens."""
         parts = [ForwardPart.uncomputed(search.sequence) for search in searches]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
@@ -134,11 +126,10 @@ class SpeculativeBeamEngine:
         return len(batch.tokens)
 
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
-        """Ends the searches that have come to their leaves."""
-        whole = self._running.finish(result for result in results if result.finished)
-        return tuple(self._result(result) for result in whole)
+        """Ends the requests whose searches have come to leaves."""
+        return tuple(self._list(whole) for whole in self._running.finish(result for result in results if result.finished))
 
-    def _result(self, result: VerifyResult) -> BeamResult:
+    def _list(self, result: VerifyResult) -> BeamResult:
         request = result.search.request
         self.cancel(request.request_id)
         excluded = set(request.excluded_items.tolist())
@@ -155,7 +146,7 @@ class SpeculativeBeamEngine:
 
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
-            ValueError: a request with this id is running, or it is about items that the catalog does not have.
+            ValueError: a request with this id is running, or it names items that the catalog does not have.
         """
         if request.request_id in self._running:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
@@ -200,7 +191,7 @@ class SpeculativeBeamEngine:
 
     @property
     def cached_slots(self) -> int:
-        """Key/value slots in the prefix cache; they are given up as soon as a request needs them."""
+        """Key/value slots in the prefix cache, which requests may take."""
         return self._slots.prefix_cache.slots
 
     def has_room(self, request: BeamRequest) -> bool:
@@ -225,7 +216,7 @@ class SpeculativeBeamEngine:
 
     @property
     def draft(self) -> TreeModel | None:
-        """The draft model at work; None if none was given, or it has failed."""
+        """The draft model; None if there is none, or it has failed."""
         return None if self._drafting.drafter is None else self._drafting.drafter.model
 
     @property

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from verification.slots.pool import SlotPool
 
 IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,13 @@ class CachedPrefix:
     Attributes:
         tokens: `[tokens]` int64.
         slots: `[tokens]` int64, where their keys and values are.
-        drafted: `[tokens]` bool, whether the draft has computed them too.
+        drafted: `[tokens]` int64, 1 where the draft has computed them too.
         shared_length: how many of the first slots belong to everybody.
     """
 
     tokens: IntArray
     slots: IntArray
-    drafted: BoolArray
+    drafted: IntArray
     shared_length: int = 0
 
     def __post_init__(self) -> None:
@@ -55,7 +54,7 @@ class CachedPrefix:
         return CachedPrefix(self.tokens[:length], self.slots[:length], self.drafted[:length], min(self.shared_length, length))
 
 
-EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
+EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class PrefixCache:

@@ -58,16 +58,19 @@ def select_relaxed(
     Args:
         strict: `[R, k]`, what the others select.
         drafted: `[R, most]` int64 trie nodes of the next level that are in the tree, -2 pads; None if there are none.
-        draft: `[P, width]` cumulative log-probabilities by the draft, -inf where it has said nothing; None if it has not at all.
+        draft: `[P, width]` cumulative log-probabilities by the draft, anything for a prefix that it has not scored; None without a draft.
         widths: `[R]` int64, how many each request keeps.
     """
     frontier, k = candidates.frontier, strict.nodes.shape[1]
     target = frontier.flatten(candidates.cum_log_probs, k)
     below = child_nodes(candidates.first_child, candidates.cum_log_probs.shape[1])[frontier.rows].flatten(1)
     nodes = torch.nn.functional.pad(below, (0, target.shape[1] - below.shape[1]))
-    missing = candidates.cum_log_probs == NEGATIVE_INFINITY
-    # Where the target has no continuation the draft has none: what is there is older, of a wider batch or another prefix.
-    draft = torch.full_like(candidates.cum_log_probs, NEGATIVE_INFINITY) if draft is None else draft.masked_fill(missing, NEGATIVE_INFINITY)
+    if draft is None or frontier.drafted is None:
+        draft = torch.full_like(candidates.cum_log_probs, NEGATIVE_INFINITY)
+    else:
+        # Where the target has no continuation the draft has none: what is there is older, of a wider batch or another prefix.
+        known = (frontier.drafted == 1)[:, None] & (candidates.cum_log_probs > NEGATIVE_INFINITY)
+        draft = draft.masked_fill(~known, NEGATIVE_INFINITY)
     indices = verify_relaxed(
         target,
         frontier.flatten(draft, k),

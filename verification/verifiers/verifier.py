@@ -1,6 +1,6 @@
 """Verification, the second half of speculative decoding: moves beams down as many levels as the target has log-probabilities for.
 
-Invariant: all requests of a step are verified together, level by level; a request whose new beam was drafted goes on to its next level, the
+Invariant: all searches of a step are verified together, level by level; one whose new beam was drafted goes on to its next level, the
 others wait for the next forward. What was verified below a rejected level leaves no trace.
 """
 
@@ -20,36 +20,33 @@ from verification.slots.engine_slots import EngineSlots
 from verification.verifiers.continuation_table import ContinuationTable
 from verification.verifiers.level import LevelVerifier, VerifiedLevel
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The prefixes that the target selects for one search at one level, on the host, best first.
+    """The target's selection for one search at one level, on the host.
 
     Attributes:
         row: of the search in the level.
-        depth: of the prefixes.
-        nodes: `[n]` int64 trie nodes.
+        depth: of the level.
+        nodes: `[n]` int64 trie nodes, best first.
         cum_log_probs: `[n]` float32.
-        hits: `[n]` int64, where they stand among the drafted; -1 for one that was not drafted.
+        hits: `[n]` int64, where they stand among the drafted; -1 for a prefix that was not drafted.
         finished: whether the search ends with these prefixes.
-        accepted: whether it goes on and all were drafted, so that the next level can be verified without a forward.
+        accepted: whether all were drafted, so that the next level can be verified without a forward.
     """
 
     search: BeamSearch
     row: int
     depth: int
-    nodes: IntArray
-    cum_log_probs: FloatArray
-    hits: IntArray
+    nodes: npt.NDArray[np.int64]
+    cum_log_probs: npt.NDArray[np.float32]
+    hits: npt.NDArray[np.int64]
     finished: bool
     accepted: bool
 
 
 class Verifier:
-    """Verifies levels for all running requests at once."""
+    """Verifies levels for all running searches at once."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, slots: EngineSlots) -> None:
         self._tree = tree
@@ -58,30 +55,26 @@ class Verifier:
         self._levels = LevelVerifier(tree, trie, table)
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifyResult]:
-        """Takes every search as far down as it can go; the beams of unfinished ones are in the tree for the next forward.
-
-        Args:
-            drafter: holds the draft's log-probabilities, with which relaxed searches compare.
-        """
+        """Takes every search as far down as it can go; relaxed ones compare with the log-probabilities of `drafter`."""
         results: list[VerifyResult] = []
         while searches:
             levels = self._levels.verify(searches, drafter)
             for level, found in zip(levels, _read(levels), strict=True):
                 undecided = set(searches)
                 decided = [result for result in found if result.search in undecided]
+                self._descend(level, decided, last=level is levels[-1])
                 results += decided
-                self._advance(level, decided, last=level is levels[-1])
                 searches = [result.search for result in decided if result.accepted]
         return results
 
-    def _advance(self, level: VerifiedLevel, results: Sequence[VerifyResult], last: bool) -> None:
-        """Makes the selected prefixes the beams, and writes those beams that the next forward or level reads into the tree."""
+    def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], last: bool) -> None:
+        """Makes the selected prefixes the beams; those that are read again are written into the tree."""
         moved = []
         for result in results:
             if result.finished:
                 continue
             result.search.descend(result.nodes, level.drafted[result.row], result.hits, self._slots.nodes.allocate)
-            # A beam whose next level has been verified is not read again.
+            # A beam whose next level has been verified already is not read again.
             if last or not result.accepted:
                 moved.append(result)
         if moved:
@@ -90,28 +83,25 @@ class Verifier:
     def _write(self, selection: Selection, moved: Sequence[VerifyResult]) -> None:
         """Writes the scores of new beams, and the nodes in them that were not drafted."""
         k = selection.nodes.shape[1]
-        flat = concat([np.arange(result.row * k, result.row * k + len(result.nodes)) for result in moved])
+        selected = concat([np.arange(result.row * k, result.row * k + len(result.nodes)) for result in moved])
         fields = concat([result.search.sequence.node_fields(result.search.beam) for result in moved])
-        indices, slots, nodes, depths, positions = on_device(np.concatenate([flat[None], fields]), self._tree.token.device).unbind(0)
-        parts = [selection.parent_slots, selection.cum_log_probs, *([] if selection.scores is None else [selection.scores])]
-        # Rows ascend, so as many indices as there are selected prefixes are all of these in order.
-        whole = len(flat) == selection.nodes.numel()
-        parents, cum_log_probs, *scores = (part.flatten() if whole else part.take(indices) for part in parts)
-        self._tree.set_scores(slots, cum_log_probs, scores[0] if scores else None)
+        sent = on_device(np.concatenate([selected[None], fields]), self._tree.token.device)
+        flat, slots, trie_nodes, _, depths, indices = sent.unbind(0)
+        parents, cum_log_probs = selection.parent_slots.take(flat), selection.cum_log_probs.take(flat)
+        self._tree.set_scores(slots, cum_log_probs, None if selection.scores is None else selection.scores.take(flat))
         missing = concat([result.hits for result in moved]) < 0
         if not missing.any():
             return
-        if not missing.all():
-            new = on_device(np.flatnonzero(missing), slots.device)
-            parents, slots, nodes, depths, positions = (part.index_select(0, new) for part in (parents, slots, nodes, depths, positions))
-        tokens = self._trie.token.index_select(0, nodes)
-        self._tree.add_nodes(slots, parents=parents, tokens=tokens, depths=depths, indices=positions)
+        new = on_device(np.flatnonzero(missing), slots.device)
+        parents, slots, trie_nodes, depths, indices = (part.take(new) for part in (parents, slots, trie_nodes, depths, indices))
+        tokens = self._trie.token.index_select(0, trie_nodes)
+        self._tree.add_nodes(slots, parents=parents, tokens=tokens, depths=depths, indices=indices)
 
 
 def _read(levels: Sequence[VerifiedLevel]) -> list[list[VerifyResult]]:
-    """The results of levels on the host, all in one transfer."""
-    wanted = [(level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
-    arrays = iter(on_host([tensor for level in wanted for tensor in level if tensor is not None]))
+    """The results of all levels, in one transfer."""
+    tensors = [(level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
+    arrays = iter(on_host([tensor for level in tensors for tensor in level if tensor is not None]))
     results = []
     for level in levels:
         nodes, cum_log_probs = next(arrays), next(arrays)
@@ -119,10 +109,9 @@ def _read(levels: Sequence[VerifiedLevel]) -> list[list[VerifyResult]]:
         found = []
         for row, (search, selected) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), strict=True)):
             depth = search.depth + level.ahead + 1
-            width = min(search.widths[depth], selected)
-            kept = hits[row, :width]
-            finished = depth > search.last_depth or not width
-            accepted = level.hits is not None and not finished and bool((kept >= 0).all())
-            found.append(VerifyResult(search, row, depth, nodes[row, :width], cum_log_probs[row, :width], kept, finished, accepted))
+            n = min(search.widths[depth], selected)
+            finished = depth > search.last_depth or not n
+            accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())
+            found.append(VerifyResult(search, row, depth, nodes[row, :n], cum_log_probs[row, :n], hits[row, :n], finished, accepted))
         results.append(found)
     return results
