@@ -8,7 +8,7 @@ which all processes of one Linux machine share, so no time is lost in translatio
 import msgspec
 
 from drafting.beam.rule import Verification
-from verification.request import BeamResult, StepReport
+from verification.result import BeamResult, StepReport
 
 
 class FilterChoice(msgspec.Struct, frozen=True):

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.rule import STRICT, SearchRule
-from drafting.beam.tree import TreeBatch, TreeModel
 from drafting.catalog.builder import catalog_of
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
@@ -17,7 +17,8 @@ from tests.models import save_random_model
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import load_host
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest
+from verification.result import BeamResult
 
 DEPTHS = (1, 2, 3, 4, 5)
 CODES = (40, 7, 5, 4, 3)

@@ -19,6 +19,7 @@ FLOORS = {
     "verification": [
         "__init__",
         "request",
+        "result",
         "search",
         "slots",
         "verifiers",

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest
+from verification.result import BeamResult
 
 MOST_TOKENS = 2048
 MOST_RUNNING = 64

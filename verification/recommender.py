@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from drafting.beam.model import TreeModel
 from drafting.beam.rule import STRICT, SearchRule
-from drafting.beam.tree import TreeModel
 from drafting.catalog.catalog import Catalog
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
@@ -29,7 +29,8 @@ from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.served_model import ServedModel
-from verification.request import BeamRequest, BeamResult, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces
+from verification.result import BeamResult
 
 
 class Recommender:

@@ -1,7 +1,6 @@
-"""What the engine is asked and what it answers: the carriers that every floor above shares.
+"""Requests to the engine.
 
-Invariant: these types hold plain numbers and numpy arrays, never tensors of a device, so a request can be made and an answer read in a
-process that has no model.
+Invariant: they hold plain numbers and numpy arrays, so a request can be made in a process that imports no torch; results likewise.
 """
 
 from dataclasses import dataclass, field
@@ -81,83 +80,3 @@ class BeamRequest:
         filters = (self.allowed_items, None if self.reserved is None else self.reserved.items)
         if any(allowed is not None and allowed.catalog_items != items for allowed in filters):
             raise ValueError(f"A request's filter is of another catalog than this one of {items} items.")
-
-
-@dataclass(frozen=True)
-class RankedItem:
-    """One line of a recommendation list.
-
-    Attributes:
-        item: catalog index.
-        score: the identifier's log-probability (natural logarithm) under the target, or under the distribution that was sampled.
-        rank: 1 for the best identifier; items of one identifier share it.
-    """
-
-    item: int
-    score: float
-    rank: int
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The cost of a list.
-
-    Attributes:
-        prompt_tokens: tokens of the prompt.
-        cached_tokens: how many of them came from the prefix cache.
-        target_forwards, draft_forwards: forwards that this request took part in.
-        drafted_nodes: tree nodes that a draft added.
-        used_nodes: how many of them the target's beams came to hold.
-        accepted_depths: the levels that the target accepted from a draft, each one forward saved.
-        plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int = 0
-    target_forwards: int = 0
-    draft_forwards: int = 0
-    drafted_nodes: int = 0
-    used_nodes: int = 0
-    accepted_depths: tuple[int, ...] = ()
-    plan: str = "none"
-
-    @property
-    def accepted_steps(self) -> int:
-        """Forwards of the target that drafts have saved."""
-        return len(self.accepted_depths)
-
-
-@dataclass(frozen=True)
-class BeamResult:
-    """The finished list of one request, best first; a Gumbel sample by its perturbed scores."""
-
-    request_id: str
-    items: tuple[RankedItem, ...]
-    usage: Usage
-    rule: SearchRule = STRICT
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """The work of one engine step.
-
-    Attributes:
-        finished: the lists that it completed.
-        tokens: in the target's forward.
-        seconds: wall-clock time of the step.
-        target_seconds: of it, in the target's forward.
-        draft_tokens, draft_forwards: of the draft.
-        draft_seconds: time for drafting, with the draft's forwards.
-        draft_failed: whether the draft failed and was dropped.
-        accepted: levels accepted from drafts.
-    """
-
-    finished: tuple[BeamResult, ...]
-    tokens: int
-    seconds: float
-    target_seconds: float = 0.0
-    draft_tokens: int = 0
-    draft_forwards: int = 0
-    draft_seconds: float = 0.0
-    draft_failed: bool = False
-    accepted: int = 0

@@ -14,7 +14,8 @@ from drafting.beam.rule import SearchRule
 from drafting.beam.sequence import SequenceState
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
-from verification.request import BeamRequest, Usage
+from verification.request import BeamRequest
+from verification.result import Usage
 
 IntArray = npt.NDArray[np.int64]
 

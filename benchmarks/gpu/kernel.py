@@ -20,7 +20,8 @@ from torch.utils.benchmark import Timer
 
 from benchmarks.gpu.report import machine
 from benchmarks.systems.shapes import SHAPES, ModelShape
-from drafting.beam.attention import AttentionLayout, build_layout
+from drafting.beam.attention import build_layout
+from drafting.beam.model import AttentionLayout
 from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import DTYPES
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
-from drafting.beam.tree import TreeBatch, TreeModel
+from drafting.beam.model import TreeBatch, TreeModel
 from drafting.plans.plan import Action, DraftRound, FloatArray, IntArray, LevelOutcome, StepTimes
 from drafting.trie.item_trie import ItemTrie
-from verification.request import BeamResult
+from verification.result import BeamResult
 
 # What an overlooked continuation loses: more than any sum over levels can win back.
 OVERLOOKED = -30.0

@@ -20,7 +20,8 @@ from verification.engine.calibration import measure_costs
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.transformers import ATTENTION, TransformersHost
-from verification.request import BeamRequest, Usage
+from verification.request import BeamRequest
+from verification.result import Usage
 from verification.slots.capacity import node_capacity
 
 # Drafts of a trace may be wider, but then not all of a large batch may find room.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.replay.prefixes import PrefixScorer
-from drafting.beam.tree import TreeModel
+from drafting.beam.model import TreeModel
 from drafting.errors import SetupError
 from drafting.trie.item_trie import ItemTrie
 from verification.recommender import Recommender

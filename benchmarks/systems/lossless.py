@@ -20,7 +20,7 @@ from drafting.plans.plan import FixedPlan, Plan
 from drafting.plans.planner import Planner
 from verification.engine.calibration import measure_costs
 from verification.recommender import Recommender
-from verification.request import BeamResult
+from verification.result import BeamResult
 
 PLANS = ("trie", "beam:20", "beam:40", "beam:60", "beam:40x2", "beam:40+children", "beam:20x1+children", "auto", "auto@100000")
 # Items whose scores are closer may change places: the same sums in another order differ by as much in float32.

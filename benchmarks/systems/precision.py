@@ -27,7 +27,7 @@ from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
-from verification.request import BeamResult
+from verification.result import BeamResult
 
 FloatArray = npt.NDArray[np.float64]
 PLAN = "beam:40"

@@ -12,7 +12,7 @@ from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import Action, DraftRound, FixedPlan, FloatArray, LevelOutcome, Plan, StepTimes
 from drafting.plans.planner import Planner
 from verification.recommender import Recommender
-from verification.request import Usage
+from verification.result import Usage
 
 # A draft of a hundredth of the target's size: it runs few layers, but whatever a forward costs besides is the same.
 DRAFT_SHARE = 0.05

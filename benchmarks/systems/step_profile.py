@@ -17,7 +17,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
-from drafting.beam.tree import TreeBatch, TreeModel
+from drafting.beam.model import TreeBatch, TreeModel
 from drafting.errors import SetupError
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.recommender import Recommender

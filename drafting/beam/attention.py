@@ -1,18 +1,17 @@
-"""Attention layouts: which key/value slots each token of a forward may attend to.
+"""Lays out the tree attention of a forward: which key/value slots each token may attend to.
 
-Invariant: a layout is the only thing that tells requests, beams and branches apart. A request is one row of keys, its prompt and its tree
-nodes in order of allocation, which all its queries share.
+Invariant: a token attends to the prompt before it, to its ancestors in the token tree and to itself, and a prompt among beams does not pad
+them to its length.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
+from drafting.beam.model import AttentionLayout
 from drafting.device import arange, on_device, pad_stack
 
 IntArray = npt.NDArray[np.int64]
@@ -21,45 +20,6 @@ IntArray = npt.NDArray[np.int64]
 # that differ by less than this factor are.
 FEW_TOKENS = 32
 LENGTH_FACTOR = 4
-
-
-@dataclass(frozen=True)
-class AttentionLayout:
-    """Queries, keys and mask of some requests of a forward, padded to rows of one length.
-
-    Attributes:
-        queries: `[requests, queries]` int64, the tokens of these requests, counted among themselves; padding repeats one of them.
-        indices: `[tokens]` int64, the index of each of these tokens in the flattened `queries`.
-        keys: `[requests, columns]` int64 key/value slots; padding is any slot.
-        mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
-        tokens: `[tokens]` int64, these tokens' rows in the forward.
-    """
-
-    queries: Tensor
-    indices: Tensor
-    keys: Tensor
-    mask: Tensor
-    tokens: Tensor
-
-    def __post_init__(self) -> None:
-        expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
-        if tuple(self.mask.shape) != expected:
-            raise ValueError(f"The mask must have shape {expected}, got {tuple(self.mask.shape)}.")
-
-    @cached_property
-    def bias(self) -> Tensor:
-        """The mask as float32 numbers to add to attention scores, 0 or -inf; made once, because every layer adds the same."""
-        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, float("-inf"))
-
-    def to(self, device: torch.device) -> "AttentionLayout":
-        """The same layout on a device."""
-        parts = (self.queries, self.indices, self.keys, self.mask, self.tokens)
-        return AttentionLayout(*(part.to(device) for part in parts))
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the tokens are exactly the queries in order, so that nothing is padded."""
-        return self.queries.numel() == self.indices.numel()
 
 
 def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:

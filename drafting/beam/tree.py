@@ -1,16 +1,11 @@
-"""The token tree of speculative decoding: the prefixes of all running requests, and the protocol of the models that score them.
+"""The token tree of speculative decoding: the prefixes of all running requests.
 
 Invariant: a node *is* its key/value slot. Tokens, scores and ancestors are tables indexed by slot, so a level of all requests is appended
 by one scatter, and nothing is ever moved.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import torch
 from torch import Tensor
-
-from drafting.beam.attention import AttentionLayout
 
 
 class TokenTree:
@@ -49,54 +44,3 @@ class TokenTree:
         self.cum_log_prob.index_copy_(0, slots, cum_log_probs)
         if scores is not None:
             self.score.index_copy_(0, slots, scores)
-
-
-@dataclass(frozen=True)
-class TreeBatch:
-    """One forward over prompt tokens and tree nodes of many requests.
-
-    Attributes:
-        tokens: `[tokens]` int64 token ids.
-        positions: `[tokens]` int64 position ids.
-        slots: `[tokens]` int64, where keys and values are written.
-        outputs: `[outputs]` int64, the rows whose next-token logits are wanted; None for all.
-        attention: each token is in one of the layouts.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    slots: Tensor
-    outputs: Tensor | None
-    attention: tuple[AttentionLayout, ...]
-
-    def __post_init__(self) -> None:
-        laid_out = sum(len(layout.indices) for layout in self.attention)
-        if not self.tokens.shape == self.positions.shape == self.slots.shape == (laid_out,):
-            raise ValueError("Tokens, positions, slots and attention indices must be rows of one length.")
-
-    def at_outputs(self, rows: Tensor) -> Tensor:
-        """Of `[tokens, ...]` rows those whose logits are wanted."""
-        return rows if self.outputs is None else rows.index_select(0, self.outputs)
-
-    def to(self, device: torch.device) -> "TreeBatch":
-        """The same forward on a device; itself where it is there already."""
-        if self.tokens.device == device:
-            return self
-        tokens, positions, slots = (part.to(device) for part in (self.tokens, self.positions, self.slots))
-        outputs = None if self.outputs is None else self.outputs.to(device)
-        return TreeBatch(tokens, positions, slots, outputs, tuple(layout.to(device) for layout in self.attention))
-
-
-class TreeModel(Protocol):
-    """A causal language model that scores the nodes of token trees: the target or the draft."""
-
-    device: torch.device
-    total_slots: int
-
-    def score(self, batch: TreeBatch) -> Tensor:
-        """Runs one forward, keeps keys and values in the tokens' slots, and returns logits `[outputs, vocabulary]`."""
-        ...
-
-    def close(self) -> None:
-        """Frees the model."""
-        ...

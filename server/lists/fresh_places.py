@@ -12,7 +12,7 @@ from drafting.catalog.freshness import ADDED_AT, day_of, today
 from server.errors import InvalidRequest, NoItemTimes
 from server.messages import FreshPlaces
 from server.schemas.recommendations import FreshBody
-from verification.request import RankedItem
+from verification.result import RankedItem
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
-from verification.request import RankedItem, Usage
+from verification.result import RankedItem, Usage
 
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
 

@@ -33,7 +33,7 @@ from server.lists.lines import RELAXED_NOTE, item_lines, rule_lines, usage_lines
 from server.messages import FilterChoice, FinishedList, Submit
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
-from verification.request import BeamResult
+from verification.result import BeamResult
 
 # A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
 _READ_AHEAD = 2

@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from server.errors import HistoryUnavailable
 from server.messages import FinishedList, Progress, Ready
 from server.metrics.lists import HealthMetrics
-from verification.request import StepReport
+from verification.result import StepReport
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -14,7 +14,8 @@ from drafting.catalog.catalog import Catalog
 from server.schemas.recommendations import MAX_K
 from verification.batch import search_in_order
 from verification.recommender import Recommender
-from verification.request import MAX_BEAM_WIDTH, BeamRequest, BeamResult
+from verification.request import MAX_BEAM_WIDTH, BeamRequest
+from verification.result import BeamResult
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
 from server.settings import Settings
 from verification.recommender import Recommender
-from verification.request import BeamResult
+from verification.result import BeamResult
 
 
 class OfflineError(Exception):

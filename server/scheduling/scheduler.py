@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from server.messages import FinishedList
 from server.scheduling.budget import StepBudget
 from verification.engine.group import StepEngine
-from verification.request import BeamRequest, BeamResult, StepReport
+from verification.request import BeamRequest
+from verification.result import BeamResult, StepReport
 
 AGEING_SECONDS = 2.0
 IDLE = StepReport((), tokens=0, seconds=0.0)

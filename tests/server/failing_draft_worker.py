@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from drafting.beam.tree import TreeBatch, TreeModel
+from drafting.beam.model import TreeBatch, TreeModel
 from server.engine.main import main
 from verification import recommender
 

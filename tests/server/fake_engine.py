@@ -10,7 +10,8 @@ from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from verification.hosts.graphs import GraphCounts
-from verification.request import BeamRequest, BeamResult, RankedItem, ReservedPlaces, StepReport, Usage
+from verification.request import BeamRequest, ReservedPlaces
+from verification.result import BeamResult, RankedItem, StepReport, Usage
 
 STEPS = 3
 

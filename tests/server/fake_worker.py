@@ -22,7 +22,7 @@ from server.messages import (
 )
 from server.settings import EngineOptions
 from tests.server.fake_ready import READY
-from verification.request import BeamResult, RankedItem, StepReport, Usage
+from verification.result import BeamResult, RankedItem, StepReport, Usage
 
 
 def main(address: str, options_json: str) -> int:

@@ -16,7 +16,8 @@ import numpy as np
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.request import BeamRequest, StepReport
+from verification.request import BeamRequest
+from verification.result import StepReport
 
 logger = logging.getLogger(__name__)
 

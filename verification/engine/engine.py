@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.beam.model import TreeModel
 from drafting.beam.sequence import ForwardPart, forward_batch
-from drafting.beam.tree import TokenTree, TreeModel
+from drafting.beam.tree import TokenTree
 from drafting.device import concat, on_device
 from drafting.plans.plan import FixedPlan, Plan, StepTimes
 from drafting.trie.eligibility import BatchEligibility, Eligibility
@@ -23,7 +24,8 @@ from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
 from verification.engine.draft_step import DraftStep
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
-from verification.request import BeamRequest, BeamResult, RankedItem, StepReport
+from verification.request import BeamRequest
+from verification.result import BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
 from verification.slots.capacity import check_capacity, node_capacity
 from verification.slots.engine_slots import EngineSlots

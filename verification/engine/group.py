@@ -6,7 +6,8 @@ one. Each engine makes forwards of its own; two at a time exist only for the few
 
 from typing import Protocol
 
-from verification.request import BeamRequest, StepReport
+from verification.request import BeamRequest
+from verification.result import StepReport
 
 
 class StepEngine(Protocol):

@@ -20,7 +20,7 @@ from drafting.plans.plan import FixedPlan, Plan
 from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
-from verification.request import BeamResult, Usage
+from verification.result import BeamResult, Usage
 
 FloatArray = npt.NDArray[np.float64]
 NO_PLAN = FixedPlan.parse("none")

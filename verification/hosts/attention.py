@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from drafting.beam.attention import AttentionLayout
+from drafting.beam.model import AttentionLayout
 
 HAS_TRITON = find_spec("triton") is not None
 

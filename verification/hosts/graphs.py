@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from drafting.beam.attention import AttentionLayout
-from drafting.beam.tree import TreeBatch, TreeModel
+from drafting.beam.model import AttentionLayout, TreeBatch, TreeModel
 from drafting.device import arange
 from drafting.errors import first_line
 from verification.hosts.checkpoint import HostError

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from drafting.beam.attention import AttentionLayout
+from drafting.beam.model import AttentionLayout
 
 BLOCK_ROWS = 64
 BLOCK_COLUMNS = 64

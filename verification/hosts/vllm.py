@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from drafting.beam.tree import TreeBatch
+from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import HostError, load_config, resolve_dtype

@@ -11,7 +11,7 @@ from drafting.beam.rule import STRICT
 from tests.models import random_catalog, save_random_model
 from tests.speculation import noisy_copy
 from verification.recommender import Recommender
-from verification.request import BeamResult, RankedItem, Usage
+from verification.result import BeamResult, RankedItem, Usage
 
 USAGE = Usage(
     prompt_tokens=1, cached_tokens=0, target_forwards=1, accepted_depths=(), drafted_nodes=0, used_nodes=0, draft_forwards=0, plan=""

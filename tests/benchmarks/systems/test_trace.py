@@ -12,7 +12,7 @@ from benchmarks.gpu.scripted_run import Case, ScriptedEngine
 from benchmarks.systems.recording import record
 from benchmarks.systems.shapes import SHAPES
 from benchmarks.systems.trace import ALL, Trace, TraceError, TraceRound, TraceRun, plain_run, trie_run
-from drafting.beam.tree import TreeBatch
+from drafting.beam.model import TreeBatch
 from tests.models import random_catalog, save_random_model
 from verification.recommender import Recommender
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from drafting.beam.attention import build_layout
-from drafting.beam.tree import TreeBatch
+from drafting.beam.model import TreeBatch
 
 
 def make_batch() -> TreeBatch:

@@ -16,7 +16,7 @@ from server.errors import EngineUnavailable, QueueFull, RequestRefused
 from server.messages import Submit
 from server.metrics.registry import Metrics
 from server.settings import EngineOptions
-from verification.request import BeamResult, RankedItem
+from verification.result import BeamResult, RankedItem
 
 
 @pytest.fixture(autouse=True)

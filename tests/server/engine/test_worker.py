@@ -16,7 +16,7 @@ from server.messages import Cancel, FromEngine, Progress, Shutdown, Submit, ToEn
 from server.settings import EngineOptions
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
-from verification.request import RankedItem, StepReport, Usage
+from verification.result import RankedItem, StepReport, Usage
 
 OPTIONS = EngineOptions(target="", catalog="", max_running=2)
 CATALOG = random_catalog(items=20)

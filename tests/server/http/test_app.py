@@ -25,7 +25,7 @@ from tests.models import random_catalog
 from tests.server.fake_ready import READY
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs
-from verification.request import BeamResult, RankedItem, Usage
+from verification.result import BeamResult, RankedItem, Usage
 
 CATALOG = random_catalog(items=20)
 

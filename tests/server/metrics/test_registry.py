@@ -6,7 +6,7 @@ from drafting.beam.rule import SearchRule, Verification
 from server.messages import FinishedList, Progress, StepRecord
 from server.metrics.registry import Metrics
 from tests.server.fake_ready import READY
-from verification.request import BeamResult, RankedItem, StepReport, Usage
+from verification.result import BeamResult, RankedItem, StepReport, Usage
 
 
 def progress(*steps: StepReport, finished: tuple[FinishedList, ...] = ()) -> Progress:

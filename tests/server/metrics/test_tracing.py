@@ -16,7 +16,7 @@ from server.metrics.tracing import Tracing, end_request, traceparent
 from server.scheduling.admission import Admission
 from tests.server.fake_ready import READY
 from tests.server.server_process import ServerProcess
-from verification.request import BeamResult, StepReport, Usage
+from verification.result import BeamResult, StepReport, Usage
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"

@@ -11,7 +11,7 @@ from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.admission import CAUTION, Admission, PendingRequest
 from server.scheduling.scheduler import AGEING_SECONDS
 from tests.server.fake_ready import READY
-from verification.request import BeamResult, StepReport, Usage
+from verification.result import BeamResult, StepReport, Usage
 
 # A token takes a millisecond in a full step, and nothing else takes any time: what a test expects can be worked out by head.
 SIMPLE = msgspec.structs.replace(READY, identifier_length=4, forward_seconds=0.0, token_seconds=0.001)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from drafting.beam.model import TreeBatch
 from drafting.beam.rule import SearchRule, Verification
-from drafting.beam.tree import TreeBatch
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_set import ItemSet
 from server.scheduling.budget import StepBudget
@@ -24,7 +24,8 @@ from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, 
 from tests.speculation import COSTS, ITEMS, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
-from verification.request import BeamRequest, BeamResult, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces
+from verification.result import BeamResult
 
 DEPTH = 4
 SLOTS = 420

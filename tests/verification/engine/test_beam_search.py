@@ -15,7 +15,8 @@ from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists, model_scores
 from verification.evaluation.generate import PrefixTable
 from verification.recommender import Recommender
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest
+from verification.result import BeamResult
 
 HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from drafting.plans.costs import CostCurve, ForwardCosts
 from tests.speculation import Speculation
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.request import StepReport
+from verification.result import StepReport
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from tests.models import random_catalog, save_random_model
 from verification.engine.group import EngineGroup
 from verification.hosts.checkpoint import HostError
 from verification.recommender import Recommender
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest
+from verification.result import BeamResult
 from verification.slots.capacity import CatalogTooLarge
 
 OLD, NEW = random_catalog(seed=1), random_catalog(items=60, seed=2)

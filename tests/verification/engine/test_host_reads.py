@@ -16,7 +16,8 @@ from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.costs import ForwardCosts
 from drafting.plans.plan import Plan
 from tests.speculation import COSTS, Speculation
-from verification.request import BeamRequest, StepReport
+from verification.request import BeamRequest
+from verification.result import StepReport
 
 T = TypeVar("T")
 

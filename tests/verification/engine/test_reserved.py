@@ -15,7 +15,8 @@ from tests.speculation import COSTS, DEPTHS, ITEMS, Speculation, run
 from tests.verification.verifiers.test_strict import assert_same_list, random_plans
 from verification.engine.reserved import merge
 from verification.recommender import Recommender
-from verification.request import BeamRequest, BeamResult, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces
+from verification.result import BeamResult
 
 Pairs = list[tuple[tuple[int, ...], float]]
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.beam.attention import AttentionLayout, build_layout, build_layouts
+from drafting.beam.attention import build_layout, build_layouts
+from drafting.beam.model import AttentionLayout
 from drafting.beam.tree import TokenTree
 from verification.hosts.attention import tree_attention
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from drafting.beam.model import TreeBatch, TreeModel
 from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch
-from drafting.beam.tree import TokenTree, TreeBatch, TreeModel
+from drafting.beam.tree import TokenTree
 from tests.speculation import SameModel, Speculation, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.beam.attention import AttentionLayout, build_layout
+from drafting.beam.attention import build_layout
+from drafting.beam.model import AttentionLayout
 from verification.hosts import tree_kernel
 from verification.hosts.attention import tree_attention
 

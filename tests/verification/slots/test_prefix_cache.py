@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.speculation import Speculation, run
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest
+from verification.result import BeamResult
 from verification.slots.pool import SlotPool
 from verification.slots.prefix_cache import EMPTY, CachedPrefix, PrefixCache
 

@@ -16,7 +16,8 @@ from tests.models import save_random_model
 from tests.speculation import DEPTHS, Speculation, noisy_copy, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest
+from verification.result import BeamResult
 from verification.verifiers.level import LevelVerifier
 
 PLANS = [FixedPlan.parse(name) for name in ("none", "trie", "beam:30", "beam:12", "beam:20x1", "beam:12+children")]

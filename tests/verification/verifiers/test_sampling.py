@@ -10,7 +10,8 @@ from scipy.stats import chisquare
 from benchmarks.replay.prefixes import PrefixScorer
 from drafting.beam.rule import SearchRule, Verification
 from tests.speculation import DEPTHS, Speculation, run
-from verification.request import BeamRequest, BeamResult
+from verification.request import BeamRequest
+from verification.result import BeamResult
 
 PLANS = ("none", "trie", "beam:12", "beam:40", "beam:20+children", "auto")
 

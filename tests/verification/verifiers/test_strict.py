@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.beam.tree import TreeBatch
+from drafting.beam.model import TreeBatch
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_trie import ItemTrie
 from tests.speculation import COSTS, DEPTHS, SameModel, Speculation, run
 from verification.engine.calibration import measure_costs
 from verification.hosts.transformers import TransformersHost
-from verification.request import BeamResult
+from verification.result import BeamResult
 from verification.search import beam_widths
 from verification.slots.pool import SlotPool
 
