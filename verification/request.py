@@ -15,9 +15,16 @@ MAX_BEAM_WIDTH = 256
 
 
 def check_lengths(k: int, beam_width: int) -> None:
-    """Raises ValueError unless a beam of this width can find a list of k; nowhere else is this judged."""
-    if not 1 <= k <= beam_width <= MAX_BEAM_WIDTH:
-        raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, got k = {k} and beam_width = {beam_width}.")
+    """Check the size of a list and the width of the beam that finds it.
+
+    Raises:
+        ValueError: they do not fit; the message is a sentence.
+    """
+    got = f"got beam_width = {beam_width} and k = {k}."
+    if beam_width < k:
+        raise ValueError(f"beam_width must be at least k, {got}")
+    if k < 1 or beam_width > MAX_BEAM_WIDTH:
+        raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, {got}")
 
 
 @dataclass(frozen=True)

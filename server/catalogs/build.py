@@ -1,22 +1,27 @@
-"""A process that makes a version of the catalog: reads a file of any form, checks it against the models and writes the artefact.
+"""A background process that makes a version of the catalog: reads a file of any form, checks it against the models, writes the artefact.
 
 Invariant: what it refuses leaves no file behind.
-
-Run by `server.catalogs.uploads`: `python -m server.catalogs.build SOURCE ARTEFACT TARGET [DRAFT]`; says in JSON what has become of it.
 """
 
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from server.catalogs.background import be_polite
+from server.catalogs.background import answer_order
+
+
+class BuildOrder(msgspec.Struct, frozen=True):
+    """The files to read and to write, and the directories of the models."""
+
+    source: str
+    artefact: str
+    target: str
+    draft: str | None = None
 
 
 class Built(msgspec.Struct, frozen=True):
-    """What a process has to say at its end.
+    """The answer to a `BuildOrder`.
 
     Attributes:
         sentence: why there is no artefact; None if there is one.
@@ -31,16 +36,19 @@ class Built(msgspec.Struct, frozen=True):
     content: str = ""
 
 
-def build(source: Path, artefact: Path, target: Path, draft: Path | None) -> Built:
-    """Makes the artefact of a catalog for a model."""
+def build(order: BuildOrder) -> Built:
+    """Make the artefact of a catalog for a model."""
+    # The API process imports this file too, and must not load the model libraries.
     from drafting.catalog.artefact import save_artefact
     from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
     from verification.hosts.served_model import ServedModel
 
+    source = Path(order.source)
     try:
-        catalog = ServedModel(target, draft).fit(load_catalog(source)).catalog
-        save_artefact(catalog, artefact)
+        model = ServedModel(Path(order.target), None if order.draft is None else Path(order.draft))
+        catalog = model.fit(load_catalog(source)).catalog
+        save_artefact(catalog, Path(order.artefact))
     except SetupError as error:
         # Clients are told this sentence; where the server keeps its files is not for them.
         return Built(str(error).replace(str(source), "file").replace(f"{source.parent}{os.sep}", ""))
@@ -49,13 +57,5 @@ def build(source: Path, artefact: Path, target: Path, draft: Path | None) -> Bui
     return Built(None, len(catalog), catalog.identifiers, catalog.identifier_length, catalog.version)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Entry point of the process."""
-    be_polite()
-    source, artefact, target, *draft = map(Path, arguments)
-    sys.stdout.buffer.write(msgspec.json.encode(build(source, artefact, target, draft[0] if draft else None)))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    answer_order(BuildOrder, build)

@@ -1,23 +1,21 @@
 """Named filters: which items a name lets through, in every version of the catalog that is served.
 
-Invariant: a name that is here has been worked out for the version that is served, and the engine knows it: it is told before any request
+Invariant: a name that is here has been evaluated for the version that is served, and the engine knows it: it is told before any request
 can use the name, over the same ordered connection, and a new engine is told all names before its first request. A version for which a
-filter can't be worked out is not served.
+filter can't be evaluated is not served.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.filter_expression import ExpressionError, items_where
 from drafting.catalog.text_column import TextColumn
 from drafting.trie.item_set import ItemSet
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.store import CatalogStore, ServedCatalog, known_items
 from server.engine.client import EngineClient
-from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, UnknownItem, quoted
+from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, quoted
 from server.messages import DropFilter, FilterChoice
 
 MAX_FILTERS = 10_000
@@ -25,7 +23,7 @@ MAX_FILTERS = 10_000
 
 @dataclass(frozen=True)
 class NamedFilter:
-    """What a name stands for.
+    """A name and its meaning.
 
     Attributes:
         what: an expression over the items' attributes, or the names of items.
@@ -40,15 +38,18 @@ class NamedFilter:
         return self.what if isinstance(self.what, str) else None
 
     def items(self, catalog: Catalog) -> ItemSet:
-        """What it lets through of a catalog; named items that a catalog does not have are passed over.
+        """The items of a catalog that pass; named items that the catalog does not have are passed over.
 
         Raises:
-            ExpressionError: the expression can't be used for the catalog.
+            FilterRefused: the expression can't be used for the catalog.
         """
-        if isinstance(self.what, str):
+        if isinstance(self.what, TextColumn):
+            indices = catalog.indices_of(self.what)
+            return ItemSet.of_items(indices[indices >= 0], len(catalog))
+        try:
             return items_where(self.what, catalog)
-        indices = catalog.indices_of(self.what)
-        return ItemSet.of_items(indices[indices >= 0], len(catalog))
+        except ExpressionError as error:
+            raise FilterRefused(str(error)) from error
 
 
 class NamedFilters:
@@ -64,7 +65,7 @@ class NamedFilters:
         return sorted(self._named.values(), key=lambda each: each.name)
 
     def get(self, name: str) -> NamedFilter:
-        """What a name stands for.
+        """The filter of a name.
 
         Raises:
             FilterNotFound: there is no filter of that name.
@@ -73,30 +74,28 @@ class NamedFilters:
             raise FilterNotFound(name)
         return self._named[name]
 
-    async def put_items(self, name: str, item_ids: Sequence[str]) -> NamedFilter:
-        """Lets a name stand for some items.
+    async def put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
+        """Name an expression over the items' attributes, or some items.
 
         Raises:
-            UnknownItem, TooManyFilters: the catalog has no such item, or there are too many filters.
+            FilterRefused, UnknownItem: the expression can't be used for the catalog, or it has no such item.
+            TooManyFilters: there is no room for another one.
         """
-        missing = np.flatnonzero(self._catalogs.active.catalog.indices_of(item_ids) < 0)
-        if missing.size:
-            raise UnknownItem(item_ids[missing[0]], "the filter")
-        return await self._put(NamedFilter(name, TextColumn.of(item_ids)))
-
-    async def put_expression(self, name: str, expression: str) -> NamedFilter:
-        """Lets a name stand for the items for which an expression holds.
-
-        Raises:
-            FilterRefused, TooManyFilters: the expression can't be used for the catalog, or there are too many filters.
-        """
-        try:
-            return await self._put(NamedFilter(name, expression))
-        except ExpressionError as error:
-            raise FilterRefused(str(error)) from error
+        if not isinstance(what, str):
+            known_items(self._catalogs.active.catalog, what, "the filter")
+        if name not in self._named and len(self._named) >= MAX_FILTERS:
+            raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
+        named = NamedFilter(name, what if isinstance(what, str) else TextColumn.of(what))
+        async with self._catalogs.changing:
+            active = self._catalogs.active
+            # A catalog may have millions of distinct values: requests go on meanwhile.
+            items = await asyncio.to_thread(named.items, active.catalog)
+            self._catalogs.put_filter(active, name, items)
+            self._named[name] = named
+        return named
 
     async def drop(self, name: str) -> None:
-        """Forgets a filter; requests that run with it are not disturbed.
+        """Forget a filter; requests that run with it are not disturbed.
 
         Raises:
             FilterNotFound: there is no filter of that name.
@@ -109,7 +108,7 @@ class NamedFilters:
             self._engine.drop_filter(DropFilter(active.handle, name))
 
     async def prepare(self, served: ServedCatalog) -> None:
-        """Works all filters out for a version that is to be served.
+        """Evaluate all filters for a version that is to be served.
 
         Raises:
             FilterRefused: one of them can't be.
@@ -117,27 +116,16 @@ class NamedFilters:
         for named in self.all():
             try:
                 served.filters[named.name] = await asyncio.to_thread(named.items, served.catalog)
-            except ExpressionError as error:
-                detail = f"The filter {quoted(named.name)} can't be used with version {quoted(served.name)}: {error}"
-                raise FilterRefused(detail) from error
-
-    async def _put(self, named: NamedFilter) -> NamedFilter:
-        if named.name not in self._named and len(self._named) >= MAX_FILTERS:
-            raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
-        async with self._catalogs.changing:
-            active = self._catalogs.active
-            # A catalog may have millions of distinct values: requests go on meanwhile.
-            items = await asyncio.to_thread(named.items, active.catalog)
-            self._catalogs.put_filter(active, named.name, items)
-            self._named[named.name] = named
-        return named
+            except FilterRefused as error:
+                sentence = f"The filter {quoted(named.name)} can't be used with version {quoted(served.name)}: {error}"
+                raise FilterRefused(sentence) from error
 
 
 def check_choice(choice: FilterChoice, served: ServedCatalog) -> None:
-    """Whether a request may choose so.
+    """Check that a request names only filters that exist.
 
     Raises:
-        UnknownFilter: a name is unknown.
+        UnknownFilter: one does not exist.
     """
     if unknown := next((name for name in choice.names if name not in served.filters), None):
         raise UnknownFilter(unknown)

@@ -10,21 +10,19 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.placement import NewItem, PlacedItem
-from server.catalogs.background import ProcessDied, run_module
-from server.catalogs.grow import Grown, Order
+from server.catalogs.background import run_in_background
+from server.catalogs.placing import Placed, PlaceOrder
 from server.catalogs.store import Activation, CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient, EngineStatus
 from server.errors import ItemsRefused, ItemsTaken
-from server.schemas.items import NewItemBody, NewItemsBody
+from server.schemas.catalogs import NewItemBody, NewItemsBody
 
 # Each is a whole catalog on the disk: of those that new items have made, this many stay to go back to.
 KEPT_VERSIONS = 10
-_GROWN = re.compile(r"(.+)\.items-(\d+)")
+_WITH_ITEMS = re.compile(r"(.+)\.items-(\d+)")
 # With a number behind it, still a name that a path may hold.
 _LONGEST_STEM = 80
 
@@ -40,7 +38,7 @@ class NewItems:
         self._codebooks = None if codebooks is None else str(codebooks.absolute())
 
     async def add(self, body: NewItemsBody) -> tuple[list[PlacedItem], Activation]:
-        """Adds items; when it returns, the version that has them is served.
+        """Add items; when it returns, the version that has them is served.
 
         Raises:
             ItemsRefused, CatalogRefused, FilterRefused: one has no place, or the engine can't serve them; nothing has changed.
@@ -52,10 +50,10 @@ class NewItems:
                 raise self._engine.unavailable()
             taken = {*self._catalogs.versions(), *(entry.version for entry in self._catalogs.history)}
             version = next_version(self._catalogs.active.name, taken)
-            placed = await self._grow(body, version)
+            placed = await self._place(body, version)
             self._catalogs.add(version)
             try:
-                activation = await self._switch.serve(version, body.by, grown=True)
+                activation = await self._switch.serve(version, body.by, extended=True)
             finally:
                 if self._catalogs.active.name != version:
                     self._catalogs.remove(version)
@@ -63,9 +61,9 @@ class NewItems:
                 self._catalogs.remove(superfluous)
             return placed, activation
 
-    async def _grow(self, body: NewItemsBody, version: str) -> list[PlacedItem]:
+    async def _place(self, body: NewItemsBody, version: str) -> list[PlacedItem]:
         active = self._catalogs.active
-        order = Order(
+        order = PlaceOrder(
             base=str(active.path),
             version=active.catalog.version,
             artefact=str(self._catalogs.new_file(version).absolute()),
@@ -75,13 +73,11 @@ class NewItems:
             collision=body.on_collision,
             added_at=int(time.time()),
         )
-        try:
-            grown = msgspec.msgpack.decode(await run_module("server.catalogs.grow", given=msgspec.msgpack.encode(order)), type=Grown)
-        except ProcessDied as error:
-            raise ItemsRefused("The process that places new items died, for lack of memory perhaps.") from error
-        if grown.sentence is not None:
-            raise (ItemsTaken if grown.taken else ItemsRefused)(grown.sentence)
-        return grown.items
+        died = ItemsRefused("The process that places new items died, for lack of memory perhaps.")
+        placed = await run_in_background("server.catalogs.placing", order, Placed, died)
+        if placed.sentence is not None:
+            raise (ItemsTaken if placed.taken else ItemsRefused)(placed.sentence)
+        return placed.items
 
 
 def next_version(active: str, taken: Iterable[str]) -> str:
@@ -91,18 +87,18 @@ def next_version(active: str, taken: Iterable[str]) -> str:
         taken: all names that have ever meant something.
     """
     stem = _stem(active)[:_LONGEST_STEM]
-    numbers = [int(match[2]) for name in taken if (match := _GROWN.fullmatch(name)) and match[1] == stem]
+    numbers = [int(match[2]) for name in taken if (match := _WITH_ITEMS.fullmatch(name)) and match[1] == stem]
     return f"{stem}.items-{1 + max(numbers, default=0)}"
 
 
 def _stem(version: str) -> str:
-    match = _GROWN.fullmatch(version)
+    match = _WITH_ITEMS.fullmatch(version)
     return match[1] if match else version
 
 
 def _older(version: str, versions: Iterable[str]) -> list[str]:
     """The versions that new items have made of the same one, this one among them, oldest first."""
-    found = [match for name in versions if (match := _GROWN.fullmatch(name)) and match[1] == _stem(version)]
+    found = [match for name in versions if (match := _WITH_ITEMS.fullmatch(name)) and match[1] == _stem(version)]
     return [match[0] for match in sorted(found, key=lambda match: int(match[2]))]
 
 

@@ -1,14 +1,14 @@
-"""The versions of the catalog: which are there, which one is served, who has decided so and when.
+"""The versions of the catalog: which are there, which one is served, who decided so and when.
 
 Invariant: a request keeps the version that it started with to its end, and its answer names that version. A version is served from the
-moment in which the engine has it ready and every named filter has been worked out for it; until then, and whenever anything about it is
+moment in which the engine has it ready and every named filter has been evaluated for it; until then, and whenever anything about it is
 wrong, everything stays as it was. What a version holds in memory goes when its last request ends.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.trie.item_set import ItemSet
 from server.engine.client import EngineClient
-from server.errors import CatalogRefused, NothingToRollBack, VersionActive, VersionExists, VersionNotFound, quoted
+from server.errors import CatalogRefused, NothingToRollBack, UnknownItem, VersionActive, VersionExists, VersionNotFound, quoted
 from server.messages import PutFilter
 
 SUFFIX = ".catalog"
@@ -36,7 +36,7 @@ class Activation(msgspec.Struct, frozen=True):
 
     Attributes:
         version: what was served from then on.
-        by: who has decided so.
+        by: who decided so.
         at: seconds since 1970.
     """
 
@@ -85,7 +85,7 @@ class CatalogStore:
         self._loads = 0
 
     def started(self, by: str) -> None:
-        """Notes in the history that a server has started with the active version."""
+        """Note in the history that a server has started with the active version."""
         self._note(by)
 
     def versions(self) -> list[str]:
@@ -97,20 +97,20 @@ class CatalogStore:
         return self.directory / f"{name}{SUFFIX}"
 
     def add(self, name: str) -> None:
-        """Makes a version known whose artefact is in its place."""
+        """Make a version known whose artefact is in its place."""
         self._files[name] = self.new_file(name)
 
     def check_new(self, name: str) -> None:
-        """Whether a version may be given this name.
+        """Check that no version has this name.
 
         Raises:
-            VersionExists: there is one already.
+            VersionExists: one has it.
         """
         if name in self._files:
             raise VersionExists(name)
 
     def remove(self, name: str) -> None:
-        """Forgets a version and its file.
+        """Forget a version and its file.
 
         Raises:
             VersionNotFound, VersionActive: there is none, or it is served.
@@ -135,7 +135,7 @@ class CatalogStore:
                 self._engine.drop_catalog(served.handle)
 
     async def load(self, name: str) -> ServedCatalog:
-        """Maps a version.
+        """Map a version into memory.
 
         Raises:
             VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable.
@@ -150,7 +150,7 @@ class CatalogStore:
             raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
 
     async def activate(self, served: ServedCatalog, by: str) -> Activation:
-        """Serves a version from now on; call it with the lock `changing` held.
+        """Serve a version from now on; call it with the lock `changing` held.
 
         Raises:
             CatalogRefused: the engine can't serve it; nothing has changed.
@@ -167,7 +167,7 @@ class CatalogStore:
         return self._note(by)
 
     def put_filter(self, served: ServedCatalog, name: str, items: ItemSet) -> None:
-        """Gives a name to a set of a version's items, here and in the engine."""
+        """Give a name to a set of a version's items, here and in the engine."""
         message = PutFilter(served.handle, name, items.bits.tobytes())
         self._engine.put_filter(message)
         # The bytes of the message, which engines that are started later are told too, are the set: there is no second copy.
@@ -198,6 +198,18 @@ class CatalogStore:
         return self._files[name]
 
 
+def known_items(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]:
+    """The catalog indices of items that a field of a request names.
+
+    Raises:
+        UnknownItem: the catalog does not have one of them.
+    """
+    indices = catalog.indices_of(item_ids)
+    if (missing := np.flatnonzero(indices < 0)).size:
+        raise UnknownItem(item_ids[missing[0]], field)
+    return [int(index) for index in indices]
+
+
 def read_history(directory: Path) -> list[Activation]:
     """The activations that servers have noted in a directory, oldest first; a last line that is cut off is passed over."""
     path = directory / HISTORY_FILE
@@ -213,7 +225,7 @@ def read_history(directory: Path) -> list[Activation]:
 
 
 def first_catalog(start: Catalog, path: Path, directory: Path | None) -> tuple[ServedCatalog, str]:
-    """What a server begins with, and on whose account: what was served last, unless it is started with another catalog than then.
+    """The version that a server begins with, and who decided so: the one served last, unless the server is started with another catalog.
 
     Args:
         start: the catalog that the server is started with, and `path` its file.

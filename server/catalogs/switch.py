@@ -1,7 +1,7 @@
 """Serving another version of the catalog: everything that must happen in one go.
 
-Invariant: whoever changes what is served, by name or by new items, comes through here with the lock `CatalogStore.changing` held, so a
-version is served with all named filters worked out and its metrics begun, or not at all.
+Invariant: all that changes what is served, by name or by new items, comes through here with the lock `CatalogStore.changing` held, so a
+version is served with all named filters evaluated and its metrics begun, or not at all.
 """
 
 from server.catalogs.filters import NamedFilters
@@ -17,11 +17,11 @@ class CatalogSwitch:
         self._filters = filters
         self._health = health
 
-    async def serve(self, version: str, by: str, *, grown: bool = False) -> Activation:
-        """Serves a version from now on.
+    async def serve(self, version: str, by: str, *, extended: bool = False) -> Activation:
+        """Serve a version from now on.
 
         Args:
-            grown: whether it is the one that is served, with new items behind its own.
+            extended: whether it is the one that is served, with new items behind its own.
 
         Raises:
             VersionNotFound, CatalogRefused, FilterRefused: there is no such version, or it can't be served; nothing has changed.
@@ -33,7 +33,7 @@ class CatalogSwitch:
                 return await self._catalogs.activate(served, by)
             await self._filters.prepare(served)
             activation = await self._catalogs.activate(served, by)
-        if grown:
+        if extended:
             self._health.extend_catalog(served.name, len(served.catalog))
         else:
             self._health.open_catalog(served.name, len(served.catalog))

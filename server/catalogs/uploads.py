@@ -9,11 +9,8 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
-from starlette.requests import ClientDisconnect
-
-from server.catalogs.background import ProcessDied, run_module
-from server.catalogs.build import Built
+from server.catalogs.background import run_in_background
+from server.catalogs.build import BuildOrder, Built
 from server.catalogs.store import CatalogStore
 from server.errors import CatalogRefused, StorageFull, UnknownFile, UnknownForm, UploadCutOff, quoted
 from server.settings import Settings
@@ -71,11 +68,8 @@ class CatalogUploads:
         async with self._building:
             self._catalogs.check_new(name)
             artefact = self._catalogs.new_file(name)
-            try:
-                output = await run_module("server.catalogs.build", str(source), str(artefact), *self._models)
-            except ProcessDied as error:
-                raise CatalogRefused("The process that reads the catalog died, for lack of memory perhaps.") from error
-            built = msgspec.json.decode(output, type=Built)
+            died = CatalogRefused("The process that reads the catalog died, for lack of memory perhaps.")
+            built = await run_in_background("server.catalogs.build", BuildOrder(str(source), str(artefact), *self._models), Built, died)
             if built.sentence is not None:
                 raise CatalogRefused(built.sentence)
             self._catalogs.add(name)
@@ -89,8 +83,6 @@ async def _receive(upload: Path, body: AsyncIterator[bytes], length: int | None)
             async for piece in body:
                 received += len(piece)
                 await asyncio.to_thread(file.write, piece)
-    except ClientDisconnect as error:
-        raise UploadCutOff(f"The upload ended after {received:,} bytes.") from error
     except OSError as error:
         raise StorageFull(f"The upload can't be stored: {error.strerror}.") from error
     if length is not None and received != length:

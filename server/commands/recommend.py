@@ -9,6 +9,7 @@ from drafting.beam.rule import MOST_SEEDS, SearchRule, Verification
 from server.commands.failure import fail
 from server.commands.options import takes_settings
 from server.settings import Settings
+from verification.request import check_lengths
 
 
 @takes_settings("target", "catalog", "histories", "engine", "draft", "plan", "verification", "dtype", "threads", "kv_memory_gib")
@@ -47,7 +48,9 @@ def recommend(
     """
     if sum(source is not None for source in (history, user, input_file)) != 1:
         fail("Give exactly one of --history, --user and --input.")
-    if beam_width is not None and beam_width < k:
+    try:
+        check_lengths(k, k if beam_width is None else beam_width)
+    except ValueError:
         fail(f"--beam-width must be at least --k, got {beam_width} and {k}.")
     try:
         rule = SearchRule.choose(settings.verification, seed, temperature)

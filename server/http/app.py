@@ -1,4 +1,4 @@
-"""The HTTP app, made from the server's parts."""
+"""The HTTP app, built from the parts of a server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from server.http import problems
-from server.http.middleware import Envelope
+from server.http.middleware import ExchangeMiddleware
 from server.http.routes.catalogs import catalog_routes
 from server.http.routes.filters import filter_routes
 from server.http.routes.items import item_routes
@@ -25,7 +25,7 @@ Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `
 
 
 def build_api(services: Services) -> FastAPI:
-    """The routes, with their documentation; the engine runs as long as the app's lifespan."""
+    """Build the routes, with their documentation; the engine runs as long as the app's lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -55,5 +55,5 @@ def build_api(services: Services) -> FastAPI:
 
 
 def build_app(services: Services) -> ASGIApp:
-    """The whole app, as a server runs it."""
-    return Envelope(build_api(services), services.metrics, services.tracing)
+    """Build the whole app, as a server runs it."""
+    return ExchangeMiddleware(build_api(services), services.metrics, services.tracing)

@@ -1,7 +1,7 @@
-"""The envelope of every HTTP exchange: request id, trace, size limit, time and status, as plain ASGI.
+"""The middleware of every HTTP exchange: request id, trace, size limit, time and status, as plain ASGI.
 
-Invariant: it stands outside of everything else, so whatever happens inside, also an unexpected error, the answer carries the request's id
-and is counted. Plain ASGI, because a middleware with a task and a queue of its own costs more than all the rest of a request.
+Invariant: it wraps everything else, so the answer carries the request's id and is counted also after an unexpected error. Plain ASGI, as a
+middleware with a task and a queue of its own costs more than all the rest of a request.
 """
 
 import time
@@ -24,8 +24,8 @@ _MAX_REQUEST_ID = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Envelope:
-    """Wraps an app."""
+class ExchangeMiddleware:
+    """Wraps an ASGI app."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
@@ -69,7 +69,7 @@ class Envelope:
 
 
 def _most_bytes(scope: Scope) -> int:
-    """How large the body of a request may be."""
+    """The most bytes that the body of a request may have."""
     if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS):
         return MAX_CATALOG_BYTES
     return MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES
@@ -84,7 +84,7 @@ def _request_id(scope: Scope) -> bytes:
 
 
 def _trace_headers(scope: Scope) -> dict[str, str]:
-    """The headers by which a client says which trace it is in."""
+    """The headers that name the client's trace."""
     return {name.decode("ascii"): value.decode("latin-1") for name, value in scope["headers"] if name in (b"traceparent", b"tracestate")}
 
 

@@ -1,7 +1,7 @@
 """Errors over HTTP: RFC 9457 problem details, each with one clear sentence.
 
-Invariant: whatever goes wrong, the answer is `application/problem+json`, its `detail` is a sentence for the person who sent the request,
-and nothing of the server's inside (paths, stack traces, credentials) is in it.
+Invariant: after any error the answer is `application/problem+json`, its `detail` is a sentence for the client, and nothing of the
+server's inside (paths, stack traces, credentials) is in it.
 """
 
 import logging
@@ -25,13 +25,13 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 class ProblemType(NamedTuple):
-    """What all problems of one type have in common.
+    """The common part of all problems of one type.
 
     Attributes:
         status: HTTP status.
         name: the last part of the type's URN.
         title: its summary.
-        detail: what to say in place of the error's own message; None to pass that on.
+        detail: a sentence in place of the error's own message; None to pass that on.
     """
 
     status: int
@@ -81,7 +81,7 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """What a client is told; without a name it says no more than its HTTP status does.
+    """One problem; without a name it says no more than its HTTP status does.
 
     Attributes:
         retry_after_seconds: when asking again is worth a try; None if it is not.
@@ -110,7 +110,7 @@ class Problem:
 
 
 def problem_of(error: Exception) -> Problem:
-    """What to tell of one of the `FORESEEN` errors."""
+    """The problem of one of the `FORESEEN` errors."""
     status, name, title, detail = next(PROBLEM_TYPES[kind] for kind in type(error).__mro__ if kind in PROBLEM_TYPES)
     if isinstance(error, errors.HistoryUnavailable):
         logger.warning("%s", error)
@@ -119,7 +119,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def encodable(text: str) -> str:
-    """The text with what UTF-8 can't carry written as an escape: JSON may bring half of a surrogate pair, and sentences quote it."""
+    """The text with escapes in place of what UTF-8 can't carry: JSON may bring half of a surrogate pair, and sentences quote it."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -129,8 +129,8 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     message = str(error["msg"])
     match error["type"]:
-        case "sentence":
-            return message
+        case "value_error":
+            return str(error["ctx"]["error"])
         case "missing" if not path:
             return "The request has no body: send a JSON object."
         case "missing":
@@ -191,7 +191,7 @@ async def _on_unexpected(request: Request, _: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Makes an app answer every error with a problem."""
+    """Have an app answer every error with a problem."""
     # Starlette's type for handlers takes any exception, which no handler of one kind of exception satisfies.
     handlers: dict[type[Exception], Any] = {
         RequestValidationError: _on_validation_error,

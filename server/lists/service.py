@@ -10,12 +10,10 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from server.catalogs.filters import check_choice
-from server.catalogs.store import ServedCatalog
+from server.catalogs.store import ServedCatalog, known_items
 from server.errors import (
     EngineUnavailable,
     HistoryUnavailable,
@@ -23,7 +21,6 @@ from server.errors import (
     Overloaded,
     StaleHistory,
     UnknownField,
-    UnknownItem,
     UserNotFound,
     quoted,
 )
@@ -102,7 +99,7 @@ class RecommendationService:
 
     async def _read_history(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> list[int]:
         """Fill in the items, and return all of the history that was read."""
-        excluded = set(_indices(served.catalog, body.exclude, "exclude"))
+        excluded = set(known_items(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history"):
             history = await self._history(body, served, submit.deadline)
         if body.exclude_history:
@@ -162,7 +159,7 @@ class RecommendationService:
 
     async def _history(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> list[int]:
         if body.user_id is None:
-            return _indices(served.catalog, body.history or (), "history")
+            return known_items(served.catalog, body.history or (), "history")
         limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
         indices = await self._stored(body.user_id, served, limit, deadline)
         if not indices and limit is not None:
@@ -211,13 +208,6 @@ def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
     if unknown := next((name for name in fields if name not in catalog.attributes), None):
         known = ", ".join(sorted(catalog.attributes)) or "none"
         raise UnknownField(f"The catalog has no attribute {quoted(unknown)}, which fields names; it has {known}.")
-
-
-def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]:
-    indices = catalog.indices_of(item_ids)
-    if (missing := np.flatnonzero(indices < 0)).size:
-        raise UnknownItem(item_ids[missing[0]], field)
-    return [int(index) for index in indices]
 
 
 def _identifiers(result: BeamResult) -> int:

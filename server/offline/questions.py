@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
+from server.catalogs.store import known_items
+from server.errors import UnknownItem
 from server.schemas.recommendations import MAX_K
 from verification.batch import search_in_order
 from verification.recommender import Recommender
-from verification.request import MAX_BEAM_WIDTH, BeamRequest
+from verification.request import BeamRequest, check_lengths
 from verification.result import BeamResult
 
 
@@ -74,21 +75,14 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         return "The history is empty: recommendations need at least one item."
     if not 1 <= k <= MAX_K:
         return f"k must be from 1 to {MAX_K}, got {k}."
-    if beam_width is not None and not k <= beam_width <= MAX_BEAM_WIDTH:
-        return f"beam_width must be from k to {MAX_BEAM_WIDTH}, got beam_width = {beam_width} and k = {k}."
-    history = _indices(catalog, line.history, "history")
-    excluded = _indices(catalog, [*defaults.exclude, *line.exclude], "exclude")
-    if isinstance(history, str) or isinstance(excluded, str):
-        return history if isinstance(history, str) else str(excluded)
+    try:
+        check_lengths(k, k if beam_width is None else beam_width)
+        history = known_items(catalog, line.history, "history")
+        excluded = known_items(catalog, [*defaults.exclude, *line.exclude], "exclude")
+    except (ValueError, UnknownItem) as error:
+        return str(error)
     barred = {*excluded, *history} if defaults.exclude_history else set(excluded)
     return Question(history, k, beam_width, sorted(barred), defaults.rule.numbered(number))
-
-
-def _indices(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int] | str:
-    indices = catalog.indices_of(item_ids)
-    if (missing := np.flatnonzero(indices < 0)).size:
-        return f"The catalog has no item {item_ids[missing[0]]!r}, which {field} names."
-    return [int(index) for index in indices]
 
 
 def answers(recommender: Recommender, questions: Iterable[Question | str]) -> Iterator[BeamResult | str]:

@@ -6,11 +6,11 @@ is a sentence or completes one ("k must be …").
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic.config import JsonDict
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, Verification
-from verification.request import MAX_BEAM_WIDTH
+from verification.request import MAX_BEAM_WIDTH, check_lengths
 
 MAX_K = 100
 MAX_HISTORY = 10_000
@@ -20,11 +20,17 @@ MAX_FIELDS = 50
 MAX_EXPRESSION = 10_000
 MAX_TIMEOUT_MS = 60_000
 MAX_AGE_DAYS = 36_500
+MAX_BATCH = 256
 
-ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-FilterName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-UserId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+# An entry of a batch is judged alone, also by its form, so the model of the batch lets anything through as an entry.
+Entry = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/RecommendationRequest"})]
+
+
+def examples(*bodies: JsonDict) -> ConfigDict:
+    """Configure a model with the examples that the OpenAPI page shows."""
+    return ConfigDict(json_schema_extra={"examples": [*bodies]})
 
 
 class Body(BaseModel):
@@ -36,9 +42,9 @@ class Body(BaseModel):
 class FilterBody(Body):
     """Filters by name, combined."""
 
-    all: list[FilterName] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
-    any: list[FilterName] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
-    without: list[FilterName] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
+    all: list[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
+    any: list[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
+    without: list[Name] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
 
     @model_validator(mode="before")
     @classmethod
@@ -48,7 +54,7 @@ class FilterBody(Body):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.all and not self.any and not self.without:
-            raise PydanticCustomError("sentence", "The filter names no filter: give all, any or not.")
+            raise ValueError("The filter names no filter: give all, any or not.")
         return self
 
 
@@ -64,22 +70,16 @@ class FreshBody(Body):
 class RecommendationRequest(Body):
     """Whom to recommend for, and what."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user_id": "42", "k": 10, "exclude_history": True},
-                {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
-                {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
-                {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
-                {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
-            ]
-        }
+    model_config = examples(
+        {"user_id": "42", "k": 10, "exclude_history": True},
+        {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
+        {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
+        {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
+        {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
     )
 
-    user_id: UserId | None = Field(default=None, description="A user with stored events; give this or `history`.")
-    history: list[ItemId] | None = Field(
-        default=None, max_length=MAX_HISTORY, description="Item ids, oldest first; give this or `user_id`."
-    )
+    user_id: Id | None = Field(default=None, description="A user with stored events; give this or `history`.")
+    history: list[Id] | None = Field(default=None, max_length=MAX_HISTORY, description="Item ids, oldest first; give this or `user_id`.")
     k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
     beam_width: int | None = Field(
         default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
@@ -88,10 +88,10 @@ class RecommendationRequest(Body):
         default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
     )
     fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
-    fields: list[FieldName] = Field(
+    fields: list[Name] = Field(
         default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
     )
-    exclude: list[ItemId] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
+    exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
     exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
     # A strict model takes no name for a member, which is all that JSON can bring.
     verification: Annotated[Verification, Field(strict=False)] | None = Field(
@@ -118,21 +118,14 @@ class RecommendationRequest(Body):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.user_id is not None and self.history is not None:
-            raise PydanticCustomError("sentence", "Give either user_id or history, not both.")
+            raise ValueError("Give either user_id or history, not both.")
         if self.user_id is None and self.history is None:
-            raise PydanticCustomError("sentence", "Give a user_id, or a history of item ids.")
+            raise ValueError("Give a user_id, or a history of item ids.")
         if self.history is not None and not self.history:
-            raise PydanticCustomError("sentence", "The history is empty: recommendations need at least one item.")
-        if self.beam_width is not None and self.beam_width < self.k:
-            raise PydanticCustomError(
-                "sentence",
-                "beam_width must be at least k, got beam_width = {beam_width} and k = {k}.",
-                {"beam_width": self.beam_width, "k": self.k},
-            )
+            raise ValueError("The history is empty: recommendations need at least one item.")
+        check_lengths(self.k, self.k if self.beam_width is None else self.beam_width)
         if self.fresh is not None and self.fresh.min > self.k:
-            raise PydanticCustomError(
-                "sentence", "fresh.min must be at most k, got min = {min} and k = {k}.", {"min": self.fresh.min, "k": self.k}
-            )
+            raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")
         return self
 
 
@@ -179,35 +172,31 @@ class TimingAnswer(BaseModel):
 class RecommendationAnswer(BaseModel):
     """A recommendation list, best first; one with `gumbel` verification in the order in which it was drawn."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = examples(
+        {
+            "id": "rec-5f0c3a1e9b7d4c2f8a6e1d0b3c5f7a9e",
+            "model": "ml-100k-target",
+            "catalog_version": "1a2b3c4d5e6f",
+            "verification": "strict",
+            "items": [
                 {
-                    "id": "rec-5f0c3a1e9b7d4c2f8a6e1d0b3c5f7a9e",
-                    "model": "ml-100k-target",
-                    "catalog_version": "1a2b3c4d5e6f",
-                    "verification": "strict",
-                    "items": [
-                        {
-                            "item_id": "172",
-                            "identifier": ["<a_3>", "<b_7>", "<c_1>", "<d_0>"],
-                            "score": -2.31,
-                            "rank": 1,
-                            "title": "Empire Strikes Back, The (1980)",
-                        }
-                    ],
-                    "usage": {
-                        "prompt_tokens": 81,
-                        "cached_tokens": 0,
-                        "target_forwards": 2,
-                        "draft_forwards": 3,
-                        "accepted_steps": 2,
-                        "drafted_nodes": 120,
-                        "plan": "auto:beam",
-                    },
-                    "timing_ms": {"history": 0.4, "queue": 0.2, "engine": 14.1, "total": 15.3},
+                    "item_id": "172",
+                    "identifier": ["<a_3>", "<b_7>", "<c_1>", "<d_0>"],
+                    "score": -2.31,
+                    "rank": 1,
+                    "title": "Empire Strikes Back, The (1980)",
                 }
-            ]
+            ],
+            "usage": {
+                "prompt_tokens": 81,
+                "cached_tokens": 0,
+                "target_forwards": 2,
+                "draft_forwards": 3,
+                "accepted_steps": 2,
+                "drafted_nodes": 120,
+                "plan": "auto:beam",
+            },
+            "timing_ms": {"history": 0.4, "queue": 0.2, "engine": 14.1, "total": 15.3},
         }
     )
 
@@ -238,11 +227,48 @@ class VersionAnswer(BaseModel):
     catalog_version: str
 
 
-class Problem(BaseModel):
-    """An error (RFC 9457)."""
+class ProblemMembers(BaseModel):
+    """What every error tells (RFC 9457)."""
 
     type: str = Field(examples=["urn:atspeed:unknown-item"])
     title: str = Field(examples=["Unknown item"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["The catalog has no item 'item-9999', which the history names."])
+
+
+class Problem(ProblemMembers):
+    """An error (RFC 9457)."""
+
     instance: str = Field(examples=["/v1/recommendations"])
+
+
+class BatchRequest(Body):
+    """Requests for many users."""
+
+    model_config = examples({"requests": [{"user_id": "42", "k": 10}, {"history": ["50", "181"], "k": 5, "timeout_ms": 2000}]})
+
+    requests: list[Entry] = Field(
+        min_length=1, max_length=MAX_BATCH, description="Each as the body of `POST /v1/recommendations`, with a timeout of its own."
+    )
+
+
+class EntryProblem(ProblemMembers):
+    """What went wrong with one entry: an error as RFC 9457 has it."""
+
+    retry_after_seconds: int | None = Field(default=None, description="When asking again is worth a try; left out if it is not.")
+
+
+class EntryAnswer(BaseModel):
+    """What became of one entry: its list or its problem."""
+
+    status: int = Field(description="The HTTP status that the entry would have had alone.", examples=[200])
+    recommendation: RecommendationAnswer | None = Field(default=None, description="Left out where there is a problem.")
+    problem: EntryProblem | None = Field(default=None, description="Left out where there is a list.")
+
+
+class BatchAnswer(BaseModel):
+    """What became of each entry, in the order of the request."""
+
+    results: list[EntryAnswer]
+    succeeded: int
+    failed: int

@@ -1,10 +1,10 @@
 """What goes over HTTP about users and their histories."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from server.schemas.recommendations import Body, ItemId
+from server.schemas.recommendations import Body, Id, examples
 
 MAX_EVENTS = 1000
 LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
@@ -13,23 +13,17 @@ LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in millis
 class EventBody(Body):
     """Something that a user did with an item."""
 
-    item_id: ItemId
+    item_id: Id
     timestamp: float | None = Field(
         default=None, ge=0, le=LAST_SECOND, allow_inf_nan=False, description="Seconds since 1970; now by default."
     )
-    event_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
-        default=None, description="An event with an id that the user's history already has is not stored again."
-    )
+    event_id: Id | None = Field(default=None, description="An event with an id that the user's history already has is not stored again.")
 
 
 class EventsBody(Body):
     """Events of one user; a single event may also be the body itself."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"events": [{"item_id": "50", "timestamp": 1795400000, "event_id": "click-1"}]}, {"item_id": "50"}],
-        }
-    )
+    model_config = examples({"events": [{"item_id": "50", "timestamp": 1795400000, "event_id": "click-1"}]}, {"item_id": "50"})
 
     events: list[EventBody] = Field(max_length=MAX_EVENTS)
 
@@ -42,7 +36,7 @@ class EventsBody(Body):
 class EventsAnswer(BaseModel):
     """What became of the events."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "42", "received": 2, "stored": 1}]})
+    model_config = examples({"user_id": "42", "received": 2, "stored": 1})
 
     user_id: str
     received: int

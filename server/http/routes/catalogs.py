@@ -1,12 +1,16 @@
 """`/v1/catalogs`: bring versions of the catalog, serve one, go back to the one before."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from server.catalogs.store import Activation
 from server.catalogs.uploads import CatalogUploads
+from server.errors import UploadCutOff
 from server.http.problems import invalid
 from server.http.routes.documented import problems
 from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, VersionBuilt
@@ -32,14 +36,8 @@ def catalog_routes(services: Services) -> APIRouter:
             built = await uploads.from_path(version, _path(await request.body()))
         else:
             length = request.headers.get("content-length", "")
-            built = await uploads.from_upload(version, content_type, request.stream(), int(length) if length.isdecimal() else None)
-        return VersionBuilt(
-            version=version,
-            content=built.content,
-            items=built.items,
-            identifiers=built.identifiers,
-            identifier_length=built.identifier_length,
-        )
+            built = await uploads.from_upload(version, content_type, _stream(request), int(length) if length.isdecimal() else None)
+        return VersionBuilt(version=version, **msgspec.structs.asdict(built))
 
     @router.get("", summary="All versions, and the history of activations")
     async def show() -> CatalogsAnswer:
@@ -66,6 +64,16 @@ def catalog_routes(services: Services) -> APIRouter:
             catalogs.remove(version)
 
     return router
+
+
+async def _stream(request: Request) -> AsyncIterator[bytes]:
+    received = 0
+    try:
+        async for piece in request.stream():
+            received += len(piece)
+            yield piece
+    except ClientDisconnect as error:
+        raise UploadCutOff(f"The upload ended after {received:,} bytes.") from error
 
 
 def _line(entry: Activation) -> ActivationAnswer:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Response
 
 from server.catalogs.filters import NamedFilter
 from server.http.routes.documented import problems
-from server.schemas.filters import FilterAnswer, FilterDefinition, FiltersAnswer
+from server.schemas.catalogs import FilterAnswer, FilterDefinition, FiltersAnswer
 from server.services import Services
 
 FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The filter's name.")]
@@ -20,9 +20,7 @@ def filter_routes(services: Services) -> APIRouter:
     @router.put("/{name}", summary="Name a filter", responses=problems(400, 413, 415, 422), response_model_exclude_none=True)
     async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
-        if body.items is not None:
-            return line(await filters.put_items(name, body.items))
-        return line(await filters.put_expression(name, body.expression or ""))
+        return line(await filters.put(name, body.expression or body.items or []))
 
     @router.get("", summary="All named filters", response_model_exclude_none=True)
     async def show_all() -> FiltersAnswer:

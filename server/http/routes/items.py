@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from server.catalogs.new_items import NewItems
 from server.http.routes.documented import answer, problems
 from server.lists.lines import catalog_line
-from server.schemas.items import AddedItem, CatalogItemsAnswer, ItemsAdded, NewItemsBody
+from server.schemas.catalogs import AddedItem, CatalogItemsAnswer, ItemsAdded, NewItemsBody
 from server.services import Services
 
 MAX_ITEMS = 1000

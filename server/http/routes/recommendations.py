@@ -1,4 +1,8 @@
-"""`POST /v1/recommendations` and `POST /v1/recommendations:batch`."""
+"""`POST /v1/recommendations` and `POST /v1/recommendations:batch`.
+
+Invariant: every entry of a batch gets the list or the problem that it would have got alone, in the order of the request. Entries begin one
+by one, with a turn of the event loop between two, so that a batch does not keep other clients waiting.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,13 +10,12 @@ from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
 
-from server.http.batches import recommend_batch
-from server.http.problems import ClientGone
+from server.http.problems import FORESEEN, ClientGone, Problem, invalid, problem_of
 from server.http.routes.documented import answer, problems
 from server.lists.service import RecommendationService
-from server.schemas.batches import BatchAnswer, BatchRequest
-from server.schemas.recommendations import RecommendationAnswer, RecommendationRequest
+from server.schemas.recommendations import BatchAnswer, BatchRequest, RecommendationAnswer, RecommendationRequest
 from server.services import Services
 
 Answer = TypeVar("Answer")
@@ -41,14 +44,38 @@ def recommendation_routes(services: Services) -> APIRouter:
     )
     async def recommend_many(body: BatchRequest, request: Request) -> Response:
         """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""
-        results = await while_connected(request, recommend_batch(service, body.requests))
-        return Response(orjson.dumps(results), media_type="application/json")
+        results = await while_connected(request, all_entries(body))
+        failed = sum(result["status"] != 200 for result in results)
+        batch = {"results": results, "succeeded": len(results) - failed, "failed": failed}
+        return Response(orjson.dumps(batch), media_type="application/json")
+
+    async def all_entries(body: BatchRequest) -> list[dict[str, Any]]:
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for entry in body.requests:
+                tasks.append(group.create_task(one_entry(entry)))
+                await asyncio.sleep(0)
+        return [task.result() for task in tasks]
+
+    async def one_entry(entry: Any) -> dict[str, Any]:
+        try:
+            body = RecommendationRequest.model_validate(entry)
+            return {"status": 200, "recommendation": await service.recommend(body)}
+        except ValidationError as error:
+            return _failed(problem_of(invalid(error, "entry")))
+        except FORESEEN as error:
+            return _failed(problem_of(error))
 
     return router
 
 
+def _failed(told: Problem) -> dict[str, Any]:
+    retry = {} if told.retry_after_seconds is None else {"retry_after_seconds": told.retry_after_seconds}
+    return {"status": told.status, "problem": told.members() | retry}
+
+
 async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Does the work of a request, and drops it when the client hangs up.
+    """Do the work of a request, and drop it when the client hangs up.
 
     Raises:
         ClientGone: the client hung up first.
@@ -69,7 +96,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -
     try:
         return await work
     except asyncio.CancelledError as error:
-        # Somebody else may have cancelled it as well, and must not be overheard.
+        # The task may have been cancelled for another reason as well, which must not be lost.
         if not gone or answering.uncancel():
             raise
         raise ClientGone from error

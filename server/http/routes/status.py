@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from server.engine.client import EngineStatus
 from server.http.routes.documented import problems
-from server.schemas.items import CatalogAnswer
+from server.schemas.catalogs import CatalogAnswer
 from server.schemas.recommendations import StatusAnswer, VersionAnswer
 from server.services import Services
 

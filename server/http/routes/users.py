@@ -3,12 +3,12 @@
 import time
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Path, Query, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from server.errors import UnknownItem, UserNotFound
+from server.catalogs.store import known_items
+from server.errors import UserNotFound
 from server.histories import Event
 from server.http.routes.documented import answer, problems
 from server.schemas.users import EventsAnswer, EventsBody, HistoryAnswer
@@ -45,9 +45,7 @@ def user_routes(services: Services) -> APIRouter:
     @router.post("/events", summary="Append events to a user's history", responses=problems(400, 413, 415, 422, 503))
     async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
         """Idempotent by `event_id`; the history is kept in the order of the timestamps, whatever order the events come in."""
-        indices = catalogs.active.catalog.indices_of([event.item_id for event in body.events])
-        if (missing := np.flatnonzero(indices < 0)).size:
-            raise UnknownItem(body.events[missing[0]].item_id, "an event")
+        known_items(catalogs.active.catalog, [event.item_id for event in body.events], "an event")
         now = time.time()
         events = [Event(event.item_id, now if event.timestamp is None else event.timestamp, event.event_id) for event in body.events]
         with metrics.history_operation("append"):

@@ -248,7 +248,7 @@ async def test_routes_are_counted_by_template_and_methods_are_few(bench: Bench):
 
 
 def test_every_example_in_the_documentation_is_a_valid_body(bench: Bench):
-    from server.schemas.items import ItemsAdded, NewItemsBody
+    from server.schemas.catalogs import ItemsAdded, NewItemsBody
     from server.schemas.recommendations import RecommendationAnswer, RecommendationRequest
     from server.schemas.users import EventsBody
 

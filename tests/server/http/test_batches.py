@@ -4,7 +4,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from server.schemas.batches import BatchAnswer
+from server.schemas.recommendations import BatchAnswer
 from tests.server.server_process import ServerProcess, assert_problem
 
 

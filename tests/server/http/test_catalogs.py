@@ -14,7 +14,7 @@ import pytest
 
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
-from server.catalogs.build import build
+from server.catalogs.build import BuildOrder, build
 from tests.models import random_catalog
 from tests.server.server_process import ServerProcess, assert_problem
 
@@ -185,7 +185,7 @@ def test_the_building_process_says_what_is_wrong_and_leaves_nothing(
     tmp_path: Path, model_dir: Path, name: str, text: str, sentence: str
 ) -> None:
     (tmp_path / name).write_text(text)
-    built = build(tmp_path / name, tmp_path / "out.catalog", model_dir, None)
+    built = build(BuildOrder(str(tmp_path / name), str(tmp_path / "out.catalog"), str(model_dir)))
     assert built.sentence is not None
     assert built.sentence.startswith(sentence)
     assert str(tmp_path) not in built.sentence

@@ -1,15 +1,11 @@
-"""A process that makes the next version of the catalog: the one that is served, and new items behind its own.
+"""A background process that makes the next version of the catalog: the one that is served, and new items behind its own.
 
 Invariant: the items are placed in the very catalog that is served, or not at all; what is refused leaves no file behind. The tokens of
 identifiers that clients bring are judged by the engine, which knows the model's tokenizer: this process starts in a fraction of a second
 because it loads neither.
-
-Run by `server.catalogs.new_items`: `python -m server.catalogs.grow`, reads an `Order` and says in MessagePack what has become of it.
 """
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,11 +15,11 @@ from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import CodebookError, Codebooks
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.placement import Collision, NewItem, PlacedItem, TakenError, add_items
-from server.catalogs.background import be_polite
+from server.catalogs.background import answer_order
 
 
-class Order(msgspec.Struct, frozen=True):
-    """What is to be done.
+class PlaceOrder(msgspec.Struct, frozen=True):
+    """Where everything is, and the items to add.
 
     Attributes:
         base: the file of the catalog that is served.
@@ -45,8 +41,8 @@ class Order(msgspec.Struct, frozen=True):
     added_at: int
 
 
-class Grown(msgspec.Struct, frozen=True):
-    """What the process has to say at its end.
+class Placed(msgspec.Struct, frozen=True):
+    """The answer to a `PlaceOrder`.
 
     Attributes:
         sentence: why there is no artefact; None if there is one.
@@ -59,34 +55,28 @@ class Grown(msgspec.Struct, frozen=True):
     items: list[PlacedItem] = []
 
 
-def carry_out(order: Order) -> Grown:
-    """Makes the artefact."""
+def place(order: PlaceOrder) -> Placed:
+    """Make the artefact."""
     items = [msgspec.structs.replace(item, attributes=known) for item, known in zip(order.items, json.loads(order.attributes), strict=True)]
     # Where the server keeps its files is not for clients, so what these two say of theirs is not passed on.
     try:
         catalog = load_catalog(Path(order.base))
         codebooks = None if order.codebooks is None else Codebooks.load(Path(order.codebooks))
     except (CatalogError, CodebookError):
-        return Grown("The catalog that is served, or its codebooks, can't be read any more.")
+        return Placed("The catalog that is served, or its codebooks, can't be read any more.")
     if catalog.version != order.version:
-        return Grown("The file of the catalog that is served has changed: bring it as a version and activate that.")
+        return Placed("The file of the catalog that is served has changed: bring it as a version and activate that.")
     try:
         grown, placed = add_items(catalog, items, order.collision, codebooks, order.added_at)
         save_artefact(grown, Path(order.artefact))
     except TakenError as error:
-        return Grown(str(error), taken=True)
+        return Placed(str(error), taken=True)
     except CatalogError as error:
-        return Grown(str(error))
+        return Placed(str(error))
     except OSError as error:
-        return Grown(f"The catalog can't be stored: {error.strerror}.")
-    return Grown(items=placed)
-
-
-def main(read: Callable[[], bytes], write: Callable[[bytes], object]) -> None:
-    """Entry point of the process."""
-    be_polite()
-    write(msgspec.msgpack.encode(carry_out(msgspec.msgpack.decode(read(), type=Order))))
+        return Placed(f"The catalog can't be stored: {error.strerror}.")
+    return Placed(items=placed)
 
 
 if __name__ == "__main__":
-    main(sys.stdin.buffer.read, sys.stdout.buffer.write)
+    answer_order(PlaceOrder, place)

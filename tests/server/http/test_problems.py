@@ -1,0 +1,87 @@
+"""Every error of the server has its problem, and only the HTTP room knows of HTTP statuses."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server import errors
+from server.http.problems import PROBLEM_TYPES, problem_of
+
+SERVER = Path(errors.__file__).parent
+HISTORIES = "The history store can't be reached now; requests with an inline history still work."
+EXPECTED = {
+    "InvalidRequest": (422, "invalid-request", "Invalid request"),
+    "RequestRefused": (422, "refused", "Request refused"),
+    "UnknownItem": (422, "unknown-item", "Unknown item"),
+    "UnknownField": (422, "unknown-field", "Unknown field"),
+    "UnknownFilter": (422, "unknown-filter", "Unknown filter"),
+    "StaleHistory": (422, "stale-history", "Stale history"),
+    "NoItemTimes": (422, "no-item-times", "No item times"),
+    "UserNotFound": (404, "unknown-user", "Unknown user"),
+    "FilterNotFound": (404, "unknown-filter", "Unknown filter"),
+    "VersionNotFound": (404, "unknown-version", "Unknown version"),
+    "FilterRefused": (422, "filter-expression", "Filter expression"),
+    "TooManyFilters": (422, "too-many-filters", "Too many filters"),
+    "CatalogRefused": (422, "catalog-refused", "Catalog refused"),
+    "UnknownFile": (422, "unknown-file", "Unknown file"),
+    "UnknownForm": (415, "unknown-form", "Unknown form"),
+    "VersionExists": (409, "version-exists", "Version exists"),
+    "VersionActive": (409, "version-active", "Version active"),
+    "NothingToRollBack": (409, "nothing-to-roll-back", "Nothing to roll back"),
+    "UploadCutOff": (400, "upload-cut-off", "Upload cut off"),
+    "StorageFull": (507, "storage-full", "Storage full"),
+    "ItemsRefused": (422, "items-refused", "Items refused"),
+    "ItemsTaken": (409, "items-refused", "Items refused"),
+    "EngineUnavailable": (503, "engine-unavailable", "No engine"),
+    "HistoryUnavailable": (503, "histories-unavailable", "No histories"),
+    "QueueFull": (429, "queue-full", "Queue full"),
+    "TooLate": (429, "deadline-out-of-reach", "Deadline out of reach"),
+    "TimeoutError": (504, "timed-out", "Timed out"),
+}
+BASES = {errors.ServerError, errors.TryAgain, errors.Overloaded}
+
+
+def tree(kind: type[errors.ServerError]) -> Iterator[type[errors.ServerError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from tree(child)
+
+
+def test_every_error_has_the_problem_that_clients_know() -> None:
+    assert {kind.__name__: tuple(known)[:3] for kind, known in PROBLEM_TYPES.items()} == EXPECTED
+    assert {*tree(errors.ServerError)} - BASES == {*PROBLEM_TYPES} - {TimeoutError}
+    assert all(kind.__name__ in str(errors.__doc__) for kind in tree(errors.ServerError))
+
+
+@pytest.mark.parametrize(
+    ("error", "detail", "retry_after_seconds"),
+    [
+        (errors.UnknownItem("x" * 99, "history"), f"The catalog has no item '{'x' * 60}…', which history names.", None),
+        (errors.UserNotFound("42"), "There is no user '42': no events are stored for that id.", None),
+        (errors.ItemsTaken("It is taken."), "It is taken.", None),
+        (errors.QueueFull("It is crowded.", 3), "It is crowded.", 3),
+        (errors.HistoryUnavailable("Redis at 10.0.0.1 is away."), HISTORIES, 1),
+        (TimeoutError("in a socket"), "The answer was not ready within the request's timeout.", None),
+    ],
+)
+def test_a_problem_tells_the_errors_sentence_and_nothing_of_the_inside(
+    error: Exception, detail: str, retry_after_seconds: int | None
+) -> None:
+    told = problem_of(error)
+    assert (told.status, told.name, told.title) == EXPECTED[type(error).__name__]
+    assert (told.detail, told.retry_after_seconds) == (detail, retry_after_seconds)
+
+
+@pytest.mark.parametrize("room", ["errors.py", "catalogs", "lists", "engine", "scheduling", "histories", "messages.py", "services.py"])
+def test_services_know_no_http_status(room: str) -> None:
+    statuses = {known.status for known in PROBLEM_TYPES.values()}
+    place = SERVER / room
+    for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.Constant) and node.value in statuses), f"{path}:{node.lineno} names an HTTP status"
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            origin = node.module if isinstance(node, ast.ImportFrom) else None
+            for name in [origin or "", *names]:
+                assert name.partition(".")[0] not in {"http", "fastapi", "starlette", "HTTPStatus"}, f"{path} imports {name}"
