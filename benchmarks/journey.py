@@ -14,8 +14,6 @@ from pathlib import Path
 import psutil
 
 from benchmarks.load.small_model import make_model, served
-from benchmarks.systems.shapes import SHAPES, make_checkpoint
-from drafting.catalog.loading import load_catalog
 
 _HOOK = Path(__file__).parent / "journey_hook"
 _WARM_REQUESTS = 3
@@ -26,12 +24,11 @@ _SETTLE_SECONDS = 0.5
 def journey(folder: Path, *flags: str) -> list[str]:
     """The distinct files of one `POST /v1/recommendations`, through both processes, by name."""
     make_model(folder)
-    make_checkpoint(folder / "draft", SHAPES["small"].draft, load_catalog(folder / "catalog.jsonl"))
     found = folder / "journey"
     found.mkdir()
     os.environ["ATSPEED_JOURNEY"] = str(found)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_HOOK), os.environ.get("PYTHONPATH")]))
-    with served(folder, "--draft", str(folder / "draft"), *flags) as server:
+    with served(folder, *flags) as server:
         items = [json.loads(line)["item_id"] for line in (folder / "catalog.jsonl").read_text().splitlines()[:30]]
         server.client.post("/v1/users/traveller/events", json={"events": [{"item_id": item} for item in items]}).raise_for_status()
         for _ in range(_WARM_REQUESTS):

@@ -4,6 +4,7 @@ A first SIGUSR1 begins the recording, a second one writes the files' names to `$
 before and only goes on does not count, so loops that run on a clock of their own are left out unless they call something.
 """
 
+import inspect
 import os
 import signal
 import sys
@@ -13,14 +14,17 @@ from types import FrameType
 
 _ROOT = Path(__file__).parents[2]
 _FLOORS = tuple(f"{_ROOT / floor}{os.sep}" for floor in ("server", "verification", "drafting"))
+_RESUMABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _seen: set[str] = set()
 _recording = False
 
 
 def _note(frame: FrameType, event: str, _: object) -> None:
-    # The first instruction of a generator's or coroutine's body is at an offset of its own: whatever lies behind it is a resumption.
+    # A generator or coroutine is called on its first line; whatever lies behind it is a resumption.
     if _recording and event == "call":
-        _seen.add(frame.f_code.co_filename)
+        code = frame.f_code
+        if not code.co_flags & _RESUMABLE or frame.f_lineno == code.co_firstlineno:
+            _seen.add(code.co_filename)
 
 
 def _toggle(_number: int, _frame: FrameType | None) -> None:

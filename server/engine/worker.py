@@ -28,8 +28,7 @@ from server.messages import (
     Submit,
     ToEngine,
 )
-from server.scheduling.budget import StepBudget
-from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler
+from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler, StepBudget
 from server.settings import EngineOptions
 from verification.request import ReservedPlaces
 

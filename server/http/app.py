@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from server.http import problems
-from server.http.middleware import ExchangeMiddleware
+from server.http.middleware import ExchangeMiddleware, TraceMiddleware
 from server.http.routes.catalogs import catalog_routes
 from server.http.routes.filters import filter_routes
 from server.http.routes.items import item_routes
@@ -56,4 +56,5 @@ def build_api(services: Services) -> FastAPI:
 
 def build_app(services: Services) -> ASGIApp:
     """Build the whole app, as a server runs it."""
-    return ExchangeMiddleware(build_api(services), services.metrics, services.tracing)
+    api = build_api(services)
+    return ExchangeMiddleware(TraceMiddleware(api, services.tracing) if services.tracing.on else api, services.metrics)

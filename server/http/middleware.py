@@ -1,4 +1,4 @@
-"""The middleware of every HTTP exchange: request id, trace, size limit, time and status, as plain ASGI.
+"""The middleware of every HTTP exchange: request id, size limit, time and status, and its trace if there is one, as plain ASGI.
 
 Invariant: it wraps everything else, so the answer carries the request's id and is counted also after an unexpected error. Plain ASGI, as a
 middleware with a task and a queue of its own costs more than all the rest of a request.
@@ -27,10 +27,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class ExchangeMiddleware:
     """Wraps an ASGI app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,16 +54,41 @@ class ExchangeMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id), *named_span]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
             await send(message)
 
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        with self._tracing.request(method, scope["path"], _trace_headers(scope), request_id.decode("ascii")) as span:
-            named_span = [(b"traceparent", name.encode())] if (name := traceparent(span)) else []
+        try:
+            await self._app(scope, limited_receive, tagged_send)
+        finally:
+            self._metrics.observe_response(_method(scope), _route(scope), status, time.perf_counter() - started)
+
+
+class TraceMiddleware:
+    """Wraps an ASGI app whose requests are traced; `ExchangeMiddleware` wraps it in turn."""
+
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+        self._app = app
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def tagged_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if name := traceparent(span):
+                    message["headers"] = [*message.get("headers", ()), (b"traceparent", name.encode())]
+            await send(message)
+
+        method = _method(scope)
+        with self._tracing.request(method, scope["path"], _trace_headers(scope), logs.request_id.get() or "") as span:
             try:
-                await self._app(scope, limited_receive, tagged_send)
+                await self._app(scope, receive, tagged_send)
             finally:
-                self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
                 end_request(span, method, _route(scope), status)
 
 
@@ -81,6 +105,10 @@ def _request_id(scope: Scope) -> bytes:
         if name == REQUEST_ID and 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
             return bytes(value)
     return uuid.uuid4().hex.encode()
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _METHODS else "other"
 
 
 def _trace_headers(scope: Scope) -> dict[str, str]:

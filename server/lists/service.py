@@ -8,6 +8,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from drafting.beam.rule import SearchRule, Verification
@@ -61,18 +62,20 @@ class RecommendationService:
         started = time.monotonic()
         with self._drain.request(), self._catalogs.lease() as served:
             submit = self._submit(body, served, started)
+            traced = self._tracing.on and self._tracing.recording
             _check_fields(body.fields, served.catalog)
             try:
                 # Judged before the history is read: under overload no request should wait for the store only to be refused then.
                 items = None if body.history is None else min(len(body.history), self._max_items() + 1)
-                with self._engine.admit(submit, items, traced=self._tracing.recording) as request:
+                with self._engine.admit(submit, items, traced=traced) as request:
                     history = await self._read_history(body, served, submit)
                     async with asyncio.timeout(submit.deadline - submit.submitted):
                         finished = await self._engine.search(request)
             except Overloaded as error:
                 self._metrics.refused.labels(error.reason).inc()
                 raise
-            self._tracing.record_engine(finished, request.own_steps(finished))
+            if traced:
+                self._tracing.record_engine(finished, request.own_steps(finished))
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
             self._observe(body, served, finished.result, history, fresh)
             return self._answer(body, served, finished, fresh, started, submit.submitted)
@@ -100,7 +103,7 @@ class RecommendationService:
     async def _read_history(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> list[int]:
         """Fill in the items, and return all of the history that was read."""
         excluded = set(known_items(served.catalog, body.exclude, "exclude"))
-        with self._tracing.part("history"):
+        with self._tracing.part("history") if self._tracing.on else nullcontext():
             history = await self._history(body, served, submit.deadline)
         if body.exclude_history:
             excluded.update(history)

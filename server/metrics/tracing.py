@@ -11,7 +11,7 @@ Which traces are kept is the SDK's business: `OTEL_TRACES_SAMPLER`, `OTEL_SERVIC
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -29,16 +29,21 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """Makes spans, or pretends to."""
+    """Makes spans, or pretends to.
+
+    Attributes:
+        on: whether there are spans at all.
+    """
 
     def __init__(self, processor: "SpanProcessor | None" = None) -> None:
         """`processor` is what finished spans go to; without one there are none."""
+        self.on = processor is not None
         self._provider = _provider(processor) if processor is not None else None
         self._tracer = self._provider.get_tracer(_SCOPE) if self._provider is not None else trace.NoOpTracer()
 
     @classmethod
     def to(cls, endpoint: str | None) -> "Tracing":
-        """Traces to an OTLP collector that speaks HTTP, such as `http://collector:4318`; none for None."""
+        """Send traces to an OTLP collector that speaks HTTP, such as `http://collector:4318`; none for None."""
         if endpoint is None:
             return cls()
         # Half a second of imports that a server without traces need not pay.
@@ -50,7 +55,7 @@ class Tracing:
     @property
     def recording(self) -> bool:
         """Whether the request that is being answered is traced."""
-        return self._provider is not None and trace.get_current_span().is_recording()
+        return trace.get_current_span().is_recording()
 
     @contextmanager
     def request(self, method: str, path: str, headers: Mapping[str, str], request_id: str) -> Iterator[Span]:
@@ -65,7 +70,7 @@ class Tracing:
 
     def part(self, name: str) -> AbstractContextManager[object]:
         """A span of a part of the request that is being answered."""
-        return nullcontext() if self._provider is None else self._tracer.start_as_current_span(name, record_exception=False)
+        return self._tracer.start_as_current_span(name, record_exception=False)
 
     def record_engine(self, finished: FinishedList, steps: Sequence[StepRecord] = ()) -> None:
         """Make spans of what the engine did for a list that has just come: the queue, then the draft and the verification of its steps."""

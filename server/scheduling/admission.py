@@ -18,6 +18,8 @@ import asyncio
 import math
 from bisect import bisect_right, insort
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, TooLate
@@ -29,6 +31,7 @@ from server.scheduling.scheduler import due
 # costs no throughput as long as a queue remains.
 CAUTION = 1.4
 _LONGEST_RETRY_SECONDS = 60
+_DRAIN_LOOK_SECONDS = 0.02
 # A list takes as many steps as an identifier has tokens, at most; the rest is for requests that a step was too full for.
 _TRACED_STEPS = 64
 
@@ -203,6 +206,52 @@ class Admission:
     def _drain(self, work: int) -> float:
         """When so much work will be done, the step that runs now included."""
         return self.rate.step_seconds + CAUTION * self.rate.queue_seconds(work)
+
+
+class Drain:
+    """The end of a server, in order: no new requests, then the running ones finish, then the process ends.
+
+    A request that was begun before is finished, unless the grace period ends first; one that comes later is told at once that this server
+    is going away, so that its client asks another.
+    """
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.running = 0
+
+    def begin(self) -> None:
+        """Take no requests from now on."""
+        self.draining = True
+
+    def check(self) -> None:
+        """Refuse a request once the server takes none any more.
+
+        Raises:
+            EngineUnavailable: it takes none.
+        """
+        if self.draining:
+            raise EngineUnavailable("The server is shutting down.", 1)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request for as long as it runs.
+
+        Raises:
+            EngineUnavailable: the server takes none any more.
+        """
+        self.check()
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    async def finished(self, seconds: float) -> bool:
+        """Wait until nothing runs, for so long at most; whether it came to that."""
+        end = asyncio.get_running_loop().time() + seconds
+        while self.running and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+        return not self.running
 
 
 def _due(request: PendingRequest) -> float:

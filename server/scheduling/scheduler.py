@@ -8,7 +8,7 @@ until the running ones have made room, so a stream of small ones can't starve it
 `AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
 that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Reason for the
 rest: under load, the most urgent first is what keeps the most deadlines. How many requests share a step is a matter of tokens, not of
-requests (`server.scheduling.budget`), because tokens are what time goes into.
+requests (`StepBudget`), because tokens are what time goes into.
 """
 
 import time
@@ -16,14 +16,18 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from drafting.plans.costs import CostCurve
 from server.messages import FinishedList
-from server.scheduling.budget import StepBudget
 from verification.engine.group import StepEngine
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
 AGEING_SECONDS = 2.0
 IDLE = StepReport((), tokens=0, seconds=0.0)
+# How much one step weighs against the earlier ones; a single hiccup must not halve the budget.
+_SHARE = 0.05
+# A step's measured time is trusted within these bounds only: a machine that was suspended has not become a thousand times slower.
+_LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.25, 8.0
 
 
 def due(deadline: float, arrived: float) -> float:
@@ -62,6 +66,40 @@ class ScheduledRequest:
     def finish(self, result: BeamResult, now: float) -> FinishedList:
         """Close the account of its time."""
         return FinishedList(result, self.started - self.arrived, now - self.started)
+
+
+@dataclass
+class StepBudget:
+    """How many tokens may share a step, so that it ends in time.
+
+    The budget follows from what forwards cost on this machine: a curve through measured forwards says how many tokens fit into the bound,
+    and every step that ran says how far that curve is off now (drafts, which the curve does not know of, and other programs on the machine
+    both make steps longer).
+
+    Attributes:
+        most_tokens: the hard bound, whatever the clock says.
+        seconds: what a step may take; None for no such bound.
+        curve: what a forward costs; None if that is not known, and then only the hard bound holds.
+    """
+
+    most_tokens: int
+    seconds: float | None = None
+    curve: CostCurve | None = None
+    _slowdown: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the next step may have; at least one, and a request that is alone runs however many it has."""
+        if self.seconds is None or self.curve is None:
+            return self.most_tokens
+        return int(max(1, min(self.most_tokens, self.curve.tokens_within(self.seconds / self._slowdown))))
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Take over how long a step of so many planned tokens has taken."""
+        if self.curve is None or not (expected := self.curve.seconds(tokens)):
+            return
+        slowdown = min(max(seconds / expected, _LEAST_SLOWDOWN), _MOST_SLOWDOWN)
+        self._slowdown += _SHARE * (slowdown - self._slowdown)
 
 
 @dataclass(frozen=True)

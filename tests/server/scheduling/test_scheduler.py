@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from drafting.plans.plan import FixedPlan
-from server.scheduling.budget import StepBudget
-from server.scheduling.scheduler import AGEING_SECONDS, IDLE, PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler, due
+from server.scheduling.scheduler import (
+    AGEING_SECONDS,
+    IDLE,
+    PlanRefusalError,
+    RequestTooLargeError,
+    SpeculativeBeamScheduler,
+    StepBudget,
+    due,
+)
 from tests.server.fake_engine import STEPS, FakeEngine, make_request
 
 

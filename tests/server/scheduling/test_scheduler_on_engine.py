@@ -19,8 +19,7 @@ from drafting.beam.model import TreeBatch
 from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_set import ItemSet
-from server.scheduling.budget import StepBudget
-from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler
+from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler, StepBudget
 from tests.speculation import COSTS, ITEMS, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
