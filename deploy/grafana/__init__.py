@@ -1,1 +1,1 @@
-"""The Grafana dashboards as code: `python -m deploy.grafana` writes the JSON that the chart and the compose file hand to Grafana."""
+"""The Grafana dashboards as code: `python -m deploy.grafana` writes the JSON for the chart and the compose file."""

@@ -1,4 +1,4 @@
-"""Writes the dashboards' JSON into the chart, the only place that Helm can read them from; the compose file mounts the same folder.
+"""Writes the dashboards as JSON into the chart, from which Helm and the compose file read them.
 
 Run:  python -m deploy.grafana
 """

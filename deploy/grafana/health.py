@@ -1,4 +1,4 @@
-"""The page about the recommendations themselves: which catalog, how full lists are, whom they favour."""
+"""The dashboard of the recommendations: served catalog, short lists, diversity of items."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -9,15 +9,15 @@ _LISTS = per_second("atspeed_plan_decisions_total")
 CATALOG = [
     Panel(
         "Catalog",
-        "Replicas that serve each version. Two versions for long are replicas that were left behind.",
+        "Number of replicas that serve each version. Two versions for a long time mean that some replicas were not updated.",
         "none",
         [Query(f"count by (version) (atspeed_catalog_info{{{CHOSEN}}})", "{{version}}")],
         number=True,
     ),
-    Panel("Items", "Of the catalog that is served.", "none", [Query(f"max(atspeed_catalog_items{{{CHOSEN}}})")], number=True),
+    Panel("Items", "Number of items of the served catalog.", "none", [Query(f"max(atspeed_catalog_items{{{CHOSEN}}})")], number=True),
     Panel(
         "Activations",
-        "Catalogs that were to be served in the last day, by what came of it.",
+        "Attempts to activate a version of the catalog in the last day, by outcome.",
         "none",
         [Query(f"sum by (outcome) (increase(atspeed_catalog_activations_total{{{CHOSEN}}}[1d]))", "{{outcome}}")],
         number=True,
@@ -26,40 +26,40 @@ CATALOG = [
 LISTS = [
     Panel(
         "Short lists",
-        "Share of lists with fewer identifiers than were asked for, because too few were eligible.",
+        "Share of lists with fewer identifiers than requested, because too few items were eligible.",
         "percentunit",
         [Query(f"{per_second('atspeed_short_lists_total')} / {_LISTS}")],
     ),
     Panel(
         "Filters",
-        "Share of requests that left items out, by how.",
+        "Share of requests that filter items, by kind of filter.",
         "percentunit",
         [Query(f"{per_second('atspeed_filtered_requests_total', 'filter')} / ignoring(filter) group_left {_LISTS}", "{{filter}}")],
     ),
     Panel(
-        "Places for fresh items",
-        "Lists a second with places for fresh items, by whether there were enough of them: short ones got all that were eligible.",
+        "Reserved fresh items",
+        "Lists per second with reserved fresh items: full if enough fresh items were eligible, otherwise short.",
         "ops",
         [Query(per_second("atspeed_fresh_lists_total", "outcome"), "{{outcome}}")],
     ),
-    Panel("Items served", "A second, over all lists.", "ops", [Query(per_second("atspeed_items_served_total"))]),
+    Panel("Items served", "Items per second in all lists.", "ops", [Query(per_second("atspeed_items_served_total"))]),
 ]
 FAVOUR = [
     Panel(
         "Distinct items",
-        "Share of the catalog that each replica's lists of late (10,000 to 20,000) had.",
+        "Share of the catalog in the last 10,000 to 20,000 lists of each replica.",
         "percentunit",
         [Query(f"atspeed_distinct_items_served{{{CHOSEN}}} / atspeed_catalog_items{{{CHOSEN}}}", "{{instance}}")],
     ),
     Panel(
         "Popularity skew",
-        "Share of the places in those lists that the most listed hundredth of the catalog has. It rises when lists narrow down.",
+        "Share of the items in those lists that belong to the most listed 1% of the catalog. It rises when lists become less diverse.",
         "percentunit",
         [Query(f"atspeed_top_items_share{{{CHOSEN}}}", "{{instance}}")],
     ),
     Panel(
         "Cold items",
-        "Share of the places that items have which none of the histories read of late has. It starts high on a replica that has read few.",
+        "Share of listed items that occur in none of the recently read histories. It is high on a replica that has just started.",
         "percentunit",
         [Query(f"{per_second('atspeed_cold_items_served_total')} / {per_second('atspeed_items_served_total')}")],
     ),
@@ -67,6 +67,6 @@ FAVOUR = [
 
 
 def health() -> Dashboard:
-    """The page."""
-    rows = [("Catalog", CATALOG), ("Lists", LISTS), ("Whom lists favour", FAVOUR)]
-    return page("atspeed-health", "atspeed: recommendations", "Catalog, fullness and variety of the lists.", rows)
+    """Build the dashboard."""
+    rows = [("Catalog", CATALOG), ("Lists", LISTS), ("Diversity", FAVOUR)]
+    return page("atspeed-health", "atspeed: recommendations", "Catalog, short lists and diversity of items.", rows)

@@ -1,4 +1,4 @@
-"""The page for whoever is on call: is it up, is it right, is it fast, is it full."""
+"""The dashboard for on-call engineers: availability, errors, latency, saturation."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -15,7 +15,7 @@ _FAILED = per_second(_RESPONSES, where='status=~"5..", route=~"/v1/.*"')
 UP = [
     Panel(
         "Engines up",
-        "Replicas whose engine serves, of all that are scraped. A replica without one answers 503 and starts another.",
+        "Replicas with a serving engine, and all scraped replicas. A replica without an engine answers 503 and starts a new one.",
         "none",
         [Query(f"sum(atspeed_engine_up{{{CHOSEN}}})", "up"), Query(f"count(atspeed_engine_up{{{CHOSEN}}})", "scraped")],
         width=6,
@@ -23,7 +23,7 @@ UP = [
     ),
     Panel(
         "Lists in time",
-        "Share of recommendations answered within 500 ms, of all that were answered: what the latency objective (99 %) is about.",
+        "Share of answered recommendations that took at most 500 ms. The objective is 99 %.",
         "percentunit",
         [Query(f"{_FAST} / {_ANSWERED}")],
         width=6,
@@ -31,7 +31,7 @@ UP = [
     ),
     Panel(
         "Errors",
-        "Share of answers with a status of 500 and above.",
+        "Share of responses with status 5xx.",
         "percentunit",
         [Query(f"({_FAILED} or vector(0)) / {_ALL}")],
         width=6,
@@ -39,7 +39,7 @@ UP = [
     ),
     Panel(
         "Engine restarts",
-        "Engine processes started in the last hour to replace a dead one. More than one is a pattern: read the log.",
+        "Engine processes started in the last hour to replace one that died. More than one: read the log.",
         "none",
         [Query(f"sum(increase(atspeed_engine_restarts_total{{{CHOSEN}}}[1h]))")],
         width=6,
@@ -47,17 +47,17 @@ UP = [
     ),
 ]
 TRAFFIC = [
-    Panel("Traffic", "Answers a second by route.", "reqps", [Query(per_second(_RESPONSES, "route"), "{{route}}")], stacked=True),
+    Panel("Traffic", "Responses per second by route.", "reqps", [Query(per_second(_RESPONSES, "route"), "{{route}}")], stacked=True),
     Panel(
         "Statuses",
-        "Answers a second by status: 429 is overload refused in time, 503 no engine or no histories, 504 a deadline that passed.",
+        "Responses per second by status. 429: refused because of overload; 503: no engine or no history store; 504: deadline exceeded.",
         "reqps",
         [Query(per_second(_RESPONSES, "status", 'route=~"/v1/.*"'), "{{status}}")],
         stacked=True,
     ),
     Panel(
         "Refused",
-        "Requests refused at once so that others keep their deadline. It is the first sign that replicas are too few.",
+        "Requests refused on arrival because of load: the first sign that more replicas are needed.",
         "reqps",
         [Query(per_second("atspeed_refused_requests_total", "reason"), "{{reason}}")],
     ),
@@ -65,13 +65,13 @@ TRAFFIC = [
 LATENCY = [
     Panel(
         "Latency",
-        "Of recommendations that were answered, seen from inside.",
+        "Latency of answered recommendations, measured by the server.",
         "s",
         percentiles(_LATENCY, f'{RECOMMENDATIONS}, status="200"'),
     ),
     Panel(
         "Where it goes (p99)",
-        "Waiting for the engine, in the engine, in the history store. A long queue is load, a long engine a large or slow model.",
+        "Time in the queue, in the engine and in the history store. A long queue means load; a long engine time, a large or slow model.",
         "s",
         [
             Query(quantile(0.99, "atspeed_queue_seconds"), "queue"),
@@ -79,18 +79,23 @@ LATENCY = [
             Query(quantile(0.99, "atspeed_history_latency_seconds"), "histories"),
         ],
     ),
-    Panel("Steps of the engine", "Each is one forward of the target, drafting included.", "s", percentiles("atspeed_step_seconds")),
+    Panel(
+        "Steps of the engine",
+        "Duration of engine steps: one forward of the target with its drafting.",
+        "s",
+        percentiles("atspeed_step_seconds"),
+    ),
 ]
 SATURATION = [
     Panel(
         "Expected wait",
-        "How long each engine is busy with what it has: what admission and scaling go by.",
+        "Expected time until each engine has finished its requests; admission and autoscaling use it.",
         "s",
         [Query(f"max by (instance) (atspeed_expected_wait_seconds{{{CHOSEN}}})", "{{instance}}")],
     ),
     Panel(
         "Queue",
-        "Requests that wait for an engine, and those that run.",
+        "Waiting and running requests.",
         "none",
         [
             Query(f"sum(atspeed_waiting_requests{{{CHOSEN}}})", "waiting"),
@@ -99,7 +104,7 @@ SATURATION = [
     ),
     Panel(
         "Key/value slots",
-        "Share of slots that running requests own, and that hold earlier prompts. Cached ones are given up when they are needed.",
+        "Share of slots of running requests, and of the prefix cache, which is evicted when slots are needed.",
         "percentunit",
         [
             Query(f"sum(atspeed_kv_slots_used{{{CHOSEN}}}) / sum(atspeed_kv_slots{{{CHOSEN}}})", "running"),
@@ -108,19 +113,19 @@ SATURATION = [
     ),
     Panel(
         "Prompt tokens from the cache",
-        "Share of prompt tokens that needed no computing. It falls when users are sent to other replicas than before.",
+        "Share of prompt tokens found by prefix caching. It falls when users are routed to other replicas than before.",
         "percentunit",
         [Query(f"{per_second('atspeed_cached_tokens_total')} / {per_second('atspeed_prompt_tokens_total')}")],
     ),
     Panel(
         "API process",
-        "How late its event loop is (p99). Above 50 ms the API process, not the engine, is what clients wait for.",
+        "Lag of its event loop (p99). Above 50 ms, clients wait for the API process instead of the engine.",
         "s",
         [Query(quantile(0.99, "atspeed_event_loop_lag_seconds"), "lag")],
     ),
     Panel(
         "History store",
-        "Operations a second, and those that failed.",
+        "Operations per second, and failed operations per second.",
         "ops",
         [
             Query(per_second("atspeed_history_latency_seconds_count", "operation"), "{{operation}}"),
@@ -131,6 +136,6 @@ SATURATION = [
 
 
 def oncall() -> Dashboard:
-    """The page."""
+    """Build the dashboard."""
     rows = [("Is it up?", UP), ("Traffic", TRAFFIC), ("Latency", LATENCY), ("Saturation", SATURATION)]
     return page("atspeed-oncall", "atspeed: on call", "Traffic, errors, latency and saturation of all replicas.", rows)

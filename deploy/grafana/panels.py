@@ -1,7 +1,7 @@
-"""What the dashboards are built of: a panel of time series, a panel of one number, a page.
+"""Building blocks of the dashboards: panels of time series, panels of one number, and the dashboard itself.
 
-Invariant: every query is narrowed to the chosen instances and no panel stands without a sentence that says how to read it. Reason: who is
-woken at night has not written the queries.
+Invariant: every query is restricted to the chosen instances, and every panel has a sentence that explains it, because its readers have not
+written the queries.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from grafana_foundation_sdk.models import common as models
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableHide, VariableRefresh, VariableSort
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-# In every selector; Grafana puts the chosen instances in.
+# Part of every selector; Grafana inserts the chosen instances.
 CHOSEN = 'instance=~"$instance"'
 
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression and the name of its series; `{{label}}` in it is the series' label."""
+    """A PromQL expression and the legend of its series, in which `{{label}}` is a label of the series."""
 
     expr: str
     legend: str = ""
@@ -26,7 +26,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: `unit` is one of Grafana's; `number` shows the newest value instead of its course."""
+    """One panel: `unit` is a unit of Grafana; `number` shows the newest value instead of a time series."""
 
     title: str
     description: str
@@ -38,7 +38,7 @@ class Panel:
 
 
 def per_second(metric: str, by: str = "", where: str = "") -> str:
-    """The rate of a counter, summed over the instances and by some labels."""
+    """The rate of a counter, summed over the instances, by the labels in `by`."""
     selector = ", ".join(part for part in (CHOSEN, where) if part)
     return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{selector}}}[$__rate_interval]))"
 
@@ -54,7 +54,7 @@ def mean(histogram: str) -> str:
 
 
 def percentiles(histogram: str, where: str = "") -> list[Query]:
-    """Median, p90 and p99."""
+    """Queries of median, p90 and p99."""
     return [Query(quantile(share, histogram, where), name) for share, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))]
 
 

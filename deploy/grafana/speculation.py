@@ -1,4 +1,4 @@
-"""The page about speculation: what drafts cost, and what they save."""
+"""The dashboard of speculative decoding: cost and savings of drafts."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -11,37 +11,37 @@ _DRAFT = per_second("atspeed_draft_seconds_sum")
 
 SAVED = [
     Panel(
-        "Speed-up against plain search",
-        "An estimate: forwards that plain search would need, over those that were made, times the share of a step that is not drafting. It "
-        "takes a forward with drafts for as dear as one without, so it is a little too high where trees are large.",
+        "Speed-up over plain beam search",
+        "An estimate: forwards that plain beam search would need, divided by forwards made, times the share of a step that is not "
+        "drafting. It assumes that forwards with drafts cost as much as without, so it is slightly too high for large trees.",
         "none",
         [Query(f"(1 + {_ACCEPTED} / {_FORWARDS}) * {_TARGET} / ({_TARGET} + {_DRAFT})")],
         number=True,
     ),
     Panel(
         "Steps saved",
-        "Share of levels that needed no forward of their own, because the target accepted what was drafted.",
+        "Share of levels without a forward of their own, because the target accepted the draft.",
         "percentunit",
         [Query(f"{_ACCEPTED} / ({_ACCEPTED} + {_FORWARDS})")],
         number=True,
     ),
     Panel(
         "Drafts at work",
-        "Replicas whose draft model works, and drafts that were dropped because they failed; dropped ones come back with the engine.",
+        "Replicas that use their draft model, and draft models dropped after a failure; a restart of the engine loads them again.",
         "none",
         [Query(f"sum(atspeed_draft_up{{{CHOSEN}}})", "at work"), Query(f"sum(atspeed_drafts_dropped_total{{{CHOSEN}}})", "dropped")],
         number=True,
     ),
     Panel(
         "Accepted steps by level",
-        "A second. Deeper levels are accepted only if those above are.",
+        "Accepted levels per second. A level is accepted only if all levels above are.",
         "ops",
         [Query(per_second("atspeed_accepted_steps_total", "depth"), "level {{depth}}")],
         stacked=True,
     ),
     Panel(
         "Steps saved by plan",
-        "Of each plan's levels. A plan with a low share costs more than it saves; the planner should choose it seldom.",
+        "Share of each plan's levels. A plan with a low share costs more than it saves; the planner should rarely choose it.",
         "percentunit",
         [
             Query(
@@ -62,7 +62,7 @@ SAVED = [
 COST = [
     Panel(
         "Forwards per request",
-        "Of target and draft, on average. Plain search needs one of the target per level.",
+        "Mean forwards of target and draft. Plain beam search needs one forward of the target per level.",
         "none",
         [
             Query(mean("atspeed_target_forwards_per_request"), "target"),
@@ -71,20 +71,25 @@ COST = [
     ),
     Panel(
         "Share of a step that is drafting",
-        "Time for drafting over the time of steps.",
+        "Time of drafting divided by the time of steps.",
         "percentunit",
         [Query(f"{_DRAFT} / {per_second('atspeed_step_seconds_sum')}")],
     ),
     Panel(
         "Target and draft, mean of a step",
-        "Time in the target's forward and for drafting.",
+        "Mean time of the target's forward and of drafting in a step.",
         "s",
         [Query(mean("atspeed_target_seconds"), "target"), Query(mean("atspeed_draft_seconds"), "draft")],
     ),
-    Panel("Tokens per forward", "Of the target: load and drafts make it large.", "none", percentiles("atspeed_forward_tokens")),
+    Panel(
+        "Tokens per forward",
+        "Tokens in forwards of the target: load and drafts increase it.",
+        "none",
+        percentiles("atspeed_forward_tokens"),
+    ),
     Panel(
         "Drafted nodes",
-        "A second: all, and those that no beam of the target came to hold.",
+        "Drafted nodes per second: all, and those that no beam of the target used.",
         "ops",
         [
             Query(per_second("atspeed_drafted_nodes_total"), "drafted"),
@@ -93,7 +98,7 @@ COST = [
     ),
     Panel(
         "Draft model",
-        "Its forwards and tokens a second.",
+        "Forwards and tokens per second of the draft model.",
         "ops",
         [
             Query(per_second("atspeed_draft_forwards_total"), "forwards"),
@@ -104,6 +109,6 @@ COST = [
 
 
 def speculation() -> Dashboard:
-    """The page."""
-    rows = [("What is saved", SAVED), ("What it costs", COST)]
-    return page("atspeed-speculation", "atspeed: speculation", "What drafts cost and what they save.", rows)
+    """Build the dashboard."""
+    rows = [("Savings", SAVED), ("Cost", COST)]
+    return page("atspeed-speculation", "atspeed: speculation", "Cost and savings of drafts.", rows)

@@ -1,8 +1,7 @@
-"""User histories: what each user did, oldest first, behind one contract and chosen by URL.
+"""User histories: the events of each user, oldest first, in a store that is chosen by URL.
 
-Invariant: which store stands behind `HistoryStore` changes durability and speed, never an answer. Reason: the demo (SQLite), a unit test
-(memory) and production (Redis) must recommend the same items for the same events, or a fault seen in one could not be reproduced in
-another.
+Invariant: the stores differ in durability and speed, never in results, so that a fault in production (Redis) can be reproduced in the demo
+(SQLite) and in a unit test (memory).
 """
 
 from urllib.parse import urlsplit
@@ -20,22 +19,27 @@ def open_history_store(
     timeout_seconds: float = 0.5,
     key_prefix: str = "atspeed:history",
 ) -> HistoryStore:
-    """The store that `url` names.
+    """Open the store of `url`.
 
-    `memory://` lives and dies with this process; `sqlite:///relative/path` and `sqlite:////absolute/path` keep a file;
-    `redis://[user:password@]host[:port][/db]`, `redis+sentinel://host,host/master[/db]` and `redis+cluster://host,host` share a Redis,
-    which need not be up yet; `rediss…` is the same by TLS, to Sentinels as well. `?wait_replicas=1` (not for a Cluster) acknowledges an
-    append only when a replica has it. Sentinels have a password of their own: `?sentinel_password=…`, and `sentinel_username`.
-    `?password_file=/path` and `?sentinel_password_file=/path` keep passwords out of the URL; they are read for each connection anew.
+    `memory://` ends with this process; `sqlite:///relative/path` and `sqlite:////absolute/path` are files;
+    `redis://[user:password@]host[:port][/db]`, `redis+sentinel://host,host/master[/db]` and `redis+cluster://host,host` are a Redis, which
+    may still be down; `rediss…` is the same with TLS, to Sentinels as well. With `?wait_replicas=1` (not for a Cluster) an append is
+    acknowledged when a replica has it. Sentinels have their own password: `?sentinel_password=…`, and `sentinel_username`.
+    `?password_file=/path` and `?sentinel_password_file=/path` keep passwords out of the URL; the files are read for each connection.
 
-    Each user's newest `max_events` are kept, for `ttl_seconds` after the last append (None: for ever). `timeout_seconds` bounds a whole
-    Redis operation, and SQLite's wait for a writer in another process; `key_prefix` starts every Redis key. Raises ValueError, in one
-    sentence without the URL's passwords, for a URL or a number that cannot be used.
+    Args:
+        max_events: number of events to keep for each user, the newest ones.
+        ttl_seconds: time to keep a history after its last append; None keeps it for ever.
+        timeout_seconds: limit of a whole Redis operation, and of SQLite's wait for a writer in another process.
+        key_prefix: beginning of every Redis key.
+
+    Raises:
+        ValueError: the URL or a number cannot be used; the message is a sentence without passwords.
     """
     retention = Retention(max_events, ttl_seconds)
     if not timeout_seconds > 0:
         raise ValueError(f"timeout_seconds must be above 0, not {timeout_seconds:g}.")
-    # Each store is imported on demand: redis-py alone costs a tenth of a second of start-up, which an embedded store need not pay.
+    # Stores are imported on demand, because importing redis-py takes a tenth of a second.
     match url.partition("://")[0]:
         case "memory":
             from server.histories.memory import MemoryHistoryStore

@@ -1,13 +1,12 @@
-"""What every history store promises: `Event`, `HistoryStore` and how much is kept (`Retention`).
+"""The contract of history stores: `Event`, `Retention` and `HistoryStore`.
 
 Invariant: after any sequence of appends a history is its newest `max_events` distinct events, ordered by timestamp and, at equal
-timestamps, by arrival; and appending an event again under its `event_id` changes nothing. Reason: clients retry and deliver late, and a
-recommendation must not depend on how often or in which order the network handed their events over.
+timestamps, by arrival; appending an event again under its `event_id` changes nothing. Clients retry and deliver late, and recommendations
+must not depend on the number or the order of deliveries.
 
-What is remembered to keep that promise: the ids of the events a history shows, and of those that fell off it while they tie with the oldest
-it shows (at most `max_events` more; they are stored but never read). An event that fell off for being older needs no memory: appended again
-it falls off again. So a retry can only show if more than twice `max_events` events of one user share one timestamp, or if it comes with
-another timestamp than the first time.
+Stores keep the ids of the events that a history shows, and of up to `max_events` older events with the same timestamp as the oldest shown
+one. Other old events need no id: appended again, they are dropped again. A repeated event can therefore appear twice only if more than
+twice `max_events` events of a user share a timestamp, or if it is repeated with another timestamp.
 """
 
 import math
@@ -21,10 +20,11 @@ _CENTURY_SECONDS = 100 * 366 * 86400
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One item that a user met.
+    """One interaction of a user with an item.
 
-    `timestamp` is in seconds since the epoch; `event_id` makes appending it again harmless. Raises ValueError for a timestamp that is not
-    finite.
+    Attributes:
+        timestamp: seconds since the epoch, finite.
+        event_id: identity of the event; appending an event again under its id changes nothing.
     """
 
     item_id: str
@@ -39,9 +39,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How many events a user's history shows, and for how many seconds after its last append (None: for ever).
+    """Limits of a history.
 
-    Raises ValueError for what keeps nothing.
+    Attributes:
+        max_events: number of events that a history shows, at least 1.
+        ttl_seconds: seconds to keep a history after its last append; None keeps it for ever.
     """
 
     max_events: int = DEFAULT_MAX_EVENTS
@@ -56,7 +58,7 @@ class Retention:
             )
 
     def window(self, limit: int | None) -> int:
-        """How many events a read of `limit` may return. Raises ValueError for a negative limit."""
+        """Maximum number of events of a read with this limit. Raises ValueError for a negative limit."""
         if limit is None:
             return self.max_events
         if limit < 0:
@@ -65,38 +67,38 @@ class Retention:
 
 
 class HistoryStore(Protocol):
-    """A user's events, oldest first. User, item and event ids are any text that UTF-8 can carry.
+    """The events of users, oldest first. User, item and event ids are any text that UTF-8 can encode.
 
-    Every method but `close` raises `HistoryUnavailable` when the store cannot answer in time. An append that raised may still have been
-    stored, wholly or not at all for any one user: repeat it, with event ids, to be sure.
+    Every method but `close` raises `HistoryUnavailable` if the store does not answer in time. An append that raised may still have been
+    stored, for each user completely or not at all: repeat it with event ids.
     """
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
-        """Add events, given in any order, durably before it returns; the time to live starts anew unless `events` is empty.
+        """Add events, in any order; they are durable when this returns. Restart the time to live unless `events` is empty.
 
-        Returns how many of them the history shows now that it did not before: repeats do not count, nor do events too old for a full one.
+        Returns the number of events that the history shows and did not show before, so without repeated events and those that are too old.
         """
         ...
 
     async def append_many(self, histories: Mapping[str, Sequence[Event]]) -> int:
-        """`append` for many users, for bulk loads: the sum of what `append` returns; if it raises, some users may have been stored."""
+        """Append events of many users, for bulk loads; return the sum of the results. If it raises, some users may have been stored."""
         ...
 
     async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
-        """The newest `limit` events (None: all that are kept), oldest first; none for an unknown user.
+        """Read the newest `limit` events (None: all that are kept), oldest first; none for an unknown user.
 
         Raises ValueError for a negative limit.
         """
         ...
 
     async def delete(self, user_id: str) -> bool:
-        """Forget the user, event ids included; True if there was something to forget."""
+        """Delete a user with all event ids; return True if the user was known."""
         ...
 
     async def ping(self) -> None:
-        """Return if the store answers."""
+        """Check that the store answers."""
         ...
 
     async def close(self) -> None:
-        """Give back files and connections; call it once, and nothing after it."""
+        """Close files and connections; the store cannot be used afterwards."""
         ...

@@ -1,7 +1,7 @@
-"""`MemoryHistoryStore`: histories in this process, for tests and for a first look; they end with it.
+"""`MemoryHistoryStore`: histories in the memory of this process, for tests and trials.
 
-Invariant: users stand in the order of their last append, so, one time to live for all, the expired ones are always at the front. Reason: a
-user who never comes back is then forgotten by whoever appends next, without a background task and without a scan.
+Invariant: users are in the order of their last append, and all have the same time to live, so expired users are at the front. Every
+operation can therefore remove them without a background task or a scan.
 """
 
 import time
@@ -15,7 +15,7 @@ from server.histories.base import Event, Retention
 
 @dataclass(slots=True)
 class _History:
-    """`entries` are (timestamp, arrival, event), sorted; an arrival number is never used twice, so two events are never compared."""
+    """`entries` are sorted tuples (timestamp, arrival, event); arrival numbers are unique, so events are never compared."""
 
     entries: list[tuple[float, int, Event]] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
@@ -42,9 +42,9 @@ class _History:
 
 
 class MemoryHistoryStore:
-    """A `HistoryStore` of plain Python objects.
+    """A `HistoryStore` of Python objects.
 
-    It never raises `HistoryUnavailable`, and no method awaits, so each is atomic on its event loop.
+    It never raises `HistoryUnavailable`, and no method awaits, so each is atomic on the event loop.
     """
 
     def __init__(self, retention: Retention) -> None:
@@ -80,7 +80,7 @@ class MemoryHistoryStore:
         return self._histories.pop(user_id, None) is not None
 
     async def ping(self) -> None:
-        """Nothing stands between the store and its caller."""
+        """Do nothing: the store is in this process."""
 
     async def close(self) -> None:
         self._histories.clear()

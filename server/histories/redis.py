@@ -1,18 +1,18 @@
-"""`RedisHistoryStore`: histories in Redis, shared by every server that knows its URL: one server, Sentinel or Cluster.
+"""`RedisHistoryStore`: histories in Redis (one server, Sentinel or Cluster), shared by all servers with its URL.
 
-A user has two keys, in one Redis Cluster slot by their common hash tag:
+A user has two keys, in the same slot of a Redis Cluster because of their common hash tag:
 
     {prefix:user}:events   sorted set   score = timestamp, member = arrival number in 10 hex digits + JSON [event_id or null, item_id]
     {prefix:user}:ids      hash         ":" + event_id for each member that has one, and "arrivals", the last arrival number
 
-Invariant: the sorted set is the history, in order: Redis sorts by score and equal scores by member, and the arrival number leads the
-member. So a read is one ZRANGE, and an append one script that runs atomically on the server: each is one round trip. Reason: a
-recommendation waits for its read.
+Invariant: the sorted set is the history in order, because Redis sorts by score and then by member, and members begin with the arrival
+number. A read is one ZRANGE and an append one atomic script, so each is one round trip, which matters because a recommendation waits for
+it.
 
-Redis acknowledges a write before its replicas have it, so a failover may lose what was acknowledged last. With `wait_replicas` an append is
-acknowledged only when so many replicas have it as well; Sentinel promotes the replica that has the most.
+Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `wait_replicas`, an append
+is acknowledged when so many replicas have it; Sentinel promotes the replica with the most data.
 
-A Redis that evicts keys when its memory is full (`maxmemory-policy` other than `noeviction`) may forget a user, or only the ids that make
+A Redis that evicts keys when its memory is full (`maxmemory-policy` other than `noeviction`) may lose a user, or only the ids that make
 appends idempotent.
 """
 
@@ -31,7 +31,7 @@ from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
 
 _ARRIVAL_DIGITS = 10
-# Bounds the sockets that requests pile up while Redis hangs; further operations wait for one within their own timeout.
+# Limits the sockets while Redis hangs; further operations wait for a connection within their timeout.
 _MAX_CONNECTIONS = 64
 
 # KEYS: events, ids. ARGV: max_events, time to live in ms (0: for ever), then for each event its score, its field in ids ('' for none) and
@@ -81,10 +81,10 @@ return shown
 
 
 class RedisHistoryStore:
-    """A `HistoryStore` in the Redis at `url`, which may be down, now or later.
+    """A `HistoryStore` in the Redis at `url`, which may be down at any time.
 
-    Each operation tries anew, for at most `timeout_seconds` from connecting to answer. No command is ever sent twice, since an append whose
-    answer was lost may have been stored. Raises ValueError for a URL or a `key_prefix` that cannot be used.
+    Each operation takes at most `timeout_seconds`, from connecting to the answer. No command is sent twice, because an append whose answer
+    was lost may have been stored. Raises ValueError for a URL or a `key_prefix` that cannot be used.
     """
 
     def __init__(self, url: str, retention: Retention, timeout_seconds: float = 0.5, key_prefix: str = "atspeed:history") -> None:
@@ -107,7 +107,7 @@ class RedisHistoryStore:
         ttl_ms = 0 if self._retention.ttl_seconds is None else round(1000 * self._retention.ttl_seconds)
         args: list[str | bytes | int | float] = [self._retention.max_events, ttl_ms]
         for event in events:
-            # redis-py writes a float with repr, which Redis reads back to the same bits.
+            # redis-py writes floats with repr, which Redis reads back exactly.
             args += (
                 float(event.timestamp),
                 "" if event.event_id is None else f":{event.event_id}",
@@ -126,7 +126,7 @@ class RedisHistoryStore:
         if window == 0:
             return []
         async with self._reach():
-            # redis-py types the answer of every variant of ZRANGE in one union, for use with and without await.
+            # redis-py has one union type for the answers of all variants of ZRANGE, with and without await.
             answer = cast("Awaitable[list[tuple[bytes, float]]]", self._redis.zrange(self._keys(user_id)[0], -window, -1, withscores=True))
             members = await answer
         return [self._event(member, score) for member, score in members]
@@ -143,7 +143,7 @@ class RedisHistoryStore:
         await close_client(self._redis)
 
     async def _append_to_replicas(self, redis: Redis, user_id: str, args: Sequence[str | bytes | int | float]) -> int:
-        # WAIT speaks of what was written on its own connection, and gives up before the operation does, so that its answer is still read.
+        # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
         async with redis.client() as connection:
             shown = int(await self._append(keys=self._keys(user_id), args=args, client=connection))
             reached = int(await connection.wait(self._url.wait_replicas, round(500 * self._timeout_seconds)))
@@ -155,7 +155,7 @@ class RedisHistoryStore:
         return shown
 
     def _keys(self, user_id: str) -> tuple[str, str]:
-        # The prefix stands inside the tag: whatever the user id, empty or with braces, the tag is not empty and both keys share it.
+        # The prefix is inside the tag, so for every user id, even an empty one or with braces, both keys share a tag that is not empty.
         tag = f"{{{self._key_prefix}:{user_id}}}"
         return f"{tag}:events", f"{tag}:ids"
 
@@ -165,11 +165,11 @@ class RedisHistoryStore:
 
     @asynccontextmanager
     async def _reach(self) -> AsyncIterator[None]:
-        """Turn every way in which Redis can fail to answer into `HistoryUnavailable`, at the latest after the timeout."""
+        """Limit the time of an operation, and turn all failures of Redis into `HistoryUnavailable`."""
         try:
             async with asyncio.timeout(self._timeout_seconds), self._turns:
                 if isinstance(self._redis, RedisCluster):
-                    # Commands that find out together that the layout is unknown close each other's connections; this makes one find it out.
+                    # Commands that discover the layout concurrently close each other's connections, so discover it once before.
                     await self._redis.initialize()
                 yield
         except TimeoutError as error:

@@ -1,8 +1,7 @@
-"""Clients of redis-py for each way in which Redis servers can stand to each other.
+"""redis-py clients for each topology: one server, Sentinel, Cluster.
 
-Invariant: a client sends no command twice and waits for nothing without an end of its caller's. Reason: an append whose answer was lost may
-have been stored, so only its sender can decide to repeat it; and the store bounds each operation as a whole, which timeouts that count
-anew for each step would stretch.
+Invariant: a client never sends a command twice, because an append whose answer was lost may have been stored. It has no timeouts of its own
+for commands, because the store limits each operation as a whole.
 """
 
 import asyncio
@@ -21,23 +20,23 @@ from redis.exceptions import AuthenticationError, RedisError
 from server.histories.redis_url import Login, RedisUrl, Topology
 
 RedisClient = Redis | RedisCluster
-# A Sentinel that hangs must leave time to ask another.
+# A hanging Sentinel must leave time to ask another.
 _SENTINEL_SHARE = 3
 
 
 class PasswordFile(CredentialProvider):
-    """Reads the password for each connection anew, so that one that is replaced needs no restart."""
+    """Reads the password for each new connection, so that it can be replaced without a restart."""
 
     def __init__(self, username: str | None, path: Path) -> None:
         self._username = username
         self._path = path
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """The password, without the end of its line, after the user's name if there is one. Raises AuthenticationError."""
+        """The user name if there is one, and the password without its line ending. Raises AuthenticationError."""
         try:
             password = self._path.read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            # redis-py's own error, so that a Redis that can't be logged in to is as unavailable as one that is down.
+            # redis-py's own error, so that a failed login is handled like a Redis that is down.
             raise AuthenticationError(f"the password file {self._path} cannot be read") from error
         return (self._username, password) if self._username else (password,)
 
@@ -46,16 +45,16 @@ class PasswordFile(CredentialProvider):
 
 
 class Sentinels(Sentinel):
-    """Sentinels that are asked in turn, the one that answered last first; what they say is passed on in words."""
+    """Sentinels, asked one after another; the one that answered last is asked first."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Address of the master. Raises MasterNotFoundError, with what each Sentinel has said."""
+        """The address of the master. Raises MasterNotFoundError, with the answer of each Sentinel."""
         refusals = []
         for sentinel in tuple(self.sentinels):
             options = sentinel.connection_pool.connection_kwargs
             name = f"the Sentinel at {options['host']}:{options['port']}"
             try:
-                # Under RESP2 the answer is by name.
+                # With RESP2 the answer is a dictionary by name.
                 masters = cast("dict[str, dict[str, Any]]", await sentinel.sentinel_masters())
             except RedisError as error:
                 refusals.append(f"{name}: {str(error).rstrip('.') or 'no answer'}")
@@ -69,8 +68,8 @@ class Sentinels(Sentinel):
 
 
 def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> RedisClient:
-    """A client that connects when it is first used; at most `max_connections` to each server."""
-    # RESP2: under RESP3 redis-py waits for maintenance notices, and then no longer notices that Redis has closed a pooled connection.
+    """A client that connects on first use, with at most `max_connections` to each server."""
+    # RESP2, because with RESP3 redis-py waits for maintenance notices and does not notice that Redis has closed a pooled connection.
     common: dict[str, Any] = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": None, "max_connections": max_connections}
     login = _login(url.login)
     tls: dict[str, Any] = {"ssl": True, **url.tls_options} if url.tls else {}
@@ -82,7 +81,7 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
             return Redis.from_pool(ConnectionPool(kind, host=host, port=port, db=url.database, **options))
         case Topology.SENTINEL:
             patience = timeout_seconds / _SENTINEL_SHARE
-            # Asked again, with pauses, a Sentinel that is down would take the time of those that are not.
+            # Retries of a Sentinel that is down would take the time to ask the others.
             once = Retry(NoBackoff(), 0)
             asking = {"protocol": 2, "socket_timeout": patience, "socket_connect_timeout": patience, "retry": once, **tls}
             sentinels = Sentinels(url.nodes, sentinel_kwargs=asking | _login(url.sentinel_login))  # type: ignore[no-untyped-call]
@@ -94,7 +93,7 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
 
 
 async def close_client(client: RedisClient) -> None:
-    """Close a client's connections, those to its Sentinels too."""
+    """Close the connections of a client, including those to Sentinels."""
     if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
         await client.connection_pool.sentinel_manager.aclose()
     await client.aclose()

@@ -1,8 +1,7 @@
-"""`RedisUrl`: what a history URL says of a Redis, be it one server, several watched by Sentinel, or a Cluster.
+"""`RedisUrl`: the parsed URL of a Redis history store: one server, servers watched by Sentinel, or a Cluster.
 
-Invariant: a URL is refused here, in one sentence that quotes nothing of it, or it can be connected to. Reason: redis-py hands options that
-it does not know to its connections unchecked, where they could undo the timeouts or fail long after start-up; and whatever part of a URL a
-sentence quoted could be a piece of the password.
+Invariant: a URL that cannot be used is refused here, in one sentence that quotes nothing of it, because any part of it could be part of the
+password. Unknown options are refused too: redis-py would pass them to its connections unchecked.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ _OPTIONS = {"": {"wait_replicas"}, "sentinel": _SENTINEL_OPTIONS, "cluster": set
 
 
 class Topology(Enum):
-    """How the Redis servers stand to each other."""
+    """The topology of the Redis servers."""
 
     SINGLE = ""
     SENTINEL = "sentinel"
@@ -32,7 +31,7 @@ class Topology(Enum):
 
 @dataclass(frozen=True)
 class Login:
-    """Who a server is told that we are: by a password, or by a file that holds one; by neither where it asks nobody."""
+    """Credentials: a password, the path of a file with the password, or neither."""
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -41,15 +40,15 @@ class Login:
 
 @dataclass(frozen=True)
 class RedisUrl:
-    """A history URL, read.
+    """A parsed history URL.
 
     Attributes:
         nodes: host and port of the server, of the Sentinels, or of some servers of the Cluster.
-        login: for the servers that hold the histories.
-        sentinel_login: for the Sentinels, which have passwords of their own.
-        service: the name by which the Sentinels know the master.
-        wait_replicas: replicas that must have an append before it is acknowledged.
-        tls_options: of redis-py's connections, to Sentinels as well, where the scheme asks for TLS.
+        login: credentials for the servers with the histories.
+        sentinel_login: credentials for the Sentinels.
+        service: name of the master in Sentinel.
+        wait_replicas: number of replicas that must have an append before it is acknowledged.
+        tls_options: options of redis-py's TLS connections, to Sentinels as well.
     """
 
     topology: Topology
@@ -64,16 +63,16 @@ class RedisUrl:
 
     @property
     def address(self) -> str:
-        """Where the Redis is, for sentences."""
+        """The address of the Redis, for messages."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.nodes)
         return f"{self.service}@{hosts}" if self.service else hosts
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read a URL.
+        """Parse a URL.
 
         Raises:
-            ValueError: it can't be used; the sentence says what is expected and quotes nothing of it.
+            ValueError: the URL cannot be used; the message says what is expected and quotes nothing of the URL.
         """
         scheme, _, kind = url.partition("://")[0].partition("+")
         expected = f"{_EXPECTED[kind]}, with special characters in passwords percent-encoded."
@@ -86,7 +85,7 @@ class RedisUrl:
             raise ValueError(f"The Redis history URL cannot be read: {expected}") from None
         if not all(host for host, _ in nodes) or (kind == "" and len(nodes) > 1):
             raise ValueError(f"The Redis history URL names no host: {expected}")
-        # A plus sign is one, as before the @: these are no fields of an HTML form.
+        # A plus sign is a plus sign, as before the @: these are not fields of an HTML form.
         options = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))
         _check_options(options, parts.scheme, kind, scheme == "rediss", expected)
         path = [unquote(part) for part in parts.path.removeprefix("/").split("/")] if parts.path.strip("/") else []

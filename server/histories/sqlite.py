@@ -1,10 +1,9 @@
 """`SqliteHistoryStore`: histories in one SQLite file, for a machine without Redis.
 
-Invariant: an append is one transaction, committed and synced before it returns. Reason: an acknowledged event must outlive a kill or a
-power cut, and a reader must never see half an append. Write-ahead logging lets other processes read meanwhile.
+Invariant: an append is one transaction, committed and synced before it returns, so an acknowledged event survives a kill or a power cut,
+and a reader never sees half an append. Write-ahead logging lets other processes read at the same time.
 
-All statements run on one thread that the store owns. Reason: SQLite calls block, above all on the sync of a commit, and the event loop that
-serves requests must not.
+All statements run on one thread of the store, because SQLite calls block, above all on the sync of a commit.
 """
 
 import asyncio
@@ -62,7 +61,7 @@ _READ = (
 
 
 class SqliteHistoryStore:
-    """A `HistoryStore` in the file at `path`, made with its folder if absent.
+    """A `HistoryStore` in the file at `path`, which is created with its folder if it does not exist.
 
     An operation waits at most `timeout_seconds` for a writer in another process. Raises ValueError if the file cannot be opened or is not a
     history file.
@@ -97,7 +96,7 @@ class SqliteHistoryStore:
     async def append_many(self, histories: Mapping[str, Sequence[Event]]) -> int:
         stored = 0
         remaining = iter(histories.items())
-        # A transaction for each group: a commit's sync is paid once for many users, yet other operations get their turn in a long load.
+        # One transaction per group, so that many users share the sync of a commit, but other operations can run during a long load.
         while group := list(islice(remaining, _USERS_PER_TRANSACTION)):
             stored += await self._run(self._append_group, group)
         return stored
@@ -167,13 +166,13 @@ def _open(path: Path, timeout_seconds: float) -> sqlite3.Connection:
 
 
 def _connect(path: Path, timeout_seconds: float) -> sqlite3.Connection:
-    # Opened here and used on the store's own thread only, one after the other, so the same-thread check would only get in the way.
+    # Opened on this thread and then used on the store's thread only, so the same-thread check is not needed.
     connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        # The operating system keeps the file's pages as well; SQLite's own copies would let this process grow with the histories.
+        # The operating system caches the pages of the file as well; SQLite's own cache would only take memory.
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         with connection:
             connection.execute("BEGIN IMMEDIATE")

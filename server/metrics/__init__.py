@@ -1,1 +1,1 @@
-"""What is observed: Prometheus metrics, traces, and the lag of the event loop."""
+"""Observability: Prometheus metrics, traces, logs, and the lag of the event loop."""

@@ -1,4 +1,4 @@
-"""How healthy the recommendations are, for Prometheus: which catalog is served, whether lists are full, and whom the lists favour.
+"""Prometheus metrics of the recommendations: served catalog, short lists, and the diversity of items.
 
 Invariant: what is said of items is said of the newest `WINDOW_LISTS` to twice as many lists, in numbers per item and never by item, so
 labels stay few and memory is two counters per item of the catalog. Reason: lists that narrow down to a few favourites go unnoticed in
@@ -18,42 +18,42 @@ FILTERS = ("exclude", "exclude_history", "named")
 
 
 class ItemCounts:
-    """How often each item of a catalog was counted of late."""
+    """Recent counts of each item of a catalog."""
 
     def __init__(self, items: int) -> None:
         self._now = np.zeros(items, np.int64)
         self._before = np.zeros(items, np.int64)
 
     def extend(self, items: int) -> None:
-        """Goes on for a catalog of so many items, whose first are those that were counted."""
+        """Append items to the counts, up to `items` in total."""
         self._now, self._before = (np.pad(counts, (0, items - len(counts))) for counts in (self._now, self._before))
 
     def add(self, indices: Sequence[int]) -> None:
-        """Counts items, by their catalog indices."""
+        """Count items, given by catalog index."""
         np.add.at(self._now, indices, 1)
 
     def turn(self) -> None:
-        """Begins a new window: the current one becomes the one before, which is forgotten."""
+        """Begin a new window and forget all but the previous one."""
         self._now, self._before = self._before, self._now
         self._now.fill(0)
 
     def counted(self, indices: Sequence[int]) -> int:
-        """How many of these items were counted in either window."""
+        """Number of `indices` that were counted in the current or the previous window."""
         return int(np.count_nonzero(self._now[indices] + self._before[indices]))
 
     @property
     def items(self) -> int:
-        """Items of the catalog."""
+        """Number of items of the catalog."""
         return len(self._now)
 
     @property
     def distinct(self) -> int:
-        """Items that were counted."""
+        """Number of items that were counted."""
         return int(np.count_nonzero(self._now + self._before))
 
     @property
     def top_share(self) -> float:
-        """The share of all counts that the most counted hundredth of the catalog has, 0 where nothing was counted."""
+        """The share of all counts that belongs to the most counted 1% of the catalog; 0 without counts."""
         counts = self._now + self._before
         top = max(1, int(len(counts) * TOP_SHARE))
         total = int(counts.sum())
@@ -61,49 +61,52 @@ class ItemCounts:
 
 
 class HealthMetrics:
-    """The catalog that is served, and what lists are made of."""
+    """Metrics of the served catalog and of the items in lists."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.catalog_info = Gauge(
-            "atspeed_catalog_info", "1 for the version of the catalog that is served.", ["version"], registry=registry
-        )
-        self.catalog_items = Gauge("atspeed_catalog_items", "Items of the catalog that is served.", registry=registry)
+        self.catalog_info = Gauge("atspeed_catalog_info", "1 for the served version of the catalog.", ["version"], registry=registry)
+        self.catalog_items = Gauge("atspeed_catalog_items", "Number of items of the served catalog.", registry=registry)
         self.activations = Counter(
-            "atspeed_catalog_activations_total", "Catalogs that were to be served, by what came of it.", ["outcome"], registry=registry
+            "atspeed_catalog_activations_total",
+            "Attempts to activate a version of the catalog, by outcome.",
+            ["outcome"],
+            registry=registry,
         )
         for outcome in ("activated", "failed"):
             self.activations.labels(outcome)
-        self.items_added = Counter("atspeed_items_added_total", "Items added to the catalog while it was served.", registry=registry)
-        self.short_lists = Counter("atspeed_short_lists_total", "Lists with fewer identifiers than were asked for.", registry=registry)
-        self.filters = Counter("atspeed_filtered_requests_total", "Requests that left items out, by how.", ["filter"], registry=registry)
+        self.items_added = Counter("atspeed_items_added_total", "Items added to the served catalog.", registry=registry)
+        self.short_lists = Counter("atspeed_short_lists_total", "Lists with fewer identifiers than requested.", registry=registry)
+        self.filters = Counter(
+            "atspeed_filtered_requests_total", "Requests that filter items, by kind of filter.", ["filter"], registry=registry
+        )
         for name in FILTERS:
             self.filters.labels(name)
         self.items_served = Counter("atspeed_items_served_total", "Items in lists.", registry=registry)
         self.cold_items_served = Counter(
-            "atspeed_cold_items_served_total", "Items in lists that none of the histories read of late has.", registry=registry
+            "atspeed_cold_items_served_total", "Items in lists that occur in none of the recently read histories.", registry=registry
         )
         self.fresh_lists = Counter(
             "atspeed_fresh_lists_total",
-            "Lists with places for fresh items, by whether there were items enough for them.",
+            "Lists with reserved fresh items, by whether all reserved positions were filled (full) or not (short).",
             ["outcome"],
             registry=registry,
         )
         for outcome in ("full", "short"):
             self.fresh_lists.labels(outcome)
         self.fresh_items_served = Counter(
-            "atspeed_fresh_items_served_total", "Fresh items in lists with places for them.", registry=registry
+            "atspeed_fresh_items_served_total", "Fresh items in lists with reserved fresh items.", registry=registry
         )
-        self.distinct_items = Gauge("atspeed_distinct_items_served", "Different items in the lists of late.", registry=registry)
+        self.distinct_items = Gauge("atspeed_distinct_items_served", "Number of distinct items in recent lists.", registry=registry)
         self.top_share = Gauge(
             "atspeed_top_items_share",
-            "Share of the places in lists of late that the most listed hundredth of the catalog has.",
+            "Share of the items in recent lists that belong to the most listed 1% of the catalog.",
             registry=registry,
         )
         self._version = ""
         self._served, self._met, self._lists = ItemCounts(0), ItemCounts(0), 0
 
     def open_catalog(self, version: str, items: int) -> None:
-        """Begins anew for a version of the catalog that has so many items."""
+        """Start counting for a version of the catalog with `items` items."""
         self._name(version, items)
         self._served, self._met, self._lists = ItemCounts(items), ItemCounts(items), 0
         # Read when Prometheus asks, which is seldom beside the lists.
@@ -111,7 +114,7 @@ class HealthMetrics:
         self.top_share.set_function(lambda: self._served.top_share)
 
     def extend_catalog(self, version: str, items: int) -> None:
-        """Goes on with the version that new items have made of the one before, so many in all."""
+        """Continue counting for a version made by adding items, with `items` items in total."""
         self.items_added.inc(items - self._served.items)
         self._name(version, items)
         self._served.extend(items)
@@ -124,19 +127,19 @@ class HealthMetrics:
         self.catalog_items.set(items)
 
     def observe_filters(self, *, exclude: bool, exclude_history: bool, named: bool) -> None:
-        """Counts what a request leaves out."""
+        """Count the kinds of filters of a request."""
         for name, used in zip(FILTERS, (exclude, exclude_history, named), strict=True):
             if used:
                 self.filters.labels(name).inc()
 
     def observe_fresh(self, items: int, *, short: bool) -> None:
-        """Counts a list with places for fresh items, which has so many of them; `short` if fewer identifiers than were asked for."""
+        """Count a list with reserved fresh items: its fresh items, and whether it has fewer than requested (`short`)."""
         self.fresh_lists.labels("short" if short else "full").inc()
         self.fresh_items_served.inc(items)
 
     @contextmanager
     def activation(self) -> Iterator[None]:
-        """Counts an attempt to serve another catalog by whether it ends with an exception."""
+        """Count an activation of a catalog; it has failed if it ends with an exception."""
         outcome = "failed"
         try:
             yield

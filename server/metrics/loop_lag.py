@@ -12,7 +12,7 @@ LOOK_SECONDS = 0.05
 
 
 async def watch_loop(metrics: Metrics) -> None:
-    """Measures the loop's lag for ever."""
+    """Measure the lag of the loop until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         expected = loop.time() + LOOK_SECONDS

@@ -46,65 +46,61 @@ class Metrics:
         tokens = partial(Histogram, registry=registry, buckets=TOKEN_BUCKETS)
 
         self.request_latency = latency(
-            "atspeed_request_latency_seconds", "Time from a request's first byte to its answer.", ["route", "status"]
+            "atspeed_request_latency_seconds", "Time from the first byte of a request to its response.", ["route", "status"]
         )
-        self.http_responses = counter("atspeed_http_responses_total", "HTTP answers.", ["method", "route", "status"])
-        self.refused = counter(
-            "atspeed_refused_requests_total", "Requests refused at once, so that others keep their deadline.", ["reason"]
-        )
-        self.loop_lag = latency("atspeed_event_loop_lag_seconds", "How late the API process's event loop comes back to what is due.")
-        self.history_latency = latency("atspeed_history_latency_seconds", "Time of a history store operation.", ["operation"])
-        self.history_errors = counter("atspeed_history_errors_total", "History store operations that failed.", ["operation"])
+        self.http_responses = counter("atspeed_http_responses_total", "HTTP responses.", ["method", "route", "status"])
+        self.refused = counter("atspeed_refused_requests_total", "Requests refused on arrival because of load.", ["reason"])
+        self.loop_lag = latency("atspeed_event_loop_lag_seconds", "Lag of the event loop of the API process.")
+        self.history_latency = latency("atspeed_history_latency_seconds", "Duration of operations of the history store.", ["operation"])
+        self.history_errors = counter("atspeed_history_errors_total", "Failed operations of the history store.", ["operation"])
 
-        self.engine_up = gauge("atspeed_engine_up", "1 while the engine serves, else 0.")
-        self.engine_restarts = counter("atspeed_engine_restarts_total", "Engine processes started to replace a dead one.")
-        self.running = gauge("atspeed_running_requests", "Requests in the engine.")
+        self.engine_up = gauge("atspeed_engine_up", "1 while the engine is serving, else 0.")
+        self.engine_restarts = counter("atspeed_engine_restarts_total", "Engine processes started to replace one that died.")
+        self.running = gauge("atspeed_running_requests", "Requests running in the engine.")
         self.waiting = gauge("atspeed_waiting_requests", "Requests waiting for the engine.")
-        self.expected_wait = gauge(
-            "atspeed_expected_wait_seconds", "How long the engine is expected to be busy with the requests that it has."
-        )
+        self.expected_wait = gauge("atspeed_expected_wait_seconds", "Expected time until the engine has finished the requests that it has.")
         self.kv_slots = gauge("atspeed_kv_slots", "KV slots of the engine, one per token.")
         self.kv_slots_used = gauge("atspeed_kv_slots_used", "KV slots in use, one per token.")
         self.kv_slots_cached = gauge(
-            "atspeed_kv_slots_cached", "KV slots that hold prompts of earlier requests, given up when they are needed."
+            "atspeed_kv_slots_cached", "KV slots that hold prompts of earlier requests (prefix cache); evicted when slots are needed."
         )
 
-        self.queue = latency("atspeed_queue_seconds", "Time a request waited for the engine.")
+        self.queue = latency("atspeed_queue_seconds", "Time a request waited in the queue of the engine.")
         self.engine = latency("atspeed_engine_seconds", "Time a request spent in the engine.")
         self.prompt_tokens = counter("atspeed_prompt_tokens_total", "Prompt tokens of finished requests.")
-        self.cached_tokens = counter("atspeed_cached_tokens_total", "Prompt tokens that needed no computing.")
+        self.cached_tokens = counter("atspeed_cached_tokens_total", "Prompt tokens found by prefix caching, which were not computed again.")
         self.cache_lookups = counter(
-            "atspeed_cache_lookups_total", "Finished lists, by whether some of their prompt was cached.", ["outcome"]
+            "atspeed_cache_lookups_total",
+            "Finished lists, by whether prefix caching found part of the prompt (hit) or nothing (miss).",
+            ["outcome"],
         )
         self.forwards_per_request = count("atspeed_target_forwards_per_request", "Forwards of the target model per request.")
         self.draft_forwards_per_request = count("atspeed_draft_forwards_per_request", "Forwards of the draft model per request.")
-        self.decisions = counter(
-            "atspeed_plan_decisions_total", "Finished lists, by what was drafted for them and how it was verified.", _KINDS
-        )
+        self.decisions = counter("atspeed_plan_decisions_total", "Finished lists, by draft plan and verification.", _KINDS)
         self.target_forwards = counter(
             "atspeed_target_forwards_total",
-            "Forwards of the target that finished lists took part in; those that share one count it each.",
+            "Forwards of the target model, summed over finished lists; a forward of several lists counts once for each.",
             _KINDS,
         )
         self.accepted_steps = counter(
             "atspeed_accepted_steps_total",
-            "Levels that the target accepted from a draft, each one forward saved for its list.",
+            "Levels of lists that the target accepted from a draft; each saves the list one forward.",
             [*_KINDS, "depth"],
         )
-        self.drafted_nodes = counter("atspeed_drafted_nodes_total", "Tree nodes that drafts added.")
-        self.wasted_nodes = counter("atspeed_wasted_nodes_total", "Drafted nodes that no beam of the target came to hold.")
+        self.drafted_nodes = counter("atspeed_drafted_nodes_total", "Tree nodes added by drafts.")
+        self.wasted_nodes = counter("atspeed_wasted_nodes_total", "Drafted nodes that no beam of the target used.")
 
-        self.step = latency("atspeed_step_seconds", "Time of an engine step.")
+        self.step = latency("atspeed_step_seconds", "Duration of an engine step.")
         self.forward_tokens = tokens("atspeed_forward_tokens", "Tokens in a forward of the target model.")
-        self.target_seconds = step_time("atspeed_target_seconds", "Time of a step in the target's forward.")
-        self.draft_seconds = step_time("atspeed_draft_seconds", "Time of a step for drafting, forwards of the draft included.")
+        self.target_seconds = step_time("atspeed_target_seconds", "Time of the target's forward in a step.")
+        self.draft_seconds = step_time("atspeed_draft_seconds", "Time of drafting in a step, with the forwards of the draft model.")
         self.draft_tokens = counter("atspeed_draft_tokens_total", "Tokens in forwards of the draft model.")
         self.draft_forwards = counter("atspeed_draft_forwards_total", "Forwards of the draft model.")
-        self.draft_up = gauge("atspeed_draft_up", "1 while a draft model is at work, else 0.")
+        self.draft_up = gauge("atspeed_draft_up", "1 while a draft model is in use, else 0.")
         self.drafts_dropped = counter("atspeed_drafts_dropped_total", "Draft models dropped because they failed.")
         self.graph_forwards = counter(
             "atspeed_graph_forwards_total",
-            "Forwards of models that have CUDA graphs, by whether one was replayed or none fitted.",
+            "Forwards of models with CUDA graphs, by whether a graph was replayed or none fitted (skipped).",
             ["outcome"],
         )
         # A rate over a counter that isn't there until the first error would miss that error.
