@@ -71,6 +71,13 @@ def test_paths_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_names_stand_in_the_files_that_are_said_to_have_them(page: str) -> None:
+    """As in "`Plan` of `drafting/plans/plan.py`" and "`load_catalog` (`drafting/catalog/loading.py`)"."""
+    for name, path in re.findall(rf"`(\w+)`(?: of | in | \()`({FOLDERS}/[\w./-]*\.py)`", text_of(page)):
+        assert re.search(rf"\b{name}\b", (ROOT / path).read_text()), f"{page} says that {name} is in {path}"
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_modules_exist(page: str) -> None:
     for piece in code_of(page):
         for module in re.findall(rf"-m ({FOLDERS}(?:\.\w+)+)", piece):
