@@ -3,6 +3,7 @@
 Invariant: they hold plain numbers, and go over the wire from the engine process as they are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drafting.beam.rule import STRICT, SearchRule
@@ -86,3 +87,18 @@ class StepReport:
     draft_seconds: float = 0.0
     draft_failed: bool = False
     accepted: int = 0
+
+    @classmethod
+    def sum(cls, reports: Sequence["StepReport"]) -> "StepReport":
+        """Several engines' steps as one."""
+        return cls(
+            finished=tuple(result for report in reports for result in report.finished),
+            tokens=sum(report.tokens for report in reports),
+            seconds=sum(report.seconds for report in reports),
+            target_seconds=sum(report.target_seconds for report in reports),
+            draft_tokens=sum(report.draft_tokens for report in reports),
+            draft_forwards=sum(report.draft_forwards for report in reports),
+            draft_seconds=sum(report.draft_seconds for report in reports),
+            draft_failed=any(report.draft_failed for report in reports),
+            accepted=sum(report.accepted for report in reports),
+        )

@@ -1,7 +1,8 @@
 """The catalogs that an engine process has at hand: one as a rule, two while one takes over from the other.
 
-Invariant: a catalog is there as a whole or not at all. It is got ready in a thread of its own while the engine goes on stepping, and joins
-between two steps; a file that can't be served becomes a sentence and changes nothing.
+Invariants: a catalog is there as a whole or not at all. It is loaded in a thread of its own while the engine goes on stepping, and joins
+between two steps; a file that can't be served becomes a sentence and changes nothing. And a request runs from its first step to its last on
+the engine of the catalog that it names, so it never meets an item of another one.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,18 @@ from drafting.plans.costs import CostCurve
 from drafting.trie.item_set import ItemSet
 from server.engine.filters import EngineFilters
 from server.messages import CatalogLoaded
-from verification.engine.group import CatalogEngine, EngineGroup
+from server.scheduling.scheduler import StepEngine
 from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest, ReservedPlaces
+from verification.result import StepReport
+
+
+class CatalogEngine(StepEngine, Protocol):
+    """The engine of one catalog."""
+
+    def drop_draft(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class RequestSource(Protocol):
@@ -61,24 +71,25 @@ class EngineCatalog:
     source: RequestSource
     filters: EngineFilters
 
+    @classmethod
+    def of(cls, source: RequestSource) -> "EngineCatalog":
+        """A catalog without named filters yet; the days of its items are read here, where no step waits for it."""
+        column = source.catalog.attributes.get(ADDED_AT)
+        return cls(source, EngineFilters(len(source.catalog), None if column is None else added_days(column)))
+
 
 class EngineCatalogs:
-    """Catalogs by name.
-
-    Attributes:
-        engines: what the scheduler steps.
-    """
+    """Catalogs by name, and as one engine to the scheduler: each request runs on the engine of its catalog, all over the same slots."""
 
     def __init__(self, name: str, source: RequestSource) -> None:
-        self.engines = EngineGroup(name, source.engine)
-        self._catalogs = {name: _with_filters(source)}
-        self._first = source
+        self._catalogs = {name: EngineCatalog.of(source)}
+        self._newest = source
         self._loader = ThreadPoolExecutor(1, "catalog")
         self._loading: dict[str, Future[EngineCatalog]] = {}
 
     @property
     def loading(self) -> bool:
-        """Whether a catalog is on its way."""
+        """Whether a catalog is being loaded."""
         return bool(self._loading)
 
     def get(self, name: str) -> EngineCatalog:
@@ -93,57 +104,111 @@ class EngineCatalogs:
 
     def take_graph_counts(self) -> GraphCounts:
         """Forwards by CUDA graphs since this was last asked; catalogs come and go, their models stay."""
-        return self._first.take_graph_counts()
+        return self._newest.take_graph_counts()
 
     def put_filter(self, catalog: str, name: str, bits: bytes) -> None:
-        """Names a filter of a catalog; one that is gone needs none."""
+        """Name a filter of a catalog; one that is gone needs none."""
         if catalog in self._catalogs:
             self._catalogs[catalog].filters.put(name, bits)
 
     def drop_filter(self, catalog: str, name: str) -> None:
-        """Forgets a filter, if it is here."""
+        """Forget a filter, if it is here."""
         if catalog in self._catalogs:
             self._catalogs[catalog].filters.drop(name)
 
     def load(self, name: str, path: str) -> None:
-        """Begins to get a catalog ready; `loaded` tells when it is."""
-        self._loading[name] = self._loader.submit(_load, self._first, name, path)
+        """Begin to load a catalog; `loaded` tells when it is ready."""
+        self._loading[name] = self._loader.submit(_load, self._newest, name, path)
+
+    def put(self, name: str, catalog: EngineCatalog) -> None:
+        """Take requests for another catalog from now on; its source must be a successor of one that is here."""
+        self._catalogs[name], self._newest = catalog, catalog.source
 
     def drop(self, name: str) -> None:
-        """Forgets a catalog, if it is here or on its way; no request that names it is left."""
+        """Forget a catalog, if it is here or on its way; no request that names it is left."""
         self._loading.pop(name, None)
-        if self._catalogs.pop(name, None) is not None:
-            self.engines.drop(name)
+        self._catalogs.pop(name, None)
 
     def loaded(self) -> list[CatalogLoaded]:
-        """Takes in the catalogs that have become ready, and says what became of those that were on their way."""
+        """Take in the catalogs that have been loaded, and say what became of each."""
         told = []
         for name, future in list(self._loading.items()):
             if not future.done():
                 continue
             del self._loading[name]
             try:
-                catalog = future.result()
+                self.put(name, future.result())
+                told.append(CatalogLoaded(name))
             except SetupError as error:
                 told.append(CatalogLoaded(name, str(error)))
-                continue
-            self._catalogs[name] = catalog
-            self.engines.put(name, catalog.source.engine)
-            self._first = catalog.source
-            told.append(CatalogLoaded(name))
         return told
 
+    @property
+    def total_slots(self) -> int:
+        """Key/value slots of the model."""
+        return self._newest.engine.total_slots
+
+    @property
+    def used_slots(self) -> int:
+        """Key/value slots that running requests own, whatever their catalog."""
+        return self._newest.engine.used_slots
+
+    @property
+    def cached_slots(self) -> int:
+        """Key/value slots that hold prompts of earlier requests."""
+        return self._newest.engine.cached_slots
+
+    def fits(self, request: BeamRequest) -> bool:
+        """Whether the request could run on an idle engine at all."""
+        return self._engine_of(request).fits(request)
+
+    def has_room(self, request: BeamRequest) -> bool:
+        """Whether enough slots are free to run the request to its end now."""
+        return self._engine_of(request).has_room(request)
+
+    def refusal(self, request: BeamRequest) -> str | None:
+        """Why the plan can't serve the request, as a sentence; None if it can."""
+        return self._engine_of(request).refusal(request)
+
+    def tokens_needed(self, request: BeamRequest) -> int:
+        """Tokens that a request adds to its first forward, drafts aside."""
+        return self._engine_of(request).tokens_needed(request)
+
+    def next_tokens(self) -> int:
+        """Tokens that the running requests put into the next step, drafts aside."""
+        return sum(engine.next_tokens() for engine in self._engines)
+
+    def add(self, request: BeamRequest) -> None:
+        """Start a request; see `SpeculativeBeamEngine.add`."""
+        self._engine_of(request).add(request)
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request without a result and free its slots; false if no such request runs."""
+        return any(engine.cancel(request_id) for engine in self._engines)
+
+    def step(self) -> StepReport:
+        """Advance every running request, catalog by catalog; two make forwards only while the last requests of an old catalog run."""
+        reports = []
+        for engine in self._engines:
+            reports.append(report := engine.step())
+            if report.draft_failed:
+                # The engines share the draft model, which is closed now.
+                for other in self._engines:
+                    other.drop_draft()
+        return reports[0] if len(reports) == 1 else StepReport.sum(reports)
+
     def close(self) -> None:
-        """Waits for what is under way and frees the models."""
+        """Wait for what is under way and free the models, which all engines share."""
         self._loader.shutdown()
-        self.engines.close()
+        self._newest.engine.close()
 
+    @property
+    def _engines(self) -> list[CatalogEngine]:
+        return [catalog.source.engine for catalog in self._catalogs.values()]
 
-def _with_filters(source: RequestSource) -> EngineCatalog:
-    """A catalog without named filters yet; when its items came is read here, where no step waits for it."""
-    column = source.catalog.attributes.get(ADDED_AT)
-    return EngineCatalog(source, EngineFilters(len(source.catalog), None if column is None else added_days(column)))
+    def _engine_of(self, request: BeamRequest) -> CatalogEngine:
+        return self._catalogs[request.catalog].source.engine
 
 
 def _load(source: RequestSource, name: str, path: str) -> EngineCatalog:
-    return _with_filters(source.successor(load_catalog(Path(path)), name))
+    return EngineCatalog.of(source.successor(load_catalog(Path(path)), name))

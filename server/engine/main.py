@@ -24,8 +24,8 @@ from server.engine.catalogs import RequestSource
 from server.engine.worker import EngineWorker
 from server.messages import Ready, StartFailure
 from server.metrics.logs import configure_logs
+from server.scheduling.scheduler import StepEngine
 from server.settings import EngineOptions
-from verification.engine.group import StepEngine
 
 logger = logging.getLogger(__name__)
 

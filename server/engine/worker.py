@@ -43,9 +43,8 @@ class EngineWorker:
     def __init__(self, socket: "zmq.Socket[bytes]", source: RequestSource, options: EngineOptions) -> None:
         self._socket = socket
         self._catalogs = EngineCatalogs(options.catalog_name, source)
-        self._engine = self._catalogs.engines
         self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)
-        self._scheduler = SpeculativeBeamScheduler(self._engine, self.budget, max_running=options.max_running)
+        self._scheduler = SpeculativeBeamScheduler(self._catalogs, self.budget, max_running=options.max_running)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
         self._parent = os.getppid()
@@ -151,8 +150,8 @@ class EngineWorker:
                 steps=self._steps,
                 running=self._scheduler.running,
                 waiting=self._scheduler.waiting,
-                used_slots=self._engine.used_slots,
-                cached_slots=self._engine.cached_slots,
+                used_slots=self._catalogs.used_slots,
+                cached_slots=self._catalogs.cached_slots,
                 graphs_replayed=graphs.replayed,
                 graphs_skipped=graphs.skipped,
             )

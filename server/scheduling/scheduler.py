@@ -15,10 +15,10 @@ import time
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from drafting.plans.costs import CostCurve
 from server.messages import FinishedList
-from verification.engine.group import StepEngine
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
@@ -33,6 +33,35 @@ _LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.25, 8.0
 def due(deadline: float, arrived: float) -> float:
     """The time that a request's position in the queue follows from, on the clock of both."""
     return min(deadline, arrived + AGEING_SECONDS)
+
+
+class StepEngine(Protocol):
+    """Something that searches lists step by step: `server.engine.catalogs.EngineCatalogs`, or one engine."""
+
+    @property
+    def total_slots(self) -> int: ...
+
+    @property
+    def used_slots(self) -> int: ...
+
+    @property
+    def cached_slots(self) -> int: ...
+
+    def fits(self, request: BeamRequest) -> bool: ...
+
+    def has_room(self, request: BeamRequest) -> bool: ...
+
+    def refusal(self, request: BeamRequest) -> str | None: ...
+
+    def tokens_needed(self, request: BeamRequest) -> int: ...
+
+    def next_tokens(self) -> int: ...
+
+    def add(self, request: BeamRequest) -> None: ...
+
+    def cancel(self, request_id: str) -> bool: ...
+
+    def step(self) -> StepReport: ...
 
 
 class RequestTooLargeError(ValueError):

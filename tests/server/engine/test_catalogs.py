@@ -8,8 +8,8 @@ import pytest
 
 from drafting.catalog.builder import catalog_of
 from drafting.trie.item_set import ItemSet
+from server.engine.catalogs import EngineCatalog, EngineCatalogs
 from tests.models import random_catalog, save_random_model
-from verification.engine.group import EngineGroup
 from verification.hosts.checkpoint import HostError
 from verification.recommender import Recommender
 from verification.request import BeamRequest
@@ -32,12 +32,12 @@ def pair(request: pytest.FixtureRequest, model: Path) -> Iterator[tuple[Recommen
     old.close()
 
 
-def search(group: EngineGroup, requests: list[BeamRequest]) -> dict[str, BeamResult]:
+def search(engines: EngineCatalogs, requests: list[BeamRequest]) -> dict[str, BeamResult]:
     waiting, results = list(requests), {}
     while len(results) < len(requests):
-        if waiting and group.has_room(waiting[-1]):
-            group.add(waiting.pop())
-        results |= {result.request_id: result for result in group.step().finished}
+        if waiting and engines.has_room(waiting[-1]):
+            engines.add(waiting.pop())
+        results |= {result.request_id: result for result in engines.step().finished}
     return results
 
 
@@ -53,17 +53,17 @@ def test_requests_of_two_catalogs_get_what_they_would_get_alone(pair: tuple[Reco
         requests.append(
             source.request(str(number), history, 1 + number % 7, 10, excluded, cache_key=f"u{number % 5}", allowed_items=allowed)
         )
-    group = EngineGroup("old", old.engine)
-    group.put("new", new.engine)
-    together = search(group, requests)
-    assert group.used_slots == 0
+    engines = EngineCatalogs("old", old)
+    engines.put("new", EngineCatalog.of(new))
+    together = search(engines, requests)
+    assert engines.used_slots == 0
     for request in requests:
-        (alone,) = search(group, [request]).values()
+        (alone,) = search(engines, [request]).values()
         assert [item.item for item in together[request.request_id].items] == [item.item for item in alone.items]
         scores = [[item.score for item in each.items] for each in (together[request.request_id], alone)]
         np.testing.assert_allclose(*scores, atol=1e-4)
-    group.drop("old")
-    assert search(group, [requests[1]])["1"].items
+    engines.drop("old")
+    assert search(engines, [requests[1]])["1"].items
 
 
 def test_what_one_catalog_needs_is_not_spare_for_the_other(pair: tuple[Recommender, Recommender]) -> None:
