@@ -64,22 +64,22 @@ truth: ## Train a target and a draft on this device and measure them end to end:
 	$(GPU_PYTHON) -m benchmarks.gpu.truth $(ARGS)
 
 lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"
-	$(BIN)/python -m benchmarks.systems.lossless $(ARGS)
+	$(BIN)/atspeed-bench lossless $(ARGS)
 
 paper: setup ## The paper's tables, data to report (over an hour): make paper DATA=DIR CATALOG=FILE
-	$(BIN)/python -m benchmarks.paper --data "$(DATA)" --catalog "$(CATALOG)" $(ARGS)
+	$(BIN)/atspeed-bench paper --data "$(DATA)" --catalog "$(CATALOG)" $(ARGS)
 
 bench-catalog: setup ## Measure catalogs of 10^4 to 10^7 items (two minutes, 3 GB of memory and 1 GB of disk)
-	$(BIN)/python -m benchmarks.systems.catalog_scale $(ARGS)
+	$(BIN)/atspeed-bench catalog $(ARGS)
 
 load: setup ## Put a server under load, up to twice what it can bear (idle machine, a quarter of an hour)
-	$(BIN)/python -m benchmarks.load.standard $(ARGS)
+	$(BIN)/atspeed-bench standard $(ARGS)
 
 swaps: setup ## Replace the catalog ten times a second under load (idle machine, two minutes)
-	$(BIN)/python -m benchmarks.load.swaps $(ARGS)
+	$(BIN)/atspeed-bench swaps $(ARGS)
 
 soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
-	$(BIN)/python -m benchmarks.load.soak $(ARGS)
+	$(BIN)/atspeed-bench soak $(ARGS)
 
 deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
 	deploy/checks/tools.sh

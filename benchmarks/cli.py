@@ -3,11 +3,10 @@
 Invariant: as in `server.cli`, nothing heavy is imported before a command runs.
 """
 
-import sys
-
 import typer
 
-from benchmarks.endings import ProgramError, end_on_sigterm
+from benchmarks.commands import PASSED_ON, catalog, gpu, kernel, lossless, paper, precision, scaling, steps, truth
+from benchmarks.endings import end_on_sigterm
 from benchmarks.load.command import journey, load, soak, standard, swaps
 from benchmarks.replay.command import replay_app
 from benchmarks.systems.command import bench
@@ -21,22 +20,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(bench)
-app.command()(load)
-app.command()(standard)
-app.command()(soak)
-app.command()(swaps)
-app.command()(journey)
+for command in (load, bench, standard, soak, swaps, lossless, precision, steps, catalog, paper, scaling, journey):
+    app.command()(command)
+for passed_on in (gpu, kernel, truth):
+    app.command(context_settings=PASSED_ON)(passed_on)
 app.add_typer(replay_app, name="replay")
 
 
 def main() -> None:
     """Entry point of the `atspeed-bench` script."""
     end_on_sigterm()
-    try:
-        app()
-    except ProgramError as error:
-        sys.exit(str(error))
+    app()
 
 
 if __name__ == "__main__":

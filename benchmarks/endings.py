@@ -2,12 +2,19 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
+from drafting.errors import SetupError
 from server.commands.failure import fail
 
 
-class ProgramError(RuntimeError):
+class BenchmarkError(Exception):
+    """What was asked for can't be measured; the message is a sentence."""
+
+
+class ProgramError(BenchmarkError):
     """A program that did not start, did not do what was waited for, or did not end; the message holds its log."""
 
 
@@ -20,3 +27,17 @@ def require(*modules: str) -> None:
     """End the command with a sentence if a module of the extra `bench` is not installed."""
     if missing := [module for module in modules if find_spec(module) is None]:
         fail(f"This needs {' and '.join(missing)}: pip install 'atspeed-server[bench]'.")
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """End the command with the message of an error that has one for the user."""
+    try:
+        yield
+    except (BenchmarkError, SetupError) as error:
+        fail(str(error))
+    except OSError as error:
+        # A file that was named can't be written; whatever is read says so in an error of its own.
+        if error.filename is None:
+            raise
+        fail(f"{error.filename} can't be written: {error.strerror}.")

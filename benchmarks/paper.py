@@ -1,4 +1,4 @@
-"""The paper's tables, from the interactions to the report: `make paper DATA=DIR CATALOG=FILE`.
+"""The paper's tables, from the interactions to the report: `atspeed-bench paper`.
 
 Trains a target, lets it teach, trains a draft per objective and seed, and evaluates them all; every stage is one `atspeed` command, so what
 is printed here can be repeated by hand. Invariants: a stage whose result is there is not run again, so an interrupted run goes on where it
@@ -6,7 +6,6 @@ was; what is timed runs alone on the machine, and only what is not timed runs si
 than one after the other with all threads. Nothing here knows any data set.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -23,6 +22,8 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
+from benchmarks.endings import BenchmarkError
+from benchmarks.markdown import markdown_table
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import accepted_steps_plot
 from verification.evaluation.report import Report, join_reports
@@ -30,7 +31,7 @@ from verification.evaluation.report import Report, join_reports
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 # Those of the paper's table whose speed is measured: the baseline, and the two that it proposes.
 TIMED = ("sft", "atspeed-s", "atspeed-r")
-# Users are evenly spread over the test part: all of them would take hours. `make lossless` counts the lists of every user.
+# Users are evenly spread over the test part: all of them would take hours. `atspeed-bench lossless` counts the lists of every user.
 ACCEPTANCE = ("--k", "10", "--modes", "strict,relaxed", "--users", "1000", "--timed", "0")
 SPEED = ("--k", "1,3,5,10,20", "--modes", "strict,relaxed,gumbel", "--users", "300")
 # Settings that were chosen on the validation part: see docs/alignment.md.
@@ -58,7 +59,7 @@ class Stage:
     command: str = "server.cli"
 
 
-class StageFailedError(RuntimeError):
+class StageFailedError(BenchmarkError):
     """A stage that ended with an error; the message is a sentence and the last that the stage said."""
 
 
@@ -175,43 +176,24 @@ def _plot(source: Path, place: Path) -> str:
 
 def _replays(by_draft: dict[str, list[dict[str, Any]]]) -> str:
     ks = sorted({row["k"] for rows in by_draft.values() for row in rows})
-    lines = [f"| a / b | draft | plan | {' | '.join(f'K = {k}' for k in ks)} |", "|---|---|---|" + "---|" * len(ks)]
     cells = {
         (row["balance"], draft, row["plan"], row["k"]): f"{row['speedup']:.2f} ({row['target_forwards']:.2f})"
         for draft, rows in by_draft.items()
         for row in rows
     }
-    for balance, draft, plan in sorted({key[:3] for key in cells}):
-        lines.append(f"| {balance:g} | {draft} | {plan} | {' | '.join(cells[balance, draft, plan, k] for k in ks)} |")
-    return "\n".join(lines)
+    settings = sorted({key[:3] for key in cells})
+    rows = ((f"{balance:g}", draft, plan, *(cells[balance, draft, plan, k] for k in ks)) for balance, draft, plan in settings)
+    return markdown_table(("a / b", "draft", "plan", *(f"K = {k}" for k in ks)), rows)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the pipeline; the status is 1 if a stage failed."""
-    parser = argparse.ArgumentParser(prog="make paper", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="directory with sequential_{train,valid,test}.txt")
-    parser.add_argument("--catalog", type=Path, required=True, help="catalog of the items, such as beauty.index.json")
-    parser.add_argument("--work", type=Path, default=Path("build/paper"), help="where models and logs go (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where the report goes (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="drafts per objective (default: %(default)s)")
-    parser.add_argument("--objectives", default=",".join(OBJECTIVES), help="objectives, separated by commas (default: all)")
-    options = parser.parse_args(arguments)
-    if not options.data.is_dir() or not options.catalog.is_file():
-        print(f"There are no interactions in {options.data}, or no catalog at {options.catalog}: see --help.", file=sys.stderr)
-        return 1
-    name = options.data.resolve().name
-    pipeline = Pipeline(options.work / name)
-    cores = os.cpu_count() or 1
-    try:
-        for title, step in stages(pipeline.work, options.data, options.catalog, options.objectives.split(","), options.seeds).items():
-            pipeline.run(title, step, side_by_side=min(cores, len(step)))
-    except StageFailedError as error:
-        print(error, file=sys.stderr)
-        return 1
-    command = f"make paper DATA=…/{name} CATALOG=…/{options.catalog.name}"
-    print(f"Wrote {write_report(options.results, name, pipeline, command)}.")
-    return 0
+def run(data: Path, catalog: Path, work: Path, results: Path, seeds: int, objectives: Sequence[str]) -> Path:
+    """Run what is missing of the pipeline, and write the report; returns where it is.
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    Raises:
+        StageFailedError: a stage failed.
+    """
+    name, cores = data.resolve().name, os.cpu_count() or 1
+    pipeline = Pipeline(work / name)
+    for title, step in stages(pipeline.work, data, catalog, objectives, seeds).items():
+        pipeline.run(title, step, side_by_side=min(cores, len(step)))
+    return write_report(results, name, pipeline, f"atspeed-bench paper --data …/{name} --catalog …/{catalog.name}")

@@ -6,19 +6,20 @@ Users and traffic grow with the replicas, so that each has the same to do.
 
 Invariant: with and without affinity the same users ask at the same times; only who is asked differs. Not simulated: the network, admission,
 drafts, and the other programs of a machine.
-
-Run:  python -m benchmarks.scaling --out docs/results
 """
 
-import argparse
 import json
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.figures import panels
 
 _MIXER, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
@@ -176,12 +177,7 @@ def simulate(world: World, replicas: int, *, affinity: bool) -> Figures:
 
 def plot(found: list[Figures], path: Path) -> None:
     """Cached tokens and latency beside the number of replicas."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (shares, times) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, (shares, times) = panels(2)
     for affinity, name, colour in ((True, "users to their replica", "C0"), (False, "anywhere", "C1")):
         mine = [figures for figures in found if figures.affinity == affinity]
         replicas = [figures.replicas for figures in mine]
@@ -197,31 +193,38 @@ def plot(found: list[Figures], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    figure.savefig(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where scaling.json and scaling.png go")
-    parser.add_argument("--replicas", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])
-    for name, value in asdict(World()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    arguments = vars(parser.parse_args())
-    out, numbers = arguments.pop("out"), arguments.pop("replicas")
-    world = World(**arguments)
+def make_world(settings: Iterable[str]) -> World:
+    """A world from texts `NAME=VALUE`; what is not named is as in `World`.
+
+    Raises:
+        ValueError: it has no such field, or the value is no number; the message is a sentence.
+    """
+    known = {name: type(default) for name, default in asdict(World()).items()}
+    given: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            raise ValueError(f"There is no field {name!r} of the simulated world: choose {', '.join(known)}.")
+        try:
+            given[name] = known[name](value)
+        except ValueError as error:
+            raise ValueError(f"{name} takes a number, got {value!r}.") from error
+    return World(**given)
+
+
+def run(out: Path, replicas: Sequence[int], world: World) -> None:
+    """Simulate, print a line per setting, and write `scaling.json` and `scaling.png`."""
     found = []
     print("replicas  routing   cached  whole prompts  p50 ms  p99 ms")
-    for replicas in numbers:
+    for number in tqdm(replicas, desc="Simulating", unit="size", leave=False, disable=None):
         for affinity in (True, False):
-            figures = simulate(world, replicas, affinity=affinity)
+            figures = simulate(world, number, affinity=affinity)
             found.append(figures)
             routing = "affinity" if affinity else "anywhere"
-            print(f"{replicas:8d}  {routing}  {figures.cached:6.1%}  {figures.hits:13.1%}  {figures.p50_ms:6.1f}  {figures.p99_ms:6.1f}")
+            print(f"{number:8d}  {routing}  {figures.cached:6.1%}  {figures.hits:13.1%}  {figures.p50_ms:6.1f}  {figures.p99_ms:6.1f}")
     text = json.dumps({"world": asdict(world), "figures": [asdict(figures) for figures in found]}, indent=2)
     (out / "scaling.json").write_text(text + "\n")
     plot(found, out / "scaling.png")
-
-
-if __name__ == "__main__":
-    main()

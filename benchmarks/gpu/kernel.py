@@ -19,12 +19,14 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from benchmarks.gpu.report import machine
+from benchmarks.markdown import markdown_head, markdown_row
 from benchmarks.systems.shapes import SHAPES, ModelShape
 from drafting.beam.attention import build_layout
 from drafting.beam.model import AttentionLayout
 from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import DTYPES
 
+COLUMNS = ("shape", "prompt", "batch", "µs", "memory floor, µs", "arithmetic floor, µs", "of the higher floor")
 LAYERS = 8
 # A tree of the paper's width: a beam of 40 at each of three depths.
 WIDTH, DEPTH = 40, 3
@@ -139,10 +141,10 @@ def main(arguments: Sequence[str]) -> int:
     prompts, batches = ([int(number) for number in text.split(",")] for text in (options.prompt, options.batch))
     best = measure_device(device, 8192 if large else 512)
     print(f"{machine(device)}; a copy moves {best.bytes_per_second / 1e9:.0f} GB/s; 40 x 3 nodes a request, one layer.\n")
-    print("| shape | prompt | batch | µs | memory floor, µs | arithmetic floor, µs | of the higher floor |\n|---|---|---|---|---|---|---|")
+    print(*markdown_head(COLUMNS), sep="\n")
     for point in points(options.shape.split(","), prompts, batches, device, best):
-        floors = f"{point.memory_floor:.1f} | {point.arithmetic_floor:.1f} | {point.share:.0%}"
-        print(f"| {point.shape} | {point.prompt} | {point.batch} | {point.microseconds:.1f} | {floors} |", flush=True)
+        times = (f"{time:.1f}" for time in (point.microseconds, point.memory_floor, point.arithmetic_floor))
+        print(markdown_row((point.shape, point.prompt, point.batch, *times, f"{point.share:.0%}")), flush=True)
     return 0
 
 

@@ -17,6 +17,7 @@ import transformers
 
 from benchmarks.gpu.promises import judge_promises
 from benchmarks.gpu.scripted_run import Timing
+from benchmarks.markdown import markdown_table
 
 COLUMNS = (
     *("shape", "prompt", "batch", "k", "plan", "batch p50 ms", "batch p99 ms", "ms to a list"),
@@ -73,9 +74,7 @@ class Report:
             "engine. Forwards and tokens of the target are means per request; beside the tokens stands what the recorded searches would "
             "have computed with this prompt.",
             "",
-            "| " + " | ".join(COLUMNS) + " |",
-            "|" + "---|" * len(COLUMNS),
-            *map(_line, self.timings),
+            markdown_table(COLUMNS, map(_cells, self.timings)),
         ]
         sentences = [f"* {sentence}" for sentence in (*judge_promises(self.timings), *self.notes)]
         return "\n".join([*lines, *(["", *sentences] if sentences else [])]) + "\n"
@@ -85,8 +84,8 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
-def _line(row: Timing) -> str:
-    cells = (
+def _cells(row: Timing) -> tuple[object, ...]:
+    return (
         row.shape,
         row.prompt,
         row.batch,
@@ -101,4 +100,3 @@ def _line(row: Timing) -> str:
         f"{row.recorded_tokens:.0f}",
         f"{row.speed_up:.2f}",
     )
-    return "| " + " | ".join(map(str, cells)) + " |"

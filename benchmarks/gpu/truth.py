@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.report import machine
+from benchmarks.markdown import markdown_table
 from drafting.errors import SetupError
 
 NEEDED = ("accelerate", "msgspec")
@@ -173,9 +174,7 @@ def markdown(rows: Sequence[TruthRow], options: argparse.Namespace) -> str:
         "strict verification with the planner. Lists are counted in full batches over all users asked; times are medians, one request at "
         "a time.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(row.cells()) + " |" for row in rows),
+        markdown_table(COLUMNS, (row.cells() for row in rows)),
     ]
     return "\n".join(lines) + "\n"
 

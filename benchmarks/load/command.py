@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.endings import require
+from benchmarks.endings import require, sentences
 from server.commands.failure import fail
 
 Out = Annotated[Path, typer.Option(help="Directory of the figures.", exists=True, file_okay=False)]
@@ -48,7 +48,7 @@ def load(
     rates = _numbers(sweep) if sweep is not None else [rate]
     timeouts = _range(timeout_ms)
     require("httpx", "hdrh", *(["matplotlib"] if plot else []))
-    from benchmarks.load.runs import LoadError, LoadPlan, run_plan
+    from benchmarks.load.runs import LoadPlan, run_plan
 
     plan = LoadPlan(
         url=url.rstrip("/"),
@@ -65,10 +65,8 @@ def load(
         seed=seed,
         allow_remote=allow_remote,
     )
-    try:
+    with sentences():
         run_plan(plan, json_file, plot)
-    except LoadError as error:
-        fail(str(error))
 
 
 def standard(
@@ -87,7 +85,8 @@ def standard(
     require("httpx", "hdrh", "matplotlib")
     from benchmarks.load.standard import run
 
-    run(out, seconds, users, flags or [])
+    with sentences():
+        run(out, seconds, users, flags or [])
 
 
 def soak(
@@ -107,7 +106,9 @@ def soak(
     require("httpx", "hdrh")
     from benchmarks.load.soak import run
 
-    if broken := run(out, seconds, kill_every, users, flags or []):
+    with sentences():
+        broken = run(out, seconds, kill_every, users, flags or [])
+    if broken:
         fail("\n".join(broken))
 
 
@@ -124,7 +125,8 @@ def swaps(
     require("httpx", "hdrh")
     from benchmarks.load.swaps import run
 
-    run(rate, seconds, pause, flags or [])
+    with sentences():
+        run(rate, seconds, pause, flags or [])
 
 
 def journey(flags: ServerFlags = None) -> None:
@@ -135,7 +137,8 @@ def journey(flags: ServerFlags = None) -> None:
     require("httpx")
     from benchmarks.journey import run
 
-    run(flags or [])
+    with sentences():
+        run(flags or [])
 
 
 def _numbers(text: str) -> list[float]:

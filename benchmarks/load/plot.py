@@ -1,24 +1,20 @@
 """The picture of a sweep: latency and throughput over the offered rate.
 
-Invariant: nothing is drawn that is not in the reports; matplotlib is imported only when a picture is asked for.
+Invariant: nothing is drawn that is not in the reports.
 """
 
 import math
 from pathlib import Path
 
+from benchmarks.figures import panels
 from benchmarks.load.sweep import LoadFigures
 
 
 def save_plot(found: LoadFigures, path: Path) -> None:
-    """Writes latencies beside rates, with the knee marked in both."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+    """Write latencies beside rates, with the knee marked in both."""
     runs = found.runs
     offered = [run.offered_rps for run in runs]
-    figure, (times, rates) = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, (times, rates) = panels(2, 6)
     latencies = {"p50": [run.p50_ms for run in runs], "p90": [run.p90_ms for run in runs], "p99": [run.p99_ms for run in runs]}
     for label, values in latencies.items():
         times.plot(offered, [math.nan if value is None else value for value in values], marker="o", label=label)
@@ -37,5 +33,4 @@ def save_plot(found: LoadFigures, path: Path) -> None:
             axes.axvline(found.knee_rps, linestyle="--", color="C3", label=f"knee: {found.knee_rps:g}")
         axes.legend(fontsize="small")
     figure.suptitle(f"{found.date}, {found.machine}", fontsize="small")
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    figure.savefig(path)

@@ -11,21 +11,18 @@ import msgspec
 import uvloop
 from tqdm import tqdm
 
+from benchmarks.load.plot import save_plot
 from benchmarks.load.report import LoadReport
 from benchmarks.load.run import LoadRun
 from benchmarks.load.settings import LoadSettings
 from benchmarks.load.sweep import LoadFigures, figures
-from benchmarks.load.target import Target, TargetError, check_url
-from benchmarks.load.users import HistoriesError, Users, random_histories, read_histories
+from benchmarks.load.target import Target, check_url
+from benchmarks.load.users import Users, random_histories, read_histories
 
 _RANDOM_LENGTH = 20
 _COLUMNS = ("offered/s", "in time/s", "p50 ms", "p90 ms", "p99 ms", "429", "its p99", "504", "late", "other", "cached", "own lag p99")
 # From this on, what was measured is as much the generator as the server.
 _LAG_MS = 20.0
-
-
-class LoadError(Exception):
-    """What was asked for can't be done; the message is a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +62,17 @@ def run_plan(plan: LoadPlan, json_file: Path | None, plot: Path | None) -> None:
     """Run and report.
 
     Raises:
-        LoadError: the server can't be loaded, or a file can't be read or written.
+        TargetError, HistoriesError: the server can't be loaded, or the file of histories can't be used.
+        OSError: a file can't be written.
     """
-    try:
-        runs = run_runs(plan)
-        if json_file is not None:
-            found: LoadReport | LoadFigures = runs[0] if len(runs) == 1 else figures(runs)
-            json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
-        if plot is not None:
-            from benchmarks.load.plot import save_plot
-
-            save_plot(figures(runs), plot)
-    except (TargetError, HistoriesError) as error:
-        raise LoadError(str(error)) from error
-    except OSError as error:
-        raise LoadError(f"{error.filename} can't be written: {error.strerror}.") from error
+    runs = run_runs(plan)
+    whole = figures(runs)
+    if json_file is not None:
+        found: LoadReport | LoadFigures = runs[0] if len(runs) == 1 else whole
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    if plot is not None:
+        save_plot(whole, plot)
     if len(runs) > 1:
-        whole = figures(runs)
         knee = "none, the lowest rate is too much already" if whole.knee_rps is None else f"{whole.knee_rps:g} requests a second"
         print(f"knee: {knee}; most lists a second: {whole.saturation_rps:g}")
 

@@ -16,6 +16,7 @@ from random import Random
 import msgspec
 import psutil
 
+from benchmarks.endings import BenchmarkError
 from benchmarks.load.report import LoadReport
 from benchmarks.load.rounds import BUSY_SHARE
 from benchmarks.load.runs import LoadPlan, run_runs
@@ -111,7 +112,7 @@ def soak(folder: Path, seconds: float, kill_every: float, users: int, flags: lis
         (full,) = run_runs(plan)
         rate = round(BUSY_SHARE * full.completed_rps, 1)
         if not rate:
-            raise SystemExit("The server made no list at all under full load: is the machine busy?")
+            raise BenchmarkError("The server made no list at all under full load: is the machine busy?")
         print(f"{seconds:.0f} s at {rate} requests a second, an engine killed about every {kill_every:.0f} s")
         injector = FaultInjector(server, seconds, kill_every)
         injector.start()

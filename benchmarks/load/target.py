@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
+from benchmarks.endings import BenchmarkError
 from benchmarks.load.users import FIRST_TIMESTAMP
 
 _AT_ONCE = 8
@@ -24,7 +25,7 @@ _TIMEOUTS = {"connect": 5.0}
 _ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=2.0)
 
 
-class TargetError(Exception):
+class TargetError(BenchmarkError):
     """A server that can't be loaded; the message is a sentence."""
 
 

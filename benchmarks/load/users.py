@@ -11,10 +11,12 @@ from random import Random
 
 import msgspec
 
+from benchmarks.endings import BenchmarkError
+
 FIRST_TIMESTAMP = 1_700_000_000
 
 
-class HistoriesError(ValueError):
+class HistoriesError(BenchmarkError):
     """A file of histories that can't be used; the message is a sentence."""
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.endings import require, sentences
+from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
 from server.commands.failure import fail
 from server.commands.numbers import whole_numbers
 from server.engine.processors import usable_processors
@@ -17,12 +19,6 @@ if TYPE_CHECKING:
 DEFAULT_PLANS = "none,trie,beam:20,beam:40,beam:60,beam:40x1,beam:40x2,beam:40+children,beam:40x1+children,auto"
 
 replay_app = typer.Typer(help="Judge drafting on machines that are not at hand.", no_args_is_help=True)
-
-Target = Annotated[Path, typer.Option(help="Directory of the target model.", exists=True, file_okay=False)]
-Draft = Annotated[Path, typer.Option(help="Directory of the draft model.", exists=True, file_okay=False)]
-CatalogFile = Annotated[Path, typer.Option("--catalog", help="Catalog file.", exists=True, dir_okay=False)]
-Data = Annotated[Path, typer.Option(help="Directory of interactions, as for `atspeed train`; its test users are recorded.", exists=True)]
-Lengths = Annotated[str, typer.Option("--k", help="List lengths, separated by commas.")]
 
 
 @replay_app.callback()
@@ -48,13 +44,11 @@ def record(
 
     from benchmarks.replay.recording import record_recommender
     from benchmarks.systems.histories import held_out_histories
-    from drafting.alignment.data.interactions import InteractionError
     from drafting.catalog.loading import load_catalog
-    from drafting.errors import SetupError
     from verification.recommender import Recommender
 
     ks = whole_numbers(k, "--k")
-    try:
+    with sentences():
         # Before minutes of work, not after them.
         out.parent.mkdir(parents=True, exist_ok=True)
         catalog = load_catalog(catalog_file)
@@ -63,10 +57,6 @@ def record(
         with tqdm(total=len(histories), desc="Recording", unit="user") as bar:
             record_recommender(recommender, histories, ks, bar.update).save(out)
         recommender.close()
-    except (InteractionError, SetupError) as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"The recording can't be written to {out}: {error.strerror}.")
     typer.echo(f"Wrote {out}: {len(histories)} users, {out.stat().st_size / 2**20:.1f} MiB.")
 
 
@@ -89,6 +79,7 @@ def run(
 
     Example: atspeed-bench replay run beauty.npz --balance 300 --plans none,trie,beam:40,auto
     """
+    require(*(["matplotlib"] if plot else []))
     import json
 
     from tqdm import tqdm
@@ -96,7 +87,6 @@ def run(
     from benchmarks.replay.plot import plot_speedups
     from benchmarks.replay.recording import Recording
     from benchmarks.replay.report import compare_plans
-    from drafting.errors import SetupError
     from drafting.plans.costs import CostCurve, ForwardCosts
     from drafting.plans.plan import FixedPlan
 
@@ -105,7 +95,7 @@ def run(
         for tokens in whole_numbers(balance, "--balance")
     }
     names = [name.strip() for name in plans.split(",")]
-    try:
+    with sentences():
         for name in names:
             if name != "auto":
                 FixedPlan.parse(name)
@@ -115,8 +105,6 @@ def run(
             fail(f"{recording} has no lists of {', '.join(map(str, missing))}: it holds k = {', '.join(map(str, recorded.beams))}.")
         with tqdm(total=len(ks) * len(curves) * len(names), desc="Replaying", unit="plan") as bar:
             rows = compare_plans(recorded, ks, names, curves, bar.update)
-    except SetupError as error:
-        fail(str(error))
     _print_rows(rows, recorded.users, draft_share)
     if json_file:
         json_file.write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
@@ -141,18 +129,15 @@ def check(
 
     Example: atspeed-bench replay check --target models/target --draft models/draft --catalog beauty.index.json --data beauty
     """
-
     from tqdm import tqdm
 
     from benchmarks.replay.check import check_plans
     from benchmarks.systems.histories import held_out_histories
-    from drafting.alignment.data.interactions import InteractionError
     from drafting.catalog.loading import load_catalog
-    from drafting.errors import SetupError
     from verification.recommender import Recommender
 
     ks, names = whole_numbers(k, "--k"), [name.strip() for name in plans.split(",")]
-    try:
+    with sentences():
         catalog = load_catalog(catalog_file)
         histories = held_out_histories(data, catalog, users)
         cores = threads or usable_processors()
@@ -161,8 +146,6 @@ def check(
         with tqdm(total=2 * len(histories) * len(ks) * timed, desc="Timing", unit="list") as bar:
             rows = check_plans(recommender, histories, ks, names, concurrency, bar.update)
         recommender.close()
-    except (InteractionError, SetupError) as error:
-        fail(str(error))
     _print_check(rows, concurrency)
 
 

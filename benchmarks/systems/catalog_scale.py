@@ -2,18 +2,15 @@
 
 Invariant: each size is built in one process and loaded in another, so a figure of the loaded catalog holds nothing that building has left
 behind; identifiers are uniformly random, which shares the fewest prefixes and so makes the largest trie.
-
-Run by `make bench-catalog`; prints a line of JSON per size, and one for a thousand filters over 10^6 items.
 """
 
-import argparse
 import json
+import multiprocessing
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import torch
+from tqdm import tqdm
 
 from drafting.beam.expand import Candidates, Frontier, expand_beam
 from drafting.beam.ranking import continuation_log_probs
@@ -232,36 +230,13 @@ def _median_ms(work: Callable[[], object]) -> float:
     return 1000 * float(np.median(seconds))
 
 
-def _in_process(*arguments: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "benchmarks.systems.catalog_scale", *arguments]
-    answer: dict[str, object] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return answer
-
-
-def main() -> None:
-    """Measures every size, or does one half of one measurement in this process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=lambda text: [int(float(size)) for size in text.split(",")], default=[10**4, 10**5, 10**6, 10**7])
-    parser.add_argument("--build", type=int)
-    parser.add_argument("--load", type=Path)
-    parser.add_argument("--artefact", type=Path)
-    parser.add_argument("--filters", type=int, help="Measure so many filters over the catalog of --load.")
-    options = parser.parse_args()
-    if options.build is not None:
-        print(json.dumps(asdict(build(options.build, options.artefact))))
-    elif options.load is not None and options.filters is not None:
-        print(json.dumps(asdict(measure_filters(options.load, options.filters))))
-    elif options.load is not None:
-        print(json.dumps(asdict(load(options.load))))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "synthetic.catalog"
-            for size in options.sizes:
-                built = _in_process("--build", str(size), "--artefact", str(path))
-                print(json.dumps(built | _in_process("--load", str(path))), flush=True)
-                if size == FILTERED_SIZE:
-                    print(json.dumps(_in_process("--load", str(path), "--filters", str(FILTERS))), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def run(sizes: Sequence[int]) -> None:
+    """Measure every size, each half in a new process."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
+        path = Path(folder) / "synthetic.catalog"
+        for size in tqdm(sizes, desc="Measuring", unit="catalog", leave=False, disable=None):
+            built = asdict(processes.submit(build, size, path).result())
+            print(json.dumps(built | asdict(processes.submit(load, path).result())), flush=True)
+            if size == FILTERED_SIZE:
+                print(json.dumps(asdict(processes.submit(measure_filters, path, FILTERS).result())), flush=True)

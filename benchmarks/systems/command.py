@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.endings import require, sentences
 from server.commands.failure import fail
+from server.commands.numbers import whole_numbers
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
@@ -57,36 +59,29 @@ def bench(
         raise typer.BadParameter("--target and --catalog go together.")
     if target is None and draft is not None:
         raise typer.BadParameter("--draft needs --target: without one, a random draft is made beside the random target.")
-    if plot is not None and not find_spec("matplotlib"):
-        fail("--plot needs matplotlib: install the extra 'train'.")
-    ks, concurrencies = _numbers("--k", k), _numbers("--concurrency", concurrency)
+    require("httpx", *(["matplotlib"] if plot else []))
+    ks, concurrencies = (list(dict.fromkeys(whole_numbers(*given))) for given in ((k, "--k"), (concurrency, "--concurrency")))
     plan_names = _plans(plans, ks, target is None or draft is not None, recorded=record_trace is not None)
     hosts = _hosts(engines)
     if record_trace is None and not force:
         _refuse_busy_machine()
-    from benchmarks.systems.interleaved import SystemFailedError
     from benchmarks.systems.markdown import tables
     from benchmarks.systems.plot import save_plot
     from benchmarks.systems.question import SystemSpec
     from benchmarks.systems.run import Run, measure, save, show
-    from drafting.alignment.data.interactions import InteractionError
-    from drafting.errors import SetupError
 
-    with tempfile.TemporaryDirectory() as name:
+    with sentences(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cores = threads or usable_processors()
-        try:
-            if target is None or catalog is None:
-                target, draft, catalog = _random_models(shape, folder)
-            models = SystemSpec("atspeed/transformers", target, catalog, cores, draft, plan_names)
-            histories = _histories(models, data, requests + warm_up, items)
-            if record_trace is not None:
-                whose = f"{requests} test users of {data.resolve().name}" if data else f"{requests} random histories"
-                _record(models, histories, ks, warm_up, whose, record_trace)
-                return
-            report = measure(Run(models, hosts, histories, ks, concurrencies, warm_up, folder))
-        except (SetupError, InteractionError, SystemFailedError) as error:
-            fail(str(error))
+        if target is None or catalog is None:
+            target, draft, catalog = _random_models(shape, folder)
+        models = SystemSpec("atspeed/transformers", target, catalog, cores, draft, plan_names)
+        histories = _histories(models, data, requests + warm_up, items)
+        if record_trace is not None:
+            whose = f"{requests} test users of {data.resolve().name}" if data else f"{requests} random histories"
+            _record(models, histories, ks, warm_up, whose, record_trace)
+            return
+        report = measure(Run(models, hosts, histories, ks, concurrencies, warm_up, folder))
     show(report)
     if json_file is not None:
         save(report, json_file)
@@ -94,16 +89,6 @@ def bench(
         markdown.write_text(tables(report.rows))
     if plot is not None:
         save_plot(report.rows, plot)
-
-
-def _numbers(flag: str, text: str) -> list[int]:
-    try:
-        numbers = [int(number) for number in text.split(",")]
-    except ValueError:
-        numbers = [0]
-    if min(numbers) < 1:
-        raise typer.BadParameter(f"{flag} takes whole numbers from 1 on, separated by commas, got {text!r}.")
-    return list(dict.fromkeys(numbers))
 
 
 def _hosts(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import psutil
 
+from benchmarks.endings import BenchmarkError
 from benchmarks.systems.question import PLAIN, Outcome, Question, SystemSpec
 from benchmarks.systems.systems import make_system
 from drafting.errors import SetupError
@@ -51,7 +52,7 @@ class Row:
         return asdict(self)
 
 
-class SystemFailedError(RuntimeError):
+class SystemFailedError(BenchmarkError):
     """A system could not be measured; the message is a sentence."""
 
 

@@ -1,20 +1,18 @@
 """Every test user of a data set, under every plan, against plain beam search: the lists that differ are counted.
 
-Run by `make lossless`: `python -m benchmarks.systems.lossless --target DIR --draft DIR --catalog FILE --data DIR`.
+Invariant: lists are compared item by item; only items with equal scores may change places.
 """
 
-import argparse
 import itertools
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from benchmarks.systems.histories import held_out_histories
-from drafting.alignment.data.interactions import InteractionError
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.loading import load_catalog
-from drafting.errors import SetupError
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.plans.planner import Planner
@@ -58,39 +56,37 @@ def _differ_in_ties_only(expected: BeamResult, result: BeamResult) -> bool:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Prints one line per rule, k and plan; the status is 1 if a list differs."""
-    parser = argparse.ArgumentParser(prog="make lossless", description="Count the lists that drafting changes (there must be none).")
-    for name in ("target", "draft", "catalog", "data"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--k", default="10,20", help="list lengths, separated by commas")
-    parser.add_argument("--plans", default=",".join(PLANS), help="plans, separated by commas")
-    parser.add_argument("--rules", default="strict", help="strict, gumbel or both, separated by a comma")
-    parser.add_argument("--host", default="transformers", help="transformers or vllm")
-    options = parser.parse_args(arguments)
-    try:
-        catalog = load_catalog(options.catalog)
-        histories = held_out_histories(options.data, catalog, None)
-        recommender = Recommender.load(options.target, catalog, draft=options.draft, host=options.host, dtype="float32")
-    except (InteractionError, SetupError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    engine, different = recommender.engine, 0
-    costs = measure_costs(engine, recommender.prompts.max_tokens)
-    for rule, k in itertools.product(options.rules.split(","), map(int, options.k.split(","))):
-        engine.use_plan(FixedPlan.parse("none"))
+def run(
+    target: Path, draft: Path, catalog_file: Path, data: Path, ks: Sequence[int], plans: Sequence[str], rules: Sequence[str], engine: str
+) -> int:
+    """Print one line per rule, k and plan; returns how many lists differ.
+
+    Raises:
+        SetupError: models, catalog and data can't be used together.
+    """
+    catalog = load_catalog(catalog_file)
+    histories = held_out_histories(data, catalog, None)
+    recommender = Recommender.load(target, catalog, draft=draft, host=engine, dtype="float32")
+    decoder, different = recommender.engine, 0
+    costs = measure_costs(decoder, recommender.prompts.max_tokens)
+    bar = tqdm(total=len(rules) * len(ks) * (1 + len(plans)), desc="Searching", unit="plan", leave=False, disable=None)
+    for rule, k in itertools.product(rules, ks):
+        decoder.use_plan(FixedPlan.parse("none"))
         plain = list(recommender.recommend(histories, k, rule=RULES[rule]))
-        for name in options.plans.split(","):
-            engine.use_plan(_plan(name, costs, engine.trie.mean_fan_out))
+        bar.update()
+        for name in plans:
+            decoder.use_plan(_plan(name, costs, decoder.trie.mean_fan_out))
             found = compare(plain, recommender.recommend(histories, k, rule=RULES[rule]))
             different += found.different
+            bar.update()
             print(
                 f"{rule} k={k} {name}: {found.equal} of {len(plain)} lists equal, {found.ties} differ in ties (< {TIE:g}), "
                 f"{found.different} differ; {found.target_forwards:.2f} target forwards",
                 flush=True,
             )
+    bar.close()
     recommender.close()
-    return int(different > 0)
+    return different
 
 
 def _plan(name: str, costs: ForwardCosts, fan_out: Sequence[float]) -> Plan:
@@ -101,7 +97,3 @@ def _plan(name: str, costs: ForwardCosts, fan_out: Sequence[float]) -> Plan:
         balance = float(name.removeprefix("auto@"))
         return Planner(ForwardCosts(CostCurve(balance, 1.0), CostCurve(balance / 100, 0.01)), fan_out)
     return FixedPlan.parse(name)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

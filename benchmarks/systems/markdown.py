@@ -6,6 +6,7 @@ Invariant: every cell is a row of the report; a setting that was not measured is
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from benchmarks.markdown import markdown_table
 from benchmarks.systems.interleaved import Row
 from benchmarks.systems.plot import label
 from benchmarks.systems.question import PLAIN
@@ -40,7 +41,5 @@ def _table(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
     """One line per system and plan, one column per k."""
     ks = list(dict.fromkeys(row.k for row in rows))
     cells = {(label(row), row.k): cell(row) for row in rows}
-    lines = [f"| system, plan | {' | '.join(f'K = {k}' for k in ks)} |", "|---|" + "---|" * len(ks)]
-    for name in dict.fromkeys(map(label, rows)):
-        lines.append(f"| {name} | " + " | ".join(cells.get((name, k), "") for k in ks) + " |")
-    return "\n".join(lines)
+    lines = ((name, *(cells.get((name, k), "") for k in ks)) for name in dict.fromkeys(map(label, rows)))
+    return markdown_table(("system, plan", *(f"K = {k}" for k in ks)), lines)

@@ -1,11 +1,12 @@
 """The picture of a benchmark: time by list length, one line per system and plan.
 
-Invariant: nothing is drawn that is not in the rows; matplotlib is imported only when a picture is asked for.
+Invariant: nothing is drawn that is not in the rows.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.figures import panels
 from benchmarks.systems.interleaved import Row
 from benchmarks.systems.question import PLAIN
 
@@ -19,19 +20,13 @@ def label(row: Row) -> str:
 
 
 def save_plot(rows: Sequence[Row], path: Path) -> None:
-    """Writes one panel per concurrency, p50 over k."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+    """Write one panel per concurrency, p50 over k."""
     concurrencies = sorted({row.concurrency for row in rows})
     names = list(dict.fromkeys(map(label, rows)))
     systems = list(dict.fromkeys(row.system for row in rows))
-    figure, panels = pyplot.subplots(
-        1, len(concurrencies), figsize=(5.5 * len(concurrencies) + 3, 4.5), squeeze=False, layout="constrained"
-    )
-    for axes, concurrency in zip(panels[0], concurrencies, strict=True):
+    # The legend takes a part of the width.
+    figure, every = panels(len(concurrencies), 5.5 + 3 / len(concurrencies), squeeze=False)
+    for axes, concurrency in zip(every[0], concurrencies, strict=True):
         for number, name in enumerate(names):
             line = [row for row in rows if label(row) == name and row.concurrency == concurrency]
             style = LINE_STYLES[systems.index(line[0].system) % len(LINE_STYLES)] if line else "-"
@@ -42,6 +37,5 @@ def save_plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_ylabel("p50, ms per request")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    figure.legend(*every[0][0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    figure.savefig(path)

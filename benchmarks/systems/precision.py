@@ -5,24 +5,19 @@ of chance, in plain beam search as well. *Noise* is what is seen of it: how far 
 A list that differs is a tie if any two items in another order score within twice the largest noise of each other, and if each item that is
 missing had, at some level, a prefix within as much of the last that the beam kept. Invariant: a difference that noise cannot
 explain is counted as one, whatever the precision.
-
-Run by `python -m benchmarks.systems.precision --target DIR --draft DIR --catalog FILE --data DIR`.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from benchmarks.systems.closed_loop import closed_loop
 from benchmarks.systems.histories import held_out_histories
-from drafting.alignment.data.interactions import InteractionError
 from drafting.catalog.loading import load_catalog
-from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.checkpoint import load_tokenizer
@@ -30,7 +25,6 @@ from verification.recommender import Recommender
 from verification.result import BeamResult
 
 FloatArray = npt.NDArray[np.float64]
-PLAN = "beam:40"
 NONE = FixedPlan.parse("none")
 
 
@@ -132,33 +126,23 @@ def compare_precision(
     return count(plain, drafted, margins)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Prints one line per precision and k; the status is 1 if a list differs in more than ties."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.systems.precision", description=(__doc__ or "").splitlines()[0])
-    for name in ("target", "draft", "catalog", "data"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--dtypes", default="float32,bfloat16", help="precisions, separated by commas (default: %(default)s)")
-    parser.add_argument("--k", default="10", help="list lengths, separated by commas (default: %(default)s)")
-    parser.add_argument("--plan", default=PLAN, help="a fixed plan (default: %(default)s)")
-    parser.add_argument("--users", type=int, default=300, help="test users, spread evenly (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    different = 0
-    try:
-        catalog = load_catalog(options.catalog)
-        histories = held_out_histories(options.data, catalog, options.users)
-        for dtype in options.dtypes.split(","):
-            recommender = Recommender.load(options.target, catalog, draft=options.draft, plan=options.plan, dtype=dtype)
-            identifiers = recommender.catalog.token_ids(load_tokenizer(options.target).get_vocab())
-            for k in map(int, options.k.split(",")):
-                found = compare_precision(recommender, identifiers, histories, k, options.plan)
-                different += found.different
-                print(f"{dtype} k={k} {options.plan}: {found}.", flush=True)
-            recommender.close()
-    except (InteractionError, SetupError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return int(different > 0)
+def run(target: Path, draft: Path, catalog_file: Path, data: Path, dtypes: Sequence[str], ks: Sequence[int], plan: str, users: int) -> int:
+    """Print one line per precision and k; returns how many lists differ in more than ties.
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    Raises:
+        SetupError: models, catalog and data can't be used together.
+    """
+    catalog, different = load_catalog(catalog_file), 0
+    histories = held_out_histories(data, catalog, users)
+    bar = tqdm(total=len(dtypes) * len(ks), desc="Searching", unit="length", leave=False, disable=None)
+    for dtype in dtypes:
+        recommender = Recommender.load(target, catalog, draft=draft, plan=plan, dtype=dtype)
+        identifiers = recommender.catalog.token_ids(load_tokenizer(target).get_vocab())
+        for k in ks:
+            found = compare_precision(recommender, identifiers, histories, k, plan)
+            different += found.different
+            bar.update()
+            print(f"{dtype} k={k} {plan}: {found}.", flush=True)
+        recommender.close()
+    bar.close()
+    return different

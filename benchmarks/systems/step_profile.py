@@ -1,11 +1,9 @@
-"""What a step costs outside the models' forwards: `python -m benchmarks.systems.step_profile`.
+"""What a step costs outside the models' forwards: `atspeed-bench steps`.
 
 Invariant: every step of every list is counted, the prompt's as well as the later ones, one request at a time and nothing cached; so the
 share that is printed is the share of what a user waits for. Models and catalog are random ones of a named shape: time depends on neither.
 """
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from benchmarks.endings import BenchmarkError
+from benchmarks.markdown import markdown_head, markdown_row
 from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
 from drafting.beam.model import TreeBatch, TreeModel
-from drafting.errors import SetupError
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.recommender import Recommender
 from verification.request import BeamRequest
@@ -90,44 +89,25 @@ def profile(recommender: Recommender, prompts: Sequence[npt.NDArray[np.int64]], 
         yield StepProfile(k, float(step), float(rest), float(outside / whole))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Prints one line per list length, as a Markdown table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.systems.step_profile", description="Time steps outside the forwards.")
-    parser.add_argument("--shape", default="small", choices=sorted(SHAPES), help="target, draft and catalog (default: %(default)s)")
-    parser.add_argument("--host", default="vllm", help="vllm or transformers (default: %(default)s)")
-    parser.add_argument("--plan", default="none", help="what is drafted (default: %(default)s)")
-    parser.add_argument("--k", default="1,10,20", help="list lengths, separated by commas (default: %(default)s)")
-    parser.add_argument("--lists", type=int, default=100, help="lists per length (default: %(default)s)")
-    parser.add_argument("--items", type=int, default=20, help="items per history (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads; all by default")
-    options = parser.parse_args(arguments)
-    shape = SHAPES[options.shape]
+def run(shape_name: str, engine: str, plan: str, ks: Sequence[int], lists: int, items: int, threads: int | None) -> None:
+    """Print one line per list length, as a Markdown table.
+
+    Raises:
+        BenchmarkError, SetupError: there is no such shape, engine or plan.
+    """
+    if shape_name not in SHAPES:
+        raise BenchmarkError(f"There is no shape {shape_name!r}: choose {', '.join(SHAPES)}.")
+    shape = SHAPES[shape_name]
     catalog = make_catalog(shape)
     with tempfile.TemporaryDirectory() as name:
         target, draft = Path(name) / "target", Path(name) / "draft"
         make_checkpoint(target, shape.target, catalog)
         make_checkpoint(draft, shape.draft, catalog)
-        try:
-            recommender = Recommender.load(
-                target,
-                catalog,
-                draft=None if options.plan in ("none", "trie") else draft,
-                plan=options.plan,
-                host=options.host,
-                threads=options.threads,
-                kv_memory_gib=0.5,
-            )
-        except SetupError as error:
-            print(error, file=sys.stderr)
-            return 1
+        used = None if plan in ("none", "trie") else draft
+        recommender = Recommender.load(target, catalog, draft=used, plan=plan, host=engine, threads=threads, kv_memory_gib=0.5)
     rng = np.random.default_rng(0)
-    prompts = [recommender.prompts.build(rng.integers(len(catalog), size=options.items).tolist()) for _ in range(WARM_UP + options.lists)]
-    print(f"| K | step, {options.host}, plan {options.plan} | outside the forwards | share of all steps |\n|---|---|---|---|")
-    for found in profile(recommender, prompts, [int(k) for k in options.k.split(",")]):
-        print(f"| {found.k} | {found.step_ms:.2f} ms | {found.outside_ms:.2f} ms | {found.share:.0%} |", flush=True)
+    prompts = [recommender.prompts.build(rng.integers(len(catalog), size=items).tolist()) for _ in range(WARM_UP + lists)]
+    print(*markdown_head(("K", f"step, {engine}, plan {plan}", "outside the forwards", "share of all steps")), sep="\n")
+    for found in profile(recommender, prompts, ks):
+        print(markdown_row((found.k, f"{found.step_ms:.2f} ms", f"{found.outside_ms:.2f} ms", f"{found.share:.0%}")), flush=True)
     recommender.close()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

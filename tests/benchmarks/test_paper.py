@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks import paper
+from benchmarks.cli import app
 from benchmarks.paper import Pipeline, Stage, StageFailedError, stages, write_report
 from verification.evaluation.report import PLAIN, ModeRow, Quality, Report, Spread
 
@@ -32,9 +34,10 @@ def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
         Pipeline(tmp_path / "work").run("wrong", [stage])
 
 
-def test_data_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert paper.main(["--data", str(tmp_path / "none"), "--catalog", str(tmp_path / "none.json")]) == 1
-    assert "There are no interactions" in capsys.readouterr().err
+def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["paper", "--data", "none", "--catalog", str(tmp_path / "none.json")], env={"COLUMNS": "200"})
+    assert result.exit_code != 0
+    assert "'none' does not exist" in result.stderr
 
 
 def test_every_stage_finds_what_earlier_ones_have_made(tmp_path: Path) -> None:

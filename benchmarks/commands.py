@@ -1,0 +1,177 @@
+"""The commands of `atspeed-bench` that have no folder of commands of their own.
+
+Invariant: as in `benchmarks.cli`, nothing heavy is imported before a command runs.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.endings import require, sentences
+from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
+from server.commands.failure import fail
+from server.commands.numbers import whole_numbers
+
+# What these commands are given, their modules read themselves: they also run where torch, transformers and numpy are all that there is.
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+Results = Annotated[Path, typer.Option(help="Directory of the results.", file_okay=False)]
+
+
+def gpu(context: typer.Context) -> None:
+    """Time drafting on random models of served size: `--help` lists shapes, prompts and batches (GPU; a CPU runs small ones).
+
+    The same as `python -m benchmarks.gpu.run`, which needs torch, transformers and numpy only.
+    """
+    from benchmarks.gpu.run import main
+
+    main(context.args)
+
+
+def kernel(context: typer.Context) -> None:
+    """Time tree attention against what the device can do at best: `--help` lists shapes, prompts and batches.
+
+    The same as `python -m benchmarks.gpu.kernel`, which needs torch, transformers and numpy only.
+    """
+    from benchmarks.gpu.kernel import main
+
+    raise typer.Exit(main(context.args))
+
+
+def truth(context: typer.Context) -> None:
+    """Train a target and a draft on this device and measure them end to end: `--help` lists data, sizes and lengths.
+
+    The same as `python -m benchmarks.gpu.truth`, which needs torch, transformers, numpy, accelerate and msgspec.
+    """
+    from benchmarks.gpu.truth import main
+
+    raise typer.Exit(main(context.args))
+
+
+def lossless(
+    target: Target,
+    draft: Draft,
+    catalog_file: CatalogFile,
+    data: Data,
+    k: Lengths = "10,20",
+    plans: Annotated[str | None, typer.Option(help="Plans, separated by commas.", show_default="one of each kind")] = None,
+    rules: Annotated[str, typer.Option(help="Verification: strict, gumbel or both, separated by a comma.")] = "strict",
+    engine: Annotated[str, typer.Option(help="What runs the models: transformers or vllm.")] = "transformers",
+) -> None:
+    """Search the lists of all test users with every plan, and count those that differ from plain beam search.
+
+    The exit status is 1 if a list differs in more than the order of equal scores.
+
+    Example: atspeed-bench lossless --target models/target --draft models/draft --catalog beauty.index.json --data beauty
+    """
+    from benchmarks.systems.lossless import PLANS, run
+
+    wanted = plans.split(",") if plans else PLANS
+    with sentences():
+        different = run(target, draft, catalog_file, data, whole_numbers(k, "--k"), wanted, rules.split(","), engine)
+    if different:
+        fail(f"{different} lists differ.")
+
+
+def precision(
+    target: Target,
+    draft: Draft,
+    catalog_file: CatalogFile,
+    data: Data,
+    dtypes: Annotated[str, typer.Option(help="Precisions, separated by commas.")] = "float32,bfloat16",
+    k: Lengths = "10",
+    plan: Annotated[str, typer.Option(help="A fixed plan.")] = "beam:40",
+    users: Annotated[int, typer.Option(help="Test users, spread evenly over the data.", min=1)] = 300,
+) -> None:
+    """Count the lists that drafting changes in a low precision, and whether noise explains each of them.
+
+    The exit status is 1 if a list differs by more than noise can explain.
+
+    Example: atspeed-bench precision --target models/target --draft models/draft --catalog beauty.index.json --data beauty
+    """
+    from benchmarks.systems.precision import run
+
+    with sentences():
+        different = run(target, draft, catalog_file, data, dtypes.split(","), whole_numbers(k, "--k"), plan, users)
+    if different:
+        fail(f"{different} lists differ by more than noise.")
+
+
+def steps(
+    shape: Annotated[str, typer.Option(help="Random target, draft and catalog: small, tiny or larger.")] = "small",
+    engine: Annotated[str, typer.Option(help="What runs the models: vllm or transformers.")] = "vllm",
+    plan: Annotated[str, typer.Option(help="What is drafted.")] = "none",
+    k: Lengths = "1,10,20",
+    lists: Annotated[int, typer.Option(help="Lists of each length.", min=1)] = 100,
+    items: Annotated[int, typer.Option(help="Items of a history.", min=1)] = 20,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.", min=1)] = None,
+) -> None:
+    """Time what a step of the engine takes outside the models' forwards, on random models (idle machine).
+
+    Example: atspeed-bench steps --engine transformers --plan trie
+    """
+    from benchmarks.systems.step_profile import run
+
+    with sentences():
+        run(shape, engine, plan, whole_numbers(k, "--k"), lists, items, threads)
+
+
+def catalog(
+    sizes: Annotated[str, typer.Option(help="Items of each catalog, separated by commas.")] = "10000,100000,1000000,10000000",
+) -> None:
+    """Time building, loading and searching catalogs of up to 10^7 items (two minutes, 3 GB of memory and 1 GB of disk).
+
+    Prints a line of JSON per size, and one for a thousand filters over 10^6 items.
+
+    Example: atspeed-bench catalog --sizes 10000,100000
+    """
+    from benchmarks.systems.catalog_scale import run
+
+    run(whole_numbers(sizes, "--sizes"))
+
+
+def paper(
+    data: Data,
+    catalog_file: CatalogFile,
+    work: Annotated[Path, typer.Option(help="Directory of models and logs; what is there is not made again.")] = Path("build/paper"),
+    results: Results = Path("docs/results"),
+    seeds: Annotated[int, typer.Option(help="Drafts per objective.", min=1)] = 3,
+    objectives: Annotated[str | None, typer.Option(help="Objectives, separated by commas.", show_default="all")] = None,
+) -> None:
+    """Make the paper's tables, from interactions to the report: trains a target and drafts, and evaluates them (over an hour).
+
+    Example: atspeed-bench paper --data beauty --catalog beauty.index.json
+    """
+    require("matplotlib")
+    from benchmarks.paper import OBJECTIVES, run
+
+    with sentences():
+        report = run(data, catalog_file, work, results, seeds, objectives.split(",") if objectives else OBJECTIVES)
+    typer.echo(f"Wrote {report}.")
+
+
+def scaling(
+    out: Results = Path("docs/results"),
+    replicas: Annotated[str, typer.Option(help="Numbers of replicas, separated by commas.")] = "2,4,8,16,32,64",
+    forward_ms: Annotated[float, typer.Option(help="Fixed part of a forward on your machine.", min=0)] = 6.5,
+    token_ms: Annotated[float, typer.Option(help="What a token adds to it.", min=0)] = 0.126,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another field of the simulated world, such as rate=40.", show_default="none"),
+    ] = None,
+) -> None:
+    """Simulate what routing users to the replica that knows them is worth: cached prompt tokens and latency (ten seconds).
+
+    Writes `scaling.json` and `scaling.png`.
+
+    Example: atspeed-bench scaling --out . --replicas 2,8 --set rate=20
+    """
+    require("matplotlib")
+    from benchmarks.scaling import make_world, run
+
+    try:
+        world = make_world([f"forward_ms={forward_ms}", f"token_ms={token_ms}", *(settings or [])])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    run(out, whole_numbers(replicas, "--replicas"), world)

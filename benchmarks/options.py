@@ -1,0 +1,12 @@
+"""Options that several commands of the workshop have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Target = Annotated[Path, typer.Option(help="Directory of the target model.", exists=True, file_okay=False)]
+Draft = Annotated[Path, typer.Option(help="Directory of the draft model.", exists=True, file_okay=False)]
+CatalogFile = Annotated[Path, typer.Option("--catalog", help="Catalog of the items.", exists=True, dir_okay=False)]
+Data = Annotated[Path, typer.Option(help="Directory of interactions, as for `atspeed train`; test users are asked.", exists=True)]
+Lengths = Annotated[str, typer.Option("--k", help="List lengths, separated by commas.")]

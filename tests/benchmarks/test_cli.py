@@ -1,0 +1,43 @@
+"""`atspeed-bench` as a whole: every command explains itself, imports nothing heavy first, and misses an extra with a sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from benchmarks import endings
+from benchmarks.cli import app
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+PASSED_ON = {"gpu", "kernel", "truth"}
+HEAVY = ("torch", "transformers", "vllm", "httpx", "hdrh", "matplotlib", "prometheus_client", "numpy")
+
+
+def test_every_command_has_an_example():
+    for name, command in COMMANDS.items():
+        if name not in PASSED_ON | {"replay", "bench"}:
+            assert f"Example: atspeed-bench {name}" in command.help, name
+
+
+@pytest.mark.parametrize("name", sorted(PASSED_ON))
+def test_what_runs_on_a_bare_machine_reads_its_own_flags(name: str):
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert "usage: " in result.stdout
+
+
+def test_nothing_heavy_is_imported_before_a_command_runs():
+    code = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r})); import benchmarks.cli as cli; sys.argv[1:] = ['--help']; cli.main()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ, stdout=subprocess.DEVNULL)
+
+
+def test_a_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(endings, "find_spec", lambda name: None)
+    result = CliRunner().invoke(app, ["load"])
+    assert result.exit_code == 1
+    assert "This needs httpx and hdrh: pip install 'atspeed-server[bench]'." in result.stderr
