@@ -12,7 +12,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
-from benchmarks.systems.shapes import SHAPES, make_catalog
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from tests.models import random_catalog, save_random_model
@@ -32,6 +31,9 @@ def beauty_dir() -> Path:
 @pytest.fixture(scope="session")
 def paper_catalog() -> Catalog:
     """The paper's catalog, or where its data is not at hand a random one whose trie has the same level sizes."""
+    # Imported here: shapes need transformers, which takes seconds and which most tests do without.
+    from benchmarks.systems.shapes import SHAPES, make_catalog
+
     return load_catalog(BEAUTY / "beauty.index.json") if BEAUTY.is_dir() else make_catalog(SHAPES["small"])
 
 

@@ -5,14 +5,10 @@ import transformers.utils
 from drafting.catalog.catalog import Catalog
 from server.engine.processors import usable_processors
 from server.settings import EngineOptions
+from verification.recommender import Recommender
 
-# transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
-transformers.utils.is_sklearn_available = lambda: False
-transformers.utils.is_scipy_available = lambda: False
 # A bar is not a line of a log.
 transformers.utils.logging.disable_progress_bar()
-
-from verification.recommender import Recommender
 
 
 def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.utils
 from safetensors import SafetensorError, safe_open
+
+# transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
+transformers.utils.is_sklearn_available = lambda: False
+transformers.utils.is_scipy_available = lambda: False
+
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.errors import SetupError, first_line
