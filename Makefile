@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0+cpu
-PACKAGES := drafting verification server
+# Each worker loads models and servers of its own, so more than four only fill the memory.
+WORKERS := --numprocesses logical --maxprocesses 4
 
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak swaps lock release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak swaps lock release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -30,8 +31,11 @@ demo: setup ## Train a small model on MovieLens-100k and serve it on :8000
 serve: setup ## Serve a model: make serve TARGET=DIR CATALOG=FILE
 	$(BIN)/atspeed serve --target "$(TARGET)" --catalog "$(CATALOG)" $(ARGS)
 
-test: setup services ## Run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup services ## Run the tests: all, or one of them with ARGS="tests/server/http/test_app.py -k batches"
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+test-all: setup services ## Run the tests and the exhaustive sweeps that `make test` only samples
+	$(BIN)/python -m pytest $(WORKERS) --hypothesis-profile=exhaustive -m "exhaustive or not exhaustive" $(ARGS)
 
 services: # What the tests run beside the server; without root rights the tests that need it say that they were skipped
 	@command -v redis-server >/dev/null || { \

@@ -11,13 +11,26 @@ os.environ["OMP_NUM_THREADS"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+from hypothesis import settings
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from tests.models import random_catalog, save_random_model
 from tests.server.server_process import ServerProcess
+from tests.turns import turn
+
+settings.register_profile("sample", settings(), max_examples=25, deadline=None)
+settings.register_profile("exhaustive", settings(), max_examples=150, deadline=None)
+settings.load_profile("sample")
 
 BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run tests that are marked `alone` while no other worker runs any."""
+    with turn(exclusive=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.beam.expand import Candidates, Frontier, expand_beam
@@ -12,7 +12,6 @@ from drafting.beam.topk import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 
-SETTINGS = settings(max_examples=60, deadline=None)
 VOCABULARY = 12
 CPU = torch.device("cpu")
 
@@ -35,7 +34,6 @@ def cases(draw: st.DrawFn) -> tuple[ItemTrie, int, list[list[int]], torch.Tensor
     return trie, level, beams, logits, scores, excluded, draw(st.integers(1, 15))
 
 
-@SETTINGS
 @given(cases())
 def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None:
     trie, level, beams, logits, scores, excluded, k = case
@@ -66,7 +64,6 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
         assert selection.nodes[request, size:].eq(-1).all()
 
 
-@SETTINGS
 @given(st.lists(st.sampled_from([0.0, -0.0, -1.0, -2.5, 3.0, -1e30, float("-inf")]), min_size=1, max_size=30), st.data())
 def test_stable_topk_is_a_stable_sort(values: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(values)))
@@ -74,7 +71,6 @@ def test_stable_topk_is_a_stable_sort(values: list[float], data: st.DataObject) 
     assert stable_topk(torch.tensor([values]), k)[0].tolist() == expected
 
 
-@SETTINGS
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 6), levels=st.integers(1, 300), missing=st.floats(0, 1))
 def test_long_rows_are_sorted_alike(seed: int, k: int, levels: int, missing: float) -> None:
     """Rows long enough to be looked at by stretches, with many equal scores, few of them finite."""

@@ -2,18 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.catalog import item_index
 from drafting.catalog.item_index import ItemIndex
 from drafting.catalog.text_column import TextColumn, distinct
 
-SETTINGS = settings(max_examples=60, deadline=None)
 TEXTS = st.lists(st.text(st.characters(codec=None), max_size=20), max_size=30)
 
 
-@SETTINGS
 @given(TEXTS, st.data())
 def test_a_column_is_the_list_of_its_texts(texts: list[str], data: st.DataObject) -> None:
     column = TextColumn.of(texts)
@@ -25,7 +23,6 @@ def test_a_column_is_the_list_of_its_texts(texts: list[str], data: st.DataObject
         assert list(column.take(np.array(rows, np.int64))) == [texts[row] for row in rows]
 
 
-@SETTINGS
 @given(TEXTS)
 def test_equal_texts_and_no_others_have_equal_hashes(texts: list[str]) -> None:
     hashes = TextColumn.of(texts).hashes().tolist()
@@ -33,7 +30,6 @@ def test_equal_texts_and_no_others_have_equal_hashes(texts: list[str]) -> None:
     assert dict(zip(texts, hashes, strict=True)) == dict(zip(reversed(texts), reversed(hashes), strict=True))
 
 
-@SETTINGS
 @given(TEXTS)
 def test_distinct_texts_are_numbered_in_order_of_appearance(texts: list[str]) -> None:
     numbers, first = distinct(TextColumn.of(texts))
@@ -42,7 +38,6 @@ def test_distinct_texts_are_numbered_in_order_of_appearance(texts: list[str]) ->
     assert first.tolist() == [texts.index(text) for text in order]
 
 
-@SETTINGS
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=40), TEXTS, st.booleans())
 def test_the_index_finds_what_is_there_and_the_first_duplicate(names: list[str], asked: list[str], are_few: bool) -> None:
     index = ItemIndex.of(TextColumn.of(names))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.beam.expand import neighbours
@@ -11,8 +11,6 @@ from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_set import ItemSet, intersection, union
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
-
-SETTINGS = settings(max_examples=60, deadline=None)
 
 
 def random_trie(rng: np.random.Generator) -> ItemTrie:
@@ -24,7 +22,6 @@ def bits_of(bank: MaskBank, row: int, nodes: int) -> np.ndarray:
     return np.unpackbits(bank.bits.rows[row].numpy(), count=nodes, bitorder="little").astype(bool)
 
 
-@SETTINGS
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.3, 1.0]))
 def test_a_node_is_allowed_while_an_eligible_item_is_below(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
@@ -40,7 +37,6 @@ def test_a_node_is_allowed_while_an_eligible_item_is_below(seed: int, share: flo
     assert mask.rank(nodes).tolist() == [sum(allowed[:node]) for node in nodes]
 
 
-@SETTINGS
 @given(st.integers(0, 10**6))
 def test_with_a_filter_a_node_is_excluded_when_all_its_eligible_items_are_excluded(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -56,7 +52,6 @@ def test_with_a_filter_a_node_is_excluded_when_all_its_eligible_items_are_exclud
         assert (node in nodes) == (chosen[below].any() and not left[below].any())
 
 
-@SETTINGS
 @given(st.integers(0, 10**6))
 def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -107,7 +102,6 @@ def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:
         assert np.flatnonzero(bits_of(bank, mask.row, trie.nodes)).tolist() == [0, *path]
 
 
-@SETTINGS
 @given(st.integers(1, 70), st.integers(0, 10**6))
 def test_sets_of_items_are_sets(items: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

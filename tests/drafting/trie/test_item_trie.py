@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting.trie.item_trie import ItemTrie
-
-SETTINGS = settings(max_examples=60, deadline=None)
 
 
 @st.composite
@@ -30,7 +28,6 @@ def path_of(trie: ItemTrie, node: int) -> tuple[int, ...]:
     return tuple(reversed(path))
 
 
-@SETTINGS
 @given(identifier_tables())
 def test_nodes_are_the_distinct_prefixes_in_order(identifiers: np.ndarray) -> None:
     trie = ItemTrie.build(identifiers)
@@ -41,7 +38,6 @@ def test_nodes_are_the_distinct_prefixes_in_order(identifiers: np.ndarray) -> No
         assert trie.level_size(depth) == len(nodes)
 
 
-@SETTINGS
 @given(identifier_tables())
 def test_items_below_a_node_are_those_with_its_prefix(identifiers: np.ndarray) -> None:
     trie = ItemTrie.build(identifiers)
@@ -50,7 +46,6 @@ def test_items_below_a_node_are_those_with_its_prefix(identifiers: np.ndarray) -
         assert sorted(trie.items_of(node)) == [i for i, row in enumerate(identifiers.tolist()) if tuple(row[: len(path)]) == path]
 
 
-@SETTINGS
 @given(identifier_tables())
 def test_max_children_bounds_every_level(identifiers: np.ndarray) -> None:
     trie = ItemTrie.build(identifiers)
@@ -60,7 +55,6 @@ def test_max_children_bounds_every_level(identifiers: np.ndarray) -> None:
     assert not fanout[trie.level_starts[trie.depth] :].any()
 
 
-@SETTINGS
 @given(identifier_tables(), st.data())
 def test_excluded_nodes_have_no_eligible_item_below(identifiers: np.ndarray, data: st.DataObject) -> None:
     trie = ItemTrie.build(identifiers)

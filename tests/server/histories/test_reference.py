@@ -53,7 +53,7 @@ class Reference:
 
 
 # One store serves all examples, as opening one costs more than an example; each ends by deleting its users.
-LIGHT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+LIGHT = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verification.slots.pool import OutOfSlots, SlotPool
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=60))
 def test_every_slot_has_at_most_one_owner(actions: list[tuple[bool, int]]) -> None:
     pool, owners = SlotPool(32), []

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.speculation import Speculation, run
@@ -60,7 +60,6 @@ def test_a_request_that_computed_less_than_is_known_takes_nothing_away() -> None
     assert (cache.known("ann", np.array([1, 2, 3, 4, 5, 6])), cache.evictable, pool.free) == (5, 5, 15)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_slots_are_accounted_for_whatever_ends_first(data: st.DataObject) -> None:
     """Random requests of two users begin, end and are evicted; what the cache says is counted anew from what there is."""
