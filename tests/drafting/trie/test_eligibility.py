@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drafting.beam.expand import neighbours
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_set import ItemSet, intersection, union
 from drafting.trie.item_trie import ItemTrie
@@ -72,7 +71,7 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
     parents = torch.from_numpy(np.concatenate(rows))
     eligible = BatchEligibility.of(each, trie.nodes, [len(row) for row in rows])
     first, end = trie.children(parents)
-    nodes = neighbours(first, trie.max_children[depth])
+    nodes = first[:, None] + torch.arange(trie.max_children[depth])
     exists = nodes < end[:, None]
     if eligible is not None:
         exists &= eligible.allowed(first, nodes.shape[1])
