@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from drafting.beam.rule import MOST_SEEDS, SearchRule, Verification
+from drafting.errors import SetupError
 from server.commands.failure import fail
 from server.commands.options import takes_settings
 from server.settings import Settings
-from verification.request import check_lengths
 
 
 @takes_settings("target", "catalog", "histories", "engine", "draft", "plan", "verification", "dtype", "threads", "kv_memory_gib")
@@ -48,6 +48,9 @@ def recommend(
     """
     if sum(source is not None for source in (history, user, input_file)) != 1:
         fail("Give exactly one of --history, --user and --input.")
+    # numpy and the model libraries take a while to import, which `--help` and a typing mistake need not wait for.
+    from verification.request import check_lengths
+
     try:
         check_lengths(k, k if beam_width is None else beam_width)
     except ValueError:
@@ -56,10 +59,9 @@ def recommend(
         rule = SearchRule.choose(settings.verification, seed, temperature)
     except ValueError as error:
         fail(str(error))
-    # The model libraries take seconds to import, which a typing mistake need not wait for.
     from server.lists.lines import RELAXED_NOTE
     from server.offline.questions import Defaults
-    from server.offline.run import OfflineError, recommend_file, recommend_one
+    from server.offline.run import recommend_file, recommend_one
 
     if rule.verification is Verification.RELAXED:
         typer.echo(RELAXED_NOTE, err=True)
@@ -69,7 +71,7 @@ def recommend(
             recommend_file(settings, defaults, input_file, output_file)
         else:
             recommend_one(settings, defaults, _split(history or ""), user, as_json)
-    except OfflineError as error:
+    except SetupError as error:
         fail(str(error))
 
 

@@ -1,4 +1,4 @@
-"""What `atspeed recommend` does once its flags are understood: reads users, makes lists, writes them."""
+"""The runs of `atspeed recommend`: read users, make lists, write them."""
 
 import asyncio
 import sys
@@ -23,27 +23,26 @@ from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
 from server.settings import Settings
-from verification.recommender import Recommender
 from verification.result import BeamResult
 
 
-class OfflineError(Exception):
-    """What was asked for can't be done; the message is a sentence."""
+class OfflineError(SetupError):
+    """A run that can't be made; the message is a sentence."""
 
 
 def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str], user: str | None, as_json: bool) -> None:
-    """Prints the list for one history, or for one stored user.
+    """Print the list for one history, or for one stored user.
 
     Raises:
-        OfflineError: the parts can't be loaded, or the list can't be made.
+        SetupError: the parts can't be loaded, or the list can't be made.
     """
     configure_logs("warning", "recommend")
-    catalog = _load_catalog(settings)
+    catalog = load_catalog(settings.catalog)
     line = UserLine(list(history)) if user is None else _stored_line(settings, catalog, user)
     question = make_question(catalog, line, defaults)
     if isinstance(question, str):
         raise OfflineError(question)
-    recommender = _load_recommender(settings, catalog)
+    recommender = load_recommender(settings.engine_options, catalog)
     try:
         (answer,) = answers(recommender, [question])
     finally:
@@ -61,19 +60,19 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
 
 
 def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, output_file: Path | None) -> None:
-    """Writes a list, or an error, for every line of a file.
+    """Write a list, or an error, for every line of a file.
 
     Raises:
-        OfflineError: the parts can't be loaded, or a file can't be opened, or both files are one.
+        SetupError: the parts can't be loaded, a file can't be opened, or both files are one.
     """
     configure_logs("warning", "recommend")
-    catalog = _load_catalog(settings)
+    catalog = load_catalog(settings.catalog)
     with ExitStack() as stack:
         source = stack.enter_context(_open(input_file, "rb"))
         if output_file is not None and _same_file(input_file, output_file):
             raise OfflineError(f"The output {output_file} is the input itself, which writing would empty: choose another --output.")
         users = _count_users(source)
-        recommender = _load_recommender(settings, catalog)
+        recommender = load_recommender(settings.engine_options, catalog)
         stack.callback(recommender.close)
         output = _output(settings, catalog, defaults, input_file, output_file)
         stack.enter_context(output)
@@ -88,31 +87,22 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
                 found = {"error": answer} if isinstance(answer, str) else _found(catalog, answer)
                 output.write(msgspec.json.encode(labels.popleft() | found))
         except KeyboardInterrupt as interrupt:
-            raise OfflineError(f"Interrupted. {output.how_to_go_on}") from interrupt
+            raise OfflineError(f"Interrupted. {output.continuation}") from interrupt
 
 
-def _output(
-    settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path, output_file: Path | None
-) -> ResumableFile | PlainLines:
-    """Where the lines go: only a file made of a file can be gone on with."""
+def _output(settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path, output_file: Path | None) -> PlainLines:
+    """The file of lists; a run can only be continued from one file to another."""
     seed = defaults.rule.seed
     if output_file is None:
         return PlainLines(sys.stdout.buffer, seed)
     if not input_file.is_file() or (output_file.exists() and not output_file.is_file()):
         return PlainLines(_open(output_file, "wb"), seed)
     status = input_file.stat()
-    what = [
-        str(input_file.resolve()),
-        status.st_size,
-        status.st_mtime_ns,
-        str(settings.target.resolve()),
-        str(settings.draft),
-        settings.plan,
-    ]
-    how = [catalog.version, defaults.k, defaults.beam_width, list(defaults.exclude), defaults.exclude_history]
-    rule = [defaults.rule.verification.value, defaults.rule.temperature, None if defaults.seed_is_drawn else seed]
+    purpose = [input_file.resolve(), status.st_size, status.st_mtime_ns, settings.target.resolve(), settings.draft, settings.plan]
+    # Another seed will do where it was drawn by chance.
+    purpose += [catalog.version, replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults]
     try:
-        return ResumableFile(output_file, msgspec.json.encode([*what, *how, *rule]).decode(), seed)
+        return ResumableFile(output_file, msgspec.json.encode(purpose, enc_hook=str).decode(), seed)
     except OSError as error:
         raise OfflineError(f"{output_file} can't be opened: {error.strerror}.") from error
 
@@ -141,7 +131,7 @@ def _count_users(source: BinaryIO) -> int | None:
 def _questions(
     catalog: Catalog, source: Iterable[bytes], defaults: Defaults, labels: deque[dict[str, Any]], done: int
 ) -> Iterator[Question | str]:
-    """The question of each line but the first `done` ones; what its answer is labelled with goes to `labels`."""
+    """The question of each line but the first `done` ones; the label of its answer goes to `labels`."""
     for number, text in enumerate(source, start=1):
         if not text.strip():
             continue
@@ -158,7 +148,7 @@ def _questions(
 
 
 def _found(catalog: Catalog, answer: BeamResult) -> dict[str, Any]:
-    """What is said of a list, in the words of `schemas.RecommendationAnswer`."""
+    """The fields of a list, named as in `schemas.RecommendationAnswer`."""
     items = item_lines(catalog, answer.items)
     return {**rule_lines(answer.rule), "items": items, "usage": usage_lines(answer.usage)}
 
@@ -183,17 +173,3 @@ def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:
     if not known:
         raise OfflineError(f"None of the stored items of user {user!r} is in the catalog (version {catalog.version}).")
     return UserLine(known, user)
-
-
-def _load_catalog(settings: Settings) -> Catalog:
-    try:
-        return load_catalog(settings.catalog)
-    except SetupError as error:
-        raise OfflineError(str(error)) from error
-
-
-def _load_recommender(settings: Settings, catalog: Catalog) -> Recommender:
-    try:
-        return load_recommender(settings.engine_options, catalog)
-    except SetupError as error:
-        raise OfflineError(str(error)) from error
