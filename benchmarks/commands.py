@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
+from benchmarks.numbers import whole_numbers
 from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
 from server.commands.failure import fail
-from server.commands.numbers import whole_numbers
 
 # What these commands are given, their modules read themselves: they also run where torch, transformers and numpy are all that there is.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -26,7 +26,7 @@ from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import accepted_steps_plot
-from verification.evaluation.report import Report, join_reports
+from verification.evaluation.report import Report
 
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 # Those of the paper's table whose speed is measured: the baseline, and the two that it proposes.
@@ -99,6 +99,14 @@ class Pipeline:
         if ended.returncode:
             said = log.read_text().replace("\r", "\n").strip().splitlines()
             raise StageFailedError(f"{stage.name} failed; {log} ends with: {said[-1]}")
+
+
+def join_reports(reports: Sequence[Report]) -> Report:
+    """Join reports of different drafts on the same users; the rows of plain beam search come from the first report."""
+    first, *others = reports
+    rows = [*first.rows, *(row for report in others for row in report.rows if row.draft)]
+    drafts = {name: draft for report in reports for name, draft in report.setting["drafts"].items()}
+    return msgspec.structs.replace(first, rows=rows, setting=first.setting | {"drafts": drafts})
 
 
 def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], seeds: int) -> dict[str, list[Stage]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.endings import require, sentences
+from benchmarks.numbers import whole_numbers
 from server.commands.failure import fail
-from server.commands.numbers import whole_numbers
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def bench(
     if target is None and draft is not None:
         raise typer.BadParameter("--draft needs --target: without one, a random draft is made beside the random target.")
     require("httpx", *(["matplotlib"] if plot else []))
-    ks, concurrencies = (list(dict.fromkeys(whole_numbers(*given))) for given in ((k, "--k"), (concurrency, "--concurrency")))
+    ks, concurrencies = whole_numbers(k, "--k"), whole_numbers(concurrency, "--concurrency")
     plan_names = _plans(plans, ks, target is None or draft is not None, recorded=record_trace is not None)
     hosts = _hosts(engines)
     if record_trace is None and not force:

@@ -79,10 +79,6 @@ class TreeWindows(TokenWindows):
             return lengths
         return lengths + np.diff(self.node_offsets[self.tree_offsets]) - np.diff(self.tree_offsets)
 
-    def nodes_of(self, window: int) -> slice:
-        """The slice of a window's nodes."""
-        return slice(*self.node_offsets[self.tree_offsets[window : window + 2]].tolist())
-
 
 @dataclass(frozen=True)
 class NodeColumns:

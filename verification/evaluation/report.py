@@ -3,7 +3,6 @@
 Invariant: every figure is stored with its mode, draft, list length and number of users.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -107,11 +106,3 @@ class Report(msgspec.Struct, frozen=True):
     def encode(self) -> bytes:
         """The report as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
-
-
-def join_reports(reports: Sequence[Report]) -> Report:
-    """Join reports of different drafts on the same users; the rows of plain beam search come from the first report."""
-    first, *others = reports
-    rows = [*first.rows, *(row for report in others for row in report.rows if row.draft)]
-    drafts = {name: draft for report in reports for name, draft in report.setting["drafts"].items()}
-    return msgspec.structs.replace(first, rows=rows, setting=first.setting | {"drafts": drafts})

@@ -4,10 +4,10 @@ import typer
 
 
 def whole_numbers(text: str, option: str) -> list[int]:
-    """The whole numbers from 1 on that an option names, separated by commas.
+    """The distinct positive integers in the value of an option, separated by commas.
 
     Raises:
-        typer.BadParameter: it names something else.
+        typer.BadParameter: the text is something else.
     """
     try:
         numbers = [int(number) for number in text.split(",")]
@@ -15,4 +15,4 @@ def whole_numbers(text: str, option: str) -> list[int]:
         numbers = [0]
     if min(numbers) < 1:
         raise typer.BadParameter(f"{option} takes whole numbers from 1 on, separated by commas, got {text!r}.")
-    return numbers
+    return list(dict.fromkeys(numbers))
