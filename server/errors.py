@@ -43,9 +43,6 @@ class RequestRefused(ServerError):
 class UnknownItem(ServerError):
     """A field of the request names an item that the catalog does not have."""
 
-    def __init__(self, item_id: str, field: str) -> None:
-        super().__init__(f"The catalog has no item {quoted(item_id)}, which {field} names.")
-
 
 class UnknownField(ServerError):
     """The request names an attribute that the catalog does not have."""
@@ -53,9 +50,6 @@ class UnknownField(ServerError):
 
 class UnknownFilter(ServerError):
     """The request names a filter that does not exist."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is no filter {quoted(name)}, which the request names.")
 
 
 class StaleHistory(ServerError):
@@ -76,15 +70,9 @@ class UserNotFound(ServerError):
 class FilterNotFound(ServerError):
     """A filter that does not exist."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is no filter {quoted(name)}.")
-
 
 class VersionNotFound(ServerError):
     """A version of the catalog that does not exist."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is no catalog version {quoted(name)}.")
 
 
 class FilterRefused(ServerError):
@@ -110,15 +98,9 @@ class UnknownForm(ServerError):
 class VersionExists(ServerError):
     """A name that a version has already; versions do not change."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is a version {quoted(name)} already; versions do not change.")
-
 
 class VersionActive(ServerError):
     """A version that can't be removed because it is served."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"The version {quoted(name)} is served: activate another one first.")
 
 
 class NothingToRollBack(ServerError):

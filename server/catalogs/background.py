@@ -5,6 +5,7 @@ from those who serve; and its memory is gone when it ends. Cancelling the wait f
 """
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -36,17 +37,21 @@ async def run_in_background(module: str, order: msgspec.Struct, answer: type[Ans
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     try:
-        output, _ = await process.communicate(msgspec.msgpack.encode(order))
+        output, _ = await process.communicate(_encode(order))
     finally:
         if process.returncode is None:
             process.kill()
     if process.returncode:
         raise died
-    return msgspec.msgpack.decode(output, type=answer)
+    return msgspec.convert(json.loads(output), answer)
 
 
 def answer_order(order: type[Order], work: Callable[[Order], msgspec.Struct]) -> None:
     """Lower the priority of this process, read an order and write what comes of it."""
     os.nice(NICENESS)
-    answer = work(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=order))
-    sys.stdout.buffer.write(msgspec.msgpack.encode(answer))
+    sys.stdout.buffer.write(_encode(work(msgspec.convert(json.load(sys.stdin), order))))
+
+
+def _encode(message: msgspec.Struct) -> bytes:
+    # JSON in ASCII: texts from clients may hold halves of surrogate pairs, which UTF-8 can't carry.
+    return json.dumps(msgspec.to_builtins(message)).encode()

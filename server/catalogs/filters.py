@@ -71,7 +71,7 @@ class NamedFilters:
             FilterNotFound: there is no filter of that name.
         """
         if name not in self._named:
-            raise FilterNotFound(name)
+            raise FilterNotFound(f"There is no filter {quoted(name)}.")
         return self._named[name]
 
     async def put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
@@ -128,4 +128,4 @@ def check_choice(choice: FilterChoice, served: ServedCatalog) -> None:
         UnknownFilter: one does not exist.
     """
     if unknown := next((name for name in choice.names if name not in served.filters), None):
-        raise UnknownFilter(unknown)
+        raise UnknownFilter(f"There is no filter {quoted(unknown)}, which the request names.")

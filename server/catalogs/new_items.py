@@ -4,7 +4,6 @@ Invariant: nothing else changes what is served while items are placed, so two re
 when one is refused, at whatever point, the version that was served still is and no other is left behind.
 """
 
-import json
 import re
 import time
 from collections.abc import Iterable
@@ -68,8 +67,7 @@ class NewItems:
             version=active.catalog.version,
             artefact=str(self._catalogs.new_file(version).absolute()),
             codebooks=self._codebooks,
-            items=[NewItem(item.item_id, item.embedding, item.identifier) for item in body.items],
-            attributes=json.dumps([_attributes(item) for item in body.items]).encode(),
+            items=[NewItem(item.item_id, item.embedding, item.identifier, _attributes(item)) for item in body.items],
             collision=body.on_collision,
             added_at=int(time.time()),
         )

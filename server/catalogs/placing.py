@@ -5,7 +5,6 @@ identifiers that clients bring are judged by the engine, which knows the model's
 because it loads neither.
 """
 
-import json
 from pathlib import Path
 
 import msgspec
@@ -26,8 +25,6 @@ class PlaceOrder(msgspec.Struct, frozen=True):
         version: of its contents.
         artefact: where the next version belongs.
         codebooks: their file; None if there are none.
-        items: without their attributes.
-        attributes: of all items, a JSON list of objects in ASCII: texts from JSON may hold what MessagePack can't carry.
         added_at: when the items came, seconds since 1970.
     """
 
@@ -36,7 +33,6 @@ class PlaceOrder(msgspec.Struct, frozen=True):
     artefact: str
     codebooks: str | None
     items: list[NewItem]
-    attributes: bytes
     collision: Collision
     added_at: int
 
@@ -57,7 +53,6 @@ class Placed(msgspec.Struct, frozen=True):
 
 def place(order: PlaceOrder) -> Placed:
     """Make the artefact."""
-    items = [msgspec.structs.replace(item, attributes=known) for item, known in zip(order.items, json.loads(order.attributes), strict=True)]
     # Where the server keeps its files is not for clients, so what these two say of theirs is not passed on.
     try:
         catalog = load_catalog(Path(order.base))
@@ -67,7 +62,7 @@ def place(order: PlaceOrder) -> Placed:
     if catalog.version != order.version:
         return Placed("The file of the catalog that is served has changed: bring it as a version and activate that.")
     try:
-        grown, placed = add_items(catalog, items, order.collision, codebooks, order.added_at)
+        grown, placed = add_items(catalog, order.items, order.collision, codebooks, order.added_at)
         save_artefact(grown, Path(order.artefact))
     except TakenError as error:
         return Placed(str(error), taken=True)

@@ -8,7 +8,7 @@ wrong, everything stays as it was. What a version holds in memory goes when its 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +107,7 @@ class CatalogStore:
             VersionExists: one has it.
         """
         if name in self._files:
-            raise VersionExists(name)
+            raise VersionExists(f"There is a version {quoted(name)} already; versions do not change.")
 
     def remove(self, name: str) -> None:
         """Forget a version and its file.
@@ -117,7 +117,7 @@ class CatalogStore:
         """
         path = self._file(name)
         if name == self.active.name:
-            raise VersionActive(name)
+            raise VersionActive(f"The version {quoted(name)} is served: activate another one first.")
         del self._files[name]
         if path == self.new_file(name):
             path.unlink(missing_ok=True)
@@ -134,32 +134,27 @@ class CatalogStore:
             if not served.running and served is not self.active:
                 self._engine.drop_catalog(served.handle)
 
-    async def load(self, name: str) -> ServedCatalog:
-        """Map a version into memory.
+    async def activate(self, name: str, by: str, prepare: Callable[[ServedCatalog], Awaitable[None]]) -> Activation:
+        """Serve a version from now on; call it with the lock `changing` held. After an error nothing has changed.
+
+        Args:
+            prepare: evaluates the named filters for it.
 
         Raises:
-            VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable.
+            VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable, or the engine can't serve it.
+            EngineUnavailable: there is no engine, or it died meanwhile.
         """
         path = self._file(name)
-        if name == self.active.name:
-            return self.active
-        self._loads += 1
-        try:
-            return ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
-        except CatalogError as error:
-            raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
-
-    async def activate(self, served: ServedCatalog, by: str) -> Activation:
-        """Serve a version from now on; call it with the lock `changing` held.
-
-        Raises:
-            CatalogRefused: the engine can't serve it; nothing has changed.
-            EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
-        """
-        if served is not self.active:
+        if name != self.active.name:
+            self._loads += 1
+            try:
+                served = ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
+            except CatalogError as error:
+                raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
+            await prepare(served)
             await self._engine.load_catalog(served.handle, served.path)
-            for name, items in list(served.filters.items()):
-                self.put_filter(served, name, items)
+            for filter_name, items in list(served.filters.items()):
+                self.put_filter(served, filter_name, items)
             self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
             before, self.active = self.active, served
             if not before.running:
@@ -194,7 +189,7 @@ class CatalogStore:
 
     def _file(self, name: str) -> Path:
         if name not in self._files:
-            raise VersionNotFound(name)
+            raise VersionNotFound(f"There is no catalog version {quoted(name)}.")
         return self._files[name]
 
 
@@ -206,7 +201,7 @@ def known_items(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[i
     """
     indices = catalog.indices_of(item_ids)
     if (missing := np.flatnonzero(indices < 0)).size:
-        raise UnknownItem(item_ids[missing[0]], field)
+        raise UnknownItem(f"The catalog has no item {quoted(item_ids[missing[0]])}, which {field} names.")
     return [int(index) for index in indices]
 
 

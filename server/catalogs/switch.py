@@ -27,14 +27,10 @@ class CatalogSwitch:
             VersionNotFound, CatalogRefused, FilterRefused: there is no such version, or it can't be served; nothing has changed.
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
         """
+        before = self._catalogs.active
         with self._health.activation():
-            served = await self._catalogs.load(version)
-            if served is self._catalogs.active:
-                return await self._catalogs.activate(served, by)
-            await self._filters.prepare(served)
-            activation = await self._catalogs.activate(served, by)
-        if extended:
-            self._health.extend_catalog(served.name, len(served.catalog))
-        else:
-            self._health.open_catalog(served.name, len(served.catalog))
+            activation = await self._catalogs.activate(version, by, self._filters.prepare)
+        if (served := self._catalogs.active) is not before:
+            begin = self._health.extend_catalog if extended else self._health.open_catalog
+            begin(served.name, len(served.catalog))
         return activation

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from server import errors
+from server.schemas import recommendations as schemas
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,18 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.TooLate: ProblemType(429, "deadline-out-of-reach", "Deadline out of reach"),
     TimeoutError: ProblemType(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout."),
 }
+_DESCRIPTIONS = {
+    400: "The body is not JSON.",
+    404: "There is no such user, filter or version.",
+    409: "What is there already does not allow it.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "Something in the request is not acceptable; `detail` says what.",
+    429: "The server has as many requests as it takes on, or the list would not be ready in time; see `Retry-After`.",
+    503: "The engine or the history store is not available; see `Retry-After`.",
+    507: "There is no room to store it.",
+    504: "The answer was not ready within the timeout.",
+}
 # What `problem_of` knows.
 FORESEEN = (errors.ServerError, TimeoutError)
 
@@ -116,6 +129,13 @@ def problem_of(error: Exception) -> Problem:
         logger.warning("%s", error)
     retry_after_seconds = error.retry_after_seconds if isinstance(error, errors.TryAgain) else None
     return Problem(status, detail or str(error), name, title, retry_after_seconds)
+
+
+def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of a route's error statuses, and of an answer that the route encodes itself."""
+    content = {MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
+    entries: dict[int | str, dict[str, Any]] = {} if answer is None else {200: {"model": answer}}
+    return entries | {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
 
 
 def encodable(text: str) -> str:

@@ -11,8 +11,7 @@ from starlette.requests import ClientDisconnect
 from server.catalogs.store import Activation
 from server.catalogs.uploads import CatalogUploads
 from server.errors import UploadCutOff
-from server.http.problems import invalid
-from server.http.routes.documented import problems
+from server.http.problems import documented, invalid
 from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, VersionBuilt
 from server.services import Services
 
@@ -25,7 +24,7 @@ def catalog_routes(services: Services) -> APIRouter:
     catalogs, switch = services.catalogs, services.switch
     uploads = CatalogUploads(services.settings, catalogs)
 
-    @router.put("/{version}", summary="Bring a version of the catalog", status_code=201, responses=problems(400, 409, 413, 415, 422, 507))
+    @router.put("/{version}", summary="Bring a version of the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 507))
     async def put(version: VersionPath, request: Request) -> VersionBuilt:
         """As JSON that names a file in the server's directory of catalogs, or as an upload of JSONL, parquet, an index or an artefact.
 
@@ -45,19 +44,19 @@ def catalog_routes(services: Services) -> APIRouter:
             active=catalogs.active.name, versions=catalogs.versions(), history=[_line(entry) for entry in catalogs.history]
         )
 
-    @router.post("/{version}/activate", summary="Serve a version", responses=problems(400, 404, 415, 422, 503))
+    @router.post("/{version}/activate", summary="Serve a version", responses=documented(400, 404, 415, 422, 503))
     async def activate(version: VersionPath, body: ActivationBody) -> ActivationAnswer:
         """From now on requests start with it; those that run end with the version that they started with."""
         async with catalogs.changing:
             return _line(await switch.serve(version, body.by))
 
-    @router.post("/rollback", summary="Serve the version before this one again", responses=problems(400, 409, 415, 422, 503))
+    @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 415, 422, 503))
     async def roll_back(body: ActivationBody) -> ActivationAnswer:
         """Twice in a row comes back to where it began."""
         async with catalogs.changing:
             return _line(await switch.serve(catalogs.previous(), body.by))
 
-    @router.delete("/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=problems(404, 409))
+    @router.delete("/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409))
     async def remove(version: VersionPath) -> None:
         """Its file is deleted; the version that is served can't be forgotten."""
         async with catalogs.changing:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from server.catalogs.filters import NamedFilter
-from server.http.routes.documented import problems
+from server.http.problems import documented
 from server.schemas.catalogs import FilterAnswer, FilterDefinition, FiltersAnswer
 from server.services import Services
 
@@ -17,7 +17,7 @@ def filter_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"])
     filters = services.filters
 
-    @router.put("/{name}", summary="Name a filter", responses=problems(400, 413, 415, 422), response_model_exclude_none=True)
+    @router.put("/{name}", summary="Name a filter", responses=documented(400, 413, 415, 422), response_model_exclude_none=True)
     async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
         return line(await filters.put(name, body.expression or body.items or []))
@@ -26,11 +26,11 @@ def filter_routes(services: Services) -> APIRouter:
     async def show_all() -> FiltersAnswer:
         return FiltersAnswer(filters=[line(each) for each in filters.all()])
 
-    @router.get("/{name}", summary="One named filter", responses=problems(404), response_model_exclude_none=True)
+    @router.get("/{name}", summary="One named filter", responses=documented(404), response_model_exclude_none=True)
     async def show(name: FilterPath) -> FilterAnswer:
         return line(filters.get(name))
 
-    @router.delete("/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=problems(404))
+    @router.delete("/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404))
     async def drop(name: FilterPath) -> None:
         """Requests that run with it are not disturbed."""
         await filters.drop(name)

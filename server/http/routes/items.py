@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from server.catalogs.new_items import NewItems
-from server.http.routes.documented import answer, problems
+from server.http.problems import documented
 from server.lists.lines import catalog_line
 from server.schemas.catalogs import AddedItem, CatalogItemsAnswer, ItemsAdded, NewItemsBody
 from server.services import Services
@@ -20,7 +20,7 @@ def item_routes(services: Services) -> APIRouter:
     catalogs, drain = services.catalogs, services.drain
     new_items = NewItems(catalogs, services.engine, services.switch, services.settings.codebooks)
 
-    @router.get("", summary="Items of the catalog", responses=answer(CatalogItemsAnswer) | problems(422))
+    @router.get("", summary="Items of the catalog", responses=documented(422, answer=CatalogItemsAnswer))
     async def list_items(
         limit: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="How many.")] = 100,
         offset: Annotated[int, Query(ge=0, description="After how many.")] = 0,
@@ -31,7 +31,7 @@ def item_routes(services: Services) -> APIRouter:
         body = {"version": served.name, "offset": offset, "items": items}
         return Response(orjson.dumps(body), media_type="application/json")
 
-    @router.post("", summary="Add items to the catalog", status_code=201, responses=problems(400, 409, 413, 415, 422, 503))
+    @router.post("", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503))
     async def add(body: NewItemsBody) -> ItemsAdded:
         """All of them or none. They make a version of the catalog, which is served when the answer comes, so the next request can get them.
 

@@ -12,8 +12,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from server.http.problems import FORESEEN, ClientGone, Problem, invalid, problem_of
-from server.http.routes.documented import answer, problems
+from server.http.problems import FORESEEN, ClientGone, Problem, documented, invalid, problem_of
 from server.lists.service import RecommendationService
 from server.schemas.recommendations import BatchAnswer, BatchRequest, RecommendationAnswer, RecommendationRequest
 from server.services import Services
@@ -30,7 +29,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @router.post(
         "/recommendations",
         summary="Recommend items for a user",
-        responses=answer(RecommendationAnswer) | problems(400, 404, 413, 415, 422, 429, 503, 504),
+        responses=documented(400, 404, 413, 415, 422, 429, 503, 504, answer=RecommendationAnswer),
     )
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
@@ -40,7 +39,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @router.post(
         "/recommendations:batch",
         summary="Recommend items for many users",
-        responses=answer(BatchAnswer) | problems(400, 413, 415, 422),
+        responses=documented(400, 413, 415, 422, answer=BatchAnswer),
     )
     async def recommend_many(body: BatchRequest, request: Request) -> Response:
         """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 
 from server.engine.client import EngineStatus
-from server.http.routes.documented import problems
+from server.http.problems import documented
 from server.schemas.catalogs import CatalogAnswer
 from server.schemas.recommendations import StatusAnswer, VersionAnswer
 from server.services import Services
@@ -16,14 +16,14 @@ def status_routes(services: Services) -> APIRouter:
     router = APIRouter()
     catalogs, engine, metrics, drain = services.catalogs, services.engine, services.metrics, services.drain
 
-    @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=problems(503))
+    @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=documented(503))
     async def health() -> StatusAnswer:
         """503 when the engine is dead; a server that still loads its model is alive."""
         if engine.status not in (EngineStatus.STARTING, EngineStatus.READY):
             raise engine.unavailable()
         return StatusAnswer(status="alive", engine=engine.status.value)
 
-    @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=problems(503))
+    @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=documented(503))
     async def ready() -> StatusAnswer:
         """503 until the model is loaded, whenever there is no engine, and as soon as the server is told to end."""
         drain.check()

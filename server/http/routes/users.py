@@ -10,7 +10,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from server.catalogs.store import known_items
 from server.errors import UserNotFound
 from server.histories import Event
-from server.http.routes.documented import answer, problems
+from server.http.problems import documented
 from server.schemas.users import EventsAnswer, EventsBody, HistoryAnswer
 from server.services import Services
 
@@ -42,7 +42,7 @@ def user_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
     catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
 
-    @router.post("/events", summary="Append events to a user's history", responses=problems(400, 413, 415, 422, 503))
+    @router.post("/events", summary="Append events to a user's history", responses=documented(400, 413, 415, 422, 503))
     async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
         """Idempotent by `event_id`; the history is kept in the order of the timestamps, whatever order the events come in."""
         known_items(catalogs.active.catalog, [event.item_id for event in body.events], "an event")
@@ -52,7 +52,7 @@ def user_routes(services: Services) -> APIRouter:
             stored = await histories.append(user_id, events)
         return EventsAnswer(user_id=user_id, received=len(events), stored=stored)
 
-    @router.get("/history", summary="Read a user's history", responses=answer(HistoryAnswer) | problems(404, 422, 503))
+    @router.get("/history", summary="Read a user's history", responses=documented(404, 422, 503, answer=HistoryAnswer))
     async def read(
         user_id: UserPath, limit: Annotated[int | None, Query(ge=1, description="Only so many of the newest events.")] = None
     ) -> Response:
@@ -63,7 +63,7 @@ def user_routes(services: Services) -> APIRouter:
             raise UserNotFound(user_id)
         return Response(orjson.dumps({"user_id": user_id, "events": [line(event) for event in events]}), media_type="application/json")
 
-    @router.delete("", summary="Forget a user", status_code=204, responses=problems(404, 503))
+    @router.delete("", summary="Forget a user", status_code=204, responses=documented(404, 503))
     async def forget(user_id: UserPath) -> Response:
         """Deletes everything that is stored for the user."""
         with metrics.history_operation("delete"):

@@ -58,8 +58,8 @@ def test_every_error_has_the_problem_that_clients_know() -> None:
 @pytest.mark.parametrize(
     ("error", "detail", "retry_after_seconds"),
     [
-        (errors.UnknownItem("x" * 99, "history"), f"The catalog has no item '{'x' * 60}…', which history names.", None),
-        (errors.UserNotFound("42"), "There is no user '42': no events are stored for that id.", None),
+        (errors.UnknownItem("It is unknown."), "It is unknown.", None),
+        (errors.UserNotFound("x" * 99), f"There is no user '{'x' * 60}…': no events are stored for that id.", None),
         (errors.ItemsTaken("It is taken."), "It is taken.", None),
         (errors.QueueFull("It is crowded.", 3), "It is crowded.", 3),
         (errors.HistoryUnavailable("Redis at 10.0.0.1 is away."), HISTORIES, 1),
