@@ -78,12 +78,14 @@ def _check_port(port: int) -> None:
 
 
 def _present(url: str, k: int) -> None:
+    import httpx
+
     from server.demo.showcase import show, wait_until_ready
 
     try:
         wait_until_ready(url)
         typer.echo(show(url, DEMO_USER, k))
-    except OSError as error:
+    except httpx.HTTPError as error:
         typer.secho(f"The server did not answer the demo's own request: {error}.", err=True, fg=typer.colors.RED)
         return
     typer.echo(f"The API is described at {url}/docs. Press Ctrl-C to stop.")

@@ -5,18 +5,14 @@ It asks the running server over HTTP like any client, so what is shown is what i
 
 import json
 import time
-import urllib.error
-import urllib.request
-from http import HTTPStatus
 from typing import Any
 
+import httpx
 import msgspec
 
 WATCHED = 5
 _POLL_SECONDS = 0.1
 _ANSWER_SECONDS = 30
-# The server is on this machine, which no proxy of the user's environment can reach.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Film(msgspec.Struct):
@@ -40,33 +36,37 @@ class _List(msgspec.Struct):
 
 
 def wait_until_ready(url: str) -> None:
-    """Returns when the server at `url` takes requests; waits for ever, because the server ends the program if it cannot start.
+    """Return when the server at `url` takes requests; waits for ever, because the server ends the program if it cannot start.
 
     Raises:
-        urllib.error.HTTPError: what answers there is not this server.
+        httpx.HTTPStatusError: what answers there is not this server.
     """
-    while True:
-        try:
-            with _OPENER.open(f"{url}/ready", timeout=_ANSWER_SECONDS):
-                return
-        except urllib.error.HTTPError as error:
-            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
-                raise
-        except OSError:
-            # It does not listen yet.
-            pass
-        time.sleep(_POLL_SECONDS)
+    with _client(url) as client:
+        while True:
+            try:
+                answer = client.get("/ready")
+            except httpx.TransportError:
+                # It does not listen yet.
+                pass
+            else:
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    answer.raise_for_status()
+                    return
+            time.sleep(_POLL_SECONDS)
 
 
 def show(url: str, user: str, k: int) -> str:
     """The text that presents one user's recommendations, asked for now.
 
     Raises:
-        OSError: the server does not answer.
+        httpx.HTTPError: the server does not answer, or refuses.
     """
-    watched = msgspec.json.decode(_ask(f"{url}/v1/users/{user}/history"), type=_History).events[-WATCHED:]
     body = {"user_id": user, "k": k, "exclude_history": True}
-    films = msgspec.json.decode(_ask(f"{url}/v1/recommendations", body | {"timeout_ms": 10_000}), type=_List).items
+    with _client(url) as client:
+        history = client.get(f"/v1/users/{user}/history").raise_for_status()
+        answer = client.post("/v1/recommendations", json=body | {"timeout_ms": 10_000}).raise_for_status()
+    watched = msgspec.json.decode(history.content, type=_History).events[-WATCHED:]
+    films = msgspec.json.decode(answer.content, type=_List).items
     lines = [f"User {user} watched last:"]
     lines += [f"    {film.name}" for film in watched]
     lines += ["", "and is recommended:"]
@@ -80,9 +80,6 @@ def curl(url: str, body: dict[str, Any]) -> str:
     return f"curl -s {url}/v1/recommendations -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
 
 
-def _ask(url: str, body: dict[str, Any] | None = None) -> bytes:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with _OPENER.open(request, timeout=_ANSWER_SECONDS) as answer:
-        contents: bytes = answer.read()
-    return contents
+def _client(url: str) -> httpx.Client:
+    # The server is on this machine, which no proxy of the user's environment can reach.
+    return httpx.Client(base_url=url, timeout=_ANSWER_SECONDS, trust_env=False)

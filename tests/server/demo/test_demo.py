@@ -12,7 +12,6 @@ import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from urllib.error import HTTPError
 
 import httpx
 import numpy as np
@@ -238,7 +237,7 @@ def test_what_is_not_the_demos_server_is_not_waited_for() -> None:
 
     with HTTPServer(("127.0.0.1", 0), Stranger) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
-        with pytest.raises(HTTPError, match="404"):
+        with pytest.raises(httpx.HTTPStatusError, match="404"):
             wait_until_ready(f"http://127.0.0.1:{stranger.server_port}")
         stranger.shutdown()
 
