@@ -139,7 +139,7 @@ def paper(
     seeds: Annotated[int, typer.Option(help="Drafts per objective.", min=1)] = 3,
     objectives: Annotated[str | None, typer.Option(help="Objectives, separated by commas.", show_default="all")] = None,
 ) -> None:
-    """Make the paper's tables, from interactions to the report: trains a target and drafts, and evaluates them (over an hour).
+    """Make the paper's tables, from interactions to the report: train a target and drafts, and evaluate them (over an hour).
 
     Example: atspeed-bench paper --data beauty --catalog beauty.index.json
     """

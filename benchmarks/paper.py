@@ -73,7 +73,7 @@ class Pipeline:
         self.seconds: dict[str, float] = json.loads(self._times.read_bytes()) if self._times.is_file() else {}
 
     def run(self, title: str, stages: Sequence[Stage], side_by_side: int = 1) -> None:
-        """Runs what is missing of some stages, each with its share of the cores.
+        """Run what is missing of some stages, each with its share of the cores.
 
         Raises:
             StageFailedError: one of them failed; those that ran beside it have ended as well.
@@ -150,7 +150,7 @@ def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], see
 
 
 def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> Path:
-    """Puts what the stages found into `results/NAME.md`, with its plots beside it."""
+    """Put what the stages found into `results/NAME.md`, with its plots beside it."""
     results.mkdir(parents=True, exist_ok=True)
     work, minutes = pipeline.work, sum(pipeline.seconds.values()) / 60
     files = [work / f"acceptance-{objective}" / "report.json" for objective in OBJECTIVES]
@@ -195,7 +195,7 @@ def _replays(by_draft: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def run(data: Path, catalog: Path, work: Path, results: Path, seeds: int, objectives: Sequence[str]) -> Path:
-    """Run what is missing of the pipeline, and write the report; returns where it is.
+    """Run what is missing of the pipeline, and write the report; return where it is.
 
     Raises:
         StageFailedError: a stage failed.

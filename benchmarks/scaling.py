@@ -134,7 +134,7 @@ class PromptCache:
 
 
 def replica(world: World, traffic: Traffic, mine: NDArray[np.int64]) -> Iterator[tuple[float, float, int, int]]:
-    """Runs one replica over its requests; (arrival, latency in seconds, prompt tokens, cached tokens) of each."""
+    """Run one replica over its requests; (arrival, latency in seconds, prompt tokens, cached tokens) of each."""
     cache = PromptCache(world)
     budget = max(1.0, (world.step_ms - world.forward_ms) / world.token_ms)
     coming = deque(mine.tolist())
@@ -160,7 +160,7 @@ def replica(world: World, traffic: Traffic, mine: NDArray[np.int64]) -> Iterator
 
 
 def simulate(world: World, replicas: int, *, affinity: bool) -> Figures:
-    """Runs all replicas over the same traffic, each user's requests at one of them or anywhere."""
+    """Run all replicas over the same traffic, each user's requests at one of them or anywhere."""
     traffic = make_traffic(world, replicas)
     rng = np.random.default_rng((world.seed, replicas, 1))
     asked = (

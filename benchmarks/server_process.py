@@ -106,7 +106,7 @@ class Program:
                 self.process.wait()
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = START_SECONDS) -> float:
-        """Wait until something holds; returns how many seconds that took.
+        """Wait until something holds; return how many seconds that took.
 
         Raises:
             ProgramError: the program ended, or it took too long.

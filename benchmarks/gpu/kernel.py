@@ -68,7 +68,7 @@ class Point:
 
 
 def measure_device(device: torch.device, size: int) -> Device:
-    """Times a copy of `size` squared numbers and products of matrices of that size."""
+    """Time a copy of `size` squared numbers and products of matrices of that size."""
     flops = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(size, size, device=device).to(dtype)
@@ -79,7 +79,7 @@ def measure_device(device: torch.device, size: int) -> Device:
 
 
 def points(names: Sequence[str], prompts: Sequence[int], batches: Sequence[int], device: torch.device, best: Device) -> Iterator[Point]:
-    """Times every shape, prompt length and batch size."""
+    """Time every shape, prompt length and batch size."""
     for name in names:
         shape = SHAPES[name].target
         for prompt in prompts:
@@ -130,7 +130,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints a Markdown table."""
+    """Print a Markdown table."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     large = device.type == "cuda"
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.kernel", description=(__doc__ or "").partition("\n")[0])

@@ -80,7 +80,7 @@ class Report:
         return "\n".join([*lines, *(["", *sentences] if sentences else [])]) + "\n"
 
     def save(self, path: Path) -> None:
-        """Writes everything as JSON."""
+        """Write everything as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 

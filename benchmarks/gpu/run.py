@@ -51,7 +51,7 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the benchmark as the command line says."""
+    """Run the benchmark as the command line says."""
     parser, flags = _parse(arguments)
     device = torch.device(flags.device)
     large = device.type == "cuda"
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: Options) -> Report:
-    """Times every shape in turn; what does not fit or takes too long is left out with a sentence.
+    """Time every shape in turn; what does not fit or takes too long is left out with a sentence.
 
     Raises:
         TraceError: the trace cannot be read or followed.
@@ -110,7 +110,7 @@ def run(options: Options) -> Report:
 
 
 def _time_shape(name: str, shape: Shape, trace: Trace, options: Options, deadline: float, notes: list[str]) -> Iterator[list[Timing]]:
-    """Yields the lines of one case after another, so that what was timed is kept whatever comes next."""
+    """Yield the lines of one case after another, so that what was timed is kept whatever comes next."""
     cases = _cases_that_fit(name, shape, options, notes)
     if not cases:
         return

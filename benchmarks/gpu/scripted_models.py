@@ -71,7 +71,7 @@ class Stage:
         self._places.clear()
 
     def after_step(self, finished: Sequence[BeamResult]) -> None:
-        """Moves every script on by a round.
+        """Move every script on by a round.
 
         Raises:
             TraceError: a search has not ended when its script did.

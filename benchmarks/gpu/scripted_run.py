@@ -82,7 +82,7 @@ class ScriptedEngine:
     """An engine on random models of a shape, which follows scripts; `trie` is its catalog's."""
 
     def __init__(self, name: str, shape: Shape, cases: Sequence[Case], device: torch.device, graphs: bool = False) -> None:
-        """Makes the models, and room for the largest of the cases; with `graphs`, records their forwards as CUDA graphs.
+        """Make the models, and room for the largest of the cases; with `graphs`, records their forwards as CUDA graphs.
 
         Raises:
             HostError: CUDA graphs are wanted and can't be had.
@@ -107,7 +107,7 @@ class ScriptedEngine:
         self._engine = SpeculativeBeamEngine(FlatTarget(target), self.trie, OverlookingDraft(draft, self.trie, self._stage))
 
     def time(self, case: Case, runs: Sequence[TraceRun], requests: int) -> tuple[list[Timing], list[str]]:
-        """Times all runs of one case, plain beam search first, `requests` searches each or a few more to fill the batches.
+        """Time all runs of one case, plain beam search first, `requests` searches each or a few more to fill the batches.
 
         Returns:
             a line for each run, and sentences about those that the engine could not follow; no line if plain beam search is among these.
@@ -142,11 +142,11 @@ class ScriptedEngine:
         return [model.take_counts() for model in self._graphs]
 
     def close(self) -> None:
-        """Frees the models."""
+        """Free the models."""
         self._engine.close()
 
     def _turn(self, case: Case, scripts: Sequence[Script]) -> _Turn:
-        """Runs one batch to its end; whatever happens, no request stays in the engine."""
+        """Run one batch to its end; whatever happens, no request stays in the engine."""
         prompts = [self._prompt(case.prompt, number) for number in range(len(scripts))]
         usages: list[Usage] = []
         times: list[float] = []

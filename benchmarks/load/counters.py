@@ -68,7 +68,7 @@ class Counters:
     mistakes: dict[str, int] = field(default_factory=dict)
 
     def add_list(self, seconds: float, timeout: float, usage: Usage) -> None:
-        """Counts a list."""
+        """Count a list."""
         self.outcomes[Outcome.ON_TIME if seconds <= timeout else Outcome.LATE] += 1
         self.answered.add(seconds)
         self.prompt_tokens += usage.prompt_tokens
@@ -76,7 +76,7 @@ class Counters:
         self.warm_lists += usage.cached_tokens > 0
 
     def add_failure(self, status: int, seconds: float) -> None:
-        """Counts an answer that is no list."""
+        """Count an answer that is no list."""
         outcome = _BY_STATUS.get(status, Outcome.ERROR)
         self.outcomes[outcome] += 1
         if outcome is Outcome.REFUSED:
@@ -85,11 +85,11 @@ class Counters:
             self._mistake(f"status {status}")
 
     def add_hang_up(self) -> None:
-        """Counts a request that was given up on purpose."""
+        """Count a request that was given up on purpose."""
         self.outcomes[Outcome.HUNG_UP] += 1
 
     def add_error(self, error: BaseException) -> None:
-        """Counts a request without an answer."""
+        """Count a request without an answer."""
         self.outcomes[Outcome.ERROR] += 1
         self._mistake(type(error).__name__)
 

@@ -41,7 +41,7 @@ class Round(msgspec.Struct, kw_only=True):
 
 
 def measure_rounds(load: Callable[[float], LoadReport], expected_rps: float, count: int = ROUNDS) -> list[Round]:
-    """Runs rounds.
+    """Run rounds.
 
     Args:
         load: measures the server at a rate.

@@ -92,7 +92,7 @@ class FaultInjector(threading.Thread):
 
 
 def kill_engine(server: ServerProcess) -> float:
-    """Kill the engine process, as the kernel does when memory is short; returns how many seconds passed until another was ready.
+    """Kill the engine process, as the kernel does when memory is short; return how many seconds passed until another was ready.
 
     Raises:
         ProgramError: none was within two minutes.

@@ -47,7 +47,7 @@ class SwapFigures:
 
 
 def make_versions(folder: Path, count: int) -> int:
-    """Write versions of the small catalog that each lack other items, none of the users' histories; returns how many items they have.
+    """Write versions of the small catalog that each lack other items, none of the users' histories; return how many items they have.
 
     Items keep their identifiers, as from one day to the next, so users' prompts stay what they were.
     """

@@ -47,7 +47,7 @@ def check_plans(
     concurrency: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[CheckRow]:
-    """Times every plan on every history, and predicts the same from a recording and the measured cost curve.
+    """Time every plan on every history, and predicts the same from a recording and the measured cost curve.
 
     Plans take turns, block by block, in one process and without a rest, which resolves smaller differences than any comparison across
     processes. A first round over the histories is not counted: the planner learns in it.

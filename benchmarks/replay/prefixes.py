@@ -90,13 +90,13 @@ class PrefixScorer:
         return sequence, self._score(sequence, slots)[-1:]
 
     def _add(self, sequence: SequenceState, parents: IntArray, nodes: IntArray, depth: int) -> IntArray:
-        """Appends nodes below sequence and returns their sequence; no two nodes of a prompt share a slot, whatever branch they are on."""
+        """Append nodes below sequence and return their sequence; no two nodes of a prompt share a slot, whatever branch they are on."""
         slots = np.arange(self._next_slot, self._next_slot + len(parents))
         self._next_slot += len(parents)
         added = sequence.append(slots, depth, nodes)
         above = on_device(sequence.slots[parents], self._model.device)
-        new, reached, depths, place = to_device([sequence.node_fields(added)], self._model.device)
-        self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, indices=place)
+        new, reached, _, depths, indices = to_device([sequence.node_fields(added)], self._model.device)
+        self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, indices=indices)
         return added
 
     def _score(self, sequence: SequenceState, added: IntArray) -> Tensor:

@@ -66,7 +66,7 @@ class Recording:
         return len(self.prompt_lengths)
 
     def save(self, path: Path) -> None:
-        """Writes the recording as a compressed `.npz`."""
+        """Write the recording as a compressed `.npz`."""
         arrays = {
             "prompt_lengths": self.prompt_lengths,
             "first_child": self.first_child,
@@ -80,7 +80,7 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path) -> "Recording":
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             RecordingError: the file is not a recording.
@@ -107,7 +107,7 @@ def record(
     ks: Sequence[int],
     progress: Callable[[], None] = lambda: None,
 ) -> Recording:
-    """Records one search per prompt and k, and the draft's opinion of the whole trie.
+    """Record one search per prompt and k, and the draft's opinion of the whole trie.
 
     Args:
         progress: called after each prompt.

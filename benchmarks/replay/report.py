@@ -46,7 +46,7 @@ def compare_plans(
     curves: Mapping[float, ForwardCosts],
     progress: Callable[[], None] = lambda: None,
 ) -> list[ReplayRow]:
-    """Replays every plan for every k on every cost curve.
+    """Replay every plan for every k on every cost curve.
 
     The planner starts anew for each k and curve, knowing nothing, so what it pays for learning is in its figures.
 

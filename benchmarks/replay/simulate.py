@@ -75,7 +75,7 @@ class Replay:
         self._drafted = np.zeros(inner, bool)
 
     def search(self, user: int, k: int, plan: Plan, has_draft: bool = True) -> Replayed:
-        """Replays one user's search for k items."""
+        """Replay one user's search for k items."""
         recording, done = self._recording, Replayed()
         sizes = np.diff(recording.level_starts)
         widths = tuple(int(min(k, size)) for size in sizes)
@@ -105,7 +105,7 @@ class Replay:
             waiting = missing
 
     def _descend(self, search: _Search, done: Replayed) -> int:
-        """Takes the target's beam one level down; returns how many of its nodes nobody had drafted."""
+        """Take the target's beam one level down; return how many of its nodes nobody had drafted."""
         beams = self._recording.beams[search.k]
         if search.depth:
             search.above = np.concatenate([search.above, search.beam])
@@ -120,7 +120,7 @@ class Replay:
         return missing
 
     def _grow(self, search: _Search, tokens: int, plan: Plan, has_draft: bool, done: Replayed) -> tuple[int, dict[int, _Told], list[int]]:
-        """Drafts one round on top of `tokens`; returns the nodes added, the draft's proposals by depth, and its forwards' tokens."""
+        """Draft one round on top of `tokens`; return the nodes added, the draft's proposals by depth, and its forwards' tokens."""
         uncomputed = search.uncomputed - (search.depth == 0 < search.uncomputed) + int(np.count_nonzero(~self._drafted[search.above]))
         proposed, forwards = dict[int, _Told](), list[int]()
         sharing = self._sharing

@@ -92,7 +92,7 @@ class Loaded:
 
 
 def build(items: int, path: Path) -> Built:
-    """Builds a catalog of random identifiers and writes it."""
+    """Build a catalog of random identifiers and write it."""
     rng = np.random.default_rng(items)
     starts = range(0, items, _NAMES_AT_ONCE)
     names = TextColumn.join([TextColumn.of(f"item-{n}" for n in range(start, min(start + _NAMES_AT_ONCE, items))) for start in starts])
@@ -108,7 +108,7 @@ def build(items: int, path: Path) -> Built:
 
 
 def load(path: Path) -> Loaded:
-    """Loads an artefact and times what a search does with it."""
+    """Load an artefact and times what a search does with it."""
     torch.set_num_threads(1)
     empty = psutil.Process().memory_info().rss
     started = time.perf_counter()
@@ -176,7 +176,7 @@ class Filtered:
 
 
 def measure_filters(path: Path, filters: int) -> Filtered:
-    """Uses many filters over a loaded catalog, each once."""
+    """Use many filters over a loaded catalog, each once."""
     torch.set_num_threads(1)
     catalog = load_artefact(path)
     trie = ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)))

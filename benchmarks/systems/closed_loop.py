@@ -37,7 +37,7 @@ class _Asked:
 
 
 def closed_loop(engine: SpeculativeBeamEngine, requests: Iterable[BeamRequest], counted: int, clients: int) -> list[Answer]:
-    """Runs requests until the first `counted` have their lists, and returns these in the order asked.
+    """Run requests until the first `counted` have their lists, and return these in the order asked.
 
     Args:
         requests: made one by one as clients ask; those after the first `counted` only keep the others company.

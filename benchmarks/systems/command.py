@@ -132,7 +132,7 @@ def _refuse_busy_machine() -> None:
 
 
 def _random_models(name: str, folder: Path) -> tuple[Path, Path, Path]:
-    """Makes a target, a draft and a catalog in a folder."""
+    """Make a target, a draft and a catalog in a folder."""
     from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
 
     if name not in SHAPES:

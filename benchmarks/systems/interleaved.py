@@ -102,7 +102,7 @@ class SystemProcess:
         there.close()
 
     def wait_ready(self) -> None:
-        """Returns when the system is loaded.
+        """Return when the system is loaded.
 
         Raises:
             SystemFailedError: it cannot be loaded, or died; its own message is then on the standard error stream.
@@ -122,7 +122,7 @@ class SystemProcess:
             raise SystemFailedError(f"The system {self.name!r} died: see its message above.") from error
 
     def close(self) -> None:
-        """Ends the process; it holds nothing that would need an orderly end."""
+        """End the process; it holds nothing that would need an orderly end."""
         self._pipe.close()
         self._process.kill()
         self._process.join()
@@ -151,7 +151,7 @@ def busy_share(seconds: float = 1.0) -> float:
 def compare(
     contenders: Sequence[Contender], histories: Sequence[list[int]], ks: Sequence[int], warm_up: int, progress: Callable[[int], None]
 ) -> list[Row]:
-    """Times every contender on every history at every k; the first one's lists are what the others' are held against.
+    """Time every contender on every history at every k; the first one's lists are what the others' are held against.
 
     Args:
         warm_up: how many histories come first without being counted.
@@ -175,7 +175,7 @@ def compare(
 
 
 def _ask(contender: Contender, k: int, block: Sequence[list[int]], before: list[int]) -> list[Outcome]:
-    """Asks a block of histories, and before it one that does not count.
+    """Ask a block of histories, and before it one that does not count.
 
     A processor that has just slept is slow for some milliseconds, and the one of a server under traffic does not sleep.
     """

@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(plain: Sequence[BeamResult], results: Iterable[BeamResult]) -> Comparison:
-    """Holds lists against those of plain beam search."""
+    """Hold lists against those of plain beam search."""
     equal = ties = different = forwards = 0
     for expected, result in zip(plain, results, strict=True):
         forwards += result.usage.target_forwards
@@ -59,7 +59,7 @@ def _differ_in_ties_only(expected: BeamResult, result: BeamResult) -> bool:
 def run(
     target: Path, draft: Path, catalog_file: Path, data: Path, ks: Sequence[int], plans: Sequence[str], rules: Sequence[str], engine: str
 ) -> int:
-    """Print one line per rule, k and plan; returns how many lists differ.
+    """Print one line per rule, k and plan; return how many lists differ.
 
     Raises:
         SetupError: models, catalog and data can't be used together.

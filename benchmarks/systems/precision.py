@@ -54,7 +54,7 @@ class PrecisionCount:
 
 
 def count(plain: Sequence[BeamResult], drafted: Sequence[BeamResult], margins: Sequence[float]) -> PrecisionCount:
-    """Compares the lists of some users.
+    """Compare the lists of some users.
 
     Args:
         margins: per user, what noise must bridge for the lists to differ as they do; see `margin_of`. 0 where they are equal.
@@ -103,7 +103,7 @@ def _noise(one: BeamResult, other: BeamResult) -> FloatArray:
 def compare_precision(
     recommender: Recommender, identifiers: npt.NDArray[np.int64], histories: Sequence[list[int]], k: int, plan: str
 ) -> PrecisionCount:
-    """Searches every history plainly and with drafts, and those whose lists differ once more, level by level.
+    """Search every history plainly and with drafts, and those whose lists differ once more, level by level.
 
     Args:
         identifiers: `[items, length]`, the catalog's as token ids.
@@ -127,7 +127,7 @@ def compare_precision(
 
 
 def run(target: Path, draft: Path, catalog_file: Path, data: Path, dtypes: Sequence[str], ks: Sequence[int], plan: str, users: int) -> int:
-    """Print one line per precision and k; returns how many lists differ in more than ties.
+    """Print one line per precision and k; return how many lists differ in more than ties.
 
     Raises:
         SetupError: models, catalog and data can't be used together.

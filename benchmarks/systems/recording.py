@@ -53,7 +53,7 @@ class RecordingPlan:
         return True
 
     def start_round(self) -> None:
-        """Forgets the last round."""
+        """Forget the last round."""
         self.draft, self._kept, self.missing = [], {}, {}
 
     def refusal(self, width: int) -> str | None:
@@ -96,7 +96,7 @@ def record(
     warm_up: int = 0,
     draft_share: float = DRAFT_SHARE,
 ) -> Trace:
-    """Searches every history with every plan at every k.
+    """Search every history with every plan at every k.
 
     Args:
         plans: fixed plans; `auto` as the recommender was loaded with it; `auto@B`, the planner of a machine where the fixed part of a

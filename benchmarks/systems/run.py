@@ -68,7 +68,7 @@ class Report:
 
 
 def measure(run: Run) -> Report:
-    """Times this engine with every plan, the server around it, and its rivals.
+    """Time this engine with every plan, the server around it, and its rivals.
 
     Raises:
         SystemFailedError: one of them could not be measured.
@@ -110,12 +110,12 @@ def measure(run: Run) -> Report:
 
 
 def save(report: Report, path: Path) -> None:
-    """Writes a report as JSON."""
+    """Write a report as JSON."""
     path.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
 
 
 def show(report: Report) -> None:
-    """Prints a report as a table; the last column is the time beside plain search on the first host at the same load."""
+    """Print a report as a table; the last column is the time beside plain search on the first host at the same load."""
     rows = report.rows
     plain = {(row.k, row.concurrency): row.p50_ms for row in reversed(rows) if (row.system, row.plan) == (rows[0].system, PLAIN)}
     table = Table(title=f"{date.today()}, {platform.machine()}, {report.threads} threads; no cache")

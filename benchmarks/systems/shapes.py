@@ -134,7 +134,7 @@ def make_identifiers(shape: CatalogShape, seed: int = 0) -> IntArray:
 
 
 def _grow(prefixes: IntArray, codes: int, size: int, crowded: float, rng: np.random.Generator) -> IntArray:
-    """Gives every prefix one child, and random prefixes another until there are `size` distinct ones."""
+    """Give every prefix one child, and random prefixes another until there are `size` distinct ones."""
     keys = np.unique(np.arange(len(prefixes)) * codes + rng.integers(codes, size=len(prefixes)))
     while len(keys) < size:
         missing = size - len(keys)
@@ -162,7 +162,7 @@ def make_model(shape: ModelShape, vocabulary: int, longest: int, device: torch.d
 
 
 def make_checkpoint(folder: Path, shape: ModelShape, catalog: Catalog, seed: int = 0) -> None:
-    """Writes a model directory with random weights and a tokenizer that knows the catalog's tokens and nothing else."""
+    """Write a model directory with random weights and a tokenizer that knows the catalog's tokens and nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = scratch_tokenizer(catalog.tokens)
     tokenizer.save_pretrained(folder)

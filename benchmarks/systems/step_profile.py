@@ -66,7 +66,7 @@ class StepProfile:
 
 
 def profile(recommender: Recommender, prompts: Sequence[npt.NDArray[np.int64]], ks: Sequence[int]) -> Iterator[StepProfile]:
-    """Searches a list after each prompt for each k, the first few uncounted."""
+    """Search a list after each prompt for each k, the first few uncounted."""
     plain = recommender.engine
     target, draft = TimedModel(plain.target), None if plain.draft is None else TimedModel(plain.draft)
     models = [target] if draft is None else [target, draft]

@@ -58,7 +58,7 @@ class EngineSystem:
         return [self._outcome(answer) for answer in answers]
 
     def _ask_before(self, question: Question) -> None:
-        """Leaves the prompt of each history without its last item behind."""
+        """Leave the prompt of each history without its last item behind."""
         requests = (
             self._recommender.request(str(number), history[:-1] or history, question.k, cache_key=str(number))
             for number, history in enumerate(question.histories)
@@ -96,7 +96,7 @@ class GenerateSystem:
 
 
 def make_system(spec: SystemSpec) -> System:
-    """Loads what `spec` names.
+    """Load what `spec` names.
 
     Raises:
         SetupError: models, catalog and plans do not fit together; the message is a sentence.

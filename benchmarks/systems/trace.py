@@ -81,14 +81,14 @@ class Trace:
         return list(dict.fromkeys(run.plan for run in self.runs))
 
     def save(self, path: Path) -> None:
-        """Writes JSON with one run a line."""
+        """Write JSON with one run a line."""
         head = json.dumps({"source": self.source, "depth": self.depth})[1:-1]
         runs = (json.dumps(asdict(run), separators=(",", ":")) for run in self.runs)
         path.write_text("{" + head + ', "runs": [\n' + ",\n".join(runs) + "\n]}\n")
 
     @classmethod
     def load(cls, path: Path) -> "Trace":
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             TraceError: the file is missing or no trace.

@@ -43,7 +43,7 @@ class VllmBeamSearch:
         )
 
     def search(self, question: Question) -> list[Outcome]:
-        """Hands over as many prompts at once as the question has concurrent ones: each is done when all of them are."""
+        """Hand over as many prompts at once as the question has concurrent ones: each is done when all of them are."""
         together = question.concurrency
         groups = [question.histories[start : start + together] for start in range(0, len(question.histories), together)]
         return [outcome for group in groups for outcome in self._search(group, question.k)]

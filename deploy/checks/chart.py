@@ -23,7 +23,7 @@ EXCEPTIONS = ROOT / "deploy/helm/checkov_exceptions.yaml"
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    """Runs a command and keeps what it says."""
+    """Run a command and keep what it says."""
     return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
 

@@ -128,7 +128,7 @@ def check_drain(url: str, name: str, films: list[str], findings: Findings) -> No
 
 
 def unname_ports(server: dict[str, Any], port: int) -> None:
-    """Leaves a container's port to its probes, by number: podman refuses to publish ports of a pod in the host's network."""
+    """Leave a container's port to its probes, by number: podman refuses to publish ports of a pod in the host's network."""
     del server["ports"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         server[probe]["httpGet"]["port"] = port

@@ -44,7 +44,7 @@ class Traffic:
     over: threading.Event = field(default_factory=threading.Event)
 
     def write(self, user: str) -> None:
-        """Appends events to a user's history, one after the other; what failed is not sent again."""
+        """Append events to a user's history, one after the other; what failed is not sent again."""
         for number in itertools.count():
             if self.over.is_set():
                 return
@@ -57,7 +57,7 @@ class Traffic:
             time.sleep(0.02)
 
     def read(self) -> None:
-        """Asks for lists by user id."""
+        """Ask for lists by user id."""
         for number in itertools.count():
             if self.over.is_set():
                 return
@@ -75,7 +75,7 @@ class Traffic:
 
 
 def run(folder: Path, findings: Findings) -> None:
-    """Kills the master under traffic."""
+    """Kill the master under traffic."""
     servers = [RedisServer(folder / name, *REPLICATION, *LOGIN) for name in ("master", "first", "second")]
     for each in servers:
         each.folder.mkdir()

@@ -13,12 +13,12 @@ class Findings:
         self.wrong = 0
 
     def check(self, holds: bool, sentence: str) -> bool:
-        """Says whether a sentence holds, and passes it on."""
+        """Say whether a sentence holds, and passes it on."""
         print(f"{'ok   ' if holds else 'WRONG'} {sentence}", flush=True)
         self.wrong += not holds
         return holds
 
     def end(self) -> None:
-        """Ends the process if something was wrong."""
+        """End the process if something was wrong."""
         if self.wrong:
             sys.exit(f"{self.wrong} findings")

@@ -117,7 +117,7 @@ def arrived(alertmanager: str, name: str) -> bool:
 
 
 def check_alert(server: ServerProcess, model: Path, alertmanager: str, findings: Findings) -> None:
-    """Kills the engine where it can't come back, and waits for the alert; then lets it come back."""
+    """Kill the engine where it can't come back, and wait for the alert; then let it come back."""
     away = model.rename(model.with_name("away"))
     server.engine.kill()
     seconds = wait_until(lambda: arrived(alertmanager, "AtspeedEngineDown"), 150)

@@ -171,7 +171,7 @@ def hit_rate(servers: list[ServerProcess], counted: dict[str, float]) -> float:
 
 
 def kill_under_load(url: str, victim: ServerProcess) -> list[Answer]:
-    """Kills a replica while all users ask; their answers."""
+    """Kill a replica while all users ask; their answers."""
     answers: list[Answer] = []
 
     def ask_on() -> None:

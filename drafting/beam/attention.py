@@ -23,7 +23,7 @@ LENGTH_FACTOR = 4
 
 
 def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:
-    """Lays out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own.
+    """Lay out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own.
 
     For the arguments see `build_layout`.
     """
@@ -45,7 +45,7 @@ def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible
 
 
 def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> AttentionLayout:
-    """Lays out requests of which the tokens stand together, in the order of `keys`.
+    """Lay out requests of which the tokens stand together, in the order of `keys`.
 
     Args:
         keys: `[columns]` per request, the key/value slots of its sequence.

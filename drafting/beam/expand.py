@@ -134,6 +134,6 @@ class Selection:
 
 
 def expand_beam(candidates: Candidates, k: int) -> Selection:
-    """Selects the k best continuations of each request."""
+    """Select the k best continuations of each request."""
     flat = candidates.frontier.flatten(candidates.ranking, k)
     return candidates.select(flat, stable_topk(flat, k))

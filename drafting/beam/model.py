@@ -94,9 +94,9 @@ class TreeModel(Protocol):
     total_slots: int
 
     def score(self, batch: TreeBatch) -> Tensor:
-        """Runs one forward, keeps keys and values in the tokens' slots, and returns logits `[outputs, vocabulary]`."""
+        """Run one forward, keep keys and values in the tokens' slots, and return logits `[outputs, vocabulary]`."""
         ...
 
     def close(self) -> None:
-        """Frees the model."""
+        """Free the model."""
         ...

@@ -26,7 +26,7 @@ class TokenTree:
         self._levels = torch.arange(1, depth + 1, device=device)
 
     def add_prompt(self, slots: Tensor, tokens: Tensor, indices: Tensor) -> None:
-        """Writes prompt tokens, `[tokens]` int64 each; the last one becomes the root of its request's tree."""
+        """Write prompt tokens, `[tokens]` int64 each; the last one becomes the root of its request's tree."""
         self.token[slots] = tokens
         self.ancestors[slots] = indices[:, None]
         # Indexing by the slot itself would read it.
@@ -34,13 +34,13 @@ class TokenTree:
         self.score.index_fill_(0, slots[-1:], 0.0)
 
     def add_nodes(self, slots: Tensor, *, parents: Tensor, tokens: Tensor, depths: Tensor, indices: Tensor) -> None:
-        """Writes nodes below known ones, `[nodes]` int64 each; parents are slots, depths start at 1."""
+        """Write nodes below known ones, `[nodes]` int64 each; parents are slots, depths start at 1."""
         self.token.index_copy_(0, slots, tokens)
         inherited = self._levels < depths[:, None]
         self.ancestors.index_copy_(0, slots, torch.where(inherited, self.ancestors.index_select(0, parents), indices[:, None]))
 
     def set_scores(self, slots: Tensor, cum_log_probs: Tensor, scores: Tensor | None) -> None:
-        """Writes `[nodes]` float32 each; no scores where no search samples."""
+        """Write `[nodes]` float32 each; no scores where no search samples."""
         self.cum_log_prob.index_copy_(0, slots, cum_log_probs)
         if scores is not None:
             self.score.index_copy_(0, slots, scores)

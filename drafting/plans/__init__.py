@@ -1,1 +1,1 @@
-"""What to draft at each level of a search: fixed plans, and the planner that learns which one pays."""
+"""Draft plans of speculative decoding: fixed plans, and the planner that learns what to draft at each level."""

@@ -50,7 +50,7 @@ class WantedGaps:
         return k * (1 + 2 * GAPS) if self.counts is None else self.counts
 
     def learn(self, outcome: LevelOutcome) -> None:
-        """Adds one level."""
+        """Add one level."""
         if self.seen >= MEMORY:
             self.seen, self.within = self.seen / 2, self.within / 2
         counts = within_gaps(outcome.scores, len(outcome.ranks)).astype(float)

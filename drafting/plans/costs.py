@@ -115,7 +115,7 @@ class RunningCurve:
         self._seen = [0.0] * 5
 
     def add(self, forwards: int, tokens: int, seconds: float) -> None:
-        """Notes forwards, about equally long ones, that took so many seconds together."""
+        """Note forwards, about equally long ones, that took so many seconds together."""
         _accumulate(self._seen, forwards, max(tokens - forwards * self._free, 0.0), seconds, FADING)
 
     def curve(self) -> CostCurve:
@@ -126,7 +126,7 @@ class RunningCurve:
 
 
 def _accumulate(sums: list[float], forwards: int, tokens: float, seconds: float, fading: float) -> None:
-    """Adds one row of the normal equations; plain numbers, because this runs in every step and numpy would take longer than the sums."""
+    """Add one row of the normal equations; plain numbers, because this runs in every step and numpy would take longer than the sums."""
     fixed, length = forwards / max(seconds, SHORTEST), tokens / max(seconds, SHORTEST)
     for place, value in enumerate((fixed * fixed, fixed * length, length * length, fixed, length)):
         sums[place] = sums[place] * fading + value

@@ -80,7 +80,7 @@ class DraftTask:
         return ForwardPart(sequence, np.concatenate([past[sequence.drafted[past] == 0], self.frontier]), len(self.frontier))
 
     def extend(self, trie_nodes: IntArray) -> npt.NDArray[np.bool_]:
-        """Makes nodes of the next depth the frontier; those that an earlier round has left there are taken up again.
+        """Make nodes of the next depth the frontier; those that an earlier round has left there are taken up again.
 
         Returns:
             `[nodes]` bool, which of them are new.
@@ -124,7 +124,7 @@ class TrieDrafter:
         self._trie = trie
 
     def draft(self, tasks: Sequence[DraftTask]) -> None:
-        """Adds all eligible children of the tasks' frontiers."""
+        """Add all eligible children of the tasks' frontiers."""
         above = concat([task.search.sequence.trie_nodes[task.frontier] for task in tasks])
         children, rows = children_of(self._trie.arrays.first_child, above)
         ends = np.cumsum([len(task.frontier) for task in tasks])
@@ -174,7 +174,7 @@ class BeamDrafter:
         return Proposals(selection, nodes, scores, len(batch.tokens))
 
     def accept(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
-        """Adds the best `widths` proposals of each task."""
+        """Add the best `widths` proposals of each task."""
         device = self._tree.token.device
         requests = on_device(np.repeat(np.arange(len(tasks)), widths), device)
         ranks = on_device(np.concatenate([np.arange(width) for width in widths]), device)
@@ -189,7 +189,7 @@ class BeamDrafter:
         return None if self._log_probs is None else self._log_probs[slots, :width]
 
     def close(self) -> None:
-        """Frees the model."""
+        """Free the model."""
         self.model.close()
 
     def _keep(self, slots: Tensor, cum_log_probs: Tensor) -> None:
@@ -200,7 +200,7 @@ class BeamDrafter:
 
 
 def _add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie_nodes: Sequence[IntArray], parents: Tensor) -> Tensor:
-    """Puts the next level below each task's frontier: known nodes are taken up again, the others added.
+    """Put the next level below each task's frontier: known nodes are taken up again, the others added.
 
     Args:
         trie_nodes: of each task.

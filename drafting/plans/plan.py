@@ -163,15 +163,15 @@ class Plan(Protocol):
         ...
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
-        """Takes note of what the target chose."""
+        """Take note of what the target chose."""
         ...
 
     def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
-        """Takes note of how many children the prefixes at `state` had."""
+        """Take note of how many children the prefixes at `state` had."""
         ...
 
     def learn_times(self, times: StepTimes) -> None:
-        """Takes note of how long a step took."""
+        """Take note of how long a step took."""
         ...
 
 
@@ -190,7 +190,7 @@ class FixedPlan:
 
     @classmethod
     def parse(cls, text: str) -> "FixedPlan":
-        """Reads a plan's name.
+        """Read a plan's name.
 
         Raises:
             PlanError: there is no such plan.
@@ -211,7 +211,7 @@ class FixedPlan:
         return cls(text, width, levels, children=text == "trie" or match["children"] is not None)
 
     def check(self, identifier_length: int) -> None:
-        """Refuses a plan that is deeper than the catalog's identifiers.
+        """Refuse a plan that is deeper than the catalog's identifiers.
 
         Raises:
             PlanError: the plan names more levels than are ever scored.

@@ -33,7 +33,7 @@ class CatalogUploads:
         self._building = asyncio.Lock()
 
     async def from_path(self, name: str, path: str) -> Built:
-        """Makes a version of a file in the directory of the versions.
+        """Make a version of a file in the directory of the versions.
 
         Raises:
             UnknownFile, CatalogRefused, VersionExists: there is no such file there, or it can't be served, or the name is taken.
@@ -45,7 +45,7 @@ class CatalogUploads:
         return await self._build(name, source)
 
     async def from_upload(self, name: str, content_type: str, body: AsyncIterator[bytes], length: int | None) -> Built:
-        """Makes a version of a body as it comes in.
+        """Make a version of a body as it comes in.
 
         Args:
             length: of the body as the client has declared it, if it has.

@@ -68,7 +68,7 @@ def _prepare() -> None:
 
 
 def _check_port(port: int) -> None:
-    """Finds out before minutes of preparation that the server could not start after them."""
+    """Find out before minutes of preparation that the server could not start after them."""
     from server.http.server import PortError, listen
 
     try:

@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 
 def main() -> int:
-    """Prepares the demo; the exit status."""
+    """Prepare the demo; the exit status."""
     cache = cache_directory()
     try:
         prepare(cache, DemoSettings())

@@ -35,7 +35,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 
 def evaluate(model: Path, catalog: Catalog, split: Split, k: int, beam_width: int) -> Evaluation:
-    """Asks the engine for every user's list and compares it with the most popular films."""
+    """Ask the engine for every user's list and compares it with the most popular films."""
     from verification.recommender import Recommender
 
     before = split.train.followed_by(split.valid)

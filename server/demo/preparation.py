@@ -103,7 +103,7 @@ class Demo:
 
 
 def prepare(cache: Path, settings: DemoSettings) -> Demo:
-    """Makes what is missing of the demo.
+    """Make what is missing of the demo.
 
     Raises:
         MovieLensError: the data cannot be had.
@@ -151,7 +151,7 @@ def read_evaluation(demo: Demo) -> Evaluation:
 
 
 def write_events(path: Path, movielens: MovieLens, interactions: Interactions) -> None:
-    """Writes the interactions in the form that `atspeed train target` reads."""
+    """Write the interactions in the form that `atspeed train target` reads."""
     assert interactions.timestamps is not None
     encoder = msgspec.json.Encoder()
     with whole_file(path) as building, building.open("wb") as file:
@@ -162,7 +162,7 @@ def write_events(path: Path, movielens: MovieLens, interactions: Interactions) -
 
 
 def make_catalog(demo: Demo, movielens: MovieLens, interactions: Interactions, settings: DemoSettings) -> None:
-    """Writes the catalog and its codebooks; the codebooks first, so that the catalog's presence says that both are there."""
+    """Write the catalog and its codebooks; the codebooks first, so that the catalog's presence says that both are there."""
     train = leave_one_out(interactions).train
     embeddings = film_embeddings(movielens, train, settings.dims, settings.genre_weight)
     with tqdm(total=settings.levels, desc="clustering", unit="level") as bar:
@@ -184,7 +184,7 @@ def _train(demo: Demo, catalog: Catalog, settings: DemoSettings) -> None:
 
 
 async def fill_histories(url: str, movielens: MovieLens, interactions: Interactions) -> None:
-    """Puts every user's whole history into the store at `url`."""
+    """Put every user's whole history into the store at `url`."""
     from server.histories import Event, open_history_store
 
     assert interactions.timestamps is not None

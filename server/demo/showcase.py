@@ -36,7 +36,7 @@ class _List(msgspec.Struct):
 
 
 def wait_until_ready(url: str) -> None:
-    """Return when the server at `url` takes requests; waits for ever, because the server ends the program if it cannot start.
+    """Return when the server at `url` takes requests; wait for ever, because the server ends the program if it cannot start.
 
     Raises:
         httpx.HTTPStatusError: what answers there is not this server.

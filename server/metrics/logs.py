@@ -17,7 +17,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def configure_logs(level: str, process: str, form: LogFormat = "text") -> None:
-    """Sends all logs of this process to standard error.
+    """Send all logs of this process to standard error.
 
     Args:
         level: the lowest level shown, such as `INFO`.

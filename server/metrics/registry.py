@@ -117,7 +117,7 @@ class Metrics:
         return generate_latest(self.registry)
 
     def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Counts one HTTP answer."""
+        """Count one HTTP answer."""
         self.request_latency.labels(route, str(status)).observe(seconds)
         self.http_responses.labels(method, route, str(status)).inc()
 
@@ -150,7 +150,7 @@ class Metrics:
 
     @contextmanager
     def history_operation(self, operation: str) -> Iterator[None]:
-        """Times an operation of the history store and counts it if it fails."""
+        """Time an operation of the history store and count it if it fails."""
         started = time.perf_counter()
         try:
             yield

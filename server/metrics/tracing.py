@@ -100,7 +100,7 @@ class Tracing:
         engine.end(_nanoseconds(now, to_epoch))
 
     def close(self) -> None:
-        """Sends what has not been sent."""
+        """Send what has not been sent."""
         if self._provider is not None:
             self._provider.shutdown()
 
