@@ -1,6 +1,6 @@
 """The lowest floor: catalog, trie (constrained decoding), prompt, token tree, beam expansion, draft plans, training.
 
-The lowest floor. It imports numpy and torch and nothing above it, so that it runs in a notebook, in training and on a bare GPU machine.
+It imports numpy and torch and nothing above it, so that it runs in a notebook, in training and on a bare GPU machine.
 """
 
 from drafting.builds import hide_unusable
