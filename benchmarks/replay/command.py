@@ -150,7 +150,7 @@ def check(
 
 
 def _print_rows(rows: "Sequence[ReplayRow]", users: int, draft_share: float) -> None:
-    from benchmarks.tables import print_table
+    from server.commands.tables import print_table
 
     columns = ("a/b", "k", "plan", "target forwards", "target tokens", "draft forwards", "accepted", "speed-up")
     cells = [
@@ -170,7 +170,7 @@ def _print_rows(rows: "Sequence[ReplayRow]", users: int, draft_share: float) -> 
 
 
 def _print_check(rows: "Sequence[CheckRow]", concurrency: int) -> None:
-    from benchmarks.tables import print_table
+    from server.commands.tables import print_table
 
     columns = ("k", "plan", "measured ms", "predicted ms", "predicted / measured", "measured speed-up", "predicted speed-up")
     cells = [

@@ -4,38 +4,33 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
+from drafting.errors import SetupError
 from server.commands.failure import fail
-from server.commands.options import default, setting
+from server.commands.options import setting, takes_struct
+from server.commands.tables import print_table
 from server.engine.processors import usable_processors
+from verification.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from verification.evaluation.report import BaselineRow, ModeRow, Report
+    from verification.evaluation.report import ModeRow, Quality, Report
 
 
+@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host"])
 def evaluate(
+    settings: EvaluationSettings,
     target: Annotated[Path, setting("target", exists=True, file_okay=False)],
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     data: Annotated[Path, typer.Option(help="Interactions, split as for the training.", exists=True, file_okay=False)],
     draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
     modes: Annotated[str, typer.Option(help="Ways of verifying: strict, relaxed, gumbel.")] = "strict",
-    plan: Annotated[str, typer.Option(help="What to draft: beam:N, trie or beam:N+children.")] = "beam:40",
-    part: Annotated[str, typer.Option(help="Whose labels: test or valid.")] = "test",
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
-    timed: Annotated[int, typer.Option(help="Users that are timed one request at a time; 0 for none.", min=0)] = 200,
-    generated: Annotated[int, typer.Option(help="Of those, users that transformers' generate is timed on.", min=0)] = 30,
-    temperature: Annotated[float, typer.Option(help="Of the modes that sample.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the modes that sample.")] = 0,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
     engine: Annotated[str, setting("engine", help="What runs the models.")] = "transformers",
-    dtype: Annotated[str, setting("dtype")] = default("dtype"),
-    threads: Annotated[int | None, setting("threads")] = default("threads"),
-    kv_memory_gib: Annotated[float, setting("kv_memory_gib")] = default("kv_memory_gib"),
     report: Annotated[Path | None, typer.Option(help="Directory for report.json, report.md and the plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report that REPORT holds.")] = False,
 ) -> None:
@@ -43,49 +38,34 @@ def evaluate(
 
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
-    from drafting.alignment.data.interactions import InteractionError
     from drafting.alignment.data.loading import load_split
     from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.loading import load_catalog
-    from drafting.errors import SetupError
 
     if report is not None and (report / "report.json").exists() and not overwrite:
         fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
-    if part not in ("test", "valid"):
-        fail(f"There is no part {part!r}: choose test or valid.")
+    if settings.part not in ("test", "valid"):
+        fail(f"There is no part {settings.part!r}: choose test or valid.")
     lengths, rules = _lengths(k), _modes(modes)
     trained = _training_record(target).get("settings", {})
     try:
         rule = SplitRule(split or trained.get("split", "leave-one-out"), min_items or trained.get("min_items", 1))
         items = load_catalog(catalog)
         held_out = load_split(data, items, rule)
-    except (InteractionError, SetupError) as error:
+    except SetupError as error:
         fail(str(error))
     drafts = _drafts(draft or [], target)
     typer.echo("Loading the models …")
     try:
-        from verification.evaluation.run import EvaluationSettings
         from verification.evaluation.run import evaluate as run
     except ImportError as error:
         fail(f"Evaluation needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
-    settings = EvaluationSettings(
-        ks=lengths,
-        modes=rules,
-        plan=plan,
-        part=part,
-        most_users=users,
-        timed=timed,
-        generated=generated,
-        temperature=temperature,
-        seed=seed,
-        host=engine,
-        dtype=dtype,
-        threads=threads or usable_processors(),
-        kv_memory_gib=kv_memory_gib,
+    settings = msgspec.structs.replace(
+        settings, ks=lengths, modes=rules, most_users=users, host=engine, threads=settings.threads or usable_processors()
     )
     try:
         found = run(target, drafts, items, held_out, settings)
-    except (InteractionError, SetupError, ValueError) as error:
+    except ValueError as error:
         fail(str(error))
     _print(found)
     if report is not None:
@@ -143,32 +123,19 @@ def _drafts(paths: list[Path], target: Path) -> dict[str, Path]:
 
 
 def _print(report: "Report") -> None:
-    from rich.table import Table
-
     setting, users = report.setting, f"{report.users:,} users, {report.warm_users:,} with a warm label"
-    table = Table(title=f"{setting['target']['name']}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads")
+    title = f"{setting['target']['name']}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads"
     heads = ("K", "draft", "mode", "Recall", "warm", "NDCG", "AS", "forwards", "= plain", "ms", "p99", "speed-up", "/ generate")
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("draft", "mode") else "right", no_wrap=True)
-    for length in sorted({row.k for row in report.rows}):
-        for row in report.rows:
-            if row.k == length:
-                table.add_row(*_cells(row))
-        for baseline in report.baselines:
-            if baseline.k == length:
-                table.add_row(*_baseline_cells(baseline))
-        table.add_section()
-    console = _console()
-    console.print(table)
+    rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", row.name, row.quality) for row in report.baselines)]
+    print_table(title, heads, sorted(rows, key=lambda cells: int(cells[0])), left=("draft", "mode"))
     for length, ms in report.generate_ms.items():
-        asked = min(report.setting["settings"]["generated"], report.setting["timed_users"])
+        asked = min(setting["settings"]["generated"], setting["timed_users"])
         equal = report.generate_equal[length]
-        console.print(f"transformers' generate, K = {length}: {ms.mean:.1f} ms, plain beam search's list for {equal} of {asked} users")
+        typer.echo(f"transformers' generate, K = {length}: {ms.mean:.1f} ms, plain beam search's list for {equal} of {asked} users")
 
 
 def _cells(row: "ModeRow") -> list[str]:
-    quality = [f"{value:.4f}" for value in (row.quality.recall, row.quality.warm_recall, row.quality.ndcg)]
-    cells = [str(row.k), row.draft, row.mode, *quality, f"{row.accepted_steps.mean:.2f}", f"{row.target_forwards.mean:.2f}"]
+    cells = [*_quality_cells(row.k, row.draft, row.mode, row.quality), f"{row.accepted_steps.mean:.2f}", f"{row.target_forwards.mean:.2f}"]
     cells.append(str(row.lists_equal))
     if row.timing is None:
         return cells
@@ -177,13 +144,5 @@ def _cells(row: "ModeRow") -> list[str]:
     return [*cells, *timing, "" if beside is None else f"{beside:.2f}x"]
 
 
-def _baseline_cells(row: "BaselineRow") -> list[str]:
-    return [str(row.k), "", row.name, f"{row.quality.recall:.4f}", f"{row.quality.warm_recall:.4f}", f"{row.quality.ndcg:.4f}"]
-
-
-def _console() -> "Console":
-    """A pipe has no width of its own, and a table cut to 80 columns loses its figures."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+def _quality_cells(k: int, draft: str, mode: str, quality: "Quality") -> list[str]:
+    return [str(k), draft, mode, f"{quality.recall:.4f}", f"{quality.warm_recall:.4f}", f"{quality.ndcg:.4f}"]

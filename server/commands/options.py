@@ -42,12 +42,15 @@ def takes_settings(*names: str) -> Callable[[Command], Command]:
 
 
 def takes_struct(struct: type[msgspec.Struct], without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Give a command the options of a struct's fields but those left out; it gets the struct made of them as `settings`."""
+    """Give a command the options of a struct's fields but those left out; it gets the struct made of them as `settings`.
+
+    A field without a description is the setting of the server that has its name.
+    """
     parameters = []
     for field in msgspec.structs.fields(struct):
         if field.name not in without:
-            kind, meta = get_args(field.type)
-            option = typer.Option(help=meta.description, show_default=field.default is not None)
+            kind, *meta = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
+            option = typer.Option(help=meta[0].description, show_default=field.default is not None) if meta else setting(field.name)
             parameters.append(_keyword(field.name, field.default, Annotated[kind, option]))
     return _taking(parameters, struct)
 

@@ -15,7 +15,7 @@ from server.errors import UnknownItem
 from server.schemas.recommendations import MAX_K
 from verification.batch import search_in_order
 from verification.recommender import Recommender
-from verification.request import BeamRequest, check_lengths
+from verification.request import BeamRequest
 from verification.result import BeamResult
 
 
@@ -32,7 +32,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds for every user whose line does not say otherwise.
+    """Choices for the users whose lines do not say otherwise.
 
     Attributes:
         seed_is_drawn: whether the rule's seed was drawn by chance, so that another will do as well.
@@ -68,7 +68,7 @@ def read_line(line: bytes) -> UserLine | str:
 
 
 def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: int = 0) -> Question | str:
-    """The question of one user, the `number`-th of its file, or a sentence about why there is none."""
+    """The question of one user, the `number`-th of its file, or a sentence about why there is none; the engine judges the beam width."""
     k = defaults.k if line.k is None else line.k
     beam_width = (defaults.beam_width if line.k is None else None) if line.beam_width is None else line.beam_width
     if not line.history:
@@ -76,10 +76,9 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     if not 1 <= k <= MAX_K:
         return f"k must be from 1 to {MAX_K}, got {k}."
     try:
-        check_lengths(k, k if beam_width is None else beam_width)
         history = known_items(catalog, line.history, "history")
         excluded = known_items(catalog, [*defaults.exclude, *line.exclude], "exclude")
-    except (ValueError, UnknownItem) as error:
+    except UnknownItem as error:
         return str(error)
     barred = {*excluded, *history} if defaults.exclude_history else set(excluded)
     return Question(history, k, beam_width, sorted(barred), defaults.rule.numbered(number))

@@ -19,46 +19,18 @@ from tqdm import tqdm
 
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Split
-from drafting.beam.rule import SearchRule, Verification
+from drafting.beam.rule import SearchRule
 from drafting.catalog.catalog import Catalog
 from verification.evaluation.baselines import co_occurring, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing
 from verification.evaluation.searching import NO_PLAN, FloatArray, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
+from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
 
 BASELINES: dict[str, Callable[[HeldOut, int, int], list[list[int]]]] = {"most popular": most_popular, "co-occurrence": co_occurring}
-
-
-class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of an evaluation.
-
-    Attributes:
-        ks: list lengths; the beam width is the list length.
-        modes: verification modes of drafts.
-        plan: draft plan, see `FixedPlan`.
-        part: part of the split with the labels, test or valid.
-        most_users: maximum number of users; None for all.
-        timed: number of users that are timed one at a time; 0 for none.
-        generated: number of timed users on which transformers' `generate` is timed as well.
-        temperature, seed: temperature and seed of sampling verification.
-    """
-
-    ks: tuple[int, ...] = (1, 3, 5, 10, 20)
-    modes: tuple[Verification, ...] = (Verification.STRICT,)
-    plan: str = "beam:40"
-    part: str = "test"
-    most_users: int | None = None
-    timed: int = 200
-    generated: int = 30
-    temperature: float = 1.0
-    seed: int = 0
-    host: str = "transformers"
-    dtype: str = "auto"
-    threads: int | None = None
-    kv_memory_gib: float = 1.0
 
 
 def evaluate(target: Path, drafts: Mapping[str, Path], catalog: Catalog, split: Split, settings: EvaluationSettings) -> Report:

@@ -1,0 +1,18 @@
+"""Tables on the terminal."""
+
+from collections.abc import Collection, Sequence
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = ("plan", "system")) -> None:
+    """Print rows of cells, flush right except in the columns of names, which are `left`; missing cells at the end stay empty."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # A pipe has no width, and a table cut to 80 columns would lose its figures.
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(table)

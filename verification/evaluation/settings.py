@@ -1,0 +1,34 @@
+"""Settings of an evaluation, light to import: the options of `atspeed evaluate` are made of these fields."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from drafting.beam.rule import Verification
+
+
+class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of an evaluation.
+
+    Attributes:
+        ks: list lengths; the beam width is the list length.
+        modes: verification modes of drafts.
+        most_users: maximum number of users; None for all.
+        host: "vllm" or "transformers".
+        dtype, threads, kv_memory_gib: as of `Recommender.load`.
+    """
+
+    ks: tuple[int, ...] = (1, 3, 5, 10, 20)
+    modes: tuple[Verification, ...] = (Verification.STRICT,)
+    plan: Annotated[str, Meta(description="What to draft: beam:N, trie or beam:N+children.")] = "beam:40"
+    part: Annotated[str, Meta(description="Part of the split with the labels: test or valid.")] = "test"
+    most_users: int | None = None
+    timed: Annotated[int, Meta(description="Users that are timed one request at a time; 0 for none.")] = 200
+    generated: Annotated[int, Meta(description="Of those, users that transformers' generate is timed on.")] = 30
+    temperature: Annotated[float, Meta(description="Temperature of the modes that sample.")] = 1.0
+    seed: Annotated[int, Meta(description="Seed of the modes that sample.")] = 0
+    host: str = "transformers"
+    dtype: str = "auto"
+    threads: int | None = None
+    kv_memory_gib: float = 0.5
