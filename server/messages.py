@@ -79,7 +79,7 @@ class Submit(msgspec.Struct, tag=True):
         deadline: monotonic seconds after which the list is of no use any more.
         submitted: monotonic seconds from which its time in the queue counts.
         verification, seed, temperature: of `drafting.beam.rule.SearchRule`, which the engine process makes of them.
-        user: whose history this is, so that what was computed for their last request need not be computed again; None if nobody's.
+        user: whose history this is, so that what was computed for their last request need not be computed again; None for no user.
         filter: the filters that its items must pass; None for all items.
         fresh: places for fresh items; None if there are none.
         catalog: the name of the catalog whose indices these are.
@@ -102,7 +102,7 @@ class Submit(msgspec.Struct, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """Nobody waits for this list any more."""
+    """This list is not waited for any more."""
 
     request_id: str
 
@@ -187,7 +187,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """What happened since the last progress message.
+    """Events since the last progress message.
 
     Attributes:
         used_slots: KV slots that running requests own.

@@ -35,7 +35,7 @@ class CatalogEngine(StepEngine, Protocol):
 
 
 class RequestSource(Protocol):
-    """What the step loop needs of `verification.recommender.Recommender`."""
+    """The part that the step loop needs of `verification.recommender.Recommender`."""
 
     @property
     def catalog(self) -> Catalog: ...
@@ -150,7 +150,7 @@ class EngineCatalogs:
 
     @property
     def used_slots(self) -> int:
-        """Key/value slots that running requests own, whatever their catalog."""
+        """Key/value slots that running requests own, of all catalogs."""
         return self._newest.engine.used_slots
 
     @property

@@ -1,19 +1,17 @@
 """The named filters of one catalog in the engine process, its fresh items, and the sets that requests make of them.
 
-Invariant: requests that choose alike get the very same set, as long as no filter in it changes, so what the engine works out from it is
-worked out once; a request keeps the set that it started with, whatever becomes of the names.
+Invariant: equal choices get the very same set, as long as no filter in it changes, so what the engine derives from it is derived once; a
+request keeps the set that it started with when a name is given a new meaning.
 """
 
-from collections import OrderedDict
-
 import numpy as np
+from cachetools import LRUCache
 
 from drafting.catalog.freshness import Days, added_since
 from drafting.trie.item_set import ItemSet, intersection, union
 from server.messages import FilterChoice
 
 MOST_CHOICES = 256
-
 
 # What a request chooses by: filters, and the day since which items are fresh, if that matters.
 _Choice = tuple[FilterChoice | None, int | None]
@@ -27,21 +25,21 @@ class EngineFilters:
         self._catalog_items = catalog_items
         self._added_days = added_days
         self._named: dict[str, ItemSet] = {}
-        self._chosen: OrderedDict[_Choice, ItemSet] = OrderedDict()
+        self._chosen: LRUCache[_Choice, ItemSet] = LRUCache(MOST_CHOICES)
 
     def put(self, name: str, bits: bytes) -> None:
-        """Gives a name to a set of items, `ItemSet.bits`, whatever it meant before."""
+        """Give a name to a set of items, `ItemSet.bits`, in place of what it meant before."""
         self.drop(name)
         self._named[name] = ItemSet(np.frombuffer(bits, np.uint8), self._catalog_items)
 
     def drop(self, name: str) -> None:
-        """Forgets a name, if it is known."""
+        """Forget a name, if it is known."""
         self._named.pop(name, None)
         for choice in [choice for choice in self._chosen if choice[0] is not None and name in choice[0].names]:
             del self._chosen[choice]
 
     def choose(self, choice: FilterChoice) -> ItemSet:
-        """What a request may be given.
+        """The items that a request may be given.
 
         Raises:
             ValueError: a name is unknown.
@@ -49,7 +47,7 @@ class EngineFilters:
         return self._find(choice, None)
 
     def fresh(self, choice: FilterChoice | None, since: int) -> ItemSet:
-        """What a request may be given of what has come since a day, in days since 1970.
+        """The items that a request may be given of those that have come since a day, in days since 1970.
 
         Raises:
             ValueError: a name is unknown, or no item says when it came.
@@ -59,9 +57,6 @@ class EngineFilters:
     def _find(self, choice: FilterChoice | None, since: int | None) -> ItemSet:
         if (found := self._chosen.get((choice, since))) is None:
             found = self._chosen[choice, since] = self._work_out(choice, since)
-            if len(self._chosen) > MOST_CHOICES:
-                self._chosen.popitem(last=False)
-        self._chosen.move_to_end((choice, since))
         return found
 
     def _work_out(self, choice: FilterChoice | None, since: int | None) -> ItemSet:

@@ -1,4 +1,4 @@
-"""From the engine's options to a loaded recommender, for the engine process and the offline command alike."""
+"""From the engine's options to a loaded recommender, for both the engine process and the offline command."""
 
 import transformers.utils
 
@@ -12,7 +12,7 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
-    """Loads what the options name.
+    """Load what the options name.
 
     Raises:
         SetupError: the parts are unusable or do not fit together.

@@ -1,6 +1,6 @@
 """The engine process from its start to its end: loads the models, warms them up, tells the parent that it is ready, and serves.
 
-Invariant: whatever keeps it from serving is told to the parent in a sentence; and it never outlives its parent.
+Invariant: the parent is told in a sentence what keeps it from serving; and it never outlives its parent.
 
 Run by `server.engine.client`: `python -m server.engine.main SOCKET_ADDRESS OPTIONS_JSON`.
 """
@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def warm_up(source: RequestSource, engine: StepEngine) -> None:
-    """Makes one list for nobody: first calls are slow, and no user shall wait for them.
+    """Warm up with one request: first calls are slow, and no user shall wait for them.
 
     The scheduler is not asked: a plan for narrow lists would refuse this one, which it can draft for as well as for any other.
 
@@ -52,13 +52,13 @@ def warm_up(source: RequestSource, engine: StepEngine) -> None:
 
 
 def die_with_parent() -> None:
-    """Asks the kernel to kill this process when its parent dies, however the parent dies."""
+    """Ask the kernel to kill this process when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
-    """Loads the model and runs the step loop; returns the exit status of the process."""
+    """Load the model and run the step loop; return the exit status of the process."""
     # Imports and loading make millions of objects that all stay: collecting among them takes seconds and frees nothing.
     gc.disable()
     # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.

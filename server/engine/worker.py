@@ -1,7 +1,7 @@
 """The engine process at work: serves one step after the other until it is told to stop or its parent is gone.
 
-Invariant: a request whose building fails is answered with a sentence and touches nobody else; a step that fails ends the process, because
-after it nobody knows what the KV slots hold, and the parent starts a clean one.
+Invariant: a request that can't be built is answered with a sentence and touches no other; a step that fails ends the process, because the
+contents of the KV slots are unknown after it, and the parent starts a clean one.
 """
 
 import os
@@ -55,19 +55,19 @@ class EngineWorker:
         self._reported = self._stepped = time.monotonic()
 
     def send(self, message: FromEngine) -> None:
-        """Sends a message to the parent."""
+        """Send a message to the parent."""
         self._socket.send(self._encoder.encode(message))
 
     def close(self) -> None:
-        """Frees the models."""
+        """Free the models."""
         self._catalogs.close()
 
     def drain(self) -> None:
-        """Lets the loop end as soon as nothing waits and nothing runs."""
+        """End the loop as soon as nothing waits and nothing runs."""
         self._draining = True
 
     def run(self) -> None:
-        """Serves until a shutdown message, until drained, or until the parent is gone."""
+        """Serve until a shutdown message, until drained, or until the parent is gone."""
         while True:
             idle = not self._scheduler.busy
             cancelled = self._receive()
@@ -83,7 +83,7 @@ class EngineWorker:
                 return
 
     def _receive(self) -> bool:
-        """Reads all messages that are there, waiting for one only if there is nothing else to do; whether a request was cancelled."""
+        """Read all messages that are there, waiting for one only if there is nothing else to do; true if a request was cancelled."""
         if not self._scheduler.busy and not self._socket.poll(LOADING_POLL_MS if self._catalogs.loading else IDLE_POLL_MS):
             # The kernel's death signal is the fast way; this one also works where there is none.
             self._stopped = os.getppid() != self._parent

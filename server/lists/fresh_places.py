@@ -21,7 +21,7 @@ class FreshItems:
 
     Attributes:
         fresh: for each line of the list, whether its item is fresh.
-        missing: reserved places that no eligible fresh identifier was there for.
+        missing: reserved places that there were too few eligible fresh identifiers for.
     """
 
     fresh: tuple[bool, ...]
@@ -29,7 +29,7 @@ class FreshItems:
 
 
 def fresh_places(body: FreshBody, catalog: Catalog, rule: SearchRule) -> FreshPlaces:
-    """What the engine is asked for.
+    """The places that the engine is asked for.
 
     Raises:
         InvalidRequest: the list is sampled.

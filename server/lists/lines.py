@@ -46,7 +46,7 @@ def rule_lines(rule: SearchRule) -> dict[str, Any]:
 
 
 def usage_lines(usage: Usage) -> dict[str, Any]:
-    """What a list cost, as `UsageAnswer` describes it."""
+    """The cost of a list, as `UsageAnswer` describes it."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,

@@ -81,7 +81,7 @@ class RecommendationService:
             return self._answer(body, served, finished, fresh, started, submit.submitted)
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
-        """What the engine is asked for, but for the items."""
+        """The request to the engine, without its items."""
         rule = self._rule(body)
         return Submit(
             request_id=f"rec-{uuid.uuid4().hex}",

@@ -148,7 +148,7 @@ class HealthMetrics:
             self.activations.labels(outcome).inc()
 
     def observe_list(self, version: str, items: Sequence[int], history: Sequence[int], *, short: bool) -> None:
-        """Count one list; of which items, only if it is of the version that is served, for another one numbers its items otherwise.
+        """Count one list; its items only if it is of the version that is served, because another one numbers its items otherwise.
 
         Args:
             items: catalog indices of its items.

@@ -1,7 +1,7 @@
 """How late the API process's event loop is: what every client waits beside the engine.
 
-Invariant: it is measured from the inside, always, by asking the loop to come back after a set time; so whatever keeps the loop busy, known
-or not, shows.
+Invariant: it is measured from the inside, always, by asking the loop to come back after a set time; so all that keeps the loop busy
+shows.
 """
 
 import asyncio

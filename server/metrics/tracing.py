@@ -118,7 +118,7 @@ def traceparent(span: Span) -> str | None:
 
 
 def end_request(span: Span, method: str, route: str, status: int) -> None:
-    """What is known of a request only when it has been answered."""
+    """Add to the span what is known of a request only when it has been answered."""
     span.update_name(f"{method} {route}")
     span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)

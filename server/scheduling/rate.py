@@ -4,7 +4,7 @@ Work is counted in tokens as the API process can foresee them: those of the hist
 how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are tried), and how long a token
 takes in a full step.
 
-Invariant: the second is only learned from steps that tell of a full engine: those in which somebody had to wait. A half-empty step takes
+Invariant: the second is only learned from steps that tell of a full engine: those in which a request had to wait. A half-empty step takes
 longer per token, which says nothing of what a queue will take; learned from, it would refuse requests that the engine has time for. What it
 does tell, by comparison with the curve, is how fast the machine is now: that counts if it is good news, and brings back at most what was
 measured while the engine loaded. Without it an engine that was slow once would be believed to be slow for ever, because what is refused on
@@ -23,7 +23,7 @@ _LIST_SHARE = 0.05
 
 
 class EngineRate:
-    """What the engine's work costs in seconds; starts from the curve that the engine has measured while it loaded.
+    """The seconds that the engine's work takes; starts from the curve that the engine has measured while it loaded.
 
     Attributes:
         step_seconds: how long steps take now.
@@ -91,7 +91,7 @@ class EngineRate:
         return (1 if request.fresh is None else 2) * request.beam_width * (self._length - 1)
 
     def _conclude(self) -> None:
-        """Ends a look at the steps: what it saw counts if it tells of a full engine."""
+        """End a look at the steps: what it saw counts if it tells of a full engine."""
         seconds, tokens, steps, crowded = self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded
         self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded = 0.0, 0, 0, 0.0
         if not tokens:

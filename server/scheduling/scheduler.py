@@ -89,7 +89,7 @@ class ScheduledRequest:
 
     @property
     def due(self) -> float:
-        """What the queue is ordered by."""
+        """The key of the queue's order."""
         return due(self.deadline, self.arrived)
 
     def finish(self, result: BeamResult, now: float) -> FinishedList:
@@ -106,7 +106,7 @@ class StepBudget:
     both make steps longer).
 
     Attributes:
-        most_tokens: the hard bound, whatever the clock says.
+        most_tokens: the hard bound.
         seconds: what a step may take; None for no such bound.
         curve: what a forward costs; None if that is not known, and then only the hard bound holds.
     """
@@ -133,7 +133,7 @@ class StepBudget:
 
 @dataclass(frozen=True)
 class ScheduledStep:
-    """What one step of the scheduler did.
+    """One step of the scheduler.
 
     Attributes:
         finished: requests that this step completed.
