@@ -1,4 +1,4 @@
-"""What is measured over whole data sets, and what was recorded there."""
+"""Benchmarks, load generator and replay of recordings: `atspeed-bench`."""
 
 from drafting.builds import hide_unusable
 

@@ -1,4 +1,4 @@
-"""How the workshop's commands end when they can't go on: with a sentence, and with nothing left running."""
+"""The end of a benchmark command that fails: a sentence, and no process left running."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ from server.commands.failure import fail
 
 
 class BenchmarkError(Exception):
-    """What was asked for can't be measured; the message is a sentence."""
+    """A measurement is not possible; the message is a sentence."""
 
 
 class ProgramError(BenchmarkError):

@@ -1,4 +1,4 @@
-"""What routing users to the replica that knows them is worth, simulated: cached prompt tokens and latency for 2 to 64 replicas.
+"""Simulation of routing users to the replica with their cached prompt: cached tokens and latency for 2 to 64 replicas.
 
 Replicas are simulated step by step as the engine runs: all requests that are there share a forward of `a + b * tokens`, as many as fit into
 the step, and a list takes one forward per level. Users come back at rates of their own, and half of the time have met another item since.
@@ -26,7 +26,7 @@ _MIXER, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 @dataclass(frozen=True)
 class World:
-    """What is simulated.
+    """The simulated system.
 
     Attributes:
         forward_ms, token_ms: a and b, what a forward costs: a fixed part, and a part per token.
@@ -60,7 +60,7 @@ class World:
 
 @dataclass(frozen=True)
 class Figures:
-    """What came of it.
+    """The result of a simulation.
 
     Attributes:
         cached: share of prompt tokens that needed no computing.

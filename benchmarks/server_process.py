@@ -31,7 +31,7 @@ def local_client(url: str = "") -> httpx.Client:
 
 
 def answers(client: httpx.Client, url: str) -> bool:
-    """Whether a URL answers with success."""
+    """True if a URL answers with success."""
     try:
         return client.get(url).is_success
     except httpx.TransportError:
@@ -68,7 +68,7 @@ class Program:
 
     @property
     def log(self) -> str:
-        """What the program has written so far."""
+        """The output of the program so far."""
         return self.log_file.read_text()
 
     def start(self) -> None:

@@ -12,7 +12,7 @@ MEDIA = ("torchvision", "torchaudio", "torchcodec")
 
 
 def is_cpu_build(package: str) -> bool | None:
-    """Whether an installed package is a CPU build, by its version (`2.13.0+cpu`); None if it is not installed."""
+    """True if an installed package is a CPU build, by its version (`2.13.0+cpu`); None if it is not installed."""
     try:
         return version(package).endswith("+cpu")
     except PackageNotFoundError:

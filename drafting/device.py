@@ -22,7 +22,7 @@ def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 
 def is_async(device: torch.device) -> bool:
-    """Whether the host waits for the device when it reads from it."""
+    """True if reading from the device waits for its work."""
     return device.type != "cpu"
 
 

@@ -1,4 +1,4 @@
-"""What a client can be told of, one tree of errors.
+"""Domain errors that are reported to clients, in one tree.
 
 ServerError
   - InvalidRequest, RequestRefused                    the request makes no sense, or the engine can't do it

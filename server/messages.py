@@ -102,7 +102,7 @@ class Submit(msgspec.Struct, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """This list is not waited for any more."""
+    """Cancel a request: its client no longer waits."""
 
     request_id: str
 
@@ -187,7 +187,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """Events since the last progress message.
+    """Progress of the engine since the last progress message.
 
     Attributes:
         used_slots: KV slots that running requests own.

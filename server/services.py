@@ -1,4 +1,4 @@
-"""What the routes share: the parts of one server, made once."""
+"""The services that the routes share, made once per server."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,5 +33,5 @@ class Services:
 
     @cached_property
     def switch(self) -> CatalogSwitch:
-        """What serves another version of the catalog."""
+        """The service that activates versions of the catalog."""
         return CatalogSwitch(self.catalogs, self.filters, self.metrics.health)

@@ -137,7 +137,7 @@ class Recommender:
 
     @cached_property
     def target_cost(self) -> CostCurve:
-        """What a forward of the target costs here: as the planner measured it, else measured when first asked for, on an idle engine."""
+        """The cost of a forward of the target: as the planner measured it, otherwise measured on first use, on an idle engine."""
         plan = self.engine.plan
         return plan.costs.target if isinstance(plan, Planner) else measure_target(self.engine, self.prompts.max_tokens)
 

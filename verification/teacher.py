@@ -54,7 +54,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run will ask and write, known before it starts.
+    """The expected size of a run, computed before it starts.
 
     Attributes:
         windows: stretches of histories.
@@ -162,7 +162,7 @@ class _Teacher:
         return prompt_windows(interactions, windows, self._recommender.prompts, self._identifiers, trees)
 
     def cost(self, windows: Windows) -> Cost:
-        """What these windows will take."""
+        """The expected size of the run for these windows."""
         trees = int(np.minimum(windows.scored, self._settings.trees).sum())
         lists = self._settings.beams * (1 if self._draft is None else 3)
         answers = int(windows.scored.sum()) * self._trie.depth

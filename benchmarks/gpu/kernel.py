@@ -34,7 +34,7 @@ WIDTH, DEPTH = 40, 3
 
 @dataclass(frozen=True)
 class Device:
-    """What a device does at best, measured.
+    """The measured peak performance of a device.
 
     Attributes:
         bytes_per_second: read and written by a copy.

@@ -36,7 +36,7 @@ MOST_BALANCE = 1e6
 
 @dataclass(frozen=True)
 class Options:
-    """What to run; see the flags."""
+    """Settings of a run; see the flags."""
 
     shapes: list[str]
     prompts: list[int]
@@ -193,7 +193,7 @@ def _say_unrecorded(name: str, trace: Trace, cases: Sequence[Case], notes: list[
 
 
 def _best(timed: Sequence[Timing]) -> str:
-    """What a case came to, for the progress line."""
+    """The result of a case, for the progress line."""
     best = min(timed, key=lambda timing: timing.batch_p50_ms)
     return f"plain {timed[0].batch_p50_ms:.1f} ms, best {best.plan} {best.batch_p50_ms:.1f} ms"
 

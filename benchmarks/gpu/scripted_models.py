@@ -61,7 +61,7 @@ class Stage:
         self.actors[request_id] = _Actor(script)
 
     def clear(self) -> None:
-        """Everyone leaves, whatever their scripts still hold."""
+        """Remove all requests."""
         self.actors.clear()
         self.asked.clear()
 

@@ -30,7 +30,7 @@ WIDEST_DRAFT = 64
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed together: so many requests at once, each with a prompt of so many tokens."""
+    """One timed case: the number of concurrent requests and the length of their prompts."""
 
     prompt: int
     batch: int
@@ -134,7 +134,7 @@ class ScriptedEngine:
         return timings, list(lost.values())
 
     def costs(self, prompt: int) -> ForwardCosts:
-        """What forwards of target and draft cost here, as the planner measures it."""
+        """The costs of forwards of target and draft, measured like the planner does."""
         return measure_costs(self._engine, prompt)
 
     def graph_counts(self) -> list[GraphCounts]:
@@ -219,7 +219,7 @@ def slots_needed(trie: ItemTrie, cases: Sequence[Case]) -> int:
 
 
 def room_for(trie: ItemTrie, case: Case) -> bool:
-    """Whether the engine has nodes for all searches of a case at once, drafts aside."""
+    """True if the engine has nodes for all searches of a case at once, without drafts."""
     widths = [min(case.k, trie.level_size(depth)) for depth in range(trie.depth)]
     return case.batch * sum(widths) <= node_capacity(trie)
 

@@ -72,7 +72,7 @@ class TruthRow:
     generate_ms: float
 
     def cells(self) -> list[str]:
-        """What the table says of it."""
+        """The row of the table."""
         return [
             *(str(self.k), f"{self.recall:.4f}", f"{self.accepted_steps:.2f}", f"{self.target_forwards:.2f}"),
             f"{self.different} of {self.users} ({self.ties})",

@@ -12,7 +12,7 @@ from benchmarks.load.histogram import LatencyHistogram
 
 
 class Outcome(Enum):
-    """How a request ended."""
+    """The outcome of a request."""
 
     ON_TIME = "on_time"
     LATE = "late"

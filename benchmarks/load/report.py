@@ -1,4 +1,4 @@
-"""What a run says of the server.
+"""The report of a load run.
 
 Invariant: rates are requests that were *due* in the measured time, by what became of them, divided by that time; so offered is the sum of
 all outcomes, and a server that falls behind can't look better by answering after the end.
@@ -76,7 +76,7 @@ class LoadReport(msgspec.Struct, kw_only=True):
 
     @property
     def keeps_up(self) -> bool:
-        """Whether nearly everybody got a list in time."""
+        """True if almost all requests got a list in time."""
         return self.goodput_rps >= KEEPS_UP * self.offered_rps
 
 

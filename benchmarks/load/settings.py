@@ -1,11 +1,11 @@
-"""What one load run is told to send."""
+"""Settings of one load run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """What to send.
+    """Settings of a load run.
 
     Attributes:
         rate: requests a second.

@@ -34,7 +34,7 @@ ALL_EVENTS = 1_000_000
 
 
 class Soak(msgspec.Struct, kw_only=True):
-    """What was found.
+    """The result of a run.
 
     Attributes:
         load: the run's figures.

@@ -29,7 +29,7 @@ SHARES = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.5, 2.0)
 
 
 class Standard(msgspec.Struct, kw_only=True):
-    """What `load.json` holds.
+    """The contents of `load.json`.
 
     Attributes:
         alone_rps: the most lists a second of a server that runs one request at a time, at any rate that it was offered.

@@ -1,4 +1,4 @@
-"""What replacing the catalog does to those who are served meanwhile.
+"""The effect of replacing the catalog on the latency of lists.
 
 Invariant: one server, one rate, one minute after the other: first nothing is replaced, then versions take turns as fast as asked for. What
 differs between the two reports is what swaps cost. Needs an idle machine.
@@ -26,7 +26,7 @@ READ_ITEMS = 1000
 
 @dataclass(frozen=True)
 class SwapFigures:
-    """What two runs at one rate have measured.
+    """The results of two runs at one rate.
 
     Attributes:
         items: of each version.

@@ -14,7 +14,7 @@ from benchmarks.load.report import LoadReport
 
 
 class LoadFigures(msgspec.Struct, kw_only=True):
-    """What `atspeed-bench load --json` writes of several runs.
+    """The output of `atspeed-bench load --json` for several runs.
 
     Attributes:
         knee_rps: the rate of the knee; None if the server did not keep up at the lowest.

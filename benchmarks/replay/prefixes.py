@@ -1,4 +1,4 @@
-"""What a model thinks of any prefix of the trie after a prompt, asked level by level without an engine."""
+"""Log-probabilities of prefixes of the trie after a prompt, computed level by level without an engine."""
 
 from collections.abc import Sequence
 from copy import deepcopy

@@ -44,7 +44,7 @@ class TargetBeams:
 
 @dataclass(frozen=True)
 class Recording:
-    """What was said about some users.
+    """The recorded beams and scores of users.
 
     Attributes:
         prompt_lengths: `[users]` int64 tokens.
@@ -62,7 +62,7 @@ class Recording:
 
     @property
     def users(self) -> int:
-        """How many users were recorded."""
+        """Number of recorded users."""
         return len(self.prompt_lengths)
 
     def save(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What plans would cost on machines of given cost curves, from one recording."""
+"""The cost of plans on machines with given cost curves, from one recording."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from drafting.plans.planner import AUTO, Planner
 
 @dataclass(frozen=True)
 class ReplayRow:
-    """What one plan costs per request, on average over the users.
+    """The mean cost of one plan per request.
 
     Attributes:
         balance: tokens that cost the target as much as a forward's fixed part (a/b).

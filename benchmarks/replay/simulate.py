@@ -55,7 +55,7 @@ class _Search:
 
 @dataclass(frozen=True)
 class _Told:
-    """What the draft proposed for a level: trie nodes and scores `[proposals]`, and how many levels of the round came before it."""
+    """The draft's proposals for a level: trie nodes and scores `[proposals]`, and the number of levels before it in the round."""
 
     nodes: IntArray
     scores: FloatArray

@@ -1,4 +1,4 @@
-"""How the catalog grows: time to build, memory and time per expansion from 10^4 to 10^7 items.
+"""Scaling of the catalog: time to build, memory and time per expansion for 10^4 to 10^7 items.
 
 Invariant: each size is built in one process and loaded in another, so a figure of the loaded catalog holds nothing that building has left
 behind; identifiers are uniformly random, which shares the fewest prefixes and so makes the largest trie.
@@ -46,7 +46,7 @@ _NAMES_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class Built:
-    """What building one catalog took.
+    """Time and memory to build one catalog.
 
     Attributes:
         items, nodes: of the catalog and its trie.
@@ -66,7 +66,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What one loaded catalog takes.
+    """Memory and times of one loaded catalog.
 
     Attributes:
         load_seconds: from the artefact to a trie that can be searched.
@@ -154,7 +154,7 @@ def load(path: Path) -> Loaded:
 
 @dataclass(frozen=True)
 class Filtered:
-    """What many named filters over one catalog take.
+    """Memory and times of many named filters over one catalog.
 
     Attributes:
         filters: how many.

@@ -79,7 +79,7 @@ class Contender:
 
     @property
     def block(self) -> int:
-        """How many histories it is asked in one turn: one, or where several run together enough for most to meet a full engine."""
+        """Number of histories per turn: one, or with concurrency so many that most of them meet a full engine."""
         return 1 if self.concurrency == 1 else 2 * self.concurrency
 
 

@@ -28,7 +28,7 @@ RULES = {"strict": STRICT, "gumbel": SearchRule(Verification.GUMBEL, seed=1)}
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many lists equal the plain ones, differ in the order of items with equal scores only, or differ otherwise."""
+    """Numbers of lists that equal the plain ones, that differ only in the order of equal scores, and that differ otherwise."""
 
     equal: int
     ties: int

@@ -14,7 +14,7 @@ LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def label(row: Row) -> str:
-    """What a row is called: its system, its plan if it drafts, and whether the user's last prompt was at hand."""
+    """The name of a row: system, plan if it drafts, and whether the user's last prompt was cached."""
     name = row.system if row.plan == PLAIN else f"{row.system}, {row.plan}"
     return f"{name}, cached" if row.cached else name
 

@@ -30,7 +30,7 @@ NONE = FixedPlan.parse("none")
 
 @dataclass(frozen=True)
 class PrecisionCount:
-    """How the lists of two searches compare.
+    """The comparison of the lists of two searches.
 
     Attributes:
         noise: nats between the two scores of an item that both lists of a user hold, sorted.
@@ -67,7 +67,7 @@ def count(plain: Sequence[BeamResult], drafted: Sequence[BeamResult], margins: S
 
 
 def margin_of(plain: BeamResult, drafted: BeamResult, beams: Sequence[BeamResult]) -> float:
-    """How many nats noise must bridge for two lists of a user to differ as they do.
+    """The difference of scores, in nats, that numerical noise must exceed for two lists of a user to differ as they do.
 
     Args:
         beams: the plain search's beam at each level, as the list of all items below each prefix.
@@ -82,7 +82,7 @@ def margin_of(plain: BeamResult, drafted: BeamResult, beams: Sequence[BeamResult
 
 
 def _distance_to_the_bar(item: int, beams: Sequence[BeamResult]) -> float:
-    """How close an item came to being dropped: at its closest level, how far its prefix lies above the last that the beam kept."""
+    """The margin of an item: the smallest difference, over its levels, between its prefix and the last prefix that the beam kept."""
     distances = []
     for beam in beams:
         scores = {found.item: found.score for found in beam.items}

@@ -1,4 +1,4 @@
-"""What a compared system is asked and what it answers.
+"""Questions to the compared systems, and their answers.
 
 Invariant: these carriers import no model library, so that they can be sent to the process that measures a system.
 """
@@ -16,7 +16,7 @@ PLAIN = "none"
 
 @dataclass(frozen=True)
 class SystemSpec:
-    """What is to be measured; plain enough to be sent to the process that measures it.
+    """The measurement to make, as it is sent to the measuring process.
 
     Attributes:
         name: `atspeed/vllm`, `atspeed/transformers`, `vllm` or `transformers`.
@@ -34,7 +34,7 @@ class SystemSpec:
 
 @dataclass(frozen=True)
 class Question:
-    """What a system is asked in one turn.
+    """The question to a system in one turn.
 
     Attributes:
         histories: catalog indices, oldest first.

@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run has found; the overhead is what HTTP, queue and history store add to the engine's time."""
+    """The results of a run; the overhead is the time of HTTP, queue and history store in addition to the engine."""
 
     rows: list[Row]
     http_overhead_ms: float

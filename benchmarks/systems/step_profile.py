@@ -1,4 +1,4 @@
-"""What a step costs outside the models' forwards: `atspeed-bench steps`.
+"""The cost of a step outside the models' forwards: `atspeed-bench steps`.
 
 Invariant: every step of every list is counted, the prompt's as well as the later ones, one request at a time and nothing cached; so the
 share that is printed is the share of what a user waits for. Models and catalog are random ones of a named shape: time depends on neither.

@@ -33,7 +33,7 @@ def render(values: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def expected_complaint(values: Path) -> str:
-    """What Helm must say of a wrong value file; its first line tells."""
+    """The message of Helm that the first line of a wrong values file expects."""
     return values.read_text().splitlines()[0].removeprefix("# expect: ")
 
 

@@ -35,7 +35,7 @@ LIMITS = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"
 
 
 def podman(*arguments: object) -> str:
-    """What a podman command says. Raises SystemExit, with the whole of it, where it fails."""
+    """The output of a podman command. Raises SystemExit with the output if the command fails."""
     command = [tool("podman"), *PODMAN, "--runtime", "/usr/sbin/runc", *(str(argument) for argument in arguments)]
     (STORE / "containers.conf").write_text(LIMITS)
     environment = os.environ | {"CONTAINERS_CONF": str(STORE / "containers.conf")}
@@ -47,7 +47,7 @@ def podman(*arguments: object) -> str:
 
 
 def ready_or_gone(name: str, port: int) -> bool:
-    """Whether the server in a container answers, or its container has ended."""
+    """True if the server in a container answers, or the container has ended."""
     return answers(f"http://127.0.0.1:{port}/ready") or podman("container", "inspect", "--format", "{{.State.Running}}", name) == "false"
 
 
@@ -77,7 +77,7 @@ def container(demo: Demo, port: int) -> Iterator[str]:
 
 
 def check_image(findings: Findings) -> None:
-    """What the image is."""
+    """Check size, user and labels of the image."""
     (image,) = json.loads(podman("image", "inspect", IMAGE))
     print(f"      size: {image['Size'] / 1e6:,.0f} MB")
     config: dict[str, Any] = image["Config"]

@@ -34,7 +34,7 @@ SENTINEL_CONFIG = (
 
 @dataclass
 class Traffic:
-    """What clients do, and what they are told; each entry of `reads` is when an answer came and its status."""
+    """Clients and the answers that they got; `reads` has the time and the status of each answer."""
 
     url: str
     items: list[str]

@@ -1,4 +1,4 @@
-"""How a check says what it found: a line per finding, and an exit status.
+"""Findings of a check: a line per finding, and an exit status.
 
 Invariant: a check goes on after a finding, so that one run shows them all, and ends with status 1 if there was one.
 """

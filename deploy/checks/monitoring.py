@@ -81,7 +81,7 @@ def queries(dashboard: Path) -> Iterator[tuple[str, str]]:
 
 
 def result(prometheus: str, expression: str) -> list[dict[str, Any]]:
-    """What Prometheus answers to a query now."""
+    """The result of a Prometheus query."""
     answer = ask(f"{prometheus}/api/v1/query?{urlencode({'query': expression})}")
     return answer.json()["data"]["result"] if answer.is_success else []
 
@@ -111,7 +111,7 @@ def check_rules(prometheus: str, findings: Findings) -> None:
 
 
 def arrived(alertmanager: str, name: str) -> bool:
-    """Whether an alert is active in Alertmanager."""
+    """True if an alert is active in Alertmanager."""
     alerts = ask(f"{alertmanager}/api/v2/alerts?active=true").json()
     return any(alert["labels"]["alertname"] == name for alert in alerts)
 

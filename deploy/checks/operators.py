@@ -32,6 +32,6 @@ def schema(kind: str) -> dict[str, Any]:
 
 
 def complaints(part: dict[str, Any]) -> list[str]:
-    """What is wrong with an object of a listed kind, each with its place."""
+    """The mistakes in an object of a listed kind, each with its path."""
     errors = jsonschema.Draft7Validator(schema(part["kind"])).iter_errors(part)
     return [f"{'.'.join(map(str, error.absolute_path)) or part['kind']}: {error.message}" for error in errors]

@@ -1,4 +1,4 @@
-"""What a check asks of programs that run on free ports of this machine; `benchmarks.server_process` starts and ends them."""
+"""HTTP requests to programs on free ports of this machine; `benchmarks.server_process` starts and ends them."""
 
 import socket
 import time
@@ -13,7 +13,7 @@ _CLIENT = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0), trust_e
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -27,7 +27,7 @@ def ask(url: str, body: Any = None, headers: dict[str, str] | None = None, timeo
 
 
 def answers(url: str) -> bool:
-    """Whether a URL answers 200."""
+    """True if a URL answers 200."""
     try:
         return ask(url, timeout=2).status_code == httpx.codes.OK
     except httpx.TransportError:

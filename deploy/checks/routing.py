@@ -36,7 +36,7 @@ FLAGS = ("--engine", "transformers", "--threads", "1", "--plan", "none")
 
 
 def specification(kind: str) -> dict[str, Any]:
-    """What the chart says in its object of this kind."""
+    """The spec of the chart's object of this kind."""
     rendered = render(ROOT / "deploy/helm/values/everything.yaml").stdout
     objects = [part for part in yaml.safe_load_all(rendered) if part]
     return next(part["spec"] for part in objects if part["kind"] == kind)

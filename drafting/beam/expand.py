@@ -92,7 +92,7 @@ class Candidates:
 
     @property
     def ranking(self) -> Tensor:
-        """What ranks them."""
+        """The scores by which continuations are ranked."""
         return self.cum_log_probs if self.scores is None else self.scores
 
     def select(self, flat: Tensor, indices: Tensor) -> "Selection":
@@ -129,7 +129,7 @@ class Selection:
 
     @property
     def ranking(self) -> Tensor:
-        """What ranks them."""
+        """The scores by which continuations are ranked."""
         return self.cum_log_probs if self.scores is None else self.scores
 
 

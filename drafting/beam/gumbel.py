@@ -1,4 +1,4 @@
-"""Noise for searches that sample: a hash of a seed and a prefix, so that everybody who asks gets the same number.
+"""Gumbel noise for sampling searches: a hash of a seed and a prefix, so that target and draft get the same number.
 
 A beam search over scores perturbed by Gumbel noise returns an exact sample without replacement (Kool, van Hoof, Welling 2019, "Stochastic
 Beams and Where to Find Them"). Invariant: noise depends on nothing but the seed, the stream and the prefix. Draft and target
@@ -18,7 +18,7 @@ SECOND_MIX = 0x94D049BB133111EB - (1 << 64)
 
 
 class Stream(IntEnum):
-    """What a random number is for; streams of one seed are independent."""
+    """The purpose of random numbers; the streams of a seed are independent."""
 
     SHARED = 0
     DRAFT = 1

@@ -47,7 +47,7 @@ class AttentionLayout:
 
     @property
     def is_dense(self) -> bool:
-        """Whether the tokens are exactly the queries in order, so that nothing is padded."""
+        """True if the tokens are exactly the queries in order, without padding."""
         return self.queries.numel() == self.indices.numel()
 
 

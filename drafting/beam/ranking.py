@@ -1,4 +1,4 @@
-"""What ranks continuations: their cumulative log-probability, or that with noise (see `drafting.beam.rule`).
+"""Scores by which continuations are ranked: cumulative log-probability, with Gumbel noise for sampling (see `drafting.beam.rule`).
 
 Invariant: draft and target rank by the same rule with the same function, so a draft that agrees with the target proposes what the target
 will select; requests of different rules share a batch, row by row.

@@ -1,4 +1,4 @@
-"""What a request may say of how its list is found: the way a draft is verified, and for lists that are sampled the seed and temperature.
+"""The search rule of a request: verification of drafts, and for sampled lists the seed and the temperature.
 
 Three rules, one per way of verifying a draft. *Strict* ranks by the cumulative log-probability over the full vocabulary, as plain beam
 search does. The two rules that sample draw from the model restricted to the catalog: token probabilities at a temperature, renormalised
@@ -17,7 +17,7 @@ LARGEST_JSON_INTEGER = 2**53 - 1
 
 
 class Verification(StrEnum):
-    """How the target judges a draft, and with that what a list is.
+    """The verification of drafts by the target, which also determines the kind of list.
 
     Attributes:
         STRICT: exactly the list of plain beam search.
@@ -32,7 +32,7 @@ class Verification(StrEnum):
 
 @dataclass(frozen=True)
 class SearchRule:
-    """How one request is ranked.
+    """The search rule of one request.
 
     Attributes:
         seed: of the noise; the same seed gives the same list. Strict searches ignore it.

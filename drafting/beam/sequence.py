@@ -71,7 +71,7 @@ class SequenceState:
 
     @property
     def uncomputed(self) -> int:
-        """How many tokens the target has not computed."""
+        """Number of tokens that the target has not computed."""
         return self.length - self.computed
 
     def append(self, slots: IntArray, depth: int, trie_nodes: IntArray) -> IntArray:

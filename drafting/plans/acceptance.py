@@ -1,4 +1,4 @@
-"""How far down its own ranking a draft must go for the target to find all that it wants.
+"""Statistics of acceptance: how many of the draft's proposals are needed for the target to accept a level.
 
 The draft's proposals for a level are placed by their *gap*: how far a score lies below the draft's k-th best. The target's beam asks for a
 certain gap, that of the lowest proposal in it; drafting everything within a gap g accepts the level exactly when that is at most g. The
@@ -26,7 +26,7 @@ PRIOR: DoubleArray = 0.95 - 0.95 * np.exp(-(GAPS + 0.3) / 0.8)
 
 @dataclass
 class WantedGaps:
-    """What was seen at one kind of level.
+    """Statistics of one kind of level.
 
     Attributes:
         prior: `[gaps]` chance that the wanted gap is within each gap, before anything was seen.

@@ -1,6 +1,6 @@
-"""What a forward costs on this machine: a fixed part, and a part for each token beyond those that come free with it.
+"""Costs of forwards on this machine: a fixed part, and a part for each token beyond a number of free tokens.
 
-Invariant: costs are seconds of wall clock as a user waits for them, so whatever a forward drags along (preparing it, reading its results)
+Invariant: costs are seconds of wall-clock time as a user waits for them, so all that a forward needs (preparing it, reading its results)
 is inside; two numbers measured in different ways cannot be weighed against each other.
 """
 
@@ -75,7 +75,7 @@ class CostCurve:
         return self.fixed + self.per_token * max(tokens - self.free, 0.0)
 
     def tokens_within(self, seconds: float) -> float:
-        """How many tokens a forward of so many seconds may have; 0 if not even an empty one is as short."""
+        """The number of tokens of a forward that takes `seconds`; 0 if even an empty forward takes longer."""
         if seconds < self.fixed:
             return 0.0
         return self.free + (seconds - self.fixed) / self.per_token if self.per_token else float("inf")
@@ -85,7 +85,7 @@ class CostCurve:
         return (self.seconds(tokens) - self.fixed) / tokens
 
     def differs(self, other: "CostCurve") -> bool:
-        """Whether the other curve would make plans differ: by a tenth at a small or a large forward."""
+        """True if the other curve differs by a tenth or more at a small or a large forward, so that plans may differ."""
         large = 256 + self.free
         return any(abs(self.seconds(tokens) / max(other.seconds(tokens), SHORTEST) - 1) > NOTEWORTHY for tokens in (1, large))
 
@@ -134,13 +134,13 @@ def _accumulate(sums: list[float], forwards: int, tokens: float, seconds: float,
 
 @dataclass(frozen=True)
 class ForwardCosts:
-    """What each part of a step costs.
+    """Costs of the parts of a step.
 
     Attributes:
-        target: a forward of the target, with everything around it.
-        draft: a forward of the draft, with everything around it; None without a draft.
-        children: seconds to draft the children of a level, the target's tokens aside.
-        level: seconds to judge one more level in a step.
+        target: cost of a forward of the target, with preparation and reading of results.
+        draft: cost of a forward of the draft, with preparation and reading of results; None without a draft.
+        children: seconds to draft the children of a level, without the target's tokens.
+        level: seconds to verify one more level in a step.
     """
 
     target: CostCurve

@@ -33,7 +33,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class DraftedSearch(Protocol):
-    """What drafting needs to know of a search; see `verification.search.BeamSearch`."""
+    """The part of a search that drafting uses; see `verification.search.BeamSearch`."""
 
     sequence: SequenceState
     eligibility: Eligibility

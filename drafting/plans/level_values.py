@@ -1,4 +1,4 @@
-"""What the rest of a round is worth to searches of one kind, level by level: the planner's view from where a round stands.
+"""The value of the rest of a round for searches of one kind, level by level, from a given state of the round.
 
 Invariant: every price and gain is one request's own, its part of what requests share; so levels can be added up and plans compared.
 """
@@ -16,7 +16,7 @@ CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 
 @dataclass(frozen=True)
 class LevelValues:
-    """What the levels below a point of a round are worth.
+    """The values of the levels below a state of a round.
 
     Attributes:
         savings: by depth, seconds saved when the level is accepted.

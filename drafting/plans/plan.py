@@ -1,4 +1,4 @@
-"""Plans: what shape of tree to draft before a forward of the target.
+"""Plans: the shape of the token tree that is drafted before a forward of the target.
 
 Invariant: a plan changes what a round costs and how many forwards it may save, never the list of a strict search. Any plan is therefore a
 valid answer, none at all included. A plan is asked level by level, because what the draft says of one level decides whether the next is
@@ -24,11 +24,11 @@ MOST_PROPOSALS = 256
 
 
 class PlanError(SetupError):
-    """A plan that does not exist; the message is a sentence."""
+    """A plan does not exist or cannot be used; the message is a sentence."""
 
 
 class Action(Enum):
-    """How the next level of a tree grows."""
+    """The action of a plan for the next level of a tree."""
 
     STOP = auto()
     CHILDREN = auto()
@@ -37,7 +37,7 @@ class Action(Enum):
 
 @dataclass
 class DraftRound:
-    """How far the drafting of one request has come in this round.
+    """The state of drafting of one request in a round.
 
     Attributes:
         widths: prefixes that the target keeps at each depth, the root included.
@@ -84,7 +84,7 @@ class DraftRound:
 
 @dataclass(frozen=True)
 class LevelOutcome:
-    """What the target chose at a level for which the draft had made proposals.
+    """The target's choice at a level for which the draft had made proposals.
 
     Attributes:
         depth: of the level.
@@ -103,7 +103,7 @@ class LevelOutcome:
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What one step of the engine took.
+    """Tokens and times of one step of the engine.
 
     Attributes:
         target_tokens, target_seconds: of the target's forward, with everything around it.
@@ -118,36 +118,36 @@ class StepTimes:
 
 
 class Plan(Protocol):
-    """Decides what is drafted."""
+    """A draft plan: decides what is drafted."""
 
     @property
     def name(self) -> str:
-        """What the plan is called in settings and answers."""
+        """Name of the plan in settings and answers."""
         ...
 
     @property
     def drafts(self) -> bool:
-        """Whether anything is ever drafted."""
+        """True if the plan ever drafts."""
         ...
 
     @property
     def needs_draft(self) -> bool:
-        """Whether there must be a draft model."""
+        """True if the plan needs a draft model."""
         ...
 
     @property
     def decides_by_group(self) -> bool:
-        """Whether rounds that begin alike are decided alike, so that one decision will do for all of them."""
+        """True if rounds with equal states at their start have the same decision, which is then made once for all of them."""
         ...
 
     @property
     def proposals(self) -> int:
-        """How many continuations of a level the draft is to rank for `width`."""
+        """Number of continuations of a level that the draft ranks for a beam of `width`."""
         ...
 
     @property
     def learns(self) -> bool:
-        """Whether `learn` wants to be told what the target chose."""
+        """True if the plan learns from the target's choices by `learn`."""
         ...
 
     def refusal(self, width: int) -> str | None:
@@ -155,11 +155,11 @@ class Plan(Protocol):
         ...
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
-        """How the next level grows."""
+        """The action for the next level."""
         ...
 
     def width(self, state: DraftRound, scores: FloatArray) -> int:
-        """How many of the draft's proposals to keep, the best first; 0 ends the round. `scores` are `[proposals]`, -inf pads."""
+        """Number of the draft's proposals to keep, best first; 0 ends the round. `scores` are `[proposals]`, padded with -inf."""
         ...
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
@@ -228,7 +228,7 @@ class FixedPlan:
 
     @property
     def needs_draft(self) -> bool:
-        """Whether the plan needs a draft model."""
+        """True if the plan needs a draft model."""
         return self.width_wanted > 0
 
     @property

@@ -101,7 +101,7 @@ class ItemTrie:
         return first, end
 
     def barrier(self, first: Tensor, end: Tensor, width: int) -> Tensor:
-        """What keeps a search from what is not there: `[nodes, width]` float32, 0 for each child and -inf behind the last.
+        """The padding mask of children: `[nodes, width]` float32, 0 for each child and -inf after the last.
 
         Args:
             first, end: `[nodes]`, from `children`.

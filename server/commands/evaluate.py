@@ -97,7 +97,7 @@ def _modes(text: str) -> tuple[Any, ...]:
 
 
 def _training_record(model_dir: Path) -> dict[str, Any]:
-    """What `training.json` says of a model; nothing where it has none."""
+    """The contents of a model's `training.json`; empty if it has none."""
     path = model_dir / "training.json"
     try:
         record: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}

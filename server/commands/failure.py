@@ -1,4 +1,4 @@
-"""How a command ends when it can't do what it was asked to."""
+"""The end of a command that fails: a message and an exit status."""
 
 from typing import NoReturn
 

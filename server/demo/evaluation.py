@@ -1,4 +1,4 @@
-"""How good the demo's target is: Recall@10 on the film that each user watched last, beside a list of the most popular films.
+"""Evaluation of the demo's target: Recall@10 on the film that each user watched last, compared with the most popular films.
 
 Both lists leave out what the user has already watched, and both know everything before the last film and nothing of it: the same rules
 for either, or the comparison would say nothing.

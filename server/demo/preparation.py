@@ -77,7 +77,7 @@ class Demo:
 
     @property
     def codebooks(self) -> Path:
-        """What made the identifiers."""
+        """Path of the codebooks that made the identifiers."""
         return self.folder / "codebooks.safetensors"
 
     @property
@@ -97,7 +97,7 @@ class Demo:
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing left to make."""
+        """True if all files of the demo exist."""
         files = (self.data / EVENTS_FILE, self.catalog, self.codebooks, self.target / "training.json", self.evaluation, self.histories)
         return all(path.is_file() for path in files)
 

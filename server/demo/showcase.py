@@ -1,4 +1,4 @@
-"""What the demo shows once its server answers: one user's films, the films recommended, and a command to try.
+"""The output of the demo when its server is ready: films of one user, recommended films, and a command to try.
 
 It asks the running server over HTTP like any client, so what is shown is what is served, and no second model is loaded.
 """

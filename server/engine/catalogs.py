@@ -35,7 +35,7 @@ class CatalogEngine(StepEngine, Protocol):
 
 
 class RequestSource(Protocol):
-    """The part that the step loop needs of `verification.recommender.Recommender`."""
+    """The part of `verification.recommender.Recommender` that the step loop uses."""
 
     @property
     def catalog(self) -> Catalog: ...
@@ -89,7 +89,7 @@ class EngineCatalogs:
 
     @property
     def loading(self) -> bool:
-        """Whether a catalog is being loaded."""
+        """True while a catalog is being loaded."""
         return bool(self._loading)
 
     def get(self, name: str) -> EngineCatalog:
@@ -159,11 +159,11 @@ class EngineCatalogs:
         return self._newest.engine.cached_slots
 
     def fits(self, request: BeamRequest) -> bool:
-        """Whether the request could run on an idle engine at all."""
+        """True if the request could run on an idle engine."""
         return self._engine_of(request).fits(request)
 
     def has_room(self, request: BeamRequest) -> bool:
-        """Whether enough slots are free to run the request to its end now."""
+        """True if enough slots are free to run the request to its end now."""
         return self._engine_of(request).has_room(request)
 
     def refusal(self, request: BeamRequest) -> str | None:

@@ -39,7 +39,7 @@ class EngineFilters:
             del self._chosen[choice]
 
     def choose(self, choice: FilterChoice) -> ItemSet:
-        """The items that a request may be given.
+        """The items that a request may get.
 
         Raises:
             ValueError: a name is unknown.

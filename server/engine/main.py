@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def warm_up(source: RequestSource, engine: StepEngine) -> None:
-    """Warm up with one request: first calls are slow, and no user shall wait for them.
+    """Warm up with one request, because first calls are slow.
 
     The scheduler is not asked: a plan for narrow lists would refuse this one, which it can draft for as well as for any other.
 

@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy: those it may run on, or fewer where its container has a quota of their time.
+"""The number of processors that this process may use: its CPU affinity, limited by the quota of its container.
 
 Invariant: never more than the quota. Reason: threads beyond it make the kernel stop the whole container for the rest of each tenth of a
 second, the event loop included, which no request's deadline survives.

@@ -29,7 +29,7 @@ class FreshItems:
 
 
 def fresh_places(body: FreshBody, catalog: Catalog, rule: SearchRule) -> FreshPlaces:
-    """The places that the engine is asked for.
+    """The request to the engine.
 
     Raises:
         InvalidRequest: the list is sampled.

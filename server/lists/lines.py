@@ -39,14 +39,14 @@ def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
 
 
 def rule_lines(rule: SearchRule) -> dict[str, Any]:
-    """How a list was found, as `RecommendationAnswer` describes it."""
+    """The search of a list, as in `RecommendationAnswer`."""
     if rule.verification is Verification.STRICT:
         return {"verification": "strict"}
     return {"verification": rule.verification.value, "seed": rule.seed}
 
 
 def usage_lines(usage: Usage) -> dict[str, Any]:
-    """The cost of a list, as `UsageAnswer` describes it."""
+    """The usage of a list, as in `UsageAnswer`."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,

@@ -81,7 +81,7 @@ class RecommendationService:
             return self._answer(body, served, finished, fresh, started, submit.submitted)
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
-        """The request to the engine, without its items."""
+        """The parameters of a request to the engine, without the items."""
         rule = self._rule(body)
         return Submit(
             request_id=f"rec-{uuid.uuid4().hex}",

@@ -1,4 +1,4 @@
-"""How late the API process's event loop is: what every client waits beside the engine.
+"""The lag of the event loop of the API process, which every client waits for in addition to the engine.
 
 Invariant: it is measured from the inside, always, by asking the loop to come back after a set time; so all that keeps the loop busy
 shows.

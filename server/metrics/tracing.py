@@ -54,7 +54,7 @@ class Tracing:
 
     @property
     def recording(self) -> bool:
-        """Whether the request that is being answered is traced."""
+        """True if the current request is traced."""
         return trace.get_current_span().is_recording()
 
     @contextmanager
@@ -109,7 +109,7 @@ class Tracing:
 
 
 def traceparent(span: Span) -> str | None:
-    """How a span is named in a header; None for one that is not traced."""
+    """The `traceparent` header of a span; None for one that is not traced."""
     if not span.get_span_context().is_valid:
         return None
     carrier: dict[str, str] = {}
@@ -118,7 +118,7 @@ def traceparent(span: Span) -> str | None:
 
 
 def end_request(span: Span, method: str, route: str, status: int) -> None:
-    """Add to the span what is known of a request only when it has been answered."""
+    """Add to the span of a request what is known when it has been answered."""
     span.update_name(f"{method} {route}")
     span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)

@@ -32,7 +32,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Defaults:
-    """Choices for the users whose lines do not say otherwise.
+    """Defaults for users whose line does not set a value.
 
     Attributes:
         seed_is_drawn: whether the rule's seed was drawn by chance, so that another will do as well.

@@ -115,7 +115,7 @@ def _open(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    """Whether both name one file, by whatever links; a terminal or a pipe may well be both ends."""
+    """True if both paths are the same regular file, links included; a terminal or a pipe may be both input and output."""
     return one.is_file() and other.is_file() and one.samefile(other)
 
 

@@ -87,13 +87,13 @@ class Admission:
 
     @property
     def rate(self) -> EngineRate:
-        """How fast the engine works; there must be one."""
+        """The rate of the engine, which must be running."""
         assert self._rate is not None
         return self._rate
 
     @property
     def wait_seconds(self) -> float:
-        """How long the engine will be busy with what it has."""
+        """Expected seconds until the engine has finished its requests."""
         return 0.0 if self._rate is None else self._rate.queue_seconds(sum(request.work for request in self._queue))
 
     def open(self, ready: Ready) -> None:

@@ -1,4 +1,4 @@
-"""How fast the engine works through its queue, learned from what it reports.
+"""The speed of the engine, learned from its step reports.
 
 Work is counted in tokens as the API process can foresee them: those of the history and of the beams. Two things turn them into seconds:
 how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are tried), and how long a token
@@ -23,7 +23,7 @@ _LIST_SHARE = 0.05
 
 
 class EngineRate:
-    """The seconds that the engine's work takes; starts from the curve that the engine has measured while it loaded.
+    """The cost of the engine's work in seconds; starts from the cost curve that the engine measured while loading.
 
     Attributes:
         step_seconds: how long steps take now.
@@ -49,21 +49,21 @@ class EngineRate:
         return (len(request.history) if items is None else items) * self._length + self._beams(request) + 1
 
     def queue_seconds(self, work: float) -> float:
-        """How long a busy engine takes for so much work."""
+        """Seconds that a busy engine takes for so much work."""
         return work * self._tokens_per_work * self._token_seconds
 
     def alone_seconds(self, work: float) -> float:
-        """How long an idle engine takes for one request."""
+        """Seconds that an idle engine takes for one request."""
         return self._forwards * self._forward_seconds + self.queue_seconds(work)
 
     @property
     def shared_seconds(self) -> float:
-        """How long a request takes that shares all its steps with others, as full as they are now."""
+        """Seconds of a request whose steps are shared with others, as full as they are now."""
         return self._forwards * self.step_seconds
 
     @property
     def stored_items(self) -> int:
-        """How long a stored history is, of one that has not been read yet."""
+        """Expected length of a stored history that has not been read yet."""
         return round(self._stored_items)
 
     def learn(self, progress: Progress) -> None:

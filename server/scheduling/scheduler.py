@@ -89,7 +89,7 @@ class ScheduledRequest:
 
     @property
     def due(self) -> float:
-        """The key of the queue's order."""
+        """The key by which the queue is ordered."""
         return due(self.deadline, self.arrived)
 
     def finish(self, result: BeamResult, now: float) -> FinishedList:
@@ -99,7 +99,7 @@ class ScheduledRequest:
 
 @dataclass
 class StepBudget:
-    """How many tokens may share a step, so that it ends in time.
+    """The token budget of a step, so that it ends in time.
 
     The budget follows from what forwards cost on this machine: a curve through measured forwards says how many tokens fit into the bound,
     and every step that ran says how far that curve is off now (drafts, which the curve does not know of, and other programs on the machine
@@ -133,7 +133,7 @@ class StepBudget:
 
 @dataclass(frozen=True)
 class ScheduledStep:
-    """One step of the scheduler.
+    """The result of one step of the scheduler.
 
     Attributes:
         finished: requests that this step completed.
@@ -179,7 +179,7 @@ class SpeculativeBeamScheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether another step would do anything."""
+        """True if another step has work to do."""
         return bool(self._waiting or self._running)
 
     def submit(self, request: BeamRequest, deadline: float, arrived: float | None = None) -> None:

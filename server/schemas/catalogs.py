@@ -1,4 +1,4 @@
-"""What goes over HTTP about the catalog: its items, named filters and versions.
+"""HTTP schemas of the catalog: items, named filters and versions.
 
 Invariant: a body that passes these models needs only the catalog and its codebooks to be judged further; a filter is given in one way.
 """

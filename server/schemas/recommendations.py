@@ -1,4 +1,4 @@
-"""What goes over HTTP: bodies and answers, with the examples that the OpenAPI page shows.
+"""HTTP schemas of recommendations: bodies and answers, with the examples of the OpenAPI page.
 
 Invariant: a body that passes these models needs only the catalog to be judged further; every rule on a single body is here, and its message
 is a sentence or completes one ("k must be …").

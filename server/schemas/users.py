@@ -1,4 +1,4 @@
-"""What goes over HTTP about users and their histories."""
+"""HTTP schemas of users and their histories."""
 
 from typing import Any
 

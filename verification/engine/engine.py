@@ -197,11 +197,11 @@ class SpeculativeBeamEngine:
         return self._slots.prefix_cache.slots
 
     def has_room(self, request: BeamRequest) -> bool:
-        """Whether enough slots are free to run the request to its end now."""
+        """True if enough slots are free to run the request to its end now."""
         return self._slots.has_room(len(request.prompt), nodes_needed(request, self.trie))
 
     def fits(self, request: BeamRequest) -> bool:
-        """Whether the request could run on an idle engine at all."""
+        """True if the request could run on an idle engine."""
         return self._slots.fits(len(request.prompt), nodes_needed(request, self.trie))
 
     def refusal(self, request: BeamRequest) -> str | None:
@@ -223,7 +223,7 @@ class SpeculativeBeamEngine:
 
     @property
     def has_draft(self) -> bool:
-        """Whether a draft model is at work."""
+        """True if a draft model is in use."""
         return self._drafting.drafter is not None
 
     def drop_draft(self) -> None:

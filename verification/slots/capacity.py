@@ -1,4 +1,4 @@
-"""How many tree nodes may run at once: as many as the table of their continuations has memory for."""
+"""The maximum number of tree nodes that run at once: as many as fit in the memory of their table of continuations."""
 
 from drafting.errors import SetupError
 from drafting.trie.item_trie import ItemTrie

@@ -48,11 +48,11 @@ class EngineSlots:
         return self.nodes.free - sum(search.reserved_nodes for search in self.searches)
 
     def has_room(self, prompt: int, nodes: int) -> bool:
-        """Whether so many prompt tokens and nodes could be held now."""
+        """True if so many prompt tokens and nodes fit now."""
         return prompt - 1 <= self.prompts.free + self.prefix_cache.evictable and nodes <= self.spare_nodes
 
     def fits(self, prompt: int, nodes: int) -> bool:
-        """Whether so many prompt tokens and nodes could be held if nothing ran."""
+        """True if so many prompt tokens and nodes would fit in an idle engine."""
         return prompt - 1 <= self.prompts.total - self.prefix_cache.pinned and nodes <= self.nodes.total
 
     def open(self, request: BeamRequest, widths: tuple[int, ...], eligibility: Eligibility, beside: BeamSearch | None = None) -> BeamSearch:

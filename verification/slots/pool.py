@@ -34,12 +34,12 @@ class SlotPool:
 
     @property
     def free(self) -> int:
-        """How many slots nobody owns."""
+        """Number of free slots."""
         return self._count
 
     @property
     def used(self) -> int:
-        """How many slots are owned."""
+        """Number of slots in use."""
         return self.total - self._count
 
     def allocate(self, count: int) -> IntArray:

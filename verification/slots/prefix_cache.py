@@ -81,12 +81,12 @@ class PrefixCache:
         return len(self._shared)
 
     def known(self, key: str | None, prompt: IntArray) -> int:
-        """How many leading tokens of a prompt need not be computed; its last token always is."""
+        """Number of tokens at the beginning of a prompt that are cached; the last token is always computed."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         return max(_common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1]))
 
     def take(self, key: str | None, prompt: IntArray) -> CachedPrefix:
-        """What is known of a prompt, to be read until `keep` is told that the request has ended."""
+        """Find the cached prefix of a prompt and hold it until `keep` is called at the end of the request."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
         own, shared = _common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1])
         if key is None or own <= shared:
