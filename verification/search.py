@@ -30,7 +30,7 @@ def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
 
 @dataclass(eq=False)
 class BeamSearch:
-    """The state of one search in the engine.
+    """The state of one search.
 
     Attributes:
         rule: how prefixes are ranked and drafts verified.

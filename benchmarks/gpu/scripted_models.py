@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
 from drafting.beam.model import TreeBatch, TreeModel
-from drafting.plans.plan import Action, DraftRound, FloatArray, IntArray, LevelOutcome, StepTimes
+from drafting.plans.plan import Action, DraftRound, FloatArray, IntArray, Plan
 from drafting.trie.item_trie import ItemTrie
 from verification.result import BeamResult
 
@@ -99,21 +99,19 @@ class Stage:
         return self._places[-1][1]
 
 
-class ScriptedPlan:
+class ScriptedPlan(Plan):
     """Drafts what the trace says was drafted."""
 
-    drafts = True
-    needs_draft = False
     decides_by_group = False
-    learns = False
 
     def __init__(self, run: TraceRun, stage: Stage) -> None:
         self.name = run.plan
-        self.proposals = max(run.proposals, run.k)
+        self._proposals = max(run.proposals, run.k)
         self._stage = stage
 
-    def refusal(self, width: int) -> str | None:
-        return None
+    @property
+    def proposals(self) -> int:
+        return self._proposals
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         actor = self._stage.actor_at(state)
@@ -137,15 +135,6 @@ class ScriptedPlan:
             # Never what is to be overlooked.
             return min(kept, int(np.count_nonzero(scores > scores[0] + OVERLOOKED / 2)))
         return kept
-
-    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
-        """Has nothing to learn."""
-
-    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
-        """Has nothing to learn."""
-
-    def learn_times(self, times: StepTimes) -> None:
-        """Has nothing to learn."""
 
 
 class _ScriptedModel:

@@ -18,18 +18,15 @@ from verification.result import Usage
 DRAFT_SHARE = 0.05
 
 
-class RecordingPlan:
+class RecordingPlan(Plan):
     """A plan that remembers what it said about one round, and how much of the target's choice it had at each depth."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self.name = plan.name
         self.draft: list[int | str] = []
         self._kept: dict[int, int] = {}
         self.missing: dict[int, int] = {}
-
-    @property
-    def name(self) -> str:
-        return self._plan.name
 
     @property
     def drafts(self) -> bool:
@@ -38,10 +35,6 @@ class RecordingPlan:
     @property
     def needs_draft(self) -> bool:
         return self._plan.needs_draft
-
-    @property
-    def decides_by_group(self) -> bool:
-        return self._plan.decides_by_group
 
     @property
     def proposals(self) -> int:

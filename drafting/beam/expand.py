@@ -31,7 +31,7 @@ class Frontier:
         sizes: `[R]`, prefixes of each request.
         cum_log_probs: `[P]` float32; -inf for a prefix that does not exist, which is never continued.
         scores: `[P]` float32, what sampled searches rank by; None where no search samples.
-        drafted: `[P]` int64, 1 where the draft has scored the continuations; needed for relaxed verification only.
+        drafted: `[P]` int64, 1 where the draft has scored the continuations; relaxed verification reads it.
     """
 
     slots: Tensor

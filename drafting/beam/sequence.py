@@ -49,7 +49,7 @@ class SequenceState:
     def __init__(self, prompt_slots: IntArray) -> None:
         self.prompt_length = len(prompt_slots)
         self.computed = self.deepest = 0
-        # A row per field, so that those of a forward are read together, and so are those of a tree node.
+        # A row per field, so that those that are read together lie together.
         self._fields = np.zeros((7, self.prompt_length + ROOM), np.int64)
         self._resize(self.prompt_length)
         self.positions[:] = self._indices[:] = np.arange(self.length)
@@ -75,7 +75,7 @@ class SequenceState:
         return self.length - self.computed
 
     def append(self, slots: IntArray, depth: int, trie_nodes: IntArray) -> IntArray:
-        """Add nodes of one depth and return their indices."""
+        """Adds nodes of one depth and returns their indices."""
         first = self.length
         self._resize(first + len(slots))
         self.deepest = max(self.deepest, depth)
@@ -121,7 +121,7 @@ class ForwardPart:
 
 
 def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
-    """Join the parts of all requests, each of at least one token, into one forward (continuous batching)."""
+    """Joins the parts of all requests into one forward (continuous batching)."""
     device = tree.token.device
     counts = [len(part.indices) for part in parts]
     outputs = [part.outputs for part in parts]
@@ -136,7 +136,7 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
 
 
 def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
-    """The last rows of each part of a forward, as many as are wanted."""
+    """The last `wanted` rows of each part of a forward."""
     if len(counts) == 1:
         return arange(counts[0], device)[counts[0] - wanted[0] :]
     rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
@@ -144,5 +144,5 @@ def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.devic
 
 
 def to_device(fields: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
-    """Join arrays `[fields, tokens]` along their tokens, move them in one transfer, and return the fields."""
+    """Joins arrays `[fields, tokens]` along their tokens, moves them in one transfer, and returns the fields."""
     return on_device(concat(fields), device).unbind(0)

@@ -1,4 +1,4 @@
-"""Plans: the shape of the token tree that is drafted before a forward of the target.
+"""Plans: what shape of tree to draft before a forward of the target.
 
 Invariant: a plan changes what a round costs and how many forwards it may save, never the list of a strict search. Any plan is therefore a
 valid answer, none at all included. A plan is asked level by level, because what the draft says of one level decides whether the next is
@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +23,11 @@ MOST_PROPOSALS = 256
 
 
 class PlanError(SetupError):
-    """A plan does not exist or cannot be used; the message is a sentence."""
+    """A plan that does not exist; the message is a sentence."""
 
 
 class Action(Enum):
-    """The action of a plan for the next level of a tree."""
+    """How the next level of a tree grows."""
 
     STOP = auto()
     CHILDREN = auto()
@@ -37,24 +36,24 @@ class Action(Enum):
 
 @dataclass
 class DraftRound:
-    """The state of drafting of one request in a round.
+    """How far the drafting of one request has come in a step.
 
     Attributes:
         widths: prefixes that the target keeps at each depth, the root included.
-        depth: of the beam that the target has decided.
+        depth: of the beam that the target has selected.
         nodes: prefixes in the frontier, below which the next level grows; the beam at first.
         sharing: requests that share the target's forward.
-        group_size: those among them that stand where this one does and still draft, itself included: how a round begins is decided once for
-            all of them, and what drafting costs is shared by them alone.
-        tokens: how many tokens the target's forward holds before anything is drafted, those of all requests together.
-        verification: how drafts are judged.
+        group_size: those among them that began like this one and still draft, itself included; they are decided on together at first, and
+            share the cost of drafting.
+        tokens: in the target's forward before anything is drafted, those of all requests together.
+        verification: how drafts are verified.
         uncomputed: counts the tokens before the frontier that the draft has not computed, per request; asked only where a draft seems worth
             asking, because counting takes longer than deciding.
         levels: levels that have grown in this round.
         drafted: nodes that they have added.
-        unranked: whether the frontier holds nodes that the draft has not rated, so that it cannot go on from them.
-        certainty: the plan's own estimate that the target's beam reaches the frontier without a miss.
-        exploring: whether the plan tries in this round what it would not do by what it has learned.
+        unranked: whether the frontier holds nodes that the draft has not scored, so that it cannot go on from them.
+        certainty: the plan's estimate that the target's beam reaches the frontier without a miss.
+        exploring: whether the plan tries what it would not do by what it has learned.
     """
 
     widths: tuple[int, ...]
@@ -84,14 +83,14 @@ class DraftRound:
 
 @dataclass(frozen=True)
 class LevelOutcome:
-    """The target's choice at a level for which the draft had made proposals.
+    """The target's selection at a level for which the draft had made proposals.
 
     Attributes:
         depth: of the level.
-        ranks: `[chosen]` int64, where each of the target's prefixes stood among the proposals; -1 for one that was not proposed.
+        ranks: `[selected]` int64, the rank of each selected prefix among the proposals; -1 for one that was not proposed.
         scores: `[proposals]` float32, the draft's scores, best first; -inf pads.
-        verification: how the draft was judged.
-        levels: how many levels of the same round came before it.
+        verification: how the draft was verified.
+        levels: levels of the round before it.
     """
 
     depth: int
@@ -103,7 +102,7 @@ class LevelOutcome:
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Tokens and times of one step of the engine.
+    """The time of one engine step.
 
     Attributes:
         target_tokens, target_seconds: of the target's forward, with everything around it.
@@ -117,66 +116,64 @@ class StepTimes:
     draft_seconds: float
 
 
-class Plan(Protocol):
-    """A draft plan: decides what is drafted."""
+class Plan:
+    """Decides what is drafted; this one stops at once and learns nothing.
 
-    @property
-    def name(self) -> str:
-        """Name of the plan in settings and answers."""
-        ...
+    Attributes:
+        name: in settings and answers.
+    """
+
+    name: str
 
     @property
     def drafts(self) -> bool:
-        """True if the plan ever drafts."""
-        ...
+        """Whether anything is ever drafted."""
+        return True
 
     @property
     def needs_draft(self) -> bool:
-        """True if the plan needs a draft model."""
-        ...
+        """Whether there must be a draft model."""
+        return False
 
     @property
     def decides_by_group(self) -> bool:
-        """True if rounds with equal states at their start have the same decision, which is then made once for all of them."""
-        ...
+        """Whether rounds that begin alike are decided alike, so that one decision will do for all of them."""
+        return True
 
     @property
     def proposals(self) -> int:
-        """Number of continuations of a level that the draft ranks for a beam of `width`."""
-        ...
+        """How many continuations of a level the draft ranks for `width`."""
+        return MOST_PROPOSALS
 
     @property
     def learns(self) -> bool:
-        """True if the plan learns from the target's choices by `learn`."""
-        ...
+        """Whether `learn` wants to be told the target's selections."""
+        return False
 
     def refusal(self, width: int) -> str | None:
         """Why a request that keeps `width` prefixes can't run under this plan, as a sentence; None if it can."""
-        ...
+        return None
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
-        """The action for the next level."""
-        ...
+        """How the next level grows."""
+        return Action.STOP
 
     def width(self, state: DraftRound, scores: FloatArray) -> int:
-        """Number of the draft's proposals to keep, best first; 0 ends the round. `scores` are `[proposals]`, padded with -inf."""
-        ...
+        """How many of the draft's proposals to keep, the best first; 0 ends the round. `scores` are `[proposals]`, -inf pads."""
+        return 0
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
-        """Take note of what the target chose."""
-        ...
+        """Learns from the target's selections."""
 
     def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
-        """Take note of how many children the prefixes at `state` had."""
-        ...
+        """Learns how many children the prefixes at `state` had."""
 
     def learn_times(self, times: StepTimes) -> None:
-        """Take note of how long a step took."""
-        ...
+        """Learns how long a step took."""
 
 
 @dataclass(frozen=True)
-class FixedPlan:
+class FixedPlan(Plan):
     """One shape for every round, for experiments: `none`, `trie`, `beam:N`, `beam:NxG`, and the latter two with `+children`.
 
     `trie` drafts all children of the beam; `beam:N` drafts the draft model's beam of width N as deep as nodes are ever scored, `beam:NxG`
@@ -184,13 +181,13 @@ class FixedPlan:
     """
 
     name: str
-    width_wanted: int = 0
+    proposals: int = 0
     most_levels: int | None = None
     children: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "FixedPlan":
-        """Read a plan's name.
+        """Reads a plan's name.
 
         Raises:
             PlanError: there is no such plan.
@@ -211,7 +208,7 @@ class FixedPlan:
         return cls(text, width, levels, children=text == "trie" or match["children"] is not None)
 
     def check(self, identifier_length: int) -> None:
-        """Refuse a plan that is deeper than the catalog's identifiers.
+        """Refuses a plan that is deeper than the catalog's identifiers.
 
         Raises:
             PlanError: the plan names more levels than are ever scored.
@@ -228,34 +225,21 @@ class FixedPlan:
 
     @property
     def needs_draft(self) -> bool:
-        """True if the plan needs a draft model."""
-        return self.width_wanted > 0
-
-    @property
-    def decides_by_group(self) -> bool:
-        return True
-
-    @property
-    def proposals(self) -> int:
-        return self.width_wanted
-
-    @property
-    def learns(self) -> bool:
-        return False
+        return self.proposals > 0
 
     def refusal(self, width: int) -> str | None:
         # Such a draft could never hold a whole beam, so it would cost its forwards and save none.
-        if not self.width_wanted or width <= self.width_wanted:
+        if not self.proposals or width <= self.proposals:
             return None
         return (
             f"The plan {self.name} drafts fewer prefixes than the {width} that this request keeps: "
-            f"ask for at most {self.width_wanted} (k and beam_width), or serve with a wider plan."
+            f"ask for at most {self.proposals} (k and beam_width), or serve with a wider plan."
         )
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
         if state.next_depth > state.last_depth:
             return Action.STOP
-        if not self.width_wanted:
+        if not self.proposals:
             return Action.CHILDREN if self.children and not state.levels else Action.STOP
         deep_enough = state.levels == self.most_levels
         if self.children and not state.unranked and (deep_enough or state.next_depth == state.last_depth):
@@ -263,13 +247,4 @@ class FixedPlan:
         return Action.BEAM if has_draft and not deep_enough and not state.unranked else Action.STOP
 
     def width(self, state: DraftRound, scores: FloatArray) -> int:
-        return min(self.width_wanted, len(scores))
-
-    def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
-        pass
-
-    def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
-        pass
-
-    def learn_times(self, times: StepTimes) -> None:
-        pass
+        return min(self.proposals, len(scores))

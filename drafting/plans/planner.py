@@ -23,7 +23,7 @@ import numpy as np
 from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
 from drafting.plans.costs import ForwardCosts, RunningCurve
 from drafting.plans.level_values import CERTAINTIES, DoubleArray, LevelValues
-from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, FloatArray, LevelOutcome, StepTimes
+from drafting.plans.plan import Action, DraftRound, FloatArray, LevelOutcome, Plan, StepTimes
 
 AUTO = "auto"
 # A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds.
@@ -45,7 +45,7 @@ MOST_VALUES = 256
 
 
 @dataclass
-class Planner:
+class Planner(Plan):
     """A plan that decides level by level; see the module.
 
     Attributes:
@@ -54,6 +54,7 @@ class Planner:
         follows_clock: whether the costs follow the steps that are run; else they stay as they are.
     """
 
+    name = AUTO
     costs: ForwardCosts
     fan_out: Sequence[float]
     follows_clock: bool = False
@@ -78,26 +79,6 @@ class Planner:
         """
         same = len(fan_out) == len(self.fan_out)
         return Planner(self.costs, fan_out, self.follows_clock, deepcopy(self._gaps) if same else {})
-
-    @property
-    def name(self) -> str:
-        return AUTO
-
-    @property
-    def drafts(self) -> bool:
-        return True
-
-    @property
-    def needs_draft(self) -> bool:
-        return False
-
-    @property
-    def decides_by_group(self) -> bool:
-        return True
-
-    @property
-    def proposals(self) -> int:
-        return MOST_PROPOSALS
 
     @property
     def learns(self) -> bool:
@@ -130,9 +111,6 @@ class Planner:
             return 0
         state.certainty *= float(chances[best])
         return int(counts[best])
-
-    def refusal(self, width: int) -> str | None:
-        return None
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
         self._learned += len(outcomes)

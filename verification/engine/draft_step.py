@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-# Widths, depth, prefixes and verification: what a plan's first decision in a round depends on.
+# Widths, depth, prefixes and verification: on these a plan's first decision depends.
 GroupKey = tuple[tuple[int, ...], int, int, str]
 
 
@@ -41,22 +41,18 @@ class DraftCost:
 
 
 class DraftStep:
-    """Drafts for all running searches at once.
-
-    Attributes:
-        drafter: of the draft model; None if there is none, or it has failed.
-    """
+    """Drafts for all running searches at once; `drafter` is None if there is no draft model, or it has failed."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie, slots: EngineSlots, draft: TreeModel | None) -> None:
         self._trie = trie
         self._slots = slots
         self._trie_drafter = TrieDrafter(tree, trie)
         self.drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
-        # By search and depth: trie nodes and scores of the proposals, and how many levels of the round came before them.
+        # By search and depth: the proposals' trie nodes and scores, and the levels before them in the round.
         self._proposed: dict[tuple[DraftedSearch, int], tuple[IntArray, FloatArray, int]] = {}
 
     def plan(self, searches: Sequence[BeamSearch], plan: Plan) -> list[DraftTask]:
-        """Begins a round: which trees grow, and how; searches of a group (`GroupKey`) are decided on together."""
+        """Begins a round: which trees grow, and how, decided for all searches of a `GroupKey` together."""
         self._proposed.clear()
         if not plan.drafts:
             return []
@@ -71,7 +67,7 @@ class DraftStep:
             first = DraftRound(widths, depth, nodes, len(searches), len(group), tokens, verification, uncomputed)
             action = plan.action(first, self.drafter is not None)
             if action is not Action.STOP:
-                # Each goes on with a round of its own, which begins as that of the group.
+                # Each goes on with a round of its own.
                 rounds = [first] if len(group) == 1 else [replace(first, uncomputed=partial(_mean_undrafted, [one])) for one in group]
                 allocate = self._slots.nodes.allocate
                 tasks += [DraftTask(search, own, action, allocate) for search, own in zip(group, rounds, strict=True)]

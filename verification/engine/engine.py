@@ -56,10 +56,10 @@ class SpeculativeBeamEngine:
 
         Args:
             shared_tokens: what every prompt begins with.
-            slots: shared with the engines of other catalogs on the same models; its own by default.
+            slots: of the engine that this one is a successor of.
 
         Raises:
-            ValueError: the plan needs a draft model and there is none.
+            ValueError: see `use_plan`.
         """
         self.target = target
         self.trie = trie
@@ -75,12 +75,12 @@ class SpeculativeBeamEngine:
         self.use_plan(plan or FixedPlan.parse("none"))
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
-        """An engine for another catalog on the same models and slots; raises CatalogTooLarge if memory is too small for it."""
+        """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
         check_capacity(trie, self._slots.nodes.total)
         return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self._slots)
 
     def use_plan(self, plan: Plan) -> None:
-        """Drafts by another plan from the next step on; raises ValueError if that needs a draft model and there is none."""
+        """Drafts by another plan; raises ValueError if it needs a draft model and there is none."""
         if plan.needs_draft and not self.has_draft:
             raise ValueError(f"The plan {plan.name} needs a draft model.")
         self.plan = plan
@@ -115,7 +115,7 @@ class SpeculativeBeamEngine:
         )
 
     def _forward(self, searches: Sequence[BeamSearch]) -> int:
-        """Runs the target over all that it has not computed, keeps its log-probabilities, and returns the number of tokens."""
+        """Runs the target over all that it has not computed; returns the number of tokens."""
         parts = [ForwardPart.uncomputed(search.sequence) for search in searches]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
@@ -197,11 +197,11 @@ class SpeculativeBeamEngine:
         return self._slots.prefix_cache.slots
 
     def has_room(self, request: BeamRequest) -> bool:
-        """True if enough slots are free to run the request to its end now."""
+        """Whether enough slots are free to run the request to its end."""
         return self._slots.has_room(len(request.prompt), nodes_needed(request, self.trie))
 
     def fits(self, request: BeamRequest) -> bool:
-        """True if the request could run on an idle engine."""
+        """Whether the request could run on an idle engine at all."""
         return self._slots.fits(len(request.prompt), nodes_needed(request, self.trie))
 
     def refusal(self, request: BeamRequest) -> str | None:
@@ -213,7 +213,7 @@ class SpeculativeBeamEngine:
         return len(request.prompt) - self._slots.prefix_cache.known(request.cache_key, request.prompt) + len(parts_of(request)) - 1
 
     def next_tokens(self) -> int:
-        """Tokens that the running requests put into the next forward, drafts aside."""
+        """Tokens in the next forward, drafts aside."""
         return sum(search.sequence.uncomputed for search in self._running.unfinished())
 
     @property
@@ -223,7 +223,7 @@ class SpeculativeBeamEngine:
 
     @property
     def has_draft(self) -> bool:
-        """True if a draft model is in use."""
+        """Whether a draft model is at work."""
         return self._drafting.drafter is not None
 
     def drop_draft(self) -> None:

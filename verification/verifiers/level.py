@@ -58,7 +58,7 @@ class LevelVerifier:
         self._looks_ahead = is_async(self._device)
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifiedLevel]:
-        """The next level of all searches; where reading waits, also the level below of those for which this one was drafted, and so on."""
+        """The next level; where reading waits, also the level below of those searches for which this one was drafted, and so on."""
         rules = self._rules(searches)
         frontier = Frontier.of(self._tree, [search.sequence.beam_fields(search.beam) for search in searches], sampled=rules is not None)
         levels = [self._verify(searches, 0, frontier, rules, drafter)]
@@ -75,7 +75,7 @@ class LevelVerifier:
         sizes = tuple(search.widths[search.depth + level.ahead + 1] for search in searches)
         k = level.hits.shape[1]
         beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
-        # A prefix that was not drafted is taken for another, wholly: its search does not accept the level, or there is no such prefix.
+        # A prefix that was not drafted is taken for another: its search rejects the level, or there is no such prefix.
         hits = level.hits.clamp(min=0)[:, None].expand(-1, 3, -1)
         slots, trie_nodes, drafted = level.drafted_fields.gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
         rules = self._rules(searches)
