@@ -64,7 +64,7 @@ class Recommender:
         graph_requests: int | None = None,
         name: str = "",
     ) -> "Recommender":
-        """Loads a model directory for a catalog.
+        """Load a model directory for a catalog.
 
         Args:
             draft: directory of a small model over the same tokens, which proposes what the target verifies; it always runs on the
@@ -188,7 +188,7 @@ class Recommender:
         excluded_items: Iterable[Sequence[int]] | None = None,
         rule: SearchRule = STRICT,
     ) -> Iterator[BeamResult]:
-        """Searches many histories, as many at a time as make a full forward, and yields their lists in the order given.
+        """Search many histories, as many at a time as make a full forward, and yield their lists in the order given.
 
         Where lists are sampled, the seeds count up from the rule's, so that no two histories share their noise.
 
@@ -206,7 +206,7 @@ class Recommender:
         return search_in_order(self.engine, requests)
 
     def close(self) -> None:
-        """Frees the models."""
+        """Free the models."""
         self.engine.close()
 
 
@@ -221,7 +221,7 @@ def load_host(
     tensor_parallel: int = 1,
     quantization: str | None = None,
 ) -> TreeModel:
-    """Loads a model on the host called `name`; a host is imported only when it is asked for. `slots` is for the transformers host alone.
+    """Load a model on the host called `name`; a host is imported only when it is asked for. `slots` is for the transformers host alone.
 
     Raises:
         HostError: no such host, or the model cannot be served on it.

@@ -32,8 +32,8 @@ class ReservedPlaces:
     """Places of a list that only some items may take.
 
     Attributes:
-        places: how many identifiers; fewer come back where fewer are eligible.
-        items: those that may take them, all among the request's `allowed_items`.
+        places: how many identifiers; fewer where fewer are eligible.
+        items: all among the request's `allowed_items`.
     """
 
     places: int
@@ -51,11 +51,10 @@ class BeamRequest:
         beam_width: prefixes kept at each level, at least `k`.
         excluded_items: `[n]` int64, catalog indices of items that must not be returned.
         rule: how prefixes are ranked and drafts verified.
-        cache_key: requests of one key share the beginnings of their prompts in the prefix cache; None keeps nothing.
+        cache_key: requests of one key share prompts in the prefix cache; None keeps nothing.
         allowed_items: the only items that may be returned; None allows all.
         catalog: its name, where one model serves several.
-        reserved: places for some items only, see `verification.engine.reserved`. Only for strict lists: scores of sampled ones can't be
-            compared.
+        reserved: places for some items only, in strict lists; see `verification.engine.reserved`.
     """
 
     request_id: str
@@ -81,7 +80,7 @@ class BeamRequest:
             raise ValueError("Places can only be reserved in strict lists.")
 
     def check_items(self, items: int) -> None:
-        """Raises ValueError if the request is about items that a catalog of so many does not have."""
+        """Raise ValueError if the request is about items that a catalog of so many does not have."""
         if len(self.excluded_items) and not 0 <= self.excluded_items.min() <= self.excluded_items.max() < items:
             raise ValueError(f"A request excludes an item that the catalog of {items} items does not have.")
         filters = (self.allowed_items, None if self.reserved is None else self.reserved.items)

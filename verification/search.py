@@ -23,7 +23,7 @@ NOTHING = np.empty(0, np.int64)
 
 
 def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
-    """Prefixes kept at each depth, the root included: no more than a level has nodes, and k at the last one."""
+    """Prefixes kept at each depth from the root on: no more than a level has nodes, and k at the last."""
     inner = [min(request.beam_width, trie.level_size(depth)) for depth in range(trie.depth)]
     return (*inner, min(request.k, trie.level_size(trie.depth)))
 
@@ -83,7 +83,7 @@ class BeamSearch:
         return np.flatnonzero(self.sequence.depths[: self.sequence.computed] == depth)
 
     def descend(self, nodes: IntArray, drafted: IntArray, hits: IntArray, allocate: Callable[[int], IntArray]) -> None:
-        """Makes trie nodes, `[n]`, of the next level the beam.
+        """Make trie nodes, `[n]`, of the next level the beam.
 
         Args:
             drafted: indices of the drafted nodes.
@@ -105,7 +105,7 @@ class BeamSearch:
             self.accepted_depths.append(self.depth)
 
     def absorb(self, other: "BeamSearch") -> None:
-        """Takes over the cost of a search that ran beside this one: nodes add up, forwards were shared."""
+        """Take over the cost of a search that ran beside this one: nodes add up, forwards were shared."""
         self.drafted_nodes += other.drafted_nodes
         self.used_nodes += other.used_nodes
         self.drafted_by |= other.drafted_by

@@ -80,7 +80,7 @@ def make_teacher(
     overwrite: bool = False,
     announce: Callable[[Cost], None] = lambda cost: None,
 ) -> TeacherManifest:
-    """Asks the target and writes `out`; goes on with the shards that an interrupted run has left.
+    """Ask the target and write `out`; go on with the shards that an interrupted run has left.
 
     Args:
         draft: a draft over the same tokens whose own lists become nodes as well, so that the target also judges where a draft would go.
@@ -171,7 +171,7 @@ class _Teacher:
         return Cost(len(windows.last), trees, shard_bytes(tokens + trees * self._settings.beams, answers, nodes, self._top))
 
     def write_shards(self, folder: Path, windows: Windows) -> tuple[list[str], dict[str, int]]:
-        """Writes what is missing of all shards; returns their names and what they hold."""
+        """Write what is missing of all shards; return their names and what they hold."""
         names = []
         counts = {"windows": len(windows.last), "trees": 0, "nodes": 0}
         starts = range(0, len(windows.last), self._settings.shard_windows)
@@ -199,7 +199,7 @@ class _Teacher:
         write_shard(path, prompts, trees, lists, answers, nodes)
 
     def close(self) -> None:
-        """Frees the models."""
+        """Free the models."""
         self._recommender.close()
         if self._draft is not None:
             self._draft.close()

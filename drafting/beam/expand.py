@@ -29,9 +29,9 @@ class Frontier:
         slots: `[P]` int64 tree nodes, request by request, best first.
         trie_nodes: `[P]` int64.
         sizes: `[R]`, prefixes of each request.
-        cum_log_probs: `[P]` float32; -inf for a prefix that does not exist, which is never continued.
+        cum_log_probs: `[P]` float32; -inf where there is no prefix, so none follows.
         scores: `[P]` float32, what sampled searches rank by; None where no search samples.
-        drafted: `[P]` int64, 1 where the draft has scored the continuations; relaxed verification reads it.
+        drafted: `[P]` int64, 1 where the draft has scored the continuations, for relaxed verification.
     """
 
     slots: Tensor

@@ -78,7 +78,7 @@ def child_nodes(first_child: Tensor, width: int) -> Tensor:
 
 
 def rank(frontier: Frontier, first_child: Tensor, log_probs: Tensor, rules: BatchRules | None, stream: Stream) -> Candidates:
-    """Scores the continuations of a frontier.
+    """Score the continuations of a frontier.
 
     Args:
         first_child: `[P]` int64 trie nodes.

@@ -75,7 +75,7 @@ class SequenceState:
         return self.length - self.computed
 
     def append(self, slots: IntArray, depth: int, trie_nodes: IntArray) -> IntArray:
-        """Adds nodes of one depth and returns their indices."""
+        """Add nodes of one depth and return their indices."""
         first = self.length
         self._resize(first + len(slots))
         self.deepest = max(self.deepest, depth)
@@ -121,7 +121,7 @@ class ForwardPart:
 
 
 def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
-    """Joins the parts of all requests into one forward (continuous batching)."""
+    """Join the parts of all requests into one forward (continuous batching)."""
     device = tree.token.device
     counts = [len(part.indices) for part in parts]
     outputs = [part.outputs for part in parts]
@@ -144,5 +144,5 @@ def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.devic
 
 
 def to_device(fields: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
-    """Joins arrays `[fields, tokens]` along their tokens, moves them in one transfer, and returns the fields."""
+    """Join arrays `[fields, tokens]` along their tokens, move them in one transfer, and return the fields."""
     return on_device(concat(fields), device).unbind(0)

@@ -163,13 +163,13 @@ class Plan:
         return 0
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
-        """Learns from the target's selections."""
+        """Learn from the target's selections."""
 
     def learn_children(self, state: DraftRound, parents: int, children: int) -> None:
-        """Learns how many children the prefixes at `state` had."""
+        """Learn how many children the prefixes at `state` had."""
 
     def learn_times(self, times: StepTimes) -> None:
-        """Learns how long a step took."""
+        """Learn how long a step took."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class FixedPlan(Plan):
 
     @classmethod
     def parse(cls, text: str) -> "FixedPlan":
-        """Reads a plan's name.
+        """Read a plan's name.
 
         Raises:
             PlanError: there is no such plan.
@@ -208,7 +208,7 @@ class FixedPlan(Plan):
         return cls(text, width, levels, children=text == "trie" or match["children"] is not None)
 
     def check(self, identifier_length: int) -> None:
-        """Refuses a plan that is deeper than the catalog's identifiers.
+        """Refuse a plan that is deeper than the catalog's identifiers.
 
         Raises:
             PlanError: the plan names more levels than are ever scored.

@@ -166,7 +166,7 @@ class Planner(Plan):
         return self._known_values[key]
 
     def _look_ahead(self, state: DraftRound, has_draft: bool, group_size: int, room: float) -> LevelValues:
-        """Plans searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""
+        """Plan searches of one kind from the deepest level up, for a round in which `room` nodes of each level are free."""
         target, draft = self.costs.target, self.costs.draft if has_draft else None
         widths, last, sharing = state.widths, state.last_depth, state.sharing
         values = LevelValues(

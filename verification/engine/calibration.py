@@ -34,7 +34,7 @@ BUDGET_SECONDS = 2.0
 
 
 def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> ForwardCosts:
-    """Times forwards of target and draft through an idle engine; takes a few seconds at most.
+    """Time forwards of target and draft through an idle engine; takes a few seconds at most.
 
     Args:
         longest_prompt: the most tokens that a prompt of this model may have.
@@ -55,7 +55,7 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
 
 
 def measure_target(engine: SpeculativeBeamEngine, longest_prompt: int) -> CostCurve:
-    """Times forwards of the target alone; see `measure_costs`."""
+    """Time forwards of the target alone; see `measure_costs`."""
     with _own_plans(engine):
         return _fit_target(engine, longest_prompt, _run(engine, {"none": _searches(longest_prompt)})["none"])
 

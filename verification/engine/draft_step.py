@@ -1,7 +1,7 @@
 """Drafting, the first half of speculative decoding: grows the trees of all running searches level by level, as the plan says.
 
-Invariant: drafting never takes what a running search needs to finish plainly, and never ends a request. A level for which too few slots are
-spare is not drafted; a draft model that fails is dropped, and serving goes on without it.
+Invariant: drafting never takes what a running search needs to finish plainly, and never ends a request. A level is not drafted where too few
+slots are spare; a draft model that fails is dropped.
 """
 
 import logging
@@ -52,7 +52,7 @@ class DraftStep:
         self._proposed: dict[tuple[DraftedSearch, int], tuple[IntArray, FloatArray, int]] = {}
 
     def plan(self, searches: Sequence[BeamSearch], plan: Plan) -> list[DraftTask]:
-        """Begins a round: which trees grow, and how, decided for all searches of a `GroupKey` together."""
+        """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together."""
         self._proposed.clear()
         if not plan.drafts:
             return []
@@ -74,7 +74,7 @@ class DraftStep:
         return tasks
 
     def draft(self, tasks: list[DraftTask], plan: Plan) -> DraftCost:
-        """Grows the trees, level by level."""
+        """Grow the trees, level by level."""
         cost = DraftCost()
         while tasks:
             grown = self._draft_children([task for task in tasks if task.action is Action.CHILDREN], plan)
@@ -88,7 +88,7 @@ class DraftStep:
         return cost
 
     def learn(self, results: Sequence[VerifyResult], plan: Plan) -> None:
-        """Tells the plan what the target selected of this step's proposals."""
+        """Tell the plan what the target selected of this step's proposals."""
         if not self._proposed:
             return
         outcomes = []
@@ -102,7 +102,7 @@ class DraftStep:
             plan.learn(outcomes)
 
     def _draft_children(self, tasks: list[DraftTask], plan: Plan) -> list[DraftTask]:
-        """Adds all children where slots are spare; returns the tasks that have grown."""
+        """Add all children where slots are spare; return the tasks that have grown."""
         spare, affordable = self._slots.spare_nodes, []
         for task in tasks:
             depth = task.round.next_depth
@@ -120,7 +120,7 @@ class DraftStep:
         return affordable
 
     def _draft_beams(self, tasks: list[DraftTask], plan: Plan, cost: DraftCost) -> list[DraftTask]:
-        """Adds what the plan wants of the draft's proposals; returns the tasks that have grown."""
+        """Add what the plan wants of the draft's proposals; return the tasks that have grown."""
         if not tasks or self.drafter is None:
             return []
         try:

@@ -80,14 +80,14 @@ class SpeculativeBeamEngine:
         return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self._slots)
 
     def use_plan(self, plan: Plan) -> None:
-        """Drafts by another plan; raises ValueError if it needs a draft model and there is none."""
+        """Draft by another plan; raise ValueError if it needs a draft model and there is none."""
         if plan.needs_draft and not self.has_draft:
             raise ValueError(f"The plan {plan.name} needs a draft model.")
         self.plan = plan
 
     @torch.inference_mode()
     def step(self) -> StepReport:
-        """Advances every running request; without any, does nothing."""
+        """Advance every running request; without any, do nothing."""
         started = time.perf_counter()
         searches = self._running.unfinished()
         if not searches:
@@ -115,7 +115,7 @@ class SpeculativeBeamEngine:
         )
 
     def _forward(self, searches: Sequence[BeamSearch]) -> int:
-        """Runs the target over all that it has not computed; returns the number of tokens."""
+        """Run the target over all that it has not computed; return the number of tokens."""
         parts = [ForwardPart.uncomputed(search.sequence) for search in searches]
         batch = forward_batch(self._tree, parts)
         logits = self.target.score(batch)
@@ -128,7 +128,7 @@ class SpeculativeBeamEngine:
         return len(batch.tokens)
 
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
-        """Ends the requests whose searches have come to leaves."""
+        """End the requests whose searches have come to leaves."""
         return tuple(self._list(whole) for whole in self._running.finish(result for result in results if result.finished))
 
     def _list(self, result: VerifyResult) -> BeamResult:
@@ -144,7 +144,7 @@ class SpeculativeBeamEngine:
         return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule)
 
     def add(self, request: BeamRequest) -> None:
-        """Starts a request; the next step computes its prompt.
+        """Start a request; the next step computes its prompt.
 
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
@@ -164,7 +164,7 @@ class SpeculativeBeamEngine:
         self._running.add(searches)
 
     def cancel(self, request_id: str) -> bool:
-        """Ends a request without a result and frees its slots; false if no such request runs."""
+        """End a request without a result and free its slots; false if no such request runs."""
         searches = self._running.remove(request_id)
         for search in searches:
             if search.eligibility.mask is not None:
@@ -227,15 +227,15 @@ class SpeculativeBeamEngine:
         return self._drafting.drafter is not None
 
     def drop_draft(self) -> None:
-        """Goes on without the draft model, which is closed already."""
+        """Go on without the draft model, which is closed already."""
         self._drafting.drafter = None
 
     def forget_histories(self) -> None:
-        """Empties the prefix cache."""
+        """Empty the prefix cache."""
         self._slots.prefix_cache.clear()
 
     def close(self) -> None:
-        """Frees the models; the engine cannot step afterwards."""
+        """Free the models; the engine cannot step afterwards."""
         self.target.close()
         if self._drafting.drafter is not None:
             self._drafting.drafter.close()

@@ -50,11 +50,11 @@ class RunningSearches:
         return request_id in self._searches
 
     def add(self, searches: list[BeamSearch]) -> None:
-        """Runs the searches of one request."""
+        """Run the searches of one request."""
         self._searches[searches[0].request.request_id] = searches
 
     def remove(self, request_id: str) -> list[BeamSearch]:
-        """Forgets a request and returns its searches; none if no such request runs."""
+        """Forget a request and return its searches; none if no such request runs."""
         searches = self._searches.pop(request_id, [])
         for search in searches:
             self._ended.pop(search, None)
@@ -88,7 +88,7 @@ def _joined(general: VerifyResult, reserved: VerifyResult) -> VerifyResult:
 def merge(
     general: IntArray, general_scores: FloatArray, reserved: IntArray, reserved_scores: FloatArray, k: int
 ) -> tuple[IntArray, FloatArray]:
-    """Joins two lists, `[leaves]` each and best first: all of `reserved`, filled up to k with the best others of `general`.
+    """Join two lists, `[leaves]` each and best first: all of `reserved`, filled up to k with the best others of `general`.
 
     Returns:
         at most k leaves and their scores, best first; what only one list has comes behind what is in the general one at equal scores, so

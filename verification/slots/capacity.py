@@ -20,6 +20,6 @@ def node_capacity(trie: ItemTrie) -> int:
 
 
 def check_capacity(trie: ItemTrie, nodes: int) -> None:
-    """Raises CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen."""
+    """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen."""
     if nodes <= MAX_BEAM_WIDTH * (trie.depth - 1) or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
         raise CatalogTooLarge("The catalog needs more memory for continuations than this engine can still give: start a server with it.")

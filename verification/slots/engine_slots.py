@@ -56,7 +56,7 @@ class EngineSlots:
         return prompt - 1 <= self.prompts.total - self.prefix_cache.pinned and nodes <= self.nodes.total
 
     def open(self, request: BeamRequest, widths: tuple[int, ...], eligibility: Eligibility, beside: BeamSearch | None = None) -> BeamSearch:
-        """Begins a search.
+        """Begin a search.
 
         Args:
             beside: a search over the same prompt that has just begun; only the root is not shared with it.
@@ -75,7 +75,7 @@ class EngineSlots:
         return search
 
     def close(self, search: BeamSearch) -> None:
-        """Takes the slots of a search back; its prompt stays in the prefix cache."""
+        """Take the slots of a search back; its prompt stays in the prefix cache."""
         self.searches.remove(search)
         sequence, request = search.sequence, search.request
         root = sequence.root

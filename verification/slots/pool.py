@@ -43,7 +43,7 @@ class SlotPool:
         return self.total - self._count
 
     def allocate(self, count: int) -> IntArray:
-        """Takes `count` slots.
+        """Take `count` slots.
 
         Raises:
             OutOfSlots: fewer are free; nothing was taken.
@@ -56,7 +56,7 @@ class SlotPool:
         return slots
 
     def share(self, slots: IntArray) -> None:
-        """Gives slots one more owner each; no slot is named twice.
+        """Give slots one more owner each; no slot is named twice.
 
         Raises:
             ValueError: one of them is not owned; nothing was shared.
@@ -72,7 +72,7 @@ class SlotPool:
         return shared
 
     def release(self, slots: IntArray) -> None:
-        """Gives slots back; those that others share stay theirs.
+        """Give slots back; those that others share stay theirs.
 
         Raises:
             ValueError: one of them is not owned; nothing was given back.

@@ -97,7 +97,7 @@ class PrefixCache:
         return known
 
     def keep(self, key: str | None, prompt: CachedPrefix) -> None:
-        """Takes over the computed prompt of a request that has ended; without a key, only what everybody shares."""
+        """Take over the computed prompt of a request that has ended; without a key, only what everybody shares."""
         common = len(self._common)
         if common and not len(self._shared) and _common_prefix(self._common, prompt.tokens) == common:
             self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
@@ -113,12 +113,12 @@ class PrefixCache:
         self._recount(prompt.own_slots, self._hold)
 
     def make_room(self, slots: int) -> None:
-        """Evicts until so many slots are free, or nothing is left to evict."""
+        """Evict until so many slots are free, or nothing is left to evict."""
         while self._pool.free < slots and self._prompts:
             self._forget(next(iter(self._prompts)))
 
     def clear(self) -> None:
-        """Forgets every user."""
+        """Forget every user."""
         self.make_room(self._pool.total + 1)
 
     def _forget(self, key: str) -> None:
@@ -135,7 +135,7 @@ class PrefixCache:
         self._pool.release(slots)
 
     def _recount(self, slots: IntArray, change: Callable[[IntArray], None]) -> None:
-        """Keeps `evictable` true while something changes about some slots."""
+        """Keep `evictable` true while something changes about some slots."""
         if not len(slots):
             return
         before = self._evictable_of(slots)

@@ -1,7 +1,7 @@
 """Log-probabilities of the continuations of all tree nodes that the target has computed.
 
-Invariant: a row is written once, right after the forward that computed the node, and read as often as the search asks; so a node that
-survives a rejected round is never computed twice.
+Invariant: a row is written once, right after the forward that computed the node; so a node that survives a rejected round is never computed
+twice.
 """
 
 import torch
@@ -20,7 +20,7 @@ class ContinuationTable:
         self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
 
     def write(self, slots: Tensor, trie_nodes: Tensor, logits: Tensor, eligible: BatchEligibility | None) -> None:
-        """Keeps a forward's `logits` after nodes; see `continuation_log_probs`."""
+        """Keep a forward's `logits` after nodes; see `continuation_log_probs`."""
         log_probs = continuation_log_probs(self._trie, trie_nodes, logits, self._log_probs.shape[1], eligible)
         self._log_probs.index_copy_(0, slots, log_probs)
 

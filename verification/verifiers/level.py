@@ -86,7 +86,7 @@ class LevelVerifier:
     def _verify(
         self, searches: Sequence[BeamSearch], ahead: int, frontier: Frontier, rules: BatchRules | None, drafter: BeamDrafter | None
     ) -> VerifiedLevel:
-        """Selects as many prefixes as the widest search keeps."""
+        """Select as many prefixes as the widest search keeps."""
         depths = [search.depth + ahead for search in searches]
         drafted = [search.computed_at(depth + 1) for search, depth in zip(searches, depths, strict=True)]
         fields = None

@@ -2,7 +2,7 @@
 
 At each level p and q are the target's and the draft's distributions over the continuations of the beam: the softmax of cumulative
 log-probabilities, both over the same continuations. A drafted continuation y is accepted if u <= p(y) / q(y) for a uniform u. If at least k
-are accepted, a uniformly random k of them are kept and the next level is judged; else the accepted ones are kept and the missing drawn
+are accepted, a uniformly random k of them are kept and the next level is verified; else the accepted ones are kept and the missing drawn
 without replacement from max(0, p - q).
 
 This is *not* distribution-preserving: choosing k of the accepted at random lets weak candidates replace strong ones, even with a perfect
@@ -53,7 +53,7 @@ class LevelNoise:
 def select_relaxed(
     candidates: Candidates, strict: Selection, rules: BatchRules, drafted: Tensor | None, draft: Tensor | None, widths: Tensor
 ) -> Selection:
-    """Replaces the selection of relaxed searches.
+    """Replace the selection of relaxed searches.
 
     Args:
         strict: `[R, k]`, what the others select.
@@ -89,7 +89,7 @@ def select_relaxed(
 
 
 def verify_relaxed(target: Tensor, draft: Tensor, drafted: Tensor, noise: LevelNoise, widths: Tensor, k: int) -> Tensor:
-    """Judges one level.
+    """Select the continuations of one level.
 
     Args:
         target: `[requests, continuations]` cumulative log-probabilities of the beam's continuations; -inf where there is none.

@@ -55,7 +55,7 @@ class Verifier:
         self._levels = LevelVerifier(tree, trie, table)
 
     def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifyResult]:
-        """Takes every search as far down as it can go; relaxed ones compare with the log-probabilities of `drafter`."""
+        """Take every search as far down as it can go; relaxed ones compare with `drafter`."""
         results: list[VerifyResult] = []
         while searches:
             levels = self._levels.verify(searches, drafter)
@@ -68,7 +68,7 @@ class Verifier:
         return results
 
     def _descend(self, level: VerifiedLevel, results: Sequence[VerifyResult], last: bool) -> None:
-        """Makes the selected prefixes the beams; those that are read again are written into the tree."""
+        """Make the selected prefixes the beams; write those that are read again into the tree."""
         moved = []
         for result in results:
             if result.finished:
@@ -81,7 +81,7 @@ class Verifier:
             self._write(level.selection, moved)
 
     def _write(self, selection: Selection, moved: Sequence[VerifyResult]) -> None:
-        """Writes the scores of new beams, and the nodes in them that were not drafted."""
+        """Write the scores of new beams, and the nodes in them that were not drafted."""
         k = selection.nodes.shape[1]
         selected = concat([np.arange(result.row * k, result.row * k + len(result.nodes)) for result in moved])
         fields = concat([result.search.sequence.node_fields(result.search.beam) for result in moved])
