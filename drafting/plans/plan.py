@@ -27,7 +27,7 @@ class PlanError(SetupError):
 
 
 class Action(Enum):
-    """How the next level of a tree grows."""
+    """The way in which the next level of a tree grows."""
 
     STOP = auto()
     CHILDREN = auto()
@@ -36,7 +36,7 @@ class Action(Enum):
 
 @dataclass
 class DraftRound:
-    """How far the drafting of one request has come in a step.
+    """The state of drafting of one request in a step.
 
     Attributes:
         widths: prefixes that the target keeps at each depth, the root included.
@@ -127,39 +127,39 @@ class Plan:
 
     @property
     def drafts(self) -> bool:
-        """Whether anything is ever drafted."""
+        """True if the plan ever drafts."""
         return True
 
     @property
     def needs_draft(self) -> bool:
-        """Whether there must be a draft model."""
+        """True if the plan needs a draft model."""
         return False
 
     @property
     def decides_by_group(self) -> bool:
-        """Whether rounds that begin alike are decided alike, so that one decision will do for all of them."""
+        """True if rounds of equal state at their start have the same decision, which is then made once for all of them."""
         return True
 
     @property
     def proposals(self) -> int:
-        """How many continuations of a level the draft ranks for `width`."""
+        """Number of continuations of a level that the draft ranks for `width`."""
         return MOST_PROPOSALS
 
     @property
     def learns(self) -> bool:
-        """Whether `learn` wants to be told the target's selections."""
+        """True if the plan learns from the target's selections by `learn`."""
         return False
 
     def refusal(self, width: int) -> str | None:
-        """Why a request that keeps `width` prefixes can't run under this plan, as a sentence; None if it can."""
+        """Reason why a request that keeps `width` prefixes can't run under this plan, as a sentence; None if it can."""
         return None
 
     def action(self, state: DraftRound, has_draft: bool) -> Action:
-        """How the next level grows."""
+        """Choose how the next level grows."""
         return Action.STOP
 
     def width(self, state: DraftRound, scores: FloatArray) -> int:
-        """How many of the draft's proposals to keep, the best first; 0 ends the round. `scores` are `[proposals]`, -inf pads."""
+        """Number of the draft's proposals to keep, the best first; 0 ends the round. `scores` are `[proposals]`, -inf pads."""
         return 0
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:

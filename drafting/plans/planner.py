@@ -215,5 +215,5 @@ def _bucket(width: int) -> int:
 
 
 def _room(free: float, levels: int) -> float:
-    """What each of some levels gets of the free nodes; a power of two, so that batches of about one size share an values."""
+    """Free nodes of each of some levels; a power of two, so that batches of about one size share values."""
     return 2.0 ** math.floor(math.log2(free / levels)) if free >= levels else 0.0

@@ -1,7 +1,7 @@
 """Drafting, the first half of speculative decoding: grows the trees of all running searches level by level, as the plan says.
 
-Invariant: drafting never takes what a running search needs to finish plainly, and never ends a request. A level is not drafted where too few
-slots are spare; a draft model that fails is dropped.
+Invariant: drafting never takes what a running search needs to finish plainly, and never ends a request. A level is not drafted where too
+few slots are spare; a draft model that fails is dropped.
 """
 
 import logging

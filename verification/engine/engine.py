@@ -197,15 +197,15 @@ class SpeculativeBeamEngine:
         return self._slots.prefix_cache.slots
 
     def has_room(self, request: BeamRequest) -> bool:
-        """Whether enough slots are free to run the request to its end."""
+        """True if enough slots are free for the request."""
         return self._slots.has_room(len(request.prompt), nodes_needed(request, self.trie))
 
     def fits(self, request: BeamRequest) -> bool:
-        """Whether the request could run on an idle engine at all."""
+        """True if the request could run on an idle engine."""
         return self._slots.fits(len(request.prompt), nodes_needed(request, self.trie))
 
     def refusal(self, request: BeamRequest) -> str | None:
-        """Why the plan can't serve the request, as a sentence; None if it can."""
+        """Reason why the plan can't serve the request; None if it can."""
         return self.plan.refusal(request.beam_width)
 
     def tokens_needed(self, request: BeamRequest) -> int:
@@ -223,7 +223,7 @@ class SpeculativeBeamEngine:
 
     @property
     def has_draft(self) -> bool:
-        """Whether a draft model is at work."""
+        """True if there is a draft model at work."""
         return self._drafting.drafter is not None
 
     def drop_draft(self) -> None:

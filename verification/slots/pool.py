@@ -67,7 +67,7 @@ class SlotPool:
         self._sharers[places] += 1
 
     def shared(self, slots: IntArray) -> npt.NDArray[np.bool_]:
-        """Which slots have several owners; as long as `slots`."""
+        """True for each slot that has several owners."""
         shared: npt.NDArray[np.bool_] = self._sharers[slots - self.first] > 0
         return shared
 
