@@ -6,7 +6,7 @@ import random
 import msgspec
 import pytest
 
-from server.errors import TooLate
+from server.errors import EngineUnavailable, TooLate
 from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.admission import CAUTION, Admission, PendingRequest
 from server.scheduling.scheduler import AGEING_SECONDS
@@ -26,6 +26,17 @@ def opened(ready: Ready = SIMPLE, most: int = 10_000) -> Admission:
     admission = Admission(most)
     admission.open(ready)
     return admission
+
+
+def stored(name: str, seconds: float) -> Submit:
+    """A request for a stored user, whose history is not read yet."""
+    return Submit(name, [], 10, 10, [], seconds, 0.0, user="u")
+
+
+def progress_of(request: Submit) -> Progress:
+    """The engine's word that a request is finished, at the cost that was foreseen."""
+    usage = Usage(len(request.history) * 4 + 1, target_forwards=4)
+    return Progress([FinishedList(BeamResult(request.request_id, (), usage), 0.0, 0.1)], [], [], running=0, waiting=0, used_slots=0)
 
 
 def let_in(admission: Admission, request: Submit, now: float = 0.0) -> bool:
@@ -153,3 +164,40 @@ def test_steps_that_have_become_long_do_not_keep_an_idle_engine_from_trying():
     assert let_in(admission, submit("first", 0.1))
     assert not let_in(admission, submit("second", 3.0))
     assert let_in(admission, submit("patient", 6.0))
+
+
+async def test_a_request_counts_while_its_history_is_read_and_is_not_asked_again():
+    admission = opened()
+    # Nothing is known of stored histories yet, so 3 * 10 + 1 tokens are foreseen.
+    reading = admission.admit(stored("reading", 0.04), 0.0)
+    assert admission.wait_seconds == pytest.approx(0.031)
+    assert not let_in(admission, submit("behind it", 0.1))
+    reading.submit.history = list(range(10))
+    result = admission.hand_over(reading)
+    assert admission.wait_seconds == pytest.approx(0.071)
+    admission.deliver(progress_of(reading.submit))
+    assert result.done()
+    assert admission.wait_seconds == 0
+    admission.leave(reading)
+
+
+async def test_unread_histories_are_foreseen_to_be_as_long_as_others_were():
+    admission = opened()
+    for number in range(200):
+        request = admission.admit(stored(str(number), 9.0), 0.0)
+        request.submit.history = list(range(10))
+        admission.hand_over(request)
+        admission.deliver(progress_of(request.submit))
+    assert admission.admit(stored("next", 9.0), 0.0).work == 71
+
+
+async def test_a_request_whose_engine_is_gone_before_its_history_is_read_is_told_so():
+    admission = opened()
+    reading, waiting = (admission.admit(stored(name, 9.0), 0.0) for name in ("reading", "waiting"))
+    result = admission.hand_over(waiting)
+    admission.abandon("The engine is gone.", 3)
+    with pytest.raises(EngineUnavailable, match="is gone"):
+        await result
+    with pytest.raises(EngineUnavailable, match="is gone"):
+        admission.hand_over(reading)
+    assert admission.wait_seconds == 0
