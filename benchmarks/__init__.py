@@ -1,4 +1,4 @@
-"""Benchmarks, load generator and replay of recordings: `atspeed-bench`."""
+"""The workshop: what measures, loads and checks the server. Only tests and the deployment's checks import it."""
 
 from drafting.builds import hide_unusable
 

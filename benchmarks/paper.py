@@ -177,9 +177,9 @@ def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> 
     return report
 
 
-def _plot(source: Path, place: Path) -> str:
-    shutil.copy(source, place)
-    return f"![{place.stem}]({place.name})"
+def _plot(source: Path, copy: Path) -> str:
+    shutil.copy(source, copy)
+    return f"![{copy.stem}]({copy.name})"
 
 
 def _replays(by_draft: dict[str, list[dict[str, Any]]]) -> str:

@@ -98,7 +98,7 @@ def run(options: Options) -> Report:
         except torch.OutOfMemoryError:
             _say(notes, f"{name}: the device ran out of memory, the shape is left out from there on.")
         except HostError as error:
-            # What a failed recording leaves on the device, nobody knows: what was timed before it is kept, and nothing is timed after it.
+            # A failed recording may leave anything on the device: what was timed before it is kept, and nothing is timed after it.
             if not timings:
                 raise
             _say(notes, f"{name} and what would follow are left out. {error}")

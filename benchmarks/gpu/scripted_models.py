@@ -61,7 +61,7 @@ class Stage:
         self.actors[request_id] = _Actor(script)
 
     def clear(self) -> None:
-        """Remove all requests."""
+        """Remove all requests, also those with rounds left in their scripts."""
         self.actors.clear()
         self.asked.clear()
 

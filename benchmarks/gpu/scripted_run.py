@@ -82,7 +82,7 @@ class ScriptedEngine:
     """An engine on random models of a shape, which follows scripts; `trie` is its catalog's."""
 
     def __init__(self, name: str, shape: Shape, cases: Sequence[Case], device: torch.device, graphs: bool = False) -> None:
-        """Make the models, and room for the largest of the cases; with `graphs`, records their forwards as CUDA graphs.
+        """Make the models, and room for the largest of the cases; with `graphs`, record their forwards as CUDA graphs.
 
         Raises:
             HostError: CUDA graphs are wanted and can't be had.
@@ -146,7 +146,7 @@ class ScriptedEngine:
         self._engine.close()
 
     def _turn(self, case: Case, scripts: Sequence[Script]) -> _Turn:
-        """Run one batch to its end; whatever happens, no request stays in the engine."""
+        """Run one batch to its end; also when it fails, no request stays in the engine."""
         prompts = [self._prompt(case.prompt, number) for number in range(len(scripts))]
         usages: list[Usage] = []
         times: list[float] = []

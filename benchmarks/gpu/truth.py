@@ -1,8 +1,8 @@
 """`make truth`: a target and an AtSpeed-S draft are trained on real interactions on this device, and then measured end to end.
 
-What `gpu.py` takes from an acceptance trace is measured here: how often this draft holds for this target, what the lists are worth, and
-what that comes to by the clock, against plain beam search and against transformers' `generate` on the same weights. Invariant: all three
-search the same users with the same checkpoint in the same precision, one request at a time and taking turns.
+What `benchmarks.gpu.run` takes from an acceptance trace is measured here: how often this draft holds for this target, what the lists are
+worth, and what that comes to by the clock, against plain beam search and against transformers' `generate` on the same weights. Invariant:
+all three search the same users with the same checkpoint in the same precision, one request at a time and taking turns.
 
 Beside torch, transformers and numpy it needs accelerate and msgspec, as all training does. What is done is kept, so an interrupted run goes
 on where it was.
@@ -129,7 +129,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
 
     catalog = load_catalog(options.catalog)
     users = held_out(load_split(options.data, catalog), most=options.users)
-    timed = [users.histories[place] for place in users.spread(options.timed)]
+    timed = [users.histories[index] for index in users.spread(options.timed)]
     recommender = Recommender.load(target, catalog, draft=draft, plan="auto", dtype=options.dtype)
     planner, rows = recommender.engine.plan, []
     generate = GenerateLists(target, catalog, recommender, options.dtype)

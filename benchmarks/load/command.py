@@ -40,8 +40,8 @@ def load(
 ) -> None:
     """Load a running server and say how it bears it.
 
-    Requests come at random times (Poisson) at the given rate, whatever became of those before them, and every latency counts from the time
-    at which its request was due. Users are `load-<seed>-<n>`; their histories are stored on the server and grow as they ask.
+    Requests come at random times (Poisson) at the given rate, independent of the answers to those before them, and every latency counts
+    from the time at which its request was due. Users are `load-<seed>-<n>`; their histories are stored on the server and grow as they ask.
 
     Example: atspeed-bench load --sweep 5,10,20,40,80 --duration 30 --json load.json --plot load.png
     """

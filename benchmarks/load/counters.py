@@ -55,7 +55,7 @@ class Counters:
         refused: latencies of refusals.
         lag: how long after they were due requests were sent.
         warm_lists: lists of which some of the prompt was cached.
-        mistakes: statuses and errors that nobody expects, and how often they came.
+        mistakes: unexpected statuses and errors, and how often they came.
     """
 
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))

@@ -47,7 +47,7 @@ def check_plans(
     concurrency: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[CheckRow]:
-    """Time every plan on every history, and predicts the same from a recording and the measured cost curve.
+    """Time every plan on every history, and predict the same from a recording and the measured cost curve.
 
     Plans take turns, block by block, in one process and without a rest, which resolves smaller differences than any comparison across
     processes. A first round over the histories is not counted: the planner learns in it.
@@ -106,8 +106,8 @@ def _measure(
             # In random order: what a plan leaves in the processor's caches is felt by the one behind it.
             for name in rng.permutation(names).tolist():
                 recommender.engine.use_plan(plans[name])
-                company = itertools.cycle(block) if concurrency > 1 else ()
-                requests = (recommender.request(str(number), history, k) for number, history in enumerate(itertools.chain(block, company)))
+                fillers = itertools.cycle(block) if concurrency > 1 else ()
+                requests = (recommender.request(str(number), history, k) for number, history in enumerate(itertools.chain(block, fillers)))
                 answers = closed_loop(recommender.engine, requests, len(block), concurrency)
                 if counted:
                     seconds[name].append(np.array([answer.seconds for answer in answers]))

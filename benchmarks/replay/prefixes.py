@@ -42,14 +42,14 @@ class PrefixScorer:
         below = [(sequence, np.array([ROOT]), np.array([sequence.root]), log_probs)]
         for depth in range(1, trie.depth):
             grown = []
-            for sequence, parents, places, log_probs in below:
+            for sequence, parents, indices, log_probs in below:
                 nodes, rows = children_of(trie.arrays.first_child, parents)
                 reached, above = (on_device(array, self._model.device) for array in (nodes, rows))
                 found[reached] = log_probs[above].gather(1, trie.token[reached][:, None])[:, 0]
                 if depth < trie.depth - 1:
                     for chunk in np.split(np.arange(len(nodes)), range(CHUNK, len(nodes), CHUNK)):
                         branch = deepcopy(sequence)
-                        added = self._add(branch, places[rows[chunk]], nodes[chunk], depth)
+                        added = self._add(branch, indices[rows[chunk]], nodes[chunk], depth)
                         grown.append((branch, nodes[chunk], added, self._score(branch, added)))
             below = grown
         return found.cpu().numpy()
@@ -61,24 +61,24 @@ class PrefixScorer:
         start, first = self._start(prompt)
         found = {}
         for width in widths:
-            sequence, log_probs, places = deepcopy(start), first, np.array([start.root])
+            sequence, log_probs, indices = deepcopy(start), first, np.array([start.root])
             scores = torch.zeros(1, device=self._model.device)
             parents = torch.zeros(1, dtype=torch.int64, device=self._model.device)
             nodes_of = np.full((trie.depth - 1, width), -1, np.int64)
             scores_of = np.full((trie.depth - 1, width), -np.inf, np.float32)
             for depth in range(1, trie.depth):
-                slots = on_device(sequence.slots[places], self._model.device)
-                frontier = Frontier(slots, parents, (len(places),), scores)
+                slots = on_device(sequence.slots[indices], self._model.device)
+                frontier = Frontier(slots, parents, (len(indices),), scores)
                 below = continuation_log_probs(trie, parents, log_probs, trie.max_children[depth - 1], None)
                 selection = expand_beam(Candidates(frontier, trie.first_child[parents], below + scores[:, None]), width)
                 kept = int((selection.nodes[0] >= 0).sum())
                 parents, scores = selection.nodes[0, :kept], selection.cum_log_probs[0, :kept]
                 nodes_of[depth - 1, :kept], scores_of[depth - 1, :kept] = parents.cpu().numpy(), scores.cpu().numpy()
                 if depth < trie.depth - 1:
-                    above = {int(slot): int(place) for slot, place in zip(sequence.slots[places], places, strict=True)}
+                    above = {int(slot): int(index) for slot, index in zip(sequence.slots[indices], indices, strict=True)}
                     rows = np.array([above[slot] for slot in selection.parent_slots[0, :kept].tolist()])
-                    places = self._add(sequence, rows, nodes_of[depth - 1, :kept], depth)
-                    log_probs = self._score(sequence, places)
+                    indices = self._add(sequence, rows, nodes_of[depth - 1, :kept], depth)
+                    log_probs = self._score(sequence, indices)
             found[width] = nodes_of, scores_of
         return found
 

@@ -107,7 +107,7 @@ def record(
     ks: Sequence[int],
     progress: Callable[[], None] = lambda: None,
 ) -> Recording:
-    """Record one search per prompt and k, and the draft's opinion of the whole trie.
+    """Record one search per prompt and k, and the draft's log-probabilities of the whole trie.
 
     Args:
         progress: called after each prompt.
@@ -119,12 +119,12 @@ def record(
     if inner > MOST_NODES:
         raise RecordingError(f"The catalog's trie has {inner:,} inner nodes; a recording holds at most {MOST_NODES:,} per user.")
     levels = trie.depth - 1
-    opinions = np.zeros((len(prompts), inner), np.float32)
+    draft_log_probs = np.zeros((len(prompts), inner), np.float32)
     nodes = {k: np.full((len(prompts), levels, k), -1, np.int64) for k in ks}
     log_probs = {k: np.full((len(prompts), levels, k), -np.inf, np.float32) for k in ks}
     drafting, targeting = PrefixScorer(draft, trie), PrefixScorer(target, trie)
     for user, prompt in enumerate(prompts):
-        opinions[user] = drafting.whole_trie(prompt)
+        draft_log_probs[user] = drafting.whole_trie(prompt)
         for k, (beam, scores) in targeting.beams(prompt, ks).items():
             nodes[k][user], log_probs[k][user] = beam, scores
         progress()
@@ -132,7 +132,7 @@ def record(
         prompt_lengths=np.array([len(prompt) for prompt in prompts]),
         first_child=trie.first_child[: inner + 1].cpu().numpy(),
         level_starts=np.array(trie.level_starts),
-        draft=opinions,
+        draft=draft_log_probs,
         beams={k: TargetBeams(nodes[k], log_probs[k]) for k in ks},
     )
 
@@ -140,7 +140,7 @@ def record(
 def record_recommender(
     recommender: Recommender, histories: Sequence[list[int]], ks: Sequence[int], progress: Callable[[], None] = lambda: None
 ) -> Recording:
-    """Records histories with a recommender's own models and prompts; its engine must be idle.
+    """Record histories with a recommender's own models and prompts; its engine must be idle.
 
     Raises:
         RecordingError: it has no draft, or its trie is too large.

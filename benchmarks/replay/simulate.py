@@ -66,7 +66,7 @@ class Replay:
     """Replays searches of one recording."""
 
     def __init__(self, recording: Recording, sharing: int = 1) -> None:
-        """`sharing` is how many requests plans are told share a forward, all of which are taken to stand alike."""
+        """`sharing` is how many requests plans are told share a forward, all of which are taken to be in the same state."""
         self._recording = recording
         self._sharing = sharing
         inner = recording.level_starts[-2]
@@ -105,7 +105,7 @@ class Replay:
             waiting = missing
 
     def _descend(self, search: _Search, done: Replayed) -> int:
-        """Take the target's beam one level down; return how many of its nodes nobody had drafted."""
+        """Take the target's beam one level down; return how many of its nodes had not been drafted."""
         beams = self._recording.beams[search.k]
         if search.depth:
             search.above = np.concatenate([search.above, search.beam])

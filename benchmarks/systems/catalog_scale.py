@@ -108,7 +108,7 @@ def build(items: int, path: Path) -> Built:
 
 
 def load(path: Path) -> Loaded:
-    """Load an artefact and times what a search does with it."""
+    """Load an artefact and time what a search does with it."""
     torch.set_num_threads(1)
     empty = psutil.Process().memory_info().rss
     started = time.perf_counter()

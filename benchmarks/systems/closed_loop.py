@@ -1,7 +1,7 @@
 """A closed loop: so many clients, each of whom asks again as soon as its list has come.
 
-Invariant: a request is timed from before it is made until the step that finished it has returned, so waiting for the company's longer
-steps is part of its time, as it is for a user.
+Invariant: a request is timed from before it is made until the step that finished it has returned, so waiting for the longer
+steps of a batch is part of its time, as it is for a user.
 """
 
 import itertools
@@ -40,7 +40,7 @@ def closed_loop(engine: SpeculativeBeamEngine, requests: Iterable[BeamRequest], 
     """Run requests until the first `counted` have their lists, and return these in the order asked.
 
     Args:
-        requests: made one by one as clients ask; those after the first `counted` only keep the others company.
+        requests: made one by one as clients ask; those after the first `counted` only keep the batch full.
         clients: how many run at once.
     """
     waiting = iter(requests)

@@ -102,7 +102,7 @@ class SystemProcess:
         there.close()
 
     def wait_ready(self) -> None:
-        """Return when the system is loaded.
+        """Wait until the system is loaded.
 
         Raises:
             SystemFailedError: it cannot be loaded, or died; its own message is then on the standard error stream.
@@ -161,11 +161,11 @@ def compare(
     for k in ks:
         outcomes: dict[Contender, list[Outcome]] = {contender: [] for contender in contenders}
         for concurrency in dict.fromkeys(contender.concurrency for contender in contenders):
-            alike = [contender for contender in contenders if contender.concurrency == concurrency]
-            for turn, start in enumerate(range(0, len(histories), alike[0].block)):
-                block = histories[start : start + alike[0].block]
-                shift = turn % len(alike)
-                for contender in [*alike[shift:], *alike[:shift]]:
+            group = [contender for contender in contenders if contender.concurrency == concurrency]
+            for turn, start in enumerate(range(0, len(histories), group[0].block)):
+                block = histories[start : start + group[0].block]
+                shift = turn % len(group)
+                for contender in [*group[shift:], *group[:shift]]:
                     time.sleep(SETTLE_SECONDS)
                     outcomes[contender] += _ask(contender, k, block, histories[start - 1])
                     progress(len(block))

@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(plain: Sequence[BeamResult], results: Iterable[BeamResult]) -> Comparison:
-    """Hold lists against those of plain beam search."""
+    """Compare lists against those of plain beam search."""
     equal = ties = different = forwards = 0
     for expected, result in zip(plain, results, strict=True):
         forwards += result.usage.target_forwards

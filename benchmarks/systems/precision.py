@@ -72,12 +72,12 @@ def margin_of(plain: BeamResult, drafted: BeamResult, beams: Sequence[BeamResult
     Args:
         beams: the plain search's beam at each level, as the list of all items below each prefix.
     """
-    places = {item.item: place for place, item in enumerate(drafted.items)}
-    both = [item for item in plain.items if item.item in places]
-    scores, rank = np.array([item.score for item in both]), np.array([places[item.item] for item in both])
+    ranks = {item.item: rank for rank, item in enumerate(drafted.items)}
+    both = [item for item in plain.items if item.item in ranks]
+    scores, rank = np.array([item.score for item in both]), np.array([ranks[item.item] for item in both])
     swapped = np.triu(rank[:, None] > rank[None, :])
     gaps: FloatArray = np.abs(scores[:, None] - scores[None, :])[swapped]
-    missing = [_distance_to_the_bar(item.item, beams) for item in plain.items if item.item not in places]
+    missing = [_distance_to_the_bar(item.item, beams) for item in plain.items if item.item not in ranks]
     return max([*gaps.tolist(), *missing], default=0.0)
 
 
@@ -114,15 +114,15 @@ def compare_precision(
         engine.use_plan(FixedPlan.parse(name))
         found[name] = list(recommender.recommend(histories, k))
     plain, drafted = found["none"], found[plan]
-    differing = [place for place, (one, other) in enumerate(zip(plain, drafted, strict=True)) if _items(one) != _items(other)]
-    beams: dict[int, list[BeamResult]] = {place: [] for place in differing}
+    differing = [user for user, (one, other) in enumerate(zip(plain, drafted, strict=True)) if _items(one) != _items(other)]
+    beams: dict[int, list[BeamResult]] = {user: [] for user in differing}
     for depth in range(1, identifiers.shape[1] + 1):
         level = engine.successor(ItemTrie.build(identifiers[:, :depth], engine.target.device), NONE)
-        for place in differing:
-            request = recommender.request(str(place), histories[place], k)
+        for user in differing:
+            request = recommender.request(str(user), histories[user], k)
             (answer,) = closed_loop(level, [request], 1, 1)
-            beams[place].append(answer.result)
-    margins = [margin_of(plain[place], drafted[place], beams[place]) if place in beams else 0.0 for place in range(len(plain))]
+            beams[user].append(answer.result)
+    margins = [margin_of(plain[user], drafted[user], beams[user]) if user in beams else 0.0 for user in range(len(plain))]
     return count(plain, drafted, margins)
 
 

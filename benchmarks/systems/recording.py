@@ -14,7 +14,7 @@ from drafting.plans.planner import Planner
 from verification.recommender import Recommender
 from verification.result import Usage
 
-# A draft of a hundredth of the target's size: it runs few layers, but whatever a forward costs besides is the same.
+# A draft of a hundredth of the target's size: it runs few layers, but all else that a forward costs is the same.
 DRAFT_SHARE = 0.05
 
 
@@ -95,7 +95,7 @@ def record(
         plans: fixed plans; `auto` as the recommender was loaded with it; `auto@B`, the planner of a machine where the fixed part of a
             forward costs as much as B tokens.
         progress: told after each search.
-        source: what is searched, in words, for whoever reads the trace.
+        source: what is searched, in words, for the reader of the trace.
         warm_up: how many histories come first without being recorded, for a planner to learn from.
         draft_share: on the machine of `auto@B`, what a forward of the draft costs beside one of the target.
     """

@@ -1,6 +1,6 @@
 """What `atspeed-bench bench` does once it knows what to measure: starts the systems, times them, and prints the report.
 
-Invariant: whatever was started is ended, however the run ends; and everything that goes wrong leaves as one sentence.
+Invariant: every system that was started is ended, also when the run fails or is ended; and every failure is one sentence.
 """
 
 import json
@@ -17,13 +17,12 @@ from statistics import median
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.systems.http_system import HttpSystem
 from benchmarks.systems.interleaved import SETTLE_SECONDS, Contender, Measured, Row, SystemProcess, compare
 from benchmarks.systems.question import PLAIN, Question, SystemSpec
+from server.commands.tables import print_table
 
 OVERHEAD_REQUESTS = 100
 OVERHEAD_K = 10
@@ -118,22 +117,22 @@ def show(report: Report) -> None:
     """Print a report as a table; the last column is the time beside plain search on the first host at the same load."""
     rows = report.rows
     plain = {(row.k, row.concurrency): row.p50_ms for row in reversed(rows) if (row.system, row.plan) == (rows[0].system, PLAIN)}
-    table = Table(title=f"{date.today()}, {platform.machine()}, {report.threads} threads; no cache")
-    for column in ("k", "system", "plan", "at once", "p50 ms", "p99 ms", "lists/s", "forwards", "tokens", "lists equal", "p50 / plain"):
-        table.add_column(column, justify="left" if column in ("system", "plan") else "right", no_wrap=True)
-    for before, row in zip([None, *rows], rows, strict=False):
-        if before is not None and before.k != row.k:
-            table.add_section()
-        cells = (
+    columns = ("k", "system", "plan", "at once", "p50 ms", "p99 ms", "lists/s", "forwards", "tokens", "lists equal", "p50 / plain")
+    cells = [
+        (
+            str(row.k),
+            row.system,
+            row.plan,
+            str(row.concurrency),
             f"{row.p50_ms:.1f}",
             f"{row.p99_ms:.1f}",
             f"{row.lists_per_s:.0f}",
             f"{row.target_forwards:.2f}",
             f"{row.tokens:.0f}" if row.tokens else "",
+            row.lists_equal,
+            f"{row.p50_ms / plain[row.k, row.concurrency]:.2f}",
         )
-        ratio = f"{row.p50_ms / plain[row.k, row.concurrency]:.2f}"
-        table.add_row(str(row.k), row.system, row.plan, str(row.concurrency), *cells, row.lists_equal, ratio)
-    # A pipe has no width of its own, and a table cut to 80 columns loses its figures.
-    console = Console()
-    (console if console.is_terminal else Console(width=130)).print(table)
+        for row in rows
+    ]
+    print_table(f"{date.today()}, {platform.machine()}, {report.threads} threads; no cache", columns, cells)
     typer.echo(f"HTTP, queue and history store add {report.http_overhead_ms:.1f} ms at p50 (k = {OVERHEAD_K}, asked back to back).")

@@ -47,11 +47,11 @@ class EngineSystem:
         engine.use_plan(self._plans[question.plan])
         if question.cached:
             self._ask_before(question)
-        # Where several run together, some more keep the last ones company, so that all are timed under the same load.
-        company = itertools.cycle(question.histories) if question.concurrency > 1 else ()
+        # Where several run together, some more fill the batch of the last ones, so that all are timed under the same load.
+        fillers = itertools.cycle(question.histories) if question.concurrency > 1 else ()
         requests = (
             self._recommender.request(str(number), history, question.k, cache_key=str(number) if question.cached else None)
-            for number, history in enumerate(itertools.chain(question.histories, company))
+            for number, history in enumerate(itertools.chain(question.histories, fillers))
         )
         answers = closed_loop(engine, requests, len(question.histories), question.concurrency)
         engine.forget_histories()

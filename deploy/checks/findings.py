@@ -13,7 +13,7 @@ class Findings:
         self.wrong = 0
 
     def check(self, holds: bool, sentence: str) -> bool:
-        """Say whether a sentence holds, and passes it on."""
+        """Say whether a sentence holds, and pass it on."""
         print(f"{'ok   ' if holds else 'WRONG'} {sentence}", flush=True)
         self.wrong += not holds
         return holds

@@ -11,8 +11,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     table = Table(title=title)
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
+    for index, row in enumerate(rows, start=1):
+        table.add_row(*row, end_section=index < len(rows) and rows[index][0] != row[0])
     # A pipe has no width, and a table cut to 80 columns would lose its figures.
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
