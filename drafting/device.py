@@ -2,7 +2,7 @@
 
 Invariant: sending does not wait for what the device has been given. What the host has decided is copied before the call returns, but the
 device takes it up in its own time, in the order of its work (an array of more than some tens of kilobytes may have to wait for its turn);
-only reading back makes the host wait, and that is done nowhere but where a decision needs it. What every step needs alike is sent once.
+only reading back makes the host wait, and that happens only where a decision needs it. Constants of all steps are sent once.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def concat(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def pad_stack(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
-    """`[rows, ..., most]`: at least one array, all alike but for their last axis, which is filled up behind."""
+    """`[rows, ..., most]`: stack one or more arrays of equal shape but for the last axis, which is padded at the end."""
     padded = np.full((len(rows), *rows[0].shape[:-1], max(row.shape[-1] for row in rows)), fill, rows[0].dtype)
     for target, row in zip(padded, rows, strict=True):
         target[..., : row.shape[-1]] = row
@@ -56,7 +56,7 @@ def pad_stack(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray
 # Steps count few different things: columns of a prompt, beams, children of a level.
 @lru_cache(maxsize=256)
 def arange(count: int, device: torch.device) -> Tensor:
-    """`[count]` int64, the numbers from 0 on; everybody's, so nobody may write to it."""
+    """`[count]` int64, the numbers from 0 on; shared by all callers, so do not write to it."""
     # Usable in training too, where a tensor that inference has made is not.
     with torch.inference_mode(False):
         return torch.arange(count, device=device)

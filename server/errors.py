@@ -127,7 +127,7 @@ class TryAgain(ServerError):
     """A request that may succeed later.
 
     Attributes:
-        retry_after_seconds: when asking again is worth a try.
+        retry_after_seconds: seconds after which a retry may succeed.
     """
 
     def __init__(self, sentence: str, retry_after_seconds: int = 1) -> None:

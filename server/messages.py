@@ -35,7 +35,7 @@ class FreshPlaces(msgspec.Struct, frozen=True):
 
     Attributes:
         since: the day, in days since 1970, on which or after which an item must have come.
-        places: how many of the k.
+        places: number of reserved positions of the k.
     """
 
     since: int
@@ -115,13 +115,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and requests are welcome.
 
     Attributes:
-        max_items: how many of the newest items of a history the model reads at most; whether there are more matters too.
+        max_items: maximum number of newest items of a history that the model reads; whether there are more matters too.
         total_slots: KV slots of the engine.
-        drafts: whether a draft model is at work.
+        drafts: True if a draft model is in use.
         identifier_length: tokens of an item.
-        forward_seconds, token_seconds: what a forward of the target costs here: a fixed part, and a part per token of a full step.
+        forward_seconds, token_seconds: cost of a forward of the target: a fixed part, and a part per token of a full step.
         step_tokens: tokens that may share a step.
-        catalog_name: of its options.
+        catalog_name: name of the catalog in its options.
     """
 
     model: str
@@ -153,8 +153,8 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     """One finished list.
 
     Attributes:
-        queue_seconds: from the API process's asking until the engine took the request up.
-        engine_seconds: from there until the list was finished.
+        queue_seconds: time from the submission by the API process to the start in the engine.
+        engine_seconds: time from the start in the engine to the finished list.
     """
 
     result: BeamResult
@@ -177,7 +177,7 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
         ended: monotonic seconds.
         elapsed_seconds: wall clock from the end of the step before it, or of idling: the step itself, and what the engine process does
             between two.
-        crowded: whether a request had to wait for a later step.
+        crowded: True if a request had to wait for a later step.
     """
 
     report: StepReport

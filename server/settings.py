@@ -94,7 +94,7 @@ class EngineOptions(EngineSettings):
     """The settings of one engine process; they travel as JSON on its command line.
 
     Attributes:
-        catalog_name: what requests call the catalog.
+        catalog_name: name of the catalog in requests.
     """
 
     catalog_name: str = ""

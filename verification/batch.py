@@ -24,7 +24,7 @@ def search_in_order(engine: SpeculativeBeamEngine, requests: Iterable[BeamReques
         requests: with ids of their own; anything else among them is yielded in its place.
 
     Raises:
-        OutOfSlots, ValueError: as `SpeculativeBeamEngine.add`, and whatever `requests` raises.
+        OutOfSlots, ValueError: as `SpeculativeBeamEngine.add`, and all that `requests` raises.
     """
     pending: dict[str, BeamResult | Other | None] = {}
     try:

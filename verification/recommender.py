@@ -69,20 +69,20 @@ class Recommender:
         Args:
             draft: directory of a small model over the same tokens, which proposes what the target verifies; it always runs on the
                 transformers host, beside the target.
-            plan: what to draft: "auto" (the planner, which takes a few seconds to measure this machine), "none", "trie", "beam:N" or
+            plan: draft plan: "auto" (the planner, which takes a few seconds to measure this machine), "none", "trie", "beam:N" or
                 "beam:N+children" (see `FixedPlan`).
             host: "vllm" or "transformers".
             dtype: "auto", "float32", "bfloat16" or "float16".
             threads: CPU threads for the model; None leaves torch's choice.
             kv_memory_gib: memory for keys and values.
-            tensor_parallel: how many devices share the model (vLLM only).
-            quantization: how vLLM quantizes the target's weights as it loads them, such as "fp8" (vLLM on a GPU only).
+            tensor_parallel: number of devices that share the model (vLLM only).
+            quantization: quantization of the target's weights while loading, such as "fp8" (vLLM on a GPU only).
             graph_requests: record forwards of up to so many requests as CUDA graphs, which takes a while at start and needs a GPU.
-            name: what requests call the catalog; see `successor`.
+            name: name of the catalog in requests; see `successor`.
 
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence, and
-                whatever was loaded is closed again.
+                all that was loaded is closed again.
         """
         fixed_plan = FixedPlan.parse("none" if plan == AUTO else plan)
         fixed_plan.check(catalog.identifier_length)

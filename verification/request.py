@@ -50,7 +50,7 @@ class BeamRequest:
         k: identifiers to return.
         beam_width: prefixes kept at each level, at least `k`.
         excluded_items: `[n]` int64, catalog indices of items that must not be returned.
-        rule: how prefixes are ranked and drafts verified.
+        rule: ranking of prefixes and verification of drafts.
         cache_key: requests of one key share prompts in the prefix cache; None keeps nothing.
         allowed_items: the only items that may be returned; None allows all.
         catalog: its name, where one model serves several.

@@ -30,10 +30,10 @@ class Usage:
 
     Attributes:
         prompt_tokens: tokens of the prompt.
-        cached_tokens: how many of them came from the prefix cache.
+        cached_tokens: prompt tokens found in the prefix cache.
         target_forwards, draft_forwards: forwards that this request took part in.
         drafted_nodes: tree nodes that a draft added.
-        used_nodes: how many of them the target's beams came to hold.
+        used_nodes: drafted nodes that the target's beams used.
         accepted_depths: the levels that the target accepted from a draft, each one forward saved.
         plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
     """
@@ -69,12 +69,12 @@ class StepReport:
 
     Attributes:
         finished: the lists that it completed.
-        tokens: in the target's forward.
+        tokens: tokens of the target's forward.
         seconds: wall-clock time of the step.
-        target_seconds: of it, in the target's forward.
-        draft_tokens, draft_forwards: of the draft.
+        target_seconds: seconds of it in the target's forward.
+        draft_tokens, draft_forwards: tokens and forwards of the draft model.
         draft_seconds: time for drafting, with the draft's forwards.
-        draft_failed: whether the draft failed and was dropped.
+        draft_failed: True if the draft failed and was dropped.
         accepted: levels accepted from drafts.
     """
 

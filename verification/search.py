@@ -33,14 +33,14 @@ class BeamSearch:
     """The state of one search.
 
     Attributes:
-        rule: how prefixes are ranked and drafts verified.
+        rule: ranking of prefixes and verification of drafts.
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
         eligibility: the trie nodes that the search may enter.
         cached_tokens: prompt tokens that were computed before.
         shared_length: slots at the start of the sequence that this search does not own.
         beam: indices of the prefixes selected last, best first; the root at first.
         ancestors: indices of the prefixes selected before, without the root.
-        depth: of the beam.
+        depth: depth of the beam.
         target_forwards, draft_forwards, drafted_nodes, used_nodes, accepted_depths: as in `Usage`.
         drafted_by: kinds of drafts that have added nodes: `beam`, `children`.
     """

@@ -83,7 +83,7 @@ def make_teacher(
     """Ask the target and write `out`; go on with the shards that an interrupted run has left.
 
     Args:
-        draft: a draft over the same tokens whose own lists become nodes as well, so that the target also judges where a draft would go.
+        draft: a draft with the same tokens, whose lists become nodes as well, so that the target also scores prefixes of drafts.
         announce: is told the cost before anything is searched.
 
     Raises:
@@ -124,7 +124,7 @@ def make_teacher(
 
 
 def _check_split(target: Path, settings: TeacherSettings) -> None:
-    """Teaching from interactions that the target was to be judged by would spoil the judgement."""
+    """Refuse a split that would train a draft on interactions by which the target is evaluated."""
     path = target / TRAINING_FILE
     if not path.is_file():
         return

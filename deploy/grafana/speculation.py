@@ -53,7 +53,7 @@ SAVED = [
     ),
     Panel(
         "Lists by plan",
-        "What was drafted for the lists, and how drafts were judged.",
+        "Finished lists per second, by draft plan and verification.",
         "reqps",
         [Query(per_second("atspeed_plan_decisions_total", "plan, verification"), "{{plan}} {{verification}}")],
         stacked=True,

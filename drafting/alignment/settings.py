@@ -175,7 +175,7 @@ class TrainingMetrics(msgspec.Struct, frozen=True):
         samples: number of sequences per epoch.
         tokens: number of tokens per epoch, without padding.
         seconds: wall-clock time of the training since the last resume.
-        tokens_per_second: in that time.
+        tokens_per_second: tokens trained per second in that time.
         resumed_from_step: step of the checkpoint that the run continued from; 0 for an uninterrupted run.
     """
 

@@ -1,4 +1,4 @@
-"""Beam expansion: from beams to their best continuations, for draft and target alike.
+"""Beam expansion: from beams to their best continuations, for draft and target.
 
 Contract: tensors in, tensors out, fixed shapes, no read to the host. R requests continue P prefixes in all, each by up to `width` children.
 What constrained decoding does not allow is masked *before* the top-K, so K come back whenever K are eligible; equal scores are decided by

@@ -60,13 +60,13 @@ def continuation_log_probs(trie: ItemTrie, nodes: Tensor, logits: Tensor, width:
         nodes: `[rows]` int64.
         logits: `[rows, vocabulary]` of the token after each node, any float type.
         width: at least the number of children of every node, and no more than the most children of any in the trie.
-        eligible: which children may be entered; None for all.
+        eligible: children that may be entered; None for all.
     """
     first, end = trie.children(nodes)
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
     tokens = trie.token.unfold(0, width, 1).index_select(0, first)
     # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other element.
-    log_probs = logits.float().log_softmax(1).gather(1, tokens).add_(trie.barrier(first, end, width))
+    log_probs = logits.float().log_softmax(1).gather(1, tokens).add_(trie.padding_mask(first, end, width))
     if eligible is not None:
         log_probs.add_(torch.add(_INFINITY_BITS, eligible.allowed(first, width), alpha=1 << 23).view(torch.float32))
     return log_probs

@@ -21,7 +21,7 @@ class Verification(StrEnum):
 
     Attributes:
         STRICT: exactly the list of plain beam search.
-        GUMBEL: a sample of k identifiers without replacement, exact whatever the draft proposes.
+        GUMBEL: a sample of k identifiers without replacement, exact for any draft.
         RELAXED: the paper's sampling acceptance (algorithm 2); not distribution-preserving.
     """
 
@@ -35,7 +35,7 @@ class SearchRule:
     """The search rule of one request.
 
     Attributes:
-        seed: of the noise; the same seed gives the same list. Strict searches ignore it.
+        seed: seed of the noise; the same seed gives the same list. Strict searches ignore it.
         temperature: sharpens (below 1) or flattens (above 1) the distribution that is sampled. Strict searches ignore it.
     """
 

@@ -28,8 +28,8 @@ class SequenceState:
     """The tokens of one request, whose last prompt token is the root of its tree.
 
     Attributes:
-        length: how many tokens there are.
-        computed: how many of them, the first ones, the target has computed.
+        length: number of tokens.
+        computed: number of tokens at the beginning that the target has computed.
         deepest: the largest depth of a node.
         positions: `[length]` int64 position ids; prompt length + depth - 1 for a node.
         visible: `[length]` int64, how many leading tokens each attends to: up to itself in the prompt, the prompt for a node.

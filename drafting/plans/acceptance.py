@@ -3,7 +3,7 @@
 The draft's proposals for a level are placed by their *gap*: how far a score lies below the draft's k-th best. The target's beam asks for a
 certain gap, that of the lowest proposal in it; drafting everything within a gap g accepts the level exactly when that is at most g. The
 distribution of the wanted gap is learned; how many proposals a gap means is different for every request, narrow where the draft is sure.
-Invariant: what is learned is bounded, forgets slowly, and holds an opinion from the start, so a planner can ask before anything was seen.
+Invariant: statistics are bounded, forget slowly and start from a prior, so a planner can use them before any level was seen.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ DoubleArray = npt.NDArray[np.float64]
 GAPS: DoubleArray = np.concatenate([np.linspace(0, 4, 33), np.linspace(4.25, 12, 32)])
 MEMORY = 2000.0
 PRIOR_WEIGHT = 3.0
-# A first opinion, on the hopeful side: what is never tried is never learned, and a few levels are enough to correct it.
+# An optimistic prior, because what is never tried is never learned; a few levels correct it.
 PRIOR: DoubleArray = 0.95 - 0.95 * np.exp(-(GAPS + 0.3) / 0.8)
 
 
@@ -30,7 +30,7 @@ class WantedGaps:
 
     Attributes:
         prior: `[gaps]` chance that the wanted gap is within each gap, before anything was seen.
-        seen: how many levels, old ones counting less.
+        seen: number of levels seen; old ones count less.
         within: `[gaps]` how many of them wanted no more than each gap.
         counts: `[gaps]` the mean number of proposals within each gap.
     """

@@ -1,7 +1,7 @@
 """Drafters grow the token tree with nodes that the target may want: by a draft model's beam, or by the trie alone.
 
-Invariant: a drafter only adds nodes; those that an earlier round has drafted are taken up again instead of being added twice. So whatever
-it guesses, the target verifies on the same ground. Draft and target number their key/value slots alike: a node has one slot, and each
+Invariant: a drafter only adds nodes; those that an earlier round has drafted are used again instead of being added twice. The target
+therefore verifies all drafts in the same tree. Draft and target use the same numbers of key/value slots: a node has one slot, and each
 model keeps its own keys and values there.
 """
 
@@ -52,8 +52,8 @@ class DraftTask:
     """One search's round.
 
     Attributes:
-        round: how far it has come.
-        action: how the next level grows.
+        round: state of the drafting in this round.
+        action: action for the next level.
         allocate: takes key/value slots.
         frontier: indices of the prefixes below which the next level grows; the beam at first.
     """
@@ -74,7 +74,7 @@ class DraftTask:
 
     @property
     def forward_part(self) -> ForwardPart:
-        """The frontier, and before it whatever of its past the draft has not computed."""
+        """The frontier, preceded by all tokens before it that the draft has not computed."""
         sequence = self.search.sequence
         past = np.concatenate([np.arange(sequence.root), self.search.ancestors])
         return ForwardPart(sequence, np.concatenate([past[sequence.drafted[past] == 0], self.frontier]), len(self.frontier))
@@ -107,7 +107,7 @@ class Proposals:
     Attributes:
         selection: the best continuations of each request's frontier, best first.
         nodes, scores: `[requests, proposals]` int64 and float32, the selection's on the host; -1 and -inf pad.
-        tokens: in the draft's forward.
+        tokens: tokens of the draft's forward.
     """
 
     selection: Selection
@@ -203,7 +203,7 @@ def _add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie
     """Put the next level below each task's frontier: known nodes are taken up again, the others added.
 
     Args:
-        trie_nodes: of each task.
+        trie_nodes: nodes to add, of each task.
         parents: `[nodes]` int64, the slots of all these nodes' parents in order.
 
     Returns:

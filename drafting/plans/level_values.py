@@ -52,7 +52,7 @@ class LevelValues:
         return self.draft_token * np.maximum(tokens - self.draft_room, 0)
 
     def weigh(self, depth: int, levels: int, certainty: float, nodes: int) -> tuple[float, float]:
-        """Seconds won by drafting the level `depth` by children, and by the draft's beam; kept where rounds begin: they begin alike."""
+        """Seconds won by drafting the level `depth` by children, and by the draft's beam; cached at the start of rounds."""
         if levels == 0 and (depth, nodes) in self.weighed:
             return self.weighed[depth, nodes]
         certain, many = np.array([certainty]), np.array([float(nodes)])

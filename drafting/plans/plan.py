@@ -105,8 +105,8 @@ class StepTimes:
     """The time of one engine step.
 
     Attributes:
-        target_tokens, target_seconds: of the target's forward, with everything around it.
-        draft_forwards, draft_tokens, draft_seconds: of drafting.
+        target_tokens, target_seconds: tokens and time of the target's forward, with preparation and reading of results.
+        draft_forwards, draft_tokens, draft_seconds: forwards, tokens and time of drafting.
     """
 
     target_tokens: int

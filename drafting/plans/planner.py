@@ -10,7 +10,7 @@ request drafts from its part of the rest, and only nodes beyond that have a pric
 
 Invariant: nothing at all is always among the choices, and a forward that many requests share is worth only their part of it to each; so on
 a busy machine drafts shrink, and a draft that the target does not follow is no longer asked. What drafting adds to a step is shared only by
-requests that stand alike (`DraftRound.group_size`): the others may well decide otherwise, and then it is theirs alone to pay.
+requests in the same state (`DraftRound.group_size`): the others may decide otherwise, and then bear the cost alone.
 """
 
 import math
@@ -49,9 +49,9 @@ class Planner(Plan):
     """A plan that decides level by level; see the module.
 
     Attributes:
-        costs: of forwards on this machine.
+        costs: costs of forwards on this machine.
         fan_out: by depth, a first guess at the children of a prefix: `ItemTrie.mean_fan_out`.
-        follows_clock: whether the costs follow the steps that are run; else they stay as they are.
+        follows_clock: True if the costs follow the measured steps; otherwise they are constant.
     """
 
     name = AUTO

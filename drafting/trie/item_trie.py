@@ -31,7 +31,7 @@ class ItemTrie:
         token: `[nodes + max(max_children)]` int64, the token on the edge to each node (0 for the root), padded with zeros so that a window
             of `max(max_children)` tokens can be read from any node on.
         first_child: `[nodes + 1]` int64; the children of node n are first_child[n] up to first_child[n + 1].
-        arrays: the same trie on the host.
+        arrays: the trie on the host.
     """
 
     token: Tensor
@@ -100,7 +100,7 @@ class ItemTrie:
         first, end = self._ranges.index_select(0, nodes).unbind(1)
         return first, end
 
-    def barrier(self, first: Tensor, end: Tensor, width: int) -> Tensor:
+    def padding_mask(self, first: Tensor, end: Tensor, width: int) -> Tensor:
         """The padding mask of children: `[nodes, width]` float32, 0 for each child and -inf after the last.
 
         Args:
@@ -117,7 +117,7 @@ class ItemTrie:
 
     @cached_property
     def _edge(self) -> Tensor:
-        """As many zeros as a node has children at most, then as much -inf: every barrier is a window of it."""
+        """`max(max_children)` zeros and then as many -inf; every row of a padding mask is a window of it."""
         edge = torch.zeros(2, max(self.max_children), device=self.token.device)
         edge[1] = float("-inf")
         return edge.flatten()

@@ -25,7 +25,7 @@ class Built(msgspec.Struct, frozen=True):
 
     Attributes:
         sentence: why there is no artefact; None if there is one.
-        items, identifiers, identifier_length: of the catalog.
+        items, identifiers, identifier_length: numbers of items, identifiers and tokens per identifier.
         content: the catalog's own version, a hash of its contents.
     """
 

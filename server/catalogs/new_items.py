@@ -1,7 +1,7 @@
 """New items for the catalog that is served: from a request to a version that has them.
 
 Invariant: nothing else changes what is served while items are placed, so two requests at a time both land, one on top of the other; and
-when one is refused, at whatever point, the version that was served still is and no other is left behind.
+when one is refused, at any point, the served version stays and no other is left behind.
 """
 
 import re

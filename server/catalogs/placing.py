@@ -22,10 +22,10 @@ class PlaceOrder(msgspec.Struct, frozen=True):
 
     Attributes:
         base: the file of the catalog that is served.
-        version: of its contents.
-        artefact: where the next version belongs.
+        version: version of its contents.
+        artefact: path of the next version.
         codebooks: their file; None if there are none.
-        added_at: when the items came, seconds since 1970.
+        added_at: time of adding, seconds since 1970.
     """
 
     base: str
@@ -42,7 +42,7 @@ class Placed(msgspec.Struct, frozen=True):
 
     Attributes:
         sentence: why there is no artefact; None if there is one.
-        taken: whether it is for something that belongs to another item already.
+        taken: True if a name or an identifier belongs to another item.
         items: the new items with their identifiers.
     """
 

@@ -35,8 +35,8 @@ class Activation(msgspec.Struct, frozen=True):
     """One entry of the history.
 
     Attributes:
-        version: what was served from then on.
-        by: who decided so.
+        version: version served from then on.
+        by: origin of the activation.
         at: seconds since 1970.
     """
 
@@ -50,8 +50,8 @@ class ServedCatalog:
     """A version in memory.
 
     Attributes:
-        name: what it is called, in answers too.
-        handle: what the engine calls it; a version that is activated again is another one to the engine.
+        name: name of the version, also in answers.
+        handle: name of the version in the engine; a version that is activated again gets another one.
         path: the file that engines load it from.
         filters: the items that each named filter lets through.
         running: requests that have started with it and not ended.
@@ -71,7 +71,7 @@ class CatalogStore:
     Attributes:
         active: the version that requests start with.
         history: all activations, oldest first.
-        directory: where versions are kept.
+        directory: directory of the versions.
     """
 
     def __init__(self, first: ServedCatalog, engine: EngineClient, directory: Path) -> None:
@@ -224,7 +224,7 @@ def first_catalog(start: Catalog, path: Path, directory: Path | None) -> tuple[S
 
     Args:
         start: the catalog that the server is started with, and `path` its file.
-        directory: of the versions; None if they do not outlive a server.
+        directory: directory of the versions; None if they do not outlive a server.
 
     Raises:
         CatalogError: the version that was served last can't be read.

@@ -21,7 +21,7 @@ class CatalogSwitch:
         """Serve a version from now on.
 
         Args:
-            extended: whether it is the one that is served, with new items behind its own.
+            extended: True if it is the served version with items added.
 
         Raises:
             VersionNotFound, CatalogRefused, FilterRefused: there is no such version, or it can't be served; nothing has changed.

@@ -48,7 +48,7 @@ class CatalogUploads:
         """Make a version of a body as it comes in.
 
         Args:
-            length: of the body as the client has declared it, if it has.
+            length: declared length of the body; None if not declared.
 
         Raises:
             UnknownForm, UploadCutOff, StorageFull, CatalogRefused, VersionExists: no version can be made of the body.

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def interactions_of(movielens: MovieLens) -> Interactions:
-    """Every rating as an interaction, whatever the rating: what was watched is what is predicted."""
+    """Every rating as an interaction, independent of its value: the demo predicts what users watch."""
     row_of: dict[str, int] = {}
     rows = np.array([row_of.setdefault(user, len(row_of)) for user in movielens.user_ids], np.int64)
     return by_user(tuple(row_of), rows, movielens.rated, movielens.timestamps)

@@ -35,7 +35,7 @@ class MovieLens:
         titles: title and year per film.
         genres: the distinct genres.
         film_genres: `[films, genres]`, which film has which.
-        user_ids: who rated, `[ratings]`.
+        user_ids: `[ratings]`, user of each rating.
         rated: positions in `film_ids`, `[ratings]`.
         timestamps: seconds since the epoch, `[ratings]`.
     """

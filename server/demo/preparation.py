@@ -32,9 +32,9 @@ class DemoSettings(msgspec.Struct, frozen=True):
     """All that the demo's artefacts depend on.
 
     Attributes:
-        levels, codes_per_level: of the identifiers.
-        dims, genre_weight: of the film embeddings.
-        k, beam_width: of the evaluation.
+        levels, codes_per_level: levels and codes per level of the identifiers.
+        dims, genre_weight: dimensions and weight of genres of the film embeddings.
+        k, beam_width: list length and beam width of the evaluation.
     """
 
     levels: int = 3

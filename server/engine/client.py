@@ -132,7 +132,7 @@ class EngineClient:
 
         Args:
             items: items of its history; None where they are not known yet.
-            traced: whether the engine's steps are to be kept for it.
+            traced: True if the engine's steps are recorded for it.
 
         Raises:
             EngineUnavailable: there is no engine.

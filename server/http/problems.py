@@ -97,7 +97,7 @@ class Problem:
     """One problem; without a name it says no more than its HTTP status does.
 
     Attributes:
-        retry_after_seconds: when asking again is worth a try; None if it is not.
+        retry_after_seconds: seconds after which a retry may succeed; None if it will not.
     """
 
     status: int

@@ -122,7 +122,7 @@ class ApiServer:
             self._ending = asyncio.get_running_loop().create_task(self._drain_and_exit(), name="drain")
 
     async def _drain_and_exit(self) -> None:
-        """Lets what runs finish, for as long as the grace period; whoever still waits then is told so."""
+        """Let running requests finish within the grace period; then answer the others with an error."""
         self._drain.begin()
         logger.info("shutting down; requests that are running: %d", self._drain.running)
         if not await self._drain.finished(self._grace_seconds):

@@ -17,7 +17,7 @@ def item_lines(
 
     Args:
         fields: attributes of the catalog that each line shall tell, where the item has them.
-        fresh: which lines are to be labelled as fresh; empty for none.
+        fresh: lines to label as fresh; empty for none.
     """
     lines = [catalog_line(catalog, item.item) | {"score": item.score, "rank": item.rank} for item in items]
     if fields:

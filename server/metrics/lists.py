@@ -153,7 +153,7 @@ class HealthMetrics:
         Args:
             items: catalog indices of its items.
             history: catalog indices of what the user had met.
-            short: whether it has fewer identifiers than were asked for.
+            short: True if it has fewer identifiers than requested.
         """
         self.short_lists.inc(short)
         self.items_served.inc(len(items))

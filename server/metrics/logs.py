@@ -21,7 +21,7 @@ def configure_logs(level: str, process: str, form: LogFormat = "text") -> None:
 
     Args:
         level: the lowest level shown, such as `INFO`.
-        process: which process speaks, such as `api` or `engine`.
+        process: name of the process, such as `api` or `engine`.
         form: `text`, or `json` for one object a line: time, level, process, pid, logger, message, request_id where there is one.
     """
     handler = logging.StreamHandler(sys.stderr)

@@ -32,7 +32,7 @@ class Tracing:
     """Makes spans, or pretends to.
 
     Attributes:
-        on: whether there are spans at all.
+        on: True if there are spans.
     """
 
     def __init__(self, processor: "SpanProcessor | None" = None) -> None:

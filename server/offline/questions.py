@@ -35,7 +35,7 @@ class Defaults:
     """Defaults for users whose line does not set a value.
 
     Attributes:
-        seed_is_drawn: whether the rule's seed was drawn by chance, so that another will do as well.
+        seed_is_drawn: True if the seed was drawn at random, so that another may be used.
     """
 
     k: int

@@ -105,7 +105,7 @@ class Admission:
 
         Args:
             items: items of its history; None where they are not known yet.
-            traced: whether its steps are to be kept.
+            traced: True if its steps are recorded.
 
         Raises:
             QueueFull: too many requests are pending.

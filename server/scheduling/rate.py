@@ -26,7 +26,7 @@ class EngineRate:
     """The cost of the engine's work in seconds; starts from the cost curve that the engine measured while loading.
 
     Attributes:
-        step_seconds: how long steps take now.
+        step_seconds: current duration of steps.
     """
 
     def __init__(self, ready: Ready) -> None:

@@ -77,9 +77,9 @@ class ScheduledRequest:
     """A request on its way through the engine process, with all that is known of it there; times are seconds of the scheduler's clock.
 
     Attributes:
-        deadline: when it is dropped.
-        arrived: from when its time in the queue counts.
-        started: when the engine took it up; 0 while it waits.
+        deadline: time at which it is dropped.
+        arrived: time at which it entered the queue.
+        started: time at which the engine started it; 0 while it waits.
     """
 
     request: BeamRequest
@@ -107,8 +107,8 @@ class StepBudget:
 
     Attributes:
         most_tokens: the hard bound.
-        seconds: what a step may take; None for no such bound.
-        curve: what a forward costs; None if that is not known, and then only the hard bound holds.
+        seconds: maximum duration of a step; None for no limit.
+        curve: cost curve of forwards; None if unknown, then only the hard limit applies.
     """
 
     most_tokens: int
@@ -138,8 +138,8 @@ class ScheduledStep:
     Attributes:
         finished: requests that this step completed.
         timed_out: ids of requests whose deadline had passed.
-        report: what the engine says of its step; `IDLE` if nothing ran.
-        crowded: whether a request had to wait for a later step.
+        report: report of the engine's step; `IDLE` if nothing ran.
+        crowded: True if a request had to wait for a later step.
     """
 
     finished: tuple[FinishedList, ...]

@@ -156,7 +156,7 @@ class UsageAnswer(BaseModel):
     target_forwards: int = Field(description="Forwards of the target model that the list took part in.")
     draft_forwards: int = Field(description="Forwards of the draft model that it took part in.")
     accepted_steps: int = Field(description="Levels that the target accepted from a draft, each one forward saved.")
-    drafted_nodes: int = Field(description="Prefixes that were drafted for the target to judge.")
+    drafted_nodes: int = Field(description="Prefixes that were drafted for the target to verify.")
     plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
 
 

@@ -75,7 +75,7 @@ def _searches(longest_prompt: int, widths: Sequence[int] = BEAM_WIDTHS) -> list[
 
 
 def _request(number: int, prompt: int, width: int) -> BeamRequest:
-    # What the tokens are does not matter: a forward costs the same whatever it reads.
+    # The values of the tokens do not affect the cost of a forward.
     return BeamRequest(f"calibration-{number}", np.zeros(prompt, np.int64), 1, width)
 
 
@@ -117,7 +117,7 @@ def _fit_target(engine: SpeculativeBeamEngine, longest_prompt: int, reports: Seq
 
 
 def _fit_levels(reports: Sequence[StepReport], target: CostCurve) -> tuple[float, float]:
-    """Seconds to draft children, and to judge the level that they make acceptable; no more than a forward, whatever a busy machine says.
+    """Seconds to draft children and to verify the level that they make acceptable; at most those of a forward.
 
     A level is what a step takes beyond its forward, and a forward's noise grows with its length: so the shorter half of the steps shows it.
     """

@@ -1,8 +1,8 @@
 """The engine: speculative decoding with continuous batching, constrained to a catalog. One `step()` advances all running requests.
 
-Invariant: requests share forwards and nothing else. Whatever their beam width, depth and prompt length, attention keeps them apart and the
-same `expand_beam` selects for all, so a list depends neither on its batch nor on what was drafted. Whatever ends a request gives all its
-slots back.
+Invariant: requests share forwards and nothing else (continuous batching). For all beam widths, depths and prompts, attention separates them
+and the same `expand_beam` selects for all, so a list depends neither on its batch nor on what was drafted. Every end of a request frees all
+its slots back.
 """
 
 import time
@@ -39,8 +39,8 @@ class SpeculativeBeamEngine:
 
     Attributes:
         target: the model whose lists these are.
-        trie: of the catalog.
-        plan: what is drafted.
+        trie: trie of the catalog.
+        plan: draft plan.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SpeculativeBeamEngine:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots.
 
         Args:
-            shared_tokens: what every prompt begins with.
+            shared_tokens: tokens at the beginning of every prompt.
             slots: of the engine that this one is a successor of.
 
         Raises:

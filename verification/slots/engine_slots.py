@@ -21,7 +21,7 @@ class EngineSlots:
     Attributes:
         nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
         prompts: slots of prompt tokens, the root's aside.
-        prefix_cache: prompts that are kept for later; tokens mean the same whatever the catalog.
+        prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
         searches: all that run.
     """
 

@@ -19,7 +19,7 @@ class SlotPool:
     """A stack of free slots; one slot holds the keys and values of one token in every layer.
 
     Attributes:
-        total: how many slots there are.
+        total: number of slots.
         first: the number of the first.
     """
 

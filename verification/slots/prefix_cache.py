@@ -1,10 +1,10 @@
 """The history cache: keys and values of prompts that were computed before, kept for the next request of the same user.
 
-Invariant: a request shares the slots that it reads of its user's entry, so nothing that a request reads is ever free, whatever is evicted
-or replaced meanwhile, and requests of one user at a time all find what is known. Nobody writes to a slot of an entry: a request computes
-only what lies behind the common prefix, in slots of its own, and when it ends its prompt becomes the user's entry.
+Invariant: a request shares the slots that it reads of its user's entry, so nothing that a request reads is ever free, even if it is evicted
+or replaced meanwhile, and requests of one user at a time all find what is known. No request writes to a slot of an entry: a request
+computes only what lies behind the common prefix, in slots of its own, and when it ends its prompt becomes the user's entry.
 
-What every prompt begins with (the instruction) is kept once for everybody, from the first request that has computed it.
+The common beginning of all prompts (the instruction) is stored once, by the first request that has computed it.
 """
 
 from collections import OrderedDict
@@ -27,7 +27,7 @@ class CachedPrefix:
         tokens: `[tokens]` int64.
         slots: `[tokens]` int64, where their keys and values are.
         drafted: `[tokens]` int64, 1 where the draft has computed them too.
-        shared_length: how many of the first slots belong to everybody.
+        shared_length: number of slots at the beginning that all entries share.
     """
 
     tokens: IntArray
@@ -46,7 +46,7 @@ class CachedPrefix:
 
     @property
     def own_slots(self) -> IntArray:
-        """The slots that do not belong to everybody."""
+        """The slots that are not shared by all entries."""
         return self.slots[self.shared_length :]
 
     def head(self, length: int) -> "CachedPrefix":
@@ -58,7 +58,7 @@ EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, n
 
 
 class PrefixCache:
-    """Prompts by user, the least recently used first to go; lives off the slots that nobody else needs.
+    """Prefix cache of prompts by user, least recently used first; uses the slots that running requests do not need.
 
     Attributes:
         slots: slots that the cache holds.
@@ -77,7 +77,7 @@ class PrefixCache:
 
     @property
     def pinned(self) -> int:
-        """Slots that are everybody's, and are never given back."""
+        """The slots of the prefix shared by all prompts, which are never freed."""
         return len(self._shared)
 
     def known(self, key: str | None, prompt: IntArray) -> int:

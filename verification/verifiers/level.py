@@ -32,7 +32,7 @@ class VerifiedLevel:
     """The next level of R searches, on the device.
 
     Attributes:
-        ahead: how many levels above it the host has not read.
+        ahead: number of levels above it that the host has not read.
         drafted: per search, indices of the level's nodes that the target has computed.
         drafted_fields: `[R, 3, most]` int64, their `beam_fields`; -2 pads. None if there are none.
         selection: `[R, k]`, the target's beams.

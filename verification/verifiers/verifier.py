@@ -26,13 +26,13 @@ class VerifyResult:
     """The target's selection for one search at one level, on the host.
 
     Attributes:
-        row: of the search in the level.
-        depth: of the level.
+        row: row of the search in the level.
+        depth: depth of the level.
         nodes: `[n]` int64 trie nodes, best first.
         cum_log_probs: `[n]` float32.
         hits: `[n]` int64, where they stand among the drafted; -1 for a prefix that was not drafted.
-        finished: whether the search ends with these prefixes.
-        accepted: whether all were drafted, so that the next level can be verified without a forward.
+        finished: True if the search ends with these prefixes.
+        accepted: True if all were drafted, so that the next level can be verified without a forward.
     """
 
     search: BeamSearch

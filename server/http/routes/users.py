@@ -44,7 +44,7 @@ def user_routes(services: Services) -> APIRouter:
 
     @router.post("/events", summary="Append events to a user's history", responses=documented(400, 413, 415, 422, 503))
     async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
-        """Idempotent by `event_id`; the history is kept in the order of the timestamps, whatever order the events come in."""
+        """Idempotent by `event_id`; the history is in the order of the timestamps, not of arrival."""
         known_items(catalogs.active.catalog, [event.item_id for event in body.events], "an event")
         now = time.time()
         events = [Event(event.item_id, now if event.timestamp is None else event.timestamp, event.event_id) for event in body.events]
