@@ -199,10 +199,12 @@ def known_items(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[i
     Raises:
         UnknownItem: the catalog does not have one of them.
     """
-    indices = catalog.indices_of(item_ids)
-    if (missing := np.flatnonzero(indices < 0)).size:
-        raise UnknownItem(f"The catalog has no item {quoted(item_ids[missing[0]])}, which {field} names.")
-    return [int(index) for index in indices]
+    if not item_ids:
+        return []
+    indices: list[int] = catalog.indices_of(item_ids).tolist()
+    if missing := [item_id for item_id, index in zip(item_ids, indices, strict=True) if index < 0]:
+        raise UnknownItem(f"The catalog has no item {quoted(missing[0])}, which {field} names.")
+    return indices
 
 
 def read_history(directory: Path) -> list[Activation]:

@@ -25,7 +25,6 @@ from server.errors import (
     UserNotFound,
     quoted,
 )
-from server.histories import Event
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import RELAXED_NOTE, item_lines, rule_lines, usage_lines
 from server.messages import FilterChoice, FinishedList, Submit
@@ -173,19 +172,17 @@ class RecommendationService:
 
     async def _stored(self, user_id: str, served: ServedCatalog, limit: int | None, deadline: float) -> list[int]:
         with self._metrics.history_operation("read"):
-            events = await self._read(user_id, limit, deadline)
+            # The store has a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    events = await self._histories.read(user_id, limit)
+            except TimeoutError as error:
+                raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
         if not events:
             raise UserNotFound(user_id)
         indices = served.catalog.indices_of([event.item_id for event in events])
-        return [int(index) for index in indices[indices >= 0]]
-
-    async def _read(self, user_id: str, limit: int | None, deadline: float) -> list[Event]:
-        # The store keeps to a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._histories.read(user_id, limit)
-        except TimeoutError as error:
-            raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
+        found: list[int] = indices[indices >= 0].tolist()
+        return found
 
     def _notes(self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:
