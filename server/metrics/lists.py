@@ -7,6 +7,7 @@ latency and errors, and a share since the start of the process would take days t
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -64,44 +65,32 @@ class HealthMetrics:
     """Metrics of the served catalog and of the items in lists."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.catalog_info = Gauge("atspeed_catalog_info", "1 for the served version of the catalog.", ["version"], registry=registry)
-        self.catalog_items = Gauge("atspeed_catalog_items", "Number of items of the served catalog.", registry=registry)
-        self.activations = Counter(
-            "atspeed_catalog_activations_total",
-            "Attempts to activate a version of the catalog, by outcome.",
-            ["outcome"],
-            registry=registry,
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self.catalog_info = gauge("atspeed_catalog_info", "1 for the served version of the catalog.", ["version"])
+        self.catalog_items = gauge("atspeed_catalog_items", "Number of items of the served catalog.")
+        self.activations = counter(
+            "atspeed_catalog_activations_total", "Attempts to activate a version of the catalog, by outcome.", ["outcome"]
         )
-        for outcome in ("activated", "failed"):
-            self.activations.labels(outcome)
-        self.items_added = Counter("atspeed_items_added_total", "Items added to the served catalog.", registry=registry)
-        self.short_lists = Counter("atspeed_short_lists_total", "Lists with fewer identifiers than requested.", registry=registry)
-        self.filters = Counter(
-            "atspeed_filtered_requests_total", "Requests that filter items, by kind of filter.", ["filter"], registry=registry
+        self.items_added = counter("atspeed_items_added_total", "Items added to the served catalog.")
+        self.short_lists = counter("atspeed_short_lists_total", "Lists with fewer identifiers than requested.")
+        self.filters = counter("atspeed_filtered_requests_total", "Requests that filter items, by kind of filter.", ["filter"])
+        self.items_served = counter("atspeed_items_served_total", "Items in lists.")
+        self.cold_items_served = counter(
+            "atspeed_cold_items_served_total", "Items in lists that occur in none of the recently read histories."
         )
-        for name in FILTERS:
-            self.filters.labels(name)
-        self.items_served = Counter("atspeed_items_served_total", "Items in lists.", registry=registry)
-        self.cold_items_served = Counter(
-            "atspeed_cold_items_served_total", "Items in lists that occur in none of the recently read histories.", registry=registry
-        )
-        self.fresh_lists = Counter(
+        self.fresh_lists = counter(
             "atspeed_fresh_lists_total",
             "Lists with reserved fresh items, by whether all reserved positions were filled (full) or not (short).",
             ["outcome"],
-            registry=registry,
         )
-        for outcome in ("full", "short"):
-            self.fresh_lists.labels(outcome)
-        self.fresh_items_served = Counter(
-            "atspeed_fresh_items_served_total", "Fresh items in lists with reserved fresh items.", registry=registry
+        self.fresh_items_served = counter("atspeed_fresh_items_served_total", "Fresh items in lists with reserved fresh items.")
+        self.distinct_items = gauge("atspeed_distinct_items_served", "Number of distinct items in recent lists.")
+        self.top_share = gauge(
+            "atspeed_top_items_share", "Share of the items in recent lists that belong to the most listed 1% of the catalog."
         )
-        self.distinct_items = Gauge("atspeed_distinct_items_served", "Number of distinct items in recent lists.", registry=registry)
-        self.top_share = Gauge(
-            "atspeed_top_items_share",
-            "Share of the items in recent lists that belong to the most listed 1% of the catalog.",
-            registry=registry,
-        )
+        for metric, values in ((self.activations, ("activated", "failed")), (self.filters, FILTERS), (self.fresh_lists, ("full", "short"))):
+            for value in values:
+                metric.labels(value)
         self._version = ""
         self._served, self._met, self._lists = ItemCounts(0), ItemCounts(0), 0
 
