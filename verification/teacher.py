@@ -210,12 +210,12 @@ def find_lists(recommender: Recommender, histories: list[list[int]], beams: int)
 
     Short prompts are searched together with short ones, because a batch is as wide as its widest.
     """
-    order = sorted(range(len(histories)), key=lambda place: len(histories[place]))
+    order = sorted(range(len(histories)), key=lambda row: len(histories[row]))
     lists = np.full((len(histories), beams), -1, np.int64)
-    for place, result in zip(order, recommender.recommend((histories[place] for place in order), beams), strict=True):
+    for row, result in zip(order, recommender.recommend((histories[row] for row in order), beams), strict=True):
         first_of_rank: dict[int, Any] = {item.rank: item.item for item in reversed(result.items)}
         found = [first_of_rank[rank] for rank in sorted(first_of_rank)]
-        lists[place, : len(found)] = found
+        lists[row, : len(found)] = found
     if (lists[:, 0] < 0).any():
         raise TrainingError("The target found no list for some histories: is the catalog empty?")
     return lists

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Sizes at which a first measurement counts as one forward each, on top of what is free.
-OPINION_TOKENS = (1, 16, 64, 256)
+PRIOR_TOKENS = (1, 16, 64, 256)
 # After about 200 forwards, one weighs a third of a new one.
 FADING = 0.995
 SHORTEST = 1e-9
@@ -103,15 +103,15 @@ class RunningCurve:
     """A cost curve that follows forwards as they are run, so that a machine that has become faster or slower is noticed.
 
     Least squares of relative errors: an interruption makes a forward longer, and a long forward weighs little. Old forwards fade; what was
-    measured at first stays as a few forwards' worth of opinion, which keeps the two numbers apart while all forwards are of one size. How
+    measured at first stays as a prior worth a few forwards, which keeps the two numbers apart while all forwards are of one size. How
     many tokens are free stays as measured: it is a matter of the device, and no load changes it.
     """
 
     def __init__(self, start: CostCurve) -> None:
         self._free = start.free
-        self._opinion = [0.0] * 5
-        for tokens in OPINION_TOKENS:
-            _accumulate(self._opinion, 1, tokens, start.seconds(start.free + tokens), 1.0)
+        self._prior = [0.0] * 5
+        for tokens in PRIOR_TOKENS:
+            _accumulate(self._prior, 1, tokens, start.seconds(start.free + tokens), 1.0)
         self._seen = [0.0] * 5
 
     def add(self, forwards: int, tokens: int, seconds: float) -> None:
@@ -120,7 +120,7 @@ class RunningCurve:
 
     def curve(self) -> CostCurve:
         """The curve through what was seen last."""
-        ff, ft, tt, f, t = (seen + opinion for seen, opinion in zip(self._seen, self._opinion, strict=True))
+        ff, ft, tt, f, t = (seen + prior for seen, prior in zip(self._seen, self._prior, strict=True))
         determinant = ff * tt - ft * ft
         return CostCurve(max((f * tt - t * ft) / determinant, 0.0), max((t * ff - f * ft) / determinant, 0.0), self._free)
 
@@ -128,8 +128,8 @@ class RunningCurve:
 def _accumulate(sums: list[float], forwards: int, tokens: float, seconds: float, fading: float) -> None:
     """Add one row of the normal equations; plain numbers, because this runs in every step and numpy would take longer than the sums."""
     fixed, length = forwards / max(seconds, SHORTEST), tokens / max(seconds, SHORTEST)
-    for place, value in enumerate((fixed * fixed, fixed * length, length * length, fixed, length)):
-        sums[place] = sums[place] * fading + value
+    for index, value in enumerate((fixed * fixed, fixed * length, length * length, fixed, length)):
+        sums[index] = sums[index] * fading + value
 
 
 @dataclass(frozen=True)

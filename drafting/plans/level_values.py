@@ -23,7 +23,7 @@ class LevelValues:
         beam: by (depth, levels before it in the round), seconds that the draft's beam is worth at each of `CERTAINTIES`; absent without a
             draft.
         fan_out: by depth of the parents, children per prefix.
-        growth: seconds to draft the children of a level.
+        children_cost: seconds to draft the children of a level.
         token: seconds of one token of the target, beyond the free ones.
         room: nodes of each level that are free.
         draft_token: seconds of one token of the draft, beyond the free ones.
@@ -35,7 +35,7 @@ class LevelValues:
     savings: dict[int, float]
     beam: dict[tuple[int, int], DoubleArray]
     fan_out: tuple[float, ...]
-    growth: float
+    children_cost: float
     token: float
     room: float
     draft_token: float
@@ -66,7 +66,7 @@ class LevelValues:
         if depth > self.last_depth:
             return np.zeros_like(nodes)
         grown = nodes * self.fan_out[depth - 1]
-        won: DoubleArray = certainty * self.savings[depth] - self.price(grown) - self.growth
+        won: DoubleArray = certainty * self.savings[depth] - self.price(grown) - self.children_cost
         won += np.maximum(0, self.children(depth + 1, certainty, grown))
         return won
 

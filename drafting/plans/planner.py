@@ -26,7 +26,7 @@ from drafting.plans.level_values import CERTAINTIES, DoubleArray, LevelValues
 from drafting.plans.plan import Action, DraftRound, FloatArray, LevelOutcome, Plan, StepTimes
 
 AUTO = "auto"
-# A round is planned by first opinions every so many forwards of the target, to notice when what was learned long ago no longer holds.
+# A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds.
 # Forwards and not rounds are counted, because the draft's forward that a trial needs is shared by few, however many share the target's.
 # Each depth is counted for itself, or trials would fall on one that comes by in step with them.
 EXPLORE_EVERY = 128
@@ -173,7 +173,7 @@ class Planner(Plan):
             savings={},
             beam={},
             fan_out=tuple(self._children.get((depth, _bucket(widths[depth])), self.fan_out[depth]) for depth in range(last)),
-            growth=self.costs.children / group_size,
+            children_cost=self.costs.children / group_size,
             token=target.per_token,
             room=room,
             draft_token=draft.per_token if draft else 0.0,

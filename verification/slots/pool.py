@@ -61,10 +61,10 @@ class SlotPool:
         Raises:
             ValueError: one of them is not owned; nothing was shared.
         """
-        places = slots - self.first
-        if not self._owned[places].all():
+        indices = slots - self.first
+        if not self._owned[indices].all():
             raise ValueError("A key/value slot was shared that nobody owns.")
-        self._sharers[places] += 1
+        self._sharers[indices] += 1
 
     def shared(self, slots: IntArray) -> npt.NDArray[np.bool_]:
         """True for each slot that has several owners."""
@@ -82,12 +82,12 @@ class SlotPool:
         if (others := self.shared(slots)).any():
             self._sharers[slots[others] - self.first] -= 1
             slots = slots[~others]
-        places = slots - self.first
-        before = self._owned[places]
-        self._owned[places] = False
-        # A slot that is named twice is owned at both places, but leaves one owner less than there should be.
+        indices = slots - self.first
+        before = self._owned[indices]
+        self._owned[indices] = False
+        # A slot that is named twice is owned at both indices, but leaves one owner less than there should be.
         if not before.all() or np.count_nonzero(self._owned) != self.used - len(slots):
-            self._owned[places] = before
+            self._owned[indices] = before
             raise ValueError("A key/value slot was released that nobody owns.")
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)

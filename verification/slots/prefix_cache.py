@@ -1,4 +1,4 @@
-"""The history cache: keys and values of prompts that were computed before, kept for the next request of the same user.
+"""Prefix caching: keys and values of prompts that were computed before, kept for the next request of the same key (a user).
 
 Invariant: a request shares the slots that it reads of its user's entry, so nothing that a request reads is ever free, even if it is evicted
 or replaced meanwhile, and requests of one user at a time all find what is known. No request writes to a slot of an entry: a request
@@ -97,7 +97,7 @@ class PrefixCache:
         return known
 
     def keep(self, key: str | None, prompt: CachedPrefix) -> None:
-        """Take over the computed prompt of a request that has ended; without a key, only what everybody shares."""
+        """Take over the computed prompt of a request that has ended; without a key, only the beginning of all prompts."""
         common = len(self._common)
         if common and not len(self._shared) and _common_prefix(self._common, prompt.tokens) == common:
             self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
