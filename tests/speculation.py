@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,6 +22,8 @@ from verification.request import BeamRequest
 from verification.result import BeamResult
 
 DEPTHS = (1, 2, 3, 4, 5)
+# The depths of a sweep: a trie without inner levels and one with several in every run, all of them in `make test-all`.
+SWEPT_DEPTHS = [pytest.param(depth, marks=() if depth in (1, 4) else pytest.mark.exhaustive) for depth in DEPTHS]
 CODES = (40, 7, 5, 4, 3)
 ITEMS = 150
 # Forwards that cost much and little beside their tokens, so that the planner drafts now wide, now not at all.

@@ -63,6 +63,13 @@ def test_records_replays_and_checks(folder: Path) -> None:
     assert "predicted" in checked.output
 
 
+@pytest.fixture(scope="module")
+def two_users(folder: Path) -> Path:
+    recording = folder / "two.npz"
+    RUNNER.invoke(app, ["replay", "record", *models(folder), "--users", "2", "--k", "2", "--out", str(recording)])
+    return recording
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -71,9 +78,7 @@ def test_records_replays_and_checks(folder: Path) -> None:
         (["--balance", "fast"], "whole numbers from 1 on"),
     ],
 )
-def test_mistakes_are_answered_with_sentences(folder: Path, arguments: list[str], sentence: str) -> None:
-    recording = folder / "two.npz"
-    RUNNER.invoke(app, ["replay", "record", *models(folder), "--users", "2", "--k", "2", "--out", str(recording)])
-    result = RUNNER.invoke(app, ["replay", "run", str(recording), *arguments])
+def test_mistakes_are_answered_with_sentences(two_users: Path, arguments: list[str], sentence: str) -> None:
+    result = RUNNER.invoke(app, ["replay", "run", str(two_users), *arguments])
     assert result.exit_code != 0
     assert sentence in " ".join(result.output.replace("│", " ").split())

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from drafting.catalog.catalog import Catalog
 from server.cli import app
@@ -20,26 +20,32 @@ from server.histories import Event, open_history_store
 from tests.server.server_process import ROOT
 
 runner = CliRunner()
+SMALL = ("--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01")
 
 
-def recommend(*flags: str) -> "subprocess.CompletedProcess[str]":
-    command = [
-        sys.executable,
-        "-m",
-        "server.cli",
-        "recommend",
-        "--engine",
-        "transformers",
-        "--threads",
-        "1",
-        "--kv-memory-gib",
-        "0.01",
-        *flags,
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ)
+@pytest.fixture
+def invoke_here(model_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`atspeed recommend` in this process, which has the model libraries loaded."""
+    # It would take the log of this process away from pytest.
+    monkeypatch.setattr("server.offline.run.configure_logs", lambda level, process: None)
+    return lambda *flags: runner.invoke(app, ["recommend", *SMALL, *model_flags, *flags], catch_exceptions=False)
 
 
-def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(model_flags: list[str], catalog: Catalog, tmp_path: Path):
+@pytest.fixture
+def recommend_here(invoke_here: Callable[..., Result]) -> Callable[..., str]:
+    """`atspeed recommend` in this process; its output."""
+
+    def run(*flags: str) -> str:
+        result = invoke_here(*flags)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(
+    invoke_here: Callable[..., Result], catalog: Catalog, tmp_path: Path
+):
     lines = [
         json.dumps({"user_id": f"u{i}", "history": [catalog.item_ids[i], catalog.item_ids[i + 7]], "k": 1 + i % 7}) for i in range(150)
     ]
@@ -49,8 +55,8 @@ def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(
     lines[9] = json.dumps({"history": ["item-1"], "k": 500})
     lines[11] = json.dumps({"history": ["item-1"], "exclude": list(catalog.item_ids[10:]), "k": 3})
     (tmp_path / "users.jsonl").write_text("\n".join([*lines[:100], "", *lines[100:]]) + "\n")
-    done = recommend(*model_flags, "--input", str(tmp_path / "users.jsonl"), "--output", str(tmp_path / "recs.jsonl"))
-    assert done.returncode == 0, done.stderr
+    done = invoke_here("--input", str(tmp_path / "users.jsonl"), "--output", str(tmp_path / "recs.jsonl"))
+    assert done.exit_code == 0, done.stderr
     assert "150/150" in done.stderr
     assert "users/s" in done.stderr
     recs = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
@@ -67,24 +73,14 @@ def test_a_file_of_users_gives_a_file_of_lists_and_a_bad_line_costs_only_itself(
         assert len({item["rank"] for item in recs[i]["items"]}) == 1 + i % 7
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(model_flags: list[str], catalog: Catalog, tmp_path: Path):
+def test_a_run_that_is_killed_goes_on_where_it_was(
+    invoke_here: Callable[..., Result], model_flags: list[str], catalog: Catalog, tmp_path: Path
+):
     users, output = tmp_path / "users.jsonl", tmp_path / "recs.jsonl"
     lines = [json.dumps({"user_id": f"u{i}", "history": [catalog.item_ids[i % 190]], "k": 3}) for i in range(3000)]
     users.write_text("\n".join(["", *lines]) + "\n")
-    flags = [*model_flags, "--input", str(users), "--output", str(output), "--verification", "gumbel"]
-    command = [
-        sys.executable,
-        "-m",
-        "server.cli",
-        "recommend",
-        "--engine",
-        "transformers",
-        "--threads",
-        "1",
-        "--kv-memory-gib",
-        "0.01",
-        *flags,
-    ]
+    flags = ["--input", str(users), "--output", str(output), "--verification", "gumbel"]
+    command = [sys.executable, "-m", "server.cli", "recommend", *SMALL, *model_flags, *flags]
     part = tmp_path / "recs.jsonl.part"
     for ending in (signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -100,29 +96,14 @@ def test_a_run_that_is_killed_goes_on_where_it_was(model_flags: list[str], catal
         assert not output.exists()
     assert log.splitlines()[-1] == "Interrupted. The same command goes on from here."
     seeds = json.loads(part.read_text().splitlines()[0])["seed"]
-    done = recommend(*flags)
-    assert done.returncode == 0, done.stderr
+    done = invoke_here(*flags)
+    assert done.exit_code == 0, done.stderr
     assert "users of an earlier run" in done.stderr
     recs = [json.loads(line) for line in output.read_text().splitlines()]
     assert [rec["user_id"] for rec in recs] == [f"u{i}" for i in range(3000)]
     # Seeds count up from line to line, also over an interruption.
     assert [rec["seed"] for rec in recs] == [seeds + i for i in range(3000)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recs.jsonl", "users.jsonl"]
-
-
-@pytest.fixture
-def recommend_here(model_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """`atspeed recommend` in this process, which has the model libraries loaded; its output."""
-    # It would take the log of this process away from pytest.
-    monkeypatch.setattr("server.offline.run.configure_logs", lambda level, process: None)
-
-    def run(*flags: str) -> str:
-        command = ["recommend", "--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01", *model_flags, *flags]
-        result = runner.invoke(app, command, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    return run
 
 
 def test_one_stored_user_as_a_table(recommend_here: Callable[..., str], tmp_path: Path):
@@ -169,10 +150,8 @@ def test_users_of_a_file_are_sampled_with_seeds_that_count_up(recommend_here: Ca
     assert [item["item_id"] for item in third["items"]] == [item["item_id"] for item in alone["items"]]
 
 
-def test_a_relaxed_sample_is_not_passed_off_as_more(model_flags: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("server.offline.run.configure_logs", lambda level, process: None)
-    flags = ["--engine", "transformers", "--threads", "1", "--kv-memory-gib", "0.01", *model_flags]
-    result = runner.invoke(app, ["recommend", *flags, "--history", "item-1", "--verification", "relaxed", "--json"])
+def test_a_relaxed_sample_is_not_passed_off_as_more(invoke_here: Callable[..., Result]):
+    result = invoke_here("--history", "item-1", "--verification", "relaxed", "--json")
     assert result.exit_code == 0, result.output
     assert "not distribution-preserving" in result.stderr
     answer = json.loads(result.stdout)

@@ -212,9 +212,10 @@ class World:
         assert self.engine._slots.prompts.free + self.engine._slots.prefix_cache.pinned == self.engine._slots.prompts.total
 
 
-def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_happens():
+@pytest.mark.parametrize(("seeds", "least"), [(4, 2), pytest.param(12, 5, marks=pytest.mark.exhaustive)])
+def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_happens(seeds: int, least: int):
     seen: Counter[str] = Counter()
-    for seed in range(12):
+    for seed in range(seeds):
         world = World(seed)
         for _ in range(150):
             world.act()
@@ -223,5 +224,5 @@ def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_
         seen += world.seen
     # A test in which these did not happen would prove nothing.
     kinds = ("finished", "cached", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
-    assert {kind: seen[kind] for kind in kinds if seen[kind] < 5} == {}
-    assert seen["finished"] > 300
+    assert {kind: seen[kind] for kind in kinds if seen[kind] < least} == {}
+    assert seen["finished"] > 25 * seeds

@@ -21,7 +21,7 @@ from verification.result import BeamResult
 HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 TOLERANCE = 1e-4
 BEAM_WIDTHS = (1, 5, 10, 20)
-HISTORIES_PER_LENGTH = 10
+HISTORIES_PER_LENGTH = [3, pytest.param(10, marks=pytest.mark.exhaustive)]
 LENGTHS = range(1, 21)
 
 
@@ -45,10 +45,10 @@ def paper_model(paper_catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
     return save_random_model(tmp_path_factory.mktemp("beauty"), paper_catalog, heads=4, key_value_heads=2, seed=3)
 
 
-@pytest.fixture(scope="module")
-def paper_histories(paper_catalog: Catalog) -> list[list[int]]:
+@pytest.fixture(scope="module", params=HISTORIES_PER_LENGTH)
+def paper_histories(request: pytest.FixtureRequest, paper_catalog: Catalog) -> list[list[int]]:
     rng = np.random.default_rng(7)
-    return [rng.integers(len(paper_catalog), size=length).tolist() for length in LENGTHS for _ in range(HISTORIES_PER_LENGTH)]
+    return [rng.integers(len(paper_catalog), size=length).tolist() for length in LENGTHS for _ in range(request.param)]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,9 @@ def expected(paper_catalog: Catalog, paper_model: Path, paper_histories: list[li
     model = AutoModelForCausalLM.from_pretrained(paper_model).eval()
     trie = PrefixTable(paper_catalog.token_ids(reference_vocabulary(paper_model)))
     lists = {}
-    for start in range(0, len(paper_histories), HISTORIES_PER_LENGTH):
-        prompts = [reference.prompts.build(history) for history in paper_histories[start : start + HISTORIES_PER_LENGTH]]
+    alike = len(paper_histories) // len(LENGTHS)
+    for start in range(0, len(paper_histories), alike):
+        prompts = [reference.prompts.build(history) for history in paper_histories[start : start + alike]]
         for k in BEAM_WIDTHS:
             for offset, found in enumerate(generate_lists(model, prompts, trie, k, paper_catalog.identifier_length)):
                 lists[start + offset, k] = found
@@ -82,7 +83,7 @@ def paper_recommender(request: pytest.FixtureRequest, paper_catalog: Catalog, pa
 def test_lists_equal_generate_in_mixed_batches(
     paper_recommender: Recommender, paper_model: Path, paper_histories: list[list[int]], expected: dict
 ) -> None:
-    """All 200 histories at all beam widths, in random order, joining and leaving a running batch."""
+    """All histories at all beam widths, in random order, joining and leaving a running batch."""
     identifiers = paper_recommender.catalog.token_ids(reference_vocabulary(paper_model))
     jobs = [(number, k) for number in range(len(paper_histories)) for k in BEAM_WIDTHS]
     rng = np.random.default_rng(1)

@@ -11,7 +11,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.trie.item_set import ItemSet, intersection
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, model_scores
-from tests.speculation import COSTS, DEPTHS, ITEMS, Speculation, run
+from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, run
 from tests.verification.verifiers.test_strict import assert_same_list, random_plans
 from verification.engine.reserved import merge
 from verification.recommender import Recommender
@@ -92,7 +92,7 @@ def with_places(request: BeamRequest, rng: np.random.Generator) -> BeamRequest:
     return replace(request, reserved=ReservedPlaces(int(rng.integers(1, request.k + 1)), items))
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 def test_what_is_drafted_changes_no_list(speculation: Speculation, depth: int) -> None:
     """Also where one of the two searches has ended some steps before the other."""
     rng = np.random.default_rng(depth)

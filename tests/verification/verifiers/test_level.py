@@ -13,7 +13,7 @@ from drafting.catalog.builder import catalog_of
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
 from tests.models import save_random_model
-from tests.speculation import DEPTHS, Speculation, noisy_copy, run
+from tests.speculation import SWEPT_DEPTHS, Speculation, noisy_copy, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
@@ -36,7 +36,7 @@ def both(make_engine: Callable[[], SpeculativeBeamEngine], requests: list[BeamRe
     return found[0]
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 def test_judging_ahead_changes_neither_lists_nor_what_they_cost(
     speculation: Speculation, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from benchmarks.replay.prefixes import PrefixScorer
 from drafting.beam.rule import SearchRule, Verification
-from tests.speculation import DEPTHS, Speculation, run
+from tests.speculation import SWEPT_DEPTHS, Speculation, run
 from verification.request import BeamRequest
 from verification.result import BeamResult
 
@@ -20,7 +20,7 @@ def lists(results: dict[str, BeamResult]) -> dict[str, list[int]]:
     return {name: [item.item for item in result.items] for name, result in results.items()}
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 def test_the_same_seed_draws_the_same_list_whatever_the_batch_or_plan(speculation: Speculation, depth: int) -> None:
     rng = np.random.default_rng(depth)
     requests = speculation.requests(30, rng, SearchRule(Verification.GUMBEL, seed=11, temperature=0.7))
@@ -77,7 +77,7 @@ def _leaf_probabilities(speculation: Speculation, prompt: np.ndarray, first: tor
     return leaves
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 @pytest.mark.parametrize("name", PLANS)
 def test_relaxed_searches_end_with_full_lists(speculation: Speculation, depth: int, name: str) -> None:
     """On small and exhausted levels, beside strict and shared-noise requests, under every plan: k items whenever k exist, best first."""

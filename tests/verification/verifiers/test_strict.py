@@ -10,14 +10,14 @@ import torch
 from drafting.beam.model import TreeBatch
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_trie import ItemTrie
-from tests.speculation import COSTS, DEPTHS, SameModel, Speculation, run
+from tests.speculation import COSTS, DEPTHS, SWEPT_DEPTHS, SameModel, Speculation, run
 from verification.engine.calibration import measure_costs
 from verification.hosts.transformers import TransformersHost
 from verification.result import BeamResult
 from verification.search import beam_widths
 from verification.slots.pool import SlotPool
 
-CASES = 200
+CASES = [40, pytest.param(200, marks=pytest.mark.exhaustive)]
 PLANS = ("none", "trie", "beam:3", "beam:12", "beam:40", "beam:12x1", "beam:8+children", "beam:30x1+children", "auto")
 HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
 
@@ -39,15 +39,16 @@ def assert_same_list(result: BeamResult, expected: BeamResult) -> None:
         assert ours.item == theirs.item or abs(ours.score - theirs.score) < 1e-5
 
 
+@pytest.mark.parametrize("cases", CASES)
 @pytest.mark.parametrize("host", HOSTS)
 def test_plans_that_change_from_step_to_step_give_the_plain_list(
-    host: str, speculation: Speculation, tmp_path_factory: pytest.TempPathFactory
+    host: str, cases: int, speculation: Speculation, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """1,000 cases on each host: of any depth, k, width, exclusions and company, drafted by another random plan at every step."""
+    """Cases on each host: of any depth, k, width, exclusions and company, drafted by another random plan at every step."""
     models = speculation if host == "transformers" else Speculation(tmp_path_factory.mktemp(host), host)
     for depth in DEPTHS:
         rng = np.random.default_rng(depth)
-        requests = models.requests(CASES, rng)
+        requests = models.requests(cases, rng)
         plain = run(models.engine(depth), requests, rng)
         results = run(models.engine(depth), requests, rng, random_plans(models, depth, rng))
         for name, expected in plain.items():
@@ -58,13 +59,13 @@ def test_plans_that_change_from_step_to_step_give_the_plain_list(
                 assert expected.usage.target_forwards == depth
             assert usage.used_nodes <= usage.drafted_nodes
         saved = sum(result.usage.accepted_steps for result in results.values())
-        assert (saved > CASES / 4) == (depth > 1)
+        assert (saved > cases / 4) == (depth > 1)
     if models is not speculation:
         models.target.close()
 
 
 @pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 def test_drafts_leave_the_slots_that_plain_searches_need(speculation: Speculation, depth: int, name: str) -> None:
     """With hardly more node slots than the requests need, drafts must do without and nothing may fail."""
     requests = speculation.requests(12, np.random.default_rng(3))
