@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 # Models this small gain nothing from a second thread, and threads of several test processes would wait for each other.
@@ -13,10 +14,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest
 from hypothesis import settings
 
+# Before any other import of transformers: it keeps that import short.
+import_module("verification.hosts.checkpoint")
+
+from benchmarks.systems.shapes import SHAPES, make_catalog
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from tests.models import random_catalog, save_random_model
 from tests.server.server_process import ServerProcess
+from tests.speculation import Speculation
 from tests.turns import turn
 
 settings.register_profile("sample", settings(), max_examples=25, deadline=None)
@@ -44,15 +50,18 @@ def beauty_dir() -> Path:
 @pytest.fixture(scope="session")
 def paper_catalog() -> Catalog:
     """The paper's catalog, or where its data is not at hand a random one whose trie has the same level sizes."""
-    # Imported here: shapes need transformers, which takes seconds and which most tests do without.
-    from benchmarks.systems.shapes import SHAPES, make_catalog
-
     return load_catalog(BEAUTY / "beauty.index.json") if BEAUTY.is_dir() else make_catalog(SHAPES["small"])
 
 
 @pytest.fixture(scope="session")
 def beauty(beauty_dir: Path) -> Catalog:
     return load_catalog(beauty_dir / "beauty.index.json")
+
+
+@pytest.fixture(scope="session")
+def speculation(tmp_path_factory: pytest.TempPathFactory) -> Speculation:
+    """A target and a draft, which no test leaves with a slot in use."""
+    return Speculation(tmp_path_factory.mktemp("speculation"))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from drafting.catalog.catalog import Catalog
@@ -27,7 +28,12 @@ def stopped_engine(server: ServerProcess) -> Iterator[None]:
         engine.resume()
 
 
-def test_when_the_engine_is_killed_everyone_who_waits_is_told_at_once_and_it_comes_back(server: ServerProcess):
+def test_when_the_engine_is_killed_everyone_who_waits_is_told_at_once_and_it_comes_back_with_its_filters(server: ServerProcess):
+    titles = ", ".join(f'"Title {i}"' for i in range(60))
+    server.client.put("/v1/catalog/filters/even", json={"items": [f"item-{i}" for i in range(0, 200, 2)]})
+    server.client.put("/v1/catalog/filters/low", json={"expression": f"title in [{titles}]"})
+    filtered = {"history": ["item-3", "item-14"], "k": 5, "filter": {"all": ["even", "low"]}}
+    before = server.recommend(**filtered).json()["items"]
     restarts = server.metric("atspeed_engine_restarts_total")
     server.client.post("/v1/users/kept/events", json={"item_id": "item-1"})
     with ThreadPoolExecutor(16) as pool:
@@ -53,6 +59,11 @@ def test_when_the_engine_is_killed_everyone_who_waits_is_told_at_once_and_it_com
     assert server.client.get("/health").status_code == 200
     assert server.recommend(user_id="kept", k=3).status_code == 200
     assert server.metric("atspeed_engine_restarts_total") == restarts + 1
+    after = server.recommend(**filtered).json()["items"]
+    assert [line["item_id"] for line in after] == [line["item_id"] for line in before]
+    np.testing.assert_allclose([line["score"] for line in after], [line["score"] for line in before], atol=1e-4)
+    for name in ("even", "low"):
+        assert server.client.delete(f"/v1/catalog/filters/{name}").status_code == 204
 
 
 def test_a_timeout_is_kept_and_frees_the_engine(server: ServerProcess):

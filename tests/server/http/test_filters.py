@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 
-from drafting.catalog.catalog import Catalog
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
@@ -16,14 +14,19 @@ LOW = {f"item-{i}" for i in range(60)}
 
 
 @pytest.fixture(scope="module")
-def shop(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("shop"), *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
-        server.wait_until_ready()
-        server.client.put("/v1/catalog/filters/even", json={"items": sorted(EVEN)})
-        titles = ", ".join(f'"Title {i}"' for i in range(60))
-        server.client.put("/v1/catalog/filters/low", json={"expression": f"title in [{titles}]"})
-        server.client.put("/v1/catalog/filters/five", json={"items": [f"item-{i}" for i in (3, 50, 77, 120, 199)]})
-        yield server
+def shop(running_server: ServerProcess) -> Iterator[ServerProcess]:
+    """The shared server, with filters that it is rid of afterwards."""
+    titles = ", ".join(f'"Title {i}"' for i in range(60))
+    filters: dict[str, dict[str, Any]] = {
+        "even": {"items": sorted(EVEN)},
+        "low": {"expression": f"title in [{titles}]"},
+        "five": {"items": [f"item-{i}" for i in (3, 50, 77, 120, 199)]},
+    }
+    for name, body in filters.items():
+        assert running_server.client.put(f"/v1/catalog/filters/{name}", json=body).status_code == 200
+    yield running_server
+    for name in filters:
+        assert running_server.client.delete(f"/v1/catalog/filters/{name}").status_code == 204
 
 
 def listed(server: ServerProcess, **body: Any) -> list[dict[str, Any]]:
@@ -103,13 +106,3 @@ def test_bad_filters_change_nothing(shop: ServerProcess, body: dict[str, Any], s
 )
 def test_bad_choices(shop: ServerProcess, choice: Any, sentence: str):
     assert_problem(shop.recommend(history=HISTORY, filter=choice), 422, sentence)
-
-
-def test_an_engine_that_is_started_anew_knows_the_filters(shop: ServerProcess, catalog: Catalog):
-    before = listed(shop, k=5, filter={"all": ["even", "low"]})
-    shop.engine.kill()
-    shop.wait_for(lambda: shop.client.get("/ready").status_code != 200)
-    shop.wait_until_ready()
-    after = listed(shop, k=5, filter={"all": ["even", "low"]})
-    assert [line["item_id"] for line in after] == [line["item_id"] for line in before]
-    np.testing.assert_allclose([line["score"] for line in after], [line["score"] for line in before], atol=1e-4)

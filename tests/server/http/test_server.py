@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from drafting.catalog.catalog import Catalog
-from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.server.server_process import ROOT, ServerProcess, assert_problem
 from tests.services import free_port
 
@@ -157,51 +156,12 @@ def test_a_model_directory_without_weights(catalog: Catalog, catalog_file: Path,
     assert "weights" in log.splitlines()[-1]
 
 
-def test_a_tokenizer_that_lacks_a_token_of_the_catalog(catalog: Catalog, catalog_file: Path, tmp_path: Path):
-    target = save_random_model(tmp_path / "model", catalog, hidden=32, layers=1)
-    save_tokenizer(catalog, target, leave_out=("<b_3>",))
-    status, log = ServerProcess(tmp_path, "--target", str(target), "--catalog", str(catalog_file), "--histories", "memory://").run()
+def test_a_way_of_verifying_that_there_is_not(model_flags: list[str], tmp_path: Path):
+    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--verification", "lax").run()
     assert status == 1, log
-    assert "Traceback" not in log
-    assert log.splitlines()[-1].startswith("The model's tokenizer has no token '<b_3>', which the identifier of item 'item-")
-
-
-def test_a_draft_with_another_vocabulary(model_flags: list[str], tmp_path: Path):
-    draft = save_random_model(tmp_path / "draft", random_catalog(codes=5), hidden=32, layers=1)
-    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--draft", str(draft)).run()
-    assert status == 1, log
-    assert "Traceback" not in log
-    assert log.splitlines()[-1].startswith(f"The draft in {draft} has another vocabulary than the target in ")
-
-
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        (["--plan", "beam:many"], "There is no plan 'beam:many': choose auto, none, trie, beam:N"),
-        (["--plan", "beam:9"], "The plan beam:9 needs a draft model: name its directory, or choose none or trie."),
-        (["--verification", "lax"], "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'."),
-    ],
-)
-def test_a_way_of_speculating_that_makes_no_sense(model_flags: list[str], tmp_path: Path, flags: list[str], sentence: str):
-    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", *flags).run()
-    assert status == 1, log
+    sentence = "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'."
     assert log.splitlines()[-1].startswith(sentence)
     assert "Traceback" not in log
-
-
-def test_a_plan_deeper_than_the_catalog(model_flags: list[str], model_dir: Path, tmp_path: Path):
-    flags = ["--draft", str(model_dir), "--plan", "beam:9x3"]
-    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", *flags).run()
-    sentence = "The plan beam:9x3 drafts 3 levels, but of identifiers of 3 tokens only the first 2 are ever drafted."
-    assert_refused(status, log, sentence)
-
-
-def test_too_little_memory_for_keys_and_values(model_flags: list[str], tmp_path: Path):
-    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--kv-memory-gib", "0.000002").run()
-    assert status == 1, log
-    assert "Traceback" not in log
-    assert log.splitlines()[-1].startswith("The memory for keys and values holds only ")
-    assert log.splitlines()[-1].endswith(": raise --kv-memory-gib.")
 
 
 @pytest.mark.parametrize("module", ["server.http.server", "server.cli"])

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 from benchmarks.load.report import LoadReport
 from benchmarks.load.run import LoadRun
 from benchmarks.load.settings import LoadSettings
@@ -35,6 +37,7 @@ def assert_at_rest(server: ServerProcess) -> None:
         server.wait_for(lambda name=f"atspeed_{gauge}": server.metric(name) == 0, 5)
 
 
+@pytest.mark.alone
 async def test_under_overload_everybody_is_answered_in_time_or_refused_at_once(model_flags: list[str], tmp_path: Path):
     # One at a time, and wide beams: what a small model can do is soon too little.
     flags = ["--histories", "memory://", "--max-running", "1"]
@@ -57,7 +60,7 @@ async def test_when_the_engine_dies_under_load_nobody_hangs_and_it_comes_back(mo
     flags = ["--histories", f"sqlite:///{tmp_path / 'histories.db'}", "--timeout-ms", "20000"]
     with ServerProcess(tmp_path, *model_flags, *flags) as server:
         server.wait_until_ready()
-        load = asyncio.create_task(loaded(server, LoadSettings(60.0, 25.0, 0.0, 10, (20_000, 20_000), growth=0.5)))
+        load = asyncio.create_task(loaded(server, LoadSettings(90.0, 17.0, 0.0, 10, (20_000, 20_000), growth=0.5)))
         await asyncio.sleep(3.0)
         killed = time.monotonic()
         server.engine.kill()

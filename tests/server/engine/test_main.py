@@ -1,0 +1,79 @@
+"""An engine process that cannot serve tells its parent why, in one sentence, and ends.
+
+What the parent makes of it is tested with a real server (`tests/server/http/test_server.py`): its last line is the sentence.
+"""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from drafting.catalog.catalog import Catalog
+from server.engine.main import serve
+from server.messages import FromEngine, StartFailure
+from server.settings import FlagSettings
+from tests.models import random_catalog, save_random_model, save_tokenizer
+
+
+class Parent:
+    """The end of the socket that an engine writes to."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, message: bytes) -> None:
+        self.sent.append(message)
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """Loading switches the garbage collector off."""
+    yield
+    gc.enable()
+
+
+def sentence_of(**flags: object) -> str:
+    parent = Parent()
+    status = serve(parent, FlagSettings(engine="transformers", threads=1, **flags).engine_options)
+    (message,) = parent.sent
+    failure = msgspec.msgpack.decode(message, type=FromEngine)
+    assert isinstance(failure, StartFailure)
+    assert status == 1
+    return failure.sentence
+
+
+def test_a_tokenizer_that_lacks_a_token_of_the_catalog(catalog: Catalog, catalog_file: Path, tmp_path: Path):
+    target = save_random_model(tmp_path / "model", catalog, hidden=32, layers=1)
+    save_tokenizer(catalog, target, leave_out=("<b_3>",))
+    sentence = sentence_of(target=target, catalog=catalog_file)
+    assert sentence.startswith("The model's tokenizer has no token '<b_3>', which the identifier of item 'item-")
+
+
+def test_a_draft_with_another_vocabulary(model_dir: Path, catalog_file: Path, tmp_path: Path):
+    draft = save_random_model(tmp_path / "draft", random_catalog(codes=5), hidden=32, layers=1)
+    sentence = sentence_of(target=model_dir, catalog=catalog_file, draft=draft)
+    assert sentence.startswith(f"The draft in {draft} has another vocabulary than the target in ")
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        ("beam:many", "There is no plan 'beam:many': choose auto, none, trie, beam:N"),
+        ("beam:9", "The plan beam:9 needs a draft model: name its directory, or choose none or trie."),
+    ],
+)
+def test_a_plan_that_makes_no_sense(model_dir: Path, catalog_file: Path, plan: str, expected: str):
+    assert sentence_of(target=model_dir, catalog=catalog_file, plan=plan).startswith(expected)
+
+
+def test_a_plan_deeper_than_the_catalog(model_dir: Path, catalog_file: Path):
+    sentence = sentence_of(target=model_dir, catalog=catalog_file, draft=model_dir, plan="beam:9x3")
+    assert sentence == "The plan beam:9x3 drafts 3 levels, but of identifiers of 3 tokens only the first 2 are ever drafted."
+
+
+def test_too_little_memory_for_keys_and_values(model_dir: Path, catalog_file: Path):
+    sentence = sentence_of(target=model_dir, catalog=catalog_file, kv_memory_gib=0.000002)
+    assert sentence.startswith("The memory for keys and values holds only ")
+    assert sentence.endswith(": raise --kv-memory-gib.")
