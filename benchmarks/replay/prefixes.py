@@ -43,7 +43,7 @@ class PrefixScorer:
         for depth in range(1, trie.depth):
             grown = []
             for sequence, parents, indices, log_probs in below:
-                nodes, rows = children_of(trie.arrays.first_child, parents)
+                nodes, rows = children_of(trie.first_child, parents)
                 reached, above = (on_device(array, self._model.device) for array in (nodes, rows))
                 found[reached] = log_probs[above].gather(1, trie.token[reached][:, None])[:, 0]
                 if depth < trie.depth - 1:
@@ -70,7 +70,7 @@ class PrefixScorer:
                 slots = on_device(sequence.slots[indices], self._model.device)
                 frontier = Frontier(slots, parents, (len(indices),), scores)
                 below = continuation_log_probs(trie, parents, log_probs, trie.max_children[depth - 1], None)
-                selection = expand_beam(Candidates(frontier, trie.first_child[parents], below + scores[:, None]), width)
+                selection = expand_beam(Candidates(frontier, trie.child_offsets[parents], below + scores[:, None]), width)
                 kept = int((selection.nodes[0] >= 0).sum())
                 parents, scores = selection.nodes[0, :kept], selection.cum_log_probs[0, :kept]
                 nodes_of[depth - 1, :kept], scores_of[depth - 1, :kept] = parents.cpu().numpy(), scores.cpu().numpy()

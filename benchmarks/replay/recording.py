@@ -130,7 +130,7 @@ def record(
         progress()
     return Recording(
         prompt_lengths=np.array([len(prompt) for prompt in prompts]),
-        first_child=trie.first_child[: inner + 1].cpu().numpy(),
+        first_child=trie.child_offsets[: inner + 1].cpu().numpy(),
         level_starts=np.array(trie.level_starts),
         draft=draft_log_probs,
         beams={k: TargetBeams(nodes[k], log_probs[k]) for k in ks},

@@ -116,7 +116,7 @@ def load(path: Path) -> Loaded:
     trie = ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)))
     loaded = time.perf_counter()
     rng = np.random.default_rng(0)
-    bank = MaskBank(trie.arrays, CPU)
+    bank = MaskBank(trie, CPU)
     wide = ItemSet.of(rng.random(len(catalog)) < ELIGIBLE_SHARE)
     narrow = ItemSet.of_items(rng.choice(len(catalog), 5, replace=False), len(catalog))
     first = time.perf_counter()
@@ -184,7 +184,7 @@ def measure_filters(path: Path, filters: int) -> Filtered:
     before = psutil.Process().memory_info().rss
     sets = [ItemSet.of(rng.random(len(catalog)) < share) for share in rng.uniform(0.001, 0.5, filters)]
     sets_bytes = psutil.Process().memory_info().rss - before
-    bank = MaskBank(trie.arrays, CPU)
+    bank = MaskBank(trie, CPU)
     seconds = []
     for items in sets:
         started = time.perf_counter()
@@ -218,7 +218,7 @@ def _expand(
     sizes = tuple(map(len, requests)) if requests else (len(parents),)
     frontier = Frontier(torch.arange(len(parents)), parents, sizes, torch.zeros(len(parents)))
     log_probs = continuation_log_probs(trie, parents, logits, trie.max_children[depth], eligible)
-    expand_beam(Candidates(frontier, trie.first_child[parents], log_probs), K)
+    expand_beam(Candidates(frontier, trie.child_offsets[parents], log_probs), K)
 
 
 def _median_ms(work: Callable[[], object]) -> float:

@@ -127,7 +127,7 @@ def trie_run(k: int, trie: ItemTrie) -> TraceRun:
         if depth == last:
             script.append(TraceRound((), 0, 0, width))
             continue
-        first, bounds = trie.level_starts[depth], trie.arrays.first_child
+        first, bounds = trie.level_starts[depth], trie.first_child
         children = int(bounds[first + width] - bounds[first])
         script.append(TraceRound((ALL,), 1, k * (depth + 1 < last), width + children))
     return TraceRun("trie", k, 0, (tuple(script),))

@@ -57,7 +57,7 @@ class CoverageLevels:
     def _valid(self, trie_nodes: Tensor, level: int, size: int) -> Tensor:
         """`[nodes, size]` bool, True for codes that lead to a child of the node."""
         device = trie_nodes.device
-        first_child, codes = self._trie.first_child.to(device), self._code_of_node.to(device)
+        first_child, codes = self._trie.child_offsets.to(device), self._code_of_node.to(device)
         children = first_child[trie_nodes][:, None] + torch.arange(self._trie.max_children[level], device=device)
         exists = children < first_child[trie_nodes + 1][:, None]
         columns = codes[children.clamp(max=self._trie.nodes - 1)].masked_fill(~exists, size)

@@ -77,7 +77,7 @@ class Catalog:
         if (duplicate := index.duplicate()) is not None:
             raise CatalogError(f"Item {item_ids[duplicate]!r} appears twice in the catalog: item ids must be unique.")
         narrow: Codes = codes.astype(np.uint16) if len(tokens) <= 1 << 16 else codes.astype(np.uint32)
-        trie = TrieArrays.build(narrow)
+        trie = TrieArrays.from_codes(narrow)
         if max(trie.max_children) > MAX_CODES:
             raise CatalogError(f"A prefix is continued by {max(trie.max_children):,} different tokens; at most {MAX_CODES:,} are possible.")
         return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, tokens, narrow, attributes))
@@ -171,7 +171,7 @@ class Catalog:
         number = np.empty(len(order), self.codes.dtype)
         number[order] = np.arange(len(order))
         codes = number[self.codes]
-        return replace(self, tokens=tuple(self.tokens[code] for code in order.tolist()), codes=codes, trie=TrieArrays.build(codes))
+        return replace(self, tokens=tuple(self.tokens[code] for code in order.tolist()), codes=codes, trie=TrieArrays.from_codes(codes))
 
 
 def _version(item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]) -> str:

@@ -126,7 +126,7 @@ class TrieDrafter:
     def draft(self, tasks: Sequence[DraftTask]) -> None:
         """Add all eligible children of the tasks' frontiers."""
         above = concat([task.search.sequence.trie_nodes[task.frontier] for task in tasks])
-        children, rows = children_of(self._trie.arrays.first_child, above)
+        children, rows = children_of(self._trie.first_child, above)
         ends = np.cumsum([len(task.frontier) for task in tasks])
         nodes = np.split(children, np.searchsorted(rows, ends[:-1]))
         if any(task.search.eligibility.limited for task in tasks):
@@ -165,7 +165,7 @@ class BeamDrafter:
         eligible = BatchEligibility.of([task.search.eligibility for task in tasks], self._trie.nodes, frontier.sizes)
         width = max(self._trie.max_children[task.round.next_depth - 1] for task in tasks)
         log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, logits, width, eligible)
-        first_child = self._trie.first_child.index_select(0, frontier.trie_nodes)
+        first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
             self._keep(frontier.slots, candidates.cum_log_probs)

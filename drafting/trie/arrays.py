@@ -45,7 +45,7 @@ class TrieArrays:
     leaf_of_item: Rows
 
     @classmethod
-    def build(cls, codes: Codes) -> "TrieArrays":
+    def from_codes(cls, codes: Codes) -> "TrieArrays":
         """Build the trie of identifiers, `[items, depth]` codes of any unsigned type, by one sort."""
         items, depth = codes.shape
         order = _sorted_rows(codes)

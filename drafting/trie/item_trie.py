@@ -1,8 +1,8 @@
 """The trie on the model's device: the constraint of constrained decoding, in token ids.
 
 Invariant: nodes are numbered as in `TrieArrays`, and codes are in the order of the model's token ids, so the children of a node are
-consecutive nodes in the order of their tokens. A decode step reads two device tensors in CSR form (`token`, `first_child`); items and
-parents are needed on the host only and stay in `arrays`, which may lie in a memory-mapped file.
+consecutive nodes in the order of their tokens. A decode step reads two device tensors in CSR form (`token`, `child_offsets`); all other
+arrays are needed on the host only and may lie in a memory-mapped file.
 """
 
 from collections.abc import Sequence
@@ -23,20 +23,18 @@ __all__ = ["ROOT", "ItemTrie"]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class ItemTrie:
-    """The trie as offset tensors; the root is node 0 and counts as a node.
+@dataclass(frozen=True, eq=False)
+class ItemTrie(TrieArrays):
+    """A trie with its tokens and child ranges on the device.
 
     Attributes:
         token: `[nodes + max(max_children)]` int64, the token on the edge to each node (0 for the root), padded with zeros so that a window
             of `max(max_children)` tokens can be read from any node on.
-        first_child: `[nodes + 1]` int64; the children of node n are first_child[n] up to first_child[n + 1].
-        arrays: the trie on the host.
+        child_offsets: `[nodes + 1]` int64, `first_child` on the device.
     """
 
     token: Tensor
-    first_child: Tensor
-    arrays: TrieArrays
+    child_offsets: Tensor
 
     @classmethod
     def of(cls, arrays: TrieArrays, token_ids: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
@@ -48,47 +46,14 @@ class ItemTrie:
         """
         token = np.zeros(arrays.nodes + max(arrays.max_children), np.int64)
         np.take(token_ids, arrays.code[1:], out=token[1 : arrays.nodes])
-        return cls(torch.from_numpy(token).to(device), torch.from_numpy(arrays.first_child).to(device), arrays)
+        first_child = torch.from_numpy(arrays.first_child)
+        return cls(**vars(arrays), token=torch.from_numpy(token).to(device), child_offsets=first_child.to(device))
 
     @classmethod
     def build(cls, identifiers: IntArray, device: torch.device | str = "cpu") -> "ItemTrie":
         """Build the trie of `identifiers`, `[items, depth]` token ids."""
         token_ids, codes = np.unique(identifiers, return_inverse=True)
-        return cls.of(TrieArrays.build(codes.reshape(identifiers.shape).astype(np.uint32)), token_ids.astype(np.int64), device)
-
-    @property
-    def depth(self) -> int:
-        """Tokens per identifier."""
-        return self.arrays.depth
-
-    @property
-    def nodes(self) -> int:
-        """Number of nodes, the root included."""
-        return self.arrays.nodes
-
-    @property
-    def level_starts(self) -> tuple[int, ...]:
-        """First node of each depth, and at the end the number of nodes; depth 0 is the root."""
-        return self.arrays.level_starts
-
-    @property
-    def max_children(self) -> tuple[int, ...]:
-        """For each depth above the leaves, the largest number of children of one node."""
-        return self.arrays.max_children
-
-    @property
-    def items(self) -> int:
-        """Number of items of the catalog."""
-        return len(self.arrays.items)
-
-    @property
-    def leaf_of_item(self) -> Rows:
-        """`[items]` int32, the leaf of each item, counted from the first leaf."""
-        return self.arrays.leaf_of_item
-
-    def level_size(self, depth: int) -> int:
-        """Number of nodes at `depth`: distinct prefixes of that length."""
-        return self.arrays.level_size(depth)
+        return cls.of(TrieArrays.from_codes(codes.reshape(identifiers.shape).astype(np.uint32)), token_ids.astype(np.int64), device)
 
     @property
     def mean_fan_out(self) -> tuple[float, ...]:
@@ -112,8 +77,8 @@ class ItemTrie:
 
     @cached_property
     def _ranges(self) -> Tensor:
-        """`[nodes, 2]`, first child and end of the children of each node; a view of `first_child`."""
-        return self.first_child.unfold(0, 2, 1)
+        """`[nodes, 2]`, first child and end of the children of each node; a view of `child_offsets`."""
+        return self.child_offsets.unfold(0, 2, 1)
 
     @cached_property
     def _edge(self) -> Tensor:
@@ -121,10 +86,6 @@ class ItemTrie:
         edge = torch.zeros(2, max(self.max_children), device=self.token.device)
         edge[1] = float("-inf")
         return edge.flatten()
-
-    def items_of(self, node: int) -> Rows:
-        """Catalog indices of the items below a node; ascending if the node is a leaf."""
-        return self.arrays.items_of(node)
 
     def excluded_nodes(self, excluded_items: Sequence[int] | IntArray, mask: NodeMask | None = None) -> IntArray:
         """The nodes (never the root) below which all items, or all items that `mask` allows, are excluded; ascending.
@@ -143,21 +104,21 @@ class ItemTrie:
         nodes = leaves[gone == self._eligible_items(leaves, mask)].astype(np.int64) + self.level_starts[-2]
         found = [nodes]
         for depth in range(self.depth, 1, -1):
-            parents, gone = np.unique(self.arrays.parents(nodes, depth), return_counts=True)
+            parents, gone = np.unique(self.parents(nodes, depth), return_counts=True)
             nodes = parents[gone == self._allowed_children(parents, mask)]
             found.append(nodes)
         return np.concatenate(found[::-1])
 
     def _eligible_items(self, leaves: Rows, mask: NodeMask | None) -> IntArray:
         """Number of items of each leaf that the mask allows, `[leaves]`."""
-        starts = self.arrays.first_item[leaves].astype(np.int64)
-        counts = self.arrays.first_item[leaves + 1] - starts
+        starts = self.first_item[leaves].astype(np.int64)
+        counts = self.first_item[leaves + 1] - starts
         if mask is None:
             return counts
-        below = self.arrays.items[ranges(starts, counts)]
+        below = self.items[ranges(starts, counts)]
         return np.add.reduceat(mask.items.contains(below).astype(np.int64), np.cumsum(counts) - counts)
 
     def _allowed_children(self, nodes: IntArray, mask: NodeMask | None) -> IntArray:
         """Number of children of each node that the mask allows, `[nodes]`."""
-        first, last = self.arrays.first_child[nodes], self.arrays.first_child[nodes + 1]
+        first, last = self.first_child[nodes], self.first_child[nodes + 1]
         return last - first if mask is None else mask.rank(last) - mask.rank(first)

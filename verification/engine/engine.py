@@ -70,7 +70,7 @@ class SpeculativeBeamEngine:
         self._table = ContinuationTable(trie, slots.nodes.total, target.device)
         self._drafting = DraftStep(self._tree, trie, slots, draft)
         self._verifier = Verifier(self._tree, trie, self._table, slots)
-        self._masks = MaskBank(trie.arrays, target.device)
+        self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
         self.use_plan(plan or FixedPlan.parse("none"))
 
@@ -152,7 +152,7 @@ class SpeculativeBeamEngine:
         """
         if request.request_id in self._running:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
-        request.check_items(self.trie.items)
+        request.check_items(len(self.trie.items))
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         searches: list[BeamSearch] = []

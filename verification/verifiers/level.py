@@ -95,7 +95,7 @@ class LevelVerifier:
             fields = on_device(pad_stack(rows, -2), self._device)
         nodes = None if fields is None else fields[:, 1]
         width = max(self._trie.max_children[depth] for depth in depths)
-        first_child = self._trie.first_child.index_select(0, frontier.trie_nodes)
+        first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         candidates = rank(frontier, first_child, self._table.read(frontier.slots, width), rules, Stream.RESIDUAL)
         widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
         selection = expand_beam(candidates, max(widths))

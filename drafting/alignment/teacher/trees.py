@@ -81,7 +81,7 @@ def list_trees(lists: IntArray, visited: IntArray, trie: ItemTrie, levels: Level
     """
     every = np.concatenate([lists, visited], axis=1)
     leaves = trie.leaf_of_item[np.maximum(every, 0)]
-    below = trie.arrays.paths(leaves.reshape(-1)).reshape(*every.shape, trie.depth)
+    below = trie.paths(leaves.reshape(-1)).reshape(*every.shape, trie.depth)
     paths = np.concatenate([np.full((*every.shape, 1), ROOT), below], axis=2)
     keys = np.arange(len(every))[:, None, None] * trie.nodes + paths[:, :, :-1]
     above = np.concatenate([keys[:, :, :1], keys[:, :, :-1]], axis=2)

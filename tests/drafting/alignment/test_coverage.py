@@ -40,7 +40,7 @@ def walked(logits: Tensor, batch: Batch, trie: ItemTrie, levels: LevelCodes, set
         for node in (batch["node_level"] == level).nonzero()[:, 0].tolist():
             p = dense(batch["node_codes"][node][None], batch["node_probabilities"][node][None], len(tokens))[0]
             place = int(batch["node_trie"][node])
-            for child in range(int(trie.first_child[place]), int(trie.first_child[place + 1])):
+            for child in range(int(trie.child_offsets[place]), int(trie.child_offsets[place + 1])):
                 token = int(trie.token[child])
                 q, t = float(log_q[node, token]), float(p[tokens.index(token)].clamp(min=objectives.SMALLEST).log())
                 children_of[node, child] = (scores[node][0] + q, scores[node][1] + t)

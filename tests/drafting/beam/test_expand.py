@@ -42,16 +42,16 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     frontier = Frontier(100 + torch.arange(len(flat)), torch.tensor(flat), tuple(sizes), scores)
     eligible = BatchEligibility.of(excluded, trie.nodes, sizes)
     totals = continuation_log_probs(trie, torch.tensor(flat), logits, trie.max_children[level], eligible) + scores[:, None]
-    selection = expand_beam(Candidates(frontier, trie.first_child[torch.tensor(flat)], totals), k)
+    selection = expand_beam(Candidates(frontier, trie.child_offsets[torch.tensor(flat)], totals), k)
     starts = np.cumsum(sizes) - sizes
     log_probs = logits.log_softmax(1)
     for request, beam in enumerate(beams):
         expected = []
         for rank, node in enumerate(beam):
             row = int(starts[request]) + rank
-            for child in range(int(trie.first_child[node]), int(trie.first_child[node + 1])):
+            for child in range(int(trie.child_offsets[node]), int(trie.child_offsets[node + 1])):
                 if child not in excluded[request].excluded_nodes.tolist():
-                    score = float(totals[row, child - int(trie.first_child[node])])
+                    score = float(totals[row, child - int(trie.child_offsets[node])])
                     assert abs(score - float(scores[row] + log_probs[row, trie.token[child]])) < 1e-5
                     expected.append((rank, child, score))
         expected.sort(key=lambda candidate: -candidate[2])

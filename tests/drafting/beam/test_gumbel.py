@@ -49,7 +49,7 @@ def test_beam_search_over_perturbed_scores_samples_without_replacement() -> None
     beams = expand_beam(rank(roots, torch.ones(draws, dtype=torch.int64), first.expand(draws, 2), rules, Stream.DRAFT), 2)
     parents = beams.nodes.flatten()
     frontier = Frontier(torch.arange(2 * draws), parents, (2,) * draws, beams.cum_log_probs.flatten(), beams.ranking.flatten())
-    drawn = expand_beam(rank(frontier, trie.first_child[parents], second[parents - 1], rules, Stream.DRAFT), k).nodes - 3
+    drawn = expand_beam(rank(frontier, trie.child_offsets[parents], second[parents - 1], rules, Stream.DRAFT), k).nodes - 3
     pairs = list(itertools.permutations(range(4), k))
     observed = [int(((drawn[:, 0] == a) & (drawn[:, 1] == b)).sum()) for a, b in pairs]
     expected = [draws * probabilities[a] * probabilities[b] / (1 - probabilities[a]) for a, b in pairs]

@@ -47,7 +47,7 @@ def test_a_catalog_in_a_models_order_is_the_same_catalog_with_that_models_trie(c
     ours = ItemTrie.of(ordered.trie, ordered.vocabulary_ids(vocabulary))
     np.testing.assert_array_equal(ours.token, theirs.token)
     np.testing.assert_array_equal(ours.first_child, theirs.first_child)
-    np.testing.assert_array_equal(ours.arrays.items, theirs.arrays.items)
+    np.testing.assert_array_equal(ours.items, theirs.items)
     assert ordered.ordered(ordered.vocabulary_ids(vocabulary)) is ordered
 
 

@@ -25,9 +25,9 @@ def bits_of(bank: MaskBank, row: int, nodes: int) -> np.ndarray:
 def test_a_node_is_allowed_while_an_eligible_item_is_below(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     trie = random_trie(rng)
-    chosen = rng.random(trie.items) < share
+    chosen = rng.random(len(trie.items)) < share
     items = ItemSet.of(chosen)
-    bank = MaskBank(trie.arrays, torch.device("cpu"))
+    bank = MaskBank(trie, torch.device("cpu"))
     mask = bank.acquire(items)
     allowed = [bool(chosen[trie.items_of(node)].any()) for node in range(trie.nodes)]
     assert bits_of(bank, mask.row, trie.nodes).tolist() == allowed
@@ -40,9 +40,9 @@ def test_a_node_is_allowed_while_an_eligible_item_is_below(seed: int, share: flo
 def test_with_a_filter_a_node_is_excluded_when_all_its_eligible_items_are_excluded(seed: int) -> None:
     rng = np.random.default_rng(seed)
     trie = random_trie(rng)
-    chosen = rng.random(trie.items) < rng.choice([0.1, 0.5, 0.9])
-    excluded = rng.permutation(trie.items)[: rng.integers(trie.items + 1)]
-    mask = MaskBank(trie.arrays, torch.device("cpu")).acquire(ItemSet.of(chosen))
+    chosen = rng.random(len(trie.items)) < rng.choice([0.1, 0.5, 0.9])
+    excluded = rng.permutation(len(trie.items))[: rng.integers(len(trie.items) + 1)]
+    mask = MaskBank(trie, torch.device("cpu")).acquire(ItemSet.of(chosen))
     nodes = set(trie.excluded_nodes(excluded, mask).tolist())
     left = chosen.copy()
     left[excluded] = False
@@ -55,14 +55,14 @@ def test_with_a_filter_a_node_is_excluded_when_all_its_eligible_items_are_exclud
 def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: int) -> None:
     rng = np.random.default_rng(seed)
     trie = random_trie(rng)
-    bank = MaskBank(trie.arrays, torch.device("cpu"))
+    bank = MaskBank(trie, torch.device("cpu"))
     each, left = [], []
     for _ in range(rng.integers(1, 5)):
-        chosen = rng.random(trie.items) < rng.choice([0.2, 0.7])
-        excluded = rng.permutation(trie.items)[: rng.integers(trie.items // 2 + 1)] if rng.random() < 0.7 else []
+        chosen = rng.random(len(trie.items)) < rng.choice([0.2, 0.7])
+        excluded = rng.permutation(len(trie.items))[: rng.integers(len(trie.items) // 2 + 1)] if rng.random() < 0.7 else []
         mask = bank.acquire(ItemSet.of(chosen)) if rng.random() < 0.6 else None
         each.append(Eligibility(trie.excluded_nodes(excluded, mask), torch.device("cpu"), mask))
-        left.append(chosen.copy() if mask else np.ones(trie.items, bool))
+        left.append(chosen.copy() if mask else np.ones(len(trie.items), bool))
         left[-1][excluded] = False
     depth = int(rng.integers(trie.depth))
     level = np.arange(trie.level_starts[depth], trie.level_starts[depth + 1])
@@ -76,7 +76,7 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
     if eligible is not None:
         exists &= eligible.allowed(first, nodes.shape[1])
     for row, (parent, request) in enumerate(zip(parents.tolist(), requests.tolist(), strict=True)):
-        below = range(int(trie.first_child[parent]), int(trie.first_child[parent + 1]))
+        below = range(int(trie.child_offsets[parent]), int(trie.child_offsets[parent + 1]))
         expected = [node for node in below if left[request][trie.items_of(node)].any()]
         assert nodes[row][exists[row]].tolist() == expected
         assert np.array(below)[each[request].allowed(np.array(below))].tolist() == expected
@@ -84,8 +84,8 @@ def test_requests_with_and_without_filters_and_exclusions_share_a_batch(seed: in
 
 def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:
     trie = random_trie(np.random.default_rng(3))
-    bank = MaskBank(trie.arrays, torch.device("cpu"), most_bytes=1)
-    sets = [ItemSet.of_items([number % trie.items], trie.items) for number in range(20)]
+    bank = MaskBank(trie, torch.device("cpu"), most_bytes=1)
+    sets = [ItemSet.of_items([number % len(trie.items)], len(trie.items)) for number in range(20)]
     held = bank.acquire(sets[0])
     before = bits_of(bank, held.row, trie.nodes)
     for items in sets[1:]:
@@ -97,7 +97,7 @@ def test_masks_in_use_stay_and_the_least_recently_used_go() -> None:
     assert len({mask.row for mask in holding}) == 20
     for mask, items in zip(holding, sets, strict=True):
         (item,) = np.flatnonzero(items.members())
-        path = trie.arrays.paths(trie.leaf_of_item[[item]])[0]
+        path = trie.paths(trie.leaf_of_item[[item]])[0]
         assert np.flatnonzero(bits_of(bank, mask.row, trie.nodes)).tolist() == [0, *path]
 
 

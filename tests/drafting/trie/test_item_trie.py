@@ -20,7 +20,7 @@ def prefixes(identifiers: np.ndarray, depth: int) -> list[tuple[int, ...]]:
 
 def path_of(trie: ItemTrie, node: int) -> tuple[int, ...]:
     """The tokens from the root down to a node, found by searching for its parents."""
-    first_child, tokens = trie.first_child.numpy(), trie.token.numpy()
+    first_child, tokens = trie.child_offsets.numpy(), trie.token.numpy()
     path: list[int] = []
     while node:
         path.append(int(tokens[node]))
@@ -49,7 +49,7 @@ def test_items_below_a_node_are_those_with_its_prefix(identifiers: np.ndarray) -
 @given(identifier_tables())
 def test_max_children_bounds_every_level(identifiers: np.ndarray) -> None:
     trie = ItemTrie.build(identifiers)
-    fanout = np.diff(trie.first_child.numpy())
+    fanout = np.diff(trie.child_offsets.numpy())
     for depth in range(trie.depth):
         assert trie.max_children[depth] == fanout[trie.level_starts[depth] : trie.level_starts[depth + 1]].max()
     assert not fanout[trie.level_starts[trie.depth] :].any()
@@ -84,8 +84,8 @@ def test_as_long_and_as_wide_as_identifiers_may_be(depth: int, codes: int) -> No
     identifiers = np.concatenate([rng.integers(codes, size=(3000, depth)), rng.integers(2, size=(500, depth)), [[codes - 1] * depth]])
     trie = ItemTrie.build(identifiers)
     order = np.lexsort(identifiers.T[::-1])
-    assert trie.arrays.items.tolist() == order.tolist()
-    np.testing.assert_array_equal(trie.token.numpy()[trie.arrays.paths(trie.leaf_of_item)], identifiers)
+    assert trie.items.tolist() == order.tolist()
+    np.testing.assert_array_equal(trie.token.numpy()[trie.paths(trie.leaf_of_item)], identifiers)
     assert [trie.level_size(level) for level in range(depth + 1)] == [len(prefixes(identifiers, level)) for level in range(depth + 1)]
 
 

@@ -170,7 +170,7 @@ def test_exclusions_and_wide_beams_equal_brute_force(small: tuple[Recommender, A
     catalog, trie = recommender.catalog, recommender.engine.trie
     rng = np.random.default_rng(int(100 * share))
     identifiers = np.empty((len(catalog), catalog.identifier_length), np.int64)
-    identifiers[:] = trie.token.numpy()[trie.arrays.paths(trie.leaf_of_item)]
+    identifiers[:] = trie.token.numpy()[trie.paths(trie.leaf_of_item)]
     for k, beam_width in ((1, 1), (3, 8), (10, 10), (20, 40)):
         history = rng.integers(len(catalog), size=5).tolist()
         excluded = rng.permutation(len(catalog))[: int(share * len(catalog))]
@@ -195,14 +195,16 @@ def test_filters_with_exclusions_equal_brute_force(small: tuple[Recommender, Aut
     recommender, model = small
     engine, trie = recommender.engine, recommender.engine.trie
     rng = np.random.default_rng(int(100 * share))
-    identifiers = trie.token.numpy()[trie.arrays.paths(trie.leaf_of_item)]
+    identifiers = trie.token.numpy()[trie.paths(trie.leaf_of_item)]
     asked, expected = {}, {}
     for number, (k, beam_width) in enumerate(((1, 1), (5, 5), (3, 8), (10, 10), (20, 40), (20, 20))):
-        allowed = rng.random(trie.items) < share
+        allowed = rng.random(len(trie.items)) < share
         items = ItemSet.of(allowed) if number % 3 else None
-        excluded = rng.permutation(trie.items)[: trie.items // 4] if number % 2 else np.empty(0, np.int64)
-        request = recommender.request(str(number), rng.integers(trie.items, size=4).tolist(), k, beam_width, excluded, allowed_items=items)
-        allowed = allowed if items else np.ones(trie.items, bool)
+        excluded = rng.permutation(len(trie.items))[: len(trie.items) // 4] if number % 2 else np.empty(0, np.int64)
+        request = recommender.request(
+            str(number), rng.integers(len(trie.items), size=4).tolist(), k, beam_width, excluded, allowed_items=items
+        )
+        allowed = allowed if items else np.ones(len(trie.items), bool)
         allowed[excluded] = False
         asked[str(number)] = allowed
         expected[str(number)] = brute_force_beam(model_scores(model, request.prompt), identifiers, allowed, k, beam_width)

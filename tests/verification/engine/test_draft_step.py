@@ -73,10 +73,10 @@ def test_all_children_are_those_that_a_request_may_be_given(speculation: Specula
     prompt = np.concatenate([[1], speculation.identifiers[:5].reshape(-1)])
     eligible = {}
     for number in range(4):
-        allowed, excluded = rng.random(trie.items) < 0.5, rng.permutation(trie.items)[:60]
+        allowed, excluded = rng.random(len(trie.items)) < 0.5, rng.permutation(len(trie.items))[:60]
         items = ItemSet.of(allowed) if number & 1 else None
         engine.add(BeamRequest(str(number), prompt, 5, 5, excluded if number & 2 else NOTHING, allowed_items=items))
-        eligible[number] = set(np.flatnonzero(allowed) if number & 1 else range(trie.items)) - set(excluded if number & 2 else ())
+        eligible[number] = set(np.flatnonzero(allowed) if number & 1 else range(len(trie.items))) - set(excluded if number & 2 else ())
     engine.step()
     for search in engine._running.unfinished():
         sequence, number = search.sequence, int(search.request.request_id)

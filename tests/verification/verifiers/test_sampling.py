@@ -71,7 +71,7 @@ def _leaf_probabilities(speculation: Speculation, prompt: np.ndarray, first: tor
     second = scorer._score(sequence, added)
     leaves = np.zeros(trie.level_size(2))
     for row, node in enumerate(nodes.tolist()):
-        below = torch.arange(int(trie.first_child[node]), int(trie.first_child[node + 1]))
+        below = torch.arange(int(trie.child_offsets[node]), int(trie.child_offsets[node + 1]))
         shares = second[row, trie.token[below]].softmax(0)
         leaves[below.numpy() - trie.level_starts[2]] = (first[row].exp() * shares).numpy()
     return leaves
