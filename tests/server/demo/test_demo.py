@@ -153,7 +153,7 @@ def test_a_change_of_settings_makes_another_demo() -> None:
 def test_an_interrupted_run_goes_on_and_leaves_nothing_half_made(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / WHEEL).write_bytes((cache / WHEEL).read_bytes())
     quick = DemoSettings(codes_per_level=8, dims=8, training=TargetSettings(epochs=1, subsequences=True))
-    demo = Demo(tmp_path / f"demo-{quick.key}")
+    demo = Demo.of(tmp_path, quick)
 
     async def interrupted(url: str, *_: object) -> None:
         Path(url.removeprefix("sqlite:///")).write_bytes(b"half a database")
