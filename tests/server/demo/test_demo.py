@@ -208,7 +208,7 @@ def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache
             assert time.monotonic() < deadline, text
             time.sleep(0.05)
         body = {"user_id": "42", "k": 10, "exclude_history": True}
-        answer = httpx.post(f"{url}/v1/recommendations", json=body, timeout=30).json()
+        answer = httpx.post(f"{url}/v1/recommendations", json=body | {"timeout_ms": 20_000}, timeout=30).json()
         premiere = {"item_id": "premiere", "embedding": [0.1] * Codebooks.load(demo.codebooks).levels[0].shape[1]}
         added = httpx.post(f"{url}/v1/catalog/items", json={"items": [premiere]}, timeout=30)
     finally:
