@@ -1,6 +1,6 @@
 """One running search: its sequence, its beam and what it has cost so far.
 
-Invariant: slots for a plain search to the end are set aside when it starts, and a draft only takes others. So a search that has started
+Invariant: slots for a plain search are set aside when it starts, and a draft only takes others. So a search that has started
 never runs out of memory half way.
 """
 
@@ -75,6 +75,12 @@ class BeamSearch:
     def reserved_nodes(self) -> int:
         """Nodes that a plain search may still need."""
         return sum(self.widths[self.depth + 1 : -1])
+
+    @property
+    def undrafted(self) -> int:
+        """Tokens before the beam that the draft has not computed."""
+        drafted, root = self.sequence.drafted, self.sequence.root
+        return root + len(self.ancestors) - int(drafted[:root].sum() + drafted[self.ancestors].sum())
 
     def computed_at(self, depth: int) -> IntArray:
         """Indices of the nodes at `depth` that the target has computed."""

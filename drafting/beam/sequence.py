@@ -32,7 +32,7 @@ class SequenceState:
         computed: number of tokens at the beginning that the target has computed.
         deepest: the largest depth of a node.
         positions: `[length]` int64 position ids; prompt length + depth - 1 for a node.
-        visible: `[length]` int64, how many leading tokens each attends to: up to itself in the prompt, the prompt for a node.
+        visible: `[length]` int64, number of leading tokens that each attends to; the prompt for a node.
         slots: `[length]` int64 key/value slots.
         trie_nodes: `[length]` int64; the trie's root for the prompt.
         drafted: `[length]` int64, 1 where the draft has computed the token; to be written to.

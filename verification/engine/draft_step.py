@@ -103,6 +103,8 @@ class DraftStep:
 
     def _draft_children(self, tasks: list[DraftTask], plan: Plan) -> list[DraftTask]:
         """Add all children where slots are spare; return the tasks that have grown."""
+        if not tasks:
+            return []
         spare, affordable = self._slots.spare_nodes, []
         for task in tasks:
             depth = task.round.next_depth
@@ -153,10 +155,4 @@ def _group_key(search: DraftedSearch) -> GroupKey:
 
 
 def _mean_undrafted(searches: Sequence[BeamSearch]) -> float:
-    """Tokens before a search's beam that the draft has not computed, on average."""
-    undrafted = 0
-    for search in searches:
-        drafted, root = search.sequence.drafted, search.sequence.root
-        undrafted += root - int(np.count_nonzero(drafted[:root]))
-        undrafted += len(search.ancestors) - int(np.count_nonzero(drafted[search.ancestors]))
-    return undrafted / len(searches)
+    return sum(search.undrafted for search in searches) / len(searches)

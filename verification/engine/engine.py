@@ -1,8 +1,7 @@
 """The engine: speculative decoding with continuous batching, constrained to a catalog. One `step()` advances all running requests.
 
-Invariant: requests share forwards and nothing else (continuous batching). For all beam widths, depths and prompts, attention separates them
-and the same `expand_beam` selects for all, so a list depends neither on its batch nor on what was drafted. Every end of a request frees all
-its slots back.
+Invariant: requests share forwards and nothing else. Attention separates them and the same `expand_beam` selects for all, so a list depends
+neither on its batch nor on what was drafted. Every end of a request frees all its slots.
 """
 
 import time
@@ -218,13 +217,13 @@ class SpeculativeBeamEngine:
 
     @property
     def draft(self) -> TreeModel | None:
-        """The draft model; None if there is none, or it has failed."""
+        """The draft model, unless it has failed."""
         return None if self._drafting.drafter is None else self._drafting.drafter.model
 
     @property
     def has_draft(self) -> bool:
         """True if there is a draft model at work."""
-        return self._drafting.drafter is not None
+        return self.draft is not None
 
     def drop_draft(self) -> None:
         """Go on without the draft model, which is closed already."""
@@ -237,8 +236,8 @@ class SpeculativeBeamEngine:
     def close(self) -> None:
         """Free the models; the engine cannot step afterwards."""
         self.target.close()
-        if self._drafting.drafter is not None:
-            self._drafting.drafter.close()
+        if self.draft is not None:
+            self.draft.close()
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
         return on_device(array, self.target.device)

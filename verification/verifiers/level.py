@@ -2,8 +2,7 @@
 
 Invariant: the target selects by its own log-probabilities and the request's rule alone, with the `expand_beam` of a plain search; a strict
 or Gumbel list therefore equals the one without a draft (paper, section 3.1). Only a relaxed search compares with the draft, as the paper
-has it. Where reading waits for the device, the levels below are verified as if this one was accepted, so that the host reads once a step;
-what is selected below a rejected level is dropped.
+has it. Where reading waits for the device, the levels below are verified as if this one was accepted, so that the host reads once a step.
 """
 
 from collections.abc import Sequence

@@ -92,8 +92,9 @@ class Verifier:
         missing = concat([result.hits for result in moved]) < 0
         if not missing.any():
             return
-        new = on_device(np.flatnonzero(missing), slots.device)
-        parents, slots, trie_nodes, depths, indices = (part.take(new) for part in (parents, slots, trie_nodes, depths, indices))
+        if not missing.all():
+            new = on_device(np.flatnonzero(missing), slots.device)
+            parents, slots, trie_nodes, depths, indices = (part.take(new) for part in (parents, slots, trie_nodes, depths, indices))
         tokens = self._trie.token.index_select(0, trie_nodes)
         self._tree.add_nodes(slots, parents=parents, tokens=tokens, depths=depths, indices=indices)
 
