@@ -21,8 +21,7 @@ from torch.utils.benchmark import Timer
 from benchmarks.gpu.report import machine
 from benchmarks.markdown import markdown_head, markdown_row
 from benchmarks.systems.shapes import SHAPES, ModelShape
-from drafting.beam.attention import build_layout
-from drafting.beam.model import AttentionLayout
+from drafting.beam.model import AttentionLayout, build_layout
 from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import DTYPES
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from drafting.alignment.data.samples import IGNORED_LABEL
-from drafting.trie.csr import ranges
+from drafting.trie.arrays import ranges
 from drafting.trie.item_trie import ItemTrie
 
 IntArray = npt.NDArray[np.int64]

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.beam.attention import build_layouts
-from drafting.beam.model import TreeBatch
+from drafting.beam.model import TreeBatch, build_layouts
 from drafting.beam.tree import TokenTree
 from drafting.device import arange, concat, on_device
 from drafting.trie.arrays import ROOT

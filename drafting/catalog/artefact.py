@@ -20,8 +20,7 @@ from safetensors.numpy import save_file
 
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog, CatalogError
-from drafting.catalog.item_index import ItemIndex
-from drafting.catalog.text_column import TextColumn
+from drafting.catalog.text_column import ItemIndex, TextColumn
 from drafting.trie.arrays import TrieArrays
 
 SUFFIX = ".catalog"

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.catalog.attributes import TITLE, AttributeColumn
-from drafting.catalog.item_index import ItemIndex
-from drafting.catalog.text_column import TextColumn
+from drafting.catalog.text_column import ItemIndex, TextColumn
 from drafting.errors import SetupError
 from drafting.trie.arrays import TrieArrays
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drafting.trie.csr import ranges
 from drafting.trie.sorting import stable_order
 
 IntArray = npt.NDArray[np.int64]
@@ -152,3 +151,15 @@ def _sorted_rows(codes: Codes) -> Rows:
     for word in reversed(words):
         order = order[stable_order(word[order])]
     return order
+
+
+def offsets_of(counts: npt.ArrayLike) -> IntArray:
+    """`[groups + 1]` int64, the start of each group of `counts` `[groups]` rows, and at the end the number of rows."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def ranges(starts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> IntArray:
+    """The concatenated ranges of `counts` consecutive numbers from each of `starts`."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    numbers: IntArray = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+    return numbers

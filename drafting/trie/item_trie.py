@@ -14,8 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.trie.arrays import ROOT, Rows, TrieArrays
-from drafting.trie.csr import ranges
+from drafting.trie.arrays import ROOT, Rows, TrieArrays, ranges
 from drafting.trie.node_mask import NodeMask
 
 __all__ = ["ROOT", "ItemTrie"]

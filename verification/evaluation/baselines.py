@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from drafting.alignment.data.interactions import Interactions
-from drafting.trie.csr import offsets_of
+from drafting.trie.arrays import offsets_of
 from verification.evaluation.users import HeldOut
 
 RECENT_ITEMS = 20

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.errors import SetupError
-from drafting.trie.csr import offsets_of
+from drafting.trie.arrays import offsets_of
 
 
 class InteractionError(SetupError):

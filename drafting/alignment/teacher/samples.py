@@ -14,7 +14,7 @@ import torch
 
 from drafting.alignment.teacher.data import VALID_FILE, ShardFile
 from drafting.alignment.tree_batch import Batch, TokenWindows, TreeWindows, plain_batch, tree_batch
-from drafting.trie.csr import offsets_of
+from drafting.trie.arrays import offsets_of
 from drafting.trie.item_trie import ItemTrie
 
 IntArray = npt.NDArray[np.int64]

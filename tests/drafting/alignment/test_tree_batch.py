@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from drafting.alignment.data.samples import IGNORED_LABEL
 from drafting.alignment.tree_batch import TreeWindows, answer_rows, plain_batch, tree_batch
-from drafting.trie.csr import ranges
+from drafting.trie.arrays import ranges
 from tests.models import TINY_CONFIG
 
 VOCABULARY = 20

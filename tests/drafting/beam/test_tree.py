@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from drafting.beam.attention import build_layout
-from drafting.beam.model import TreeBatch
+from drafting.beam.model import TreeBatch, build_layout
 
 
 def make_batch() -> TreeBatch:

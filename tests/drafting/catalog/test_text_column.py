@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drafting.catalog import item_index
-from drafting.catalog.item_index import ItemIndex
-from drafting.catalog.text_column import TextColumn, distinct
+from drafting.catalog import text_column
+from drafting.catalog.text_column import ItemIndex, TextColumn, distinct
 
 TEXTS = st.lists(st.text(st.characters(codec=None), max_size=20), max_size=30)
 
@@ -44,13 +43,13 @@ def test_the_index_finds_what_is_there_and_the_first_duplicate(names: list[str],
     assert index.duplicate() == next((row for row, name in enumerate(names) if name in names[:row]), None)
     unique = list(dict.fromkeys(names))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_index, "FEW_NAMES", len(unique) if are_few else 0)
+        patch.setattr(text_column, "FEW_NAMES", len(unique) if are_few else 0)
         found = ItemIndex.of(TextColumn.of(unique)).find(asked + unique)
     assert found.tolist() == [unique.index(name) if name in unique else -1 for name in asked + unique]
 
 
 def test_a_shared_hash_costs_a_second_look_and_no_wrong_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_index, "FEW_NAMES", 0)
+    monkeypatch.setattr(text_column, "FEW_NAMES", 0)
     names = TextColumn.of(["a", "b", "c"])
     index = ItemIndex(names, np.sort(np.full(3, names.hashes()[1])), np.array([0, 1, 2], np.int32))
     assert index.duplicate() is None

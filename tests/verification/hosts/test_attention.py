@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.beam.attention import build_layout, build_layouts
-from drafting.beam.model import AttentionLayout
+from drafting.beam.model import AttentionLayout, build_layout, build_layouts
 from drafting.beam.tree import TokenTree
 from verification.hosts.attention import tree_attention
 
