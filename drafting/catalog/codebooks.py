@@ -63,13 +63,6 @@ class Codebooks:
         """All codes of a level, nearest to a residual `[dims]` first: `[codes]`; levels count from 0."""
         return np.argsort(_distances(residual[None], self.levels[level])[0], kind="stable")
 
-    def decode(self, codes: Codes) -> Floats:
-        """The embeddings of codes `[items, levels]`: the sums of their centroids, `[items, dims]`."""
-        total = np.zeros((len(codes), self.levels[0].shape[1]), np.float32)
-        for level, centroids in enumerate(self.levels):
-            total += centroids[codes[:, level]]
-        return total
-
     def save(self, path: Path) -> None:
         """Write the centroids as safetensors with the names `level_1`, `level_2`, …"""
         from safetensors.numpy import save

@@ -99,7 +99,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     """Samples for one model and catalog, built batch by batch.
 
     Attributes:
-        lengths: `[samples]`, number of tokens of each sample; an upper bound if items are left out.
+        lengths, bucket_lengths: `[samples]`, number of tokens of each sample; an upper bound if items are left out.
     """
 
     def __init__(
@@ -129,11 +129,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         self._epoch = 0
         one, two = (len(builder.build([0] * items)) for items in (1, 2)) if builder.template.max_items > 1 else (0, 0)
         self.lengths: Positions = (windows.last - windows.first - 1) * (two - one) + len(builder.build([0])) + identifiers.shape[1]
-
-    @property
-    def bucket_lengths(self) -> Positions:
-        """The same as `lengths`."""
-        return self.lengths
+        self.bucket_lengths = self.lengths
 
     def __len__(self) -> int:
         return len(self.lengths)

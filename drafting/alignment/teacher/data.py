@@ -170,13 +170,9 @@ def check_provenance(manifest: TeacherManifest, directory: Path, target: str | N
         TrainingError: the data was made from another target or catalog.
     """
     made = manifest.provenance
-    if target is not None and target != made.target:
-        raise TrainingError(
-            f"The teacher data in {directory} was made with another target (hash {made.target}, now {target}): make it again, or give the "
-            "target that it was made with."
-        )
-    if catalog is not None and catalog != made.catalog:
-        raise TrainingError(
-            f"The teacher data in {directory} was made with another catalog (version {made.catalog}, now {catalog}): make it again, or "
-            "give the catalog that it was made with."
-        )
+    for name, kind, now, before in (("target", "hash", target, made.target), ("catalog", "version", catalog, made.catalog)):
+        if now is not None and now != before:
+            raise TrainingError(
+                f"The teacher data in {directory} was made with another {name} ({kind} {before}, now {now}): make it again, or give the "
+                f"{name} that it was made with."
+            )
