@@ -1,4 +1,4 @@
-"""The API process from its start to its end: checks, makes the parts, runs uvicorn.
+"""The API process from its start to its end: check the settings, make the parts, run uvicorn.
 
 Invariant: what can't work is found before anything else is started, or ends the server as soon as the engine finds it, and is one sentence.
 SIGTERM and Ctrl-C are a clean end: `/ready` answers 503, requests that were taken are answered (within a grace period), then the engine
@@ -33,7 +33,7 @@ from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# After the recommendations: what else is under way, such as events that are being stored.
+# Time after the recommendations for other requests, such as events that are being stored.
 LAST_SECONDS = 5
 
 
@@ -45,10 +45,10 @@ class ApiServer:
     """One server: uvicorn around the app, ended by a signal or by an engine that can't start."""
 
     def __init__(self, settings: Settings) -> None:
-        """Makes the parts and takes the port.
+        """Make the parts and take the port.
 
         Raises:
-            CatalogError, PortError: as they say.
+            CatalogError, PortError: the catalog or the address can't be used.
             ValueError: a directory is missing, the codebooks can't be read, or the URL of the histories can't be used.
         """
         self.failure: str | None = None
@@ -99,7 +99,7 @@ class ApiServer:
         self._uvicorn = _Uvicorn(config, self._end)
 
     def run(self) -> None:
-        """Serves until SIGTERM, SIGINT or a failure of the engine's start."""
+        """Serve until SIGTERM, SIGINT or a failure of the engine's start."""
         # uvicorn sets these handlers too, but raises the signal again when it is done, which without this would end the process with it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._uvicorn.handle_exit)
@@ -132,7 +132,7 @@ class ApiServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn, but for its handling of signals: the first one begins a clean end, any further one ends it at once."""
+    """uvicorn with other handling of signals: the first begins a clean end, a second ends the server at once."""
 
     def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
         super().__init__(config)
@@ -178,7 +178,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run_server(settings: Settings) -> str | None:
-    """Serves until it is told to stop; the sentence of what went wrong, or None after a clean end."""
+    """Serve until the process is told to stop; the sentence of a failure, or None after a clean end."""
     configure_logs(settings.log_level, "api", settings.log_format)
     try:
         server = ApiServer(settings)
