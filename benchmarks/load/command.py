@@ -10,7 +10,7 @@ from server.commands.failure import fail
 
 Out = Annotated[Path, typer.Option(help="Directory of the figures.", exists=True, file_okay=False)]
 Users = Annotated[int, typer.Option(help="Users; few of them ask often.", min=1)]
-ServerFlags = Annotated[list[str] | None, typer.Argument(help="Flags of the server, after --.", metavar="[-- FLAG…]")]
+ServerFlags = Annotated[list[str] | None, typer.Argument(help="Flags of the server, after --.", metavar="FLAG")]
 
 MAX_TIMEOUT_MS = 60_000
 
