@@ -1,4 +1,4 @@
-"""The engine's keeper, on engine processes that have no model and fail in every way there is."""
+"""The engine's supervisor, on engine processes that have no model and fail in every way there is."""
 
 import asyncio
 import time
