@@ -1,4 +1,4 @@
-"""What is promised of a GPU of the H100 class, and whether a run of `make bench-gpu` has kept it.
+"""Promised figures for a GPU of the H100 class, and the check that a run of `make bench-gpu` keeps them.
 
 Invariant: a promise is judged by the very case that it names; a run without this case says nothing of it.
 """

@@ -1,4 +1,4 @@
-"""What `atspeed-bench bench` does once it knows what to measure: starts the systems, times them, and prints the report.
+"""A run of `atspeed-bench bench`: start the systems, time them, and print the report.
 
 Invariant: every system that was started is ended, also when the run fails or is ended; and every failure is one sentence.
 """

@@ -45,7 +45,7 @@ class ApiServer:
     """One server: uvicorn around the app, ended by a signal or by an engine that can't start."""
 
     def __init__(self, settings: Settings) -> None:
-        """Make the parts and take the port.
+        """Make the parts of the server and bind the port.
 
         Raises:
             CatalogError, PortError: the catalog or the address can't be used.
@@ -99,7 +99,7 @@ class ApiServer:
         self._uvicorn = _Uvicorn(config, self._end)
 
     def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or a failure of the engine's start."""
+        """Serve until SIGTERM, SIGINT or a failed start of the engine."""
         # uvicorn sets these handlers too, but raises the signal again when it is done, which without this would end the process with it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._uvicorn.handle_exit)
@@ -178,7 +178,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run_server(settings: Settings) -> str | None:
-    """Serve until the process is told to stop; the sentence of a failure, or None after a clean end."""
+    """Serve until stopped; return the error as a sentence, or None after a clean end."""
     configure_logs(settings.log_level, "api", settings.log_format)
     try:
         server = ApiServer(settings)

@@ -118,7 +118,7 @@ class ItemsAdded(BaseModel):
 
 
 class FilterDefinition(Body):
-    """What a filter lets through."""
+    """The items that a filter allows."""
 
     model_config = examples({"expression": 'country = "DE" and (price < 20 or tags has "sale")'}, {"items": ["50", "172"]})
 

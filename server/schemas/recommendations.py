@@ -149,7 +149,7 @@ class RecommendedItem(BaseModel):
 
 
 class UsageAnswer(BaseModel):
-    """What the list cost."""
+    """Usage of the list: tokens, forwards and drafts."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -212,14 +212,14 @@ class RecommendationAnswer(BaseModel):
 
 
 class StatusAnswer(BaseModel):
-    """How the server is."""
+    """Status of the server."""
 
     status: str = Field(examples=["ready"])
     engine: str = Field(examples=["ready"])
 
 
 class VersionAnswer(BaseModel):
-    """What runs here."""
+    """Versions of server, model and catalog."""
 
     version: str
     model: str
@@ -228,7 +228,7 @@ class VersionAnswer(BaseModel):
 
 
 class ProblemMembers(BaseModel):
-    """What every error tells (RFC 9457)."""
+    """Problem details of an error (RFC 9457)."""
 
     type: str = Field(examples=["urn:atspeed:unknown-item"])
     title: str = Field(examples=["Unknown item"])
@@ -253,13 +253,13 @@ class BatchRequest(Body):
 
 
 class EntryProblem(ProblemMembers):
-    """What went wrong with one entry: an error as RFC 9457 has it."""
+    """The error of one entry, as problem details (RFC 9457)."""
 
     retry_after_seconds: int | None = Field(default=None, description="When asking again is worth a try; left out if it is not.")
 
 
 class EntryAnswer(BaseModel):
-    """What became of one entry: its list or its problem."""
+    """The result of one entry: its list or its problem."""
 
     status: int = Field(description="The HTTP status that the entry would have had alone.", examples=[200])
     recommendation: RecommendationAnswer | None = Field(default=None, description="Left out where there is a problem.")
@@ -267,7 +267,7 @@ class EntryAnswer(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """What became of each entry, in the order of the request."""
+    """The results of all entries, in the order of the request."""
 
     results: list[EntryAnswer]
     succeeded: int

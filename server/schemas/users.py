@@ -34,7 +34,7 @@ class EventsBody(Body):
 
 
 class EventsAnswer(BaseModel):
-    """What became of the events."""
+    """The result of storing events."""
 
     model_config = examples({"user_id": "42", "received": 2, "stored": 1})
 

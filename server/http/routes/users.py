@@ -65,7 +65,7 @@ def user_routes(services: Services) -> APIRouter:
 
     @router.delete("", summary="Forget a user", status_code=204, responses=documented(404, 503))
     async def forget(user_id: UserPath) -> Response:
-        """Deletes everything that is stored for the user."""
+        """Delete everything that is stored for the user."""
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
         if not known:
