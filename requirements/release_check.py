@@ -30,6 +30,8 @@ FLOORS = ("drafting", "verification", "server")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 STARTUP_S = 180.0
 STOP_S = 30.0
+# The check is not about speed: on a busy machine a list may take long.
+TIMEOUT_MS = 60_000
 LIST = 5
 
 MAKE_FILES = """
@@ -126,7 +128,7 @@ def serve_a_list(programs: Path, folder: Path, environ: dict[str, str], engine: 
         started = time.monotonic()
         wait_for(lambda: is_ready(url), process, STARTUP_S)
         items = json.loads((folder / "catalog.json").read_text())
-        status, answer = ask(f"{url}/v1/recommendations", {"history": list(items)[:3], "k": LIST})
+        status, answer = ask(f"{url}/v1/recommendations", {"history": list(items)[:3], "k": LIST, "timeout_ms": TIMEOUT_MS})
         if status != 200:
             raise SystemExit(f"{engine}: the server answered {status}: {answer}")
         names = [item["item_id"] for item in answer["items"]]
