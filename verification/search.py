@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.beam.rule import SearchRule
-from drafting.beam.sequence import SequenceState
+from drafting.beam.tree import SequenceState
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest

@@ -11,8 +11,7 @@ from torch import Tensor
 from drafting.beam.expand import Candidates, Frontier, expand_beam
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import continuation_log_probs
-from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch, to_device
-from drafting.beam.tree import TokenTree
+from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch, to_device
 from drafting.device import on_device
 from drafting.trie.arrays import ROOT, children_of
 from drafting.trie.item_trie import ItemTrie

@@ -14,9 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from drafting.beam.topk import NEGATIVE_INFINITY, stable_topk
 from drafting.beam.tree import TokenTree
-from drafting.device import concat, on_device
+from drafting.device import NEGATIVE_INFINITY, concat, on_device, stable_topk
 
 IntArray = npt.NDArray[np.int64]
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from drafting.beam.expand import Candidates, Frontier
 from drafting.beam.gumbel import Stream, gumbel_noise, perturb
 from drafting.beam.rule import SearchRule, Verification
-from drafting.beam.topk import NEGATIVE_INFINITY
-from drafting.device import arange, on_device
+from drafting.device import NEGATIVE_INFINITY, arange, on_device
 from drafting.trie.eligibility import BatchEligibility
 from drafting.trie.item_trie import ItemTrie
 

@@ -1,11 +1,22 @@
-"""The token tree of speculative decoding: the prefixes of all running requests.
+"""The token tree of speculative decoding: tables of all nodes on the device, and the sequence of each request on the host.
 
 Invariant: a node *is* its key/value slot. Tokens, scores and ancestors are tables indexed by slot, so a level of all requests is appended
-by one scatter, and nothing is ever moved.
+by one scatter, and nothing is ever moved. A sequence holds the prompt and then the nodes in order of allocation, all of it decided on the
+host, so planning a forward never reads from the device. A parent precedes its children. The target computes in every forward what it has
+not, always a tail of the sequence; the draft computes what it is asked for, so tokens are marked.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from drafting.beam.model import TreeBatch, build_layouts
+from drafting.device import arange, concat, on_device
+from drafting.trie.arrays import ROOT
 
 
 class TokenTree:
@@ -44,3 +55,133 @@ class TokenTree:
         self.cum_log_prob.index_copy_(0, slots, cum_log_probs)
         if scores is not None:
             self.score.index_copy_(0, slots, scores)
+
+
+IntArray = npt.NDArray[np.int64]
+
+# Tree nodes that there is room for at first: a plain search of usual width needs no more.
+ROOM = 64
+
+
+class SequenceState:
+    """The tokens of one request, whose last prompt token is the root of its tree.
+
+    Attributes:
+        length: number of tokens.
+        computed: number of tokens at the beginning that the target has computed.
+        deepest: the largest depth of a node.
+        positions: `[length]` int64 position ids; prompt length + depth - 1 for a node.
+        visible: `[length]` int64, number of leading tokens that each attends to; the prompt for a node.
+        slots: `[length]` int64 key/value slots.
+        trie_nodes: `[length]` int64; the trie's root for the prompt.
+        drafted: `[length]` int64, 1 where the draft has computed the token; to be written to.
+        depths: `[length]` int64; 0 for the prompt.
+    """
+
+    positions: IntArray
+    visible: IntArray
+    slots: IntArray
+    trie_nodes: IntArray
+    drafted: IntArray
+    depths: IntArray
+
+    def __init__(self, prompt_slots: IntArray) -> None:
+        self.prompt_length = len(prompt_slots)
+        self.computed = self.deepest = 0
+        # A row per field, so that those that are read together lie together.
+        self._fields = np.zeros((7, self.prompt_length + ROOM), np.int64)
+        self._resize(self.prompt_length)
+        self.positions[:] = self._indices[:] = np.arange(self.length)
+        self.visible[:] = self.positions + 1
+        self.slots[:] = prompt_slots
+        self.trie_nodes[:] = ROOT
+
+    def _resize(self, length: int) -> None:
+        self.length = length
+        if length > self._fields.shape[1]:
+            self._fields = np.pad(self._fields, ((0, 0), (0, length)))
+        fields = self._fields[:, :length]
+        self.positions, self.visible, self.slots, self.trie_nodes, self.drafted, self.depths, self._indices = fields
+
+    @property
+    def root(self) -> int:
+        """The root's index."""
+        return self.prompt_length - 1
+
+    @property
+    def uncomputed(self) -> int:
+        """Number of tokens that the target has not computed."""
+        return self.length - self.computed
+
+    def append(self, slots: IntArray, depth: int, trie_nodes: IntArray) -> IntArray:
+        """Add nodes of one depth and return their indices."""
+        first = self.length
+        self._resize(first + len(slots))
+        self.deepest = max(self.deepest, depth)
+        self.positions[first:] = self.root + depth
+        self.visible[first:] = self.prompt_length
+        self.slots[first:] = slots
+        self.trie_nodes[first:] = trie_nodes
+        self.depths[first:] = depth
+        self._indices[first:] = indices = np.arange(first, self.length)
+        return indices
+
+    def forward_fields(self, indices: IntArray) -> IntArray:
+        """`[3, tokens]`: positions, visible, slots."""
+        return self._fields[:3].take(indices, axis=1)
+
+    def beam_fields(self, indices: IntArray) -> IntArray:
+        """`[3, tokens]`: slots, trie nodes, drafted."""
+        return self._fields[2:5].take(indices, axis=1)
+
+    def node_fields(self, indices: IntArray) -> IntArray:
+        """`[5, tokens]`: slots, trie nodes, drafted, depths, and the indices themselves."""
+        return self._fields[2:].take(indices, axis=1)
+
+
+@dataclass(frozen=True)
+class ForwardPart:
+    """The tokens `indices` of one request in a forward, of which the last `outputs` want next-token logits."""
+
+    sequence: SequenceState
+    indices: IntArray
+    outputs: int
+
+    @classmethod
+    def uncomputed(cls, sequence: SequenceState) -> "ForwardPart":
+        """All that the target has not computed, with logits for tree nodes, the root included."""
+        indices = np.arange(sequence.computed, sequence.length)
+        return cls(sequence, indices, sequence.length - max(sequence.computed, sequence.root))
+
+    @property
+    def trie_nodes(self) -> IntArray:
+        """`[outputs]` int64."""
+        return self.sequence.trie_nodes[self.indices[len(self.indices) - self.outputs :]]
+
+
+def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
+    """Join the parts of all requests into one forward (continuous batching)."""
+    device = tree.token.device
+    counts = [len(part.indices) for part in parts]
+    outputs = [part.outputs for part in parts]
+    positions, visible, slots = to_device([part.sequence.forward_fields(part.indices) for part in parts], device)
+    return TreeBatch(
+        tokens=tree.token.index_select(0, slots),
+        positions=positions,
+        slots=slots,
+        outputs=None if outputs == counts else _last_rows(counts, outputs, device),
+        attention=build_layouts([part.sequence.slots for part in parts], counts, visible, tree.ancestors.index_select(0, slots)),
+    )
+
+
+def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
+    """The last `wanted` rows of each part of a forward."""
+    if len(counts) == 1:
+        return arange(counts[0], device)[counts[0] - wanted[0] :]
+    rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
+    return on_device(np.concatenate(rows), device)
+
+
+def to_device(fields: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:
+    """Join arrays `[fields, tokens]` along their tokens, move them in one transfer, and return the fields."""
+    return on_device(concat(fields), device).unbind(0)

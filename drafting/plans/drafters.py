@@ -19,10 +19,8 @@ from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
 from drafting.beam.rule import SearchRule
-from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch, to_device
-from drafting.beam.topk import find_in_array
-from drafting.beam.tree import TokenTree
-from drafting.device import concat, on_device, on_host
+from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch, to_device
+from drafting.device import concat, find_in_array, on_device, on_host
 from drafting.plans.plan import Action, DraftRound
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
-from drafting.plans.costs import ForwardCosts, RunningCurve
-from drafting.plans.level_values import CERTAINTIES, DoubleArray, LevelValues
+from drafting.plans.costs import CERTAINTIES, DoubleArray, ForwardCosts, LevelValues, RunningCurve
 from drafting.plans.plan import Action, DraftRound, FloatArray, LevelOutcome, Plan, StepTimes
 
 AUTO = "auto"

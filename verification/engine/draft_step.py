@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.beam.model import TreeModel
-from drafting.beam.topk import find_in_array
 from drafting.beam.tree import TokenTree
+from drafting.device import find_in_array
 from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftTask, TrieDrafter
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.item_trie import ItemTrie

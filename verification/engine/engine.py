@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from drafting.beam.model import TreeModel
-from drafting.beam.sequence import ForwardPart, forward_batch
-from drafting.beam.tree import TokenTree
+from drafting.beam.tree import ForwardPart, TokenTree, forward_batch
 from drafting.device import concat, on_device
 from drafting.plans.plan import FixedPlan, Plan, StepTimes
 from drafting.trie.eligibility import BatchEligibility, Eligibility
@@ -29,7 +28,7 @@ from verification.search import BeamSearch, beam_widths
 from verification.slots.capacity import check_capacity, node_capacity
 from verification.slots.engine_slots import EngineSlots
 from verification.slots.pool import OutOfSlots
-from verification.verifiers.continuation_table import ContinuationTable
+from verification.verifiers.level import ContinuationTable
 from verification.verifiers.verifier import Verifier, VerifyResult
 
 

@@ -7,7 +7,7 @@ requests of both run side by side on one model, and a request that has started c
 import numpy as np
 import numpy.typing as npt
 
-from drafting.beam.sequence import SequenceState
+from drafting.beam.tree import SequenceState
 from drafting.trie.eligibility import Eligibility
 from verification.request import BeamRequest
 from verification.search import BeamSearch

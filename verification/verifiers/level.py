@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
-from drafting.beam.ranking import BatchRules, rank
+from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
 from drafting.beam.rule import Verification
-from drafting.beam.topk import find_nodes
 from drafting.beam.tree import TokenTree
-from drafting.device import is_async, on_device, pad_stack
+from drafting.device import find_nodes, is_async, on_device, pad_stack
 from drafting.plans.drafters import BeamDrafter
+from drafting.trie.eligibility import BatchEligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
-from verification.verifiers.continuation_table import ContinuationTable
 from verification.verifiers.relaxed import select_relaxed
 
 
@@ -44,6 +44,23 @@ class VerifiedLevel:
     drafted_fields: Tensor | None
     selection: Selection
     hits: Tensor | None
+
+
+class ContinuationTable:
+    """A row per node slot: `[nodes, most children]` float32, of each child given the node."""
+
+    def __init__(self, trie: ItemTrie, nodes: int, device: torch.device) -> None:
+        self._trie = trie
+        self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
+
+    def write(self, slots: Tensor, trie_nodes: Tensor, logits: Tensor, eligible: BatchEligibility | None) -> None:
+        """Keep a forward's `logits` after nodes; see `continuation_log_probs`."""
+        log_probs = continuation_log_probs(self._trie, trie_nodes, logits, self._log_probs.shape[1], eligible)
+        self._log_probs.index_copy_(0, slots, log_probs)
+
+    def read(self, slots: Tensor, width: int) -> Tensor:
+        """`[slots, width]` of nodes written before."""
+        return self._log_probs.index_select(0, slots)[:, :width]
 
 
 class LevelVerifier:

@@ -17,8 +17,7 @@ from drafting.plans.drafters import BeamDrafter
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
 from verification.slots.engine_slots import EngineSlots
-from verification.verifiers.continuation_table import ContinuationTable
-from verification.verifiers.level import LevelVerifier, VerifiedLevel
+from verification.verifiers.level import ContinuationTable, LevelVerifier, VerifiedLevel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from drafting.beam.expand import Candidates, Frontier, expand_beam
 from drafting.beam.ranking import continuation_log_probs
-from drafting.beam.topk import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
+from drafting.device import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 

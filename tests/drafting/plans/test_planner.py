@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from drafting.plans.acceptance import GAPS, MEMORY, WantedGaps, within_gaps
-from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.level_values import LevelValues
+from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, StepTimes
 from drafting.plans.planner import EXPLORE_EVERY, Planner
 

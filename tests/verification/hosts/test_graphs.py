@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from drafting.beam.model import TreeBatch, TreeModel
-from drafting.beam.sequence import ForwardPart, SequenceState, forward_batch
-from drafting.beam.tree import TokenTree
+from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch
 from tests.speculation import SameModel, Speculation, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
