@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import IntArray
+
 
 def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """The array as a tensor on the device; on a CPU it is the same memory."""
@@ -62,8 +64,6 @@ def arange(count: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.arange(count, device=device)
 
-
-IntArray = npt.NDArray[np.int64]
 
 NEGATIVE_INFINITY = float("-inf")
 # A long row is looked at by stretches of so many scores, where it has at least so many times as many of them as are wanted.

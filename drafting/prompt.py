@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.errors import SetupError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class ItemTokens(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, items: npt.NDArray[np.int64], /) -> npt.NDArray[np.int64]: ...
+    def __getitem__(self, items: IntArray, /) -> IntArray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,15 +62,15 @@ class IdentifierTokens:
     """
 
     codes: npt.NDArray[np.unsignedinteger]
-    token_ids: npt.NDArray[np.int64]
+    token_ids: IntArray
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of items, and number of tokens per item."""
         return self.codes.shape
 
-    def __getitem__(self, items: npt.NDArray[np.int64], /) -> npt.NDArray[np.int64]:
-        tokens: npt.NDArray[np.int64] = self.token_ids[self.codes[items]]
+    def __getitem__(self, items: IntArray, /) -> IntArray:
+        tokens: IntArray = self.token_ids[self.codes[items]]
         return tokens
 
 
@@ -158,7 +159,7 @@ class PromptBuilder:
         self._identifiers = identifiers
 
     @property
-    def shared_tokens(self) -> npt.NDArray[np.int64]:
+    def shared_tokens(self) -> IntArray:
         """The tokens at the beginning of every prompt, `[tokens]`."""
         return self._before
 
@@ -179,7 +180,7 @@ class PromptBuilder:
         first = np.asarray(newest[: self.template.starts], np.uint64)
         return newest[int(((first + np.uint64(1)) * _MIXER >> np.uint64(32)).argmin()) :]
 
-    def build(self, history: Sequence[int]) -> npt.NDArray[np.int64]:
+    def build(self, history: Sequence[int]) -> IntArray:
         """The prompt of a history of item indices, `[tokens]`.
 
         Raises:

@@ -15,7 +15,21 @@ import pytest
 
 # The lowest comes first. A file belongs to the longest entry that its path begins with.
 FLOORS = {
-    "drafting": ["builds", "__init__", "errors", "device", "prompt", "trie", "catalog", "beam", "plans", "alignment/data", "alignment"],
+    "drafting": [
+        "builds",
+        "__init__",
+        "builds",
+        "array_types",
+        "errors",
+        "device",
+        "prompt",
+        "trie",
+        "catalog",
+        "beam",
+        "plans",
+        "alignment/data",
+        "alignment",
+    ],
     "verification": [
         "__init__",
         "request",

@@ -6,8 +6,8 @@ Invariant: they hold plain numbers and numpy arrays, so a request can be made in
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.trie.item_set import ItemSet
 
@@ -58,10 +58,10 @@ class BeamRequest:
     """
 
     request_id: str
-    prompt: npt.NDArray[np.int64]
+    prompt: IntArray
     k: int
     beam_width: int
-    excluded_items: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    excluded_items: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     rule: SearchRule = STRICT
     cache_key: str | None = None
     allowed_items: ItemSet | None = None

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.beam.rule import SearchRule
 from drafting.beam.tree import SequenceState
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
 from verification.result import Usage
-
-IntArray = npt.NDArray[np.int64]
 
 NOTHING = np.empty(0, np.int64)
 

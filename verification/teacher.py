@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
@@ -43,13 +42,12 @@ from drafting.alignment.teacher.data import (
 from drafting.alignment.teacher.scores import score_windows
 from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nodes, prompt_windows, tree_windows
 from drafting.alignment.training import quiet_library
+from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
+from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeBatch, TreeModel
-from drafting.plans.plan import Action, DraftRound, FloatArray, IntArray, Plan
+from drafting.plans.plan import Action, DraftRound, Plan
 from drafting.trie.item_trie import ItemTrie
 from verification.result import BeamResult
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.scripted_models import FlatTarget, OverlookingDraft, ScriptedPlan, Stage
-from benchmarks.systems.shapes import IntArray, ModelShape, Shape, make_identifiers, make_model
+from benchmarks.systems.shapes import ModelShape, Shape, make_identifiers, make_model
 from benchmarks.systems.trace import Script, TraceError, TraceRun
+from drafting.array_types import IntArray
 from drafting.plans.costs import ForwardCosts
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.calibration import measure_costs
@@ -22,7 +23,7 @@ from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.transformers import ATTENTION, TransformersHost
 from verification.request import BeamRequest
 from verification.result import Usage
-from verification.slots.capacity import node_capacity
+from verification.slots.engine_slots import node_capacity
 
 # Drafts of a trace may be wider, but then not all of a large batch may find room.
 WIDEST_DRAFT = 64

@@ -5,19 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.replay.recording import Recording, record_recommender
 from benchmarks.replay.report import modelled_seconds
 from benchmarks.replay.simulate import Replay
 from benchmarks.systems.closed_loop import closed_loop
+from drafting.array_types import DoubleArray
 from drafting.plans.costs import ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.plans.planner import AUTO, Planner
 from verification.engine.calibration import measure_costs
 from verification.recommender import Recommender
-
-FloatArray = npt.NDArray[np.float64]
 
 # The error of the error is a twentieth then.
 REDRAWN = 200
@@ -74,7 +72,7 @@ def check_plans(
     return rows
 
 
-def _speedup(plain: Sequence[FloatArray], other: Sequence[FloatArray]) -> tuple[float, float]:
+def _speedup(plain: Sequence[DoubleArray], other: Sequence[DoubleArray]) -> tuple[float, float]:
     """The ratio of two median times, and its standard error: the deviation of that ratio over blocks drawn again, the same for both.
 
     Blocks and not lists are drawn, because the machine's pace is that of a block. One block says nothing of the error, which is no number
@@ -95,9 +93,9 @@ def _measure(
     plans: Mapping[str, Plan],
     concurrency: int,
     progress: Callable[[int], None],
-) -> dict[str, list[FloatArray]]:
+) -> dict[str, list[DoubleArray]]:
     """Seconds of each list under each plan, block by block."""
-    seconds: dict[str, list[FloatArray]] = {name: [] for name in plans}
+    seconds: dict[str, list[DoubleArray]] = {name: [] for name in plans}
     names, size = list(plans), 1 if concurrency == 1 else 2 * concurrency
     rng = np.random.default_rng(0)
     for counted in (False, True):

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import FloatArray, IntArray
 from drafting.beam.expand import Candidates, Frontier, expand_beam
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import continuation_log_probs
@@ -15,9 +15,6 @@ from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_ba
 from drafting.device import on_device
 from drafting.trie.arrays import ROOT, children_of
 from drafting.trie.item_trie import ItemTrie
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 # Nodes per forward: attention's cost grows with its square.
 CHUNK = 512

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.replay.prefixes import PrefixScorer
+from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
 from drafting.errors import SetupError
 from drafting.trie.item_trie import ItemTrie
 from verification.recommender import Recommender
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 MOST_NODES = 200_000
 

@@ -7,15 +7,12 @@ the engine the plans and the arithmetic of tries, and nothing else, so each can 
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.replay.recording import Recording
+from drafting.array_types import FloatArray, IntArray
 from drafting.device import find_in_array
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.arrays import children_of
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.systems.closed_loop import closed_loop
 from benchmarks.systems.histories import held_out_histories
+from drafting.array_types import DoubleArray
 from drafting.catalog.loading import load_catalog
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
@@ -24,7 +25,6 @@ from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
 from verification.result import BeamResult
 
-FloatArray = npt.NDArray[np.float64]
 NONE = FixedPlan.parse("none")
 
 
@@ -38,7 +38,7 @@ class PrecisionCount:
         margin: the largest distance in nats that a tie had to bridge.
     """
 
-    noise: FloatArray
+    noise: DoubleArray
     equal: int
     ties: int
     different: int
@@ -76,7 +76,7 @@ def margin_of(plain: BeamResult, drafted: BeamResult, beams: Sequence[BeamResult
     both = [item for item in plain.items if item.item in ranks]
     scores, rank = np.array([item.score for item in both]), np.array([ranks[item.item] for item in both])
     swapped = np.triu(rank[:, None] > rank[None, :])
-    gaps: FloatArray = np.abs(scores[:, None] - scores[None, :])[swapped]
+    gaps: DoubleArray = np.abs(scores[:, None] - scores[None, :])[swapped]
     missing = [_distance_to_the_bar(item.item, beams) for item in plain.items if item.item not in ranks]
     return max([*gaps.tolist(), *missing], default=0.0)
 
@@ -95,7 +95,7 @@ def _items(result: BeamResult) -> list[int]:
     return [item.item for item in result.items]
 
 
-def _noise(one: BeamResult, other: BeamResult) -> FloatArray:
+def _noise(one: BeamResult, other: BeamResult) -> DoubleArray:
     scores = {item.item: item.score for item in other.items}
     return np.array([abs(item.score - scores[item.item]) for item in one.items if item.item in scores])
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.systems.trace import ALL, Trace, TraceRound, TraceRun, balance_of
+from drafting.array_types import FloatArray
 from drafting.plans.costs import CostCurve, ForwardCosts
-from drafting.plans.plan import Action, DraftRound, FixedPlan, FloatArray, LevelOutcome, Plan, StepTimes
+from drafting.plans.plan import Action, DraftRound, FixedPlan, LevelOutcome, Plan, StepTimes
 from drafting.plans.planner import Planner
 from verification.recommender import Recommender
 from verification.result import Usage

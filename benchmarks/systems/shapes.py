@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from drafting.alignment.bases import scratch_tokenizer
+from drafting.array_types import IntArray
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
 from verification.hosts.checkpoint import DTYPES
-
-IntArray = npt.NDArray[np.int64]
 
 # The part of a level's prefixes, the first ones, that may have more children than others.
 CROWD = 0.05

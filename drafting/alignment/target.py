@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
@@ -21,6 +19,7 @@ from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
 from drafting.alignment.training import describe_base, quiet_library, train_model, versions
+from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
 
@@ -81,7 +80,7 @@ def training_windows(split: Split, template: PromptTemplate, settings: TargetSet
     return windows
 
 
-def validation_samples(split: Split, builder: PromptBuilder, identifiers: npt.NDArray[np.int64], pad_token_id: int) -> SampleSet:
+def validation_samples(split: Split, builder: PromptBuilder, identifiers: IntArray, pad_token_id: int) -> SampleSet:
     """Samples of the first validation item of each user, given the user's training items; may be empty."""
     joined, windows = next_windows(split.train, split.valid, builder.template.max_items)
     return SampleSet(joined, windows, builder, identifiers, pad_token_id)

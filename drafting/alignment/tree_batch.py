@@ -10,14 +10,13 @@ All data are arrays over the windows, trees and nodes of a batch; no Python loop
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from drafting.alignment.data.samples import IGNORED_LABEL
+from drafting.array_types import IntArray
 from drafting.trie.arrays import ranges
 from drafting.trie.item_trie import ItemTrie
 
-IntArray = npt.NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
 
 

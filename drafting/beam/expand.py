@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import IntArray
 from drafting.beam.tree import TokenTree
 from drafting.device import NEGATIVE_INFINITY, concat, on_device, stable_topk
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import IntArray
 from drafting.device import arange, on_device, pad_stack
 
 
@@ -107,8 +107,6 @@ class TreeModel(Protocol):
         """Free the model."""
         ...
 
-
-IntArray = npt.NDArray[np.int64]
 
 # Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
 # that differ by less than this factor are.

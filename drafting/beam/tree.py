@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import IntArray
 from drafting.beam.model import TreeBatch, build_layouts
 from drafting.device import arange, concat, on_device
 from drafting.trie.arrays import ROOT
@@ -56,8 +56,6 @@ class TokenTree:
         if scores is not None:
             self.score.index_copy_(0, slots, scores)
 
-
-IntArray = npt.NDArray[np.int64]
 
 # Tree nodes that there is room for at first: a plain search of usual width needs no more.
 ROOM = 64

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.catalog.text_column import TextColumn, distinct
 
 TITLE = "title"
@@ -30,7 +31,7 @@ class AttributeColumn:
     values: TextColumn
 
     @classmethod
-    def of(cls, rows: npt.NDArray[np.int64], texts: TextColumn, items: int) -> "AttributeColumn":
+    def of(cls, rows: IntArray, texts: TextColumn, items: int) -> "AttributeColumn":
         """Build a column from the JSON texts of the items that have a value.
 
         Args:
@@ -69,7 +70,7 @@ class AttributeColumn:
         return None if code < 0 else json.loads(self.values[code])
 
 
-def present_texts(values: Sequence[Any]) -> tuple[npt.NDArray[np.int64], TextColumn]:
+def present_texts(values: Sequence[Any]) -> tuple[IntArray, TextColumn]:
     """The rows of the values that are not None, and these values as JSON texts."""
     rows = [row for row, value in enumerate(values) if value is not None]
     return np.array(rows, np.int64), TextColumn.of(json_text(values[row]) for row in rows)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.catalog.attributes import TITLE, AttributeColumn, present_texts
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.text_column import TextColumn
@@ -22,7 +23,7 @@ class CatalogBuilder:
         self._code_of: dict[str, int] = {}
         self._item_ids: list[TextColumn] = []
         self._codes: list[npt.NDArray[np.int32]] = []
-        self._attributes: dict[str, list[tuple[npt.NDArray[np.int64], TextColumn]]] = {}
+        self._attributes: dict[str, list[tuple[IntArray, TextColumn]]] = {}
         self._first: tuple[str, int] | None = None
         self.items = 0
 
@@ -49,7 +50,7 @@ class CatalogBuilder:
         self,
         item_ids: TextColumn,
         codes: npt.NDArray[np.int32],
-        attributes: Mapping[str, tuple[npt.NDArray[np.int64], TextColumn]],
+        attributes: Mapping[str, tuple[IntArray, TextColumn]],
     ) -> None:
         """Add items given as columns.
 

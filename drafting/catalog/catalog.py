@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.catalog.attributes import TITLE, AttributeColumn
 from drafting.catalog.text_column import ItemIndex, TextColumn
 from drafting.errors import SetupError
@@ -114,7 +115,7 @@ class Catalog:
         found = int(self.index.find([item_id])[0])
         return None if found < 0 else found
 
-    def indices_of(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def indices_of(self, item_ids: Sequence[str]) -> IntArray:
         """The index of each item, `[items]` int64; -1 for items that the catalog does not have."""
         return self.index.find(item_ids)
 
@@ -138,7 +139,7 @@ class Catalog:
         values = {name: column.value(index) for name, column in self.attributes.items()}
         return {name: value for name, value in values.items() if value is not None}
 
-    def vocabulary_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    def vocabulary_ids(self, vocabulary: Mapping[str, int]) -> IntArray:
         """The id of each token of the catalog in a model's vocabulary, `[tokens]` int64.
 
         Raises:
@@ -154,7 +155,7 @@ class Catalog:
             )
         return ids
 
-    def token_ids(self, vocabulary: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    def token_ids(self, vocabulary: Mapping[str, int]) -> IntArray:
         """The identifiers as token ids of a model, `[items, length]`.
 
         Raises:
@@ -162,7 +163,7 @@ class Catalog:
         """
         return self.vocabulary_ids(vocabulary)[self.codes]
 
-    def ordered(self, token_ids: npt.NDArray[np.int64]) -> "Catalog":
+    def ordered(self, token_ids: IntArray) -> "Catalog":
         """The same catalog with its tokens in the order of `token_ids` `[tokens]`, and its trie in the order of a model's token ids."""
         if (np.diff(token_ids) > 0).all():
             return self

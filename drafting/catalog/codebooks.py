@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import FloatArray
 from drafting.catalog.pattern import TokenPattern
 from drafting.errors import SetupError
 
-Floats = npt.NDArray[np.float32]
+Floats = FloatArray
 Codes = npt.NDArray[np.int32]
 
 # Levels of the token pattern are letters.

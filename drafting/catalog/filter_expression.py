@@ -16,15 +16,13 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from drafting.array_types import BoolArray
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
 from drafting.trie.item_set import ItemSet
-
-BoolArray = npt.NDArray[np.bool_]
 
 _GRAMMAR = r"""
 ?start: either

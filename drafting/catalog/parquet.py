@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.catalog.attributes import json_text
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
@@ -91,7 +92,7 @@ def _codes(column: Any, path: Path, pattern: TokenPattern, builder: CatalogBuild
     return codes.reshape(-1, lengths[0])
 
 
-def _integer_codes(numbers: npt.NDArray[np.int64], pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
+def _integer_codes(numbers: IntArray, pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
     keys = numbers * numbers.shape[1] + np.arange(numbers.shape[1])
     distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -101,7 +102,7 @@ def _integer_codes(numbers: npt.NDArray[np.int64], pattern: TokenPattern, builde
     return codes[inverse].reshape(numbers.shape)
 
 
-def _values(column: Any) -> tuple[npt.NDArray[np.int64], TextColumn]:
+def _values(column: Any) -> tuple[IntArray, TextColumn]:
     """The rows that have a value, and their values as JSON texts."""
     import pyarrow.compute as pc
 

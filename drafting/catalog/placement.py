@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import FloatArray, IntArray
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.codebooks import Codebooks
@@ -24,7 +25,7 @@ from drafting.catalog.text_column import TextColumn
 from drafting.trie.arrays import TrieArrays
 
 Identifier = tuple[int, ...]
-Floats = npt.NDArray[np.float32]
+Floats = FloatArray
 
 
 class Collision(StrEnum):
@@ -112,7 +113,7 @@ class _TakenIdentifiers:
     def add(self, identifier: Identifier) -> None:
         self._given.setdefault(identifier[:-1], set()).add(identifier[-1])
 
-    def after(self, prefix: Identifier) -> npt.NDArray[np.int64]:
+    def after(self, prefix: Identifier) -> IntArray:
         """The last codes of all identifiers with this prefix of all but the last code."""
         node = self._trie.find(prefix)
         in_trie = np.empty(0, np.int64) if node is None else self._trie.codes_below(node).astype(np.int64)

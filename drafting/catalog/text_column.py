@@ -14,10 +14,9 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from drafting.trie.arrays import offsets_of, ranges
-from drafting.trie.sorting import stable_order
+from drafting.array_types import BoolArray, IntArray
+from drafting.trie.arrays import offsets_of, ranges, stable_order
 
-IntArray = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -123,10 +122,10 @@ class TextColumn(Sequence[str]):
         total *= _MULTIPLIER
         return total ^ (total >> np.uint64(32))
 
-    def equal(self, rows: npt.NDArray[np.integer], other: "TextColumn", other_rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    def equal(self, rows: npt.NDArray[np.integer], other: "TextColumn", other_rows: npt.NDArray[np.integer]) -> BoolArray:
         """Compare the texts of `rows` `[n]` with those of `other_rows` `[n]` of another column: `[n]` bool."""
         (starts, lengths), (other_starts, other_lengths) = self._extent(rows), other._extent(other_rows)
-        same: npt.NDArray[np.bool_] = lengths == other_lengths
+        same: BoolArray = lengths == other_lengths
         left, offset = np.flatnonzero(same & (lengths > 0)), 0
         while len(left):
             mine = self._words(starts[left] + offset, lengths[left] - offset)

@@ -9,12 +9,9 @@ Invariant: statistics are bounded, forget slowly and start from a prior, so a pl
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import DoubleArray, FloatArray, IntArray
 from drafting.plans.plan import LevelOutcome
-
-FloatArray = npt.NDArray[np.float32]
-DoubleArray = npt.NDArray[np.float64]
 
 # Gaps in nats; beyond the last, a draft is as good as wrong.
 GAPS: DoubleArray = np.concatenate([np.linspace(0, 4, 33), np.linspace(4.25, 12, 32)])
@@ -61,11 +58,11 @@ class WantedGaps:
             self.within += counts > outcome.ranks.max()
 
 
-def within_gaps(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:
+def within_gaps(scores: FloatArray, k: int) -> IntArray:
     """`[gaps]` how many of the proposals lie within each gap of the k-th best; `scores` are `[proposals]`, best first, -inf pads."""
     real = scores[np.isfinite(scores)]
     if not len(real):
         return np.zeros(len(GAPS), np.int64)
     floor = real[min(k, len(real)) - 1] - GAPS
-    counts: npt.NDArray[np.int64] = np.searchsorted(-real, -floor, side="right")
+    counts: IntArray = np.searchsorted(-real, -floor, side="right")
     return counts

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
+
+from drafting.array_types import DoubleArray
 
 # Sizes at which a first measurement counts as one forward each, on top of what is free.
 PRIOR_TOKENS = (1, 16, 64, 256)
@@ -150,8 +151,6 @@ class ForwardCosts:
     children: float = 0.0
     level: float = 0.0
 
-
-DoubleArray = npt.NDArray[np.float64]
 
 # The certainties for which the draft's beam is valued beforehand; values between them are interpolated.
 CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import BoolArray, FloatArray, IntArray
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
@@ -25,9 +25,6 @@ from drafting.plans.plan import Action, DraftRound
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 class DraftedSearch(Protocol):
@@ -77,7 +74,7 @@ class DraftTask:
         past = np.concatenate([np.arange(sequence.root), self.search.ancestors])
         return ForwardPart(sequence, np.concatenate([past[sequence.drafted[past] == 0], self.frontier]), len(self.frontier))
 
-    def extend(self, trie_nodes: IntArray) -> npt.NDArray[np.bool_]:
+    def extend(self, trie_nodes: IntArray) -> BoolArray:
         """Make nodes of the next depth the frontier; those that an earlier round has left there are taken up again.
 
         Returns:
@@ -86,7 +83,7 @@ class DraftTask:
         sequence, depth = self.search.sequence, self.round.next_depth
         known = np.flatnonzero(sequence.depths == depth)
         indices = find_in_array(trie_nodes, sequence.trie_nodes[known])
-        new: npt.NDArray[np.bool_] = indices < 0
+        new: BoolArray = indices < 0
         added = int(np.count_nonzero(new))
         self.frontier = np.empty(len(new), np.int64)
         self.frontier[~new] = known[indices[~new]]

@@ -10,13 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-import numpy as np
-import numpy.typing as npt
-
+from drafting.array_types import FloatArray, IntArray
 from drafting.errors import SetupError
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 PLAN_FORM = re.compile(r"none|trie|beam:(?P<width>\d+)(x(?P<levels>\d+))?(?P<children>\+children)?")
 MOST_PROPOSALS = 256

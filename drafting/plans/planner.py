@@ -20,9 +20,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from drafting.array_types import DoubleArray, FloatArray
 from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
-from drafting.plans.costs import CERTAINTIES, DoubleArray, ForwardCosts, LevelValues, RunningCurve
-from drafting.plans.plan import Action, DraftRound, FloatArray, LevelOutcome, Plan, StepTimes
+from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, RunningCurve
+from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, StepTimes
 
 AUTO = "auto"
 # A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds.

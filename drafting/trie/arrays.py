@@ -11,14 +11,27 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drafting.trie.sorting import stable_order
+from drafting.array_types import IntArray
 
-IntArray = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 Codes = npt.NDArray[np.unsignedinteger]
 
 ROOT = 0
 _WORD_BITS = 64
+# PyTorch sorts millions of keys several times faster, but importing it costs a second and much memory.
+RADIX_FROM = 1 << 21
+_SIGN = np.uint64(1 << 63)
+
+
+def stable_order(keys: npt.NDArray[np.uint64]) -> Rows:
+    """Row numbers in ascending order of `keys` `[rows]`, `[rows]` int32, at most 2^31; equal keys keep their order."""
+    if len(keys) < RADIX_FROM:
+        return np.argsort(keys, kind="stable").astype(np.int32)
+    import torch
+
+    # PyTorch does not sort unsigned numbers; with the highest bit flipped, signed numbers have the same order.
+    order: Rows = torch.from_numpy((keys ^ _SIGN).view(np.int64)).sort(stable=True).indices.int().numpy()
+    return order
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import BoolArray, IntArray
 from drafting.device import arange, on_device
 from drafting.trie.node_mask import MaskBits, NodeMask
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Eligibility:
         """True if any node is not allowed."""
         return self.excludes or self.mask is not None
 
-    def allowed(self, nodes: IntArray) -> npt.NDArray[np.bool_]:
+    def allowed(self, nodes: IntArray) -> BoolArray:
         """`[nodes]` bool, True for each of `nodes` that may be entered."""
         allowed = np.ones(len(nodes), bool) if self.mask is None else self.mask.allows(nodes)
         if self.excludes:

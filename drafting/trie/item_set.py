@@ -9,8 +9,9 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import BoolArray
+
 Bits = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import IntArray
 from drafting.trie.arrays import ROOT, Rows, TrieArrays, ranges
 from drafting.trie.node_mask import NodeMask
 
 __all__ = ["ROOT", "ItemTrie"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

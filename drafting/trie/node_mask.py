@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import BoolArray, IntArray
 from drafting.trie.arrays import TrieArrays
 from drafting.trie.item_set import ItemSet
 
-IntArray = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 BANK_BYTES = 64 * 2**20
@@ -68,10 +68,10 @@ class NodeMask:
         ranks: IntArray = before[word] + np.bitwise_count(lower)
         return ranks
 
-    def allows(self, nodes: IntArray) -> npt.NDArray[np.bool_]:
+    def allows(self, nodes: IntArray) -> BoolArray:
         """`[nodes]` bool, True for each of `nodes` that is allowed."""
         words, _ = self._directory
-        held: npt.NDArray[np.bool_] = (words[nodes // _WORD_BITS] >> (nodes % _WORD_BITS).astype(np.uint64) & np.uint64(1)).astype(bool)
+        held: BoolArray = (words[nodes // _WORD_BITS] >> (nodes % _WORD_BITS).astype(np.uint64) & np.uint64(1)).astype(bool)
         return held
 
     @cached_property

@@ -7,15 +7,15 @@ is judged by.
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from drafting.alignment.data.interactions import Interactions, by_user
+from drafting.array_types import DoubleArray
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.codebooks import Codebooks, residual_kmeans
 from server.demo.movielens import MovieLens
 
-Floats = npt.NDArray[np.float64]
+Floats = DoubleArray
 
 
 def interactions_of(movielens: MovieLens) -> Interactions:

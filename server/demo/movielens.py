@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import BoolArray, DoubleArray
 from server.demo.cache import whole_file
 
 REQUIREMENT = "recbole==1.2.1"
@@ -43,10 +44,10 @@ class MovieLens:
     film_ids: tuple[str, ...]
     titles: tuple[str, ...]
     genres: tuple[str, ...]
-    film_genres: npt.NDArray[np.bool_]
+    film_genres: BoolArray
     user_ids: tuple[str, ...]
     rated: npt.NDArray[np.int32]
-    timestamps: npt.NDArray[np.float64]
+    timestamps: DoubleArray
 
 
 def download_wheel(cache: Path) -> Path:

@@ -5,74 +5,34 @@ between two steps; a file that can't be served becomes a sentence and changes no
 the engine of the catalog that it names, so it never meets an item of another one.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from drafting.beam.rule import STRICT, SearchRule
-from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import ADDED_AT, added_days
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
-from drafting.plans.costs import CostCurve
-from drafting.trie.item_set import ItemSet
 from server.engine.filters import EngineFilters
 from server.messages import CatalogLoaded
-from server.scheduling.scheduler import StepEngine
 from verification.hosts.graphs import GraphCounts
-from verification.request import BeamRequest, ReservedPlaces
+from verification.request import BeamRequest
 from verification.result import StepReport
 
-
-class CatalogEngine(StepEngine, Protocol):
-    """The engine of one catalog."""
-
-    def drop_draft(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class RequestSource(Protocol):
-    """The part of `verification.recommender.Recommender` that the step loop uses."""
-
-    @property
-    def catalog(self) -> Catalog: ...
-
-    @property
-    def engine(self) -> CatalogEngine: ...
-
-    @property
-    def target_cost(self) -> CostCurve: ...
-
-    def take_graph_counts(self) -> GraphCounts: ...
-
-    def request(
-        self,
-        request_id: str,
-        history: Sequence[int],
-        k: int,
-        beam_width: int | None = None,
-        excluded_items: Sequence[int] = (),
-        rule: SearchRule = STRICT,
-        cache_key: str | None = None,
-        allowed_items: ItemSet | None = None,
-        reserved: ReservedPlaces | None = None,
-    ) -> BeamRequest: ...
-
-    def successor(self, catalog: Catalog, name: str) -> "RequestSource": ...
+if TYPE_CHECKING:
+    from verification.engine.engine import SpeculativeBeamEngine
+    from verification.recommender import Recommender
 
 
 @dataclass(frozen=True)
 class EngineCatalog:
     """A catalog that requests may name."""
 
-    source: RequestSource
+    source: "Recommender"
     filters: EngineFilters
 
     @classmethod
-    def of(cls, source: RequestSource) -> "EngineCatalog":
+    def of(cls, source: "Recommender") -> "EngineCatalog":
         """A catalog without named filters yet; the days of its items are read here, where no step waits for it."""
         column = source.catalog.attributes.get(ADDED_AT)
         return cls(source, EngineFilters(len(source.catalog), None if column is None else added_days(column)))
@@ -81,7 +41,7 @@ class EngineCatalog:
 class EngineCatalogs:
     """Catalogs by name, and as one engine to the scheduler: each request runs on the engine of its catalog, all over the same slots."""
 
-    def __init__(self, name: str, source: RequestSource) -> None:
+    def __init__(self, name: str, source: "Recommender") -> None:
         self._catalogs = {name: EngineCatalog.of(source)}
         self._newest = source
         self._loader = ThreadPoolExecutor(1, "catalog")
@@ -203,12 +163,12 @@ class EngineCatalogs:
         self._newest.engine.close()
 
     @property
-    def _engines(self) -> list[CatalogEngine]:
+    def _engines(self) -> list["SpeculativeBeamEngine"]:
         return [catalog.source.engine for catalog in self._catalogs.values()]
 
-    def _engine_of(self, request: BeamRequest) -> CatalogEngine:
+    def _engine_of(self, request: BeamRequest) -> "SpeculativeBeamEngine":
         return self._catalogs[request.catalog].source.engine
 
 
-def _load(source: RequestSource, name: str, path: str) -> EngineCatalog:
+def _load(source: "Recommender", name: str, path: str) -> EngineCatalog:
     return EngineCatalog.of(source.successor(load_catalog(Path(path)), name))

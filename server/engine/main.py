@@ -14,25 +14,28 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
 
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
-from server.engine.catalogs import RequestSource
 from server.engine.worker import EngineWorker
 from server.messages import Ready, StartFailure
 from server.metrics.logs import configure_logs
 from server.scheduling.scheduler import StepEngine
 from server.settings import EngineOptions
 
+if TYPE_CHECKING:
+    from verification.recommender import Recommender
+
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
 
-def warm_up(source: RequestSource, engine: StepEngine) -> None:
+def warm_up(source: "Recommender", engine: StepEngine) -> None:
     """Warm up with one request, because first calls are slow.
 
     The scheduler is not asked: a plan for narrow lists would refuse this one, which it can draft for as well as for any other.

@@ -7,12 +7,13 @@ contents of the KV slots are unknown after it, and the parent starts a clean one
 import os
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
 
 from drafting.beam.rule import SearchRule
-from server.engine.catalogs import EngineCatalogs, RequestSource
+from server.engine.catalogs import EngineCatalogs
 from server.engine.filters import EngineFilters
 from server.messages import (
     Cancel,
@@ -32,6 +33,9 @@ from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamSche
 from server.settings import EngineOptions
 from verification.request import ReservedPlaces
 
+if TYPE_CHECKING:
+    from verification.recommender import Recommender
+
 IDLE_POLL_MS = 500
 LOADING_POLL_MS = 5
 REPORT_SECONDS = 0.1
@@ -40,7 +44,7 @@ REPORT_SECONDS = 0.1
 class EngineWorker:
     """The step loop: takes messages from the parent without waiting while something runs, and waits for them when idle."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", source: RequestSource, options: EngineOptions) -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", source: "Recommender", options: EngineOptions) -> None:
         self._socket = socket
         self._catalogs = EngineCatalogs(options.catalog_name, source)
         self.budget = StepBudget(options.max_tokens_per_step, options.max_step_ms / 1000, source.target_cost)

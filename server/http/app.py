@@ -16,7 +16,6 @@ from server.http.routes.items import item_routes
 from server.http.routes.recommendations import recommendation_routes
 from server.http.routes.status import status_routes
 from server.http.routes.users import user_routes
-from server.metrics.loop_lag import watch_loop
 from server.services import Services
 
 DESCRIPTION = """Generative recommendation: a user's history goes in, the most likely next items of the catalog come out.
@@ -30,7 +29,7 @@ def build_api(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.engine.start()
-        watch = asyncio.create_task(watch_loop(services.metrics), name="loop watch")
+        watch = asyncio.create_task(services.metrics.watch_loop(), name="loop watch")
         try:
             yield
         finally:

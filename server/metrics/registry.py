@@ -6,6 +6,7 @@ a list under the one plan that the server runs (a fixed plan's name, or `auto:` 
 three, `depth` is at most an identifier's length.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ LATENCY_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 
 STEP_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 COUNT_BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
+LOOK_SECONDS = 0.05
 _KINDS = ("plan", "verification")
 
 
@@ -115,6 +117,14 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    async def watch_loop(self) -> None:
+        """Measure the lag of the event loop from the inside, until cancelled; all that keeps the loop busy shows."""
+        loop = asyncio.get_running_loop()
+        while True:
+            expected = loop.time() + LOOK_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+            self.loop_lag.observe(max(0.0, loop.time() - expected))
 
     def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one HTTP answer."""

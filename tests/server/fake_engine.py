@@ -86,7 +86,7 @@ def result(request: BeamRequest) -> BeamResult:
 
 
 class FakeSource:
-    """Meets `server.engine.worker.RequestSource`; a history is its own prompt."""
+    """A stand-in for `verification.recommender.Recommender`; a history is its own prompt."""
 
     def __init__(self, catalog: Catalog, engine: FakeEngine | None = None, name: str = "") -> None:
         self.catalog = catalog

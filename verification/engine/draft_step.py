@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
@@ -25,8 +25,6 @@ from verification.verifiers.verifier import VerifyResult
 
 logger = logging.getLogger(__name__)
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 # Widths, depth, prefixes and verification: on these a plan's first decision depends.
 GroupKey = tuple[tuple[int, ...], int, int, str]
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.tree import ForwardPart, TokenTree, forward_batch
 from drafting.device import concat, on_device
@@ -25,8 +26,7 @@ from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.request import BeamRequest
 from verification.result import BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
-from verification.slots.capacity import check_capacity, node_capacity
-from verification.slots.engine_slots import EngineSlots
+from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity
 from verification.slots.pool import OutOfSlots
 from verification.verifiers.level import ContinuationTable
 from verification.verifiers.verifier import Verifier, VerifyResult
@@ -47,7 +47,7 @@ class SpeculativeBeamEngine:
         trie: ItemTrie,
         draft: TreeModel | None = None,
         plan: Plan | None = None,
-        shared_tokens: npt.NDArray[np.int64] | None = None,
+        shared_tokens: IntArray | None = None,
         slots: EngineSlots | None = None,
     ) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots.

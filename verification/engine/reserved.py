@@ -13,15 +13,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import FloatArray, IntArray
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
 from verification.search import BeamSearch, beam_widths
 from verification.verifiers.verifier import VerifyResult
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 def parts_of(request: BeamRequest) -> list[BeamRequest]:

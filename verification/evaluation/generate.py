@@ -6,11 +6,9 @@ Invariant: this file uses none of the project's search code, because a reference
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-IntArray = npt.NDArray[np.int64]
+from drafting.array_types import IntArray
 
 
 class PrefixTable:

@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Split
+from drafting.array_types import DoubleArray
 from drafting.beam.rule import SearchRule
 from drafting.catalog.catalog import Catalog
 from verification.evaluation.baselines import co_occurring, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing
-from verification.evaluation.searching import NO_PLAN, FloatArray, Found, GenerateLists, Mode, search_all, time_modes
+from verification.evaluation.searching import NO_PLAN, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
@@ -54,7 +55,7 @@ class _Plain:
 
     found: Found
     generated: list[list[int]]
-    generate_seconds: FloatArray
+    generate_seconds: DoubleArray
 
 
 class _Evaluation:
@@ -104,7 +105,7 @@ class _Evaluation:
                 timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
                 self._rows.append(self._row(mode, k, found, timing))
 
-    def _generate(self, recommender: Recommender, timed: list[list[int]], k: int) -> tuple[list[list[int]], FloatArray]:
+    def _generate(self, recommender: Recommender, timed: list[list[int]], k: int) -> tuple[list[list[int]], DoubleArray]:
         asked = timed[: self._settings.generated]
         if not asked:
             return [], np.empty(0)
@@ -163,6 +164,6 @@ def _quality(users: HeldOut, lists: Sequence[Sequence[int]], k: int) -> Quality:
     return Quality(float(recalls.mean()), float(ndcg(lists, users.labels, k).mean()), warm)
 
 
-def _timing(seconds: FloatArray, plain: FloatArray, generate: FloatArray) -> Timing:
+def _timing(seconds: DoubleArray, plain: DoubleArray, generate: DoubleArray) -> Timing:
     beside = float(generate.mean() / seconds[: len(generate)].mean()) if len(generate) else None
     return Timing(Spread.of(1e3 * seconds), float(plain.mean() / seconds.mean()), beside)

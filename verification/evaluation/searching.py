@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from transformers import AutoModelForCausalLM
 
+from drafting.array_types import DoubleArray
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.plans.plan import FixedPlan, Plan
@@ -22,7 +22,6 @@ from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
 from verification.result import BeamResult, Usage
 
-FloatArray = npt.NDArray[np.float64]
 NO_PLAN = FixedPlan.parse("none")
 WARM_UP = 3
 
@@ -69,7 +68,7 @@ def first_of_ranks(result: BeamResult) -> list[int]:
     return [first[rank] for rank in sorted(first)]
 
 
-def time_modes(recommender: Recommender, modes: Sequence[Mode], histories: Sequence[list[int]], k: int) -> list[FloatArray]:
+def time_modes(recommender: Recommender, modes: Sequence[Mode], histories: Sequence[list[int]], k: int) -> list[DoubleArray]:
     """Seconds per history of each mode, `[modes][histories]`, one request at a time and the modes taking turns."""
     seconds: list[list[float]] = [[] for _ in modes]
     for history in [*histories[:WARM_UP], *histories]:
@@ -95,7 +94,7 @@ class GenerateLists:
             self._first_item.setdefault(identifier, item)
         self._model: Any = AutoModelForCausalLM.from_pretrained(target, dtype=dtype).to(recommender.engine.target.device).eval()
 
-    def search(self, histories: Sequence[list[int]], k: int) -> tuple[list[list[int]], FloatArray]:
+    def search(self, histories: Sequence[list[int]], k: int) -> tuple[list[list[int]], DoubleArray]:
         """The lists, as the first item of each identifier, and the seconds per list."""
         lists, seconds = [], []
         for history in [*histories[:WARM_UP], *histories]:

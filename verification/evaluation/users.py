@@ -6,9 +6,9 @@ Invariant: labels are in no history or count that a recommender may use.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from drafting.alignment.data.interactions import InteractionError, Interactions, Split
+from drafting.array_types import BoolArray
 
 PARTS = ("test", "valid")
 
@@ -27,7 +27,7 @@ class HeldOut:
     known: Interactions
     histories: list[list[int]]
     labels: list[list[int]]
-    warm: npt.NDArray[np.bool_]
+    warm: BoolArray
 
     def __len__(self) -> int:
         return len(self.histories)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
 from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, trained_catalog
@@ -29,7 +28,7 @@ class FittedCatalog:
     """
 
     catalog: Catalog
-    token_ids: npt.NDArray[np.int64]
+    token_ids: IntArray
     prompts: PromptBuilder
 
 

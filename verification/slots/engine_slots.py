@@ -5,14 +5,36 @@ requests of both run side by side on one model, and a request that has started c
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.beam.tree import SequenceState
+from drafting.errors import SetupError
 from drafting.trie.eligibility import Eligibility
-from verification.request import BeamRequest
+from drafting.trie.item_trie import ItemTrie
+from verification.request import MAX_BEAM_WIDTH, BeamRequest
 from verification.search import BeamSearch
 from verification.slots.pool import SlotPool
 from verification.slots.prefix_cache import CachedPrefix, PrefixCache
+
+TABLE_BYTES = 128 * 2**20
+MOST_TABLE_BYTES = 8 * TABLE_BYTES
+MOST_NODES = 16384
+
+
+class CatalogTooLarge(SetupError):
+    """A catalog whose continuations find no memory; the message is a sentence."""
+
+
+def node_capacity(trie: ItemTrie) -> int:
+    """Node slots of an engine that starts with this catalog, at least what the widest request needs to run alone."""
+    fewest = 1 + MAX_BEAM_WIDTH * (trie.depth - 1)
+    return max(fewest, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
+
+
+def check_capacity(trie: ItemTrie, nodes: int) -> None:
+    """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen."""
+    if nodes <= MAX_BEAM_WIDTH * (trie.depth - 1) or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
+        raise CatalogTooLarge("The catalog needs more memory for continuations than this engine can still give: start a server with it.")
 
 
 class EngineSlots:
@@ -25,7 +47,7 @@ class EngineSlots:
         searches: all that run.
     """
 
-    def __init__(self, total: int, nodes: int, shared_tokens: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(self, total: int, nodes: int, shared_tokens: IntArray | None = None) -> None:
         """`nodes` of `total` slots are for tree nodes; every prompt begins with `shared_tokens`."""
         self.nodes = SlotPool(nodes)
         self.prompts = SlotPool(total - nodes, first=nodes)

@@ -6,9 +6,8 @@ much later, as another user's wrong recommendations.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from drafting.array_types import BoolArray, IntArray
 
 
 class OutOfSlots(RuntimeError):
@@ -66,9 +65,9 @@ class SlotPool:
             raise ValueError("A key/value slot was shared that nobody owns.")
         self._sharers[indices] += 1
 
-    def shared(self, slots: IntArray) -> npt.NDArray[np.bool_]:
+    def shared(self, slots: IntArray) -> BoolArray:
         """True for each slot that has several owners."""
-        shared: npt.NDArray[np.bool_] = self._sharers[slots - self.first] > 0
+        shared: BoolArray = self._sharers[slots - self.first] > 0
         return shared
 
     def release(self, slots: IntArray) -> None:

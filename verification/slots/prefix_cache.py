@@ -12,11 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from verification.slots.pool import SlotPool
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drafting.array_types import IntArray
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
 from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
@@ -40,7 +40,7 @@ class VerifiedLevel:
 
     searches: Sequence[BeamSearch]
     ahead: int
-    drafted: Sequence[npt.NDArray[np.int64]]
+    drafted: Sequence[IntArray]
     drafted_fields: Tensor | None
     selection: Selection
     hits: Tensor | None

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from drafting.array_types import FloatArray, IntArray
 from drafting.beam.expand import Selection
 from drafting.beam.tree import TokenTree
 from drafting.device import concat, on_device, on_host
@@ -37,9 +37,9 @@ class VerifyResult:
     search: BeamSearch
     row: int
     depth: int
-    nodes: npt.NDArray[np.int64]
-    cum_log_probs: npt.NDArray[np.float32]
-    hits: npt.NDArray[np.int64]
+    nodes: IntArray
+    cum_log_probs: FloatArray
+    hits: IntArray
     finished: bool
     accepted: bool
 

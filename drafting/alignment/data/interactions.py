@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import BoolArray, DoubleArray, IntArray
 from drafting.errors import SetupError
 from drafting.trie.arrays import offsets_of
 
@@ -29,15 +30,15 @@ class Interactions:
     """
 
     users: tuple[str, ...]
-    offsets: npt.NDArray[np.int64]
+    offsets: IntArray
     items: npt.NDArray[np.int32]
-    timestamps: npt.NDArray[np.float64] | None = None
+    timestamps: DoubleArray | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
     @property
-    def lengths(self) -> npt.NDArray[np.int64]:
+    def lengths(self) -> IntArray:
         """Number of interactions of each user, `[users]`."""
         return np.diff(self.offsets)
 
@@ -45,7 +46,7 @@ class Interactions:
         """The items of a user (row number), oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
-    def where(self, kept: npt.NDArray[np.bool_]) -> "Interactions":
+    def where(self, kept: BoolArray) -> "Interactions":
         """The interactions where `kept` `[interactions]` is true, with the same users."""
         times = None if self.timestamps is None else self.timestamps[kept]
         return Interactions(self.users, offsets_of(kept)[self.offsets], self.items[kept], times)
@@ -77,9 +78,7 @@ def leave_one_out(interactions: Interactions) -> Split:
     return Split(interactions.where(~(test | valid)), interactions.where(valid), interactions.where(test))
 
 
-def by_user(
-    users: tuple[str, ...], rows: npt.NDArray[np.int64], items: npt.NDArray[np.int32], timestamps: npt.NDArray[np.float64]
-) -> Interactions:
+def by_user(users: tuple[str, ...], rows: IntArray, items: npt.NDArray[np.int32], timestamps: DoubleArray) -> Interactions:
     """Sort interactions `[interactions]` (user row, item, time) by user and time; equal times keep their order."""
     order = np.lexsort((timestamps, rows))
     return Interactions(users, offsets_of(np.bincount(rows, minlength=len(users))), items[order], timestamps[order])

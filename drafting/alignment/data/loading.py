@@ -15,6 +15,7 @@ import numpy.typing as npt
 from drafting.alignment.data.hashes import file_hash
 from drafting.alignment.data.interactions import InteractionError, Interactions, Split, by_user, leave_one_out
 from drafting.alignment.data.parquet import load_parquet
+from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 
 SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")
@@ -99,7 +100,7 @@ def load_sequential(path: Path, catalog: Catalog) -> Interactions:
     return Interactions(tuple(users), np.array(ends, np.int64), _numbered_items(raw, catalog, path))
 
 
-def _numbered_items(numbers: npt.NDArray[np.int64], catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:
+def _numbered_items(numbers: IntArray, catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:
     distinct, inverse = np.unique(numbers, return_inverse=True)
     indices = catalog.indices_of([str(number - 1) for number in distinct.tolist()])
     if (missing := np.flatnonzero(indices < 0)).size:

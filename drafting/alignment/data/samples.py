@@ -22,12 +22,13 @@ import numpy.typing as npt
 import torch
 
 from drafting.alignment.data.interactions import Interactions
+from drafting.array_types import IntArray
 from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
 
 IGNORED_LABEL = -100
 _BATCHES_PER_BUCKET_RUN = 50
 
-Positions = npt.NDArray[np.int64]
+Positions = IntArray
 
 
 def packs(template: PromptTemplate) -> bool:
@@ -107,7 +108,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         interactions: Interactions,
         windows: Windows,
         builder: PromptBuilder,
-        identifiers: npt.NDArray[np.int64],
+        identifiers: IntArray,
         pad_token_id: int,
         *,
         left_out: float = 0.0,

@@ -20,9 +20,8 @@ from drafting.alignment.settings import TrainingError
 from drafting.alignment.teacher.scores import TopCodes
 from drafting.alignment.teacher.trees import ListTrees
 from drafting.alignment.tree_batch import TokenWindows
+from drafting.array_types import IntArray
 from drafting.prompt import PromptTemplate
-
-IntArray = npt.NDArray[np.int64]
 
 TEACHER_FILE = "teacher.json"
 CATALOG_FILE = "catalog.jsonl"

@@ -9,15 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from drafting.alignment.teacher.data import VALID_FILE, ShardFile
 from drafting.alignment.tree_batch import Batch, TokenWindows, TreeWindows, plain_batch, tree_batch
+from drafting.array_types import IntArray
 from drafting.trie.arrays import offsets_of
 from drafting.trie.item_trie import ItemTrie
-
-IntArray = npt.NDArray[np.int64]
 
 
 class TeacherSamples(torch.utils.data.Dataset[Batch]):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.tree_batch import TreeWindows, answer_rows, tree_batch
+from drafting.array_types import IntArray
 from drafting.trie.arrays import offsets_of, ranges
 
-IntArray = npt.NDArray[np.int64]
 BATCH_TOKENS = 8192
 
 

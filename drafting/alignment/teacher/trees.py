@@ -13,11 +13,10 @@ from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.samples import Windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.tree_batch import TokenWindows, TreeWindows
+from drafting.array_types import IntArray
 from drafting.prompt import PromptBuilder
 from drafting.trie.arrays import offsets_of, ranges
 from drafting.trie.item_trie import ROOT, ItemTrie
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

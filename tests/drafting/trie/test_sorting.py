@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drafting.trie import sorting
-from drafting.trie.sorting import stable_order
+from drafting.trie.arrays import stable_order
 
 
 @pytest.mark.parametrize("radix_from", [0, 10**9])

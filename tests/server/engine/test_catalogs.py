@@ -14,7 +14,7 @@ from verification.hosts.checkpoint import HostError
 from verification.recommender import Recommender
 from verification.request import BeamRequest
 from verification.result import BeamResult
-from verification.slots.capacity import CatalogTooLarge
+from verification.slots.engine_slots import CatalogTooLarge
 
 OLD, NEW = random_catalog(seed=1), random_catalog(items=60, seed=2)
 
@@ -89,6 +89,6 @@ def test_a_catalog_that_does_not_fit_is_refused(pair: tuple[Recommender, Recomme
     longer = catalog_of({"a": ["<a_0>", "<b_0>", "<c_0>", "<c_1>"]})
     with pytest.raises(HostError, match="but the model was loaded for"):
         old.successor(longer, "longer")
-    monkeypatch.setattr("verification.slots.capacity.MOST_TABLE_BYTES", 1)
+    monkeypatch.setattr("verification.slots.engine_slots.MOST_TABLE_BYTES", 1)
     with pytest.raises(CatalogTooLarge, match="start a server with it"):
         old.successor(NEW, "large")

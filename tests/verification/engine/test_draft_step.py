@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drafting.plans.plan import Action, DraftRound, FixedPlan, FloatArray
+from drafting.array_types import FloatArray
+from drafting.plans.plan import Action, DraftRound, FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.speculation import Speculation
 from verification.request import BeamRequest
