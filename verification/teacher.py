@@ -74,7 +74,7 @@ def make_teacher(
     *,
     settings: TeacherSettings | None = None,
     draft: Path | None = None,
-    kv_memory_gib: float = 1.0,
+    kv_memory_gib: float = 0.5,
     overwrite: bool = False,
     announce: Callable[[Cost], None] = lambda cost: None,
 ) -> TeacherManifest:

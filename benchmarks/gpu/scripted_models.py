@@ -1,6 +1,6 @@
 """Models and a plan that follow an acceptance trace, so that random weights behave like the trained models that were recorded.
 
-The forwards are real: host, attention, keys and values, drafting, selection and judging all run as they always do. Only the contents of
+The forwards are real: host, attention, keys and values, drafting, selection and verification all run as always. Only the contents of
 the logits are replaced, after each forward, by the simplest ones that make the engine decide as the trace says. The target is *flat*: every
 continuation is equally likely, so its beam is the first prefixes in the catalog's order, at every level. A draft that is flat too agrees
 with it, and its best proposals hold the target's beam; where the trace says that m prefixes were missing, the draft *overlooks* the first m

@@ -86,16 +86,22 @@ class Target:
         """
         headers = {"content-type": "application/json"} | ({} if user is None else {"x-user-id": user})
         request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS})
-        transport = self._idle.pop() if self._idle else httpx.AsyncHTTPTransport(self._tls, limits=_ONE_CONNECTION, trust_env=False)
+        reused = bool(self._idle)
+        transport = self._idle.pop() if reused else httpx.AsyncHTTPTransport(self._tls, limits=_ONE_CONNECTION, trust_env=False)
         try:
             try:
                 response = await transport.handle_async_request(request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                # A server may close an idle connection at any time; a request that met this is sent once more, as by any client.
+                # A server may close an idle connection at any time; a request that met this is sent once more, as by any client. On a
+                # connection of its own it has been lost by the server, which must show.
+                if not reused:
+                    raise
                 response = await transport.handle_async_request(request)
             await response.aread()
-        finally:
             self._idle.append(transport)
+        except (httpx.TransportError, asyncio.CancelledError):
+            await transport.aclose()
+            raise
         return response
 
     async def recommend(self, user: str, k: int, timeout_ms: int) -> httpx.Response:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 DEFAULT_PLANS = "none,trie,beam:20,beam:40,beam:60,beam:40x1,beam:40x2,beam:40+children,beam:40x1+children,auto"
 
-replay_app = typer.Typer(help="Judge drafting on machines that are not at hand.", no_args_is_help=True)
+replay_app = typer.Typer(help="Replay draft plans on recorded users, for machines that are not at hand.", no_args_is_help=True)
 
 
 @replay_app.callback()
 def replay() -> None:
-    """Judge drafting on machines that are not at hand."""
+    """Replay draft plans on recorded users, for machines that are not at hand."""
 
 
 @replay_app.command()

@@ -155,7 +155,7 @@ class Planner(Plan):
         return self._values_at(state, has_draft, _room(free, state.last_depth - state.next_depth + 1))
 
     def _values_at(self, state: DraftRound, has_draft: bool, room: float) -> LevelValues:
-        # Rounded down to a power of two, so that batches of about one size share an values, and nothing is thought to be shared by more.
+        # Rounded down to a power of two, so that batches of about one size share their values, and nothing is thought to be shared by more.
         group_size = 1 << state.group_size.bit_length() - 1
         key = state.verification, state.widths, state.sharing, group_size, has_draft, state.exploring, room
         if key not in self._known_values:

@@ -50,7 +50,10 @@ def takes_struct(struct: type[msgspec.Struct], without: Collection[str] = ()) ->
     for field in msgspec.structs.fields(struct):
         if field.name not in without:
             kind, *meta = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
-            option = typer.Option(help=meta[0].description, show_default=field.default is not None) if meta else setting(field.name)
+            if meta:
+                option = typer.Option(help=meta[0].description, min=meta[0].ge, show_default=field.default is not None)
+            else:
+                option = setting(field.name)
             parameters.append(_keyword(field.name, field.default, Annotated[kind, option]))
     return _taking(parameters, struct)
 

@@ -131,7 +131,7 @@ class EngineClient:
         """Let a request in or refuse it, before its stored history is read; it is pending for as long as the context lasts.
 
         Args:
-            items: items of its history; None where they are not known yet.
+            items: length of its history; None where it is not known yet.
             traced: True if the engine's steps are recorded for it.
 
         Raises:
@@ -139,9 +139,9 @@ class EngineClient:
             QueueFull: too many requests are pending.
             TooLate: its list, or another because of it, would be late.
         """
-        if self._socket is None or self.status is not EngineStatus.READY:
+        if self._socket is None or self.ready is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
-        request = self._admission.admit(submit, time.monotonic(), items, traced=traced)
+        request = self._admission.admit(submit, time.monotonic(), items and min(items, self.ready.max_items + 1), traced=traced)
         try:
             yield request
         finally:

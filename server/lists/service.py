@@ -16,7 +16,6 @@ from drafting.catalog.catalog import Catalog
 from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog, known_items
 from server.errors import (
-    EngineUnavailable,
     HistoryUnavailable,
     InvalidRequest,
     Overloaded,
@@ -65,7 +64,7 @@ class RecommendationService:
             _check_fields(body.fields, served.catalog)
             try:
                 # Judged before the history is read: under overload no request should wait for the store only to be refused then.
-                items = None if body.history is None else min(len(body.history), self._max_items() + 1)
+                items = None if body.history is None else len(body.history)
                 with self._engine.admit(submit, items, traced=traced) as request:
                     history = await self._read_history(body, served, submit)
                     async with asyncio.timeout(submit.deadline - submit.submitted):
@@ -156,7 +155,7 @@ class RecommendationService:
     def _max_items(self) -> int:
         ready = self._engine.ready
         if ready is None:
-            raise EngineUnavailable("The engine is still loading the model.", 1)
+            raise self._engine.unavailable()
         return ready.max_items
 
     async def _history(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> list[int]:

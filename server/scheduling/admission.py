@@ -5,7 +5,8 @@ ready, without asking the engine, which answers only between two steps.
 
 A request is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) no request
 behind it, which would have been in time without it, is late because of it. It is asked once, before its stored history is read: until then
-its work is what requests have come to on average. From there on it counts, so what is let in is never refused later.
+its work is what requests have come to on average, and it counts for others whose history is unread too, so what is let in is never refused
+later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them.
 
 Invariants: a request that is refused has cost neither the engine nor the history store anything; and one that is let in leaves the queue
 exactly once: with its list, with a failure, with the engine's end, or when its caller gives it up. Reason for refusals: under overload some
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, TooLate
 from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
@@ -42,6 +44,7 @@ class PendingRequest:
 
     Attributes:
         work: tokens that it is foreseen to need.
+        unread: True while its stored history is being read.
         steps: of the engine while it was pending, if it is traced; the newest ones.
         result: its list, awaited from the moment that the engine is given the request.
         failure: why there will be no list, if that was known before then.
@@ -49,6 +52,7 @@ class PendingRequest:
 
     submit: Submit
     work: int
+    unread: bool = False
     steps: deque[StepRecord] | None = None
     result: "asyncio.Future[FinishedList] | None" = None
     failure: Exception | None = None
@@ -94,7 +98,7 @@ class Admission:
     @property
     def wait_seconds(self) -> float:
         """Expected seconds until the engine has finished its requests."""
-        return 0.0 if self._rate is None else self._rate.queue_seconds(sum(request.work for request in self._queue))
+        return 0.0 if self._rate is None else self._rate.queue_seconds(sum(request.work for request in self._queue if not request.unread))
 
     def open(self, ready: Ready) -> None:
         """Take requests for an engine that has just become ready."""
@@ -111,10 +115,7 @@ class Admission:
             QueueFull: too many requests are pending.
             TooLate: its list would be late, or would make another late.
         """
-        if len(self._queue) >= self._most:
-            sentence = f"{len(self._queue)} requests are already waiting or running, which is all that this server takes on."
-            raise QueueFull(sentence, max(1, round(self.wait_seconds)))
-        request = PendingRequest(submit, self.rate.work(submit, self.rate.stored_items if items is None else items))
+        request = PendingRequest(submit, self.rate.work(submit, self.rate.stored_items if items is None else items), items is None)
         self.check(request, now)
         if traced:
             request.steps = deque(maxlen=_TRACED_STEPS)
@@ -125,18 +126,24 @@ class Admission:
         """Refuse a request that is not worth starting.
 
         Raises:
+            QueueFull: too many requests are pending.
             TooLate: its list would be late, or would make another late.
         """
-        first_behind = bisect_right(self._queue, request.due, key=_due)
-        ahead = sum(other.work for other in self._queue[:first_behind])
-        ready, deadline = now + self._seconds(ahead, request.work), request.submit.deadline
+        queue = self._queue if request.unread else [other for other in self._queue if not other.unread]
+        if len(queue) >= self._most:
+            sentence = f"{len(queue)} requests are already waiting or running, which is all that this server takes on."
+            raise QueueFull(sentence, max(1, round(self.wait_seconds)))
+        first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
+        ahead = sum(other.work for other in queue[:first_behind])
+        is_idle = all(other.unread for other in queue)
+        ready, deadline = now + self._seconds(ahead, request.work, is_idle), request.submit.deadline
         if ready > deadline:
             raise TooLate(
                 f"The list would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so it was not "
                 "begun.",
                 _retry_after(ready - deadline),
             )
-        for other in self._queue[first_behind:]:
+        for other in queue[first_behind:]:
             before, after = now + self._drain(ahead + other.work), self._drain(ahead + other.work + request.work)
             ahead += other.work
             if before <= other.submit.deadline < now + after:
@@ -146,7 +153,7 @@ class Admission:
 
     def enter(self, request: PendingRequest) -> None:
         """Put a request into the queue."""
-        insort(self._queue, request, key=_due)
+        insort(self._queue, request, key=attrgetter("due"))
 
     def leave(self, request: PendingRequest) -> None:
         """Take a request out of the queue; more than once does no harm."""
@@ -162,6 +169,7 @@ class Admission:
         if request.failure is not None:
             raise request.failure
         self.leave(request)
+        request.unread = False
         request.work = self.rate.work(request.submit)
         request.due = due(request.submit.deadline, request.submit.submitted)
         self.enter(request)
@@ -195,12 +203,12 @@ class Admission:
             self.leave(request)
         return found
 
-    def _seconds(self, ahead: int, own: int) -> float:
+    def _seconds(self, ahead: int, own: int, is_idle: bool) -> float:
         """When the list will be ready that has so much work ahead of its own."""
         alone = self.rate.alone_seconds(own)
-        if not self._queue:
+        if is_idle:
             # What the steps of a crowd took says nothing here, and a server that believed in it could refuse for ever.
-            return alone
+            return alone + CAUTION * self.rate.queue_seconds(ahead)
         return max(self._drain(ahead + own), self.rate.step_seconds + max(alone, self.rate.shared_seconds))
 
     def _drain(self, work: int) -> float:
@@ -252,10 +260,6 @@ class Drain:
         while self.running and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(_DRAIN_LOOK_SECONDS)
         return not self.running
-
-
-def _due(request: PendingRequest) -> float:
-    return request.due
 
 
 def _retry_after(seconds: float) -> int:

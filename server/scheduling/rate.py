@@ -38,7 +38,8 @@ class EngineRate:
         self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
-        self._stored_items = 0.0
+        # Nothing is known of stored histories yet: as if all were longer than the model reads.
+        self._stored_items = ready.max_items + 1.0
         self._look_seconds = 0.0
         self._look_tokens = 0
         self._look_steps = 0

@@ -24,8 +24,8 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     plan: Annotated[str, Meta(description="What to draft: beam:N, trie or beam:N+children.")] = "beam:40"
     part: Annotated[str, Meta(description="Part of the split with the labels: test or valid.")] = "test"
     most_users: int | None = None
-    timed: Annotated[int, Meta(description="Users that are timed one request at a time; 0 for none.")] = 200
-    generated: Annotated[int, Meta(description="Of those, users that transformers' generate is timed on.")] = 30
+    timed: Annotated[int, Meta(ge=0, description="Users that are timed one request at a time; 0 for none.")] = 200
+    generated: Annotated[int, Meta(ge=0, description="Of those, users that transformers' generate is timed on.")] = 30
     temperature: Annotated[float, Meta(description="Temperature of the modes that sample.")] = 1.0
     seed: Annotated[int, Meta(description="Seed of the modes that sample.")] = 0
     host: str = "transformers"

@@ -50,7 +50,7 @@ class TransformersHost:
         model_dir: Path,
         *,
         dtype: str = "auto",
-        kv_memory_gib: float = 1.0,
+        kv_memory_gib: float = 0.5,
         slots: int | None = None,
         device: torch.device | str | None = None,
     ) -> None:

@@ -165,7 +165,7 @@ class VllmHost:
         model_dir: Path,
         *,
         dtype: str = "auto",
-        kv_memory_gib: float = 1.0,
+        kv_memory_gib: float = 0.5,
         longest: int | None = None,
         tensor_parallel: int = 1,
         quantization: str | None = None,

@@ -62,7 +62,7 @@ class SlotPool:
         """
         indices = slots - self.first
         if not self._owned[indices].all():
-            raise ValueError("A key/value slot was shared that nobody owns.")
+            raise ValueError("A key/value slot was shared that has no owner.")
         self._sharers[indices] += 1
 
     def shared(self, slots: IntArray) -> BoolArray:
@@ -87,6 +87,6 @@ class SlotPool:
         # A slot that is named twice is owned at both indices, but leaves one owner less than there should be.
         if not before.all() or np.count_nonzero(self._owned) != self.used - len(slots):
             self._owned[indices] = before
-            raise ValueError("A key/value slot was released that nobody owns.")
+            raise ValueError("A key/value slot was released that has no owner.")
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)

@@ -152,21 +152,24 @@ async def test_first_histories_are_given_once_and_a_server_that_refuses_them_is_
 
 async def test_a_connection_that_the_server_closed_while_idle_is_replaced_and_one_that_breaks_off_is_not():
     class Closing(Shop):
-        breaks = False
+        lost = 0
 
         async def answer(self, method: str, path: str, body: Any) -> tuple[int, Any] | None:
-            if path == "/last" or (path == "/next" and self.connections == 1):
+            self.lost += path == "/lost"
+            if path == "/lost" or (path == "/next" and self.connections == 2):
                 return None
             return 200, {}
 
     shop = Closing()
     async with served(shop) as url:
         target = Target(url)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await target.ask("GET", f"{url}/lost")
+        assert shop.lost == shop.connections == 1
+        await target.close()
         assert (await target.ask("GET", f"{url}/first")).status_code == 200
         assert (await target.ask("GET", f"{url}/next")).status_code == 200
-        assert shop.connections == 2
-        with pytest.raises(httpx.RemoteProtocolError):
-            await target.ask("GET", f"{url}/last")
+        assert shop.connections == 3
         await target.close()
 
 

@@ -81,3 +81,10 @@ def test_a_wrong_flag_is_said(folder: Path, flags: tuple[str, ...], sentence: st
     done = run(folder, *(flag.replace("DRAFT", str(folder / "draft")) for flag in flags))
     assert done.exit_code == 1
     assert sentence in done.output
+
+
+@pytest.mark.parametrize("flag", ["--timed", "--generated"])
+def test_fewer_than_no_users_are_refused(folder: Path, flag: str) -> None:
+    done = run(folder, flag, "-1")
+    assert done.exit_code == 2
+    assert flag in done.output

@@ -6,7 +6,7 @@ import random
 import msgspec
 import pytest
 
-from server.errors import EngineUnavailable, TooLate
+from server.errors import EngineUnavailable, QueueFull, TooLate
 from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.admission import CAUTION, Admission, PendingRequest
 from server.scheduling.scheduler import AGEING_SECONDS
@@ -166,12 +166,15 @@ def test_steps_that_have_become_long_do_not_keep_an_idle_engine_from_trying():
     assert let_in(admission, submit("patient", 6.0))
 
 
-async def test_a_request_counts_while_its_history_is_read_and_is_not_asked_again():
+async def test_a_request_counts_for_others_like_it_while_its_history_is_read_and_is_not_asked_again():
     admission = opened()
-    # Nothing is known of stored histories yet, so 3 * 10 + 1 tokens are foreseen.
-    reading = admission.admit(stored("reading", 0.04), 0.0)
-    assert admission.wait_seconds == pytest.approx(0.031)
-    assert not let_in(admission, submit("behind it", 0.1))
+    reading = admission.admit(stored("reading", 0.06), 0.0)
+    # Nothing is known of stored histories yet: the most that the model reads, and that there are more, is 6 items.
+    assert reading.work == 4 * 6 + 3 * 10 + 1
+    assert admission.wait_seconds == 0
+    with pytest.raises(TooLate):
+        admission.admit(stored("behind it", 0.1), 0.0)
+    assert admission.admit(stored("has time", 0.14), 0.0).work == reading.work
     reading.submit.history = list(range(10))
     result = admission.hand_over(reading)
     assert admission.wait_seconds == pytest.approx(0.071)
@@ -179,6 +182,18 @@ async def test_a_request_counts_while_its_history_is_read_and_is_not_asked_again
     assert result.done()
     assert admission.wait_seconds == 0
     admission.leave(reading)
+
+
+def test_histories_that_are_slow_to_read_keep_no_idle_engine_from_requests_that_bring_theirs():
+    admission = opened(most=100)
+    # Steps were long in the crowd before; now the store hangs, and the engine has nothing to do.
+    admission.deliver(steps(tokens=1000, seconds=1.0, crowded=True))
+    admission.deliver(steps(tokens=1000, seconds=1.0, crowded=False))
+    for number in range(100):
+        admission.enter(PendingRequest(stored(str(number), 9.0), 55, unread=True))
+    with pytest.raises(QueueFull):
+        admission.admit(stored("one more", 9.0), 0.0)
+    assert let_in(admission, submit("inline", 0.1))
 
 
 async def test_unread_histories_are_foreseen_to_be_as_long_as_others_were():

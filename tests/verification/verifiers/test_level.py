@@ -1,4 +1,4 @@
-"""Levels judged ahead, as where reading waits for the device, against levels judged one by one."""
+"""Levels verified ahead, as where reading waits for the device, against levels verified one by one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ def both(make_engine: Callable[[], SpeculativeBeamEngine], requests: list[BeamRe
 
 
 @pytest.mark.parametrize("depth", SWEPT_DEPTHS)
-def test_judging_ahead_changes_neither_lists_nor_what_they_cost(
+def test_verifying_ahead_changes_neither_lists_nor_what_they_cost(
     speculation: Speculation, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests of all rules side by side, many of which reject what was drafted."""
@@ -46,10 +46,10 @@ def test_judging_ahead_changes_neither_lists_nor_what_they_cost(
         for number, rule in enumerate(RULES * 2)
         for request in speculation.requests(6, np.random.default_rng(number), rule)
     ]
-    judge, levels = LevelVerifier.verify, []
+    verify, levels = LevelVerifier.verify, []
 
     def counting(*args):  # type: ignore[no-untyped-def]
-        levels.append(judge(*args))
+        levels.append(verify(*args))
         return levels[-1]
 
     monkeypatch.setattr(LevelVerifier, "verify", counting)
