@@ -59,7 +59,7 @@ def recommend(
         rule = SearchRule.choose(settings.verification, seed, temperature)
     except ValueError as error:
         fail(str(error))
-    from server.lists.lines import RELAXED_NOTE
+    from server.lists.service import RELAXED_NOTE
     from server.offline.questions import Defaults
     from server.offline.run import recommend_file, recommend_one
 

@@ -18,7 +18,7 @@ from drafting.errors import SetupError
 from server.engine.loading import load_recommender
 from server.errors import HistoryUnavailable
 from server.histories import open_history_store
-from server.lists.lines import item_lines, rule_lines, usage_lines
+from server.lists.service import item_lines, rule_lines, usage_lines
 from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
