@@ -50,7 +50,7 @@ def held_out(split: Split, part: str = "test", most: int | None = None) -> HeldO
     known, later = (split.train.followed_by(split.valid), split.test) if part == "test" else (split.train, split.valid)
     users = np.flatnonzero((known.lengths > 0) & (later.lengths > 0))
     if not len(users):
-        raise InteractionError(f"There are no users to evaluate: none has {part} items and a history before them.")
+        raise InteractionError(f"There are no users to evaluate: no user has {part} items and a history before them.")
     if most is not None and most < len(users):
         users = users[np.linspace(0, len(users) - 1, most).astype(int)]
     labels = [np.unique(later.history(user)).tolist() for user in users]

@@ -60,6 +60,7 @@ async def test_a_redis_that_hangs_is_unavailable_until_it_wakes(start_redis):
     await store.close()
 
 
+@pytest.mark.alone
 async def test_many_requests_to_a_hanging_redis_all_fail_in_time_and_leave_no_connection_taken(start_redis):
     server = start_redis()
     store = open_history_store(server.url, timeout_seconds=TIMEOUT_SECONDS)
