@@ -17,6 +17,11 @@ from torch import Tensor
 
 from drafting.array_types import IntArray
 
+NEGATIVE_INFINITY = float("-inf")
+# A long row is looked at by stretches of so many scores, where it has at least so many times as many of them as are wanted.
+STRETCH = 64
+MANY_STRETCHES = 4
+
 
 def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """The array as a tensor on the device; on a CPU it is the same memory."""
@@ -63,12 +68,6 @@ def arange(count: int, device: torch.device) -> Tensor:
     # Usable in training too, where a tensor that inference has made is not.
     with torch.inference_mode(False):
         return torch.arange(count, device=device)
-
-
-NEGATIVE_INFINITY = float("-inf")
-# A long row is looked at by stretches of so many scores, where it has at least so many times as many of them as are wanted.
-STRETCH = 64
-MANY_STRETCHES = 4
 
 
 def stable_topk(scores: Tensor, k: int) -> Tensor:

@@ -17,6 +17,11 @@ from torch import Tensor
 from drafting.array_types import IntArray
 from drafting.device import arange, on_device, pad_stack
 
+# Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
+# that differ by less than this factor are.
+FEW_TOKENS = 32
+LENGTH_FACTOR = 4
+
 
 @dataclass(frozen=True)
 class AttentionLayout:
@@ -106,12 +111,6 @@ class TreeModel(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
-
-
-# Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
-# that differ by less than this factor are.
-FEW_TOKENS = 32
-LENGTH_FACTOR = 4
 
 
 def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:

@@ -18,6 +18,9 @@ from drafting.beam.model import TreeBatch, build_layouts
 from drafting.device import arange, concat, on_device
 from drafting.trie.arrays import ROOT
 
+# Tree nodes that there is room for at first: a plain search of usual width needs no more.
+ROOM = 64
+
 
 class TokenTree:
     """Tables over all slots, each of a prompt token or a tree node.
@@ -55,10 +58,6 @@ class TokenTree:
         self.cum_log_prob.index_copy_(0, slots, cum_log_probs)
         if scores is not None:
             self.score.index_copy_(0, slots, scores)
-
-
-# Tree nodes that there is room for at first: a plain search of usual width needs no more.
-ROOM = 64
 
 
 class SequenceState:

@@ -21,6 +21,8 @@ NOTEWORTHY = 0.1
 # A bend is believed if it leaves at most this share of a straight line's squared error, and the line is off by as much as `NOTEWORTHY`.
 BEND_SHARE = 0.25
 BENDS_TRIED = 64
+# The certainties for which the draft's beam is valued beforehand; values between them are interpolated.
+CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,6 @@ class ForwardCosts:
     draft: CostCurve | None = None
     children: float = 0.0
     level: float = 0.0
-
-
-# The certainties for which the draft's beam is valued beforehand; values between them are interpolated.
-CERTAINTIES: DoubleArray = np.linspace(0, 1, 21)
 
 
 @dataclass(frozen=True)

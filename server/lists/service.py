@@ -32,6 +32,7 @@ from verification.result import BeamResult, RankedItem, Usage
 
 # A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
 _READ_AHEAD = 2
+RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
 
 
 class RecommendationService:
@@ -214,9 +215,6 @@ def _identifiers(result: BeamResult) -> int:
 
 def _milliseconds(seconds: float) -> float:
     return round(1000 * seconds, 3)
-
-
-RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
 
 
 def item_lines(
