@@ -1,8 +1,7 @@
 """The engine's supervisor in the API process: starts the engine process, talks to it, notices its death and starts another.
 
 Invariant: every request that was given to the engine ends exactly once: with its list, its failure or its caller's cancellation, or with
-`EngineUnavailable` the moment the engine is gone. Each engine process has a socket of its own, so a message can never come from one that
-is already dead.
+`EngineUnavailable` the moment the engine is gone.
 """
 
 import asyncio
@@ -10,14 +9,14 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import zmq
-import zmq.asyncio
 
+from server.engine.channel import EngineChannel
 from server.engine.spawn import Obstacle, spawn_engine
 from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
@@ -85,11 +84,9 @@ class EngineClient:
         self._metrics = metrics
         self._on_failure = on_failure
         self._admission = Admission(max_pending)
-        self._socket: zmq.asyncio.Socket | None = None
+        self._channel: EngineChannel | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(FromEngine)
         self._filters: dict[str, dict[str, PutFilter]] = {}
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._load_seconds = LOAD_SECONDS_GUESS
@@ -139,7 +136,7 @@ class EngineClient:
             QueueFull: too many requests are pending.
             TooLate: its list, or another because of it, would be late.
         """
-        if self._socket is None or self.ready is None or self.status is not EngineStatus.READY:
+        if self._channel is None or self.ready is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
         request = self._admission.admit(submit, time.monotonic(), items and min(items, self.ready.max_items + 1), traced=traced)
         try:
@@ -155,12 +152,12 @@ class EngineClient:
             RequestRefused: the engine can't do this request.
             TimeoutError: the engine dropped it, because its deadline had passed.
         """
-        result, socket = self._admission.hand_over(request), self._socket
+        result, channel = self._admission.hand_over(request), self._channel
         try:
             self._tell(request.submit)
             return await result
         except asyncio.CancelledError:
-            if socket is self._socket:
+            if channel is self._channel:
                 self._tell(Cancel(request.submit.request_id))
             raise
 
@@ -171,7 +168,7 @@ class EngineClient:
             EngineUnavailable: there is no engine, or it died meanwhile.
             CatalogRefused: it can't be served; the message is a sentence.
         """
-        if self._socket is None or self.status is not EngineStatus.READY:
+        if self._channel is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
         loading = self._loading[name] = asyncio.get_running_loop().create_future()
         self._tell(LoadCatalog(name, str(path)))
@@ -202,12 +199,9 @@ class EngineClient:
         self._tell(message)
 
     def _tell(self, message: ToEngine) -> None:
-        """Send a message, in order, without waiting: to an engine that has just died it would never get through.
-
-        What waits for the engine's answer is told when the engine is gone.
-        """
-        if self._socket is not None:
-            self._socket.send(self._encoder.encode(message))
+        """Send a message; what waits for the engine's answer is told when the engine is gone."""
+        if self._channel is not None:
+            self._channel.send(message)
 
     def abandon(self, sentence: str) -> None:
         """Tell every pending request that no list will come."""
@@ -225,7 +219,7 @@ class EngineClient:
     async def _supervise(self) -> None:
         """Run one engine process after the other until the client is stopped or the first start fails."""
         fruitless = 0
-        with zmq.asyncio.Context() as context:
+        with zmq.Context() as context:
             while True:
                 started = time.monotonic()
                 obstacle = await self._run_once(context)
@@ -247,76 +241,79 @@ class EngineClient:
                 await asyncio.sleep(self._backoff)
                 self._metrics.engine_restarts.inc()
 
-    async def _run_once(self, context: zmq.asyncio.Context) -> Obstacle | None:
+    async def _run_once(self, context: "zmq.Context[zmq.Socket[bytes]]") -> Obstacle | None:
         """Run one engine process from its start to its end; return what kept it from serving, if that is known."""
+        obstacle: asyncio.Future[Obstacle] = asyncio.get_running_loop().create_future()
+        started = time.monotonic()
+
+        def receive(message: FromEngine) -> None:
+            if not obstacle.done() and (found := self._receive(message, channel, time.monotonic() - started)) is not None:
+                obstacle.set_result(found)
+
         try:
             # A directory for each process: one for all would be swept out of /tmp long before it is needed again.
-            with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, context.socket(zmq.PAIR) as socket:
-                socket.set_hwm(0)
-                socket.setsockopt(zmq.LINGER, 0)
-                address = f"ipc://{directory}/engine"
-                socket.bind(address)
+            with (
+                tempfile.TemporaryDirectory(prefix="atspeed-") as directory,
+                closing(EngineChannel(context, address := f"ipc://{directory}/engine", receive)) as channel,
+            ):
                 process = self._process = await spawn_engine(WORKER_MODULE, address, self._options)
-                return await self._accompany(process, socket)
+                return await self._accompany(process, channel, obstacle)
         except (OSError, zmq.ZMQError) as error:
             return Obstacle(f"The engine process can't be started: {error}.")
 
-    async def _accompany(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket) -> Obstacle | None:
-        """Listen to a process until it ends or can't serve, and end it."""
+    async def _accompany(
+        self, process: asyncio.subprocess.Process, channel: EngineChannel, obstacle: "asyncio.Future[Obstacle]"
+    ) -> Obstacle | None:
+        """Wait until a process ends or can't serve, and end it."""
         exit_status = asyncio.create_task(process.wait())
-        reader = asyncio.create_task(self._read(socket))
         try:
-            await asyncio.wait({reader, exit_status}, return_when=asyncio.FIRST_COMPLETED)
-            if self._socket is None:
+            either: set[asyncio.Future[Any]] = {obstacle, exit_status}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._channel is None:
                 # A process that fails to start says why and ends; its end can be noticed before its sentence.
-                await asyncio.wait({reader}, timeout=LAST_SENTENCE_SECONDS)
-            if reader.done():
-                return reader.result()
+                await asyncio.wait({obstacle}, timeout=LAST_SENTENCE_SECONDS)
+            if obstacle.done():
+                return obstacle.result()
             logger.error("the engine process %d ended with status %s", process.pid, exit_status.result())
             return None
         finally:
-            reader.cancel()
-            listening = self._socket is socket
-            self._socket = None
+            listening, self._channel = self._channel, None
             self._abandon()
-            await self._end(process, socket if listening else None, exit_status)
+            await self._end(process, listening, exit_status)
 
-    async def _read(self, socket: zmq.asyncio.Socket) -> Obstacle:
-        """Receive the messages of one engine process, until it says that it can't serve."""
-        started = time.monotonic()
-        while True:
-            match self._decoder.decode(await socket.recv()):
-                case Progress() as progress:
-                    self._metrics.observe_progress(progress)
-                    self._admission.deliver(progress)
-                    self._metrics.expected_wait.set(self._admission.wait_seconds)
-                case CatalogLoaded(name, sentence):
-                    self._settle_loading(name, None if sentence is None else CatalogRefused(sentence))
-                case Ready(catalog_name=name) if name != self._options.catalog_name:
-                    # Another catalog has been activated while this engine was being started.
-                    return Obstacle("The engine was started with a catalog that is no longer served.")
-                case Ready(catalog_version=loaded) if loaded != self._catalog_version:
-                    sentence = (
-                        f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads "
-                        f"{loaded}; put the old file back, or restart the server to serve the new one."
-                    )
-                    return Obstacle(sentence, sentence)
-                case Ready() as ready:
-                    self._load_seconds = time.monotonic() - started
-                    for message in list(self._filters.get(self._options.catalog_name, {}).values()):
-                        await socket.send(self._encoder.encode(message))
-                    self._socket, self.ready, self.status, self._obstacle = socket, ready, EngineStatus.READY, None
-                    self._admission.open(ready)
-                    self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
-                case StartFailure(sentence):
-                    return Obstacle(sentence)
+    def _receive(self, message: FromEngine, channel: EngineChannel, seconds: float) -> Obstacle | None:
+        """Take a message from an engine process that was started `seconds` ago; returns why it can't serve, if it says so."""
+        match message:
+            case Progress() as progress:
+                self._metrics.observe_progress(progress)
+                self._admission.deliver(progress)
+                self._metrics.expected_wait.set(self._admission.wait_seconds)
+            case CatalogLoaded(name, sentence):
+                self._settle_loading(name, None if sentence is None else CatalogRefused(sentence))
+            case Ready(catalog_name=name) if name != self._options.catalog_name:
+                # Another catalog has been activated while this engine was being started.
+                return Obstacle("The engine was started with a catalog that is no longer served.")
+            case Ready(catalog_version=loaded) if loaded != self._catalog_version:
+                sentence = (
+                    f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads "
+                    f"{loaded}; put the old file back, or restart the server to serve the new one."
+                )
+                return Obstacle(sentence, sentence)
+            case Ready() as ready:
+                self._load_seconds = seconds
+                for put in self._filters.get(self._options.catalog_name, {}).values():
+                    channel.send(put)
+                self._channel, self.ready, self.status, self._obstacle = channel, ready, EngineStatus.READY, None
+                self._admission.open(ready)
+                self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
+            case StartFailure(sentence):
+                return Obstacle(sentence)
+        return None
 
-    async def _end(
-        self, process: asyncio.subprocess.Process, listening: zmq.asyncio.Socket | None, exit_status: "asyncio.Task[int]"
-    ) -> None:
+    async def _end(self, process: asyncio.subprocess.Process, listening: EngineChannel | None, exit_status: "asyncio.Task[int]") -> None:
         """Wait until the process is gone: one that serves is asked first, any is killed if it does not listen."""
         if not exit_status.done() and listening is not None:
-            listening.send(self._encoder.encode(Shutdown()))
+            listening.send(Shutdown())
             await asyncio.wait({exit_status}, timeout=STOP_SECONDS)
         if not exit_status.done():
             process.kill()

@@ -13,8 +13,7 @@ from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import MAX_BEAM_WIDTH, BeamRequest
 from verification.search import BeamSearch
-from verification.slots.pool import SlotPool
-from verification.slots.prefix_cache import CachedPrefix, PrefixCache
+from verification.slots.pool import CachedPrefix, PrefixCache, SlotPool
 
 TABLE_BYTES = 128 * 2**20
 MOST_TABLE_BYTES = 8 * TABLE_BYTES

@@ -1,9 +1,18 @@
-"""Key/value slots: which of them are free, and who owns the others.
+"""Key/value slots: which of them are free, who owns the others, and the prompts that are kept in them for later requests (prefix caching).
 
 Invariant: a slot has one owner, or several that have agreed to share it and none of whom writes to it; an owner gives back exactly what it
 took, and a slot is free when the last one has. This is checked at every call, because a slot that leaks or is handed out twice shows up
 much later, as another user's wrong recommendations.
+
+The prefix cache is such an owner. A request shares the slots that it reads of its user's entry, so nothing that a request reads is ever
+free, even if it is evicted or replaced meanwhile, and requests of one user at a time all find what is known. No request writes to a slot of
+an entry: it computes only what lies behind the common prefix, in slots of its own, and when it ends its prompt becomes the entry. The
+common beginning of all prompts (the instruction) is stored once, by the first request that has computed it.
 """
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -90,3 +99,136 @@ class SlotPool:
             raise ValueError("A key/value slot was released that has no owner.")
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)
+
+
+@dataclass(frozen=True)
+class CachedPrefix:
+    """A computed beginning of a prompt.
+
+    Attributes:
+        tokens: `[tokens]` int64.
+        slots: `[tokens]` int64, where their keys and values are.
+        drafted: `[tokens]` int64, 1 where the draft has computed them too.
+        shared_length: number of slots at the beginning that all entries share.
+    """
+
+    tokens: IntArray
+    slots: IntArray
+    drafted: IntArray
+    shared_length: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.tokens) == len(self.slots) == len(self.drafted) >= self.shared_length:
+            raise ValueError(
+                "Tokens, slots and drafted marks of a cached prompt must be rows of one length, no shorter than what it borrows."
+            )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def own_slots(self) -> IntArray:
+        """The slots that are not shared by all entries."""
+        return self.slots[self.shared_length :]
+
+    def head(self, length: int) -> "CachedPrefix":
+        """The first tokens."""
+        return CachedPrefix(self.tokens[:length], self.slots[:length], self.drafted[:length], min(self.shared_length, length))
+
+
+EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+class PrefixCache:
+    """Prefix cache of prompts by user, least recently used first; uses the slots that running requests do not need.
+
+    Attributes:
+        slots: slots that the cache holds.
+        evictable: those of them that become free when the cache gives them up; no running request shares them.
+    """
+
+    def __init__(self, pool: SlotPool, common: IntArray | None = None) -> None:
+        """`common` are the tokens that every prompt begins with."""
+        self._pool = pool
+        self._prompts: OrderedDict[str, CachedPrefix] = OrderedDict()
+        self._common = EMPTY.tokens if common is None else common
+        self._shared = EMPTY
+        self._held = np.zeros(pool.total, bool)
+        self.slots = 0
+        self.evictable = 0
+
+    @property
+    def pinned(self) -> int:
+        """The slots of the prefix shared by all prompts, which are never freed."""
+        return len(self._shared)
+
+    def known(self, key: str | None, prompt: IntArray) -> int:
+        """Number of tokens at the beginning of a prompt that are cached; the last token is always computed."""
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
+        return max(_common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1]))
+
+    def take(self, key: str | None, prompt: IntArray) -> CachedPrefix:
+        """Find the cached prefix of a prompt and hold it until `keep` is called at the end of the request."""
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
+        own, shared = _common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1])
+        if key is None or own <= shared:
+            return self._shared.head(shared)
+        self._prompts.move_to_end(key)
+        known = entry.head(own)
+        self._recount(known.own_slots, self._pool.share)
+        return known
+
+    def keep(self, key: str | None, prompt: CachedPrefix) -> None:
+        """Take over the computed prompt of a request that has ended; without a key, only the beginning of all prompts."""
+        common = len(self._common)
+        if common and not len(self._shared) and _common_prefix(self._common, prompt.tokens) == common:
+            self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
+            self.slots += common
+            prompt = CachedPrefix(prompt.tokens, prompt.slots, prompt.drafted, common)
+        entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
+        is_more = len(prompt) >= len(entry) or _common_prefix(entry.tokens, prompt.tokens) < len(prompt)
+        if key is None or len(prompt) == prompt.shared_length or not is_more:
+            self._recount(prompt.own_slots, self._pool.release)
+            return
+        self._forget(key)
+        self._prompts[key] = prompt
+        self._recount(prompt.own_slots, self._hold)
+
+    def make_room(self, slots: int) -> None:
+        """Evict until so many slots are free, or nothing is left to evict."""
+        while self._pool.free < slots and self._prompts:
+            self._forget(next(iter(self._prompts)))
+
+    def clear(self) -> None:
+        """Forget every user."""
+        self.make_room(self._pool.total + 1)
+
+    def _forget(self, key: str) -> None:
+        slots = self._prompts.pop(key, EMPTY).own_slots
+        self._recount(slots, self._give_up)
+
+    def _hold(self, slots: IntArray) -> None:
+        self._held[slots - self._pool.first] = True
+        self.slots += len(slots)
+
+    def _give_up(self, slots: IntArray) -> None:
+        self._held[slots - self._pool.first] = False
+        self.slots -= len(slots)
+        self._pool.release(slots)
+
+    def _recount(self, slots: IntArray, change: Callable[[IntArray], None]) -> None:
+        """Keep `evictable` true while something changes about some slots."""
+        if not len(slots):
+            return
+        before = self._evictable_of(slots)
+        change(slots)
+        self.evictable += self._evictable_of(slots) - before
+
+    def _evictable_of(self, slots: IntArray) -> int:
+        return int(np.count_nonzero(self._held[slots - self._pool.first] & ~self._pool.shared(slots)))
+
+
+def _common_prefix(tokens: IntArray, prompt: IntArray) -> int:
+    length = min(len(tokens), len(prompt))
+    differing = np.flatnonzero(tokens[:length] != prompt[:length])
+    return int(differing[0]) if len(differing) else length

@@ -11,8 +11,7 @@ from tests.speculation import Speculation, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.request import BeamRequest
 from verification.result import BeamResult
-from verification.slots.pool import SlotPool
-from verification.slots.prefix_cache import EMPTY, CachedPrefix, PrefixCache
+from verification.slots.pool import EMPTY, CachedPrefix, PrefixCache, SlotPool
 
 DEPTH = 4
 
