@@ -11,7 +11,7 @@ import typer
 from benchmarks.endings import require, sentences
 from benchmarks.numbers import whole_numbers
 from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
-from server.commands.failure import fail
+from server.commands.terminal import fail
 
 # What these commands are given, their modules read themselves: they also run where torch, transformers and numpy are all that there is.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

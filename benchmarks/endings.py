@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from drafting.errors import SetupError
-from server.commands.failure import fail
+from server.commands.terminal import fail
 
 
 class BenchmarkError(Exception):

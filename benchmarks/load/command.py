@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from server.commands.failure import fail
+from server.commands.terminal import fail
 
 Out = Annotated[Path, typer.Option(help="Directory of the figures.", exists=True, file_okay=False)]
 Users = Annotated[int, typer.Option(help="Users; few of them ask often.", min=1)]

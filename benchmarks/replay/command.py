@@ -9,7 +9,7 @@ import typer
 from benchmarks.endings import require, sentences
 from benchmarks.numbers import whole_numbers
 from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
-from server.commands.failure import fail
+from server.commands.terminal import fail
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def check(
 
 
 def _print_rows(rows: "Sequence[ReplayRow]", users: int, draft_share: float) -> None:
-    from server.commands.tables import print_table
+    from server.commands.terminal import print_table
 
     columns = ("a/b", "k", "plan", "target forwards", "target tokens", "draft forwards", "accepted", "speed-up")
     cells = [
@@ -170,7 +170,7 @@ def _print_rows(rows: "Sequence[ReplayRow]", users: int, draft_share: float) -> 
 
 
 def _print_check(rows: "Sequence[CheckRow]", concurrency: int) -> None:
-    from server.commands.tables import print_table
+    from server.commands.terminal import print_table
 
     columns = ("k", "plan", "measured ms", "predicted ms", "predicted / measured", "measured speed-up", "predicted speed-up")
     cells = [

@@ -9,7 +9,7 @@ import typer
 
 from benchmarks.endings import require, sentences
 from benchmarks.numbers import whole_numbers
-from server.commands.failure import fail
+from server.commands.terminal import fail
 from server.engine.processors import usable_processors
 
 if TYPE_CHECKING:

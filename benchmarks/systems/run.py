@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks.systems.http_system import HttpSystem
 from benchmarks.systems.interleaved import SETTLE_SECONDS, Contender, Measured, Row, SystemProcess, compare
 from benchmarks.systems.question import PLAIN, Question, SystemSpec
-from server.commands.tables import print_table
+from server.commands.terminal import print_table
 
 OVERHEAD_REQUESTS = 100
 OVERHEAD_K = 10

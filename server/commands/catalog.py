@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.failure import fail
+from server.commands.terminal import fail
 
 if TYPE_CHECKING:
     from drafting.catalog.catalog import Catalog

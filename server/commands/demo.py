@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from server.commands.failure import fail
 from server.commands.options import default, setting
+from server.commands.terminal import fail
 
 DEMO_USER = "42"
 

@@ -8,9 +8,8 @@ import msgspec
 import typer
 
 from drafting.errors import SetupError
-from server.commands.failure import fail
 from server.commands.options import setting, takes_struct
-from server.commands.tables import print_table
+from server.commands.terminal import fail, print_table
 from server.engine.processors import usable_processors
 from verification.evaluation.settings import EvaluationSettings
 

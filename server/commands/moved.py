@@ -5,7 +5,7 @@ Invariant: an old name changes nothing and exits with 2, so that a script that s
 
 import typer
 
-from server.commands.failure import fail
+from server.commands.terminal import fail
 
 MOVED = ("bench", "load", "replay")
 

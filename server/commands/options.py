@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from drafting.errors import SetupError
-from server.commands.failure import fail
+from server.commands.terminal import fail
 from server.settings import Panel, Settings, SettingsError
 
 Command = Callable[..., None]

@@ -7,8 +7,8 @@ import typer
 
 from drafting.beam.rule import MOST_SEEDS, SearchRule, Verification
 from drafting.errors import SetupError
-from server.commands.failure import fail
 from server.commands.options import takes_settings
+from server.commands.terminal import fail
 from server.settings import Settings
 
 

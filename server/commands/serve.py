@@ -1,7 +1,7 @@
 """`atspeed serve`: the HTTP server."""
 
-from server.commands.failure import fail
 from server.commands.options import takes_settings
+from server.commands.terminal import fail
 from server.settings import Settings
 
 

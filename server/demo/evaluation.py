@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.catalog.catalog import Catalog
+from verification.evaluation.metrics import recall
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -45,21 +46,16 @@ def evaluate(model: Path, catalog: Catalog, split: Split, k: int, beam_width: in
     recommender = Recommender.load(model, catalog, host="transformers")
     try:
         lists = recommender.recommend(histories, k, beam_width, excluded_items=histories)
-        hits = [
-            answer in [line.item for line in found.items[:k]]
-            for found, answer in zip(tqdm(lists, total=len(users), desc="evaluating", unit="user"), answers.tolist(), strict=True)
-        ]
+        found = [[line.item for line in result.items] for result in tqdm(lists, total=len(users), desc="evaluating", unit="user")]
     finally:
         recommender.close()
-    return Evaluation(k, beam_width, len(users), float(np.mean(hits)), popular_recall(before, users, answers, len(catalog), k))
+    target = float(recall(found, answers[:, None].tolist(), k).mean())
+    return Evaluation(k, beam_width, len(users), target, popular_recall(before, users, answers, len(catalog), k))
 
 
 def popular_recall(before: Interactions, users: npt.NDArray[np.intp], answers: npt.NDArray[np.int32], items: int, k: int) -> float:
     """Recall@k of the list that is the same for everyone, but for the films that each has watched."""
     popularity = np.bincount(before.items, minlength=items)
     ranking = np.argsort(-popularity, kind="stable")
-    hits = 0
-    for user, answer in zip(users.tolist(), answers.tolist(), strict=True):
-        unseen = ranking[~np.isin(ranking, before.history(user))]
-        hits += answer in unseen[:k]
-    return hits / len(users)
+    unseen = [ranking[~np.isin(ranking, before.history(user))][:k].tolist() for user in users.tolist()]
+    return float(recall(unseen, answers[:, None].tolist(), k).mean())

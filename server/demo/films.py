@@ -15,8 +15,6 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.codebooks import Codebooks, residual_kmeans
 from server.demo.movielens import MovieLens
 
-Floats = DoubleArray
-
 
 def interactions_of(movielens: MovieLens) -> Interactions:
     """Every rating as an interaction, independent of its value: the demo predicts what users watch."""
@@ -25,7 +23,7 @@ def interactions_of(movielens: MovieLens) -> Interactions:
     return by_user(tuple(row_of), rows, movielens.rated, movielens.timestamps)
 
 
-def film_embeddings(movielens: MovieLens, train: Interactions, dims: int, genre_weight: float) -> Floats:
+def film_embeddings(movielens: MovieLens, train: Interactions, dims: int, genre_weight: float) -> DoubleArray:
     """`[films, dims + genres]`: which films are watched by the same users, and of which genres they are.
 
     The first part is the cosine of the films' audiences, reduced by a truncated SVD; both parts have rows of unit length, the second one
@@ -48,7 +46,7 @@ def film_embeddings(movielens: MovieLens, train: Interactions, dims: int, genre_
 
 
 def film_catalog(
-    movielens: MovieLens, embeddings: Floats, levels: int, codes_per_level: int, seed: int, on_level: Callable[[int], None]
+    movielens: MovieLens, embeddings: DoubleArray, levels: int, codes_per_level: int, seed: int, on_level: Callable[[int], None]
 ) -> tuple[Catalog, Codebooks]:
     """The films under identifiers of their own, and the codebooks that made those."""
     quantised = residual_kmeans(
@@ -59,7 +57,7 @@ def film_catalog(
     return catalog_of(list(pairs), titles), quantised.codebooks
 
 
-def _unit_rows(matrix: Floats) -> Floats:
-    lengths: Floats = np.linalg.norm(matrix, axis=1, keepdims=True)
-    unit: Floats = matrix / np.maximum(lengths, 1e-12)
+def _unit_rows(matrix: DoubleArray) -> DoubleArray:
+    lengths: DoubleArray = np.linalg.norm(matrix, axis=1, keepdims=True)
+    unit: DoubleArray = matrix / np.maximum(lengths, 1e-12)
     return unit

@@ -6,18 +6,16 @@ Invariant: every request that was given to the engine ends exactly once: with it
 
 import asyncio
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import zmq
 
-from server.engine.channel import EngineChannel
-from server.engine.spawn import Obstacle, spawn_engine
+from server.engine.process import EngineProcess, Obstacle
 from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
     Cancel,
@@ -30,7 +28,6 @@ from server.messages import (
     Progress,
     PutFilter,
     Ready,
-    Shutdown,
     StartFailure,
     Submit,
     ToEngine,
@@ -46,7 +43,6 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
 STARTS_WITHOUT_READY = 3
-STOP_SECONDS = 5.0
 LAST_SENTENCE_SECONDS = 0.5
 LOAD_SECONDS_GUESS = 10.0
 
@@ -84,11 +80,11 @@ class EngineClient:
         self._metrics = metrics
         self._on_failure = on_failure
         self._admission = Admission(max_pending)
-        self._channel: EngineChannel | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: EngineProcess | None = None
+        self._engine: EngineProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._filters: dict[str, dict[str, PutFilter]] = {}
-        self._loading: dict[str, asyncio.Future[None]] = {}
+        self._loading: dict[str, asyncio.Future[Exception | None]] = {}
         self._load_seconds = LOAD_SECONDS_GUESS
         self._backoff = 0.0
         self._obstacle: Obstacle | None = None
@@ -98,7 +94,7 @@ class EngineClient:
     @property
     def process_id(self) -> int | None:
         """The engine process, if one runs."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         """Start the engine in the background; `status` tells when it is ready."""
@@ -136,7 +132,7 @@ class EngineClient:
             QueueFull: too many requests are pending.
             TooLate: its list, or another because of it, would be late.
         """
-        if self._channel is None or self.ready is None or self.status is not EngineStatus.READY:
+        if self._engine is None or self.ready is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
         request = self._admission.admit(submit, time.monotonic(), items and min(items, self.ready.max_items + 1), traced=traced)
         try:
@@ -152,12 +148,12 @@ class EngineClient:
             RequestRefused: the engine can't do this request.
             TimeoutError: the engine dropped it, because its deadline had passed.
         """
-        result, channel = self._admission.hand_over(request), self._channel
+        result, engine = self._admission.hand_over(request), self._engine
         try:
             self._tell(request.submit)
             return await result
         except asyncio.CancelledError:
-            if channel is self._channel:
+            if engine is self._engine:
                 self._tell(Cancel(request.submit.request_id))
             raise
 
@@ -168,15 +164,17 @@ class EngineClient:
             EngineUnavailable: there is no engine, or it died meanwhile.
             CatalogRefused: it can't be served; the message is a sentence.
         """
-        if self._channel is None or self.status is not EngineStatus.READY:
+        if self._engine is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
         loading = self._loading[name] = asyncio.get_running_loop().create_future()
         self._tell(LoadCatalog(name, str(path)))
         try:
-            await loading
+            error = await loading
         except asyncio.CancelledError:
             self._tell(DropCatalog(name))
             raise
+        if error is not None:
+            raise error
 
     def drop_catalog(self, name: str) -> None:
         """Tell the engine that no request will name a catalog any more."""
@@ -200,8 +198,8 @@ class EngineClient:
 
     def _tell(self, message: ToEngine) -> None:
         """Send a message; what waits for the engine's answer is told when the engine is gone."""
-        if self._channel is not None:
-            self._channel.send(message)
+        if self._engine is not None:
+            self._engine.send(message)
 
     def abandon(self, sentence: str) -> None:
         """Tell every pending request that no list will come."""
@@ -219,69 +217,63 @@ class EngineClient:
     async def _supervise(self) -> None:
         """Run one engine process after the other until the client is stopped or the first start fails."""
         fruitless = 0
-        with zmq.Context() as context:
-            while True:
-                started = time.monotonic()
-                obstacle = await self._run_once(context)
-                if self.ready is None:
-                    fruitless += 1
-                    if obstacle is not None:
-                        return self._fail(obstacle.sentence)
-                    if fruitless >= STARTS_WITHOUT_READY:
-                        return self._fail(f"The engine process died {fruitless} times before it was ready; the log above says how.")
-                # An engine that has been ready can be ready again: memory that a killed one held is freed, a file server comes back.
-                self._obstacle = obstacle
-                self.status = EngineStatus.RESTARTING
+        while True:
+            started = time.monotonic()
+            obstacle = await self._run_once()
+            if self.ready is None:
+                fruitless += 1
                 if obstacle is not None:
-                    logger.error("the engine can't be restarted yet: %s", obstacle.sentence)
-                if time.monotonic() - started > HEALTHY_SECONDS:
-                    self._backoff = 0.0
-                self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
-                logger.warning("starting another engine process in %.1f s", self._backoff)
-                await asyncio.sleep(self._backoff)
-                self._metrics.engine_restarts.inc()
+                    return self._fail(obstacle.sentence)
+                if fruitless >= STARTS_WITHOUT_READY:
+                    return self._fail(f"The engine process died {fruitless} times before it was ready; the log above says how.")
+            # An engine that has been ready can be ready again: memory that a killed one held is freed, a file server comes back.
+            self._obstacle = obstacle
+            self.status = EngineStatus.RESTARTING
+            if obstacle is not None:
+                logger.error("the engine can't be restarted yet: %s", obstacle.sentence)
+            if time.monotonic() - started > HEALTHY_SECONDS:
+                self._backoff = 0.0
+            self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF_SECONDS), LONGEST_BACKOFF_SECONDS)
+            logger.warning("starting another engine process in %.1f s", self._backoff)
+            await asyncio.sleep(self._backoff)
+            self._metrics.engine_restarts.inc()
 
-    async def _run_once(self, context: "zmq.Context[zmq.Socket[bytes]]") -> Obstacle | None:
+    async def _run_once(self) -> Obstacle | None:
         """Run one engine process from its start to its end; return what kept it from serving, if that is known."""
         obstacle: asyncio.Future[Obstacle] = asyncio.get_running_loop().create_future()
         started = time.monotonic()
 
         def receive(message: FromEngine) -> None:
-            if not obstacle.done() and (found := self._receive(message, channel, time.monotonic() - started)) is not None:
+            if not obstacle.done() and (found := self._receive(message, time.monotonic() - started)) is not None:
                 obstacle.set_result(found)
 
         try:
-            # A directory for each process: one for all would be swept out of /tmp long before it is needed again.
-            with (
-                tempfile.TemporaryDirectory(prefix="atspeed-") as directory,
-                closing(EngineChannel(context, address := f"ipc://{directory}/engine", receive)) as channel,
-            ):
-                process = self._process = await spawn_engine(WORKER_MODULE, address, self._options)
-                return await self._accompany(process, channel, obstacle)
+            async with EngineProcess.start(WORKER_MODULE, self._options, receive) as self._process:
+                try:
+                    return await self._accompany(self._process, obstacle)
+                finally:
+                    engine, self._engine = self._engine, None
+                    self._abandon()
+                    if engine is not None:
+                        await engine.stop()
         except (OSError, zmq.ZMQError) as error:
             return Obstacle(f"The engine process can't be started: {error}.")
-
-    async def _accompany(
-        self, process: asyncio.subprocess.Process, channel: EngineChannel, obstacle: "asyncio.Future[Obstacle]"
-    ) -> Obstacle | None:
-        """Wait until a process ends or can't serve, and end it."""
-        exit_status = asyncio.create_task(process.wait())
-        try:
-            either: set[asyncio.Future[Any]] = {obstacle, exit_status}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if self._channel is None:
-                # A process that fails to start says why and ends; its end can be noticed before its sentence.
-                await asyncio.wait({obstacle}, timeout=LAST_SENTENCE_SECONDS)
-            if obstacle.done():
-                return obstacle.result()
-            logger.error("the engine process %d ended with status %s", process.pid, exit_status.result())
-            return None
         finally:
-            listening, self._channel = self._channel, None
-            self._abandon()
-            await self._end(process, listening, exit_status)
+            self._process = None
 
-    def _receive(self, message: FromEngine, channel: EngineChannel, seconds: float) -> Obstacle | None:
+    async def _accompany(self, process: EngineProcess, obstacle: "asyncio.Future[Obstacle]") -> Obstacle | None:
+        """Wait until a process ends or can't serve."""
+        either: set[asyncio.Future[Any]] = {obstacle, process.exit_status}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._engine is None:
+            # A process that fails to start says why and ends; its end can be noticed before its sentence.
+            await asyncio.wait({obstacle}, timeout=LAST_SENTENCE_SECONDS)
+        if obstacle.done():
+            return obstacle.result()
+        logger.error("the engine process %d ended with status %s", process.pid, process.exit_status.result())
+        return None
+
+    def _receive(self, message: FromEngine, seconds: float) -> Obstacle | None:
         """Take a message from an engine process that was started `seconds` ago; returns why it can't serve, if it says so."""
         match message:
             case Progress() as progress:
@@ -301,31 +293,19 @@ class EngineClient:
                 return Obstacle(sentence, sentence)
             case Ready() as ready:
                 self._load_seconds = seconds
+                self._engine, self.ready, self.status, self._obstacle = self._process, ready, EngineStatus.READY, None
                 for put in self._filters.get(self._options.catalog_name, {}).values():
-                    channel.send(put)
-                self._channel, self.ready, self.status, self._obstacle = channel, ready, EngineStatus.READY, None
+                    self._tell(put)
                 self._admission.open(ready)
                 self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
             case StartFailure(sentence):
                 return Obstacle(sentence)
         return None
 
-    async def _end(self, process: asyncio.subprocess.Process, listening: EngineChannel | None, exit_status: "asyncio.Task[int]") -> None:
-        """Wait until the process is gone: one that serves is asked first, any is killed if it does not listen."""
-        if not exit_status.done() and listening is not None:
-            listening.send(Shutdown())
-            await asyncio.wait({exit_status}, timeout=STOP_SECONDS)
-        if not exit_status.done():
-            process.kill()
-        await exit_status
-
     def _settle_loading(self, name: str, error: Exception | None) -> None:
         loading = self._loading.pop(name, None)
         if loading is not None and not loading.done():
-            if error is None:
-                loading.set_result(None)
-            else:
-                loading.set_exception(error)
+            loading.set_result(error)
 
     def _abandon(self) -> None:
         """Tell all that wait for the engine that it is gone."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import typer
 
 from drafting.errors import SetupError
-from server.commands.failure import fail
+from server.commands.terminal import fail
 
 
 @contextmanager

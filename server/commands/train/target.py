@@ -7,8 +7,8 @@ import msgspec
 import typer
 
 from drafting.alignment.settings import TargetSettings
-from server.commands.failure import fail
 from server.commands.options import setting, takes_struct
+from server.commands.terminal import fail
 from server.commands.train.running import failing, loading_libraries
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.engine import client as engine_process
+from server.engine import client as engine_client
+from server.engine import process as engine_process
 from server.engine.client import EngineClient, EngineStatus
-from server.engine.spawn import Obstacle
+from server.engine.process import Obstacle
 from server.errors import EngineUnavailable, QueueFull, RequestRefused
 from server.messages import Submit
 from server.metrics.registry import Metrics
@@ -21,8 +22,8 @@ from verification.result import BeamResult, RankedItem
 
 @pytest.fixture(autouse=True)
 def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_process, "WORKER_MODULE", "tests.server.fake_worker")
-    monkeypatch.setattr(engine_process, "FIRST_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(engine_client, "WORKER_MODULE", "tests.server.fake_worker")
+    monkeypatch.setattr(engine_client, "FIRST_BACKOFF_SECONDS", 0.05)
 
 
 @asynccontextmanager

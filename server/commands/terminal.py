@@ -1,6 +1,15 @@
-"""Tables on the terminal."""
+"""What commands say on the terminal: tables, and why one has failed."""
 
 from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+import typer
+
+
+def fail(sentence: str, status: int = 1) -> NoReturn:
+    """Say why on standard error and end the command."""
+    typer.secho(sentence, err=True, fg=typer.colors.RED)
+    raise typer.Exit(status)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = ("plan", "system")) -> None:

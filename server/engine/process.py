@@ -1,0 +1,97 @@
+"""One engine process, from its start to its end, and the socket to it.
+
+Invariant: messages are handed on in the event loop, all of them and in order. ZeroMQ's file descriptor tells of a change once, and any call
+on the socket can be the one that takes notice of it, a `send` as well; so the socket itself is asked after each.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from server.messages import FromEngine, Shutdown, ToEngine
+from server.settings import EngineOptions
+
+STOP_SECONDS = 5.0
+# Plain numbers: an operation on a flag of an enumeration takes longer than the call on the socket.
+_EVENTS, _READABLE, _NO_WAIT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why an engine process can't serve: a sentence for the log, which may name files, and one for clients, which must not."""
+
+    sentence: str
+    public: str = "The engine died and can't be started again yet; the server keeps trying, and its log says what is in the way."
+
+
+class EngineProcess:
+    """A process with a socket of its own: a message can never come from one that is already dead."""
+
+    def __init__(self, process: asyncio.subprocess.Process, socket: "zmq.Socket[bytes]", receive: Callable[[FromEngine], None]) -> None:
+        """`receive` is called with each message."""
+        self._process = process
+        self._socket = socket
+        self._receive = receive
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(FromEngine).decode
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(socket.FD, self._drain)
+        self.pid = process.pid
+        self.exit_status = asyncio.create_task(process.wait())
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, module: str, options: EngineOptions, receive: Callable[[FromEngine], None]) -> AsyncIterator["EngineProcess"]:
+        """Run `module` in a process that is gone when the context ends.
+
+        Raises:
+            OSError, zmq.ZMQError: the machine can't start a process now.
+        """
+        # The child must find this package wherever the server was started from, and must not take a directory there for it (-P).
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        # A directory for each process: one for all would be swept out of /tmp long before it is needed again.
+        with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+            socket.set_hwm(0)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.bind(address := f"ipc://{directory}/engine")
+            command = (sys.executable, "-P", "-m", module, address, options.model_dump_json())
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": path}
+            )
+            engine = cls(process, socket, receive)
+            try:
+                yield engine
+            finally:
+                if not engine.exit_status.done():
+                    process.kill()
+                await engine.exit_status
+                engine._loop.remove_reader(socket.FD)
+
+    async def stop(self) -> None:
+        """Ask a process that listens to end, and wait a little until it is gone."""
+        self.send(Shutdown())
+        await asyncio.wait({self.exit_status}, timeout=STOP_SECONDS)
+
+    def send(self, message: ToEngine) -> None:
+        """Send a message, in order, without waiting: to an engine that has just died it would never get through, and is dropped."""
+        try:
+            self._socket.send(self._encode(message), _NO_WAIT)
+        except zmq.Again:
+            return
+        if self._readable():
+            self._loop.call_soon(self._drain)
+
+    def _readable(self) -> bool:
+        return not self._socket.closed and int(self._socket.getsockopt(_EVENTS)) & _READABLE != 0
+
+    def _drain(self) -> None:
+        while self._readable():
+            self._receive(self._decode(self._socket.recv(_NO_WAIT)))

@@ -1,0 +1,76 @@
+"""One engine process and the socket to it: messages in both directions at once, and an end that nobody waits for."""
+
+import asyncio
+
+import psutil
+
+from server.engine.process import EngineProcess
+from server.messages import FromEngine, Progress, Submit
+from server.settings import EngineOptions
+
+MODULE = "tests.server.echo_worker"
+OPTIONS = EngineOptions(target="", catalog="")
+MESSAGES = 3000
+
+
+class Received:
+    """What came from a process, in order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, message: FromEngine) -> None:
+        assert isinstance(message, Progress)
+        self.names += [failed.request_id for failed in message.failed]
+        self._changed.set()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(30):
+            while len(self.names) < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def submit(name: str) -> Submit:
+    return Submit(name, [0], 1, 1, [], 0.0, 0.0)
+
+
+async def test_messages_that_cross_all_arrive_in_order():
+    received = Received()
+    async with EngineProcess.start(MODULE, OPTIONS, received) as engine:
+        await received.until(1)
+        for number in range(MESSAGES):
+            engine.send(submit(str(number)))
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        await received.until(MESSAGES + 1)
+        # One at a time: the socket tells of each only once, and a message may come while the next is being sent.
+        for number in range(MESSAGES, MESSAGES + 300):
+            engine.send(submit(str(number)))
+            await received.until(number + 2)
+    assert received.names == ["ready", *map(str, range(MESSAGES + 300))]
+
+
+async def test_a_process_is_gone_with_its_context_and_ends_by_itself_when_asked():
+    received = Received()
+    async with EngineProcess.start(MODULE, OPTIONS, received) as engine:
+        await received.until(1)
+        await engine.stop()
+        assert await engine.exit_status == 0
+    async with EngineProcess.start(MODULE, OPTIONS, received) as engine:
+        assert psutil.pid_exists(engine.pid)
+    assert not psutil.pid_exists(engine.pid)
+    assert await engine.exit_status == -9
+
+
+async def test_messages_to_a_process_that_has_died_are_dropped():
+    received = Received()
+    async with EngineProcess.start(MODULE, OPTIONS, received) as engine:
+        await received.until(1)
+        psutil.Process(engine.pid).kill()
+        await engine.exit_status
+        for number in range(100):
+            engine.send(submit(str(number)))
+            await asyncio.sleep(0)
+    assert received.names == ["ready"]
