@@ -169,7 +169,7 @@ class PromptBuilder:
         item = self._identifiers.shape[1] + len(self._separator)
         return int(len(self._before) + self.template.max_items * item - len(self._separator) + len(self._after))
 
-    def window(self, history: Sequence[int]) -> Sequence[int]:
+    def window(self, history: Sequence[int] | IntArray) -> Sequence[int] | IntArray:
         """The items of a history in the prompt: all of them, or between `min_items` and `max_items` of the newest.
 
         Only the newest `max_items + 1` items of the history matter.
@@ -180,13 +180,13 @@ class PromptBuilder:
         first = np.asarray(newest[: self.template.starts], np.uint64)
         return newest[int(((first + np.uint64(1)) * _MIXER >> np.uint64(32)).argmin()) :]
 
-    def build(self, history: Sequence[int]) -> IntArray:
+    def build(self, history: Sequence[int] | IntArray) -> IntArray:
         """The prompt of a history of item indices, `[tokens]`.
 
         Raises:
             PromptError: the history is empty.
         """
-        if not history:
+        if not len(history):
             raise PromptError("The history is empty: a prompt needs at least one item.")
         items = self._identifiers[np.asarray(self.window(history), np.int64)]
         # Every item is followed by the separator; the last separator is cut off.

@@ -9,6 +9,7 @@ ServerError
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
   - VersionExists, VersionActive, NothingToRollBack   the versions that are there do not allow it
   - UploadCutOff, StorageFull                         an upload that has failed
+  - ScoresNotFinite                                   the model fails on it
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
   - TryAgain                                          it may succeed later
@@ -113,6 +114,13 @@ class UploadCutOff(ServerError):
 
 class StorageFull(ServerError):
     """An upload that can't be stored."""
+
+
+class ScoresNotFinite(ServerError):
+    """A list that can't be made, because of what the model says."""
+
+    def __init__(self) -> None:
+        super().__init__("The model's scores after this history were not finite (NaN or infinite), so there is no list.")
 
 
 class ItemsRefused(ServerError):

@@ -163,10 +163,11 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FailedList(msgspec.Struct, frozen=True, array_like=True):
-    """One request without a list: `sentence` says why, or it is None because the deadline passed."""
+    """One request without a list: `sentence` says why, or it is None because the deadline passed, or the model's scores are not finite."""
 
     request_id: str
-    sentence: str | None
+    sentence: str | None = None
+    not_finite: bool = False
 
 
 class StepRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
-import numpy as np
 import torch
 
+from drafting.array_types import IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
@@ -23,25 +24,37 @@ from drafting.plans.planner import AUTO, Planner
 from drafting.prompt import PromptBuilder
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
-from verification.batch import search_in_order
+from verification.batch import Answer, Other, ScoresNotFinite, SharedEngine
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.served_model import ServedModel
-from verification.request import BeamRequest, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces, item_indices
 from verification.result import BeamResult
 
 
 class Recommender:
-    """Makes requests out of histories and searches them on one engine."""
+    """Makes requests out of histories and searches them on one engine; `recommend` and `search` may be called from several threads."""
 
     def __init__(
-        self, catalog: Catalog, prompts: PromptBuilder, engine: SpeculativeBeamEngine, model_name: str, served: ServedModel, name: str
+        self,
+        catalog: Catalog,
+        prompts: PromptBuilder,
+        engine: SpeculativeBeamEngine,
+        model_name: str,
+        served: ServedModel,
+        name: str,
+        lock: "Lock | None" = None,
     ) -> None:
-        """The engine's trie must hold the catalog's identifiers as the target's token ids; requests call the catalog by `name`."""
+        """The engine's trie must hold the catalog's identifiers as the target's token ids; requests call the catalog by `name`.
+
+        Args:
+            lock: of the recommender that this one is a successor of.
+        """
         self._served = served
         self._name = name
+        self._shared = SharedEngine(engine, lock or Lock())
         self.catalog = catalog
         self.prompts = prompts
         self.engine = engine
@@ -133,7 +146,8 @@ class Recommender:
             plan = plan.successor(trie.mean_fan_out)
         elif isinstance(plan, FixedPlan):
             plan.check(trie.depth)
-        return Recommender(fitted.catalog, fitted.prompts, self.engine.successor(trie, plan), self.model_name, self._served, name)
+        engine = self.engine.successor(trie, plan)
+        return Recommender(fitted.catalog, fitted.prompts, engine, self.model_name, self._served, name, self._shared.lock)
 
     @cached_property
     def target_cost(self) -> CostCurve:
@@ -150,10 +164,10 @@ class Recommender:
     def request(
         self,
         request_id: str,
-        history: Sequence[int],
+        history: Sequence[int] | IntArray,
         k: int,
         beam_width: int | None = None,
-        excluded_items: Sequence[int] = (),
+        excluded_items: Sequence[int] | IntArray = (),
         rule: SearchRule = STRICT,
         cache_key: str | None = None,
         allowed_items: ItemSet | None = None,
@@ -165,14 +179,14 @@ class Recommender:
 
         Raises:
             PromptError: the history is empty.
-            ValueError: k or the beam width is out of range, or places can't be reserved.
+            ValueError: k or the beam width is out of range, an item is not an index of the catalog, or places can't be reserved.
         """
         return BeamRequest(
             request_id,
-            self.prompts.build(history),
+            self.prompts.build(item_indices(history, len(self.catalog), "The history names")),
             k,
-            beam_width or k,
-            np.asarray(excluded_items, np.int64),
+            k if beam_width is None else beam_width,
+            item_indices(excluded_items, len(self.catalog), "The request excludes"),
             rule,
             cache_key,
             allowed_items,
@@ -182,10 +196,10 @@ class Recommender:
 
     def recommend(
         self,
-        histories: Iterable[Sequence[int]],
+        histories: Iterable[Sequence[int] | IntArray],
         k: int,
         beam_width: int | None = None,
-        excluded_items: Iterable[Sequence[int]] | None = None,
+        excluded_items: Iterable[Sequence[int] | IntArray] | None = None,
         rule: SearchRule = STRICT,
     ) -> Iterator[BeamResult]:
         """Search many histories, as many at a time as make a full forward, and yield their lists in the order given.
@@ -196,6 +210,7 @@ class Recommender:
 
         Raises:
             PromptError, ValueError: as `request`, or there are more or fewer exclusions than histories.
+            ScoresNotFinite: what the model says after a history can't be ranked.
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
@@ -203,7 +218,14 @@ class Recommender:
             self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number))
             for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None))
         )
-        return search_in_order(self.engine, requests)
+        for answer in self.search(requests):
+            if isinstance(answer, ScoresNotFinite):
+                raise answer
+            yield answer
+
+    def search(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
+        """The answers to requests of this recommender, in their order; see `SharedEngine.search_in_order`."""
+        return self._shared.search_in_order(requests)
 
     def close(self) -> None:
         """Free the models."""

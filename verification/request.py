@@ -3,6 +3,8 @@
 Invariant: they hold plain numbers and numpy arrays, so a request can be made in a process that imports no torch; results likewise.
 """
 
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +22,45 @@ def check_lengths(k: int, beam_width: int) -> None:
     Raises:
         ValueError: they do not fit; the message is a sentence.
     """
+    if not (_is_whole(k) and _is_whole(beam_width)):
+        raise ValueError(f"k and beam_width are whole numbers, got beam_width = {beam_width!r} and k = {k!r}.")
     got = f"got beam_width = {beam_width} and k = {k}."
     if beam_width < k:
         raise ValueError(f"beam_width must be at least k, {got}")
     if k < 1 or beam_width > MAX_BEAM_WIDTH:
         raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, {got}")
+
+
+def item_indices(items: Sequence[int] | IntArray, catalog_items: int, subject: str) -> IntArray:
+    """Catalog indices as an array, `[items]` int64.
+
+    Args:
+        items: whole numbers, or an array of any integer type.
+        catalog_items: items of the catalog.
+        subject: how a sentence about them begins, such as "The history names".
+
+    Raises:
+        ValueError: something else is among them, or an item that the catalog does not have; the message is a sentence.
+    """
+    if isinstance(items, np.ndarray) and items.ndim == 1:
+        items = items.tolist()
+    if isinstance(items, str | bytes | np.ndarray) or not isinstance(items, Sequence):
+        raise ValueError(f"{subject} {reprlib.repr(items)}, which is not a row of catalog indices.")
+    if not all(map(_is_whole, items)):
+        wrong = next(item for item in items if not _is_whole(item))
+        raise ValueError(
+            f"{subject} {reprlib.repr(wrong)}, but items are whole numbers here, catalog indices from 0 to {catalog_items - 1}: "
+            "`Catalog.indices_of` looks up names."
+        )
+    if len(items) and not 0 <= min(items) <= max(items) < catalog_items:
+        wrong = next(item for item in items if not 0 <= item < catalog_items)
+        raise ValueError(f"{subject} an item that the catalog of {catalog_items} items does not have, index {wrong}.")
+    return np.fromiter(items, np.int64, len(items))
+
+
+def _is_whole(number: object) -> bool:
+    """True for Python's and NumPy's integers, which truth values are not."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class StepReport:
         draft_seconds: time for drafting, with the draft's forwards.
         draft_failed: True if the draft failed and was dropped.
         accepted: levels accepted from drafts.
+        failed: ids of requests that it ended without a list, because the target's logits for them were not finite.
     """
 
     finished: tuple[BeamResult, ...]
@@ -87,6 +88,7 @@ class StepReport:
     draft_seconds: float = 0.0
     draft_failed: bool = False
     accepted: int = 0
+    failed: tuple[str, ...] = ()
 
     @classmethod
     def sum(cls, reports: Sequence["StepReport"]) -> "StepReport":
@@ -101,4 +103,5 @@ class StepReport:
             draft_seconds=sum(report.draft_seconds for report in reports),
             draft_failed=any(report.draft_failed for report in reports),
             accepted=sum(report.accepted for report in reports),
+            failed=tuple(request_id for report in reports for request_id in report.failed),
         )

@@ -30,7 +30,8 @@ class AttentionLayout:
     Attributes:
         queries: `[requests, queries]` int64, the tokens of these requests, counted among themselves; padding repeats one of them.
         indices: `[tokens]` int64, the index of each of these tokens in the flattened `queries`.
-        keys: `[requests, columns]` int64 key/value slots; padding is any slot.
+        keys: `[requests, columns]` int64 key/value slots; padding repeats the request's first, for what is masked is multiplied by 0, and
+            another request's may hold NaN.
         mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
         tokens: `[tokens]` int64, these tokens' rows in the forward.
     """
@@ -151,7 +152,8 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
         mask.scatter_(1, ancestors, True)
         return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own)
     counts = np.array(query_counts)
-    widest, key_slots = int(counts.max()), pad_stack(keys, 0)
+    widest, key_slots = int(counts.max()), pad_stack(keys, -1)
+    key_slots = np.where(key_slots < 0, key_slots[:, :1], key_slots)
     starts = np.cumsum(counts) - counts
     offsets = np.arange(widest)
     queries = on_device(starts[:, None] + np.minimum(offsets, counts[:, None] - 1), device)

@@ -53,7 +53,9 @@ class BatchRules:
 def continuation_log_probs(trie: ItemTrie, nodes: Tensor, logits: Tensor, width: int, eligible: BatchEligibility | None) -> Tensor:
     """Log-probabilities of the children of trie nodes (constrained decoding), `[rows, width]` float32; -inf where there is none.
 
-    They are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3).
+    They are normalised over the whole vocabulary and *not* renormalised over the valid tokens, as in the paper (section 3). Where the model
+    has gone wrong, so that a logit that is read is not finite or the row has none to normalise by, all of the row is NaN: its first column
+    tells, whatever constrained decoding masks.
 
     Args:
         nodes: `[rows]` int64.
@@ -65,7 +67,9 @@ def continuation_log_probs(trie: ItemTrie, nodes: Tensor, logits: Tensor, width:
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
     tokens = trie.token.unfold(0, width, 1).index_select(0, first)
     # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other element.
-    log_probs = logits.float().log_softmax(1).gather(1, tokens).add_(trie.padding_mask(first, end, width))
+    log_probs = logits.float().log_softmax(1).gather(1, tokens)
+    # Zero times a finite number is zero, times any other NaN. Before the masks: their -inf is ours.
+    log_probs.add_(log_probs.amin(1, keepdim=True).mul_(0)).add_(trie.padding_mask(first, end, width))
     if eligible is not None:
         log_probs.add_(torch.add(_INFINITY_BITS, eligible.allowed(first, width), alpha=1 << 23).view(torch.float32))
     return log_probs

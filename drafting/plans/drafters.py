@@ -95,6 +95,10 @@ class DraftTask:
         return new
 
 
+class DraftNotFinite(RuntimeError):
+    """The draft model has gone wrong: what it says can't be compared."""
+
+
 @dataclass(frozen=True)
 class Proposals:
     """A draft model's proposals for the next level of some requests.
@@ -147,7 +151,11 @@ class BeamDrafter:
         self._log_probs: Tensor | None = None
 
     def propose(self, tasks: Sequence[DraftTask], count: int) -> Proposals:
-        """The `count` best continuations of each task's frontier, after one forward of the draft."""
+        """The `count` best continuations of each task's frontier, after one forward of the draft.
+
+        Raises:
+            DraftNotFinite: the draft's logits are not finite.
+        """
         device = self._tree.token.device
         parts = [task.forward_part for task in tasks]
         batch = forward_batch(self._tree, parts)
@@ -165,7 +173,9 @@ class BeamDrafter:
         if rules is not None:
             self._keep(frontier.slots, candidates.cum_log_probs)
         selection = expand_beam(candidates, count)
-        nodes, scores = on_host([selection.nodes, selection.ranking])
+        nodes, scores, first = on_host([selection.nodes, selection.ranking, log_probs[:, 0]])
+        if np.isnan(first).any():
+            raise DraftNotFinite("The draft's scores are not finite (NaN or infinite).")
         return Proposals(selection, nodes, scores, len(batch.tokens))
 
     def accept(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:

@@ -25,8 +25,8 @@ class ItemTrie(TrieArrays):
     """A trie with its tokens and child ranges on the device.
 
     Attributes:
-        token: `[nodes + max(max_children)]` int64, the token on the edge to each node (0 for the root), padded with zeros so that a window
-            of `max(max_children)` tokens can be read from any node on.
+        token: `[nodes + max(max_children)]` int64, the token on the edge to each node (0 for the root), padded with the catalog's first
+            token so that a window of `max(max_children)` tokens can be read from any node below the root on.
         child_offsets: `[nodes + 1]` int64, `first_child` on the device.
     """
 
@@ -41,7 +41,8 @@ class ItemTrie(TrieArrays):
             arrays: trie of a catalog that is `Catalog.ordered` by these ids.
             token_ids: `[codes]`, token id of each code, ascending.
         """
-        token = np.zeros(arrays.nodes + max(arrays.max_children), np.int64)
+        token = np.full(arrays.nodes + max(arrays.max_children), token_ids[0], np.int64)
+        token[ROOT] = 0
         np.take(token_ids, arrays.code[1:], out=token[1 : arrays.nodes])
         first_child = torch.from_numpy(arrays.first_child)
         return cls(**vars(arrays), token=torch.from_numpy(token).to(device), child_offsets=first_child.to(device))

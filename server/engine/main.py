@@ -41,7 +41,7 @@ def warm_up(source: "Recommender", engine: StepEngine) -> None:
     The scheduler is not asked: a plan for narrow lists would refuse this one, which it can draft for as well as for any other.
 
     Raises:
-        SetupError: the engine is too small for a single list.
+        SetupError: the engine is too small for a single list, or the model's scores are not finite.
     """
     request = source.request("warm-up", [0], min(len(source.catalog), 10))
     if not engine.fits(request):
@@ -50,8 +50,12 @@ def warm_up(source: "Recommender", engine: StepEngine) -> None:
             "one item: raise --kv-memory-gib."
         )
     engine.add(request)
-    while not engine.step().finished:
-        pass
+    while not (report := engine.step()).finished:
+        if report.failed:
+            raise SetupError(
+                f"The model's scores are not finite (NaN or infinite) after a history of {source.catalog.item_ids[0]!r}, the first item of "
+                "the catalog: its weights are damaged, or its numbers overflow in this precision (see --dtype)."
+            )
 
 
 def die_with_parent() -> None:

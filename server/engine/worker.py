@@ -4,6 +4,7 @@ Invariant: a request that can't be built is answered with a sentence and touches
 contents of the KV slots are unknown after it, and the parent starts a clean one.
 """
 
+import logging
 import os
 import time
 from dataclasses import replace
@@ -36,6 +37,8 @@ from verification.request import ReservedPlaces
 if TYPE_CHECKING:
     from verification.recommender import Recommender
 
+logger = logging.getLogger(__name__)
+
 IDLE_POLL_MS = 500
 LOADING_POLL_MS = 5
 REPORT_SECONDS = 0.1
@@ -54,6 +57,7 @@ class EngineWorker:
         self._parent = os.getppid()
         self._draining = False
         self._stopped = False
+        self._finite = True
         self._failed: list[FailedList] = []
         self._steps: list[StepRecord] = []
         self._reported = self._stepped = time.monotonic()
@@ -118,9 +122,6 @@ class EngineWorker:
     def _submit(self, message: Submit) -> None:
         try:
             catalog = self._catalogs.get(message.catalog)
-            items = len(catalog.source.catalog)
-            if not all(0 <= item < items for item in (*message.history, *message.excluded)):
-                raise ValueError(f"The request names an item that the engine's catalog of {items} items does not have.")
             rule = SearchRule(message.verification, message.seed, message.temperature)
             request = catalog.source.request(
                 message.request_id,
@@ -141,9 +142,13 @@ class EngineWorker:
         """Tell the parent what is finished at once; what only the metrics need is sent with it, or every `REPORT_SECONDS`."""
         now = time.monotonic()
         if step.report is not IDLE:
-            self._steps.append(StepRecord(replace(step.report, finished=()), now, now - self._stepped, step.crowded))
+            self._steps.append(StepRecord(replace(step.report, finished=(), failed=()), now, now - self._stepped, step.crowded))
         self._stepped = now
-        self._failed += [FailedList(request_id, None) for request_id in step.timed_out]
+        self._failed += [FailedList(request_id) for request_id in step.timed_out]
+        self._failed += [FailedList(request_id, not_finite=True) for request_id in step.report.failed]
+        if step.report.failed and self._finite:
+            logger.error("The model's scores for a request were not finite (NaN or infinite); only metrics tell of others after it.")
+            self._finite = False
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         graphs = self._catalogs.take_graph_counts()

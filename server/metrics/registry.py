@@ -89,6 +89,10 @@ class Metrics:
             "Levels of lists that the target accepted from a draft; each saves the list one forward.",
             [*_KINDS, "depth"],
         )
+        self.not_finite = counter(
+            "atspeed_not_finite_lists_total",
+            "Lists that could not be made, because the scores of the target model were not finite (NaN or infinite).",
+        )
         self.drafted_nodes = counter("atspeed_drafted_nodes_total", "Tree nodes added by drafts.")
         self.wasted_nodes = counter("atspeed_wasted_nodes_total", "Drafted nodes that no beam of the target used.")
 
@@ -137,6 +141,7 @@ class Metrics:
             self._observe_step(step.report)
         for finished in progress.finished:
             self._observe_list(finished)
+        self.not_finite.inc(sum(failed.not_finite for failed in progress.failed))
         self.running.set(progress.running)
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)

@@ -13,7 +13,7 @@ from drafting.catalog.catalog import Catalog
 from server.catalogs.store import known_items
 from server.errors import UnknownItem
 from server.schemas.recommendations import MAX_K
-from verification.batch import search_in_order
+from verification.batch import ScoresNotFinite
 from verification.recommender import Recommender
 from verification.request import BeamRequest
 from verification.result import BeamResult
@@ -89,7 +89,8 @@ def answers(recommender: Recommender, questions: Iterable[Question | str]) -> It
     requests = (
         question if isinstance(question, str) else _request(recommender, str(number), question) for number, question in enumerate(questions)
     )
-    return search_in_order(recommender.engine, requests)
+    for answer in recommender.search(requests):
+        yield str(answer) if isinstance(answer, ScoresNotFinite) else answer
 
 
 def _request(recommender: Recommender, request_id: str, question: Question) -> BeamRequest | str:

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from server.errors import EngineUnavailable, QueueFull, RequestRefused, TooLate
-from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
+from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
+from server.messages import FailedList, FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.rate import EngineRate
 from server.scheduling.scheduler import due
 
@@ -188,7 +188,7 @@ class Admission:
                 request.settle(finished)
         for failed in progress.failed:
             for request in self._take(failed.request_id):
-                request.settle(TimeoutError() if failed.sentence is None else RequestRefused(failed.sentence))
+                request.settle(_error(failed))
 
     def abandon(self, sentence: str, retry_after_seconds: int) -> None:
         """Tell every request that no list will come."""
@@ -260,6 +260,12 @@ class Drain:
         while self.running and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(_DRAIN_LOOK_SECONDS)
         return not self.running
+
+
+def _error(failed: FailedList) -> Exception:
+    if failed.not_finite:
+        return ScoresNotFinite()
+    return TimeoutError() if failed.sentence is None else RequestRefused(failed.sentence)
 
 
 def _retry_after(seconds: float) -> int:

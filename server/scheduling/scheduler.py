@@ -1,7 +1,7 @@
 """The scheduler: continuous batching of requests in steps of the engine.
 
-Invariant: a request is in exactly one of two queues, waiting or running, from `submit` until it is finished, timed out or cancelled, and
-whichever of these ends it, the engine is told, so its KV slots are free at the next step.
+Invariant: a request is in exactly one of two queues, waiting or running, from `submit` until it is finished, failed, timed out or
+cancelled, and whichever of these ends it, the engine knows, so its KV slots are free at the next step.
 
 Order: the request with the earliest *due time* is taken up first, ties by arrival, and none overtakes: a large request at the head waits
 until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
@@ -138,7 +138,7 @@ class ScheduledStep:
     Attributes:
         finished: requests that this step completed.
         timed_out: ids of requests whose deadline had passed.
-        report: report of the engine's step; `IDLE` if nothing ran.
+        report: report of the engine's step, with the requests that failed in it; `IDLE` if nothing ran.
         crowded: True if a request had to wait for a later step.
     """
 
@@ -223,6 +223,7 @@ class SpeculativeBeamScheduler:
         report = self._engine.step()
         self._budget.learn(tokens, report.seconds)
         finished = tuple(self._finish(result) for result in report.finished)
+        self._running = [entry for entry in self._running if entry.request.request_id not in report.failed]
         return ScheduledStep(finished, timed_out, report, crowded=bool(self._waiting))
 
     def _drop_late(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from verification.hosts.graphs import GraphCounts
-from verification.request import BeamRequest, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces, item_indices
 from verification.result import BeamResult, RankedItem, StepReport, Usage
 
 STEPS = 3
@@ -27,6 +27,7 @@ class FakeEngine:
         self.rules: dict[str, SearchRule] = {}
         self.forwards: list[int] = []
         self.broken = False
+        self.not_finite: set[str] = set()
         self.plan = FixedPlan.parse("none")
 
     @property
@@ -74,9 +75,10 @@ class FakeEngine:
         self.forwards.append(tokens)
         self.running = {request_id: (request, done + 1) for request_id, (request, done) in self.running.items()}
         ended = [request for request, done in self.running.values() if done == STEPS]
-        for request in ended:
-            self.cancel(request.request_id)
-        return StepReport(tuple(result(request) for request in ended), tokens, 0.001, 0.0005, 3, 1, 0.0002)
+        failed = tuple(self.running.keys() & self.not_finite)
+        for request_id in (*failed, *(request.request_id for request in ended)):
+            self.cancel(request_id)
+        return StepReport(tuple(result(request) for request in ended), tokens, 0.001, 0.0005, 3, 1, 0.0002, failed=failed)
 
 
 def result(request: BeamRequest) -> BeamResult:
@@ -109,7 +111,7 @@ class FakeSource:
         allowed_items: ItemSet | None = None,
         reserved: ReservedPlaces | None = None,
     ) -> BeamRequest:
-        prompt, excluded = np.asarray(history, np.int64), np.asarray(excluded_items, np.int64)
+        prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (history, excluded_items))
         return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name, reserved)
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":

@@ -97,6 +97,7 @@ class SpeculativeBeamEngine:
         computed = time.perf_counter()
         results = self._verifier.verify(searches, self._drafting.drafter)
         self._drafting.learn(results, self.plan)
+        failed = self._fail(results)
         finished = self._finish(results)
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
         self.plan.learn_times(StepTimes(tokens, seconds - draft_seconds, cost.forwards, cost.tokens, draft_seconds))
@@ -110,6 +111,7 @@ class SpeculativeBeamEngine:
             draft_seconds=draft_seconds,
             draft_failed=cost.failed,
             accepted=sum(result.accepted for result in results),
+            failed=failed,
         )
 
     def _forward(self, searches: Sequence[BeamSearch]) -> int:
@@ -125,9 +127,17 @@ class SpeculativeBeamEngine:
             search.target_forwards += 1
         return len(batch.tokens)
 
+    def _fail(self, results: Sequence[VerifyResult]) -> tuple[str, ...]:
+        """End the requests for which the target's logits were not finite, and keep nothing that they have computed."""
+        failed = tuple(dict.fromkeys(result.search.request.request_id for result in results if not result.finite))
+        for request_id in failed:
+            self._end(request_id, keep=False)
+        return failed
+
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
         """End the requests whose searches have come to leaves."""
-        return tuple(self._list(whole) for whole in self._running.finish(result for result in results if result.finished))
+        ended = [result for result in results if result.finished and result.search.request.request_id in self._running]
+        return tuple(self._list(whole) for whole in self._running.finish(ended))
 
     def _list(self, result: VerifyResult) -> BeamResult:
         request = result.search.request
@@ -163,11 +173,14 @@ class SpeculativeBeamEngine:
 
     def cancel(self, request_id: str) -> bool:
         """End a request without a result and free its slots; false if no such request runs."""
+        return self._end(request_id, keep=True)
+
+    def _end(self, request_id: str, keep: bool) -> bool:
         searches = self._running.remove(request_id)
         for search in searches:
             if search.eligibility.mask is not None:
                 self._masks.release(search.eligibility.mask)
-            self._slots.close(search)
+            self._slots.close(search, keep)
         return bool(searches)
 
     def _eligibility(self, request: BeamRequest) -> Eligibility:

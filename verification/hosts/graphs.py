@@ -228,6 +228,7 @@ class _Graph:
         self._rows.copy_(self._empty_row)
         self._rows.index_copy_(1, rows, torch.stack((batch.tokens, batch.positions, batch.slots)))
         columns = layout.keys.shape[1]
+        self._keys[:requests] = layout.keys[:, :1]
         self._keys[:requests, :columns] = layout.keys
         self._mask.copy_(self._first_column)
         self._mask[:requests, :, :queries, :columns] = layout.mask

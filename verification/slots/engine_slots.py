@@ -95,8 +95,8 @@ class EngineSlots:
         self.searches.add(search)
         return search
 
-    def close(self, search: BeamSearch) -> None:
-        """Take the slots of a search back; its prompt stays in the prefix cache."""
+    def close(self, search: BeamSearch, keep: bool = True) -> None:
+        """Take the slots of a search back; its prompt stays in the prefix cache, if it is to be kept."""
         self.searches.remove(search)
         sequence, request = search.sequence, search.request
         root = sequence.root
@@ -107,7 +107,10 @@ class EngineSlots:
         computed = root if sequence.computed > root else search.cached_tokens
         self.prompts.release(sequence.slots[computed:root])
         prefix = CachedPrefix(request.prompt[:computed], sequence.slots[:computed], sequence.drafted[:computed], search.shared_length)
-        self.prefix_cache.keep(request.cache_key, prefix)
+        if keep:
+            self.prefix_cache.keep(request.cache_key, prefix)
+        else:
+            self.prefix_cache.drop(request.cache_key, prefix)
 
 
 def _whole_prompt(search: BeamSearch) -> CachedPrefix:

@@ -194,6 +194,12 @@ class PrefixCache:
         self._prompts[key] = prompt
         self._recount(prompt.own_slots, self._hold)
 
+    def drop(self, key: str | None, prompt: CachedPrefix) -> None:
+        """Give back the prompt of a request that went wrong, and forget what its user's requests before it have left."""
+        self._recount(prompt.own_slots, self._pool.release)
+        if key is not None:
+            self._forget(key)
+
     def make_room(self, slots: int) -> None:
         """Evict until so many slots are free, or nothing is left to evict."""
         while self._pool.free < slots and self._prompts:

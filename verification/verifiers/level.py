@@ -32,6 +32,8 @@ class VerifiedLevel:
 
     Attributes:
         ahead: number of levels above it that the host has not read.
+        sizes: prefixes above it, of each search.
+        first: `[prefixes]` float32, the log-probability of each one's first child: NaN where the target's logits are not finite.
         drafted: per search, indices of the level's nodes that the target has computed.
         drafted_fields: `[R, 3, most]` int64, their `beam_fields`; -2 pads. None if there are none.
         selection: `[R, k]`, the target's beams.
@@ -40,6 +42,8 @@ class VerifiedLevel:
 
     searches: Sequence[BeamSearch]
     ahead: int
+    sizes: Sequence[int]
+    first: Tensor
     drafted: Sequence[IntArray]
     drafted_fields: Tensor | None
     selection: Selection
@@ -112,13 +116,15 @@ class LevelVerifier:
         nodes = None if fields is None else fields[:, 1]
         width = max(self._trie.max_children[depth] for depth in depths)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
-        candidates = rank(frontier, first_child, self._table.read(frontier.slots, width), rules, Stream.RESIDUAL)
+        log_probs = self._table.read(frontier.slots, width)
+        candidates = rank(frontier, first_child, log_probs, rules, Stream.RESIDUAL)
         widths = [search.widths[depth + 1] for search, depth in zip(searches, depths, strict=True)]
         selection = expand_beam(candidates, max(widths))
         if rules is not None and any(search.rule.verification is Verification.RELAXED for search in searches):
             draft = None if drafter is None else drafter.cum_log_probs(frontier.slots, width)
             selection = select_relaxed(candidates, selection, rules, nodes, draft, on_device(np.array(widths), self._device))
-        return VerifiedLevel(searches, ahead, drafted, fields, selection, None if nodes is None else find_nodes(selection.nodes, nodes))
+        hits = None if nodes is None else find_nodes(selection.nodes, nodes)
+        return VerifiedLevel(searches, ahead, frontier.sizes, log_probs[:, 0], drafted, fields, selection, hits)
 
     def _rules(self, searches: Sequence[BeamSearch]) -> BatchRules | None:
         return BatchRules.of([search.rule for search in searches], self._device)

@@ -30,6 +30,7 @@ class VerifyResult:
         nodes: `[n]` int64 trie nodes, best first.
         cum_log_probs: `[n]` float32.
         hits: `[n]` int64, where they stand among the drafted; -1 for a prefix that was not drafted.
+        finite: False if the target's logits after the prefixes above are not: then the search ends, and the rest says nothing.
         finished: True if the search ends with these prefixes.
         accepted: True if all were drafted, so that the next level can be verified without a forward.
     """
@@ -40,6 +41,7 @@ class VerifyResult:
     nodes: IntArray
     cum_log_probs: FloatArray
     hits: IntArray
+    finite: bool
     finished: bool
     accepted: bool
 
@@ -100,18 +102,20 @@ class Verifier:
 
 def _read(levels: Sequence[VerifiedLevel]) -> list[list[VerifyResult]]:
     """The results of all levels, in one transfer."""
-    tensors = [(level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
+    tensors = [(level.first, level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
     arrays = iter(on_host([tensor for level in tensors for tensor in level if tensor is not None]))
     results = []
     for level in levels:
-        nodes, cum_log_probs = next(arrays), next(arrays)
+        first, nodes, cum_log_probs = next(arrays), next(arrays), next(arrays)
         hits = np.full_like(nodes, -1) if level.hits is None else next(arrays)
+        broken = np.logical_or.reduceat(np.isnan(first), np.cumsum([0, *level.sizes[:-1]]))
         found = []
-        for row, (search, selected) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), strict=True)):
+        for row, (search, selected, finite) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), ~broken, strict=True)):
             depth = search.depth + level.ahead + 1
             n = min(search.widths[depth], selected)
-            finished = depth > search.last_depth or not n
+            finished = depth > search.last_depth or not n or not finite
             accepted = not finished and level.hits is not None and bool((hits[row, :n] >= 0).all())
-            found.append(VerifyResult(search, row, depth, nodes[row, :n], cum_log_probs[row, :n], hits[row, :n], finished, accepted))
+            best = nodes[row, :n], cum_log_probs[row, :n], hits[row, :n]
+            found.append(VerifyResult(search, row, depth, *best, bool(finite), finished, accepted))
         results.append(found)
     return results

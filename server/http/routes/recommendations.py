@@ -29,7 +29,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @router.post(
         "/recommendations",
         summary="Recommend items for a user",
-        responses=documented(400, 404, 413, 415, 422, 429, 503, 504, answer=RecommendationAnswer),
+        responses=documented(400, 404, 413, 415, 422, 429, 500, 503, 504, answer=RecommendationAnswer),
     )
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
