@@ -99,3 +99,25 @@ def test_find_nodes() -> None:
     indices = find_nodes(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
     assert indices.tolist() == [[1, 0, -1], [1, -1, 0]]
     assert find_nodes(torch.tensor([[5]]), torch.empty(1, 0, dtype=torch.int64)).tolist() == [[-1]]
+
+
+@pytest.mark.parametrize(
+    ("token", "value", "finite"),
+    [
+        *((token, value, False) for token in (1, 4, 9) for value in (float("nan"), float("inf"))),
+        *((token, float("-inf"), False) for token in (1, 4)),
+        # Nothing reads it, and it adds nothing to what is read.
+        (9, float("-inf"), True),
+    ],
+)
+def test_a_row_that_is_not_finite_is_nan_from_its_first_column_on(token: int, value: float, finite: bool) -> None:
+    """Also where the first child is excluded; our own masks make no row so, nor another row."""
+    trie = ItemTrie.build(np.array([[1], [4]]))
+    excluded = [Eligibility(trie.excluded_nodes([0]), CPU), Eligibility(trie.excluded_nodes([1]), CPU)]
+    logits = torch.randn(2, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    logits[0, token] = value
+    eligible = BatchEligibility.of(excluded, trie.nodes, [1, 1])
+    log_probs = continuation_log_probs(trie, torch.tensor([0, 0]), logits, 2, eligible)
+    assert log_probs[0].isnan().tolist() == [not finite] * 2
+    assert log_probs[1, 0].isfinite()
+    assert log_probs[1, 1] == float("-inf")

@@ -15,6 +15,8 @@ from server.engine.main import serve
 from server.messages import FromEngine, StartFailure
 from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model, save_tokenizer
+from tests.server.http.test_not_finite import damage_item
+from tests.verification.engine.test_beam_search import HOSTS
 
 
 class Parent:
@@ -36,7 +38,7 @@ def collector() -> Iterator[None]:
 
 def sentence_of(**flags: object) -> str:
     parent = Parent()
-    status = serve(parent, FlagSettings(engine="transformers", threads=1, **flags).engine_options)
+    status = serve(parent, FlagSettings(**({"engine": "transformers", "threads": 1} | flags)).engine_options)
     (message,) = parent.sent
     failure = msgspec.msgpack.decode(message, type=FromEngine)
     assert isinstance(failure, StartFailure)
@@ -77,3 +79,15 @@ def test_too_little_memory_for_keys_and_values(model_dir: Path, catalog_file: Pa
     sentence = sentence_of(target=model_dir, catalog=catalog_file, kv_memory_gib=0.000002)
     assert sentence.startswith("The memory for keys and values holds only ")
     assert sentence.endswith(": raise --kv-memory-gib.")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("plan", ["none", "auto"])
+def test_a_model_that_goes_wrong_on_its_first_list(
+    model_dir: Path, catalog: Catalog, catalog_file: Path, tmp_path: Path, host: str, plan: str
+):
+    target = damage_item(model_dir, tmp_path / "model", catalog, item=0)
+    sentence = sentence_of(target=target, catalog=catalog_file, engine=host, plan=plan)
+    assert sentence.startswith(
+        "The model's scores are not finite (NaN or infinite) after a history of 'item-0', the first item of the catalog"
+    )

@@ -105,6 +105,17 @@ def test_a_request_that_cannot_be_built_fails_alone(bench: Bench, bad: Submit, s
     assert [entry.result.request_id for message in messages for entry in message.finished] == ["good"]
 
 
+def test_a_request_whose_scores_are_not_finite_fails_alone(bench: Bench, caplog: pytest.LogCaptureFixture):
+    bench.engine.not_finite = {"bad", "worse"}
+    bench.send(submit("good"), submit("bad"), submit("worse"), submit("better"))
+    messages = bench.run_until_idle()
+    failed = [entry for message in messages for entry in message.failed]
+    assert sorted((entry.request_id, entry.sentence, entry.not_finite) for entry in failed) == [("bad", None, True), ("worse", None, True)]
+    assert {entry.result.request_id for message in messages for entry in message.finished} == {"good", "better"}
+    assert (messages[-1].running, messages[-1].waiting, messages[-1].used_slots) == (0, 0, 0)
+    assert caplog.text.count("not finite") == 1
+
+
 def test_a_request_is_searched_by_the_rule_that_it_names(bench: Bench):
     relaxed = msgspec.structs.replace(submit("a"), verification=Verification.RELAXED, seed=2**63 - 1, temperature=0.5)
     bench.send(relaxed, submit("b"))

@@ -3,7 +3,7 @@
 import msgspec
 
 from drafting.beam.rule import SearchRule, Verification
-from server.messages import FinishedList, Progress, StepRecord
+from server.messages import FailedList, FinishedList, Progress, StepRecord
 from server.metrics.registry import Metrics
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, RankedItem, StepReport, Usage
@@ -46,6 +46,14 @@ def test_a_prompt_of_which_some_was_cached_is_a_hit():
         metrics.observe_progress(Progress([done], [], [], running=0, waiting=0, used_slots=0, cached_slots=7))
     assert [value(metrics, "cache_lookups_total", outcome=outcome) for outcome in ("hit", "miss")] == [2, 1]
     assert (value(metrics, "cached_tokens_total"), value(metrics, "prompt_tokens_total"), value(metrics, "kv_slots_cached")) == (12, 30, 7)
+
+
+def test_lists_that_the_model_fails_on_are_counted_and_others_without_a_list_are_not():
+    metrics = Metrics()
+    assert value(metrics, "not_finite_lists_total") == 0
+    failed = [FailedList("a", not_finite=True), FailedList("b"), FailedList("c", "It is refused."), FailedList("d", not_finite=True)]
+    metrics.observe_progress(msgspec.structs.replace(progress(), failed=failed))
+    assert value(metrics, "not_finite_lists_total") == 2
 
 
 def test_steps_tell_draft_and_target_apart():

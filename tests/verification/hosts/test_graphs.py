@@ -89,6 +89,21 @@ def test_a_replayed_forward_is_the_models(
     assert graphs.take_counts() == GraphCounts()
 
 
+@pytest.mark.parametrize("shapes", [[(0, 20)], [(0, 20), (0, 18)], [(3, 2), (3, 4)]])
+def test_no_forward_reads_what_another_has_left(speculation: Speculation, shapes: list[tuple[int, int]]) -> None:
+    """The request that had the bucket before left keys and values that are not finite."""
+    graphs, alone = GraphedModel(SameModel(speculation.target), BUCKETS, record), SameModel(speculation.target)
+    tree, rng = TokenTree(speculation.target.total_slots, 4, torch.device("cpu")), np.random.default_rng(0)
+    longer = random_batch(tree, rng, [(known + 9, new) for known, new in shapes], 1)
+    batch = random_batch(tree, rng, shapes, 1)
+    apart = torch.tensor([slot for slot in longer.attention[0].keys.flatten().tolist() if slot not in batch.attention[0].keys])
+    graphs.score(longer)
+    for cache in graphs._model._caches:
+        cache[apart] = float("nan")
+    np.testing.assert_allclose(graphs.score(batch).numpy(), alone.score(batch).numpy(), atol=1e-5)
+    assert all(cache[-1].isfinite().all() for cache in graphs._model._caches)
+
+
 @pytest.mark.parametrize("shapes", [[(0, 200)], [(250, 20)], [(0, 4)] * 5, [(0, 1), (0, 60)]])
 def test_what_fits_no_graph_runs_without(graphs: GraphedModel, speculation: Speculation, shapes: list[tuple[int, int]]) -> None:
     tree = TokenTree(speculation.target.total_slots, 4, torch.device("cpu"))
