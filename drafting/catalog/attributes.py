@@ -7,12 +7,15 @@ once per distinct value, and there is no Python object per item.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import IntArray
+from drafting.catalog.column_values import ColumnValues
+from drafting.catalog.json_values import json_text
 from drafting.catalog.text_column import TextColumn, distinct
 
 TITLE = "title"
@@ -64,18 +67,21 @@ class AttributeColumn:
         renumbered = np.append(numbers[len(self.values) :], np.int32(-1))[more.codes]
         return AttributeColumn(np.concatenate([self.codes, renumbered]), joined.take(first))
 
+    @cached_property
+    def decoded(self) -> ColumnValues:
+        """The distinct values as arrays, for comparisons."""
+        return ColumnValues(self.values)
+
     def value(self, item: int) -> Any:
-        """The value of an item, or None."""
+        """The value of an item, or None; None also for one that is not JSON, which only an artefact of another origin may hold."""
         code = int(self.codes[item])
-        return None if code < 0 else json.loads(self.values[code])
+        try:
+            return None if code < 0 else json.loads(self.values[code])
+        except (ValueError, RecursionError):
+            return None
 
 
 def present_texts(values: Sequence[Any]) -> tuple[IntArray, TextColumn]:
     """The rows of the values that are not None, and these values as JSON texts."""
     rows = [row for row, value in enumerate(values) if value is not None]
     return np.array(rows, np.int64), TextColumn.of(json_text(values[row]) for row in rows)
-
-
-def json_text(value: Any) -> str:
-    """The JSON text of a value; equal values have equal texts."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -3,137 +3,246 @@
     country = "DE" and (price < 20 or tags has "sale") and not brand in ["x", "y"] and stock
 
 An attribute alone is true for items that have it with a value other than false. Comparisons are false for items without the attribute, and
-for values of another type.
+for values of another type. Texts and numbers are written as in JSON.
 
-Invariant: a comparison is evaluated once per distinct value of its attribute. An expression that is malformed, or names an attribute that
-the catalog does not have, is refused with its position; it is never treated as an empty filter.
+Invariant: a comparison is evaluated once per distinct value of its attribute. An expression that is malformed, costs too much, or names an
+attribute that the catalog does not have, is refused with a sentence; it is never treated as an empty filter. What an expression may cost is
+bounded while it is parsed, so neither parsing nor evaluation goes deeper than `MAX_DEPTH`.
 """
 
 import json
-import operator
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from lark import Lark, Token, Tree
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from drafting.array_types import BoolArray
-from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
-from drafting.trie.item_set import ItemSet
+from drafting.catalog.column_values import ColumnValues, Constant
+from drafting.catalog.json_values import listed, unusable
+from drafting.trie.item_set import ItemSet, intersection, union
 
-_GRAMMAR = r"""
-?start: either
-?either: both ("or" both)*
-?both: one ("and" one)*
-?one: "not" one -> negation
-    | "(" either ")"
-    | NAME COMPARISON value -> comparison
-    | NAME "in" list -> membership
-    | NAME "has" value -> containment
-    | NAME -> presence
-list: "[" [value ("," value)*] "]"
-value: STRING | NUMBER | CONSTANT
-NAME: /(?!(and|or|not|in|has|true|false)\b)[^\W\d][\w.-]*/
-COMPARISON: "=" | "!=" | "<=" | ">=" | "<" | ">"
-STRING: /"([^"\\]|\\.)*"/
-NUMBER: /-?\d+(\.\d+)?([eE][+-]?\d+)?/
-CONSTANT: "true" | "false"
-%import common.WS
-%ignore WS
-"""
-_PARSER = Lark(_GRAMMAR, parser="lalr", propagate_positions=True)
-_ORDERS: dict[str, Callable[[Any, Any], bool]] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+MAX_CHARACTERS = 10_000
+MAX_COMPARISONS = 50
+MAX_LISTED = 2_500
+MAX_DEPTH = 32
+
+# Texts and numbers are JSON's own, in ASCII: what these patterns match, `json.loads` reads. A number ends where no name could go on.
+_SPACES = " \t\r\n"
+_TOKEN = re.compile(
+    rf"""[{_SPACES}]*+ (?:
+      (?P<name>   [^\W\d][\w.-]* )
+    | (?P<number> -?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.-]) )
+    | (?P<text>   "(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{{4}}))*+" )
+    | (?P<sign>   [!<>]=|[=<>] )
+    | (?P<mark>   [()\[\],] )
+    )""",
+    re.VERBOSE,
+)
+_WORDS = {"and", "or", "not", "in", "has", "true", "false"}
+_LONGEST_NUMBER = 400
 
 
 class ExpressionError(ValueError):
     """An expression cannot be used; the message is a sentence with the position, counted in characters from 1."""
 
 
+class Token(NamedTuple):
+    """A piece of an expression; behind the last one comes one without text, of the kind `end`."""
+
+    kind: str
+    text: str
+    start: int
+
+    @property
+    def shown(self) -> str:
+        """Its text, cut to a length that a sentence can carry."""
+        return repr(self.text if len(self.text) <= 60 else f"{self.text[:60]}…")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A test of one attribute.
+
+    Attributes:
+        name: the attribute, as it stands in the expression.
+        test: the distinct values that pass, `[values]` bool.
+    """
+
+    name: Token
+    test: Callable[[ColumnValues], BoolArray]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Conditions combined.
+
+    Attributes:
+        combine: the items of the whole from those of the parts, two at a time; or from those of the only part.
+    """
+
+    combine: Callable[..., ItemSet]
+    parts: Sequence["Condition"]
+
+
+Condition = Comparison | Combination
+
+
 def items_where(expression: str, catalog: Catalog) -> ItemSet:
     """The items of a catalog for which an expression is true.
 
     Raises:
-        ExpressionError: the expression is malformed, or names an attribute that no item of the catalog has.
+        ExpressionError: the expression is malformed or costs too much, or names an attribute that no item of the catalog has.
     """
-    try:
-        tree = _PARSER.parse(expression)
-    except UnexpectedInput as error:
-        raise ExpressionError(_complaint(expression, error)) from error
-    return ItemSet.of(_members(tree, catalog))
+    return _items(_Parser(expression).parse(), catalog)
 
 
-def _complaint(expression: str, error: UnexpectedInput) -> str:
-    ended = isinstance(error, UnexpectedToken) and error.token.type == "$END"
-    if ended or not isinstance(error, UnexpectedCharacters | UnexpectedToken):
-        return f"The expression ends at character {len(expression.rstrip())}, where more is expected."
-    start = error.pos_in_stream or 0
-    return f"The expression makes no sense at character {start + 1}: {expression[start : start + 20]!r}."
+class _Parser:
+    """Reads one expression from left to right."""
+
+    def __init__(self, expression: str) -> None:
+        if len(expression) > MAX_CHARACTERS:
+            raise ExpressionError(f"The expression has {len(expression):,} characters, but {MAX_CHARACTERS:,} are the most.")
+        self._expression = expression
+        self._comparisons = 0
+        self._depth = 0
+        self._next = self._token_at(0)
+
+    def parse(self) -> Condition:
+        """The condition that the whole expression states."""
+        condition = self._either()
+        if self._next.kind != "end":
+            raise self._senseless(self._next.start)
+        return condition
+
+    def _either(self) -> Condition:
+        return self._chain("or", self._both, lambda left, right: union([left, right]))
+
+    def _both(self) -> Condition:
+        return self._chain("and", self._one, lambda left, right: intersection([left, right]))
+
+    def _chain(self, word: str, part: Callable[[], Condition], combine: Callable[[ItemSet, ItemSet], ItemSet]) -> Condition:
+        parts = [part()]
+        while self._takes(word):
+            parts.append(part())
+        return Combination(combine, parts) if len(parts) > 1 else parts[0]
+
+    def _one(self) -> Condition:
+        start = self._next.start
+        if self._takes("not"):
+            with self._deeper(start):
+                return Combination(lambda items: items.complement, [self._one()])
+        if self._takes("("):
+            with self._deeper(start):
+                condition = self._either()
+            self._expect(")")
+            return condition
+        return self._comparison()
+
+    def _comparison(self) -> Condition:
+        name = self._next
+        if name.kind != "name" or name.text in _WORDS:
+            raise self._senseless(name.start)
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            raise ExpressionError(
+                f"The expression has more than {MAX_COMPARISONS} comparisons (character {name.start + 1}), which are the most; many values "
+                'of one attribute fit into a list, as in brand in ["x", "y"].'
+            )
+        self._advance()
+        if (sign := self._next).kind == "sign":
+            self._advance()
+            return Comparison(name, _test(sign.text, self._constant()))
+        if self._takes("in"):
+            constants = list(self._constants())
+            return Comparison(name, lambda values: values.among(constants))
+        if self._takes("has"):
+            constant = self._constant()
+            return Comparison(name, lambda values: values.holding(constant))
+        return Comparison(name, ColumnValues.present)
+
+    def _constants(self) -> Iterator[Constant]:
+        self._expect("[")
+        if self._takes("]"):
+            return
+        for _ in range(MAX_LISTED):
+            yield self._constant()
+            if self._takes("]"):
+                return
+            self._expect(",")
+        raise ExpressionError(f"The list has more than {MAX_LISTED:,} values at character {self._next.start + 1}, which are the most.")
+
+    def _constant(self) -> Constant:
+        token = self._next
+        if token.kind not in ("number", "text") and token.text not in ("true", "false"):
+            raise self._senseless(token.start)
+        self._advance()
+        # Python does not convert numbers of thousands of digits at all.
+        value: Constant = 10**_LONGEST_NUMBER if token.kind == "number" and len(token.text) > _LONGEST_NUMBER else json.loads(token.text)
+        if reason := unusable(value):
+            raise ExpressionError(f"The value at character {token.start + 1} {reason}.")
+        return value
+
+    @contextmanager
+    def _deeper(self, start: int) -> Iterator[None]:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ExpressionError(
+                f"At character {start + 1} the expression is nested more than {MAX_DEPTH} levels deep, which are the most."
+            )
+        yield
+        self._depth -= 1
+
+    def _takes(self, text: str) -> bool:
+        """Go on if the next token is this word or mark."""
+        if self._next.text != text:
+            return False
+        self._advance()
+        return True
+
+    def _expect(self, text: str) -> None:
+        if not self._takes(text):
+            raise self._senseless(self._next.start)
+
+    def _advance(self) -> None:
+        self._next = self._token_at(self._next.start + len(self._next.text))
+
+    def _token_at(self, place: int) -> Token:
+        if (found := _TOKEN.match(self._expression, place)) is not None:
+            kind = found.lastgroup or ""
+            return Token(kind, found[kind], found.start(kind))
+        start = len(self._expression) - len(self._expression[place:].lstrip(_SPACES))
+        if start < len(self._expression):
+            raise self._senseless(start)
+        return Token("end", "", start)
+
+    def _senseless(self, start: int) -> ExpressionError:
+        if start >= len(self._expression):
+            return ExpressionError(f"The expression ends at character {len(self._expression.rstrip())}, where more is expected.")
+        return ExpressionError(f"The expression makes no sense at character {start + 1}: {self._expression[start : start + 20]!r}.")
 
 
-def _members(tree: "Tree[Token]", catalog: Catalog) -> BoolArray:
-    """`[items]` bool, True where the expression is true."""
-    match tree.data:
-        case "either":
-            return reduce(np.logical_or, [_members(_subtree(child), catalog) for child in tree.children])
-        case "both":
-            return reduce(np.logical_and, [_members(_subtree(child), catalog) for child in tree.children])
-        case "negation":
-            return ~_members(_subtree(tree.children[0]), catalog)
-    name = tree.children[0]
-    assert isinstance(name, Token)
-    if (column := catalog.attributes.get(str(name))) is None:
-        known = ", ".join(sorted(catalog.attributes)) or "none"
-        raise ExpressionError(f"There is no attribute {str(name)!r} (character {(name.start_pos or 0) + 1}); the catalog has {known}.")
-    return _spread(_test(tree), column)
+def _test(sign: str, constant: Constant) -> Callable[[ColumnValues], BoolArray]:
+    match sign:
+        case "=":
+            return lambda values: values.among([constant])
+        case "!=":
+            return lambda values: ~values.among([constant])
+    return lambda values: values.ordered(sign, constant)
 
 
-def _test(tree: "Tree[Token]") -> Callable[[Any], bool]:
-    """The test of a comparison on one value."""
-    match tree.data:
-        case "presence":
-            return lambda value: value is not False
-        case "membership":
-            choices = [_value(_subtree(each)) for each in _subtree(tree.children[1]).children if each is not None]
-            return lambda value: any(_same(value, choice) for choice in choices)
-        case "containment":
-            wanted = _value(_subtree(tree.children[1]))
-            return lambda value: isinstance(value, list) and any(_same(each, wanted) for each in value)
-    sign, wanted = str(tree.children[1]), _value(_subtree(tree.children[2]))
-    if sign in ("=", "!="):
-        return lambda value: _same(value, wanted) == (sign == "=")
-    return lambda value: _kind(value) == _kind(wanted) and _kind(value) in ("text", "number") and _ORDERS[sign](value, wanted)
-
-
-def _spread(test: Callable[[Any], bool], column: AttributeColumn) -> BoolArray:
-    """`[items]` bool: test the distinct values and look up each item's result; False for items without a value."""
-    results = np.zeros(len(column.values) + 1, bool)
-    results[:-1] = [test(json.loads(text)) for text in column.values]
-    members: BoolArray = results[column.codes]
-    return members
-
-
-def _value(tree: "Tree[Token]") -> Any:
-    return json.loads(str(tree.children[0]))
-
-
-def _same(left: Any, right: Any) -> bool:
-    return _kind(left) == _kind(right) and bool(left == right)
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case bool():
-            return "truth"
-        case int() | float():
-            return "number"
-        case str():
-            return "text"
-    return "other"
-
-
-def _subtree(child: "Tree[Token] | Token") -> "Tree[Token]":
-    assert isinstance(child, Tree)
-    return child
+def _items(condition: Condition, catalog: Catalog) -> ItemSet:
+    if isinstance(condition, Combination):
+        parts = (_items(part, catalog) for part in condition.parts)
+        return condition.combine(next(parts)) if len(condition.parts) == 1 else reduce(condition.combine, parts)
+    name = condition.name
+    if (column := catalog.attributes.get(name.text)) is None:
+        known = listed(catalog.attributes)
+        raise ExpressionError(f"There is no attribute {name.shown} (character {name.start + 1}); the catalog has {known}.")
+    # Items without a value have the code -1, the last place.
+    passed = np.append(condition.test(column.decoded), False)
+    return ItemSet.of(passed[column.codes])

@@ -47,7 +47,11 @@ class TextColumn(Sequence[str]):
     @classmethod
     def of(cls, texts: Iterable[str]) -> "TextColumn":
         """Build a column; texts may contain unpaired surrogates, as in JSON."""
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        return cls.of_encoded([text.encode("utf-8", "surrogatepass") for text in texts])
+
+    @classmethod
+    def of_encoded(cls, encoded: Sequence[bytes]) -> "TextColumn":
+        """Build a column from texts in UTF-8."""
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return cls(offsets_of(lengths), np.frombuffer(b"".join(encoded) + bytes(_SPARE), np.uint8))
 
@@ -134,6 +138,25 @@ class TextColumn(Sequence[str]):
             left = left[same[left] & (lengths[left] > offset)]
         return same
 
+    def sorted_rows(self) -> IntArray:
+        """The rows in the order of their texts by code points, `[rows]`; rows of equal texts stand in any order."""
+        order, offset = np.arange(len(self)), 0
+        group = np.zeros(len(self), np.int64)
+        places = np.arange(len(self))
+        while len(places):
+            rows = order[places]
+            # Eight bytes are ordered as a number is whose first byte counts most; of texts that end there the shorter comes first.
+            left = np.clip(self.offsets[rows + 1] - self.offsets[rows] - offset, 0, 9)
+            words = self._words(self.offsets[rows] + offset, left).byteswap()
+            ordered = np.lexsort((left, words, group[places]))
+            keys = np.stack([group[places][ordered], words[ordered].view(np.int64), left[ordered]])
+            order[places] = rows[ordered]
+            begins = np.append(True, (keys[:, 1:] != keys[:, :-1]).any(axis=0))
+            group[places] = places[begins][np.cumsum(begins) - 1]
+            alone = begins & np.append(begins[1:], True)
+            places, offset = places[~alone & (keys[2] == 9)], offset + 8
+        return order
+
     def _extent(self, rows: npt.NDArray[np.integer]) -> tuple[IntArray, IntArray]:
         starts = self.offsets[rows]
         return starts, self.offsets[rows + 1] - starts
@@ -152,9 +175,6 @@ def distinct(texts: TextColumn) -> tuple[npt.NDArray[np.int32], IntArray]:
 
     Returns:
         the number of each row, `[rows]` int32, and the first row of each number, `[distinct]` int64.
-
-    Raises:
-        ValueError: two different texts have the same hash.
     """
     _, first, inverse = np.unique(texts.hashes(), return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -162,8 +182,15 @@ def distinct(texts: TextColumn) -> tuple[npt.NDArray[np.int32], IntArray]:
     number[order] = np.arange(len(order))
     numbers, first = number[inverse], first[order]
     if not texts.equal(np.arange(len(texts)), texts, first[numbers]).all():
-        raise ValueError("Two different texts of a column have the same hash.")
+        # Two different texts have the same hash: somebody has looked for them.
+        return _distinct_by_text(texts)
     return numbers, first
+
+
+def _distinct_by_text(texts: TextColumn) -> tuple[npt.NDArray[np.int32], IntArray]:
+    number: dict[str, int] = {}
+    numbers = np.fromiter((number.setdefault(text, len(number)) for text in texts), np.int32, len(texts))
+    return numbers, np.unique(numbers, return_index=True)[1]
 
 
 # Up to so many names are looked up in a dictionary.
@@ -213,7 +240,7 @@ class ItemIndex:
     def find(self, texts: Sequence[str]) -> IntArray:
         """The row of each text, `[texts]` int64; -1 if there is none."""
         if len(self.rows) > FEW_NAMES:
-            return self._find_by_hash(texts)
+            return self.find_column(TextColumn.of(texts))
         rows = self._row_of_name
         return np.fromiter((rows.get(text, -1) for text in texts), np.int64, len(texts))
 
@@ -221,8 +248,8 @@ class ItemIndex:
     def _row_of_name(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.names)}
 
-    def _find_by_hash(self, texts: Sequence[str]) -> IntArray:
-        wanted = TextColumn.of(texts)
+    def find_column(self, wanted: TextColumn) -> IntArray:
+        """The row of each text of a column, `[texts]` int64; -1 if there is none."""
         hashes = wanted.hashes()
         first = np.searchsorted(self.hashes, hashes)
         found = np.full(len(wanted), -1, np.int64)

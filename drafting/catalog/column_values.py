@@ -1,0 +1,174 @@
+"""Distinct values of an attribute as arrays, against which a comparison is evaluated for all values at once.
+
+Invariant: a comparison costs a pass or two over arrays, however many constants it has, and needs no Python object per value: a constant is
+looked up among the sorted values, not the values among the constants. What that needs (numbers, texts, elements of lists, sorted) is made when
+a comparison first asks for it, in pieces, so that other threads get their turn. A value that can't be decoded is like no constant.
+
+Numbers are compared exactly: each is a complex number, whose real part is the nearest 64-bit float and whose imaginary part is what is
+missing to it; NumPy orders complex numbers by real part, then by imaginary part.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from drafting.array_types import BoolArray, IntArray
+from drafting.catalog.json_values import json_text
+from drafting.catalog.text_column import ItemIndex, TextColumn, distinct
+
+Constant = bool | int | float | str
+Decoded = TypeVar("Decoded")
+
+_ROWS_AT_ONCE = 1 << 14
+_LARGEST_EXACT = 2.0**53
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The values of one type, in order.
+
+    Attributes:
+        rows: `[n]`, rows of these values.
+        ranks: `[n]`, how many different ones come before each.
+    """
+
+    rows: IntArray
+    ranks: IntArray
+
+    def ordered(self, sign: str, before: int, up_to: int) -> BoolArray:
+        """`[n]` bool, whether each stands in an order to a constant, given how many different ones are less, and less or equal."""
+        match sign:
+            case "<":
+                return self.ranks < before
+            case "<=":
+                return self.ranks < up_to
+            case ">":
+                return self.ranks >= up_to
+        return self.ranks >= before
+
+
+class ColumnValues:
+    """Distinct values of one attribute; every method returns `[values]` bool, True for the values that pass."""
+
+    def __init__(self, texts: TextColumn) -> None:
+        """`texts` are the values as JSON, as `json_text` writes them."""
+        self._texts = texts
+
+    def among(self, constants: Sequence[Constant]) -> BoolArray:
+        """The values that equal one of the constants; a value of another type equals none."""
+        found = np.zeros(len(self._texts), bool)
+        numbers = [_number(constant) for constant in constants if not isinstance(constant, bool | str)]
+        texts = TextColumn.of({json_text(constant) for constant in constants if isinstance(constant, bool | str)})
+        if numbers:
+            ranked, values = self._numbers
+            places = np.searchsorted(values, numbers)
+            equal = np.append(values, np.nan)[places] == numbers
+            wanted = np.zeros(len(values), bool)
+            wanted[places[equal]] = True
+            found[ranked.rows] = wanted[ranked.ranks]
+        if len(texts) and len(self._texts):
+            rows = self._index.find_column(texts)
+            found[rows[rows >= 0]] = True
+        return found
+
+    def ordered(self, sign: str, constant: Constant) -> BoolArray:
+        """The values that stand in an order (`<`, `<=`, `>` or `>=`) to a constant: numbers to a number, texts to a text by code points."""
+        found = np.zeros(len(self._texts), bool)
+        if isinstance(constant, str):
+            ranked, texts, order = self._strings
+            before, up_to = (bisect(order, constant, key=lambda row: texts[int(row)]) for bisect in (bisect_left, bisect_right))
+            found[ranked.rows] = ranked.ordered(sign, before, up_to)
+        elif not isinstance(constant, bool):
+            ranked, values = self._numbers
+            number = _number(constant)
+            before, up_to = (int(np.searchsorted(values, number, side)) for side in ("left", "right"))
+            found[ranked.rows] = ranked.ordered(sign, before, up_to)
+        return found
+
+    def holding(self, constant: Constant) -> BoolArray:
+        """The values that are lists with an element that equals a constant."""
+        owners, numbers, elements = self._elements
+        found = np.zeros(len(self._texts), bool)
+        found[owners[elements.among([constant])[numbers]]] = True
+        return found
+
+    def present(self) -> BoolArray:
+        """The values other than false."""
+        return ~self.among([False])
+
+    @cached_property
+    def _index(self) -> ItemIndex:
+        return ItemIndex.of(self._texts)
+
+    @cached_property
+    def _numbers(self) -> tuple[Ranked, npt.NDArray[np.complex128]]:
+        """The numbers, and the different ones among them in order."""
+        rows, found = self._decoded("-0123456789", float)
+        numbers = np.array(found, np.complex128)
+        large = np.flatnonzero(np.abs(numbers.real) >= _LARGEST_EXACT)
+        if large.size:
+            exact = _decode_all(self._texts.take(rows[large])[:], int)
+            nearest = numbers.real[large].tolist()
+            numbers.imag[large] = [0 if value is None else value - int(near) for value, near in zip(exact, nearest, strict=True)]
+        different, ranks = np.unique(numbers, return_inverse=True)
+        return Ranked(rows, ranks), different
+
+    @cached_property
+    def _strings(self) -> tuple[Ranked, TextColumn, IntArray]:
+        """The texts, and their places in order."""
+        rows, found = self._decoded('"', str)
+        texts = TextColumn.of(found)
+        order = texts.sorted_rows()
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order))
+        return Ranked(rows, ranks), texts, order
+
+    @cached_property
+    def _elements(self) -> tuple[IntArray, npt.NDArray[np.int32], "ColumnValues"]:
+        """The elements of all lists: the row of the list of each, its number among the different ones, and these."""
+        rows, found = self._decoded("[", list[msgspec.Raw])
+        owners = np.repeat(rows, np.fromiter(map(len, found), np.int64, len(found)))
+        texts = TextColumn.of_encoded([bytes(element) for elements in found for element in elements])
+        numbers, first = distinct(texts)
+        return owners, numbers, ColumnValues(texts.take(first))
+
+    def _decoded(self, initials: str, kind: type[Decoded]) -> tuple[IntArray, list[Decoded]]:
+        """The rows of the values that begin with one of some characters and are of a type, ascending, and these values."""
+        chosen = np.isin(self._texts.data[self._texts.offsets[:-1]], np.frombuffer(initials.encode(), np.uint8))
+        found: list[Decoded] = []
+        for start in range(0, len(chosen), _ROWS_AT_ONCE):
+            part = chosen[start : start + _ROWS_AT_ONCE]
+            if part.any():
+                values = _decode_all(list(compress(self._texts[start : start + len(part)], part)), kind)
+                part[part] = [value is not None for value in values]
+                found += [value for value in values if value is not None]
+        return np.flatnonzero(chosen), found
+
+
+def _decode_all(texts: Sequence[str], kind: type[Decoded]) -> list[Decoded] | list[Decoded | None]:
+    """Each text decoded; None for those that are not JSON of the type."""
+    try:
+        values: list[Decoded] = msgspec.json.decode(f"[{','.join(texts)}]", type=list[kind])  # type: ignore[valid-type]
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return [_decode(text, kind) for text in texts]
+    return values if len(values) == len(texts) else [_decode(text, kind) for text in texts]
+
+
+def _decode(text: str, kind: type[Decoded]) -> Decoded | None:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+
+
+def _number(value: int | float) -> complex:
+    """A number as the nearest float and what is missing to it; nothing is missing to a float."""
+    nearest = float(value)
+    return complex(nearest, value - int(nearest) if isinstance(value, int) else 0)

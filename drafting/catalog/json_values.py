@@ -1,0 +1,78 @@
+"""JSON values of attributes: their text, and which values a catalog takes.
+
+Invariant: a value that a catalog takes can be told to every client: UTF-8 carries its texts, 64 bits its integers and floats, and any parser
+its nesting. What is refused is refused when it comes in, with the item's name beside the reason.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+# Names of attributes in a catalog: each is a column over all items, so names that differ from item to item would cost items times names.
+MAX_ATTRIBUTES = 100
+MAX_NAME_CHARACTERS = 128
+MAX_VALUE_CHARACTERS = 10_000
+MAX_NESTING = 8
+_TOLD_NAMES = 20
+_LEAST_INTEGER, _GREATEST_INTEGER = -(1 << 63), (1 << 64) - 1
+
+
+def json_text(value: Any) -> str:
+    """The JSON text of a value; equal values have equal texts."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def unusable(value: Any) -> str | None:
+    """Why a catalog does not take a value, as the rest of a sentence that begins with it; None if it does.
+
+    Args:
+        value: a value that JSON may hold, and what Python's parser makes of NaN and the infinities.
+    """
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        if reason := next((found for each in level if (found := _unusable_alone(each))), None):
+            return reason
+        level = [element for each in level if isinstance(each, list | dict) for element in _elements(each)]
+        if not level:
+            long = isinstance(value, str | list | dict) and len(json_text(value)) > MAX_VALUE_CHARACTERS
+            return f"has more than {MAX_VALUE_CHARACTERS:,} characters" if long else None
+    return f"is nested more than {MAX_NESTING} levels deep"
+
+
+def unusable_name(name: str) -> str | None:
+    """Why an attribute can't have a name, as the rest of a sentence that begins with it; None if it can."""
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+        return f"has {len(name)} characters, but names of attributes have 1 to {MAX_NAME_CHARACTERS}"
+    return _unusable_alone(name)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names of attributes for a sentence, in order; the first of them if there are many."""
+    found = sorted(names)
+    more = f" and {len(found) - _TOLD_NAMES} more" if len(found) > _TOLD_NAMES else ""
+    return ", ".join(found[:_TOLD_NAMES]) + more or "none"
+
+
+def _unusable_alone(value: Any) -> str | None:
+    match value:
+        case str():
+            return None if _encodable(value) else "holds half of a surrogate pair, which UTF-8 can't carry"
+        case bool() | None | list() | dict():
+            return None
+        case int():
+            return None if _LEAST_INTEGER <= value <= _GREATEST_INTEGER else "holds an integer of more than 64 bits"
+        case float():
+            return None if value - value == 0 else "holds a number that is not finite"
+    return f"holds a {type(value).__name__}, which is no JSON value"
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _elements(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return [*value.keys(), *value.values()] if isinstance(value, dict) else value
