@@ -15,7 +15,7 @@ ServerError
   - TryAgain                                          it may succeed later
       - EngineUnavailable, HistoryUnavailable
       - Overloaded
-          - QueueFull, TooLate
+          - QueueFull, TooLate, FiltersBusy
 
 Invariant: the message is a sentence for the client and names nothing of the server's inside; only `HistoryUnavailable` speaks to the log.
 No error knows an HTTP status: `server.http.problems` has the one table of them. Reason: services do not know who calls them.
@@ -27,6 +27,11 @@ _SHOWN_CHARACTERS = 60
 def quoted(text: str) -> str:
     """A piece of the request, cut to a length that a sentence can carry."""
     return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
+
+
+def encodable(text: str) -> str:
+    """The text with escapes in place of what UTF-8 can't carry: JSON may bring half of a surrogate pair, and sentences quote it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class ServerError(Exception):
@@ -171,3 +176,9 @@ class TooLate(Overloaded):
     """The list would not be ready in time, or would make others late, so it is not begun."""
 
     reason = "deadline"
+
+
+class FiltersBusy(Overloaded):
+    """More filters are being worked out than the server works on at a time."""
+
+    reason = "filters"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from drafting.array_types import IntArray
 from drafting.catalog.column_values import ColumnValues
-from drafting.catalog.json_values import json_text
+from drafting.catalog.json_values import json_text, untellable
 from drafting.catalog.text_column import TextColumn, distinct
 
 TITLE = "title"
@@ -73,12 +73,13 @@ class AttributeColumn:
         return ColumnValues(self.values)
 
     def value(self, item: int) -> Any:
-        """The value of an item, or None; None also for one that is not JSON, which only an artefact of another origin may hold."""
+        """The value of an item, or None; None also for one that no client can be told, which only a catalog of earlier days may hold."""
         code = int(self.codes[item])
         try:
-            return None if code < 0 else json.loads(self.values[code])
+            value = None if code < 0 else json.loads(self.values[code])
         except (ValueError, RecursionError):
             return None
+        return None if untellable(value) else value
 
 
 def present_texts(values: Sequence[Any]) -> tuple[IntArray, TextColumn]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from drafting.array_types import IntArray
 from drafting.catalog.attributes import TITLE, AttributeColumn, present_texts
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.json_values import MAX_ATTRIBUTES, too_many
 from drafting.catalog.text_column import TextColumn
 
 
@@ -59,7 +60,7 @@ class CatalogBuilder:
             attributes: by name, the rows that have a value, ascending, and their values as JSON texts.
 
         Raises:
-            CatalogError: the identifiers have another length than those before.
+            CatalogError: the identifiers have another length than those before, or there are too many names of attributes.
         """
         if self._codes and codes.shape[1] != self._codes[0].shape[1]:
             raise CatalogError(
@@ -68,6 +69,8 @@ class CatalogBuilder:
         for name, (rows, texts) in attributes.items():
             if len(rows):
                 self._attributes.setdefault(name, []).append((rows + self.items, texts))
+        if len(self._attributes) > MAX_ATTRIBUTES:
+            raise CatalogError(too_many(len(self._attributes)))
         self._item_ids.append(item_ids)
         self._codes.append(codes)
         self.items += len(item_ids)

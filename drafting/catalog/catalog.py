@@ -126,7 +126,8 @@ class Catalog:
     def title(self, index: int) -> str | None:
         """The title of the item at `index`, or None."""
         column = self.attributes.get(TITLE)
-        return None if column is None else column.value(index)
+        title = None if column is None else column.value(index)
+        return title if isinstance(title, str) else None
 
     @property
     def titled_items(self) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from drafting.array_types import BoolArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.column_values import ColumnValues, Constant
-from drafting.catalog.json_values import listed, unusable
+from drafting.catalog.json_values import listed, shown, unusable
 from drafting.trie.item_set import ItemSet, intersection, union
 
 MAX_CHARACTERS = 10_000
@@ -57,11 +57,6 @@ class Token(NamedTuple):
     kind: str
     text: str
     start: int
-
-    @property
-    def shown(self) -> str:
-        """Its text, cut to a length that a sentence can carry."""
-        return repr(self.text if len(self.text) <= 60 else f"{self.text[:60]}…")
 
 
 @dataclass(frozen=True)
@@ -191,9 +186,7 @@ class _Parser:
     def _deeper(self, start: int) -> Iterator[None]:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ExpressionError(
-                f"At character {start + 1} the expression is nested more than {MAX_DEPTH} levels deep, which are the most."
-            )
+            raise ExpressionError(f"At character {start + 1} the expression is nested more than {MAX_DEPTH} levels deep.")
         yield
         self._depth -= 1
 
@@ -242,7 +235,7 @@ def _items(condition: Condition, catalog: Catalog) -> ItemSet:
     name = condition.name
     if (column := catalog.attributes.get(name.text)) is None:
         known = listed(catalog.attributes)
-        raise ExpressionError(f"There is no attribute {name.shown} (character {name.start + 1}); the catalog has {known}.")
+        raise ExpressionError(f"There is no attribute {shown(name.text)} (character {name.start + 1}); the catalog has {known}.")
     # Items without a value have the code -1, the last place.
     passed = np.append(condition.test(column.decoded), False)
     return ItemSet.of(passed[column.codes])

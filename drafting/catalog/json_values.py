@@ -1,11 +1,11 @@
 """JSON values of attributes: their text, and which values a catalog takes.
 
-Invariant: a value that a catalog takes can be told to every client: UTF-8 carries its texts, 64 bits its integers and floats, and any parser
-its nesting. What is refused is refused when it comes in, with the item's name beside the reason.
+Invariant: a value that a catalog takes can be told to every client: UTF-8 carries its texts, 64 bits its integers and floats, and any
+parser its nesting. What is refused is refused when it comes in, with the item's name beside the reason.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Names of attributes in a catalog: each is a column over all items, so names that differ from item to item would cost items times names.
@@ -13,7 +13,10 @@ MAX_ATTRIBUTES = 100
 MAX_NAME_CHARACTERS = 128
 MAX_VALUE_CHARACTERS = 10_000
 MAX_NESTING = 8
+# What the libraries that write and read JSON bear.
+MOST_LEVELS = 100
 _TOLD_NAMES = 20
+_SHOWN_CHARACTERS = 60
 _LEAST_INTEGER, _GREATEST_INTEGER = -(1 << 63), (1 << 64) - 1
 
 
@@ -28,22 +31,59 @@ def unusable(value: Any) -> str | None:
     Args:
         value: a value that JSON may hold, and what Python's parser makes of NaN and the infinities.
     """
+    if type(value) is str and value.isascii() and 2 * len(value) <= MAX_VALUE_CHARACTERS:
+        return None
+    if reason := untellable(value, MAX_NESTING):
+        return reason
+    is_long = isinstance(value, str | list | dict) and len(json_text(value)) > MAX_VALUE_CHARACTERS
+    return f"has more than {MAX_VALUE_CHARACTERS:,} characters" if is_long else None
+
+
+def untellable(value: Any, levels: int = MOST_LEVELS) -> str | None:
+    """Why not every client can be told a value, as the rest of a sentence that begins with it; None if it can.
+
+    Args:
+        levels: how deep lists and objects may be nested.
+    """
     level = [value]
-    for _ in range(MAX_NESTING + 1):
-        if reason := next((found for each in level if (found := _unusable_alone(each))), None):
+    for _ in range(levels + 1):
+        if reason := next((found for each in level if (found := _untellable_alone(each))), None):
             return reason
         level = [element for each in level if isinstance(each, list | dict) for element in _elements(each)]
         if not level:
-            long = isinstance(value, str | list | dict) and len(json_text(value)) > MAX_VALUE_CHARACTERS
-            return f"has more than {MAX_VALUE_CHARACTERS:,} characters" if long else None
-    return f"is nested more than {MAX_NESTING} levels deep"
+            return None
+    return f"is nested more than {levels} levels deep"
 
 
 def unusable_name(name: str) -> str | None:
     """Why an attribute can't have a name, as the rest of a sentence that begins with it; None if it can."""
     if not 0 < len(name) <= MAX_NAME_CHARACTERS:
-        return f"has {len(name)} characters, but names of attributes have 1 to {MAX_NAME_CHARACTERS}"
-    return _unusable_alone(name)
+        return f"has a name of {len(name):,} characters, but 1 to {MAX_NAME_CHARACTERS} are possible"
+    return None if _encodable(name) else "has half of a surrogate pair in its name, which UTF-8 can't carry"
+
+
+def check_attributes(item_id: str, attributes: Mapping[str, Any]) -> None:
+    """Check that a catalog takes the attributes of an item.
+
+    Raises:
+        ValueError: it does not take one of them; the message is a sentence that names the item and the attribute.
+    """
+    for name, value in attributes.items():
+        if reason := unusable_name(name) or unusable(value):
+            raise ValueError(f"The attribute {shown(name)} of item {shown(item_id)} {reason}.")
+
+
+def shown(text: str) -> str:
+    """A name, cut to a length that a sentence can carry."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…")
+
+
+def too_many(names: int) -> str:
+    """The sentence for a catalog with too many names of attributes."""
+    return (
+        f"The catalog would have {names:,} names of attributes, but {MAX_ATTRIBUTES} are the most: each is a column over all "
+        "items. Names that differ from item to item belong into one attribute, as a list."
+    )
 
 
 def listed(names: Iterable[str]) -> str:
@@ -53,7 +93,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(found[:_TOLD_NAMES]) + more or "none"
 
 
-def _unusable_alone(value: Any) -> str | None:
+def _untellable_alone(value: Any) -> str | None:
     match value:
         case str():
             return None if _encodable(value) else "holds half of a surrogate pair, which UTF-8 can't carry"

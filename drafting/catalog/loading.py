@@ -16,6 +16,7 @@ from drafting.catalog.artefact import SUFFIX, load_artefact
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
 from drafting.catalog.parquet import read_parquet
 from drafting.catalog.pattern import DEFAULT_PATTERN, TokenPattern, split_identifier
 
@@ -80,12 +81,14 @@ def _index_lines(path: Path) -> Iterator[ItemLine]:
     try:
         # As pairs, because a dictionary would silently keep the last of two equal keys.
         pairs = json.loads(data, object_pairs_hook=list)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CatalogError(f"The catalog {path} is not JSON: {error}.") from error
     refusal = CatalogError(f"The catalog {path} is not an index of the form {{item: [token, …]}}.")
     if not data.lstrip().startswith(b"{"):
         raise refusal
     for item, identifier in pairs:
+        if reason := untellable(item):
+            raise CatalogError(f"The item {shown(item)} of the catalog {path} {reason}.")
         integers = isinstance(identifier, list) and identifier and isinstance(identifier[0], int)
         try:
             yield msgspec.convert({"item_id": item, "codes" if integers else "identifier": identifier}, ItemLine)
@@ -95,6 +98,7 @@ def _index_lines(path: Path) -> Iterator[ItemLine]:
 
 def _json_lines(path: Path) -> Iterator[ItemLine]:
     decoder = msgspec.json.Decoder(ItemLine)
+    names: set[str] = set()
     with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
             if not text.strip():
@@ -103,8 +107,15 @@ def _json_lines(path: Path) -> Iterator[ItemLine]:
                 line = decoder.decode(text)
             except msgspec.ValidationError as error:
                 raise CatalogError(f"Line {number} of the catalog {path} is not an item of the form {_FORM}: {error}.") from error
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.") from error
             if TITLE in line.attributes:
                 raise CatalogError(f"Line {number} of the catalog {path} has a title among its attributes: put it beside item_id.")
+            names.update(line.attributes)
+            if len(names) > MAX_ATTRIBUTES:
+                raise CatalogError(f"Line {number} of the catalog {path} has one name of attributes too many. {too_many(len(names))}")
+            try:
+                check_attributes(line.item_id, {TITLE: line.title, **line.attributes})
+            except ValueError as error:
+                raise CatalogError(f"Line {number} of the catalog {path} can't be used. {error}") from error
             yield line

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import IntArray
-from drafting.catalog.attributes import json_text
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, json_text, too_many, unusable
 from drafting.catalog.pattern import TokenPattern
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import SetupError, first_line
@@ -55,11 +55,14 @@ def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], No
         tokens = next((name for name in ("identifier", "codes") if name in names), None)
         if "item_id" not in names or tokens is None:
             raise CatalogError(f"{path} needs the columns item_id, and identifier or codes; it has {', '.join(names)}.")
+        if len(names) - 2 > MAX_ATTRIBUTES:
+            raise CatalogError(too_many(len(names) - 2))
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
             if batch.column("item_id").null_count or batch.column(tokens).null_count:
                 raise CatalogError(f"{path} has items without an id or without {tokens}.")
-            attributes = {name: _values(batch.column(name)) for name in names if name not in ("item_id", tokens)}
-            builder.add_columns(_texts(batch.column("item_id")), _codes(batch.column(tokens), path, pattern, builder), attributes)
+            item_ids = _texts(batch.column("item_id"))
+            attributes = {name: _values(batch.column(name), name, item_ids) for name in names if name not in ("item_id", tokens)}
+            builder.add_columns(item_ids, _codes(batch.column(tokens), path, pattern, builder), attributes)
             on_items(len(batch))
     return builder.catalog()
 
@@ -102,7 +105,7 @@ def _integer_codes(numbers: IntArray, pattern: TokenPattern, builder: CatalogBui
     return codes[inverse].reshape(numbers.shape)
 
 
-def _values(column: Any) -> tuple[IntArray, TextColumn]:
+def _values(column: Any, name: str, item_ids: TextColumn) -> tuple[IntArray, TextColumn]:
     """The rows that have a value, and their values as JSON texts."""
     import pyarrow.compute as pc
 
@@ -110,6 +113,14 @@ def _values(column: Any) -> tuple[IntArray, TextColumn]:
     present = column.drop_null()
     try:
         encoded = pc.dictionary_encode(present)
+        different, numbers = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     except NotImplementedError:
-        return rows, TextColumn.of(json_text(value) for value in present.to_pylist())
-    return rows, TextColumn.of(json_text(value) for value in encoded.dictionary.to_pylist()).take(encoded.indices.to_numpy())
+        different, numbers = present.to_pylist(), np.arange(len(present))
+    for number, value in enumerate(different):
+        if unusable(value):
+            item_id = item_ids[int(rows[np.argmax(numbers == number)])]
+            try:
+                check_attributes(item_id, {name: value})
+            except ValueError as error:
+                raise CatalogError(str(error)) from error
+    return rows, TextColumn.of(map(json_text, different)).take(numbers)

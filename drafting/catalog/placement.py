@@ -20,6 +20,7 @@ from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.freshness import ADDED_AT, day_of
+from drafting.catalog.json_values import MAX_ATTRIBUTES, too_many
 from drafting.catalog.pattern import TokenPattern
 from drafting.catalog.text_column import TextColumn
 from drafting.trie.arrays import TrieArrays
@@ -230,6 +231,8 @@ def _append(
     catalog: Catalog, items: Sequence[NewItem], codes: Sequence[Identifier], tokens: Sequence[str], known: Sequence[Mapping[str, Any]]
 ) -> Catalog:
     names = sorted(catalog.attributes.keys() | {name for attributes in known for name in attributes})
+    if len(names) > max(MAX_ATTRIBUTES, len(catalog.attributes)):
+        raise CatalogError(too_many(len(names)))
     columns = {
         name: catalog.attributes.get(name, AttributeColumn.empty(len(catalog))).extended([attributes.get(name) for attributes in known])
         for name in names

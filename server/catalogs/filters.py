@@ -3,11 +3,16 @@
 Invariant: a name that is here has been evaluated for the version that is served, and the engine knows it: it is told before any request
 can use the name, over the same ordered connection, and a new engine is told all names before its first request. A version for which a
 filter can't be evaluated is not served.
+
+Filters are worked out by a few threads, off the event loop, and new ones without the lock on what is served. Their number is bounded, and
+so is what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and how many clients may wait for theirs.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.filter_expression import ExpressionError, items_where
@@ -15,10 +20,16 @@ from drafting.catalog.text_column import TextColumn
 from drafting.trie.item_set import ItemSet
 from server.catalogs.store import CatalogStore, ServedCatalog, known_items
 from server.engine.client import EngineClient
-from server.errors import FilterNotFound, FilterRefused, TooManyFilters, UnknownFilter, quoted
+from server.errors import FilterNotFound, FilterRefused, FiltersBusy, TooManyFilters, UnknownFilter, quoted
 from server.messages import DropFilter, FilterChoice
 
 MAX_FILTERS = 10_000
+# All sets together, in this process; the engine keeps as much again.
+MAX_FILTER_BYTES = 1 << 30
+MAX_PUTS = 64
+_THREADS = 2
+# A version that is activated while a filter is worked out makes the work void; after so many times no other may be meanwhile.
+_FREE_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class NamedFilters:
         self._catalogs = catalogs
         self._engine = engine
         self._named: dict[str, NamedFilter] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, "filters")
+        self._puts = 0
 
     def all(self) -> list[NamedFilter]:
         """All filters in the order of their names."""
@@ -80,19 +93,61 @@ class NamedFilters:
         Raises:
             FilterRefused, UnknownItem: the expression can't be used for the catalog, or it has no such item.
             TooManyFilters: there is no room for another one.
+            FiltersBusy: too many are being worked out.
         """
-        if not isinstance(what, str):
-            known_items(self._catalogs.active.catalog, what, "the filter")
-        if name not in self._named and len(self._named) >= MAX_FILTERS:
-            raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
+        if self._puts >= MAX_PUTS:
+            raise FiltersBusy(f"The server is working out {MAX_PUTS} filters already: send this one again in a moment.")
+        self._puts += 1
+        try:
+            return await self._put(name, what)
+        finally:
+            self._puts -= 1
+
+    async def _put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
         named = NamedFilter(name, what if isinstance(what, str) else TextColumn.of(what))
+        for _ in range(_FREE_TRIES):
+            active = self._catalogs.active
+            items = await self._new_items(named, active)
+            async with self._catalogs.changing:
+                if active is self._catalogs.active:
+                    self._keep(named, active, items)
+                    return named
         async with self._catalogs.changing:
             active = self._catalogs.active
-            # A catalog may have millions of distinct values: requests go on meanwhile.
-            items = await asyncio.to_thread(named.items, active.catalog)
-            self._catalogs.put_filter(active, name, items)
-            self._named[name] = named
+            self._keep(named, active, await self._new_items(named, active))
         return named
+
+    async def _new_items(self, named: NamedFilter, served: ServedCatalog) -> ItemSet:
+        """The items of a version that pass; an expression that another filter has is not evaluated again.
+
+        Raises:
+            FilterRefused, UnknownItem: the expression can't be used for the catalog, or it has no such item.
+        """
+        if named.expression is not None:
+            same = next((name for name, each in self._named.items() if each.expression == named.expression), None)
+            if same is not None and same in served.filters:
+                return served.filters[same]
+
+        def items() -> ItemSet:
+            if isinstance(named.what, TextColumn):
+                known_items(served.catalog, named.what, "the filter")
+            return named.items(served.catalog)
+
+        return await self._in_thread(items)
+
+    async def _in_thread(self, work: Callable[[], ItemSet]) -> ItemSet:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _keep(self, named: NamedFilter, active: ServedCatalog, items: ItemSet) -> None:
+        """Give the name its meaning, here and in the engine."""
+        if named.name not in self._named:
+            if len(self._named) >= MAX_FILTERS:
+                raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
+            if (len(self._named) + 1) * items.bits.nbytes > MAX_FILTER_BYTES:
+                full = f"The {len(self._named):,} filters hold as much of the catalog as fits into {MAX_FILTER_BYTES >> 20:,} MiB"
+                raise TooManyFilters(f"{full}: delete one first.")
+        self._catalogs.put_filter(active, named.name, items)
+        self._named[named.name] = named
 
     async def drop(self, name: str) -> None:
         """Forget a filter; requests that run with it are not disturbed.
@@ -113,12 +168,20 @@ class NamedFilters:
         Raises:
             FilterRefused: one of them can't be.
         """
+        evaluated: dict[str, ItemSet] = {}
         for named in self.all():
+            expression = named.expression
             try:
-                served.filters[named.name] = await asyncio.to_thread(named.items, served.catalog)
+                if expression is None or expression not in evaluated:
+                    items = await self._in_thread(partial(named.items, served.catalog))
+                else:
+                    items = evaluated[expression]
             except FilterRefused as error:
                 sentence = f"The filter {quoted(named.name)} can't be used with version {quoted(served.name)}: {error}"
                 raise FilterRefused(sentence) from error
+            served.filters[named.name] = items
+            if expression is not None:
+                evaluated[expression] = items
 
 
 def check_choice(choice: FilterChoice, served: ServedCatalog) -> None:

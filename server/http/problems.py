@@ -70,6 +70,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
         503, "histories-unavailable", "No histories", "The history store can't be reached now; requests with an inline history still work."
     ),
     errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),
+    errors.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
     errors.TooLate: ProblemType(429, "deadline-out-of-reach", "Deadline out of reach"),
     TimeoutError: ProblemType(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout."),
 }
@@ -114,12 +115,12 @@ class Problem:
             "type": f"urn:atspeed:{self.name}" if self.name else "about:blank",
             "title": self.title or HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": encodable(self.detail),
+            "detail": errors.encodable(self.detail),
         }
 
     def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
         """The answer to a request that went wrong."""
-        body = self.members() | {"instance": encodable(request.url.path)}
+        body = self.members() | {"instance": errors.encodable(request.url.path)}
         retry = {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
         return Response(orjson.dumps(body), self.status, dict(headers or {}) | retry, MEDIA_TYPE)
 
@@ -138,11 +139,6 @@ def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[in
     content = {MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
     entries: dict[int | str, dict[str, Any]] = {} if answer is None else {200: {"model": answer}}
     return entries | {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
-
-
-def encodable(text: str) -> str:
-    """The text with escapes in place of what UTF-8 can't carry: JSON may bring half of a surrogate pair, and sentences quote it."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def validation_sentence(error: Mapping[str, Any]) -> str:

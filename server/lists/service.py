@@ -13,6 +13,7 @@ from typing import Any
 
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.json_values import listed
 from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog, known_items
 from server.errors import (
@@ -22,6 +23,7 @@ from server.errors import (
     StaleHistory,
     UnknownField,
     UserNotFound,
+    encodable,
     quoted,
 )
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
@@ -205,7 +207,7 @@ def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice 
 
 def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
     if unknown := next((name for name in fields if name not in catalog.attributes), None):
-        known = ", ".join(sorted(catalog.attributes)) or "none"
+        known = listed(catalog.attributes)
         raise UnknownField(f"The catalog has no attribute {quoted(unknown)}, which fields names; it has {known}.")
 
 
@@ -240,7 +242,8 @@ def item_lines(
 
 def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
     """One item, as `CatalogItem` describes it."""
-    line: dict[str, Any] = {"item_id": catalog.item_ids[index], "identifier": catalog.identifier(index)}
+    item_id = catalog.item_ids[index]
+    line: dict[str, Any] = {"item_id": item_id if item_id.isascii() else encodable(item_id), "identifier": catalog.identifier(index)}
     title = catalog.title(index)
     return line if title is None else line | {"title": title}
 

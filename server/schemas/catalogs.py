@@ -9,9 +9,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import MAX_LENGTH
+from drafting.catalog.filter_expression import MAX_CHARACTERS
 from drafting.catalog.freshness import ADDED_AT
+from drafting.catalog.json_values import check_attributes
 from drafting.catalog.placement import Collision
-from server.schemas.recommendations import MAX_EXCLUDED, MAX_EXPRESSION, MAX_FIELDS, Body, Id, Name, examples
+from server.schemas.recommendations import MAX_EXCLUDED, MAX_FIELDS, Body, Id, Name, examples
 
 MAX_NEW_ITEMS = 1000
 MAX_DIMS = 16_384
@@ -68,6 +70,7 @@ class NewItemBody(Body):
             raise ValueError("Give each item either an embedding or an identifier.")
         if TITLE in self.attributes:
             raise ValueError("A title does not belong among the attributes: put it beside item_id.")
+        check_attributes(self.item_id, self.attributes)
         return self
 
 
@@ -126,7 +129,7 @@ class FilterDefinition(Body):
     expression: str | None = Field(
         default=None,
         min_length=1,
-        max_length=MAX_EXPRESSION,
+        max_length=MAX_CHARACTERS,
         description="Over the items' attributes: `=` `!=` `<` `<=` `>` `>=`, `in [...]`, `has`, an attribute alone, `and`, `or`, `not`.",
     )
 

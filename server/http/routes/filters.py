@@ -17,7 +17,7 @@ def filter_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"])
     filters = services.filters
 
-    @router.put("/{name}", summary="Name a filter", responses=documented(400, 413, 415, 422), response_model_exclude_none=True)
+    @router.put("/{name}", summary="Name a filter", responses=documented(400, 413, 415, 422, 429), response_model_exclude_none=True)
     async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
         return line(await filters.put(name, body.expression or body.items or []))
