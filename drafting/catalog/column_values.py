@@ -28,6 +28,7 @@ Decoded = TypeVar("Decoded")
 
 _ROWS_AT_ONCE = 1 << 14
 _LARGEST_EXACT = 2.0**53
+_UNDECODABLE = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _decode_all(texts: Sequence[str], kind: type[Decoded]) -> list[Decoded] | li
     """Each text decoded; None for those that are not JSON of the type."""
     try:
         values: list[Decoded] = msgspec.json.decode(f"[{','.join(texts)}]", type=list[kind])  # type: ignore[valid-type]
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except _UNDECODABLE:
         return [_decode(text, kind) for text in texts]
     return values if len(values) == len(texts) else [_decode(text, kind) for text in texts]
 
@@ -164,7 +165,7 @@ def _decode_all(texts: Sequence[str], kind: type[Decoded]) -> list[Decoded] | li
 def _decode(text: str, kind: type[Decoded]) -> Decoded | None:
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except _UNDECODABLE:
         return None
 
 
