@@ -1,10 +1,13 @@
 """Named filters on a real server: the k best of what they let through, and one clear sentence for everything that can't be."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
+from server.catalogs.filters import MAX_PUTS
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
@@ -81,6 +84,19 @@ def test_filters_can_be_seen_changed_and_forgotten(shop: ServerProcess):
     [
         ({"expression": "title >"}, "The expression ends at character 7, where more is expected."),
         ({"expression": "title & 3"}, "The expression makes no sense at character 7: '& 3'."),
+        ({"expression": "title < 007"}, "The expression makes no sense at character 9: '007'."),
+        ({"expression": "title < ٣"}, "The expression makes no sense at character 9: '٣'."),
+        ({"expression": 'title = "\\q"'}, "The expression makes no sense at character 9: '\"\\\\q\"'."),
+        ({"expression": 'title = "a\nb"'}, "The expression makes no sense at character 9: '\"a\\nb\"'."),
+        ({"expression": f"title < {'9' * 5000}"}, "The value at character 9 holds an integer of more than 64 bits."),
+        ({"expression": "not " * 2000 + "title"}, "At character 129 the expression is nested more than 32 levels deep."),
+        ({"expression": "(" * 5000 + "title" + ")" * 4000}, "At character 33 the expression is nested more than 32 levels deep."),
+        (
+            {"expression": " and ".join(["title"] * 1000)},
+            "The expression has more than 50 comparisons (character 501), which are the most; many values of one attribute fit into a list"
+            ', as in brand in ["x", "y"].',
+        ),
+        ({"expression": f"title in [{'1,' * 4000}1]"}, "The list has more than 2,500 values at character 5011, which are the most."),
         ({"expression": "x and size = 3"}, "There is no attribute 'x' (character 1); the catalog has title."),
         ({"items": ["item-1", "nothing"]}, "The catalog has no item 'nothing', which the filter names."),
         ({}, "Give either items or an expression."),
@@ -106,3 +122,30 @@ def test_bad_filters_change_nothing(shop: ServerProcess, body: dict[str, Any], s
 )
 def test_bad_choices(shop: ServerProcess, choice: Any, sentence: str):
     assert_problem(shop.recommend(history=HISTORY, filter=choice), 422, sentence)
+
+
+def test_a_crowd_of_costly_expressions_is_bounded_and_lists_go_on(shop: ServerProcess):
+    """As many as may wait are answered, the others at once told to come again; each name that was put means what it says."""
+
+    async def crowd() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=shop.client.base_url, timeout=60, limits=httpx.Limits(max_connections=400)) as client:
+            condition = " or ".join(['title < "Title 3"'] * 49)
+            puts = [
+                client.put(f"/v1/catalog/filters/crowd-{i}", json={"expression": f'{condition} or title = "Title {i}"'}) for i in range(300)
+            ]
+            lists = [client.post("/v1/recommendations", json={"history": HISTORY, "k": 3, "timeout_ms": 20_000}) for _ in range(10)]
+            return await asyncio.gather(*puts, *lists)
+
+    responses = asyncio.run(crowd())
+    puts, lists = responses[:300], responses[300:]
+    assert {response.status_code for response in lists} == {200}
+    assert {response.status_code for response in puts} <= {200, 429}
+    done = [response.json()["name"] for response in puts if response.status_code == 200]
+    assert len(done) >= MAX_PUTS
+    for refused in (response for response in puts if response.status_code == 429):
+        assert_problem(refused, 429, "The server is working out 64 filters already: send this one again in a moment.")
+        assert refused.headers["retry-after"] == "1"
+    named = {each["name"] for each in shop.client.get("/v1/catalog/filters").json()["filters"]}
+    assert {name for name in named if name.startswith("crowd-")} == set(done)
+    for name in done:
+        assert shop.client.delete(f"/v1/catalog/filters/{name}").status_code == 204

@@ -185,10 +185,35 @@ def test_many_items_are_more_than_other_bodies_may_be(shop: ServerProcess):
         assert response.status_code == status, response.text
 
 
-def test_texts_that_utf_8_can_not_carry_are_kept_as_they_are(shop: ServerProcess):
-    body = '{"items": [{"item_id": "half", "embedding": [0.5, 0.5, 0, 0], "attributes": {"note": "\\ud83d"}}]}'
-    response = shop.client.post("/v1/catalog/items", content=body, headers={"content-type": "application/json"})
-    assert response.status_code == 201, response.text
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ('{"note": "\\ud83d"}', "The attribute 'note' of item 'odd' holds half of a surrogate pair, which UTF-8 can't carry."),
+        ('{"note": NaN}', "The attribute 'note' of item 'odd' holds a number that is not finite."),
+        ('{"note": [-1e999]}', "The attribute 'note' of item 'odd' holds a number that is not finite."),
+        ('{"note": ' + "9" * 300 + "}", "The attribute 'note' of item 'odd' holds an integer of more than 64 bits."),
+        ('{"note": ' + "[" * 200 + "]" * 200 + "}", "The attribute 'note' of item 'odd' is nested more than 8 levels deep."),
+        ('{"note": "' + "a" * 20_000 + '"}', "The attribute 'note' of item 'odd' has more than 10,000 characters."),
+    ],
+    ids=["half", "nan", "infinite", "digits", "deep", "long"],
+)
+def test_an_attribute_that_no_client_can_be_told_is_refused_with_its_item(shop: ServerProcess, attributes: str, reason: str):
+    before = shop.client.get("/v1/catalogs").json()
+    even = '{"item_id": "even", "embedding": [0.5, 0.5, 0, 0]}'
+    odd = f'{{"item_id": "odd", "embedding": [0.5, 0.5, 0, 0], "attributes": {attributes}}}'
+    content = f'{{"items": [{even}, {odd}]}}'
+    assert_problem(shop.client.post("/v1/catalog/items", content=content, headers={"content-type": "application/json"}), 422, reason)
+    assert shop.client.get("/v1/catalogs").json() == before
+
+
+def test_thousands_of_names_of_attributes_are_refused(shop: ServerProcess):
+    items = [{"item_id": f"n-{i}", "embedding": embedding(7), "attributes": {f"{i}-{j}": 1 for j in range(50)}} for i in range(1000)]
+    response = add(shop, *items)
+    assert response.status_code == 422
+    assert response.json()["detail"].endswith(
+        "names of attributes, but 100 are the most: each is a column over all items. Names that differ from item to item belong into one "
+        "attribute, as a list."
+    )
 
 
 def test_only_the_newest_versions_that_items_made_stay(shop: ServerProcess, catalog: Catalog):
