@@ -87,6 +87,9 @@ def add_items(
     """
     _check_names(catalog, items)
     known = [{ADDED_AT: added_at} | {name: value for name, value in item.attributes.items() if value is not None} for item in items]
+    names = catalog.attributes.keys() | {name for attributes in known for name in attributes}
+    if len(names) > max(MAX_ATTRIBUTES, len(catalog.attributes)):
+        raise CatalogError(too_many(len(names)))
     for item, attributes in zip(items, known, strict=True):
         if day_of(attributes[ADDED_AT]) is None:
             raise CatalogError(f"{ADDED_AT} of item {item.item_id!r} is neither seconds since 1970 nor an ISO date or time.")
@@ -230,12 +233,9 @@ def _check_names(catalog: Catalog, items: Sequence[NewItem]) -> None:
 def _append(
     catalog: Catalog, items: Sequence[NewItem], codes: Sequence[Identifier], tokens: Sequence[str], known: Sequence[Mapping[str, Any]]
 ) -> Catalog:
-    names = sorted(catalog.attributes.keys() | {name for attributes in known for name in attributes})
-    if len(names) > max(MAX_ATTRIBUTES, len(catalog.attributes)):
-        raise CatalogError(too_many(len(names)))
     columns = {
         name: catalog.attributes.get(name, AttributeColumn.empty(len(catalog))).extended([attributes.get(name) for attributes in known])
-        for name in names
+        for name in sorted(catalog.attributes.keys() | {name for attributes in known for name in attributes})
     }
     return Catalog.of(
         TextColumn.join([catalog.item_ids, TextColumn.of(item.item_id for item in items)]),
