@@ -3,16 +3,18 @@
 The API process knows every request that it has let in and how fast the engine works; so it can tell when the list of one more would be
 ready, without asking the engine, which answers only between two steps.
 
-A request is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) no request
-behind it, which would have been in time without it, is late because of it. It is asked once, before its stored history is read: until then
-its work is what requests have come to on average, and it counts for others whose history is unread too, so what is let in is never refused
-later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them.
+An idle engine always tries: a request that meets no other is let in whatever is believed of the engine's speed, unless its deadline has
+passed. Otherwise it is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) no
+request behind it, which would have been in time without it, is late because of it. It is asked once, before its stored history is read:
+until then its work is what requests have come to on average, and it counts for others whose history is unread too, so what is let in is
+never refused later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them.
 
 Invariants: a request that is refused has cost neither the engine nor the history store anything; and one that is let in leaves the queue
 exactly once: with its list, with a failure, with the engine's end, or when its caller gives it up. Reason for refusals: under overload some
 must go without a list, and a list that comes too late has taken the time of another that would have been in time. What is predicted is
 allowed to be off by `CAUTION`, always to the disadvantage of the one who asks, because a refusal at once is worth more to a client than a
-list that is late.
+list that is late. Reason for the exception: nothing but a request can show that the engine is faster than it was, so a forecast that kept
+all of them out would stand for ever; and an idle engine loses nothing by trying.
 """
 
 import asyncio
@@ -132,11 +134,11 @@ class Admission:
         queue = self._queue if request.unread else [other for other in self._queue if not other.unread]
         if len(queue) >= self._most:
             sentence = f"{len(queue)} requests are already waiting or running, which is all that this server takes on."
-            raise QueueFull(sentence, max(1, round(self.wait_seconds)))
+            raise QueueFull(sentence, _retry_after(self.wait_seconds))
         first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
         ahead = sum(other.work for other in queue[:first_behind])
         is_idle = all(other.unread for other in queue)
-        ready, deadline = now + self._seconds(ahead, request.work, is_idle), request.submit.deadline
+        ready, deadline = now + (self._seconds(ahead, request.work, is_idle) if queue else 0.0), request.submit.deadline
         if ready > deadline:
             raise TooLate(
                 f"The list would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so it was not "
@@ -207,7 +209,7 @@ class Admission:
         """When the list will be ready that has so much work ahead of its own."""
         alone = self.rate.alone_seconds(own)
         if is_idle:
-            # What the steps of a crowd took says nothing here, and a server that believed in it could refuse for ever.
+            # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.
             return alone + CAUTION * self.rate.queue_seconds(ahead)
         return max(self._drain(ahead + own), self.rate.step_seconds + max(alone, self.rate.shared_seconds))
 

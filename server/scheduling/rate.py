@@ -4,21 +4,27 @@ Work is counted in tokens as the API process can foresee them: those of the hist
 how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are tried), and how long a token
 takes in a full step.
 
-Invariant: the second is only learned from steps that tell of a full engine: those in which a request had to wait. A half-empty step takes
-longer per token, which says nothing of what a queue will take; learned from, it would refuse requests that the engine has time for. What it
-does tell, by comparison with the curve, is how fast the machine is now: that counts if it is good news, and brings back at most what was
-measured while the engine loaded. Without it an engine that was slow once would be believed to be slow for ever, because what is refused on
-that ground can't fill it again.
+Invariants: (1) Requests that run one after the other are enough to correct whatever is believed: a full step takes no longer per token
+than a half-empty one, and a step no longer than the longest of those just seen, so each look at the steps bounds both from above at once.
+Reason: what is refused because the engine is believed to be slow can't show that it is fast; a measurement that was slow once, or a step in
+which the machine stood still, must not last. (2) Upwards, the time per token is only learned from steps that tell of a full engine: those
+in which a request had to wait. A half-empty step takes longer per token, which says nothing of what a queue will take. What it does tell,
+by comparison with the measured curve, is how fast the machine is now: that too counts only if it is good news, and brings back at most what
+was measured while the engine loaded.
 """
 
 import math
+from collections import deque
 
 from server.messages import FinishedList, Progress, Ready, Submit
 
 # Seconds of work after which what was learned before counts for a third.
 _MEMORY_SECONDS = 2.0
-# Enough steps in one look that one odd step does not pass for a fast engine.
+# A look ends after either; so many steps that one odd step does not pass for a fast engine, and so few that two requests make a look.
 _LOOK_SECONDS = 0.2
+_LOOK_STEPS = 8
+# A step takes a whole request, however small the budget of steps is; of a small one this many tokens share a forward.
+_LEAST_STEP_TOKENS = 16
 _LIST_SHARE = 0.05
 
 
@@ -30,11 +36,11 @@ class EngineRate:
     """
 
     def __init__(self, ready: Ready) -> None:
-        self.step_seconds = 0.0
+        self.step_seconds = ready.forward_seconds
         self._length = ready.identifier_length
         self._forward_seconds = ready.forward_seconds
         self._more_seconds = ready.token_seconds
-        self._measured_seconds = ready.token_seconds + ready.forward_seconds / max(ready.step_tokens, 1)
+        self._measured_seconds = ready.token_seconds + ready.forward_seconds / max(ready.step_tokens, _LEAST_STEP_TOKENS)
         self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
@@ -44,6 +50,7 @@ class EngineRate:
         self._look_tokens = 0
         self._look_steps = 0
         self._look_crowded = 0.0
+        self._newest_seconds: deque[float] = deque(maxlen=_LOOK_STEPS)
 
     def work(self, request: Submit, items: int | None = None) -> int:
         """The tokens that a request is foreseen to need; `items` is the length of its history where that is not in it yet."""
@@ -55,7 +62,7 @@ class EngineRate:
 
     def alone_seconds(self, work: float) -> float:
         """Seconds that an idle engine takes for one request."""
-        return self._forwards * self._forward_seconds + self.queue_seconds(work)
+        return self._forwards * min(self._forward_seconds, self.step_seconds) + self.queue_seconds(work)
 
     @property
     def shared_seconds(self) -> float:
@@ -70,12 +77,15 @@ class EngineRate:
     def learn(self, progress: Progress) -> None:
         """Take over what the steps of a report have cost."""
         for step in progress.steps:
+            self._newest_seconds.append(step.elapsed_seconds)
             self.step_seconds += 0.2 * (step.elapsed_seconds - self.step_seconds)
+            if len(self._newest_seconds) == _LOOK_STEPS:
+                self.step_seconds = min(self.step_seconds, max(self._newest_seconds))
             self._look_seconds += step.elapsed_seconds
             self._look_tokens += step.report.tokens
             self._look_steps += 1
             self._look_crowded += step.crowded * step.elapsed_seconds
-            if self._look_seconds > _LOOK_SECONDS:
+            if self._look_seconds > _LOOK_SECONDS or self._look_steps >= _LOOK_STEPS:
                 self._conclude()
 
     def learn_list(self, finished: FinishedList, request: Submit) -> None:
@@ -92,14 +102,15 @@ class EngineRate:
         return (1 if request.fresh is None else 2) * request.beam_width * (self._length - 1)
 
     def _conclude(self) -> None:
-        """End a look at the steps: what it saw counts if it tells of a full engine."""
+        """End a look at the steps: what it saw counts if it tells of a full engine, or if it is good news."""
         seconds, tokens, steps, crowded = self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded
         self._look_seconds, self._look_tokens, self._look_steps, self._look_crowded = 0.0, 0, 0, 0.0
         if not tokens:
             return
         seen = seconds / tokens
         if 2 * crowded <= seconds:
+            self._token_seconds = min(self._token_seconds, seen)
             foreseen = steps * self._forward_seconds + tokens * self._more_seconds
             slowdown = max(1.0, seconds / foreseen) if foreseen else math.inf
-            seen = min(seen, self._token_seconds, slowdown * self._measured_seconds)
+            seen = min(self._token_seconds, slowdown * self._measured_seconds)
         self._token_seconds += (1 - math.exp(-seconds / _MEMORY_SECONDS)) * (seen - self._token_seconds)

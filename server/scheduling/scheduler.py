@@ -26,8 +26,9 @@ AGEING_SECONDS = 2.0
 IDLE = StepReport((), tokens=0, seconds=0.0)
 # How much one step weighs against the earlier ones; a single hiccup must not halve the budget.
 _SHARE = 0.05
-# A step's measured time is trusted within these bounds only: a machine that was suspended has not become a thousand times slower.
-_LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.25, 8.0
+# One step counts as at most so many times as slow as those before it: a machine that was suspended has not become a thousand times slower.
+# There is no such bound below: a step that was fast is proof, and a curve that was measured on a busy machine may be off by any factor.
+_MOST_RISE = 8.0
 
 
 def due(deadline: float, arrived: float) -> float:
@@ -127,7 +128,7 @@ class StepBudget:
         """Take over how long a step of so many planned tokens has taken."""
         if self.curve is None or not (expected := self.curve.seconds(tokens)):
             return
-        slowdown = min(max(seconds / expected, _LEAST_SLOWDOWN), _MOST_SLOWDOWN)
+        slowdown = min(seconds / expected, _MOST_RISE * self._slowdown)
         self._slowdown += _SHARE * (slowdown - self._slowdown)
 
 

@@ -39,7 +39,8 @@ def main(address: str, options_json: str) -> int:
             socket.send(msgspec.msgpack.encode(StartFailure("The model is made of cheese.")))
             return 1
         version = "v2" if behaviour == "other catalog" else "v1"
-        socket.send(msgspec.msgpack.encode(msgspec.structs.replace(READY, model="fake", catalog_version=version)))
+        cost = {"forward_seconds": 60.0, "token_seconds": 1.0, "step_tokens": 1} if behaviour == "measured slowly" else {}
+        socket.send(msgspec.msgpack.encode(msgspec.structs.replace(READY, model="fake", catalog_version=version, **cost)))
         while True:
             message = msgspec.msgpack.decode(socket.recv(), type=ToEngine)
             if isinstance(message, Shutdown):

@@ -78,6 +78,13 @@ async def test_requests_end_as_the_engine_says():
         await search(client, submit("fine"))
 
 
+async def test_an_engine_that_was_measured_while_the_machine_stood_still_answers_all_the_same():
+    async with started("measured slowly") as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        for _ in range(3):
+            assert (await search(client, submit("fine"))).items == (RankedItem(0, -1.0, 1),)
+
+
 async def test_a_full_house_refuses_and_a_cancelled_wait_makes_room():
     async with started(max_pending=2) as (client, _):
         await until(lambda: client.status is EngineStatus.READY)

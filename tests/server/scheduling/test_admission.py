@@ -59,10 +59,11 @@ def steps(*, tokens: int, seconds: float, crowded: bool, count: int = 100) -> Pr
     return Progress([], [], [step] * count, running=1, waiting=0, used_slots=0)
 
 
-def test_an_idle_engine_takes_what_it_can_do_alone():
-    admission = opened()
-    assert not let_in(admission, submit("too soon", 0.070))
-    assert let_in(admission, submit("in time", 0.072))
+def test_an_idle_engine_tries_whatever_it_is_foreseen_to_take():
+    assert let_in(opened(), submit("in time", 0.072))
+    assert let_in(opened(), submit("too soon, as far as is known", 0.001))
+    with pytest.raises(TooLate, match=r"but its timeout has already passed"):
+        opened().admit(submit("past", -0.001), 0.0, 10)
 
 
 def test_the_queue_ahead_counts_with_caution():

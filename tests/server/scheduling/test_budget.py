@@ -39,3 +39,11 @@ def test_one_hiccup_costs_little():
     budget = StepBudget(4096, 0.1, CURVE)
     budget.learn(900, 1000.0)
     assert budget.tokens > 600
+
+
+def test_a_curve_that_was_measured_on_a_machine_standing_still_does_not_make_steps_small_for_good():
+    budget = StepBudget(4096, 0.1, CostCurve(100 * CURVE.fixed, 100 * CURVE.per_token))
+    assert budget.tokens == 1
+    for _ in range(200):
+        budget.learn(budget.tokens, CURVE.seconds(budget.tokens))
+    assert budget.tokens == pytest.approx(900, rel=0.01)
