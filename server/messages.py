@@ -121,6 +121,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         identifier_length: tokens of an item.
         forward_seconds, token_seconds: cost of a forward of the target: a fixed part, and a part per token of a full step.
         step_tokens: tokens that may share a step.
+        longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
     """
 
@@ -134,6 +135,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     token_seconds: float
     step_tokens: int
     catalog_name: str = ""
+    longest_step_seconds: float = 0.0
+
+
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """A sign of life of an engine that has nothing else to say: what it does now, or begins to do."""
+
+    doing: str
 
 
 class CatalogLoaded(msgspec.Struct, frozen=True, tag=True):
@@ -209,4 +217,4 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 
 
 ToEngine = Submit | Cancel | Shutdown | PutFilter | DropFilter | LoadCatalog | DropCatalog
-FromEngine = Ready | StartFailure | Progress | CatalogLoaded
+FromEngine = Alive | Ready | StartFailure | Progress | CatalogLoaded

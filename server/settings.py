@@ -95,9 +95,11 @@ class EngineOptions(EngineSettings):
 
     Attributes:
         catalog_name: name of the catalog in requests.
+        parent: id of the process that started it, without which it ends.
     """
 
     catalog_name: str = ""
+    parent: int | None = None
 
 
 class Settings(EngineSettings, BaseSettings):
@@ -123,6 +125,14 @@ class Settings(EngineSettings, BaseSettings):
     history_max_events: Annotated[int, Panel.HISTORIES] = Field(default=1000, ge=1, description="Newest events kept per user.")
     history_ttl_seconds: Annotated[int | None, Panel.HISTORIES] = Field(
         default=None, ge=1, description="Forget a user after so many seconds without an event; never by default."
+    )
+    engine_hang_seconds: Annotated[float, Panel.MODEL] = Field(
+        default=30, gt=0, description="Silence of the engine after which it is killed and another is started, seconds."
+    )
+    engine_start_seconds: Annotated[float, Panel.MODEL] = Field(
+        default=1800,
+        gt=0,
+        description="The same while it starts, which takes as long as the model takes to load; also the longest wait for a new catalog.",
     )
     verification: Annotated[Verification, Panel.SPECULATION] = Field(
         default=Verification.STRICT, description="How drafts are verified where a request does not say."

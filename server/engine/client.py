@@ -1,7 +1,8 @@
 """The engine's supervisor in the API process: starts the engine process, talks to it, notices its death and starts another.
 
 Invariant: every request that was given to the engine ends exactly once: with its list, its failure or its caller's cancellation, or with
-`EngineUnavailable` the moment the engine is gone.
+`EngineUnavailable` the moment the engine is gone. Whatever waits for an answer of the engine has a deadline, and an engine that gives no
+sign of life is killed (`server.engine.heartbeat`), so that nobody waits for one that hangs.
 """
 
 import asyncio
@@ -15,9 +16,12 @@ from typing import Any
 
 import zmq
 
+from server.engine.answers import OwedAnswers
+from server.engine.heartbeat import Heartbeat, Patience, watch
 from server.engine.process import EngineProcess, Obstacle
 from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
+    Alive,
     Cancel,
     CatalogLoaded,
     DropCatalog,
@@ -45,6 +49,8 @@ HEALTHY_SECONDS = 60.0
 STARTS_WITHOUT_READY = 3
 LAST_SENTENCE_SECONDS = 0.5
 LOAD_SECONDS_GUESS = 10.0
+CATALOG_SECONDS = 600.0
+PATIENCE = Patience()
 
 
 class EngineStatus(Enum):
@@ -67,27 +73,32 @@ class EngineClient:
         metrics: Metrics,
         *,
         max_pending: int,
+        patience: Patience = PATIENCE,
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         """
         Args:
             catalog_version: the version whose indices the requests will name.
             max_pending: requests that may be in the engine's hands, waiting and running together.
+            patience: with an engine that is silent, before another is started.
             on_failure: called with a sentence when the engine can't start the first time; later it is tried again for ever.
         """
         self._options = options
         self._catalog_version = catalog_version
         self._metrics = metrics
+        self._patience = patience
         self._on_failure = on_failure
         self._admission = Admission(max_pending)
         self._process: EngineProcess | None = None
         self._engine: EngineProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._filters: dict[str, dict[str, PutFilter]] = {}
-        self._loading: dict[str, asyncio.Future[Exception | None]] = {}
+        self._loading = OwedAnswers()
         self._load_seconds = LOAD_SECONDS_GUESS
         self._backoff = 0.0
         self._obstacle: Obstacle | None = None
+        self._heartbeat = Heartbeat(patience, 0.0)
+        self._end = "died"
         self.status = EngineStatus.STOPPED
         self.ready: Ready | None = None
 
@@ -95,6 +106,11 @@ class EngineClient:
     def process_id(self) -> int | None:
         """The engine process, if one runs."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def is_silent(self) -> bool:
+        """True if the engine serves, as far as is known, but has given no sign of life for a while."""
+        return self.status is EngineStatus.READY and self._heartbeat.suspect
 
     def start(self) -> None:
         """Start the engine in the background; `status` tells when it is ready."""
@@ -128,11 +144,11 @@ class EngineClient:
             traced: True if the engine's steps are recorded for it.
 
         Raises:
-            EngineUnavailable: there is no engine.
+            EngineUnavailable: there is no engine, or it is silent.
             QueueFull: too many requests are pending.
             TooLate: its list, or another because of it, would be late.
         """
-        if self._engine is None or self.ready is None or self.status is not EngineStatus.READY:
+        if self._engine is None or self.ready is None or self.status is not EngineStatus.READY or self.is_silent:
             raise self.unavailable()
         request = self._admission.admit(submit, time.monotonic(), items and min(items, self.ready.max_items + 1), traced=traced)
         try:
@@ -162,19 +178,18 @@ class EngineClient:
 
         Raises:
             EngineUnavailable: there is no engine, or it died meanwhile.
-            CatalogRefused: it can't be served; the message is a sentence.
+            CatalogRefused: it can't be served, or takes too long; the message is a sentence.
         """
         if self._engine is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
-        loading = self._loading[name] = asyncio.get_running_loop().create_future()
         self._tell(LoadCatalog(name, str(path)))
         try:
-            error = await loading
-        except asyncio.CancelledError:
+            await self._loading.wait(name, CATALOG_SECONDS)
+        except (TimeoutError, asyncio.CancelledError) as end:
             self._tell(DropCatalog(name))
-            raise
-        if error is not None:
-            raise error
+            if isinstance(end, asyncio.CancelledError):
+                raise
+            raise CatalogRefused(f"The engine has not loaded the catalog within {CATALOG_SECONDS:g} s.") from end
 
     def drop_catalog(self, name: str) -> None:
         """Tell the engine that no request will name a catalog any more."""
@@ -207,11 +222,13 @@ class EngineClient:
 
     def unavailable(self) -> EngineUnavailable:
         """The error for clients while the engine is not ready."""
+        if self.is_silent:
+            return EngineUnavailable("The engine gives no sign of life; if that goes on, another is started.")
         sentence = {
             EngineStatus.STARTING: "The engine is still loading the model.",
             EngineStatus.STOPPED: "The server is shutting down.",
             EngineStatus.FAILED: "The engine can't start.",
-        }.get(self.status, self._obstacle.public if self._obstacle else "The engine is being restarted after it died.")
+        }.get(self.status, self._obstacle.public if self._obstacle else f"The engine is being restarted after it {self._end}.")
         return EngineUnavailable(sentence, max(1, round(self._backoff + self._load_seconds)))
 
     async def _supervise(self) -> None:
@@ -242,8 +259,10 @@ class EngineClient:
         """Run one engine process from its start to its end; return what kept it from serving, if that is known."""
         obstacle: asyncio.Future[Obstacle] = asyncio.get_running_loop().create_future()
         started = time.monotonic()
+        self._heartbeat = Heartbeat(self._patience, started)
 
         def receive(message: FromEngine) -> None:
+            self._heartbeat.heard(message)
             if not obstacle.done() and (found := self._receive(message, time.monotonic() - started)) is not None:
                 obstacle.set_result(found)
 
@@ -264,12 +283,18 @@ class EngineClient:
     async def _accompany(self, process: EngineProcess, obstacle: "asyncio.Future[Obstacle]") -> Obstacle | None:
         """Wait until a process ends or can't serve."""
         either: set[asyncio.Future[Any]] = {obstacle, process.exit_status}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if await watch(self._heartbeat, either, self._metrics.engine_silence.set):
+            self._end = "hung"
+            self._metrics.engine_hangs.inc()
+            logger.error("the engine process %d %s, and is killed", process.pid, self._heartbeat.sentence)
+            process.kill()
+            return None
         if self._engine is None:
             # A process that fails to start says why and ends; its end can be noticed before its sentence.
             await asyncio.wait({obstacle}, timeout=LAST_SENTENCE_SECONDS)
         if obstacle.done():
             return obstacle.result()
+        self._end = "died"
         logger.error("the engine process %d ended with status %s", process.pid, process.exit_status.result())
         return None
 
@@ -281,7 +306,7 @@ class EngineClient:
                 self._admission.deliver(progress)
                 self._metrics.expected_wait.set(self._admission.wait_seconds)
             case CatalogLoaded(name, sentence):
-                self._settle_loading(name, None if sentence is None else CatalogRefused(sentence))
+                self._loading.settle(name, None if sentence is None else CatalogRefused(sentence))
             case Ready(catalog_name=name) if name != self._options.catalog_name:
                 # Another catalog has been activated while this engine was being started.
                 return Obstacle("The engine was started with a catalog that is no longer served.")
@@ -300,18 +325,14 @@ class EngineClient:
                 self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
             case StartFailure(sentence):
                 return Obstacle(sentence)
+            case Alive():
+                pass
         return None
-
-    def _settle_loading(self, name: str, error: Exception | None) -> None:
-        loading = self._loading.pop(name, None)
-        if loading is not None and not loading.done():
-            loading.set_result(error)
 
     def _abandon(self) -> None:
         """Tell all that wait for the engine that it is gone."""
         if self.status is EngineStatus.READY:
             self.status = EngineStatus.RESTARTING
         self._metrics.observe_engine_gone()
-        for name in list(self._loading):
-            self._settle_loading(name, self.unavailable())
-        self._admission.abandon("The engine died while it worked on this request.", max(1, round(self._load_seconds)))
+        self._loading.settle_all(self.unavailable())
+        self._admission.abandon(f"The engine {self._end} while it worked on this request.", max(1, round(self._load_seconds)))

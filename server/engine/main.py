@@ -21,8 +21,7 @@ import zmq
 
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
-from server.engine.worker import EngineWorker
-from server.messages import Ready, StartFailure
+from server.messages import Alive, FromEngine, Ready, StartFailure
 from server.metrics.logs import configure_logs
 from server.scheduling.scheduler import StepEngine
 from server.settings import EngineOptions
@@ -70,22 +69,29 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     gc.disable()
     # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
     from server.engine.loading import load_recommender
+    from server.engine.worker import EngineWorker
 
     started = time.monotonic()
+
+    def tell(message: FromEngine) -> None:
+        socket.send(msgspec.msgpack.encode(message))
+
     with ExitStack() as stack:
         try:
+            tell(Alive("loading the model"))
             recommender = load_recommender(options, load_catalog(options.catalog))
             # Libraries complain at the end of the process about what the collector could not reach.
             stack.callback(gc.unfreeze)
             loaded = stack.enter_context(ExitStack())
             loaded.callback(recommender.close)
+            tell(Alive("making its first list"))
             warm_up(recommender, recommender.engine)
             worker = EngineWorker(socket, recommender, options)
             stack.callback(worker.close)
             # A catalog that is replaced must leave nothing behind: from here on only the worker holds what was loaded.
             loaded.pop_all()
         except SetupError as error:
-            socket.send(msgspec.msgpack.encode(StartFailure(str(error))))
+            tell(StartFailure(str(error)))
             return 1
         signal.signal(signal.SIGTERM, lambda *_: worker.drain())
         # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
@@ -103,6 +109,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 forward_seconds=recommender.target_cost.fixed,
                 token_seconds=recommender.target_cost.mean_per_token(worker.budget.tokens),
                 step_tokens=worker.budget.tokens,
+                longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
             )
         )
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.engine, time.monotonic() - started)
@@ -115,8 +122,10 @@ def main(arguments: Iterable[str]) -> int:
     """Entry point of the process: socket address and options in JSON."""
     address, options_json = arguments
     options = EngineOptions.model_validate_json(options_json)
-    parent = os.getppid()
     die_with_parent()
+    # It may have died while this process was importing its modules, before it could ask for that.
+    if options.parent not in (None, os.getppid()):
+        return 1
     # Ctrl-C reaches every process of the terminal; the parent decides when this one stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logs(options.log_level, "engine", options.log_format)
@@ -125,8 +134,6 @@ def main(arguments: Iterable[str]) -> int:
         # Long enough for a last sentence, short enough not to hang on a parent that is gone.
         socket.setsockopt(zmq.LINGER, 1000)
         socket.connect(address)
-        if os.getppid() != parent:
-            return 1
         return serve(socket, options)
 
 

@@ -1,25 +1,32 @@
 """One engine process, from its start to its end, and the socket to it.
 
 Invariant: messages are handed on in the event loop, all of them and in order. ZeroMQ's file descriptor tells of a change once, and any call
-on the socket can be the one that takes notice of it, a `send` as well; so the socket itself is asked after each.
+on the socket can be the one that takes notice of it, a `send` as well; so the socket itself is asked after each. And nothing is left of a
+process that has ended: what it has started is killed with it, and its temporary files lie in a directory of its own.
 """
 
 import asyncio
+import logging
 import os
+import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import zmq
 
+from server.engine.directory import own_directory
 from server.messages import FromEngine, Shutdown, ToEngine
 from server.settings import EngineOptions
 
+logger = logging.getLogger(__name__)
+
 STOP_SECONDS = 5.0
+# The lists of all requests that may run at once are far smaller.
+MOST_BYTES = 2**26
 # Plain numbers: an operation on a flag of an enumeration takes longer than the call on the socket.
 _EVENTS, _READABLE, _NO_WAIT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 
@@ -57,23 +64,31 @@ class EngineProcess:
         """
         # The child must find this package wherever the server was started from, and must not take a directory there for it (-P).
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-        # A directory for each process: one for all would be swept out of /tmp long before it is needed again.
-        with tempfile.TemporaryDirectory(prefix="atspeed-") as directory, zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+        options = options.model_copy(update={"parent": os.getpid()})
+        with own_directory() as directory, zmq.Context() as context, context.socket(zmq.PAIR) as socket:
             socket.set_hwm(0)
             socket.setsockopt(zmq.LINGER, 0)
             socket.bind(address := f"ipc://{directory}/engine")
-            command = (sys.executable, "-P", "-m", module, address, options.model_dump_json())
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": path}
+                *(sys.executable, "-P", "-m", module, address, options.model_dump_json()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sys.stderr,
+                env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(directory)},
+                # A group of its own, to be killed with all that it has started.
+                start_new_session=True,
             )
             engine = cls(process, socket, receive)
             try:
                 yield engine
             finally:
-                if not engine.exit_status.done():
-                    process.kill()
+                engine.kill()
                 await engine.exit_status
                 engine._loop.remove_reader(socket.FD)
+
+    def kill(self) -> None:
+        """End the process and all that it has started, now, even if it is stopped."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
         """Ask a process that listens to end, and wait a little until it is gone."""
@@ -94,4 +109,12 @@ class EngineProcess:
 
     def _drain(self) -> None:
         while self._readable():
-            self._receive(self._decode(self._socket.recv(_NO_WAIT)))
+            frame = self._socket.recv(_NO_WAIT)
+            try:
+                if len(frame) > MOST_BYTES:
+                    raise msgspec.ValidationError(f"it is larger than {MOST_BYTES} bytes")
+                message = self._decode(frame)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                logger.error("the engine process %d has sent a message that can't be read, and is killed: %s", self.pid, error)
+                return self.kill()
+            self._receive(message)

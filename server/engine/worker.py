@@ -17,6 +17,7 @@ from drafting.beam.rule import SearchRule
 from server.engine.catalogs import EngineCatalogs
 from server.engine.filters import EngineFilters
 from server.messages import (
+    Alive,
     Cancel,
     DropCatalog,
     DropFilter,
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 IDLE_POLL_MS = 500
 LOADING_POLL_MS = 5
 REPORT_SECONDS = 0.1
+BEAT_SECONDS = 0.5
 
 
 class EngineWorker:
@@ -54,7 +56,7 @@ class EngineWorker:
         self._scheduler = SpeculativeBeamScheduler(self._catalogs, self.budget, max_running=options.max_running)
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
-        self._parent = os.getppid()
+        self._parent = options.parent or os.getppid()
         self._draining = False
         self._stopped = False
         self._finite = True
@@ -89,6 +91,14 @@ class EngineWorker:
                 self._report(self._scheduler.step())
             elif self._draining and not self._catalogs.loading:
                 return
+            else:
+                self._beat()
+
+    def _beat(self) -> None:
+        """Show that the loop runs while there is nothing to report."""
+        if (now := time.monotonic()) - self._reported > BEAT_SECONDS:
+            self.send(Alive("waiting for requests"))
+            self._reported = now
 
     def _receive(self) -> bool:
         """Read all messages that are there, waiting for one only if there is nothing else to do; true if a request was cancelled."""

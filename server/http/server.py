@@ -11,9 +11,8 @@ import gc
 import logging
 import signal
 import socket
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
@@ -23,6 +22,8 @@ from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.loading import load_catalog
 from server.catalogs.store import CatalogStore, first_catalog
 from server.engine.client import EngineClient
+from server.engine.directory import own_directory
+from server.engine.heartbeat import Patience
 from server.histories import open_history_store
 from server.http.app import build_app
 from server.metrics.logs import configure_logs
@@ -76,11 +77,12 @@ class ApiServer:
             first.catalog.version,
             metrics,
             max_pending=settings.max_running + settings.max_waiting,
+            patience=Patience(settings.engine_hang_seconds, settings.engine_start_seconds),
             on_failure=self._give_up,
         )
         # Gone with the server, unless there is a directory that outlives it.
-        self._temporary = tempfile.TemporaryDirectory(prefix="atspeed-catalogs-")
-        directory = (settings.catalogs or Path(self._temporary.name)).absolute()
+        self._temporary = ExitStack()
+        directory = (settings.catalogs or self._temporary.enter_context(own_directory())).absolute()
         catalogs = CatalogStore(first, engine, directory)
         catalogs.started(by)
         services = Services(settings, catalogs, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))

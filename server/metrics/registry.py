@@ -57,7 +57,9 @@ class Metrics:
         self.history_errors = counter("atspeed_history_errors_total", "Failed operations of the history store.", ["operation"])
 
         self.engine_up = gauge("atspeed_engine_up", "1 while the engine is serving, else 0.")
-        self.engine_restarts = counter("atspeed_engine_restarts_total", "Engine processes started to replace one that died.")
+        self.engine_restarts = counter("atspeed_engine_restarts_total", "Engine processes started to replace one that died or hung.")
+        self.engine_hangs = counter("atspeed_engine_hangs_total", "Engine processes killed because they gave no sign of life.")
+        self.engine_silence = gauge("atspeed_engine_silence_seconds", "Time since the last sign of life of the engine.")
         self.running = gauge("atspeed_running_requests", "Requests running in the engine.")
         self.waiting = gauge("atspeed_waiting_requests", "Requests waiting for the engine.")
         self.expected_wait = gauge("atspeed_expected_wait_seconds", "Expected time until the engine has finished the requests that it has.")
@@ -159,8 +161,8 @@ class Metrics:
 
     def observe_engine_gone(self) -> None:
         """Note that nothing runs any more, because there is no engine."""
-        engines = (self.engine_up, self.draft_up, self.running, self.waiting, self.expected_wait, self.kv_slots_used, self.kv_slots_cached)
-        for gauge in engines:
+        load = (self.running, self.waiting, self.expected_wait, self.kv_slots_used, self.kv_slots_cached)
+        for gauge in (self.engine_up, self.engine_silence, self.draft_up, *load):
             gauge.set(0)
 
     @contextmanager

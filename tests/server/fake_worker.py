@@ -3,6 +3,7 @@
 A target that starts with `turns:` names a file of such behaviours, one a line; each process takes the first away, the last one stays.
 """
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from server.engine.process import MOST_BYTES
 from server.messages import (
     FailedList,
     FinishedList,
@@ -23,6 +25,14 @@ from server.messages import (
 from server.settings import EngineOptions
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, RankedItem, StepReport, Usage
+
+# Of an engine that is broken: no message, half of one, text that is none, and one that no engine needs.
+UNREADABLE = {
+    "garbled": b"\xc1\x00\xff",
+    "cut off": msgspec.msgpack.encode(READY)[:-9],
+    "no text": b"\x82\xa4type\xa5Alive\xa5doing\xa2\xff\xfe",
+    "oversized": b"\xc4" * (MOST_BYTES + 1),
+}
 
 
 def main(address: str, options_json: str) -> int:
@@ -51,9 +61,14 @@ def main(address: str, options_json: str) -> int:
                 continue
             if message.request_id == "die":
                 return 5
+            if message.request_id == "spawn":
+                subprocess.Popen(["sleep", "600"])
+            if message.request_id in UNREADABLE:
+                socket.send(UNREADABLE[message.request_id])
+                continue
             finished = [FinishedList(BeamResult(message.request_id, (RankedItem(0, -1.0, 1),), Usage(1, 0, 1)), 0.0, 0.0)]
             failed = [FailedList(message.request_id, None if message.request_id == "late" else "It is refused.")]
-            answers = message.request_id in ("fine", "drop")
+            answers = message.request_id in ("fine", "drop", "spawn")
             step = StepRecord(StepReport((), 1, 0.001, draft_failed=message.request_id == "drop"), 0.0, 0.0)
             progress = Progress(finished if answers else [], [] if answers else failed, [step], running=0, waiting=0, used_slots=0)
             socket.send(msgspec.msgpack.encode(progress))

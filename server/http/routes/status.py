@@ -25,9 +25,9 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=documented(503))
     async def ready() -> StatusAnswer:
-        """503 until the model is loaded, whenever there is no engine, and as soon as the server is told to end."""
+        """503 until the model is loaded, while there is no engine or it gives no sign of life, and once the server is told to end."""
         drain.check()
-        if engine.status is not EngineStatus.READY:
+        if engine.status is not EngineStatus.READY or engine.is_silent:
             raise engine.unavailable()
         return StatusAnswer(status="ready", engine=engine.status.value)
 

@@ -12,11 +12,13 @@ import pytest
 from server.engine import client as engine_client
 from server.engine import process as engine_process
 from server.engine.client import EngineClient, EngineStatus
+from server.engine.heartbeat import Patience
 from server.engine.process import Obstacle
-from server.errors import EngineUnavailable, QueueFull, RequestRefused
+from server.errors import CatalogRefused, EngineUnavailable, QueueFull, RequestRefused
 from server.messages import Submit
 from server.metrics.registry import Metrics
 from server.settings import EngineOptions
+from tests.server.fake_worker import UNREADABLE
 from verification.result import BeamResult, RankedItem
 
 
@@ -28,11 +30,11 @@ def fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def started(
-    behaviour: str = "answers", catalog_version: str = "v1", max_pending: int = 10
+    behaviour: str = "answers", catalog_version: str = "v1", max_pending: int = 10, patience: Patience = engine_client.PATIENCE
 ) -> AsyncIterator[tuple[EngineClient, list[str]]]:
     failures: list[str] = []
     options = EngineOptions(target=behaviour, catalog="")
-    client = EngineClient(options, catalog_version, Metrics(), max_pending=max_pending, on_failure=failures.append)
+    client = EngineClient(options, catalog_version, Metrics(), max_pending=max_pending, patience=patience, on_failure=failures.append)
     client.start()
     try:
         yield client, failures
@@ -202,3 +204,74 @@ async def test_a_request_that_meets_an_engine_which_has_just_died_is_told_so():
         assert client.status is EngineStatus.READY
         with pytest.raises(EngineUnavailable, match="died while it worked"):
             await search(client, submit("fine"))
+
+
+async def test_an_engine_that_hangs_is_killed_and_everybody_who_waits_is_told(caplog: pytest.LogCaptureFixture):
+    # The fake engine never gives a sign of life by itself.
+    async with started(patience=Patience(hang=1.5)) as (client, failures):
+        await until(lambda: client.status is EngineStatus.READY)
+        first = client.process_id
+        assert first is not None
+        psutil.Process(first).suspend()
+        waiting = asyncio.create_task(search(client, submit("silence")))
+        loading = asyncio.create_task(client.load_catalog("next", Path("next.catalog")))
+        await until(lambda: client.is_silent)
+        with pytest.raises(EngineUnavailable, match="gives no sign of life"):
+            await search(client, submit("fine"))
+        with pytest.raises(EngineUnavailable, match="hung while it worked on this request"):
+            await waiting
+        with pytest.raises(EngineUnavailable, match="being restarted after it hung"):
+            await loading
+        await until(lambda: not psutil.pid_exists(first))
+        assert f"the engine process {first} has given no sign of life for 2 s while serving, and is killed" in caplog.text
+        await until(lambda: client.status is EngineStatus.READY and not client.is_silent)
+        assert (await search(client, submit("fine"))).request_id == "fine"
+        assert not failures
+
+
+async def test_a_catalog_that_is_never_loaded_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine_client, "CATALOG_SECONDS", 0.2)
+    async with started() as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        with pytest.raises(CatalogRefused, match=r"^The engine has not loaded the catalog within 0\.2 s\.$"):
+            await client.load_catalog("next", Path("next.catalog"))
+        assert (await search(client, submit("fine"))).request_id == "fine"
+
+
+async def test_an_engine_that_dies_while_it_loads_a_catalog_says_so_to_who_waits_for_it():
+    async with started() as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        loading = asyncio.create_task(client.load_catalog("next", Path("next.catalog")))
+        await asyncio.sleep(0.05)
+        with pytest.raises(EngineUnavailable):
+            await search(client, submit("die"))
+        with pytest.raises(EngineUnavailable, match="being restarted after it died"):
+            await loading
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+async def test_an_engine_whose_messages_cannot_be_read_is_replaced_with_a_sentence(what: str, caplog: pytest.LogCaptureFixture):
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    async with started() as (client, failures):
+        await until(lambda: client.status is EngineStatus.READY)
+        with pytest.raises(EngineUnavailable, match="died while it worked"):
+            await search(client, submit(what))
+        assert "has sent a message that can't be read, and is killed: " in caplog.text
+        await until(lambda: client.status is EngineStatus.READY)
+        assert (await search(client, submit("fine"))).request_id == "fine"
+        assert not failures
+    assert not unhandled
+
+
+@pytest.mark.parametrize("end", ["die", "stop"])
+async def test_what_an_engine_has_started_ends_with_it(end: str):
+    async with started() as (client, _):
+        await until(lambda: client.status is EngineStatus.READY)
+        await search(client, submit("spawn"))
+        assert client.process_id is not None
+        (child,) = psutil.Process(client.process_id).children()
+        if end == "die":
+            with pytest.raises(EngineUnavailable):
+                await search(client, submit("die"))
+    await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from drafting.catalog.catalog import Catalog
-from server.engine.main import serve
-from server.messages import FromEngine, StartFailure
-from server.settings import FlagSettings
+from server.engine.main import main, serve
+from server.messages import Alive, FromEngine, StartFailure
+from server.settings import EngineOptions, FlagSettings
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.server.http.test_not_finite import damage_item
 from tests.verification.engine.test_beam_search import HOSTS
@@ -39,8 +39,8 @@ def collector() -> Iterator[None]:
 def sentence_of(**flags: object) -> str:
     parent = Parent()
     status = serve(parent, FlagSettings(**({"engine": "transformers", "threads": 1} | flags)).engine_options)
-    (message,) = parent.sent
-    failure = msgspec.msgpack.decode(message, type=FromEngine)
+    *before, failure = [msgspec.msgpack.decode(message, type=FromEngine) for message in parent.sent]
+    assert all(isinstance(message, Alive) for message in before)
     assert isinstance(failure, StartFailure)
     assert status == 1
     return failure.sentence
@@ -91,3 +91,9 @@ def test_a_model_that_goes_wrong_on_its_first_list(
     assert sentence.startswith(
         "The model's scores are not finite (NaN or infinite) after a history of 'item-0', the first item of the catalog"
     )
+
+
+def test_an_engine_whose_parent_has_died_meanwhile_ends_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.engine.main.die_with_parent", lambda: None)
+    options = EngineOptions(target="", catalog="", parent=2**22 + 1)
+    assert main(["ipc:///nowhere", options.model_dump_json()]) == 1

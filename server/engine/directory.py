@@ -1,0 +1,66 @@
+"""Temporary directories that are gone with the process that made them, however it ends.
+
+Invariants: a directory is locked by its owner for as long as that lives, and the kernel lets the lock go when it is killed; so what nobody
+holds is rubbish of a dead process, wherever its process ids come from, and the next directory that is made sweeps it away. And only what
+bears `PREFIX` and belongs to this user is ever swept.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = "atspeed-run-"
+
+
+@contextmanager
+def own_directory() -> Iterator[Path]:
+    """An empty directory for this process alone, removed when the context ends.
+
+    Raises:
+        OSError: none can be made.
+    """
+    _sweep()
+    path, lock = _make()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _make() -> tuple[Path, int]:
+    """A locked directory, and the descriptor that holds the lock."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        if (lock := _lock(path)) is not None:
+            return path, lock
+
+
+def _sweep() -> None:
+    """Remove what processes that are dead have left behind."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if (lock := _lock(path)) is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a directory of this user; None if somebody else holds it, or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between its making and its lock another process may have taken it for rubbish.
+        found = path.stat(follow_symlinks=False)
+        if found.st_uid == os.getuid() and found.st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None

@@ -1,0 +1,68 @@
+"""Temporary directories: gone with their owner, killed or not, and never while it lives."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from server.engine.directory import PREFIX, own_directory
+
+OWNER = """
+import time
+from server.engine.directory import own_directory
+with own_directory() as path:
+    (path / "file").write_text("x")
+    print(path, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def owner(temporary: Path) -> "tuple[subprocess.Popen[str], Path]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(temporary)}
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_what_a_killed_owner_has_left_is_swept_by_the_next_and_what_lives_is_not(temporary: Path):
+    (dead, rubbish), (alive, kept) = owner(temporary), owner(temporary)
+    others = [temporary / "atspeed-models", temporary / f"{PREFIX}file"]
+    others[0].mkdir()
+    others[1].write_text("not a directory")
+    (temporary / f"{PREFIX}link").symlink_to(others[0])
+    try:
+        dead.kill()
+        dead.wait()
+        assert (rubbish / "file").exists()
+        with own_directory() as path:
+            assert path.is_dir()
+            assert path.stat().st_mode & 0o777 == 0o700
+            assert not rubbish.exists()
+            assert (kept / "file").exists()
+        assert not path.exists()
+        assert all(other.exists() for other in others)
+    finally:
+        alive.kill()
+        alive.wait()
+
+
+def test_many_at_once_each_have_their_own(temporary: Path):
+    processes = [owner(temporary) for _ in range(4)]
+    started = time.monotonic()
+    while time.monotonic() - started < 1:
+        with own_directory() as path:
+            assert path.is_dir()
+    assert all((path / "file").exists() for _, path in processes)
+    for process, _ in processes:
+        process.kill()
+        process.wait()

@@ -1,0 +1,143 @@
+"""An engine that hangs, and processes that are killed or told to end at a bad moment: everybody is told, and nothing is left behind."""
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from server.engine.directory import PREFIX
+from tests.server.server_process import ServerProcess, assert_problem
+
+SILENT = "The engine gives no sign of life; if that goes on, another is started."
+HUNG = "The engine is being restarted after it hung."
+
+
+@pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the server and its engine put temporary files; a short path, for sockets have no long ones."""
+    directory = tmp_path_factory.mktemp("t")
+    monkeypatch.setenv("TMPDIR", str(directory))
+    return directory
+
+
+@pytest.mark.alone
+def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: list[str], catalog_file: Path, tmp_path: Path):
+    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "3", "--catalogs", str(tmp_path)]
+    with ServerProcess(tmp_path, *model_flags, *flags) as server, ThreadPoolExecutor(8) as pool:
+
+        def activate() -> httpx.Response:
+            return server.client.post("/v1/catalogs/next/activate", json={"by": "a test"}, timeout=60)
+
+        engine = server.wait_until_ready().engine
+        before = server.recommend(history=["item-1"]).json()["items"]
+        upload = server.client.put("/v1/catalogs/next", content=catalog_file.read_bytes(), headers={"Content-Type": "application/x-ndjson"})
+        assert upload.status_code == 201, upload.text
+        engine.suspend()
+        waiting = [pool.submit(server.recommend, history=["item-1"]) for _ in range(4)]
+        activating = pool.submit(activate)
+        server.wait_for(lambda: server.client.get("/ready").status_code == 503, 30)
+        assert server.client.get("/ready").json()["detail"] in (SILENT, HUNG)
+        for answer in waiting:
+            assert_problem(answer.result(), 503, "The engine hung while it worked on this request.")
+        assert activating.result().status_code == 503
+        assert server.metric("atspeed_engine_up") == 0
+        assert server.client.get("/health").status_code == 503
+        assert_problem(server.client.get("/ready"), 503, HUNG)
+        assert psutil.wait_procs([engine], timeout=5)[1] == []
+        server.wait_until_ready()
+        assert server.metric("atspeed_engine_hangs_total") == server.metric("atspeed_engine_restarts_total") == 1
+        after = server.recommend(history=["item-1"]).json()["items"]
+        assert [line["item_id"] for line in after] == [line["item_id"] for line in before]
+        # Nobody holds the lock.
+        assert activate().status_code == 200
+        assert "and is killed" in server.log
+        assert "Traceback" not in server.log
+
+
+def test_an_engine_that_is_idle_or_busy_is_not_taken_for_hung(model_flags: list[str], tmp_path: Path):
+    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "2"]
+    with ServerProcess(tmp_path, *model_flags, *flags) as server, ThreadPoolExecutor(8) as pool:
+        server.wait_until_ready()
+        time.sleep(4)
+        assert all(pool.map(lambda _: server.recommend(history=["item-1"] * 5, k=100, beam_width=256).status_code == 200, range(60)))
+        assert server.metric("atspeed_engine_hangs_total") == 0
+
+
+def ended(engine: psutil.Process) -> bool:
+    """True if a process has ended; whoever inherits it may take its time to say so."""
+    return not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+
+
+def starting(server: ServerProcess) -> psutil.Process:
+    """The engine while it imports its modules."""
+    server.wait_for(lambda: bool(psutil.Process(server.process.pid).children()))
+    return server.engine
+
+
+def loading(server: ServerProcess) -> psutil.Process:
+    """The engine while it loads its model."""
+    engine = starting(server)
+    server.wait_for(lambda: engine.num_threads() > 1)
+    return engine
+
+
+def ready(server: ServerProcess) -> psutil.Process:
+    return server.wait_until_ready().engine
+
+
+def hung(server: ServerProcess) -> psutil.Process:
+    """The engine, stopped for good."""
+    engine = ready(server)
+    engine.suspend()
+    return engine
+
+
+MOMENTS = [starting, loading, ready, hung]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_server_ends_in_time_whatever_its_engine_does(
+    model_flags: list[str], tmp_path: Path, temporary: Path, moment: Callable[[ServerProcess], psutil.Process]
+):
+    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
+        engine = moment(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert not engine.is_running()
+        assert "Traceback" not in server.log
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_nothing_outlives_a_server_that_is_killed(
+    model_flags: list[str], tmp_path: Path, temporary: Path, moment: Callable[[ServerProcess], psutil.Process]
+):
+    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
+        engine = moment(server)
+        server.process.kill()
+        started = time.monotonic()
+        while not ended(engine):
+            assert time.monotonic() - started < 20
+            time.sleep(0.05)
+    assert all(path.name.startswith(PREFIX) for path in temporary.iterdir())
+    # Files of the dead are gone with the next start.
+    left = set(temporary.iterdir())
+    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
+        starting(server)
+        assert not left & set(temporary.iterdir())
+
+
+def test_an_engine_that_is_killed_leaves_nothing_either(model_flags: list[str], tmp_path: Path, temporary: Path):
+    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
+        engine = server.wait_until_ready().engine
+        before = len(list(temporary.iterdir()))
+        engine.kill()
+        server.wait_for(lambda: server.client.get("/ready").status_code == 503, 10)
+        server.wait_until_ready()
+        assert len(list(temporary.iterdir())) == before
+    assert list(temporary.iterdir()) == []
