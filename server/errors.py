@@ -3,7 +3,7 @@
 ServerError
   - InvalidRequest, RequestRefused                    the request makes no sense, or the engine can't do it
   - UnknownItem, UnknownField, UnknownFilter          it names what the catalog does not have
-  - StaleHistory, NoItemTimes                         the history or the catalog can't be used for it
+  - StaleHistory, HistoryDamaged, NoItemTimes         the history or the catalog can't be used for it
   - UserNotFound, FilterNotFound, VersionNotFound     what it asks for is not there
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
@@ -60,6 +60,16 @@ class UnknownFilter(ServerError):
 
 class StaleHistory(ServerError):
     """No stored item of the user is in the catalog."""
+
+
+class HistoryDamaged(ServerError):
+    """What is stored for a user can't be read."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(
+            f"What is stored for user {quoted(user_id)} is damaged and can't be read: delete the user and send the events again, or bring "
+            "the history with the request."
+        )
 
 
 class NoItemTimes(ServerError):

@@ -6,7 +6,7 @@ Invariant: the stores differ in durability and speed, never in results, so that 
 
 from urllib.parse import urlsplit
 
-from server.histories.base import DEFAULT_MAX_EVENTS, Event, HistoryStore, Retention
+from server.histories.base import DEFAULT_MAX_EVENTS, DamageReport, Event, HistoryStore, Retention, log_damage
 
 __all__ = ["Event", "HistoryStore", "Retention", "open_history_store"]
 
@@ -18,6 +18,7 @@ def open_history_store(
     ttl_seconds: float | None = None,
     timeout_seconds: float = 0.5,
     key_prefix: str = "atspeed:history",
+    on_damage: DamageReport = log_damage,
 ) -> HistoryStore:
     """Open the store of `url`.
 
@@ -28,10 +29,11 @@ def open_history_store(
     `?password_file=/path` and `?sentinel_password_file=/path` keep passwords out of the URL; the files are read for each connection.
 
     Args:
-        max_events: number of events to keep for each user, the newest ones.
+        max_events: number of events to keep for each user, the newest ones by arrival.
         ttl_seconds: time to keep a history after its last append; None keeps it for ever.
         timeout_seconds: limit of a whole Redis operation, and of SQLite's wait for a writer in another process.
         key_prefix: beginning of every Redis key.
+        on_damage: told of what is found damaged while histories of others, or the rest of a history, can be read.
 
     Raises:
         ValueError: the URL or a number cannot be used; the message is a sentence without passwords.
@@ -50,11 +52,11 @@ def open_history_store(
         case "sqlite":
             from server.histories.sqlite import SqliteHistoryStore
 
-            return SqliteHistoryStore.from_url(url, retention, timeout_seconds)
+            return SqliteHistoryStore.from_url(url, retention, timeout_seconds, on_damage)
         case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster":
             from server.histories.redis import RedisHistoryStore
 
-            return RedisHistoryStore(url, retention, timeout_seconds, key_prefix)
+            return RedisHistoryStore(url, retention, timeout_seconds, key_prefix, on_damage)
         case _:
             raise ValueError(
                 f"The history URL's scheme is {urlsplit(url).scheme or 'missing'!r}: use memory://, sqlite:///path, redis://, "

@@ -1,21 +1,32 @@
 """The contract of history stores: `Event`, `Retention` and `HistoryStore`.
 
-Invariant: after any sequence of appends a history is its newest `max_events` distinct events, ordered by timestamp and, at equal
-timestamps, by arrival; appending an event again under its `event_id` changes nothing. Clients retry and deliver late, and recommendations
-must not depend on the number or the order of deliveries.
+Invariant: after any sequence of appends a history is its newest `max_events` distinct events by arrival, in order of their timestamps and,
+at equal timestamps, of arrival; events of one append arrive in the order of their timestamps. Appending an event again under its
+`event_id` changes nothing. Clients retry and deliver late, so lists must not depend on the number of deliveries. What is kept goes by
+arrival, because timestamps are the word of clocks: after one that was wrong, no event would ever be newer than what is there.
 
-Stores keep the ids of the events that a history shows, and of up to `max_events` older events with the same timestamp as the oldest shown
-one. Other old events need no id: appended again, they are dropped again. A repeated event can therefore appear twice only if more than
-twice `max_events` events of a user share a timestamp, or if it is repeated with another timestamp.
+Stores remember the ids of the newest 2 * `max_events` arrivals. An event that is repeated later than that is taken for a new one.
+
+A store never shows less than it was given without saying so: what it can't read any more is a `HistoryDamaged`, or is reported as damage.
 """
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+logger = logging.getLogger(__name__)
+
+# Takes what was found damaged (`file` or `event`) and a sentence about it, from any thread.
+DamageReport = Callable[[str, str], None]
 DEFAULT_MAX_EVENTS = 1000
 _CENTURY_SECONDS = 100 * 366 * 86400
+
+
+def log_damage(found: str, sentence: str) -> None:
+    """Say in the log that something stored is damaged."""
+    logger.error("%s", sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class Retention:
     """Limits of a history.
 
     Attributes:
-        max_events: number of events that a history shows, at least 1.
+        max_events: number of events that a history keeps, at least 1.
         ttl_seconds: seconds to keep a history after its last append; None keeps it for ever.
     """
 
@@ -69,14 +80,15 @@ class Retention:
 class HistoryStore(Protocol):
     """The events of users, oldest first. User, item and event ids are any text that UTF-8 can encode.
 
-    Every method but `close` raises `HistoryUnavailable` if the store does not answer in time. An append that raised may still have been
-    stored, for each user completely or not at all: repeat it with event ids.
+    Every method but `close` raises `HistoryUnavailable` if the store does not answer in time, and those of one user raise `HistoryDamaged`
+    if what is stored for that user can't be read. An append that raised may still have been stored, for each user completely or not at all:
+    repeat it with event ids.
     """
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
         """Add events, in any order; they are durable when this returns. Restart the time to live unless `events` is empty.
 
-        Returns the number of events that the history shows and did not show before, so without repeated events and those that are too old.
+        Returns the number of events that are kept, so without repeated events, and never more than `max_events`.
         """
         ...
 

@@ -5,40 +5,11 @@ operation can therefore remove them without a background task or a scan.
 """
 
 import time
-from bisect import insort
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from server.histories.base import Event, Retention
-
-
-@dataclass(slots=True)
-class _History:
-    """`entries` are sorted tuples (timestamp, arrival, event); arrival numbers are unique, so events are never compared."""
-
-    entries: list[tuple[float, int, Event]] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
-    arrivals: int = 0
-    expires_at: float | None = None
-
-    def add(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if event.event_id is not None:
-                if event.event_id in self.ids:
-                    continue
-                self.ids.add(event.event_id)
-            insort(self.entries, (event.timestamp, self.arrivals, event))
-            self.arrivals += 1
-
-    def trim(self, max_events: int) -> None:
-        if len(self.entries) <= max_events:
-            return
-        oldest_shown = self.entries[-max_events][0]
-        tied = next(index for index, (timestamp, _, _) in enumerate(self.entries) if timestamp == oldest_shown)
-        fallen = max(tied, len(self.entries) - 2 * max_events)
-        self.ids.difference_update(event.event_id for _, _, event in self.entries[:fallen] if event.event_id is not None)
-        del self.entries[:fallen]
+from server.histories.history import History
 
 
 class MemoryHistoryStore:
@@ -49,20 +20,17 @@ class MemoryHistoryStore:
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
-        self._histories: OrderedDict[str, _History] = OrderedDict()
+        self._histories: OrderedDict[str, tuple[History, float | None]] = OrderedDict()
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
         self._forget_expired()
         if not events:
             return 0
-        history = self._histories.setdefault(user_id, _History())
+        ttl_seconds = self._retention.ttl_seconds
+        history = self._histories[user_id][0] if user_id in self._histories else History()
+        self._histories[user_id] = history, None if ttl_seconds is None else time.monotonic() + ttl_seconds
         self._histories.move_to_end(user_id)
-        if self._retention.ttl_seconds is not None:
-            history.expires_at = time.monotonic() + self._retention.ttl_seconds
-        first_arrival = history.arrivals
-        history.add(events)
-        history.trim(self._retention.max_events)
-        return sum(arrival >= first_arrival for _, arrival, _ in history.entries[-self._retention.max_events :])
+        return history.add(events, self._retention.max_events)
 
     async def append_many(self, histories: Mapping[str, Sequence[Event]]) -> int:
         return sum([await self.append(user_id, events) for user_id, events in histories.items()])
@@ -70,10 +38,8 @@ class MemoryHistoryStore:
     async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
         self._forget_expired()
         window = self._retention.window(limit)
-        history = self._histories.get(user_id)
-        if history is None:
-            return []
-        return [event for _, _, event in history.entries[max(0, len(history.entries) - window) :]]
+        history, _ = self._histories.get(user_id, (None, None))
+        return [] if history is None else history.newest(window)
 
     async def delete(self, user_id: str) -> bool:
         self._forget_expired()
@@ -88,7 +54,7 @@ class MemoryHistoryStore:
     def _forget_expired(self) -> None:
         now = time.monotonic()
         while self._histories:
-            user_id, history = next(iter(self._histories.items()))
-            if history.expires_at is None or history.expires_at > now:
+            user_id, (_, expires_at) = next(iter(self._histories.items()))
+            if expires_at is None or expires_at > now:
                 return
             del self._histories[user_id]

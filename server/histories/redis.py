@@ -1,13 +1,17 @@
 """`RedisHistoryStore`: histories in Redis (one server, Sentinel or Cluster), shared by all servers with its URL.
 
-A user has two keys, in the same slot of a Redis Cluster because of their common hash tag:
+A user has three keys, in the same slot of a Redis Cluster because of their common hash tag:
 
     {prefix:user}:events   sorted set   score = timestamp, member = arrival number in 10 hex digits + JSON [event_id or null, item_id]
-    {prefix:user}:ids      hash         ":" + event_id for each member that has one, and "arrivals", the last arrival number
+    {prefix:user}:order    list         the scores of the members, in order of arrival
+    {prefix:user}:ids      hash         ":" + event_id with its arrival number, and "arrivals", the last arrival number
 
 Invariant: the sorted set is the history in order, because Redis sorts by score and then by member, and members begin with the arrival
-number. A read is one ZRANGE and an append one atomic script, so each is one round trip, which matters because a recommendation waits for
-it.
+number; so the first member with the first score of the list is the one that arrived first. A read is one ZRANGE and an append one atomic
+script, so each is one round trip, which matters because a recommendation waits for it. The list is made anew where it is missing or does
+not fit, as for histories of earlier releases.
+
+A member that is none of ours is passed over by reads, and reported: it must not cost the user the rest of the history.
 
 Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `wait_replicas`, an append
 is acknowledged when so many replicas have it; Sentinel promotes the replica with the most data.
@@ -19,6 +23,7 @@ appends idempotent.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import cast
 
 import msgspec
@@ -26,7 +31,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from server.errors import HistoryUnavailable
-from server.histories.base import Event, Retention
+from server.histories.base import DamageReport, Event, Retention, log_damage
 from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
 
@@ -34,49 +39,65 @@ _ARRIVAL_DIGITS = 10
 # Limits the sockets while Redis hangs; further operations wait for a connection within their timeout.
 _MAX_CONNECTIONS = 64
 
-# KEYS: events, ids. ARGV: max_events, time to live in ms (0: for ever), then for each event its score, its field in ids ('' for none) and
-# the JSON of its member.
+# KEYS: events, order, ids. ARGV: max_events, time to live in ms (0: for ever), then for each event its score, its field in ids ('' for
+# none) and the JSON of its member.
 _APPEND = """
-local events, ids = KEYS[1], KEYS[2]
+local events, order, ids = KEYS[1], KEYS[2], KEYS[3]
 local max_events, ttl_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 -- Ids that outlived their evicted history would refuse its events when they are sent again.
-if redis.call('EXISTS', events) == 0 then redis.call('DEL', ids) end
+if redis.call('EXISTS', events) == 0 then redis.call('DEL', order, ids) end
+local arrivals = tonumber(redis.call('HGET', ids, 'arrivals')) or 0
 
-local added = {}
+if arrivals == 0 or redis.call('LLEN', order) ~= redis.call('ZCARD', events) then
+  local found, members = redis.call('ZRANGE', events, 0, -1, 'WITHSCORES'), {}
+  for i = 1, #found, 2 do members[#members + 1] = {found[i], found[i + 1]} end
+  table.sort(members, function(a, b) return a[1] < b[1] end)
+  if #members > 0 then
+    arrivals = math.max(arrivals, #members, tonumber(string.sub(members[#members][1], 1, 10), 16) or 0)
+  end
+  redis.call('DEL', order)
+  for i, member in ipairs(members) do
+    redis.call('RPUSH', order, member[2])
+    local known, content = pcall(cjson.decode, string.sub(member[1], 11))
+    if known and type(content) == 'table' and type(content[1]) == 'string' then
+      redis.call('HSET', ids, ':' .. content[1], arrivals - #members + i)
+    end
+  end
+end
+
+local before = arrivals
 for i = 3, #ARGV, 3 do
   local score, id, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if id == '' or redis.call('HSETNX', ids, id, '') == 1 then
-    local member = string.format('%010x', redis.call('HINCRBY', ids, 'arrivals', 1)) .. json
-    redis.call('ZADD', events, score, member)
-    added[#added + 1] = member
+  local known = id ~= '' and tonumber(redis.call('HGET', ids, id) or nil)
+  if not known or known <= arrivals - 2 * max_events then
+    arrivals = arrivals + 1
+    if id ~= '' then redis.call('HSET', ids, id, arrivals) end
+    redis.call('ZADD', events, score, string.format('%010x', arrivals) .. json)
+    redis.call('RPUSH', order, score)
   end
 end
+redis.call('HSET', ids, 'arrivals', arrivals)
 
-local function forget(members)
-  for _, member in ipairs(members) do
-    local event_id = cjson.decode(string.sub(member, 11))[1]
-    if event_id ~= cjson.null then redis.call('HDEL', ids, ':' .. event_id) end
-    redis.call('ZREM', events, member)
-  end
+while redis.call('LLEN', order) > max_events do
+  local score = redis.call('LPOP', order)
+  local oldest = redis.call('ZRANGEBYSCORE', events, score, score, 'LIMIT', 0, 1)[1]
+  if oldest then redis.call('ZREM', events, oldest) end
 end
 
-local oldest_shown = redis.call('ZRANGE', events, -max_events, -max_events, 'WITHSCORES')[2]
-if oldest_shown then
-  forget(redis.call('ZRANGEBYSCORE', events, '-inf', '(' .. oldest_shown))
-  forget(redis.call('ZRANGE', events, 0, -2 * max_events - 1))
+-- Ids beyond those that are remembered are let go a history at a time, so that most appends need not look for them.
+if redis.call('HLEN', ids) > 3 * max_events + 1 then
+  local all = redis.call('HGETALL', ids)
+  for i = 1, #all, 2 do
+    if all[i] ~= 'arrivals' and (tonumber(all[i + 1]) or 0) <= arrivals - 2 * max_events then redis.call('HDEL', ids, all[i]) end
+  end
 end
 
 for _, key in ipairs(KEYS) do
   if ttl_ms > 0 then redis.call('PEXPIRE', key, ttl_ms) else redis.call('PERSIST', key) end
 end
 
-local shown = 0
-for _, member in ipairs(added) do
-  local newer = redis.call('ZREVRANK', events, member)
-  if newer and newer < max_events then shown = shown + 1 end
-end
-return shown
+return math.min(arrivals - before, max_events)
 """
 
 
@@ -87,7 +108,14 @@ class RedisHistoryStore:
     was lost may have been stored. Raises ValueError for a URL or a `key_prefix` that cannot be used.
     """
 
-    def __init__(self, url: str, retention: Retention, timeout_seconds: float = 0.5, key_prefix: str = "atspeed:history") -> None:
+    def __init__(
+        self,
+        url: str,
+        retention: Retention,
+        timeout_seconds: float = 0.5,
+        key_prefix: str = "atspeed:history",
+        on_damage: DamageReport = log_damage,
+    ) -> None:
         if not key_prefix or "{" in key_prefix or "}" in key_prefix:
             raise ValueError(
                 f"The key prefix {key_prefix!r} must not be empty and must not contain braces, which mark what Redis Cluster hashes."
@@ -96,6 +124,7 @@ class RedisHistoryStore:
         self._retention = retention
         self._timeout_seconds = timeout_seconds
         self._key_prefix = key_prefix
+        self._on_damage = on_damage
         self._redis = open_client(self._url, timeout_seconds, _MAX_CONNECTIONS)
         self._turns = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._append = self._redis.register_script(_APPEND)
@@ -106,7 +135,7 @@ class RedisHistoryStore:
             return 0
         ttl_ms = 0 if self._retention.ttl_seconds is None else round(1000 * self._retention.ttl_seconds)
         args: list[str | bytes | int | float] = [self._retention.max_events, ttl_ms]
-        for event in events:
+        for event in sorted(events, key=attrgetter("timestamp")):
             # redis-py writes floats with repr, which Redis reads back exactly.
             args += (
                 float(event.timestamp),
@@ -129,7 +158,7 @@ class RedisHistoryStore:
             # redis-py has one union type for the answers of all variants of ZRANGE, with and without await.
             answer = cast("Awaitable[list[tuple[bytes, float]]]", self._redis.zrange(self._keys(user_id)[0], -window, -1, withscores=True))
             members = await answer
-        return [self._event(member, score) for member, score in members]
+        return [event for member, score in members if (event := self._event(member, score)) is not None]
 
     async def delete(self, user_id: str) -> bool:
         async with self._reach():
@@ -154,14 +183,18 @@ class RedisHistoryStore:
             )
         return shown
 
-    def _keys(self, user_id: str) -> tuple[str, str]:
-        # The prefix is inside the tag, so for every user id, even an empty one or with braces, both keys share a tag that is not empty.
+    def _keys(self, user_id: str) -> tuple[str, str, str]:
+        # The prefix is inside the tag, so for every user id, even an empty one or with braces, the keys share a tag that is not empty.
         tag = f"{{{self._key_prefix}:{user_id}}}"
-        return f"{tag}:events", f"{tag}:ids"
+        return f"{tag}:events", f"{tag}:order", f"{tag}:ids"
 
-    def _event(self, member: bytes, score: float) -> Event:
-        event_id, item_id = self._decoder.decode(member[_ARRIVAL_DIGITS:])
-        return Event(item_id, score, event_id)
+    def _event(self, member: bytes, score: float) -> Event | None:
+        try:
+            event_id, item_id = self._decoder.decode(member[_ARRIVAL_DIGITS:])
+            return Event(item_id, score, event_id)
+        except (msgspec.MsgspecError, ValueError):
+            self._on_damage("event", f"A stored event in Redis at {self._url.address} can't be read and is passed over.")
+            return None
 
     @asynccontextmanager
     async def _reach(self) -> AsyncIterator[None]:

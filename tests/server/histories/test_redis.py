@@ -205,10 +205,10 @@ async def test_append_and_read_are_one_round_trip_each(redis_server):
     from_client = {
         name.removeprefix("cmdstat_"): stat["calls"] for name, stat in info.items() if name in ("cmdstat_evalsha", "cmdstat_zrange")
     }
-    # The script runs one ZRANGE of its own.
-    assert from_client == {"evalsha": 1, "zrange": 2}
+    # The script runs none of its own where the order of arrival is known.
+    assert from_client == {"evalsha": 1, "zrange": 1}
     assert not {"cmdstat_script|load", "cmdstat_hello", "cmdstat_select"} & info.keys()
-    assert sorted(keys) == [b"{trips:ann}:events", b"{trips:ann}:ids"]
+    assert sorted(keys) == [b"{trips:ann}:events", b"{trips:ann}:ids", b"{trips:ann}:order"]
     assert all(59_000 < life <= 60_000 for life in lives)
     await store.close()
 
@@ -219,7 +219,7 @@ async def test_without_a_time_to_live_an_earlier_one_is_lifted(redis_server):
         await store.append("ann", [Event("a", 1.0)])
         await store.close()
     async with Redis(port=redis_server.port) as admin:
-        assert [await admin.pttl(f"{{lifted:ann}}:{name}") for name in ("events", "ids")] == [-1, -1]
+        assert [await admin.pttl(f"{{lifted:ann}}:{name}") for name in ("events", "order", "ids")] == [-1, -1, -1]
 
 
 async def test_the_memory_of_ids_is_as_bounded_as_the_history(redis_server):
@@ -228,7 +228,9 @@ async def test_the_memory_of_ids_is_as_bounded_as_the_history(redis_server):
         await store.append("ann", [Event("a", float(t), str(t)) for t in range(start, start + 10)])
     async with Redis(port=redis_server.port) as admin:
         assert await admin.zcard("{bounded:ann}:events") == 5
-        assert await admin.hlen("{bounded:ann}:ids") == 6
+        assert await admin.llen("{bounded:ann}:order") == 5
+        # The last arrival, the ids that are remembered, and as many again before they are let go.
+        assert await admin.hlen("{bounded:ann}:ids") <= 1 + 3 * 5
     await store.close()
 
 
@@ -270,3 +272,54 @@ async def test_tls_checks_the_certificate(start_redis, tmp_path):
     with pytest.raises(HistoryUnavailable, match="certificate"):
         await wary.read("ann")
     await wary.close()
+
+
+async def test_a_member_that_is_none_of_ours_costs_no_other_event(redis_server):
+    reports = []
+    store = open_history_store(
+        redis_server.url, timeout_seconds=10, key_prefix="odd", max_events=6, on_damage=lambda *report: reports.append(report)
+    )
+    await store.append("ann", [Event("a", 1.0, "a"), Event("b", 2.0, "b")])
+    odd = [b"", b"x", b"0000000009{", b'0000000009["id"]', b'0000000009[1, "item"]', b'0000000009[null, "\\ud800"]', b"\xff" * 20]
+    async with Redis(port=redis_server.port) as admin:
+        for member in odd:
+            await admin.zadd("{odd:ann}:events", {member: 1.5})
+        await admin.zadd("{odd:ann}:events", {b'0000000009[null, "never"]': "inf"})
+        assert await store.read("ann") == [Event("b", 2.0, "b")]
+        assert await store.read("ann", 20) == [Event("b", 2.0, "b")]
+        assert len(reports) == 10
+        assert set(reports) == {("event", f"A stored event in Redis at 127.0.0.1:{redis_server.port} can't be read and is passed over.")}
+        for number in range(6):
+            assert await store.append("ann", [Event(str(number), 3.0 + number, str(number))]) == 1
+        assert [event.item_id for event in await store.read("ann")] == ["0", "1", "2", "3", "4", "5"]
+        assert await admin.zcard("{odd:ann}:events") == 6
+    await store.close()
+
+
+async def test_histories_of_an_earlier_release_are_taken_over(redis_server):
+    """They have no order of arrival, nothing behind their ids, and more members than shown where the oldest shown are equal."""
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="early", max_events=3)
+    members = {b'0000000003["e3", "c"]': 5.0, b'0000000002[null, "b"]': 5.0, b'0000000007["e7", "d"]': 5.0, b'0000000008["", "a"]': 1.0}
+    async with Redis(port=redis_server.port) as admin:
+        await admin.zadd("{early:ann}:events", members)
+        await admin.hset("{early:ann}:ids", mapping={":e3": "", ":e7": "", ":": "", "arrivals": 8})
+        assert await store.append("ann", [Event("c", 5.0, "e3"), Event("d", 5.0, "e7"), Event("a", 1.0, "")]) == 0
+        assert [event.item_id for event in await store.read("ann")] == ["a", "c", "d"]
+        assert await store.append("ann", [Event("new", 0.0, "new")]) == 1
+        assert [event.item_id for event in await store.read("ann")] == ["new", "a", "d"]
+        assert await store.append("ann", [Event("c", 5.0, "e3")]) == 0
+        assert await admin.lrange("{early:ann}:order", 0, -1) == [b"5", b"1", b"0.0"]
+    await store.close()
+
+
+async def test_an_order_of_arrival_that_redis_evicted_is_made_anew(redis_server):
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="orderless", max_events=3)
+    await store.append("ann", [Event(str(t), float(t), str(t)) for t in range(3)])
+    async with Redis(port=redis_server.port) as admin:
+        for lost in ("order", "ids"):
+            await admin.delete(f"{{orderless:ann}}:{lost}")
+            assert await store.append("ann", [Event("0", 0.0, "0"), Event("1", 1.0, "1"), Event("2", 2.0, "2")]) == 0
+            assert [event.item_id for event in await store.read("ann")] == ["0", "1", "2"]
+    assert await store.append("ann", [Event("3", 2.0, "3")]) == 1
+    assert [event.item_id for event in await store.read("ann")] == ["1", "2", "3"]
+    await store.close()

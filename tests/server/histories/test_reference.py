@@ -35,17 +35,15 @@ class Reference:
             return 0
         remembered = self.remembered.setdefault(user, [])
         shown_before = remembered[-MAX_EVENTS:]
-        for event in events:
+        for event in sorted(events, key=lambda event: event.timestamp):
             if event.event_id is None or event.event_id not in [other.event_id for other in remembered]:
                 # The identity of an event tells repeats without an id apart.
                 remembered.append(Event(event.item_id, event.timestamp, event.event_id))
-        remembered.sort(key=lambda event: event.timestamp)
-        shown = remembered[-MAX_EVENTS:]
-        self.remembered[user] = [event for event in remembered if event.timestamp >= shown[0].timestamp][-2 * MAX_EVENTS :]
-        return sum(not any(event is other for other in shown_before) for event in shown)
+                del remembered[: -2 * MAX_EVENTS]
+        return sum(not any(event is other for other in shown_before) for event in remembered[-MAX_EVENTS:])
 
     def read(self, user, limit):
-        shown = self.remembered.get(user, [])[-MAX_EVENTS:]
+        shown = sorted(self.remembered.get(user, [])[-MAX_EVENTS:], key=lambda event: event.timestamp)
         return shown if limit is None else shown[len(shown) - min(limit, len(shown)) :]
 
     def delete(self, user):

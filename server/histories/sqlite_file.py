@@ -1,0 +1,175 @@
+"""The SQLite file of `SqliteHistoryStore`: making and opening it, its format, checksums, and the check at start.
+
+Invariant: a history is one row with a checksum over its user and its bytes, so what a disk has changed or lost is never taken for a shorter
+history. The file and those beside it (`-wal`, `-shm`) are readable by their owner alone, from their creation on.
+"""
+
+import logging
+import os
+import sqlite3
+import stat
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from server.errors import HistoryDamaged
+from server.histories.base import DamageReport
+from server.histories.history import History
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 2
+_OWNER_ONLY = 0o600
+_CACHE_KIB = 256
+_FINDINGS = 3
+
+_SCHEMA = (
+    "CREATE TABLE histories (user_id TEXT NOT NULL UNIQUE, expires_at REAL, checksum INTEGER NOT NULL, history BLOB NOT NULL)",
+    "CREATE INDEX histories_by_expiry ON histories (expires_at) WHERE expires_at IS NOT NULL",
+    f"PRAGMA user_version = {_FORMAT}",
+)
+_WRITE = (
+    "INSERT INTO histories VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (user_id) DO UPDATE SET expires_at = excluded.expires_at, checksum = excluded.checksum, history = excluded.history"
+)
+_READ = "SELECT checksum, history FROM histories WHERE user_id = ? AND (expires_at IS NULL OR expires_at > ?)"
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(History)
+
+
+def create(path: Path) -> None:
+    """Create the file with its folder, or take from others what they may do with the one that is there. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # SQLite gives the files beside it the permissions of the file itself.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY))
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if file.exists() and stat.S_IMODE(file.stat().st_mode) & ~_OWNER_ONLY and file.stat().st_uid == os.geteuid():
+            file.chmod(_OWNER_ONLY)
+
+
+def open_writer(path: Path, timeout_seconds: float) -> sqlite3.Connection:
+    """Open a connection that writes, and bring the file to this release's format. Raises sqlite3.DatabaseError."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            return _open_writer(path, timeout_seconds)
+        except sqlite3.OperationalError as error:
+            # SQLite itself does not wait while another process, started at the same moment, switches the file to write-ahead logging.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def open_reader(path: Path, timeout_seconds: float) -> sqlite3.Connection:
+    """Open a connection that only reads, which no writer keeps waiting."""
+    connection = _connect(path, timeout_seconds)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> History | None:
+    """The history of a user; None for an unknown one.
+
+    Raises:
+        HistoryDamaged: it is there and can't be read.
+        sqlite3.DatabaseError: the file can't be used.
+    """
+    try:
+        row = connection.execute(_READ, (user_id, now)).fetchone()
+        if row is None:
+            return None
+        checksum, content = row
+        if not isinstance(content, bytes) or checksum != _checksum(user_id, content):
+            raise HistoryDamaged(user_id)
+        return _decoder.decode(content)
+    except sqlite3.DatabaseError as error:
+        # What SQLite calls a malformed image is the pages that it met for this user; those of others may be whole.
+        if type(error) is sqlite3.DatabaseError:
+            raise HistoryDamaged(user_id) from error
+        raise
+
+
+def write_history(connection: sqlite3.Connection, user_id: str, history: History, expires_at: float | None) -> None:
+    """Store the history of a user in place of what is there. Raises sqlite3.DatabaseError."""
+    content = _encoder.encode(history)
+    connection.execute(_WRITE, (user_id, expires_at, _checksum(user_id, content), content))
+
+
+def check(connection: sqlite3.Connection, path: Path, on_damage: DamageReport) -> None:
+    """Read the whole file and report what does not fit together; it takes as long as the disk."""
+    try:
+        findings = [str(finding) for (finding,) in connection.execute(f"PRAGMA quick_check({_FINDINGS})")]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return
+        findings = [str(error)]
+    if findings != ["ok"]:
+        found = "; ".join(" ".join(finding.split()) for finding in findings)
+        on_damage("file", f"The history file {path} is damaged ({found}): what can't be read is refused; bring back a copy of the file.")
+
+
+def _open_writer(path: Path, timeout_seconds: float) -> sqlite3.Connection:
+    connection = _connect(path, timeout_seconds)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # A file of this format needs no lock, so a server starts beside a writer.
+        if _format(connection) != _FORMAT:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                _bring_up_to_date(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: Path, timeout_seconds: float) -> sqlite3.Connection:
+    # Opened on one thread and then used on another, but never on two at once, so the same-thread check is not needed.
+    connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
+    # The operating system caches the pages of the file as well; SQLite's own cache would only take memory.
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return connection
+
+
+def _format(connection: sqlite3.Connection) -> int:
+    ((version,),) = connection.execute("PRAGMA user_version")
+    return int(version)
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    match _format(connection):
+        case 0:
+            if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise sqlite3.DatabaseError("it holds tables of something else")
+            _execute(connection, _SCHEMA)
+        case 1:
+            _execute(connection, _SCHEMA)
+            _take_over_events(connection)
+            logger.info("the history file %s has this release's format from now on", path)
+        case 2:
+            """Another process was quicker."""
+        case version:
+            raise sqlite3.DatabaseError(f"its format is {version}, and this release writes {_FORMAT}")
+
+
+def _take_over_events(connection: sqlite3.Connection) -> None:
+    """Make histories of the rows of format 1, one an event."""
+    for user, user_id, expires_at in connection.execute("SELECT user, user_id, expires_at FROM history_users"):
+        rows = connection.execute("SELECT timestamp, item_id, event_id FROM history_events WHERE user = ? ORDER BY arrival", (user,))
+        entries = [(timestamp, arrival, item_id, event_id) for arrival, (timestamp, item_id, event_id) in enumerate(rows)]
+        write_history(connection, user_id, History(len(entries), sorted(entries)), expires_at)
+    _execute(connection, ("DROP TABLE history_events", "DROP TABLE history_users"))
+
+
+def _execute(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
+    for statement in statements:
+        connection.execute(statement)
+
+
+def _checksum(user_id: str, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(user_id.encode()))

@@ -1,0 +1,203 @@
+"""What the SQLite file keeps to itself, takes over from earlier releases, and says where a disk has damaged it."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.errors import HistoryDamaged, HistoryUnavailable
+from server.histories import Event, HistoryStore, open_history_store
+
+FORMAT_1 = """
+CREATE TABLE history_users (user INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, arrivals INTEGER NOT NULL, expires_at REAL);
+CREATE INDEX history_users_by_expiry ON history_users (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE history_events (user INTEGER NOT NULL REFERENCES history_users ON DELETE CASCADE, timestamp REAL NOT NULL,
+    arrival INTEGER NOT NULL, event_id TEXT, item_id TEXT NOT NULL, PRIMARY KEY (user, timestamp, arrival)) WITHOUT ROWID;
+CREATE UNIQUE INDEX history_events_by_id ON history_events (user, event_id) WHERE event_id IS NOT NULL;
+PRAGMA user_version = 1;
+INSERT INTO history_users VALUES (1, 'ann', 9, NULL), (2, 'bob', 1, 4e9), (3, 'gone', 1, 1.0);
+INSERT INTO history_events VALUES (1, 20.5, 0, 'e0', 'b'), (1, 10.0, 4, NULL, 'a'), (1, 20.5, 8, '', 'c'), (2, 1.0, 0, NULL, 'x'),
+    (3, 1.0, 0, NULL, 'y');
+"""
+
+
+def permissions(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+async def test_the_files_belong_to_their_owner_alone_from_their_creation_on(tmp_path: Path):
+    before = os.umask(0)
+    try:
+        store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+        await store.append("ann", [Event("a", 1.0)])
+        assert {file.name: permissions(file) for file in tmp_path.iterdir()} == dict.fromkeys(
+            ["histories.db", "histories.db-shm", "histories.db-wal"], 0o600
+        )
+        await store.close()
+    finally:
+        os.umask(before)
+
+
+async def test_a_file_of_an_earlier_release_is_closed_to_others(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    path.touch(0o666)
+    path.chmod(0o664)
+    store = open_history_store(f"sqlite:///{path}")
+    assert permissions(path) == 0o600
+    await store.close()
+
+
+async def test_histories_of_an_earlier_release_are_taken_over(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    other = sqlite3.connect(path)
+    other.executescript(FORMAT_1)
+    other.close()
+    for _ in range(2):
+        store = open_history_store(f"sqlite:///{path}", max_events=3)
+        assert await store.read("ann") == [Event("a", 10.0), Event("b", 20.5, "e0"), Event("c", 20.5, "")]
+        assert await store.read("bob") == [Event("x", 1.0)]
+        assert await store.read("gone") == []
+        assert await store.append("ann", [Event("b", 20.5, "e0"), Event("c", 20.5, "")]) == 0
+        await store.close()
+    store = open_history_store(f"sqlite:///{path}", max_events=3)
+    assert await store.append("ann", [Event("d", 0.0)]) == 1
+    assert [event.item_id for event in await store.read("ann")] == ["d", "a", "c"]
+    await store.close()
+
+
+async def test_a_file_that_cannot_be_taken_over_is_left_as_it_was(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    other = sqlite3.connect(path)
+    other.executescript(FORMAT_1 + "DROP TABLE history_events;")
+    other.close()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="cannot be opened: no such table: history_events"):
+            open_history_store(f"sqlite:///{path}")
+
+
+@pytest.fixture
+async def filled(tmp_path: Path) -> Path:
+    """A closed file with the histories of three users, each of some pages."""
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+    for user in ("ann", "bob", "carl"):
+        await store.append(user, [Event(f"{user}-item-{number}" + "x" * 50, float(number)) for number in range(200)])
+    await store.close()
+    return tmp_path / "histories.db"
+
+
+def damage(path: Path, mark: bytes, change: Callable[[bytes], bytes]) -> None:
+    """Change the page of the file that has `mark`."""
+    content = path.read_bytes()
+    start = content.index(mark) // 4096 * 4096
+    path.write_bytes(content[:start] + change(content[start : start + 4096]) + content[start + 4096 :])
+
+
+DAMAGES: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("one letter", lambda page: page.replace(b"bob-item-100", b"bob-item-900", 1)),
+    ("one bit", lambda page: page[:2000] + bytes([page[2000] ^ 1]) + page[2001:]),
+    ("zeros", lambda page: bytes(4096)),
+    ("noise", lambda page: bytes(range(256)) * 16),
+]
+
+
+async def assert_bob_alone_is_damaged(store: HistoryStore) -> None:
+    for operation in (store.read("bob"), store.read("bob", 1), store.append("bob", [Event("new", 1e3)])):
+        with pytest.raises(HistoryDamaged, match=r"^What is stored for user 'bob' is damaged"):
+            await operation
+    for user in ("ann", "carl"):
+        assert len(await store.read(user)) == 200
+        assert await store.append(user, [Event("new", 1e3)]) == 1
+
+
+@pytest.mark.parametrize("change", [change for _, change in DAMAGES], ids=[name for name, _ in DAMAGES])
+async def test_a_damaged_history_is_never_shortened_and_those_of_others_are_whole(filled: Path, change: Callable[[bytes], bytes]):
+    damage(filled, b"bob-item-100", change)
+    store = open_history_store(f"sqlite:///{filled}")
+    await assert_bob_alone_is_damaged(store)
+    await store.close()
+
+
+async def test_a_history_under_another_users_name_is_damaged(filled: Path):
+    with sqlite3.connect(filled) as other:
+        other.execute("UPDATE histories SET (checksum, history) = (SELECT checksum, history FROM histories WHERE user_id = 'ann')"
+                      " WHERE user_id = 'bob'")  # fmt: skip
+    other.close()
+    store = open_history_store(f"sqlite:///{filled}")
+    await assert_bob_alone_is_damaged(store)
+    assert await store.delete("bob") is True
+    assert await store.append("bob", [Event("new", 1e3)]) == 1
+    await store.close()
+
+
+async def found_at_start(path: Path) -> list[tuple[str, str]]:
+    """What the check of a file says until it has ended."""
+    reports: list[tuple[str, str]] = []
+    store = open_history_store(f"sqlite:///{path}", on_damage=lambda *report: reports.append(report))
+    await asyncio.wrap_future(store._checking.submit(bool))
+    await store.close()
+    return reports
+
+
+async def test_the_check_at_start_says_what_does_not_fit_together(filled: Path):
+    assert await found_at_start(filled) == []
+    # The page of the index of users, which only a check ever misses a row in.
+    damage(filled, b"carl\x03", lambda page: page[:3] + b"\x00\x02" + page[5:])
+    ((found, sentence),) = await found_at_start(filled)
+    assert found == "file"
+    assert sentence.startswith(f"The history file {filled} is damaged (")
+    assert sentence.endswith("): what can't be read is refused; bring back a copy of the file.")
+
+
+async def test_a_store_can_be_closed_while_its_file_is_checked(filled: Path):
+    for _ in range(20):
+        reports: list[tuple[str, str]] = []
+        store = open_history_store(f"sqlite:///{filled}", on_damage=lambda *report, reports=reports: reports.append(report))
+        await store.close()
+        assert reports == []
+
+
+async def test_reads_do_not_wait_for_writers_here_or_elsewhere(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}", timeout_seconds=3)
+    await store.append("ann", [Event("a", 1.0)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    appends = [asyncio.create_task(store.append("ann", [Event("b", 2.0)])) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    for _ in range(100):
+        assert await store.read("ann") == [Event("a", 1.0)]
+    assert not any(append.done() for append in appends)
+    other.execute("COMMIT")
+    other.close()
+    assert await asyncio.gather(*appends) == [1] * 50
+    await store.close()
+
+
+@pytest.mark.alone
+async def test_appends_behind_a_writer_elsewhere_give_up_together(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}", timeout_seconds=0.3)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with asyncio.timeout(2):
+        answers = await asyncio.gather(*(store.append("ann", [Event("a", 1.0)]) for _ in range(50)), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {HistoryUnavailable}
+    other.close()
+    assert await store.append("ann", [Event("a", 1.0)]) == 1
+    await store.close()
+
+
+async def test_a_server_starts_while_a_writer_elsewhere_holds_the_file(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}")
+    await store.append("ann", [Event("a", 1.0)])
+    await store.close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store = open_history_store(f"sqlite:///{path}", timeout_seconds=0.1)
+    assert await store.read("ann") == [Event("a", 1.0)]
+    await store.close()
+    other.close()
