@@ -150,6 +150,23 @@ class Settings(EngineSettings, BaseSettings):
     timeout_ms: Annotated[int, Panel.HTTP] = Field(
         default=1000, ge=1, le=60_000, description="A request's deadline if it names none, milliseconds."
     )
+    max_connections: Annotated[int, Panel.HTTP] = Field(default=4096, ge=1, description="Connections at once; more are refused with 503.")
+    max_connections_per_client: Annotated[int, Panel.HTTP] = Field(
+        default=1024, ge=1, description="Connections at once of one address, which behind a proxy is the proxy's."
+    )
+    max_header_kib: Annotated[int, Panel.HTTP] = Field(default=32, ge=1, le=1024, description="Headers of a request, KiB; more get 431.")
+    header_seconds: Annotated[float, Panel.HTTP] = Field(
+        default=10, gt=0, le=3600, description="Longest time for a request's headers, seconds; slower ones get 408."
+    )
+    body_seconds: Annotated[float, Panel.HTTP] = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="Longest time for a request's body, seconds; slower ones get 408. In uploads of catalogs, for each piece of it.",
+    )
+    idle_seconds: Annotated[float, Panel.HTTP] = Field(
+        default=5, gt=0, le=3600, description="How long a connection without a request is kept, seconds."
+    )
     grace_seconds: Annotated[float, Panel.HTTP] = Field(
         default=20, ge=0, description="How long running requests may take to finish after SIGTERM, seconds."
     )

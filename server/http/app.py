@@ -39,7 +39,9 @@ def build_api(services: Services) -> FastAPI:
             # It may wait for a collector, which would hold up the loop.
             await asyncio.to_thread(services.tracing.close)
 
-    api = FastAPI(title="atspeed-server", version=version("atspeed-server"), description=DESCRIPTION, lifespan=lifespan)
+    api = FastAPI(
+        title="atspeed-server", version=version("atspeed-server"), description=DESCRIPTION, lifespan=lifespan, responses=problems.ANY_ERROR
+    )
     problems.install(api)
     for router in (
         recommendation_routes(services),
@@ -56,4 +58,6 @@ def build_api(services: Services) -> FastAPI:
 def build_app(services: Services) -> ASGIApp:
     """Build the whole app, as a server runs it."""
     api = build_api(services)
-    return ExchangeMiddleware(TraceMiddleware(api, services.tracing) if services.tracing.on else api, services.metrics)
+    return ExchangeMiddleware(
+        TraceMiddleware(api, services.tracing) if services.tracing.on else api, services.metrics, services.settings.body_seconds
+    )

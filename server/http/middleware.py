@@ -1,20 +1,25 @@
-"""The middleware of every HTTP exchange: request id, size limit, time and status, and its trace if there is one, as plain ASGI.
+"""The middleware of every HTTP exchange: request id, limits of URL and body, HEAD, time and status, and its trace if there is one.
 
 Invariant: it wraps everything else, so the answer carries the request's id and is counted also after an unexpected error. Plain ASGI, as a
 middleware with a task and a queue of its own costs more than all the rest of a request.
 """
 
+import asyncio
 import time
 import uuid
+from urllib.parse import unquote_to_bytes
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.http.problems import Problem
 from server.metrics import logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
 
 REQUEST_ID = b"x-request-id"
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_ITEMS_BYTES = 8 * 1024 * 1024
 MAX_CATALOG_BYTES = 64 * 1024**3
@@ -27,9 +32,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class ExchangeMiddleware:
     """Wraps an ASGI app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, body_seconds: float) -> None:
         self._app = app
         self._metrics = metrics
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,12 +45,26 @@ class ExchangeMiddleware:
         request_id = _request_id(scope)
         logs.request_id.set(request_id.decode("ascii"))
         status = 500
-        received = 0
+        received, more = 0, True
         most = _most_bytes(scope)
+        per_piece, ends = most == MAX_CATALOG_BYTES, asyncio.get_running_loop().time() + self._body_seconds
+        is_head = scope["method"] == "HEAD"
+        if is_head:
+            # As GET, with an answer without its body; the server below sees the scope as it was.
+            scope = {**scope, "method": "GET"}
 
         async def limited_receive() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, more, ends
+            if not more:
+                return await receive()
+            if per_piece:
+                ends = asyncio.get_running_loop().time() + self._body_seconds
+            try:
+                async with asyncio.timeout_at(ends):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"The body took longer than {self._body_seconds:g} s.", {"Connection": "close"}) from error
+            more = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > most:
                 raise HTTPException(413, f"The body is larger than the {most // 1024} KiB that this server reads.")
@@ -54,13 +74,16 @@ class ExchangeMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id), NO_SNIFFING]
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self._app(scope, limited_receive, tagged_send)
+            await (self._app if _is_utf8(scope) else _not_utf8)(scope, limited_receive, tagged_send)
         finally:
-            self._metrics.observe_response(_method(scope), _route(scope), status, time.perf_counter() - started)
+            method = "HEAD" if is_head else _method(scope)
+            self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
 
 
 class TraceMiddleware:
@@ -92,11 +115,33 @@ class TraceMiddleware:
                 end_request(span, method, _route(scope), status)
 
 
+def _is_utf8(scope: Scope) -> bool:
+    """Whether the path and the query are UTF-8; what is not would come out of their decoding as another text."""
+    raw = (scope.get("raw_path") or b"") + b"?" + scope["query_string"]
+    if b"%" not in raw and raw.isascii():
+        return True
+    try:
+        unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+async def _not_utf8(scope: Scope, receive: Receive, send: Send) -> None:
+    sentence = "The URL holds percent-encoded bytes that are not UTF-8: encode text as UTF-8 before it is percent-encoded."
+    await Problem(400, sentence).response(Request(scope))(scope, receive, send)
+
+
 def _most_bytes(scope: Scope) -> int:
     """The most bytes that the body of a request may have."""
-    if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS):
+    if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS) and not _is_json(scope):
         return MAX_CATALOG_BYTES
     return MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES
+
+
+def _is_json(scope: Scope) -> bool:
+    kinds = (value.partition(b";")[0] for name, value in scope["headers"] if name == b"content-type")
+    return any(kind.strip().lower() == b"application/json" for kind in kinds)
 
 
 def _request_id(scope: Scope) -> bytes:

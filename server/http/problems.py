@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from server import errors
 from server.schemas import recommendations as schemas
@@ -48,6 +49,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.UnknownField: ProblemType(422, "unknown-field", "Unknown field"),
     errors.UnknownFilter: ProblemType(422, "unknown-filter", "Unknown filter"),
     errors.StaleHistory: ProblemType(422, "stale-history", "Stale history"),
+    errors.HistoryDamaged: ProblemType(409, "history-damaged", "History damaged"),
     errors.NoItemTimes: ProblemType(422, "no-item-times", "No item times"),
     errors.UserNotFound: ProblemType(404, "unknown-user", "Unknown user"),
     errors.FilterNotFound: ProblemType(404, "unknown-filter", "Unknown filter"),
@@ -75,9 +77,10 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     TimeoutError: ProblemType(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout."),
 }
 _DESCRIPTIONS = {
-    400: "The body is not JSON.",
+    400: "The body is not JSON, or the URL is not UTF-8.",
     404: "There is no such user, filter or version.",
     409: "What is there already does not allow it.",
+    408: "The body took too long.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "Something in the request is not acceptable; `detail` says what.",
@@ -86,6 +89,10 @@ _DESCRIPTIONS = {
     503: "The engine or the history store is not available; see `Retry-After`.",
     507: "There is no room to store it.",
     504: "The answer was not ready within the timeout.",
+}
+CONTENT = {MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
+ANY_ERROR: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "Any other error: too many connections or headers, or a fault of the server.", "content": CONTENT}
 }
 # What `problem_of` knows.
 FORESEEN = (errors.ServerError, TimeoutError)
@@ -128,17 +135,18 @@ class Problem:
 def problem_of(error: Exception) -> Problem:
     """The problem of one of the `FORESEEN` errors."""
     status, name, title, detail = next(PROBLEM_TYPES[kind] for kind in type(error).__mro__ if kind in PROBLEM_TYPES)
-    if isinstance(error, errors.HistoryUnavailable):
-        logger.warning("%s", error)
     retry_after_seconds = error.retry_after_seconds if isinstance(error, errors.TryAgain) else None
     return Problem(status, detail or str(error), name, title, retry_after_seconds)
 
 
 def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of a route's error statuses, and of an answer that the route encodes itself."""
-    content = {MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
+    """The OpenAPI entries of a route's error statuses, and of an answer that the route encodes itself.
+
+    Any route can answer 400, and one that takes a body (415 tells it) 408, 413 and 422.
+    """
     entries: dict[int | str, dict[str, Any]] = {} if answer is None else {200: {"model": answer}}
-    return entries | {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
+    always = (400, 408, 413, 422) if 415 in statuses else (400,)
+    return entries | {status: {"description": _DESCRIPTIONS[status], "content": CONTENT} for status in sorted({*statuses, *always})}
 
 
 def validation_sentence(error: Mapping[str, Any]) -> str:
@@ -193,7 +201,17 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
         404: f"There is nothing at {path}; see /docs for what there is.",
         405: f"{request.method} is not possible at {path}; see /docs for what is.",
     }
-    return Problem(error.status_code, sentences.get(error.status_code, str(error.detail))).response(request, error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return Problem(error.status_code, sentences.get(error.status_code, str(error.detail))).response(request, headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of a path, of all routes that match it."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches({**request.scope, "method": "GET"})[0] is not Match.NONE:
+            found |= route.methods or set()
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 async def _on_foreseen(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from server.engine.directory import own_directory
 from server.engine.heartbeat import Patience
 from server.histories import open_history_store
 from server.http.app import build_app
+from server.http.connections import Connections, LimitedConfig
 from server.metrics.logs import configure_logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # Time after the recommendations for other requests, such as events that are being stored.
 LAST_SECONDS = 5
+# Files and sockets of the process beside those of its clients.
+OWN_FILES = 256
 
 
 class PortError(Exception):
@@ -68,6 +72,7 @@ class ApiServer:
                 timeout_seconds=settings.history_timeout_ms / 1000,
                 max_events=settings.history_max_events,
                 ttl_seconds=settings.history_ttl_seconds,
+                on_damage=metrics.observe_damage,
             )
         except ValueError:
             self._listener.close()
@@ -88,17 +93,21 @@ class ApiServer:
         services = Services(settings, catalogs, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
-        config = uvicorn.Config(
+        self._connections = Connections(settings, metrics)
+        _allow_files(settings.max_connections)
+        config = LimitedConfig(
             build_app(services),
+            self._connections,
             log_config=None,
-            log_level="warning",
+            # Its warnings are one for each malformed request, which metrics count.
+            log_level="error",
             access_log=False,
             lifespan="on",
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
-        self._uvicorn = _Uvicorn(config, self._end)
+        self._uvicorn = _Uvicorn(config, self._end, self._connections)
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or a failed start of the engine."""
@@ -136,15 +145,20 @@ class ApiServer:
 class _Uvicorn(uvicorn.Server):
     """uvicorn with other handling of signals: the first begins a clean end, a second ends the server at once."""
 
-    def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None], connections: Connections) -> None:
         super().__init__(config)
         self._end = end
+        self._connections = connections
         self.ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
+        watch = self._loop.create_task(self._connections.watch(), name="connections")
+        try:
+            await super().serve(sockets)
+        finally:
+            watch.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is None or not self.started or self.ending:
@@ -153,6 +167,16 @@ class _Uvicorn(uvicorn.Server):
             self.ending = True
             # A signal comes between any two instructions of the loop's thread; what it starts must wait for its turn.
             self._loop.call_soon_threadsafe(self._end)
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process open as many files as it takes connections, as far as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OWN_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -15,9 +15,10 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from server.errors import HistoryUnavailable
+from server.errors import HistoryDamaged, HistoryUnavailable
 from server.messages import FinishedList, Progress, Ready
 from server.metrics.lists import HealthMetrics
+from server.metrics.outages import OutageLog
 from verification.result import StepReport
 
 # Each series would otherwise come with a second one that holds when it was made, which no query of ours reads.
@@ -30,6 +31,8 @@ COUNT_BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
 LOOK_SECONDS = 0.05
 _KINDS = ("plan", "verification")
+DAMAGES = ("file", "history", "event")
+HISTORY_OPERATIONS = ("append", "read", "delete", "ping")
 
 
 class Metrics:
@@ -39,6 +42,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._outages = {operation: OutageLog(f"the history store can't {operation}") for operation in HISTORY_OPERATIONS}
+        self._damage = {found: OutageLog("stored histories are damaged") for found in DAMAGES}
         ProcessCollector(namespace="atspeed", registry=registry)
         self.health = HealthMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
@@ -52,8 +57,17 @@ class Metrics:
         )
         self.http_responses = counter("atspeed_http_responses_total", "HTTP responses.", ["method", "route", "status"])
         self.refused = counter("atspeed_refused_requests_total", "Requests refused on arrival because of load.", ["reason"])
+        self.open_connections = gauge("atspeed_open_connections", "Connections of clients.")
+        self.refused_connections = counter(
+            "atspeed_refused_connections_total", "Connections ended with an answer to no complete request, by the limit.", ["reason"]
+        )
         self.loop_lag = latency("atspeed_event_loop_lag_seconds", "Lag of the event loop of the API process.")
         self.history_latency = latency("atspeed_history_latency_seconds", "Duration of operations of the history store.", ["operation"])
+        self.history_damage = counter(
+            "atspeed_history_damage_total",
+            "Damage met in the history store: by the check of its file at start, in a user's history, or in an event that was passed over.",
+            ["found"],
+        )
         self.history_errors = counter("atspeed_history_errors_total", "Failed operations of the history store.", ["operation"])
 
         self.engine_up = gauge("atspeed_engine_up", "1 while the engine is serving, else 0.")
@@ -113,9 +127,11 @@ class Metrics:
         )
         # A rate over a counter that isn't there until the first error would miss that error.
         for metric, values in (
-            (self.history_errors, ("append", "read", "delete", "ping")),
+            (self.history_errors, HISTORY_OPERATIONS),
             (self.cache_lookups, ("hit", "miss")),
             (self.refused, ("deadline", "queue-full")),
+            (self.refused_connections, ("connections", "client", "header-size", "header-time", "malformed")),
+            (self.history_damage, DAMAGES),
         ):
             for value in values:
                 metric.labels(value)
@@ -167,15 +183,25 @@ class Metrics:
 
     @contextmanager
     def history_operation(self, operation: str) -> Iterator[None]:
-        """Time an operation of the history store and count it if it fails."""
+        """Time an operation of the history store, and count it and say so if it fails."""
         started = time.perf_counter()
         try:
             yield
-        except HistoryUnavailable:
+            self._outages[operation].answered()
+        except HistoryUnavailable as error:
             self.history_errors.labels(operation).inc()
+            self._outages[operation].failed(str(error))
+            raise
+        except HistoryDamaged:
+            self.observe_damage("history", "The history of a user can't be read; that user's requests are refused.")
             raise
         finally:
             self.history_latency.labels(operation).observe(time.perf_counter() - started)
+
+    def observe_damage(self, found: str, sentence: str) -> None:
+        """Count damage of stored histories and say so, in any thread; `found` is `file`, `history` or `event`."""
+        self.history_damage.labels(found).inc()
+        self._damage[found].failed(sentence)
 
     def _observe_step(self, report: StepReport) -> None:
         self.forward_tokens.observe(report.tokens)

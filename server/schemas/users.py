@@ -15,7 +15,11 @@ class EventBody(Body):
 
     item_id: Id
     timestamp: float | None = Field(
-        default=None, ge=0, le=LAST_SECOND, allow_inf_nan=False, description="Seconds since 1970; now by default."
+        default=None,
+        ge=0,
+        le=LAST_SECOND,
+        allow_inf_nan=False,
+        description="Seconds since 1970, at most a day ahead of the server's clock; now by default.",
     )
     event_id: Id | None = Field(default=None, description="An event with an id that the user's history already has is not stored again.")
 
@@ -23,7 +27,7 @@ class EventBody(Body):
 class EventsBody(Body):
     """Events of one user; a single event may also be the body itself."""
 
-    model_config = examples({"events": [{"item_id": "50", "timestamp": 1795400000, "event_id": "click-1"}]}, {"item_id": "50"})
+    model_config = examples({"events": [{"item_id": "50", "timestamp": 1700000000, "event_id": "click-1"}]}, {"item_id": "50"})
 
     events: list[EventBody] = Field(max_length=MAX_EVENTS)
 
@@ -40,7 +44,7 @@ class EventsAnswer(BaseModel):
 
     user_id: str
     received: int
-    stored: int = Field(description="Events that are new: neither repeats nor older than all that a full history keeps.")
+    stored: int = Field(description="Events that are kept and are no repeats.")
 
 
 class StoredEvent(BaseModel):

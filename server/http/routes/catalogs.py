@@ -38,7 +38,7 @@ def catalog_routes(services: Services) -> APIRouter:
             built = await uploads.from_upload(version, content_type, _stream(request), int(length) if length.isdecimal() else None)
         return VersionBuilt(version=version, **msgspec.structs.asdict(built))
 
-    @router.get("", summary="All versions, and the history of activations")
+    @router.get("", summary="All versions, and the history of activations", responses=documented())
     async def show() -> CatalogsAnswer:
         return CatalogsAnswer(
             active=catalogs.active.name, versions=catalogs.versions(), history=[_line(entry) for entry in catalogs.history]
@@ -56,7 +56,7 @@ def catalog_routes(services: Services) -> APIRouter:
         async with catalogs.changing:
             return _line(await switch.serve(catalogs.previous(), body.by))
 
-    @router.delete("/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409))
+    @router.delete("/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422))
     async def remove(version: VersionPath) -> None:
         """Its file is deleted; the version that is served can't be forgotten."""
         async with catalogs.changing:

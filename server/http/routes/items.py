@@ -5,6 +5,7 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Query, Response
 
+from drafting.beam.rule import LARGEST_JSON_INTEGER
 from server.catalogs.new_items import NewItems
 from server.http.problems import documented
 from server.lists.service import catalog_line
@@ -23,7 +24,7 @@ def item_routes(services: Services) -> APIRouter:
     @router.get("", summary="Items of the catalog", responses=documented(422, answer=CatalogItemsAnswer))
     async def list_items(
         limit: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="How many.")] = 100,
-        offset: Annotated[int, Query(ge=0, description="After how many.")] = 0,
+        offset: Annotated[int, Query(ge=0, le=LARGEST_JSON_INTEGER, description="After how many.")] = 0,
     ) -> Response:
         """In the catalog's order; past the end there are none."""
         served = catalogs.active

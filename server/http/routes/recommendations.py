@@ -29,7 +29,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @router.post(
         "/recommendations",
         summary="Recommend items for a user",
-        responses=documented(400, 404, 413, 415, 422, 429, 500, 503, 504, answer=RecommendationAnswer),
+        responses=documented(404, 409, 415, 429, 500, 503, 504, answer=RecommendationAnswer),
     )
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
@@ -39,7 +39,7 @@ def recommendation_routes(services: Services) -> APIRouter:
     @router.post(
         "/recommendations:batch",
         summary="Recommend items for many users",
-        responses=documented(400, 413, 415, 422, answer=BatchAnswer),
+        responses=documented(415, answer=BatchAnswer),
     )
     async def recommend_many(body: BatchRequest, request: Request) -> Response:
         """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""

@@ -1,6 +1,7 @@
 """`/health`, `/ready`, `/version`, `/metrics`, `/v1/catalog`: what operators and their tools ask."""
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, Response
 
@@ -9,6 +10,10 @@ from server.http.problems import documented
 from server.schemas.catalogs import CatalogAnswer
 from server.schemas.recommendations import StatusAnswer, VersionAnswer
 from server.services import Services
+
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 
 def status_routes(services: Services) -> APIRouter:
@@ -31,7 +36,7 @@ def status_routes(services: Services) -> APIRouter:
             raise engine.unavailable()
         return StatusAnswer(status="ready", engine=engine.status.value)
 
-    @router.get("/version", tags=["status"], summary="What runs here")
+    @router.get("/version", tags=["status"], summary="What runs here", responses=documented())
     async def show_version() -> VersionAnswer:
         return VersionAnswer(
             version=version("atspeed-server"),
@@ -40,11 +45,17 @@ def status_routes(services: Services) -> APIRouter:
             catalog_version=catalogs.active.name,
         )
 
-    @router.get("/metrics", tags=["status"], summary="Metrics in Prometheus' text format", response_class=Response)
+    @router.get(
+        "/metrics",
+        tags=["status"],
+        summary="Metrics in Prometheus' text format",
+        response_class=Response,
+        responses=documented() | _METRICS,
+    )
     async def show_metrics() -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
 
-    @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from")
+    @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from", responses=documented())
     async def show_catalog() -> CatalogAnswer:
         served = catalogs.active
         return CatalogAnswer(

@@ -1,14 +1,16 @@
 """`/v1/users/{user_id}`: append to, read and forget a stored history."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from drafting.beam.rule import LARGEST_JSON_INTEGER
 from server.catalogs.store import known_items
-from server.errors import UserNotFound
+from server.errors import InvalidRequest, UserNotFound
 from server.histories import Event
 from server.http.problems import documented
 from server.schemas.users import EventsAnswer, EventsBody, HistoryAnswer
@@ -37,24 +39,30 @@ class UserConvertor(StringConvertor):
 register_url_convertor("user", UserConvertor())
 
 
+# Clocks of clients are off by so much at most; an event beyond it is a mistake.
+MOST_AHEAD_SECONDS = 86_400
+
+
 def user_routes(services: Services) -> APIRouter:
     """The router of stored histories."""
     router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
     catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
 
-    @router.post("/events", summary="Append events to a user's history", responses=documented(400, 413, 415, 422, 503))
+    @router.post("/events", summary="Append events to a user's history", responses=documented(409, 415, 503))
     async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
         """Idempotent by `event_id`; the history is in the order of the timestamps, not of arrival."""
         known_items(catalogs.active.catalog, [event.item_id for event in body.events], "an event")
         now = time.time()
         events = [Event(event.item_id, now if event.timestamp is None else event.timestamp, event.event_id) for event in body.events]
+        _check_future(events, now)
         with metrics.history_operation("append"):
             stored = await histories.append(user_id, events)
         return EventsAnswer(user_id=user_id, received=len(events), stored=stored)
 
-    @router.get("/history", summary="Read a user's history", responses=documented(404, 422, 503, answer=HistoryAnswer))
+    @router.get("/history", summary="Read a user's history", responses=documented(404, 409, 422, 503, answer=HistoryAnswer))
     async def read(
-        user_id: UserPath, limit: Annotated[int | None, Query(ge=1, description="Only so many of the newest events.")] = None
+        user_id: UserPath,
+        limit: Annotated[int | None, Query(ge=1, le=LARGEST_JSON_INTEGER, description="Only so many of the newest events.")] = None,
     ) -> Response:
         """Oldest event first."""
         with metrics.history_operation("read"):
@@ -63,7 +71,14 @@ def user_routes(services: Services) -> APIRouter:
             raise UserNotFound(user_id)
         return Response(orjson.dumps({"user_id": user_id, "events": [line(event) for event in events]}), media_type="application/json")
 
-    @router.delete("", summary="Forget a user", status_code=204, responses=documented(404, 503))
+    # Before the next route, which also matches its paths.
+    @router.delete("/history", summary="Forget a user's history", status_code=204, responses=documented(404, 422, 503))
+    async def forget_history(user_id: UserPath, request: Request) -> Response:
+        """The same as to forget the user, as nothing else is stored."""
+        # In the path as it came, a slash of a user id is `%2F`.
+        return await forget(user_id if request.scope["raw_path"].endswith(b"/history") else f"{user_id}/history")
+
+    @router.delete("", summary="Forget a user", status_code=204, responses=documented(404, 422, 503))
     async def forget(user_id: UserPath) -> Response:
         """Delete everything that is stored for the user."""
         with metrics.history_operation("delete"):
@@ -80,3 +95,12 @@ def user_routes(services: Services) -> APIRouter:
         return {"item_id": event.item_id, "timestamp": event.timestamp} | given
 
     return router
+
+
+def _check_future(events: Sequence[Event], now: float) -> None:
+    for place, event in enumerate(events):
+        if event.timestamp > now + MOST_AHEAD_SECONDS:
+            raise InvalidRequest(
+                f"events[{place}].timestamp is more than a day in the future: it is {event.timestamp:.0f}, "
+                f"and the server's clock says {now:.0f}."
+            )

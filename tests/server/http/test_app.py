@@ -1,6 +1,7 @@
 """The app around an engine that fails as told: every failure becomes the right problem, and is counted."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from drafting.beam.rule import SearchRule, Verification
 from server.engine.client import EngineClient, EngineStatus
-from server.errors import EngineUnavailable, QueueFull, RequestRefused, TooLate
+from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
 from server.histories import Event, HistoryStore, Retention, open_history_store
 from server.histories.memory import MemoryHistoryStore
 from server.http.app import build_api, build_app
@@ -257,3 +258,187 @@ def test_every_example_in_the_documentation_is_a_valid_body(bench: Bench):
         assert schemas[model.__name__]["examples"]
         for example in schemas[model.__name__]["examples"]:
             model.model_validate(example)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/users/%ff/events"),
+        ("GET", "/v1/users/%fe%80/history"),
+        ("DELETE", "/v1/users/a%c3"),
+        ("DELETE", "/v1/users/a%c3/history"),
+        ("GET", "/v1/users/%ed%a0%80/history"),
+        ("GET", "/v1/users/%C0%AF/history"),
+        ("GET", "/v1/users/anna/history?limit=%ff"),
+        ("GET", "/v1/users/anna/history?%ff=1"),
+        ("PUT", "/v1/catalog/filters/%ff"),
+        ("GET", "/v1/catalog/filters/%ff"),
+        ("DELETE", "/v1/catalog/filters/%ff"),
+        ("GET", "/v1/catalog/items?offset=%80"),
+        ("PUT", "/v1/catalogs/%ff"),
+        ("POST", "/v1/catalogs/%ff/activate"),
+        ("DELETE", "/v1/catalogs/%ff"),
+        ("GET", "/health?%ff"),
+        ("GET", "/%ff"),
+    ],
+)
+async def test_a_url_that_is_not_utf8_is_refused_and_never_taken_for_another(bench: Bench, method: str, path: str):
+    response = await bench.client.request(method, httpx.URL(f"http://test{path}"), json={"item_id": "item-1"})
+    assert response.status_code == 400
+    assert (
+        response.json()["detail"]
+        == "The URL holds percent-encoded bytes that are not UTF-8: encode text as UTF-8 before it is percent-encoded."
+    )
+    assert response.headers["x-request-id"]
+    assert await bench.histories.read("\ufffd") == []
+
+
+async def test_a_replacement_character_that_was_meant_is_a_text_like_any_other(bench: Bench):
+    path = f"/v1/users/{quote(chr(0xFFFD))}"
+    assert (await bench.client.post(f"{path}/events", json={"item_id": "item-1"})).json()["user_id"] == "\ufffd"
+    assert (await bench.client.get(f"{path}/history")).status_code == 200
+
+
+GETS = ["/health", "/ready", "/version", "/metrics", "/v1/catalog", "/v1/catalog/items", "/v1/catalog/filters", "/v1/catalogs", "/docs"]
+
+
+@pytest.mark.parametrize("path", [*GETS, "/v1/users/nobody/history", "/nowhere"])
+async def test_head_is_get_without_the_body(bench: Bench, path: str):
+    got, head = await bench.client.get(path), await bench.client.head(path)
+    assert head.status_code == got.status_code
+    assert head.content == b""
+    for name in ("content-type", "x-content-type-options"):
+        assert head.headers[name] == got.headers[name]
+    if path != "/metrics":
+        assert head.headers["content-length"] == str(len(got.content))
+    assert f'method="HEAD",route="{path if path in GETS[:-1] else ""}' in bench.metrics.exposition().decode()
+
+
+async def test_no_answer_is_to_be_taken_for_another_type(bench: Bench):
+    bench.engine.error = RuntimeError()
+    for response in (
+        await bench.recommend(),
+        await bench.client.get("/health"),
+        await bench.client.get("/v1/users/%ff/history"),
+        await bench.client.get("/nowhere"),
+        await bench.client.delete("/health"),
+    ):
+        assert response.headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/health", "GET, HEAD"),
+        ("GET", "/v1/recommendations", "POST"),
+        ("HEAD", "/v1/recommendations", "POST"),
+        ("PATCH", "/v1/catalog/filters/a", "DELETE, GET, HEAD, PUT"),
+        ("DELETE", "/v1/catalog/items", "GET, HEAD, POST"),
+        ("PUT", "/v1/users/a/history", "DELETE, GET, HEAD"),
+        ("PUT", "/v1/users/a/events", "DELETE, POST"),
+        ("GET", "/v1/users/a", "DELETE"),
+        ("PATCH", "/v1/catalogs/a", "DELETE, PUT"),
+    ],
+)
+async def test_a_method_that_is_not_possible_is_told_with_all_that_are(bench: Bench, method: str, path: str, allowed: str):
+    response = await bench.client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    for possible in allowed.split(", "):
+        assert (await bench.client.request(possible, path)).status_code != 405
+
+
+async def test_a_history_is_forgotten_by_its_own_path_too(bench: Bench):
+    for user in ("a", "a/history", "a/b"):
+        await bench.histories.append(user, [Event("item-1", 1.0)])
+    assert (await bench.client.delete("/v1/users/a/history")).status_code == 204
+    assert [len(await bench.histories.read(user)) for user in ("a", "a/history", "a/b")] == [0, 1, 1]
+    assert_problem(await bench.client.delete("/v1/users/a/history"), 404, "There is no user 'a': no events are stored for that id.")
+    assert (await bench.client.delete("/v1/users/a%2Fhistory")).status_code == 204
+    assert (await bench.client.delete("/v1/users/a%2Fb/history")).status_code == 204
+    assert [len(await bench.histories.read(user)) for user in ("a", "a/history", "a/b")] == [0, 0, 0]
+
+
+LARGE = ["9223372036854775807", "9223372036854775808", "18446744073709551616", "1" + "0" * 30, "9" * 400, "9" * 5000, "1e400"]
+
+
+@pytest.mark.parametrize("number", LARGE, ids=lambda number: f"{len(number)} digits")
+async def test_a_number_that_no_field_holds_is_refused_wherever_it_stands(bench: Bench, number: str):
+    """Every number of every body and query, by the documentation, so that a new one is not forgotten."""
+    openapi = build_api(bench.services).openapi()
+    tried = 0
+    for path, operations in openapi["paths"].items():
+        for method, operation in operations.items():
+            url = path.replace("{user_id}", "a").replace("{name}", "a").replace("{version}", "a")
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "query":
+                    response = await bench.client.request(method, f"{url}?{parameter['name']}={number}")
+                    assert response.status_code == 422, (method, url, parameter["name"])
+                    tried += 1
+    for url, before, after in BODIES:
+        response = await bench.client.post(url, content=f"{before}{number}{after}", headers={"Content-Type": "application/json"})
+        assert response.status_code in (400, 422), (url, before)
+        assert response.headers["content-type"] == "application/problem+json"
+        tried += 1
+    assert tried == 3 + len(BODIES)
+
+
+BODIES = [
+    ("/v1/recommendations", '{"history": ["item-1"], ' + f'"{field}": ', rest)
+    for field, rest in (("k", "}"), ("beam_width", "}"), ("timeout_ms", "}"), ("seed", ', "verification": "gumbel"}'))
+] + [
+    ("/v1/recommendations", '{"history": ["item-1"], "temperature": ', ', "verification": "gumbel"}'),
+    ("/v1/recommendations", '{"history": ["item-1"], "fresh": {"min": 1, "max_age_days": ', "}}"),
+    ("/v1/recommendations", '{"history": ["item-1"], "fresh": {"max_age_days": 1, "min": ', "}}"),
+    ("/v1/users/a/events", '{"item_id": "item-1", "timestamp": ', "}"),
+]
+
+
+async def test_an_event_of_the_future_is_refused_and_changes_nothing(bench: Bench):
+    events = [{"item_id": "item-1", "timestamp": time.time() - 5}, {"item_id": "item-2", "timestamp": time.time() + 86_400 + 60}]
+    response = await bench.client.post("/v1/users/a/events", json={"events": events})
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("events[1].timestamp is more than a day in the future: it is ")
+    assert await bench.histories.read("a") == []
+    events[1]["timestamp"] -= 120
+    assert (await bench.client.post("/v1/users/a/events", json={"events": events})).json()["stored"] == 2
+
+
+class DamagedHistories(MemoryHistoryStore):
+    """A store that can't read what it has of one user."""
+
+    async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
+        if user_id == "bob":
+            raise HistoryDamaged(user_id)
+        return await super().read(user_id, limit)
+
+
+async def test_a_damaged_history_is_told_to_its_user_alone_and_counted():
+    bench = Bench(DamagedHistories(Retention()))
+    await bench.client.post("/v1/users/anna/events", json={"item_id": "item-1"})
+    sentence = (
+        "What is stored for user 'bob' is damaged and can't be read: delete the user and send the events again, or bring "
+        "the history with the request."
+    )
+    for response in (await bench.client.get("/v1/users/bob/history"), await bench.recommend(history=None, user_id="bob")):
+        assert_problem(response, 409, sentence)
+    entries = [{"user_id": "bob", "k": 1}, {"user_id": "anna", "k": 1}]
+    answer = (await bench.client.post("/v1/recommendations:batch", json={"requests": entries})).json()
+    assert [entry["status"] for entry in answer["results"]] == [409, 200]
+    assert answer["results"][0]["problem"]["detail"] == sentence
+    assert bench.metrics.registry.get_sample_value("atspeed_history_damage_total", {"found": "history"}) == 3
+
+
+def test_every_operation_documents_its_errors_as_problems(bench: Bench):
+    for path, operations in build_api(bench.services).openapi()["paths"].items():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            assert {"400", "default"} <= set(answers), (method, path)
+            if "requestBody" in operation:
+                assert {"408", "413", "415", "422"} <= set(answers), (method, path)
+            for status, answer in answers.items():
+                content = set(answer.get("content", {}))
+                if status == "default" or status >= "400":
+                    assert content == {"application/problem+json"}, (method, path, status)
+                else:
+                    assert content == set() if status == "204" else content <= {"application/json", "text/plain"}, (method, path, status)
+                    assert bool(content) == (status != "204"), (method, path, status)

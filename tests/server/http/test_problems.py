@@ -18,6 +18,7 @@ EXPECTED = {
     "UnknownField": (422, "unknown-field", "Unknown field"),
     "UnknownFilter": (422, "unknown-filter", "Unknown filter"),
     "StaleHistory": (422, "stale-history", "Stale history"),
+    "HistoryDamaged": (409, "history-damaged", "History damaged"),
     "NoItemTimes": (422, "no-item-times", "No item times"),
     "UserNotFound": (404, "unknown-user", "Unknown user"),
     "FilterNotFound": (404, "unknown-filter", "Unknown filter"),
