@@ -2,20 +2,27 @@
 
 import gc
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from drafting.catalog.catalog import CatalogError
 from drafting.plans.plan import PlanError
 from drafting.prompt import PromptError
 from tests.models import random_catalog, save_random_model, save_tokenizer
+from verification.batch import ScoresNotFinite
 from verification.hosts.checkpoint import HostError
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
+from verification.result import BeamResult
 
 CATALOG = random_catalog(items=30, depth=2, codes=5)
 
@@ -171,6 +178,117 @@ def test_an_error_or_a_caller_who_leaves_frees_everything(model: Path) -> None:
     gc.collect()
     assert recommender.engine.used_slots == 0
     assert recommender.engine.running == 0
+
+
+@pytest.mark.parametrize(
+    ("history", "sentence"),
+    [
+        ([-1], "The history names an item that the catalog of 30 items does not have, index -1."),
+        ([1, 30], "The history names an item that the catalog of 30 items does not have, index 30."),
+        ([2**70], "The history names an item that the catalog of 30 items does not have, index"),
+        (np.array([2**64 - 1], np.uint64), "The history names an item that the catalog of 30 items does not have, index"),
+        ([1, 2.0], "The history names 2.0, but items are whole numbers here, catalog indices from 0 to 29"),
+        ([1, float("nan")], "The history names nan, but items are whole numbers here"),
+        (np.array([1.5]), "The history names 1.5, but items are whole numbers here"),
+        ([True, 3], "The history names True, but items are whole numbers here"),
+        (np.array([True]), "The history names True, but items are whole numbers here"),
+        ([np.bool_(True)], "The history names np.True_, but items are whole numbers here"),
+        (["item-3"], "The history names 'item-3', but items are whole numbers here"),
+        (["3"], "The history names '3', but items are whole numbers here"),
+        ([None], "The history names None, but items are whole numbers here"),
+        ("3", "The history names '3', which is not a row of catalog indices."),
+        (3, "The history names 3, which is not a row of catalog indices."),
+        ({3, 4}, "The history names {3, 4}, which is not a row of catalog indices."),
+        (np.array(3), "The history names array(3), which is not a row of catalog indices."),
+        (np.array([[1, 2]]), "The history names array([[1, 2]]), which is not a row of catalog indices."),
+        (torch.tensor([1, 2]), "The history names tensor([1, 2]), which is not a row of catalog indices."),
+        ([torch.tensor(1)], "The history names tensor(1), but items are whole numbers here"),
+        (np.array([], np.int64), "The history is empty: a prompt needs at least one item."),
+    ],
+)
+def test_what_is_no_index_of_the_catalog_is_refused_in_a_sentence(model: Path, history: object, sentence: str) -> None:
+    recommender = load(model)
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        list(recommender.recommend([[1], history], k=4))
+    if np.size(history):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence.replace('The history names', 'The request excludes'))}"):
+            list(recommender.recommend([[1]], k=4, excluded_items=[history]))
+    assert (recommender.engine.running, recommender.engine.used_slots) == (0, 0)
+
+
+def lines(result: BeamResult) -> list[tuple[int, int]]:
+    """The items and ranks; scores depend on the batch in their last digits."""
+    return [(item.item, item.rank) for item in result.items]
+
+
+@pytest.mark.parametrize(("k", "beam_width"), [(2.5, None), ("3", None), (True, None), (0, None), (3, 0), (3, 4.0), (3, False), (4, 3)])
+def test_lengths_that_make_no_sense_are_refused_in_a_sentence(model: Path, k: object, beam_width: object) -> None:
+    with pytest.raises(ValueError, match=r"are whole numbers, got|must be at least k, got|<= 256 must hold, got"):
+        list(load(model).recommend([[1]], k, beam_width))
+
+
+def test_integers_of_every_kind_are_indices(model: Path) -> None:
+    recommender = load(model)
+    (expected,) = recommender.recommend([[3, 14, 15]], 4, excluded_items=[[9, 2]])
+    kinds: list[Any] = [
+        np.array([3, 14, 15]),
+        np.array([3, 14, 15], np.uint8),
+        np.array([[3, 14, 15]], np.int32)[0, ::1],
+        (3, np.int64(14), np.uint16(15)),
+    ]
+    for history in kinds:
+        (found,) = recommender.recommend([history], np.int64(4), excluded_items=[np.array([9, 2], np.int16)])
+        assert lines(found) == lines(expected)
+    for found, history in zip(recommender.recommend(np.array([[3, 14, 15], [1, 2, 3]]), 4), ([3, 14, 15], [1, 2, 3]), strict=True):
+        (alone,) = recommender.recommend([history], 4)
+        assert lines(found) == lines(alone)
+
+
+def test_threads_share_a_recommender(model: Path) -> None:
+    """Each gets the lists that it gets alone, in its order; some leave early, and some make a mistake. No slot stays in use."""
+    recommender = load(model, draft=model, plan="beam:8")
+    histories = [[(7 * number + step) % 30 for step in range(1 + number % 20)] for number in range(40)]
+    expected = [lines(found) for found in load(model).recommend(histories, k=4)]
+
+    def ask(number: int) -> None:
+        mine = histories[number:] + histories[:number]
+        lists = recommender.recommend(mine, k=4)
+        if number % 4 == 1:
+            assert [lines(next(lists)) for _ in range(5)] == [*expected[number:], *expected[:number]][:5]
+            lists.close()
+        elif number % 4 == 2:
+            with pytest.raises(ValueError, match="does not have"):
+                list(recommender.recommend([*mine[:9], [99]], k=4))
+        else:
+            assert [lines(found) for found in lists] == expected[number:] + expected[:number]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(12)))
+    assert (recommender.engine.running, recommender.engine.used_slots) == (0, 0)
+
+
+def test_iterations_of_one_thread_share_a_recommender_and_its_successor(model: Path) -> None:
+    recommender = load(model)
+    successor = recommender.successor(CATALOG, "next")
+    histories = [[number] for number in range(30)]
+    expected = [lines(found) for found in recommender.recommend(histories, k=4)]
+    iterations = [source.recommend(histories, k=4) for source in (recommender, successor, recommender)]
+    for *lists, alone in zip(*iterations, expected, strict=True):
+        assert list(map(lines, lists)) == [alone] * 3
+    assert (recommender.engine.used_slots, successor.engine.running) == (0, 0)
+
+
+def test_a_list_of_scores_that_are_not_finite_is_an_error_and_never_a_list(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"][load(model).prompts.build([7])[-1]] = float("inf")
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    recommender = load(model)
+    sound = [item for item in range(30) if recommender.catalog.identifier(item)[1] != recommender.catalog.identifier(7)[1]]
+    with pytest.raises(ScoresNotFinite, match=r"^The model's scores were not finite \(NaN or infinite\), so there is no list"):
+        list(recommender.recommend([[sound[0]], [sound[1], 7], [sound[2]]], k=4))
+    assert (recommender.engine.running, recommender.engine.used_slots) == (0, 0)
+    for found in recommender.recommend([[item] for item in sound], k=4):
+        assert np.isfinite([item.score for item in found.items]).all()
 
 
 def test_draft_of_another_vocabulary(model: Path, tmp_path: Path) -> None:
