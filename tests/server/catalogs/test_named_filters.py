@@ -1,0 +1,121 @@
+"""Named filters while versions change: worked out without the lock, for the version that is served in the end, a few at a time."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drafting.catalog.builder import CatalogBuilder
+from drafting.catalog.catalog import Catalog
+from drafting.trie.item_set import ItemSet
+from server.catalogs import filters
+from server.catalogs.filters import NamedFilters
+from server.catalogs.store import CatalogStore, ServedCatalog
+from server.engine.client import EngineClient
+from server.errors import FilterRefused, FiltersBusy, TooManyFilters
+from server.metrics.registry import Metrics
+from server.settings import EngineOptions
+
+
+def priced(name: str, prices: list[int]) -> ServedCatalog:
+    builder = CatalogBuilder()
+    builder.add([f"item-{i}" for i in range(len(prices))], [[f"<a_{i}>"] for i in range(len(prices))], {"price": prices})
+    return ServedCatalog(name, name, Path(f"{name}.catalog"), builder.catalog())
+
+
+class Held:
+    """Evaluates expressions, each only when the test lets it."""
+
+    def __init__(self) -> None:
+        self.evaluated: list[str] = []
+        self.begun = threading.Semaphore(0)
+        self.gate = threading.Event()
+
+    def __call__(self, expression: str, catalog: Catalog) -> ItemSet:
+        self.evaluated.append(expression)
+        self.begun.release()
+        assert self.gate.wait(10)
+        return filters_items_where(expression, catalog)
+
+    async def wait_until_begun(self) -> None:
+        assert await asyncio.to_thread(self.begun.acquire, timeout=10)
+
+
+filters_items_where = filters.items_where
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    evaluation = Held()
+    monkeypatch.setattr(filters, "items_where", evaluation)
+    yield evaluation
+    evaluation.gate.set()
+
+
+@pytest.fixture
+def catalogs(tmp_path: Path) -> CatalogStore:
+    engine = EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1)
+    return CatalogStore(priced("v1", [1, 2, 3]), engine, tmp_path)
+
+
+@pytest.fixture
+def named(catalogs: CatalogStore) -> NamedFilters:
+    return NamedFilters(catalogs, EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1))
+
+
+async def test_a_filter_means_the_version_that_is_served_in_the_end(catalogs: CatalogStore, named: NamedFilters, held: Held) -> None:
+    putting = asyncio.create_task(named.put("cheap", "price < 3"))
+    await held.wait_until_begun()
+    async with asyncio.timeout(5), catalogs.changing:
+        catalogs.active = second = priced("v2", [1, 1, 1, 5])
+    held.gate.set()
+    await putting
+    assert second.filters["cheap"].members().tolist() == [True, True, True, False]
+    assert held.evaluated == ["price < 3"] * 2
+
+
+async def test_an_expression_that_a_version_can_not_have_is_refused_and_changes_nothing(
+    catalogs: CatalogStore, named: NamedFilters, held: Held
+) -> None:
+    held.gate.set()
+    await named.put("cheap", "price < 3")
+    with pytest.raises(FilterRefused, match="There is no attribute 'size'"):
+        await named.put("cheap", "size < 3")
+    assert named.get("cheap").expression == "price < 3"
+    assert len(catalogs.active.filters["cheap"]) == 2
+
+
+async def test_one_expression_is_evaluated_once_for_all_its_names(catalogs: CatalogStore, named: NamedFilters, held: Held) -> None:
+    held.gate.set()
+    for name in ("a", "b", "c"):
+        await named.put(name, "price < 3")
+    await named.prepare(second := priced("v2", [9, 2]))
+    assert held.evaluated == ["price < 3"] * 2
+    assert [second.filters[name].members().tolist() for name in ("a", "b", "c")] == [[False, True]] * 3
+    assert len(catalogs.active.filters["c"]) == 2
+
+
+async def test_more_than_may_wait_are_refused_at_once(named: NamedFilters, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "MAX_PUTS", 3)
+    putting = [asyncio.create_task(named.put(f"f{i}", f"price < {i}")) for i in range(3)]
+    await held.wait_until_begun()
+    with pytest.raises(FiltersBusy):
+        await named.put("late", "price < 9")
+    held.gate.set()
+    await asyncio.gather(*putting)
+    await named.put("late", "price < 9")
+    assert [each.name for each in named.all()] == ["f0", "f1", "f2", "late"]
+
+
+async def test_the_sets_of_all_filters_together_are_bounded(named: NamedFilters, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    held.gate.set()
+    monkeypatch.setattr(filters, "MAX_FILTER_BYTES", 2)
+    await named.put("a", "price < 3")
+    await named.put("b", ["item-1"])
+    with pytest.raises(TooManyFilters, match=r"The 2 filters hold as much of the catalog as fits into 0 MiB: delete one first."):
+        await named.put("c", "price < 2")
+    await named.put("a", "price < 2")
+    await named.drop("b")
+    await named.put("c", "price < 2")
