@@ -3,9 +3,28 @@
 Invariant: the message of a `SetupError` is one sentence that names the mistake and can be printed as it is.
 """
 
+import stat
+from pathlib import Path
+
 
 class SetupError(ValueError):
     """An input cannot be used; the message is a sentence."""
+
+
+def check_file(path: Path, subject: str, error: type[SetupError]) -> None:
+    """Refuse what is there and is no file, before it is opened: a pipe would keep its reader waiting, for ever if nobody writes.
+
+    Args:
+        subject: what is to be read, as a sentence about it begins.
+        error: class to raise.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        # Opening it tells why.
+        return
+    if not stat.S_ISREG(mode):
+        raise error(f"{subject} {path} cannot be read: it is not a regular file.")
 
 
 def first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from drafting.array_types import FloatArray
 from drafting.catalog.pattern import TokenPattern
-from drafting.errors import SetupError
+from drafting.errors import SetupError, check_file
 
 Floats = FloatArray
 Codes = npt.NDArray[np.int32]
@@ -80,6 +80,7 @@ class Codebooks:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        check_file(path, "The codebooks", CodebookError)
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:

@@ -18,7 +18,8 @@ from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
 from drafting.catalog.parquet import read_parquet
-from drafting.catalog.pattern import DEFAULT_PATTERN, TokenPattern, split_identifier
+from drafting.catalog.pattern import DEFAULT_PATTERN, TokenPattern, text_tokens
+from drafting.errors import check_file
 
 _LINES_AT_ONCE = 50_000
 _FORM = '{"item_id": "…", "identifier": ["…", …]}'
@@ -48,6 +49,7 @@ def load_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Callable[
         CatalogError: the file is missing or malformed, or its contents are not a catalog.
     """
     tokens = TokenPattern(pattern)
+    check_file(path, "The catalog", CatalogError)
     if path.suffix == SUFFIX:
         return load_artefact(path)
     if path.suffix == ".parquet":
@@ -69,10 +71,7 @@ def load_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Callable[
 def _tokens(line: ItemLine, pattern: TokenPattern) -> Sequence[str]:
     identifier = line.identifier
     if isinstance(identifier, str):
-        split = split_identifier(identifier)
-        if not split:
-            raise CatalogError(f"The identifier of item {line.item_id!r} is not a row of tokens such as <a_1><b_2>, got {identifier!r}.")
-        return split
+        return text_tokens(line.item_id, identifier)
     return pattern.tokens(line.codes) if line.codes else identifier
 
 

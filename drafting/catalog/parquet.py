@@ -16,10 +16,12 @@ from drafting.array_types import IntArray
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, json_text, too_many, unusable
-from drafting.catalog.pattern import TokenPattern
+from drafting.catalog.pattern import TokenPattern, text_tokens
 from drafting.catalog.text_column import TextColumn
-from drafting.errors import SetupError, first_line
+from drafting.errors import SetupError, check_file, first_line
 
+# Whole numbers up to here are told apart by a float64, as which they may be stored.
+MOST_EXACT = 1 << 53
 _ROWS_AT_ONCE = 1 << 18
 
 
@@ -36,6 +38,7 @@ def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any
         import pyarrow.parquet as pq
     except ImportError as missing:
         raise error(f"Reading {path} needs pyarrow ({missing}): pip install 'atspeed-server[train]', or give JSONL.") from missing
+    check_file(path, f"The {kind}", error)
     try:
         with pq.ParquetFile(path) as file:
             yield file
@@ -60,24 +63,82 @@ def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], No
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
             if batch.column("item_id").null_count or batch.column(tokens).null_count:
                 raise CatalogError(f"{path} has items without an id or without {tokens}.")
-            item_ids = _texts(batch.column("item_id"))
+            item_ids = _texts(name_texts(batch.column("item_id"), path, "item_id", CatalogError))
             attributes = {name: _values(batch.column(name), name, item_ids) for name in names if name not in ("item_id", tokens)}
-            builder.add_columns(item_ids, _codes(batch.column(tokens), path, pattern, builder), attributes)
+            identifiers = _lists(batch.column(tokens), path, item_ids)
+            builder.add_columns(item_ids, _codes(identifiers, path, tokens, pattern, builder), attributes)
             on_items(len(batch))
     return builder.catalog()
 
 
-def _texts(column: Any) -> TextColumn:
-    """A text column from Arrow strings, which have the same two arrays."""
+def name_texts(column: Any, path: Path, name: str, error: type[SetupError]) -> Any:
+    """The column `name` of a file, of texts or whole numbers, as Arrow's large strings.
+
+    Raises:
+        SetupError: `error`, as it holds something else.
+    """
     import pyarrow as pa
 
-    array = column.cast(pa.large_string())
+    column = whole_numbers(_plain(column), path, name, error)
+    if not (pa.types.is_integer(column.type) or _is_text(column.type)):
+        raise error(f"The column {name} of {path} holds values of type {column.type}: it needs texts or whole numbers.")
+    return column.cast(pa.large_string())
+
+
+def whole_numbers(column: Any, path: Path, name: str, error: type[SetupError]) -> Any:
+    """A column of floats as the integers that they are, which a cast to texts would write as 1e+12 or 7.0; any other column as it is.
+
+    pandas makes floats of a column of integers with a gap, and so do tensors.
+
+    Raises:
+        SetupError: `error`, as one is not a whole number, or so large that its neighbours are the same float.
+    """
+    import pyarrow as pa
+
+    if not pa.types.is_floating(column.type):
+        return column
+    numbers = column.cast(pa.float64()).to_numpy()
+    exact = (np.abs(numbers) <= MOST_EXACT) & (numbers == np.round(numbers))
+    if not exact.all():
+        raise error(f"{path} has {numbers[~exact][0]} in its column {name}, which is not a whole number up to 2^53.")
+    return pa.array(numbers.astype(np.int64))
+
+
+def _plain(column: Any) -> Any:
+    """The column without Arrow's dictionary encoding."""
+    import pyarrow as pa
+
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _texts(array: Any) -> TextColumn:
+    """A text column from Arrow's large strings, which have the same two arrays."""
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     data = np.frombuffer(array.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
     return TextColumn(offsets - offsets[0], np.concatenate([data, np.zeros(8, np.uint8)]))
 
 
-def _codes(column: Any, path: Path, pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
+def _lists(column: Any, path: Path, item_ids: TextColumn) -> Any:
+    """Identifiers as Arrow's lists of tokens or codes; those written as one text are split."""
+    import pyarrow as pa
+
+    column = _plain(column)
+    kind = column.type
+    if _is_text(kind):
+        split = [text_tokens(item_ids[row], text) for row, text in enumerate(column.to_pylist())]
+        return pa.array(split, pa.list_(pa.string()))
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise CatalogError(f"{path} has identifiers of type {kind}: it needs lists of tokens or of whole numbers, or texts of tokens.")
+    return column
+
+
+def _codes(column: Any, path: Path, name: str, pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
     """Identifiers (lists of one length) as codes of the builder, `[rows, length]`."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -85,17 +146,20 @@ def _codes(column: Any, path: Path, pattern: TokenPattern, builder: CatalogBuild
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         raise CatalogError(f"{path} has identifiers of {', '.join(map(str, sorted(lengths)))} tokens: all must have the same length.")
-    values = pc.list_flatten(column)
+    values = _plain(pc.list_flatten(column))
     if values.null_count:
         raise CatalogError(f"{path} has an identifier with a missing token.")
+    values = whole_numbers(values, path, name, CatalogError)
     if pa.types.is_integer(values.type):
-        return _integer_codes(values.cast(pa.int64()).to_numpy().reshape(-1, lengths[0]), pattern, builder)
-    encoded = pc.dictionary_encode(values.cast(pa.string()))
+        return _integer_codes(values.cast(pa.int64()).to_numpy().reshape(-1, lengths[0]), path, pattern, builder)
+    encoded = pc.dictionary_encode(name_texts(values, path, name, CatalogError))
     codes: npt.NDArray[np.int32] = builder.codes_of(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
     return codes.reshape(-1, lengths[0])
 
 
-def _integer_codes(numbers: IntArray, pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
+def _integer_codes(numbers: IntArray, path: Path, pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
+    if max(-int(numbers.min()), int(numbers.max())) > MOST_EXACT:
+        raise CatalogError(f"{path} has a code beyond 2^53.")
     keys = numbers * numbers.shape[1] + np.arange(numbers.shape[1])
     distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)

@@ -40,6 +40,18 @@ class TokenPattern:
         return self._pattern.format(code=code, level=level + 1, letter=string.ascii_lowercase[level % 26])
 
 
+def text_tokens(item_id: str, identifier: str) -> list[str]:
+    """The tokens of an item's identifier that is written as one text; see `split_identifier`.
+
+    Raises:
+        CatalogError: the text is not made of tokens.
+    """
+    tokens = split_identifier(identifier)
+    if not tokens:
+        raise CatalogError(f"The identifier of item {item_id!r} is not a row of tokens such as <a_1><b_2>, got {identifier!r}.")
+    return tokens
+
+
 def split_identifier(text: str) -> list[str] | None:
     """The tokens of an identifier written as one text, without begin and end tokens around them; None if the text is not made of tokens."""
     tokens = _TOKEN.findall(text)

@@ -48,7 +48,13 @@ def build(
     from drafting.catalog.builder import catalog_of
     from drafting.catalog.catalog import CatalogError
     from drafting.catalog.codebooks import CodebookError, residual_kmeans
+    from drafting.errors import check_file
 
+    try:
+        for path, subject in ((items, "The file of items"), (embeddings, "The matrix")):
+            check_file(path, subject, CatalogError)
+    except CatalogError as error:
+        fail(str(error))
     ids, titles = _read_items(items)
     try:
         matrix = np.load(embeddings, mmap_mode="r", allow_pickle=False)

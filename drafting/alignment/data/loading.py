@@ -17,6 +17,7 @@ from drafting.alignment.data.interactions import InteractionError, Interactions,
 from drafting.alignment.data.parquet import load_parquet
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
+from drafting.errors import check_file
 
 SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")
 EVENTS_FILE = "interactions.jsonl"
@@ -142,6 +143,7 @@ def load_events(path: Path, catalog: Catalog) -> Interactions:
 
 
 def _open(path: Path) -> BinaryIO:
+    check_file(path, "The interactions", InteractionError)
     try:
         return path.open("rb")
     except OSError as error:

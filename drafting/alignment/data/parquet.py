@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from drafting.alignment.data.interactions import InteractionError, Interactions, by_user
 from drafting.catalog.catalog import Catalog
-from drafting.catalog.parquet import open_parquet
+from drafting.catalog.parquet import name_texts, open_parquet
 
 COLUMNS = ("user", "item", "timestamp")
 
@@ -34,7 +34,8 @@ def load_parquet(path: Path, catalog: Catalog) -> Interactions:
             columns = [batch.column(name) for name in COLUMNS]
             if any(column.null_count for column in columns):
                 raise InteractionError(f"{path} has interactions without a user, an item or a timestamp.")
-            users, items = (pc.dictionary_encode(pc.cast(column, pa.string())) for column in columns[:2])
+            names = [name_texts(column, path, name, InteractionError) for column, name in zip(columns, COLUMNS[:2], strict=False)]
+            users, items = map(pc.dictionary_encode, names)
             row_of_user = [row_of.setdefault(user, len(row_of)) for user in users.dictionary.to_pylist()]
             seconds = columns[2].cast(pa.int64()) if pa.types.is_temporal(columns[2].type) else columns[2]
             rows.append(np.array(row_of_user, np.int64)[users.indices.to_numpy()])

@@ -63,8 +63,10 @@ def target(
 
 
 def _read_prompt(path: Path) -> "PromptTemplate":
-    from drafting.prompt import PromptTemplate
+    from drafting.errors import check_file
+    from drafting.prompt import PromptError, PromptTemplate
 
+    check_file(path, "The prompt", PromptError)
     try:
         return msgspec.json.decode(path.read_bytes(), type=PromptTemplate)
     except (OSError, msgspec.DecodeError) as error:

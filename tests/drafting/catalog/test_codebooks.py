@@ -1,5 +1,6 @@
 """Residual k-means: what identifiers it makes, and what it refuses."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,12 @@ def test_embeddings_of_another_width_are_refused(embeddings: np.ndarray) -> None
     codebooks = residual_kmeans(embeddings, levels=1, codes_per_level=4).codebooks
     with pytest.raises(CodebookError, match="5 dimensions, but the codebooks were made from 8"):
         codebooks.encode(np.ones((2, 5)))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "codebooks.safetensors")
+    with pytest.raises(CodebookError, match="not a regular file"):
+        Codebooks.load(tmp_path / "codebooks.safetensors")
 
 
 def test_a_file_that_holds_no_codebooks_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The forms in which users have catalogs: the same items give the same catalog, whatever the form."""
 
 import json
+import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -120,3 +123,66 @@ def test_bad_parquet_is_a_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(CatalogError, match="cannot be read"):
         load_catalog(path)
+
+
+@pytest.mark.parametrize("form", ["strings", "large", "dictionary", "integers", "floats", "small floats", "bracketed", "texts", "nested"])
+def test_parquet_of_every_kind_is_the_same_catalog(tmp_path: Path, form: str) -> None:
+    """Numbers of items and codes as pandas and tensors leave them, and identifiers in all the forms of JSONL."""
+    names = [10**12, 10**12 + 7, 3]
+    texts = ["".join(tokens) for tokens in TOKENS.values()]
+    identifiers = {
+        "integers": pa.array(ROWS.values(), pa.list_(pa.uint16())),
+        "floats": pa.array([[float(code) for code in row] for row in ROWS.values()]),
+        "small floats": pa.array([[float(code) for code in row] for row in ROWS.values()], pa.list_(pa.float16(), 3)),
+        "bracketed": pa.array([f"<|sid_begin|>{text}<|sid_end|>" for text in texts]),
+        "texts": pa.array(texts, pa.large_string()),
+        "dictionary": pa.array(texts).dictionary_encode(),
+        "nested": pa.array(TOKENS.values(), pa.large_list(pa.dictionary(pa.int8(), pa.string()))),
+    }.get(form, pa.array(TOKENS.values()))
+    item_ids = {
+        "strings": pa.array(map(str, names)),
+        "large": pa.array(map(str, names), pa.large_string()),
+        "dictionary": pa.array(map(str, names)).dictionary_encode(),
+        "integers": pa.array(names, pa.uint64()),
+    }.get(form, pa.array(map(float, names)))
+    pq.write_table(pa.table({"item_id": item_ids, "identifier": identifiers}), tmp_path / "catalog.parquet")
+    expected = catalog_of(zip(map(str, names), TOKENS.values(), strict=True))
+    assert load_catalog(tmp_path / "catalog.parquet").version == expected.version
+
+
+@pytest.mark.parametrize(
+    ("item_id", "identifier", "sentence"),
+    [
+        (1.5, [1], "has 1.5 in its column item_id, which is not a whole number up to 2^53."),
+        (float("nan"), [1], "has nan in its column item_id, which is not a whole number up to 2^53."),
+        (float("inf"), [1], "has inf in its column item_id, which is not a whole number up to 2^53."),
+        (2.0**60, [1], "in its column item_id, which is not a whole number up to 2^53."),
+        (True, [1], "holds values of type bool: it needs texts or whole numbers."),
+        (datetime(2026, 1, 1, tzinfo=UTC), [1], "holds values of type timestamp[us, tz=UTC]: it needs texts or whole numbers."),
+        ("a", [1.25], "has 1.25 in its column identifier, which is not a whole number up to 2^53."),
+        ("a", [float("nan")], "has nan in its column identifier, which is not a whole number up to 2^53."),
+        ("a", [True], "The column identifier of"),
+        ("a", [2**62], "has a code beyond 2^53."),
+        ("a", [None, 1.0], "has an identifier with a missing token."),
+        ("a", "shampoo", "The identifier of item 'a' is not a row of tokens such as <a_1><b_2>, got 'shampoo'."),
+        ("a", "", "The identifier of item 'a' is not a row of tokens such as <a_1><b_2>, got ''."),
+        ("a", 7, "has identifiers of type int64: it needs lists of tokens or of whole numbers, or texts of tokens."),
+    ],
+)
+def test_what_parquet_holds_beside_texts_and_whole_numbers_is_refused(
+    tmp_path: Path, item_id: object, identifier: object, sentence: str
+) -> None:
+    path = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"item_id": [item_id], "identifier": [identifier]}), path)
+    with pytest.raises(CatalogError, match=re.escape(sentence)):
+        load_catalog(path)
+
+
+@pytest.mark.parametrize("name", ["catalog.json", "catalog.jsonl", "catalog.parquet", "catalog.catalog", "catalog"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CatalogError, match=r"^The catalog .* cannot be read: it is not a regular file\.$"):
+        load_catalog(tmp_path / name)
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    with pytest.raises(CatalogError, match="not a regular file"):
+        load_catalog(tmp_path / "link")

@@ -1,5 +1,6 @@
 """`atspeed catalog`: what it writes, what it shows, and what it refuses."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,15 @@ def test_build_says_what_does_not_fit(tmp_path: Path, embeddings: Path, items: P
     assert f"There is no directory {tmp_path / 'no'}" in nowhere.output
     assert not out.exists()
     assert not (tmp_path / "catalog.codebooks.safetensors").exists()
+
+
+@pytest.mark.parametrize("piped", ["--items", "--embeddings"])
+def test_build_waits_for_no_pipe(tmp_path: Path, embeddings: Path, items: Path, piped: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    files = {"--items": items, "--embeddings": embeddings, piped: tmp_path / "pipe"}
+    result = run("build", *(part for pair in files.items() for part in pair), "--out", tmp_path / "catalog.jsonl")
+    assert result.exit_code == 1
+    assert result.output.strip().endswith("cannot be read: it is not a regular file.")
 
 
 def test_inspect_by_hand(tmp_path: Path) -> None:

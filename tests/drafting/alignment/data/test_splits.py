@@ -87,12 +87,25 @@ def test_parquet_is_read_as_jsonl_is(tmp_path: Path, kind: str) -> None:
         assert histories(one) == histories(other)
 
 
+def test_floats_of_parquet_name_the_users_and_items_that_integers_name(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    users, items, times = [10**12, 7, 10**12, 7, 7, 10**12], [3, 1, 4, 1, 5, 9], [0, 1, 2, 3, 4, 5]
+    write_parquet(tmp_path / "a", user=users, item=items, timestamp=times)
+    write_parquet(tmp_path / "b", user=[float(user) for user in users], item=[float(item) for item in items], timestamp=times)
+    first, second = (load_split(tmp_path / name, CATALOG) for name in "ab")
+    assert first.train.users == second.train.users == ("1000000000000", "7")
+    assert histories(first.test) == histories(second.test)
+
+
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
         ({"user": [1], "item": [2]}, "has no column 'timestamp': it needs user, item, timestamp"),
         ({"user": [1], "item": [99], "timestamp": [0]}, "names item '99', but the catalog has no such item"),
         ({"user": [1], "item": [None], "timestamp": [0]}, "has interactions without a user, an item or a timestamp"),
+        ({"user": [1.5], "item": [2], "timestamp": [0]}, "has 1.5 in its column user, which is not a whole number"),
+        ({"user": [1], "item": [True], "timestamp": [0]}, "The column item of .* holds values of type bool"),
     ],
 )
 def test_bad_parquet_is_said(tmp_path: Path, columns: dict[str, list[object]], sentence: str) -> None:
