@@ -19,6 +19,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.endings import ProgramError
+from server.engine.client import WORKER_MODULE
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -155,8 +156,8 @@ class ServerProcess(Program):
 
     @property
     def engine(self) -> psutil.Process:
-        """The engine process."""
-        (child,) = psutil.Process(self.process.pid).children()
+        """The engine process; beside it there may be processes that build catalogs."""
+        (child,) = (child for child in psutil.Process(self.process.pid).children() if WORKER_MODULE in child.cmdline())
         return child
 
     def memory_mib(self, *, engine: bool = True) -> float:

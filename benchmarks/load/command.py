@@ -1,4 +1,4 @@
-"""`atspeed-bench load`, `standard`, `soak` and `swaps`: servers under load."""
+"""`atspeed-bench load`, `standard` and `swaps`: servers under load."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from benchmarks.endings import require, sentences
-from server.commands.terminal import fail
 
 Out = Annotated[Path, typer.Option(help="Directory of the figures.", exists=True, file_okay=False)]
 Users = Annotated[int, typer.Option(help="Users; few of them ask often.", min=1)]
@@ -87,29 +86,6 @@ def standard(
 
     with sentences():
         run(out, seconds, users, flags or [])
-
-
-def soak(
-    out: Out = Path("docs/results"),
-    seconds: Annotated[float, typer.Option(help="How long.", min=1)] = 600.0,
-    kill_every: Annotated[float, typer.Option(help="Seconds between kills of the engine, about.", min=1)] = 60.0,
-    users: Users = 500,
-    flags: ServerFlags = None,
-) -> None:
-    """Load a server for ten minutes with clients that hang up and engines that are killed; nothing may be lost (idle machine).
-
-    No event that the server has taken, no key/value slot and no answer may be missing afterwards, and the API process may not have grown:
-    the exit status is 1 if one of these promises was broken. Writes `soak.json`.
-
-    Example: atspeed-bench soak --seconds 120 --kill-every 30 --out .
-    """
-    require("httpx", "hdrh")
-    from benchmarks.load.soak import run
-
-    with sentences():
-        broken = run(out, seconds, kill_every, users, flags or [])
-    if broken:
-        fail("\n".join(broken))
 
 
 def swaps(

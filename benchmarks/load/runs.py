@@ -1,15 +1,12 @@
 """Runs against one server: users get their histories, requests are sent at each rate, reports are printed and written."""
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import uvloop
-from tqdm import tqdm
 
 from benchmarks.load.plot import save_plot
 from benchmarks.load.report import LoadReport
@@ -18,6 +15,7 @@ from benchmarks.load.settings import LoadSettings
 from benchmarks.load.sweep import LoadFigures, figures
 from benchmarks.load.target import Target, check_url
 from benchmarks.load.users import Users, random_histories, read_histories
+from benchmarks.time_bar import time_bar
 
 _RANDOM_LENGTH = 20
 _COLUMNS = ("offered/s", "in time/s", "p50 ms", "p90 ms", "p99 ms", "429", "its p99", "504", "late", "other", "cached", "own lag p99")
@@ -101,27 +99,12 @@ async def _run_all(plan: LoadPlan) -> list[LoadReport]:
         print("  ".join(_COLUMNS))
         runs = []
         for rate in plan.rates:
-            async with _progress(f"{rate:g}/s", plan.warmup_seconds + plan.seconds):
+            async with time_bar(f"{rate:g}/s", plan.warmup_seconds + plan.seconds):
                 runs.append(await LoadRun(target, users, plan.settings(rate)).run())
             _print(runs[-1])
         return runs
     finally:
         await target.close()
-
-
-@asynccontextmanager
-async def _progress(title: str, seconds: float) -> AsyncIterator[None]:
-    """A bar over the time of a run, where somebody looks."""
-    with tqdm(total=round(seconds), desc=title, unit="s", leave=False, disable=None) as bar:
-
-        async def tick() -> None:
-            while True:
-                await asyncio.sleep(1.0)
-                bar.update()
-
-        ticking = asyncio.create_task(tick())
-        yield
-        ticking.cancel()
 
 
 def _print(run: LoadReport) -> None:

@@ -1,4 +1,4 @@
-"""The model that `standard`, `soak`, `swaps` and the checks of the deployment serve: random, of the benchmarks' small shape."""
+"""The model that `standard`, `swaps` and the checks of the deployment serve: random, of the benchmarks' small shape."""
 
 import tempfile
 from collections.abc import Iterator

@@ -8,6 +8,7 @@ import json
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,11 +81,14 @@ def measure(server: ServerProcess, items: int, versions: int, rate: float, secon
     for number in range(versions):
         _activate(server, number)
     before = server.memory_mib()
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    (swapping,) = run_runs(plan)
-    stop.set()
-    swapper.join()
+    with ThreadPoolExecutor(1) as threads:
+        swapper = threads.submit(swap)
+        try:
+            (swapping,) = run_runs(plan)
+        finally:
+            stop.set()
+        # A swap that failed fails the measurement: without it there would be nothing to compare.
+        swapper.result()
     return SwapFigures(
         items,
         len(durations),

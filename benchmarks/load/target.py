@@ -72,7 +72,9 @@ class Target:
         self._idle: list[httpx.AsyncHTTPTransport] = []
         self.url = url
 
-    async def ask(self, method: str, url: httpx.URL | str, body: bytes = b"", user: str | None = None) -> httpx.Response:
+    async def ask(
+        self, method: str, url: httpx.URL | str, body: bytes = b"", user: str | None = None, content_type: str = "application/json"
+    ) -> httpx.Response:
         """Send a request and wait for its answer; giving up the wait hangs up.
 
         Each request under way has a transport of its own. Reason: httpx's pool looks at every connection whenever a request starts or ends,
@@ -84,7 +86,7 @@ class Target:
         Raises:
             httpx.TransportError: the server can't be reached, or closed the connection.
         """
-        headers = {"content-type": "application/json"} | ({} if user is None else {"x-user-id": user})
+        headers = {"content-type": content_type} | ({} if user is None else {"x-user-id": user})
         request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS})
         reused = bool(self._idle)
         transport = self._idle.pop() if reused else httpx.AsyncHTTPTransport(self._tls, limits=_ONE_CONNECTION, trust_env=False)
@@ -97,6 +99,7 @@ class Target:
                 if not reused:
                     raise
                 response = await transport.handle_async_request(request)
+            response.request = request
             await response.aread()
             self._idle.append(transport)
         except (httpx.TransportError, asyncio.CancelledError):
