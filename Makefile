@@ -9,7 +9,7 @@ WORKERS := --numprocesses logical --maxprocesses 4
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak swaps lock release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak fuzz swaps lock release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -82,8 +82,11 @@ load: setup ## Put a server under load, up to twice what it can bear (idle machi
 swaps: setup ## Replace the catalog ten times a second under load (idle machine, two minutes)
 	$(BIN)/atspeed-bench swaps $(ARGS)
 
-soak: setup ## Ten minutes of load with clients that hang up and engines that are killed (idle machine)
+soak: setup services ## Half an hour of load with hangs, kills, a full disk and a slow Redis; ARGS="--seconds 180" to try (idle machine, root)
 	$(BIN)/atspeed-bench soak $(ARGS)
+
+fuzz: setup ## Send a server 10,000 requests made from its own OpenAPI document (ten minutes)
+	$(BIN)/atspeed-bench fuzz $(ARGS)
 
 deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
 	deploy/checks/tools.sh

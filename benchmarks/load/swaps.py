@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.endings import BenchmarkError
 from benchmarks.load.runs import LoadPlan, run_runs
 from benchmarks.load.small_model import make_model, served
 from benchmarks.server_process import ServerProcess
@@ -101,7 +102,9 @@ def measure(server: ServerProcess, items: int, versions: int, rate: float, secon
 
 
 def _activate(server: ServerProcess, version: int) -> None:
-    server.client.post(f"/v1/catalogs/version-{version}/activate", json={"by": "measurement"}).raise_for_status()
+    answer = server.client.post(f"/v1/catalogs/version-{version}/activate", json={"by": "measurement"})
+    if not answer.is_success:
+        raise BenchmarkError(f"Version {version} could not be activated ({answer.status_code}): {answer.text}")
 
 
 def run(rate: float, seconds: float, pause_seconds: float, flags: list[str]) -> None:
