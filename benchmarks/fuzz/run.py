@@ -1,9 +1,10 @@
 """A server of its own, and schemathesis against it until there were enough cases.
 
-Invariant: the server that was asked first is the one that is asked last: a process that died on the way fails the run.
+Invariant: the engine that was asked first is the one that is asked last: a process that died on the way fails the run.
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -45,14 +46,10 @@ def fuzz(folder: Path, cases: int, seed: int, flags: tuple[str, ...], *phases: s
         BenchmarkError: schemathesis could not run.
     """
     write_world(folder)
-    options = {
-        "target": "model",
-        "catalog": "catalog.jsonl",
-        "catalogs": "versions",
-        "codebooks": "codebooks.safetensors",
-    }
+    options = {"target": "model", "catalog": "catalog.jsonl", "catalogs": "versions", "codebooks": "codebooks.safetensors"}
     paths = [text for name, file in options.items() for text in (f"--{name}", str(folder / file))]
-    with ServerProcess(folder, *paths, "--histories", f"sqlite:///{folder}/histories.db", *flags) as server:
+    histories, engine_flags = ("--histories", f"sqlite:///{folder}/histories.db"), ("--engine", "transformers", "--threads", "1")
+    with ServerProcess(folder, *paths, *histories, *engine_flags, *flags) as server:
         server.wait_until_ready()
         engine = server.engine
         with local_client() as client:
@@ -77,7 +74,9 @@ def _round(folder: Path, url: str, seed: int, each: int, phases: tuple[str, ...]
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", f"{url}/openapi.json"]
     options = {"--max-examples": str(each), "--seed": str(seed), "--phases": ",".join(phases), "--report": "json"}
     arguments = [text for option, value in options.items() for text in (option, value)]
-    subprocess.run([*command, *arguments, "--report-json-path", str(report)], cwd=ROOT, check=False)
+    # It keeps what it has found in the directory where it runs; this module's package is found from any.
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    subprocess.run([*command, *arguments, "--report-json-path", str(report)], cwd=folder, env=environment, check=False)
     if not report.exists():
         raise BenchmarkError("schemathesis could not run; its message stands above.")
     return dict(json.loads(report.read_text()))

@@ -25,7 +25,8 @@ def group_of(item_id: str) -> int:
 class CatalogLines:
     """The lines of the whole catalog."""
 
-    def __init__(self, shape: str = "small") -> None:
+    def __init__(self, shape: str) -> None:
+        """`shape` names one of `benchmarks/systems/shapes.py`."""
         catalog = make_catalog(SHAPES[shape])
         self.names = list(catalog.item_ids)
         self._identifiers = [list(catalog.identifier(index)) for index in range(len(catalog))]

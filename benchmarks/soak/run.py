@@ -53,12 +53,14 @@ class SoakPlan:
         seconds: length of all phases together.
         rate: requests of users a second.
         flags: further flags of the server.
+        shape: name of the model's and the catalog's, of `benchmarks/systems/shapes.py`.
     """
 
     seconds: float
     rate: float
     seed: int = 0
     flags: tuple[str, ...] = ()
+    shape: str = "small"
 
 
 class Soak:
@@ -190,12 +192,15 @@ def soak(folder: Path, plan: SoakPlan) -> SoakReport:
     Raises:
         ProgramError: a server did not start, or ended by itself.
     """
-    lines = CatalogLines()
+    lines = CatalogLines(plan.shape)
     lines.write(folder)
     with ExitStack() as stack:
         redis = stack.enter_context(RedisProcess(folder))
         disk = stack.enter_context(SmallDisk(folder / "versions"))
         options = {
+            # The quickest to start again, on the core that the generator leaves it.
+            "engine": "transformers",
+            "threads": 1,
             "target": folder / "model",
             "catalog": folder / "catalog.jsonl",
             "catalogs": disk.folder,
