@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.fuzz.catalog import write_world
@@ -67,7 +68,7 @@ def fuzz(folder: Path, cases: int, seed: int, flags: tuple[str, ...], *phases: s
     return FuzzFigures(done, operations, tuple(seeds), tuple(failures))
 
 
-def _round(folder: Path, url: str, seed: int, each: int, phases: tuple[str, ...]) -> dict[str, object]:
+def _round(folder: Path, url: str, seed: int, each: int, phases: tuple[str, ...]) -> dict[str, Any]:
     """One run of schemathesis; its JSON report."""
     report = folder / REPORT
     report.unlink(missing_ok=True)

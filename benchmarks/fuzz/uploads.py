@@ -18,12 +18,6 @@ from benchmarks.fuzz.catalog import make_catalog, make_quantisation
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
 
-MEDIA_TYPES = {
-    "application/x-ndjson": "lines",
-    "application/vnd.apache.parquet": "parquet",
-    "application/vnd.atspeed.index+json": "index",
-    "application/octet-stream": "artefact",
-}
 # A few rows are enough to be a catalog, and to be wrong in every way.
 _ROWS = 12
 
@@ -52,7 +46,7 @@ def _lines(rows: list[Row]) -> bytes:
 
 
 def _index(rows: list[Row]) -> bytes:
-    return json.dumps({row.get("item_id", "0"): row.get("identifier") for row in rows}).encode()
+    return json.dumps({str(row.get("item_id")): row.get("identifier") for row in rows}).encode()
 
 
 IDENTIFIERS = make_quantisation().identifiers()
@@ -84,7 +78,7 @@ def _odd_rows(draw: st.DrawFn) -> list[Row]:
 def _odd_columns(draw: st.DrawFn) -> list[Row]:
     """Rows of which one field is of another type in all of them."""
     made, field = draw(rows), draw(st.sampled_from(["item_id", "identifier", "title", "codes"]))
-    kind = draw(
+    kind: st.SearchStrategy[Any] = draw(
         st.sampled_from([st.integers(-5, 5), st.floats(), st.lists(st.integers(-5, 300), min_size=3, max_size=3), st.binary(max_size=5)])
     )
     for row in made:
@@ -108,10 +102,10 @@ def _all_kinds(right: st.SearchStrategy[bytes], odd: st.SearchStrategy[bytes]) -
 
 
 BODIES = {
-    "lines": _all_kinds(rows.map(_lines), _odd_rows().map(_lines)),
-    "parquet": _all_kinds(rows.map(_parquet), _odd_columns().map(_parquet)),
-    "index": _all_kinds(rows.map(_index), _odd_rows().map(_index)),
-    "artefact": _all_kinds(st.just(WHOLE), _damaged(st.just(WHOLE))),
+    "application/x-ndjson": _all_kinds(rows.map(_lines), _odd_rows().map(_lines)),
+    "application/vnd.apache.parquet": _all_kinds(rows.map(_parquet), _odd_columns().map(_parquet)),
+    "application/vnd.atspeed.index+json": _all_kinds(rows.map(_index), _odd_rows().map(_index)),
+    "application/octet-stream": _all_kinds(st.just(WHOLE), _damaged(st.just(WHOLE))),
 }
-for media_type, name in MEDIA_TYPES.items():
-    schemathesis.openapi.media_type(media_type, BODIES[name])
+for media_type, bodies in BODIES.items():
+    schemathesis.openapi.media_type(media_type, bodies)

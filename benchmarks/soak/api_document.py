@@ -14,6 +14,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.protocols import Validator
 
 _LONGEST_QUOTE = 200
+# Of the connection or the URL, before any operation is chosen: the document's `default` may stand for these, and for nothing else.
+_OF_ANY_ROUTE = frozenset({400, 405, 408, 431, 503})
 
 
 class ApiDocument:
@@ -36,7 +38,8 @@ class ApiDocument:
             return f"{method} {path} is not documented."
         template, operation = found
         what = f"{method} {template} answered {response.status_code}"
-        documented = operation["responses"].get(str(response.status_code))
+        responses = operation["responses"]
+        documented = responses.get(str(response.status_code), responses.get("default") if response.status_code in _OF_ANY_ROUTE else None)
         if documented is None:
             return f"{what}, which is not documented: {_quote(response)}"
         content = documented.get("content", {})

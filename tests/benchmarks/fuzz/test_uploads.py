@@ -1,0 +1,34 @@
+"""Bodies of uploads: catalogs before they are damaged, and one kind for each form that the server takes."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import find
+from hypothesis import strategies as st
+
+from benchmarks.fuzz.uploads import BODIES
+from drafting.catalog.catalog import CatalogError
+from drafting.catalog.loading import load_catalog
+from server.catalogs.uploads import FORMS
+
+
+def is_catalog(body: bytes, suffix: str) -> bool:
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+        file.write(body)
+        file.flush()
+        try:
+            return len(load_catalog(Path(file.name))) > 0
+        except CatalogError:
+            return False
+
+
+def test_there_are_bodies_for_every_form():
+    assert set(BODIES) == set(FORMS)
+
+
+@pytest.mark.parametrize("media_type", BODIES)
+def test_some_are_catalogs_and_some_are_none(media_type: str):
+    bodies: st.SearchStrategy[bytes] = BODIES[media_type]
+    assert find(bodies, lambda body: is_catalog(body, FORMS[media_type]))
+    assert find(bodies, lambda body: len(body) > 40 and not is_catalog(body, FORMS[media_type]))
