@@ -50,7 +50,7 @@ def _index(rows: list[Row]) -> bytes:
 
 
 IDENTIFIERS = make_quantisation().identifiers()
-WHOLE = _artefact(make_catalog(IDENTIFIERS))
+WHOLE = _artefact(make_catalog(IDENTIFIERS[:_ROWS]))
 
 rows = st.lists(
     st.fixed_dictionaries(

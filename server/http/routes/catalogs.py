@@ -9,13 +9,17 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from server.catalogs.store import Activation
-from server.catalogs.uploads import CatalogUploads
+from server.catalogs.uploads import FORMS, CatalogUploads
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
 from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, VersionBuilt
 from server.services import Services
 
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, dots, dashes, underscores.")]
+
+# The route reads its body itself, piece by piece.
+_UPLOADS = {form: {"schema": {"type": "string", "format": "binary"}} for form in FORMS}
+_BODY = {"required": True, "content": {"application/json": {"schema": CatalogPath.model_json_schema()}} | _UPLOADS}
 
 
 def catalog_routes(services: Services) -> APIRouter:
@@ -24,7 +28,13 @@ def catalog_routes(services: Services) -> APIRouter:
     catalogs, switch = services.catalogs, services.switch
     uploads = CatalogUploads(services.settings, catalogs)
 
-    @router.put("/{version}", summary="Bring a version of the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 507))
+    @router.put(
+        "/{version}",
+        summary="Bring a version of the catalog",
+        status_code=201,
+        responses=documented(400, 409, 413, 415, 422, 507),
+        openapi_extra={"requestBody": _BODY},
+    )
     async def put(version: VersionPath, request: Request) -> VersionBuilt:
         """As JSON that names a file in the server's directory of catalogs, or as an upload of JSONL, parquet, an index or an artefact.
 
