@@ -175,7 +175,7 @@ class RedisHistoryStore:
         # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
         async with redis.client() as connection:
             shown = int(await self._append(keys=self._keys(user_id), args=args, client=connection))
-            reached = int(await connection.wait(self._url.wait_replicas, round(500 * self._timeout_seconds)))
+            reached = int(await connection.wait(self._url.wait_replicas, round(1000 * self._timeout_seconds / 2)))
         if reached < self._url.wait_replicas:
             wanted = self._url.wait_replicas
             raise HistoryUnavailable(

@@ -103,7 +103,9 @@ def test_headers_that_come_slowly_end(connect: Callable[[], socket.socket]):
 def test_headers_that_come_slowly_end_after_an_answer_too(connect: Callable[[], socket.socket]):
     connection = connect()
     connection.sendall(GET + b"\r\n")
-    assert connection.recv(65536).startswith(b"HTTP/1.1 ")
+    answer = b""
+    while b"}" not in answer:
+        answer += connection.recv(65536)
     assert_told(drip(connection, GET, b"X-A: b\r\n")[0], 408, "The headers took longer than 1 s.")
 
 

@@ -37,6 +37,8 @@ EXPECTED = {
     "ItemsTaken": (409, "items-refused", "Items refused"),
     "EngineUnavailable": (503, "engine-unavailable", "No engine"),
     "HistoryUnavailable": (503, "histories-unavailable", "No histories"),
+    "FiltersBusy": (429, "filters-busy", "Filters busy"),
+    "ScoresNotFinite": (500, "scores-not-finite", "Scores not finite"),
     "QueueFull": (429, "queue-full", "Queue full"),
     "TooLate": (429, "deadline-out-of-reach", "Deadline out of reach"),
     "TimeoutError": (504, "timed-out", "Timed out"),
