@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IDLE_POLL_MS = 500
+IDLE_POLL_MS = 450
 LOADING_POLL_MS = 5
 REPORT_SECONDS = 0.1
 BEAT_SECONDS = 0.5
