@@ -8,7 +8,7 @@ ServerError
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
   - VersionExists, VersionActive, NothingToRollBack   the versions that are there do not allow it
-  - UploadCutOff, StorageFull                         an upload that has failed
+  - UploadCutOff, StorageFull                         an upload that has failed, a disk that is full
   - ScoresNotFinite                                   the model fails on it
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
@@ -128,7 +128,7 @@ class UploadCutOff(ServerError):
 
 
 class StorageFull(ServerError):
-    """An upload that can't be stored."""
+    """A version, or a change of what is served, that can't be stored: the disk is full, or the directory can't be written."""
 
 
 class ScoresNotFinite(ServerError):

@@ -152,9 +152,14 @@ class CatalogLoaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartFailure(msgspec.Struct, frozen=True, tag=True):
-    """The engine can't start; `sentence` says why. It is final for a server that was never ready, which its operator is just starting."""
+    """The engine can't start; `sentence` says why. It is final for a server that was never ready, which its operator is just starting.
+
+    Attributes:
+        is_catalog: True if the catalog is why, so that with another one it could.
+    """
 
     sentence: str
+    is_catalog: bool = False
 
 
 class FinishedList(msgspec.Struct, frozen=True, array_like=True):

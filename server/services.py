@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from server.catalogs.filters import NamedFilters
+from server.catalogs.guard import CatalogGuard
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient
@@ -30,6 +31,11 @@ class Services:
     def filters(self) -> NamedFilters:
         """The named filters, none at first."""
         return NamedFilters(self.catalogs, self.engine)
+
+    @cached_property
+    def guard(self) -> CatalogGuard:
+        """The watch over the version that is served."""
+        return CatalogGuard(self.catalogs, self.filters, self.engine, self.metrics.health)
 
     @cached_property
     def switch(self) -> CatalogSwitch:

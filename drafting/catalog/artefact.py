@@ -1,10 +1,12 @@
 """The artefact of a catalog: a file that is memory-mapped instead of parsed, with names, identifiers, attributes and the finished trie.
 
 Invariant: a file under its final name is complete. It is written under another name and renamed, so a process never maps half a file, and
-replacing a file does not change what a running server has mapped. The format is safetensors: a JSON header and raw arrays.
+replacing a file does not change what a running server has mapped. The format is safetensors: a JSON header and raw arrays. The header has
+a digest of all the rest, and a file may be named by it (`digest_name`); one that does not have the digest of its name is not that file.
 """
 
 import errno
+import hashlib
 import json
 import os
 import struct
@@ -20,18 +22,25 @@ from safetensors.numpy import save_file
 
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog, CatalogError
+from drafting.catalog.checks import check_catalog
 from drafting.catalog.text_column import ItemIndex, TextColumn
 from drafting.trie.arrays import TrieArrays
 
 SUFFIX = ".catalog"
+DIGEST_PREFIX = "sha256-"
 _FORM = "atspeed-catalog-1"
 _HEADER_LENGTH = struct.Struct("<Q")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def save_artefact(catalog: Catalog, path: Path) -> None:
-    """Write a catalog; one that is `Catalog.ordered` for a model is loaded for that model without sorting again.
+def digest_name(digest: str) -> str:
+    """The name of a file that has this digest."""
+    return f"{DIGEST_PREFIX}{digest}{SUFFIX}"
+
+
+def save_artefact(catalog: Catalog, path: Path) -> str:
+    """Write a catalog, and return its digest; one that is `Catalog.ordered` for a model is loaded for that model without sorting again.
 
     Raises:
         OSError: the file cannot be written.
@@ -49,36 +58,57 @@ def save_artefact(catalog: Catalog, path: Path) -> None:
         column = catalog.attributes[name]
         arrays |= {f"attributes.{number}.codes": column.codes, **_text_arrays(f"attributes.{number}.values", column.values)}
     header = {"form": _FORM, "version": catalog.version, "attributes": json.dumps(names)}
+    header["digest"] = digest = _digest(header, arrays)
     building = path.with_name(path.name + ".part")
     try:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, building, header)
         with building.open("rb") as file:
             os.fsync(file.fileno())
         building.replace(path)
+        return digest
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error)) from error
     finally:
         building.unlink(missing_ok=True)
 
 
-def load_artefact(path: Path) -> Catalog:
+def load_artefact(path: Path, *, check: bool = False) -> Catalog:
     """Map a catalog that `save_artefact` wrote; the operating system reads its pages when they are used.
 
+    Args:
+        check: read all of it, and do not believe it: compare its digest, and all that indexes something with what it indexes.
+
     Raises:
-        CatalogError: the file is missing, cut off or not an artefact.
+        CatalogError: the file is missing, cut off or not an artefact, or does not pass the check.
     """
+    catalog, header, arrays = _load(path)
+    if not check:
+        return catalog
+    digest = header.pop("digest", None)
+    if digest is not None and digest != _digest(header, arrays):
+        raise CatalogError(f"{path} is damaged: its contents have another digest than it says. Build it anew, or bring it again.")
+    try:
+        check_catalog(catalog)
+    except ValueError as error:
+        raise CatalogError(f"{path} is no catalog that can be served, for {error} can't be right: build it anew.") from error
+    return catalog
+
+
+def _load(path: Path) -> tuple[Catalog, dict[str, str], Arrays]:
     try:
         header, arrays = _map(path)
         if header.get("form") != _FORM:
             raise CatalogError(f"{path} is no catalog artefact of this version of atspeed: build it anew with 'atspeed catalog convert'.")
+        if path.name.startswith(DIGEST_PREFIX) and path.name != digest_name(header["digest"]):
+            raise CatalogError(f"{path} is another file than its name says: bring the catalog again.")
         names = _text("items.names", arrays)
         attributes = {
             name: AttributeColumn(arrays[f"attributes.{number}.codes"], _text(f"attributes.{number}.values", arrays))
             for number, name in enumerate(json.loads(header["attributes"]))
         }
         trie: dict[str, Any] = {field.name: arrays[f"trie.{field.name}"] for field in fields(TrieArrays)}
-        trie |= {name: tuple(trie[name].tolist()) for name in ("level_starts", "max_children")}
-        return Catalog(
+        trie |= {name: tuple(trie[name].astype(np.int64, casting="safe").ravel().tolist()) for name in ("level_starts", "max_children")}
+        catalog = Catalog(
             index=ItemIndex(names, arrays["items.hashes"], arrays["items.rows"]),
             tokens=tuple(_text("tokens", arrays)),
             codes=arrays["codes"],
@@ -86,10 +116,23 @@ def load_artefact(path: Path) -> Catalog:
             trie=TrieArrays(**trie),
             version=header["version"],
         )
+        return catalog, header, arrays
+    except CatalogError:
+        raise
     except OSError as error:
         raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error) as error:
         raise CatalogError(f"{path} is no catalog artefact, or is cut off: build it anew with 'atspeed catalog convert'.") from error
+
+
+def _digest(header: Mapping[str, str], arrays: Arrays) -> str:
+    """SHA-256 of a header without its digest and of all arrays, wherever they lie in the file."""
+    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _text_arrays(name: str, column: TextColumn) -> dict[str, npt.NDArray[Any]]:

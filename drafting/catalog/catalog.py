@@ -44,7 +44,7 @@ class Catalog:
         codes: `[items, length]` uint16 or uint32, the identifier of each item.
         attributes: attribute columns by name; answers always include `title`.
         trie: trie of `codes`.
-        version: hash of the items, identifiers and attributes, twelve hexadecimal digits.
+        version: hash of the items, identifiers and attributes, twelve hexadecimal digits; the order of `tokens` does not matter.
     """
 
     index: ItemIndex
@@ -80,7 +80,7 @@ class Catalog:
         trie = TrieArrays.from_codes(narrow)
         if max(trie.max_children) > MAX_CODES:
             raise CatalogError(f"A prefix is continued by {max(trie.max_children):,} different tokens; at most {MAX_CODES:,} are possible.")
-        return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, tokens, narrow, attributes))
+        return cls(index, tuple(tokens), narrow, dict(attributes), trie, _version(item_ids, *_by_appearance(tokens, narrow), attributes))
 
     def save(self, path: Path) -> None:
         """Write the catalog as JSONL; `load_catalog` reads it back with the same version."""
@@ -164,6 +164,12 @@ class Catalog:
         """
         return self.vocabulary_ids(vocabulary)[self.codes]
 
+    def has_version_of_contents(self) -> bool:
+        """True if `version` is the hash of the contents; it takes as long as to hash them."""
+        orders = ((self.tokens, self.codes), _by_appearance(self.tokens, self.codes))
+        # Catalogs of earlier releases may have been hashed in the order that their tokens have in the file.
+        return any(self.version == _version(self.item_ids, tokens, codes, self.attributes) for tokens, codes in orders)
+
     def ordered(self, token_ids: IntArray) -> "Catalog":
         """The same catalog with its tokens in the order of `token_ids` `[tokens]`, and its trie in the order of a model's token ids."""
         if (np.diff(token_ids) > 0).all():
@@ -173,6 +179,21 @@ class Catalog:
         number[order] = np.arange(len(order))
         codes = number[self.codes]
         return replace(self, tokens=tuple(self.tokens[code] for code in order.tolist()), codes=codes, trie=TrieArrays.from_codes(codes))
+
+
+def _by_appearance(tokens: Sequence[str], codes: Codes) -> tuple[Sequence[str], Codes]:
+    """Tokens and codes with the tokens in the order in which identifiers first name them; tokens that none names come last."""
+    # The last write to a place stays, so written from the end on, what stays is the first appearance.
+    first = np.full(len(tokens), codes.size, np.int64)
+    for start in range(0, len(codes), _ROWS_AT_ONCE)[::-1]:
+        named = codes[start : start + _ROWS_AT_ONCE].ravel()[::-1]
+        first[named] = start * codes.shape[1] + np.arange(len(named))[::-1]
+    if (first[1:] >= first[:-1]).all():
+        return tokens, codes
+    order = np.argsort(first, kind="stable")
+    number = np.empty(len(order), codes.dtype)
+    number[order] = np.arange(len(order))
+    return [tokens[code] for code in order.tolist()], number[codes]
 
 
 def _version(item_ids: TextColumn, tokens: Sequence[str], codes: npt.NDArray[np.integer], attributes: Mapping[str, AttributeColumn]) -> str:

@@ -35,7 +35,9 @@ class ItemLine(msgspec.Struct):
     attributes: dict[str, Any] = {}
 
 
-def load_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Callable[[int], None] = lambda _: None) -> Catalog:
+def load_catalog(
+    path: Path, pattern: str = DEFAULT_PATTERN, on_items: Callable[[int], None] = lambda _: None, *, check: bool = False
+) -> Catalog:
     """Read a catalog: an artefact (`.catalog`), an index `{item: identifier}` (`.json`), parquet (`.parquet`), anything else as JSONL.
 
     An identifier is a list of tokens, one text of tokens such as `<|sid_begin|><s_a_3><s_b_9><|sid_end|>`, or a list of integers (in JSONL
@@ -44,6 +46,7 @@ def load_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Callable[
     Args:
         pattern: text of the token of an integer code, see `TokenPattern`.
         on_items: called with the number of items of each batch that has been read.
+        check: do not believe an artefact, see `load_artefact`; all other formats are checked as they are read.
 
     Raises:
         CatalogError: the file is missing or malformed, or its contents are not a catalog.
@@ -51,7 +54,7 @@ def load_catalog(path: Path, pattern: str = DEFAULT_PATTERN, on_items: Callable[
     tokens = TokenPattern(pattern)
     check_file(path, "The catalog", CatalogError)
     if path.suffix == SUFFIX:
-        return load_artefact(path)
+        return load_artefact(path, check=check)
     if path.suffix == ".parquet":
         return read_parquet(path, tokens, on_items)
     builder = CatalogBuilder()

@@ -25,21 +25,26 @@ class Built(msgspec.Struct, frozen=True):
 
     Attributes:
         sentence: why there is no artefact; None if there is one.
+        storage: True if the artefact can't be written.
         items, identifiers, identifier_length: numbers of items, identifiers and tokens per identifier.
         content: the catalog's own version, a hash of its contents.
+        digest: of the artefact.
     """
 
     sentence: str | None = None
+    storage: bool = False
     items: int = 0
     identifiers: int = 0
     identifier_length: int = 0
     content: str = ""
+    digest: str = ""
 
 
 def build(order: BuildOrder) -> Built:
     """Make the artefact of a catalog for a model."""
     # The API process imports this file too, and must not load the model libraries.
-    from drafting.catalog.artefact import save_artefact
+    from drafting.catalog.artefact import SUFFIX, save_artefact
+    from drafting.catalog.checks import check_contents
     from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
     from verification.hosts.served_model import ServedModel
@@ -47,14 +52,24 @@ def build(order: BuildOrder) -> Built:
     source = Path(order.source)
     try:
         model = ServedModel(Path(order.target), None if order.draft is None else Path(order.draft))
-        catalog = model.fit(load_catalog(source)).catalog
-        save_artefact(catalog, Path(order.artefact))
+        catalog = load_catalog(source, check=True)
+        if source.suffix == SUFFIX:
+            check_contents(catalog)
+        catalog = model.fit(catalog).catalog
+        digest = save_artefact(catalog, Path(order.artefact))
     except SetupError as error:
         # Clients are told this sentence; where the server keeps its files is not for them.
         return Built(str(error).replace(str(source), "file").replace(f"{source.parent}{os.sep}", ""))
     except OSError as error:
-        return Built(f"The catalog can't be stored: {error.strerror}.")
-    return Built(None, len(catalog), catalog.identifiers, catalog.identifier_length, catalog.version)
+        return Built(f"The catalog can't be stored: {error.strerror}.", storage=True)
+    return Built(
+        None,
+        items=len(catalog),
+        identifiers=catalog.identifiers,
+        identifier_length=catalog.identifier_length,
+        content=catalog.version,
+        digest=digest,
+    )
 
 
 if __name__ == "__main__":

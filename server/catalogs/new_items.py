@@ -4,6 +4,8 @@ Invariant: nothing else changes what is served while items are placed, so two re
 when one is refused, at any point, the served version stays and no other is left behind.
 """
 
+import asyncio
+import logging
 import re
 import time
 from collections.abc import Iterable
@@ -12,12 +14,15 @@ from pathlib import Path
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.placement import NewItem, PlacedItem
 from server.catalogs.background import run_in_background
+from server.catalogs.journal import Activation
 from server.catalogs.placing import Placed, PlaceOrder
-from server.catalogs.store import Activation, CatalogStore
+from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient, EngineStatus
-from server.errors import ItemsRefused, ItemsTaken
+from server.errors import ItemsRefused, ItemsTaken, StorageFull
 from server.schemas.catalogs import NewItemBody, NewItemsBody
+
+logger = logging.getLogger(__name__)
 
 # Each is a whole catalog on the disk: of those that new items have made, this many stay to go back to.
 KEPT_VERSIONS = 10
@@ -41,6 +46,7 @@ class NewItems:
 
         Raises:
             ItemsRefused, CatalogRefused, FilterRefused: one has no place, or the engine can't serve them; nothing has changed.
+            StorageFull: the version can't be stored; nothing has changed.
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
         """
         async with self._catalogs.changing:
@@ -49,23 +55,34 @@ class NewItems:
                 raise self._engine.unavailable()
             taken = {*self._catalogs.versions(), *(entry.version for entry in self._catalogs.history)}
             version = next_version(self._catalogs.active.name, taken)
-            placed = await self._place(body, version)
-            self._catalogs.add(version)
+            files = self._catalogs.files
+            unfinished = files.unfinished()
             try:
-                activation = await self._switch.serve(version, body.by, extended=True)
+                placed = await self._place(body, unfinished)
+                path = await asyncio.to_thread(files.publish, unfinished, placed.digest)
+                try:
+                    activation = await self._switch.serve(version, body.by, extended=path)
+                finally:
+                    self._catalogs.discard(path)
             finally:
-                if self._catalogs.active.name != version:
-                    self._catalogs.remove(version)
+                files.discard(unfinished)
+            self._forget_older(version)
+            return placed.items, activation
+
+    def _forget_older(self, version: str) -> None:
+        try:
             for superfluous in _older(version, self._catalogs.versions())[:-KEPT_VERSIONS]:
                 self._catalogs.remove(superfluous)
-            return placed, activation
+        except StorageFull as error:
+            # The items are served: what is too much is forgotten with the next ones.
+            logger.warning("versions that are not needed any more stay: %s", error)
 
-    async def _place(self, body: NewItemsBody, version: str) -> list[PlacedItem]:
+    async def _place(self, body: NewItemsBody, unfinished: Path) -> Placed:
         active = self._catalogs.active
         order = PlaceOrder(
             base=str(active.path),
             version=active.catalog.version,
-            artefact=str(self._catalogs.new_file(version).absolute()),
+            artefact=str(unfinished),
             codebooks=self._codebooks,
             items=[NewItem(item.item_id, item.embedding, item.identifier, _attributes(item)) for item in body.items],
             collision=body.on_collision,
@@ -74,8 +91,8 @@ class NewItems:
         died = ItemsRefused("The process that places new items died, for lack of memory perhaps.")
         placed = await run_in_background("server.catalogs.placing", order, Placed, died)
         if placed.sentence is not None:
-            raise (ItemsTaken if placed.taken else ItemsRefused)(placed.sentence)
-        return placed.items
+            raise (StorageFull if placed.storage else ItemsTaken if placed.taken else ItemsRefused)(placed.sentence)
+        return placed
 
 
 def next_version(active: str, taken: Iterable[str]) -> str:

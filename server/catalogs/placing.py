@@ -42,6 +42,8 @@ class Placed(msgspec.Struct, frozen=True):
 
     Attributes:
         sentence: why there is no artefact; None if there is one.
+        storage: True if the artefact can't be written.
+        digest: of the artefact.
         taken: True if a name or an identifier belongs to another item.
         items: the new items with their identifiers.
     """
@@ -49,13 +51,15 @@ class Placed(msgspec.Struct, frozen=True):
     sentence: str | None = None
     taken: bool = False
     items: list[PlacedItem] = []
+    storage: bool = False
+    digest: str = ""
 
 
 def place(order: PlaceOrder) -> Placed:
     """Make the artefact."""
     # Where the server keeps its files is not for clients, so what these two say of theirs is not passed on.
     try:
-        catalog = load_catalog(Path(order.base))
+        catalog = load_catalog(Path(order.base), check=True)
         codebooks = None if order.codebooks is None else Codebooks.load(Path(order.codebooks))
     except (CatalogError, CodebookError):
         return Placed("The catalog that is served, or its codebooks, can't be read any more.")
@@ -63,14 +67,14 @@ def place(order: PlaceOrder) -> Placed:
         return Placed("The file of the catalog that is served has changed: bring it as a version and activate that.")
     try:
         grown, placed = add_items(catalog, order.items, order.collision, codebooks, order.added_at)
-        save_artefact(grown, Path(order.artefact))
+        digest = save_artefact(grown, Path(order.artefact))
     except TakenError as error:
         return Placed(str(error), taken=True)
     except CatalogError as error:
         return Placed(str(error))
     except OSError as error:
-        return Placed(f"The catalog can't be stored: {error.strerror}.")
-    return Placed(items=placed)
+        return Placed(f"The catalog can't be stored: {error.strerror}.", storage=True)
+    return Placed(items=placed, digest=digest)
 
 
 if __name__ == "__main__":

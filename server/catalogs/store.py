@@ -1,12 +1,12 @@
 """The versions of the catalog: which are there, which one is served, who decided so and when.
 
 Invariant: a request keeps the version that it started with to its end, and its answer names that version. A version is served from the
-moment in which the engine has it ready and every named filter has been evaluated for it; until then, and whenever anything about it is
-wrong, everything stays as it was. What a version holds in memory goes when its last request ends.
+moment in which the engine has proven it and every named filter has been evaluated for it; until then, and whenever anything about it is
+wrong, everything stays as it was. What changes is written first and then done, with nothing between the two that can fail or wait, so that
+what is served, what is on the disk and what a restart serves are one. What a version holds in memory goes when its last request ends.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,33 +16,28 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from drafting.catalog.artefact import DIGEST_PREFIX
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.trie.item_set import ItemSet
+from server.catalogs.files import VersionFiles
+from server.catalogs.journal import BY_RECOVERY, Activation, Event, Journal, LeftVersion, Line
+from server.catalogs.proof import prove
 from server.engine.client import EngineClient
-from server.errors import CatalogRefused, NothingToRollBack, UnknownItem, VersionActive, VersionExists, VersionNotFound, quoted
+from server.errors import (
+    CatalogRefused,
+    EngineUnavailable,
+    NothingToRollBack,
+    StorageFull,
+    UnknownItem,
+    VersionActive,
+    VersionExists,
+    VersionNotFound,
+    quoted,
+)
 from server.messages import PutFilter
 
-SUFFIX = ".catalog"
-HISTORY_FILE = "activations.jsonl"
-BY_START = "start"
-BY_RESTART = "restart"
-
-logger = logging.getLogger(__name__)
-
-
-class Activation(msgspec.Struct, frozen=True):
-    """One entry of the history.
-
-    Attributes:
-        version: version served from then on.
-        by: origin of the activation.
-        at: seconds since 1970.
-    """
-
-    version: str
-    by: str
-    at: float
+Prepare = Callable[["ServedCatalog"], Awaitable[None]]
 
 
 @dataclass(eq=False)
@@ -70,35 +65,51 @@ class CatalogStore:
 
     Attributes:
         active: the version that requests start with.
-        history: all activations, oldest first.
-        directory: directory of the versions.
+        active_since: monotonic seconds since when.
+        changing: held by whoever changes versions, from judging a name until the change has taken effect.
+        files: the files of the directory.
     """
 
-    def __init__(self, first: ServedCatalog, engine: EngineClient, directory: Path) -> None:
-        """`first` is what the engine loads; the versions that are in the directory already are known."""
-        self.active = first
-        self.directory = directory
-        self.history = read_history(directory)
+    def __init__(self, first: ServedCatalog, engine: EngineClient, directory: Path, start: ServedCatalog | None = None) -> None:
+        """
+        Args:
+            first: what the engine loads; the versions that are in the directory already are known.
+            start: the catalog that the server is started with, if it is another one.
+        """
+        self.active, self.active_since = first, time.monotonic()
         self.changing = asyncio.Lock()
+        self.files = VersionFiles(directory)
+        self._journal = Journal(directory)
         self._engine = engine
-        self._files = {path.stem: path for path in sorted(directory.glob(f"*{SUFFIX}"))} | {first.name: first.path}
+        recorded = {name: directory / file for name, file in self._journal.record.files.items()}
+        starts = {each.name: each for each in (start, first) if each is not None}
+        self._paths = self.files.brought() | recorded | {name: each.path for name, each in starts.items()}
+        # What lies outside of the directory can be replaced by others; a version is its contents.
+        self._contents = {name: each.catalog.version for name, each in starts.items()}
         self._loads = 0
 
-    def started(self, by: str) -> None:
-        """Note in the history that a server has started with the active version."""
-        self._note(by)
+    @property
+    def history(self) -> list[Activation]:
+        """All activations, oldest first."""
+        return self._journal.record.history
+
+    @property
+    def left(self) -> list[LeftVersion]:
+        """The versions that the server has left by itself, and that have not been activated since."""
+        return list(self._journal.record.left.values())
+
+    def started(self, by: str, left: str | None = None, reason: str = "") -> None:
+        """Note that a server has started with the active version; `left` is what it could not start with, and why.
+
+        A disk that is full does not keep a server from starting: the note is written with the next change.
+        """
+        self.files.clean({path.name for path in self._paths.values()})
+        line = self._line(Event.STARTED, self.active, by)
+        self._journal.append_late(msgspec.structs.replace(line, left=left, reason=reason if left else ""))
 
     def versions(self) -> list[str]:
         """The names of all versions, in the order in which they came."""
-        return list(self._files)
-
-    def new_file(self, name: str) -> Path:
-        """Where the artefact of a version belongs."""
-        return self.directory / f"{name}{SUFFIX}"
-
-    def add(self, name: str) -> None:
-        """Make a version known whose artefact is in its place."""
-        self._files[name] = self.new_file(name)
+        return list(self._paths)
 
     def check_new(self, name: str) -> None:
         """Check that no version has this name.
@@ -106,21 +117,48 @@ class CatalogStore:
         Raises:
             VersionExists: one has it.
         """
-        if name in self._files:
+        if name in self._paths:
             raise VersionExists(f"There is a version {quoted(name)} already; versions do not change.")
 
+    async def add(self, name: str, unfinished: Path, digest: str) -> None:
+        """Make a version of a finished file; when it returns, the version outlives the server.
+
+        Raises:
+            VersionExists, StorageFull: the name is taken by now, or the file can't be stored; there is no such version, and no file.
+        """
+        async with self.changing:
+            self.check_new(name)
+            path = await asyncio.to_thread(self.files.publish, unfinished, digest)
+            try:
+                self._journal.append(Line(name, "", time.time(), Event.ADDED, path.name))
+            except StorageFull:
+                self.discard(path)
+                raise
+            self._paths[name] = path
+
+    def discard(self, path: Path) -> None:
+        """Delete a file if no version is in it."""
+        if path not in self._paths.values():
+            self.files.discard(path)
+
     def remove(self, name: str) -> None:
-        """Forget a version and its file.
+        """Forget a version and its file; call it with the lock `changing` held.
 
         Raises:
             VersionNotFound, VersionActive: there is none, or it is served.
+            StorageFull: the directory can't be written; the version stays.
         """
-        path = self._file(name)
+        path = self._path(name)
         if name == self.active.name:
             raise VersionActive(f"The version {quoted(name)} is served: activate another one first.")
-        del self._files[name]
-        if path == self.new_file(name):
-            path.unlink(missing_ok=True)
+        if name in self._journal.record.files:
+            self._journal.append(Line(name, "", time.time(), Event.REMOVED))
+        elif path.parent == self.files.directory:
+            self.files.delete(path)
+        del self._paths[name]
+        self._contents.pop(name, None)
+        if path.parent == self.files.directory:
+            self.discard(path)
 
     @contextmanager
     def lease(self) -> Iterator[ServedCatalog]:
@@ -134,32 +172,81 @@ class CatalogStore:
             if not served.running and served is not self.active:
                 self._engine.drop_catalog(served.handle)
 
-    async def activate(self, name: str, by: str, prepare: Callable[[ServedCatalog], Awaitable[None]]) -> Activation:
+    async def activate(self, name: str, by: str, prepare: Prepare, *, new: Path | None = None, without_engine: bool = False) -> Activation:
         """Serve a version from now on; call it with the lock `changing` held. After an error nothing has changed.
 
         Args:
             prepare: evaluates the named filters for it.
+            new: file of a version that comes into being with its activation; None for one that is there.
+            without_engine: True to do it also while there is no engine, unproven; the next engine loads it.
 
         Raises:
             VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable, or the engine can't serve it.
             EngineUnavailable: there is no engine, or it died meanwhile.
+            StorageFull: it can't be written down.
         """
-        path = self._file(name)
-        if name != self.active.name:
-            self._loads += 1
-            try:
-                served = ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
-            except CatalogError as error:
-                raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
+        path = new or self._path(name)
+        served = self.active
+        if name != served.name:
+            served = await self.load(name, path)
             await prepare(served)
+        try:
+            if served is not self.active:
+                await self._prove(served, without_engine)
+            self._journal.append(self._line(Event.ACTIVATED, served, by))
+            if served is not self.active:
+                self._switch(served)
+        finally:
+            if served is not self.active:
+                self._engine.drop_catalog(served.handle)
+        return self.history[-1]
+
+    async def _prove(self, served: ServedCatalog, without_engine: bool) -> None:
+        try:
             await self._engine.load_catalog(served.handle, served.path)
-            for filter_name, items in list(served.filters.items()):
-                self.put_filter(served, filter_name, items)
-            self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
-            before, self.active = self.active, served
-            if not before.running:
-                self._engine.drop_catalog(before.handle)
-        return self._note(by)
+            await prove(self._engine, served.handle, served.catalog)
+        except EngineUnavailable:
+            if not without_engine:
+                raise
+
+    async def load(self, name: str, path: Path | None = None) -> ServedCatalog:
+        """A version in memory, under a new handle; `path` is for one that is not known yet.
+
+        Raises:
+            VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable.
+        """
+        path = path or self._path(name)
+        self._loads += 1
+        try:
+            served = ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
+        except CatalogError as error:
+            raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
+        if self._contents.get(name, served.catalog.version) != served.catalog.version:
+            raise CatalogRefused(f"The file of version {quoted(name)} has changed: bring it under another name.")
+        return served
+
+    def leave(self, served: ServedCatalog, reason: str) -> None:
+        """Serve an earlier version, which an engine has loaded, because of what the active one has done.
+
+        A disk that is full does not keep a server from it: after a restart it comes to the same.
+        """
+        line = self._line(Event.ACTIVATED, served, BY_RECOVERY)
+        self._journal.append_late(msgspec.structs.replace(line, left=self.active.name, reason=reason))
+        self._switch(served)
+
+    def served_before(self) -> list[str]:
+        """The versions that have been served before the present one and are still there, the newest first."""
+        return [name for name in self._journal.record.served_before(self.active.name) if name in self._paths]
+
+    def previous(self) -> str:
+        """The version that was served before the present one.
+
+        Raises:
+            NothingToRollBack: there was none, or it has been removed.
+        """
+        if not (earlier := self.served_before()):
+            raise NothingToRollBack("No other version has been served before this one.")
+        return earlier[0]
 
     def put_filter(self, served: ServedCatalog, name: str, items: ItemSet) -> None:
         """Give a name to a set of a version's items, here and in the engine."""
@@ -168,29 +255,23 @@ class CatalogStore:
         # The bytes of the message, which engines that are started later are told too, are the set: there is no second copy.
         served.filters[name] = ItemSet(np.frombuffer(message.bits, np.uint8), items.catalog_items)
 
-    def previous(self) -> str:
-        """The version that was served before the present one.
+    def _switch(self, served: ServedCatalog) -> None:
+        for name, items in list(served.filters.items()):
+            self.put_filter(served, name, items)
+        self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
+        self._paths[served.name] = served.path
+        self._contents[served.name] = served.catalog.version
+        before, self.active, self.active_since = self.active, served, time.monotonic()
+        if not before.running:
+            self._engine.drop_catalog(before.handle)
 
-        Raises:
-            NothingToRollBack: there was none, or it has been removed.
-        """
-        earlier = [entry.version for entry in self.history if entry.version != self.active.name and entry.version in self._files]
-        if not earlier:
-            raise NothingToRollBack("No other version has been served before this one.")
-        return earlier[-1]
+    def _line(self, event: Event, served: ServedCatalog, by: str) -> Line:
+        return Line(served.name, by, time.time(), event, served.path.name if served.path.name.startswith(DIGEST_PREFIX) else None)
 
-    def _note(self, by: str) -> Activation:
-        entry = Activation(self.active.name, by, time.time())
-        self.history.append(entry)
-        with (self.directory / HISTORY_FILE).open("ab") as file:
-            # The line break comes first, so that a line that was cut off spoils none after it.
-            file.write(b"\n" + msgspec.json.encode(entry))
-        return entry
-
-    def _file(self, name: str) -> Path:
-        if name not in self._files:
+    def _path(self, name: str) -> Path:
+        if name not in self._paths:
             raise VersionNotFound(f"There is no catalog version {quoted(name)}.")
-        return self._files[name]
+        return self._paths[name]
 
 
 def known_items(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[int]:
@@ -205,35 +286,3 @@ def known_items(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[i
     if missing := [item_id for item_id, index in zip(item_ids, indices, strict=True) if index < 0]:
         raise UnknownItem(f"The catalog has no item {quoted(missing[0])}, which {field} names.")
     return indices
-
-
-def read_history(directory: Path) -> list[Activation]:
-    """The activations that servers have noted in a directory, oldest first; a last line that is cut off is passed over."""
-    path = directory / HISTORY_FILE
-    if not path.exists():
-        return []
-    entries = []
-    for line in filter(None, path.read_bytes().splitlines()):
-        try:
-            entries.append(msgspec.json.decode(line, type=Activation))
-        except msgspec.DecodeError:
-            logger.warning("%s holds a line that is no activation", path)
-    return entries
-
-
-def first_catalog(start: Catalog, path: Path, directory: Path | None) -> tuple[ServedCatalog, str]:
-    """The version that a server begins with, and who decided so: the one served last, unless the server is started with another catalog.
-
-    Args:
-        start: the catalog that the server is started with, and `path` its file.
-        directory: directory of the versions; None if they do not outlive a server.
-
-    Raises:
-        CatalogError: the version that was served last can't be read.
-    """
-    history = read_history(directory) if directory is not None else []
-    began = next((entry.version for entry in reversed(history) if entry.by == BY_START), None)
-    last = history[-1].version if history else start.version
-    if directory is not None and began == start.version != last and (artefact := directory / f"{last}{SUFFIX}").exists():
-        return ServedCatalog(last, "", artefact.absolute(), load_catalog(artefact)), BY_RESTART
-    return ServedCatalog(start.version, "", path.absolute(), start), BY_START

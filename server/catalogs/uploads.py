@@ -5,7 +5,6 @@ catalog, or one that the model can't serve leaves nothing behind.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -38,9 +37,14 @@ class CatalogUploads:
         Raises:
             UnknownFile, CatalogRefused, VersionExists: there is no such file there, or it can't be served, or the name is taken.
         """
-        directory = self._catalogs.directory.resolve()
-        source = (directory / path).resolve()
-        if not source.is_relative_to(directory) or not source.is_file():
+        try:
+            directory = self._catalogs.files.directory.resolve()
+            source = (directory / path).resolve()
+            found = source.is_relative_to(directory) and source.is_file()
+        except (OSError, ValueError, RuntimeError):
+            # A name that is too long or holds a NUL, a loop of links, a directory that may not be read.
+            found = False
+        if not found:
             raise UnknownFile(f"There is no file {quoted(path)} in the server's directory of catalogs.")
         return await self._build(name, source)
 
@@ -57,22 +61,25 @@ class CatalogUploads:
         if suffix is None:
             raise UnknownForm(f"Send a path as application/json, or a catalog as {', '.join(FORMS)}; got {quoted(content_type)}.")
         self._catalogs.check_new(name)
-        upload = self._catalogs.directory / f"{name}.upload-{os.urandom(4).hex()}{suffix}"
+        upload = self._catalogs.files.unfinished(suffix)
         try:
             await _receive(upload, body, length)
             return await self._build(name, upload)
         finally:
-            upload.unlink(missing_ok=True)
+            self._catalogs.files.discard(upload)
 
     async def _build(self, name: str, source: Path) -> Built:
         async with self._building:
             self._catalogs.check_new(name)
-            artefact = self._catalogs.new_file(name)
+            artefact = self._catalogs.files.unfinished()
             died = CatalogRefused("The process that reads the catalog died, for lack of memory perhaps.")
-            built = await run_in_background("server.catalogs.build", BuildOrder(str(source), str(artefact), *self._models), Built, died)
-            if built.sentence is not None:
-                raise CatalogRefused(built.sentence)
-            self._catalogs.add(name)
+            try:
+                built = await run_in_background("server.catalogs.build", BuildOrder(str(source), str(artefact), *self._models), Built, died)
+                if built.sentence is not None:
+                    raise (StorageFull if built.storage else CatalogRefused)(built.sentence)
+                await self._catalogs.add(name, artefact, built.digest)
+            finally:
+                self._catalogs.files.discard(artefact)
             return built
 
 

@@ -171,4 +171,4 @@ class EngineCatalogs:
 
 
 def _load(source: "Recommender", name: str, path: str) -> EngineCatalog:
-    return EngineCatalog.of(source.successor(load_catalog(Path(path)), name))
+    return EngineCatalog.of(source.successor(load_catalog(Path(path), check=True), name))

@@ -19,6 +19,7 @@ import zmq
 from server.engine.answers import OwedAnswers
 from server.engine.heartbeat import Heartbeat, Patience, watch
 from server.engine.process import EngineProcess, Obstacle
+from server.engine.watch import CatalogWatch
 from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
     Alive,
@@ -101,6 +102,7 @@ class EngineClient:
         self._end = "died"
         self.status = EngineStatus.STOPPED
         self.ready: Ready | None = None
+        self.watch = CatalogWatch()
 
     @property
     def process_id(self) -> int | None:
@@ -236,8 +238,13 @@ class EngineClient:
         fruitless = 0
         while True:
             started = time.monotonic()
+            catalog = self._options.catalog_name
             obstacle = await self._run_once()
-            if self.ready is None:
+            await self.watch.engine_ended(catalog, blamed=obstacle is not None and obstacle.is_catalog)
+            if self._options.catalog_name != catalog:
+                # The next engine loads another catalog, and may fare better.
+                fruitless, self._backoff, obstacle = 0, 0.0, None
+            elif self.ready is None:
                 fruitless += 1
                 if obstacle is not None:
                     return self._fail(obstacle.sentence)
@@ -315,16 +322,17 @@ class EngineClient:
                     f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads "
                     f"{loaded}; put the old file back, or restart the server to serve the new one."
                 )
-                return Obstacle(sentence, sentence)
+                return Obstacle(sentence, sentence, is_catalog=True)
             case Ready() as ready:
                 self._load_seconds = seconds
+                self.watch.engine_ready(ready.catalog_name)
                 self._engine, self.ready, self.status, self._obstacle = self._process, ready, EngineStatus.READY, None
                 for put in self._filters.get(self._options.catalog_name, {}).values():
                     self._tell(put)
                 self._admission.open(ready)
                 self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
-            case StartFailure(sentence):
-                return Obstacle(sentence)
+            case StartFailure(sentence, is_catalog):
+                return Obstacle(sentence, is_catalog=is_catalog)
             case Alive():
                 pass
         return None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import zmq
 
+from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.messages import Alive, FromEngine, Ready, StartFailure
@@ -79,7 +80,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     with ExitStack() as stack:
         try:
             tell(Alive("loading the model"))
-            recommender = load_recommender(options, load_catalog(options.catalog))
+            recommender = load_recommender(options, load_catalog(options.catalog, check=True))
             # Libraries complain at the end of the process about what the collector could not reach.
             stack.callback(gc.unfreeze)
             loaded = stack.enter_context(ExitStack())
@@ -91,7 +92,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             # A catalog that is replaced must leave nothing behind: from here on only the worker holds what was loaded.
             loaded.pop_all()
         except SetupError as error:
-            tell(StartFailure(str(error)))
+            tell(StartFailure(str(error), isinstance(error, CatalogError)))
             return 1
         signal.signal(signal.SIGTERM, lambda *_: worker.drain())
         # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.

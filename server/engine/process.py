@@ -33,10 +33,15 @@ _EVENTS, _READABLE, _NO_WAIT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why an engine process can't serve: a sentence for the log, which may name files, and one for clients, which must not."""
+    """Why an engine process can't serve: a sentence for the log, which may name files, and one for clients, which must not.
+
+    Attributes:
+        is_catalog: True if the reason is the catalog that it was to load.
+    """
 
     sentence: str
     public: str = "The engine died and can't be started again yet; the server keeps trying, and its log says what is in the way."
+    is_catalog: bool = False
 
 
 class EngineProcess:

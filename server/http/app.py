@@ -28,6 +28,7 @@ def build_api(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.engine.watch = services.guard
         services.engine.start()
         watch = asyncio.create_task(services.metrics.watch_loop(), name="loop watch")
         try:

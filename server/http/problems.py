@@ -87,7 +87,7 @@ _DESCRIPTIONS = {
     500: "The model's scores are not finite, so there is no list.",
     429: "The server has as many requests as it takes on, or the list would not be ready in time; see `Retry-After`.",
     503: "The engine or the history store is not available; see `Retry-After`.",
-    507: "There is no room to store it.",
+    507: "It can't be stored: the disk is full, or the directory can't be written.",
     504: "The answer was not ready within the timeout.",
 }
 CONTENT = {MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}

@@ -21,7 +21,8 @@ import uvicorn
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.loading import load_catalog
-from server.catalogs.store import CatalogStore, first_catalog
+from server.catalogs.start import first_catalog
+from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
 from server.engine.directory import own_directory
 from server.engine.heartbeat import Patience
@@ -64,7 +65,8 @@ class ApiServer:
         if settings.codebooks is not None:
             Codebooks.load(settings.codebooks)
         metrics = Metrics()
-        first, by = first_catalog(load_catalog(settings.catalog), settings.catalog, settings.catalogs)
+        start = load_catalog(settings.catalog)
+        first = first_catalog(start, settings.catalog, settings.catalogs)
         self._listener = listen(settings.host, settings.port)
         try:
             histories = open_history_store(
@@ -78,8 +80,8 @@ class ApiServer:
             self._listener.close()
             raise
         engine = EngineClient(
-            settings.engine_options.model_copy(update={"catalog": first.path}),
-            first.catalog.version,
+            settings.engine_options.model_copy(update={"catalog": first.served.path}),
+            first.served.catalog.version,
             metrics,
             max_pending=settings.max_running + settings.max_waiting,
             patience=Patience(settings.engine_hang_seconds, settings.engine_start_seconds),
@@ -88,8 +90,8 @@ class ApiServer:
         # Gone with the server, unless there is a directory that outlives it.
         self._temporary = ExitStack()
         directory = (settings.catalogs or self._temporary.enter_context(own_directory())).absolute()
-        catalogs = CatalogStore(first, engine, directory)
-        catalogs.started(by)
+        catalogs = CatalogStore(first.served, engine, directory, ServedCatalog(start.version, "", settings.catalog.absolute(), start))
+        catalogs.started(first.by, first.left, "It can't be read any more.")
         services = Services(settings, catalogs, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None

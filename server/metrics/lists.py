@@ -5,7 +5,7 @@ labels stay few and memory is two counters per item of the catalog. Reason: list
 latency and errors, and a share since the start of the process would take days to show it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -71,6 +71,10 @@ class HealthMetrics:
         self.activations = counter(
             "atspeed_catalog_activations_total", "Attempts to activate a version of the catalog, by outcome.", ["outcome"]
         )
+        self.catalogs_left = gauge(
+            "atspeed_catalogs_left",
+            "Versions of the catalog that the server has left by itself for an earlier one, and that were not activated since.",
+        )
         self.items_added = counter("atspeed_items_added_total", "Items added to the served catalog.")
         self.short_lists = counter("atspeed_short_lists_total", "Lists with fewer identifiers than requested.")
         self.filters = counter("atspeed_filtered_requests_total", "Requests that filter items, by kind of filter.", ["filter"])
@@ -108,6 +112,10 @@ class HealthMetrics:
         self._name(version, items)
         self._served.extend(items)
         self._met.extend(items)
+
+    def count_left(self, count: Callable[[], int]) -> None:
+        """Have `count` tell how many versions the server has left."""
+        self.catalogs_left.set_function(count)
 
     def _name(self, version: str, items: int) -> None:
         self._version = version

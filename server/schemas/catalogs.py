@@ -188,9 +188,20 @@ class ActivationAnswer(BaseModel):
     at: float = Field(description="Seconds since 1970.")
 
 
+class LeftAnswer(BaseModel):
+    """A version that the server has left by itself for an earlier one."""
+
+    version: str
+    at: float = Field(description="Seconds since 1970.")
+    reason: str
+
+
 class CatalogsAnswer(BaseModel):
     """All versions, and how they came to be served."""
 
     active: str
     versions: list[str]
     history: list[ActivationAnswer] = Field(description="Oldest first.")
+    left: list[LeftAnswer] = Field(
+        description="What the server has left by itself, because engines died with it or could not load it; until it is activated again."
+    )

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from server.catalogs.store import Activation
+from server.catalogs.journal import Activation
 from server.catalogs.uploads import FORMS, CatalogUploads
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
-from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, VersionBuilt
+from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, LeftAnswer, VersionBuilt
 from server.services import Services
 
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, dots, dashes, underscores.")]
@@ -46,27 +46,35 @@ def catalog_routes(services: Services) -> APIRouter:
         else:
             length = request.headers.get("content-length", "")
             built = await uploads.from_upload(version, content_type, _stream(request), int(length) if length.isdecimal() else None)
-        return VersionBuilt(version=version, **msgspec.structs.asdict(built))
+        return VersionBuilt.model_validate({"version": version, **msgspec.structs.asdict(built)})
 
     @router.get("", summary="All versions, and the history of activations", responses=documented())
     async def show() -> CatalogsAnswer:
         return CatalogsAnswer(
-            active=catalogs.active.name, versions=catalogs.versions(), history=[_line(entry) for entry in catalogs.history]
+            active=catalogs.active.name,
+            versions=catalogs.versions(),
+            history=[_line(entry) for entry in catalogs.history],
+            left=[LeftAnswer(version=each.version, at=each.at, reason=each.reason) for each in catalogs.left],
         )
 
-    @router.post("/{version}/activate", summary="Serve a version", responses=documented(400, 404, 415, 422, 503))
+    @router.post("/{version}/activate", summary="Serve a version", responses=documented(400, 404, 413, 415, 422, 503, 507))
     async def activate(version: VersionPath, body: ActivationBody) -> ActivationAnswer:
-        """From now on requests start with it; those that run end with the version that they started with."""
+        """From now on requests start with it; those that run end with the version that they started with.
+
+        The engine gives a few lists with it first, which are checked.
+        """
         async with catalogs.changing:
             return _line(await switch.serve(version, body.by))
 
-    @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 415, 422, 503))
+    @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 413, 415, 422, 503, 507))
     async def roll_back(body: ActivationBody) -> ActivationAnswer:
-        """Twice in a row comes back to where it began."""
+        """Twice in a row comes back to where it began. It needs no engine: the next one loads what is served."""
         async with catalogs.changing:
-            return _line(await switch.serve(catalogs.previous(), body.by))
+            return _line(await switch.serve(catalogs.previous(), body.by, without_engine=True))
 
-    @router.delete("/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422))
+    @router.delete(
+        "/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422, 507)
+    )
     async def remove(version: VersionPath) -> None:
         """Its file is deleted; the version that is served can't be forgotten."""
         async with catalogs.changing:

@@ -32,7 +32,7 @@ def item_routes(services: Services) -> APIRouter:
         body = {"version": served.name, "offset": offset, "items": items}
         return Response(orjson.dumps(body), media_type="application/json")
 
-    @router.post("", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503))
+    @router.post("", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503, 507))
     async def add(body: NewItemsBody) -> ItemsAdded:
         """All of them or none. They make a version of the catalog, which is served when the answer comes, so the next request can get them.
 

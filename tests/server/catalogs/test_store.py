@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from drafting.catalog.artefact import save_artefact
-from server.catalogs.store import HISTORY_FILE, CatalogStore, ServedCatalog, first_catalog, read_history
+from server.catalogs.journal import HISTORY_FILE, Journal
+from server.catalogs.start import first_catalog
+from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
 from server.metrics.registry import Metrics
 from server.settings import EngineOptions
@@ -30,8 +32,8 @@ def note(directory: Path, *entries: tuple[str, str]) -> None:
 
 
 def begin(directory: Path | None) -> tuple[str, str]:
-    served, by = first_catalog(START, Path("start.jsonl"), directory)
-    return served.name, by
+    first = first_catalog(START, Path("start.jsonl"), directory)
+    return first.served.name, first.by
 
 
 def test_a_server_begins_with_its_catalog_and_goes_on_with_what_was_activated(directory: Path) -> None:
@@ -52,12 +54,12 @@ def test_a_version_that_is_gone_is_not_missed(directory: Path) -> None:
 
 
 def test_the_history_outlives_the_server(directory: Path) -> None:
-    first = store(directory, first_catalog(START, Path("start.jsonl"), directory)[0])
+    first = store(directory, first_catalog(START, Path("start.jsonl"), directory).served)
     first.started("start")
     assert first.versions() == ["v2", START.version]
     with (directory / HISTORY_FILE).open("a") as file:
         file.write('\n{"version": "cut o')
-    second = store(directory, first_catalog(START, Path("start.jsonl"), directory)[0])
+    second = store(directory, first_catalog(START, Path("start.jsonl"), directory).served)
     second.started("restart")
-    noted = [(entry.version, entry.by) for entry in read_history(directory)]
+    noted = [(entry.version, entry.by) for entry in Journal(directory).record.history]
     assert noted == [(entry.version, entry.by) for entry in second.history] == [(START.version, "start"), (START.version, "restart")]

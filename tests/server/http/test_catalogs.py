@@ -14,6 +14,7 @@ import pytest
 
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from server.catalogs.build import BuildOrder, build
 from tests.models import random_catalog
 from tests.server.server_process import ServerProcess, assert_problem
@@ -240,10 +241,11 @@ def test_what_can_not_be_asked(shop: ServerProcess, catalog: Catalog):
     assert_problem(shop.client.delete("/v1/catalogs/nothing"), 404, "There is no catalog version 'nothing'.")
 
 
-def test_a_forgotten_version_is_gone(shop: ServerProcess):
+def test_a_forgotten_version_is_gone(shop: ServerProcess, versions: dict[str, Catalog]):
     activate(shop, "v1")
-    path: Path = shop.log_file.parent / "catalogs" / "small.catalog"
-    assert path.exists()
+    directory = shop.log_file.parent / "catalogs"
+    files = set(directory.glob("sha256-*.catalog"))
+    (path,) = (file for file in files if load_catalog(file).version == versions["small"].version)
     assert shop.client.delete("/v1/catalogs/small").status_code == 204
-    assert not path.exists()
+    assert set(directory.glob("sha256-*.catalog")) == files - {path}
     assert "small" not in shop.client.get("/v1/catalogs").json()["versions"]

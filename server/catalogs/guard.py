@@ -1,0 +1,85 @@
+"""Watches over the version that is served: one that kills engines is left for the last good one.
+
+Invariant: a version is left only if an engine has come up with another one where it had died with this. A version that an engine could not
+load is left at once, one with which two engines died while they started or soon after it was activated, after the second. If the other
+version fares no better, the fault lies elsewhere, and the version stays.
+"""
+
+import logging
+import time
+
+from server.catalogs.filters import NamedFilters
+from server.catalogs.store import CatalogStore, ServedCatalog
+from server.engine.client import EngineClient
+from server.engine.watch import CatalogWatch
+from server.errors import CatalogRefused, FilterRefused
+from server.metrics.lists import HealthMetrics
+
+SOON_SECONDS = 60.0
+MOST_DEATHS = 2
+
+logger = logging.getLogger(__name__)
+
+
+class CatalogGuard(CatalogWatch):
+    """Leaves versions."""
+
+    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, engine: EngineClient, health: HealthMetrics) -> None:
+        self._catalogs, self._filters, self._engine, self._health = catalogs, filters, engine, health
+        self._watch(catalogs.active)
+        self._ready_since: float | None = None
+        health.count_left(lambda: len(catalogs.left))
+
+    def _watch(self, version: ServedCatalog) -> None:
+        self._watched = version
+        self._deaths = 0
+        self._proven = False
+        self._reason = ""
+        self._trial: ServedCatalog | None = None
+        self._tried = False
+
+    async def engine_ended(self, catalog: str, *, blamed: bool) -> None:
+        """Count the death for the version, and name another version for the next engine when it is time to leave it."""
+        active = self._catalogs.active
+        served_for = 0.0 if self._ready_since is None else time.monotonic() - max(self._ready_since, self._catalogs.active_since)
+        self._ready_since = None
+        if active is not self._watched:
+            self._watch(active)
+        if self._trial is not None:
+            logger.error("the engine did not come up with version %s either: version %s is tried again", self._trial.name, active.name)
+            self._trial = None
+            self._engine.serve_catalog(active.handle, active.path, active.catalog.version)
+            return
+        if catalog != active.handle:
+            return
+        self._proven = self._proven or served_for >= SOON_SECONDS
+        self._deaths = 0 if self._proven else self._deaths + 1
+        if (blamed or self._deaths >= MOST_DEATHS) and not self._tried:
+            self._reason = "The engine could not load it." if blamed else "Two engines died with it."
+            self._tried = True
+            self._trial = await self._last_good()
+
+    def engine_ready(self, catalog: str) -> None:
+        """Leave the version for the one on trial, if it is that which the engine has loaded."""
+        self._ready_since = time.monotonic()
+        if self._trial is not None and catalog == self._trial.handle:
+            logger.error("version %s is left for version %s: %s", self._watched.name, self._trial.name, self._reason)
+            self._catalogs.leave(self._trial, self._reason)
+            self._health.open_catalog(self._trial.name, len(self._trial.catalog))
+            self._watch(self._trial)
+        elif catalog == self._watched.handle:
+            self._tried = False
+
+    async def _last_good(self) -> ServedCatalog | None:
+        """The newest version served before that can be loaded, and that the next engine will load; None if there is none."""
+        for name in self._catalogs.served_before():
+            try:
+                version = await self._catalogs.load(name)
+                await self._filters.prepare(version)
+            except (CatalogRefused, FilterRefused) as error:
+                logger.warning("version %s can't be tried instead: %s", name, error)
+                continue
+            if self._catalogs.active is self._watched:
+                self._engine.serve_catalog(version.handle, version.path, version.catalog.version)
+                return version
+        return None

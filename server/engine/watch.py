@@ -1,0 +1,11 @@
+"""Whoever wants to know how engine processes fare with the catalog that they load; this one does not."""
+
+
+class CatalogWatch:
+    """Told of the end and the readiness of each engine process; may name another catalog for the next one."""
+
+    async def engine_ended(self, catalog: str, *, blamed: bool) -> None:
+        """Take note that an engine process has ended which was started with `catalog`; `blamed` is True if that is why."""
+
+    def engine_ready(self, catalog: str) -> None:
+        """Take note that an engine process has loaded `catalog` and is about to take requests."""

@@ -1,0 +1,63 @@
+"""An engine process without a model, whose behaviour depends on the catalog that it loads: the `target` of its options is a JSON file that
+names one by the version of the catalog's contents; `fine` is the default."""
+
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
+from server.messages import CatalogLoaded, FinishedList, FromEngine, LoadCatalog, Progress, Ready, Shutdown, StartFailure, Submit, ToEngine
+from server.settings import EngineOptions
+from tests.server.fake_ready import READY
+from verification.result import BeamResult, RankedItem, Usage
+
+
+def list_of(catalog: Catalog, submit: Submit, behaviour: str) -> FinishedList:
+    leaves = [catalog.trie.level_starts[-2] + leaf for leaf in range(submit.k)]
+    items = [RankedItem(item, -float(rank), rank) for rank, leaf in enumerate(leaves, 1) for item in catalog.trie.items_of(leaf).tolist()]
+    if behaviour == "invents":
+        items[-1] = RankedItem(len(catalog), -99.0, submit.k)
+    return FinishedList(BeamResult(submit.request_id, tuple(items), Usage(1, 0, 1)), 0.0, 0.0)
+
+
+def main(address: str, options_json: str) -> int:
+    options = EngineOptions.model_validate_json(options_json)
+    behaviours: dict[str, str] = json.loads(options.target.read_text())
+    catalogs = {options.catalog_name: load_catalog(options.catalog)}
+    version = catalogs[options.catalog_name].version
+    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+        socket.connect(address)
+
+        def send(message: FromEngine) -> None:
+            socket.send(msgspec.msgpack.encode(message))
+
+        behaviour = behaviours.get(version, behaviours.get("all", "fine"))
+        if behaviour == "crashes":
+            return 3
+        if behaviour == "refuses":
+            send(StartFailure("The catalog is made of cheese.", is_catalog=True))
+            return 1
+        ready: Ready = msgspec.structs.replace(READY, catalog_version=version, catalog_name=options.catalog_name)
+        send(ready)
+        while True:
+            match msgspec.msgpack.decode(socket.recv(), type=ToEngine):
+                case Shutdown():
+                    return 0
+                case LoadCatalog(name, path):
+                    catalogs[name] = load_catalog(Path(path))
+                    behaviour = behaviours.get(catalogs[name].version, "fine")
+                    if behaviour == "dies when loaded":
+                        return 4
+                    send(CatalogLoaded(name))
+                case Submit() as submit:
+                    if behaviour == "dies when asked":
+                        return 5
+                    send(Progress([list_of(catalogs[submit.catalog], submit, behaviour)], [], [], running=0, waiting=0, used_slots=0))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
