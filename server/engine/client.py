@@ -18,7 +18,7 @@ import zmq
 
 from server.engine.answers import OwedAnswers
 from server.engine.heartbeat import Heartbeat, Patience, watch
-from server.engine.process import EngineProcess, Obstacle
+from server.engine.process import EngineProcess, Obstacle, other_catalog
 from server.engine.watch import CatalogWatch
 from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
@@ -314,16 +314,9 @@ class EngineClient:
                 self._metrics.expected_wait.set(self._admission.wait_seconds)
             case CatalogLoaded(name, sentence):
                 self._loading.settle(name, None if sentence is None else CatalogRefused(sentence))
-            case Ready(catalog_name=name) if name != self._options.catalog_name:
-                # Another catalog has been activated while this engine was being started.
-                return Obstacle("The engine was started with a catalog that is no longer served.")
-            case Ready(catalog_version=loaded) if loaded != self._catalog_version:
-                sentence = (
-                    f"The catalog file has changed: the server started with version {self._catalog_version}, the engine reads "
-                    f"{loaded}; put the old file back, or restart the server to serve the new one."
-                )
-                return Obstacle(sentence, sentence, is_catalog=True)
             case Ready() as ready:
+                if obstacle := other_catalog(ready, self._options.catalog_name, self._catalog_version):
+                    return obstacle
                 self._load_seconds = seconds
                 self.watch.engine_ready(ready.catalog_name)
                 self._engine, self.ready, self.status, self._obstacle = self._process, ready, EngineStatus.READY, None
