@@ -31,12 +31,12 @@ def unusable(value: Any) -> str | None:
     Args:
         value: a value that JSON may hold, and what Python's parser makes of NaN and the infinities.
     """
-    if type(value) is str and value.isascii() and 2 * len(value) <= MAX_VALUE_CHARACTERS:
+    if type(value) is str and value.isascii() and len(value) <= MAX_VALUE_CHARACTERS:
         return None
     if reason := untellable(value, MAX_NESTING):
         return reason
-    is_long = isinstance(value, str | list | dict) and len(json_text(value)) > MAX_VALUE_CHARACTERS
-    return f"has more than {MAX_VALUE_CHARACTERS:,} characters" if is_long else None
+    text = value if isinstance(value, str) else json_text(value)
+    return f"has more than {MAX_VALUE_CHARACTERS:,} characters" if len(text) > MAX_VALUE_CHARACTERS else None
 
 
 def untellable(value: Any, levels: int = MOST_LEVELS) -> str | None:

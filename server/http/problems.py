@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
+# Of a name that a client has chosen.
+_MOST_CHARACTERS = 128
 
 
 class ProblemType(NamedTuple):
@@ -152,7 +154,11 @@ def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[in
 def validation_sentence(error: Mapping[str, Any]) -> str:
     """One sentence for one of pydantic's errors on a request."""
     place, *path = error["loc"]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    parts = (
+        f"[{part}]" if isinstance(part, int) else f".{part if len(part) <= _MOST_CHARACTERS else part[:_MOST_CHARACTERS] + '…'}"
+        for part in path
+    )
+    field = "".join(parts).lstrip(".")
     message = str(error["msg"])
     match error["type"]:
         case "value_error":

@@ -5,7 +5,7 @@ Invariant: a body that passes these models needs only the catalog and its codebo
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import MAX_LENGTH
@@ -13,12 +13,15 @@ from drafting.catalog.filter_expression import MAX_CHARACTERS
 from drafting.catalog.freshness import ADDED_AT
 from drafting.catalog.json_values import check_attributes
 from drafting.catalog.placement import Collision
-from server.schemas.recommendations import MAX_EXCLUDED, MAX_FIELDS, Body, Id, Name, examples
+from server.schemas.recommendations import MAX_EXCLUDED, MAX_FIELDS, Body, Id, Name, Several, examples
 
 MAX_NEW_ITEMS = 1000
 MAX_DIMS = 16_384
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+# Embeddings are float32.
+MAX_NUMBER = 3.4e38
+
+Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
 
 
 class CatalogAnswer(BaseModel):
@@ -47,18 +50,25 @@ class CatalogItemsAnswer(BaseModel):
     items: list[CatalogItem]
 
 
+def _few_attributes(attributes: Any) -> Any:
+    """Count names before each is looked at."""
+    if isinstance(attributes, dict) and len(attributes) > MAX_FIELDS:
+        raise ValueError(f"An item may bring {MAX_FIELDS} attributes, got {len(attributes):,}.")
+    return attributes
+
+
 class NewItemBody(Body):
     """An item that the catalog does not have yet."""
 
     item_id: Id
-    embedding: list[Number] | None = Field(
+    embedding: Several[Number] | None = Field(
         default=None, min_length=1, max_length=MAX_DIMS, description="As the codebooks were made from; give this or `identifier`."
     )
-    identifier: list[Name] | None = Field(
+    identifier: Several[Name] | None = Field(
         default=None, min_length=1, max_length=MAX_LENGTH, description="Tokens that the model knows; give this or `embedding`."
     )
     title: str | None = Field(default=None, max_length=10_000)
-    attributes: dict[Name, Any] = Field(
+    attributes: Annotated[dict[Name, Any], BeforeValidator(_few_attributes)] = Field(
         default={},
         max_length=MAX_FIELDS,
         description=f"What else is known of it, by name. `{ADDED_AT}` (seconds since 1970, or an ISO date) is now by default.",
@@ -82,7 +92,7 @@ class NewItemsBody(Body):
         {"items": [{"item_id": "1684", "identifier": ["<a_3>", "<b_7>", "<c_1>"]}], "on_collision": "shared", "by": "import"},
     )
 
-    items: list[NewItemBody] = Field(min_length=1, max_length=MAX_NEW_ITEMS)
+    items: Several[NewItemBody] = Field(min_length=1, max_length=MAX_NEW_ITEMS)
     # A strict model takes no name for a member, which is all that JSON can bring.
     on_collision: Annotated[Collision, Field(strict=False)] = Field(
         default=Collision.NEAREST_FREE,
@@ -125,7 +135,7 @@ class FilterDefinition(Body):
 
     model_config = examples({"expression": 'country = "DE" and (price < 20 or tags has "sale")'}, {"items": ["50", "172"]})
 
-    items: list[Id] | None = Field(default=None, max_length=MAX_EXCLUDED, description="Item ids; give these or an expression.")
+    items: Several[Id] | None = Field(default=None, max_length=MAX_EXCLUDED, description="Item ids; give these or an expression.")
     expression: str | None = Field(
         default=None,
         min_length=1,

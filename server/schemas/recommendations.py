@@ -4,7 +4,7 @@ Invariant: a body that passes these models needs only the catalog to be judged f
 is a sentence or completes one ("k must be …").
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
@@ -23,6 +23,9 @@ MAX_BATCH = 256
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+# The answer tells one mistake; looking for all in a body of nothing else would take a million times as long.
+Element = TypeVar("Element")
+Several = Annotated[list[Element], Field(fail_fast=True)]
 # An entry of a batch is judged alone, also by its form, so the model of the batch lets anything through as an entry.
 Entry = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/RecommendationRequest"})]
 
@@ -37,13 +40,23 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown_field(cls, body: Any) -> Any:
+        """Leave one of many unknown fields, for the sentence: an error for each would take longer than all else."""
+        if not isinstance(body, dict) or len(body) <= len(cls.model_fields):
+            return body
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        unknown = next(name for name in body if name not in names)
+        return {name: value for name, value in body.items() if name in names or name == unknown}
+
 
 class FilterBody(Body):
     """Filters by name, combined."""
 
-    all: list[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
-    any: list[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
-    without: list[Name] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
+    all: Several[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
+    any: Several[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
+    without: Several[Name] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +91,7 @@ class RecommendationRequest(Body):
     )
 
     user_id: Id | None = Field(default=None, description="A user with stored events; give this or `history`.")
-    history: list[Id] | None = Field(default=None, max_length=MAX_HISTORY, description="Item ids, oldest first; give this or `user_id`.")
+    history: Several[Id] | None = Field(default=None, max_length=MAX_HISTORY, description="Item ids, oldest first; give this or `user_id`.")
     k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
     beam_width: int | None = Field(
         default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
@@ -87,10 +100,10 @@ class RecommendationRequest(Body):
         default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
     )
     fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
-    fields: list[Name] = Field(
+    fields: Several[Name] = Field(
         default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
     )
-    exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
+    exclude: Several[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
     exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
     # A strict model takes no name for a member, which is all that JSON can bring.
     verification: Annotated[Verification, Field(strict=False)] | None = Field(
@@ -246,7 +259,7 @@ class BatchRequest(Body):
 
     model_config = examples({"requests": [{"user_id": "42", "k": 10}, {"history": ["50", "181"], "k": 5, "timeout_ms": 2000}]})
 
-    requests: list[Entry] = Field(
+    requests: Several[Entry] = Field(
         min_length=1, max_length=MAX_BATCH, description="Each as the body of `POST /v1/recommendations`, with a timeout of its own."
     )
 

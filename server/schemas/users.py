@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from server.schemas.recommendations import Body, Id, examples
+from server.schemas.recommendations import Body, Id, Several, examples
 
 MAX_EVENTS = 1000
 LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
@@ -29,7 +29,7 @@ class EventsBody(Body):
 
     model_config = examples({"events": [{"item_id": "50", "timestamp": 1700000000, "event_id": "click-1"}]}, {"item_id": "50"})
 
-    events: list[EventBody] = Field(max_length=MAX_EVENTS)
+    events: Several[EventBody] = Field(max_length=MAX_EVENTS)
 
     @model_validator(mode="before")
     @classmethod

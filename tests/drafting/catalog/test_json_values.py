@@ -35,7 +35,7 @@ def nested(levels: int) -> Any:
     "value",
     [
         *(None, True, 0, -(2**63), 2**64 - 1, 1.5, -0.0, "", "naïve 日本 \U0001f600", [], {}, {"a": [1, {"b": None}]}),
-        *(nested(MAX_NESTING), "é" * (MAX_VALUE_CHARACTERS - 2)),
+        *(nested(MAX_NESTING), "é" * MAX_VALUE_CHARACTERS),
     ],
 )
 def test_what_json_can_carry_is_taken(value: Any) -> None:
@@ -54,7 +54,7 @@ def test_what_json_can_carry_is_taken(value: Any) -> None:
         ({"\udc00": 1}, "holds half of a surrogate pair, which UTF-8 can't carry"),
         (nested(MAX_NESTING + 1), f"is nested more than {MAX_NESTING} levels deep"),
         (nested(100_000), f"is nested more than {MAX_NESTING} levels deep"),
-        ("a" * (MAX_VALUE_CHARACTERS - 1), "has more than 10,000 characters"),
+        ("a" * (MAX_VALUE_CHARACTERS + 1), "has more than 10,000 characters"),
         ([1] * MAX_VALUE_CHARACTERS, "has more than 10,000 characters"),
         (datetime(2026, 1, 1), "holds a datetime, which is no JSON value"),
         ([b"x"], "holds a bytes, which is no JSON value"),
