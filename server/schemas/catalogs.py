@@ -18,10 +18,7 @@ from server.schemas.recommendations import MAX_EXCLUDED, MAX_FIELDS, Body, Id, N
 MAX_NEW_ITEMS = 1000
 MAX_DIMS = 16_384
 
-# Embeddings are float32.
-MAX_NUMBER = 3.4e38
-
-Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class CatalogAnswer(BaseModel):
