@@ -5,7 +5,9 @@ refuse the same directories.
 """
 
 import json
+import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,6 +23,10 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from drafting.errors import SetupError, first_line
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+OTHER_WEIGHTS = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
+ADAPTER_FILE = "adapter_config.json"
+# What libraries raise for checkpoints that they can't load.
+LOADING_ERRORS = (ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, EOFError, UnpicklingError)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 TRAINING_FILE = "training.json"
 PLAIN_ATTENTION = "full_attention"
@@ -39,14 +45,20 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     """
     if not model_dir.is_dir():
         raise HostError(f"The model directory {model_dir} does not exist.")
+    if (model_dir / ADAPTER_FILE).exists():
+        raise HostError(
+            "An adapter such as LoRA's is no model that can be served: merge it into its base model (peft's merge_and_unload) and serve "
+            f"the merged one; {model_dir} has an {ADAPTER_FILE}."
+        )
     if not (model_dir / "config.json").exists():
         raise HostError(f"{model_dir} is not a model directory: it has no config.json.")
     _check_weights(model_dir)
     try:
         config = AutoConfig.from_pretrained(model_dir)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {first_line(error)}") from error
     _check_attention(config, model_dir)
+    _quantization(config, model_dir)
     if not hasattr(config, "max_position_embeddings"):
         raise HostError(f"{model_dir / 'config.json'} does not say how many tokens the model reads: it has no max_position_embeddings.")
     return config
@@ -91,16 +103,56 @@ def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def refusal(error: Exception, reason: str, config: PretrainedConfig, model_dir: Path) -> HostError:
+    """The error of a model that a library can't load, made of its error and the reason that this gives."""
+    method = _quantization(config, model_dir)
+    if method is not None and isinstance(error, ImportError):
+        return HostError(f"The model in {model_dir} is quantized ({method}), which needs a package that is not installed: {reason}")
+    quantized = "" if method is None else f", which is quantized ({method}),"
+    return HostError(f"The model in {model_dir}{quantized} cannot be loaded: {reason}")
+
+
+def _quantization(config: PretrainedConfig, model_dir: Path) -> str | None:
+    """How the weights are quantized; None if they are not."""
+    settings = config.to_dict().get("quantization_config")
+    if settings is None:
+        return None
+    if not isinstance(settings, dict) or not isinstance(settings.get("quant_method"), str):
+        raise HostError(
+            f"{model_dir / 'config.json'} does not say how the model is quantized: its quantization_config has no quant_method."
+        )
+    return str(settings["quant_method"])
+
+
 def _check_weights(model_dir: Path) -> None:
     files = [path for pattern in WEIGHTS for path in model_dir.glob(pattern)]
     if not files:
-        raise HostError(f"The model directory {model_dir} has no weights: no .safetensors and no pytorch_model.bin file is in it.")
-    for path in files:
-        if path.suffix == ".safetensors":
+        others = sorted(path.name for pattern in OTHER_WEIGHTS for path in model_dir.glob(pattern))
+        found = f": {others[0]} is of another kind; write the model with transformers' save_pretrained" if others else ""
+        raise HostError(f"The model directory {model_dir} has no weights: no .safetensors and no pytorch_model.bin file is in it{found}.")
+    tensors = [path for path in files if path.suffix == ".safetensors"]
+    # Libraries prefer them, and read no pickle beside them.
+    for path in tensors or files:
+        if tensors:
             try:
                 safe_open(path, framework="pt")
             except SafetensorError as error:
                 raise HostError(f"The weights in {path} cannot be loaded: the file is damaged or cut off ({error}).") from error
+        else:
+            _check_pickle(path)
+
+
+def _check_pickle(path: Path) -> None:
+    """Refuse a pickle of anything but tensors, which could run any code; the tensors themselves are not read."""
+    try:
+        weights = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (RuntimeError, ValueError, TypeError, AttributeError, EOFError, UnpicklingError) as error:
+        raise HostError(
+            f"The weights in {path} cannot be loaded: the file is damaged or cut off, or a pickle that holds more than tensors, which is "
+            "never run; save the model as safetensors."
+        ) from error
+    if not isinstance(weights, dict):
+        raise HostError(f"The weights in {path} cannot be loaded: the file holds no table of tensors, but a {type(weights).__name__}.")
 
 
 def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:

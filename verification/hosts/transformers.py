@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedCon
 from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from verification.hosts.attention import tree_attention
-from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype
 
 ATTENTION = "atspeed_tree"
 
@@ -66,16 +66,18 @@ class TransformersHost:
         """
         config = load_config(model_dir)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        precision = resolve_dtype(config, dtype)
         try:
             model, loading = AutoModelForCausalLM.from_pretrained(
-                model_dir, dtype=resolve_dtype(config, dtype), attn_implementation=ATTENTION, output_loading_info=True
+                model_dir, dtype=precision, attn_implementation=ATTENTION, output_loading_info=True
             )
-            _check_loaded(model, loading["missing_keys"], model_dir)
+        except LOADING_ERRORS as error:
+            raise refusal(error, first_line(error), config, model_dir) from error
+        _check_loaded(model, loading["missing_keys"], model_dir)
+        try:
             self._host(model.to(self.device), slots, kv_memory_gib)
-        except HostError:
-            raise
-        except (ValueError, OSError, RuntimeError) as error:
-            raise HostError(f"The weights in {model_dir} cannot be loaded: {first_line(error)}") from error
+        except RuntimeError as error:
+            raise refusal(error, first_line(error), config, model_dir) from error
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, slots: int) -> "TransformersHost":

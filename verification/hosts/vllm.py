@@ -17,7 +17,7 @@ from torch import Tensor
 from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from verification.hosts.attention import tree_attention
-from verification.hosts.checkpoint import HostError, load_config, resolve_dtype
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype
 
 SUPPORTED_VERSION = "0.32.0"
 BLOCK_SIZE = 32
@@ -207,8 +207,8 @@ class VllmHost:
             )
             self._engine: Any = LLMEngine.from_engine_args(arguments)
         # vLLM asserts some requirements on the machine, such as a device for each rank.
-        except (ValueError, RuntimeError, OSError, AssertionError) as error:
-            raise HostError(f"vLLM cannot load the model in {model_dir}: {_reason(error)}") from error
+        except (*LOADING_ERRORS, AssertionError) as error:
+            raise refusal(error, _reason(error), config, model_dir) from error
         self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
 
     def score(self, batch: TreeBatch) -> Tensor:
