@@ -9,7 +9,7 @@ missing to it; NumPy orders complex numbers by real part, then by imaginary part
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -24,7 +24,9 @@ from drafting.catalog.json_values import json_text
 from drafting.catalog.text_column import ItemIndex, TextColumn, distinct
 
 Constant = bool | int | float | str
+Numbers = npt.NDArray[np.complex128]
 Decoded = TypeVar("Decoded")
+Packed = TypeVar("Packed")
 
 _ROWS_AT_ONCE = 1 << 14
 _LARGEST_EXACT = 2.0**53
@@ -109,23 +111,24 @@ class ColumnValues:
         return ItemIndex.of(self._texts)
 
     @cached_property
-    def _numbers(self) -> tuple[Ranked, npt.NDArray[np.complex128]]:
+    def _numbers(self) -> tuple[Ranked, Numbers]:
         """The numbers, and the different ones among them in order."""
-        rows, found = self._decoded("-0123456789", float)
-        numbers = np.array(found, np.complex128)
+        rows, pieces = self._decoded("-0123456789", float, lambda values: np.array(values, np.complex128))
+        numbers: Numbers = np.concatenate([np.empty(0, np.complex128), *pieces])
         large = np.flatnonzero(np.abs(numbers.real) >= _LARGEST_EXACT)
-        if large.size:
-            exact = _decode_all(self._texts.take(rows[large])[:], int)
-            nearest = numbers.real[large].tolist()
-            numbers.imag[large] = [0 if value is None else value - int(near) for value, near in zip(exact, nearest, strict=True)]
+        for start in range(0, len(large), _ROWS_AT_ONCE):
+            part = large[start : start + _ROWS_AT_ONCE]
+            exact = _decode_all(self._texts.take(rows[part])[:], int)
+            nearest = numbers.real[part].tolist()
+            numbers.imag[part] = [0 if value is None else value - int(near) for value, near in zip(exact, nearest, strict=True)]
         different, ranks = np.unique(numbers, return_inverse=True)
         return Ranked(rows, ranks), different
 
     @cached_property
     def _strings(self) -> tuple[Ranked, TextColumn, IntArray]:
         """The texts, and their places in order."""
-        rows, found = self._decoded('"', str)
-        texts = TextColumn.of(found)
+        rows, pieces = self._decoded('"', str, TextColumn.of)
+        texts = TextColumn.join(pieces)
         order = texts.sorted_rows()
         ranks = np.empty(len(order), np.int64)
         ranks[order] = np.arange(len(order))
@@ -134,23 +137,28 @@ class ColumnValues:
     @cached_property
     def _elements(self) -> tuple[IntArray, npt.NDArray[np.int32], "ColumnValues"]:
         """The elements of all lists: the row of the list of each, its number among the different ones, and these."""
-        rows, found = self._decoded("[", list[msgspec.Raw])
-        owners = np.repeat(rows, np.fromiter(map(len, found), np.int64, len(found)))
-        texts = TextColumn.of_encoded([bytes(element) for elements in found for element in elements])
-        numbers, first = distinct(texts)
-        return owners, numbers, ColumnValues(texts.take(first))
+        rows, pieces = self._decoded("[", list[msgspec.Raw], _flat)
+        lengths = np.concatenate([np.empty(0, np.int64), *(each for each, _ in pieces)])
+        numbers, first = distinct(texts := TextColumn.join([each for _, each in pieces]))
+        return np.repeat(rows, lengths), numbers, ColumnValues(texts.take(first))
 
-    def _decoded(self, initials: str, kind: type[Decoded]) -> tuple[IntArray, list[Decoded]]:
-        """The rows of the values that begin with one of some characters and are of a type, ascending, and these values."""
+    def _decoded(self, initials: str, kind: type[Decoded], pack: Callable[[list[Decoded]], Packed]) -> tuple[IntArray, list[Packed]]:
+        """The rows of the values that begin with one of some characters and are of a type, ascending, and these values in pieces."""
         chosen = np.isin(self._texts.data[self._texts.offsets[:-1]], np.frombuffer(initials.encode(), np.uint8))
-        found: list[Decoded] = []
+        pieces: list[Packed] = []
         for start in range(0, len(chosen), _ROWS_AT_ONCE):
             part = chosen[start : start + _ROWS_AT_ONCE]
             if part.any():
                 values = _decode_all(list(compress(self._texts[start : start + len(part)], part)), kind)
                 part[part] = [value is not None for value in values]
-                found += [value for value in values if value is not None]
-        return np.flatnonzero(chosen), found
+                pieces.append(pack([value for value in values if value is not None]))
+        return np.flatnonzero(chosen), pieces
+
+
+def _flat(lists: list[list[msgspec.Raw]]) -> tuple[IntArray, TextColumn]:
+    """The length of each list, and the elements of all."""
+    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+    return lengths, TextColumn.of_encoded([bytes(element) for elements in lists for element in elements])
 
 
 def _decode_all(texts: Sequence[str], kind: type[Decoded]) -> list[Decoded] | list[Decoded | None]:
