@@ -237,7 +237,7 @@ DRAWN = st.one_of(EXPRESSIONS, spoiled().map(lambda text: (text, None)))
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 
 
-@settings(max_examples=300, derandomize=True, database=None, suppress_health_check=SLOW)
+@settings(max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=SLOW)
 @given(drawn=DRAWN, seed=st.integers(0, 1 << 30))
 @example(drawn=("price in [" + ",".join(map(str, range(1900))) + "]", None), seed=0)
 @example(drawn=(" or ".join(['title < "https://shop.example/items/25"'] * 50), None), seed=0)
@@ -255,7 +255,7 @@ def test_every_expression_is_answered_or_refused(shops: list[Shop], drawn: tuple
 def test_twenty_thousand_expressions_are_answered_or_refused(shops: list[Shop]) -> None:
     slowest = (0.0, "")
 
-    @settings(max_examples=20_000, database=None, suppress_health_check=SLOW)
+    @settings(max_examples=20_000, deadline=None, database=None, suppress_health_check=SLOW)
     @given(drawn=DRAWN, seed=st.integers(0, 1 << 30))
     def run(drawn: tuple[str, Test | None], seed: int) -> None:
         nonlocal slowest
