@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from server.engine.shared_memory import remove_noted
+
 PREFIX = "atspeed-run-"
 
 
@@ -28,8 +30,7 @@ def own_directory() -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+        _remove(path, lock)
 
 
 def _make() -> tuple[Path, int]:
@@ -44,8 +45,13 @@ def _sweep() -> None:
     """Remove what processes that are dead have left behind."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if (lock := _lock(path)) is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
+            _remove(path, lock)
+
+
+def _remove(path: Path, lock: int) -> None:
+    remove_noted(path)
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(lock)
 
 
 def _lock(path: Path) -> int | None:

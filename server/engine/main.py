@@ -11,9 +11,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +24,7 @@ import zmq
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
+from server.engine.shared_memory import write_down
 from server.messages import Alive, FromEngine, Ready, StartFailure
 from server.metrics.logs import configure_logs
 from server.scheduling.scheduler import StepEngine
@@ -87,6 +90,8 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             loaded.callback(recommender.close)
             tell(Alive("making its first list"))
             warm_up(recommender, recommender.engine)
+            if options.tensor_parallel > 1:
+                write_down(Path(tempfile.gettempdir()))
             worker = EngineWorker(socket, recommender, options)
             stack.callback(worker.close)
             # A catalog that is replaced must leave nothing behind: from here on only the worker holds what was loaded.

@@ -1,6 +1,7 @@
 """Temporary directories: gone with their owner, killed or not, and never while it lives."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.engine.directory import PREFIX, own_directory
+from server.engine.shared_memory import FOLDER
 
 OWNER = """
 import time
@@ -66,3 +68,31 @@ def test_many_at_once_each_have_their_own(temporary: Path):
     for process, _ in processes:
         process.kill()
         process.wait()
+
+
+SHARER = """
+import sys, time
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from server.engine.directory import own_directory
+from server.engine.shared_memory import write_down
+with own_directory() as path:
+    memory = SharedMemory(create=True, size=4096)
+    write_down(path)
+    print(memory.name, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_shared_memory_of_killed_processes_goes_with_their_directory(temporary: Path):
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    process = subprocess.Popen([sys.executable, "-c", SHARER], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    assert process.stdout is not None
+    file = FOLDER / process.stdout.readline().strip()
+    assert file.exists()
+    # Python's own tracker of such memory dies with it, as it does in an engine.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert file.exists()
+    with own_directory():
+        assert not file.exists()

@@ -59,11 +59,14 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: l
         assert "Traceback" not in server.log
 
 
-def test_an_engine_that_is_idle_or_busy_is_not_taken_for_hung(model_flags: list[str], tmp_path: Path):
+def test_an_engine_that_is_idle_or_busy_is_not_taken_for_hung_nor_while_the_server_stands_still(model_flags: list[str], tmp_path: Path):
     flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "2"]
     with ServerProcess(tmp_path, *model_flags, *flags) as server, ThreadPoolExecutor(8) as pool:
-        server.wait_until_ready()
-        time.sleep(4)
+        api = psutil.Process(server.wait_until_ready().process.pid)
+        time.sleep(3)
+        api.suspend()
+        time.sleep(5)
+        api.resume()
         assert all(pool.map(lambda _: server.recommend(history=["item-1"] * 5, k=100, beam_width=256).status_code == 200, range(60)))
         assert server.metric("atspeed_engine_hangs_total") == 0
 
