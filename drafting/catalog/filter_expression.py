@@ -28,7 +28,7 @@ from drafting.trie.item_set import ItemSet, intersection, union
 
 MAX_CHARACTERS = 10_000
 MAX_COMPARISONS = 50
-MAX_LISTED = 2_500
+MAX_LISTED = 1_000
 MAX_DEPTH = 32
 
 # Texts and numbers are JSON's own, in ASCII: what these patterns match, `json.loads` reads. A number ends where no name could go on.

@@ -35,8 +35,8 @@ def unusable(value: Any) -> str | None:
         return None
     if reason := untellable(value, MAX_NESTING):
         return reason
-    text = value if isinstance(value, str) else json_text(value)
-    return f"has more than {MAX_VALUE_CHARACTERS:,} characters" if len(text) > MAX_VALUE_CHARACTERS else None
+    text = json_text(value) if isinstance(value, list | dict) else value
+    return f"has more than {MAX_VALUE_CHARACTERS:,} characters" if isinstance(text, str) and len(text) > MAX_VALUE_CHARACTERS else None
 
 
 def untellable(value: Any, levels: int = MOST_LEVELS) -> str | None:

@@ -185,7 +185,7 @@ PIECES = st.sampled_from(
         ),
         *("and", " or ", "not ", "in", "has", "[", "]", "(", ")", ",", '"', "\\", "'", ";", "--", "!=", "==", "a.b-c"),
         *("\ud800", '"\\ud800"', '"\\q"', '"\n"', "\x00", "\x1c", "\u2028"),
-        *("not " * 40, "(" * 40, "price and " * 60, f"price in [{'1,' * 2600}1]"),
+        *("not " * 40, "(" * 40, "price and " * 60, f"price in [{'1,' * 1100}1]"),
     ]
 )
 
@@ -237,9 +237,10 @@ DRAWN = st.one_of(EXPRESSIONS, spoiled().map(lambda text: (text, None)))
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 
 
+@pytest.mark.alone
 @settings(max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=SLOW)
 @given(drawn=DRAWN, seed=st.integers(0, 1 << 30))
-@example(drawn=("price in [" + ",".join(map(str, range(1900))) + "]", None), seed=0)
+@example(drawn=("price in [" + ",".join(map(str, range(1000))) + "]", None), seed=0)
 @example(drawn=(" or ".join(['title < "https://shop.example/items/25"'] * 50), None), seed=0)
 @example(drawn=(" and ".join(["tags has 3"] * 50), None), seed=0)
 @example(drawn=("price in [" + ",".join("1" * 4990) + "]", None), seed=0)
@@ -250,6 +251,7 @@ def test_every_expression_is_answered_or_refused(shops: list[Shop], drawn: tuple
     check(shops, *drawn, seed)
 
 
+@pytest.mark.alone
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 def test_twenty_thousand_expressions_are_answered_or_refused(shops: list[Shop]) -> None:
