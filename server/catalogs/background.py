@@ -1,7 +1,8 @@
 """Work on catalogs in a background process.
 
 Invariant: its priority is low, so that millions of items are read, sorted and checked without taking an interpreter or much of a processor
-from those who serve; and its memory is gone when it ends. Cancelling the wait for it ends it.
+from those who serve; and its memory is gone when it ends. Cancelling the wait for it ends it, and so does the end of the server, however
+that comes.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from server.engine.parent import die_with_parent
 from server.errors import ServerError
 
 NICENESS = 10
@@ -48,6 +50,7 @@ async def run_in_background(module: str, order: msgspec.Struct, answer: type[Ans
 
 def answer_order(order: type[Order], work: Callable[[Order], msgspec.Struct]) -> None:
     """Lower the priority of this process, read an order and write what comes of it."""
+    die_with_parent()
     os.nice(NICENESS)
     sys.stdout.buffer.write(_encode(work(msgspec.convert(json.load(sys.stdin), order))))
 

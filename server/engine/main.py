@@ -5,7 +5,6 @@ Invariant: the parent is told in a sentence what keeps it from serving; and it n
 Run by `server.engine.client`: `python -m server.engine.main SOCKET_ADDRESS OPTIONS_JSON`.
 """
 
-import ctypes
 import gc
 import logging
 import os
@@ -24,6 +23,7 @@ import zmq
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
+from server.engine.parent import die_with_parent
 from server.engine.shared_memory import write_down
 from server.messages import Alive, FromEngine, Ready, StartFailure
 from server.metrics.logs import configure_logs
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from verification.recommender import Recommender
 
 logger = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1
 
 
 def warm_up(source: "Recommender", engine: StepEngine) -> None:
@@ -59,12 +57,6 @@ def warm_up(source: "Recommender", engine: StepEngine) -> None:
                 f"The model's scores are not finite (NaN or infinite) after a history of {source.catalog.item_ids[0]!r}, the first item of "
                 "the catalog: its weights are damaged, or its numbers overflow in this precision (see --dtype)."
             )
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:

@@ -1,0 +1,60 @@
+"""Work in a background process: its answer comes back, and it ends with those who wait for it."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from server.catalogs.background import run_in_background
+from server.errors import ServerError
+from tests.server.catalogs.sleeping_work import Nap
+
+MODULE = "tests.server.catalogs.sleeping_work"
+WAITER = f"""
+import asyncio
+from server.catalogs.background import run_in_background
+from server.errors import ServerError
+from tests.server.catalogs.sleeping_work import Nap
+asyncio.run(run_in_background({MODULE!r}, Nap(600), Nap, ServerError("It died.")))
+"""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < 30
+        time.sleep(0.05)
+
+
+def sleeping(process: psutil.Process) -> list[psutil.Process]:
+    """Its children that have begun their work: from then on their priority is low."""
+    return [child for child in process.children() if child.nice() > process.nice()]
+
+
+async def test_the_answer_comes_back():
+    assert await run_in_background(MODULE, Nap(0.0), Nap, ServerError("It died.")) == Nap(0.0)
+    with pytest.raises(ServerError, match="It died"):
+        await run_in_background("tests.server.catalogs.no_such_work", Nap(0.0), Nap, ServerError("It died."))
+
+
+async def test_cancelling_the_wait_ends_the_work():
+    me = psutil.Process()
+    wait = asyncio.create_task(run_in_background(MODULE, Nap(600), Nap, ServerError("It died.")))
+    while not (found := sleeping(me)):
+        await asyncio.sleep(0.05)
+    wait.cancel()
+    await asyncio.wait({wait})
+    until(lambda: not found[0].is_running() or found[0].status() == psutil.STATUS_ZOMBIE)
+
+
+def test_the_work_ends_with_a_server_that_is_killed():
+    server = subprocess.Popen([sys.executable, "-c", WAITER])
+    until(lambda: bool(sleeping(psutil.Process(server.pid))))
+    (work,) = sleeping(psutil.Process(server.pid))
+    server.kill()
+    server.wait()
+    until(lambda: not work.is_running() or work.status() == psutil.STATUS_ZOMBIE)
