@@ -19,21 +19,20 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self, TypeVar
 
-from server.errors import HistoryUnavailable
+from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import DamageReport, Event, Retention, log_damage
 from server.histories.history import History
-from server.histories.sqlite_file import check, create, open_reader, open_writer, read_history, write_history
+from server.histories.sqlite_file import bury_history, check, create, is_malformed, open_reader, open_writer, read_history, write_history
 
 _T = TypeVar("_T")
 
 _READERS = 4
 _USERS_PER_TRANSACTION = 50
-_EXPIRED_PER_APPEND = 10
+_EXPIRED_AT_ONCE = 200
+_EXPIRY_SECONDS = 0.05
 
-_FORGET_EXPIRED = (
-    "DELETE FROM histories WHERE user_id = :user_id AND expires_at <= :now",
-    f"DELETE FROM histories WHERE rowid IN (SELECT rowid FROM histories WHERE expires_at <= :now LIMIT {_EXPIRED_PER_APPEND})",
-)
+_FORGET_EXPIRED = f"DELETE FROM histories WHERE rowid IN (SELECT rowid FROM histories WHERE expires_at <= ? LIMIT {_EXPIRED_AT_ONCE})"
+_ANY_EXPIRED = "SELECT 1 FROM histories WHERE expires_at <= ? LIMIT 1"
 
 
 class SqliteHistoryStore:
@@ -47,6 +46,7 @@ class SqliteHistoryStore:
         self._path = path
         self._retention = retention
         self._timeout_seconds = timeout_seconds
+        self._next_expiry = 0.0
         self._connections: list[sqlite3.Connection] = []
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         try:
@@ -85,7 +85,7 @@ class SqliteHistoryStore:
         remaining = iter(histories.items())
         # One transaction per group, so that many users share the sync of a commit, but other operations can run during a long load.
         while group := list(islice(remaining, _USERS_PER_TRANSACTION)):
-            stored += await self._write(partial(self._append_group, group))
+            stored += await self._answer(self._writing.submit(self._append_group, group, self._deadline()))
         return stored
 
     async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
@@ -93,7 +93,7 @@ class SqliteHistoryStore:
         return await self._answer(self._reading.submit(self._read, user_id, window))
 
     async def delete(self, user_id: str) -> bool:
-        return await self._write(partial(self._delete, user_id))
+        return await self._answer(self._writing.submit(self._forget, user_id, self._deadline()))
 
     async def ping(self) -> None:
         await self.read("", 1)
@@ -105,8 +105,8 @@ class SqliteHistoryStore:
             await asyncio.to_thread(pool.shutdown, cancel_futures=pool is self._checking)
         self._close_connections()
 
-    async def _write(self, call: Callable[[], _T]) -> _T:
-        return await self._answer(self._writing.submit(self._transaction, call, time.monotonic() + self._timeout_seconds))
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout_seconds
 
     async def _answer(self, job: "Future[_T]") -> _T:
         try:
@@ -122,14 +122,15 @@ class SqliteHistoryStore:
             self._writer.execute("BEGIN IMMEDIATE")
             return call()
 
-    def _append_group(self, group: Sequence[tuple[str, Sequence[Event]]]) -> int:
-        return sum(self._append(user_id, events) for user_id, events in group if events)
+    def _append_group(self, group: Sequence[tuple[str, Sequence[Event]]], deadline: float) -> int:
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
+            self._forget_expired(deadline)
+        return self._transaction(lambda: sum(self._append(user_id, events) for user_id, events in group if events), deadline)
 
     def _append(self, user_id: str, events: Sequence[Event]) -> int:
         now = time.time()
         expires_at = None if self._retention.ttl_seconds is None else now + self._retention.ttl_seconds
-        for statement in _FORGET_EXPIRED:
-            self._writer.execute(statement, {"user_id": user_id, "now": now})
         history = read_history(self._writer, user_id, now) or History()
         added = history.add(events, self._retention.max_events)
         write_history(self._writer, user_id, history, expires_at)
@@ -144,11 +145,35 @@ class SqliteHistoryStore:
             self._idle.put(connection)
         return [] if history is None else history.newest(window)
 
+    def _forget(self, user_id: str, deadline: float) -> bool:
+        try:
+            return self._transaction(partial(self._delete, user_id), deadline)
+        except sqlite3.DatabaseError as error:
+            if not is_malformed(error):
+                raise
+        self._transaction(partial(bury_history, self._writer, user_id), deadline)
+        return True
+
     def _delete(self, user_id: str) -> bool:
-        live = "SELECT count(*) FROM histories WHERE user_id = ? AND (expires_at IS NULL OR expires_at > ?)"
-        ((known,),) = self._writer.execute(live, (user_id, time.time()))
+        try:
+            # What has expired goes with the others that have.
+            if read_history(self._writer, user_id, time.time()) is None:
+                return False
+        except HistoryDamaged:
+            """It is there, and shall not be."""
         self._writer.execute("DELETE FROM histories WHERE user_id = ?", (user_id,))
-        return bool(known)
+        return True
+
+    def _forget_expired(self, deadline: float) -> None:
+        now = time.time()
+        if self._writer.execute(_ANY_EXPIRED, (now,)).fetchone() is None:
+            return
+        try:
+            self._transaction(partial(self._writer.execute, _FORGET_EXPIRED, (now,)), deadline)
+        except sqlite3.DatabaseError as error:
+            # One that is too damaged to be deleted must not keep others from appending.
+            if not is_malformed(error):
+                raise
 
     def _close_connections(self) -> None:
         for connection in self._connections:

@@ -1,7 +1,8 @@
 """The SQLite file of `SqliteHistoryStore`: making and opening it, its format, checksums, and the check at start.
 
-Invariant: a history is one row with a checksum over its user and its bytes, so what a disk has changed or lost is never taken for a shorter
-history. The file and those beside it (`-wal`, `-shm`) are readable by their owner alone, from their creation on.
+Invariant: a history is one row with a checksum over its user and its bytes, so what a disk has changed or lost is never taken for a
+shorter history. Of several rows of a user the last one counts: one that is too damaged even to be deleted is replaced by another. The file
+and those beside it (`-wal`, `-shm`) are readable by their owner alone, from their creation on.
 """
 
 import logging
@@ -27,15 +28,15 @@ _CACHE_KIB = 256
 _FINDINGS = 3
 
 _SCHEMA = (
-    "CREATE TABLE histories (user_id TEXT NOT NULL UNIQUE, expires_at REAL, checksum INTEGER NOT NULL, history BLOB NOT NULL)",
+    "CREATE TABLE histories (user_id TEXT NOT NULL, expires_at REAL, checksum INTEGER NOT NULL, history BLOB NOT NULL)",
+    "CREATE INDEX histories_by_user ON histories (user_id)",
     "CREATE INDEX histories_by_expiry ON histories (expires_at) WHERE expires_at IS NOT NULL",
     f"PRAGMA user_version = {_FORMAT}",
 )
-_WRITE = (
-    "INSERT INTO histories VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (user_id) DO UPDATE SET expires_at = excluded.expires_at, checksum = excluded.checksum, history = excluded.history"
-)
-_READ = "SELECT checksum, history FROM histories WHERE user_id = ? AND (expires_at IS NULL OR expires_at > ?)"
+_LAST = "(SELECT max(rowid) FROM histories WHERE user_id = :user_id)"
+_READ = f"SELECT checksum, history FROM histories WHERE rowid = {_LAST} AND (expires_at IS NULL OR expires_at > :now)"
+_REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
+_ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history)"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(History)
@@ -72,23 +73,23 @@ def open_reader(path: Path, timeout_seconds: float) -> sqlite3.Connection:
 
 
 def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> History | None:
-    """The history of a user; None for an unknown one.
+    """The history of a user; None for an unknown or forgotten one.
 
     Raises:
         HistoryDamaged: it is there and can't be read.
         sqlite3.DatabaseError: the file can't be used.
     """
     try:
-        row = connection.execute(_READ, (user_id, now)).fetchone()
+        row = connection.execute(_READ, {"user_id": user_id, "now": now}).fetchone()
         if row is None:
             return None
         checksum, content = row
         if not isinstance(content, bytes) or checksum != _checksum(user_id, content):
             raise HistoryDamaged(user_id)
-        return _decoder.decode(content)
+        history = _decoder.decode(content)
+        return history if history.entries else None
     except sqlite3.DatabaseError as error:
-        # What SQLite calls a malformed image is the pages that it met for this user; those of others may be whole.
-        if type(error) is sqlite3.DatabaseError:
+        if is_malformed(error):
             raise HistoryDamaged(user_id) from error
         raise
 
@@ -96,7 +97,21 @@ def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> Hi
 def write_history(connection: sqlite3.Connection, user_id: str, history: History, expires_at: float | None) -> None:
     """Store the history of a user in place of what is there. Raises sqlite3.DatabaseError."""
     content = _encoder.encode(history)
-    connection.execute(_WRITE, (user_id, expires_at, _checksum(user_id, content), content))
+    row = {"user_id": user_id, "expires_at": expires_at, "checksum": _checksum(user_id, content), "history": content}
+    if not connection.execute(_REPLACE, row).rowcount:
+        connection.execute(_ADD, row)
+
+
+def bury_history(connection: sqlite3.Connection, user_id: str) -> None:
+    """Put an empty history after the one of a user that can't be deleted. Raises sqlite3.DatabaseError."""
+    content = _encoder.encode(History())
+    connection.execute(_ADD, {"user_id": user_id, "expires_at": None, "checksum": _checksum(user_id, content), "history": content})
+
+
+def is_malformed(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite has met pages that make no sense; those of other histories may be whole, but not in the same transaction."""
+    # Of this very class it raises nothing else.
+    return type(error) is sqlite3.DatabaseError
 
 
 def check(connection: sqlite3.Connection, path: Path, on_damage: DamageReport) -> None:

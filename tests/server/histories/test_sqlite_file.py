@@ -117,6 +117,27 @@ async def test_a_damaged_history_is_never_shortened_and_those_of_others_are_whol
     damage(filled, b"bob-item-100", change)
     store = open_history_store(f"sqlite:///{filled}")
     await assert_bob_alone_is_damaged(store)
+    # What the client is told to do works, however little is left of the row.
+    assert await store.delete("bob") is True
+    assert await store.read("bob") == []
+    assert await store.delete("bob") is False
+    assert await store.append("bob", [Event("new", 1e3, "id")]) == 1
+    assert await store.append("bob", [Event("new", 1e3, "id")]) == 0
+    assert await store.read("bob") == [Event("new", 1e3, "id")]
+    await store.close()
+
+
+@pytest.mark.parametrize("change", [change for _, change in DAMAGES], ids=[name for name, _ in DAMAGES])
+async def test_a_damaged_history_that_expires_costs_no_other_user(tmp_path: Path, change: Callable[[bytes], bytes]):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=0.2)
+    await store.append("bob", [Event(f"bob-item-{number}" + "x" * 50, float(number)) for number in range(200)])
+    await store.close()
+    damage(path, b"bob-item-100", change)
+    await asyncio.sleep(0.3)
+    store = open_history_store(f"sqlite:///{path}", ttl_seconds=30)
+    assert await store.append("ann", [Event("a", 1.0)]) == 1
+    assert await store.read("bob") == []
     await store.close()
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from drafting.catalog.catalog import Catalog
+from server.histories import Event, open_history_store
 from tests.server.server_process import ROOT, ServerProcess, assert_problem
 from tests.services import free_port
 
@@ -29,7 +30,9 @@ def test_without_its_redis_a_server_answers_what_needs_no_history_and_ends_clean
         assert response.headers["retry-after"] == "1"
         assert server.client.post("/v1/users/anna/events", json={"item_id": "item-1"}).status_code == 503
         assert server.client.get("/ready").status_code == 200
-        assert server.metric("atspeed_history_errors_total") == 2
+        assert [server.recommend(user_id="anna").status_code for _ in range(20)] == [503] * 20
+        assert server.metric("atspeed_history_errors_total") == 22
+        assert server.log.count("the history store can't read") == server.log.count("the history store can't append") == 1
         assert "secret" not in server.log
 
         engine = server.engine
@@ -44,6 +47,32 @@ def test_without_its_redis_a_server_answers_what_needs_no_history_and_ends_clean
         assert server.process.wait(10) == 0
         assert not engine.is_running()
         assert "Traceback" not in server.log
+
+
+async def test_a_damaged_history_file_is_told_at_start_and_costs_no_other_user(model_flags: list[str], tmp_path: Path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}")
+    for user in ("ann", "bob"):
+        await store.append(user, [Event(f"item-{number}", float(number), f"{user}-{number}-{'x' * 80}") for number in range(100)])
+    await store.close()
+    content = path.read_bytes()
+    lost = content.index(b"bob-50") // 4096 * 4096
+    path.write_bytes(content[:lost] + bytes(4096) + content[lost + 4096 :])
+    with ServerProcess(tmp_path, *model_flags, "--histories", f"sqlite:///{path}") as server:
+        server.wait_for(lambda: "stored histories are damaged: " in server.log, 20)
+        assert f"The history file {path} is damaged (" in server.log
+        assert server.metric("atspeed_history_damage_total", found="file") == 1
+        assert server.client.get("/v1/users/bob/history").status_code == 409
+        assert server.client.post("/v1/users/bob/events", json={"item_id": "item-1"}).status_code == 409
+        assert len(server.client.get("/v1/users/ann/history").json()["events"]) == 100
+        assert server.metric("atspeed_history_damage_total", found="history") == 2
+        assert "bob" not in server.log
+        assert server.client.delete("/v1/users/bob/history").status_code == 204
+        assert server.client.post("/v1/users/bob/events", json={"item_id": "item-1"}).json()["stored"] == 1
+        head = server.client.head("/v1/users/ann/history")
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["content-length"]) > 1000
+        assert server.client.get("/health").status_code == 200
 
 
 def test_a_server_that_is_told_to_end_is_not_ready_finishes_what_runs_and_takes_nothing_new(model_flags: list[str], tmp_path: Path):
