@@ -78,7 +78,9 @@ class EngineSettings(BaseModel):
     plan: Annotated[str, Panel.SPECULATION] = Field(
         default="auto", description="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children."
     )
-    kv_memory_gib: Annotated[float, Panel.MEMORY] = Field(default=0.5, gt=0, description="Memory for keys and values, GiB.")
+    kv_memory_gib: Annotated[float, Panel.MEMORY] = Field(
+        default=0.5, gt=0, allow_inf_nan=False, description="Memory for keys and values, GiB."
+    )
     max_running: Annotated[int, Panel.MEMORY] = Field(default=64, ge=1, description="Requests that may share a forward.")
     max_tokens_per_step: Annotated[int, Panel.MEMORY] = Field(default=4096, ge=1, description="Tokens that may share a forward.")
     max_step_ms: Annotated[float, Panel.MEMORY] = Field(

@@ -85,6 +85,7 @@ def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.Mon
             "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'.",
         ),
         ({"kv_memory_gib": 0}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be greater than 0, got 0."),
+        ({"kv_memory_gib": "inf"}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be a finite number, got 'inf'."),
     ],
 )
 def test_a_bad_setting_gets_one_sentence(flags: dict[str, object], sentence: str):

@@ -156,6 +156,12 @@ def test_memory_for_no_slot(model: Path) -> None:
         load(model, kv_memory_gib=1e-7)
 
 
+@pytest.mark.parametrize("gib", [0.0, -1.0, float("nan"), float("inf")])
+def test_memory_of_no_amount(model: Path, gib: float) -> None:
+    with pytest.raises(HostError, match=rf"^The memory for keys and values is a positive number of GiB, got {gib}\.$"):
+        load(model, kv_memory_gib=gib)
+
+
 def test_a_recommender_that_loads_serves(model: Path) -> None:
     recommender = load(model)
     histories = [[number % 30] * (number % 25 + 1) for number in range(60)]

@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from drafting.errors import SetupError
 from drafting.plans.costs import CostCurve, ForwardCosts
 from drafting.plans.plan import FixedPlan
 from verification.engine.engine import SpeculativeBeamEngine
@@ -38,6 +39,9 @@ def measure_costs(engine: SpeculativeBeamEngine, longest_prompt: int) -> Forward
 
     Args:
         longest_prompt: the most tokens that a prompt of this model may have.
+
+    Raises:
+        SetupError: the engine has too few slots for the shortest prompt.
     """
     with _own_plans(engine):
         searches = _searches(longest_prompt)
@@ -106,7 +110,10 @@ def _steps(engine: SpeculativeBeamEngine, batch: Sequence[BeamRequest]) -> Itera
 
 
 def _fit_target(engine: SpeculativeBeamEngine, longest_prompt: int, reports: Sequence[StepReport]) -> CostCurve:
-    measured = _medians(reports)
+    if not (measured := _medians(reports)):
+        raise SetupError(
+            f"The memory for keys and values holds only {engine.total_slots} tokens, too few to measure a forward: raise --kv-memory-gib."
+        )
     tokens = 2 * max(PROMPT_LENGTHS)
     while max(measured.values()) < LONG_ENOUGH * min(measured.values()) and tokens <= MOST_TOKENS:
         # Where no prompt may be as long, several make one forward of that many tokens.

@@ -5,6 +5,7 @@ refuse the same directories.
 """
 
 import json
+import math
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -101,6 +102,30 @@ def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:
     if name not in DTYPES:
         raise HostError(f"There is no precision {name!r}: choose auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def slot_count(config: PretrainedConfig, dtype: torch.dtype, gib: float, fewest: int = 1) -> int:
+    """Key/value slots that fit into so much memory.
+
+    Raises:
+        HostError: it holds not even `fewest`, or is no amount of memory.
+    """
+    if not 0 < gib < math.inf:
+        raise HostError(f"The memory for keys and values is a positive number of GiB, got {gib}.")
+    slot_bytes: int = config.num_hidden_layers * math.prod(slot_shape(config)) * dtype.itemsize
+    if (slots := int(gib * 2**30) // slot_bytes) < fewest:
+        raise HostError(
+            f"{gib} GiB hold no key/value slot of this model: it needs at least {fewest * slot_bytes} bytes; raise --kv-memory-gib."
+        )
+    return slots
+
+
+def slot_shape(config: PretrainedConfig) -> tuple[int, int]:
+    """`(key/value heads, 2 * head size)` of one layer's keys and values of a token."""
+    settings = config.to_dict()
+    heads = settings.get("num_key_value_heads") or config.num_attention_heads
+    head_size = settings.get("head_dim") or config.hidden_size // config.num_attention_heads
+    return heads, 2 * head_size
 
 
 def refusal(error: Exception, reason: str, config: PretrainedConfig, model_dir: Path) -> HostError:

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedCon
 from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from verification.hosts.attention import tree_attention
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype, slot_count, slot_shape
 
 ATTENTION = "atspeed_tree"
 
@@ -124,11 +124,5 @@ def _check_loaded(model: PreTrainedModel, missing: set[str], model_dir: Path) ->
 
 def _allocate(config: PretrainedConfig, dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:
     """One zeroed tensor `[slots, key/value heads, 2 * head size]` per layer; masked slots must hold finite numbers too."""
-    settings = config.to_dict()
-    heads = settings.get("num_key_value_heads") or config.num_attention_heads
-    head_size = settings.get("head_dim") or config.hidden_size // config.num_attention_heads
-    slot_bytes = config.num_hidden_layers * heads * 2 * head_size * dtype.itemsize
-    slots = slots or int(gib * 2**30) // slot_bytes
-    if slots < 1:
-        raise HostError(f"{gib} GiB hold no key/value slot of this model: one needs {slot_bytes} bytes.")
-    return [torch.zeros(slots, heads, 2 * head_size, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+    slots = slots or slot_count(config, dtype, gib)
+    return [torch.zeros(slots, *slot_shape(config), dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from verification.hosts.attention import tree_attention
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype, slot_count
 
 SUPPORTED_VERSION = "0.32.0"
 BLOCK_SIZE = 32
@@ -187,11 +187,14 @@ class VllmHost:
             raise HostError("Quantizing weights needs a GPU: serve them as they are.")
         self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
         self.vocabulary_size = int(config.vocab_size)
+        precision = resolve_dtype(config, dtype)
+        # vLLM gives keys and values whole blocks of slots, and each device its share.
+        slot_count(config, precision, kv_memory_gib * tensor_parallel, fewest=BLOCK_SIZE)
         try:
             arguments = EngineArgs(
                 model=str(model_dir),
                 skip_tokenizer_init=True,
-                dtype=resolve_dtype(config, dtype),
+                dtype=precision,
                 max_model_len=min(longest or config.max_position_embeddings, config.max_position_embeddings),
                 block_size=BLOCK_SIZE,
                 kv_cache_memory_bytes=int(kv_memory_gib * 2**30),

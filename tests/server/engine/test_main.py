@@ -75,10 +75,20 @@ def test_a_plan_deeper_than_the_catalog(model_dir: Path, catalog_file: Path):
     assert sentence == "The plan beam:9x3 drafts 3 levels, but of identifiers of 3 tokens only the first 2 are ever drafted."
 
 
-def test_too_little_memory_for_keys_and_values(model_dir: Path, catalog_file: Path):
-    sentence = sentence_of(target=model_dir, catalog=catalog_file, kv_memory_gib=0.000002)
+@pytest.mark.parametrize("plan", ["none", "auto"])
+@pytest.mark.parametrize("gib", [0.0000002, 0.000001, 0.000002])
+def test_too_little_memory_for_keys_and_values(model_dir: Path, catalog_file: Path, gib: float, plan: str):
+    """For a list, and for the shortest forward that calibration measures before it."""
+    sentence = sentence_of(target=model_dir, catalog=catalog_file, kv_memory_gib=gib, plan=plan)
     assert sentence.startswith("The memory for keys and values holds only ")
     assert sentence.endswith(": raise --kv-memory-gib.")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_memory_for_no_key_and_value(model_dir: Path, catalog_file: Path, host: str):
+    sentence = sentence_of(target=model_dir, catalog=catalog_file, kv_memory_gib=1e-9, engine=host)
+    assert sentence.startswith("1e-09 GiB hold no key/value slot of this model: it needs at least ")
+    assert sentence.endswith(" bytes; raise --kv-memory-gib.")
 
 
 @pytest.mark.parametrize("host", HOSTS)
