@@ -13,9 +13,9 @@ ServerError
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
   - TryAgain                                          it may succeed later
-      - EngineUnavailable, HistoryUnavailable
+      - EngineUnavailable, HistoryUnavailable, FiltersBusy
       - Overloaded
-          - QueueFull, TooLate, FiltersBusy
+          - QueueFull, TooLate
 
 Invariant: the message is a sentence for the client and names nothing of the server's inside; only `HistoryUnavailable` speaks to the log.
 No error knows an HTTP status: `server.http.problems` has the one table of them. Reason: services do not know who calls them.
@@ -188,7 +188,5 @@ class TooLate(Overloaded):
     reason = "deadline"
 
 
-class FiltersBusy(Overloaded):
+class FiltersBusy(TryAgain):
     """More filters are being worked out than the server works on at a time."""
-
-    reason = "filters"
