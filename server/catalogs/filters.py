@@ -24,7 +24,7 @@ from server.errors import FilterNotFound, FilterRefused, FiltersBusy, TooManyFil
 from server.messages import DropFilter, FilterChoice
 
 MAX_FILTERS = 10_000
-# All sets together, in this process; the engine keeps as much again.
+# All sets and definitions together, in this process; the engine keeps the sets again.
 MAX_FILTER_BYTES = 1 << 30
 MAX_PUTS = 64
 _THREADS = 2
@@ -47,6 +47,11 @@ class NamedFilter:
     def expression(self) -> str | None:
         """The expression, if it is one."""
         return self.what if isinstance(self.what, str) else None
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the definition, in bytes."""
+        return len(self.what) if isinstance(self.what, str) else self.what.data.nbytes + self.what.offsets.nbytes
 
     def items(self, catalog: Catalog) -> ItemSet:
         """The items of a catalog that pass; named items that the catalog does not have are passed over.
@@ -140,12 +145,11 @@ class NamedFilters:
 
     def _keep(self, named: NamedFilter, active: ServedCatalog, items: ItemSet) -> None:
         """Give the name its meaning, here and in the engine."""
-        if named.name not in self._named:
-            if len(self._named) >= MAX_FILTERS:
-                raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
-            if (len(self._named) + 1) * items.bits.nbytes > MAX_FILTER_BYTES:
-                full = f"The {len(self._named):,} filters hold as much of the catalog as fits into {MAX_FILTER_BYTES >> 20:,} MiB"
-                raise TooManyFilters(f"{full}: delete one first.")
+        others = [each for each in self._named.values() if each.name != named.name]
+        if len(others) >= MAX_FILTERS:
+            raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
+        if sum(each.nbytes + items.bits.nbytes for each in (*others, named)) > MAX_FILTER_BYTES:
+            raise TooManyFilters(f"With this one, all filters would take more than {MAX_FILTER_BYTES >> 20:,} MiB: delete one first.")
         self._catalogs.put_filter(active, named.name, items)
         self._named[named.name] = named
 

@@ -109,13 +109,15 @@ async def test_more_than_may_wait_are_refused_at_once(named: NamedFilters, held:
     assert [each.name for each in named.all()] == ["f0", "f1", "f2", "late"]
 
 
-async def test_the_sets_of_all_filters_together_are_bounded(named: NamedFilters, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_all_filters_hold_together_is_bounded(named: NamedFilters, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     held.gate.set()
-    monkeypatch.setattr(filters, "MAX_FILTER_BYTES", 2)
+    sizes = {"price < 3": 9 + 1, "item-1": 6 + 8 + 2 * 8 + 1}
+    monkeypatch.setattr(filters, "MAX_FILTER_BYTES", sum(sizes.values()))
     await named.put("a", "price < 3")
     await named.put("b", ["item-1"])
-    with pytest.raises(TooManyFilters, match=r"The 2 filters hold as much of the catalog as fits into 0 MiB: delete one first."):
-        await named.put("c", "price < 2")
+    for name, what in (("c", "price < 2"), ("a", "price  < 3"), ("a", ["item-1"])):
+        with pytest.raises(TooManyFilters, match=r"With this one, all filters would take more than 0 MiB: delete one first\."):
+            await named.put(name, what)
     await named.put("a", "price < 2")
     await named.drop("b")
     await named.put("c", "price < 2")
