@@ -30,7 +30,7 @@ import msgspec
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
-from server.errors import HistoryUnavailable
+from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import DamageReport, Event, Retention, log_damage
 from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
@@ -142,7 +142,7 @@ class RedisHistoryStore:
                 "" if event.event_id is None else f":{event.event_id}",
                 msgspec.json.encode((event.event_id, event.item_id)),
             )
-        async with self._reach():
+        async with self._reach(user_id):
             if self._url.wait_replicas and isinstance(self._redis, Redis):
                 return await self._append_to_replicas(self._redis, user_id, args)
             return int(await self._append(keys=self._keys(user_id), args=args))
@@ -154,18 +154,18 @@ class RedisHistoryStore:
         window = self._retention.window(limit)
         if window == 0:
             return []
-        async with self._reach():
+        async with self._reach(user_id):
             # redis-py has one union type for the answers of all variants of ZRANGE, with and without await.
             answer = cast("Awaitable[list[tuple[bytes, float]]]", self._redis.zrange(self._keys(user_id)[0], -window, -1, withscores=True))
             members = await answer
         return [event for member, score in members if (event := self._event(member, score)) is not None]
 
     async def delete(self, user_id: str) -> bool:
-        async with self._reach():
+        async with self._reach(user_id):
             return int(await self._redis.delete(*self._keys(user_id))) > 0
 
     async def ping(self) -> None:
-        async with self._reach():
+        async with self._reach(None):
             await self._redis.ping()
 
     async def close(self) -> None:
@@ -197,8 +197,8 @@ class RedisHistoryStore:
             return None
 
     @asynccontextmanager
-    async def _reach(self) -> AsyncIterator[None]:
-        """Limit the time of an operation, and turn all failures of Redis into `HistoryUnavailable`."""
+    async def _reach(self, user_id: str | None) -> AsyncIterator[None]:
+        """Limit the time of an operation, and turn keys of another kind into `HistoryDamaged`, other failures into `HistoryUnavailable`."""
         try:
             async with asyncio.timeout(self._timeout_seconds), self._turns:
                 if isinstance(self._redis, RedisCluster):
@@ -208,5 +208,7 @@ class RedisHistoryStore:
         except TimeoutError as error:
             raise HistoryUnavailable(f"Redis at {self._url.address} did not answer within {self._timeout_seconds:g} s.") from error
         except RedisError as error:
+            if user_id is not None and str(error).startswith("WRONGTYPE"):
+                raise HistoryDamaged(user_id) from error
             reason = str(error).rstrip(".").replace(". ", "; ")
             raise HistoryUnavailable(f"Redis at {self._url.address} cannot serve histories: {reason}.") from error

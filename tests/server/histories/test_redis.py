@@ -6,7 +6,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
-from server.errors import HistoryUnavailable
+from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories import Event, open_history_store
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
 
@@ -293,6 +293,23 @@ async def test_a_member_that_is_none_of_ours_costs_no_other_event(redis_server):
             assert await store.append("ann", [Event(str(number), 3.0 + number, str(number))]) == 1
         assert [event.item_id for event in await store.read("ann")] == ["0", "1", "2", "3", "4", "5"]
         assert await admin.zcard("{odd:ann}:events") == 6
+    await store.close()
+
+
+@pytest.mark.parametrize("name", ["events", "ids"])
+async def test_a_key_of_another_kind_is_damage_of_its_user_alone(redis_server, name):
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix=f"kinds-{name}")
+    await store.append("bob", [Event("a", 1.0)])
+    async with Redis(port=redis_server.port) as admin:
+        await admin.set(f"{{kinds-{name}:ann}}:{name}", "a text")
+        if name != "events":
+            await admin.zadd(f"{{kinds-{name}:ann}}:events", {b'0000000001[null, "a"]': 1.0})
+    with pytest.raises(HistoryDamaged, match=r"^What is stored for user 'ann' is damaged"):
+        await store.append("ann", [Event("a", 1.0)])
+    assert await store.read("bob") == [Event("a", 1.0)]
+    assert await store.delete("ann") is True
+    assert await store.append("ann", [Event("b", 1.0)]) == 1
+    assert await store.read("ann") == [Event("b", 1.0)]
     await store.close()
 
 
