@@ -59,10 +59,6 @@ class EventLedger:
         """Ids of the events that a history asked for from now on must show."""
         return frozenset(name for name, event in self.users.get(user, {}).items() if event.acknowledged)
 
-    def lost(self, due: frozenset[str], history: Sequence[Mapping[str, Any]]) -> int:
-        """How many of the due events a history lacks."""
-        return len(due - {event.get("event_id") for event in history})
-
     def complaint(self, user: str, history: Sequence[Mapping[str, Any]]) -> str | None:
         """What is wrong with the events that a history does show, as a sentence; None if nothing is."""
         sent, times = self.users.get(user, {}), [event["timestamp"] for event in history]
@@ -78,3 +74,8 @@ class EventLedger:
             if known is None or (known.item_id, known.timestamp) != (event["item_id"], event["timestamp"]):
                 return f"The history of {user} shows an event {name} that was never sent so."
         return None
+
+
+def lost_events(due: frozenset[str], history: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the due events a history lacks."""
+    return len(due - {event.get("event_id") for event in history})

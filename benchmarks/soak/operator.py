@@ -49,6 +49,7 @@ class Operator:
             if self._ledger.open is not None:
                 await self._settle()
             else:
+                await self._look()
                 (change,) = self._random.choices([*self._changes], [*self._changes.values()])
                 await change()
                 if len(self._ledger.filters) < GROUPS:
@@ -59,9 +60,7 @@ class Operator:
         """Compare versions, activations, filters and the served items with the ledger; each difference is a broken promise."""
         if self._ledger.open is not None:
             await self._settle()
-        shown = await self._ask("GET", _SHOW)
-        if shown is not None and shown.ok:
-            self._lost(self._ledger.complaint(shown.body))
+        await self._look()
         await self._prove_items()
         await self._prove_filters()
 
@@ -114,7 +113,7 @@ class Operator:
         self._ledger.open = OpenChange(None, activates=True)
         answer = await self._ask("POST", f"{_SHOW}/rollback", _BY)
         if self._has_happened(answer) and answer is not None:
-            if answer.body["version"] not in self._ledger.versions:
+            if answer.body["version"] not in {*self._ledger.versions, *self._ledger.superfluous}:
                 self._lost(f"The rollback went to {answer.body['version']}, which is no version.")
             else:
                 self._ledger.activate(answer.body)
@@ -132,6 +131,12 @@ class Operator:
     async def _show(self) -> None:
         for path in ("/health", "/ready", "/version", "/v1/catalog", "/v1/catalog/filters", "/metrics"):
             await self._ask("GET", path)
+
+    async def _look(self) -> None:
+        """Compare what the server shows of its versions with the ledger."""
+        shown = await self._ask("GET", _SHOW)
+        if shown is not None and shown.ok:
+            self._lost(self._ledger.complaint(shown.body))
 
     async def _settle(self) -> None:
         """Find out what has become of the change that got no answer."""

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.soak.answers import Answers, Promise
 from benchmarks.soak.catalog_lines import GROUPS, READ_ITEMS
 from benchmarks.soak.client import SoakClient
-from benchmarks.soak.event_ledger import EventLedger
+from benchmarks.soak.event_ledger import EventLedger, lost_events
 from benchmarks.soak.list_check import list_complaint
 from benchmarks.soak.version_ledger import VersionLedger
 
@@ -162,7 +162,7 @@ class Traffic:
         if answer is None or answer.status not in (200, 404):
             return 0
         history = answer.body["events"] if answer.ok else []
-        if lost := self._events.lost(due, history):
+        if lost := lost_events(due, history):
             self._answers.complain(Promise.NOTHING_LOST, f"The history of {user} lacks {lost} acknowledged events.")
         self._answers.complain(Promise.NOTHING_INVENTED, self._events.complaint(user, history))
         return lost

@@ -1,8 +1,9 @@
 """The versions of the catalog that the server acknowledged, their items, the activations and the named filters.
 
-Invariant: one operator changes versions, one thing after the other, so what the server should have is known exactly: an acknowledged change
-has happened, one that was answered with an error has not, and only one that got no answer may have. That one is settled by what the server
-shows next, which must be one of the two.
+Invariant: one operator changes versions, one thing after the other, so what the server should have is known exactly: an acknowledged
+change has happened, one that was answered with an error has not, and only one that got no answer may have. That one is settled by what the
+server shows next, which must be one of the two. A server may serve an earlier version of its own accord only if it says that it has left
+the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,14 +44,17 @@ class VersionLedger:
         start: name of the version that the server is started with, which is a file outside its directory.
         active: name of the version that is served.
         versions: items of each version.
+        superfluous: the same of those that the server need not keep any more; a full disk may keep it from forgetting them.
         activations: acknowledged entries of the history of activations, oldest first.
         filters: expressions by name; they live as long as the server.
         open: the change without an answer, if there is one.
+        acknowledged_versions, acknowledged_items: how many the server has said that it has.
     """
 
     start: str
     active: str
     versions: dict[str, Items]
+    superfluous: dict[str, Items] = field(default_factory=dict)
     activations: list[Mapping[str, Any]] = field(default_factory=list)
     filters: dict[str, str] = field(default_factory=dict)
     open: OpenChange | None = None
@@ -68,12 +72,13 @@ class VersionLedger:
         self.acknowledged_versions += 1
         self.acknowledged_items += len(items)
         self.activate(answer)
-        for name in superfluous(answer["version"], self.versions):
-            del self.versions[name]
+        self._drop_superfluous(answer["version"])
 
     def activate(self, answer: Mapping[str, Any]) -> None:
         """Note an activation."""
         self.active = answer["version"]
+        if self.active in self.superfluous:
+            self.versions[self.active] = self.superfluous.pop(self.active)
         self.activations.append({key: answer[key] for key in ("version", "by", "at")})
 
     def remove(self, name: str) -> None:
@@ -90,10 +95,9 @@ class VersionLedger:
         if change is not None:
             versions = set(shown["versions"])
             if change.brings is not None:
-                for name in versions - set(self.versions) if change.name is None else versions & {change.name}:
+                for name in versions - set(self.versions) - set(self.superfluous) if change.name is None else versions & {change.name}:
                     self.versions[name] = change.brings
-                    for old in superfluous(name, self.versions):
-                        self.versions.pop(old)
+                    self._drop_superfluous(name)
                     if change.activates and shown["active"] == name:
                         self.active = name
             elif change.removes and change.name not in versions:
@@ -104,7 +108,9 @@ class VersionLedger:
 
     def complaint(self, shown: Mapping[str, Any]) -> str | None:
         """The first difference between what the server shows and what it has acknowledged, as a sentence."""
-        lost, invented = self.lost_versions(shown), sorted(set(shown["versions"]) - set(self.versions) - {self.start})
+        known = {*self.versions, *self.superfluous, self.start}
+        lost, invented = self.lost_versions(shown), sorted(set(shown["versions"]) - known)
+        self.follow(shown)
         if lost:
             return f"The server has lost the versions {', '.join(lost)}."
         if invented:
@@ -114,6 +120,12 @@ class VersionLedger:
         if lost_activations := self.lost_activations(shown):
             return f"The server's history lacks {lost_activations} acknowledged activations, or has them in another order."
         return None
+
+    def follow(self, shown: Mapping[str, Any]) -> None:
+        """Take over that the server has left the version that was active, if it says so."""
+        left = {each["version"] for each in shown.get("left", ())}
+        if self.active in left and shown["active"] in self.versions:
+            self.active = shown["active"]
 
     def lost_versions(self, shown: Mapping[str, Any]) -> list[str]:
         """Acknowledged versions that the server does not show."""
@@ -129,9 +141,13 @@ class VersionLedger:
         group = int(expression.rpartition(" ")[2])
         return sum(group_of(item) == group for item in self.versions[self.active])
 
+    def _drop_superfluous(self, newest: str) -> None:
+        for name in superfluous(newest, self.versions):
+            self.superfluous[name] = self.versions.pop(name)
+
 
 def superfluous(newest: str, versions: Mapping[str, Items]) -> list[str]:
-    """The versions that a post of items makes the server drop: all but the newest that such posts have made of the same version."""
+    """The versions that a post of items makes the server forget: all but the newest that such posts have made of the same version."""
     stem, mark, _ = newest.partition(_ITEMS_MARK)
     made = [name for name in versions if mark and name.startswith(stem + mark)]
     return sorted(made, key=lambda name: int(name.rpartition("-")[2]))[:-KEPT_VERSIONS]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soak.event_ledger import EventLedger
+from benchmarks.soak.event_ledger import EventLedger, lost_events
 from benchmarks.soak.version_ledger import KEPT_VERSIONS, OpenChange, VersionLedger, superfluous
 
 FIRST, SECOND = {"event_id": "1", "item_id": "a", "timestamp": 1.0}, {"event_id": "2", "item_id": "b", "timestamp": 2.0}
@@ -21,8 +21,8 @@ def events() -> EventLedger:
 
 def test_an_acknowledged_event_that_is_not_shown_is_lost_and_another_need_not_be(events: EventLedger):
     assert events.acknowledged == 1
-    assert events.lost(events.due("user"), []) == 1
-    assert events.lost(events.due("user"), [FIRST]) == 0
+    assert lost_events(events.due("user"), []) == 1
+    assert lost_events(events.due("user"), [FIRST]) == 0
     assert events.complaint("user", [FIRST]) is events.complaint("user", [FIRST, SECOND]) is None
 
 
@@ -121,3 +121,15 @@ def test_posted_items_make_a_version_of_the_one_that_is_served(versions: Version
     # As the server does, the ledger drops all but the newest ten that were made of one version.
     assert sorted(versions.versions) == sorted(["start", "v1", *(f"v1.items-{number}" for number in range(3, KEPT_VERSIONS + 3))])
     assert superfluous("v1", versions.versions) == []
+    # A full disk may keep the server from it, and one of those may be served again.
+    names = ("v1", "v1.items-1", *(f"v1.items-{number}" for number in range(3, KEPT_VERSIONS + 3)))
+    assert versions.complaint(shown(versions.active, names, *versions.activations)) is None
+    versions.activate(activation("v1.items-1", 99.0))
+    assert versions.versions["v1.items-1"] == {"x-0", "x-1", "new-1"}
+
+
+def test_a_server_that_leaves_a_version_must_say_so(versions: VersionLedger):
+    assert versions.complaint(shown("start")) == "The server serves start, though v1 was activated last."
+    left = shown("start") | {"left": [{"version": "v1", "at": 6.0, "reason": "Two engines died with it."}]}
+    assert versions.complaint(left) is None
+    assert versions.active == "start"
