@@ -34,20 +34,23 @@ class Answers:
 
     Attributes:
         by_operation: of each operation how often which status, or which `NoAnswer`, came.
-        by_second: how often each came in each second of the run.
+        by_second: how often each came in each second under load; what is asked for a proof is left out.
+        proving: whether what is asked now is for a proof.
         broken: of each broken promise how often which sentence was found; numbers in sentences are left as they came.
     """
 
     by_operation: dict[str, Counter[str]] = field(default_factory=dict)
     by_second: dict[int, Counter[str]] = field(default_factory=dict)
     broken: dict[Promise, Counter[str]] = field(default_factory=dict)
+    proving: bool = False
     started: float = field(default_factory=time.monotonic)
 
     def count(self, operation: str, what: int | NoAnswer) -> None:
         """Count what a request got."""
         name = what.value if isinstance(what, NoAnswer) else str(what)
         self.by_operation.setdefault(operation, Counter())[name] += 1
-        self.by_second.setdefault(int(time.monotonic() - self.started), Counter())[name] += 1
+        if not self.proving:
+            self.by_second.setdefault(int(time.monotonic() - self.started), Counter())[name] += 1
 
     def complain(self, promise: Promise, sentence: str | None) -> None:
         """Note a broken promise; None is none."""

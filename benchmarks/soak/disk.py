@@ -4,6 +4,7 @@ Invariant: only a file system of the soak's own is ever filled: a tmpfs, which t
 and the report says so.
 """
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Self
 
 MEBIBYTES = 96
 _FILLER = "filler"
+# Large ones first, then single pages.
+_PIECES = (2**20, 2**12)
 
 
 class SmallDisk:
@@ -20,10 +23,11 @@ class SmallDisk:
     Attributes:
         kind: what it is, for the report.
         can_fill: whether it is a file system of its own.
+        full: whether it is full now.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.full = folder, False
         self.can_fill = os.geteuid() == 0
         self.kind = f"tmpfs of {MEBIBYTES} MiB" if self.can_fill else "not filled: a file system of its own takes root rights to mount"
 
@@ -40,10 +44,17 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Take all room that is left."""
-        room = os.statvfs(self.folder)
-        with (self.folder / _FILLER).open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize))
+        self.full = True
+        with (self.folder / _FILLER).open("ab", buffering=0) as file:
+            for size in _PIECES:
+                try:
+                    while True:
+                        file.write(bytes(size))
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
 
     def free(self) -> None:
         """Give the room back."""
+        self.full = False
         (self.folder / _FILLER).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from random import Random
 from benchmarks.soak.answers import Answers, Promise
 from benchmarks.soak.catalog_lines import GROUPS, CatalogLines, group_of
 from benchmarks.soak.client import Answer, SoakClient
+from benchmarks.soak.disk import SmallDisk
 from benchmarks.soak.version_ledger import Items, OpenChange, VersionLedger
 
 # Uploaded versions that are kept at a time; each is a whole catalog.
@@ -24,7 +25,10 @@ _SHOW = "/v1/catalogs"
 class Operator:
     """Changes what is served until it is told to stop."""
 
-    def __init__(self, client: SoakClient, answers: Answers, ledger: VersionLedger, lines: CatalogLines, seed: int) -> None:
+    def __init__(
+        self, client: SoakClient, answers: Answers, ledger: VersionLedger, lines: CatalogLines, disk: SmallDisk, seed: int
+    ) -> None:
+        self._disk = disk
         self._client, self._answers, self._ledger, self._lines = client, answers, ledger, lines
         self._random = Random(seed)
         self._uploads, self._posted = itertools.count(1), itertools.count(1)
@@ -44,7 +48,7 @@ class Operator:
             await self._name_filter(group)
 
     async def run(self, pause_seconds: float, stop: asyncio.Event) -> None:
-        """Change something every now and then until `stop` is set."""
+        """Change something every now and then until `stop` is set; while the disk is full, one thing after the other."""
         while not stop.is_set():
             if self._ledger.open is not None:
                 await self._settle()
@@ -54,7 +58,7 @@ class Operator:
                 await change()
                 if len(self._ledger.filters) < GROUPS:
                     await self._name_filter(next(group for group in range(GROUPS) if f"group-{group}" not in self._ledger.filters))
-            await asyncio.sleep(pause_seconds)
+            await asyncio.sleep(0.1 if self._disk.full else pause_seconds)
 
     async def prove(self) -> None:
         """Compare versions, activations, filters and the served items with the ledger; each difference is a broken promise."""

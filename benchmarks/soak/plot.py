@@ -43,7 +43,7 @@ def save_plot(found: SoakReport, path: Path) -> None:
         memory.plot(
             [at for at, _, _ in values], [100 * mib / first for _, _, mib in values], marker="o", label=f"{name}, 100 = {first:.0f} MiB"
         )
-    memory.set_ylabel("resident memory when idle, % of the last process's first")
+    memory.set_ylabel("memory when idle, %")
     for axes in (load, memory):
         axes.set_xlabel("seconds")
         axes.grid(alpha=0.3)

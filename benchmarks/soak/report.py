@@ -30,7 +30,7 @@ class SoakReport(msgspec.Struct, kw_only=True):
         users_forgotten: acknowledged deletions.
         slots_used, waiting: the most at any idle point.
         api_growth, engine_growth: None where no process lived long enough.
-        timeline: counts of outcomes in every `BIN_SECONDS`.
+        timeline: counts of outcomes in every `BIN_SECONDS`, without what was asked for proofs.
         broken: of each broken promise the sentences, and how often each was found.
     """
 

@@ -74,13 +74,14 @@ class Soak:
         self._versions = VersionLedger("", "", {})
         self._client = SoakClient(trial, self._answers)
         self._traffic = Traffic(self._client, self._answers, self._events, self._versions, lines.names, plan.seed)
-        self._operator = Operator(self._client, self._answers, self._versions, lines, plan.seed)
+        self._operator = Operator(self._client, self._answers, self._versions, lines, disk, plan.seed)
         self._faults = FaultInjector(trial, redis, disk, self._answers, ENGINE_HANG_SECONDS)
         self._points: list[IdlePoint] = []
         self._slots_used = self._waiting = 0.0
 
     async def run(self) -> SoakReport:
         """Go through all phases."""
+        self._answers.proving = True
         await self._client.read_document()
         served = await self._client.ask("GET", "/v1/catalog")
         assert served is not None, "the server is ready"
@@ -88,6 +89,7 @@ class Soak:
         self._versions.versions[self._versions.start] = frozenset(self._lines.names)
         await self._operator.name_filters()
         await self._traffic.seed()
+        self._answers.proving = False
         phases = make_phases(self._plan.seconds)
         for number, phase in enumerate(phases, start=1):
             title = f"phase {number} of {len(phases)}{f', {phase.lethal.value}' if phase.lethal else ''}"
@@ -95,6 +97,7 @@ class Soak:
                 await self._load(phase)
             await self._rest()
             print(f"{title}: {self._progress()}", flush=True)
+        self._answers.proving = True
         await self._operator.prove_all()
         await self._client.close()
         return self._report()
@@ -128,9 +131,14 @@ class Soak:
             await self._operator.name_filters()
 
     async def _harm_stores(self, seconds: float, gap: float) -> None:
-        for fault in (self._faults.slow_redis, self._faults.fill_disk, self._faults.stall_redis):
+        # Changes of versions take seconds, and some of them must meet the full disk.
+        for fault, length in (
+            (self._faults.slow_redis, seconds),
+            (self._faults.fill_disk, 2 * seconds),
+            (self._faults.stall_redis, seconds),
+        ):
             await asyncio.sleep(gap)
-            await fault(seconds)
+            await fault(length)
 
     async def _harm_engine(self, fault: Lethal, after: float) -> None:
         await asyncio.sleep(after)
@@ -138,6 +146,7 @@ class Soak:
 
     async def _rest(self) -> None:
         """Prove everything, and look at slots and memory when nothing runs."""
+        self._answers.proving = True
         await self._traffic.prove()
         await self._operator.prove()
         server, until = self._trial.server, time.monotonic() + _DRAIN_SECONDS
@@ -151,6 +160,7 @@ class Soak:
         self._slots_used, self._waiting = max(self._slots_used, used[0]), max(self._waiting, used[1])
         await asyncio.sleep(_SETTLE_SECONDS)
         self._points.append(idle_point(time.monotonic() - self._answers.started, server.process.pid, server.engine.pid))
+        self._answers.proving = False
 
     def _progress(self) -> str:
         point, broken = self._points[-1], ", ".join(promise.value for promise in self._answers.broken) or "none"
