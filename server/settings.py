@@ -112,6 +112,18 @@ class Settings(EngineSettings, BaseSettings):
     catalogs: Annotated[Path | None, Panel.CATALOG] = Field(
         default=None, description="Directory for versions of the catalog; a temporary one by default."
     )
+    catalog_max_items: Annotated[int, Panel.CATALOG] = Field(
+        default=20_000_000, ge=1, description="Items that a version of the catalog may have, those of --catalog aside."
+    )
+    catalog_max_ratio: Annotated[float, Panel.CATALOG] = Field(
+        default=200, ge=1, description="Bytes that a byte of a compressed catalog (parquet) may become."
+    )
+    catalog_build_memory_gib: Annotated[float, Panel.CATALOG] = Field(
+        default=8, ge=0.5, description="Memory of the process that builds a version or adds items, GiB."
+    )
+    catalog_build_seconds: Annotated[int, Panel.CATALOG] = Field(
+        default=1800, ge=1, description="Longest time of the process that builds a version or adds items, seconds; of processors, too."
+    )
     codebooks: Annotated[Path | None, Panel.CATALOG] = Field(
         default=None,
         description="Codebooks that made the catalog's identifiers (.safetensors), to make those of new items; without them, new items "

@@ -27,6 +27,7 @@ from drafting.catalog.text_column import ItemIndex, TextColumn
 from drafting.trie.arrays import TrieArrays
 
 SUFFIX = ".catalog"
+PART_SUFFIX = ".part"
 DIGEST_PREFIX = "sha256-"
 _FORM = "atspeed-catalog-1"
 _HEADER_LENGTH = struct.Struct("<Q")
@@ -59,7 +60,7 @@ def save_artefact(catalog: Catalog, path: Path) -> str:
         arrays |= {f"attributes.{number}.codes": column.codes, **_text_arrays(f"attributes.{number}.values", column.values)}
     header = {"form": _FORM, "version": catalog.version, "attributes": json.dumps(names)}
     header["digest"] = digest = _digest(header, arrays)
-    building = path.with_name(path.name + ".part")
+    building = path.with_name(path.name + PART_SUFFIX)
     try:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, building, header)
         with building.open("rb") as file:

@@ -14,13 +14,15 @@ from drafting.array_types import IntArray
 from drafting.catalog.attributes import TITLE, AttributeColumn, present_texts
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, too_many
+from drafting.catalog.limits import UNLIMITED, ReadLimits
 from drafting.catalog.text_column import TextColumn
 
 
 class CatalogBuilder:
     """Collects items in order; `catalog` builds the catalog of all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ReadLimits = UNLIMITED) -> None:
+        self._limits = limits
         self._code_of: dict[str, int] = {}
         self._item_ids: list[TextColumn] = []
         self._codes: list[npt.NDArray[np.int32]] = []
@@ -62,6 +64,7 @@ class CatalogBuilder:
         Raises:
             CatalogError: the identifiers have another length than those before, or there are too many names of attributes.
         """
+        self._limits.check_items(self.items + len(item_ids))
         if self._codes and codes.shape[1] != self._codes[0].shape[1]:
             raise CatalogError(
                 f"Identifiers of {self._codes[0].shape[1]} and of {codes.shape[1]} tokens: all of a catalog must have the same length."

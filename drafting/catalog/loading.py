@@ -17,6 +17,7 @@ from drafting.catalog.attributes import TITLE
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
+from drafting.catalog.limits import UNLIMITED, ReadLimits
 from drafting.catalog.parquet import read_parquet
 from drafting.catalog.pattern import DEFAULT_PATTERN, TokenPattern, text_tokens
 from drafting.errors import check_file
@@ -36,7 +37,12 @@ class ItemLine(msgspec.Struct):
 
 
 def load_catalog(
-    path: Path, pattern: str = DEFAULT_PATTERN, on_items: Callable[[int], None] = lambda _: None, *, check: bool = False
+    path: Path,
+    pattern: str = DEFAULT_PATTERN,
+    on_items: Callable[[int], None] = lambda _: None,
+    *,
+    check: bool = False,
+    limits: ReadLimits = UNLIMITED,
 ) -> Catalog:
     """Read a catalog: an artefact (`.catalog`), an index `{item: identifier}` (`.json`), parquet (`.parquet`), anything else as JSONL.
 
@@ -47,6 +53,7 @@ def load_catalog(
         pattern: text of the token of an integer code, see `TokenPattern`.
         on_items: called with the number of items of each batch that has been read.
         check: do not believe an artefact, see `load_artefact`; all other formats are checked as they are read.
+        limits: how much it may be.
 
     Raises:
         CatalogError: the file is missing or malformed, or its contents are not a catalog.
@@ -54,10 +61,12 @@ def load_catalog(
     tokens = TokenPattern(pattern)
     check_file(path, "The catalog", CatalogError)
     if path.suffix == SUFFIX:
-        return load_artefact(path, check=check)
+        catalog = load_artefact(path, check=check)
+        limits.check_items(len(catalog))
+        return catalog
     if path.suffix == ".parquet":
-        return read_parquet(path, tokens, on_items)
-    builder = CatalogBuilder()
+        return read_parquet(path, tokens, on_items, limits)
+    builder = CatalogBuilder(limits)
     try:
         source = _index_lines(path) if path.suffix == ".json" else _json_lines(path)
         while lines := list(islice(source, _LINES_AT_ONCE)):

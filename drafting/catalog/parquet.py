@@ -16,6 +16,7 @@ from drafting.array_types import IntArray
 from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, json_text, too_many, unusable
+from drafting.catalog.limits import UNLIMITED, ReadLimits
 from drafting.catalog.pattern import TokenPattern, text_tokens
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import SetupError, check_file, first_line
@@ -46,13 +47,14 @@ def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any
         raise error(f"The {kind} {path} cannot be read: {first_line(failure)}.") from failure
 
 
-def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], None]) -> Catalog:
+def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], None], limits: ReadLimits = UNLIMITED) -> Catalog:
     """Read a catalog from parquet; see `load_catalog`.
 
     Raises:
         CatalogError: pyarrow is not installed, the file is not parquet, lacks a column or a value, or is not a catalog.
     """
-    builder = CatalogBuilder()
+    builder = CatalogBuilder(limits)
+    packed, unpacked = path.stat().st_size if path.exists() else 0, 0
     with open_parquet(path, "catalog", CatalogError) as file:
         names = file.schema_arrow.names
         tokens = next((name for name in ("identifier", "codes") if name in names), None)
@@ -60,7 +62,9 @@ def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], No
             raise CatalogError(f"{path} needs the columns item_id, and identifier or codes; it has {', '.join(names)}.")
         if len(names) - 2 > MAX_ATTRIBUTES:
             raise CatalogError(too_many(len(names) - 2))
+        limits.check_items(file.metadata.num_rows)
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+            limits.check_ratio(unpacked := unpacked + batch.nbytes, packed)
             if batch.column("item_id").null_count or batch.column(tokens).null_count:
                 raise CatalogError(f"{path} has items without an id or without {tokens}.")
             item_ids = _texts(name_texts(batch.column("item_id"), path, "item_id", CatalogError))

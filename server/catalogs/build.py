@@ -3,7 +3,9 @@
 Invariant: what it refuses leaves no file behind.
 """
 
+import math
 import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -12,12 +14,14 @@ from server.catalogs.background import answer_order
 
 
 class BuildOrder(msgspec.Struct, frozen=True):
-    """The files to read and to write, and the directories of the models."""
+    """The files to read and to write, the directories of the models, and the limits of what is read."""
 
     source: str
     artefact: str
     target: str
     draft: str | None = None
+    max_items: int = sys.maxsize
+    max_ratio: float = math.inf
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -45,6 +49,7 @@ def build(order: BuildOrder) -> Built:
     # The API process imports this file too, and must not load the model libraries.
     from drafting.catalog.artefact import SUFFIX, save_artefact
     from drafting.catalog.checks import check_contents
+    from drafting.catalog.limits import ReadLimits
     from drafting.catalog.loading import load_catalog
     from drafting.errors import SetupError
     from verification.hosts.served_model import ServedModel
@@ -52,7 +57,7 @@ def build(order: BuildOrder) -> Built:
     source = Path(order.source)
     try:
         model = ServedModel(Path(order.target), None if order.draft is None else Path(order.draft))
-        catalog = load_catalog(source, check=True)
+        catalog = load_catalog(source, check=True, limits=ReadLimits(order.max_items, order.max_ratio))
         if source.suffix == SUFFIX:
             check_contents(catalog)
         catalog = model.fit(catalog).catalog

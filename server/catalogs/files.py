@@ -12,7 +12,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, digest_name
+from drafting.catalog.artefact import DIGEST_PREFIX, PART_SUFFIX, SUFFIX, digest_name
 from server.catalogs.journal import sync_directory
 from server.errors import StorageFull
 
@@ -67,14 +67,17 @@ class VersionFiles:
         """Delete a file that nothing names; one that can't be deleted is left for the next start."""
         with suppress(OSError):
             path.unlink(missing_ok=True)
+            # Of a process that was killed while it wrote.
+            path.with_name(f"{path.name}{PART_SUFFIX}").unlink(missing_ok=True)
 
-    def clean(self, named: Collection[str]) -> None:
-        """Delete what a killed server has left behind: unfinished files, and finished ones that are not `named`."""
+    def clean(self, named: Collection[str] | None) -> None:
+        """Delete what a killed server has left behind: unfinished files, and finished ones that are not `named` if that is known."""
         try:
             self._lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for path in self.directory.iterdir():
-                stale = path.name.startswith(DIGEST_PREFIX) and path.suffix == SUFFIX and path.name not in named
+                is_finished = path.name.startswith(DIGEST_PREFIX) and path.suffix == SUFFIX
+                stale = is_finished and named is not None and path.name not in named
                 if stale or path.name.startswith(_UNFINISHED):
                     logger.info("deleting %s, which a server has left behind", path)
                     self.discard(path)

@@ -132,7 +132,11 @@ class JournalError(ValueError):
 
 
 class Journal:
-    """The journal of a directory, and the record that it comes to."""
+    """The journal of a directory, and the record that it comes to.
+
+    Attributes:
+        is_whole: True if there was one, and every line of it could be read.
+    """
 
     def __init__(self, directory: Path) -> None:
         """
@@ -141,6 +145,8 @@ class Journal:
         """
         self.path = directory / HISTORY_FILE
         self.record = Record()
+        # Without its whole journal, a directory does not tell which files are needed.
+        self.is_whole = self.path.exists()
         self._late = b""
         for line in self._read():
             self.record.take(line)
@@ -197,6 +203,7 @@ class Journal:
                 yield msgspec.json.decode(text, type=Line)
             except msgspec.DecodeError:
                 logger.warning("%s holds a line that can't be read", self.path)
+                self.is_whole = False
 
 
 def _encode(line: Line) -> bytes:

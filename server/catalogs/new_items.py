@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.placement import NewItem, PlacedItem
-from server.catalogs.background import run_in_background
+from server.catalogs.background import ProcessLimits, run_in_background
 from server.catalogs.journal import Activation
 from server.catalogs.placing import Placed, PlaceOrder
 from server.catalogs.store import CatalogStore
@@ -21,6 +21,7 @@ from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient, EngineStatus
 from server.errors import ItemsRefused, ItemsTaken, StorageFull
 from server.schemas.catalogs import NewItemBody, NewItemsBody
+from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,14 @@ _LONGEST_STEM = 80
 class NewItems:
     """Adds items to the catalog that is served."""
 
-    def __init__(self, catalogs: CatalogStore, engine: EngineClient, switch: CatalogSwitch, codebooks: Path | None) -> None:
-        """`codebooks` made the catalog's identifiers; without them items must bring theirs."""
+    def __init__(self, catalogs: CatalogStore, engine: EngineClient, switch: CatalogSwitch, settings: Settings) -> None:
         self._catalogs = catalogs
         self._engine = engine
         self._switch = switch
-        self._codebooks = None if codebooks is None else str(codebooks.absolute())
+        # They made the catalog's identifiers; without them items must bring theirs.
+        self._codebooks = None if settings.codebooks is None else str(settings.codebooks.absolute())
+        self._max_items = settings.catalog_max_items
+        self._limits = ProcessLimits(settings.catalog_build_memory_gib, settings.catalog_build_seconds)
 
     async def add(self, body: NewItemsBody) -> tuple[list[PlacedItem], Activation]:
         """Add items; when it returns, the version that has them is served.
@@ -87,9 +90,9 @@ class NewItems:
             items=[NewItem(item.item_id, item.embedding, item.identifier, _attributes(item)) for item in body.items],
             collision=body.on_collision,
             added_at=int(time.time()),
+            max_items=self._max_items,
         )
-        died = ItemsRefused("The process that places new items died, for lack of memory perhaps.")
-        placed = await run_in_background("server.catalogs.placing", order, Placed, died)
+        placed = await run_in_background("server.catalogs.placing", order, Placed, self._limits, ItemsRefused)
         if placed.sentence is not None:
             raise (StorageFull if placed.storage else ItemsTaken if placed.taken else ItemsRefused)(placed.sentence)
         return placed

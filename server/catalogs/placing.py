@@ -5,6 +5,7 @@ identifiers that clients bring are judged by the engine, which knows the model's
 because it loads neither.
 """
 
+import sys
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ class PlaceOrder(msgspec.Struct, frozen=True):
         artefact: path of the next version.
         codebooks: their file; None if there are none.
         added_at: time of adding, seconds since 1970.
+        max_items: most items that the catalog may have with them.
     """
 
     base: str
@@ -35,6 +37,7 @@ class PlaceOrder(msgspec.Struct, frozen=True):
     items: list[NewItem]
     collision: Collision
     added_at: int
+    max_items: int = sys.maxsize
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -65,6 +68,8 @@ def place(order: PlaceOrder) -> Placed:
         return Placed("The catalog that is served, or its codebooks, can't be read any more.")
     if catalog.version != order.version:
         return Placed("The file of the catalog that is served has changed: bring it as a version and activate that.")
+    if len(catalog) + len(order.items) > order.max_items:
+        return Placed(f"With these the catalog would have more than the {order.max_items:,} items that this server allows.")
     try:
         grown, placed = add_items(catalog, order.items, order.collision, codebooks, order.added_at)
         digest = save_artefact(grown, Path(order.artefact))

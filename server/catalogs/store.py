@@ -103,7 +103,7 @@ class CatalogStore:
 
         A disk that is full does not keep a server from starting: the note is written with the next change.
         """
-        self.files.clean({path.name for path in self._paths.values()})
+        self.files.clean({path.name for path in self._paths.values()} if self._journal.is_whole else None)
         line = self._line(Event.STARTED, self.active, by)
         self._journal.append_late(msgspec.structs.replace(line, left=left, reason=reason if left else ""))
 
@@ -205,6 +205,9 @@ class CatalogStore:
         try:
             await self._engine.load_catalog(served.handle, served.path)
             await prove(self._engine, served.handle, served.catalog)
+        except CatalogRefused as error:
+            # Where the server keeps its files is not for clients.
+            raise CatalogRefused(str(error).replace(str(served.path), "Its file")) from error
         except EngineUnavailable:
             if not without_engine:
                 raise

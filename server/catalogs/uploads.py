@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from server.catalogs.background import run_in_background
+from server.catalogs.background import ProcessLimits, run_in_background
 from server.catalogs.build import BuildOrder, Built
 from server.catalogs.store import CatalogStore
 from server.errors import CatalogRefused, StorageFull, UnknownFile, UnknownForm, UploadCutOff, quoted
@@ -27,7 +27,10 @@ class CatalogUploads:
     """Makes versions, one at a time."""
 
     def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
-        self._models = [str(path.absolute()) for path in (settings.target, settings.draft) if path is not None]
+        self._target = str(settings.target.absolute())
+        self._draft = None if settings.draft is None else str(settings.draft.absolute())
+        self._max_items, self._max_ratio = settings.catalog_max_items, settings.catalog_max_ratio
+        self._limits = ProcessLimits(settings.catalog_build_memory_gib, settings.catalog_build_seconds)
         self._catalogs = catalogs
         self._building = asyncio.Lock()
 
@@ -72,9 +75,9 @@ class CatalogUploads:
         async with self._building:
             self._catalogs.check_new(name)
             artefact = self._catalogs.files.unfinished()
-            died = CatalogRefused("The process that reads the catalog died, for lack of memory perhaps.")
+            order = BuildOrder(str(source), str(artefact), self._target, self._draft, self._max_items, self._max_ratio)
             try:
-                built = await run_in_background("server.catalogs.build", BuildOrder(str(source), str(artefact), *self._models), Built, died)
+                built = await run_in_background("server.catalogs.build", order, Built, self._limits, CatalogRefused)
                 if built.sentence is not None:
                     raise (StorageFull if built.storage else CatalogRefused)(built.sentence)
                 await self._catalogs.add(name, artefact, built.digest)

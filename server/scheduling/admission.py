@@ -21,15 +21,18 @@ import asyncio
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Any, TypeVar
 
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
 from server.messages import FailedList, FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.rate import EngineRate
 from server.scheduling.scheduler import due
+
+T = TypeVar("T")
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
 # costs no throughput as long as a queue remains.
@@ -228,10 +231,13 @@ class Drain:
     def __init__(self) -> None:
         self.draining = False
         self.running = 0
+        self._given_up: set[asyncio.Task[Any]] = set()
 
     def begin(self) -> None:
-        """Take no requests from now on."""
+        """Take no requests from now on, and give up those that may take long."""
         self.draining = True
+        for task in self._given_up:
+            task.cancel()
 
     def check(self) -> None:
         """Refuse a request once the server takes none any more.
@@ -255,6 +261,23 @@ class Drain:
             yield
         finally:
             self.running -= 1
+
+    async def long(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do work that may take longer than a server that is to end can wait: it is given up then, and cleans up behind itself.
+
+        Raises:
+            EngineUnavailable: the server takes no requests any more.
+        """
+        with self.request():
+            task = asyncio.create_task(work())
+            self._given_up.add(task)
+            try:
+                return await task
+            except asyncio.CancelledError:
+                self.check()
+                raise
+            finally:
+                self._given_up.discard(task)
 
     async def finished(self, seconds: float) -> bool:
         """Wait until nothing runs, for so long at most; whether it came to that."""

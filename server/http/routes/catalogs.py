@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from server.catalogs.build import Built
 from server.catalogs.journal import Activation
 from server.catalogs.uploads import FORMS, CatalogUploads
 from server.errors import UploadCutOff
@@ -25,14 +26,14 @@ _BODY = {"required": True, "content": {"application/json": {"schema": CatalogPat
 def catalog_routes(services: Services) -> APIRouter:
     """The router of catalog versions."""
     router = APIRouter(prefix="/v1/catalogs", tags=["catalog"])
-    catalogs, switch = services.catalogs, services.switch
+    catalogs, switch, drain = services.catalogs, services.switch, services.drain
     uploads = CatalogUploads(services.settings, catalogs)
 
     @router.put(
         "/{version}",
         summary="Bring a version of the catalog",
         status_code=201,
-        responses=documented(400, 409, 413, 415, 422, 507),
+        responses=documented(400, 409, 413, 415, 422, 503, 507),
         openapi_extra={"requestBody": _BODY},
     )
     async def put(version: VersionPath, request: Request) -> VersionBuilt:
@@ -40,13 +41,15 @@ def catalog_routes(services: Services) -> APIRouter:
 
         It is checked against the model and made ready; nothing else changes until it is activated.
         """
+        built = await drain.long(lambda: bring(version, request))
+        return VersionBuilt.model_validate({"version": version, **msgspec.structs.asdict(built)})
+
+    async def bring(version: str, request: Request) -> Built:
         content_type = request.headers.get("content-type", "")
         if content_type.partition(";")[0].strip().lower() == "application/json":
-            built = await uploads.from_path(version, _path(await request.body()))
-        else:
-            length = request.headers.get("content-length", "")
-            built = await uploads.from_upload(version, content_type, _stream(request), int(length) if length.isdecimal() else None)
-        return VersionBuilt.model_validate({"version": version, **msgspec.structs.asdict(built)})
+            return await uploads.from_path(version, _path(b"".join([piece async for piece in _stream(request)])))
+        length = request.headers.get("content-length", "")
+        return await uploads.from_upload(version, content_type, _stream(request), int(length) if length.isdecimal() else None)
 
     @router.get("", summary="All versions, and the history of activations", responses=documented())
     async def show() -> CatalogsAnswer:
@@ -63,14 +66,16 @@ def catalog_routes(services: Services) -> APIRouter:
 
         The engine gives a few lists with it first, which are checked.
         """
-        async with catalogs.changing:
-            return _line(await switch.serve(version, body.by))
+        with drain.request():
+            async with catalogs.changing:
+                return _line(await switch.serve(version, body.by))
 
     @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 413, 415, 422, 503, 507))
     async def roll_back(body: ActivationBody) -> ActivationAnswer:
         """Twice in a row comes back to where it began. It needs no engine: the next one loads what is served."""
-        async with catalogs.changing:
-            return _line(await switch.serve(catalogs.previous(), body.by, without_engine=True))
+        with drain.request():
+            async with catalogs.changing:
+                return _line(await switch.serve(catalogs.previous(), body.by, without_engine=True))
 
     @router.delete(
         "/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422, 507)

@@ -19,7 +19,7 @@ def item_routes(services: Services) -> APIRouter:
     """The router of the catalog's items."""
     router = APIRouter(prefix="/v1/catalog/items", tags=["catalog"])
     catalogs, drain = services.catalogs, services.drain
-    new_items = NewItems(catalogs, services.engine, services.switch, services.settings.codebooks)
+    new_items = NewItems(catalogs, services.engine, services.switch, services.settings)
 
     @router.get("", summary="Items of the catalog", responses=documented(422, answer=CatalogItemsAnswer))
     async def list_items(

@@ -240,6 +240,17 @@ def test_what_a_killed_server_has_left_is_deleted_unless_another_server_may_need
     assert kept.exists()
 
 
+@pytest.mark.parametrize("journal", [None, b'{"version": "v1", "event": "add', b"\xff\xfe"])
+def test_files_of_a_journal_that_is_damaged_are_kept(tmp_path: Path, journal: bytes | None) -> None:
+    directory = tmp_path / "catalogs"
+    directory.mkdir()
+    (directory / "sha256-00.catalog").touch()
+    if journal is not None:
+        (directory / "activations.jsonl").write_bytes(journal)
+    open_shop(tmp_path).catalogs.files.close()
+    assert (directory / "sha256-00.catalog").exists()
+
+
 def test_nobody_can_call_himself_a_start(tmp_path: Path) -> None:
     """The name of who activates a version is the client's; a restart must not take it for its own note."""
 
