@@ -22,7 +22,17 @@ from typing import Self, TypeVar
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import DamageReport, Event, Retention, log_damage
 from server.histories.history import History
-from server.histories.sqlite_file import bury_history, check, create, is_malformed, open_reader, open_writer, read_history, write_history
+from server.histories.sqlite_file import (
+    bury_history,
+    check,
+    create,
+    is_malformed,
+    open_reader,
+    open_writer,
+    read_history,
+    read_newest,
+    write_history,
+)
 
 _T = TypeVar("_T")
 
@@ -140,10 +150,9 @@ class SqliteHistoryStore:
         # As many connections as threads, so there is always an idle one.
         connection = self._idle.get()
         try:
-            history = read_history(connection, user_id, time.time())
+            return read_newest(connection, user_id, time.time(), window)
         finally:
             self._idle.put(connection)
-        return [] if history is None else history.newest(window)
 
     def _forget(self, user_id: str, deadline: float) -> bool:
         try:

@@ -13,14 +13,17 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from server.errors import HistoryDamaged
-from server.histories.base import DamageReport
-from server.histories.history import History
+from server.histories.base import DamageReport, Event
+from server.histories.history import Entry, History
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _FORMAT = 2
 _OWNER_ONLY = 0o600
@@ -40,6 +43,18 @@ _ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(History)
+_entries = msgspec.msgpack.Decoder(Entry)
+
+
+class _Outline(msgspec.Struct, array_like=True):
+    """A `History` whose entries are not decoded: most reads are of a few of them."""
+
+    arrivals: int
+    entries: list[msgspec.Raw]
+    fallen: msgspec.Raw
+
+
+_outlines = msgspec.msgpack.Decoder(_Outline)
 
 
 def create(path: Path) -> None:
@@ -79,19 +94,17 @@ def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> Hi
         HistoryDamaged: it is there and can't be read.
         sqlite3.DatabaseError: the file can't be used.
     """
-    try:
-        row = connection.execute(_READ, {"user_id": user_id, "now": now}).fetchone()
-        if row is None:
-            return None
-        checksum, content = row
-        if not isinstance(content, bytes) or checksum != _checksum(user_id, content):
-            raise HistoryDamaged(user_id)
-        history = _decoder.decode(content)
-        return history if history.entries else None
-    except sqlite3.DatabaseError as error:
-        if is_malformed(error):
-            raise HistoryDamaged(user_id) from error
-        raise
+    history = _read(connection, user_id, now, _decoder)
+    return history if history is not None and history.entries else None
+
+
+def read_newest(connection: sqlite3.Connection, user_id: str, now: float, count: int) -> list[Event]:
+    """The newest `count` events of a user by time, oldest first. Raises as `read_history`."""
+    history = _read(connection, user_id, now, _outlines)
+    if history is None:
+        return []
+    entries = map(_entries.decode, history.entries[max(0, len(history.entries) - count) :])
+    return [Event(item_id, timestamp, event_id) for timestamp, _, item_id, event_id in entries]
 
 
 def write_history(connection: sqlite3.Connection, user_id: str, history: History, expires_at: float | None) -> None:
@@ -125,6 +138,23 @@ def check(connection: sqlite3.Connection, path: Path, on_damage: DamageReport) -
     if findings != ["ok"]:
         found = "; ".join(" ".join(finding.split()) for finding in findings)
         on_damage("file", f"The history file {path} is damaged ({found}): what can't be read is refused; bring back a copy of the file.")
+
+
+def _read(connection: sqlite3.Connection, user_id: str, now: float, decoder: "msgspec.msgpack.Decoder[_T]") -> _T | None:
+    try:
+        row = connection.execute(_READ, {"user_id": user_id, "now": now}).fetchone()
+        if row is None:
+            return None
+        checksum, content = row
+        if not isinstance(content, bytes) or checksum != _checksum(user_id, content):
+            raise HistoryDamaged(user_id)
+        return decoder.decode(content)
+    except sqlite3.DatabaseError as error:
+        if is_malformed(error):
+            raise HistoryDamaged(user_id) from error
+        raise
+    except msgspec.DecodeError as error:
+        raise HistoryDamaged(user_id) from error
 
 
 def _open_writer(path: Path, timeout_seconds: float) -> sqlite3.Connection:

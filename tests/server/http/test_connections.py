@@ -124,6 +124,7 @@ def test_a_body_that_comes_slowly_ends(limited: ServerProcess, connect: Callable
     assert limited.metric("atspeed_http_responses_total", route="/v1/recommendations", status="408") >= 1
 
 
+@pytest.mark.alone
 def test_an_upload_may_take_its_time_as_long_as_it_goes_on(connect: Callable[[], socket.socket]):
     head = b"PUT /v1/catalogs/slow HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n"
     connection = connect()
@@ -181,6 +182,7 @@ def test_what_is_not_http_gets_a_sentence(connect: Callable[[], socket.socket], 
     assert_told(rest(connection), 400, "This is no request that HTTP/1.1 knows.")
 
 
+@pytest.mark.alone
 def test_one_address_has_a_share_of_the_connections_and_gets_it_back(limited: ServerProcess, connect: Callable[[], socket.socket]):
     held = [connect() for _ in range(40)]
     told = [rest(connection) for connection in held]
