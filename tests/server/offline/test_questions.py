@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from transformers import AutoTokenizer
+
 from server.offline.questions import Question, answers
 from tests.models import random_catalog, save_random_model
+from tests.verification.engine.test_not_finite import damage
 from verification import batch
 from verification.recommender import Recommender
 
@@ -43,3 +46,15 @@ def test_a_list_that_the_engine_cannot_hold_gets_a_sentence(tmp_path: Path):
     slots = recommender.engine.total_slots
     assert sentence == f"This list needs more than the engine's {slots} KV slots: ask for less, or raise --kv-memory-gib."
     assert len({item.rank for item in answer.items}) == 1
+
+
+def test_a_list_that_the_model_fails_on_gets_a_sentence(tmp_path: Path):
+    catalog = random_catalog(items=30, depth=2, codes=5)
+    model = save_random_model(tmp_path / "model", catalog, layers=1)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    damage(model, model, [tokenizer.convert_tokens_to_ids(catalog.identifier(7)[-1])])
+    recommender = Recommender.load(model, catalog, kv_memory_gib=0.01)
+    sound = next(item for item in range(30) if catalog.identifier(item)[-1] != catalog.identifier(7)[-1])
+    first, sentence, last = answers(recommender, [Question([sound], 3), Question([sound, 7], 3), Question([sound], 3)])
+    assert sentence.startswith("The model's scores were not finite (NaN or infinite), so there is no list")
+    assert [item.item for item in first.items] == [item.item for item in last.items]
