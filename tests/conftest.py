@@ -34,6 +34,7 @@ LONGEST = (
     "server/http/test_server.py",
     "verification/engine/test_beam_search.py",
     "server/scheduling/test_overload.py",
+    "server/http/test_hang.py",
     "server/http/test_items.py",
     "verification/verifiers/test_strict.py",
     "server/http/test_catalogs.py",
