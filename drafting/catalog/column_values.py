@@ -58,7 +58,7 @@ class Ranked:
 
 
 class ColumnValues:
-    """Distinct values of one attribute; every method returns `[values]` bool, True for the values that pass."""
+    """Distinct values of one attribute; every comparison returns `[values]` bool, True for the values that pass."""
 
     def __init__(self, texts: TextColumn) -> None:
         """`texts` are the values as JSON, as `json_text` writes them."""
@@ -110,9 +110,8 @@ class ColumnValues:
     def _index(self) -> ItemIndex:
         return ItemIndex.of(self._texts)
 
-    @cached_property
-    def _numbers(self) -> tuple[Ranked, Numbers]:
-        """The numbers, and the different ones among them in order."""
+    def numbers(self) -> tuple[IntArray, Numbers]:
+        """The rows of the numbers, ascending, and the numbers; decoded anew by each call."""
         rows, pieces = self._decoded("-0123456789", float, lambda values: np.array(values, np.complex128))
         numbers: Numbers = np.concatenate([np.empty(0, np.complex128), *pieces])
         large = np.flatnonzero(np.abs(numbers.real) >= _LARGEST_EXACT)
@@ -121,6 +120,12 @@ class ColumnValues:
             exact = _decode_all(self._texts.take(rows[part])[:], int)
             nearest = numbers.real[part].tolist()
             numbers.imag[part] = [0 if value is None else value - int(near) for value, near in zip(exact, nearest, strict=True)]
+        return rows, numbers
+
+    @cached_property
+    def _numbers(self) -> tuple[Ranked, Numbers]:
+        """The numbers, and the different ones among them in order."""
+        rows, numbers = self.numbers()
         different, ranks = np.unique(numbers, return_inverse=True)
         return Ranked(rows, ranks), different
 

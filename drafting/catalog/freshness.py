@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.catalog.attributes import AttributeColumn
+from drafting.catalog.column_values import ColumnValues
 from drafting.catalog.text_column import TextColumn
 from drafting.trie.item_set import ItemSet
 
@@ -68,12 +69,17 @@ def _days_of(values: TextColumn) -> Days:
     days = np.full(len(values), NEVER, np.int32)
     if not len(values):
         return days
-    initial = values.data[values.offsets[:-1]]
-    numeric = (initial >= ord("0")) & (initial <= ord("9"))
-    if numeric.any():
-        seconds = np.array(values.take(np.flatnonzero(numeric))[:], np.float64)
-        days[numeric] = np.where(seconds <= _LAST_SECOND, np.floor(seconds / _DAY_SECONDS), NEVER)
-    for row in np.flatnonzero(~numeric).tolist():
-        if (day := day_of(json.loads(values[row]))) is not None:
+    rows, numbers = ColumnValues(values).numbers()
+    seconds = numbers.real
+    days[rows] = np.where((seconds >= 0) & (seconds <= _LAST_SECOND), np.floor(seconds / _DAY_SECONDS), NEVER)
+    for row in np.flatnonzero(values.data[values.offsets[:-1]] == ord('"')).tolist():
+        if (day := _day_of_text(values[row])) is not None:
             days[row] = day
     return days
+
+
+def _day_of_text(text: str) -> int | None:
+    try:
+        return day_of(json.loads(text))
+    except ValueError:
+        return None

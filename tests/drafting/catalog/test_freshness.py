@@ -8,6 +8,7 @@ import pytest
 
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.freshness import NEVER, added_days, added_since, day_of, today
+from drafting.catalog.text_column import TextColumn
 
 DAY = 86_400
 SEEN = 20_781  # 2026-11-24
@@ -60,3 +61,10 @@ def test_nothing_is_fresh_where_nobody_says_when_it_came() -> None:
 
 def test_today_is_the_day_of_now() -> None:
     assert today() in {day_of(datetime.now(UTC).isoformat()), day_of(datetime.now(UTC).date().isoformat())}
+
+
+def test_what_is_no_json_is_not_fresh() -> None:
+    """Only a catalog of another origin holds such texts; they must not keep an engine from loading it."""
+    texts = ["1,2", "0x1f", "9" * 5000, "1e999", "{", "[1", "NaN", '"\ud800"', '"2026-11-24', "", "7 8", "86400", '"2026-11-24"']
+    days = added_days(AttributeColumn(np.arange(len(texts), dtype=np.int32), TextColumn.of(texts)))
+    assert days.tolist() == [NEVER] * 11 + [1, SEEN]
