@@ -13,6 +13,7 @@ from drafting.catalog.catalog import MAX_CODES, MAX_LENGTH, Catalog
 from drafting.catalog.text_column import ItemIndex, TextColumn
 from drafting.trie.checks import check_trie, within
 
+_ROWS_AT_ONCE = 1 << 16
 _CODE_TYPES = (np.dtype(np.uint16), np.dtype(np.uint32))
 
 
@@ -57,8 +58,9 @@ def _check_texts(texts: TextColumn, rows: int, part: str) -> None:
     offsets, data = texts.offsets, texts.data
     _require(data.dtype == np.uint8 and data.ndim == 1 and len(texts) == rows, part)
     _require(bool((offsets[1:] >= offsets[:-1]).all()) and offsets[0] == 0 and offsets[-1] + 8 == len(data), part)
-    # Nothing that decodes as a whole and is cut between characters fails to decode in pieces.
-    data[: offsets[-1]].tobytes().decode("utf-8", "surrogatepass")
+    # Piece by piece, because decoding keeps all other threads waiting; and a text that begins between characters is found below.
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        data[offsets[first] : offsets[min(first + _ROWS_AT_ONCE, rows)]].tobytes().decode("utf-8", "surrogatepass")
     starts = offsets[:-1][offsets[:-1] < offsets[-1]]
     _require(not ((data[starts] & 0xC0) == 0x80).any(), part)
 
