@@ -195,6 +195,7 @@ async def test_a_store_that_is_slower_than_a_request_may_take_is_unavailable_and
     ("path", "body", "sentence"),
     [
         ("/v1/recommendations", rb'{"user_id": "\ud800"}', r"user_id holds text that UTF-8 can't carry: '\ud800'."),
+        ("/v1/recommendations", b'{"user_id": "\xed\xa0\x80"}', r"user_id holds text that UTF-8 can't carry: '\ud800'."),
         ("/v1/recommendations", rb'{"history": ["item-1", "\udc00x"]}', r"history[1] holds text that UTF-8 can't carry: '\udc00x'."),
         ("/v1/recommendations", rb'{"history": ["item-1"], "k": "\ud800"}', r"k must be a valid integer, got \ud800."),
         ("/v1/recommendations", rb'{"history": ["item-1"], "\ud800": 1}', r"The body holds text that UTF-8 can't carry: '\ud800'."),
@@ -291,6 +292,24 @@ async def test_a_url_that_is_not_utf8_is_refused_and_never_taken_for_another(ben
     )
     assert response.headers["x-request-id"]
     assert await bench.histories.read("\ufffd") == []
+
+
+@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/recommendations:batch", "/v1/users/a/events", "/v1/catalogs/rollback"])
+@pytest.mark.parametrize("body", [b'{"user_id": "\xff"}', b'{"item_id": "\xc0\xaf"}', b"\xfe"])
+async def test_a_body_that_is_not_utf8_is_refused(bench: Bench, path: str, body: bytes):
+    response = await bench.client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 400, "The body can't be read as JSON.")
+
+
+async def test_a_catalog_is_uploaded_at_any_size_and_named_in_few_bytes(bench: Bench):
+    async def body():
+        for _ in range(3):
+            yield b" " * 2**20
+
+    response = await bench.client.put("/v1/catalogs/a", content=body(), headers={"Content-Type": "application/json; charset=utf-8"})
+    assert_problem(response, 413, "The body is larger than the 2048 KiB that this server reads.")
+    response = await bench.client.put("/v1/catalogs/a", content=body(), headers={"Content-Type": "application/x-ndjson"})
+    assert response.status_code != 413
 
 
 async def test_a_replacement_character_that_was_meant_is_a_text_like_any_other(bench: Bench):
