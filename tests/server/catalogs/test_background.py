@@ -9,18 +9,19 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from server.catalogs.background import run_in_background
-from server.errors import ServerError
+from server.catalogs.background import ProcessLimits, run_in_background
+from server.errors import CatalogRefused
 from tests.server.catalogs.sleeping_work import Nap
 
 MODULE = "tests.server.catalogs.sleeping_work"
 WAITER = f"""
 import asyncio
-from server.catalogs.background import run_in_background
-from server.errors import ServerError
+from server.catalogs.background import ProcessLimits, run_in_background
+from server.errors import CatalogRefused
 from tests.server.catalogs.sleeping_work import Nap
-asyncio.run(run_in_background({MODULE!r}, Nap(600), Nap, ServerError("It died.")))
+asyncio.run(run_in_background({MODULE!r}, Nap(600), Nap, ProcessLimits(4.0, 900), CatalogRefused))
 """
+LIMITS = ProcessLimits(4.0, 900)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -36,14 +37,14 @@ def sleeping(process: psutil.Process) -> list[psutil.Process]:
 
 
 async def test_the_answer_comes_back():
-    assert await run_in_background(MODULE, Nap(0.0), Nap, ServerError("It died.")) == Nap(0.0)
-    with pytest.raises(ServerError, match="It died"):
-        await run_in_background("tests.server.catalogs.no_such_work", Nap(0.0), Nap, ServerError("It died."))
+    assert await run_in_background(MODULE, Nap(0.0), Nap, LIMITS, CatalogRefused) == Nap(0.0)
+    with pytest.raises(CatalogRefused, match="The process that works on it died"):
+        await run_in_background("tests.server.catalogs.no_such_work", Nap(0.0), Nap, LIMITS, CatalogRefused)
 
 
 async def test_cancelling_the_wait_ends_the_work():
     me = psutil.Process()
-    wait = asyncio.create_task(run_in_background(MODULE, Nap(600), Nap, ServerError("It died.")))
+    wait = asyncio.create_task(run_in_background(MODULE, Nap(600), Nap, LIMITS, CatalogRefused))
     while not (found := sleeping(me)):
         await asyncio.sleep(0.05)
     wait.cancel()
