@@ -39,6 +39,7 @@ class BeamSearch:
         beam: indices of the prefixes selected last, best first; the root at first.
         ancestors: indices of the prefixes selected before, without the root.
         depth: depth of the beam.
+        drafts: whether its tree may be drafted.
         target_forwards, draft_forwards, drafted_nodes, used_nodes, accepted_depths: as in `Usage`.
         drafted_by: kinds of drafts that have added nodes: `beam`, `children`.
     """
@@ -53,6 +54,7 @@ class BeamSearch:
     beam: IntArray = field(init=False)
     ancestors: IntArray = field(default_factory=lambda: NOTHING)
     depth: int = 0
+    drafts: bool = True
     target_forwards: int = 0
     draft_forwards: int = 0
     drafted_nodes: int = 0

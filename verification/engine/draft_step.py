@@ -57,7 +57,7 @@ class DraftStep:
         tokens = sum(search.sequence.uncomputed for search in searches)
         groups = defaultdict(list)
         for number, search in enumerate(searches):
-            if search.depth < search.last_depth:
+            if search.drafts and search.depth < search.last_depth:
                 groups[_group_key(search), 0 if plan.decides_by_group else number].append(search)
         tasks = []
         for ((widths, depth, nodes, verification), _), group in groups.items():

@@ -5,7 +5,7 @@ neither on its batch nor on what was drafted. Every end of a request frees all i
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,9 @@ class SpeculativeBeamEngine:
         computed = time.perf_counter()
         results = self._verifier.verify(searches, self._drafting.drafter)
         self._drafting.learn(results, self.plan)
-        failed = self._fail(results)
-        finished = self._finish(results)
+        spoilt = dict.fromkeys(result.search.request.request_id for result in results if not result.finite)
+        finished = self._finish([result for result in results if result.search.request.request_id not in spoilt])
+        failed = self._fail(spoilt)
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
         self.plan.learn_times(StepTimes(tokens, seconds - draft_seconds, cost.forwards, cost.tokens, draft_seconds))
         return StepReport(
@@ -127,17 +128,24 @@ class SpeculativeBeamEngine:
             search.target_forwards += 1
         return len(batch.tokens)
 
-    def _fail(self, results: Sequence[VerifyResult]) -> tuple[str, ...]:
-        """End the requests for which the target's logits were not finite, and keep nothing that they have computed."""
-        failed = tuple(dict.fromkeys(result.search.request.request_id for result in results if not result.finite))
-        for request_id in failed:
-            self._end(request_id, keep=False)
-        return failed
+    def _fail(self, request_ids: Iterable[str]) -> tuple[str, ...]:
+        """End the requests for which the target's logits were not finite, and keep nothing that they have computed.
+
+        One with drafts begins again without: the drafts may be what has spoilt its forward.
+        """
+        failed = []
+        for request_id in request_ids:
+            searches = self._end(request_id, keep=False)
+            request = searches[0].request
+            if any(search.drafted_nodes for search in searches) and self.has_room(request):
+                self.add(request, drafts=False)
+            else:
+                failed.append(request_id)
+        return tuple(failed)
 
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
         """End the requests whose searches have come to leaves."""
-        ended = [result for result in results if result.finished and result.search.request.request_id in self._running]
-        return tuple(self._list(whole) for whole in self._running.finish(ended))
+        return tuple(self._list(whole) for whole in self._running.finish(result for result in results if result.finished))
 
     def _list(self, result: VerifyResult) -> BeamResult:
         request = result.search.request
@@ -151,8 +159,8 @@ class SpeculativeBeamEngine:
         )
         return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule)
 
-    def add(self, request: BeamRequest) -> None:
-        """Start a request; the next step computes its prompt.
+    def add(self, request: BeamRequest, drafts: bool = True) -> None:
+        """Start a request, with drafts as the plan says or without; the next step computes its prompt.
 
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
@@ -166,6 +174,7 @@ class SpeculativeBeamEngine:
         searches: list[BeamSearch] = []
         for part in parts_of(request):
             search = self._slots.open(part, beam_widths(part, self.trie), self._eligibility(part), searches[0] if searches else None)
+            search.drafts = drafts
             slots = search.sequence.slots
             self._tree.add_prompt(*map(self._to_device, (slots, part.prompt, np.arange(len(slots)))))
             searches.append(search)
@@ -173,15 +182,15 @@ class SpeculativeBeamEngine:
 
     def cancel(self, request_id: str) -> bool:
         """End a request without a result and free its slots; false if no such request runs."""
-        return self._end(request_id, keep=True)
+        return bool(self._end(request_id, keep=True))
 
-    def _end(self, request_id: str, keep: bool) -> bool:
+    def _end(self, request_id: str, keep: bool) -> list[BeamSearch]:
         searches = self._running.remove(request_id)
         for search in searches:
             if search.eligibility.mask is not None:
                 self._masks.release(search.eligibility.mask)
             self._slots.close(search, keep)
-        return bool(searches)
+        return searches
 
     def _eligibility(self, request: BeamRequest) -> Eligibility:
         mask = None if request.allowed_items is None else self._masks.acquire(request.allowed_items)

@@ -111,15 +111,17 @@ def test_a_request_fails_alone(
             assert lines(result) == lines(expected[request_id])
 
 
-def test_a_prefix_without_finite_scores_ends_its_request_when_it_is_in_the_beam(pair: Speculation, folders: Path) -> None:
-    """The beam meets a damaged token at its first level or never; only where it does, there is no list."""
+@pytest.mark.parametrize("plan", ["none", "trie", "beam:30"])
+def test_a_prefix_without_finite_scores_ends_its_request_when_it_is_in_the_beam(pair: Speculation, folders: Path, plan: str) -> None:
+    """The beam meets a damaged token at its first level or never; only where it does, there is no list, whatever was drafted beside it."""
     tokens = np.unique(pair.identifiers[:, 0])[::3].tolist()
-    model = TransformersHost(damage(folders / "target", folders / "level", tokens), slots=pair.target.total_slots)
+    model = TransformersHost(damage(folders / "target", folders / f"level {plan}", tokens), slots=pair.target.total_slots)
     rng = np.random.default_rng(0)
     sound = np.flatnonzero(~np.isin(pair.identifiers[:, 0], tokens))
     requests = [BeamRequest(str(number), prompt(pair, rng.permutation(sound)[:4].tolist()), 1, 1) for number in range(40)]
     expected, _ = outcomes(pair.engine(DEPTH), requests)
-    results, failed = outcomes(SpeculativeBeamEngine(model, pair.tries[DEPTH]), requests)
+    engine = SpeculativeBeamEngine(model, pair.tries[DEPTH], pair.draft, pair.engine(DEPTH, plan).plan)
+    results, failed = outcomes(engine, requests)
     met = {request_id for request_id, result in expected.items() if pair.identifiers[result.items[0].item, 0] in tokens}
     assert set(failed) == met
     assert 0 < len(met) < len(requests)
