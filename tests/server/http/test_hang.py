@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from server.engine.client import WORKER_MODULE
 from server.engine.directory import PREFIX
 from tests.server.server_process import ServerProcess, assert_problem
 
@@ -59,13 +60,14 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: l
         assert "Traceback" not in server.log
 
 
+@pytest.mark.alone
 def test_an_engine_that_is_idle_or_busy_is_not_taken_for_hung_nor_while_the_server_stands_still(model_flags: list[str], tmp_path: Path):
-    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "2"]
+    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "6"]
     with ServerProcess(tmp_path, *model_flags, *flags) as server, ThreadPoolExecutor(8) as pool:
         api = psutil.Process(server.wait_until_ready().process.pid)
-        time.sleep(3)
+        time.sleep(7)
         api.suspend()
-        time.sleep(5)
+        time.sleep(8)
         api.resume()
         assert all(pool.map(lambda _: server.recommend(history=["item-1"] * 5, k=100, beam_width=256).status_code == 200, range(60)))
         assert server.metric("atspeed_engine_hangs_total") == 0
@@ -78,7 +80,8 @@ def ended(engine: psutil.Process) -> bool:
 
 def starting(server: ServerProcess) -> psutil.Process:
     """The engine while it imports its modules."""
-    server.wait_for(lambda: bool(psutil.Process(server.process.pid).children()))
+    # Between its birth and its command line it is a copy of the server.
+    server.wait_for(lambda: any(WORKER_MODULE in child.cmdline() for child in psutil.Process(server.process.pid).children()))
     return server.engine
 
 
