@@ -12,7 +12,7 @@ from collections import defaultdict
 
 from drafting.catalog.catalog import Catalog
 from server.engine.client import EngineClient
-from server.errors import CatalogRefused, EngineUnavailable, Overloaded, RequestRefused
+from server.errors import CatalogRefused, EngineUnavailable, Overloaded, RequestRefused, ScoresNotFinite
 from server.messages import Submit
 from verification.result import BeamResult
 
@@ -40,7 +40,7 @@ async def prove(engine: EngineClient, handle: str, catalog: Catalog) -> None:
                     result = await _ask(engine, handle, item, wanted)
                 if not is_list_of(result, catalog, wanted):
                     raise CatalogRefused("The engine makes no valid list with this version.")
-    except RequestRefused as error:
+    except (RequestRefused, ScoresNotFinite) as error:
         raise CatalogRefused(f"The engine makes no list with this version: {error}") from error
     except TimeoutError as error:
         raise EngineUnavailable("The engine had no time to try the version: try again.") from error

@@ -10,7 +10,19 @@ import zmq
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
-from server.messages import CatalogLoaded, FinishedList, FromEngine, LoadCatalog, Progress, Ready, Shutdown, StartFailure, Submit, ToEngine
+from server.messages import (
+    CatalogLoaded,
+    FailedList,
+    FinishedList,
+    FromEngine,
+    LoadCatalog,
+    Progress,
+    Ready,
+    Shutdown,
+    StartFailure,
+    Submit,
+    ToEngine,
+)
 from server.settings import EngineOptions
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, RankedItem, Usage
@@ -56,6 +68,10 @@ def main(address: str, options_json: str) -> int:
                 case Submit() as submit:
                     if behaviour == "dies when asked":
                         return 5
+                    if behaviour == "not finite":
+                        failed = [FailedList(submit.request_id, not_finite=True)]
+                        send(Progress([], failed, [], running=0, waiting=0, used_slots=0))
+                        continue
                     send(Progress([list_of(catalogs[submit.catalog], submit, behaviour)], [], [], running=0, waiting=0, used_slots=0))
 
 
