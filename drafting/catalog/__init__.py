@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from drafting.catalog import catalog
-from drafting.catalog.builder import catalog_of
-from drafting.catalog.loading import load_catalog
 
 __all__ = ["Catalog"]
 
@@ -19,6 +17,9 @@ class Catalog(catalog.Catalog):
     @staticmethod
     def load(path: Path) -> catalog.Catalog:
         """Read a catalog; see `load_catalog`."""
+        # Readers need more packages than a bare GPU machine has.
+        from drafting.catalog.loading import load_catalog
+
         return load_catalog(path)
 
     @staticmethod
@@ -26,4 +27,6 @@ class Catalog(catalog.Catalog):
         identifiers: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]], titles: Mapping[str, str] | None = None
     ) -> catalog.Catalog:
         """Build a catalog; see `catalog_of`."""
+        from drafting.catalog.builder import catalog_of
+
         return catalog_of(identifiers, titles)

@@ -8,15 +8,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import IntArray
-from drafting.catalog.column_values import ColumnValues
 from drafting.catalog.json_values import json_text, untellable
 from drafting.catalog.text_column import TextColumn, distinct
+
+if TYPE_CHECKING:
+    from drafting.catalog.column_values import ColumnValues
 
 TITLE = "title"
 
@@ -68,8 +70,11 @@ class AttributeColumn:
         return AttributeColumn(np.concatenate([self.codes, renumbered]), joined.take(first))
 
     @cached_property
-    def decoded(self) -> ColumnValues:
+    def decoded(self) -> "ColumnValues":
         """The distinct values as arrays, for comparisons."""
+        # Filters alone need it, and it needs more packages than a bare GPU machine has.
+        from drafting.catalog.column_values import ColumnValues
+
         return ColumnValues(self.values)
 
     def value(self, item: int) -> Any:
