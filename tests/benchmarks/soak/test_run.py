@@ -10,7 +10,7 @@ from tests.services import REDIS_BINARY, REDIS_MISSING
 
 
 @pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
-@pytest.mark.parametrize("lethal", [Lethal.KILL_API, Lethal.HANG_ENGINE], ids=lambda fault: fault.name.lower())
+@pytest.mark.parametrize("lethal", [Lethal.KILL_API, pytest.param(Lethal.HANG_ENGINE, marks=pytest.mark.exhaustive)])
 def test_nothing_acknowledged_is_lost_in_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lethal: Lethal):
     monkeypatch.setattr(run, "make_phases", lambda _: [Phase(4.0, lethal)])
     monkeypatch.setattr(run, "OPERATOR_PAUSE_SECONDS", 0.2)
