@@ -41,7 +41,13 @@ def build_api(services: Services) -> FastAPI:
             await asyncio.to_thread(services.tracing.close)
 
     api = FastAPI(
-        title="atspeed-server", version=version("atspeed-server"), description=DESCRIPTION, lifespan=lifespan, responses=problems.ANY_ERROR
+        title="atspeed-server",
+        version=version("atspeed-server"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=problems.ANY_ERROR,
+        # A redirect is an answer that no operation documents.
+        redirect_slashes=False,
     )
     problems.install(api)
     for router in (

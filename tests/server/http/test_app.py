@@ -461,3 +461,10 @@ def test_every_operation_documents_its_errors_as_problems(bench: Bench):
                 else:
                     assert content == set() if status == "204" else content <= {"application/json", "text/plain"}, (method, path, status)
                     assert bool(content) == (status != "204"), (method, path, status)
+
+
+@pytest.mark.parametrize("path", ["/health/", "/v1/catalog/filters/%2F", "/v1/recommendations/"])
+async def test_a_path_with_another_slash_is_another_path(bench: Bench, path: str):
+    answer = await bench.client.get(path)
+    assert answer.status_code in (404, 405)
+    assert answer.headers["content-type"] == "application/problem+json"
