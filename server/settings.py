@@ -179,7 +179,11 @@ class Settings(EngineSettings, BaseSettings):
         description="Longest time for a request's body, seconds; slower ones get 408. In uploads of catalogs, for each piece of it.",
     )
     idle_seconds: Annotated[float, Panel.HTTP] = Field(
-        default=5, gt=0, le=3600, description="How long a connection without a request is kept, seconds."
+        default=75,
+        gt=0,
+        le=3600,
+        description="How long a connection without a request is kept, seconds. Longer than a proxy keeps its own (60 as a rule), so that it "
+        "never sends a request into one that is being closed.",
     )
     grace_seconds: Annotated[float, Panel.HTTP] = Field(
         default=20, ge=0, description="How long running requests may take to finish after SIGTERM, seconds."

@@ -163,9 +163,9 @@ class Soak:
         self._answers.proving = False
 
     def _progress(self) -> str:
-        point, broken = self._points[-1], ", ".join(promise.value for promise in self._answers.broken) or "none"
+        point, broken = self._points[-1], [sentence for counts in self._answers.broken.values() for sentence in counts]
         memory = f"API process {point.api_mib:.1f} MiB, engine {point.engine_mib:.1f} MiB"
-        return f"{self._answers.requests} requests so far, {memory}, broken promises: {broken}"
+        return f"{self._answers.requests} requests so far, {memory}, broken promises: {' '.join(broken) or 'none'}"
 
     def _report(self) -> SoakReport:
         answers, points = self._answers, self._points
