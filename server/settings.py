@@ -182,8 +182,8 @@ class Settings(EngineSettings, BaseSettings):
         default=75,
         gt=0,
         le=3600,
-        description="How long a connection without a request is kept, seconds. Longer than a proxy keeps its own (60 as a rule), so that it "
-        "never sends a request into one that is being closed.",
+        description="How long a connection without a request is kept, seconds. Longer than a proxy keeps its own (60 as a rule), so that "
+        "it never sends a request into one that is being closed.",
     )
     grace_seconds: Annotated[float, Panel.HTTP] = Field(
         default=20, ge=0, description="How long running requests may take to finish after SIGTERM, seconds."
