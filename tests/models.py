@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog.builder import catalog_of
@@ -81,4 +81,37 @@ def save_random_model(
             if parameter.ndim > 1:
                 parameter.mul_(3.0)
     model.to(dtype).save_pretrained(folder)
+    return folder
+
+
+def save_family_model(folder: Path, catalog: Catalog, family: str, **settings: object) -> Path:
+    """Writes a model directory of any family of transformers, with random weights, three layers and five items of history.
+
+    Every weight is drawn anew: some families start with zeros, such as attention sinks, that would hide a mistake.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = save_tokenizer(catalog, folder)
+    PromptTemplate(max_items=5).save(folder)
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+    }
+    tokens = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
+    config = AutoConfig.for_model(family, **{**shape, **tokens, "vocab_size": vocabulary, **settings})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise * 1.3 / parameter.shape[-1] ** 0.5)
+            else:
+                parameter.add_(noise + 1 if "sink" in name else noise * 0.1)
+        model.get_output_embeddings().weight.mul_(3)
+    model.save_pretrained(folder)
     return folder

@@ -90,9 +90,9 @@ def test_prompt_longer_than_the_model_reads(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_sliding_window_attention(model: Path) -> None:
-    edit_config(model, model_type="mistral", sliding_window=8)
-    with pytest.raises(HostError, match="only models whose layers all use plain attention"):
+def test_layers_of_an_unknown_kind(model: Path) -> None:
+    edit_config(model, model_type="qwen3", layer_types=["linear_attention"])
+    with pytest.raises(HostError, match=r"\(qwen3\) has layers of a kind that is not known here \(linear_attention\)"):
         load(model)
 
 

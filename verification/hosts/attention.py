@@ -2,10 +2,12 @@
 
 Invariant: only the mask separates requests, beams and branches, so requests in any state share one call (continuous batching). The keys of
 a prompt are gathered once per request, not once per beam. The PyTorch operations here are the reference and run without Triton; on a GPU,
-`verification.hosts.tree_kernel` computes the same in one kernel.
+`verification.hosts.tree_kernel` computes the same in one kernel. What a layer asks for beyond plain attention (a soft cap, sinks, a reach)
+is an argument here, or the layer is refused: nothing is left out in silence.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
@@ -17,40 +19,106 @@ from drafting.beam.model import AttentionLayout
 HAS_TRITON = find_spec("triton") is not None
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far back a layer attends, in positions.
+
+    Attributes:
+        size: number of positions of the window, the token's own among them, or of a chunk.
+        chunked: True if the token attends to its own chunk of the sequence, False if to the last positions before it.
+    """
+
+    size: int
+    chunked: bool = False
+
+    def allows(self, query: Tensor, key: Tensor) -> Tensor:
+        """True where a token at position `query` may attend to one at position `key` before it; the shapes are broadcast."""
+        if self.chunked:
+            return query.div(self.size, rounding_mode="floor") == key.div(self.size, rounding_mode="floor")
+        return query - key < self.size
+
+
 def tree_attention(
-    query: Tensor, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout], scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cache: Tensor,
+    slots: Tensor,
+    layouts: Sequence[AttentionLayout],
+    scale: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Write the keys and values of a forward to the cache, then attend; a request may read what another computes in the same forward.
 
     Args:
         query: `[tokens, heads, head size]`.
-        key, value: `[tokens, key/value heads, head size]`; grouped-query attention if there are fewer of them than heads.
-        cache: `[slots, key/value heads, 2 * head size]`, keys beside values so that one gather reads both.
+        key, value: `[tokens, key/value heads, head size]`; grouped-query attention if there are fewer of them than heads. Values may be of
+            another size than keys, except on a GPU.
+        cache: `[slots, key/value heads, key size + value size]`, keys beside values so that one gather reads both.
         slots: `[tokens]` int64, slots of the keys and values of this forward.
         layouts: the columns that each query may attend to.
+        scale: factor of the scores.
+        softcap: limit that scores approach by a hyperbolic tangent.
+        sinks: `[heads]`, the score of a further column for each head, whose value is zero.
 
     Returns:
-        `[tokens, heads, head size]`.
+        `[tokens, heads, value size]`.
     """
     cache.index_copy_(0, slots, torch.cat([key, value], dim=-1))
     if len(layouts) == 1:
-        return _attend(query, cache, layouts[0], scale)
-    attended = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        return _attend(query, cache, layouts[0], scale, softcap, sinks)
+    attended = torch.empty((*query.shape[:2], value.shape[2]), dtype=query.dtype, device=query.device)
     for layout in layouts:
-        attended.index_copy_(0, layout.tokens, _attend(query.index_select(0, layout.tokens), cache, layout, scale))
+        rows = query.index_select(0, layout.tokens)
+        attended.index_copy_(0, layout.tokens, _attend(rows, cache, layout, scale, softcap, sinks))
     return attended
 
 
-def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
+def within_reach(layouts: Sequence[AttentionLayout], positions: Tensor, slot_positions: Tensor, reach: Reach) -> list[AttentionLayout]:
+    """The layouts of a layer that attends no farther than `reach`.
+
+    Args:
+        positions: `[tokens]` int64, positions of the tokens of the forward.
+        slot_positions: `[slots]` int64, position of the token in each key/value slot.
+    """
+    return [
+        replace(layout, mask=layout.mask & reach.allows(query[:, None, :, None], slot_positions[layout.keys][:, None, None, :]))
+        for layout in layouts
+        for query in [positions[layout.tokens][layout.queries]]
+    ]
+
+
+def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
     """Attend to keys and values in the cache; the queries are those of one layout."""
     if query.is_cuda and HAS_TRITON:
         from verification.hosts.tree_kernel import attend
 
-        return attend(query, cache, layout, scale)
+        return attend(query, cache, layout, scale, softcap, sinks)
     read = cache.index_select(0, layout.keys.flatten()).view(*layout.keys.shape, *cache.shape[1:])
-    keys, values = read.transpose(1, 2).chunk(2, dim=-1)
+    keys, values = read.transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
     queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)
-    grouped = query.shape[1] != cache.shape[1]
-    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=layout.bias.to(query.dtype), scale=scale, enable_gqa=grouped)
-    attended = attended.transpose(1, 2).reshape(-1, *query.shape[1:])
+    if softcap is None and sinks is None:
+        grouped = query.shape[1] != cache.shape[1]
+        bias = layout.bias.to(query.dtype)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale, enable_gqa=grouped)
+    else:
+        attended = _attend_capped(queries, keys, values, layout.bias, scale, softcap, sinks)
+    attended = attended.transpose(1, 2).reshape(len(layout.queries.flatten()), query.shape[1], values.shape[3])
     return attended if layout.is_dense else attended[layout.indices]
+
+
+def _attend_capped(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """Attention with capped scores and with sinks, in float32 where the softmax is; all tensors are `[requests, heads, rows, size]`."""
+    group = queries.shape[1] // keys.shape[1]
+    keys, values = (states.repeat_interleave(group, 1) for states in (keys, values))
+    scores = (queries @ keys.transpose(2, 3)).float() * scale
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
+    scores = scores + bias
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)], -1)
+    weights = scores.softmax(-1)[..., : keys.shape[2]]
+    return weights.to(values.dtype) @ values

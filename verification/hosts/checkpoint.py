@@ -9,7 +9,6 @@ import math
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 import transformers.utils
@@ -27,10 +26,30 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 OTHER_WEIGHTS = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
 ADAPTER_FILE = "adapter_config.json"
 # What libraries raise for checkpoints that they can't load.
-LOADING_ERRORS = (ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, EOFError, UnpicklingError)
+LOADING_ERRORS = (
+    *(ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, LookupError, EOFError, UnpicklingError),
+    # Libraries assert some requirements on the model and on the machine, such as a device for each rank.
+    AssertionError,
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 TRAINING_FILE = "training.json"
 PLAIN_ATTENTION = "full_attention"
+WINDOWED_ATTENTION = {"sliding_attention", "chunked_attention"}
+# Families for masked words, which transformers also loads with a causal head.
+ENCODERS = {
+    *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert", "roberta"),
+    *("roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+RECURRENT = "recurrent layers, whose state belongs to one text and not to a tree"
+LATENT = "latent attention (MLA)"
+# What a family has that tree attention can't compute.
+UNSERVED = {
+    **dict.fromkeys(("bamba", "falcon_h1", "falcon_mamba", "jamba", "mamba", "mamba2", "nemotron_h", "recurrent_gemma"), RECURRENT),
+    **dict.fromkeys(("rwkv", "xlstm", "zamba", "zamba2", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "kimi_linear"), RECURRENT),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v4", "minicpm3", "glm4_moe_lite", "youtu", "axk1"), LATENT),
+    "diffllama": "differential attention",
+    "doge": "masks of its own",
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -104,15 +123,14 @@ def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def slot_count(config: PretrainedConfig, dtype: torch.dtype, gib: float, fewest: int = 1) -> int:
-    """Key/value slots that fit into so much memory.
+def slot_count(slot_bytes: int, gib: float, fewest: int = 1) -> int:
+    """Key/value slots of so many bytes that fit into so much memory.
 
     Raises:
         HostError: it holds not even `fewest`, or is no amount of memory.
     """
     if not 0 < gib < math.inf:
         raise HostError(f"The memory for keys and values is a positive number of GiB, got {gib}.")
-    slot_bytes: int = config.num_hidden_layers * math.prod(slot_shape(config)) * dtype.itemsize
     if (slots := int(gib * 2**30) // slot_bytes) < fewest:
         raise HostError(
             f"{gib} GiB hold no key/value slot of this model: it needs at least {fewest * slot_bytes} bytes; raise --kv-memory-gib."
@@ -120,12 +138,20 @@ def slot_count(config: PretrainedConfig, dtype: torch.dtype, gib: float, fewest:
     return slots
 
 
-def slot_shape(config: PretrainedConfig) -> tuple[int, int]:
-    """`(key/value heads, 2 * head size)` of one layer's keys and values of a token."""
+def slot_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of a key/value slot, if all layers have the same heads."""
     settings = config.to_dict()
     heads = settings.get("num_key_value_heads") or config.num_attention_heads
     head_size = settings.get("head_dim") or config.hidden_size // config.num_attention_heads
-    return heads, 2 * head_size
+    return int(config.num_hidden_layers * heads * 2 * head_size * dtype.itemsize)
+
+
+def rotary_boundary(config: PretrainedConfig) -> int | None:
+    """The most tokens of a text whose rotary positions do not depend on its length; None if they never do."""
+    settings = config.to_dict().get("rope_parameters") or {}
+    schemes = [settings, *(scheme for scheme in settings.values() if isinstance(scheme, dict))]
+    boundaries = [scheme.get("original_max_position_embeddings") for scheme in schemes if scheme.get("rope_type") == "longrope"]
+    return min((int(boundary) for boundary in boundaries if boundary is not None), default=None)
 
 
 def refusal(error: Exception, reason: str, config: PretrainedConfig, model_dir: Path) -> HostError:
@@ -181,16 +207,37 @@ def _check_pickle(path: Path) -> None:
 
 
 def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
-    settings: dict[str, Any] = config.to_dict()
+    """Refuse what is known to need more than tree attention; what a model's layers ask for is found when it is loaded."""
+    settings, kind = config.to_dict(), config.model_type
     if settings.get("is_encoder_decoder"):
         raise HostError(f"{model_dir} is an encoder-decoder model: only causal language models can be served.")
-    plain = hasattr(config, "num_attention_heads") and not settings.get("kv_lora_rank")
-    if not plain:
-        raise HostError(f"The model in {model_dir} ({config.model_type}) has no plain attention layers, the only kind that can be served.")
+    if not hasattr(config, "num_attention_heads"):
+        raise HostError(f"The model in {model_dir} ({kind}) has no plain attention layers, the only kind that can be served.")
+    kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION]) - WINDOWED_ATTENTION - {PLAIN_ATTENTION}
+    feature = UNSERVED.get(kind)
+    if settings.get("kv_lora_rank"):
+        feature = LATENT
+    elif kind in ENCODERS and not settings.get("is_decoder"):
+        feature = "attention in both directions, for its config.json does not say is_decoder"
+    elif kind == "llama4_text" and settings.get("attn_temperature_tuning") and settings.get("floor_scale", 0) < 8192:
+        feature = "a temperature of attention by the length of the text (attn_temperature_tuning)"
+    elif kinds:
+        feature = f"layers of a kind that is not known here ({min(kinds)})"
+    if feature is not None:
+        raise HostError(f"The model in {model_dir} ({kind}) has {feature}, which can't be served.")
+
+
+def check_full_attention(config: PretrainedConfig, model_dir: Path) -> None:
+    """Refuse windows and chunks, for hosts that have none.
+
+    Raises:
+        HostError: not all layers attend to the whole text before a token.
+    """
+    settings = config.to_dict()
     kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION])
     windowed = settings.get("sliding_window") is not None and settings.get("use_sliding_window", True) and "layer_types" not in settings
     if kinds != {PLAIN_ATTENTION} or windowed:
         raise HostError(
-            f"The model in {model_dir} ({config.model_type}) uses sliding-window or other special attention; "
-            "only models whose layers all use plain attention can be served."
+            f"The model in {model_dir} ({config.model_type}) uses sliding-window or other special attention, which needs the transformers "
+            "host: serve it with --engine transformers."
         )

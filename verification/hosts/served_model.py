@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
-from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, trained_catalog
+from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, rotary_boundary, trained_catalog
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,12 @@ def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, lon
         raise HostError(
             f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} reads at most "
             f"{config.max_position_embeddings}: lower max_items in the target's {PROMPT_FILE}."
+        )
+    boundary = rotary_boundary(config)
+    if boundary is not None and longest > boundary:
+        raise HostError(
+            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} ({config.model_type}) has other rotary "
+            f"positions (longrope) for texts of more than {boundary}, which can't be served: lower max_items in the target's {PROMPT_FILE}."
         )
     if last_token >= config.vocab_size:
         raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")

@@ -4,19 +4,40 @@ Invariant: the modelling code of transformers is unchanged; only the attention f
 are replaced. This host is the reference for all others, and needs only torch and transformers.
 """
 
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from drafting.beam.model import TreeBatch
+from drafting.beam.model import AttentionLayout, TreeBatch
 from drafting.errors import first_line
-from verification.hosts.attention import tree_attention
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype, slot_count, slot_shape
+from verification.hosts.attention import Reach, tree_attention, within_reach
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype, slot_count
+from verification.hosts.layers import Layer, probe_layers
 
 ATTENTION = "atspeed_tree"
+
+
+@dataclass(frozen=True)
+class TreeForward:
+    """One forward, as its layers need it.
+
+    Attributes:
+        batch: the forward.
+        caches: per layer, `[slots, key/value heads, key size + value size]`.
+        indices: the index of each attention layer.
+        layouts: per layer, the columns that its queries may attend to.
+    """
+
+    batch: TreeBatch
+    caches: list[Tensor]
+    indices: dict[nn.Module, int]
+    layouts: list[Sequence[AttentionLayout]]
 
 
 def _attend(
@@ -26,16 +47,21 @@ def _attend(
     value: Tensor,
     attention_mask: None,
     *,
-    scaling: float,
-    tree_batch: TreeBatch,
-    tree_caches: list[Tensor],
-    **unused: Any,
+    forward: TreeForward,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **checked: Any,
 ) -> tuple[Tensor, None]:
-    """`tree_attention` with the signature of transformers' attention functions; tensors are `[1, heads, tokens, head size]`."""
-    layer: int = module.layer_idx  # type: ignore[assignment]
+    """`tree_attention` with the signature of transformers' attention functions; tensors are `[1, heads, tokens, head size]`.
+
+    What else a layer passes has been checked by `probe_layers` to have no effect.
+    """
+    layer = forward.indices[module]
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    attended = tree_attention(query, key, value, tree_caches[layer], tree_batch.slots, tree_batch.attention, scaling)
-    return attended[None], None
+    cache, layouts = forward.caches[layer], forward.layouts[layer]
+    return tree_attention(query, key, value, cache, forward.batch.slots, layouts, scale, softcap, s_aux)[None], None
 
 
 # Without a mask function of its own, transformers builds no mask for this attention and does not read the positions back from the device.
@@ -65,6 +91,7 @@ class TransformersHost:
             HostError: this host cannot serve the model.
         """
         config = load_config(model_dir)
+        _check_backend(config, model_dir)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = resolve_dtype(config, dtype)
         try:
@@ -73,7 +100,7 @@ class TransformersHost:
             )
         except LOADING_ERRORS as error:
             raise refusal(error, first_line(error), config, model_dir) from error
-        _check_loaded(model, loading["missing_keys"], model_dir)
+        _check_loaded(loading["missing_keys"], model_dir)
         try:
             self._host(model.to(self.device), slots, kv_memory_gib)
         except RuntimeError as error:
@@ -89,9 +116,13 @@ class TransformersHost:
 
     def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
         self._model = model.eval()
-        self._caches = _allocate(model.config, model.dtype, slots, kv_memory_gib, self.device)
+        layers = probe_layers(model)
+        self._indices = {module: index for index, module in enumerate(layers)}
+        self._reaches = [layer.reach for layer in layers.values()]
+        self._caches = _allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
         self.vocabulary_size = int(model.config.vocab_size)
         self.total_slots = len(self._caches[0])
+        self._slot_positions = torch.zeros(self.total_slots, dtype=torch.int64, device=self.device)
 
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
@@ -102,27 +133,43 @@ class TransformersHost:
             use_cache=False,
             # For transformers, 0 means all of them.
             logits_to_keep=0 if batch.outputs is None else batch.outputs,
-            tree_batch=batch,
-            tree_caches=self._caches,
+            forward=TreeForward(batch, self._caches, self._indices, self._layouts(batch)),
         ).logits
         return logits[0]
+
+    def _layouts(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
+        """The layouts of each layer; layers of one reach share theirs."""
+        layouts: dict[Reach | None, Sequence[AttentionLayout]] = {None: batch.attention}
+        for reach in self._reaches:
+            if reach is not None and reach not in layouts:
+                self._slot_positions.index_copy_(0, batch.slots, batch.positions)
+                layouts[reach] = within_reach(batch.attention, batch.positions, self._slot_positions, reach)
+        return [layouts[reach] for reach in self._reaches]
 
     def close(self) -> None:
         """Free the key/value memory; the host cannot score afterwards."""
         self._caches.clear()
 
 
-def _check_loaded(model: PreTrainedModel, missing: set[str], model_dir: Path) -> None:
-    """Refuse missing weights, which transformers fills with random numbers, and models that ignore the attention function."""
+def _check_backend(config: PretrainedConfig, model_dir: Path) -> None:
+    """Refuse families that transformers has no causal model of, or whose models ignore the attention function."""
+    family = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if family is None:
+        raise HostError(f"The model in {model_dir} ({config.model_type}) is no causal language model of transformers.")
+    if not family._supports_attention_backend:
+        raise HostError(f"The model in {model_dir} ({config.model_type}) has attention of its own that cannot be exchanged.")
+
+
+def _check_loaded(missing: set[str], model_dir: Path) -> None:
+    """Refuse missing weights, which transformers fills with random numbers."""
     if missing:
         raise HostError(
             f"The weights in {model_dir} are not those of its config.json: {len(missing)} are missing, {min(missing)!r} among them."
         )
-    if not model._supports_attention_backend:
-        raise HostError(f"The model in {model_dir} ({model.config.model_type}) has attention of its own that cannot be exchanged.")
 
 
-def _allocate(config: PretrainedConfig, dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:
-    """One zeroed tensor `[slots, key/value heads, 2 * head size]` per layer; masked slots must hold finite numbers too."""
-    slots = slots or slot_count(config, dtype, gib)
-    return [torch.zeros(slots, *slot_shape(config), dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+def _allocate(layers: Iterable[Layer], dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:
+    """One zeroed tensor `[slots, key/value heads, key size + value size]` per layer; masked slots must hold finite numbers too."""
+    shapes = [layer.shape for layer in layers]
+    slots = slots or slot_count(sum(map(math.prod, shapes)) * dtype.itemsize, gib)
+    return [torch.zeros(slots, *shape, dtype=dtype, device=device) for shape in shapes]

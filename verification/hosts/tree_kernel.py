@@ -49,6 +49,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STRETCH: tl.constexpr,
+    SOFTCAP: tl.constexpr,
 ) -> None:
     """Attend to one stretch of columns for one block of rows; store normalised sums of values and the logarithms of the divisors."""
     request = tl.program_id(1) // KEY_VALUE_HEADS
@@ -86,6 +87,9 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
             key = tl.load(address, mask=exists, other=0.0)
             value = tl.load(address + HEAD_SIZE, mask=exists, other=0.0)
             scores = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
+            if SOFTCAP > 0:
+                # The hyperbolic tangent: Triton has none for every device.
+                scores = SOFTCAP * (2 * tl.sigmoid(2 * scores / SOFTCAP) - 1)
             scores = tl.where(seen > 0, scores, float("-inf"))
             higher = tl.maximum(highest, tl.max(scores, 1))
             # For a row without unmasked columns so far, -inf minus -inf would be NaN.
@@ -109,13 +113,16 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     )
 
 
-def attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) -> Tensor:
+def attend(
+    query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None = None, sinks: Tensor | None = None
+) -> Tensor:
     """Attend to keys and values in the cache.
 
     Args:
         query: `[tokens, heads, head size]`, the last dimension contiguous.
         cache: `[slots, key/value heads, 2 * head size]`, contiguous.
         layout: the columns that each query may attend to.
+        scale, softcap, sinks: as in `verification.hosts.attention.tree_attention`.
 
     Returns:
         `[tokens, heads, head size]` of the query's dtype; sums are float32.
@@ -144,15 +151,17 @@ def attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float) 
         cache.stride(0),
         sums.stride(0),
         norms.stride(0),
-        **kernel_constants(heads, cache.shape[1], head_size),
+        **kernel_constants(heads, cache.shape[1], head_size, softcap),
     )
-    if stretches == 1:
-        return sums[0].to(query.dtype)
-    return (sums * norms.softmax(0)[..., None]).sum(0).to(query.dtype)
+    attended = sums[0] if stretches == 1 else (sums * norms.softmax(0)[..., None]).sum(0)
+    if sinks is not None:
+        # A sink adds to the divisor alone, which is the exponential of the norm.
+        attended = attended * (norms.logsumexp(0) - sinks.float()).sigmoid()[..., None]
+    return attended.to(query.dtype)
 
 
-def kernel_constants(heads: int, key_value_heads: int, head_size: int) -> dict[str, Any]:
-    """The compile-time constants of the kernel: the shape of the heads and the block sizes."""
+def kernel_constants(heads: int, key_value_heads: int, head_size: int, softcap: float | None = None) -> dict[str, Any]:
+    """The compile-time constants of the kernel: the shape of the heads, the limit of scores (0 for none) and the block sizes."""
     return {
         "KEY_VALUE_HEADS": key_value_heads,
         "GROUP": heads // key_value_heads,
@@ -161,4 +170,5 @@ def kernel_constants(heads: int, key_value_heads: int, head_size: int) -> dict[s
         "ROWS": BLOCK_ROWS,
         "COLUMNS": BLOCK_COLUMNS,
         "STRETCH": STRETCH_COLUMNS,
+        "SOFTCAP": softcap or 0.0,
     }

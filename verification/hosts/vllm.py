@@ -17,7 +17,16 @@ from torch import Tensor
 from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from verification.hosts.attention import tree_attention
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype, slot_count
+from verification.hosts.checkpoint import (
+    LOADING_ERRORS,
+    HostError,
+    check_full_attention,
+    load_config,
+    refusal,
+    resolve_dtype,
+    slot_bytes,
+    slot_count,
+)
 
 SUPPORTED_VERSION = "0.32.0"
 BLOCK_SIZE = 32
@@ -51,7 +60,9 @@ from vllm import ir
 from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
 from vllm.forward_context import set_forward_context
+from vllm.model_executor.layers.attention import Attention
 from vllm.platforms import current_platform
+from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -73,6 +84,49 @@ else:
 class TreeAttention(PlatformImplementation):  # type: ignore[misc]
     """Tree attention for forwards of a `TreeBatch`, and the platform's attention for vLLM's own warm-up."""
 
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int,
+        alibi_slopes: list[float] | None,
+        sliding_window: int | None,
+        kv_cache_dtype: str,
+        logits_soft_cap: float | None = None,
+        attn_type: str = AttentionType.DECODER,
+        kv_sharing_target_layer_name: str | None = None,
+        sinks: Tensor | None = None,
+        **others: Any,
+    ) -> None:
+        """
+        Raises:
+            HostError: the layer asks for what tree attention does not compute on this host.
+        """
+        features = {
+            "biases by position (ALiBi)": alibi_slopes is not None,
+            "sliding windows": sliding_window is not None,
+            "attention that is not causal": attn_type != AttentionType.DECODER,
+            "keys and values shared between layers": kv_sharing_target_layer_name is not None,
+            **{f"the option {name!r} of attention": True for name, value in others.items() if value not in (None, False, -1)},
+        }
+        asked = [feature for feature, is_asked in features.items() if is_asked]
+        if asked:
+            raise HostError(f"its layers have {' and '.join(asked)}, which the vLLM host can't serve; try --engine transformers")
+        super().__init__(
+            num_heads,
+            head_size,
+            scale,
+            num_kv_heads,
+            None,
+            None,
+            kv_cache_dtype,
+            logits_soft_cap,
+            attn_type,
+            sinks=sinks,
+            **others,
+        )
+
     def forward(
         self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, attn_metadata: Any, output: Tensor, **scales: Any
     ) -> Tensor:
@@ -81,7 +135,9 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
             return native
         slots = kv_cache.view(-1, self.num_kv_heads, 2 * self.head_size)
         batch = attn_metadata
-        return output.copy_(tree_attention(query, key, value, slots, batch.slots, batch.attention, self.scale))
+        # vLLM's 0 is no soft cap.
+        softcap = self.logits_soft_cap or None
+        return output.copy_(tree_attention(query, key, value, slots, batch.slots, batch.attention, self.scale, softcap, self.sinks))
 
 
 class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
@@ -153,8 +209,11 @@ class TreeWorker:
 
     def tree_slots(self) -> int:
         """Number of slots in the key/value memory that vLLM allocated."""
-        (layer, *_) = self.vllm_config.compilation_config.static_forward_context.values()
-        return int(layer.kv_cache.numel() // (2 * layer.num_kv_heads * layer.head_size))
+        # Experts stand in vLLM's context as well.
+        layers = [layer for layer in self.vllm_config.compilation_config.static_forward_context.values() if isinstance(layer, Attention)]
+        if len({layer.kv_cache.data_ptr() for layer in layers}) != len(layers):
+            raise HostError("vLLM lets several layers of this model share their memory for keys and values: use --engine transformers.")
+        return min(int(layer.kv_cache.numel() // (2 * layer.num_kv_heads * layer.head_size)) for layer in layers)
 
 
 class VllmHost:
@@ -182,6 +241,7 @@ class VllmHost:
             HostError: this host cannot serve the model.
         """
         config = load_config(model_dir)
+        check_full_attention(config, model_dir)
         if quantization is not None and current_platform.is_cpu():
             # vLLM's CPU kernels scale by the whole forward, so a list would depend on the other requests of the batch.
             raise HostError("Quantizing weights needs a GPU: serve them as they are.")
@@ -189,7 +249,7 @@ class VllmHost:
         self.vocabulary_size = int(config.vocab_size)
         precision = resolve_dtype(config, dtype)
         # vLLM gives keys and values whole blocks of slots, and each device its share.
-        slot_count(config, precision, kv_memory_gib * tensor_parallel, fewest=BLOCK_SIZE)
+        slot_count(slot_bytes(config, precision), kv_memory_gib * tensor_parallel, fewest=BLOCK_SIZE)
         try:
             arguments = EngineArgs(
                 model=str(model_dir),
@@ -209,10 +269,13 @@ class VllmHost:
                 disable_log_stats=True,
             )
             self._engine: Any = LLMEngine.from_engine_args(arguments)
-        # vLLM asserts some requirements on the machine, such as a device for each rank.
-        except (*LOADING_ERRORS, AssertionError) as error:
+        except LOADING_ERRORS as error:
             raise refusal(error, _reason(error), config, model_dir) from error
-        self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
+        try:
+            self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
+        except HostError:
+            self.close()
+            raise
 
     def score(self, batch: TreeBatch) -> Tensor:
         """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""

@@ -39,15 +39,19 @@ def ragged(prompts: list[int], nodes: list[int], cached: list[int], seed: int) -
     ("heads", "key_value_heads", "head_size", "dtype"),
     [(4, 4, 16, torch.float32), (6, 2, 24, torch.float32), (8, 1, 64, torch.float32), (4, 2, 32, HALF)],
 )
-def test_ragged_requests_equal_the_pytorch_version(heads: int, key_value_heads: int, head_size: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("capped", [False, True], ids=["plain", "soft cap and sinks"])
+def test_ragged_requests_equal_the_pytorch_version(
+    heads: int, key_value_heads: int, head_size: int, dtype: torch.dtype, capped: bool
+) -> None:
     slots, layout = ragged(prompts=[70, 3, 1], nodes=[9, 12, 0], cached=[60, 2, 0], seed=heads)
     generator = torch.Generator().manual_seed(heads)
     query = torch.randn(len(slots), heads, head_size, generator=generator).to(DEVICE, dtype)
     key, value = (torch.randn(len(slots), key_value_heads, head_size, generator=generator).to(DEVICE, dtype) for _ in range(2))
     cache = torch.randn(SLOTS, key_value_heads, 2 * head_size, generator=generator).to(DEVICE, dtype)
-    expected = tree_attention(query.cpu(), key.cpu(), value.cpu(), cache.cpu(), slots.cpu(), [on_cpu(layout)], 0.3)
+    softcap, sinks = 1.5 if capped else None, torch.randn(heads, generator=generator) + 2 if capped else None
+    expected = tree_attention(query.cpu(), key.cpu(), value.cpu(), cache.cpu(), slots.cpu(), [on_cpu(layout)], 0.3, softcap, sinks)
     cache.index_copy_(0, slots, torch.cat([key, value], -1))
-    attended = tree_kernel.attend(query, cache, layout, 0.3)
+    attended = tree_kernel.attend(query, cache, layout, 0.3, softcap, None if sinks is None else sinks.to(DEVICE))
     assert attended.dtype == dtype
     tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype is torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
     torch.testing.assert_close(attended.cpu(), expected, **tolerance)
