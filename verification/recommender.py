@@ -29,6 +29,7 @@ from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
+from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
 from verification.request import BeamRequest, ReservedPlaces, item_indices
 from verification.result import BeamResult
@@ -76,6 +77,7 @@ class Recommender:
         quantization: str | None = None,
         graph_requests: int | None = None,
         name: str = "",
+        verify: VerifyModel = "auto",
     ) -> "Recommender":
         """Load a model directory for a catalog.
 
@@ -92,6 +94,7 @@ class Recommender:
             quantization: quantization of the target's weights while loading, such as "fp8" (vLLM on a GPU only).
             graph_requests: record forwards of up to so many requests as CUDA graphs, which takes a while at start and needs a GPU.
             name: name of the catalog in requests; see `successor`.
+            verify: compare the target with transformers' own attention (see `verify_model`): "auto", "always" or "never".
 
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence, and
@@ -119,6 +122,7 @@ class Recommender:
                 quantization=quantization,
             )
             loaded.callback(model.close)
+            verify_model(model, target, longest, served.dtype(dtype), verify)
             draft_model = None
             if draft is not None:
                 draft_model = load_host("transformers", draft, dtype=dtype, slots=model.total_slots)

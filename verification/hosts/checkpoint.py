@@ -175,6 +175,12 @@ def _quantization(config: PretrainedConfig, model_dir: Path) -> str | None:
     return str(settings["quant_method"])
 
 
+def weight_bytes(model_dir: Path) -> int:
+    """Bytes of the files of weights that libraries read."""
+    tensors, pickles = (sum(path.stat().st_size for path in model_dir.glob(pattern)) for pattern in WEIGHTS)
+    return tensors or pickles
+
+
 def _check_weights(model_dir: Path) -> None:
     files = [path for pattern in WEIGHTS for path in model_dir.glob(pattern)]
     if not files:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
-from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, rotary_boundary, trained_catalog
+from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, resolve_dtype, rotary_boundary, trained_catalog
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class ServedModel:
     @cached_property
     def _template(self) -> PromptTemplate:
         return PromptTemplate.load(self.target)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The precision of the target that a name stands for; see `resolve_dtype`."""
+        return resolve_dtype(self._config, name)
 
     def fit(self, catalog: Catalog) -> FittedCatalog:
         """Convert a catalog to the token ids of the model.

@@ -69,7 +69,13 @@ AttentionInterface.register(ATTENTION, _attend)
 
 
 class TransformersHost:
-    """A model in this process, loaded by transformers."""
+    """A model in this process, loaded by transformers.
+
+    Attributes:
+        model: the model, whose attention function is `ATTENTION`.
+    """
+
+    model: PreTrainedModel
 
     def __init__(
         self,
@@ -115,7 +121,7 @@ class TransformersHost:
         return host
 
     def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
-        self._model = model.eval()
+        self.model = model.eval()
         layers = probe_layers(model)
         self._indices = {module: index for index, module in enumerate(layers)}
         self._reaches = [layer.reach for layer in layers.values()]
@@ -127,7 +133,7 @@ class TransformersHost:
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
         """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
-        logits: Tensor = self._model(
+        logits: Tensor = self.model(
             input_ids=batch.tokens[None],
             position_ids=batch.positions[None],
             use_cache=False,

@@ -1,0 +1,175 @@
+"""The self-check at start: three prompts as token trees through a host, and as plain texts through transformers' own attention.
+
+Invariant: it is the net under the list of refusals, so it knows nothing of any feature of attention. It compares log-probabilities after
+nodes that have ancestors, whose prompts share forwards with other requests, as they are while serving.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from drafting.array_types import IntArray
+from drafting.beam.model import TreeModel
+from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch
+from drafting.errors import first_line
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, weight_bytes
+from verification.hosts.layers import MODEL_ERRORS, attention_of
+from verification.hosts.transformers import TransformersHost
+
+logger = logging.getLogger(__name__)
+
+VerifyModel = Literal["auto", "always", "never"]
+# Weights that may be read or copied a second time without being asked to.
+MOST_BYTES = 2**31
+# A short prompt, one of an item or so more, and one that reaches beyond most windows of small models.
+PROMPTS = (5, 13, 96)
+# Parents of the nodes of each level, among those of the level before; every node above the last level has a child.
+LEVELS = ((0, 0), (0, 1, 1), (0, 1, 2, 2))
+# Root mean square of the differences of log-probabilities that rounding explains.
+ROUNDING = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+# Nodes of each prompt's tree.
+NODES = sum(map(len, LEVELS))
+DEPTH = len(LEVELS)
+# What each forward computes: parts of the prompts' sequences by the first and last depth; 0 is the prompt.
+FORWARDS = (((0, 0, 0), (1, 0, 0)), ((2, 0, 0), (0, 1, 3)), ((1, 1, 1), (2, 1, 3)), ((1, 2, 3),))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A prompt with a tree, and its leaves' paths as plain texts.
+
+    Attributes:
+        sequence: prompt and nodes; the nodes follow their root.
+        paths: `[leaves, 1 + depth]` int64, index in the sequence of the root and of each node of a leaf's path.
+        texts: `[leaves, prompt + depth]` int64, tokens of the prompt and of each path.
+    """
+
+    sequence: SequenceState
+    paths: IntArray
+    texts: Tensor
+
+
+def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dtype, mode: VerifyModel) -> None:
+    """Compare a host with transformers on the same checkpoint, and log the difference.
+
+    A transformers host is compared with its own weights, in float32 if a copy of them is small; another host with a model that
+    transformers loads for this, unless it is large and `mode` is "auto".
+
+    Args:
+        longest: maximum number of tokens of a sequence.
+
+    Raises:
+        HostError: the difference is more than rounding, or the comparison fails; the message is a sentence.
+    """
+    if mode == "never":
+        return
+    large = weight_bytes(model_dir) > MOST_BYTES
+    if isinstance(host, TransformersHost):
+        model = host.model
+        if dtype != torch.float32 and (not large or mode == "always"):
+            model = copy.deepcopy(model).float()
+            host = TransformersHost.from_model(model, sum(PROMPTS) + len(PROMPTS) * sum(map(len, LEVELS)))
+    elif large and mode == "auto":
+        logger.info("Self-check: left out, because the model is large and would be loaded a second time; --verify-model always does it.")
+        return
+    else:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
+        except LOADING_ERRORS as error:
+            raise HostError(
+                f"The model in {model_dir} can't be verified, because transformers does not load it: {first_line(error)} "
+                "Serve it unverified with --verify-model never."
+            ) from error
+    try:
+        compare(host, model, longest)
+    except MODEL_ERRORS as error:
+        if isinstance(error, HostError):
+            raise
+        raise HostError(f"The self-check of the model in {model_dir} failed ({type(error).__name__}: {first_line(error)}).") from error
+
+
+@torch.inference_mode()
+def compare(host: TreeModel, model: PreTrainedModel, longest: int) -> None:
+    """Compare the log-probabilities that a host and a model of transformers give after each root and node.
+
+    Raises:
+        HostError: they differ by more than rounding.
+    """
+    started = time.perf_counter()
+    room = min(longest - DEPTH, host.total_slots // len(PROMPTS) - NODES)
+    tree = TokenTree(host.total_slots, DEPTH, host.device)
+    rng, vocabulary = np.random.default_rng(0), model.config.get_text_config().vocab_size
+    free = np.split(rng.permutation(host.total_slots)[: len(PROMPTS) * (room + NODES)], len(PROMPTS))
+    questions = [_question(tree, slots, min(length, room), vocabulary, rng) for slots, length in zip(free, PROMPTS, strict=True)]
+    answers = _ask(host, tree, questions)
+    differences = []
+    for question, answer in zip(questions, answers, strict=True):
+        plain = _plain(model, question)
+        ours = answer[torch.from_numpy(question.paths - question.sequence.root)].to(plain)
+        differences.append((ours.log_softmax(-1) - plain.log_softmax(-1)).square().mean())
+    difference, limit = float(torch.stack(differences).max().sqrt()), ROUNDING[model.dtype]
+    seconds = time.perf_counter() - started
+    logger.info("Self-check: log-probabilities differ by %.2g from transformers' (limit %.2g; %.2f s).", difference, limit, seconds)
+    # A difference that is not a number is no match either.
+    if not difference <= limit:
+        raise HostError(
+            f"Lists of this model ({model.config.model_type}) would be wrong: in the self-check its log-probabilities differ by "
+            f"{difference:.2g} from those of transformers' own attention, where rounding explains {limit:.2g}. Try the other --engine; "
+            "--verify-model never would serve it as it is."
+        )
+
+
+def _question(tree: TokenTree, free: IntArray, length: int, vocabulary: int, rng: np.random.Generator) -> _Question:
+    """Draw a prompt and a tree of random tokens, and write them to the tree's tables."""
+    free, nodes = free[NODES:][:length], free[:NODES]
+    sequence, tokens = SequenceState(free), rng.integers(vocabulary, size=length + NODES)
+    tree.add_prompt(torch.from_numpy(free).to(tree.token.device), *_on(tree, tokens[:length], np.arange(length)))
+    paths = np.array([[sequence.root]])
+    for depth, parents in enumerate(LEVELS, start=1):
+        first = sequence.length - length
+        slots = nodes[first : first + len(parents)]
+        paths = paths[list(parents)]
+        indices = sequence.append(slots, depth, np.zeros(len(slots), np.int64))
+        of_nodes = _on(tree, slots, sequence.slots[paths[:, -1]], tokens[indices], np.full(len(slots), depth), indices)
+        tree.add_nodes(of_nodes[0], parents=of_nodes[1], tokens=of_nodes[2], depths=of_nodes[3], indices=of_nodes[4])
+        paths = np.concatenate([paths, indices[:, None]], axis=1)
+    prompt = np.tile(tokens[:length], (len(paths), 1))
+    return _Question(sequence, paths, torch.from_numpy(np.concatenate([prompt, tokens[paths[:, 1:]]], axis=1)))
+
+
+def _on(tree: TokenTree, *arrays: IntArray) -> list[Tensor]:
+    return [torch.from_numpy(array).to(tree.token.device) for array in arrays]
+
+
+def _ask(host: TreeModel, tree: TokenTree, questions: Sequence[_Question]) -> list[Tensor]:
+    """Logits `[1 + nodes, vocabulary]` float32 after each question's root and nodes."""
+    answers: list[list[Tensor]] = [[] for _ in questions]
+    for forward in FORWARDS:
+        parts = []
+        for number, first, last in forward:
+            depths = questions[number].sequence.depths
+            indices = np.flatnonzero((depths >= first) & (depths <= last))
+            parts.append(ForwardPart(questions[number].sequence, indices, 1 if first == 0 else len(indices)))
+        scored = host.score(forward_batch(tree, parts)).float()
+        rows = scored.tensor_split(np.cumsum([part.outputs for part in parts])[:-1].tolist())
+        for (number, _, _), logits in zip(forward, rows, strict=True):
+            answers[number].append(logits)
+    return [torch.cat(answer) for answer in answers]
+
+
+def _plain(model: PreTrainedModel, question: _Question) -> Tensor:
+    """Logits `[leaves, 1 + depth, vocabulary]` float32 of the last tokens of each text, by the library's own attention."""
+    texts = question.texts.to(model.device)
+    positions = torch.arange(texts.shape[1], device=model.device).expand_as(texts)
+    with attention_of(model, "eager"):
+        logits: Tensor = model(input_ids=texts, position_ids=positions, use_cache=False).logits
+    return logits[:, -(1 + DEPTH) :].float()
