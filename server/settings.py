@@ -72,6 +72,10 @@ class EngineSettings(BaseModel):
     cuda_graphs: Annotated[bool, Panel.MODEL] = Field(
         default=False, description="Record forwards as CUDA graphs at start, which takes a while (GPU only)."
     )
+    verify_model: Annotated[Literal["auto", "always", "never"], Panel.MODEL] = Field(
+        default="auto",
+        description="Compare the target with transformers' own attention at start; auto reads no large model a second time for it.",
+    )
     draft: Annotated[Path | None, Panel.SPECULATION] = Field(
         default=None, description="Directory of a draft model: a small model over the target's tokens; none by default."
     )

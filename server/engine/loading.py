@@ -30,4 +30,5 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         quantization=options.quantization,
         graph_requests=options.max_running if options.cuda_graphs else None,
         name=options.catalog_name,
+        verify=options.verify_model,
     )

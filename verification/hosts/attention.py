@@ -104,7 +104,7 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale, enable_gqa=grouped)
     else:
         attended = _attend_capped(queries, keys, values, layout.bias, scale, softcap, sinks)
-    attended = attended.transpose(1, 2).reshape(len(layout.queries.flatten()), query.shape[1], values.shape[3])
+    attended = attended.transpose(1, 2).reshape(-1, query.shape[1], values.shape[3])
     return attended if layout.is_dense else attended[layout.indices]
 
 
