@@ -9,8 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from drafting.cache import cache_directory
 from server.commands.demo import DEMO_USER
-from server.demo.cache import cache_directory
 from server.demo.films import interactions_of
 from server.demo.movielens import download_wheel, read_movielens
 from server.demo.preparation import DemoSettings, fill_histories, prepare

@@ -53,6 +53,9 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: Annotated[Path, Panel.MODEL] = Field(description="Directory of the target model.")
+    base: Annotated[Path | None, Panel.MODEL] = Field(
+        default=None, description="Base model of a target (or else a draft) that is an adapter; the one that it names by default."
+    )
     catalog: Annotated[Path, Panel.CATALOG] = Field(
         description="Catalog file: LC-Rec's index .json, .jsonl or .parquet of items, or a .catalog made by `atspeed catalog convert`."
     )

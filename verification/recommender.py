@@ -67,6 +67,7 @@ class Recommender:
         target: Path,
         catalog: Catalog,
         *,
+        base: Path | None = None,
         draft: Path | None = None,
         plan: str = "none",
         host: str = "transformers",
@@ -82,6 +83,7 @@ class Recommender:
         """Load a model directory for a catalog.
 
         Args:
+            base: base model of the target, if that is an adapter, or else of the draft; by default the one that its configuration names.
             draft: directory of a small model over the same tokens, which proposes what the target verifies; it always runs on the
                 transformers host, beside the target.
             plan: draft plan: "auto" (the planner, which takes a few seconds to measure this machine), "none", "trie", "beam:N" or
@@ -108,13 +110,14 @@ class Recommender:
             raise HostError("CUDA graphs are recorded in one process: with tensor parallelism serve without.")
         if threads is not None:
             torch.set_num_threads(threads)
-        served = ServedModel(target, draft)
+        served = ServedModel(target, draft, base)
         fitted = served.fit(catalog)
         longest = served.loaded_for = fitted.prompts.max_tokens + catalog.identifier_length
         with ExitStack() as loaded:
             model = load_host(
                 host,
                 target,
+                base=served.files.given_base,
                 dtype=dtype,
                 kv_memory_gib=kv_memory_gib,
                 longest=longest,
@@ -122,10 +125,11 @@ class Recommender:
                 quantization=quantization,
             )
             loaded.callback(model.close)
-            verify_model(model, target, longest, served.dtype(dtype), verify)
+            verify_model(model, target, longest, served.dtype(dtype), verify, served.files.given_base)
             draft_model = None
-            if draft is not None:
-                draft_model = load_host("transformers", draft, dtype=dtype, slots=model.total_slots)
+            if served.draft_files is not None:
+                draft, draft_base = served.draft_files.directory, served.draft_files.given_base
+                draft_model = load_host("transformers", draft, base=draft_base, dtype=dtype, slots=model.total_slots)
                 loaded.callback(draft_model.close)
             if graph_requests is not None:
                 model = graphed(model, graph_requests, longest)
@@ -240,6 +244,7 @@ def load_host(
     name: str,
     model_dir: Path,
     *,
+    base: Path | None = None,
     dtype: str,
     kv_memory_gib: float = 0.5,
     slots: int | None = None,
@@ -259,7 +264,7 @@ def load_host(
             raise HostError("The transformers host runs on one device: tensor parallelism needs the vLLM host.")
         if quantization is not None:
             raise HostError("The transformers host loads weights as they are: quantizing them needs the vLLM host.")
-        return TransformersHost(model_dir, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
+        return TransformersHost(model_dir, base=base, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
     if name == "vllm":
         try:
             from verification.hosts.vllm import VllmHost
@@ -269,6 +274,7 @@ def load_host(
             ) from error
         return VllmHost(
             model_dir,
+            base=base,
             dtype=dtype,
             kv_memory_gib=kv_memory_gib,
             longest=longest,

@@ -20,6 +20,7 @@ class BuildOrder(msgspec.Struct, frozen=True):
     artefact: str
     target: str
     draft: str | None = None
+    base: str | None = None
     max_items: int = sys.maxsize
     max_ratio: float = math.inf
 
@@ -56,7 +57,8 @@ def build(order: BuildOrder) -> Built:
 
     source = Path(order.source)
     try:
-        model = ServedModel(Path(order.target), None if order.draft is None else Path(order.draft))
+        draft, base = (None if path is None else Path(path) for path in (order.draft, order.base))
+        model = ServedModel(Path(order.target), draft, base)
         catalog = load_catalog(source, check=True, limits=ReadLimits(order.max_items, order.max_ratio))
         if source.suffix == SUFFIX:
             check_contents(catalog)

@@ -28,7 +28,7 @@ class CatalogUploads:
 
     def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
         self._target = str(settings.target.absolute())
-        self._draft = None if settings.draft is None else str(settings.draft.absolute())
+        self._draft, self._base = (None if path is None else str(path.absolute()) for path in (settings.draft, settings.base))
         self._max_items, self._max_ratio = settings.catalog_max_items, settings.catalog_max_ratio
         self._limits = ProcessLimits(settings.catalog_build_memory_gib, settings.catalog_build_seconds)
         self._catalogs = catalogs
@@ -75,7 +75,7 @@ class CatalogUploads:
         async with self._building:
             self._catalogs.check_new(name)
             artefact = self._catalogs.files.unfinished()
-            order = BuildOrder(str(source), str(artefact), self._target, self._draft, self._max_items, self._max_ratio)
+            order = BuildOrder(str(source), str(artefact), self._target, self._draft, self._base, self._max_items, self._max_ratio)
             try:
                 built = await run_in_background("server.catalogs.build", order, Built, self._limits, CatalogRefused)
                 if built.sentence is not None:

@@ -23,7 +23,7 @@ def demo(
     The first run works for about two minutes on two cores and keeps what it made under ~/.cache/atspeed (or ATSPEED_CACHE); later ones
     only start the server.
     """
-    from server.demo.cache import cache_directory
+    from drafting.cache import cache_directory
     from server.demo.preparation import Demo, DemoSettings, read_evaluation
     from server.settings import FlagSettings, SettingsError
 

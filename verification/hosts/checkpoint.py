@@ -1,37 +1,35 @@
-"""Checks of a model directory before a host loads it, which takes seconds.
+"""Checks of a model's configuration and tokenizer before a host loads it, which takes seconds.
 
-Invariant: mistakes in a checkpoint are found here, before any weights are read, and reported in one sentence, so both hosts accept and
-refuse the same directories.
+Invariant: mistakes are found here, before any weights are read (those of the weights' files in `weights.py`), and reported in one sentence,
+so both hosts accept and refuse the same directories.
 """
 
 import json
 import math
-import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+import transformers.integrations.accelerate
 import transformers.utils
-from safetensors import SafetensorError, safe_open
 
 # transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
 transformers.utils.is_sklearn_available = lambda: False
 transformers.utils.is_scipy_available = lambda: False
+# It wants accelerate wherever a model is to be placed, also on the meta device, where accelerate does nothing.
+transformers.integrations.accelerate.is_accelerate_available = lambda *_: True
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.errors import SetupError, first_line
+from drafting.model_files import TOKENIZER_FILES
 
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-OTHER_WEIGHTS = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
-ADAPTER_FILE = "adapter_config.json"
 # What libraries raise for checkpoints that they can't load.
 LOADING_ERRORS = (
     *(ValueError, OSError, RuntimeError, ImportError, AttributeError, TypeError, LookupError, EOFError, UnpicklingError),
     # Libraries assert some requirements on the model and on the machine, such as a device for each rank.
     AssertionError,
 )
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 TRAINING_FILE = "training.json"
 PLAIN_ATTENTION = "full_attention"
 WINDOWED_ATTENTION = {"sliding_attention", "chunked_attention"}
@@ -61,18 +59,12 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     """Check a model directory and return its configuration.
 
     Raises:
-        HostError: the directory, the configuration or the weights are missing or damaged, or tree attention does not support the model.
+        HostError: the directory or the configuration is missing or damaged, or tree attention does not support the model.
     """
     if not model_dir.is_dir():
         raise HostError(f"The model directory {model_dir} does not exist.")
-    if (model_dir / ADAPTER_FILE).exists():
-        raise HostError(
-            "An adapter such as LoRA's is no model that can be served: merge it into its base model (peft's merge_and_unload) and serve "
-            f"the merged one; {model_dir} has an {ADAPTER_FILE}."
-        )
     if not (model_dir / "config.json").exists():
         raise HostError(f"{model_dir} is not a model directory: it has no config.json.")
-    _check_weights(model_dir)
     try:
         config = AutoConfig.from_pretrained(model_dir)
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
@@ -173,43 +165,6 @@ def _quantization(config: PretrainedConfig, model_dir: Path) -> str | None:
             f"{model_dir / 'config.json'} does not say how the model is quantized: its quantization_config has no quant_method."
         )
     return str(settings["quant_method"])
-
-
-def weight_bytes(model_dir: Path) -> int:
-    """Bytes of the files of weights that libraries read."""
-    tensors, pickles = (sum(path.stat().st_size for path in model_dir.glob(pattern)) for pattern in WEIGHTS)
-    return tensors or pickles
-
-
-def _check_weights(model_dir: Path) -> None:
-    files = [path for pattern in WEIGHTS for path in model_dir.glob(pattern)]
-    if not files:
-        others = sorted(path.name for pattern in OTHER_WEIGHTS for path in model_dir.glob(pattern))
-        found = f": {others[0]} is of another kind; write the model with transformers' save_pretrained" if others else ""
-        raise HostError(f"The model directory {model_dir} has no weights: no .safetensors and no pytorch_model.bin file is in it{found}.")
-    tensors = [path for path in files if path.suffix == ".safetensors"]
-    # Libraries prefer them, and read no pickle beside them.
-    for path in tensors or files:
-        if tensors:
-            try:
-                safe_open(path, framework="pt")
-            except SafetensorError as error:
-                raise HostError(f"The weights in {path} cannot be loaded: the file is damaged or cut off ({error}).") from error
-        else:
-            _check_pickle(path)
-
-
-def _check_pickle(path: Path) -> None:
-    """Refuse a pickle of anything but tensors, which could run any code; the tensors themselves are not read."""
-    try:
-        weights = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, ValueError, TypeError, AttributeError, EOFError, UnpicklingError) as error:
-        raise HostError(
-            f"The weights in {path} cannot be loaded: the file is damaged or cut off, or a pickle that holds more than tensors, which is "
-            "never run; save the model as safetensors."
-        ) from error
-    if not isinstance(weights, dict):
-        raise HostError(f"The weights in {path} cannot be loaded: the file holds no table of tensors, but a {type(weights).__name__}.")
 
 
 def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:

@@ -21,9 +21,12 @@ from drafting.array_types import IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch
 from drafting.errors import first_line
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, weight_bytes
+from drafting.model_files import ModelFiles
+from verification.hosts.adapter import load_merged, load_model_config
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError
 from verification.hosts.layers import MODEL_ERRORS, attention_of
 from verification.hosts.transformers import TransformersHost
+from verification.hosts.weights import weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class _Question:
     texts: Tensor
 
 
-def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dtype, mode: VerifyModel) -> None:
+def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dtype, mode: VerifyModel, base: Path | None = None) -> None:
     """Compare a host with transformers on the same checkpoint, and log the difference.
 
     A transformers host is compared with its own weights, in float32 if a copy of them is small; another host with a model that
@@ -66,13 +69,15 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
 
     Args:
         longest: maximum number of tokens of a sequence.
+        base: base model of an adapter; by default the one that its configuration names.
 
     Raises:
         HostError: the difference is more than rounding, or the comparison fails; the message is a sentence.
     """
     if mode == "never":
         return
-    large = weight_bytes(model_dir) > MOST_BYTES
+    files = ModelFiles.find(model_dir, base)
+    large = sum(path.stat().st_size for path in weight_files(files.weights)) > MOST_BYTES
     if isinstance(host, TransformersHost):
         model = host.model
         if dtype != torch.float32 and (not large or mode == "always"):
@@ -83,7 +88,10 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
         return
     else:
         try:
-            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
+            if files.base is not None:
+                model = load_merged(files, load_model_config(files), dtype).eval()
+            else:
+                model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
         except LOADING_ERRORS as error:
             raise HostError(
                 f"The model in {model_dir} can't be verified, because transformers does not load it: {first_line(error)} "

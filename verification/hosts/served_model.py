@@ -14,8 +14,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
+from drafting.model_files import ADAPTER_FILE, ModelFiles
 from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
-from verification.hosts.checkpoint import HostError, load_config, load_tokenizer, resolve_dtype, rotary_boundary, trained_catalog
+from verification.hosts.adapter import load_model_config
+from verification.hosts.checkpoint import HostError, load_tokenizer, resolve_dtype, rotary_boundary, trained_catalog
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,28 @@ class ServedModel:
 
     Attributes:
         target: directory of the target.
+        files, draft_files: directories of the parts of target and draft.
         loaded_for: maximum number of tokens of a sequence for which the model was loaded; None until it is loaded.
     """
 
-    def __init__(self, target: Path, draft: Path | None = None) -> None:
+    def __init__(self, target: Path, draft: Path | None = None, base: Path | None = None) -> None:
         """
+        Args:
+            base: base model of the target, if that is an adapter, or else of the draft; by default the one that its configuration names.
+
         Raises:
-            HostError: target or draft cannot be served, or they do not belong together.
+            SetupError: target or draft cannot be served, or they do not belong together.
         """
         self.target = target
         self.loaded_for: int | None = None
-        self._config = load_config(target)
-        self._tokenizer = load_tokenizer(target)
-        self._draft = None if draft is None else (draft, load_config(draft))
-        if draft is not None:
-            _check_draft(draft, target, self._tokenizer)
+        for_draft = draft is not None and not (target / ADAPTER_FILE).exists() and (draft / ADAPTER_FILE).exists()
+        self.files = ModelFiles.find(target, None if for_draft else base)
+        self.draft_files = None if draft is None else ModelFiles.find(draft, base if for_draft else None)
+        self._config = load_model_config(self.files)
+        self._tokenizer = load_tokenizer(self.files.tokenizer)
+        self._draft = None if self.draft_files is None else (self.draft_files.directory, load_model_config(self.draft_files))
+        if self.draft_files is not None:
+            _check_draft(self.draft_files, target, self._tokenizer)
 
     @cached_property
     def vocabulary(self) -> Mapping[str, int]:
@@ -62,7 +71,7 @@ class ServedModel:
 
     @cached_property
     def _template(self) -> PromptTemplate:
-        return PromptTemplate.load(self.target)
+        return PromptTemplate.load(self.files.prompt)
 
     def dtype(self, name: str) -> torch.dtype:
         """The precision of the target that a name stands for; see `resolve_dtype`."""
@@ -104,9 +113,10 @@ def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, lon
         raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")
 
 
-def _check_draft(draft: Path, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_draft(files: ModelFiles, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that draft and target have the same token ids and the same catalog."""
-    vocabulary, known = tokenizer.get_vocab(), load_tokenizer(draft).get_vocab()
+    draft = files.directory
+    vocabulary, known = tokenizer.get_vocab(), load_tokenizer(files.tokenizer).get_vocab()
     differing = [token for token, number in vocabulary.items() if known.get(token) != number]
     if differing:
         raise HostError(

@@ -16,9 +16,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AutoMo
 
 from drafting.beam.model import AttentionLayout, TreeBatch
 from drafting.errors import first_line
+from drafting.model_files import ModelFiles
+from verification.hosts.adapter import load_merged, load_model_config
 from verification.hosts.attention import Reach, tree_attention, within_reach
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal, resolve_dtype, slot_count
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, refusal, resolve_dtype, slot_count
 from verification.hosts.layers import Layer, probe_layers
+from verification.hosts.weights import check_names
 
 ATTENTION = "atspeed_tree"
 
@@ -81,6 +84,7 @@ class TransformersHost:
         self,
         model_dir: Path,
         *,
+        base: Path | None = None,
         dtype: str = "auto",
         kv_memory_gib: float = 0.5,
         slots: int | None = None,
@@ -88,6 +92,7 @@ class TransformersHost:
     ) -> None:
         """
         Args:
+            base: base model of an adapter; by default the one that its configuration names.
             dtype: "auto" (dtype of the checkpoint), "float32", "bfloat16" or "float16".
             kv_memory_gib: memory for keys and values, which determines the number of slots.
             slots: number of slots, instead of `kv_memory_gib`; a draft needs as many as its target.
@@ -96,17 +101,22 @@ class TransformersHost:
         Raises:
             HostError: this host cannot serve the model.
         """
-        config = load_config(model_dir)
+        files = ModelFiles.find(model_dir, base)
+        config = load_model_config(files)
         _check_backend(config, model_dir)
+        check_names(files.weights)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = resolve_dtype(config, dtype)
-        try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                model_dir, dtype=precision, attn_implementation=ATTENTION, output_loading_info=True
-            )
-        except LOADING_ERRORS as error:
-            raise refusal(error, first_line(error), config, model_dir) from error
-        _check_loaded(loading["missing_keys"], model_dir)
+        if files.base is not None:
+            model = load_merged(files, config, precision, ATTENTION)
+        else:
+            try:
+                model, loading = AutoModelForCausalLM.from_pretrained(
+                    model_dir, dtype=precision, attn_implementation=ATTENTION, output_loading_info=True
+                )
+            except LOADING_ERRORS as error:
+                raise refusal(error, first_line(error), config, model_dir) from error
+            _check_loaded(loading["missing_keys"], model_dir)
         try:
             self._host(model.to(self.device), slots, kv_memory_gib)
         except RuntimeError as error:

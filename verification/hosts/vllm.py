@@ -16,17 +16,20 @@ from torch import Tensor
 
 from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
+from drafting.model_files import ModelFiles
+from verification.hosts.adapter import load_model_config
 from verification.hosts.attention import tree_attention
 from verification.hosts.checkpoint import (
     LOADING_ERRORS,
     HostError,
     check_full_attention,
-    load_config,
     refusal,
     resolve_dtype,
     slot_bytes,
     slot_count,
 )
+from verification.hosts.merged_copy import merged_copy
+from verification.hosts.weights import check_names
 
 SUPPORTED_VERSION = "0.32.0"
 BLOCK_SIZE = 32
@@ -223,6 +226,7 @@ class VllmHost:
         self,
         model_dir: Path,
         *,
+        base: Path | None = None,
         dtype: str = "auto",
         kv_memory_gib: float = 0.5,
         longest: int | None = None,
@@ -231,6 +235,7 @@ class VllmHost:
     ) -> None:
         """
         Args:
+            base: base model of an adapter, of which a merged copy is loaded; by default the one that its configuration names.
             dtype: "auto" (dtype of the checkpoint), "float32", "bfloat16" or "float16".
             kv_memory_gib: memory for keys and values, which determines the number of slots.
             longest: maximum number of tokens of a sequence; by default the maximum of the model.
@@ -240,8 +245,10 @@ class VllmHost:
         Raises:
             HostError: this host cannot serve the model.
         """
-        config = load_config(model_dir)
+        files = ModelFiles.find(model_dir, base)
+        config = load_model_config(files)
         check_full_attention(config, model_dir)
+        check_names(files.weights)
         if quantization is not None and current_platform.is_cpu():
             # vLLM's CPU kernels scale by the whole forward, so a list would depend on the other requests of the batch.
             raise HostError("Quantizing weights needs a GPU: serve them as they are.")
@@ -250,6 +257,9 @@ class VllmHost:
         precision = resolve_dtype(config, dtype)
         # vLLM gives keys and values whole blocks of slots, and each device its share.
         slot_count(slot_bytes(config, precision), kv_memory_gib * tensor_parallel, fewest=BLOCK_SIZE)
+        if files.base is not None:
+            model_dir = merged_copy(files, config, precision)
+            check_names(model_dir)
         try:
             arguments = EngineArgs(
                 model=str(model_dir),

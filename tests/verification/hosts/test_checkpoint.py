@@ -2,17 +2,21 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from drafting.errors import SetupError
 from tests.models import random_catalog, save_random_model
 from tests.verification.engine.test_beam_search import HOSTS
 from verification.hosts.checkpoint import HostError, load_config
+from verification.hosts.weights import weight_files
 from verification.recommender import Recommender
 
 CATALOG = random_catalog(items=30, depth=2, codes=5)
@@ -117,18 +121,169 @@ def test_weights_under_another_name_are_named(model: Path, name: str) -> None:
     assert refusal(model).endswith(f": {name} is of another kind; write the model with transformers' save_pretrained.")
 
 
-@pytest.mark.parametrize("with_config", [True, False])
-@pytest.mark.parametrize("with_model", [True, False])
-def test_an_adapter(model: Path, with_config: bool, with_model: bool) -> None:
-    """Also beside a model: transformers would load the adapter's base instead of it."""
-    weights = (model / "model.safetensors").read_bytes()
-    (model / "adapter_model.safetensors").write_bytes(weights)
+def test_an_adapter_left_beside_a_model(model: Path) -> None:
+    """transformers would apply it silently."""
+    (model / "adapter_model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
     (model / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
-    if not with_model:
-        (model / "model.safetensors").unlink()
-    if not with_config:
-        (model / "config.json").unlink()
-    assert refusal(model) == (
-        "An adapter such as LoRA's is no model that can be served: merge it into its base model (peft's merge_and_unload) and serve the "
-        f"merged one; {model} has an adapter_config.json."
+    with pytest.raises(SetupError) as refused:
+        Recommender.load(model, CATALOG, kv_memory_gib=0.01)
+    assert str(refused.value) == (
+        f"It is not clear which model {model} holds: adapter_config.json says an adapter, but model.safetensors lies beside it. Move one "
+        "of them to another directory; an adapter that has been merged is no longer needed."
     )
+
+
+def rewrite(model: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], **settings: object) -> None:
+    """Write the weights anew as `change` makes them, and settings of the configuration."""
+    path = model / "model.safetensors"
+    save_file(change(load_file(path)), path, {"format": "pt"})
+    config = model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+
+
+def noise(model: Path, name: str) -> None:
+    """An old copy of the weights under another name."""
+    weights = load_file(model / "model.safetensors")
+    save_file({key: torch.randn_like(weight) for key, weight in weights.items()}, model / name, {"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["model_old.safetensors", "consolidated.safetensors", "adapter_model.safetensors"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_other_weights_beside_the_model(model: Path, host: str, name: str) -> None:
+    noise(model, name)
+    assert refusal(model, host) == (
+        f"It is not clear which weights {model} holds: {name} lies beside model.safetensors, and not every host would leave it out. "
+        "Move it to another directory."
+    )
+
+
+def test_other_pickles_beside_the_model(model: Path) -> None:
+    as_pickle(model, torch.save)
+    torch.save({}, model / "training_args.bin")
+    load_config(model)
+    assert [path.name for path in weight_files(model)] == ["pytorch_model.bin"]
+    torch.save({}, model / "pytorch_model_old.bin")
+    assert "pytorch_model_old.bin lies beside pytorch_model.bin" in refusal(model)
+
+
+def sharded(model: Path, weight_map: Callable[[dict[str, str]], dict[str, str]] = dict) -> None:
+    weights = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = {key: f"model-0000{1 + ('layers' in key)}-of-00002.safetensors" for key in weights}
+    for file in set(names.values()):
+        save_file({key: weights[key] for key, name in names.items() if name == file}, model / file, {"format": "pt"})
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map(names)}))
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_shards_are_served_and_nothing_beside_them(model: Path, host: str) -> None:
+    sharded(model)
+    Recommender.load(model, CATALOG, host=host, dtype="float32", kv_memory_gib=0.01).close()
+    save_file({}, model / "consolidated.safetensors")
+    assert "consolidated.safetensors lies beside model-00001-of-00002.safetensors" in refusal(model, host)
+
+
+def test_shards_that_are_not_there_or_not_named(model: Path) -> None:
+    noise(model, "spare")
+    sharded(model)
+    index = model / "model.safetensors.index.json"
+    (model / "spare").rename(model / "model.safetensors")
+    assert "has its weights twice, in model.safetensors and as model.safetensors.index.json says" in refusal(model)
+    (model / "model.safetensors").unlink()
+    (second := model / "model-00002-of-00002.safetensors").rename(model / "away")
+    assert f"{index.name} names {second.name}, which is not there" in refusal(model)
+    index.write_text("{}")
+    assert refusal(model) == f"{index} is damaged: it does not say which files hold the weights."
+    index.unlink()
+    assert "has neither model.safetensors nor model.safetensors.index.json: model-00001" in refusal(model)
+
+
+def test_a_weight_in_two_shards(model: Path) -> None:
+    sharded(model)
+    path = model / "model-00001-of-00002.safetensors"
+    save_file(load_file(path) | load_file(model / "model-00002-of-00002.safetensors"), path, {"format": "pt"})
+    assert "only one of them can be right" in refusal(model)
+
+
+LIES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], dict[str, object], str]] = {
+    "a layer is missing": (
+        lambda weights: {name: weight for name, weight in weights.items() if "layers.1.mlp" not in name},
+        {},
+        "3 are missing, 'model.layers.1.mlp.down_proj.weight' among them.",
+    ),
+    "the untied head is absent": (
+        lambda weights: {name: weight for name, weight in weights.items() if name != "lm_head.weight"},
+        {},
+        "1 are missing, 'lm_head.weight' among them.",
+    ),
+    "the file has more layers": (
+        dict,
+        {"num_hidden_layers": 1},
+        "its model has no 'model.layers.1.input_layernorm.weight' and 8 more, and lists would be made without them.",
+    ),
+    "a bias that the configuration leaves out": (
+        lambda weights: weights | {"model.layers.0.self_attn.q_proj.bias": torch.ones(64)},
+        {},
+        "its model has no 'model.layers.0.self_attn.q_proj.bias', and lists would be made without them.",
+    ),
+    "prefixed names": (lambda weights: {f"module.{name}": weight for name, weight in weights.items()}, {}, "21 are missing"),
+    "another shape": (dict, {"intermediate_size": 96}, "is of shape"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_weights_that_are_not_those_of_the_configuration(tmp_path: Path, lie: str) -> None:
+    model = save_random_model(tmp_path / "model", CATALOG, layers=2)
+    change, settings, reason = LIES[lie]
+    rewrite(model, change, **settings)
+    sentence = refusal(model)
+    assert sentence.startswith(f"The weights in {model} are not those of its config.json: ")
+    assert reason in sentence
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.parametrize("lie", ["a layer is missing", "the untied head is absent", "the file has more layers"])
+def test_the_vllm_host_fills_no_weights(tmp_path: Path, lie: str) -> None:
+    model = save_random_model(tmp_path / "model", CATALOG, layers=2)
+    change, settings, reason = LIES[lie]
+    rewrite(model, change, **settings)
+    assert refusal(model, "vllm").endswith(reason)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_head_of_its_own_beside_a_tie(model: Path, host: str) -> None:
+    rewrite(model, dict, tie_word_embeddings=True)
+    assert refusal(model, host) == (
+        f"{model / 'config.json'} ties 'lm_head.weight' to 'model.embed_tokens.weight', but {model / 'model.safetensors'} holds another "
+        'one of its own: set "tie_word_embeddings" to false if the model was trained with it, or remove it.'
+    )
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_tied_head_that_is_saved_twice_is_served(model: Path, pickled: bool) -> None:
+    rewrite(model, lambda weights: weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}, tie_word_embeddings=True)
+    if pickled:
+        as_pickle(model, torch.save)
+    Recommender.load(model, CATALOG, kv_memory_gib=0.01).close()
+
+
+def test_a_tie_without_the_embeddings(model: Path) -> None:
+    rewrite(model, lambda weights: {k: w for k, w in weights.items() if k != "model.embed_tokens.weight"}, tie_word_embeddings=True)
+    assert refusal(model).startswith(f"The weights in {model} lack 'model.embed_tokens.weight', and not every host takes 'lm_head.weight'")
+
+
+def test_constants_of_older_releases_are_no_weights(model: Path) -> None:
+    rewrite(model, lambda weights: weights | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)})
+    Recommender.load(model, CATALOG, kv_memory_gib=0.01).close()
+
+
+def test_names_are_compared_without_accelerate(model: Path) -> None:
+    """The library that transformers asks for, and that an installation for serving does not have."""
+    code = (
+        "import importlib.util as u, sys; find = u.find_spec; "
+        "u.find_spec = lambda name, *rest: None if name.startswith('accelerate') else find(name, *rest); "
+        "from pathlib import Path; from verification.hosts.weights import check_names; "
+        f"check_names(Path({str(model)!r})); print('accelerate' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr

@@ -1,4 +1,4 @@
-"""Where the demo keeps what it made.
+"""Where commands keep what they made and can make again: the demo, and models that adapters were merged into.
 
 Invariant: a file that is there is whole. Everything is written beside its place and moved there with one rename, so an interrupted run
 leaves nothing that a later one could take for finished; and one process at a time makes things in a folder, so two runs that are started

@@ -1,0 +1,119 @@
+"""The directories that the parts of a model lie in: one for a whole model, two for an adapter on its base.
+
+Invariant: what is ambiguous is refused here by the name of the file, so every command means the same model by the same directory.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from drafting.errors import SetupError
+from drafting.prompt import PROMPT_FILE
+
+ADAPTER_FILE = "adapter_config.json"
+BASE_SETTING = "base_model_name_or_path"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+class ModelFilesError(SetupError):
+    """It is not clear what model a directory holds; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model directory, and that of its base if it holds an adapter.
+
+    Attributes:
+        directory: of the model or the adapter.
+        base: of the adapter's base; None for a whole model.
+        given_base: base if the user named it, and so also says that its prompt is the adapter's; otherwise None.
+    """
+
+    directory: Path
+    base: Path | None = None
+    given_base: Path | None = None
+
+    @classmethod
+    def find(cls, directory: Path, base: Path | None = None) -> "ModelFiles":
+        """The parts of the model in `directory`; an adapter lies on `base`, or on the one that its configuration names.
+
+        Raises:
+            ModelFilesError: the base is not there, or it is not clear what the directory holds.
+        """
+        if not (directory / ADAPTER_FILE).exists():
+            if base is not None:
+                raise ModelFilesError(f"Only adapters have a base, and {directory} has no {ADAPTER_FILE}: leave --base out.")
+            return cls(directory)
+        whole = next((name for name in WEIGHTS if (directory / name).exists()), None)
+        if whole is not None:
+            raise ModelFilesError(
+                f"It is not clear which model {directory} holds: {ADAPTER_FILE} says an adapter, but {whole} lies beside it. Move one of "
+                "them to another directory; an adapter that has been merged is no longer needed."
+            )
+        found = cls(directory, base or _named_base(directory), base)
+        found._check_base()
+        return found
+
+    def _check_base(self) -> None:
+        if not self.weights.is_dir():
+            raise ModelFilesError(
+                f"The adapter in {self.directory} needs its base model, and {str(self.base)!r} is no directory here: name it with --base."
+            )
+        if (self.weights / ADAPTER_FILE).exists():
+            raise ModelFilesError(
+                f"The base of the adapter in {self.directory} is itself an adapter, as {self.weights / ADAPTER_FILE} says: merge that one "
+                "into its base first (peft's merge_and_unload)."
+            )
+
+    @property
+    def weights(self) -> Path:
+        """The directory of the weights and the configuration, of the base if there is an adapter."""
+        return self.base or self.directory
+
+    @property
+    def tokenizer(self) -> Path:
+        """The directory of the tokenizer: an adapter's own if it has one, which may have more tokens, else the base's."""
+        return self.directory if any((self.directory / name).exists() for name in TOKENIZER_FILES) else self.weights
+
+    @property
+    def prompt(self) -> Path:
+        """The directory of the prompt.
+
+        Raises:
+            ModelFilesError: only the base has one, and nobody has said that the adapter was trained with it.
+        """
+        if (self.directory / PROMPT_FILE).exists() or not (self.weights / PROMPT_FILE).exists():
+            return self.directory
+        if self.given_base is None:
+            raise ModelFilesError(
+                f"The adapter in {self.directory} has no {PROMPT_FILE}, and that of its base may not be the prompt that it was trained "
+                f"with: write one beside the adapter, or say --base {self.base} to take the base's."
+            )
+        return self.weights
+
+    @cached_property
+    def adapter_settings(self) -> dict[str, Any]:
+        """What the adapter's configuration says."""
+        return _read(self.directory)
+
+
+def _named_base(directory: Path) -> Path:
+    name = _read(directory).get(BASE_SETTING)
+    if not isinstance(name, str) or not name:
+        raise ModelFilesError(f"{directory / ADAPTER_FILE} does not name the adapter's base model: name it with --base.")
+    beside = directory / name
+    return beside if not Path(name).is_dir() and beside.is_dir() else Path(name)
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    path = directory / ADAPTER_FILE
+    try:
+        settings = json.loads(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise ModelFilesError(f"{path} is damaged: it is no configuration of an adapter.") from error
+    if not isinstance(settings, dict):
+        raise ModelFilesError(f"{path} is damaged: it is no configuration of an adapter.")
+    return settings

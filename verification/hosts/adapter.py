@@ -1,0 +1,132 @@
+"""Adapters of LoRA and its kin (DoRA, rsLoRA) on their base model, merged by peft.
+
+Invariant: a merged model is the one that peft makes of the same two directories; an adapter that peft would apply only in part, or that
+can't be merged, is refused.
+"""
+
+import re
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from drafting.errors import first_line
+from drafting.model_files import ADAPTER_FILE, ModelFiles
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config
+from verification.hosts.weights import read_headers, weight_files
+
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+PREFIX = "base_model.model."
+# peft's own modules in the names of weights, beside or around the base's.
+WRAPPERS = re.compile(r"\.(base_layer|token_adapter|modules_to_save|original_module)\b")
+# Settings of adapters that do not become part of the base's weights.
+UNMERGED = {"alora_invocation_tokens": "is applied to a part of each text", "layer_replication": "repeats layers of its base"}
+
+
+def load_model_config(files: ModelFiles) -> PretrainedConfig:
+    """The configuration of a model, with an adapter's number of tokens if it has one.
+
+    Raises:
+        HostError: as `load_config`, or the adapter can't be merged.
+    """
+    config = load_config(files.weights)
+    if files.base is None:
+        weight_files(files.weights)
+        return config
+    merged = deepcopy(config)
+    merged.vocab_size = _vocabulary_size(files, config)
+    return merged
+
+
+def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype, attention: str | None = None) -> PreTrainedModel:
+    """Load the base and merge the adapter into it.
+
+    Args:
+        config: of the merged model (`load_model_config`).
+        attention: attention of the model, as transformers names it.
+
+    Raises:
+        HostError: peft is not installed, or base and adapter do not belong together.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise HostError(f"Serving an adapter needs peft ({first_line(error)}): pip install 'atspeed-server[train]'.") from error
+    try:
+        model = AutoModelForCausalLM.from_pretrained(files.weights, dtype=dtype, attn_implementation=attention)
+        if config.vocab_size != model.config.vocab_size:
+            # The rows are the adapter's, which brings them all.
+            model.resize_token_embeddings(config.vocab_size, mean_resizing=False)
+        _separate_head(model)
+        wrapped = PeftModel(model, PeftConfig.from_pretrained(files.directory))
+        loaded = wrapped.load_adapter(str(files.directory), "default")
+    except LOADING_ERRORS as error:
+        raise HostError(
+            f"The adapter in {files.directory} cannot be merged into its base in {files.weights}: {first_line(error)}"
+        ) from error
+    # Of a resized base, peft also saves whole embeddings a second time under the names of its own modules.
+    unknown = [name for name in loaded.unexpected_keys if not WRAPPERS.search(name)]
+    if differing := sorted([*loaded.missing_keys, *unknown]):
+        raise HostError(
+            f"The adapter in {files.directory} does not belong to its {ADAPTER_FILE} and the base in {files.weights}: {differing[0]!r} is "
+            f"missing in its weights or has no place in the model, as {len(differing) - 1} others."
+        )
+    merged: PreTrainedModel = wrapped.merge_and_unload()
+    _tie_if_equal(merged)
+    return merged
+
+
+def _separate_head(model: PreTrainedModel) -> None:
+    """Give a tied head a copy of its weights: peft adds to weights in place, and what it adds to one of them is not the other's."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is embeddings.weight:
+        head.weight = nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+
+
+def _tie_if_equal(model: PreTrainedModel) -> None:
+    """Tie the head again if it still equals the embeddings, and otherwise say in the configuration that it does not."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or not model.config.tie_word_embeddings:
+        return
+    if torch.equal(head.weight, embeddings.weight):
+        head.weight = embeddings.weight
+    else:
+        model.config.tie_word_embeddings = False
+
+
+def _vocabulary_size(files: ModelFiles, config: PretrainedConfig) -> int:
+    """The number of tokens of the merged model, by the adapter's weights: those of the base, or all that a resized one has."""
+    settings, where = files.adapter_settings, f"The adapter in {files.directory}"
+    if (kind := settings.get("peft_type")) != "LORA":
+        raise HostError(f"{where} is of the kind {kind}: only LoRA, DoRA and rsLoRA can be served; merge it into its base yourself.")
+    if config.to_dict().get("quantization_config") is not None:
+        raise HostError(f"{where} can't be merged into the quantized base in {files.weights}: name the base in full precision with --base.")
+    for setting, reason in UNMERGED.items():
+        if settings.get(setting):
+            raise HostError(f"{where} can't be merged, because it {reason} ({setting} in its {ADAPTER_FILE}).")
+    paths = [files.directory / name for name in ADAPTER_WEIGHTS if (files.directory / name).is_file()]
+    if not paths:
+        raise HostError(f"{where} has no weights: no {' and no '.join(ADAPTER_WEIGHTS)} is in it.")
+    adapter = {WRAPPERS.sub("", name.removeprefix(PREFIX)): weight for name, weight in read_headers(paths[:1]).items()}
+    base = read_headers(weight_files(files.weights))
+    of_tokens = {name for name, weight in base.items() if weight.ndim == 2 and len(weight) == config.vocab_size}
+    sizes = {size for name, weight in adapter.items() if (size := _tokens(name, weight, of_tokens)) is not None} - {config.vocab_size}
+    if not sizes:
+        return int(config.vocab_size)
+    if len(sizes) > 1 or not of_tokens <= set(adapter):
+        raise HostError(
+            f"{where} was trained with another number of tokens than its base in {files.weights} has ({config.vocab_size}), but does not "
+            "hold all of their embeddings: save it with peft's save_embedding_layers=True."
+        )
+    return sizes.pop()
+
+
+def _tokens(name: str, weight: Tensor, of_tokens: set[str]) -> int | None:
+    """The number of tokens by the shape of an adapter's weight; None if it has no row for each token."""
+    module, _, part = name.partition(".lora_")
+    if name in of_tokens:
+        return len(weight)
+    if f"{module}.weight" not in of_tokens:
+        return None
+    return {"embedding_A": weight.shape[-1], "B.weight": len(weight)}.get(part)
