@@ -5,8 +5,9 @@ fails, no request stays behind in the engine. Callers may be in several threads,
 engine at a time, never while its caller has a list in hand, and whoever advances it leaves the others their lists.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from threading import Lock
+from threading import Lock, get_ident
 from typing import TypeVar
 
 from drafting.errors import SetupError
@@ -35,6 +36,27 @@ Answer = BeamResult | ScoresNotFinite
 Pending = dict[str, Answer | Other | None]
 
 
+class EngineLock:
+    """A lock that knows whether it is this thread that holds it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._holder: int | None = None
+
+    @property
+    def is_mine(self) -> bool:
+        """True if this thread holds it."""
+        return self._holder == get_ident()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._holder = get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._holder = None
+        self._lock.release()
+
+
 class SharedEngine:
     """An engine that several callers use, each as if it was alone.
 
@@ -42,10 +64,11 @@ class SharedEngine:
         lock: held while the engine works, and by all engines on the same models.
     """
 
-    def __init__(self, engine: SpeculativeBeamEngine, lock: Lock) -> None:
+    def __init__(self, engine: SpeculativeBeamEngine, lock: EngineLock) -> None:
         self.lock = lock
         self._engine = engine
         self._answers: dict[str, Answer] = {}
+        self._abandoned: deque[str] = deque()
 
     def search_in_order(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
         """Search the requests, which are asked for as the engine has room, and yield their lists in the same order.
@@ -66,16 +89,26 @@ class SharedEngine:
                 yield from _leading(pending)
             while pending:
                 with self.lock:
+                    self._forget_abandoned()
                     self._advance(pending)
                 yield from _leading(pending)
         finally:
-            with self.lock:
-                for request_id in pending:
-                    self._engine.cancel(request_id)
-                    self._answers.pop(request_id, None)
+            self._abandoned.extend(pending)
+            # The garbage collector may close this generator within a step, in the thread that makes it: then what comes next cancels.
+            if not self.lock.is_mine:
+                with self.lock:
+                    self._forget_abandoned()
+
+    def _forget_abandoned(self) -> None:
+        """Cancel what nobody waits for any more; call it with the lock held, between two steps."""
+        while self._abandoned:
+            request_id = self._abandoned.popleft()
+            self._engine.cancel(request_id)
+            self._answers.pop(request_id, None)
 
     def _add(self, request: BeamRequest, pending: Pending[Other]) -> None:
         with self.lock:
+            self._forget_abandoned()
             while self._engine.running and not self._has_room(request):
                 self._advance(pending)
             self._engine.add(request)

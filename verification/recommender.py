@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 
 import torch
 
@@ -24,7 +23,7 @@ from drafting.plans.planner import AUTO, Planner
 from drafting.prompt import PromptBuilder
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
-from verification.batch import Answer, Other, ScoresNotFinite, SharedEngine
+from verification.batch import Answer, EngineLock, Other, ScoresNotFinite, SharedEngine
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
@@ -46,7 +45,7 @@ class Recommender:
         model_name: str,
         served: ServedModel,
         name: str,
-        lock: "Lock | None" = None,
+        lock: EngineLock | None = None,
     ) -> None:
         """The engine's trie must hold the catalog's identifiers as the target's token ids; requests call the catalog by `name`.
 
@@ -55,7 +54,7 @@ class Recommender:
         """
         self._served = served
         self._name = name
-        self._shared = SharedEngine(engine, lock or Lock())
+        self._shared = SharedEngine(engine, lock or EngineLock())
         self.catalog = catalog
         self.prompts = prompts
         self.engine = engine

@@ -45,6 +45,8 @@ def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any
             yield file
     except (pa.ArrowException, OSError) as failure:
         raise error(f"The {kind} {path} cannot be read: {first_line(failure)}.") from failure
+    except UnicodeDecodeError as failure:
+        raise error(f"The {kind} {path} cannot be read: it has texts that are not UTF-8.") from failure
 
 
 def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], None], limits: ReadLimits = UNLIMITED) -> Catalog:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -164,12 +165,11 @@ class SqliteHistoryStore:
         return True
 
     def _delete(self, user_id: str) -> bool:
-        try:
+        # One that is damaged is there, and shall not be.
+        with suppress(HistoryDamaged):
             # What has expired goes with the others that have.
             if read_history(self._writer, user_id, time.time()) is None:
                 return False
-        except HistoryDamaged:
-            """It is there, and shall not be."""
         self._writer.execute("DELETE FROM histories WHERE user_id = ?", (user_id,))
         return True
 

@@ -197,7 +197,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
             _take_over_events(connection)
             logger.info("the history file %s has this release's format from now on", path)
         case 2:
-            """Another process was quicker."""
+            pass  # Another process was quicker.
         case version:
             raise sqlite3.DatabaseError(f"its format is {version}, and this release writes {_FORMAT}")
 

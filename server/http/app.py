@@ -37,6 +37,7 @@ def build_api(services: Services) -> FastAPI:
             watch.cancel()
             await services.engine.stop()
             await services.histories.close()
+            services.catalogs.files.close()
             # It may wait for a collector, which would hold up the loop.
             await asyncio.to_thread(services.tracing.close)
 

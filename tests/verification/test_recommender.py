@@ -273,6 +273,19 @@ def test_threads_share_a_recommender(model: Path) -> None:
     assert (recommender.engine.running, recommender.engine.used_slots) == (0, 0)
 
 
+def test_a_list_that_is_given_up_within_a_step_waits_for_no_lock(model: Path) -> None:
+    """As the garbage collector may do it, in the thread that makes the step; what comes next takes the slots back."""
+    recommender = load(model)
+    histories = [[(7 * number + step) % 30 for step in range(1 + number % 20)] for number in range(200)]
+    lists = recommender.recommend(histories, k=4)
+    assert any(recommender.engine.running for _ in lists)
+    with recommender._shared.lock:
+        lists.close()
+        assert recommender.engine.running > 0
+    assert len(list(recommender.recommend(histories[:1], k=4))) == 1
+    assert (recommender.engine.running, recommender.engine.used_slots) == (0, 0)
+
+
 def test_iterations_of_one_thread_share_a_recommender_and_its_successor(model: Path) -> None:
     recommender = load(model)
     successor = recommender.successor(CATALOG, "next")

@@ -179,6 +179,16 @@ def test_what_parquet_holds_beside_texts_and_whole_numbers_is_refused(
         load_catalog(path)
 
 
+@pytest.mark.parametrize("odd", ["item_id", "identifier", "country"])
+def test_parquet_with_texts_that_are_not_utf_8_is_refused(tmp_path: Path, odd: str) -> None:
+    columns = {"item_id": [b"a", b"b"], "identifier": [b"<a_1><b_1>", b"<a_1><b_2>"], "country": [b"DE", b"FR"]}
+    columns[odd][1] += b"\xff"
+    texts = {name: pa.array(values, pa.binary()).view(pa.string()) for name, values in columns.items()}
+    pq.write_table(pa.table(texts), tmp_path / "catalog.parquet")
+    with pytest.raises(CatalogError, match=r"catalog\.parquet cannot be read: it has texts that are not UTF-8\."):
+        load_catalog(tmp_path / "catalog.parquet")
+
+
 @pytest.mark.parametrize("name", ["catalog.json", "catalog.jsonl", "catalog.parquet", "catalog.catalog", "catalog"])
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
