@@ -122,11 +122,14 @@ class Settings(EngineSettings, BaseSettings):
     catalog_max_items: Annotated[int, Panel.CATALOG] = Field(
         default=20_000_000, ge=1, description="Items that a version of the catalog may have, those of --catalog aside."
     )
+    catalog_max_gib: Annotated[float, Panel.CATALOG] = Field(
+        default=4, gt=0, description="Size of an uploaded version of the catalog, GiB; larger ones get 413."
+    )
     catalog_max_ratio: Annotated[float, Panel.CATALOG] = Field(
         default=200, ge=1, description="Bytes that a byte of a compressed catalog (parquet) may become."
     )
     catalog_build_memory_gib: Annotated[float, Panel.CATALOG] = Field(
-        default=8, ge=0.5, description="Memory of the process that builds a version or adds items, GiB."
+        default=4, ge=0.5, description="Memory of the process that builds a version or adds items, GiB."
     )
     catalog_build_seconds: Annotated[int, Panel.CATALOG] = Field(
         default=1800, ge=1, description="Longest time of the process that builds a version or adds items, seconds; of processors, too."
@@ -153,7 +156,7 @@ class Settings(EngineSettings, BaseSettings):
     engine_start_seconds: Annotated[float, Panel.MODEL] = Field(
         default=1800,
         gt=0,
-        description="The same while it starts, which takes as long as the model takes to load; also the longest wait for a new catalog.",
+        description="The same while it starts, which takes as long as the model takes to load.",
     )
     verification: Annotated[Verification, Panel.SPECULATION] = Field(
         default=Verification.STRICT, description="How drafts are verified where a request does not say."

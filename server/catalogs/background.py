@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,6 +75,9 @@ def answer_order(order: type[Order], work: Callable[[Order], msgspec.Struct]) ->
     """Limit this process, read an order and write what comes of it."""
     die_with_parent()
     os.nice(NICENESS)
+    # Where the machine's memory ends before this limit, the kernel shall end this process and not the engine.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     limits = msgspec.convert(json.loads(sys.argv[1]), ProcessLimits)
     memory = int(limits.memory_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))

@@ -25,7 +25,7 @@ from server.settings import EngineOptions
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-# The lists of all requests that may run at once are far smaller.
+# The engine divides what would be larger.
 MOST_BYTES = 2**26
 # Plain numbers: an operation on a flag of an enumeration takes longer than the call on the socket.
 _EVENTS, _READABLE, _NO_WAIT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)

@@ -7,6 +7,7 @@ contents of the KV slots are unknown after it, and the parent starts a clean one
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from server.messages import (
     DropCatalog,
     DropFilter,
     FailedList,
+    FinishedList,
     FromEngine,
     LoadCatalog,
     Progress,
@@ -44,6 +46,8 @@ IDLE_POLL_MS = 450
 LOADING_POLL_MS = 5
 REPORT_SECONDS = 0.1
 BEAT_SECONDS = 0.5
+# Of the lists in a message: an item takes 36 bytes at most, and the parent reads 64 MiB. An identifier may have any number of items.
+MOST_ITEMS = 1_000_000
 
 
 class EngineWorker:
@@ -162,20 +166,39 @@ class EngineWorker:
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         graphs = self._catalogs.take_graph_counts()
-        self.send(
-            Progress(
-                finished=list(step.finished),
-                failed=self._failed,
-                steps=self._steps,
-                running=self._scheduler.running,
-                waiting=self._scheduler.waiting,
-                used_slots=self._catalogs.used_slots,
-                cached_slots=self._catalogs.cached_slots,
-                graphs_replayed=graphs.replayed,
-                graphs_skipped=graphs.skipped,
-            )
+        first, *more = self._portions(step.finished)
+        progress = Progress(
+            finished=first,
+            failed=self._failed,
+            steps=self._steps,
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            used_slots=self._catalogs.used_slots,
+            cached_slots=self._catalogs.cached_slots,
+            graphs_replayed=graphs.replayed,
+            graphs_skipped=graphs.skipped,
         )
+        self.send(progress)
+        for portion in more:
+            self.send(msgspec.structs.replace(progress, finished=portion, failed=[], steps=[], graphs_replayed=0, graphs_skipped=0))
         self._failed, self._steps, self._reported = [], [], now
+
+    def _portions(self, finished: Sequence[FinishedList]) -> list[list[FinishedList]]:
+        """Finished lists, at least one portion, by what a message holds; a list that none holds has failed."""
+        portions: list[list[FinishedList]] = [[]]
+        room = MOST_ITEMS
+        for each in finished:
+            items = len(each.result.items)
+            if items > MOST_ITEMS:
+                sentence = f"The list would have {items:,} items, more than the {MOST_ITEMS:,} that one may have: ask for a smaller k."
+                self._failed.append(FailedList(each.result.request_id, sentence))
+                continue
+            if items > room:
+                portions.append([])
+                room = MOST_ITEMS
+            portions[-1].append(each)
+            room -= items
+        return portions
 
 
 def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:

@@ -67,5 +67,8 @@ def build_app(services: Services) -> ASGIApp:
     """Build the whole app, as a server runs it."""
     api = build_api(services)
     return ExchangeMiddleware(
-        TraceMiddleware(api, services.tracing) if services.tracing.on else api, services.metrics, services.settings.body_seconds
+        TraceMiddleware(api, services.tracing) if services.tracing.on else api,
+        services.metrics,
+        services.settings.body_seconds,
+        services.settings.catalog_max_gib,
     )

@@ -128,7 +128,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = config.limits
         self._address = ""
-        self._in_headers = self._refused = False
+        self._in_headers = self._in_body = self._refused = False
         self._header_bytes = 0
         self.due = self.read_due = math.inf
 
@@ -146,11 +146,12 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        begun = self._in_headers
+        begun = self._in_headers or self._in_body
         # Of the first piece it is not known where in it the headers began; it counts in full only where they end in it.
         self._header_bytes = self._header_bytes + len(data) if begun else len(data)
         super().data_received(data)
-        if begun and self._in_headers and self._header_bytes > self._limits.header_bytes:
+        # What comes after the headers and is no body is the frame of its chunks, and trailers, which are kept as headers are.
+        if begun and (self._in_headers or self._in_body) and self._header_bytes > self._limits.header_bytes and not self._refused:
             self._refuse(self._limits.too_large)
 
     def on_message_begin(self) -> None:
@@ -165,10 +166,18 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(self._limits.too_large)
                 raise ValueError(self._limits.too_large.sentence)
         self._in_headers = False
+        self._header_bytes = 0
         self.due = math.inf
         super().on_headers_complete()
+        self._in_body = True
+
+    def on_body(self, body: bytes) -> None:
+        self._header_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
+        self._header_bytes = 0
         super().on_message_complete()
         if self.cycle.response_complete:
             self._await_client()
@@ -205,6 +214,12 @@ class LimitedProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _may_tell(self) -> bool:
+        """Whether a refusal would be understood, which it is not between the parts of another answer, nor after one to the same request."""
+        if self._in_body:
+            return not (self.cycle.response_started or self.pipeline)
+        return not self._answering()
+
     def _await_client(self) -> None:
         """Set the moment by which the client must have gone on."""
         if self._answering():
@@ -219,8 +234,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._refused = True
         self._limits.refused(refusal)
-        # Between the parts of another answer this one would not be understood.
-        if not self._answering() and not self.transport.is_closing():
+        if self._may_tell() and not self.transport.is_closing():
             self.transport.write(refusal.response())
+            if self._in_body:
+                # The app's own answer, which the request can't get any more, must not follow.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
         self.transport.close()
         self.due = self.loop.time() + LINGER_SECONDS

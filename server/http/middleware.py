@@ -22,7 +22,6 @@ REQUEST_ID = b"x-request-id"
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_ITEMS_BYTES = 8 * 1024 * 1024
-MAX_CATALOG_BYTES = 64 * 1024**3
 _ITEMS = "/v1/catalog/items"
 _CATALOGS = "/v1/catalogs/"
 _MAX_REQUEST_ID = 128
@@ -32,10 +31,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class ExchangeMiddleware:
     """Wraps an ASGI app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, body_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, body_seconds: float, catalog_gib: float) -> None:
         self._app = app
         self._metrics = metrics
         self._body_seconds = body_seconds
+        self._catalog_gib = catalog_gib
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,8 +46,9 @@ class ExchangeMiddleware:
         logs.request_id.set(request_id.decode("ascii"))
         status = 500
         received, more = 0, True
-        most = _most_bytes(scope)
-        per_piece, ends = most == MAX_CATALOG_BYTES, asyncio.get_running_loop().time() + self._body_seconds
+        is_upload = _is_upload(scope)
+        most = int(self._catalog_gib * 2**30) if is_upload else MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES
+        ends = asyncio.get_running_loop().time() + self._body_seconds
         is_head = scope["method"] == "HEAD"
         if is_head:
             # As GET, with an answer without its body; the server below sees the scope as it was.
@@ -57,7 +58,7 @@ class ExchangeMiddleware:
             nonlocal received, more, ends
             if not more:
                 return await receive()
-            if per_piece:
+            if is_upload:
                 ends = asyncio.get_running_loop().time() + self._body_seconds
             try:
                 async with asyncio.timeout_at(ends):
@@ -67,7 +68,10 @@ class ExchangeMiddleware:
             more = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > most:
-                raise HTTPException(413, f"The body is larger than the {most // 1024} KiB that this server reads.")
+                sentence = f"The body is larger than the {most // 1024} KiB that this server reads."
+                if is_upload:
+                    sentence = f"The catalog is larger than the {self._catalog_gib:g} GiB that this server takes (--catalog-max-gib)."
+                raise HTTPException(413, sentence)
             return message
 
         async def tagged_send(message: Message) -> None:
@@ -132,11 +136,9 @@ async def _not_utf8(scope: Scope, receive: Receive, send: Send) -> None:
     await Problem(400, sentence).response(Request(scope))(scope, receive, send)
 
 
-def _most_bytes(scope: Scope) -> int:
-    """The most bytes that the body of a request may have."""
-    if scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS) and not _is_json(scope):
-        return MAX_CATALOG_BYTES
-    return MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES
+def _is_upload(scope: Scope) -> bool:
+    """Whether the body is a catalog."""
+    return scope["method"] == "PUT" and scope["path"].startswith(_CATALOGS) and not _is_json(scope)
 
 
 def _is_json(scope: Scope) -> bool:

@@ -65,6 +65,14 @@ def test_the_value_sets_fit_the_schema(path, schema: dict[str, Any]):
     jsonschema.validate(merged(VALUES, yaml.safe_load(path.read_text())), schema)
 
 
+@pytest.mark.parametrize("path", [CHART / "values-gpu.yaml", *VALUE_SETS], ids=lambda path: path.stem)
+def test_a_replica_may_take_as_long_to_start_as_its_engine(path):
+    values = merged(VALUES, yaml.safe_load(path.read_text()))
+    startup = values["probes"]["startup"]
+    longest = values["settings"].get("engine_start_seconds", Settings.model_fields["engine_start_seconds"].default)
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= longest + 30
+
+
 @needs_helm
 @pytest.mark.parametrize("path", BAD_VALUES, ids=lambda path: path.stem)
 def test_a_wrong_value_is_refused_by_name(path):

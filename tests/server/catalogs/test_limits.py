@@ -33,6 +33,7 @@ class Done(msgspec.Struct, frozen=True):
 
     data: int = 0
     seconds: int = 0
+    oom_score_adj: int = 0
 
 
 def work(task: Task) -> Done:
@@ -46,7 +47,8 @@ def work(task: Task) -> Done:
             time.sleep(60)
         case "die":
             sys.exit(3)
-    return Done(resource.getrlimit(resource.RLIMIT_DATA)[0], resource.getrlimit(resource.RLIMIT_CPU)[0])
+    score = int(Path("/proc/self/oom_score_adj").read_text())
+    return Done(resource.getrlimit(resource.RLIMIT_DATA)[0], resource.getrlimit(resource.RLIMIT_CPU)[0], score)
 
 
 async def run(what: str, **limits: Any) -> Done:
@@ -54,8 +56,8 @@ async def run(what: str, **limits: Any) -> Done:
     return await run_in_background("tests.server.catalogs.test_limits", Task(what), Done, given, CatalogRefused)
 
 
-async def test_a_process_knows_its_limits() -> None:
-    assert await run("nothing") == Done(2**29, 20)
+async def test_a_process_knows_its_limits_and_is_the_first_that_the_kernel_kills() -> None:
+    assert await run("nothing") == Done(2**29, 20, 1000)
 
 
 @pytest.mark.parametrize(

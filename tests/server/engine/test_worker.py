@@ -10,9 +10,11 @@ import zmq
 from drafting.beam.rule import SearchRule, Verification
 from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
+from server.engine import worker
 from server.engine.main import warm_up
+from server.engine.process import MOST_BYTES
 from server.engine.worker import EngineWorker
-from server.messages import Cancel, FromEngine, Progress, Shutdown, Submit, ToEngine
+from server.messages import Cancel, FailedList, FromEngine, Progress, Shutdown, Submit, ToEngine
 from server.settings import EngineOptions
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
@@ -123,6 +125,23 @@ def test_a_request_is_searched_by_the_rule_that_it_names(bench: Bench):
     assert bench.engine.rules == {"a": SearchRule(Verification.RELAXED, 2**63 - 1, 0.5), "b": SearchRule()}
     told = {entry.result.request_id: entry.result.rule.verification for message in messages for entry in message.finished}
     assert told == {"a": Verification.RELAXED, "b": Verification.STRICT}
+
+
+def test_lists_that_one_message_can_not_hold_are_told_in_several(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "MOST_ITEMS", 5)
+    bench.worker = EngineWorker(bench.socket, FakeSource(CATALOG, bench.engine), OPTIONS.model_copy(update={"max_running": 5}))
+    bench.send(submit("a", k=3), submit("b", k=2), submit("c", k=6), submit("d", k=5), submit("e", k=1))
+    messages = bench.run_until_idle()
+    told = [[entry.result.request_id for entry in message.finished] for message in messages if message.finished]
+    assert told == [["a", "b"], ["d"], ["e"]]
+    sentence = "The list would have 6 items, more than the 5 that one may have: ask for a smaller k."
+    assert [entry for message in messages for entry in message.failed] == [FailedList("c", sentence)]
+    assert sum(len(message.steps) for message in messages) == STEPS
+
+
+def test_a_message_of_as_many_items_as_it_may_hold_is_read():
+    item = msgspec.msgpack.encode(RankedItem(2**31 - 1, -1.23456789, 2**31 - 1))
+    assert worker.MOST_ITEMS * len(item) < MOST_BYTES / 1.5
 
 
 def test_a_passed_deadline_is_a_failure_without_a_sentence(bench: Bench):

@@ -34,7 +34,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def flags(model_flags: list[str], directory: Path) -> list[str]:
     more = ("--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02", "--catalog-max-items", "1000")
-    return [*model_flags, *more, "--catalogs", str(directory)]
+    return [*model_flags, *more, "--catalog-max-gib", "0.001", "--catalogs", str(directory)]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,12 @@ def test_limits_are_told(shop: ServerProcess) -> None:
     lines = "".join(json.dumps({"item_id": str(i), "identifier": ["<a_0>", "<b_0>", "<c_0>"]}) + "\n" for i in range(1001))
     response = shop.client.put("/v1/catalogs/many", content=lines, headers={"content-type": "application/x-ndjson"})
     assert_problem(response, 422, "The catalog has 1,001 items or more; at most 1,000 are read.")
+
+
+def test_an_upload_that_is_too_large_is_refused_and_leaves_nothing(shop: ServerProcess, directory: Path) -> None:
+    response = shop.client.put("/v1/catalogs/large", content=b" " * (2 * 2**20), headers={"content-type": "application/x-ndjson"})
+    assert_problem(response, 413, "The catalog is larger than the 0.001 GiB that this server takes (--catalog-max-gib).")
+    assert not [path.name for path in directory.iterdir() if path.name.startswith((".unfinished", "large"))]
 
 
 def test_a_body_of_json_is_not_read_for_ever(shop: ServerProcess) -> None:

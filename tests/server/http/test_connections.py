@@ -160,6 +160,35 @@ def test_headers_that_are_too_large_are_refused(limited: ServerProcess, connect:
     assert psutil.Process(limited.process.pid).memory_info().rss - memory < 16 * 2**20
 
 
+CHUNKED = b" HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [(b"0\r\n", b"X-A: b\r\n" * 400), (b"0\r\nX-Endless: ", b"a" * 3000), (b"1;", b"a" * 3000)],
+    ids=["many", "one", "extension"],
+)
+def test_what_frames_a_body_is_limited_as_headers_are(
+    limited: ServerProcess, connect: Callable[[], socket.socket], start: bytes, piece: bytes
+):
+    refused = limited.metric("atspeed_refused_connections_total", reason="header-size")
+    answer, _ = drip(connect(), b"POST /v1/recommendations" + CHUNKED + start, piece)
+    assert_told(answer, 431, "The headers are larger than the 8 KiB that this server reads.")
+    answered = connect()
+    answered.sendall(b"POST /nowhere" + CHUNKED)
+    assert answered.recv(65536).startswith(b"HTTP/1.1 404 ")
+    answered.sendall(start)
+    assert_ended(answered, piece)
+    assert limited.metric("atspeed_refused_connections_total", reason="header-size") == refused + 2
+
+
+def test_a_chunked_body_of_many_pieces_is_read(limited: ServerProcess):
+    pieces = (b'"%05d",' % number for number in range(5000))
+    content = iter([b'{"history": [', *pieces, b'"x"]}'])
+    response = limited.client.post("/v1/recommendations", content=content, headers={"content-type": "application/json"})
+    assert response.status_code in (422, 503)
+
+
 def test_a_url_that_is_too_long_is_refused(connect: Callable[[], socket.socket]):
     connection = connect()
     connection.sendall(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
