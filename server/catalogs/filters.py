@@ -2,7 +2,7 @@
 
 Invariant: a name that is here has been evaluated for the version that is served, and the engine knows it: it is told before any request
 can use the name, over the same ordered connection, and a new engine is told all names before its first request. A version for which a
-filter can't be evaluated is not served.
+filter can't be evaluated is not served. While an earlier version is on trial no filter changes, for it would be adopted without the change.
 
 Filters are worked out by a few threads, off the event loop, and new ones without the lock on what is served. Their number is bounded, and
 so is what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and how many clients may wait for theirs.
@@ -20,7 +20,7 @@ from drafting.catalog.text_column import TextColumn
 from drafting.trie.item_set import ItemSet
 from server.catalogs.store import CatalogStore, ServedCatalog, known_items
 from server.engine.client import EngineClient
-from server.errors import FilterNotFound, FilterRefused, FiltersBusy, TooManyFilters, UnknownFilter, quoted
+from server.errors import EngineUnavailable, FilterNotFound, FilterRefused, FiltersBusy, TooManyFilters, UnknownFilter, quoted
 from server.messages import DropFilter, FilterChoice
 
 MAX_FILTERS = 10_000
@@ -99,7 +99,9 @@ class NamedFilters:
             FilterRefused, UnknownItem: the expression can't be used for the catalog, or it has no such item.
             TooManyFilters: there is no room for another one.
             FiltersBusy: too many are being worked out.
+            EngineUnavailable: an earlier version is on trial.
         """
+        self._check_settled()
         if self._puts >= MAX_PUTS:
             raise FiltersBusy(f"The server is working out {MAX_PUTS} filters already: send this one again in a moment.")
         self._puts += 1
@@ -115,12 +117,23 @@ class NamedFilters:
             items = await self._new_items(named, active)
             async with self._catalogs.changing:
                 if active is self._catalogs.active:
+                    self._check_settled()
                     self._keep(named, active, items)
                     return named
         async with self._catalogs.changing:
             active = self._catalogs.active
-            self._keep(named, active, await self._new_items(named, active))
+            items = await self._new_items(named, active)
+            self._check_settled(active)
+            self._keep(named, active, items)
         return named
+
+    def _check_settled(self, active: ServedCatalog | None = None) -> None:
+        """
+        Raises:
+            EngineUnavailable: an earlier version is on trial, or was and is served now in place of `active`.
+        """
+        if self._catalogs.trying is not None or active not in (None, self._catalogs.active):
+            raise EngineUnavailable("Engines died, and an earlier version of the catalog is being tried: send this again in a moment.", 5)
 
     async def _new_items(self, named: NamedFilter, served: ServedCatalog) -> ItemSet:
         """The items of a version that pass; an expression that another filter has is not evaluated again.
@@ -158,9 +171,11 @@ class NamedFilters:
 
         Raises:
             FilterNotFound: there is no filter of that name.
+            EngineUnavailable: an earlier version is on trial.
         """
         async with self._catalogs.changing:
             self.get(name)
+            self._check_settled()
             del self._named[name]
             active = self._catalogs.active
             del active.filters[name]

@@ -12,7 +12,7 @@ from server.catalogs.filters import NamedFilters
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
 from server.engine.watch import CatalogWatch
-from server.errors import CatalogRefused, FilterRefused
+from server.errors import CatalogRefused, FilterRefused, VersionNotFound
 from server.metrics.lists import HealthMetrics
 
 SOON_SECONDS = 60.0
@@ -38,22 +38,27 @@ class CatalogGuard(CatalogWatch):
         self._trial: ServedCatalog | None = None
         self._tried = False
 
-    async def engine_ended(self, catalog: str, *, blamed: bool) -> None:
+    async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
         """Count the death for the version, and name another version for the next engine when it is time to leave it."""
-        active = self._catalogs.active
-        served_for = 0.0 if self._ready_since is None else time.monotonic() - max(self._ready_since, self._catalogs.active_since)
+        active, ready_since = self._catalogs.active, self._ready_since
         self._ready_since = None
         if active is not self._watched:
             self._watch(active)
         if self._trial is not None:
             logger.error("the engine did not come up with version %s either: version %s is tried again", self._trial.name, active.name)
-            self._trial = None
+            self._trial = self._catalogs.trying = None
             self._engine.serve_catalog(active.handle, active.path, active.catalog.version)
             return
         if catalog != active.handle:
             return
-        self._proven = self._proven or served_for >= SOON_SECONDS
-        self._deaths = 0 if self._proven else self._deaths + 1
+        if ready_since is not None:
+            # An engine that hung has not served since its last sign of life.
+            served_for = max(0.0, time.monotonic() - silence - max(ready_since, self._catalogs.active_since))
+            if served_for >= SOON_SECONDS:
+                self._proven, self._deaths = True, 0
+            if self._proven:
+                return
+        self._deaths += 1
         if (blamed or self._deaths >= MOST_DEATHS) and not self._tried:
             self._reason = "The engine could not load it." if blamed else "Two engines died with it."
             self._tried = True
@@ -73,13 +78,23 @@ class CatalogGuard(CatalogWatch):
     async def _last_good(self) -> ServedCatalog | None:
         """The newest version served before that can be loaded, and that the next engine will load; None if there is none."""
         for name in self._catalogs.served_before():
-            try:
-                version = await self._catalogs.load(name)
-                await self._filters.prepare(version)
-            except (CatalogRefused, FilterRefused) as error:
-                logger.warning("version %s can't be tried instead: %s", name, error)
-                continue
-            if self._catalogs.active is self._watched:
+            self._catalogs.trying = name
+            version = await self._prepared(name)
+            if self._catalogs.active is not self._watched:
+                # Another one has been activated meanwhile.
+                return None
+            if version is not None:
                 self._engine.serve_catalog(version.handle, version.path, version.catalog.version)
                 return version
+        self._catalogs.trying = None
         return None
+
+    async def _prepared(self, name: str) -> ServedCatalog | None:
+        """A version with all filters evaluated; None if it can't be had."""
+        try:
+            version = await self._catalogs.load(name)
+            await self._filters.prepare(version)
+        except (VersionNotFound, CatalogRefused, FilterRefused) as error:
+            logger.warning("version %s can't be tried instead: %s", name, error)
+            return None
+        return version

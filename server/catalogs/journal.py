@@ -201,7 +201,7 @@ class Journal:
         for text in filter(None, texts):
             try:
                 yield msgspec.json.decode(text, type=Line)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 logger.warning("%s holds a line that can't be read", self.path)
                 self.is_whole = False
 

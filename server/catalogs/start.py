@@ -23,7 +23,7 @@ class FirstCatalog:
     Attributes:
         served: the version that it serves.
         by: who decided so.
-        left: name of the version that was served last, if it can't be read; None as a rule.
+        left: name of the version that was served last, if it is gone or can't be read; None as a rule.
     """
 
     served: ServedCatalog
@@ -43,16 +43,18 @@ def first_catalog(start: Catalog, path: Path, directory: Path | None) -> FirstCa
     if directory is None or record is None or record.began != start.version:
         return FirstCatalog(own, BY_START)
     paths = VersionFiles(directory).brought() | {name: directory / file for name, file in record.files.items()}
-    last, unreadable = record.history[-1].version, None
+    last = record.history[-1].version
     for name in (last, *record.served_before(last)):
         if name == start.version:
             break
-        if name not in paths or not paths[name].exists():
+        if name not in paths and name != last:
+            # It has been removed.
             continue
         try:
+            if name not in paths or not paths[name].exists():
+                raise CatalogError("its file is gone")
             served = ServedCatalog(name, "", paths[name].absolute(), load_catalog(paths[name]))
-            return FirstCatalog(served, BY_RESTART) if name == last else FirstCatalog(served, BY_RECOVERY, unreadable or last)
+            return FirstCatalog(served, BY_RESTART) if name == last else FirstCatalog(served, BY_RECOVERY, last)
         except CatalogError as error:
             logger.error("the version %s can't be served any more: %s", name, error)
-            unreadable = unreadable or name
-    return FirstCatalog(own, BY_START if unreadable is None else BY_RECOVERY, unreadable)
+    return FirstCatalog(own, BY_START) if last == start.version else FirstCatalog(own, BY_RECOVERY, last)

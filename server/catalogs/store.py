@@ -66,6 +66,8 @@ class CatalogStore:
     Attributes:
         active: the version that requests start with.
         active_since: monotonic seconds since when.
+        trying: name of an earlier version that engines are about to be started with because they died with the active one; None as a rule.
+            What it is made of must not change until that is decided: it is adopted as it is, or the active one stays.
         changing: held by whoever changes versions, from judging a name until the change has taken effect.
         files: the files of the directory.
     """
@@ -77,6 +79,7 @@ class CatalogStore:
             start: the catalog that the server is started with, if it is another one.
         """
         self.active, self.active_since = first, time.monotonic()
+        self.trying: str | None = None
         self.changing = asyncio.Lock()
         self.files = VersionFiles(directory)
         self._journal = Journal(directory)
@@ -145,12 +148,14 @@ class CatalogStore:
         """Forget a version and its file; call it with the lock `changing` held.
 
         Raises:
-            VersionNotFound, VersionActive: there is none, or it is served.
+            VersionNotFound, VersionActive: there is none, or it is served or about to be.
             StorageFull: the directory can't be written; the version stays.
         """
         path = self._path(name)
         if name == self.active.name:
             raise VersionActive(f"The version {quoted(name)} is served: activate another one first.")
+        if name == self.trying:
+            raise VersionActive(f"The version {quoted(name)} is on trial in place of the one that is served: remove it later.")
         if name in self._journal.record.files:
             self._journal.append(Line(name, "", time.time(), Event.REMOVED))
         elif path.parent == self.files.directory:
@@ -264,7 +269,7 @@ class CatalogStore:
         self._engine.serve_catalog(served.handle, served.path, served.catalog.version)
         self._paths[served.name] = served.path
         self._contents[served.name] = served.catalog.version
-        before, self.active, self.active_since = self.active, served, time.monotonic()
+        before, self.active, self.active_since, self.trying = self.active, served, time.monotonic(), None
         if not before.running:
             self._engine.drop_catalog(before.handle)
 

@@ -240,7 +240,7 @@ class EngineClient:
             started = time.monotonic()
             catalog = self._options.catalog_name
             obstacle = await self._run_once()
-            await self.watch.engine_ended(catalog, blamed=obstacle is not None and obstacle.is_catalog)
+            await self.watch.engine_ended(catalog, blamed=obstacle is not None and obstacle.is_catalog, silence=self._heartbeat.silence)
             if self._options.catalog_name != catalog:
                 # The next engine loads another catalog, and may fare better.
                 fruitless, self._backoff, obstacle = 0, 0.0, None

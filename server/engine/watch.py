@@ -4,8 +4,13 @@
 class CatalogWatch:
     """Told of the end and the readiness of each engine process; may name another catalog for the next one."""
 
-    async def engine_ended(self, catalog: str, *, blamed: bool) -> None:
-        """Take note that an engine process has ended which was started with `catalog`; `blamed` is True if that is why."""
+    async def engine_ended(self, catalog: str, *, blamed: bool, silence: float) -> None:
+        """Take note that an engine process has ended which was started with `catalog`.
+
+        Args:
+            blamed: True if that is why.
+            silence: seconds since its last sign of life.
+        """
 
     def engine_ready(self, catalog: str) -> None:
         """Take note that an engine process has loaded `catalog` and is about to take requests."""

@@ -17,7 +17,7 @@ def filter_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"])
     filters = services.filters
 
-    @router.put("/{name}", summary="Name a filter", responses=documented(415, 429), response_model_exclude_none=True)
+    @router.put("/{name}", summary="Name a filter", responses=documented(415, 429, 503), response_model_exclude_none=True)
     async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
         return line(await filters.put(name, body.expression or body.items or []))
@@ -30,7 +30,9 @@ def filter_routes(services: Services) -> APIRouter:
     async def show(name: FilterPath) -> FilterAnswer:
         return line(filters.get(name))
 
-    @router.delete("/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404, 422))
+    @router.delete(
+        "/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404, 422, 503)
+    )
     async def drop(name: FilterPath) -> None:
         """Requests that run with it are not disturbed."""
         await filters.drop(name)

@@ -3,6 +3,7 @@ names one by the version of the catalog's contents; `fine` is the default."""
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,10 @@ def main(address: str, options_json: str) -> int:
         if behaviour == "refuses":
             send(StartFailure("The catalog is made of cheese.", is_catalog=True))
             return 1
+        if behaviour == "starts slowly":
+            gate = options.target.parent / "go"
+            while not gate.exists():
+                time.sleep(0.01)
         ready: Ready = msgspec.structs.replace(READY, catalog_version=version, catalog_name=options.catalog_name)
         send(ready)
         while True:

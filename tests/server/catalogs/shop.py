@@ -39,6 +39,7 @@ class Shop:
     engine: EngineClient
     catalogs: CatalogStore
     switch: CatalogSwitch
+    filters: NamedFilters
     metrics: Metrics
     failures: list[str]
 
@@ -91,7 +92,7 @@ def open_shop(folder: Path) -> Shop:
     filters = NamedFilters(catalogs, engine)
     engine.watch = CatalogGuard(catalogs, filters, engine, metrics.health)
     metrics.health.open_catalog(first.served.name, len(first.served.catalog))
-    shop = Shop(directory, engine, catalogs, CatalogSwitch(catalogs, filters, metrics.health), metrics, failures)
+    shop = Shop(directory, engine, catalogs, CatalogSwitch(catalogs, filters, metrics.health), filters, metrics, failures)
     shop.behave()
     return shop
 

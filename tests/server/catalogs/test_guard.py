@@ -1,15 +1,19 @@
 """Versions that kill engines, or that no engine can load: left for the last good one, and for no other reason."""
 
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from server.catalogs import guard
+from server.catalogs.guard import CatalogGuard
+from server.catalogs.store import ServedCatalog
 from server.engine import client as engine_client
 from server.engine.client import EngineStatus
-from server.errors import CatalogRefused, EngineUnavailable
-from tests.server.catalogs.shop import ONE, START, Shop, started, until
+from server.errors import CatalogRefused, EngineUnavailable, FilterRefused, VersionActive
+from server.metrics.registry import Metrics
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, started, until
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +104,94 @@ async def test_a_version_that_has_served_for_a_while_is_not_left_for_a_death(tmp
             await kill(shop)
             await shop.ready()
         assert (shop.catalogs.active.name, shop.catalogs.left) == ("one", [])
+
+
+async def test_a_version_that_has_served_for_a_while_is_left_when_engines_can_not_start_with_it_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(tmp_path) as shop:
+        await serve(shop, "one")
+        monkeypatch.setattr(guard, "SOON_SECONDS", 0.0)
+        # The first of these engines was not started with it.
+        for _ in range(2):
+            await kill(shop)
+            await shop.ready()
+        monkeypatch.setattr(guard, "SOON_SECONDS", 60.0)
+        # It has proven itself: that it dies while it serves is not the version's fault, however soon.
+        for _ in range(3):
+            await kill(shop)
+            await shop.ready()
+        assert (shop.catalogs.active.name, shop.catalogs.left) == ("one", [])
+        shop.behave(ONE="crashes")
+        await kill(shop)
+        await until(lambda: shop.catalogs.active.name != "one")
+        check_left(shop, "one", "Two engines died with it.")
+
+
+async def test_the_silence_of_an_engine_that_hangs_is_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = open_shop(tmp_path)
+    await shop.add("one", ONE)
+    await shop.activate("one", without_engine=True)
+    now = time.monotonic()
+    for silence, left in ((30.0, False), (61.0, True)):
+        watch = CatalogGuard(shop.catalogs, shop.filters, shop.engine, Metrics().health)
+        for _ in range(2):
+            with monkeypatch.context() as clock:
+                clock.setattr(time, "monotonic", lambda: now + 1000.0)
+                watch.engine_ready(shop.catalogs.active.handle)
+                clock.setattr(time, "monotonic", lambda: now + 1100.0)
+                await watch.engine_ended(shop.catalogs.active.handle, blamed=False, silence=silence)
+        assert (shop.catalogs.trying == START.version) is left
+    shop.catalogs.files.close()
+
+
+@pytest.mark.parametrize("comes_up", [True, False])
+async def test_filters_and_the_version_on_trial_stay_as_they_are_until_it_is_decided(tmp_path: Path, comes_up: bool) -> None:
+    async with started(tmp_path) as shop:
+        await serve(shop, "one", "two")
+        await shop.filters.put("old", ["item-1"])
+        shop.behave(ONE="refuses", START="starts slowly")
+        shop.catalogs.remove("one")
+        await kill(shop)
+        await until(lambda: shop.catalogs.trying == START.version and shop.engine.process_id is not None)
+        for change in (shop.filters.put("new", ["item-2"]), shop.filters.put("old", ["item-2"]), shop.filters.drop("old")):
+            with pytest.raises(EngineUnavailable, match="earlier version"):
+                await change
+        with pytest.raises(VersionActive, match="on trial"):
+            shop.catalogs.remove(START.version)
+        if not comes_up:
+            shop.behave()
+            await kill(shop)
+        (tmp_path / "go").touch()
+        await shop.ready()
+        active = shop.catalogs.active
+        assert active.name == (START.version if comes_up else "two")
+        assert [each.name for each in shop.filters.all()] == list(active.filters) == ["old"]
+        assert active.filters["old"].members().nonzero()[0].tolist() == active.catalog.indices_of(["item-1"]).tolist()
+        await shop.filters.put("new", ["item-2"])
+        await shop.filters.drop("old")
+        assert list(active.filters) == ["new"]
+
+
+async def test_a_version_that_is_removed_before_it_could_be_tried_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(tmp_path) as shop:
+        await serve(shop, "one", "two")
+        await shop.add("three", TWO)
+        await shop.activate("three")
+        prepare = shop.filters.prepare
+
+        async def refuse_and_remove(served: ServedCatalog) -> None:
+            if served.name == "two":
+                shop.catalogs.remove("one")
+                raise FilterRefused("No.")
+            await prepare(served)
+
+        monkeypatch.setattr(shop.filters, "prepare", refuse_and_remove)
+        shop.behave(TWO="refuses")
+        await kill(shop)
+        await until(lambda: shop.catalogs.active.name != "three")
+        check_left(shop, "three", "The engine could not load it.")
+        assert not shop.failures
 
 
 async def test_with_nothing_to_go_back_to_the_version_stays(tmp_path: Path) -> None:

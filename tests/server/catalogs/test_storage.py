@@ -240,7 +240,7 @@ def test_what_a_killed_server_has_left_is_deleted_unless_another_server_may_need
     assert kept.exists()
 
 
-@pytest.mark.parametrize("journal", [None, b'{"version": "v1", "event": "add', b"\xff\xfe"])
+@pytest.mark.parametrize("journal", [None, b'{"version": "v1", "event": "add', b"\xff\xfe", b'{"version": "v\xff", "by": "b", "at": 1.0}'])
 def test_files_of_a_journal_that_is_damaged_are_kept(tmp_path: Path, journal: bytes | None) -> None:
     directory = tmp_path / "catalogs"
     directory.mkdir()

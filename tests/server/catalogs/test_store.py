@@ -48,9 +48,13 @@ def test_another_catalog_to_start_with_wins(directory: Path) -> None:
     assert begin(directory) == (START.version, "start")
 
 
-def test_a_version_that_is_gone_is_not_missed(directory: Path) -> None:
-    note(directory, (START.version, "start"), ("v3", "somebody"))
-    assert begin(directory) == (START.version, "start")
+def test_a_version_that_is_gone_is_left_for_the_one_before_and_that_is_said(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note(directory, (START.version, "start"), ("removed", "somebody"), ("v3", "somebody"))
+    first = first_catalog(START, Path("start.jsonl"), directory)
+    assert (first.served.name, first.by, first.left) == (START.version, "recovery", "v3")
+    assert [record.getMessage() for record in caplog.records] == ["the version v3 can't be served any more: its file is gone"]
+    note(directory, (START.version, "start"), ("v2", "somebody"), ("v3", "somebody"))
+    assert begin(directory) == ("v2", "recovery")
 
 
 def test_the_history_outlives_the_server(directory: Path) -> None:
