@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 def as_parquet(catalog: Catalog) -> bytes:
     """A catalog as a parquet file."""
-    return _parquet([{"item_id": name, "identifier": list(catalog.identifier(row))} for row, name in enumerate(catalog.item_ids)])
+    return make_parquet([{"item_id": name, "identifier": list(catalog.identifier(row))} for row, name in enumerate(catalog.item_ids)])
 
 
 def _artefact(catalog: Catalog) -> bytes:
@@ -35,9 +35,12 @@ def _artefact(catalog: Catalog) -> bytes:
         return path.read_bytes()
 
 
-def _parquet(rows: list[Row]) -> bytes:
+def make_parquet(rows: list[Row]) -> bytes:
+    """Rows as a parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
+    # As texts: Arrow has neither a struct without members nor integers of any size.
+    plain = [row | {"attributes": json.dumps(row["attributes"])} if "attributes" in row else row for row in rows]
+    pq.write_table(pa.Table.from_pylist(plain), sink)
     return bytes(sink.getvalue())
 
 
@@ -103,7 +106,7 @@ def _all_kinds(right: st.SearchStrategy[bytes], odd: st.SearchStrategy[bytes]) -
 
 BODIES = {
     "application/x-ndjson": _all_kinds(rows.map(_lines), _odd_rows().map(_lines)),
-    "application/vnd.apache.parquet": _all_kinds(rows.map(_parquet), _odd_columns().map(_parquet)),
+    "application/vnd.apache.parquet": _all_kinds(rows.map(make_parquet), _odd_columns().map(make_parquet)),
     "application/vnd.atspeed.index+json": _all_kinds(rows.map(_index), _odd_rows().map(_index)),
     "application/octet-stream": _all_kinds(st.just(WHOLE), _damaged(st.just(WHOLE))),
 }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import find
 from hypothesis import strategies as st
 
-from benchmarks.fuzz.uploads import BODIES
+from benchmarks.fuzz.uploads import BODIES, make_parquet
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from server.catalogs.uploads import FORMS
@@ -32,3 +32,8 @@ def test_some_are_catalogs_and_some_are_none(media_type: str):
     bodies: st.SearchStrategy[bytes] = BODIES[media_type]
     assert find(bodies, lambda body: is_catalog(body, FORMS[media_type]))
     assert find(bodies, lambda body: len(body) > 40 and not is_catalog(body, FORMS[media_type]))
+
+
+def test_parquet_holds_attributes_that_arrow_has_no_type_for():
+    rows = [{"item_id": name, "identifier": ["<a_1>"], "attributes": found} for name, found in {"1": {}, "2": {"x": 10**40}}.items()]
+    assert is_catalog(make_parquet(rows), ".parquet")
