@@ -34,6 +34,7 @@ class AttentionLayout:
             another request's may hold NaN.
         mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
         tokens: `[tokens]` int64, these tokens' rows in the forward.
+        biases: `[requests, heads, queries, columns]` float32 to add to the scores of attention; None for none.
     """
 
     queries: Tensor
@@ -41,6 +42,7 @@ class AttentionLayout:
     keys: Tensor
     mask: Tensor
     tokens: Tensor
+    biases: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
@@ -49,13 +51,15 @@ class AttentionLayout:
 
     @cached_property
     def bias(self) -> Tensor:
-        """The mask as float32 numbers to add to attention scores, 0 or -inf; made once, because every layer adds the same."""
-        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, float("-inf"))
+        """Biases and mask as float32 numbers to add to attention scores, -inf where masked; made once for all layers that add the same."""
+        added = torch.zeros(self.mask.shape, device=self.mask.device) if self.biases is None else self.biases
+        return added.masked_fill(~self.mask, float("-inf"))
 
     def to(self, device: torch.device) -> "AttentionLayout":
         """The same layout on a device."""
         parts = (self.queries, self.indices, self.keys, self.mask, self.tokens)
-        return AttentionLayout(*(part.to(device) for part in parts))
+        queries, indices, keys, mask, tokens = (part.to(device) for part in parts)
+        return AttentionLayout(queries, indices, keys, mask, tokens, None if self.biases is None else self.biases.to(device))
 
     @property
     def is_dense(self) -> bool:

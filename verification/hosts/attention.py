@@ -2,8 +2,8 @@
 
 Invariant: only the mask separates requests, beams and branches, so requests in any state share one call (continuous batching). The keys of
 a prompt are gathered once per request, not once per beam. The PyTorch operations here are the reference and run without Triton; on a GPU,
-`verification.hosts.tree_kernel` computes the same in one kernel. What a layer asks for beyond plain attention (a soft cap, sinks, a reach)
-is an argument here, or the layer is refused: nothing is left out in silence.
+`verification.hosts.tree_kernel` computes the same in one kernel. What a layer asks for beyond plain attention (a soft cap, sinks, a reach,
+biases by position) is an argument here or in its layouts, or the layer is refused: nothing is left out in silence.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from drafting.beam.model import AttentionLayout
+from drafting.beam.model import AttentionLayout, TreeBatch
 
 HAS_TRITON = find_spec("triton") is not None
 
@@ -36,6 +36,62 @@ class Reach:
         if self.chunked:
             return query.div(self.size, rounding_mode="floor") == key.div(self.size, rounding_mode="floor")
         return query - key < self.size
+
+
+@dataclass(frozen=True)
+class Alibi:
+    """Biases by position (ALiBi): a head's score falls by its slope for each position between query and key.
+
+    Attributes:
+        slopes: one of each head, for the scaled score.
+    """
+
+    slopes: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """What the queries of a layer see of the tokens before them.
+
+    Attributes:
+        reach: how far back they attend; None for everything.
+        alibi: None for no biases by position.
+    """
+
+    reach: Reach | None = None
+    alibi: Alibi | None = None
+
+
+class LayerLayouts:
+    """The layouts of a forward for each layer of a model, made once for all layers of one view."""
+
+    def __init__(self, views: Sequence[View], slots: int, device: torch.device) -> None:
+        """
+        Args:
+            views: that of each layer.
+            slots: number of key/value slots.
+        """
+        self._views = views
+        self._slot_positions = torch.zeros(slots, dtype=torch.int64, device=device)
+        # Made here, because a recorded forward copies nothing from the host.
+        self._slopes = {view.alibi: torch.tensor(view.alibi.slopes, device=device) for view in views if view.alibi is not None}
+
+    def of(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
+        """The layouts of each layer in a forward, after all forwards that wrote to the slots that it reads."""
+        layouts: dict[View, Sequence[AttentionLayout]] = {View(): batch.attention}
+        if any(view not in layouts for view in self._views):
+            self._slot_positions.index_copy_(0, batch.slots, batch.positions)
+        for view in self._views:
+            if view not in layouts:
+                layouts[view] = [self._seen(layout, batch.positions, view) for layout in batch.attention]
+        return [layouts[view] for view in self._views]
+
+    def _seen(self, layout: AttentionLayout, positions: Tensor, view: View) -> AttentionLayout:
+        queries = positions[layout.tokens][layout.queries][:, None, :, None]
+        keys = self._slot_positions[layout.keys][:, None, None, :]
+        mask = layout.mask if view.reach is None else layout.mask & view.reach.allows(queries, keys)
+        biases = None if view.alibi is None else (keys - queries) * self._slopes[view.alibi][:, None, None]
+        return replace(layout, mask=mask, biases=biases)
 
 
 def tree_attention(
@@ -75,20 +131,6 @@ def tree_attention(
     return attended
 
 
-def within_reach(layouts: Sequence[AttentionLayout], positions: Tensor, slot_positions: Tensor, reach: Reach) -> list[AttentionLayout]:
-    """The layouts of a layer that attends no farther than `reach`.
-
-    Args:
-        positions: `[tokens]` int64, positions of the tokens of the forward.
-        slot_positions: `[slots]` int64, position of the token in each key/value slot.
-    """
-    return [
-        replace(layout, mask=layout.mask & reach.allows(query[:, None, :, None], slot_positions[layout.keys][:, None, None, :]))
-        for layout in layouts
-        for query in [positions[layout.tokens][layout.queries]]
-    ]
-
-
 def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
     """Attend to keys and values in the cache; the queries are those of one layout."""
     if query.is_cuda and HAS_TRITON:
@@ -98,20 +140,20 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
     read = cache.index_select(0, layout.keys.flatten()).view(*layout.keys.shape, *cache.shape[1:])
     keys, values = read.transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
     queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)
-    if softcap is None and sinks is None:
+    if softcap is None and sinks is None and layout.biases is None:
         grouped = query.shape[1] != cache.shape[1]
         bias = layout.bias.to(query.dtype)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale, enable_gqa=grouped)
     else:
-        attended = _attend_capped(queries, keys, values, layout.bias, scale, softcap, sinks)
+        attended = _attend_written_out(queries, keys, values, layout.bias, scale, softcap, sinks)
     attended = attended.transpose(1, 2).reshape(-1, query.shape[1], values.shape[3])
     return attended if layout.is_dense else attended[layout.indices]
 
 
-def _attend_capped(
+def _attend_written_out(
     queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
 ) -> Tensor:
-    """Attention with capped scores and with sinks, in float32 where the softmax is; all tensors are `[requests, heads, rows, size]`."""
+    """Attention with caps, biases and sinks, in float32 where the softmax is; all tensors are `[requests, heads, rows, size]`."""
     group = queries.shape[1] // keys.shape[1]
     keys, values = (states.repeat_interleave(group, 1) for states in (keys, values))
     scores = (queries @ keys.transpose(2, 3)).float() * scale

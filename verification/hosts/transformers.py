@@ -18,7 +18,7 @@ from drafting.beam.model import AttentionLayout, TreeBatch
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_merged, load_model_config
-from verification.hosts.attention import Reach, tree_attention, within_reach
+from verification.hosts.attention import LayerLayouts, View, tree_attention
 from verification.hosts.checkpoint import LOADING_ERRORS, HostError, refusal, resolve_dtype, slot_count
 from verification.hosts.layers import Layer, probe_layers
 from verification.hosts.weights import check_names
@@ -134,11 +134,10 @@ class TransformersHost:
         self.model = model.eval()
         layers = probe_layers(model)
         self._indices = {module: index for index, module in enumerate(layers)}
-        self._reaches = [layer.reach for layer in layers.values()]
         self._caches = _allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
         self.vocabulary_size = int(model.config.vocab_size)
         self.total_slots = len(self._caches[0])
-        self._slot_positions = torch.zeros(self.total_slots, dtype=torch.int64, device=self.device)
+        self._layouts = LayerLayouts([View(layer.reach) for layer in layers.values()], self.total_slots, self.device)
 
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
@@ -149,18 +148,9 @@ class TransformersHost:
             use_cache=False,
             # For transformers, 0 means all of them.
             logits_to_keep=0 if batch.outputs is None else batch.outputs,
-            forward=TreeForward(batch, self._caches, self._indices, self._layouts(batch)),
+            forward=TreeForward(batch, self._caches, self._indices, self._layouts.of(batch)),
         ).logits
         return logits[0]
-
-    def _layouts(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
-        """The layouts of each layer; layers of one reach share theirs."""
-        layouts: dict[Reach | None, Sequence[AttentionLayout]] = {None: batch.attention}
-        for reach in self._reaches:
-            if reach is not None and reach not in layouts:
-                self._slot_positions.index_copy_(0, batch.slots, batch.positions)
-                layouts[reach] = within_reach(batch.attention, batch.positions, self._slot_positions, reach)
-        return [layouts[reach] for reach in self._reaches]
 
     def close(self) -> None:
         """Free the key/value memory; the host cannot score afterwards."""

@@ -31,6 +31,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     cache,
     keys,
     mask,
+    biases,
     queries,
     sums,
     norms,
@@ -50,6 +51,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     COLUMNS: tl.constexpr,
     STRETCH: tl.constexpr,
     SOFTCAP: tl.constexpr,
+    BIASED: tl.constexpr,
 ) -> None:
     """Attend to one stretch of columns for one block of rows; store normalised sums of values and the logarithms of the divisors."""
     request = tl.program_id(1) // KEY_VALUE_HEADS
@@ -90,6 +92,13 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
             if SOFTCAP > 0:
                 # The hyperbolic tangent: Triton has none for every device.
                 scores = SOFTCAP * (2 * tl.sigmoid(2 * scores / SOFTCAP) - 1)
+            if BIASED:
+                bias_row = (request * KEY_VALUE_HEADS * GROUP + query_head) * query_count + query_index
+                scores += tl.load(
+                    biases + bias_row.to(tl.int64)[:, None] * column_count + column[None, :],
+                    mask=is_row[:, None] & is_column[None, :],
+                    other=0.0,
+                )
             scores = tl.where(seen > 0, scores, float("-inf"))
             higher = tl.maximum(highest, tl.max(scores, 1))
             # For a row without unmasked columns so far, -inf minus -inf would be NaN.
@@ -140,6 +149,7 @@ def attend(
         cache,
         layout.keys,
         layout.mask.view(torch.uint8),
+        layout.biases,
         layout.queries,
         sums,
         norms,
@@ -151,7 +161,7 @@ def attend(
         cache.stride(0),
         sums.stride(0),
         norms.stride(0),
-        **kernel_constants(heads, cache.shape[1], head_size, softcap),
+        **kernel_constants(heads, cache.shape[1], head_size, softcap, layout.biases is not None),
     )
     attended = sums[0] if stretches == 1 else (sums * norms.softmax(0)[..., None]).sum(0)
     if sinks is not None:
@@ -160,8 +170,10 @@ def attend(
     return attended.to(query.dtype)
 
 
-def kernel_constants(heads: int, key_value_heads: int, head_size: int, softcap: float | None = None) -> dict[str, Any]:
-    """The compile-time constants of the kernel: the shape of the heads, the limit of scores (0 for none) and the block sizes."""
+def kernel_constants(
+    heads: int, key_value_heads: int, head_size: int, softcap: float | None = None, biased: bool = False
+) -> dict[str, Any]:
+    """The compile-time constants of the kernel: the shape of the heads, the limit of scores (0 for none), biases and the block sizes."""
     return {
         "KEY_VALUE_HEADS": key_value_heads,
         "GROUP": heads // key_value_heads,
@@ -171,4 +183,5 @@ def kernel_constants(heads: int, key_value_heads: int, head_size: int, softcap: 
         "COLUMNS": BLOCK_COLUMNS,
         "STRETCH": STRETCH_COLUMNS,
         "SOFTCAP": softcap or 0.0,
+        "BIASED": biased,
     }

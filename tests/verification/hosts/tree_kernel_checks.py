@@ -1,5 +1,7 @@
 """The Triton kernel against the PyTorch version; run by `test_tree_kernel.py`, in Triton's interpreter where there is no GPU."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,18 +38,20 @@ def ragged(prompts: list[int], nodes: list[int], cached: list[int], seed: int) -
 
 
 @pytest.mark.parametrize(
-    ("heads", "key_value_heads", "head_size", "dtype", "capped"),
+    ("heads", "key_value_heads", "head_size", "dtype", "capped", "viewed"),
     [
-        (4, 4, 16, torch.float32, False),
-        (6, 2, 24, torch.float32, True),
-        (8, 1, 64, torch.float32, False),
-        (4, 2, 32, HALF, False),
+        (4, 4, 16, torch.float32, False, False),
+        (6, 2, 24, torch.float32, True, False),
+        (8, 1, 64, torch.float32, False, True),
+        (4, 2, 32, HALF, True, True),
     ],
 )
 def test_ragged_requests_equal_the_pytorch_version(
-    heads: int, key_value_heads: int, head_size: int, dtype: torch.dtype, capped: bool
+    heads: int, key_value_heads: int, head_size: int, dtype: torch.dtype, capped: bool, viewed: bool
 ) -> None:
     slots, layout = ragged(prompts=[70, 3, 1], nodes=[9, 12, 0], cached=[60, 2, 0], seed=heads)
+    if viewed:
+        layout = with_a_window_and_biases(layout, heads)
     generator = torch.Generator().manual_seed(heads)
     query = torch.randn(len(slots), heads, head_size, generator=generator).to(DEVICE, dtype)
     key, value = (torch.randn(len(slots), key_value_heads, head_size, generator=generator).to(DEVICE, dtype) for _ in range(2))
@@ -75,6 +79,15 @@ def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
     _, together = ragged(prompts=[1100, 2], nodes=[6, 1], cached=[1098, 0], seed=0)
     assert (together.keys[0, : alone.keys.shape[1]] == alone.keys[0]).all()
     assert (tree_kernel.attend(query, cache, together, 0.25)[:8] == by_itself).all()
+
+
+def with_a_window_and_biases(layout: AttentionLayout, heads: int) -> AttentionLayout:
+    columns = torch.arange(layout.keys.shape[1], device=DEVICE)
+    # Every row keeps the last of its columns, that of its own token.
+    last = (columns * layout.mask).amax(-1, keepdim=True)
+    # Those of a token: padding repeats it.
+    biases = torch.randn(len(layout.indices), heads, len(columns), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    return replace(layout, mask=layout.mask & (last - columns < 5), biases=biases[layout.queries].transpose(1, 2).contiguous())
 
 
 def on_cpu(layout: AttentionLayout) -> AttentionLayout:
