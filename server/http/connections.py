@@ -25,6 +25,9 @@ from server.settings import Settings
 LOOK_SECONDS = 1.0
 # For the last bytes of an answer, after which the connection is closed.
 LINGER_SECONDS = 2.0
+# What a client that is refused still sends is read and dropped, or its system would drop the refusal; so much of so many clients.
+LINGER_BYTES = 2**20
+MOST_REFUSED = 64
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Connections:
         self._most, self._most_per_client = settings.max_connections, settings.max_connections_per_client
         self._metrics = metrics
         self._open: set[LimitedProtocol] = set()
+        self._leaving: set[LimitedProtocol] = set()
         self._clients: Counter[str] = Counter()
         self.too_large = Refusal(
             "header-size", 431, f"The headers are larger than the {settings.max_header_kib} KiB that this server reads."
@@ -76,8 +80,18 @@ class Connections:
         self._metrics.open_connections.set(len(self._open))
         return None
 
+    def may_linger(self, connection: "LimitedProtocol") -> bool:
+        """Whether a refused connection may stay until its client has read why; it is ended when it is due."""
+        if connection in self._open:
+            return True
+        if len(self._leaving) >= MOST_REFUSED:
+            return False
+        self._leaving.add(connection)
+        return True
+
     def leave(self, connection: "LimitedProtocol", client: str) -> None:
         """Count a connection no more, if it was."""
+        self._leaving.discard(connection)
         if connection in self._open:
             self._open.remove(connection)
             self._clients[client] -= 1
@@ -96,7 +110,7 @@ class Connections:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = loop.time()
-            for connection in [each for each in self._open if each.due <= now or each.read_due <= now]:
+            for connection in [each for each in self._open | self._leaving if each.due <= now or each.read_due <= now]:
                 connection.end(now)
 
 
@@ -129,7 +143,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._limits = config.limits
         self._address = ""
         self._in_headers = self._in_body = self._refused = False
-        self._header_bytes = 0
+        self._header_bytes = self._dropped = 0
         self.due = self.read_due = math.inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -145,6 +159,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
+            self._dropped += len(data)
+            if self._dropped > LINGER_BYTES:
+                self.transport.pause_reading()
             return
         begun = self._in_headers or self._in_body
         # Of the first piece it is not known where in it the headers began; it counts in full only where they end in it.
@@ -234,11 +251,17 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._refused = True
         self._limits.refused(refusal)
-        if self._may_tell() and not self.transport.is_closing():
-            self.transport.write(refusal.response())
-            if self._in_body:
-                # The app's own answer, which the request can't get any more, must not follow.
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
-        self.transport.close()
         self.due = self.loop.time() + LINGER_SECONDS
+        if not self._may_tell() or self.transport.is_closing():
+            self.transport.close()
+            return
+        self.transport.write(refusal.response())
+        if self._in_body:
+            # The app's own answer, which the request can't get any more, must not follow.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self._limits.may_linger(self):
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()

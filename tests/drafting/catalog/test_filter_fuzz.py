@@ -25,7 +25,6 @@ from drafting.trie.item_set import ItemSet
 SMALL, LARGE = 60, 50_000
 ROWS_COMPARED = 100
 MOST_SECONDS = 0.05
-TRIES = 3
 
 Test = Callable[[dict[str, Any]], bool]
 TEXTS = [
@@ -213,13 +212,9 @@ def check(shops: list[Shop], expression: str, test: Test | None, seed: int) -> f
     """Evaluate an expression on both catalogs, and return the longest time that it took; without a test it may be refused."""
     slowest = 0.0
     for shop in shops:
-        seconds = []
-        # A machine that has stood still for a moment says nothing of the expression; a slow one is slow again.
-        while not seconds or (seconds[-1] > MOST_SECONDS and len(seconds) < TRIES):
-            started = time.thread_time()
-            found = evaluated(expression, shop.catalog)
-            seconds.append(time.thread_time() - started)
-        slowest = max(slowest, min(seconds))
+        started = time.thread_time()
+        found = evaluated(expression, shop.catalog)
+        slowest = max(slowest, time.thread_time() - started)
         if isinstance(found, str):
             assert found.endswith("."), expression
             assert test is None or len(expression) > MAX_CHARACTERS or is_nested(expression), f"{expression}: {found}"
@@ -254,8 +249,9 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too
 @example(drawn=("price in [" + ",".join(map(str, range(1000))) + "]", None), seed=0)
 @example(drawn=(" or ".join(['title < "https://shop.example/items/25"'] * 50), None), seed=0)
 @example(drawn=(" and ".join(["tags has 3"] * 50), None), seed=0)
-@example(drawn=("price in [" + ",".join("1" * 4990) + "]", None), seed=0)
-@example(drawn=(" or ".join([f"price in [{','.join(map(str, range(60)))}]"] * 50), None), seed=0)
+@example(drawn=("title in [" + ",".join(['"a"'] * 1000) + "]", None), seed=0)
+@example(drawn=(" or ".join([f"price in [{','.join(map(str, range(30)))}]"] * 50), None), seed=0)
+@example(drawn=(" or ".join(['title in ["a","b","c","d","e","f","g","h","i","j","k","l","m","n","o","p","q","r","s"]'] * 50), None), seed=0)
 @example(drawn=("not " * 2000 + "price", None), seed=0)
 @example(drawn=("(" * 5000, None), seed=0)
 def test_every_expression_is_answered_or_refused(shops: list[Shop], drawn: tuple[str, Test | None], seed: int) -> None:

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -230,11 +231,32 @@ def test_a_client_that_does_not_read_is_not_waited_for(limited: ServerProcess, c
     assert_ended(connection, b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
-def test_the_server_as_a_whole_has_so_many_connections(model_flags: list[str], tmp_path: Path):
-    flags = ["--histories", "memory://", "--max-connections", "8"]
+def test_the_server_as_a_whole_has_so_many_connections_and_tells_who_is_refused(model_flags: list[str], tmp_path: Path):
+    sentence = "The server has 8 connections, as many as it takes on; try again later."
+    head = b"POST /v1/recommendations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
+    flags = ["--histories", "memory://", "--max-connections", "8", "--header-seconds", "60"]
     with ServerProcess(tmp_path, *model_flags, *flags) as server, ExitStack() as stack:
         address = ("127.0.0.1", httpx.URL(server.url).port)
-        held = [stack.enter_context(closing(socket.create_connection(address, timeout=30))) for _ in range(12)]
-        time.sleep(0.5)
-        held[-1].sendall(GET + b"\r\n")
-        assert_told(rest(held[-1]), 503, "The server has 8 connections, as many as it takes on; try again later.")
+
+        def connect() -> socket.socket:
+            return stack.enter_context(closing(socket.create_connection(address, timeout=PATIENCE_SECONDS)))
+
+        assert server.metric("atspeed_open_connections") == 1
+        for _ in range(7):
+            connect()
+        late = connect()
+        server.wait_for(lambda: server.metric("atspeed_refused_connections_total", reason="connections") == 1, 5)
+        # What is sent after the refusal is no reason to lose it.
+        late.sendall(head)
+        for _ in range(20):
+            late.sendall(b" " * 10_000)
+            time.sleep(0.02)
+        assert_told(b"".join(iter(partial(late.recv, 65536), b"")), 503, sentence)
+        late.close()
+        # Those who neither read nor end are ended, and only so many are waited for.
+        files = psutil.Process(server.process.pid).num_fds()
+        crowd = [connect() for _ in range(100)]
+        server.wait_for(lambda: server.metric("atspeed_refused_connections_total", reason="connections") == 101, 5)
+        assert psutil.Process(server.process.pid).num_fds() - files <= 64
+        assert_ended(crowd[0], b" " * 10_000)
+        server.wait_for(lambda: psutil.Process(server.process.pid).num_fds() <= files, 10)

@@ -4,15 +4,16 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import groupby
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from server.engine.client import WORKER_MODULE
 from server.engine.directory import PREFIX
-from tests.server.server_process import ServerProcess, assert_problem
+from tests.server.server_process import ServerProcess, assert_problem, post, problem
 
 SILENT = "The engine gives no sign of life; if that goes on, another is started."
 HUNG = "The engine is being restarted after it hung."
@@ -28,24 +29,33 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.mark.alone
 def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: list[str], catalog_file: Path, tmp_path: Path):
-    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "3", "--catalogs", str(tmp_path)]
-    with ServerProcess(tmp_path, *model_flags, *flags) as server, ThreadPoolExecutor(8) as pool:
-
-        def activate() -> httpx.Response:
-            return server.client.post("/v1/catalogs/next/activate", json={"by": "a test"}, timeout=60)
-
-        engine = server.wait_until_ready().engine
-        before = server.recommend(history=["item-1"]).json()["items"]
-        upload = server.client.put("/v1/catalogs/next", content=catalog_file.read_bytes(), headers={"Content-Type": "application/x-ndjson"})
+    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "6", "--catalogs", str(tmp_path)]
+    with ServerProcess(tmp_path, *model_flags, *flags) as server, ExitStack() as stack:
+        engine, api = server.wait_until_ready().engine, psutil.Process(server.process.pid)
+        kind, catalog = {"Content-Type": "application/x-ndjson"}, catalog_file.read_bytes()
+        upload = server.client.put("/v1/catalogs/next", content=catalog, headers=kind, timeout=120)
         assert upload.status_code == 201, upload.text
+        *waiting, activating = [stack.enter_context(closing(server.connect())) for _ in range(5)]
+        before = server.recommend(history=["item-1"]).json()["items"]
+        # A server that stands still finds all requests at once when it goes on, and has not looked at the time since the engine lived.
+        api.suspend()
+        server.wait_for(lambda: api.status() == psutil.STATUS_STOPPED, 5)
         engine.suspend()
-        waiting = [pool.submit(server.recommend, history=["item-1"]) for _ in range(4)]
-        activating = pool.submit(activate)
-        server.wait_for(lambda: server.client.get("/ready").status_code == 503, 30)
-        assert server.client.get("/ready").json()["detail"] in (SILENT, HUNG)
-        for answer in waiting:
-            assert_problem(answer.result(), 503, "The engine hung while it worked on this request.")
-        assert activating.result().status_code == 503
+        for connection in waiting:
+            post(connection, "/v1/recommendations", {"history": ["item-1"]})
+        post(activating, "/v1/catalogs/next/activate", {"by": "a test"})
+        api.resume()
+        told: list[str] = []
+
+        def ask_until_replaced() -> bool:
+            if (response := server.client.get("/ready")).status_code == 503:
+                told.extend([response.json()["detail"], server.recommend(history=["item-1"]).json()["detail"]])
+            return HUNG in told
+
+        server.wait_for(ask_until_replaced, 30)
+        assert [sentence for sentence, _ in groupby(told)] == [SILENT, HUNG]
+        assert [problem(connection) for connection in waiting] == [(503, "The engine hung while it worked on this request.")] * 4
+        assert problem(activating)[0] == 503
         assert server.metric("atspeed_engine_up") == 0
         assert server.client.get("/health").status_code == 503
         assert_problem(server.client.get("/ready"), 503, HUNG)
@@ -55,19 +65,19 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: l
         after = server.recommend(history=["item-1"]).json()["items"]
         assert [line["item_id"] for line in after] == [line["item_id"] for line in before]
         # Nobody holds the lock.
-        assert activate().status_code == 200
+        assert server.client.post("/v1/catalogs/next/activate", json={"by": "a test"}, timeout=60).status_code == 200
         assert "and is killed" in server.log
         assert "Traceback" not in server.log
 
 
 @pytest.mark.alone
 def test_an_engine_that_is_idle_or_busy_is_not_taken_for_hung_nor_while_the_server_stands_still(model_flags: list[str], tmp_path: Path):
-    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "6"]
+    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "4"]
     with ServerProcess(tmp_path, *model_flags, *flags) as server, ThreadPoolExecutor(8) as pool:
         api = psutil.Process(server.wait_until_ready().process.pid)
-        time.sleep(7)
+        time.sleep(5)
         api.suspend()
-        time.sleep(8)
+        time.sleep(5)
         api.resume()
         assert all(pool.map(lambda _: server.recommend(history=["item-1"] * 5, k=100, beam_width=256).status_code == 200, range(60)))
         assert server.metric("atspeed_engine_hangs_total") == 0
