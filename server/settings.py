@@ -57,7 +57,8 @@ class EngineSettings(BaseModel):
         default=None, description="Base model of a target (or else a draft) that is an adapter; the one that it names by default."
     )
     catalog: Annotated[Path, Panel.CATALOG] = Field(
-        description="Catalog file: LC-Rec's index .json, .jsonl or .parquet of items, or a .catalog made by `atspeed catalog convert`."
+        description="Catalog file: LC-Rec's index .json, .jsonl, .parquet, MiniOneRec's info .txt, .npy, or a .catalog made of any other "
+        "form by `atspeed catalog convert`."
     )
     engine: Annotated[EngineName, Panel.MODEL] = Field(
         default_factory=default_engine, description="What runs the models; vllm by default where it is installed."

@@ -15,7 +15,11 @@ from drafting.catalog.attributes import TITLE, AttributeColumn, present_texts
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, too_many
 from drafting.catalog.limits import UNLIMITED, ReadLimits
+from drafting.catalog.pattern import TokenPattern
 from drafting.catalog.text_column import TextColumn
+
+# Whole numbers up to here are told apart by a float64, as which they may be stored.
+MOST_EXACT = 1 << 53
 
 
 class CatalogBuilder:
@@ -81,6 +85,16 @@ class CatalogBuilder:
     def codes_of(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """The codes of `tokens`, `[tokens]` int32; new tokens get the next free codes."""
         return np.array([self._code_of.setdefault(token, len(self._code_of)) for token in tokens], np.int32)
+
+    def codes_of_numbers(self, numbers: IntArray, pattern: TokenPattern) -> npt.NDArray[np.int32]:
+        """The codes of the tokens that `pattern` makes of integer codes `[items, length]` of at most 2^53; the same shape."""
+        length = numbers.shape[1]
+        keys = numbers * length + np.arange(length)
+        distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        codes = np.empty(len(distinct), np.int32)
+        codes[order] = self.codes_of([pattern.token(key % length, key // length) for key in distinct[order].tolist()])
+        return codes[inverse].reshape(numbers.shape)
 
     def catalog(self) -> Catalog:
         """Build the catalog of all items added.

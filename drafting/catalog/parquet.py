@@ -1,10 +1,10 @@
-"""Catalogs from parquet: columns `item_id`, `identifier` or `codes`, and all other columns as attributes, read batch by batch.
+"""Catalogs from parquet: columns `item_id`, `identifier` or `codes` (OpenOneRec: `pid`, `codes` or `sid`), and all others as attributes.
 
 Invariant: the same items give the same catalog as from JSONL. Arrow arrays are converted to NumPy arrays, and only distinct values become
 Python objects.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import IntArray
-from drafting.catalog.builder import CatalogBuilder
+from drafting.catalog.builder import MOST_EXACT, CatalogBuilder
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, json_text, too_many, unusable
 from drafting.catalog.limits import UNLIMITED, ReadLimits
@@ -21,8 +21,9 @@ from drafting.catalog.pattern import TokenPattern, text_tokens
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import SetupError, check_file, first_line
 
-# Whole numbers up to here are told apart by a float64, as which they may be stored.
-MOST_EXACT = 1 << 53
+# Names of the columns of ids and of identifiers; those of OpenOneRec come last and are attributes beside one before them.
+_ID_COLUMNS = ("item_id", "pid")
+_TOKEN_COLUMNS = ("identifier", "codes", "sid")
 _ROWS_AT_ONCE = 1 << 18
 
 
@@ -49,7 +50,13 @@ def open_parquet(path: Path, kind: str, error: type[SetupError]) -> Iterator[Any
         raise error(f"The {kind} {path} cannot be read: it has texts that are not UTF-8.") from failure
 
 
-def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], None], limits: ReadLimits = UNLIMITED) -> Catalog:
+def read_parquet(
+    path: Path,
+    pattern: TokenPattern,
+    on_items: Callable[[int], None],
+    limits: ReadLimits = UNLIMITED,
+    on_form: Callable[[str], None] = lambda _: None,
+) -> Catalog:
     """Read a catalog from parquet; see `load_catalog`.
 
     Raises:
@@ -59,22 +66,33 @@ def read_parquet(path: Path, pattern: TokenPattern, on_items: Callable[[int], No
     packed, unpacked = path.stat().st_size if path.exists() else 0, 0
     with open_parquet(path, "catalog", CatalogError) as file:
         names = file.schema_arrow.names
-        tokens = next((name for name in ("identifier", "codes") if name in names), None)
-        if "item_id" not in names or tokens is None:
-            raise CatalogError(f"{path} needs the columns item_id, and identifier or codes; it has {', '.join(names)}.")
-        if len(names) - 2 > MAX_ATTRIBUTES:
-            raise CatalogError(too_many(len(names) - 2))
+        ids, tokens = _column(names, _ID_COLUMNS), _column(names, _TOKEN_COLUMNS)
+        if ids is None or tokens is None:
+            raise CatalogError(
+                f"{path} needs the columns item_id, and identifier or codes; it has {', '.join(names)} (OpenOneRec's pid and sid will do)."
+            )
+        others = [name for name in names if name not in (ids, tokens)]
+        if len(others) > MAX_ATTRIBUTES:
+            raise CatalogError(too_many(len(others)))
         limits.check_items(file.metadata.num_rows)
+        on_form(
+            f"parquet with item ids in the column {ids} and identifiers in the column {tokens} ({file.schema_arrow.field(tokens).type})"
+        )
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
             limits.check_ratio(unpacked := unpacked + batch.nbytes, packed)
-            if batch.column("item_id").null_count or batch.column(tokens).null_count:
+            if batch.column(ids).null_count or batch.column(tokens).null_count:
                 raise CatalogError(f"{path} has items without an id or without {tokens}.")
-            item_ids = _texts(name_texts(batch.column("item_id"), path, "item_id", CatalogError))
-            attributes = {name: _values(batch.column(name), name, item_ids) for name in names if name not in ("item_id", tokens)}
-            identifiers = _lists(batch.column(tokens), path, item_ids)
+            item_ids = _texts(name_texts(batch.column(ids), path, ids, CatalogError))
+            attributes = {name: _values(batch.column(name), name, item_ids) for name in others}
+            identifiers = _lists(batch.column(tokens), path, item_ids, pattern)
             builder.add_columns(item_ids, _codes(identifiers, path, tokens, pattern, builder), attributes)
             on_items(len(batch))
     return builder.catalog()
+
+
+def _column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of the wanted columns that is there."""
+    return next((name for name in wanted if name in names), None)
 
 
 def name_texts(column: Any, path: Path, name: str, error: type[SetupError]) -> Any:
@@ -130,14 +148,14 @@ def _texts(array: Any) -> TextColumn:
     return TextColumn(offsets - offsets[0], np.concatenate([data, np.zeros(8, np.uint8)]))
 
 
-def _lists(column: Any, path: Path, item_ids: TextColumn) -> Any:
+def _lists(column: Any, path: Path, item_ids: TextColumn, pattern: TokenPattern) -> Any:
     """Identifiers as Arrow's lists of tokens or codes; those written as one text are split."""
     import pyarrow as pa
 
     column = _plain(column)
     kind = column.type
     if _is_text(kind):
-        split = [text_tokens(item_ids[row], text) for row, text in enumerate(column.to_pylist())]
+        split = [text_tokens(item_ids[row], text, pattern) for row, text in enumerate(column.to_pylist())]
         return pa.array(split, pa.list_(pa.string()))
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise CatalogError(f"{path} has identifiers of type {kind}: it needs lists of tokens or of whole numbers, or texts of tokens.")
@@ -157,22 +175,13 @@ def _codes(column: Any, path: Path, name: str, pattern: TokenPattern, builder: C
         raise CatalogError(f"{path} has an identifier with a missing token.")
     values = whole_numbers(values, path, name, CatalogError)
     if pa.types.is_integer(values.type):
-        return _integer_codes(values.cast(pa.int64()).to_numpy().reshape(-1, lengths[0]), path, pattern, builder)
+        numbers = values.cast(pa.int64()).to_numpy()
+        if len(numbers) and max(-int(numbers.min()), int(numbers.max())) > MOST_EXACT:
+            raise CatalogError(f"{path} has a code beyond 2^53.")
+        return builder.codes_of_numbers(numbers.reshape(-1, lengths[0]), pattern)
     encoded = pc.dictionary_encode(name_texts(values, path, name, CatalogError))
     codes: npt.NDArray[np.int32] = builder.codes_of(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
     return codes.reshape(-1, lengths[0])
-
-
-def _integer_codes(numbers: IntArray, path: Path, pattern: TokenPattern, builder: CatalogBuilder) -> npt.NDArray[np.int32]:
-    if max(-int(numbers.min()), int(numbers.max())) > MOST_EXACT:
-        raise CatalogError(f"{path} has a code beyond 2^53.")
-    keys = numbers * numbers.shape[1] + np.arange(numbers.shape[1])
-    distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    tokens = [pattern.token(key % numbers.shape[1], key // numbers.shape[1]) for key in distinct[order].tolist()]
-    codes = np.empty(len(distinct), np.int32)
-    codes[order] = builder.codes_of(tokens)
-    return codes[inverse].reshape(numbers.shape)
 
 
 def _values(column: Any, name: str, item_ids: TextColumn) -> tuple[IntArray, TextColumn]:

@@ -13,6 +13,10 @@ DEFAULT_PATTERN = "<{letter}_{code}>"
 
 _TOKEN = re.compile(r"<[^<>]*>")
 _BRACKET = re.compile(r"<\|.*(begin|start|end)\|>")
+# Letters and a number, as FORGE writes its tokens: C1989C14585C22548. One alone may as well be a name.
+_BARE = re.compile(r"[A-Za-z]+_?[0-9]{1,15}")
+# Whole numbers with something between them, in parentheses or not: 3-17-200, (3, 17, 200).
+_NUMBERS = re.compile(r"[(\[]?([0-9]{1,15}(?:(?:, ?|[ _-])[0-9]{1,15})+)[)\]]?")
 
 
 class TokenPattern:
@@ -40,12 +44,14 @@ class TokenPattern:
         return self._pattern.format(code=code, level=level + 1, letter=string.ascii_lowercase[level % 26])
 
 
-def text_tokens(item_id: str, identifier: str) -> list[str]:
-    """The tokens of an item's identifier that is written as one text; see `split_identifier`.
+def text_tokens(item_id: str, identifier: str, pattern: TokenPattern) -> list[str]:
+    """The tokens of an item's identifier that is written as one text: tokens, or integer codes with something between them.
 
     Raises:
-        CatalogError: the text is not made of tokens.
+        CatalogError: the text is neither.
     """
+    if numbers := _NUMBERS.fullmatch(identifier.strip()):
+        return pattern.tokens([int(number) for number in re.findall("[0-9]+", numbers[1])])
     tokens = split_identifier(identifier)
     if not tokens:
         raise CatalogError(f"The identifier of item {item_id!r} is not a row of tokens such as <a_1><b_2>, got {identifier!r}.")
@@ -54,8 +60,11 @@ def text_tokens(item_id: str, identifier: str) -> list[str]:
 
 def split_identifier(text: str) -> list[str] | None:
     """The tokens of an identifier written as one text, without begin and end tokens around them; None if the text is not made of tokens."""
-    tokens = _TOKEN.findall(text)
-    if not tokens or "".join(tokens) != text.strip():
+    for form, fewest in ((_TOKEN, 1), (_BARE, 2)):
+        tokens = form.findall(text)
+        if len(tokens) >= fewest and "".join(tokens) == text.strip():
+            break
+    else:
         return None
     first, last = (int(_BRACKET.fullmatch(token) is not None) for token in (tokens[0], tokens[-1]))
     inside = tokens[first : len(tokens) - last]

@@ -19,6 +19,7 @@ FORMS = {
     "application/x-ndjson": ".jsonl",
     "application/vnd.apache.parquet": ".parquet",
     "application/vnd.atspeed.index+json": ".json",
+    "text/tab-separated-values": ".tsv",
     "application/octet-stream": ".catalog",
 }
 

@@ -1,5 +1,6 @@
 """`atspeed catalog`: make a catalog for items that have no identifiers, and look into one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,12 @@ from server.commands.terminal import fail
 
 if TYPE_CHECKING:
     from drafting.catalog.catalog import Catalog
+    from drafting.catalog.code_matrix import MatrixItems
+
+ITEMS_OPTION = typer.Option(
+    help="The items of a matrix of codes (.pt, .npy), in order, as for `build`; their numbers by default.", exists=True, dir_okay=False
+)
+SIDE_OPTION = typer.Option(help="The side of a matrix of codes that has an item each.", metavar="rows|columns", show_default="by its shape")
 
 catalog_app = typer.Typer(help="Make a catalog, or look into one.", no_args_is_help=True)
 
@@ -48,26 +55,26 @@ def build(
     from drafting.catalog.builder import catalog_of
     from drafting.catalog.catalog import CatalogError
     from drafting.catalog.codebooks import CodebookError, residual_kmeans
+    from drafting.catalog.item_list import ItemList
     from drafting.errors import check_file
 
     try:
-        for path, subject in ((items, "The file of items"), (embeddings, "The matrix")):
-            check_file(path, subject, CatalogError)
+        listed = ItemList.read(items)
+        check_file(embeddings, "The matrix", CatalogError)
     except CatalogError as error:
         fail(str(error))
-    ids, titles = _read_items(items)
     try:
         matrix = np.load(embeddings, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         fail(f"{embeddings} is not a .npy matrix: {error}.")
-    if matrix.ndim != 2 or len(matrix) != len(ids):
-        fail(f"{embeddings} has the shape {matrix.shape}, but {items} lists {len(ids)} items: there must be one row per item.")
+    if matrix.ndim != 2 or len(matrix) != len(listed.names):
+        fail(f"{embeddings} has the shape {matrix.shape}, but {items} lists {len(listed.names)} items: there must be one row per item.")
     try:
         with tqdm(total=levels, desc="clustering", unit="level") as bar:
             quantised = residual_kmeans(
                 matrix, levels=levels, codes_per_level=codes, seed=seed, resolve_collisions=unique, on_level=lambda _: bar.update() and None
             )
-        catalog = catalog_of(list(zip(ids, quantised.identifiers(), strict=True)), titles)
+        catalog = catalog_of(list(zip(listed.names, quantised.identifiers(), strict=True)), listed.titles)
     except (CodebookError, CatalogError) as error:
         fail(str(error))
     quantised.codebooks.save(codebooks_file)
@@ -78,12 +85,14 @@ def build(
 
 @catalog_app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="Index .json, .jsonl or .parquet.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="A catalog of any form.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="The catalog to write, ending in .catalog.")],
     model: Annotated[
         Path | None, typer.Option(help="The model that it is for: its tokens are checked, and loading needs no sort.", file_okay=False)
     ] = None,
     tokens: Annotated[str, typer.Option(help="How integer codes become tokens.")] = "<{letter}_{code}>",
+    items: Annotated[Path | None, ITEMS_OPTION] = None,
+    items_in: Annotated[str | None, SIDE_OPTION] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a catalog as a file that is mapped instead of read: ten million items load in a tenth of a second.
@@ -107,7 +116,8 @@ def convert(
 
     try:
         with tqdm(desc="reading", unit=" items", unit_scale=True) as bar:
-            catalog = load_catalog(file, tokens, lambda items: bar.update(items) and None)
+            on_items, on_form = (lambda items: bar.update(items) and None), _found(file)
+            catalog = load_catalog(file, tokens, on_items, matrix=_matrix_items(items, items_in), on_form=on_form)
         if model is not None:
             from verification.hosts.checkpoint import load_tokenizer
 
@@ -120,8 +130,11 @@ def convert(
 
 @catalog_app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Index .json, .jsonl, .parquet or .catalog.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="A catalog of any form.", exists=True, dir_okay=False)],
     samples: Annotated[int, typer.Option(help="How many items to show.", min=0)] = 5,
+    tokens: Annotated[str, typer.Option(help="How integer codes become tokens.")] = "<{letter}_{code}>",
+    items: Annotated[Path | None, ITEMS_OPTION] = None,
+    items_in: Annotated[str | None, SIDE_OPTION] = None,
 ) -> None:
     """Show what a catalog holds and how its trie branches.
 
@@ -131,34 +144,27 @@ def inspect(
     from drafting.catalog.loading import load_catalog
 
     try:
-        catalog = load_catalog(file)
+        catalog = load_catalog(file, tokens, matrix=_matrix_items(items, items_in), on_form=_found(file))
     except CatalogError as error:
         fail(str(error))
     _show(catalog, samples)
 
 
-def _read_items(path: Path) -> tuple[list[str], dict[str, str]]:
-    """Item ids in order, and the titles of those that have one."""
-    import msgspec
+def _found(file: Path) -> Callable[[str], None]:
+    """What tells the form of a file."""
+    return lambda form: typer.echo(f"{file} is {form}.", err=True)
 
-    class Item(msgspec.Struct):
-        item_id: str
-        title: str | None = None
 
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"The items {path} cannot be read: {error}.")
-    if path.suffix != ".jsonl":
-        return [line.strip() for line in lines], {}
-    decoder = msgspec.json.Decoder(Item)
-    read = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            read.append(decoder.decode(line))
-        except msgspec.DecodeError as error:
-            fail(f"Item {number} of {path} is malformed: {error}.")
-    return [item.item_id for item in read], {item.item_id: item.title for item in read if item.title is not None}
+def _matrix_items(items: Path | None, side: str | None) -> "MatrixItems":
+    """The items of a matrix of codes, by the flags."""
+    from drafting.catalog.code_matrix import MatrixItems
+    from drafting.catalog.item_list import ItemList
+
+    named = None if items is None else ItemList.read(items)
+    match side:
+        case "rows" | "columns" | None:
+            return MatrixItems(side, named)
+    fail(f"--items-in takes rows or columns, got {side!r}.")
 
 
 def _show(catalog: "Catalog", samples: int) -> None:

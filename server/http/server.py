@@ -20,6 +20,7 @@ import uvicorn
 
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import Codebooks
+from drafting.catalog.forms import TORCH_SUFFIXES
 from drafting.catalog.loading import load_catalog
 from server.catalogs.start import first_catalog
 from server.catalogs.store import CatalogStore, ServedCatalog
@@ -55,7 +56,8 @@ class ApiServer:
 
         Raises:
             CatalogError, PortError: the catalog or the address can't be used.
-            ValueError: a directory is missing, the codebooks can't be read, or the URL of the histories can't be used.
+            ValueError: a directory is missing, the catalog is a torch file, the codebooks can't be read, or the URL of the histories
+                can't be used.
         """
         self.failure: str | None = None
         if settings.catalogs is not None and not settings.catalogs.is_dir():
@@ -64,6 +66,9 @@ class ApiServer:
             raise ValueError(f"There is no model directory {settings.target}.")
         if settings.codebooks is not None:
             Codebooks.load(settings.codebooks)
+        if settings.catalog.suffix in TORCH_SUFFIXES:
+            # This process never loads torch.
+            raise ValueError(f"{settings.catalog} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
         metrics = Metrics()
         start = load_catalog(settings.catalog)
         first = first_catalog(start, settings.catalog, settings.catalogs)

@@ -37,7 +37,8 @@ def catalog_routes(services: Services) -> APIRouter:
         openapi_extra={"requestBody": _BODY},
     )
     async def put(version: VersionPath, request: Request) -> VersionBuilt:
-        """As JSON that names a file in the server's directory of catalogs, or as an upload of JSONL, parquet, an index or an artefact.
+        """As JSON that names a file in the server's directory of catalogs, or as an upload of JSONL, parquet, an index,
+        MiniOneRec's item info or an artefact.
 
         It is checked against the model and made ready; nothing else changes until it is activated.
         """

@@ -98,9 +98,11 @@ def test_a_file_that_unpacks_to_much_more_than_it_is_is_not_read(tmp_path: Path)
     assert sum(read) < 1_500_000
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".catalog"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".catalog", ".txt"])
 def test_a_catalog_of_too_many_items_is_refused(tmp_path: Path, suffix: str) -> None:
-    if suffix == ".parquet":
+    if suffix == ".txt":
+        (tmp_path / "some.txt").write_text("".join(f"<a_1><b_{number}>\tTitle\t{number}\n" for number in range(20)))
+    elif suffix == ".parquet":
         names = [str(number) for number in range(20)]
         table = pa.table({"item_id": names, "identifier": [["<a_1>", f"<b_{name}>"] for name in names]})
         pq.write_table(table, tmp_path / "some.parquet")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from drafting.catalog.builder import catalog_of
@@ -147,3 +148,31 @@ def test_convert_writes_what_is_mapped(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "has no token '<b_3>', which the identifier of item 'i3' needs" in refused.output
     assert not (tmp_path / "no.catalog").exists()
+
+
+def test_convert_of_a_tensor_says_what_it_found_and_takes_what_it_does_not_say(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).integers(9, size=(3, 8))
+    torch.save(torch.from_numpy(codes), tmp_path / "sids.pt")
+    (tmp_path / "ids.txt").write_text("".join(f"x{item}\n" for item in range(8)))
+    flags = (
+        "convert",
+        tmp_path / "sids.pt",
+        "--out",
+        tmp_path / "sids.catalog",
+        "--items",
+        tmp_path / "ids.txt",
+        "--tokens",
+        "<s{level}_{code}>",
+    )
+    refused = run(*flags)
+    assert refused.exit_code == 1
+    assert "say which with --items-in rows or --items-in columns of `atspeed catalog convert`." in refused.output
+    assert "--items-in takes rows or columns, got 'both'." in run(*flags, "--items-in", "both").output
+    done = run(*flags, "--items-in", "columns")
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'sids.pt'} is a matrix of codes [3, 8] with an item in each of its columns." in done.output
+    catalog = load_catalog(tmp_path / "sids.catalog")
+    assert tuple(catalog.item_ids) == tuple(f"x{item}" for item in range(8))
+    assert catalog.identifier(2) == tuple(f"<s{level}_{code}>" for level, code in enumerate(codes[:, 2], start=1))
+    shown = run("inspect", tmp_path / "sids.pt", "--items-in", "rows")
+    assert "identifiers         3 of 8 tokens" in shown.output

@@ -11,11 +11,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import torch
 
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
-from server.catalogs.build import BuildOrder, build
+from server.catalogs.build import BuildOrder, Built, build
+from server.catalogs.uploads import FORMS
 from tests.models import random_catalog
 from tests.server.server_process import ServerProcess, assert_problem
 
@@ -191,6 +193,29 @@ def test_the_building_process_says_what_is_wrong_and_leaves_nothing(
     assert built.sentence.startswith(sentence)
     assert str(tmp_path) not in built.sentence
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_the_building_process_reads_the_forms_of_other_projects(tmp_path: Path, model_dir: Path, versions: dict[str, Catalog]) -> None:
+    """MiniOneRec's item info, as it is uploaded, and GRID's tensor, within the limits of a build."""
+    catalog = versions["v1"]
+    names = enumerate(catalog.item_ids)
+    info = tmp_path / f"upload{FORMS['text/tab-separated-values']}"
+    info.write_text("".join(f"{''.join(catalog.identifier(item))}\t{catalog.title(item)}\t{name}\n" for item, name in names))
+    codes = torch.tensor([[int(token[3:-1]) for token in catalog.identifier(item)] for item in range(len(catalog))])
+    torch.save(codes.T, tmp_path / "sids.pt")
+    torch.save(codes[:6], tmp_path / "few.pt")
+
+    def built(name: str, most: int = 200) -> Built:
+        return build(BuildOrder(str(tmp_path / name), str(tmp_path / "out.catalog"), str(model_dir), max_items=most))
+
+    assert built(info.name).content == catalog.version
+    assert (built("sids.pt").items, built("sids.pt").identifiers) == (200, catalog.identifiers)
+    for name in (info.name, "sids.pt"):
+        assert built(name, most=199).sentence == "The catalog has 200 items or more; at most 199 are read."
+    assert built("few.pt").sentence == (
+        "file is a matrix of codes [6, 3], and its items may stand in its rows or in its columns: say which with --items-in rows or "
+        "--items-in columns of `atspeed catalog convert`."
+    )
 
 
 def test_answers_tell_the_attributes_that_are_asked_for(shop: ServerProcess, versions: dict[str, Catalog]):

@@ -166,6 +166,11 @@ def test_a_catalog_that_is_not_there(model_dir: Path, tmp_path: Path):
     assert_refused(status, log, f"The catalog {tmp_path / 'none.jsonl'} cannot be read: No such file or directory.")
 
 
+def test_a_catalog_that_only_torch_reads(model_dir: Path, tmp_path: Path):
+    status, log = ServerProcess(tmp_path, "--target", str(model_dir), "--catalog", str(tmp_path / "sids.pt")).run()
+    assert_refused(status, log, f"{tmp_path / 'sids.pt'} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
+
+
 def test_a_history_url_that_means_nothing(model_flags: list[str], tmp_path: Path):
     status, log = ServerProcess(tmp_path, *model_flags, "--histories", "mysql://x").run()
     sentence = "The history URL's scheme is 'mysql': use memory://, sqlite:///path, redis://, redis+sentinel:// or redis+cluster://, "

@@ -1,0 +1,105 @@
+"""Items from JSON: an index `{item: identifier}`, or JSONL with an item a line.
+
+Invariant: a line that is no item is refused with its number, and of two equal keys none is lost without a word.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from drafting.catalog.attributes import TITLE
+from drafting.catalog.catalog import CatalogError
+from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, shown, too_many, untellable
+from drafting.catalog.pattern import TokenPattern, text_tokens
+
+_FORM = '{"item_id": "…", "identifier": ["…", …]}'
+
+
+class ItemLine(msgspec.Struct):
+    """An item with its identifier: tokens, one text of tokens, or integer codes."""
+
+    item_id: str | int
+    identifier: list[str] | str = []
+    codes: list[int] = []
+    title: str | None = None
+    attributes: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The item id as a text."""
+        return str(self.item_id)
+
+    @property
+    def kind(self) -> str:
+        """How its identifier is written."""
+        if isinstance(self.identifier, str):
+            return "one text each"
+        return "lists of whole numbers" if self.codes else "lists of tokens"
+
+    def tokens(self, pattern: TokenPattern) -> list[str]:
+        """The tokens of its identifier.
+
+        Raises:
+            CatalogError: its text is not made of tokens.
+        """
+        if isinstance(self.identifier, str):
+            return text_tokens(self.name, self.identifier, pattern)
+        return pattern.tokens(self.codes) if self.codes else self.identifier
+
+
+def index_lines(path: Path) -> Iterator[ItemLine]:
+    """The items of an index.
+
+    Raises:
+        CatalogError: the file is no index.
+    """
+    data = path.read_bytes()
+    try:
+        # As pairs, because a dictionary would silently keep the last of two equal keys.
+        pairs = json.loads(data, object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(f"The catalog {path} is not JSON: {error}.") from error
+    refusal = CatalogError(f"The catalog {path} is not an index of the form {{item: [token, …]}}.")
+    if not data.lstrip().startswith(b"{"):
+        raise refusal
+    for item, identifier in pairs:
+        if reason := untellable(item):
+            raise CatalogError(f"The item {shown(item)} of the catalog {path} {reason}.")
+        integers = isinstance(identifier, list) and identifier and isinstance(identifier[0], int)
+        try:
+            yield msgspec.convert({"item_id": item, "codes" if integers else "identifier": identifier}, ItemLine)
+        except msgspec.ValidationError as error:
+            raise refusal from error
+
+
+def json_lines(path: Path) -> Iterator[ItemLine]:
+    """The items of JSONL.
+
+    Raises:
+        CatalogError: a line is no item.
+    """
+    decoder = msgspec.json.Decoder(ItemLine)
+    names: set[str] = set()
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                line = decoder.decode(text)
+            except msgspec.ValidationError as error:
+                raise CatalogError(f"Line {number} of the catalog {path} is not an item of the form {_FORM}: {error}.") from error
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.") from error
+            if TITLE in line.attributes:
+                raise CatalogError(f"Line {number} of the catalog {path} has a title among its attributes: put it beside item_id.")
+            names.update(line.attributes)
+            if len(names) > MAX_ATTRIBUTES:
+                raise CatalogError(f"Line {number} of the catalog {path} has one name of attributes too many. {too_many(len(names))}")
+            try:
+                check_attributes(line.name, {TITLE: line.title, **line.attributes})
+            except ValueError as error:
+                raise CatalogError(f"Line {number} of the catalog {path} can't be used. {error}") from error
+            yield line
