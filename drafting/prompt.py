@@ -138,10 +138,11 @@ class PromptTemplate:
 class PromptBuilder:
     """Builds prompts from histories (item indices, oldest first) for one model and one catalog."""
 
-    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer, identifiers: ItemTokens) -> None:
+    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer, identifiers: ItemTokens, start_token: int | None = None) -> None:
         """
         Args:
             identifiers: identifiers of the catalog as token ids of the model.
+            start_token: the token with which the decoder of an encoder-decoder model begins; it ends every prompt.
 
         Raises:
             PromptError: the template asks for a beginning-of-sequence token that the tokenizer lacks.
@@ -154,7 +155,7 @@ class PromptBuilder:
             start = [tokenizer.bos_token_id]
         self.template = template
         self._before = np.array(start + _encode(tokenizer, before), np.int64)
-        self._after = np.array(_encode(tokenizer, after), np.int64)
+        self._after = np.array(_encode(tokenizer, after) + ([] if start_token is None else [start_token]), np.int64)
         self._separator = np.array(_encode(tokenizer, template.separator), np.int64)
         self._identifiers = identifiers
 

@@ -100,7 +100,7 @@ class SameModel:
     def __init__(self, host: TransformersHost) -> None:
         self._host = host
         self._caches = [torch.zeros_like(cache) for cache in host._caches]
-        self.device, self.total_slots = host.device, host.total_slots
+        self.device, self.total_slots, self.has_encoder = host.device, host.total_slots, host.has_encoder
 
     def score(self, batch: TreeBatch) -> torch.Tensor:
         self._host._caches, self._caches = self._caches, self._host._caches

@@ -17,6 +17,7 @@ from drafting.array_types import IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
+from drafting.model_files import ModelFiles
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
 from drafting.plans.planner import AUTO, Planner
@@ -26,7 +27,8 @@ from drafting.trie.item_trie import ItemTrie
 from verification.batch import Answer, EngineLock, Other, ScoresNotFinite, SharedEngine
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.hosts.checkpoint import HostError
+from verification.hosts.adapter import load_model_config
+from verification.hosts.checkpoint import HostError, has_encoder
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
@@ -257,13 +259,15 @@ def load_host(
         HostError: no such host, or the model cannot be served on it.
     """
     if name == "transformers":
+        from verification.hosts.encoder_decoder import EncoderDecoderHost
         from verification.hosts.transformers import TransformersHost
 
         if tensor_parallel != 1:
             raise HostError("The transformers host runs on one device: tensor parallelism needs the vLLM host.")
         if quantization is not None:
             raise HostError("The transformers host loads weights as they are: quantizing them needs the vLLM host.")
-        return TransformersHost(model_dir, base=base, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
+        host = EncoderDecoderHost if has_encoder(load_model_config(ModelFiles.find(model_dir, base))) else TransformersHost
+        return host(model_dir, base=base, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
     if name == "vllm":
         try:
             from verification.hosts.vllm import VllmHost

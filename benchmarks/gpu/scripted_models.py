@@ -145,6 +145,7 @@ class _ScriptedModel:
         self._model = model
         self.device = model.device
         self.total_slots = model.total_slots
+        self.has_encoder = model.has_encoder
 
     def score(self, batch: TreeBatch) -> Tensor:
         return torch.zeros_like(self._model.score(batch))

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.expand import Candidates, Frontier, expand_beam
+from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import continuation_log_probs
-from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch, to_device
+from drafting.beam.tree import SequenceState, TokenTree, to_device
 from drafting.device import on_device
 from drafting.trie.arrays import ROOT, children_of
 from drafting.trie.item_trie import ItemTrie
@@ -97,4 +98,8 @@ class PrefixScorer:
 
     def _score(self, sequence: SequenceState, added: IntArray) -> Tensor:
         """Log-probabilities `[added, vocabulary]` after each added column."""
-        return self._model.score(forward_batch(self._tree, [ForwardPart(sequence, added, len(added))])).float().log_softmax(1)
+        return (
+            self._model.score(forward_batch(self._tree, [ForwardPart(sequence, added, len(added))], self._model.has_encoder))
+            .float()
+            .log_softmax(1)
+        )

@@ -34,7 +34,7 @@ class TimedModel:
 
     def __init__(self, model: TreeModel) -> None:
         self._model = model
-        self.device, self.total_slots = model.device, model.total_slots
+        self.device, self.total_slots, self.has_encoder = model.device, model.total_slots, model.has_encoder
         self.seconds = 0.0
 
     def score(self, batch: TreeBatch) -> Tensor:

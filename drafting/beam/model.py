@@ -68,8 +68,32 @@ class AttentionLayout:
 
 
 @dataclass(frozen=True)
+class EncoderBatch:
+    """What the encoder of an encoder-decoder model reads in a forward, and what the decoder's cross-attention reads of that.
+
+    Attributes:
+        tokens: `[requests, longest]` int64 token ids of the prompts that are new; padding is any token.
+        indices: `[tokens]` int64, the index in the flattened `tokens` of each that is no padding.
+        slots: `[tokens]` int64, where the keys and values of these are written.
+        attention: layouts of the decoder's tokens with the columns that they attend to in their requests' prompts, new or not.
+    """
+
+    tokens: Tensor
+    indices: Tensor
+    slots: Tensor
+    attention: tuple[AttentionLayout, ...]
+
+    def to(self, device: torch.device) -> "EncoderBatch":
+        """The same on a device."""
+        tokens, indices, slots = (part.to(device) for part in (self.tokens, self.indices, self.slots))
+        return EncoderBatch(tokens, indices, slots, tuple(layout.to(device) for layout in self.attention))
+
+
+@dataclass(frozen=True)
 class TreeBatch:
     """One forward over prompt tokens and tree nodes of many requests.
+
+    With an encoder, the tokens are the decoder's: the last token of each prompt and the tree nodes below it.
 
     Attributes:
         tokens: `[tokens]` int64 token ids.
@@ -77,6 +101,7 @@ class TreeBatch:
         slots: `[tokens]` int64, where keys and values are written.
         outputs: `[outputs]` int64, the rows whose next-token logits are wanted; None for all.
         attention: each token is in one of the layouts.
+        encoder: the encoder's part of the forward, for models that have one.
     """
 
     tokens: Tensor
@@ -84,6 +109,7 @@ class TreeBatch:
     slots: Tensor
     outputs: Tensor | None
     attention: tuple[AttentionLayout, ...]
+    encoder: EncoderBatch | None = None
 
     def __post_init__(self) -> None:
         laid_out = sum(len(layout.indices) for layout in self.attention)
@@ -100,14 +126,21 @@ class TreeBatch:
             return self
         tokens, positions, slots = (part.to(device) for part in (self.tokens, self.positions, self.slots))
         outputs = None if self.outputs is None else self.outputs.to(device)
-        return TreeBatch(tokens, positions, slots, outputs, tuple(layout.to(device) for layout in self.attention))
+        encoder = None if self.encoder is None else self.encoder.to(device)
+        return TreeBatch(tokens, positions, slots, outputs, tuple(layout.to(device) for layout in self.attention), encoder)
 
 
 class TreeModel(Protocol):
-    """A causal language model that scores the nodes of token trees: the target or the draft."""
+    """A language model that scores the nodes of token trees: the target or the draft.
+
+    Attributes:
+        total_slots: key/value slots.
+        has_encoder: True if an encoder reads all of a prompt but its last token, with which the decoder's text begins.
+    """
 
     device: torch.device
     total_slots: int
+    has_encoder: bool
 
     def score(self, batch: TreeBatch) -> Tensor:
         """Run one forward, keep keys and values in the tokens' slots, and return logits `[outputs, vocabulary]`."""

@@ -7,15 +7,13 @@ not, always a tail of the sequence; the draft computes what it is asked for, so 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from drafting.array_types import IntArray
-from drafting.beam.model import TreeBatch, build_layouts
-from drafting.device import arange, concat, on_device
+from drafting.device import concat, on_device
 from drafting.trie.arrays import ROOT
 
 # Tree nodes that there is room for at first: a plain search of usual width needs no more.
@@ -134,49 +132,6 @@ class SequenceState:
     def node_fields(self, indices: IntArray) -> IntArray:
         """`[5, tokens]`: slots, trie nodes, drafted, depths, and the indices themselves."""
         return self._fields[2:].take(indices, axis=1)
-
-
-@dataclass(frozen=True)
-class ForwardPart:
-    """The tokens `indices` of one request in a forward, of which the last `outputs` want next-token logits."""
-
-    sequence: SequenceState
-    indices: IntArray
-    outputs: int
-
-    @classmethod
-    def uncomputed(cls, sequence: SequenceState) -> "ForwardPart":
-        """All that the target has not computed, with logits for tree nodes, the root included."""
-        indices = np.arange(sequence.computed, sequence.length)
-        return cls(sequence, indices, sequence.length - max(sequence.computed, sequence.root))
-
-    @property
-    def trie_nodes(self) -> IntArray:
-        """`[outputs]` int64."""
-        return self.sequence.trie_nodes[self.indices[len(self.indices) - self.outputs :]]
-
-
-def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
-    """Join the parts of all requests into one forward (continuous batching)."""
-    device = tree.token.device
-    counts = [len(part.indices) for part in parts]
-    outputs = [part.outputs for part in parts]
-    positions, visible, slots = to_device([part.sequence.forward_fields(part.indices) for part in parts], device)
-    return TreeBatch(
-        tokens=tree.token.index_select(0, slots),
-        positions=positions,
-        slots=slots,
-        outputs=None if outputs == counts else _last_rows(counts, outputs, device),
-        attention=build_layouts([part.sequence.slots for part in parts], counts, visible, tree.ancestors.index_select(0, slots)),
-    )
-
-
-def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
-    """The last `wanted` rows of each part of a forward."""
-    if len(counts) == 1:
-        return arange(counts[0], device)[counts[0] - wanted[0] :]
-    rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
-    return on_device(np.concatenate(rows), device)
 
 
 def to_device(fields: Sequence[IntArray], device: torch.device) -> tuple[Tensor, ...]:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from drafting.array_types import BoolArray, FloatArray, IntArray
 from drafting.beam.expand import Frontier, Selection, expand_beam
+from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
 from drafting.beam.rule import SearchRule
-from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch, to_device
+from drafting.beam.tree import SequenceState, TokenTree, to_device
 from drafting.device import concat, find_in_array, on_device, on_host
 from drafting.plans.plan import Action, DraftRound
 from drafting.trie.arrays import children_of
@@ -158,7 +159,7 @@ class BeamDrafter:
         """
         device = self._tree.token.device
         parts = [task.forward_part for task in tasks]
-        batch = forward_batch(self._tree, parts)
+        batch = forward_batch(self._tree, parts, self.model.has_encoder)
         logits = self.model.score(batch)
         for part in parts:
             part.sequence.drafted[part.indices] = 1

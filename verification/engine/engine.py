@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import IntArray
+from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
-from drafting.beam.tree import ForwardPart, TokenTree, forward_batch
+from drafting.beam.tree import TokenTree
 from drafting.device import concat, on_device
 from drafting.plans.plan import FixedPlan, Plan, StepTimes
 from drafting.trie.eligibility import BatchEligibility, Eligibility
@@ -62,7 +63,8 @@ class SpeculativeBeamEngine:
         self.target = target
         self.trie = trie
         if slots is None:
-            slots = EngineSlots(target.total_slots, min(node_capacity(trie), target.total_slots // 2), shared_tokens)
+            nodes = min(node_capacity(trie), target.total_slots // 2)
+            slots = EngineSlots(target.total_slots, nodes, shared_tokens, whole_prompts=target.has_encoder)
         self._slots = slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         self._table = ContinuationTable(trie, slots.nodes.total, target.device)
@@ -118,7 +120,7 @@ class SpeculativeBeamEngine:
     def _forward(self, searches: Sequence[BeamSearch]) -> int:
         """Run the target over all that it has not computed; return the number of tokens."""
         parts = [ForwardPart.uncomputed(search.sequence) for search in searches]
-        batch = forward_batch(self._tree, parts)
+        batch = forward_batch(self._tree, parts, self.target.has_encoder)
         logits = self.target.score(batch)
         trie_nodes = self._to_device(concat([part.trie_nodes for part in parts]))
         eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])

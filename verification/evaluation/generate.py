@@ -38,6 +38,10 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
         transformers decodes greedily and returns no scores.
     """
     tokens = torch.from_numpy(prompts).to(model.device)
+    given = tokens.shape[1]
+    if model.config.is_encoder_decoder:
+        # The encoder reads all but the last token, with which the decoder's text begins.
+        tokens, given = tokens[:, :-1], 1
     output = model.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
@@ -46,8 +50,8 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
         max_new_tokens=depth,
         do_sample=False,
         length_penalty=0.0,
-        prefix_allowed_tokens_fn=table.after(tokens.shape[1]),
+        prefix_allowed_tokens_fn=table.after(given),
         return_dict_in_generate=True,
         output_scores=True,
     )
-    return output.sequences[:, tokens.shape[1] :], output.sequences_scores if k > 1 else None
+    return output.sequences[:, given:], output.sequences_scores if k > 1 else None

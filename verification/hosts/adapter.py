@@ -9,11 +9,11 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from drafting.errors import first_line
 from drafting.model_files import ADAPTER_FILE, ModelFiles
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, auto_class, load_config
 from verification.hosts.weights import read_headers, weight_files
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -54,7 +54,7 @@ def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype,
     except ImportError as error:
         raise HostError(f"Serving an adapter needs peft ({first_line(error)}): pip install 'atspeed-server[train]'.") from error
     try:
-        model = AutoModelForCausalLM.from_pretrained(files.weights, dtype=dtype, attn_implementation=attention)
+        model = auto_class(config).from_pretrained(files.weights, dtype=dtype, attn_implementation=attention)
         if config.vocab_size != model.config.vocab_size:
             # The rows are the adapter's, which brings them all.
             model.resize_token_embeddings(config.vocab_size, mean_resizing=False)

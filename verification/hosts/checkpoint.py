@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 import transformers.integrations.accelerate
@@ -19,7 +20,17 @@ transformers.utils.is_scipy_available = lambda: False
 # It wants accelerate wherever a model is to be placed, also on the meta device, where accelerate does nothing.
 transformers.integrations.accelerate.is_accelerate_available = lambda *_: True
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from drafting.errors import SetupError, first_line
 from drafting.model_files import TOKENIZER_FILES
@@ -38,6 +49,8 @@ ENCODERS = {
     *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert", "roberta"),
     *("roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
+# Families with an encoder and a decoder whose positions are relative, so that those of a tree are depths.
+ENCODER_DECODERS = {"t5", "mt5", "umt5"}
 RECURRENT = "recurrent layers, whose state belongs to one text and not to a tree"
 LATENT = "latent attention (MLA)"
 # What a family has that tree attention can't compute.
@@ -71,9 +84,36 @@ def load_config(model_dir: Path) -> PretrainedConfig:
         raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {first_line(error)}") from error
     _check_attention(config, model_dir)
     _quantization(config, model_dir)
-    if not hasattr(config, "max_position_embeddings"):
+    if not has_encoder(config) and not hasattr(config, "max_position_embeddings"):
         raise HostError(f"{model_dir / 'config.json'} does not say how many tokens the model reads: it has no max_position_embeddings.")
     return config
+
+
+def has_encoder(config: PretrainedConfig) -> bool:
+    """True for an encoder-decoder model."""
+    return bool(config.to_dict().get("is_encoder_decoder"))
+
+
+def start_token(config: PretrainedConfig) -> int | None:
+    """The token with which the decoder of an encoder-decoder model begins; None for other models."""
+    return int(config.decoder_start_token_id) if has_encoder(config) else None
+
+
+def most_tokens(config: PretrainedConfig) -> int | None:
+    """The most tokens of a text; None where positions are relative, which have no end."""
+    return None if has_encoder(config) else int(config.max_position_embeddings)
+
+
+def model_class(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """transformers' class of a model with a head for tokens; None if there is none for its family."""
+    mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if has_encoder(config) else MODEL_FOR_CAUSAL_LM_MAPPING
+    family: type[PreTrainedModel] | None = mapping.get(type(config), None)
+    return family
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """transformers' class that loads models of this kind."""
+    return AutoModelForSeq2SeqLM if has_encoder(config) else AutoModelForCausalLM
 
 
 def trained_catalog(model_dir: Path) -> str | None:
@@ -171,7 +211,11 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
     """Refuse what is known to need more than tree attention; what a model's layers ask for is found when it is loaded."""
     settings, kind = config.to_dict(), config.model_type
     if settings.get("is_encoder_decoder"):
-        raise HostError(f"{model_dir} is an encoder-decoder model: only causal language models can be served.")
+        if kind not in ENCODER_DECODERS:
+            raise HostError(f"The model in {model_dir} ({kind}) is an encoder-decoder model, of which T5, mT5 and umT5 can be served.")
+        if settings.get("decoder_start_token_id") is None:
+            raise HostError(f"{model_dir / 'config.json'} does not say how the decoder's text begins: it has no decoder_start_token_id.")
+        return
     if not hasattr(config, "num_attention_heads"):
         raise HostError(f"The model in {model_dir} ({kind}) has no plain attention layers, the only kind that can be served.")
     kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION]) - WINDOWED_ATTENTION - {PLAIN_ATTENTION}
@@ -189,12 +233,17 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
 
 
 def check_full_attention(config: PretrainedConfig, model_dir: Path) -> None:
-    """Refuse windows and chunks, for hosts that have none.
+    """Refuse encoders, windows and chunks, for hosts that have none.
 
     Raises:
         HostError: not all layers attend to the whole text before a token.
     """
     settings = config.to_dict()
+    if has_encoder(config):
+        raise HostError(
+            f"The model in {model_dir} ({config.model_type}) has an encoder, which needs the transformers host: serve it with "
+            "--engine transformers."
+        )
     kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION])
     windowed = settings.get("sliding_window") is not None and settings.get("use_sliding_window", True) and "layer_types" not in settings
     if kinds != {PLAIN_ATTENTION} or windowed:

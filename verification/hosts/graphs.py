@@ -135,7 +135,7 @@ class GraphedModel:
         Raises:
             RuntimeError: a forward cannot be recorded.
         """
-        self.device = model.device
+        self.device, self.has_encoder = model.device, model.has_encoder
         # The last slot is the spare slot for padding.
         self.total_slots = model.total_slots - 1
         self._model = model
@@ -185,8 +185,10 @@ def graphed(model: TreeModel, most_requests: int, longest: int) -> GraphedModel:
     """Record CUDA graphs for up to `most_requests` requests whose prompts with an identifier have up to `longest` tokens.
 
     Raises:
-        HostError: the model does not run on a GPU, or cannot be recorded.
+        HostError: the model has an encoder, does not run on a GPU, or cannot be recorded.
     """
+    if model.has_encoder:
+        raise HostError("CUDA graphs are recorded of models without an encoder: serve this one without.")
     if model.device.type != "cuda":
         raise HostError(f"CUDA graphs need a GPU, and the model runs on a device of type {model.device.type}: serve it without.")
     try:

@@ -138,12 +138,15 @@ AttentionMaskInterface.register(PROBE, _mask_rule)
 @contextmanager
 def attention_of(model: PreTrainedModel, name: str) -> Iterator[None]:
     """Run a model with another attention function of transformers' registry."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(name)
+    # Encoder and decoder have configurations of their own, which the model does not pass it on to.
+    before = [(module, module.config._attn_implementation) for module in model.modules() if isinstance(module, PreTrainedModel)]
+    for module, _ in before:
+        module.set_attn_implementation(name)
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        for module, own in before:
+            module.set_attn_implementation(own)
 
 
 @torch.inference_mode()

@@ -18,12 +18,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from drafting.array_types import IntArray
+from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
-from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch
+from drafting.beam.tree import SequenceState, TokenTree
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_merged, load_model_config
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, has_encoder
 from verification.hosts.layers import MODEL_ERRORS, attention_of
 from verification.hosts.transformers import TransformersHost
 from verification.hosts.weights import weight_files
@@ -82,7 +83,7 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
         model = host.model
         if dtype != torch.float32 and (not large or mode == "always"):
             model = copy.deepcopy(model).float()
-            host = TransformersHost.from_model(model, sum(PROMPTS) + len(PROMPTS) * sum(map(len, LEVELS)))
+            host = type(host).from_model(model, sum(PROMPTS) + len(PROMPTS) * sum(map(len, LEVELS)))
     elif large and mode == "auto":
         logger.info("Self-check: left out, because the model is large and would be loaded a second time; --verify-model always does it.")
         return
@@ -114,7 +115,7 @@ def compare(host: TreeModel, model: PreTrainedModel, longest: int) -> None:
     """
     started = time.perf_counter()
     room = min(longest - DEPTH, host.total_slots // len(PROMPTS) - NODES)
-    if room < 1:
+    if room < 1 + host.has_encoder:
         # Too little memory for a list, too, which the engine says in its own words.
         return
     tree = TokenTree(host.total_slots, DEPTH, host.device)
@@ -172,7 +173,7 @@ def _ask(host: TreeModel, tree: TokenTree, questions: Sequence[_Question]) -> li
             depths = questions[number].sequence.depths
             indices = np.flatnonzero((depths >= first) & (depths <= last))
             parts.append(ForwardPart(questions[number].sequence, indices, 1 if first == 0 else len(indices)))
-        scored = host.score(forward_batch(tree, parts)).float()
+        scored = host.score(forward_batch(tree, parts, host.has_encoder)).float()
         rows = scored.tensor_split(np.cumsum([part.outputs for part in parts])[:-1].tolist())
         for (number, _, _), logits in zip(forward, rows, strict=True):
             answers[number].append(logits)
@@ -183,6 +184,10 @@ def _plain(model: PreTrainedModel, question: _Question) -> Tensor:
     """Logits `[leaves, 1 + depth, vocabulary]` float32 of the last tokens of each text, by the library's own attention."""
     texts = question.texts.to(model.device)
     positions = torch.arange(texts.shape[1], device=model.device).expand_as(texts)
+    read = question.sequence.root
     with attention_of(model, "eager"):
-        logits: Tensor = model(input_ids=texts, position_ids=positions, use_cache=False).logits
+        if has_encoder(model.config):
+            logits: Tensor = model(input_ids=texts[:, :read], decoder_input_ids=texts[:, read:], use_cache=False).logits
+        else:
+            logits = model(input_ids=texts, position_ids=positions, use_cache=False).logits
     return logits[:, -(1 + DEPTH) :].float()

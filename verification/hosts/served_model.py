@@ -17,7 +17,16 @@ from drafting.catalog.catalog import Catalog
 from drafting.model_files import ADAPTER_FILE, ModelFiles
 from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
 from verification.hosts.adapter import load_model_config
-from verification.hosts.checkpoint import HostError, load_tokenizer, resolve_dtype, rotary_boundary, trained_catalog
+from verification.hosts.checkpoint import (
+    HostError,
+    has_encoder,
+    load_tokenizer,
+    most_tokens,
+    resolve_dtype,
+    rotary_boundary,
+    start_token,
+    trained_catalog,
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,10 @@ class ServedModel:
         self.draft_files = None if draft is None else ModelFiles.find(draft, base if for_draft else None)
         self._config = load_model_config(self.files)
         self._tokenizer = load_tokenizer(self.files.tokenizer)
-        self._draft = None if self.draft_files is None else (self.draft_files.directory, load_model_config(self.draft_files))
+        self._draft = None
         if self.draft_files is not None:
+            self._draft = (self.draft_files.directory, load_model_config(self.draft_files))
+            _check_start(*self._draft, start_token(self._config))
             _check_draft(self.draft_files, target, self._tokenizer)
 
     @cached_property
@@ -85,7 +96,7 @@ class ServedModel:
         """
         catalog = catalog.ordered(catalog.vocabulary_ids(self.vocabulary))
         token_ids = catalog.vocabulary_ids(self.vocabulary)
-        prompts = PromptBuilder(self._template, self._tokenizer, IdentifierTokens(catalog.codes, token_ids))
+        prompts = PromptBuilder(self._template, self._tokenizer, IdentifierTokens(catalog.codes, token_ids), start_token(self._config))
         longest = prompts.max_tokens + catalog.identifier_length
         _check_reach(self.target, self._config, int(token_ids.max()), longest)
         if self.loaded_for is not None and longest > self.loaded_for:
@@ -98,10 +109,11 @@ class ServedModel:
 
 
 def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, longest: int) -> None:
-    if longest > config.max_position_embeddings:
+    most = most_tokens(config)
+    if most is not None and longest > most:
         raise HostError(
-            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} reads at most "
-            f"{config.max_position_embeddings}: lower max_items in the target's {PROMPT_FILE}."
+            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} reads at most {most}: lower "
+            f"max_items in the target's {PROMPT_FILE}."
         )
     boundary = rotary_boundary(config)
     if boundary is not None and longest > boundary:
@@ -111,6 +123,15 @@ def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, lon
         )
     if last_token >= config.vocab_size:
         raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")
+
+
+def _check_start(draft: Path, config: PretrainedConfig, start: int | None) -> None:
+    """Check that a draft with an encoder reads the target's prompts; one without an encoder reads any."""
+    if has_encoder(config) and start_token(config) != start:
+        raise HostError(
+            f"The draft in {draft} is an encoder-decoder model, which can only draft for a target that is one, too, with the same "
+            "decoder_start_token_id."
+        )
 
 
 def _check_draft(files: ModelFiles, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:

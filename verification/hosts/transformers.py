@@ -12,14 +12,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from drafting.beam.model import AttentionLayout, TreeBatch
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_merged, load_model_config
 from verification.hosts.attention import LayerLayouts, View, tree_attention
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, refusal, resolve_dtype, slot_count
+from verification.hosts.checkpoint import (
+    LOADING_ERRORS,
+    HostError,
+    auto_class,
+    has_encoder,
+    model_class,
+    refusal,
+    resolve_dtype,
+    slot_count,
+)
 from verification.hosts.layers import Layer, probe_layers
 from verification.hosts.weights import check_names
 
@@ -75,10 +84,13 @@ class TransformersHost:
     """A model in this process, loaded by transformers.
 
     Attributes:
-        model: the model, whose attention function is `ATTENTION`.
+        model: the model, whose attention function is `attention`.
+        attention: name of the attention function in transformers' registry.
     """
 
     model: PreTrainedModel
+    attention = ATTENTION
+    has_encoder = False
 
     def __init__(
         self,
@@ -108,11 +120,11 @@ class TransformersHost:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = resolve_dtype(config, dtype)
         if files.base is not None:
-            model = load_merged(files, config, precision, ATTENTION)
+            model = load_merged(files, config, precision, self.attention)
         else:
             try:
-                model, loading = AutoModelForCausalLM.from_pretrained(
-                    model_dir, dtype=precision, attn_implementation=ATTENTION, output_loading_info=True
+                model, loading = auto_class(config).from_pretrained(
+                    model_dir, dtype=precision, attn_implementation=self.attention, output_loading_info=True
                 )
             except LOADING_ERRORS as error:
                 raise refusal(error, first_line(error), config, model_dir) from error
@@ -124,7 +136,7 @@ class TransformersHost:
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, slots: int) -> "TransformersHost":
-        """Host a model of this process, made with `attn_implementation=ATTENTION`, on its device."""
+        """Host a model of this process, made with this host's attention function, on its device."""
         host = cls.__new__(cls)
         host.device = model.device
         host._host(model, slots, 0.0)
@@ -134,7 +146,7 @@ class TransformersHost:
         self.model = model.eval()
         layers = probe_layers(model)
         self._indices = {module: index for index, module in enumerate(layers)}
-        self._caches = _allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
+        self._caches = allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
         self.vocabulary_size = int(model.config.vocab_size)
         self.total_slots = len(self._caches[0])
         self._layouts = LayerLayouts([View(layer.reach) for layer in layers.values()], self.total_slots, self.device)
@@ -159,10 +171,10 @@ class TransformersHost:
 
 def _check_backend(config: PretrainedConfig, model_dir: Path) -> None:
     """Refuse families that transformers has no causal model of, or whose models ignore the attention function."""
-    family = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    family = model_class(config)
     if family is None:
         raise HostError(f"The model in {model_dir} ({config.model_type}) is no causal language model of transformers.")
-    if not family._supports_attention_backend:
+    if not has_encoder(config) and not family._supports_attention_backend:
         raise HostError(f"The model in {model_dir} ({config.model_type}) has attention of its own that cannot be exchanged.")
 
 
@@ -174,7 +186,7 @@ def _check_loaded(missing: set[str], model_dir: Path) -> None:
         )
 
 
-def _allocate(layers: Iterable[Layer], dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:
+def allocate(layers: Iterable[Layer], dtype: torch.dtype, slots: int | None, gib: float, device: torch.device) -> list[Tensor]:
     """One zeroed tensor `[slots, key/value heads, key size + value size]` per layer; masked slots must hold finite numbers too."""
     shapes = [layer.shape for layer in layers]
     slots = slots or slot_count(sum(map(math.prod, shapes)) * dtype.itemsize, gib)

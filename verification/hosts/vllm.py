@@ -222,6 +222,8 @@ class TreeWorker:
 class VllmHost:
     """A model loaded by vLLM, in this process unless it is tensor-parallel."""
 
+    has_encoder = False
+
     def __init__(
         self,
         model_dir: Path,

@@ -16,11 +16,11 @@ from pickle import UnpicklingError
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from drafting.errors import first_line
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, load_config, refusal
+from verification.hosts.checkpoint import LOADING_ERRORS, HostError, has_encoder, load_config, model_class, refusal
 
 # A name's suffix, the stem of its library, and its files beside the weights that no library reads.
 SAFETENSORS = (".safetensors", "model")
@@ -126,14 +126,14 @@ def check_names(model_dir: Path) -> None:
         HostError: they differ; the sentence names the file or the directory and a weight.
     """
     config = load_config(model_dir)
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    family = model_class(config)
     files = weight_files(model_dir)
     weights = read_headers(files)
-    if model_class is None or config.to_dict().get("quantization_config") is not None:
+    if family is None or config.to_dict().get("quantization_config") is not None:
         return
     try:
         with _quiet():
-            model, loading = model_class.from_pretrained(
+            model, loading = family.from_pretrained(
                 None,
                 config=config,
                 state_dict=dict(weights),
@@ -154,7 +154,9 @@ def check_names(model_dir: Path) -> None:
     if unknown := sorted(name for name in loading["unexpected_keys"] if name not in constants and not CONSTANTS.search(name)):
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise HostError(f"{where}: its model has no {unknown[0]!r}{more}, and lists would be made without them.")
-    _check_tied(model, weights, files)
+    if not has_encoder(config):
+        # T5's configurations always say tied, and its one host keeps a head of its own.
+        _check_tied(model, weights, files)
 
 
 def _check_tied(model: PreTrainedModel, weights: dict[str, Tensor], files: list[Path]) -> None:

@@ -46,11 +46,16 @@ class EngineSlots:
         searches: all that run.
     """
 
-    def __init__(self, total: int, nodes: int, shared_tokens: IntArray | None = None) -> None:
-        """`nodes` of `total` slots are for tree nodes; every prompt begins with `shared_tokens`."""
+    def __init__(self, total: int, nodes: int, shared_tokens: IntArray | None = None, whole_prompts: bool = False) -> None:
+        """
+        Args:
+            nodes: how many of the `total` slots are for tree nodes.
+            shared_tokens: tokens at the beginning of every prompt.
+            whole_prompts: True if a cached prompt is only of use to the very same prompt, because an encoder reads it.
+        """
         self.nodes = SlotPool(nodes)
         self.prompts = SlotPool(total - nodes, first=nodes)
-        self.prefix_cache = PrefixCache(self.prompts, shared_tokens)
+        self.prefix_cache = PrefixCache(self.prompts, shared_tokens, whole_prompts)
         self.searches: set[BeamSearch] = set()
 
     @property

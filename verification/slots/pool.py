@@ -142,16 +142,19 @@ EMPTY = CachedPrefix(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, n
 class PrefixCache:
     """Prefix cache of prompts by user, least recently used first; uses the slots that running requests do not need.
 
+    A prompt that an encoder reads is known as a whole or not at all, because all its tokens attend to each other.
+
     Attributes:
         slots: slots that the cache holds.
         evictable: those of them that become free when the cache gives them up; no running request shares them.
     """
 
-    def __init__(self, pool: SlotPool, common: IntArray | None = None) -> None:
-        """`common` are the tokens that every prompt begins with."""
+    def __init__(self, pool: SlotPool, common: IntArray | None = None, whole: bool = False) -> None:
+        """`common` are the tokens that every prompt begins with; `whole` if an encoder reads the prompts."""
         self._pool = pool
         self._prompts: OrderedDict[str, CachedPrefix] = OrderedDict()
-        self._common = EMPTY.tokens if common is None else common
+        self._common = EMPTY.tokens if common is None or whole else common
+        self._whole = whole
         self._shared = EMPTY
         self._held = np.zeros(pool.total, bool)
         self.slots = 0
@@ -165,12 +168,12 @@ class PrefixCache:
     def known(self, key: str | None, prompt: IntArray) -> int:
         """Number of tokens at the beginning of a prompt that are cached; the last token is always computed."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
-        return max(_common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1]))
+        return max(self._known(entry, prompt), self._known(self._shared, prompt))
 
     def take(self, key: str | None, prompt: IntArray) -> CachedPrefix:
         """Find the cached prefix of a prompt and hold it until `keep` is called at the end of the request."""
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
-        own, shared = _common_prefix(entry.tokens, prompt[:-1]), _common_prefix(self._shared.tokens, prompt[:-1])
+        own, shared = self._known(entry, prompt), self._known(self._shared, prompt)
         if key is None or own <= shared:
             return self._shared.head(shared)
         self._prompts.move_to_end(key)
@@ -186,7 +189,7 @@ class PrefixCache:
             self.slots += common
             prompt = CachedPrefix(prompt.tokens, prompt.slots, prompt.drafted, common)
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
-        is_more = len(prompt) >= len(entry) or _common_prefix(entry.tokens, prompt.tokens) < len(prompt)
+        is_more = self._whole or len(prompt) >= len(entry) or _common_prefix(entry.tokens, prompt.tokens) < len(prompt)
         if key is None or len(prompt) == prompt.shared_length or not is_more:
             self._recount(prompt.own_slots, self._pool.release)
             return
@@ -208,6 +211,10 @@ class PrefixCache:
     def clear(self) -> None:
         """Forget every user."""
         self.make_room(self._pool.total + 1)
+
+    def _known(self, entry: CachedPrefix, prompt: IntArray) -> int:
+        length = _common_prefix(entry.tokens, prompt[:-1])
+        return 0 if self._whole and not length == len(entry) == len(prompt) - 1 else length
 
     def _forget(self, key: str) -> None:
         slots = self._prompts.pop(key, EMPTY).own_slots

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeBatch, TreeModel
-from drafting.beam.tree import ForwardPart, SequenceState, TokenTree, forward_batch
+from drafting.beam.tree import SequenceState, TokenTree
 from tests.speculation import SameModel, Speculation, run
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.checkpoint import HostError
@@ -185,7 +186,7 @@ def test_a_recording_that_fails_is_a_sentence_with_the_cause(
     monkeypatch.setattr("verification.hosts.graphs.CudaRecorder", lambda device: None)
     monkeypatch.setattr("verification.hosts.graphs.GraphedModel", recording)
     with pytest.raises(HostError, match=sentence):
-        graphed(SimpleNamespace(device=torch.device("cuda")), 1, 100)
+        graphed(SimpleNamespace(device=torch.device("cuda"), has_encoder=False), 1, 100)
 
 
 def test_graphs_on_a_cpu_are_refused(speculation: Speculation) -> None:

@@ -1,0 +1,103 @@
+"""From the token trees of running requests to one forward over all of them (continuous batching).
+
+Invariant: a forward is planned on the host alone, and never reads from the device. With an encoder, a prompt is read as a whole or not at
+all: its tokens all attend to each other, so a part of it that is known is of no use.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from drafting.array_types import IntArray
+from drafting.beam.model import AttentionLayout, EncoderBatch, TreeBatch, build_layouts
+from drafting.beam.tree import SequenceState, TokenTree, to_device
+from drafting.device import arange, on_device, pad_stack
+
+
+@dataclass(frozen=True)
+class ForwardPart:
+    """The tokens `indices` of one request in a forward, of which the last `outputs` want next-token logits."""
+
+    sequence: SequenceState
+    indices: IntArray
+    outputs: int
+
+    @classmethod
+    def uncomputed(cls, sequence: SequenceState) -> "ForwardPart":
+        """All that the target has not computed, with logits for tree nodes, the root included."""
+        indices = np.arange(sequence.computed, sequence.length)
+        return cls(sequence, indices, sequence.length - max(sequence.computed, sequence.root))
+
+    @property
+    def read(self) -> IntArray:
+        """Slots of the tokens that an encoder reads, of the whole prompt or none."""
+        return self.sequence.slots[self.indices[self.indices < self.sequence.root]]
+
+    @property
+    def decoded(self) -> "ForwardPart":
+        """The part without the tokens that an encoder reads."""
+        return ForwardPart(self.sequence, self.indices[self.indices >= self.sequence.root], self.outputs)
+
+    @property
+    def trie_nodes(self) -> IntArray:
+        """`[outputs]` int64."""
+        return self.sequence.trie_nodes[self.indices[len(self.indices) - self.outputs :]]
+
+
+def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart], has_encoder: bool = False) -> TreeBatch:
+    """Join the parts of all requests into one forward of a model with or without an encoder."""
+    if has_encoder:
+        return _encoder_decoder_batch(tree, parts)
+    device = tree.token.device
+    counts = [len(part.indices) for part in parts]
+    outputs = [part.outputs for part in parts]
+    positions, visible, slots = to_device([part.sequence.forward_fields(part.indices) for part in parts], device)
+    return TreeBatch(
+        tokens=tree.token.index_select(0, slots),
+        positions=positions,
+        slots=slots,
+        outputs=None if outputs == counts else _last_rows(counts, outputs, device),
+        attention=build_layouts([part.sequence.slots for part in parts], counts, visible, tree.ancestors.index_select(0, slots)),
+    )
+
+
+def _encoder_decoder_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> TreeBatch:
+    """The decoder's tokens attend to each other in columns that begin with the root, and to the prompt before it in others."""
+    device = tree.token.device
+    roots = [part.sequence.root for part in parts]
+    read = [part.read for part in parts if part.indices[0] < part.sequence.root]
+    decoded = [part.decoded for part in parts]
+    counts, outputs = [len(part.indices) for part in decoded], [part.outputs for part in decoded]
+    positions, visible, slots = to_device([part.sequence.forward_fields(part.indices) for part in decoded], device)
+    first = on_device(np.repeat(roots, counts), device)
+    own = [part.sequence.slots[root:] for part, root in zip(parts, roots, strict=True)]
+    prompts = [part.sequence.slots[:root] for part, root in zip(parts, roots, strict=True)]
+    return TreeBatch(
+        tokens=tree.token.index_select(0, slots),
+        positions=positions,
+        slots=slots,
+        outputs=None if outputs == counts else _last_rows(counts, outputs, device),
+        attention=build_layouts(own, counts, visible - first, tree.ancestors.index_select(0, slots) - first[:, None]),
+        encoder=_encoder_batch(tree, read, build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None])),
+    )
+
+
+def _encoder_batch(tree: TokenTree, read: Sequence[IntArray], attention: tuple[AttentionLayout, ...]) -> EncoderBatch:
+    device = tree.token.device
+    if not read:
+        none = arange(0, device)
+        return EncoderBatch(none[:, None], none, none, attention)
+    padded = pad_stack(read, -1)
+    indices = on_device(np.flatnonzero(padded >= 0), device)
+    return EncoderBatch(tree.token[on_device(np.maximum(padded, 0), device)], indices, on_device(np.concatenate(read), device), attention)
+
+
+def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:
+    """The last `wanted` rows of each part of a forward."""
+    if len(counts) == 1:
+        return arange(counts[0], device)[counts[0] - wanted[0] :]
+    rows = [np.arange(end - last, end) for end, last in zip(np.cumsum(counts), wanted, strict=True)]
+    return on_device(np.concatenate(rows), device)
