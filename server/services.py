@@ -5,6 +5,7 @@ from functools import cached_property
 
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
+from server.catalogs.soundness import Soundness
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient
@@ -36,6 +37,11 @@ class Services:
     def guard(self) -> CatalogGuard:
         """The watch over the version that is served."""
         return CatalogGuard(self.catalogs, self.filters, self.engine, self.metrics.health)
+
+    @cached_property
+    def soundness(self) -> Soundness:
+        """The watch over the lists that the model makes."""
+        return Soundness(self.catalogs, self.engine)
 
     @cached_property
     def switch(self) -> CatalogSwitch:

@@ -33,11 +33,11 @@ async def prove(engine: EngineClient, handle: str, catalog: Catalog) -> None:
         async with asyncio.timeout(PROOF_SECONDS):
             for item in sorted({0, len(catalog) // 2, len(catalog) - 1}):
                 try:
-                    result = await _ask(engine, handle, item, wanted)
+                    result = await ask(engine, handle, item, wanted)
                 except RequestRefused:
                     # A plan may be for narrow lists.
                     wanted = 1
-                    result = await _ask(engine, handle, item, wanted)
+                    result = await ask(engine, handle, item, wanted)
                 if not is_list_of(result, catalog, wanted):
                     raise CatalogRefused("The engine makes no valid list with this version.")
     except (RequestRefused, ScoresNotFinite) as error:
@@ -46,7 +46,13 @@ async def prove(engine: EngineClient, handle: str, catalog: Catalog) -> None:
         raise EngineUnavailable("The engine had no time to try the version: try again.") from error
 
 
-async def _ask(engine: EngineClient, handle: str, item: int, wanted: int) -> BeamResult:
+async def ask(engine: EngineClient, handle: str, item: int, wanted: int) -> BeamResult:
+    """Ask for a list of `wanted` identifiers after one item, as soon as there is room for it.
+
+    Raises:
+        ScoresNotFinite, RequestRefused: the engine can't make it.
+        EngineUnavailable, TimeoutError: the engine died, or has no time.
+    """
     while True:
         now = time.monotonic()
         submit = Submit(f"proof-{uuid.uuid4().hex}", [item], wanted, wanted, [], now + PROOF_SECONDS, now, catalog=handle)

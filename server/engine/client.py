@@ -98,7 +98,7 @@ class EngineClient:
         self._load_seconds = LOAD_SECONDS_GUESS
         self._backoff = 0.0
         self._obstacle: Obstacle | None = None
-        self._heartbeat = Heartbeat(patience, 0.0)
+        self.heartbeat = Heartbeat(patience, 0.0)
         self._end = "died"
         self.status = EngineStatus.STOPPED
         self.ready: Ready | None = None
@@ -112,7 +112,7 @@ class EngineClient:
     @property
     def is_silent(self) -> bool:
         """True if the engine serves, as far as is known, but has given no sign of life for a while."""
-        return self.status is EngineStatus.READY and self._heartbeat.suspect
+        return self.status is EngineStatus.READY and self.heartbeat.suspect
 
     def start(self) -> None:
         """Start the engine in the background; `status` tells when it is ready."""
@@ -240,7 +240,7 @@ class EngineClient:
             started = time.monotonic()
             catalog = self._options.catalog_name
             obstacle = await self._run_once()
-            await self.watch.engine_ended(catalog, blamed=obstacle is not None and obstacle.is_catalog, silence=self._heartbeat.silence)
+            await self.watch.engine_ended(catalog, blamed=obstacle is not None and obstacle.is_catalog, silence=self.heartbeat.silence)
             if self._options.catalog_name != catalog:
                 # The next engine loads another catalog, and may fare better.
                 fruitless, self._backoff, obstacle = 0, 0.0, None
@@ -266,10 +266,10 @@ class EngineClient:
         """Run one engine process from its start to its end; return what kept it from serving, if that is known."""
         obstacle: asyncio.Future[Obstacle] = asyncio.get_running_loop().create_future()
         started = time.monotonic()
-        self._heartbeat = Heartbeat(self._patience, started)
+        self.heartbeat = Heartbeat(self._patience, started)
 
         def receive(message: FromEngine) -> None:
-            self._heartbeat.heard(message)
+            self.heartbeat.heard(message)
             if not obstacle.done() and (found := self._receive(message, time.monotonic() - started)) is not None:
                 obstacle.set_result(found)
 
@@ -290,10 +290,10 @@ class EngineClient:
     async def _accompany(self, process: EngineProcess, obstacle: "asyncio.Future[Obstacle]") -> Obstacle | None:
         """Wait until a process ends or can't serve."""
         either: set[asyncio.Future[Any]] = {obstacle, process.exit_status}
-        if await watch(self._heartbeat, either, self._metrics.engine_silence.set):
+        if await watch(self.heartbeat, either, self._metrics.engine_silence.set):
             self._end = "hung"
             self._metrics.engine_hangs.inc()
-            logger.error("the engine process %d %s, and is killed", process.pid, self._heartbeat.sentence)
+            logger.error("the engine process %d %s, and is killed", process.pid, self.heartbeat.sentence)
             process.kill()
             return None
         if self._engine is None:

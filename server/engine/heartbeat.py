@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.messages import Alive, FromEngine, Ready
+from server.messages import Alive, FromEngine, Progress, Ready
 
 LOOK_SECONDS = 0.5
 # The longest step is foreseen from a measurement, which may be off: this much is granted, and so much at most.
@@ -43,12 +43,14 @@ class Heartbeat:
         doing: what the engine said last that it does.
         silence: seconds without a sign of life.
         bound: the silence that is taken for a hang.
+        not_finite: lists in a row that the scores of the model denied, and none made since.
     """
 
     patience: Patience
     looked: float
     doing: str = "starting"
     silence: float = 0.0
+    not_finite: int = 0
     bound: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class Heartbeat:
         match message:
             case Alive(doing):
                 self.doing = doing
+            case Progress(finished=finished, failed=failed):
+                self.not_finite = 0 if finished else self.not_finite + sum(each.not_finite for each in failed)
             case Ready(longest_step_seconds=longest):
                 self.doing = "serving"
                 self.bound = min(max(self.patience.hang, STEP_CAUTION * longest), MOST_PATIENCE * self.patience.hang)

@@ -30,11 +30,15 @@ def build_api(services: Services) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.engine.watch = services.guard
         services.engine.start()
-        watch = asyncio.create_task(services.metrics.watch_loop(), name="loop watch")
+        watches = [
+            asyncio.create_task(services.metrics.watch_loop(), name="loop watch"),
+            asyncio.create_task(services.soundness.watch(), name="soundness"),
+        ]
         try:
             yield
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
             await services.engine.stop()
             await services.histories.close()
             services.catalogs.files.close()

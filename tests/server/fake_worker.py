@@ -1,6 +1,7 @@
 """An engine process without a model, run as one: what it does is told by the `target` of its options.
 
-A target that starts with `turns:` names a file of such behaviours, one a line; each process takes the first away, the last one stays.
+A target that starts with `turns:` names a file of such behaviours, one a line; each process takes the first away, the last one stays. One
+that starts with `denies:` names a file of items: after a history of one of these the scores are not finite.
 """
 
 import subprocess
@@ -69,6 +70,9 @@ def main(address: str, options_json: str) -> int:
             finished = [FinishedList(BeamResult(message.request_id, (RankedItem(0, -1.0, 1),), Usage(1, 0, 1)), 0.0, 0.0)]
             failed = [FailedList(message.request_id, None if message.request_id == "late" else "It is refused.")]
             answers = message.request_id in ("fine", "drop", "spawn")
+            if behaviour.startswith("denies:"):
+                answers = not {str(item) for item in message.history} & set(Path(behaviour.removeprefix("denies:")).read_text().split())
+                failed = [FailedList(message.request_id, not_finite=True)]
             step = StepRecord(StepReport((), 1, 0.001, draft_failed=message.request_id == "drop"), 0.0, 0.0)
             progress = Progress(finished if answers else [], [] if answers else failed, [step], running=0, waiting=0, used_slots=0)
             socket.send(msgspec.msgpack.encode(progress))

@@ -30,10 +30,11 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=documented(503))
     async def ready() -> StatusAnswer:
-        """503 until the model is loaded, while there is no engine or it gives no sign of life, and once the server is told to end."""
+        """503 until the model is loaded, while there is no engine, it gives no sign of life or makes no lists, and once the server ends."""
         drain.check()
         if engine.status is not EngineStatus.READY or engine.is_silent:
             raise engine.unavailable()
+        services.soundness.check()
         return StatusAnswer(status="ready", engine=engine.status.value)
 
     @router.get("/version", tags=["status"], summary="What runs here", responses=documented())

@@ -1,0 +1,59 @@
+"""Whether the model makes lists at all: one whose scores are all NaN serves nobody, however well its process runs.
+
+Invariant: what users ask for decides nothing by itself. Only after `MANY` lists in a row that the scores denied does the server ask for one
+of its own, after the item that every start begins with, and only if that is denied too is the model taken for one that makes no lists.
+Reason: one user whose history meets a damaged embedding, and who tries again and again, must not take the server from all others. It is
+asked for again and again, so a model that recovers is noticed where no requests come any more; any list that is made ends the doubt.
+"""
+
+import asyncio
+import logging
+
+from server.catalogs.proof import ask
+from server.catalogs.store import CatalogStore
+from server.engine.client import EngineClient
+from server.errors import EngineUnavailable, RequestRefused, ScoresNotFinite
+
+MANY = 8
+LOOK_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Soundness:
+    """Watches the lists that one engine makes."""
+
+    def __init__(self, catalogs: CatalogStore, engine: EngineClient) -> None:
+        self._catalogs, self._engine = catalogs, engine
+        self._denied = False
+
+    def check(self) -> None:
+        """Say so if the model makes no lists.
+
+        Raises:
+            EngineUnavailable: it makes none.
+        """
+        if self._denied and self._in_doubt:
+            raise EngineUnavailable("The model's scores are not finite (NaN or infinite), so it makes no lists.")
+
+    @property
+    def _in_doubt(self) -> bool:
+        return self._engine.heartbeat.not_finite >= MANY
+
+    async def watch(self) -> None:
+        """Ask for a list whenever there is doubt, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._denied = self._in_doubt and await self._is_denied()
+
+    async def _is_denied(self) -> bool:
+        try:
+            with self._catalogs.lease() as served:
+                await ask(self._engine, served.handle, 0, 1)
+        except ScoresNotFinite:
+            if not self._denied:
+                logger.error("the model makes no lists: its scores are not finite (NaN or infinite), whatever is asked")
+            return True
+        except (EngineUnavailable, RequestRefused, TimeoutError):
+            """It says nothing of the scores."""
+        return False
