@@ -48,6 +48,15 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_architecture_names_every_room() -> None:
+    named = set(code_of("docs/architecture.md"))
+    for floor in ("drafting", "verification", "server"):
+        rooms = {path.parent.name for path in (ROOT / floor).glob("*/__init__.py")}
+        assert {f"{floor}/{room}" for room in rooms} <= named
+        assert {path.name for path in (ROOT / floor).glob("[!_]*.py")} <= named
+    assert {path.parent.name for path in (ROOT / "benchmarks").glob("*/__init__.py")} <= named
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= LONGEST_README
 
