@@ -30,14 +30,16 @@ class ModelFiles:
         directory: of the model or the adapter.
         base: of the adapter's base; None for a whole model.
         given_base: base if the user named it, and so also says that its prompt is the adapter's; otherwise None.
+        flag: by which users name the base.
     """
 
     directory: Path
     base: Path | None = None
     given_base: Path | None = None
+    flag: str = "--base"
 
     @classmethod
-    def find(cls, directory: Path, base: Path | None = None) -> "ModelFiles":
+    def find(cls, directory: Path, base: Path | None = None, flag: str = "--base") -> "ModelFiles":
         """The parts of the model in `directory`; an adapter lies on `base`, or on the one that its configuration names.
 
         Raises:
@@ -45,7 +47,7 @@ class ModelFiles:
         """
         if not (directory / ADAPTER_FILE).exists():
             if base is not None:
-                raise ModelFilesError(f"Only adapters have a base, and {directory} has no {ADAPTER_FILE}: leave --base out.")
+                raise ModelFilesError(f"Only adapters have a base, and {directory} has no {ADAPTER_FILE}: leave {flag} out.")
             return cls(directory)
         whole = next((name for name in WEIGHTS if (directory / name).exists()), None)
         if whole is not None:
@@ -53,14 +55,15 @@ class ModelFiles:
                 f"It is not clear which model {directory} holds: {ADAPTER_FILE} says an adapter, but {whole} lies beside it. Move one of "
                 "them to another directory; an adapter that has been merged is no longer needed."
             )
-        found = cls(directory, base or _named_base(directory), base)
+        found = cls(directory, base or _named_base(directory, flag), base, flag)
         found._check_base()
         return found
 
     def _check_base(self) -> None:
         if not self.weights.is_dir():
             raise ModelFilesError(
-                f"The adapter in {self.directory} needs its base model, and {str(self.base)!r} is no directory here: name it with --base."
+                f"The adapter in {self.directory} needs its base model, and {str(self.base)!r} is no directory here: name it with "
+                f"{self.flag}."
             )
         if (self.weights / ADAPTER_FILE).exists():
             raise ModelFilesError(
@@ -90,7 +93,7 @@ class ModelFiles:
         if self.given_base is None:
             raise ModelFilesError(
                 f"The adapter in {self.directory} has no {PROMPT_FILE}, and that of its base may not be the prompt that it was trained "
-                f"with: write one beside the adapter, or say --base {self.base} to take the base's."
+                f"with: write one beside the adapter, or say {self.flag} {self.base} to take the base's."
             )
         return self.weights
 
@@ -100,10 +103,10 @@ class ModelFiles:
         return _read(self.directory)
 
 
-def _named_base(directory: Path) -> Path:
+def _named_base(directory: Path, flag: str) -> Path:
     name = _read(directory).get(BASE_SETTING)
     if not isinstance(name, str) or not name:
-        raise ModelFilesError(f"{directory / ADAPTER_FILE} does not name the adapter's base model: name it with --base.")
+        raise ModelFilesError(f"{directory / ADAPTER_FILE} does not name the adapter's base model: name it with {flag}.")
     beside = directory / name
     return beside if not Path(name).is_dir() and beside.is_dir() else Path(name)
 

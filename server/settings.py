@@ -54,7 +54,7 @@ class EngineSettings(BaseModel):
 
     target: Annotated[Path, Panel.MODEL] = Field(description="Directory of the target model.")
     base: Annotated[Path | None, Panel.MODEL] = Field(
-        default=None, description="Base model of a target (or else a draft) that is an adapter; the one that it names by default."
+        default=None, description="Base model of a target that is an adapter; the one that it names by default."
     )
     catalog: Annotated[Path, Panel.CATALOG] = Field(
         description="Catalog file: LC-Rec's index .json, .jsonl, .parquet, MiniOneRec's info .txt, .npy, or a .catalog made of any other "
@@ -82,6 +82,9 @@ class EngineSettings(BaseModel):
     )
     draft: Annotated[Path | None, Panel.SPECULATION] = Field(
         default=None, description="Directory of a draft model: a small model over the target's tokens; none by default."
+    )
+    draft_base: Annotated[Path | None, Panel.SPECULATION] = Field(
+        default=None, description="Base model of a draft that is an adapter; the one that it names by default."
     )
     plan: Annotated[str, Panel.SPECULATION] = Field(
         default="auto", description="What to draft: auto, none, trie, beam:N, beam:NxG (G levels) or beam:N+children."

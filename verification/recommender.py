@@ -70,6 +70,7 @@ class Recommender:
         *,
         base: Path | None = None,
         draft: Path | None = None,
+        draft_base: Path | None = None,
         plan: str = "none",
         host: str = "transformers",
         dtype: str = "auto",
@@ -84,7 +85,7 @@ class Recommender:
         """Load a model directory for a catalog.
 
         Args:
-            base: base model of the target, if that is an adapter, or else of the draft; by default the one that its configuration names.
+            base, draft_base: base models of a target and a draft that are adapters; by default those that their configurations name.
             draft: directory of a small model over the same tokens, which proposes what the target verifies; it always runs on the
                 transformers host, beside the target.
             plan: draft plan: "auto" (the planner, which takes a few seconds to measure this machine), "none", "trie", "beam:N" or
@@ -111,7 +112,7 @@ class Recommender:
             raise HostError("CUDA graphs are recorded in one process: with tensor parallelism serve without.")
         if threads is not None:
             torch.set_num_threads(threads)
-        served = ServedModel(target, draft, base)
+        served = ServedModel(target, draft, base, draft_base)
         fitted = served.fit(catalog)
         longest = served.loaded_for = fitted.prompts.max_tokens + catalog.identifier_length
         with ExitStack() as loaded:
@@ -129,7 +130,7 @@ class Recommender:
             verify_model(model, target, longest, served.dtype(dtype), verify, served.files.given_base)
             draft_model = None
             if served.draft_files is not None:
-                draft, draft_base = served.draft_files.directory, served.draft_files.given_base
+                draft = served.draft_files.directory
                 draft_model = load_host("transformers", draft, base=draft_base, dtype=dtype, slots=model.total_slots)
                 loaded.callback(draft_model.close)
             if graph_requests is not None:

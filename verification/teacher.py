@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM
 
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Interactions
@@ -44,9 +43,11 @@ from drafting.alignment.teacher.trees import PromptWindows, list_trees, most_nod
 from drafting.alignment.training import quiet_library
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
+from drafting.model_files import ModelFiles
 from drafting.prompt import PromptTemplate
 from drafting.trie.item_trie import ItemTrie
-from verification.hosts.checkpoint import load_tokenizer
+from verification.hosts.adapter import load_model_config, load_reference
+from verification.hosts.checkpoint import load_tokenizer, resolve_dtype
 from verification.recommender import Recommender
 
 
@@ -72,6 +73,7 @@ def make_teacher(
     catalog: Catalog,
     out: Path,
     *,
+    base: Path | None = None,
     settings: TeacherSettings | None = None,
     draft: Path | None = None,
     kv_memory_gib: float = 0.5,
@@ -81,6 +83,7 @@ def make_teacher(
     """Ask the target and write `out`; go on with the shards that an interrupted run has left.
 
     Args:
+        base: base model of a target that is an adapter; by default the one that its configuration names.
         draft: a draft with the same tokens, whose lists become nodes as well, so that the target also scores prefixes of drafts.
         announce: is told the cost before anything is searched.
 
@@ -90,12 +93,13 @@ def make_teacher(
     settings = settings or TeacherSettings()
     run = RunDirectory(out, "directory of teacher data", TEACHER_FILE)
     run.refuse_existing(overwrite)
+    files = ModelFiles.find(target, base)
     _check_split(target, settings)
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items))
-    template = PromptTemplate.load(target)
+    template = PromptTemplate.load(files.prompt)
     windows = training_windows(split, template, settings)
-    teacher = _Teacher(target, draft, catalog, split.train, settings, kv_memory_gib)
-    made_from = Provenance(model_hash(target), target.resolve().name, catalog.version, data_hashes(data))
+    teacher = _Teacher(files, draft, catalog, split.train, settings, kv_memory_gib)
+    made_from = Provenance(model_hash(target, base), target.resolve().name, catalog.version, data_hashes(data))
     record = {
         "provenance": msgspec.to_builtins(made_from),
         "settings": msgspec.to_builtins(settings),
@@ -113,7 +117,7 @@ def make_teacher(
     joined, ahead = next_windows(split.train, split.valid, template.max_items)
     write_windows(run.model / VALID_FILE, teacher.prompts(joined, ahead, 0))
     catalog.save(run.model / CATALOG_FILE)
-    load_tokenizer(target).save_pretrained(run.model)
+    load_tokenizer(files.tokenizer).save_pretrained(run.model)
     template.save(run.model)
     manifest = TeacherManifest(made_from, msgspec.to_builtins(settings), template, counts, shards)
     (run.model / TEACHER_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
@@ -139,17 +143,18 @@ class _Teacher:
     """A target that searches lists and scores prefixes for one catalog."""
 
     def __init__(
-        self, target: Path, draft: Path | None, catalog: Catalog, interactions: Interactions, settings: TeacherSettings, kv_gib: float
+        self, target: ModelFiles, draft: Path | None, catalog: Catalog, interactions: Interactions, settings: TeacherSettings, kv_gib: float
     ) -> None:
         self._settings = settings
         self._interactions = interactions
-        self._recommender = Recommender.load(target, catalog, kv_memory_gib=kv_gib)
+        self._recommender = Recommender.load(target.directory, catalog, base=target.given_base, kv_memory_gib=kv_gib)
         self._draft = None if draft is None else Recommender.load(draft, catalog, kv_memory_gib=kv_gib)
-        self._identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
+        self._identifiers = catalog.token_ids(load_tokenizer(target.tokenizer).get_vocab())
         self._trie = ItemTrie.build(self._identifiers)
         self._levels = LevelCodes.of(self._identifiers)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._scorer = AutoModelForCausalLM.from_pretrained(target, dtype="auto" if device == "cuda" else torch.float32).to(device).eval()
+        dtype = resolve_dtype(load_model_config(target), "auto" if device == "cuda" else "float32")
+        self._scorer: Any = load_reference(target, dtype).to(device)
 
     @property
     def _top(self) -> int:

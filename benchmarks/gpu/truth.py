@@ -122,6 +122,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
     from drafting.alignment.data.loading import load_split
     from drafting.beam.rule import Verification
     from drafting.catalog.loading import load_catalog
+    from drafting.model_files import ModelFiles
     from verification.evaluation.metrics import recall
     from verification.evaluation.searching import NO_PLAN, GenerateLists, Mode, first_of_ranks, time_modes
     from verification.evaluation.users import held_out
@@ -132,7 +133,7 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
     timed = [users.histories[index] for index in users.spread(options.timed)]
     recommender = Recommender.load(target, catalog, draft=draft, plan="auto", dtype=options.dtype)
     planner, rows = recommender.engine.plan, []
-    generate = GenerateLists(target, catalog, recommender, options.dtype)
+    generate = GenerateLists(ModelFiles.find(target), catalog, recommender, options.dtype)
     modes = [Mode("", "plain", NO_PLAN), Mode("draft", Verification.STRICT, planner)]
     for k in options.k:
         recommender.engine.use_plan(NO_PLAN)

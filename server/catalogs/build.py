@@ -21,6 +21,7 @@ class BuildOrder(msgspec.Struct, frozen=True):
     target: str
     draft: str | None = None
     base: str | None = None
+    draft_base: str | None = None
     max_items: int = sys.maxsize
     max_ratio: float = math.inf
 
@@ -57,8 +58,8 @@ def build(order: BuildOrder) -> Built:
 
     source = Path(order.source)
     try:
-        draft, base = (None if path is None else Path(path) for path in (order.draft, order.base))
-        model = ServedModel(Path(order.target), draft, base)
+        others = (None if path is None else Path(path) for path in (order.draft, order.base, order.draft_base))
+        model = ServedModel(Path(order.target), *others)
         catalog = load_catalog(source, check=True, limits=ReadLimits(order.max_items, order.max_ratio))
         if source.suffix == SUFFIX:
             check_contents(catalog)

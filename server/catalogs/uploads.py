@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
+
 from server.catalogs.background import ProcessLimits, run_in_background
 from server.catalogs.build import BuildOrder, Built
 from server.catalogs.store import CatalogStore
@@ -28,9 +30,11 @@ class CatalogUploads:
     """Makes versions, one at a time."""
 
     def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
-        self._target = str(settings.target.absolute())
-        self._draft, self._base = (None if path is None else str(path.absolute()) for path in (settings.draft, settings.base))
-        self._max_items, self._max_ratio = settings.catalog_max_items, settings.catalog_max_ratio
+        draft, base, draft_base = (
+            None if path is None else str(path.absolute()) for path in (settings.draft, settings.base, settings.draft_base)
+        )
+        limits = settings.catalog_max_items, settings.catalog_max_ratio
+        self._order = BuildOrder("", "", str(settings.target.absolute()), draft, base, draft_base, *limits)
         self._limits = ProcessLimits(settings.catalog_build_memory_gib, settings.catalog_build_seconds)
         self._catalogs = catalogs
         self._building = asyncio.Lock()
@@ -76,7 +80,7 @@ class CatalogUploads:
         async with self._building:
             self._catalogs.check_new(name)
             artefact = self._catalogs.files.unfinished()
-            order = BuildOrder(str(source), str(artefact), self._target, self._draft, self._base, self._max_items, self._max_ratio)
+            order = msgspec.structs.replace(self._order, source=str(source), artefact=str(artefact))
             try:
                 built = await run_in_background("server.catalogs.build", order, Built, self._limits, CatalogRefused)
                 if built.sentence is not None:

@@ -23,6 +23,7 @@ def evaluate(
     target: Annotated[Path, setting("target", exists=True, file_okay=False)],
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     data: Annotated[Path, typer.Option(help="Interactions, split as for the training.", exists=True, file_okay=False)],
+    base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
     draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
     modes: Annotated[str, typer.Option(help="Ways of verifying: strict, relaxed, gumbel.")] = "strict",
@@ -53,7 +54,7 @@ def evaluate(
         held_out = load_split(data, items, rule)
     except SetupError as error:
         fail(str(error))
-    drafts = _drafts(draft or [], target)
+    drafts = _drafts(draft or [], target, base)
     typer.echo("Loading the models …")
     try:
         from verification.evaluation.run import evaluate as run
@@ -63,7 +64,7 @@ def evaluate(
         settings, ks=lengths, modes=rules, most_users=users, host=engine, threads=settings.threads or usable_processors()
     )
     try:
-        found = run(target, drafts, items, held_out, settings)
+        found = run(target, drafts, items, held_out, settings, base)
     except ValueError as error:
         fail(str(error))
     _print(found)
@@ -105,7 +106,7 @@ def _training_record(model_dir: Path) -> dict[str, Any]:
     return record
 
 
-def _drafts(paths: list[Path], target: Path) -> dict[str, Path]:
+def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Path]:
     """The drafts by name, with a word about those that learnt from another target."""
     from drafting.alignment.data.hashes import model_hash
 
@@ -113,7 +114,10 @@ def _drafts(paths: list[Path], target: Path) -> dict[str, Path]:
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         fail(f"Two drafts are called {doubled!r}: their directories need different names, which the table shows them by.")
-    here = model_hash(target)
+    try:
+        here = model_hash(target, base)
+    except SetupError as error:
+        fail(str(error))
     for path in paths:
         taught = _training_record(path).get("teacher", {}).get("target", here)
         if taught != here:

@@ -12,7 +12,9 @@ from server.commands.terminal import fail
 from server.settings import Settings
 
 
-@takes_settings("target", "catalog", "histories", "engine", "draft", "plan", "verification", "dtype", "threads", "kv_memory_gib")
+@takes_settings(
+    "target", "catalog", "histories", "engine", "base", "draft", "draft_base", "plan", "verification", "dtype", "threads", "kv_memory_gib"
+)
 def recommend(
     settings: Settings,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID,…")] = None,

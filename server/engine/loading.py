@@ -22,6 +22,7 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         catalog,
         base=options.base,
         draft=options.draft,
+        draft_base=options.draft_base,
         plan=options.plan,
         host=options.engine,
         dtype=options.dtype,

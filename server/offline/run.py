@@ -99,8 +99,7 @@ def _output(settings: Settings, catalog: Catalog, defaults: Defaults, input_file
         return PlainLines(_open(output_file, "wb"), seed)
     status = input_file.stat()
     purpose = [input_file.resolve(), status.st_size, status.st_mtime_ns, settings.target.resolve(), settings.draft, settings.plan]
-    if settings.base is not None:
-        purpose.append(settings.base.resolve())
+    purpose += [base.resolve() for base in (settings.base, settings.draft_base) if base is not None]
     # Another seed will do where it was drawn by chance.
     purpose += [catalog.version, replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults]
     try:

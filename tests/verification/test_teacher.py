@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import verification.teacher
+from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.settings import TeacherSettings, TrainingError
 from drafting.alignment.teacher.data import ShardFile, check_provenance, read_manifest
@@ -207,3 +208,19 @@ def test_a_teacher_keeps_to_the_targets_split(tmp_path: Path, target: Path, data
 def test_settings_that_make_no_sense_are_refused(options: dict[str, int], sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         TeacherSettings(**options)
+
+
+def test_a_target_that_is_an_adapter_teaches_what_the_merged_model_does(tmp_path: Path, target: Path, data: Path, catalog: Catalog) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(target), config)
+    model.save_pretrained(tmp_path / "adapter")
+    shutil.copytree(target, tmp_path / "merged")
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    for name, base in (("adapter", target), ("merged", None)):
+        out = tmp_path / f"{name} teacher"
+        manifest = make_teacher(tmp_path / name, data, catalog, out, base=base, settings=QUICK, kv_memory_gib=0.01)
+        assert manifest.provenance.target == model_hash(tmp_path / name, base)
+    ours, theirs = (ShardFile(tmp_path / f"{name} teacher" / "shard-00000.safetensors") for name in ("adapter", "merged"))
+    np.testing.assert_array_equal(ours.read("lists"), theirs.read("lists"))
+    np.testing.assert_allclose(ours.read("node_probabilities"), theirs.read("node_probabilities"), atol=1e-3)

@@ -22,6 +22,7 @@ from drafting.alignment.data.interactions import Split
 from drafting.array_types import DoubleArray
 from drafting.beam.rule import SearchRule
 from drafting.catalog.catalog import Catalog
+from drafting.model_files import ModelFiles
 from verification.evaluation.baselines import co_occurring, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing
@@ -34,14 +35,19 @@ from verification.recommender import Recommender
 BASELINES: dict[str, Callable[[HeldOut, int, int], list[list[int]]]] = {"most popular": most_popular, "co-occurrence": co_occurring}
 
 
-def evaluate(target: Path, drafts: Mapping[str, Path], catalog: Catalog, split: Split, settings: EvaluationSettings) -> Report:
+def evaluate(
+    target: Path, drafts: Mapping[str, Path], catalog: Catalog, split: Split, settings: EvaluationSettings, base: Path | None = None
+) -> Report:
     """Evaluate a target and each of the drafts, which are given by name.
+
+    Args:
+        base: base model of a target that is an adapter; by default the one that its configuration names.
 
     Raises:
         SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
-    evaluation = _Evaluation(target, catalog, users, settings)
+    evaluation = _Evaluation(ModelFiles.find(target, base), catalog, users, settings)
     for name, path in drafts.items():
         evaluation.add(name, path)
     if not drafts:
@@ -61,7 +67,7 @@ class _Plain:
 class _Evaluation:
     """Collects the rows of the report."""
 
-    def __init__(self, target: Path, catalog: Catalog, users: HeldOut, settings: EvaluationSettings) -> None:
+    def __init__(self, target: ModelFiles, catalog: Catalog, users: HeldOut, settings: EvaluationSettings) -> None:
         self._target, self._catalog, self._users, self._settings = target, catalog, users, settings
         self._timed = users.spread(settings.timed) if settings.timed else []
         self._rows: list[ModeRow] = []
@@ -71,8 +77,9 @@ class _Evaluation:
         """Evaluate a draft in every mode, or the target alone; the first call also adds the rows of plain beam search."""
         settings = self._settings
         recommender = Recommender.load(
-            self._target,
+            self._target.directory,
             self._catalog,
+            base=self._target.given_base,
             draft=path,
             plan="none" if path is None else settings.plan,
             host=settings.host,
@@ -146,7 +153,10 @@ class _Evaluation:
 
     def _setting(self, drafts: Mapping[str, Path]) -> dict[str, Any]:
         return {
-            "target": {"name": self._target.resolve().name, "hash": model_hash(self._target)},
+            "target": {
+                "name": self._target.directory.resolve().name,
+                "hash": model_hash(self._target.directory, self._target.given_base),
+            },
             "drafts": {name: says | {"hash": model_hash(drafts[name])} for name, says in describe_drafts(drafts).items()},
             "catalog": {"version": self._catalog.version, "items": len(self._catalog)},
             "settings": msgspec.to_builtins(self._settings),

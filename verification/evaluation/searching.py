@@ -7,18 +7,18 @@ turns on the same history, so a change of the machine's speed affects all modes.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForCausalLM
 
 from drafting.array_types import DoubleArray
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
+from drafting.model_files import ModelFiles
 from drafting.plans.plan import FixedPlan, Plan
 from verification.evaluation.generate import PrefixTable, generate_beams
-from verification.hosts.checkpoint import load_tokenizer
+from verification.hosts.adapter import load_model_config, load_reference
+from verification.hosts.checkpoint import load_tokenizer, resolve_dtype
 from verification.recommender import Recommender
 from verification.result import BeamResult, Usage
 
@@ -83,16 +83,17 @@ def time_modes(recommender: Recommender, modes: Sequence[Mode], histories: Seque
 class GenerateLists:
     """Constrained decoding by transformers' `generate` on the same checkpoint, with a `prefix_allowed_tokens_fn` of the catalog."""
 
-    def __init__(self, target: Path, catalog: Catalog, recommender: Recommender, dtype: str = "auto") -> None:
+    def __init__(self, target: ModelFiles, catalog: Catalog, recommender: Recommender, dtype: str = "auto") -> None:
         """Load the model on the recommender's device; `dtype` is as for `Recommender.load`."""
-        identifiers = catalog.token_ids(load_tokenizer(target).get_vocab())
+        identifiers = catalog.token_ids(load_tokenizer(target.tokenizer).get_vocab())
         self._prompts = recommender.prompts
         self._depth = catalog.identifier_length
         self._table = PrefixTable(identifiers)
         self._first_item: dict[tuple[int, ...], int] = {}
         for item, identifier in enumerate(map(tuple, identifiers.tolist())):
             self._first_item.setdefault(identifier, item)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(target, dtype=dtype).to(recommender.engine.target.device).eval()
+        model = load_reference(target, resolve_dtype(load_model_config(target), dtype))
+        self._model: Any = model.to(recommender.engine.target.device)
 
     def search(self, histories: Sequence[list[int]], k: int) -> tuple[list[list[int]], DoubleArray]:
         """The lists, as the first item of each identifier, and the seconds per list."""

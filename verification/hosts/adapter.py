@@ -39,6 +39,22 @@ def load_model_config(files: ModelFiles) -> PretrainedConfig:
     return merged
 
 
+def load_reference(files: ModelFiles, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a model, its adapter merged if it has one, with transformers' own attention.
+
+    Raises:
+        HostError: as `load_merged`, or transformers does not load it.
+    """
+    config = load_model_config(files)
+    if files.base is not None:
+        return load_merged(files, config, dtype).eval()
+    try:
+        model: PreTrainedModel = auto_class(config).from_pretrained(files.directory, dtype=dtype).eval()
+    except LOADING_ERRORS as error:
+        raise HostError(f"The model in {files.directory} cannot be loaded by transformers: {first_line(error)}") from error
+    return model
+
+
 def load_merged(files: ModelFiles, config: PretrainedConfig, dtype: torch.dtype, attention: str | None = None) -> PreTrainedModel:
     """Load the base and merge the adapter into it.
 
@@ -101,7 +117,9 @@ def _vocabulary_size(files: ModelFiles, config: PretrainedConfig) -> int:
     if (kind := settings.get("peft_type")) != "LORA":
         raise HostError(f"{where} is of the kind {kind}: only LoRA, DoRA and rsLoRA can be served; merge it into its base yourself.")
     if config.to_dict().get("quantization_config") is not None:
-        raise HostError(f"{where} can't be merged into the quantized base in {files.weights}: name the base in full precision with --base.")
+        raise HostError(
+            f"{where} can't be merged into the quantized base in {files.weights}: name the base in full precision with {files.flag}."
+        )
     for setting, reason in UNMERGED.items():
         if settings.get(setting):
             raise HostError(f"{where} can't be merged, because it {reason} ({setting} in its {ADAPTER_FILE}).")

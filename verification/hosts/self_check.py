@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart, forward_batch
@@ -23,8 +23,8 @@ from drafting.beam.model import TreeModel
 from drafting.beam.tree import SequenceState, TokenTree
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
-from verification.hosts.adapter import load_merged, load_model_config
-from verification.hosts.checkpoint import LOADING_ERRORS, HostError, has_encoder
+from verification.hosts.adapter import load_reference
+from verification.hosts.checkpoint import HostError, has_encoder
 from verification.hosts.layers import MODEL_ERRORS, attention_of
 from verification.hosts.transformers import TransformersHost
 from verification.hosts.weights import weight_files
@@ -89,15 +89,9 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
         return
     else:
         try:
-            if files.base is not None:
-                model = load_merged(files, load_model_config(files), dtype).eval()
-            else:
-                model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
-        except LOADING_ERRORS as error:
-            raise HostError(
-                f"The model in {model_dir} can't be verified, because transformers does not load it: {first_line(error)} "
-                "Serve it unverified with --verify-model never."
-            ) from error
+            model = load_reference(files, dtype)
+        except HostError as error:
+            raise HostError(f"The model can't be verified, which --verify-model never would leave out: {error}") from error
     try:
         compare(host, model, longest)
     except MODEL_ERRORS as error:

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
-from drafting.model_files import ADAPTER_FILE, ModelFiles
+from drafting.model_files import ModelFiles
 from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
 from verification.hosts.adapter import load_model_config
 from verification.hosts.checkpoint import (
@@ -53,19 +53,20 @@ class ServedModel:
         loaded_for: maximum number of tokens of a sequence for which the model was loaded; None until it is loaded.
     """
 
-    def __init__(self, target: Path, draft: Path | None = None, base: Path | None = None) -> None:
+    def __init__(self, target: Path, draft: Path | None = None, base: Path | None = None, draft_base: Path | None = None) -> None:
         """
         Args:
-            base: base model of the target, if that is an adapter, or else of the draft; by default the one that its configuration names.
+            base, draft_base: base models of a target and a draft that are adapters; by default those that their configurations name.
 
         Raises:
             SetupError: target or draft cannot be served, or they do not belong together.
         """
         self.target = target
         self.loaded_for: int | None = None
-        for_draft = draft is not None and not (target / ADAPTER_FILE).exists() and (draft / ADAPTER_FILE).exists()
-        self.files = ModelFiles.find(target, None if for_draft else base)
-        self.draft_files = None if draft is None else ModelFiles.find(draft, base if for_draft else None)
+        self.files = ModelFiles.find(target, base)
+        if draft is None and draft_base is not None:
+            raise HostError(f"There is no draft whose base {draft_base} could be: name its directory with --draft.")
+        self.draft_files = None if draft is None else ModelFiles.find(draft, draft_base, "--draft-base")
         self._config = load_model_config(self.files)
         self._tokenizer = load_tokenizer(self.files.tokenizer)
         self._draft = None

@@ -21,6 +21,7 @@ def teacher(
     data: Annotated[Path, typer.Option(help="The interactions that the target was trained on.", exists=True, file_okay=False)],
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="Directory to write; `atspeed train draft --teacher` reads it.")],
+    base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
     newest_only: Annotated[bool, typer.Option("--newest-only", help="Learn only each user's last item, not every one.")] = False,
     draft: Annotated[Path | None, typer.Option(help="A draft whose lists the target scores as well.", exists=True, file_okay=False)] = None,
     kv_memory_gib: Annotated[float, setting("kv_memory_gib")] = default("kv_memory_gib"),
@@ -42,7 +43,16 @@ def teacher(
         with loading_libraries():
             from verification.teacher import make_teacher
         manifest = make_teacher(
-            target, data, items, out, settings=settings, draft=draft, kv_memory_gib=kv_memory_gib, overwrite=overwrite, announce=_announce
+            target,
+            data,
+            items,
+            out,
+            base=base,
+            settings=settings,
+            draft=draft,
+            kv_memory_gib=kv_memory_gib,
+            overwrite=overwrite,
+            announce=_announce,
         )
     counts = manifest.counts
     typer.echo(

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
+from drafting.alignment.data.hashes import model_hash
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
 from server.commands.evaluate import evaluate
@@ -54,6 +56,25 @@ def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
     again = run(folder, "--report", str(out))
     assert again.exit_code == 1
     assert "already holds a report: choose another directory, or pass --overwrite" in again.output
+
+
+def test_a_target_that_is_an_adapter(folder: Path, tmp_path: Path) -> None:
+    """Its base has moved; lists are those that `generate` makes with the merged model."""
+    peft = pytest.importorskip("peft")
+    model = AutoModelForCausalLM.from_pretrained(folder / "target")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    text = (tmp_path / "adapter" / "adapter_config.json").read_text().replace(str(folder / "target"), "nowhere")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(text)
+    adapter = ("--target", str(tmp_path / "adapter"), "--k", "3", "--timed", "2", "--generated", "2")
+    refused = run(folder, *adapter)
+    assert refused.exit_code == 1
+    assert "needs its base model, and 'nowhere' is no directory here: name it with --base." in refused.output
+    done = run(folder, *adapter, "--base", str(folder / "target"), "--report", str(tmp_path / "report"))
+    assert done.exit_code == 0, done.output
+    assert "plain beam search's list for 2 of 2 users" in done.output
+    kept = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert kept["setting"]["target"] == {"name": "adapter", "hash": model_hash(tmp_path / "adapter", folder / "target")}
 
 
 def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:

@@ -144,6 +144,27 @@ def test_a_draft_may_be_an_adapter(base: Path, tmp_path: Path) -> None:
     recommender.close()
 
 
+def test_the_base_of_a_draft_is_named_by_a_flag_of_its_own(base: Path, tmp_path: Path) -> None:
+    """Target and draft may both be adapters, of different bases that have moved."""
+    small = save_random_model(tmp_path / "small", CATALOG, layers=1, hidden=32, seed=1)
+    model = save_adapter(base, tmp_path / "target")
+    save_adapter(small, tmp_path / "draft")
+    given = {"base": base.rename(tmp_path / "moved"), "draft": tmp_path / "draft", "draft_base": small.rename(tmp_path / "away")}
+    recommender = load(tmp_path / "target", plan="beam:6", **given)
+    assert_lists_of(model, recommender, tmp_path / "moved")
+    drafted = [result.usage.drafted_nodes for result in recommender.recommend(HISTORIES, K)]
+    recommender.close()
+    assert min(drafted) > 0
+    sentence = (
+        f"The adapter in {tmp_path / 'draft'} needs its base model, and {str(small)!r} is no directory here: name it with --draft-base."
+    )
+    assert refusal(tmp_path / "target", plan="beam:6", **(given | {"draft_base": None})) == sentence
+    whole = given | {"draft": tmp_path / "away"}
+    assert refusal(tmp_path / "target", **whole).endswith("has no adapter_config.json: leave --draft-base out.")
+    alone = given | {"draft": None}
+    assert refusal(tmp_path / "target", **alone).startswith(f"There is no draft whose base {tmp_path / 'away'} could be: ")
+
+
 def test_the_base_is_the_one_that_is_given(base: Path, tmp_path: Path) -> None:
     """An adapter that names a base that is not here, or has moved; with `base`, its prompt and tokenizer serve too."""
     model = save_adapter(base, tmp_path / "adapter")
