@@ -47,6 +47,7 @@ def save_plot(found: SoakReport, path: Path) -> None:
     for axes in (load, memory):
         axes.set_xlabel("seconds")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        # Below the axes: wherever it lay inside it would hide answers.
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5)
     figure.suptitle(f"soak, {found.date}, {found.machine}", fontsize="small")
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
