@@ -9,6 +9,7 @@ from benchmarks.commands import PASSED_ON, catalog, gpu, kernel, lossless, paper
 from benchmarks.endings import end_on_sigterm
 from benchmarks.fuzz.command import fuzz
 from benchmarks.load.command import journey, load, standard, swaps
+from benchmarks.models.command import models
 from benchmarks.replay.command import replay_app
 from benchmarks.soak.command import soak
 from benchmarks.systems.command import bench
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (load, bench, standard, soak, fuzz, swaps, lossless, precision, steps, catalog, paper, scaling, journey):
+for command in (load, bench, standard, soak, fuzz, swaps, lossless, models, precision, steps, catalog, paper, scaling, journey):
     app.command()(command)
 for passed_on in (gpu, kernel, truth):
     app.command(context_settings=PASSED_ON)(passed_on)

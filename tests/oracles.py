@@ -15,10 +15,6 @@ def generate_lists(
     """transformers' constrained beam search over prompts of one length: per prompt, k pairs of identifier and score, best first."""
     tokens = np.stack(prompts)
     sequences, scores = generate_beams(model, tokens, table, k, depth)
-    if scores is None:
-        with torch.inference_mode():
-            log_probs = model(torch.cat([torch.from_numpy(tokens), sequences], 1)).logits[:, tokens.shape[1] - 1 : -1].log_softmax(-1)
-        scores = log_probs.gather(2, sequences[:, :, None]).sum((1, 2))
     pairs = [(tuple(row), score) for row, score in zip(sequences.tolist(), scores.tolist(), strict=True)]
     return [pairs[start : start + k] for start in range(0, len(pairs), k)]
 

@@ -27,15 +27,14 @@ class PrefixTable:
 
 
 @torch.inference_mode()
-def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Run constrained beam search by transformers.
 
     Args:
         prompts: `[prompts, tokens]`.
 
     Returns:
-        identifiers `[prompts * k, depth]`, best first, and their cumulative log-probabilities `[prompts * k]`; None for k = 1, where
-        transformers decodes greedily and returns no scores.
+        identifiers `[prompts * k, depth]`, best first, and their cumulative log-probabilities `[prompts * k]`.
     """
     tokens = torch.from_numpy(prompts).to(model.device)
     given = tokens.shape[1]
@@ -53,5 +52,11 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
         prefix_allowed_tokens_fn=table.after(given),
         return_dict_in_generate=True,
         output_scores=True,
+        output_logits=k == 1,
     )
-    return output.sequences[:, given:], output.sequences_scores if k > 1 else None
+    identifiers = output.sequences[:, given:]
+    if k > 1:
+        return identifiers, output.sequences_scores
+    # For k = 1 transformers decodes greedily and sums nothing up.
+    log_probs = torch.stack(output.logits, 1).float().log_softmax(-1)
+    return identifiers, log_probs.gather(2, identifiers[:, :, None]).sum((1, 2))
