@@ -9,7 +9,7 @@ WORKERS := --numprocesses logical --maxprocesses 4
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak fuzz swaps lock release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak fuzz swaps models lock release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -87,6 +87,9 @@ soak: setup services ## Half an hour of load with hangs, kills, a full disk and 
 
 fuzz: setup ## Send a server 10,000 requests made from its own OpenAPI document (ten minutes)
 	$(BIN)/atspeed-bench fuzz $(ARGS)
+
+models: setup ## Compare every family of transformers with its own constrained generate, on both hosts (an hour, resumable): ARGS="--only 'qwen*'"
+	$(BIN)/atspeed-bench models $(ARGS)
 
 deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
 	deploy/checks/tools.sh

@@ -100,6 +100,6 @@ def _same_order(found: Pairs, expected: Pairs) -> bool:
     )
 
 
-def as_lists(decoded: dict[str, list[list[Any]]]) -> Lists:
-    """Lists that were JSON."""
+def as_lists(decoded: Any) -> Lists:
+    """Lists that came from a child or from JSON."""
     return {name: [(tuple(identifier), score) for identifier, score in pairs] for name, pairs in decoded.items()}

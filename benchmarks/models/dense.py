@@ -39,6 +39,9 @@ GEMMA4 = {
 }
 GRANITE = {"logits_scaling": 4.0, "attention_multiplier": 0.1, "embedding_multiplier": 3.0, "residual_multiplier": 0.5}
 
+# Parts of a multimodal model that texts do not meet.
+SMALL_SENSES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
 DENSE: Table = {
     "apertus": {"plain": PLAIN, "llama3 rope": LLAMA3},
     "arcee": {"plain": PLAIN, "yarn": YARN},
@@ -50,11 +53,15 @@ DENSE: Table = {
         "biases": {**TIED, "attention_bias": True},
     },
     "cohere2": {"windows": WINDOW, "tied windows": {**TIED, **WINDOW}, "full": FULL, "tied": {**FULL, **TIED}},
-    "cohere_compass_text": {"plain": PLAIN},
+    "cohere_compass_text": {
+        "windows": {
+            **WINDOW,
+            "rope_parameters": {kind: rope("default")["rope_parameters"] for kind in ("sliding_attention", "full_attention")},
+        }
+    },
     "cwm": {"windows": WINDOW, "full": FULL},
     "diffllama": {"plain": PLAIN},
     "doge": {"plain": PLAIN, "short windows": {"keep_window_size": 16}},
-    "emu3": {"plain": PLAIN},
     "ernie4_5": {"plain": PLAIN, "tied": TIED, "biases": {"use_bias": True}},
     "exaone4": {"windows": WINDOW, "full": {**FULL, "sliding_window": None}},
     "gemma": {"plain": PLAIN, "tied": TIED, "multi-query": {**TIED, **MULTI_QUERY}},
@@ -120,7 +127,7 @@ DENSE: Table = {
         "longrope": {"original_max_position_embeddings": 32, **rope("longrope", **FACTORS)},
         "short longrope": {"original_max_position_embeddings": 128, **rope("longrope", **FACTORS)},
     },
-    "phi4_multimodal": {"plain": PLAIN},
+    "phi4_multimodal": {"plain": {"vision_config": SMALL_SENSES, "audio_config": SMALL_SENSES}},
     "qwen2": {"plain": PLAIN, "tied": TIED, "yarn": YARN, "windows": SOME_WINDOWS, "windows off": NO_WINDOWS},
     "qwen3": {"plain": PLAIN, "tied": TIED, "biases": {"attention_bias": True}, "yarn": YARN, "windows": SOME_WINDOWS},
     "seed_oss": {"plain": PLAIN, "biases": {"attention_bias": True, "attention_out_bias": True, "mlp_bias": True}},

@@ -1,6 +1,6 @@
-"""Families with a mixture of experts, with latent attention among them."""
+"""Families with a mixture of experts, and with layers of unlike kinds."""
 
-from benchmarks.models.shapes import EXPERTS, FULL, LATENT, PLAIN, ROUTED, SOME_WINDOWS, TIED, WINDOW, YARN, Table, rope
+from benchmarks.models.shapes import EXPERTS, FULL, ROUTED, SOME_WINDOWS, TIED, WINDOW, YARN, Table, rope
 
 LLAMA4 = {
     "num_local_experts": 4,
@@ -19,12 +19,7 @@ YARN_OF_GPT_OSS = rope("yarn", factor=4.0, original_max_position_embeddings=32, 
 MIXTURES: Table = {
     "afmoe": {"full": {**EXPERTS, **FULL, "num_shared_experts": 1, "num_dense_layers": 1}, "windows": {**EXPERTS, **WINDOW}},
     "aria_text": {"plain": {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1}},
-    "axk1": {"plain": LATENT},
-    "axk2": {"plain": LATENT},
     "cohere2_moe": {"full": {**EXPERTS, **FULL}, "windows": {**EXPERTS, **WINDOW}},
-    "deepseek_v2": {"plain": LATENT, "no compressed queries": {**LATENT, "q_lora_rank": None}},
-    "deepseek_v3": {"plain": LATENT},
-    "deepseek_v32": {"plain": LATENT},
     "dots1": {"plain": FIRST_DENSE, "windows": {**FIRST_DENSE, **WINDOW, "max_window_layers": 1}},
     "ernie4_5_moe": {
         "plain": {**EXPERTS, "moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1},
@@ -37,8 +32,6 @@ MIXTURES: Table = {
         "query-key norm": {**FIRST_DENSE, "use_qk_norm": True},
         "biases": {**FIRST_DENSE, "attention_bias": True},
     },
-    "glm4_moe_lite": {"plain": LATENT},
-    "glm_moe_dsa": {"plain": LATENT},
     "gpt_oss": {
         "windows": {**EXPERTS, **WINDOW},
         "full": {**EXPERTS, **FULL},
@@ -72,7 +65,10 @@ MIXTURES: Table = {
         "full": FULL,
         "convolutions": {"layer_types": ["conv", "full_attention", "conv"]},
     },
-    "lfm2_moe": {"full": {**EXPERTS, **FULL, "num_dense_layers": 1}, "convolutions": {**EXPERTS, "num_dense_layers": 1}},
+    "lfm2_moe": {
+        "full": {**EXPERTS, **FULL, "num_dense_layers": 1},
+        "convolutions": {**EXPERTS, "num_dense_layers": 1, "layer_types": ["conv", "full_attention", "conv"]},
+    },
     "llama4_text": {
         "chunks": {**LLAMA4, "attention_chunk_size": 32},
         "full": {**LLAMA4, "layer_types": ["full_attention"] * 4},
@@ -81,14 +77,12 @@ MIXTURES: Table = {
         "dense": {**LLAMA4, "attention_chunk_size": 32, "moe_layers": []},
         "temperature": {**LLAMA4, "attention_chunk_size": 32, "attn_temperature_tuning": True, "floor_scale": 16},
     },
-    "longcat_flash": {"plain": LATENT},
     "mellum": {"plain": EXPERTS},
     "mimo_v2_flash": {
         "full": {**MIMO, **FULL},
         "windows": {**MIMO, **WINDOW},
         "two head sizes": {**MIMO, **FULL, "v_head_dim": 16},
     },
-    "minicpm3": {"plain": LATENT},
     "minimax": {"full": {**EXPERTS, **FULL}, "lightning": EXPERTS},
     "minimax_m2": {"plain": EXPERTS, "partial rotary": {**EXPERTS, **rope("default", partial_rotary_factor=0.5)}},
     "minimax_m3_vl_text": {"plain": EXPERTS},
@@ -100,8 +94,6 @@ MIXTURES: Table = {
     "qwen3_next": {"plain": {**QWEN2_MOE, "num_hidden_layers": 4}},
     "qwen3_5_text": {"plain": {"num_hidden_layers": 4}},
     "solar_open": {"plain": ROUTED},
-    "youtu": {"plain": LATENT},
-    "zaya": {"plain": EXPERTS},
+    "zaya": {"plain": {**EXPERTS, "num_experts_per_tok": 1}},
     "kimi_linear": {"plain": EXPERTS},
-    "inkling_text": {"plain": PLAIN},
 }

@@ -1,6 +1,6 @@
 """Families with as many key/value heads as heads: GPT-2's generation, and encoders that serve as decoders."""
 
-from benchmarks.models.shapes import PARTIAL, PLAIN, TIED, WINDOW, Table, rope
+from benchmarks.models.shapes import PARTIAL, PLAIN, TIED, Table, rope
 
 DECODER = {"is_decoder": True}
 ROBERTA = {**DECODER, "max_position_embeddings": 300}
@@ -30,7 +30,7 @@ OLDER: Table = {
         "unscaled": {"n_positions": 256, "scale_attn_weights": False},
     },
     "gpt_bigcode": {"multi-query": {"n_positions": 256}, "multi-head": {"n_positions": 256, "multi_query": False}},
-    "gpt_neo": {"local": {"num_layers": 4, "num_hidden_layers": None, "attention_types": [[["global", "local"], 2]], "window_size": 32}},
+    "gpt_neo": {"local": {"num_layers": 4, "num_hidden_layers": 4, "attention_types": [[["global", "local"], 2]], "window_size": 32}},
     "gpt_neox": {
         "plain": PLAIN,
         "tied": TIED,
@@ -43,7 +43,7 @@ OLDER: Table = {
     "gptj": {"plain": {"rotary_dim": 16, "n_positions": 256}},
     "megatron-bert": {"decoder": DECODER},
     "modernbert-decoder": {"full": {"layer_types": ["full_attention"] * 3}, "windows": {"local_attention": 64}},
-    "moshi": {"plain": {"sliding_window": None}},
+    "moshi": {"plain": PLAIN},
     "openai-gpt": {"plain": {"n_positions": 256}},
     "opt": {
         "plain": {"ffn_dim": 192, "word_embed_proj_dim": 128},
@@ -69,5 +69,5 @@ OLDER: Table = {
     "xlm-roberta": {"decoder": ROBERTA},
     "xlm-roberta-xl": {"decoder": ROBERTA},
     "xmod": {"decoder": {**ROBERTA, "languages": ["en_XX"], "default_language": "en_XX"}},
-    "zamba2": {"plain": {"num_hidden_layers": 4, **WINDOW}},
+    "zamba2": {"plain": {"num_hidden_layers": 4, "layer_types": ["linear_attention", "hybrid"] * 2}},
 }

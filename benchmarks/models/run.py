@@ -152,7 +152,7 @@ def _outcome(variant: Variant, host: str, folder: Path, seconds: float) -> tuple
         if theirs.kind != "answered":
             return "no reference", str(theirs.answer), 0.0
         (folder / REFERENCE).write_text(json.dumps(theirs.answer))
-    return _compared(ours.answer, as_lists(json.loads((folder / REFERENCE).read_text())))
+    return _compared(as_lists(ours.answer), as_lists(json.loads((folder / REFERENCE).read_text())))
 
 
 def _compared(lists: Lists, reference: Lists) -> tuple[str, str, float]:

@@ -32,17 +32,6 @@ NO_WINDOWS: Settings = {**WINDOW, "use_sliding_window": False, "max_window_layer
 # The same number under all the names that families have for it.
 EXPERTS: Settings = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 ROUTED: Settings = {**EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1}
-LATENT: Settings = {
-    **ROUTED,
-    "head_dim": None,
-    "num_key_value_heads": 4,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 32,
-    "q_lora_rank": 64,
-    "qk_rope_head_dim": 16,
-    "qk_nope_head_dim": 16,
-    "v_head_dim": 32,
-}
 
 
 def rope(kind: str, **settings: object) -> Settings:

@@ -11,13 +11,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from benchmarks.models.dense import DENSE
+from benchmarks.models.latent import LATENTS
 from benchmarks.models.mixtures import MIXTURES
 from benchmarks.models.older import OLDER
 from benchmarks.models.shapes import GROUPED, MULTI_HEAD, TOKENS, Settings, Table
 from benchmarks.models.unlike import UNLIKE
 
 # Each table with what all of its variants have.
-TABLES: tuple[tuple[Settings, Table], ...] = ((GROUPED, DENSE), (GROUPED, MIXTURES), (MULTI_HEAD, OLDER), (TOKENS, UNLIKE))
+TABLES: tuple[tuple[Settings, Table], ...] = (
+    (GROUPED, DENSE),
+    (GROUPED, MIXTURES),
+    (MULTI_HEAD, LATENTS),
+    (MULTI_HEAD, OLDER),
+    (TOKENS, UNLIKE),
+)
 
 
 @dataclass(frozen=True)
