@@ -56,7 +56,9 @@ DENSE: Table = {
     "cohere_compass_text": {
         "windows": {
             **WINDOW,
-            "rope_parameters": {kind: rope("default")["rope_parameters"] for kind in ("sliding_attention", "full_attention")},
+            "rope_parameters": {
+                kind: rope("default", mrope_section=[6, 5, 5])["rope_parameters"] for kind in ("sliding_attention", "full_attention")
+            },
         }
     },
     "cwm": {"windows": WINDOW, "full": FULL},
