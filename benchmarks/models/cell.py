@@ -4,7 +4,7 @@ Invariant: each history is searched in company and the longest one alone, plain 
 history by itself, through transformers' own attention. A list is identifiers with their cumulative log-probabilities, best first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from verification.result import BeamResult
 Pairs = list[tuple[tuple[int, ...], float]]
 # By "plan k history", those of the reference by "k history".
 Lists = dict[str, Pairs]
+Histories = Sequence[Sequence[int]]
 TOLERANCE = 1e-4
 
 
@@ -28,15 +29,18 @@ class CellError(Exception):
     """A list is missing; the message is a sentence."""
 
 
-def host_lists(folder: Path, host: str) -> Lists:
+def host_lists(folder: Path, host: str, histories: Histories) -> Lists:
     """The lists that a host makes, as a server with `--engine` would; those of a history alone have the plan's name with "alone".
+
+    Args:
+        histories: catalog indices of `question`.
 
     Raises:
         SetupError: the model is refused.
         CellError: a request failed.
     """
     transformers_logging.disable_progress_bar()
-    catalog, histories = question()
+    catalog, _ = question()
     recommender = Recommender.load(folder, catalog, host=host, dtype="float32", threads=1, kv_memory_gib=0.1)
     identifiers = recommender.catalog.token_ids(AutoTokenizer.from_pretrained(folder).get_vocab())
     last, lists = len(histories) - 1, {}
@@ -53,15 +57,15 @@ def host_lists(folder: Path, host: str) -> Lists:
     return lists
 
 
-def reference_lists(folder: Path) -> Lists:
+def reference_lists(folder: Path, histories: Histories) -> Lists:
     """The lists of transformers' `generate` under the catalog's constraint; what transformers raises is passed on."""
     transformers_logging.disable_progress_bar()
-    catalog, histories = question()
+    catalog, _ = question()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     identifiers = catalog.token_ids(tokenizer.get_vocab())
     table, model, lists = PrefixTable(identifiers), _reference(folder), {}
     for index, history in enumerate(histories):
-        prompt = np.concatenate([[tokenizer.bos_token_id], *identifiers[history]])
+        prompt = np.concatenate([[tokenizer.bos_token_id], *identifiers[list(history)]])
         for k in KS:
             sequences, scores = generate_beams(model, prompt[None], table, k, catalog.identifier_length)
             lists[f"{k} {index}"] = list(zip(map(tuple, sequences.tolist()), scores.tolist(), strict=True))

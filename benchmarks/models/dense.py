@@ -53,14 +53,7 @@ DENSE: Table = {
         "biases": {**TIED, "attention_bias": True},
     },
     "cohere2": {"windows": WINDOW, "tied windows": {**TIED, **WINDOW}, "full": FULL, "tied": {**FULL, **TIED}},
-    "cohere_compass_text": {
-        "windows": {
-            **WINDOW,
-            "rope_parameters": {
-                kind: rope("default", mrope_section=[6, 5, 5])["rope_parameters"] for kind in ("sliding_attention", "full_attention")
-            },
-        }
-    },
+    "cohere_compass_text": {"windows": {**WINDOW, "head_dim": 128}},
     "cwm": {"windows": WINDOW, "full": FULL},
     "diffllama": {"plain": PLAIN},
     "doge": {"plain": PLAIN, "short windows": {"keep_window_size": 16}},
@@ -94,7 +87,7 @@ DENSE: Table = {
     "glm": {"plain": PLAIN, "biases": {"attention_bias": True}, "partial rotary": PARTIAL},
     "glm4": {"plain": PLAIN, "biases": {"attention_bias": True}},
     "granite": {"multipliers": GRANITE, "tied": {**GRANITE, **TIED}, "biases": {**GRANITE, "attention_bias": True, "mlp_bias": True}},
-    "granite_swa": {"windows": WINDOW, "full": FULL},
+    "granite_swa": {"windows": {**GRANITE, **WINDOW}, "full": {**GRANITE, **FULL}},
     "helium": {"plain": PLAIN},
     "hrm_text": {"plain": PLAIN},
     "hunyuan_v1_dense": {"plain": PLAIN, "tied": TIED},

@@ -4,7 +4,9 @@ Invariant: the parent computes nothing with torch before it forks, because a chi
 """
 
 import os
+import re
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,9 +57,10 @@ def _answer(writer: Connection, log: Path, function: Callable[..., object], argu
     """An error of any other kind leaves its traceback in the log and nothing in the pipe."""
     # A group of its own, so that the processes of a library end with the child.
     os.setsid()
-    with log.open("wb") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
+    # Python's own streams, which a caller may have replaced, and those of compiled libraries.
+    sys.stdout = sys.stderr = log.open("w", buffering=1)
+    for descriptor in (1, 2):
+        os.dup2(sys.stderr.fileno(), descriptor)
     try:
         ending = Ending("answered", function(*arguments))
     except SetupError as error:
@@ -67,7 +70,9 @@ def _answer(writer: Connection, log: Path, function: Callable[..., object], argu
 
 def _last_line(log: Path) -> str:
     """The error at the end of a traceback, with the place where it was raised."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["no output"]
-    places = [line for line in lines if line.startswith("File ")]
-    errors = [line for line in lines if not line.startswith("During ") and "Error" in line.split(":")[0]]
-    return f"{errors[-1] if errors else lines[-1]} ({places[-1]})" if places else lines[-1]
+    text = log.read_text(errors="replace")
+    places = re.findall(r'^  File "(?:.*/)?(.+)", (line \d+)', text, re.MULTILINE)
+    errors = re.findall(r"^(?=[A-Za-z])[\w.]+(?:Error|Exception|Interrupt|Exit)\b.*$", text, re.MULTILINE)
+    if not places or not errors:
+        return f"it ended without an answer; see {log.name}"
+    return f"{errors[-1]} ({', '.join(places[-1])})"

@@ -12,7 +12,7 @@ LLAMA4 = {
 FIRST_DENSE = {**ROUTED, "first_k_dense_replace": 1}
 QWEN2_MOE = {**EXPERTS, "shared_expert_intermediate_size": 64}
 GRANITE = {**EXPERTS, "logits_scaling": 2.0, "attention_multiplier": 0.1}
-HYBRID = {**EXPERTS, "shared_intermediate_size": 64, "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 16}
+HYBRID = {**GRANITE, "shared_intermediate_size": 64, "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 16}
 MIMO = {**ROUTED, "v_head_dim": 32, "swa_head_dim": 32, "swa_v_head_dim": 32}
 YARN_OF_GPT_OSS = rope("yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=32.0, beta_slow=1.0, truncate=False)
 
@@ -39,7 +39,7 @@ MIXTURES: Table = {
         "default rope": {**EXPERTS, **FULL, **rope("default")},
     },
     "granitemoe": {"plain": GRANITE, "tied": {**GRANITE, **TIED}},
-    "granitemoe_swa": {"full": {**EXPERTS, **FULL}, "windows": {**EXPERTS, **WINDOW}},
+    "granitemoe_swa": {"full": {**GRANITE, **FULL}, "windows": {**GRANITE, **WINDOW}},
     "granitemoehybrid": {
         "attention": {**HYBRID, "layer_types": ["attention"] * 3},
         "full": {**HYBRID, **FULL},

@@ -27,7 +27,9 @@ def report(cells: Sequence[Cell], hosts: Sequence[str]) -> str:
     """The page, with a row for each variant."""
     by_place = {(cell.variant, cell.host): cell for cell in cells}
     variants = list(dict.fromkeys(cell.variant for cell in cells))
-    rows = [(*variant.split("/", 1), *(_shown(by_place.get((variant, host))) for host in hosts)) for variant in variants]
+    rows = [
+        (*variant.replace("|", "\\|").split("/", 1), *(_shown(by_place.get((variant, host))) for host in hosts)) for variant in variants
+    ]
     counts = [(host, *_counts([cell for cell in cells if cell.host == host])) for host in hosts]
     head = HEAD.format(
         histories=HISTORIES,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.models.cell import Lists, as_lists, differences, host_lists, largest_difference, reference_lists
-from benchmarks.models.checkpoint import make_checkpoint
+from benchmarks.models.checkpoint import make_checkpoint, question
 from benchmarks.models.isolation import in_child
 from benchmarks.models.variants import Variant
 
@@ -144,11 +144,11 @@ def _outcome(variant: Variant, host: str, folder: Path, seconds: float) -> tuple
         if made.kind != "answered":
             return "no checkpoint", str(made.answer), 0.0
         making.rename(folder)
-    ours = in_child(host_lists, folder, host, seconds=seconds, log=_log(folder, host))
+    ours = in_child(host_lists, folder, host, question()[1], seconds=seconds, log=_log(folder, host))
     if ours.kind != "answered":
         return ours.kind, str(ours.answer), 0.0
     if not (folder / REFERENCE).exists():
-        theirs = in_child(reference_lists, folder, seconds=seconds, log=_log(folder, "reference"))
+        theirs = in_child(reference_lists, folder, question()[1], seconds=seconds, log=_log(folder, "reference"))
         if theirs.kind != "answered":
             return "no reference", str(theirs.answer), 0.0
         (folder / REFERENCE).write_text(json.dumps(theirs.answer))

@@ -64,6 +64,8 @@ from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
 from vllm.forward_context import set_forward_context
 from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.models import registry
+from vllm.model_executor.models.transformers.base import Base as TransformersModel
 from vllm.platforms import current_platform
 from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
@@ -77,6 +79,8 @@ if current_platform.is_cpu():
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl as PlatformImplementation
 
     BACKEND = AttentionBackendEnum.CPU_ATTN
+    # vLLM looks at the class of a model in a process of its own, which takes seconds, only to leave GPUs alone in this one.
+    registry._run_in_subprocess = lambda inspect: inspect()
 else:
     from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend as PlatformBackend
     from vllm.v1.attention.backends.triton_attn import TritonAttentionImpl as PlatformImplementation
@@ -186,6 +190,10 @@ def _add_rms_norm(
     torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
     return x, x_residual
 
+
+# Where vLLM runs transformers' modelling code, it prepares transformers' own classes for its compiler, which never runs here, and no plain
+# model of such a family, for the self-check or a draft, could be made in this process any more.
+TransformersModel._decorate_for_torch_compile = lambda self: None
 
 register_backend(BACKEND, f"{__name__}.{TreeAttentionBackend.__name__}")
 
