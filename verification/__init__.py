@@ -1,6 +1,6 @@
 """The middle floor: model hosts, tree attention, key/value slots with prefix caching, and the engine (speculative beam search).
 
-It imports `drafting`, numpy and torch; only `verification/hosts/vllm.py` knows vLLM, and nothing here knows HTTP, Redis
+It imports `drafting`, numpy and torch; only `verification/hosts/vllm*.py` knows vLLM, and nothing here knows HTTP, Redis
 or metrics.
 """
 

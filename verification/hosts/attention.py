@@ -96,8 +96,8 @@ class LayerLayouts:
 
 def tree_attention(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
     cache: Tensor,
     slots: Tensor,
     layouts: Sequence[AttentionLayout],
@@ -110,7 +110,7 @@ def tree_attention(
     Args:
         query: `[tokens, heads, head size]`.
         key, value: `[tokens, key/value heads, head size]`; grouped-query attention if there are fewer of them than heads. Values may be of
-            another size than keys, except on a GPU.
+            another size than keys, except on a GPU. None if another layer has written them to the same cache.
         cache: `[slots, key/value heads, key size + value size]`, keys beside values so that one gather reads both.
         slots: `[tokens]` int64, slots of the keys and values of this forward.
         layouts: the columns that each query may attend to.
@@ -121,10 +121,11 @@ def tree_attention(
     Returns:
         `[tokens, heads, value size]`.
     """
-    cache.index_copy_(0, slots, torch.cat([key, value], dim=-1))
+    if key is not None and value is not None:
+        cache.index_copy_(0, slots, torch.cat([key, value], dim=-1))
     if len(layouts) == 1:
         return _attend(query, cache, layouts[0], scale, softcap, sinks)
-    attended = torch.empty((*query.shape[:2], value.shape[2]), dtype=query.dtype, device=query.device)
+    attended = torch.empty((*query.shape[:2], cache.shape[2] - query.shape[2]), dtype=query.dtype, device=query.device)
     for layout in layouts:
         rows = query.index_select(0, layout.tokens)
         attended.index_copy_(0, layout.tokens, _attend(rows, cache, layout, scale, softcap, sinks))

@@ -34,6 +34,7 @@ from transformers import (
 
 from drafting.errors import SetupError, first_line
 from drafting.model_files import TOKENIZER_FILES
+from verification.hosts.attention import Reach
 
 # What libraries raise for checkpoints that they can't load.
 LOADING_ERRORS = (
@@ -232,22 +233,37 @@ def _check_attention(config: PretrainedConfig, model_dir: Path) -> None:
         raise HostError(f"The model in {model_dir} ({kind}) has {feature}, which can't be served.")
 
 
-def check_full_attention(config: PretrainedConfig, model_dir: Path) -> None:
-    """Refuse encoders, windows and chunks, for hosts that have none.
+def check_no_encoder(config: PretrainedConfig, model_dir: Path) -> None:
+    """Refuse encoders, for hosts that have none.
 
     Raises:
-        HostError: not all layers attend to the whole text before a token.
+        HostError: the model has one.
     """
-    settings = config.to_dict()
     if has_encoder(config):
         raise HostError(
             f"The model in {model_dir} ({config.model_type}) has an encoder, which needs the transformers host: serve it with "
             "--engine transformers."
         )
-    kinds = set(settings.get("layer_types") or [PLAIN_ATTENTION])
-    windowed = settings.get("sliding_window") is not None and settings.get("use_sliding_window", True) and "layer_types" not in settings
-    if kinds != {PLAIN_ATTENTION} or windowed:
-        raise HostError(
-            f"The model in {model_dir} ({config.model_type}) uses sliding-window or other special attention, which needs the transformers "
-            "host: serve it with --engine transformers."
-        )
+
+
+def layer_reaches(config: PretrainedConfig) -> list[Reach | None]:
+    """How far back each layer attends, by the rule that transformers has for all families; None for everything.
+
+    Raises:
+        HostError: the configuration does not say it.
+    """
+    settings = config.get_text_config().to_dict()
+    window, chunk = settings.get("sliding_window"), settings.get("attention_chunk_size")
+    if settings.get("use_sliding_window") is False:
+        window = None
+    reaches = {
+        PLAIN_ATTENTION: None,
+        "sliding_attention": None if window is None else Reach(window),
+        "chunked_attention": None if chunk is None else Reach(chunk, chunked=True),
+    }
+    kinds = settings.get("layer_types")
+    if kinds is None:
+        return [reaches["sliding_attention"] or reaches["chunked_attention"]] * config.num_hidden_layers
+    if any(kind != PLAIN_ATTENTION and reaches[kind] is None for kind in kinds):
+        raise HostError(f"The configuration of this model ({config.model_type}) has layers with windows or chunks, but not their size.")
+    return [reaches[kind] for kind in kinds]

