@@ -19,7 +19,7 @@ from tqdm import tqdm
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
-from drafting.alignment.data.samples import Windows, next_windows
+from drafting.alignment.data.samples import Windows, next_windows, packs
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory
@@ -47,7 +47,7 @@ from drafting.model_files import ModelFiles
 from drafting.prompt import PromptTemplate
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.adapter import load_model_config, load_reference
-from verification.hosts.checkpoint import load_tokenizer, resolve_dtype
+from verification.hosts.checkpoint import has_encoder, load_tokenizer, resolve_dtype
 from verification.recommender import Recommender
 
 
@@ -94,10 +94,15 @@ def make_teacher(
     run = RunDirectory(out, "directory of teacher data", TEACHER_FILE)
     run.refuse_existing(overwrite)
     files = ModelFiles.find(target, base)
+    if has_encoder(load_model_config(files)):
+        raise TrainingError(
+            f"The target in {target} is an encoder-decoder model, which can't teach: train a smaller T5 as a target of its own on the same "
+            "data, and serve it as the draft."
+        )
     _check_split(target, settings)
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items))
     template = PromptTemplate.load(files.prompt)
-    windows = training_windows(split, template, settings)
+    windows = training_windows(split, template, settings, packs(template))
     teacher = _Teacher(files, draft, catalog, split.train, settings, kv_memory_gib)
     made_from = Provenance(model_hash(target, base), target.resolve().name, catalog.version, data_hashes(data))
     record = {

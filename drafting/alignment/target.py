@@ -11,6 +11,7 @@ import msgspec
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
+from drafting.alignment.data.encoder_samples import EncoderSampleSet
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, packs, prefix_windows
@@ -19,7 +20,6 @@ from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
 from drafting.alignment.training import describe_base, quiet_library, train_model, versions
-from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptBuilder, PromptTemplate
 
@@ -52,18 +52,24 @@ def train_target(
     set_seed(settings.seed)
     start = load_base(base, catalog, template)
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
-    builder = PromptBuilder(template, start.tokenizer, identifiers)
-    windows = training_windows(split, template, settings)
-    train = SampleSet(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)
-    valid = validation_samples(split, builder, identifiers, start.pad_token_id)
+    builder = PromptBuilder(template, start.tokenizer, identifiers, start.start_token)
+    samples = SampleSet if start.start_token is None else EncoderSampleSet
+    windows = training_windows(split, template, settings, packed=start.start_token is None and packs(template))
+    train = samples(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)
+    # The first validation item of each user, given the user's training items; there may be none.
+    joined, ahead = next_windows(split.train, split.valid, template.max_items)
+    valid = samples(joined, ahead, builder, identifiers, start.pad_token_id)
     record = _record(data, catalog, start, template, settings, split)
     model = add_lora(start.model, settings) if settings.lora_rank else start.model
     merge = merged if settings.lora_rank else None
     return train_model(run, start, model, (train, valid), settings, record, template, overwrite=overwrite, merge=merge)
 
 
-def training_windows(split: Split, template: PromptTemplate, settings: TargetSettings | TeacherSettings) -> Windows:
+def training_windows(split: Split, template: PromptTemplate, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
     """The windows of the training data.
+
+    Args:
+        packed: with subsequences, score many items of a window in one sample; see `packs`.
 
     Raises:
         TrainingError: no user has two items.
@@ -71,19 +77,13 @@ def training_windows(split: Split, template: PromptTemplate, settings: TargetSet
     max_items = template.max_items
     if not settings.subsequences:
         windows = newest_windows(split.train, max_items)
-    elif packs(template):
+    elif packed:
         windows = packed_windows(split.train, max_items, settings.stride or max(1, max_items // 2))
     else:
         windows = prefix_windows(split.train, max_items)
     if not len(windows.last):
         raise TrainingError("There is nothing to learn from: no user has two items in the training data.")
     return windows
-
-
-def validation_samples(split: Split, builder: PromptBuilder, identifiers: IntArray, pad_token_id: int) -> SampleSet:
-    """Samples of the first validation item of each user, given the user's training items; may be empty."""
-    joined, windows = next_windows(split.train, split.valid, builder.template.max_items)
-    return SampleSet(joined, windows, builder, identifiers, pad_token_id)
 
 
 def _record(data: Path, catalog: Catalog, base: Base, template: PromptTemplate, settings: TargetSettings, split: Split) -> dict[str, Any]:

@@ -116,6 +116,11 @@ class TreeBatch:
         if not self.tokens.shape == self.positions.shape == self.slots.shape == (laid_out,):
             raise ValueError("Tokens, positions, slots and attention indices must be rows of one length.")
 
+    @property
+    def size(self) -> int:
+        """Number of tokens that the forward computes, the encoder's among them."""
+        return len(self.tokens) + (0 if self.encoder is None else len(self.encoder.slots))
+
     def at_outputs(self, rows: Tensor) -> Tensor:
         """Of `[tokens, ...]` rows those whose logits are wanted."""
         return rows if self.outputs is None else rows.index_select(0, self.outputs)

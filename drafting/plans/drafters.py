@@ -177,7 +177,7 @@ class BeamDrafter:
         nodes, scores, first = on_host([selection.nodes, selection.ranking, log_probs[:, 0]])
         if np.isnan(first).any():
             raise DraftNotFinite("The draft's scores are not finite (NaN or infinite).")
-        return Proposals(selection, nodes, scores, len(batch.tokens))
+        return Proposals(selection, nodes, scores, batch.size)
 
     def accept(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
         """Add the best `widths` proposals of each task."""

@@ -128,7 +128,7 @@ class SpeculativeBeamEngine:
         for search in searches:
             search.sequence.computed = search.sequence.length
             search.target_forwards += 1
-        return len(batch.tokens)
+        return batch.size
 
     def _fail(self, request_ids: Iterable[str]) -> tuple[str, ...]:
         """End the requests for which the target's logits were not finite, and keep nothing that they have computed.

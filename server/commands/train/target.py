@@ -27,7 +27,9 @@ def target(
         ),
     ],
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
-    base: Annotated[str, typer.Option(help="Where to start: 'small', 'paper' or a config.json (from scratch), or a model directory.")],
+    base: Annotated[
+        str, typer.Option(help="Where to start: 'small', 'paper', 't5-scratch' or a config.json (from scratch), or a model directory.")
+    ],
     out: Annotated[Path, typer.Option(help="Model directory to write; `atspeed serve --target` takes it as it is.")],
     prompt: Annotated[
         Path | None,

@@ -13,6 +13,7 @@ from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
+from tests.t5_models import save_t5_model
 
 USERS = 6
 app = typer.Typer()
@@ -109,3 +110,12 @@ def test_fewer_than_no_users_are_refused(folder: Path, flag: str) -> None:
     done = run(folder, flag, "-1")
     assert done.exit_code == 2
     assert flag in done.output
+
+
+def test_an_encoder_decoder_target_is_compared_with_generate(folder: Path, tmp_path: Path) -> None:
+    target = save_t5_model(tmp_path / "target", load_catalog(folder / "catalog.jsonl"), max_items=6)
+    given = ["--target", target, "--catalog", folder / "catalog.jsonl", "--data", folder / "data", "--kv-memory-gib", 0.01]
+    flags = ["--k", "3", "--timed", "2", "--generated", "4"]
+    done = CliRunner().invoke(app, [*map(str, given), *flags], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "generate" in done.output

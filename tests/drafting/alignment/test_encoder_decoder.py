@@ -1,0 +1,84 @@
+"""A TIGER on one's own data: trained from scratch, it learns a pattern, and is served with `generate`'s lists."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from drafting.alignment.bases import PRESETS, load_base
+from drafting.alignment.settings import TargetSettings
+from drafting.alignment.target import train_target
+from drafting.catalog.builder import catalog_of
+from drafting.catalog.catalog import Catalog
+from drafting.plans.plan import FixedPlan
+from drafting.prompt import PromptTemplate
+from tests.oracles import generate_lists
+from tests.verification.engine.test_beam_search import as_pairs, assert_same
+from verification.evaluation.generate import PrefixTable
+from verification.recommender import Recommender
+
+ITEMS = 40
+STEP = 7
+USERS = 80
+K = 10
+TINY = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 1, "dropout_rate": 0.0}
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """Identifiers of three codes, the last of which tells twins apart."""
+    return catalog_of([(str(item), [f"<a_{item // 8}>", f"<b_{item // 2 % 4}>", f"<c_{item % 2}>"]) for item in range(ITEMS)])
+
+
+@pytest.fixture(scope="module")
+def tiger(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small TIGER that was trained on users who always go STEP items further."""
+    folder = tmp_path_factory.mktemp("tiger")
+    with (folder / "interactions.jsonl").open("w") as file:
+        for user in range(USERS):
+            for time in range(4 + user % 5):
+                file.write(json.dumps({"user": user, "item": (user + time * STEP) % ITEMS, "timestamp": time}) + "\n")
+    (folder / "config.json").write_text(json.dumps(TINY))
+    settings = TargetSettings(epochs=20, batch_size=40, learning_rate=1e-2, subsequences=True)
+    template = PromptTemplate(max_items=2, min_items=2, add_bos=False)
+    metrics = train_target(folder, catalog, str(folder / "config.json"), folder / "out", settings=settings, template=template)
+    # Every item but the first of each user, each in a sample of its own.
+    assert metrics.samples == USERS + sum(user % 5 for user in range(USERS))
+    assert metrics.valid_loss is not None
+    assert metrics.valid_loss < 0.1
+    return folder / "out"
+
+
+def test_two_hundred_lists_of_a_trained_tiger_equal_generate(tiger: Path, catalog: Catalog) -> None:
+    recommender = Recommender.load(tiger, catalog, kv_memory_gib=0.01)
+    identifiers = recommender.catalog.token_ids(AutoTokenizer.from_pretrained(tiger).get_vocab())
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiger).eval()
+    rng = np.random.default_rng(0)
+    starts = rng.integers(ITEMS, size=(5, 20)).tolist()
+    patterns = [[(first + time * STEP) % ITEMS for time in range(length)] for length, row in enumerate(starts, start=1) for first in row]
+    histories = patterns + [rng.integers(ITEMS, size=1 + number // 20).tolist() for number in range(100)]
+    prompts = [recommender.prompts.build(history) for history in histories]
+    table = PrefixTable(identifiers)
+    expected = [
+        found
+        for start in range(0, len(prompts), 20)
+        for found in generate_lists(model, prompts[start : start + 20], table, K, catalog.identifier_length)
+    ]
+    assert len(expected) == 200
+    for plan in ("none", "trie"):
+        recommender.engine.use_plan(FixedPlan.parse(plan))
+        results = list(recommender.recommend(histories, K))
+        for result, theirs in zip(results, expected, strict=True):
+            assert_same(as_pairs(result, identifiers), theirs)
+        hits = [result.items[0].item == (history[-1] + STEP) % ITEMS for result, history in zip(results, patterns, strict=False)]
+        assert np.mean(hits) > 0.95
+    recommender.close()
+
+
+def test_the_preset_has_the_papers_shape(catalog: Catalog) -> None:
+    base = load_base("t5-scratch", catalog, PromptTemplate(add_bos=False))
+    assert base.start_token == base.tokenizer.pad_token_id
+    assert base.model.config.num_decoder_layers == PRESETS["t5-scratch"]["num_layers"] == 4
+    assert 4.2e6 < base.model.num_parameters() < 4.6e6
