@@ -84,7 +84,7 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise HostError(f"{model_dir / 'config.json'} is not a model configuration: {first_line(error)}") from error
     _check_attention(config, model_dir)
-    _quantization(config, model_dir)
+    quantization_method(config, model_dir)
     if not has_encoder(config) and not hasattr(config, "max_position_embeddings"):
         raise HostError(f"{model_dir / 'config.json'} does not say how many tokens the model reads: it has no max_position_embeddings.")
     return config
@@ -189,15 +189,19 @@ def rotary_boundary(config: PretrainedConfig) -> int | None:
 
 def refusal(error: Exception, reason: str, config: PretrainedConfig, model_dir: Path) -> HostError:
     """The error of a model that a library can't load, made of its error and the reason that this gives."""
-    method = _quantization(config, model_dir)
+    method = quantization_method(config, model_dir)
     if method is not None and isinstance(error, ImportError):
         return HostError(f"The model in {model_dir} is quantized ({method}), which needs a package that is not installed: {reason}")
     quantized = "" if method is None else f", which is quantized ({method}),"
     return HostError(f"The model in {model_dir}{quantized} cannot be loaded: {reason}")
 
 
-def _quantization(config: PretrainedConfig, model_dir: Path) -> str | None:
-    """How the weights are quantized; None if they are not."""
+def quantization_method(config: PretrainedConfig, model_dir: Path) -> str | None:
+    """How the weights are quantized; None if they are not.
+
+    Raises:
+        HostError: the configuration does not say it.
+    """
     settings = config.to_dict().get("quantization_config")
     if settings is None:
         return None

@@ -81,7 +81,9 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
     large = sum(path.stat().st_size for path in weight_files(files.weights)) > MOST_BYTES
     if isinstance(host, TransformersHost):
         model = host.model
-        if dtype != torch.float32 and (not large or mode == "always"):
+        # Quantized weights can't be converted.
+        quantized = model.config.to_dict().get("quantization_config") is not None
+        if dtype != torch.float32 and not quantized and (not large or mode == "always"):
             model = copy.deepcopy(model).float()
             host = type(host).from_model(model, sum(PROMPTS) + len(PROMPTS) * sum(map(len, LEVELS)))
     elif large and mode == "auto":

@@ -30,6 +30,7 @@ from verification.hosts.checkpoint import (
     slot_count,
 )
 from verification.hosts.layers import Layer, probe_layers
+from verification.hosts.quantization import check_quantization
 from verification.hosts.weights import check_names
 
 ATTENTION = "atspeed_tree"
@@ -116,6 +117,7 @@ class TransformersHost:
         files = ModelFiles.find(model_dir, base)
         config = load_model_config(files)
         _check_backend(config, model_dir)
+        check_quantization(config, files.weights)
         check_names(files.weights)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = resolve_dtype(config, dtype)
@@ -126,6 +128,7 @@ class TransformersHost:
                 model, loading = auto_class(config).from_pretrained(
                     model_dir, dtype=precision, attn_implementation=self.attention, output_loading_info=True
                 )
+                model = model.to(self.device)
             except LOADING_ERRORS as error:
                 raise refusal(error, first_line(error), config, model_dir) from error
             _check_loaded(loading["missing_keys"], model_dir)

@@ -29,6 +29,7 @@ from verification.hosts.checkpoint import (
     slot_count,
 )
 from verification.hosts.merged_copy import merged_copy
+from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, LayerForward
 from verification.hosts.weights import check_names
 
@@ -144,6 +145,8 @@ class VllmHost:
         files = ModelFiles.find(model_dir, base)
         config = load_model_config(files)
         check_no_encoder(config, model_dir)
+        precision = resolve_dtype(config, dtype)
+        check_quantization_of_vllm(config, files.weights, precision, on_cpu=current_platform.is_cpu())
         reaches = layer_reaches(config)
         check_names(files.weights)
         if quantization is not None and current_platform.is_cpu():
@@ -151,7 +154,6 @@ class VllmHost:
             raise HostError("Quantizing weights needs a GPU: serve them as they are.")
         self.device = torch.device("cpu") if current_platform.is_cpu() else torch.device("cuda")
         self.vocabulary_size = int(config.vocab_size)
-        precision = resolve_dtype(config, dtype)
         # vLLM gives keys and values whole blocks of slots, and each device its share.
         slot_count(slot_bytes(config, precision), kv_memory_gib * tensor_parallel, fewest=BLOCK_SIZE)
         if files.base is not None:
