@@ -135,6 +135,21 @@ class PromptTemplate:
         (model_dir / PROMPT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
+@dataclass(frozen=True, eq=False)
+class PromptPart:
+    """Neighbouring tokens of a prompt that have one origin.
+
+    Attributes:
+        kind: "before" and "after" the history, "item" or "separator".
+        tokens: `[tokens]` int64.
+        item: catalog index of an item; otherwise None.
+    """
+
+    kind: str
+    tokens: IntArray
+    item: int | None = None
+
+
 class PromptBuilder:
     """Builds prompts from histories (item indices, oldest first) for one model and one catalog."""
 
@@ -193,6 +208,20 @@ class PromptBuilder:
         # Every item is followed by the separator; the last separator is cut off.
         items = np.concatenate([items, np.broadcast_to(self._separator, (len(items), len(self._separator)))], axis=1).reshape(-1)
         return np.concatenate([self._before, items[: len(items) - len(self._separator)], self._after])
+
+    def parts(self, history: Sequence[int] | IntArray) -> list[PromptPart]:
+        """The prompt that `build` makes, in parts, without empty ones.
+
+        Raises:
+            PromptError: the history is empty.
+        """
+        if not len(history):
+            raise PromptError("The history is empty: a prompt needs at least one item.")
+        window = np.asarray(self.window(history), np.int64)
+        pieces = zip(window.tolist(), self._identifiers[window], strict=True)
+        items = [part for item, tokens in pieces for part in (PromptPart("item", tokens, item), PromptPart("separator", self._separator))]
+        parts = [PromptPart("before", self._before), *items[:-1], PromptPart("after", self._after)]
+        return [part for part in parts if len(part.tokens)]
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.commands.options import default, setting
 from server.commands.terminal import fail
 
 if TYPE_CHECKING:
@@ -135,11 +136,26 @@ def inspect(
     tokens: Annotated[str, typer.Option(help="How integer codes become tokens.")] = "<{letter}_{code}>",
     items: Annotated[Path | None, ITEMS_OPTION] = None,
     items_in: Annotated[str | None, SIDE_OPTION] = None,
+    prompt: Annotated[str | None, typer.Option(help="Show the prompt of this stored user instead.", metavar="USER")] = None,
+    history: Annotated[str | None, typer.Option(help="Show the prompt of these item ids instead, oldest first.", metavar="ID,ID,…")] = None,
+    target: Annotated[Path | None, setting("target", help="The model that prompts are for.", exists=True, file_okay=False)] = None,
+    base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
+    histories: Annotated[str, setting("histories", envvar="ATSPEED_HISTORIES")] = default("histories"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the prompt as JSON instead of a table.")] = False,
 ) -> None:
-    """Show what a catalog holds and how its trie branches.
+    """Show what a catalog holds and how its trie branches, or the prompt that a model gets for a user, token by token.
 
-    Example: atspeed catalog inspect catalog.jsonl
+    Examples:
+
+    atspeed catalog inspect catalog.jsonl
+
+    atspeed catalog inspect catalog.jsonl --target MODEL_DIR --prompt anna
     """
+    asks_prompt = prompt is not None or history is not None
+    if asks_prompt and target is None:
+        fail("A prompt is made for a model: name its directory with --target.")
+    if prompt is not None and history is not None:
+        fail("Give --prompt or --history, not both.")
     from drafting.catalog.catalog import CatalogError
     from drafting.catalog.loading import load_catalog
 
@@ -147,7 +163,13 @@ def inspect(
         catalog = load_catalog(file, tokens, matrix=_matrix_items(items, items_in), on_form=_found(file))
     except CatalogError as error:
         fail(str(error))
-    _show(catalog, samples)
+    if asks_prompt and target is not None:
+        from server.commands.prompt import show_prompt
+
+        ids = [part.strip() for part in (history or "").split(",") if part.strip()]
+        show_prompt(catalog, target, base, prompt, ids, histories, as_json)
+    else:
+        _show(catalog, samples)
 
 
 def _found(file: Path) -> Callable[[str], None]:

@@ -16,12 +16,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print rows of cells, flush right except in the columns of names, which are `left`; missing cells at the end stay empty."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title)
+    table = Table(title=Text(title))
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
     for index, row in enumerate(rows, start=1):
-        table.add_row(*row, end_section=index < len(rows) and rows[index][0] != row[0])
+        # Cells are texts and no markup: a token may be called [INST].
+        table.add_row(*map(Text, row), end_section=index < len(rows) and rows[index][0] != row[0])
     # A pipe has no width, and a table cut to 80 columns would lose its figures.
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)

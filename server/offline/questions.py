@@ -47,13 +47,13 @@ class Defaults:
 
 
 class UserLine(msgspec.Struct):
-    """One line of the input file; other fields are passed over."""
+    """One line of the input file; other fields are passed over, and ids may be whole numbers."""
 
-    history: list[str]
-    user_id: str | None = None
+    history: list[str | int]
+    user_id: str | int | None = None
     k: int | None = None
     beam_width: int | None = None
-    exclude: list[str] = []
+    exclude: list[str | int] = []
 
 
 _DECODER = msgspec.json.Decoder(UserLine)
@@ -76,8 +76,8 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     if not 1 <= k <= MAX_K:
         return f"k must be from 1 to {MAX_K}, got {k}."
     try:
-        history = known_items(catalog, line.history, "history")
-        excluded = known_items(catalog, [*defaults.exclude, *line.exclude], "exclude")
+        history = known_items(catalog, list(map(str, line.history)), "history")
+        excluded = known_items(catalog, [*defaults.exclude, *map(str, line.exclude)], "exclude")
     except UnknownItem as error:
         return str(error)
     barred = {*excluded, *history} if defaults.exclude_history else set(excluded)

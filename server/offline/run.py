@@ -1,6 +1,5 @@
 """The runs of `atspeed recommend`: read users, make lists, write them."""
 
-import asyncio
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +15,11 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.loading import load_recommender
-from server.errors import HistoryUnavailable
-from server.histories import open_history_store
 from server.lists.service import item_lines, rule_lines, usage_lines
 from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
+from server.offline.stored import StoredHistory
 from server.settings import Settings
 from verification.result import BeamResult
 
@@ -38,7 +36,10 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
     """
     configure_logs("warning", "recommend")
     catalog = load_catalog(settings.catalog)
-    line = UserLine(list(history)) if user is None else _stored_line(settings, catalog, user)
+    if user is not None:
+        limits = {"timeout_ms": settings.history_timeout_ms, "max_events": settings.history_max_events}
+        history = StoredHistory.read(settings.histories, user, catalog, **limits).items
+    line = UserLine(list(history), user)
     question = make_question(catalog, line, defaults)
     if isinstance(question, str):
         raise OfflineError(question)
@@ -152,25 +153,3 @@ def _found(catalog: Catalog, answer: BeamResult) -> dict[str, Any]:
     """The fields of a list, named as in `schemas.RecommendationAnswer`."""
     items = item_lines(catalog, answer.items)
     return {**rule_lines(answer.rule), "items": items, "usage": usage_lines(answer.usage)}
-
-
-def _stored_line(settings: Settings, catalog: Catalog, user: str) -> UserLine:
-    async def read() -> list[str]:
-        store = open_history_store(
-            settings.histories, timeout_seconds=settings.history_timeout_ms / 1000, max_events=settings.history_max_events
-        )
-        try:
-            return [event.item_id for event in await store.read(user)]
-        finally:
-            await store.close()
-
-    try:
-        stored = asyncio.run(read())
-    except (ValueError, HistoryUnavailable) as error:
-        raise OfflineError(str(error)) from error
-    if not stored:
-        raise OfflineError(f"There is no user {user!r}: no events are stored for that id.")
-    known = [item for item, index in zip(stored, catalog.indices_of(stored).tolist(), strict=True) if index >= 0]
-    if not known:
-        raise OfflineError(f"None of the stored items of user {user!r} is in the catalog (version {catalog.version}).")
-    return UserLine(known, user)

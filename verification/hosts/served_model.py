@@ -50,6 +50,7 @@ class ServedModel:
     Attributes:
         target: directory of the target.
         files, draft_files: directories of the parts of target and draft.
+        tokenizer: the target's.
         loaded_for: maximum number of tokens of a sequence for which the model was loaded; None until it is loaded.
     """
 
@@ -68,17 +69,17 @@ class ServedModel:
             raise HostError(f"There is no draft whose base {draft_base} could be: name its directory with --draft.")
         self.draft_files = None if draft is None else ModelFiles.find(draft, draft_base, "--draft-base")
         self._config = load_model_config(self.files)
-        self._tokenizer = load_tokenizer(self.files.tokenizer)
+        self.tokenizer = load_tokenizer(self.files.tokenizer)
         self._draft = None
         if self.draft_files is not None:
             self._draft = (self.draft_files.directory, load_model_config(self.draft_files))
             _check_start(*self._draft, start_token(self._config))
-            _check_draft(self.draft_files, target, self._tokenizer)
+            _check_draft(self.draft_files, target, self.tokenizer)
 
     @cached_property
     def vocabulary(self) -> Mapping[str, int]:
         """The token ids of the target, by token."""
-        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
         return vocabulary
 
     @cached_property
@@ -97,7 +98,7 @@ class ServedModel:
         """
         catalog = catalog.ordered(catalog.vocabulary_ids(self.vocabulary))
         token_ids = catalog.vocabulary_ids(self.vocabulary)
-        prompts = PromptBuilder(self._template, self._tokenizer, IdentifierTokens(catalog.codes, token_ids), start_token(self._config))
+        prompts = PromptBuilder(self._template, self.tokenizer, IdentifierTokens(catalog.codes, token_ids), start_token(self._config))
         longest = prompts.max_tokens + catalog.identifier_length
         _check_reach(self.target, self._config, int(token_ids.max()), longest)
         if self.loaded_for is not None and longest > self.loaded_for:

@@ -1,5 +1,7 @@
 """`atspeed catalog`: what it writes, what it shows, and what it refuses."""
 
+import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -8,11 +10,15 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.loading import load_catalog
+from drafting.prompt import PromptTemplate
 from server.commands.catalog import catalog_app
-from tests.models import save_tokenizer
+from server.histories import Event, open_history_store
+from tests.models import random_catalog, save_random_model, save_tokenizer
+from verification.hosts.served_model import ServedModel
 
 ITEMS = 40
 
@@ -176,3 +182,79 @@ def test_convert_of_a_tensor_says_what_it_found_and_takes_what_it_does_not_say(t
     assert catalog.identifier(2) == tuple(f"<s{level}_{code}>" for level, code in enumerate(codes[:, 2], start=1))
     shown = run("inspect", tmp_path / "sids.pt", "--items-in", "rows")
     assert "identifiers         3 of 8 tokens" in shown.output
+
+
+BEGIN, AND = "<|sid_begin|>", "[INST]"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> tuple[object, ...]:
+    """A catalog, a model whose prompts have text of all kinds, and a store with one user; as flags of `inspect`."""
+    catalog = random_catalog(items=30, depth=2, codes=5)
+    catalog.save(tmp_path / "catalog.jsonl")
+    save_random_model(tmp_path / "model", catalog)
+    scratch_tokenizer((*sorted(catalog.tokens), BEGIN, AND)).save_pretrained(tmp_path / "model")
+    PromptTemplate(f"{BEGIN}{{history}}{BEGIN}", AND, max_items=3, min_items=3, add_bos=True).save(tmp_path / "model")
+    url = f"sqlite:///{tmp_path / 'histories.db'}"
+
+    async def store() -> None:
+        histories = open_history_store(url)
+        await histories.append("anna", [Event(f"item-{item}", float(item)) for item in (4, 5, 99, 6, 7)])
+        await histories.close()
+
+    asyncio.run(store())
+    return (tmp_path / "catalog.jsonl", "--target", tmp_path / "model", "--histories", url)
+
+
+def test_inspect_shows_a_users_prompt_token_by_token(tmp_path: Path, shop: tuple[object, ...]) -> None:
+    shown = run("inspect", *shop, "--prompt", "anna", "--json")
+    assert shown.exit_code == 0, shown.output
+    answer = json.loads(shown.stdout)
+    catalog = load_catalog(tmp_path / "catalog.jsonl")
+    served = ServedModel(tmp_path / "model")
+    prompt = served.fit(catalog).prompts.build(catalog.indices_of([f"item-{item}" for item in (4, 5, 6, 7)])).tolist()
+    tokens = answer.pop("tokens")
+    assert [token["id"] for token in tokens] == prompt
+    assert [token["position"] for token in tokens] == list(range(len(prompt)))
+    assert [token["token"] for token in tokens] == served.tokenizer.convert_ids_to_tokens(prompt)
+    assert [token["part"] for token in tokens] == ["before"] * 2 + (["item"] * 2 + ["separator"]) * 2 + ["item"] * 2 + ["after"]
+    assert [token.get("item_id") for token in tokens if token["part"] == "item"] == [f"item-{item}" for item in (5, 5, 6, 6, 7, 7)]
+    assert tokens[2]["title"] == "Title 5"
+    history = [f"item-{item}" for item in (4, 5, 6, 7)]
+    assert answer == {"model": "model", "catalog_version": catalog.version, "history": history, "left_out": 1, "items": 3}
+
+
+def test_a_prompt_as_a_table_and_of_given_items(shop: tuple[object, ...]) -> None:
+    shown = run("inspect", *shop, "--prompt", "anna")
+    assert shown.exit_code == 0, shown.output
+    assert "model: 11 tokens" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == (
+        "Items of the history: 4, of which the prompt has the newest 3; stored, but not in the catalog: 1."
+    )
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.stdout.splitlines() if line.startswith("│")]
+    assert [row[1] for row in rows] == [str(position) for position in range(11)]
+    assert [row[0] for row in rows][:5] == ["before", "before", "item item-5, Title 5", "item item-5, Title 5", "separator"]
+    assert rows[4][3:] == [AND, f'"{AND}"']
+    given = run("inspect", *shop, "--history", "item-7, item-4")
+    assert "model: 8 tokens" in given.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--prompt", "berta"), "There is no user 'berta': no events are stored for that id."),
+        (("--history", "item-99"), "The catalog has no item 'item-99', which history names."),
+        (("--history", ""), "The history is empty: a prompt needs at least one item."),
+        (("--prompt", "anna", "--history", "item-1"), "Give --prompt or --history, not both."),
+        (("--prompt", "anna", "--base", "."), "Only adapters have a base, and"),
+    ],
+)
+def test_prompts_that_can_not_be_shown(shop: tuple[object, ...], flags: tuple[str, ...], sentence: str) -> None:
+    refused = run("inspect", *shop, *flags)
+    assert refused.exit_code == 1
+    assert sentence in refused.stderr
+    assert "Traceback" not in refused.output
+
+
+def test_a_prompt_needs_a_model(shop: tuple[object, ...]) -> None:
+    assert "A prompt is made for a model: name its directory with --target." in run("inspect", shop[0], "--prompt", "anna").stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from server.cli import app
 from server.histories import Event, open_history_store
@@ -165,6 +166,26 @@ def test_a_list_wider_than_the_plan_gets_one_sentence(model_flags: list[str], mo
     result = runner.invoke(app, ["recommend", *flags, "--history", "item-1", "-k", "6"])
     assert result.exit_code == 1
     assert "The plan beam:5 drafts fewer prefixes than the 6 that this request keeps" in result.stderr
+
+
+def test_ids_of_a_file_may_be_integers(recommend_here: Callable[..., str], catalog: Catalog, model_dir: Path, tmp_path: Path):
+    renamed = catalog_of([(str(10**12 + index), catalog.identifier(index)) for index in range(len(catalog))])
+    renamed.save(tmp_path / "renamed.jsonl")
+    users = [{"user_id": 7, "history": [10**12 + 3, "1000000000004"], "exclude": [10**12 + 5], "k": 4}]
+    (tmp_path / "users.jsonl").write_text("".join(map(json.dumps, users)))
+    flags = (
+        "--catalog",
+        str(tmp_path / "renamed.jsonl"),
+        "--input",
+        str(tmp_path / "users.jsonl"),
+        "--output",
+        str(tmp_path / "recs.jsonl"),
+    )
+    recommend_here(*flags)
+    (found,) = [json.loads(line) for line in (tmp_path / "recs.jsonl").read_text().splitlines()]
+    named = json.loads(recommend_here("--history", "item-3,item-4", "-k", "4", "--exclude", "item-5", "--json"))
+    assert found["user_id"] == 7
+    assert [item["item_id"] for item in found["items"]] == [str(10**12 + int(item["item_id"][5:])) for item in named["items"]]
 
 
 def test_users_may_come_through_a_pipe(recommend_here: Callable[..., str], tmp_path: Path):

@@ -1,0 +1,43 @@
+"""The prompt of a history, token by token, as the engine gives it to the target."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from verification.hosts.served_model import FittedCatalog, ServedModel
+
+
+class PromptToken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One token of a prompt.
+
+    Attributes:
+        token: the token as the vocabulary has it.
+        text: what the tokenizer writes for it.
+        part: before, item, separator or after.
+        item_id, title: of the item whose identifier it is part of.
+    """
+
+    position: int
+    id: int
+    token: str
+    text: str
+    part: str
+    item_id: str | None = None
+    title: str | None = None
+
+
+def prompt_tokens(served: ServedModel, fitted: FittedCatalog, history: Sequence[int]) -> list[PromptToken]:
+    """The tokens of the prompt of a history (catalog indices, oldest first).
+
+    Raises:
+        PromptError: the history is empty.
+    """
+    tokenizer, catalog = served.tokenizer, fitted.catalog
+    found: list[PromptToken] = []
+    for part in fitted.prompts.parts(history):
+        ids = part.tokens.tolist()
+        item_id = None if part.item is None else catalog.item_ids[part.item]
+        title = None if part.item is None else catalog.title(part.item)
+        for number, token in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True):
+            found.append(PromptToken(len(found), number, token, tokenizer.decode([number]), part.kind, item_id, title))
+    return found
