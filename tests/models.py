@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog.builder import catalog_of
@@ -101,6 +101,8 @@ def save_family_model(folder: Path, catalog: Catalog, family: str, **settings: o
         "head_dim": 16,
         "max_position_embeddings": 128,
     }
+    # Some families work such a number out.
+    shape = {name: value for name, value in shape.items() if not isinstance(getattr(CONFIG_MAPPING[family], name, None), property)}
     tokens = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
     config = AutoConfig.for_model(family, **{**shape, **tokens, "vocab_size": vocabulary, **settings})
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()

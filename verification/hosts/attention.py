@@ -43,10 +43,19 @@ class Alibi:
     """Biases by position (ALiBi): a head's score falls by its slope for each position between query and key.
 
     Attributes:
-        slopes: one of each head, for the scaled score.
+        slopes: one of each head.
+        scale: factor of the biases.
+        coarse: True if slopes are multiplied by the positions of keys in bfloat16, whatever the model's precision.
     """
 
     slopes: tuple[float, ...]
+    scale: float = 1.0
+    coarse: bool = False
+
+    def biases(self, slopes: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Float32 biases of the scores of tokens at positions `query` for those at `key`; the shapes, slopes' too, are broadcast."""
+        added = slopes.bfloat16() * key if self.coarse else slopes * (key - query)
+        return added.float() * self.scale
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,9 @@ class LayerLayouts:
         self._views = views
         self._slot_positions = torch.zeros(slots, dtype=torch.int64, device=device)
         # Made here, because a recorded forward copies nothing from the host.
-        self._slopes = {view.alibi: torch.tensor(view.alibi.slopes, device=device) for view in views if view.alibi is not None}
+        self._slopes = {
+            view.alibi: torch.tensor(view.alibi.slopes, device=device)[:, None, None] for view in views if view.alibi is not None
+        }
 
     def of(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
         """The layouts of each layer in a forward, after all forwards that wrote to the slots that it reads."""
@@ -90,7 +101,9 @@ class LayerLayouts:
         queries = positions[layout.tokens][layout.queries][:, None, :, None]
         keys = self._slot_positions[layout.keys][:, None, None, :]
         mask = layout.mask if view.reach is None else layout.mask & view.reach.allows(queries, keys)
-        biases = None if view.alibi is None else (keys - queries) * self._slopes[view.alibi][:, None, None]
+        biases = None if view.alibi is None else view.alibi.biases(self._slopes[view.alibi], queries, keys)
+        if biases is not None:
+            biases = biases.expand(*biases.shape[:2], *mask.shape[2:]).contiguous()
         return replace(layout, mask=mask, biases=biases)
 
 

@@ -5,6 +5,8 @@ scheduler never runs. The key/value memory is allocated by vLLM and has the layo
 transformers says of the model, whatever vLLM makes of it.
 """
 
+import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from drafting.beam.model import TreeBatch
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_model_config
-from verification.hosts.attention import LayerLayouts, Reach, View
+from verification.hosts.attention import Alibi, LayerLayouts, Reach, View
 from verification.hosts.checkpoint import (
     LOADING_ERRORS,
     HostError,
@@ -35,8 +38,11 @@ from verification.hosts.weights import check_names
 
 # The environment of vLLM stands by now.
 WORKER = f"{__name__}.TreeWorker"
-# vLLM's own code for a family; then its layers in transformers' code, for families that vLLM has no code for, or none that loads them.
-IMPLEMENTATIONS = ("auto", "transformers")
+# Families whose lists are others in vLLM's own code than in transformers', some only with a head beside the embeddings.
+UNLIKE = {"apertus", "ernie4_5_moe"}
+UNLIKE_UNTIED = {"cohere", "cohere2"}
+# Families whose biases by position transformers works out in bfloat16.
+COARSE_ALIBI = {"falcon"}
 
 from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
@@ -86,7 +92,8 @@ class TreeWorker:
             if isinstance(module, BloomMLP):
                 # BLOOM's own activation, which vLLM takes another for.
                 module.gelu_impl = torch.nn.GELU(approximate="tanh")
-        views = [_view(layer, reaches[extract_layer_index(name)]) for name, layer in self.tree_layers.items()]
+        coarse = self.vllm_config.model_config.hf_config.model_type in COARSE_ALIBI
+        views = [_view(layer, reaches[extract_layer_index(name)], coarse) for name, layer in self.tree_layers.items()]
         self.tree_layouts = LayerLayouts(views, slots, self.device)
         return int(slots)
 
@@ -104,14 +111,19 @@ class TreeWorker:
         return logits if self.rank == 0 else None
 
 
-def _view(layer: Attention, reach: Reach | None) -> View:
+def _view(layer: Attention, reach: Reach | None, coarse: bool) -> View:
     """What a layer sees; where vLLM would have given it a window, that is the same."""
     own = None if layer.sliding_window is None else Reach(layer.sliding_window)
     if isinstance(layer, ChunkedLocalAttention):
         own = Reach(layer.attention_chunk_size, chunked=True)
     if own is not None and own != reach:
         raise HostError("vLLM gives layers of this model other windows than transformers: use --engine transformers.")
-    return View(reach, layer.impl.tree_alibi)
+    alibi: Alibi | None = layer.impl.tree_alibi
+    if alibi is not None and coarse:
+        # vLLM's slopes are those of scaled scores.
+        scale = layer.impl.scale
+        alibi = Alibi(tuple(slope / scale for slope in alibi.slopes), scale, coarse=True)
+    return View(reach, alibi)
 
 
 class VllmHost:
@@ -179,7 +191,7 @@ class VllmHost:
             "hf_overrides": {"max_window_layers": config.num_hidden_layers} if hasattr(config, "max_window_layers") else {},
         }
         refusals = []
-        for implementation in IMPLEMENTATIONS:
+        for implementation in _implementations(config):
             try:
                 self._start(EngineArgs(**arguments, model_impl=implementation), reaches)
                 return
@@ -211,8 +223,17 @@ class VllmHost:
         cleanup_dist_env_and_memory()
 
 
+def _implementations(config: PretrainedConfig) -> tuple[str, ...]:
+    """What vLLM tries to load a model in: code of its own; then its layers in transformers' code."""
+    unlike = config.model_type in UNLIKE or (config.model_type in UNLIKE_UNTIED and not config.tie_word_embeddings)
+    return ("transformers",) if unlike else ("auto", "transformers")
+
+
 def _reason(error: Exception) -> str:
     """vLLM's error message, without the wrapping by pydantic and without lists of all weights."""
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    return first_line(error).split(" The available parameters")[0]
+    if isinstance(error, AssertionError) and not str(error):
+        # It says nothing but what it asserts.
+        return f"vLLM requires {traceback.extract_tb(error.__traceback__)[-1].line}".replace("assert ", "")
+    return re.split(r" The available parameters| Supported architectures", first_line(error))[0]
