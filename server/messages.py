@@ -8,7 +8,7 @@ which all processes of one Linux machine share, so no time is lost in translatio
 import msgspec
 
 from drafting.beam.rule import Verification
-from verification.result import BeamResult, StepReport
+from verification.result import BeamResult, Precision, StepReport
 
 
 class FilterChoice(msgspec.Struct, frozen=True):
@@ -121,6 +121,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         identifier_length: tokens of an item.
         forward_seconds, token_seconds: cost of a forward of the target: a fixed part, and a part per token of a full step.
         step_tokens: tokens that may share a step.
+        precision: precision of the target's lists.
         longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
     """
@@ -134,6 +135,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     forward_seconds: float
     token_seconds: float
     step_tokens: int
+    precision: Precision
     catalog_name: str = ""
     longest_step_seconds: float = 0.0
 

@@ -80,6 +80,10 @@ class EngineSettings(BaseModel):
         default="auto",
         description="Compare the target with transformers' own attention at start; auto reads no large model a second time for it.",
     )
+    exact: Annotated[bool, Panel.MODEL] = Field(
+        default=False,
+        description="Lists that depend neither on batch, cache nor drafts in half precision either; takes longer (transformers only).",
+    )
     draft: Annotated[Path | None, Panel.SPECULATION] = Field(
         default=None, description="Directory of a draft model: a small model over the target's tokens; none by default."
     )

@@ -29,11 +29,12 @@ from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.adapter import load_model_config
 from verification.hosts.checkpoint import HostError, has_encoder
+from verification.hosts.exact import make_exact
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
 from verification.request import BeamRequest, ReservedPlaces, item_indices
-from verification.result import BeamResult
+from verification.result import BeamResult, Precision
 
 
 class Recommender:
@@ -47,11 +48,13 @@ class Recommender:
         model_name: str,
         served: ServedModel,
         name: str,
+        precision: Precision,
         lock: EngineLock | None = None,
     ) -> None:
         """The engine's trie must hold the catalog's identifiers as the target's token ids; requests call the catalog by `name`.
 
         Args:
+            precision: of the target.
             lock: of the recommender that this one is a successor of.
         """
         self._served = served
@@ -61,6 +64,7 @@ class Recommender:
         self.prompts = prompts
         self.engine = engine
         self.model_name = model_name
+        self.precision = precision
 
     @classmethod
     def load(
@@ -81,6 +85,7 @@ class Recommender:
         graph_requests: int | None = None,
         name: str = "",
         verify: VerifyModel = "auto",
+        exact: bool = False,
     ) -> "Recommender":
         """Load a model directory for a catalog.
 
@@ -99,6 +104,7 @@ class Recommender:
             graph_requests: record forwards of up to so many requests as CUDA graphs, which takes a while at start and needs a GPU.
             name: name of the catalog in requests; see `successor`.
             verify: compare the target with transformers' own attention (see `verify_model`): "auto", "always" or "never".
+            exact: make lists independent of batch, cache and drafts in half precision, too (see `make_exact`; transformers host only).
 
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence, and
@@ -125,9 +131,12 @@ class Recommender:
                 longest=longest,
                 tensor_parallel=tensor_parallel,
                 quantization=quantization,
+                exact=exact,
             )
             loaded.callback(model.close)
             verify_model(model, target, longest, served.dtype(dtype), verify, served.files.given_base)
+            if exact:
+                make_exact(model, longest)
             draft_model = None
             if served.draft_files is not None:
                 draft = served.draft_files.directory
@@ -141,7 +150,9 @@ class Recommender:
             if plan == AUTO:
                 engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
             loaded.pop_all()
-        return cls(fitted.catalog, fitted.prompts, engine, target.resolve().name, served, name)
+        is_exact = exact or (served.dtype(dtype) == torch.float32 and quantization is None)
+        precision = Precision(str(served.dtype(dtype)).removeprefix("torch."), is_exact)
+        return cls(fitted.catalog, fitted.prompts, engine, target.resolve().name, served, name, precision)
 
     def successor(self, catalog: Catalog, name: str) -> "Recommender":
         """A recommender for another catalog on the same models, beside this one; it may be made in another thread while this one works.
@@ -157,7 +168,8 @@ class Recommender:
         elif isinstance(plan, FixedPlan):
             plan.check(trie.depth)
         engine = self.engine.successor(trie, plan)
-        return Recommender(fitted.catalog, fitted.prompts, engine, self.model_name, self._served, name, self._shared.lock)
+        shared = self._served, name, self.precision, self._shared.lock
+        return Recommender(fitted.catalog, fitted.prompts, engine, self.model_name, *shared)
 
     @cached_property
     def target_cost(self) -> CostCurve:
@@ -253,8 +265,12 @@ def load_host(
     longest: int | None = None,
     tensor_parallel: int = 1,
     quantization: str | None = None,
+    exact: bool = False,
 ) -> TreeModel:
     """Load a model on the host called `name`; a host is imported only when it is asked for. `slots` is for the transformers host alone.
+
+    Args:
+        exact: `make_exact` will be asked for.
 
     Raises:
         HostError: no such host, or the model cannot be served on it.
@@ -270,6 +286,8 @@ def load_host(
         host = EncoderDecoderHost if has_encoder(load_model_config(ModelFiles.find(model_dir, base))) else TransformersHost
         return host(model_dir, base=base, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
     if name == "vllm":
+        if exact:
+            raise HostError("The vLLM host can't make lists exact: serve with --engine transformers, or without --exact.")
         try:
             from verification.hosts.vllm import VllmHost
         except ImportError as error:

@@ -54,6 +54,20 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """The precision of a target's lists.
+
+    Attributes:
+        dtype: "float32", "bfloat16" or "float16".
+        is_exact: True if a list depends neither on its batch, nor on what is cached or drafted: to the last bit with `make_exact`, but for
+            the order of equal scores (closer than 1e-5) in float32. Relaxed lists depend on drafts by nature.
+    """
+
+    dtype: str
+    is_exact: bool
+
+
+@dataclass(frozen=True)
 class BeamResult:
     """The finished list of one request, best first; a Gumbel sample by its perturbed scores."""
 

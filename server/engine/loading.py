@@ -33,4 +33,5 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         graph_requests=options.max_running if options.cuda_graphs else None,
         name=options.catalog_name,
         verify=options.verify_model,
+        exact=options.exact,
     )

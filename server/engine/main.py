@@ -107,6 +107,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 forward_seconds=recommender.target_cost.fixed,
                 token_seconds=recommender.target_cost.mean_per_token(worker.budget.tokens),
                 step_tokens=worker.budget.tokens,
+                precision=recommender.precision,
                 longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
             )
         )

@@ -27,10 +27,10 @@ from server.errors import (
     quoted,
 )
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
-from server.messages import FilterChoice, FinishedList, Submit
+from server.messages import FilterChoice, FinishedList, Ready, Submit
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
-from verification.result import BeamResult, RankedItem, Usage
+from verification.result import BeamResult, Precision, RankedItem, Usage
 
 # A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
 _READ_AHEAD = 2
@@ -134,6 +134,7 @@ class RecommendationService:
             "id": result.request_id,
             "model": self._model,
             "catalog_version": served.name,
+            **precision_lines(self._ready().precision, result.rule),
             **rule_lines(result.rule),
             "items": item_lines(served.catalog, result.items, body.fields, () if fresh is None else fresh.fresh),
             "usage": usage_lines(result.usage),
@@ -154,11 +155,14 @@ class RecommendationService:
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
 
-    def _max_items(self) -> int:
+    def _ready(self) -> Ready:
         ready = self._engine.ready
         if ready is None:
             raise self._engine.unavailable()
-        return ready.max_items
+        return ready
+
+    def _max_items(self) -> int:
+        return self._ready().max_items
 
     async def _history(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> list[int]:
         if body.user_id is None:
@@ -246,6 +250,11 @@ def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
     line: dict[str, Any] = {"item_id": item_id if item_id.isascii() else encodable(item_id), "identifier": catalog.identifier(index)}
     title = catalog.title(index)
     return line if title is None else line | {"title": title}
+
+
+def precision_lines(precision: Precision, rule: SearchRule) -> dict[str, Any]:
+    """The precision of a list, as in `RecommendationAnswer`."""
+    return {"precision": precision.dtype, "exact": precision.is_exact and rule.verification is not Verification.RELAXED}
 
 
 def rule_lines(rule: SearchRule) -> dict[str, Any]:

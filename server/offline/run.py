@@ -15,7 +15,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.loading import load_recommender
-from server.lists.service import item_lines, rule_lines, usage_lines
+from server.lists.service import item_lines, precision_lines, rule_lines, usage_lines
 from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
@@ -52,7 +52,8 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
         raise OfflineError(answer)
     found = _found(catalog, answer)
     if as_json:
-        whole = {"model": settings.model_name, "catalog_version": catalog.version} | found
+        named = {"model": settings.model_name, "catalog_version": catalog.version}
+        whole = named | precision_lines(recommender.precision, answer.rule) | found
         print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
         return
     print(f"{'rank':>4}  {'score':>8}  {'item':<16}  title")

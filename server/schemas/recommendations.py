@@ -189,6 +189,8 @@ class RecommendationAnswer(BaseModel):
             "id": "rec-5f0c3a1e9b7d4c2f8a6e1d0b3c5f7a9e",
             "model": "ml-100k-target",
             "catalog_version": "1a2b3c4d5e6f",
+            "precision": "bfloat16",
+            "exact": False,
             "verification": "strict",
             "items": [
                 {
@@ -215,6 +217,11 @@ class RecommendationAnswer(BaseModel):
     id: str
     model: str
     catalog_version: str
+    precision: str = Field(description="Precision of the model's numbers: `float32`, `bfloat16` or `float16`.")
+    exact: bool = Field(
+        description="True if the same request gets the same list alone, with others, after a cached prompt and with any draft: in float32 "
+        "(but for the order of scores closer than 1e-5) and with the server's option `--exact` (to the last bit); never with `relaxed`."
+    )
     verification: Verification
     seed: int | None = Field(default=None, description="What the list was sampled with; left out for strict lists.")
     items: list[RecommendedItem]
@@ -236,6 +243,8 @@ class VersionAnswer(BaseModel):
     version: str
     model: str
     engine: str = Field(examples=["transformers"])
+    precision: str | None = Field(description="As in a list; null until the model is loaded.", examples=["float32"])
+    exact: bool | None = Field(description="As in a strict list; null until the model is loaded.")
     catalog_version: str
 
 

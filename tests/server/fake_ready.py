@@ -1,6 +1,7 @@
 """What an engine says that is ready, where no test depends on it."""
 
 from server.messages import Ready
+from verification.result import Precision
 
 READY = Ready(
     model="tiny",
@@ -12,4 +13,5 @@ READY = Ready(
     forward_seconds=0.001,
     token_seconds=0.0001,
     step_tokens=1000,
+    precision=Precision("float32", True),
 )

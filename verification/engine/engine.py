@@ -1,7 +1,8 @@
 """The engine: speculative decoding with continuous batching, constrained to a catalog. One `step()` advances all running requests.
 
 Invariant: requests share forwards and nothing else. Attention separates them and the same `expand_beam` selects for all, so a list depends
-neither on its batch nor on what was drafted. Every end of a request frees all its slots.
+neither on its batch nor on what was drafted (but for a host's rounding: `verification.hosts.exact`). Every end of a request frees all its
+slots.
 """
 
 import time

@@ -121,7 +121,7 @@ def tree_attention(
     """Write the keys and values of a forward to the cache, then attend; a request may read what another computes in the same forward.
 
     Args:
-        query: `[tokens, heads, head size]`.
+        query: `[tokens, heads, head size]`. If it is float64, keys and values are read as float64 too, and the attention is computed in it.
         key, value: `[tokens, key/value heads, head size]`; grouped-query attention if there are fewer of them than heads. Values may be of
             another size than keys, except on a GPU. None if another layer has written them to the same cache.
         cache: `[slots, key/value heads, key size + value size]`, keys beside values so that one gather reads both.
@@ -147,11 +147,11 @@ def tree_attention(
 
 def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
     """Attend to keys and values in the cache; the queries are those of one layout."""
-    if query.is_cuda and HAS_TRITON:
+    if query.is_cuda and HAS_TRITON and query.dtype != torch.float64:
         from verification.hosts.tree_kernel import attend
 
         return attend(query, cache, layout, scale, softcap, sinks)
-    read = cache.index_select(0, layout.keys.flatten()).view(*layout.keys.shape, *cache.shape[1:])
+    read = cache.index_select(0, layout.keys.flatten()).to(query.dtype).view(*layout.keys.shape, *cache.shape[1:])
     keys, values = read.transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
     queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)
     if softcap is None and sinks is None and layout.biases is None:
@@ -167,14 +167,15 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
 def _attend_written_out(
     queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
 ) -> Tensor:
-    """Attention with caps, biases and sinks, in float32 where the softmax is; all tensors are `[requests, heads, rows, size]`."""
+    """Attention with caps, biases and sinks, the softmax in float32 at least; all tensors are `[requests, heads, rows, size]`."""
     group = queries.shape[1] // keys.shape[1]
     keys, values = (states.repeat_interleave(group, 1) for states in (keys, values))
-    scores = (queries @ keys.transpose(2, 3)).float() * scale
+    precision = torch.promote_types(queries.dtype, torch.float32)
+    scores = (queries @ keys.transpose(2, 3)).to(precision) * scale
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     scores = scores + bias
     if sinks is not None:
-        scores = torch.cat([scores, sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)], -1)
+        scores = torch.cat([scores, sinks.to(precision)[None, :, None, None].expand(*scores.shape[:3], 1)], -1)
     weights = scores.softmax(-1)[..., : keys.shape[2]]
     return weights.to(values.dtype) @ values

@@ -34,6 +34,7 @@ class Forward:
         caches: per layer of the decoder, `[slots, heads, key size + value size]`.
         own: per layer of the decoder, layouts of its self-attention.
         own_indices, cross_indices: the layer of each attention module of the decoder.
+        is_exact: True if attention is to be computed in float64.
     """
 
     batch: TreeBatch
@@ -43,6 +44,7 @@ class Forward:
     own: list[Sequence[AttentionLayout]]
     own_indices: dict[nn.Module, int]
     cross_indices: dict[nn.Module, int]
+    is_exact: bool
 
 
 def _attend(
@@ -61,18 +63,22 @@ def _attend(
 
     What a layer hands over beside these arguments is refused by Python, because it is not known here.
     """
-    own, cross = forward.own_indices.get(module), forward.cross_indices.get(module)
+    own, cross, precision = forward.own_indices.get(module), forward.cross_indices.get(module), value.dtype
+    if forward.is_exact:
+        query = query.double()
     if own is None and cross is None:
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=position_bias + forward.padding, scale=scaling)
-        return attended.transpose(1, 2), None
+        key, value, mask = (part.to(query.dtype) for part in (key, value, position_bias + forward.padding))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+        return attended.transpose(1, 2).to(precision), None
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     if own is not None:
-        return tree_attention(query, key, value, forward.caches[own], forward.batch.slots, forward.own[own], scaling)[None], None
+        attended = tree_attention(query, key, value, forward.caches[own], forward.batch.slots, forward.own[own], scaling)
+        return attended[None].to(precision), None
     assert cross is not None
     slots, layouts = forward.encoder.slots, forward.encoder.attention
     # Without new prompts, the decoder is given a row in place of them that is not kept.
     key, value = key[: len(slots)], value[: len(slots)]
-    return tree_attention(query, key, value, forward.caches[cross], slots, layouts, scaling)[None], None
+    return tree_attention(query, key, value, forward.caches[cross], slots, layouts, scaling)[None].to(precision), None
 
 
 AttentionInterface.register(ATTENTION, _attend)
@@ -86,6 +92,7 @@ class EncoderDecoderHost(TransformersHost):
 
     def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
         self.model = model.eval()
+        self.is_exact = False
         blocks: Any = model.get_decoder().block
         own = [block.layer[0].SelfAttention for block in blocks]
         self._own_indices = {module: index for index, module in enumerate(own)}
@@ -117,6 +124,7 @@ class EncoderDecoderHost(TransformersHost):
             layouts,
             self._own_indices,
             self._cross_indices,
+            self.is_exact,
         )
         states = self._encode(encoder, forward) if len(encoder.slots) else self._nothing_new
         logits: Tensor = self.model(

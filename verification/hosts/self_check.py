@@ -44,11 +44,12 @@ ROUNDING = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 NODES = sum(map(len, LEVELS))
 DEPTH = len(LEVELS)
 # What each forward computes: parts of the prompts' sequences by the first and last depth; 0 is the prompt.
-FORWARDS = (((0, 0, 0), (1, 0, 0)), ((2, 0, 0), (0, 1, 3)), ((1, 1, 1), (2, 1, 3)), ((1, 2, 3),))
+Forwards = Sequence[Sequence[tuple[int, int, int]]]
+FORWARDS: Forwards = (((0, 0, 0), (1, 0, 0)), ((2, 0, 0), (0, 1, 3)), ((1, 1, 1), (2, 1, 3)), ((1, 2, 3),))
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
     """A prompt with a tree, and its leaves' paths as plain texts.
 
     Attributes:
@@ -110,15 +111,12 @@ def compare(host: TreeModel, model: PreTrainedModel, longest: int) -> None:
         HostError: they differ by more than rounding.
     """
     started = time.perf_counter()
-    room = min(longest - DEPTH, host.total_slots // len(PROMPTS) - NODES)
-    if room < 1 + host.has_encoder:
+    tree = TokenTree(host.total_slots, DEPTH, host.device)
+    questions = make_questions(host, tree, longest, model.config.get_text_config().vocab_size)
+    if not questions:
         # Too little memory for a list, too, which the engine says in its own words.
         return
-    tree = TokenTree(host.total_slots, DEPTH, host.device)
-    rng, vocabulary = np.random.default_rng(0), model.config.get_text_config().vocab_size
-    free = np.split(rng.permutation(host.total_slots)[: len(PROMPTS) * (room + NODES)], len(PROMPTS))
-    questions = [_question(tree, slots, min(length, room), vocabulary, rng) for slots, length in zip(free, PROMPTS, strict=True)]
-    answers = _ask(host, tree, questions)
+    answers = ask(host, tree, questions, FORWARDS)
     differences = [torch.zeros((), device=model.device)]
     for question, answer in zip(questions, answers, strict=True):
         plain = _plain(model, question)
@@ -138,7 +136,21 @@ def compare(host: TreeModel, model: PreTrainedModel, longest: int) -> None:
         )
 
 
-def _question(tree: TokenTree, free: IntArray, length: int, vocabulary: int, rng: np.random.Generator) -> _Question:
+def make_questions(host: TreeModel, tree: TokenTree, longest: int, vocabulary: int) -> list[Question]:
+    """A prompt of each of the lengths with its tree, in the slots of an idle host; none if there are too few.
+
+    Args:
+        longest: maximum number of tokens of a sequence.
+    """
+    room = min(longest - DEPTH, host.total_slots // len(PROMPTS) - NODES)
+    if room < 1 + host.has_encoder:
+        return []
+    rng = np.random.default_rng(0)
+    free = np.split(rng.permutation(host.total_slots)[: len(PROMPTS) * (room + NODES)], len(PROMPTS))
+    return [_question(tree, slots, min(length, room), vocabulary, rng) for slots, length in zip(free, PROMPTS, strict=True)]
+
+
+def _question(tree: TokenTree, free: IntArray, length: int, vocabulary: int, rng: np.random.Generator) -> Question:
     """Draw a prompt and a tree of random tokens, and write them to the tree's tables."""
     free, nodes = free[NODES:][:length], free[:NODES]
     sequence, tokens = SequenceState(free), rng.integers(vocabulary, size=length + NODES)
@@ -153,22 +165,22 @@ def _question(tree: TokenTree, free: IntArray, length: int, vocabulary: int, rng
         tree.add_nodes(of_nodes[0], parents=of_nodes[1], tokens=of_nodes[2], depths=of_nodes[3], indices=of_nodes[4])
         paths = np.concatenate([paths, indices[:, None]], axis=1)
     prompt = np.tile(tokens[:length], (len(paths), 1))
-    return _Question(sequence, paths, torch.from_numpy(np.concatenate([prompt, tokens[paths[:, 1:]]], axis=1)))
+    return Question(sequence, paths, torch.from_numpy(np.concatenate([prompt, tokens[paths[:, 1:]]], axis=1)))
 
 
 def _on(tree: TokenTree, *arrays: IntArray) -> list[Tensor]:
     return [torch.from_numpy(array).to(tree.token.device) for array in arrays]
 
 
-def _ask(host: TreeModel, tree: TokenTree, questions: Sequence[_Question]) -> list[Tensor]:
+def ask(host: TreeModel, tree: TokenTree, questions: Sequence[Question], forwards: Forwards) -> list[Tensor]:
     """Logits `[1 + nodes, vocabulary]` float32 after each question's root and nodes."""
     answers: list[list[Tensor]] = [[] for _ in questions]
-    for forward in FORWARDS:
+    for forward in forwards:
         parts = []
         for number, first, last in forward:
-            depths = questions[number].sequence.depths
-            indices = np.flatnonzero((depths >= first) & (depths <= last))
-            parts.append(ForwardPart(questions[number].sequence, indices, 1 if first == 0 else len(indices)))
+            sequence = questions[number].sequence
+            indices = np.flatnonzero((sequence.depths >= first) & (sequence.depths <= last))
+            parts.append(ForwardPart(sequence, indices, int(np.count_nonzero(indices >= sequence.root))))
         scored = host.score(forward_batch(tree, parts, host.has_encoder)).float()
         rows = scored.tensor_split(np.cumsum([part.outputs for part in parts])[:-1].tolist())
         for (number, _, _), logits in zip(forward, rows, strict=True):
@@ -176,7 +188,7 @@ def _ask(host: TreeModel, tree: TokenTree, questions: Sequence[_Question]) -> li
     return [torch.cat(answer) for answer in answers]
 
 
-def _plain(model: PreTrainedModel, question: _Question) -> Tensor:
+def _plain(model: PreTrainedModel, question: Question) -> Tensor:
     """Logits `[leaves, 1 + depth, vocabulary]` float32 of the last tokens of each text, by the library's own attention."""
     texts = question.texts.to(model.device)
     positions = torch.arange(texts.shape[1], device=model.device).expand_as(texts)

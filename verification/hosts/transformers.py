@@ -45,12 +45,14 @@ class TreeForward:
         caches: per layer, `[slots, key/value heads, key size + value size]`.
         indices: the index of each attention layer.
         layouts: per layer, the columns that its queries may attend to.
+        is_exact: True if attention is to be computed in float64.
     """
 
     batch: TreeBatch
     caches: list[Tensor]
     indices: dict[nn.Module, int]
     layouts: list[Sequence[AttentionLayout]]
+    is_exact: bool
 
 
 def _attend(
@@ -74,7 +76,10 @@ def _attend(
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     cache, layouts = forward.caches[layer], forward.layouts[layer]
-    return tree_attention(query, key, value, cache, forward.batch.slots, layouts, scale, softcap, s_aux)[None], None
+    if forward.is_exact:
+        query = query.double()
+    attended = tree_attention(query, key, value, cache, forward.batch.slots, layouts, scale, softcap, s_aux)
+    return attended[None].to(value.dtype), None
 
 
 # Without a mask function of its own, transformers builds no mask for this attention and does not read the positions back from the device.
@@ -87,9 +92,11 @@ class TransformersHost:
     Attributes:
         model: the model, whose attention function is `attention`.
         attention: name of the attention function in transformers' registry.
+        is_exact: True if attention is computed in float64; see `verification.hosts.exact`.
     """
 
     model: PreTrainedModel
+    is_exact: bool
     attention = ATTENTION
     has_encoder = False
 
@@ -147,6 +154,7 @@ class TransformersHost:
 
     def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
         self.model = model.eval()
+        self.is_exact = False
         layers = probe_layers(model)
         self._indices = {module: index for index, module in enumerate(layers)}
         self._caches = allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
@@ -163,7 +171,7 @@ class TransformersHost:
             use_cache=False,
             # For transformers, 0 means all of them.
             logits_to_keep=0 if batch.outputs is None else batch.outputs,
-            forward=TreeForward(batch, self._caches, self._indices, self._layouts.of(batch)),
+            forward=TreeForward(batch, self._caches, self._indices, self._layouts.of(batch), self.is_exact),
         ).logits
         return logits[0]
 

@@ -39,10 +39,13 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/version", tags=["status"], summary="What runs here", responses=documented())
     async def show_version() -> VersionAnswer:
+        precision = None if engine.ready is None else engine.ready.precision
         return VersionAnswer(
             version=version("atspeed-server"),
             model=services.settings.model_name,
             engine=services.settings.engine,
+            precision=None if precision is None else precision.dtype,
+            exact=None if precision is None else precision.is_exact,
             catalog_version=catalogs.active.name,
         )
 

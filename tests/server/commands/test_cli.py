@@ -125,6 +125,7 @@ def test_one_stored_user_as_a_table(recommend_here: Callable[..., str], tmp_path
 def test_one_history_as_json(recommend_here: Callable[..., str], catalog: Catalog):
     answer = json.loads(recommend_here("--history", "item-1, item-2", "--k", "2", "--exclude", "item-3", "--json"))
     assert answer["catalog_version"] == catalog.version
+    assert (answer["precision"], answer["exact"]) == ("float32", True)
     assert {item["rank"] for item in answer["items"]} == {1, 2}
 
 
@@ -156,7 +157,7 @@ def test_a_relaxed_sample_is_not_passed_off_as_more(invoke_here: Callable[..., R
     assert result.exit_code == 0, result.output
     assert "not distribution-preserving" in result.stderr
     answer = json.loads(result.stdout)
-    assert answer["verification"] == "relaxed"
+    assert (answer["verification"], answer["exact"]) == ("relaxed", False)
     assert 0 <= answer["seed"] < 2**53
 
 

@@ -21,6 +21,7 @@ def test_the_answer_has_the_documented_shape(server: ServerProcess, catalog: Cat
     answer = RecommendationAnswer.model_validate_json(response.content, extra="forbid")
     assert answer.model == "tiny"
     assert answer.catalog_version == catalog.version
+    assert (answer.precision, answer.exact) == ("float32", True)
     assert answer.id.startswith("rec-")
     assert answer.note is None
     assert answer.verification is Verification.STRICT
