@@ -25,8 +25,8 @@ GEMMA = {"sliding_window": 7, "attn_logit_softcapping": 2.0, "final_logit_softca
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("bfloat16", GEMMA),
     "gpt2": ("bfloat16", {}),
-    "t5": ("bfloat16", {}),
-    "mt5": ("bfloat16", {"feed_forward_proj": "gated-gelu"}),
+    "t5": ("bfloat16", {"d_model": 128, "d_kv": 32}),
+    "mt5": ("bfloat16", {"d_model": 128, "d_kv": 32, "feed_forward_proj": "gated-gelu"}),
     # Few numbers in a row, so that many of them stand at the end of a tensor, where PyTorch computes this activation in another way.
     "llama": ("float32", {"intermediate_size": 9}),
 }
@@ -75,7 +75,8 @@ def test_families_are_proved_at_start_and_their_lists_are_the_same(family: str, 
     else:
         folder = save_family_model(tmp_path / "model", CATALOG, family, **settings)
     recommender = Recommender.load(folder, CATALOG, dtype=dtype, plan="trie", kv_memory_gib=0.02, exact=True)
-    histories = [[number, 2 * number, 3 * number][: 1 + number % 3] for number in range(12)]
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(len(CATALOG), size=length).tolist() for length in range(1, 17)]
     alone = [*scored(result for history in histories for result in recommender.recommend([history], 10))]
     together = scored(recommender.recommend(histories, 10))
     recommender.close()
