@@ -1,6 +1,7 @@
 """Dense families with grouped-query heads."""
 
 from benchmarks.models.shapes import (
+    ALL_ROTARY,
     DYNAMIC,
     EVERY_HEAD,
     FACTORS,
@@ -53,7 +54,13 @@ DENSE: Table = {
         "biases": {**TIED, "attention_bias": True},
     },
     "cohere2": {"windows": WINDOW, "tied windows": {**TIED, **WINDOW}, "full": FULL, "tied": {**FULL, **TIED}},
-    "cohere_compass_text": {"windows": {**WINDOW, "head_dim": 128}},
+    "cohere_compass_text": {
+        "windows": {
+            **WINDOW,
+            "head_dim": 128,
+            "rope_parameters": {kind: rope("default")["rope_parameters"] for kind in ("sliding_attention", "full_attention")},
+        }
+    },
     "cwm": {"windows": WINDOW, "full": FULL},
     "diffllama": {"plain": PLAIN},
     "doge": {"plain": PLAIN, "short windows": {"keep_window_size": 16}},
@@ -84,8 +91,8 @@ DENSE: Table = {
         "shared keys": {**GEMMA4, "num_kv_shared_layers": 2},
         "layer inputs": {**GEMMA4, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 35},
     },
-    "glm": {"plain": PLAIN, "biases": {"attention_bias": True}, "partial rotary": PARTIAL},
-    "glm4": {"plain": PLAIN, "biases": {"attention_bias": True}},
+    "glm": {"plain": PLAIN, "no biases": {"attention_bias": False}},
+    "glm4": {"plain": PLAIN, "no biases": {"attention_bias": False}},
     "granite": {"multipliers": GRANITE, "tied": {**GRANITE, **TIED}, "biases": {**GRANITE, "attention_bias": True, "mlp_bias": True}},
     "granite_swa": {"windows": {**GRANITE, **WINDOW}, "full": {**GRANITE, **FULL}},
     "helium": {"plain": PLAIN},
@@ -110,7 +117,7 @@ DENSE: Table = {
     "ministral3": {"plain": PLAIN},
     "mistral": {"plain": {"sliding_window": None}, "windows": WINDOW, "tied": {**TIED, "sliding_window": None}},
     "nanochat": {"plain": PLAIN},
-    "nemotron": {"plain": PLAIN, "biases": {"attention_bias": True, "mlp_bias": True}, "partial rotary": PARTIAL},
+    "nemotron": {"plain": PLAIN, "biases": {"attention_bias": True, "mlp_bias": True}, "all rotary": ALL_ROTARY},
     "olmo": {"plain": PLAIN, "clipped": {"clip_qkv": 0.8}},
     "olmo2": {"plain": PLAIN},
     "olmo3": {"windows": WINDOW, "full": FULL, "yarn": {**YARN, **WINDOW}},

@@ -41,7 +41,6 @@ MIXTURES: Table = {
     "granitemoe": {"plain": GRANITE, "tied": {**GRANITE, **TIED}},
     "granitemoe_swa": {"full": {**GRANITE, **FULL}, "windows": {**GRANITE, **WINDOW}},
     "granitemoehybrid": {
-        "attention": {**HYBRID, "layer_types": ["attention"] * 3},
         "full": {**HYBRID, **FULL},
         "recurrent": {**HYBRID, "layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     },
@@ -72,7 +71,6 @@ MIXTURES: Table = {
     "llama4_text": {
         "chunks": {**LLAMA4, "attention_chunk_size": 32},
         "full": {**LLAMA4, "layer_types": ["full_attention"] * 4},
-        "no chunks": {**LLAMA4, "attention_chunk_size": None, "layer_types": ["full_attention"] * 4},
         "no norms": {**LLAMA4, "attention_chunk_size": 32, "use_qk_norm": False},
         "dense": {**LLAMA4, "attention_chunk_size": 32, "moe_layers": []},
         "temperature": {**LLAMA4, "attention_chunk_size": 32, "attn_temperature_tuning": True, "floor_scale": 16},

@@ -1,6 +1,6 @@
 """Families with as many key/value heads as heads: GPT-2's generation, and encoders that serve as decoders."""
 
-from benchmarks.models.shapes import PARTIAL, PLAIN, TIED, Table, rope
+from benchmarks.models.shapes import ALL_ROTARY, EVERY_HEAD, PLAIN, TIED, Table, rope
 
 DECODER = {"is_decoder": True}
 ROBERTA = {**DECODER, "max_position_embeddings": 300}
@@ -36,7 +36,7 @@ OLDER: Table = {
         "tied": TIED,
         "sequential": {"use_parallel_residual": False},
         "no biases": {"attention_bias": False},
-        "all rotary": rope("default", partial_rotary_factor=1.0),
+        "all rotary": ALL_ROTARY,
         "linear rope": rope("linear", factor=4.0, partial_rotary_factor=0.25),
     },
     "gpt_neox_japanese": {"plain": PLAIN},
@@ -52,7 +52,7 @@ OLDER: Table = {
         "no biases": {"ffn_dim": 192, "word_embed_proj_dim": 128, "enable_bias": False},
     },
     "persimmon": {"plain": PLAIN, "no norms": {"qk_layernorm": False}},
-    "phi": {"plain": PLAIN, "grouped": {"num_key_value_heads": 2}, "query-key norm": {"qk_layernorm": True}, "all rotary": PARTIAL},
+    "phi": {"plain": PLAIN, "grouped": {"num_key_value_heads": 2}, "query-key norm": {"qk_layernorm": True}, "all rotary": ALL_ROTARY},
     "recurrent_gemma": {"plain": {"lru_width": 128, "attention_window_size": 32}},
     "rembert": {"decoder": DECODER},
     "roberta": {"decoder": ROBERTA, "tied": {**ROBERTA, **TIED}, "encoder": {"max_position_embeddings": 300}},
@@ -60,11 +60,11 @@ OLDER: Table = {
     "roc_bert": {"decoder": DECODER},
     "roformer": {"decoder": DECODER},
     "stablelm": {
-        "plain": PLAIN,
+        "plain": EVERY_HEAD,
         "grouped": {"num_key_value_heads": 2},
-        "parallel": {"use_parallel_residual": True},
-        "query-key norm": {"qk_layernorm": True},
-        "biases": {"use_qkv_bias": True},
+        "parallel": {**EVERY_HEAD, "use_parallel_residual": True},
+        "query-key norm": {**EVERY_HEAD, "qk_layernorm": True},
+        "biases": {**EVERY_HEAD, "use_qkv_bias": True},
     },
     "xlm-roberta": {"decoder": ROBERTA},
     "xlm-roberta-xl": {"decoder": ROBERTA},

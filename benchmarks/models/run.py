@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.models.cell import Lists, as_lists, differences, host_lists, largest_difference, reference_lists
-from benchmarks.models.checkpoint import make_checkpoint, question
+from benchmarks.models.checkpoint import RECIPE, make_checkpoint, question
 from benchmarks.models.isolation import in_child
 from benchmarks.models.variants import Variant
 
@@ -164,9 +164,9 @@ def _compared(lists: Lists, reference: Lists) -> tuple[str, str, float]:
 
 
 def _folder(variant: Variant, work: Path, versions: dict[str, str]) -> Path:
-    """The directory of a checkpoint, which follows from its settings and from the transformers that makes it."""
+    """The directory of a checkpoint, which follows from its settings, the recipe and the transformers that makes it."""
     name = re.sub(r"[^\w-]+", "-", str(variant))
-    return work / f"{name}-{variant.digest}-transformers-{versions['transformers']}"
+    return work / f"{name}-{variant.digest}-{RECIPE}-transformers-{versions['transformers']}"
 
 
 def _log(folder: Path, step: str) -> Path:

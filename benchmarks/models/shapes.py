@@ -45,3 +45,4 @@ YARN = rope("yarn", factor=4.0, original_max_position_embeddings=32)
 LLAMA3 = rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 FACTORS = {"short_factor": [1.0 + 0.1 * i for i in range(16)], "long_factor": [1.0 + 0.5 * i for i in range(16)]}
 PARTIAL = rope("default", partial_rotary_factor=0.5)
+ALL_ROTARY = rope("default", partial_rotary_factor=1.0)

@@ -7,8 +7,9 @@ from the mask that transformers would give it, so windows and chunks are found w
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,14 @@ from drafting.errors import first_line
 from verification.hosts.attention import HAS_TRITON, Reach
 from verification.hosts.checkpoint import HostError
 
+T = TypeVar("T")
 # Name of the attention function of the probe in transformers' registry.
 PROBE = "atspeed_probe"
 # What a library raises when it is handed what it does not expect.
 MODEL_ERRORS = (RuntimeError, ImportError, AttributeError, TypeError, KeyError, ValueError, IndexError)
 COMPUTED = {"scaling", "softcap", "s_aux"}
 # Arguments that change nothing in a forward over a tree: what they say is in the mask, in the keys, or is for other kernels.
-WITHOUT_EFFECT = {"sliding_window", "position_ids", "deterministic", "use_cache", "logits_to_keep", "cache_position", "probe"}
+WITHOUT_EFFECT = {"sliding_window", "position_ids", "deterministic", "use_cache", "logits_to_keep", "cache_position"}
 FEATURES = {"position_bias": "biases by position", "is_causal": "attention in both directions", "dropout": "dropout"}
 TOKENS = 3
 
@@ -120,10 +122,8 @@ def check_options(options: dict[str, Any], query: Tensor) -> None:
         raise HostError("attention sinks that are not one for each head")
 
 
-def _record(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: object, *, probe: Probe, **options: Any
-) -> tuple[Tensor, None]:
-    probe.add(module, query, key, value, attention_mask, options)
+def _record(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: object, **options: Any) -> tuple[Tensor, None]:
+    RECORD.get().add(module, query, key, value, attention_mask, options)
     return value.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
 
 
@@ -131,8 +131,20 @@ def _mask_rule(*, mask_function: Callable[..., Tensor], local_size: int | None =
     return MaskRule(mask_function, local_size)
 
 
+# The record of the forward that runs.
+RECORD: ContextVar[Probe] = ContextVar("RECORD")
 AttentionInterface.register(PROBE, _record)
 AttentionMaskInterface.register(PROBE, _mask_rule)
+
+
+@contextmanager
+def during(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Give a variable a value in this thread, while the context lasts."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 @contextmanager
@@ -161,8 +173,8 @@ def probe_layers(model: PreTrainedModel) -> dict[nn.Module, Layer]:
     tokens = torch.zeros(1, TOKENS, dtype=torch.int64, device=model.device)
     positions = torch.arange(TOKENS, device=model.device)[None]
     try:
-        with attention_of(model, PROBE):
-            model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=0, probe=probe)
+        with attention_of(model, PROBE), during(RECORD, probe):
+            model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=0)
     except HostError as error:
         raise HostError(f"Models of type {kind} can't be served as this one is set up: it has {error}.") from error
     except MODEL_ERRORS as error:

@@ -5,7 +5,9 @@ are replaced. This host is the reference for all others, and needs only torch an
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from verification.hosts.checkpoint import (
     resolve_dtype,
     slot_count,
 )
-from verification.hosts.layers import Layer, probe_layers
+from verification.hosts.layers import Layer, during, probe_layers
 from verification.hosts.quantization import check_quantization
 from verification.hosts.weights import check_names
 
@@ -55,6 +57,10 @@ class TreeForward:
     is_exact: bool
 
 
+# The forward that runs; an argument of the model would not reach the layers of every family.
+FORWARD: ContextVar[TreeForward] = ContextVar("FORWARD")
+
+
 def _attend(
     module: nn.Module,
     query: Tensor,
@@ -62,7 +68,6 @@ def _attend(
     value: Tensor,
     attention_mask: None,
     *,
-    forward: TreeForward,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -72,6 +77,7 @@ def _attend(
 
     What else a layer passes has been checked by `probe_layers` to have no effect.
     """
+    forward = FORWARD.get()
     layer = forward.indices[module]
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
@@ -165,14 +171,14 @@ class TransformersHost:
     @torch.inference_mode()
     def score(self, batch: TreeBatch) -> Tensor:
         """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
-        logits: Tensor = self.model(
-            input_ids=batch.tokens[None],
-            position_ids=batch.positions[None],
-            use_cache=False,
-            # For transformers, 0 means all of them.
-            logits_to_keep=0 if batch.outputs is None else batch.outputs,
-            forward=TreeForward(batch, self._caches, self._indices, self._layouts.of(batch), self.is_exact),
-        ).logits
+        with during(FORWARD, TreeForward(batch, self._caches, self._indices, self._layouts.of(batch), self.is_exact)):
+            logits: Tensor = self.model(
+                input_ids=batch.tokens[None],
+                position_ids=batch.positions[None],
+                use_cache=False,
+                # For transformers, 0 means all of them.
+                logits_to_keep=0 if batch.outputs is None else batch.outputs,
+            ).logits
         return logits[0]
 
     def close(self) -> None:
@@ -181,11 +187,11 @@ class TransformersHost:
 
 
 def _check_backend(config: PretrainedConfig, model_dir: Path) -> None:
-    """Refuse families that transformers has no causal model of, or whose models ignore the attention function."""
+    """Refuse families that transformers has no causal model of, or whose code does not look attention functions up."""
     family = model_class(config)
     if family is None:
         raise HostError(f"The model in {model_dir} ({config.model_type}) is no causal language model of transformers.")
-    if not has_encoder(config) and not family._supports_attention_backend:
+    if not has_encoder(config) and not hasattr(sys.modules[family.__module__], "ALL_ATTENTION_FUNCTIONS"):
         raise HostError(f"The model in {model_dir} ({config.model_type}) has attention of its own that cannot be exchanged.")
 
 

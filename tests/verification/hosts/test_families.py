@@ -32,6 +32,7 @@ SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     "a window as wide as the path": ("mistral", {"sliding_window": 2}),
     "windows in the last layers": ("qwen2", {**WINDOW, "use_sliding_window": True, "max_window_layers": 1}),
     "chunks": ("llama4_text", {**EXPERTS, "intermediate_size_mlp": 96, "attention_chunk_size": 6, "attn_temperature_tuning": False}),
+    "layers that are told nothing": ("nemotron", {}),
     "heads of two sizes": ("gemma4_text", {"global_head_dim": 32, "layer_types": ["sliding_attention", "full_attention"] * 2, **WINDOW}),
 }
 LONGROPE = {
