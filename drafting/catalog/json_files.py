@@ -93,6 +93,9 @@ def json_lines(path: Path) -> Iterator[ItemLine]:
                 raise CatalogError(f"Line {number} of the catalog {path} is not an item of the form {_FORM}: {error}.") from error
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise CatalogError(f"Line {number} of the catalog {path} is not JSON: {error}.") from error
+            if not line.identifier and not line.codes:
+                reason = f"Item {line.name!r} has an empty identifier: it needs at least one token."
+                raise CatalogError(f"Line {number} of the catalog {path} can't be used. {reason}")
             if TITLE in line.attributes:
                 raise CatalogError(f"Line {number} of the catalog {path} has a title among its attributes: put it beside item_id.")
             names.update(line.attributes)
