@@ -2,7 +2,8 @@
 
 Invariant: lists come in the order of the requests, however many share a forward, and whether all are taken, the caller stops early or one
 fails, no request stays behind in the engine. Callers may be in several threads, or several at a time in one: one of them works on the
-engine at a time, never while its caller has a list in hand, and whoever advances it leaves the others their lists.
+engine at a time, never while its caller has a list in hand, and whoever advances it leaves the others their lists. Once a step was
+interrupted, all callers are told so.
 """
 
 from collections import deque
@@ -69,7 +70,6 @@ class SharedEngine:
         self._engine = engine
         self._answers: dict[str, Answer] = {}
         self._abandoned: deque[str] = deque()
-        self._is_whole = True
 
     def search_in_order(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
         """Search the requests, which are asked for as the engine has room, and yield their lists in the same order.
@@ -78,7 +78,7 @@ class SharedEngine:
             requests: with ids of their own; anything else among them is yielded in its place.
 
         Raises:
-            OutOfSlots, ValueError: as `SpeculativeBeamEngine.add`, and all that `requests` raises.
+            OutOfSlots, EngineSpoilt, ValueError: as `SpeculativeBeamEngine.add`, and all that `requests` raises.
         """
         pending: Pending[Other] = {}
         try:
@@ -101,11 +101,8 @@ class SharedEngine:
                     self._forget_abandoned()
 
     def _forget_abandoned(self) -> None:
-        """Cancel what nobody waits for any more; call it with the lock held, between two steps.
-
-        After a step that was interrupted, as by Ctrl-C, the owners of slots are unknown.
-        """
-        while self._abandoned and self._is_whole:
+        """Cancel what nobody waits for any more; call it with the lock held, between two steps."""
+        while self._abandoned:
             request_id = self._abandoned.popleft()
             self._engine.cancel(request_id)
             self._answers.pop(request_id, None)
@@ -121,9 +118,7 @@ class SharedEngine:
     def _advance(self, pending: Pending[Other]) -> None:
         """Take the answers that others have left for these requests, or else make a step."""
         if not self._answers.keys() & pending.keys():
-            self._is_whole = False
             report = self._engine.step()
-            self._is_whole = True
             self._answers.update((result.request_id, result) for result in report.finished)
             self._answers.update((request_id, ScoresNotFinite()) for request_id in report.failed)
         for request_id in self._answers.keys() & pending.keys():

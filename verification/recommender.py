@@ -233,6 +233,7 @@ class Recommender:
         Raises:
             PromptError, ValueError: as `request`, or there are more or fewer exclusions than histories.
             ScoresNotFinite: what the model says after a history can't be ranked.
+            EngineSpoilt: a step was interrupted before, as by Ctrl-C; load the model again.
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex

@@ -88,11 +88,19 @@ class SpeculativeBeamEngine:
 
     @torch.inference_mode()
     def step(self) -> StepReport:
-        """Advance every running request; without any, do nothing."""
-        started = time.perf_counter()
+        """Advance every running request; without any, do nothing.
+
+        Raises:
+            EngineSpoilt: an earlier step, of this engine or another on the same models, was interrupted.
+        """
         searches = self._running.unfinished()
         if not searches:
             return StepReport((), 0, 0.0)
+        with self._slots:
+            return self._advance(searches)
+
+    def _advance(self, searches: Sequence[BeamSearch]) -> StepReport:
+        started = time.perf_counter()
         tasks = self._drafting.plan(searches, self.plan)
         cost = self._drafting.draft(tasks, self.plan)
         drafted = time.perf_counter()
@@ -167,6 +175,7 @@ class SpeculativeBeamEngine:
 
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
+            EngineSpoilt: as `step`.
             ValueError: a request with this id is running, or it names items that the catalog does not have.
         """
         if request.request_id in self._running:
@@ -175,13 +184,14 @@ class SpeculativeBeamEngine:
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         searches: list[BeamSearch] = []
-        for part in parts_of(request):
-            search = self._slots.open(part, beam_widths(part, self.trie), self._eligibility(part), searches[0] if searches else None)
-            search.drafts = drafts
-            slots = search.sequence.slots
-            self._tree.add_prompt(*map(self._to_device, (slots, part.prompt, np.arange(len(slots)))))
-            searches.append(search)
-        self._running.add(searches)
+        with self._slots:
+            for part in parts_of(request):
+                search = self._slots.open(part, beam_widths(part, self.trie), self._eligibility(part), searches[0] if searches else None)
+                search.drafts = drafts
+                slots = search.sequence.slots
+                self._tree.add_prompt(*map(self._to_device, (slots, part.prompt, np.arange(len(slots)))))
+                searches.append(search)
+            self._running.add(searches)
 
     def cancel(self, request_id: str) -> bool:
         """End a request without a result and free its slots; false if no such request runs."""
@@ -189,10 +199,13 @@ class SpeculativeBeamEngine:
 
     def _end(self, request_id: str, keep: bool) -> list[BeamSearch]:
         searches = self._running.remove(request_id)
-        for search in searches:
-            if search.eligibility.mask is not None:
-                self._masks.release(search.eligibility.mask)
-            self._slots.close(search, keep)
+        if self._slots.is_spoilt:
+            return searches
+        with self._slots:
+            for search in searches:
+                if search.eligibility.mask is not None:
+                    self._masks.release(search.eligibility.mask)
+                self._slots.close(search, keep)
         return searches
 
     def _eligibility(self, request: BeamRequest) -> Eligibility:

@@ -4,6 +4,8 @@ Invariant: what running searches may come to need is set aside over all engines 
 requests of both run side by side on one model, and a request that has started can still never run out of slots half way.
 """
 
+from types import TracebackType
+
 import numpy as np
 
 from drafting.array_types import IntArray
@@ -36,10 +38,23 @@ def check_capacity(trie: ItemTrie, nodes: int) -> None:
         raise CatalogTooLarge("The catalog needs more memory for continuations than this engine can still give: start a server with it.")
 
 
+class EngineSpoilt(SetupError):
+    """An engine that can't go on, because a change of its slots was interrupted; the message is a sentence."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A step of this engine was interrupted (by Ctrl-C, or by an error such as too little memory), so that it can't tell which "
+            "key/value slots are in use: load the model again."
+        )
+
+
 class EngineSlots:
     """Slots of tree nodes, which come first, and of prompts.
 
+    As a context, a change of owners that must be whole: once one has ended with an exception, all others raise `EngineSpoilt`.
+
     Attributes:
+        is_spoilt: True if a change was not whole, so that owners are unknown: give nothing back any more.
         nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
         prompts: slots of prompt tokens, the root's aside.
         prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
@@ -57,6 +72,14 @@ class EngineSlots:
         self.prompts = SlotPool(total - nodes, first=nodes)
         self.prefix_cache = PrefixCache(self.prompts, shared_tokens, whole_prompts)
         self.searches: set[BeamSearch] = set()
+        self.is_spoilt = False
+
+    def __enter__(self) -> None:
+        if self.is_spoilt:
+            raise EngineSpoilt
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.is_spoilt |= kind is not None
 
     @property
     def total(self) -> int:
