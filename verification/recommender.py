@@ -6,7 +6,7 @@ that could make a request fail is left unchecked here, so a recommender that loa
 
 import itertools
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -132,9 +132,9 @@ class Recommender:
                 tensor_parallel=tensor_parallel,
                 quantization=quantization,
                 exact=exact,
+                check=lambda model: verify_model(model, target, longest, served.dtype(dtype), verify, served.files.given_base),
             )
             loaded.callback(model.close)
-            verify_model(model, target, longest, served.dtype(dtype), verify, served.files.given_base)
             if exact:
                 make_exact(model, longest)
             draft_model = None
@@ -267,11 +267,13 @@ def load_host(
     tensor_parallel: int = 1,
     quantization: str | None = None,
     exact: bool = False,
+    check: Callable[[TreeModel], None] | None = None,
 ) -> TreeModel:
     """Load a model on the host called `name`; a host is imported only when it is asked for. `slots` is for the transformers host alone.
 
     Args:
         exact: `make_exact` will be asked for.
+        check: called with the loaded model; if it raises `HostError`, the next code that vLLM has for the family is tried.
 
     Raises:
         HostError: no such host, or the model cannot be served on it.
@@ -285,7 +287,13 @@ def load_host(
         if quantization is not None:
             raise HostError("The transformers host loads weights as they are: quantizing them needs the vLLM host.")
         host = EncoderDecoderHost if has_encoder(load_model_config(ModelFiles.find(model_dir, base))) else TransformersHost
-        return host(model_dir, base=base, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
+        model = host(model_dir, base=base, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
+        with ExitStack() as loaded:
+            loaded.callback(model.close)
+            if check is not None:
+                check(model)
+            loaded.pop_all()
+        return model
     if name == "vllm":
         if exact:
             raise HostError("The vLLM host can't make lists exact: serve with --engine transformers, or without --exact.")
@@ -303,5 +311,6 @@ def load_host(
             longest=longest,
             tensor_parallel=tensor_parallel,
             quantization=quantization,
+            check=check,
         )
     raise HostError(f"There is no host {name!r}: choose 'vllm' or 'transformers'.")

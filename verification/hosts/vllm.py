@@ -7,7 +7,7 @@ transformers says of the model, whatever vLLM makes of it.
 
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from drafting.beam.model import TreeBatch
+from drafting.beam.model import TreeBatch, TreeModel
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_model_config
@@ -38,9 +38,8 @@ from verification.hosts.weights import check_names
 
 # The environment of vLLM stands by now.
 WORKER = f"{__name__}.TreeWorker"
-# Families whose lists are others in vLLM's own code than in transformers', some only with a head beside the embeddings.
+# Families whose lists are others in vLLM's own code than in transformers', which the self-check finds in small models only.
 UNLIKE = {"apertus", "ernie4_5_moe"}
-UNLIKE_UNTIED = {"cohere", "cohere2"}
 # Families whose biases by position transformers works out in bfloat16.
 COARSE_ALIBI = {"falcon"}
 
@@ -141,6 +140,7 @@ class VllmHost:
         longest: int | None = None,
         tensor_parallel: int = 1,
         quantization: str | None = None,
+        check: Callable[[TreeModel], None] | None = None,
     ) -> None:
         """
         Args:
@@ -150,6 +150,7 @@ class VllmHost:
             longest: maximum number of tokens of a sequence; by default the maximum of the model.
             tensor_parallel: number of devices that share the model.
             quantization: quantization of the weights while loading, such as "fp8"; by default that of the checkpoint.
+            check: called with the loaded host; vLLM's code is not used if it raises `HostError`.
 
         Raises:
             HostError: this host cannot serve the model.
@@ -193,7 +194,7 @@ class VllmHost:
         refusals = []
         for implementation in _implementations(config):
             try:
-                self._start(EngineArgs(**arguments, model_impl=implementation), reaches)
+                self._start(EngineArgs(**arguments, model_impl=implementation), reaches, check)
                 return
             except HostError as error:
                 refusals.append(error)
@@ -202,11 +203,13 @@ class VllmHost:
             cleanup_dist_env_and_memory()
         raise refusals[0]
 
-    def _start(self, arguments: EngineArgs, reaches: Sequence[Reach | None]) -> None:
-        """Have vLLM load the model, and prepare tree forwards."""
+    def _start(self, arguments: EngineArgs, reaches: Sequence[Reach | None], check: Callable[[TreeModel], None] | None) -> None:
+        """Have vLLM load the model, prepare tree forwards, and check them."""
         self._engine: Any = LLMEngine.from_engine_args(arguments)
         try:
             self.total_slots = int(self._engine.collective_rpc("tree_setup", args=(reaches,))[0])
+            if check is not None:
+                check(self)
         except HostError:
             self.close()
             raise
@@ -225,8 +228,7 @@ class VllmHost:
 
 def _implementations(config: PretrainedConfig) -> tuple[str, ...]:
     """What vLLM tries to load a model in: code of its own; then its layers in transformers' code."""
-    unlike = config.model_type in UNLIKE or (config.model_type in UNLIKE_UNTIED and not config.tie_word_embeddings)
-    return ("transformers",) if unlike else ("auto", "transformers")
+    return ("transformers",) if config.model_type in UNLIKE else ("auto", "transformers")
 
 
 def _reason(error: Exception) -> str:
