@@ -4,10 +4,12 @@ Invariant: a cell that is recorded for these versions and this code is not compu
 used again, because they follow from their variant and from transformers alone.
 """
 
+import gc
 import json
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +32,11 @@ SOURCES = ("drafting", "verification", "benchmarks/models")
 ROOT = Path(__file__).parents[2]
 REFERENCE, CELLS = "reference.json", "cells.jsonl"
 HOSTS = ("transformers", "vllm")
+# What each host imports when it loads a model.
+IMPORTED = {
+    "transformers": ("transformers.models.llama.modeling_llama", "verification.hosts.self_check"),
+    "vllm": ("verification.hosts.vllm", "vllm.v1.worker.cpu_worker"),
+}
 
 
 @dataclass(frozen=True)
@@ -110,10 +117,11 @@ def run(variants: Sequence[Variant], hosts: Sequence[str], work: Path, seconds: 
     versions, results = versions_here(), work / CELLS
     done, cells = recorded(results, versions), []
     work.mkdir(parents=True, exist_ok=True)
-    if "vllm" in hosts:
-        # Children share what is imported here.
-        import_module("verification.hosts.vllm")
-    with results.open("a") as file, tqdm(total=len(variants) * len(hosts), desc="Models", unit="cell", disable=None) as bar:
+    with (
+        _imported_for(hosts),
+        results.open("a") as file,
+        tqdm(total=len(variants) * len(hosts), desc="Models", unit="cell", disable=None) as bar,
+    ):
         for variant in variants:
             bar.set_postfix_str(str(variant))
             for host in hosts:
@@ -125,6 +133,19 @@ def run(variants: Sequence[Variant], hosts: Sequence[str], work: Path, seconds: 
                 cells.append(cell)
                 bar.update()
     return cells
+
+
+@contextmanager
+def _imported_for(hosts: Sequence[str]) -> Iterator[None]:
+    """Import what every cell needs, once for all children, and keep their garbage collection from going through it again and again."""
+    for host in hosts:
+        for module in IMPORTED[host]:
+            import_module(module)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def try_cell(variant: Variant, host: str, work: Path, versions: dict[str, str], seconds: float) -> Cell:

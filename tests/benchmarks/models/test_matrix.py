@@ -101,6 +101,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Ending("answered", answers[step])
 
     monkeypatch.setattr(matrix, "in_child", in_child)
+    monkeypatch.setattr(matrix, "IMPORTED", {"transformers": (), "vllm": ()})
     monkeypatch.setattr(matrix, "versions_here", lambda: {"atspeed-server": "abc", "transformers": "5.0"})
     return asked
 
