@@ -1,4 +1,4 @@
-"""Interactions from files: the paper's three files, JSONL events, or parquet.
+"""Interactions from files: the paper's three files, JSONL events, parquet, or LC-Rec's lists of items.
 
 Invariant: items become catalog indices while they are read; malformed lines and unknown items are refused with the file and the line.
 """
@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.alignment.data.hashes import file_hash
+from drafting.alignment.data.inter_file import SUFFIX as INTER_SUFFIX
+from drafting.alignment.data.inter_file import load_inter
 from drafting.alignment.data.interactions import InteractionError, Interactions, Split, by_user, leave_one_out
 from drafting.alignment.data.parquet import load_parquet
 from drafting.array_types import IntArray
@@ -42,12 +44,14 @@ def data_files(directory: Path) -> tuple[Path, ...]:
     if all(path.is_file() for path in sequential):
         return sequential
     streams = [directory / name for name in (EVENTS_FILE, PARQUET_FILE) if (directory / name).is_file()]
+    streams += sorted(directory.glob(f"*{INTER_SUFFIX}"))
     if len(streams) > 1:
-        raise InteractionError(f"{directory} holds both {EVENTS_FILE} and {PARQUET_FILE}: remove the one that is not to be used.")
+        raise InteractionError(f"{directory} holds both {streams[0].name} and {streams[1].name}: remove the one that is not to be used.")
     if streams:
         return (streams[0],)
     raise InteractionError(
-        f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}."
+        f"{directory} holds no interaction data: it needs {', '.join(SEQUENTIAL_FILES)}, or {EVENTS_FILE}, or {PARQUET_FILE}, or a "
+        f"file *{INTER_SUFFIX}."
     )
 
 
@@ -64,8 +68,7 @@ def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions],
     """
     files = data_files(directory)
     if len(files) == 1:
-        load = load_parquet if files[0].suffix == ".parquet" else load_events
-        return rule(load(files[0], catalog))
+        return rule(_LOADERS.get(files[0].suffix, load_events)(files[0], catalog))
     train, valid, test = (load_sequential(path, catalog) for path in files)
     for path, part in zip(files[1:], (valid, test), strict=True):
         if part.users != train.users:
@@ -140,6 +143,9 @@ def load_events(path: Path, catalog: Catalog) -> Interactions:
             items.append(index)
             times.append(event.timestamp)
     return by_user(tuple(row_of), np.array(rows, np.int64), np.array(items, np.int32), np.array(times, np.float64))
+
+
+_LOADERS = {".parquet": load_parquet, ".json": load_inter}
 
 
 def _open(path: Path) -> BinaryIO:

@@ -21,7 +21,8 @@ def target(
     data: Annotated[
         Path,
         typer.Option(
-            help="Directory with sequential_{train,valid,test}.txt, or with interactions.jsonl or .parquet of user, item, timestamp.",
+            help="Directory with sequential_{train,valid,test}.txt, interactions.jsonl or .parquet of user, item, timestamp, "
+            "or LC-Rec's *.inter.json.",
             exists=True,
             file_okay=False,
         ),

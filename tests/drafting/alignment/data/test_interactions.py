@@ -7,6 +7,7 @@ import pytest
 
 from drafting.alignment.data.interactions import InteractionError, Interactions, leave_one_out
 from drafting.alignment.data.loading import data_hashes, load_events, load_sequential, load_split
+from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 
@@ -145,3 +146,40 @@ def test_the_papers_data(beauty: Catalog, beauty_dir: Path) -> None:
     assert beauty.item_ids[split.train.history(0)[0]] == "1954"
     seen = np.unique(np.concatenate([part.items for part in (split.train, split.valid, split.test)]))
     assert len(seen) <= len(beauty) == 12_035
+
+
+def test_lists_of_lc_rec_and_letter(tmp_path: Path, catalog: Catalog) -> None:
+    (tmp_path / "Beauty.inter.json").write_text('{"u": [4, 0, 5, 1], "v": ["3"], "w": []}')
+    split = load_split(tmp_path, catalog)
+    assert split.train.users == ("u", "v", "w")
+    assert histories(split.train) == [[4, 0], [3], []]
+    assert (histories(split.valid), histories(split.test)) == ([[5], [], []], [[1], [], []])
+    assert set(data_hashes(tmp_path)) == {"Beauty.inter.json"}
+    with pytest.raises(InteractionError, match="needs a timestamp with every interaction"):
+        load_split(tmp_path, catalog, SplitRule("global-time"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"u": [0], "u": [1]}', "with every user once."),
+        ('[["u", [0]]]', "with every user once."),
+        ('{"u": [0.5]}', "are not of the form"),
+        ('{"u": {"a": 1}}', "are not of the form"),
+        ('{"u": 3}', "are not of the form"),
+        ("[1]", "are not of the form"),
+        ('{"u": [0]', "are not JSON"),
+        ('{"u": [0, 6]}', "names item '6', but the catalog has no such item."),
+    ],
+)
+def test_lists_that_are_refused(tmp_path: Path, catalog: Catalog, text: str, sentence: str) -> None:
+    (tmp_path / "Beauty.inter.json").write_text(text)
+    with pytest.raises(InteractionError, match=sentence):
+        load_split(tmp_path, catalog)
+
+
+def test_two_kinds_of_interactions_are_not_chosen_from(tmp_path: Path, catalog: Catalog) -> None:
+    for name in ("A.inter.json", "interactions.jsonl"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InteractionError, match=r"holds both interactions\.jsonl and A\.inter\.json: remove the one"):
+        load_split(tmp_path, catalog)
