@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import logging as transformers_logging
 
 from benchmarks.models.checkpoint import KS, PLANS, question
@@ -74,7 +74,9 @@ def reference_lists(folder: Path, histories: Histories) -> Lists:
 
 def _reference(folder: Path) -> PreTrainedModel:
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+        # Written out, transformers adds Falcon's biases by position twice.
+        attention = "sdpa" if AutoConfig.from_pretrained(folder).model_type == "falcon" else "eager"
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
     except ValueError:
         # Some families have no choice of attention.
         model = AutoModelForCausalLM.from_pretrained(folder)
