@@ -21,8 +21,8 @@ needs_vllm = pytest.mark.skipif(HOSTS[1].marks[0].args[0], reason="vLLM is not i
 CATALOG = random_catalog(items=120, depth=4, codes=6)
 TIED = {"tie_word_embeddings": True}
 CHUNKS = {"intermediate_size_mlp": 96, "attention_chunk_size": 6, "attn_temperature_tuning": False, "num_experts_per_tok": 1}
-# Windows and chunks are shorter than a prompt. vLLM by itself gives the first no windows, and lets layers of the three after it share their
-# memory; its context begins with experts in the third and the fourth. The last two need transformers' code.
+# Windows and chunks are shorter than a prompt. vLLM by itself does not start with the first, and lets layers of the three after it share
+# their memory; its context begins with experts in the third and the fourth. The last needs transformers' code.
 SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     "windows in the last layers": ("qwen2", {**WINDOW, "use_sliding_window": True, "max_window_layers": 1}),
     "soft cap and windows": ("gemma2", {**TIED, **WINDOW, "attn_logit_softcapping": 2.0}),
@@ -30,7 +30,6 @@ SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     "chunks": ("llama4_text", {**EXPERTS, **CHUNKS}),
     "biases by position": ("bloom", {**TIED, "hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 6}),
     "biases by position in bfloat16": ("falcon", {**TIED, "num_attention_heads": 16, "num_kv_heads": 16, "alibi": True}),
-    "a head of its own": ("gemma2", {**WINDOW, "attn_logit_softcapping": 2.0}),
     "a head of its own, which vLLM leaves out": ("cohere2", WINDOW),
 }
 
