@@ -81,7 +81,8 @@ class TreeWorker:
         context = self.vllm_config.compilation_config.static_forward_context
         found = {name: layer for name, layer in context.items() if isinstance(layer, AttentionLayerBase)}
         self.tree_layers = {name: layer for name, layer in found.items() if isinstance(layer, Attention)}
-        if len(self.tree_layers) != len(found):
+        indices = [extract_layer_index(name) for name in self.tree_layers]
+        if len(self.tree_layers) != len(found) or set(indices) != set(range(len(reaches))):
             raise HostError("vLLM runs layers of this model that are no plain attention: they can't be served.")
         owners = [layer for layer in self.tree_layers.values() if layer.kv_sharing_target_layer_name is None]
         if len({layer.kv_cache.data_ptr() for layer in owners}) != len(owners):
@@ -92,7 +93,7 @@ class TreeWorker:
                 # BLOOM's own activation, which vLLM takes another for.
                 module.gelu_impl = torch.nn.GELU(approximate="tanh")
         coarse = self.vllm_config.model_config.hf_config.model_type in COARSE_ALIBI
-        views = [_view(layer, reaches[extract_layer_index(name)], coarse) for name, layer in self.tree_layers.items()]
+        views = [_view(layer, reaches[index], coarse) for layer, index in zip(self.tree_layers.values(), indices, strict=True)]
         self.tree_layouts = LayerLayouts(views, slots, self.device)
         return int(slots)
 
