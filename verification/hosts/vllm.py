@@ -5,6 +5,7 @@ scheduler never runs. The key/value memory is allocated by vLLM and has the layo
 transformers says of the model, whatever vLLM makes of it.
 """
 
+import logging
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, LayerForward
 from verification.hosts.weights import check_names
+
+logger = logging.getLogger(__name__)
 
 # The environment of vLLM stands by now.
 WORKER = f"{__name__}.TreeWorker"
@@ -202,6 +205,7 @@ class VllmHost:
             except LOADING_ERRORS as error:
                 refusals.append(refusal(error, _reason(error), config, model_dir))
             cleanup_dist_env_and_memory()
+            logger.warning("vLLM's model_impl %r is not used: %s", implementation, refusals[-1])
         raise refusals[0]
 
     def _start(self, arguments: EngineArgs, reaches: Sequence[Reach | None], check: Callable[[TreeModel], None] | None) -> None:
