@@ -25,7 +25,7 @@ def bench(
     draft: Annotated[Path | None, typer.Option(help="Directory of a draft model over the target's tokens.")] = None,
     data: Annotated[Path | None, typer.Option(help="Interactions: their test users are asked instead of random histories.")] = None,
     shape: Annotated[
-        str, typer.Option(help="Random target, draft and catalog: small (3.7M and 0.1M parameters), tiny or larger.")
+        str, typer.Option(help="Random target, draft and catalog: small (3.7M and 0.1M parameters), tiny, tiger (a T5) or larger.")
     ] = "small",
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
     plans: Annotated[

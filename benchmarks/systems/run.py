@@ -23,6 +23,7 @@ from benchmarks.systems.http_system import HttpSystem
 from benchmarks.systems.interleaved import SETTLE_SECONDS, Contender, Measured, Row, SystemProcess, compare
 from benchmarks.systems.question import PLAIN, Question, SystemSpec
 from server.commands.terminal import print_table
+from verification.hosts.checkpoint import has_encoder, load_config
 
 OVERHEAD_REQUESTS = 100
 OVERHEAD_K = 10
@@ -73,7 +74,9 @@ def measure(run: Run) -> Report:
         SystemFailedError: one of them could not be measured.
     """
     hosts = [f"atspeed/{host}" for host in run.hosts]
-    rivals = ["transformers", "vllm"] if find_spec("vllm") else ["transformers"]
+    # vLLM has no encoder-decoder models.
+    with_vllm = find_spec("vllm") and not has_encoder(load_config(run.models.target))
+    rivals = ["transformers", "vllm"] if with_vllm else ["transformers"]
     with ExitStack() as running:
         plain = replace(run.models, draft=None, plans=(PLAIN,))
         makers: list[Callable[[], Measured]] = [

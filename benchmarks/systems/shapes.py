@@ -10,22 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.array_types import IntArray
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.prompt import PromptTemplate
-from verification.hosts.checkpoint import DTYPES
+from verification.hosts.checkpoint import DTYPES, auto_class
 
 # The part of a level's prefixes, the first ones, that may have more children than others.
 CROWD = 0.05
+# Distances that T5 tells apart.
+T5_BUCKETS = 32
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The size of a decoder.
+    """The size of a decoder, or of a T5's encoder and decoder each.
 
     Attributes:
         words: tokens of the vocabulary besides the catalog's codes.
@@ -43,7 +45,20 @@ class ModelShape:
     dtype: str = "float32"
 
     def config(self, vocabulary: int, longest: int) -> PretrainedConfig:
-        """transformers' configuration for a vocabulary and a longest text, both in tokens."""
+        """transformers' configuration for a vocabulary and a longest text, both in tokens; a T5 has so many layers twice."""
+        if self.family == "t5":
+            return AutoConfig.for_model(
+                self.family,
+                vocab_size=vocabulary,
+                d_model=self.hidden,
+                d_ff=self.intermediate,
+                d_kv=self.head_size or self.hidden // self.heads,
+                num_heads=self.heads,
+                num_layers=self.layers,
+                decoder_start_token_id=0,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
         return AutoConfig.for_model(
             self.family,
             vocab_size=vocabulary,
@@ -64,6 +79,10 @@ class ModelShape:
         """Memory of the weights, the norms' few left out."""
         head_size = self.head_size or self.hidden // self.heads
         attention = 2 * self.hidden * head_size * (self.heads + self.key_value_heads)
+        if self.family == "t5":
+            # One attention in the encoder, two in the decoder; biases by position; the head is the embeddings.
+            layers = self.layers * (3 * attention + 4 * self.hidden * self.intermediate)
+            return (vocabulary * self.hidden + layers + 2 * T5_BUCKETS * self.heads) * DTYPES[self.dtype].itemsize
         layer = attention + 3 * self.hidden * self.intermediate
         return (2 * vocabulary * self.hidden + self.layers * layer) * DTYPES[self.dtype].itemsize
 
@@ -112,6 +131,10 @@ SHAPES = {
     ),
     # 3.7 million parameters, and a draft of 0.1 million.
     "small": Shape(ModelShape(256, 4, 4, 4, 688), ModelShape(64, 1, 2, 2, 128), BEAUTY),
+    # TIGER's encoder and decoder, and a T5 of one layer each.
+    "tiger": Shape(
+        ModelShape(128, 4, 6, 6, 1024, head_size=64, family="t5"), ModelShape(64, 1, 2, 2, 128, head_size=32, family="t5"), BEAUTY
+    ),
     # What the paper serves.
     "llama-7b": Shape(ModelShape(4096, 32, 32, 32, 11008, words=32000, dtype="bfloat16"), LLAMA_68M, BEAUTY),
     "qwen3-1.7b": Shape(
@@ -156,7 +179,9 @@ def make_model(shape: ModelShape, vocabulary: int, longest: int, device: torch.d
     """
     torch.manual_seed(seed)
     with device:
-        return AutoModelForCausalLM.from_config(shape.config(vocabulary, longest), dtype=DTYPES[shape.dtype], **settings)
+        config = shape.config(vocabulary, longest)
+        model: PreTrainedModel = auto_class(config).from_config(config, dtype=DTYPES[shape.dtype], **settings)
+    return model
 
 
 def make_checkpoint(folder: Path, shape: ModelShape, catalog: Catalog, seed: int = 0) -> None:

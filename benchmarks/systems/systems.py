@@ -14,10 +14,12 @@ from benchmarks.systems.closed_loop import Answer, closed_loop
 from benchmarks.systems.question import AUTO, PLAIN, Outcome, Question, System, SystemSpec
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from drafting.model_files import ModelFiles
 from drafting.plans.plan import FixedPlan
 from drafting.prompt import PromptBuilder, PromptTemplate
 from verification.evaluation.generate import PrefixTable, generate_beams
-from verification.hosts.checkpoint import load_tokenizer
+from verification.hosts.adapter import load_reference
+from verification.hosts.checkpoint import load_config, load_tokenizer, start_token
 
 
 class EngineSystem:
@@ -75,15 +77,13 @@ class GenerateSystem:
     """transformers' `generate` with beams constrained by a prefix function."""
 
     def __init__(self, spec: SystemSpec, catalog: Catalog) -> None:
-        from transformers import AutoModelForCausalLM
-
         torch.set_num_threads(spec.threads)
-        tokenizer = load_tokenizer(spec.target)
+        tokenizer, config = load_tokenizer(spec.target), load_config(spec.target)
         identifiers = catalog.token_ids(tokenizer.get_vocab())
-        self._prompts = PromptBuilder(PromptTemplate.load(spec.target), tokenizer, identifiers)
+        self._prompts = PromptBuilder(PromptTemplate.load(spec.target), tokenizer, identifiers, start_token(config))
         self._table = PrefixTable(identifiers)
         self._depth = catalog.identifier_length
-        self._model: Any = AutoModelForCausalLM.from_pretrained(spec.target).eval()
+        self._model: Any = load_reference(ModelFiles.find(spec.target), config.dtype)
 
     def search(self, question: Question) -> list[Outcome]:
         return [self._search(history, question.k) for history in question.histories]

@@ -3,48 +3,28 @@
 Invariant: the encoder reads a prompt once, all but its last token, with which the decoder's text and so the tree begins. A slot belongs to
 a prompt or to a tree: a prompt's slots hold the keys and values of the decoder's cross-attention, those of root and nodes the keys and
 values of its self-attention. Positions are relative, so a bias depends on how much deeper one node is than another, whatever else the tree
-holds. The modelling code of transformers is unchanged.
+holds.
+
+The encoder runs as it is. Of the decoder, transformers' modules compute what they hold weights for; their order is written out here,
+because the library's own makes the keys and values of prompts, masks and biases of a plain text anew in each forward. What a family would
+do in another order, the self-check finds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from drafting.beam.model import AttentionLayout, EncoderBatch, TreeBatch
 from verification.hosts.attention import tree_attention
 from verification.hosts.layers import Layer
 from verification.hosts.transformers import TransformersHost, allocate
 
-ATTENTION = "atspeed_encoder_decoder"
-
-
-@dataclass(frozen=True)
-class Forward:
-    """One forward, as its layers need it.
-
-    Attributes:
-        batch: the decoder's part.
-        encoder: the encoder's part.
-        padding: `[requests, 1, 1, longest]`, added to the encoder's scores: -inf where a row of its tokens is padding.
-        caches: per layer of the decoder, `[slots, heads, key size + value size]`.
-        own: per layer of the decoder, layouts of its self-attention.
-        own_indices, cross_indices: the layer of each attention module of the decoder.
-        is_exact: True if attention is to be computed in float64.
-    """
-
-    batch: TreeBatch
-    encoder: EncoderBatch
-    padding: Tensor
-    caches: list[Tensor]
-    own: list[Sequence[AttentionLayout]]
-    own_indices: dict[nn.Module, int]
-    cross_indices: dict[nn.Module, int]
-    is_exact: bool
+ATTENTION = "atspeed_encoder"
 
 
 def _attend(
@@ -54,31 +34,21 @@ def _attend(
     value: Tensor,
     attention_mask: None,
     *,
-    forward: Forward,
+    padding: Tensor,
+    is_exact: bool,
     scaling: float,
     dropout: float,
     position_bias: Tensor,
 ) -> tuple[Tensor, None]:
-    """All attention of a model, with the signature of transformers' attention functions; tensors are `[batch, heads, tokens, head size]`.
+    """The encoder's attention, with the signature of transformers' attention functions; tensors are `[requests, heads, tokens, size]`.
 
-    What a layer hands over beside these arguments is refused by Python, because it is not known here.
+    Arguments that are not known here are refused by Python. The one `padding` is `[requests, 1, 1, tokens]`, added to the scores: -inf
+    where a row of tokens is padding.
     """
-    own, cross, precision = forward.own_indices.get(module), forward.cross_indices.get(module), value.dtype
-    if forward.is_exact:
-        query = query.double()
-    if own is None and cross is None:
-        key, value, mask = (part.to(query.dtype) for part in (key, value, position_bias + forward.padding))
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-        return attended.transpose(1, 2).to(precision), None
-    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    if own is not None:
-        attended = tree_attention(query, key, value, forward.caches[own], forward.batch.slots, forward.own[own], scaling)
-        return attended[None].to(precision), None
-    assert cross is not None
-    slots, layouts = forward.encoder.slots, forward.encoder.attention
-    # Without new prompts, the decoder is given a row in place of them that is not kept.
-    key, value = key[: len(slots)], value[: len(slots)]
-    return tree_attention(query, key, value, forward.caches[cross], slots, layouts, scaling)[None].to(precision), None
+    precision = torch.float64 if is_exact else query.dtype
+    query, key, value, mask = (part.to(precision) for part in (query, key, value, position_bias + padding))
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    return attended.transpose(1, 2).to(padding.dtype), None
 
 
 AttentionInterface.register(ATTENTION, _attend)
@@ -93,17 +63,16 @@ class EncoderDecoderHost(TransformersHost):
     def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
         self.model = model.eval()
         self.is_exact = False
-        blocks: Any = model.get_decoder().block
-        own = [block.layer[0].SelfAttention for block in blocks]
-        self._own_indices = {module: index for index, module in enumerate(own)}
-        self._cross_indices = {block.layer[1].EncDecAttention: index for index, block in enumerate(blocks)}
+        config = model.config
+        self._decoder: Any = model.get_decoder()
+        own = [block.layer[0].SelfAttention for block in self._decoder.block]
         # In most families the first layer's biases are those of all.
         self._tables = [_bias_table(module) for module in own if module.has_relative_attention_bias]
         self._table_indices = [min(index, len(self._tables) - 1) for index in range(len(own))]
-        config = model.config
+        self._head_size = config.d_kv
+        self._scale = config.d_model**-0.5 if _scales_output(config) else 1.0
         layers = [Layer((config.num_heads, 2 * config.d_kv), None)] * len(own)
         self._caches = allocate(layers, model.dtype, slots, kv_memory_gib, self.device)
-        self._nothing_new = torch.zeros(1, 1, config.d_model, dtype=model.dtype, device=self.device)
         self.vocabulary_size = int(config.vocab_size)
         self.total_slots = len(self._caches[0])
         self._slot_positions = torch.zeros(self.total_slots, dtype=torch.int64, device=self.device)
@@ -114,28 +83,42 @@ class EncoderDecoderHost(TransformersHost):
         encoder = batch.encoder
         if encoder is None:
             raise ValueError("A forward of an encoder-decoder model is made with `has_encoder`.")
-        padding = self._nothing_new.new_full((encoder.tokens.numel(),), float("-inf")).index_fill_(0, encoder.indices, 0.0)
-        layouts = self._own_layouts(batch)
-        forward = Forward(
-            batch,
-            encoder,
-            padding.view(len(encoder.tokens), 1, 1, -1) if len(padding) else padding,
-            self._caches,
-            layouts,
-            self._own_indices,
-            self._cross_indices,
-            self.is_exact,
-        )
-        states = self._encode(encoder, forward) if len(encoder.slots) else self._nothing_new
-        logits: Tensor = self.model(
-            encoder_outputs=(states,), decoder_input_ids=batch.tokens[None], use_cache=False, forward=forward
-        ).logits
-        return batch.at_outputs(logits[0])
+        states = self._encode(encoder) if len(encoder.slots) else None
+        hidden = self._decoder.embed_tokens(batch.tokens)
+        for block, cache, own in zip(self._decoder.block, self._caches, self._own_layouts(batch), strict=True):
+            layer, crossing, dense = block.layer
+            normed = layer.layer_norm(hidden)
+            hidden = _finite(hidden + self._attended(layer.SelfAttention, normed, normed, cache, batch.slots, own))
+            normed = crossing.layer_norm(hidden)
+            attended = self._attended(crossing.EncDecAttention, normed, states, cache, encoder.slots, encoder.attention)
+            hidden = _finite(hidden + attended)
+            hidden = _finite(dense(hidden))
+        hidden = self._decoder.final_layer_norm(batch.at_outputs(hidden))
+        logits: Tensor = self.model.get_output_embeddings()(hidden * self._scale)
+        return logits
 
-    def _encode(self, encoder: EncoderBatch, forward: Forward) -> Tensor:
-        """What the encoder makes of new prompts, `[1, tokens, size]` without padding."""
-        states: Tensor = self.model.get_encoder()(input_ids=encoder.tokens, forward=forward).last_hidden_state
-        return states.flatten(0, 1).index_select(0, encoder.indices)[None]
+    def _encode(self, encoder: EncoderBatch) -> Tensor:
+        """What the encoder makes of new prompts, `[tokens, size]` without padding."""
+        padding = torch.full((encoder.tokens.numel(),), float("-inf"), dtype=self.model.dtype, device=self.device)
+        padding.index_fill_(0, encoder.indices, 0.0)
+        rows = padding.view(len(encoder.tokens), 1, 1, -1)
+        states: Tensor = self.model.get_encoder()(input_ids=encoder.tokens, padding=rows, is_exact=self.is_exact).last_hidden_state
+        return states.flatten(0, 1).index_select(0, encoder.indices)
+
+    def _attended(
+        self, module: Any, queries: Tensor, states: Tensor | None, cache: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout]
+    ) -> Tensor:
+        """One attention of the decoder, `[tokens, size]`; `states` are what keys and values are made of, None if there are no new ones."""
+        query, key, value = (
+            None if rows is None else projection(rows).unflatten(1, (-1, self._head_size))
+            for projection, rows in ((module.q, queries), (module.k, states), (module.v, states))
+        )
+        assert query is not None
+        precision = query.dtype
+        # T5 scales its weights at the start instead of its scores.
+        attended = tree_attention(query.double() if self.is_exact else query, key, value, cache, slots, layouts, 1.0)
+        rows: Tensor = module.o(attended.flatten(1).to(precision))
+        return rows
 
     def _own_layouts(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
         """The layouts of each layer's self-attention, with its biases by depth."""
@@ -161,3 +144,16 @@ def _bias_table(attention: Any) -> Tensor:
     with torch.inference_mode():
         biases: Tensor = attention.compute_bias(1, farthest + 1, past_seen_tokens=farthest)
     return biases[0, :, 0].flip(-1).float()
+
+
+def _scales_output(config: PretrainedConfig) -> bool:
+    """True if the head reads scaled states: T5 says it in its configuration, umT5 always does, and mT5 never."""
+    return bool(config.to_dict().get("scale_decoder_outputs", config.model_type == "umt5"))
+
+
+def _finite(hidden: Tensor) -> Tensor:
+    """The states within the range of float16, where T5's grow beyond; of another precision as they are."""
+    if hidden.dtype != torch.float16:
+        return hidden
+    most = torch.finfo(torch.float16).max - 1000
+    return hidden.clamp(-most, most)

@@ -20,7 +20,7 @@ from tests.t5_models import START, noisy_t5, save_t5_model
 from tests.verification.engine.test_beam_search import as_pairs, assert_same, reference_vocabulary
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation.generate import PrefixTable
-from verification.hosts.checkpoint import HostError, check_full_attention, load_config
+from verification.hosts.checkpoint import HostError, check_no_encoder, load_config
 from verification.hosts.encoder_decoder import EncoderDecoderHost
 from verification.hosts.graphs import graphed
 from verification.hosts.transformers import TransformersHost
@@ -161,8 +161,9 @@ def test_an_encoded_history_is_read_again_only_by_the_very_same_one(world: World
     assert engine.used_slots == engine.cached_slots == 0
 
 
-def test_bfloat16_scores_are_those_of_float32_within_its_rounding(world: World) -> None:
-    recommender = Recommender.load(world.target, CATALOG, kv_memory_gib=0.02, dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_scores_in_half_precision_are_those_of_float32_within_its_rounding(world: World, dtype: str) -> None:
+    recommender = Recommender.load(world.target, CATALOG, kv_memory_gib=0.02, dtype=dtype)
     (result,) = recommender.recommend([world.histories[100]], K)
     recommender.close()
     score = world.scores(world.prompts[100])
@@ -195,7 +196,7 @@ def test_a_t5_can_not_teach(world: World, tmp_path: Path) -> None:
 def test_the_vllm_host_has_no_encoder(world: World) -> None:
     """It asks this of every model, before it loads one."""
     with pytest.raises(HostError, match=r"\(t5\) has an encoder, which needs the transformers host: serve it with --engine transformers"):
-        check_full_attention(load_config(world.target), world.target)
+        check_no_encoder(load_config(world.target), world.target)
 
 
 def test_cuda_graphs_are_for_models_without_an_encoder(world: World) -> None:
