@@ -137,4 +137,8 @@ def main(arguments: Iterable[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    # All is closed, and the kernel takes the rest at once: the model libraries take a second to be taken apart object by object.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -11,15 +11,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-import transformers.integrations.accelerate
-import transformers.utils
-
-# transformers imports scikit-learn and SciPy, which takes seconds, for assisted generation and object detection, which no host does.
-transformers.utils.is_sklearn_available = lambda: False
-transformers.utils.is_scipy_available = lambda: False
-# It wants accelerate wherever a model is to be placed, also on the meta device, where accelerate does nothing.
-transformers.integrations.accelerate.is_accelerate_available = lambda *_: True
-
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,

@@ -7,6 +7,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -93,6 +94,12 @@ async def test_concurrent_requests_get_the_lists_they_get_alone(server: ServerPr
         together = [response.json()["items"] for response in await asyncio.gather(*posts)]
     for one, other in zip(alone, together, strict=True):
         assert [line["item_id"] for line in one] == [line["item_id"] for line in other]
+
+
+def test_the_engine_loads_no_library_that_it_does_not_need(server: ServerProcess):
+    loaded = {part for mapped in server.engine.memory_maps() for part in Path(mapped.path).parts}
+    assert "torch" in loaded
+    assert not {"scipy", "sklearn", "vllm", "pyarrow", "pandas", "matplotlib"} & loaded
 
 
 def test_metrics_are_well_formed_and_tell_what_happened(server: ServerProcess):

@@ -129,23 +129,21 @@ def test_a_server_ends_in_time_whatever_its_engine_does(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_nothing_outlives_a_server_that_is_killed(
-    model_flags: list[str], tmp_path: Path, temporary: Path, moment: Callable[[ServerProcess], psutil.Process]
-):
-    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
-        engine = moment(server)
-        server.process.kill()
-        started = time.monotonic()
-        while not ended(engine):
-            assert time.monotonic() - started < 20
-            time.sleep(0.05)
-    assert all(path.name.startswith(PREFIX) for path in temporary.iterdir())
-    # Files of the dead are gone with the next start.
-    left = set(temporary.iterdir())
-    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
-        starting(server)
-        assert not left & set(temporary.iterdir())
+def test_nothing_outlives_a_server_that_is_killed(model_flags: list[str], tmp_path: Path, temporary: Path):
+    left: set[Path] = set()
+    for moment in (*MOMENTS, starting):
+        with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
+            # Files of the dead are gone with the next start.
+            starting(server)
+            assert not left & set(temporary.iterdir())
+            engine = moment(server)
+            server.process.kill()
+            started = time.monotonic()
+            while not ended(engine):
+                assert time.monotonic() - started < 20
+                time.sleep(0.05)
+        left = set(temporary.iterdir())
+        assert all(path.name.startswith(PREFIX) for path in left)
 
 
 def test_an_engine_that_is_killed_leaves_nothing_either(model_flags: list[str], tmp_path: Path, temporary: Path):
