@@ -18,7 +18,8 @@ class ServerProcess(server_process.ServerProcess):
     """Runs `atspeed serve` with the given flags, logging to a file; `with` waits until it listens and ends it afterwards."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
-        super().__init__(folder, "--threads", "1", "--engine", "transformers", *flags)
+        # A tiny model has a hundred thousand slots in that; more would only have to be made at every start.
+        super().__init__(folder, "--threads", "1", "--engine", "transformers", "--kv-memory-gib", "0.05", *flags)
 
     @contextmanager
     def stopped_engine(self) -> Iterator[None]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from benchmarks.fuzz.run import fuzz
 
-CASES = 200
+# So few that one round has them; `make fuzz` asks thousands.
+CASES = 45
 SEED = 19
 
 

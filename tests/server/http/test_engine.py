@@ -27,6 +27,8 @@ def test_when_the_engine_is_killed_everyone_who_waits_is_told_at_once_and_it_com
     server.client.post("/v1/users/kept/events", json={"item_id": "item-1"})
     with ThreadPoolExecutor(16) as pool:
         engine = server.engine
+        files = Path(engine.environ()["TMPDIR"])
+        assert files.is_dir()
         engine.suspend()
         answers = [pool.submit(server.recommend, history=["item-1"], k=3) for _ in range(16)]
         time.sleep(0.5)
@@ -45,6 +47,7 @@ def test_when_the_engine_is_killed_everyone_who_waits_is_told_at_once_and_it_com
     assert server.client.get("/v1/users/kept/history").status_code == 200
     assert server.metric("atspeed_engine_up") == 0
     server.wait_until_ready()
+    assert not files.exists()
     assert server.client.get("/health").status_code == 200
     assert server.recommend(user_id="kept", k=3).status_code == 200
     assert server.metric("atspeed_engine_restarts_total") == restarts + 1

@@ -144,14 +144,3 @@ def test_nothing_outlives_a_server_that_is_killed(model_flags: list[str], tmp_pa
                 time.sleep(0.05)
         left = set(temporary.iterdir())
         assert all(path.name.startswith(PREFIX) for path in left)
-
-
-def test_an_engine_that_is_killed_leaves_nothing_either(model_flags: list[str], tmp_path: Path, temporary: Path):
-    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
-        engine = server.wait_until_ready().engine
-        before = len(list(temporary.iterdir()))
-        engine.kill()
-        server.wait_for(lambda: server.client.get("/ready").status_code == 503, 10)
-        server.wait_until_ready()
-        assert len(list(temporary.iterdir())) == before
-    assert list(temporary.iterdir()) == []
