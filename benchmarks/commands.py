@@ -98,6 +98,29 @@ def precision(
         fail(f"{different} lists differ by more than noise.")
 
 
+def exactness(
+    target: Target,
+    catalog_file: CatalogFile,
+    data: Annotated[Path | None, typer.Option(help="As for `atspeed train`; test users are asked, random histories by default.")] = None,
+    draft: Annotated[Path | None, typer.Option(help="Directory of the draft model; none by default.", file_okay=False)] = None,
+    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,
+    users: Annotated[int, typer.Option(help="Test users, spread evenly over the data, or random histories.", min=1)] = 300,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+) -> None:
+    """Count the lists that company, a cached prompt and drafts change in float32, bfloat16 and bfloat16 with `--exact`, and time these.
+
+    The exit status is 1 if a list differs that is said to be exact, the order of equal scores aside.
+
+    Example: atspeed-bench exactness --target models/target --catalog beauty.index.json --data beauty
+    """
+    from benchmarks.systems.exactness import run
+
+    with sentences():
+        wrong = run(target, draft, catalog_file, data, k, users, threads)
+    if wrong:
+        fail(f"{wrong} lists differ that are said to be exact.")
+
+
 def steps(
     shape: Annotated[str, typer.Option(help="Random target, draft and catalog: small, tiny or larger.")] = "small",
     engine: Annotated[str, typer.Option(help="What runs the models: vllm or transformers.")] = "vllm",
