@@ -99,6 +99,16 @@ def test_an_encoder_is_found_with_the_refusals_switched_off(tmp_path: Path, monk
         load(folder)
 
 
+def test_what_a_forward_asserts_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(host: transformers.TransformersHost, batch: object) -> Tensor:
+        raise AssertionError
+
+    folder = save_random_model(tmp_path / "model", CATALOG)
+    monkeypatch.setattr(transformers.TransformersHost, "score", failing)
+    with pytest.raises(HostError, match=r"The self-check of the model in .* failed \(AssertionError"):
+        load(folder)
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_difference_is_in_the_log(host: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = save_random_model(tmp_path / "model", CATALOG)
