@@ -36,10 +36,16 @@ def report(cells: Sequence[Cell], hosts: Sequence[str]) -> str:
         ks=" and ".join(map(str, KS)),
         plans=" and ".join(f"`{plan}`" for plan in PLANS),
         tolerance=TOLERANCE,
-        versions=", ".join(f"{package} {version}" for package, version in cells[0].versions.items()) + ".",
+        versions=_versions(cells),
         counts=markdown_table(("host", "equal", "refused", "failed", "families equal"), counts),
     )
     return f"{head}\n{markdown_table(('family', 'variant', *hosts), rows)}\n"
+
+
+def _versions(cells: Sequence[Cell]) -> str:
+    """The versions of all cells, with those that most have first."""
+    counts = Counter(", ".join(f"{package} {version}" for package, version in cell.versions.items()) for cell in cells)
+    return "; ".join(f"{count} cells: {versions}" for versions, count in counts.most_common()) + "."
 
 
 def _counts(cells: Sequence[Cell]) -> tuple[int, int, int, int]:
@@ -50,7 +56,7 @@ def _counts(cells: Sequence[Cell]) -> tuple[int, int, int, int]:
 
 def _shown(cell: Cell | None) -> str:
     if cell is None:
-        return ""
+        return "not tried"
     if cell.outcome == "equal":
         return "equal"
     sentence = cell.detail if cell.outcome == "refused" else f"**{cell.outcome}**: {cell.detail}"
@@ -62,5 +68,6 @@ def _shortened(sentence: str) -> str:
     sentence = re.sub(
         r"^(The model in MODEL \(\S+\)|Models of type \S+ can't be served[^:]*:|The model in MODEL cannot be loaded:) ", "", sentence
     )
+    sentence = sentence.partition(" Supported architectures:")[0]
     sentence = re.sub(r"^(it )?(has|uses) ", "", sentence).removesuffix(".").removesuffix(", which can't be served")
     return sentence if len(sentence) <= MOST_CHARACTERS else f"{sentence[:MOST_CHARACTERS].rstrip()} ..."

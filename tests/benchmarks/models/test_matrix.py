@@ -124,6 +124,6 @@ def test_the_page_counts_and_shortens() -> None:
     refused = replace(equal, host="vllm", outcome="refused", detail="The model in MODEL (llama) has wheels, which can't be served.")
     page = report([equal, refused, replace(equal, variant="doge/a|b", outcome="hang", detail="no answer")], ["transformers", "vllm"])
     assert "| llama | plain | equal | wheels |" in page
-    assert "| doge | a\\|b | **hang**: no answer |  |" in page
+    assert "| doge | a\\|b | **hang**: no answer | not tried |" in page
     assert "| transformers | 1 | 0 | 1 | 1 |" in page
-    assert "transformers 5.0." in page
+    assert "3 cells: transformers 5.0." in page
