@@ -25,8 +25,10 @@ CELLS = {
         "granitemoeshared/plain",
         "opt/projected",
         "bert/decoder",
+        "stablelm/plain",
+        "moshi/plain",
     ),
-    "vllm": ("gpt_bigcode/multi-query", "olmo2/plain", "qwen2_moe/plain", "falcon/grouped"),
+    "vllm": ("gpt_bigcode/multi-query", "qwen2_moe/plain"),
 }
 HISTORIES = question()[1][4::5]
 LISTS = {"none 2 0": [((1, 2), -1.0), ((1, 3), -2.0)]}
