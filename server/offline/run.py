@@ -99,15 +99,25 @@ def _output(settings: Settings, catalog: Catalog, defaults: Defaults, input_file
         return PlainLines(sys.stdout.buffer, seed)
     if not input_file.is_file() or (output_file.exists() and not output_file.is_file()):
         return PlainLines(_open(output_file, "wb"), seed)
-    status = input_file.stat()
-    purpose = [input_file.resolve(), status.st_size, status.st_mtime_ns, settings.target.resolve(), settings.draft, settings.plan]
-    purpose += [base.resolve() for base in (settings.base, settings.draft_base) if base is not None]
-    # Another seed will do where it was drawn by chance.
-    purpose += [catalog.version, replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults]
     try:
-        return ResumableFile(output_file, msgspec.json.encode(purpose, enc_hook=str).decode(), seed)
+        return ResumableFile(output_file, purpose_of(settings, catalog, defaults, input_file), seed)
     except OSError as error:
         raise OfflineError(f"{output_file} can't be opened: {error.strerror}.") from error
+
+
+def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path) -> str:
+    """Everything that the lists of a file follow from: a run goes on only where an earlier one had the same.
+
+    What is None is a value too: a base is that of the target or that of the draft by its place alone.
+    """
+    status = input_file.stat()
+    directories = (settings.target, settings.base, settings.draft, settings.draft_base)
+    models = [None if directory is None else directory.resolve() for directory in directories]
+    numbers = [settings.engine, settings.dtype, settings.exact, settings.quantization]
+    # Another seed will do where it was drawn by chance.
+    asked = replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults
+    purpose = [input_file.resolve(), status.st_size, status.st_mtime_ns, models, numbers, settings.plan, catalog.version, asked]
+    return msgspec.json.encode(purpose, enc_hook=str).decode()
 
 
 def _open(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
