@@ -1,7 +1,8 @@
 """Catalogs from matrices of codes: GRID's tensors (`.pt`, a digit a row) and TIGER's arrays (`.npy`, an item a row).
 
-Invariant: it is never guessed which side of a matrix the items are on, and its shape is held against the limits before any value is read. A
-torch file is read as data alone (`weights_only`), so none of its code runs.
+Invariant: it is never guessed which side of a matrix the items are on, and its shape is held against the limits before any value is looked
+at; arrays and torch's usual files are only mapped until then, while old or compressed torch files are read whole, which the limits of a
+file's size and ratio bound. A torch file is read as data alone (`weights_only`), so none of its code runs.
 """
 
 import zipfile
@@ -99,9 +100,15 @@ def _side(path: Path, shape: tuple[int, ...]) -> ItemsIn:
 
 def _array(path: Path) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (*_UNREADABLE, zipfile.BadZipFile) as error:
         raise CatalogError(f"The catalog {path} is not a .npy array: {first_line(error)}") from error
+    if not isinstance(array, np.ndarray):
+        # numpy goes by the first bytes, not by the name.
+        array.close()
+        raise CatalogError(
+            f"The catalog {path} is not a .npy array, but a zip file, such as .npz: save the one array of codes with np.save."
+        )
     return array
 
 
@@ -109,11 +116,15 @@ def _torch_matrix(path: Path, limits: ReadLimits) -> npt.NDArray[Any]:
     """The tensor of a torch file as an array."""
     import torch
 
+    is_plain_zip = False
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                limits.check_ratio(sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
+                entries = archive.infolist()
+            limits.check_ratio(sum(entry.file_size for entry in entries), path.stat().st_size)
+            # A mapped file that is compressed would give its compressed bytes for values.
+            is_plain_zip = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        tensor = torch.load(path, map_location="cpu", weights_only=True, mmap=is_plain_zip)
     except CatalogError:
         raise
     except (*_UNREADABLE, zipfile.BadZipFile) as error:

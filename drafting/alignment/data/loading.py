@@ -38,13 +38,14 @@ def data_files(directory: Path) -> tuple[Path, ...]:
     """The files that `load_split` reads from a data directory.
 
     Raises:
-        InteractionError: the directory has no interaction data, or data in two formats.
+        InteractionError: the directory has no interaction data, or two files of it.
     """
     sequential = tuple(directory / name for name in SEQUENTIAL_FILES)
     if all(path.is_file() for path in sequential):
         return sequential
     streams = [directory / name for name in (EVENTS_FILE, PARQUET_FILE) if (directory / name).is_file()]
-    streams += sorted(directory.glob(f"*{INTER_SUFFIX}"))
+    # LC-Rec's own files lie beside what was made of them.
+    streams = streams or sorted(directory.glob(f"*{INTER_SUFFIX}"))
     if len(streams) > 1:
         raise InteractionError(f"{directory} holds both {streams[0].name} and {streams[1].name}: remove the one that is not to be used.")
     if streams:

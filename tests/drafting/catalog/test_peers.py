@@ -151,6 +151,25 @@ def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
     assert "is not a .npy array" in refusal(path)
     np.save(path, CODES.astype(str))
     assert "holds values of type <U" in refusal(path)
+    with path.open("wb") as file:
+        np.savez(file, CODES)
+    assert refusal(path).endswith("is not a .npy array, but a zip file, such as .npz: save the one array of codes with np.save.")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "is not a .npy array" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_torch_file_is_mapped_unless_it_is_compressed(tmp_path: Path, kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapped file that is compressed would give its compressed bytes for codes."""
+    torch.save(torch.from_numpy(CODES), tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "codes.pt", "w", kind) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    mapped: list[bool] = []
+    load_file = torch.load
+    monkeypatch.setattr(torch, "load", lambda *files, **options: (mapped.append(options["mmap"]), load_file(*files, **options))[1])
+    assert load(tmp_path / "codes.pt")[0].version == expected().version
+    assert mapped == [kind == zipfile.ZIP_STORED]
 
 
 def test_the_limits_of_uploads_hold_for_matrices_before_their_values_are_read(tmp_path: Path) -> None:

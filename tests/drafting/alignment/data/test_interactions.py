@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drafting.alignment.data.interactions import InteractionError, Interactions, leave_one_out
-from drafting.alignment.data.loading import data_hashes, load_events, load_sequential, load_split
+from drafting.alignment.data.loading import data_files, data_hashes, load_events, load_sequential, load_split
 from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
@@ -178,8 +178,13 @@ def test_lists_that_are_refused(tmp_path: Path, catalog: Catalog, text: str, sen
         load_split(tmp_path, catalog)
 
 
-def test_two_kinds_of_interactions_are_not_chosen_from(tmp_path: Path, catalog: Catalog) -> None:
-    for name in ("A.inter.json", "interactions.jsonl"):
+def test_lists_beside_the_interactions_that_were_made_of_them_are_left_alone(tmp_path: Path) -> None:
+    for name in ("A.inter.json", "B.inter.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(InteractionError, match=r"holds both interactions\.jsonl and A\.inter\.json: remove the one"):
-        load_split(tmp_path, catalog)
+    with pytest.raises(InteractionError, match=r"holds both A\.inter\.json and B\.inter\.json: remove the one"):
+        data_files(tmp_path)
+    (tmp_path / "interactions.jsonl").write_text("")
+    assert data_files(tmp_path) == (tmp_path / "interactions.jsonl",)
+    (tmp_path / "interactions.parquet").write_text("")
+    with pytest.raises(InteractionError, match=r"holds both interactions\.jsonl and interactions\.parquet: remove the one"):
+        data_files(tmp_path)
