@@ -52,6 +52,16 @@ def _index(rows: list[Row]) -> bytes:
     return json.dumps({str(row.get("item_id")): row.get("identifier") for row in rows}).encode()
 
 
+def _info(rows: list[Row]) -> bytes:
+    """Lines of identifier, title and item id, as far as the rows' fields are texts."""
+    fields = ((row.get("identifier"), row.get("title", ""), row.get("item_id")) for row in rows)
+    lines = (
+        "\t".join(["".join(map(str, codes)) if isinstance(codes, list) else str(codes), str(title), str(name)])
+        for codes, title, name in fields
+    )
+    return "\n".join(lines).encode(errors="surrogatepass")
+
+
 IDENTIFIERS = make_quantisation().identifiers()
 WHOLE = _artefact(make_catalog(IDENTIFIERS[:_ROWS]))
 
@@ -108,6 +118,7 @@ BODIES = {
     "application/x-ndjson": _all_kinds(rows.map(_lines), _odd_rows().map(_lines)),
     "application/vnd.apache.parquet": _all_kinds(rows.map(make_parquet), _odd_columns().map(make_parquet)),
     "application/vnd.atspeed.index+json": _all_kinds(rows.map(_index), _odd_rows().map(_index)),
+    "text/tab-separated-values": _all_kinds(rows.map(_info), _odd_rows().map(_info)),
     "application/octet-stream": _all_kinds(st.just(WHOLE), _damaged(st.just(WHOLE))),
 }
 for media_type, bodies in BODIES.items():

@@ -105,7 +105,8 @@ class ScriptedEngine:
         target, draft = (graphed(host, most_requests, longest) if graphs else host for host in hosts)
         self._graphs = [model for model in (target, draft) if isinstance(model, GraphedModel)]
         self._stage = Stage(last_depth=self.trie.depth - 1)
-        self._engine = SpeculativeBeamEngine(FlatTarget(target), self.trie, OverlookingDraft(draft, self.trie, self._stage))
+        self._target, self._draft = FlatTarget(target), OverlookingDraft(draft, self.trie, self._stage)
+        self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
 
     def time(self, case: Case, runs: Sequence[TraceRun], requests: int) -> tuple[list[Timing], list[str]]:
         """Time all runs of one case, plain beam search first, `requests` searches each or a few more to fill the batches.
@@ -128,6 +129,9 @@ class ScriptedEngine:
                     lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out. {error}"
                 except torch.OutOfMemoryError:
                     lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out: the device ran out of memory."
+                if run.plan in lost:
+                    # The other plans go on, with slots that nobody owns.
+                    self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
         if runs[0].plan in lost:
             return [], list(lost.values())
         plain = float(np.median([turn.seconds for turn in turns[runs[0].plan][1:]]))
