@@ -15,6 +15,8 @@ from drafting.prompt import PROMPT_FILE
 ADAPTER_FILE = "adapter_config.json"
 BASE_SETTING = "base_model_name_or_path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+# Families with an encoder and a decoder whose positions are relative, so that those of a tree are depths: those that can be served.
+ENCODER_DECODERS = {"t5", "mt5", "umt5"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 

@@ -23,6 +23,7 @@ from transformers import (
 
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
+from drafting.model_files import ENCODER_DECODERS
 from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
 
 PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"
@@ -110,8 +111,8 @@ def load_base(name: str, catalog: Catalog, template: PromptTemplate, target_toke
         target_tokenizer: for a draft, the tokenizer of its target, which the base must share; None for a target.
 
     Raises:
-        BaseError: there is no such base, it is too short for the prompt, its tokenizer cannot express the prompt, or its tokens have other
-            ids than the target's.
+        BaseError: there is no such base, what is trained from it can't be served, it is too short for the prompt, its tokenizer cannot
+            express the prompt, or its tokens have other ids than the target's.
     """
     config, weights = _find_base(name)
     tokenizer = target_tokenizer or scratch_tokenizer(catalog.tokens)
@@ -170,6 +171,7 @@ def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, n
     config.pad_token_id, config.bos_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id, None
     if config.is_encoder_decoder:
         config.decoder_start_token_id = config.pad_token_id
+    _check_encoder(config, name)
     try:
         model = _auto_class(config).from_config(config)
     except ValueError as error:
@@ -178,9 +180,11 @@ def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, n
 
 
 def _from_model(path: Path, catalog: Catalog) -> Base:
+    config = _read_config(path / "config.json")
+    _check_encoder(config, str(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = _auto_class(AutoConfig.from_pretrained(path)).from_pretrained(path, dtype="float32")
+        model = _auto_class(config).from_pretrained(path, dtype="float32")
     except (ValueError, OSError, KeyError) as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in catalog.tokens])
@@ -192,6 +196,19 @@ def _from_model(path: Path, catalog: Catalog) -> Base:
 
 def _auto_class(config: PretrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _check_encoder(config: PretrainedConfig, name: str) -> None:
+    """Refuse encoder-decoder models that can't be served, before they are trained for hours."""
+    if not config.is_encoder_decoder:
+        return
+    if config.model_type not in ENCODER_DECODERS:
+        raise BaseError(
+            f"The base {name} ({config.model_type}) is an encoder-decoder model, of which T5, mT5 and umT5 can be served: start from one "
+            "of these, or from a causal model."
+        )
+    if config.to_dict().get("decoder_start_token_id") is None:
+        raise BaseError(f"The config.json of the base {name} does not say how the decoder's text begins: add its decoder_start_token_id.")
 
 
 def _check_reach(base: Base, catalog: Catalog, template: PromptTemplate) -> None:

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from drafting.errors import SetupError, first_line
-from drafting.model_files import TOKENIZER_FILES
+from drafting.model_files import ENCODER_DECODERS, TOKENIZER_FILES
 from verification.hosts.attention import Reach
 
 # What libraries raise for checkpoints that they can't load.
@@ -41,8 +41,6 @@ ENCODERS = {
     *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert", "roberta"),
     *("roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
-# Families with an encoder and a decoder whose positions are relative, so that those of a tree are depths.
-ENCODER_DECODERS = {"t5", "mt5", "umt5"}
 RECURRENT = "recurrent layers, whose state belongs to one text and not to a tree"
 LATENT = "latent attention (MLA)"
 # What a family has that tree attention can't compute.

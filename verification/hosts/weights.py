@@ -105,16 +105,28 @@ def _header(path: Path) -> dict[str, Tensor]:
 
 def _pickled(path: Path, device: str = "meta") -> dict[str, Tensor]:
     """The tensors of a pickle; one of anything else, which could run any code, is refused."""
+    is_zip = zipfile.is_zipfile(path)
     try:
-        weights = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, ValueError, TypeError, AttributeError, EOFError, UnpicklingError) as error:
+        compressed = is_zip and _is_compressed(path)
+        weights = torch.load(path, map_location=device, weights_only=True, mmap=is_zip)
+    except (RuntimeError, ValueError, TypeError, AttributeError, EOFError, UnpicklingError, zipfile.BadZipFile) as error:
         raise HostError(
             f"The weights in {path} cannot be loaded: the file is damaged or cut off, or a pickle that holds more than tensors, which is "
             "never run; save the model as safetensors."
         ) from error
+    if compressed:
+        raise HostError(
+            f"The weights in {path} are compressed, and libraries that map such a file take its compressed bytes for weights: save the "
+            "model as safetensors."
+        )
     if not isinstance(weights, dict):
         raise HostError(f"The weights in {path} cannot be loaded: the file holds no table of tensors, but a {type(weights).__name__}.")
     return weights
+
+
+def _is_compressed(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def check_names(model_dir: Path) -> None:

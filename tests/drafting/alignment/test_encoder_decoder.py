@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from drafting.alignment.bases import PRESETS, load_base
+from drafting.alignment.bases import PRESETS, BaseError, load_base
 from drafting.alignment.settings import TargetSettings
 from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
@@ -82,3 +82,28 @@ def test_the_preset_has_the_papers_shape(catalog: Catalog) -> None:
     assert base.start_token == base.tokenizer.pad_token_id
     assert base.model.config.num_decoder_layers == PRESETS["t5-scratch"]["num_layers"] == 4
     assert 4.2e6 < base.model.num_parameters() < 4.6e6
+
+
+BART = {
+    "model_type": "bart",
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+}
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_base_that_could_not_be_served_is_refused_before_it_is_trained(catalog: Catalog, tmp_path: Path, weights: bool) -> None:
+    def refusal(settings: dict[str, object]) -> str:
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        with pytest.raises(BaseError) as refused:
+            load_base(str(tmp_path), catalog, PromptTemplate(add_bos=False))
+        return str(refused.value)
+
+    if weights:
+        (tmp_path / "model.safetensors").write_bytes(b"which are not looked at")
+        sentence = "does not say how the decoder's text begins: add its decoder_start_token_id."
+        assert refusal(TINY | {"decoder_start_token_id": None}).endswith(sentence)
+    assert "(bart) is an encoder-decoder model, of which T5, mT5 and umT5 can be served" in refusal(BART)

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_a_pickle_that_is_cut_off(model: Path, kept: int) -> None:
 def test_a_pickle_of_something_else(model: Path) -> None:
     as_pickle(model, lambda weights, path: torch.save(list(weights.values()), path))
     assert refusal(model).endswith("cannot be loaded: the file holds no table of tensors, but a list.")
+
+
+def test_a_pickle_that_is_compressed_is_refused(model: Path) -> None:
+    """Mapped, as transformers does, its compressed bytes would be the weights."""
+    as_pickle(model, torch.save, "plain")
+    with zipfile.ZipFile(model / "plain") as plain, zipfile.ZipFile(model / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert refusal(model) == (
+        f"The weights in {model / 'pytorch_model.bin'} are compressed, and libraries that map such a file take its compressed bytes for "
+        "weights: save the model as safetensors."
+    )
 
 
 def test_a_pickle_beside_safetensors_is_not_looked_at(model: Path) -> None:
