@@ -141,6 +141,8 @@ def attend(
     query_count = layout.queries.shape[1]
     group = heads // cache.shape[1]
     stretches = triton.cdiv(columns, STRETCH_COLUMNS)
+    # Biases by depth come as a view with the heads first.
+    biases = None if layout.biases is None else layout.biases.contiguous()
     sums = torch.empty((stretches, tokens, heads, head_size), dtype=torch.float32, device=query.device)
     norms = torch.empty((stretches, tokens, heads), dtype=torch.float32, device=query.device)
     grid = (triton.cdiv(query_count * group, BLOCK_ROWS), requests * cache.shape[1], stretches)
@@ -149,7 +151,7 @@ def attend(
         cache,
         layout.keys,
         layout.mask.view(torch.uint8),
-        layout.biases,
+        biases,
         layout.queries,
         sums,
         norms,
@@ -161,7 +163,7 @@ def attend(
         cache.stride(0),
         sums.stride(0),
         norms.stride(0),
-        **kernel_constants(heads, cache.shape[1], head_size, softcap, layout.biases is not None),
+        **kernel_constants(heads, cache.shape[1], head_size, softcap, biases is not None),
     )
     attended = sums[0] if stretches == 1 else (sums * norms.softmax(0)[..., None]).sum(0)
     if sinks is not None:

@@ -87,7 +87,8 @@ def with_a_window_and_biases(layout: AttentionLayout, heads: int) -> AttentionLa
     last = (columns * layout.mask).amax(-1, keepdim=True)
     # Those of a token: padding repeats it.
     biases = torch.randn(len(layout.indices), heads, len(columns), generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    return replace(layout, mask=layout.mask & (last - columns < 5), biases=biases[layout.queries].transpose(1, 2).contiguous())
+    # A view, as those by depth are.
+    return replace(layout, mask=layout.mask & (last - columns < 5), biases=biases[layout.queries].transpose(1, 2))
 
 
 def on_cpu(layout: AttentionLayout) -> AttentionLayout:
