@@ -68,6 +68,7 @@ def _shortened(sentence: str) -> str:
     sentence = re.sub(
         r"^(The model in MODEL \(\S+\)|Models of type \S+ can't be served[^:]*:|The model in MODEL cannot be loaded:) ", "", sentence
     )
+    sentence = re.sub(r'^vLLM cannot run this model \(\S+\) here: "(.*)"; try --engine transformers$', r"\1", sentence)
     sentence = sentence.partition(" Supported architectures:")[0]
     sentence = re.sub(r"^(it )?(has|uses) ", "", sentence).removesuffix(".").removesuffix(", which can't be served")
     return sentence if len(sentence) <= MOST_CHARACTERS else f"{sentence[:MOST_CHARACTERS].rstrip()} ..."

@@ -100,7 +100,9 @@ def verify_model(host: TreeModel, model_dir: Path, longest: int, dtype: torch.dt
     except MODEL_ERRORS as error:
         if isinstance(error, HostError):
             raise
-        raise HostError(f"The self-check of the model in {model_dir} failed ({type(error).__name__}: {first_line(error)}).") from error
+        raise HostError(
+            f"The self-check of the model in {model_dir} failed ({type(error).__name__}: {first_line(error)}): try the other --engine."
+        ) from error
 
 
 @torch.inference_mode()

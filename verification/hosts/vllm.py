@@ -9,6 +9,7 @@ import logging
 import re
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,13 @@ from verification.hosts.checkpoint import (
 from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, LayerForward
+from verification.hosts.vllm_families import check_family, implementations
 from verification.hosts.weights import check_names
 
 logger = logging.getLogger(__name__)
 
 # The environment of vLLM stands by now.
 WORKER = f"{__name__}.TreeWorker"
-# Families whose lists are others in vLLM's own code than in transformers', which the self-check finds in small models only.
-UNLIKE = {"apertus", "ernie4_5_moe"}
 # Families whose biases by position transformers works out in bfloat16.
 COARSE_ALIBI = {"falcon"}
 
@@ -162,6 +162,7 @@ class VllmHost:
         files = ModelFiles.find(model_dir, base)
         config = load_model_config(files)
         check_no_encoder(config, model_dir)
+        check_family(config)
         precision = resolve_dtype(config, dtype)
         check_quantization_of_vllm(config, files.weights, precision, on_cpu=current_platform.is_cpu())
         reaches = layer_reaches(config)
@@ -196,14 +197,15 @@ class VllmHost:
             "hf_overrides": {"max_window_layers": config.num_hidden_layers} if hasattr(config, "max_window_layers") else {},
         }
         refusals = []
-        for implementation in _implementations(config):
+        for implementation in implementations(config):
             try:
                 self._start(EngineArgs(**arguments, model_impl=implementation), reaches, check)
                 return
             except HostError as error:
-                refusals.append(error)
+                # The frames of an error hold the weights that were loaded.
+                refusals.append(HostError(str(error)))
             except LOADING_ERRORS as error:
-                refusals.append(refusal(error, _reason(error), config, model_dir))
+                refusals.append(refusal(error, _reason(error, config), config, model_dir))
             cleanup_dist_env_and_memory()
             logger.warning("vLLM's model_impl %r is not used: %s", implementation, refusals[-1])
         raise refusals[0]
@@ -211,13 +213,12 @@ class VllmHost:
     def _start(self, arguments: EngineArgs, reaches: Sequence[Reach | None], check: Callable[[TreeModel], None] | None) -> None:
         """Have vLLM load the model, prepare tree forwards, and check them."""
         self._engine: Any = LLMEngine.from_engine_args(arguments)
-        try:
+        with ExitStack() as loaded:
+            loaded.callback(self.close)
             self.total_slots = int(self._engine.collective_rpc("tree_setup", args=(reaches,))[0])
             if check is not None:
                 check(self)
-        except HostError:
-            self.close()
-            raise
+            loaded.pop_all()
 
     def score(self, batch: TreeBatch) -> Tensor:
         """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
@@ -231,12 +232,14 @@ class VllmHost:
         cleanup_dist_env_and_memory()
 
 
-def _implementations(config: PretrainedConfig) -> tuple[str, ...]:
-    """What vLLM tries to load a model in: code of its own; then its layers in transformers' code."""
-    return ("transformers",) if config.model_type in UNLIKE else ("auto", "transformers")
+def _reason(error: Exception, config: PretrainedConfig) -> str:
+    """Why vLLM can't run a model, in our words around its own."""
+    if isinstance(error, ImportError):
+        return _message(error)
+    return f'vLLM cannot run this model ({config.model_type}) here: "{_message(error)}"; try --engine transformers'
 
 
-def _reason(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """vLLM's error message, without the wrapping by pydantic and without lists of all weights."""
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")

@@ -46,14 +46,16 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 # vLLM imports SciPy's signal processing if it is installed, to resample audio; the import is slow and not needed here.
 audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]
 
-from vllm import ir
-from vllm.platforms import current_platform
-from vllm.v1.attention.backend import AttentionType
-from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
-from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec
-
-if audio is None:
-    del sys.modules["scipy.signal"]
+try:
+    from vllm import ir
+    from vllm.platforms import current_platform
+    from vllm.v1.attention.backend import AttentionType
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+    from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec
+finally:
+    # The import may fail, and others go on without vLLM.
+    if audio is None:
+        del sys.modules["scipy.signal"]
 
 if current_platform.is_cpu():
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as PlatformBackend

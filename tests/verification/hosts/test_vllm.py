@@ -8,13 +8,14 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from drafting.plans.plan import FixedPlan
-from tests.models import random_catalog, save_family_model
+from tests.models import random_catalog, save_family_model, save_random_model
 from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_same
 from tests.verification.hosts.test_families import EXPERTS, WINDOW
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.attention import Reach
 from verification.hosts.checkpoint import HostError, layer_reaches
+from verification.hosts.vllm_families import check_family, implementations
 from verification.recommender import Recommender
 
 needs_vllm = pytest.mark.skipif(HOSTS[1].marks[0].args[0], reason="vLLM is not installed")
@@ -54,6 +55,65 @@ def test_lists_equal_generate(feature: str, tmp_path: Path) -> None:
         for result, wanted in zip([*together, *alone], [*expected, expected[-1]], strict=True):
             assert_same(as_pairs(result, identifiers), wanted)
     recommender.close()
+
+
+WRONG = [("cohere2_moe", {}), ("jetmoe", {}), ("gpt2", {"scale_attn_weights": False}), ("olmoe", {"clip_qkv": 0.8})]
+OWN_CODE = [
+    *(("gpt2", {}), ("olmoe", {}), ("cohere", {}), ("cohere2", {}), ("ernie4_5", {}), ("qwen3", {}), ("exaone_moe", {})),
+    *(("llama", {"attention_bias": True}), ("glm4", {"attention_bias": True}), ("gpt_oss", {})),
+]
+THEIR_CODE: list[tuple[str, dict[str, Any]]] = [
+    *(("apertus", {}), ("cohere", {"tie_word_embeddings": False}), ("cohere2", {"tie_word_embeddings": False})),
+    *(("cohere", {"attention_bias": True}), ("qwen3_moe", {"attention_bias": True}), ("ernie4_5", {"use_bias": True})),
+    ("exaone_moe", {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}),
+]
+
+
+def test_what_vllm_computes_otherwise_is_known_without_a_self_check() -> None:
+    for family, settings in WRONG:
+        with pytest.raises(HostError, match=f"^vLLM computes models of type {family} .*otherwise than transformers: use --engine tr"):
+            check_family(AutoConfig.for_model(family, **settings))
+    for family, settings in [*OWN_CODE, *THEIR_CODE]:
+        config = AutoConfig.for_model(family, **settings)
+        check_family(config)
+        assert implementations(config) == (("transformers",) if (family, settings) in THEIR_CODE else ("auto", "transformers")), family
+
+
+@needs_vllm
+def test_it_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    folder = save_family_model(tmp_path / "model", CATALOG, "gpt2", scale_attn_weights=False)
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(HostError, match=r"^vLLM computes models of type gpt2 without scale_attn_weights otherwise"):
+        Recommender.load(folder, CATALOG, host="vllm", kv_memory_gib=0.05, verify="never")
+
+
+@needs_vllm
+def test_whatever_ends_a_start_frees_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try is closed before the next, and the error that is told holds no frames, in which weights would live on."""
+    from verification.hosts import vllm as module
+
+    class Engine:
+        open = 0
+
+        def __init__(self) -> None:
+            Engine.open += 1
+            assert Engine.open == 1
+            self.engine_core = self
+
+        def collective_rpc(self, name: str, args: object) -> None:
+            raise RuntimeError("The size of tensor a (64) must match")
+
+        def shutdown(self) -> None:
+            Engine.open -= 1
+
+    monkeypatch.setattr(module.LLMEngine, "from_engine_args", lambda arguments: Engine())
+    folder = save_random_model(tmp_path / "model", CATALOG)
+    with pytest.raises(HostError) as refused:
+        module.VllmHost(folder, kv_memory_gib=0.05)
+    assert Engine.open == 0
+    assert refused.value.__cause__ is refused.value.__context__ is None
+    sentence = 'vLLM cannot run this model (llama) here: "The size of tensor a (64) must match"; try --engine transformers'
+    assert str(refused.value) == f"The model in {folder} cannot be loaded: {sentence}"
 
 
 def test_a_layer_attends_as_far_back_as_transformers_says() -> None:

@@ -1,0 +1,66 @@
+"""Families that vLLM's own code computes otherwise than transformers, and with which settings.
+
+Invariant: it is decided by the configuration, before weights are read, because the self-check, which found these in small models, leaves
+out large ones. A family of this list runs in transformers' code with vLLM's layers, or is refused where that is not right either.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from verification.hosts.checkpoint import HostError
+
+Settings = Mapping[str, Any]
+
+
+def _always(settings: Settings) -> bool:
+    return True
+
+
+def _own_head(settings: Settings) -> bool:
+    """vLLM leaves a head out, and takes the embeddings in its place."""
+    return not settings.get("tie_word_embeddings", True)
+
+
+def _no_rotation(settings: Settings) -> bool:
+    """Without layers of windows, vLLM rotates positions in all layers, and transformers in none if there is a size of a window."""
+    return settings.get("sliding_window") is not None and "sliding_attention" not in (settings.get("layer_types") or ())
+
+
+# Families that neither code of vLLM is known to compute right, what the sentence says of their settings, and with which they are wrong.
+WRONG: dict[str, tuple[str, Callable[[Settings], bool]]] = {
+    **dict.fromkeys(("cohere2_moe", "cohere_compass_text", "jetmoe", "lfm2_moe"), ("", _always)),
+    "gpt2": (" without scale_attn_weights", lambda settings: not settings.get("scale_attn_weights", True)),
+    "olmoe": (" with clip_qkv", lambda settings: settings.get("clip_qkv") is not None),
+}
+# Families that vLLM's own code computes otherwise, but not transformers' code with vLLM's layers.
+UNLIKE: dict[str, Callable[[Settings], bool]] = {
+    **dict.fromkeys(("apertus", "ernie4_5_moe"), _always),
+    **dict.fromkeys(("cohere", "cohere2"), _own_head),
+    **dict.fromkeys(("exaone4", "exaone_moe"), _no_rotation),
+    "ernie4_5": lambda settings: bool(settings.get("use_bias")),
+}
+# Families that have the biases of `attention_bias` in vLLM's own code, too; others leave some of them out in silence.
+HAVE_BIASES = {"glm", "glm4", "glm4_moe", "gpt_neox", "gpt_oss", "granite", "jais2", "llama", "nemotron", "seed_oss"}
+
+
+def check_family(config: PretrainedConfig) -> None:
+    """Refuse a model that vLLM computes otherwise than transformers, whatever code it runs.
+
+    Raises:
+        HostError: it does; the sentence names the type and the setting.
+    """
+    with_setting, is_wrong = WRONG.get(config.model_type, ("", lambda settings: False))
+    if is_wrong(config.to_dict()):
+        raise HostError(
+            f"vLLM computes models of type {config.model_type}{with_setting} otherwise than transformers: use --engine transformers."
+        )
+
+
+def implementations(config: PretrainedConfig) -> tuple[str, ...]:
+    """What vLLM tries to load a model in (`model_impl`): code of its own; then its layers in transformers' code."""
+    kind, settings = config.model_type, config.to_dict()
+    lacks_biases = bool(settings.get("attention_bias")) and kind not in HAVE_BIASES
+    is_unlike = lacks_biases or (kind in UNLIKE and UNLIKE[kind](settings))
+    return ("transformers",) if is_unlike else ("auto", "transformers")
