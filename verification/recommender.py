@@ -150,7 +150,7 @@ class Recommender:
             if plan == AUTO:
                 engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
             loaded.pop_all()
-        is_exact = exact or (served.dtype(dtype) == torch.float32 and quantization is None)
+        is_exact = exact or (served.dtype(dtype) == torch.float32 and quantization is None and not served.is_quantized)
         precision = Precision(str(served.dtype(dtype)).removeprefix("torch."), is_exact)
         return cls(fitted.catalog, fitted.prompts, engine, target.resolve().name, served, name, precision)
 

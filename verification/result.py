@@ -60,7 +60,7 @@ class Precision:
     Attributes:
         dtype: "float32", "bfloat16" or "float16".
         is_exact: True if a list depends neither on its batch, nor on what is cached or drafted: to the last bit with `make_exact`, but for
-            the order of equal scores (closer than 1e-5) in float32. Relaxed lists depend on drafts by nature.
+            the order of equal scores (closer than 1e-5) in float32, if weights are not quantized. Relaxed lists depend on drafts by nature.
     """
 
     dtype: str

@@ -4,6 +4,7 @@ Invariant: a method that is not listed here is refused, and so is one whose scal
 on the requests beside it. What is let through is still compared by the self-check.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 # Methods that vLLM needs no package for, and those that it computes with the packages of transformers.
 OF_VLLM = ("awq", "fp8", "gptq")
 WITH_VLLM = ("bitsandbytes", "compressed-tensors", "torchao")
+# What torchao calls configurations that leave activations as they are, or hold others for each layer; older releases wrote words.
+OF_WEIGHTS = re.compile(r"WeightOnlyConfig$|^(Module)?FqnToConfig$|weight_only")
 # Where releases of ModelOpt say what config.json does not.
 MODELOPT_FILE = "hf_quant_config.json"
 
@@ -92,9 +95,24 @@ def _wrong(method: str, settings: Mapping[str, Any]) -> str | None:
         return "its quantization_config says no weight_block_size, and hosts take different ones for granted"
     if method == "compressed-tensors" and settings.get("kv_cache_scheme"):
         return "it quantizes keys and values (kv_cache_scheme), which tree attention does not"
+    if method == "torchao" and (others := [name for name in _torchao_names(settings.get("quant_type")) if not OF_WEIGHTS.search(name)]):
+        return f"of torchao only what quantizes weights alone is known to make a list of its request alone, and this is {others[0]}"
     if any(scheme.get("dynamic") and scheme.get("strategy") in (None, "tensor") for scheme in _activations(settings)):
         return "its activations are scaled by the whole forward (strategy tensor), so a list would depend on the other requests"
     return None
+
+
+def _torchao_names(scheme: Any) -> Iterator[str]:
+    """The configurations of torchao that a checkpoint's scheme names, for the whole model or for each of its layers."""
+    if isinstance(scheme, str):
+        yield scheme
+    elif isinstance(scheme, Mapping):
+        name = scheme.get("_type")
+        if isinstance(name, str) and name.endswith("Config"):
+            yield name
+        for part in scheme.values():
+            if isinstance(part, Mapping):
+                yield from _torchao_names(part)
 
 
 def _activations(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

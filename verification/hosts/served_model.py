@@ -22,6 +22,7 @@ from verification.hosts.checkpoint import (
     has_encoder,
     load_tokenizer,
     most_tokens,
+    quantization_method,
     resolve_dtype,
     rotary_boundary,
     start_token,
@@ -85,6 +86,11 @@ class ServedModel:
     @cached_property
     def _template(self) -> PromptTemplate:
         return PromptTemplate.load(self.files.prompt)
+
+    @property
+    def is_quantized(self) -> bool:
+        """True if the target's checkpoint holds quantized weights."""
+        return quantization_method(self._config, self.files.weights) is not None
 
     def dtype(self, name: str) -> torch.dtype:
         """The precision of the target that a name stands for; see `resolve_dtype`."""

@@ -19,6 +19,7 @@ from verification.evaluation.generate import PrefixTable
 from verification.hosts.checkpoint import HostError, load_tokenizer
 from verification.hosts.quantization import PACKAGES, check_quantization, check_quantization_of_vllm
 from verification.recommender import Recommender
+from verification.result import Precision
 
 CATALOG = random_catalog(items=60, depth=3, codes=6)
 HISTORIES = [[1, 2, 3], [7], [5, 9, 11, 30, 31], [40, 2]]
@@ -27,6 +28,13 @@ TOKENS = FLOAT8 | {"strategy": "token", "dynamic": True}
 WHOLE = FLOAT8 | {"strategy": "tensor", "dynamic": True}
 BLOCKS = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 BITSANDBYTES = {"quant_method": "bitsandbytes"}
+
+
+def torchao(**types: str) -> dict[str, Any]:
+    """The settings of a checkpoint that torchao writes, with a configuration of this type for each layer of this name."""
+    layers = {name: {"_type": kind, "_version": 2, "_data": {"granularity": [{"_type": "PerTensor"}]}} for name, kind in types.items()}
+    scheme = {"_type": "ModuleFqnToConfig", "_version": 1, "_data": {"module_fqn_to_config": layers}}
+    return {"quant_method": "torchao", "quant_type": {"default": scheme if len(types) > 1 else next(iter(layers.values()))}}
 
 
 def compressed(activations: Mapping[str, Any] | None = None, **more: object) -> dict[str, Any]:
@@ -72,6 +80,7 @@ def test_lists_are_those_of_transformers(tmp_path: Path, settings: dict[str, Any
         pytest.importorskip("compressed_tensors")
     folder = save_quantized(tmp_path / "model", settings, getattr(torch, dtype))
     recommender = Recommender.load(folder, CATALOG, kv_memory_gib=0.01)
+    assert recommender.precision == Precision(dtype, is_exact=False)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     identifiers = CATALOG.token_ids(load_tokenizer(folder).get_vocab())
     for history in HISTORIES:
@@ -104,6 +113,15 @@ UNSERVED: dict[str, tuple[dict[str, Any], str]] = {
         "(compressed-tensors), which can't be served: it quantizes keys and values (kv_cache_scheme)",
     ),
     "whole": (compressed(WHOLE), "(compressed-tensors), which can't be served: its activations are scaled by the whole forward"),
+    "torchao": (
+        torchao(all="Float8DynamicActivationFloat8WeightConfig"),
+        "(torchao), which can't be served: of torchao only what quantizes",
+    ),
+    "a layer of torchao": (
+        torchao(first="Int4WeightOnlyConfig", second="Int8DynamicActivationInt8WeightConfig"),
+        "and this is Int8DynamicActivationInt8WeightConfig.",
+    ),
+    "torchao in words": ({"quant_method": "torchao", "quant_type": "float8dq"}, "and this is float8dq."),
     "unsaid": (compressed(WHOLE | {"strategy": None}), "its activations are scaled by the whole forward"),
 }
 
@@ -122,6 +140,12 @@ def refusal(folder: Path, host: str = "transformers", *, precision: torch.dtype 
         (check_quantization if host == "transformers" else of_vllm)(config, folder)
     assert "\n" not in str(refused.value)
     return str(refused.value)
+
+
+@pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed")
+def test_weights_of_torchao_are_let_through(unreadable: Path) -> None:
+    for settings in (torchao(all="Int4WeightOnlyConfig"), torchao(first="Int4WeightOnlyConfig", second="Float8WeightOnlyConfig")):
+        assert refusal(configure(unreadable, settings)).endswith("needs a package that is not installed: pip install torchao")
 
 
 @pytest.mark.parametrize("method", [method for method, packages in PACKAGES.items() if not all(map(find_spec, packages))])
