@@ -8,7 +8,8 @@ interrupted, all callers are told so.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from threading import Lock, get_ident
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import TypeVar
 
 from drafting.errors import SetupError
@@ -37,39 +38,46 @@ Answer = BeamResult | ScoresNotFinite
 Pending = dict[str, Answer | Other | None]
 
 
-class EngineLock:
-    """A lock that knows whether it is this thread that holds it."""
+@dataclass(frozen=True)
+class EngineTurns:
+    """What callers of all engines on the same models share.
 
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._holder: int | None = None
+    Attributes:
+        lock: held while an engine works. It's a plain lock, for Ctrl-C can't come between taking it and entering its context.
+        abandoned: the engines and requests that nobody waits for any more.
+    """
 
-    @property
-    def is_mine(self) -> bool:
-        """True if this thread holds it."""
-        return self._holder == get_ident()
+    lock: Lock = field(default_factory=Lock)
+    abandoned: "deque[tuple[SharedEngine, str]]" = field(default_factory=deque)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._holder = get_ident()
+    def tidy(self) -> None:
+        """Cancel what is abandoned; call it with the lock held, between two steps."""
+        while self.abandoned:
+            engine, request_id = self.abandoned[0]
+            engine.cancel(request_id)
+            self.abandoned.popleft()
 
-    def __exit__(self, *_: object) -> None:
-        self._holder = None
-        self._lock.release()
+    def tidy_if_free(self) -> None:
+        """Cancel what is abandoned, or leave it to whoever holds the lock, who comes here next.
+
+        Reason: it may be this thread, for the garbage collector closes iterations within a step, too.
+        """
+        while self.abandoned and not self.lock.locked():
+            with self.lock:
+                self.tidy()
 
 
 class SharedEngine:
     """An engine that several callers use, each as if it was alone.
 
     Attributes:
-        lock: held while the engine works, and by all engines on the same models.
+        turns: shared by all engines on the same models.
     """
 
-    def __init__(self, engine: SpeculativeBeamEngine, lock: EngineLock) -> None:
-        self.lock = lock
+    def __init__(self, engine: SpeculativeBeamEngine, turns: EngineTurns) -> None:
+        self.turns = turns
         self._engine = engine
         self._answers: dict[str, Answer] = {}
-        self._abandoned: deque[str] = deque()
 
     def search_in_order(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
         """Search the requests, which are asked for as the engine has room, and yield their lists in the same order.
@@ -89,38 +97,38 @@ class SharedEngine:
                     pending[f"number {number}"] = request
                 yield from _leading(pending)
             while pending:
-                with self.lock:
-                    self._forget_abandoned()
+                with self.turns.lock:
+                    self.turns.tidy()
                     self._advance(pending)
+                self.turns.tidy_if_free()
                 yield from _leading(pending)
         finally:
-            self._abandoned.extend(pending)
-            # The garbage collector may close this generator within a step, in the thread that makes it: then what comes next cancels.
-            if not self.lock.is_mine:
-                with self.lock:
-                    self._forget_abandoned()
+            self.turns.abandoned.extend((self, request_id) for request_id in pending)
+            self.turns.tidy_if_free()
 
-    def _forget_abandoned(self) -> None:
-        """Cancel what nobody waits for any more; call it with the lock held, between two steps."""
-        while self._abandoned:
-            request_id = self._abandoned.popleft()
-            self._engine.cancel(request_id)
-            self._answers.pop(request_id, None)
+    def cancel(self, request_id: str) -> None:
+        """Forget a request, whether it runs or is answered; call it with the lock held, between two steps."""
+        self._engine.cancel(request_id)
+        self._answers.pop(request_id, None)
 
     def _add(self, request: BeamRequest, pending: Pending[Other]) -> None:
-        with self.lock:
-            self._forget_abandoned()
+        with self.turns.lock:
+            self.turns.tidy()
             while self._engine.running and not self._has_room(request):
                 self._advance(pending)
-            self._engine.add(request)
+            # Noted first: what an interruption leaves in the engine is cancelled.
             pending[request.request_id] = None
+            self._engine.add(request)
+        self.turns.tidy_if_free()
 
     def _advance(self, pending: Pending[Other]) -> None:
         """Take the answers that others have left for these requests, or else make a step."""
         if not self._answers.keys() & pending.keys():
-            report = self._engine.step()
-            self._answers.update((result.request_id, result) for result in report.finished)
-            self._answers.update((request_id, ScoresNotFinite()) for request_id in report.failed)
+            # What ends between the step and the last of its answers would leave others waiting for lists that are lost.
+            with self._engine.slots:
+                report = self._engine.step()
+                self._answers.update((result.request_id, result) for result in report.finished)
+                self._answers.update((request_id, ScoresNotFinite()) for request_id in report.failed)
         for request_id in self._answers.keys() & pending.keys():
             pending[request_id] = self._answers.pop(request_id)
 

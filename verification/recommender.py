@@ -24,7 +24,7 @@ from drafting.plans.planner import AUTO, Planner
 from drafting.prompt import PromptBuilder
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
-from verification.batch import Answer, EngineLock, Other, ScoresNotFinite, SharedEngine
+from verification.batch import Answer, EngineTurns, Other, ScoresNotFinite, SharedEngine
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.adapter import load_model_config
@@ -49,17 +49,17 @@ class Recommender:
         served: ServedModel,
         name: str,
         precision: Precision,
-        lock: EngineLock | None = None,
+        turns: EngineTurns | None = None,
     ) -> None:
         """The engine's trie must hold the catalog's identifiers as the target's token ids; requests call the catalog by `name`.
 
         Args:
             precision: of the target.
-            lock: of the recommender that this one is a successor of.
+            turns: of the recommender that this one is a successor of.
         """
         self._served = served
         self._name = name
-        self._shared = SharedEngine(engine, lock or EngineLock())
+        self._shared = SharedEngine(engine, turns or EngineTurns())
         self.catalog = catalog
         self.prompts = prompts
         self.engine = engine
@@ -168,7 +168,7 @@ class Recommender:
         elif isinstance(plan, FixedPlan):
             plan.check(trie.depth)
         engine = self.engine.successor(trie, plan)
-        shared = self._served, name, self.precision, self._shared.lock
+        shared = self._served, name, self.precision, self._shared.turns
         return Recommender(fitted.catalog, fitted.prompts, engine, self.model_name, *shared)
 
     @cached_property

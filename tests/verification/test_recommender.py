@@ -279,7 +279,7 @@ def test_a_list_that_is_given_up_within_a_step_waits_for_no_lock(model: Path) ->
     histories = [[(7 * number + step) % 30 for step in range(1 + number % 20)] for number in range(200)]
     lists = recommender.recommend(histories, k=4)
     assert any(recommender.engine.running for _ in lists)
-    with recommender._shared.lock:
+    with recommender._shared.turns.lock:
         lists.close()
         assert recommender.engine.running > 0
     assert len(list(recommender.recommend(histories[:1], k=4))) == 1

@@ -41,6 +41,7 @@ class SpeculativeBeamEngine:
         target: the model whose lists these are.
         trie: trie of the catalog.
         plan: draft plan.
+        slots: of all engines on the same models.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class SpeculativeBeamEngine:
         if slots is None:
             nodes = min(node_capacity(trie), target.total_slots // 2)
             slots = EngineSlots(target.total_slots, nodes, shared_tokens, whole_prompts=target.has_encoder)
-        self._slots = slots
+        self.slots = slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
         self._table = ContinuationTable(trie, slots.nodes.total, target.device)
         self._drafting = DraftStep(self._tree, trie, slots, draft)
@@ -77,8 +78,8 @@ class SpeculativeBeamEngine:
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
-        check_capacity(trie, self._slots.nodes.total)
-        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self._slots)
+        check_capacity(trie, self.slots.nodes.total)
+        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self.slots)
 
     def use_plan(self, plan: Plan) -> None:
         """Draft by another plan; raise ValueError if it needs a draft model and there is none."""
@@ -96,7 +97,7 @@ class SpeculativeBeamEngine:
         searches = self._running.unfinished()
         if not searches:
             return StepReport((), 0, 0.0)
-        with self._slots:
+        with self.slots:
             return self._advance(searches)
 
     def _advance(self, searches: Sequence[BeamSearch]) -> StepReport:
@@ -184,9 +185,9 @@ class SpeculativeBeamEngine:
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         searches: list[BeamSearch] = []
-        with self._slots:
+        with self.slots:
             for part in parts_of(request):
-                search = self._slots.open(part, beam_widths(part, self.trie), self._eligibility(part), searches[0] if searches else None)
+                search = self.slots.open(part, beam_widths(part, self.trie), self._eligibility(part), searches[0] if searches else None)
                 search.drafts = drafts
                 slots = search.sequence.slots
                 self._tree.add_prompt(*map(self._to_device, (slots, part.prompt, np.arange(len(slots)))))
@@ -199,13 +200,13 @@ class SpeculativeBeamEngine:
 
     def _end(self, request_id: str, keep: bool) -> list[BeamSearch]:
         searches = self._running.remove(request_id)
-        if self._slots.is_spoilt:
+        if self.slots.is_spoilt:
             return searches
-        with self._slots:
+        with self.slots:
             for search in searches:
                 if search.eligibility.mask is not None:
                     self._masks.release(search.eligibility.mask)
-                self._slots.close(search, keep)
+                self.slots.close(search, keep)
         return searches
 
     def _eligibility(self, request: BeamRequest) -> Eligibility:
@@ -220,25 +221,25 @@ class SpeculativeBeamEngine:
     @property
     def total_slots(self) -> int:
         """Key/value slots that the target has."""
-        return self._slots.total
+        return self.slots.total
 
     @property
     def used_slots(self) -> int:
         """Key/value slots that running requests own."""
-        return self._slots.used
+        return self.slots.used
 
     @property
     def cached_slots(self) -> int:
         """Key/value slots in the prefix cache, which requests may take."""
-        return self._slots.prefix_cache.slots
+        return self.slots.prefix_cache.slots
 
     def has_room(self, request: BeamRequest) -> bool:
         """True if enough slots are free for the request."""
-        return self._slots.has_room(len(request.prompt), nodes_needed(request, self.trie))
+        return self.slots.has_room(len(request.prompt), nodes_needed(request, self.trie))
 
     def fits(self, request: BeamRequest) -> bool:
         """True if the request could run on an idle engine."""
-        return self._slots.fits(len(request.prompt), nodes_needed(request, self.trie))
+        return self.slots.fits(len(request.prompt), nodes_needed(request, self.trie))
 
     def refusal(self, request: BeamRequest) -> str | None:
         """Reason why the plan can't serve the request; None if it can."""
@@ -246,7 +247,7 @@ class SpeculativeBeamEngine:
 
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts aside."""
-        return len(request.prompt) - self._slots.prefix_cache.known(request.cache_key, request.prompt) + len(parts_of(request)) - 1
+        return len(request.prompt) - self.slots.prefix_cache.known(request.cache_key, request.prompt) + len(parts_of(request)) - 1
 
     def next_tokens(self) -> int:
         """Tokens in the next forward, drafts aside."""
@@ -268,7 +269,7 @@ class SpeculativeBeamEngine:
 
     def forget_histories(self) -> None:
         """Empty the prefix cache."""
-        self._slots.prefix_cache.clear()
+        self.slots.prefix_cache.clear()
 
     def close(self) -> None:
         """Free the models; the engine cannot step afterwards."""

@@ -185,7 +185,7 @@ class World:
         self.seen["cached"] += result.usage.cached_tokens > 0
 
     def accounts_are_exact(self) -> None:
-        engine, searches = self.engine, list(self.engine._slots.searches)
+        engine, searches = self.engine, list(self.engine.slots.searches)
         assert self.scheduler.running == engine.running <= 5
         assert self.scheduler.waiting + self.scheduler.running == len(self.alive)
         assert {search.request.request_id for search in searches} <= set(self.alive)
@@ -193,13 +193,11 @@ class World:
         # What a search has computed is its own; what it found may be the cache's and other searches' as well, who all only read it.
         own = [slot for search in searches for slot in search.sequence.slots[max(search.shared_length, search.cached_tokens) :].tolist()]
         found = {slot for search in searches for slot in search.sequence.slots[search.shared_length : search.cached_tokens].tolist()}
-        kept = {slot for entry in engine._slots.prefix_cache._prompts.values() for slot in entry.own_slots.tolist()}
+        kept = {slot for entry in engine.slots.prefix_cache._prompts.values() for slot in entry.own_slots.tolist()}
         assert len(own) == len(set(own))
         assert not set(own) & (found | kept)
         assert len((set(own) | found) - kept) == engine.used_slots
-        assert (
-            engine.used_slots + engine.cached_slots + engine._slots.prompts.free + engine._slots.nodes.free == engine.total_slots == SLOTS
-        )
+        assert engine.used_slots + engine.cached_slots + engine.slots.prompts.free + engine.slots.nodes.free == engine.total_slots == SLOTS
 
     def finish(self) -> None:
         """Lets everybody who has no deadline come to an end."""
@@ -209,7 +207,7 @@ class World:
         assert not self.alive
         assert self.engine.used_slots == 0
         self.engine.forget_histories()
-        assert self.engine._slots.prompts.free + self.engine._slots.prefix_cache.pinned == self.engine._slots.prompts.total
+        assert self.engine.slots.prompts.free + self.engine.slots.prefix_cache.pinned == self.engine.slots.prompts.total
 
 
 @pytest.mark.parametrize(("seeds", "least"), [(4, 2), pytest.param(12, 5, marks=pytest.mark.exhaustive)])

@@ -1,7 +1,11 @@
 """A step that is interrupted half way: no slot is given back twice or handed out again, and every caller gets a sentence."""
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 
 from drafting.trie.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
+from verification import batch
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
@@ -35,7 +40,11 @@ Break = Callable[[type, str, BaseException, int], None]
 
 @pytest.fixture
 def recommender(tmp_path: Path) -> Recommender:
-    return Recommender.load(save_random_model(tmp_path / "model", CATALOG, layers=1, hidden=32), CATALOG, plan="trie", kv_memory_gib=0.005)
+    return load(save_random_model(tmp_path / "model", CATALOG, layers=1, hidden=32))
+
+
+def load(model: Path) -> Recommender:
+    return Recommender.load(model, CATALOG, plan="trie", kv_memory_gib=0.005)
 
 
 @pytest.fixture
@@ -124,3 +133,62 @@ def test_what_an_engine_refuses_does_not_spoil_it(recommender: Recommender) -> N
         engine.add(wide)
     assert engine.step().tokens > 0
     assert engine.cancel("one")
+
+
+class Interruption:
+    """Ctrl-C at the n-th place of `batch` where Python looks for signals: when a call begins, and after it."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.seen = number, 0
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        # What the engine was called for is lost to `batch` if the interruption comes when it returns.
+        frames = (frame, frame.f_back) if event == "return" else (frame,)
+        if event == "c_call" or all(at is None or at.f_code.co_filename != batch.__file__ for at in frames):
+            return
+        self.seen += 1
+        if self.seen == self.number:
+            raise KeyboardInterrupt
+
+
+def interrupted(recommender: Recommender, number: int) -> Interruption:
+    place = Interruption(number)
+    sys.setprofile(place)
+    try:
+        with suppress(KeyboardInterrupt):
+            list(recommender.recommend(HISTORIES[:4], k=2))
+    finally:
+        sys.setprofile(None)
+    return place
+
+
+def test_wherever_an_interruption_comes_nobody_waits_for_ever(recommender: Recommender, tmp_path: Path) -> None:
+    """Others get the lists that they get alone, or are told that the engine is spoilt; the lock is free, and no slot is left."""
+    expected = [[item.item for item in found.items] for found in recommender.recommend(HISTORIES[:70], k=2)]
+    places = interrupted(recommender, 0).seen
+    assert places > 50
+    spoilt = 0
+    for number in np.random.default_rng(0).permutation(np.arange(1, places + 1))[:40].tolist():
+        source = recommender.successor(CATALOG, f"interrupted at {number}")
+        beside = source.recommend(HISTORIES[:70], k=2)
+        lists = [next(beside)]
+        assert interrupted(source, number).seen == number
+        assert not source._shared.turns.lock.locked()
+
+        def rest(others: Any = beside, found: list[Any] = lists) -> None:
+            with suppress(EngineSpoilt):
+                found += others
+
+        thread = Thread(target=rest, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive(), number
+        assert [[item.item for item in found.items] for found in lists] == expected[: len(lists)]
+        assert source.engine.running == 0
+        if source.engine.slots.is_spoilt:
+            spoilt += 1
+            recommender = load(tmp_path / "model")
+        else:
+            assert len(lists) == 70
+            assert source.engine.used_slots == 0
+    assert 0 < spoilt < 40

@@ -122,10 +122,10 @@ def test_requests_that_end_early_leave_nothing_behind(speculation: Speculation) 
     while engine.running:
         engine.step()
     assert engine.used_slots == 0
-    assert not engine._slots.searches
+    assert not engine.slots.searches
     engine.forget_histories()
-    assert engine._slots.prompts.free == engine._slots.prompts.total
-    assert engine._slots.nodes.free == engine._slots.nodes.total
+    assert engine.slots.prompts.free == engine.slots.prompts.total
+    assert engine.slots.nodes.free == engine.slots.nodes.total
 
 
 def test_a_prompt_is_computed_once_and_kept_for_the_user(speculation: Speculation) -> None:

@@ -144,7 +144,7 @@ def test_lists_are_the_same_with_and_without_the_cache(speculation: Speculation,
     assert engine.used_slots == 0
     engine.forget_histories()
     assert engine.cached_slots == 0
-    assert engine._slots.prompts.free == engine._slots.prompts.total
+    assert engine.slots.prompts.free == engine.slots.prompts.total
 
 
 def growing_histories(speculation: Speculation, rng: np.random.Generator) -> list[BeamRequest]:
@@ -164,7 +164,7 @@ def growing_histories(speculation: Speculation, rng: np.random.Generator) -> lis
 
 def shrink(engine: SpeculativeBeamEngine, slots: int) -> None:
     """Leaves the engine only so many slots for prompts."""
-    pools = engine._slots
+    pools = engine.slots
     pools.prompts = SlotPool(min(slots, pools.prompts.total), first=pools.nodes.total)
     pools.prefix_cache = PrefixCache(pools.prompts)
 

@@ -73,7 +73,7 @@ def test_drafts_leave_the_slots_that_plain_searches_need(speculation: Speculatio
     engine = speculation.engine(depth, plan_of(name, speculation, depth))
     trie: ItemTrie = speculation.tries[depth]
     needed = sum(1 + sum(beam_widths(request, trie)[1:-1]) for request in requests)
-    engine._slots.nodes = SlotPool(needed + 30)
+    engine.slots.nodes = SlotPool(needed + 30)
     for request in requests:
         engine.add(request)
     results: list[BeamResult] = []
