@@ -30,7 +30,8 @@ def _no_rotation(settings: Settings) -> bool:
 
 # Families that neither code of vLLM is known to compute right, what the sentence says of their settings, and with which they are wrong.
 WRONG: dict[str, tuple[str, Callable[[Settings], bool]]] = {
-    **dict.fromkeys(("cohere2_moe", "cohere_compass_text", "jetmoe", "lfm2_moe"), ("", _always)),
+    **dict.fromkeys(("cohere_compass_text", "jetmoe", "lfm2_moe"), ("", _always)),
+    "cohere2_moe": (" with a head of its own", _own_head),
     "gpt2": (" without scale_attn_weights", lambda settings: not settings.get("scale_attn_weights", True)),
     "olmoe": (" with clip_qkv", lambda settings: settings.get("clip_qkv") is not None),
 }
@@ -42,7 +43,7 @@ UNLIKE: dict[str, Callable[[Settings], bool]] = {
     "ernie4_5": lambda settings: bool(settings.get("use_bias")),
 }
 # Families that have the biases of `attention_bias` in vLLM's own code, too; others leave some of them out in silence.
-HAVE_BIASES = {"glm", "glm4", "glm4_moe", "gpt_neox", "gpt_oss", "granite", "jais2", "llama", "nemotron", "seed_oss"}
+HAVE_BIASES = {"arcee", "gemma2", "glm", "glm4", "glm4_moe", "gpt_neox", "gpt_oss", "granite", "jais2", "llama", "nemotron", "seed_oss"}
 
 
 def check_family(config: PretrainedConfig) -> None:

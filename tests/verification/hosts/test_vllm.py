@@ -57,15 +57,29 @@ def test_lists_equal_generate(feature: str, tmp_path: Path) -> None:
     recommender.close()
 
 
-WRONG = [("cohere2_moe", {}), ("jetmoe", {}), ("gpt2", {"scale_attn_weights": False}), ("olmoe", {"clip_qkv": 0.8})]
+WRONG = [
+    ("cohere2_moe", {"tie_word_embeddings": False}),
+    ("jetmoe", {}),
+    ("gpt2", {"scale_attn_weights": False}),
+    ("olmoe", {"clip_qkv": 0.8}),
+]
 OWN_CODE = [
-    *(("gpt2", {}), ("olmoe", {}), ("cohere", {}), ("cohere2", {}), ("ernie4_5", {}), ("qwen3", {}), ("exaone_moe", {})),
+    *(
+        ("gpt2", {}),
+        ("olmoe", {}),
+        ("cohere2_moe", {"tie_word_embeddings": True}),
+        ("cohere", {}),
+        ("cohere2", {}),
+        ("ernie4_5", {}),
+        ("qwen3", {}),
+        ("exaone_moe", {}),
+    ),
     *(("llama", {"attention_bias": True}), ("glm4", {"attention_bias": True}), ("gpt_oss", {})),
 ]
 THEIR_CODE: list[tuple[str, dict[str, Any]]] = [
     *(("apertus", {}), ("cohere", {"tie_word_embeddings": False}), ("cohere2", {"tie_word_embeddings": False})),
     *(("cohere", {"attention_bias": True}), ("qwen3_moe", {"attention_bias": True}), ("ernie4_5", {"use_bias": True})),
-    ("exaone_moe", {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}),
+    *((family, {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}) for family in ("exaone4", "exaone_moe")),
 ]
 
 
