@@ -12,7 +12,7 @@ import logging
 from server.catalogs.proof import ask
 from server.catalogs.store import CatalogStore
 from server.engine.client import EngineClient
-from server.errors import EngineUnavailable, RequestRefused, ScoresNotFinite
+from server.errors import EngineUnavailable, ScoresNotFinite, ServerError
 
 MANY = 8
 LOOK_SECONDS = 1.0
@@ -54,6 +54,6 @@ class Soundness:
             if not self._denied:
                 logger.error("the model makes no lists: its scores are not finite (NaN or infinite), whatever is asked")
             return True
-        except (EngineUnavailable, RequestRefused, TimeoutError):
+        except (ServerError, TimeoutError):
             """It says nothing of the scores."""
         return False

@@ -76,8 +76,6 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
         try:
             tell(Alive("loading the model"))
             recommender = load_recommender(options, load_catalog(options.catalog, check=True))
-            # Libraries complain at the end of the process about what the collector could not reach.
-            stack.callback(gc.unfreeze)
             loaded = stack.enter_context(ExitStack())
             loaded.callback(recommender.close)
             tell(Alive("making its first list"))

@@ -1,6 +1,7 @@
 """The HTTP app, built from the parts of a server."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -18,6 +19,8 @@ from server.http.routes.status import status_routes
 from server.http.routes.users import user_routes
 from server.services import Services
 
+logger = logging.getLogger(__name__)
+
 DESCRIPTION = """Generative recommendation: a user's history goes in, the most likely next items of the catalog come out.
 
 Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `detail` is a sentence. `X-Request-Id` is echoed."""
@@ -34,6 +37,8 @@ def build_api(services: Services) -> FastAPI:
             asyncio.create_task(services.metrics.watch_loop(), name="loop watch"),
             asyncio.create_task(services.soundness.watch(), name="soundness"),
         ]
+        for watch in watches:
+            watch.add_done_callback(_log_failure)
         try:
             yield
         finally:
@@ -76,3 +81,9 @@ def build_app(services: Services) -> ASGIApp:
         services.settings.body_seconds,
         services.settings.catalog_max_gib,
     )
+
+
+def _log_failure(watch: "asyncio.Task[None]") -> None:
+    """Say so if a task ends that should go on for ever: nobody waits for it, so nobody else is told."""
+    if not watch.cancelled() and (error := watch.exception()) is not None:
+        logger.error("the task %r has failed, and no longer watches", watch.get_name(), exc_info=error)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from server.catalogs import soundness
 from server.catalogs.soundness import MANY
 from server.engine import client as engine_client
 from server.engine.client import EngineClient, EngineStatus
+from server.errors import ServerError
 from server.histories import open_history_store
 from server.http.app import build_api
 from server.metrics.registry import Metrics
@@ -19,6 +21,7 @@ from server.settings import EngineOptions, Settings
 from tests.models import random_catalog
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs
+from verification.result import BeamResult
 
 CATALOG = random_catalog(items=20)
 SENTENCE = "The model's scores are not finite (NaN or infinite), so it makes no lists."
@@ -104,3 +107,31 @@ async def test_another_engine_is_not_blamed_for_the_last(bench: Bench):
             await asyncio.sleep(0.005)
     await bench.until_ready(True)
     assert bench.engine.heartbeat.not_finite == 0
+
+
+async def test_what_a_trial_meets_does_not_end_the_watch(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    tried, ask = [], soundness.ask
+
+    async def refused_at_first(*arguments: Any) -> BeamResult:
+        tried.append(arguments)
+        if len(tried) == 1:
+            raise ServerError("This error is none of the engine's.")
+        return await ask(*arguments)
+
+    monkeypatch.setattr(soundness, "ask", refused_at_first)
+    bench.denied.write_text("0 1")
+    assert await bench.ask(1, MANY) == {500}
+    await bench.until_ready(False)
+    assert len(tried) > 1
+
+
+async def test_a_watch_that_ends_is_in_the_log(bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    async def broken(*_: Any) -> BeamResult:
+        raise AssertionError("a mistake in the code")
+
+    monkeypatch.setattr(soundness, "ask", broken)
+    bench.denied.write_text("0 1")
+    assert await bench.ask(1, MANY) == {500}
+    async with asyncio.timeout(30):
+        while "the task 'soundness' has failed, and no longer watches" not in caplog.messages:
+            await asyncio.sleep(0.01)
