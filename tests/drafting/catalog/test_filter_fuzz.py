@@ -247,6 +247,8 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too
 @settings(max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=SLOW)
 @given(drawn=DRAWN, seed=st.integers(0, 1 << 30))
 @example(drawn=("price in [" + ",".join(map(str, range(1000))) + "]", None), seed=0)
+@example(drawn=("price in [" + ",".join("1" * 4990) + "]", None), seed=0)
+@example(drawn=(" or ".join([f"price in [{','.join(map(str, range(60)))}]"] * 50), None), seed=0)
 @example(drawn=(" or ".join(['title < "https://shop.example/items/25"'] * 50), None), seed=0)
 @example(drawn=(" and ".join(["tags has 3"] * 50), None), seed=0)
 @example(drawn=("title in [" + ",".join(['"a"'] * 1000) + "]", None), seed=0)
