@@ -220,8 +220,8 @@ class RecommendationAnswer(BaseModel):
     precision: str = Field(description="Precision of the model's numbers: `float32`, `bfloat16` or `float16`.")
     exact: bool = Field(
         description="True if the same request gets the same list alone, with others, after a cached prompt and with any draft: in float32 "
-        "(but for the order of scores closer than 1e-5) and with the server's option `--exact` (to the last bit in all that was tried); never "
-        "with `relaxed`."
+        "(but for the order of scores closer than 1e-5) and with the server's option `--exact` (to the last bit in all that was tried); "
+        "never with `relaxed`."
     )
     verification: Verification
     seed: int | None = Field(default=None, description="What the list was sampled with; left out for strict lists.")
