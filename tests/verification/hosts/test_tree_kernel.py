@@ -38,7 +38,8 @@ def run(*command: str, **environment: str) -> str:
 
 def test_it_equals_the_pytorch_version() -> None:
     interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    run("-m", "pytest", "-q", str(CHECKS), **interpreted)
+    # Without conftest.py: tests there wait for their turn, and this one holds a turn already.
+    run("-m", "pytest", "-q", "--noconftest", str(CHECKS), **interpreted)
 
 
 def test_it_compiles_for_a_data_centre_gpu() -> None:
