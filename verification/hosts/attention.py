@@ -154,7 +154,7 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
     read = cache.index_select(0, layout.keys.flatten()).to(query.dtype).view(*layout.keys.shape, *cache.shape[1:])
     keys, values = read.transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
     queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)
-    if softcap is None and sinks is None and layout.biases is None:
+    if softcap is None and sinks is None:
         grouped = query.shape[1] != cache.shape[1]
         bias = layout.bias.to(query.dtype)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale, enable_gqa=grouped)
@@ -167,7 +167,7 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
 def _attend_written_out(
     queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
 ) -> Tensor:
-    """Attention with caps, biases and sinks, the softmax in float32 at least; all tensors are `[requests, heads, rows, size]`."""
+    """Attention with caps and sinks, the softmax in float32 at least; all tensors are `[requests, heads, rows, size]`."""
     group = queries.shape[1] // keys.shape[1]
     keys, values = (states.repeat_interleave(group, 1) for states in (keys, values))
     precision = torch.promote_types(queries.dtype, torch.float32)

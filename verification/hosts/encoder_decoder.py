@@ -66,6 +66,9 @@ class EncoderDecoderHost(TransformersHost):
         config = model.config
         self._decoder: Any = model.get_decoder()
         own = [block.layer[0].SelfAttention for block in self._decoder.block]
+        crossing = [block.layer[1].EncDecAttention for block in self._decoder.block]
+        self._own_projections = [_joined(module, "qkv") for module in own]
+        self._read_projections = [_joined(module, "kv") for module in crossing]
         # In most families the first layer's biases are those of all.
         self._tables = [_bias_table(module) for module in own if module.has_relative_attention_bias]
         self._table_indices = [min(index, len(self._tables) - 1) for index in range(len(own))]
@@ -85,13 +88,16 @@ class EncoderDecoderHost(TransformersHost):
             raise ValueError("A forward of an encoder-decoder model is made with `has_encoder`.")
         states = self._encode(encoder) if len(encoder.slots) else None
         hidden = self._decoder.embed_tokens(batch.tokens)
-        for block, cache, own in zip(self._decoder.block, self._caches, self._own_layouts(batch), strict=True):
+        layouts = self._own_layouts(batch)
+        for index, (block, cache) in enumerate(zip(self._decoder.block, self._caches, strict=True)):
             layer, crossing, dense = block.layer
-            normed = layer.layer_norm(hidden)
-            hidden = _finite(hidden + self._attended(layer.SelfAttention, normed, normed, cache, batch.slots, own))
-            normed = crossing.layer_norm(hidden)
-            attended = self._attended(crossing.EncDecAttention, normed, states, cache, encoder.slots, encoder.attention)
-            hidden = _finite(hidden + attended)
+            query, *new = self._heads(self._own_projections[index](layer.layer_norm(hidden)), 3)
+            attended = self._attend_tree(query, new, cache, batch.slots, layouts[index])
+            hidden = _finite(hidden + layer.SelfAttention.o(attended))
+            (query,) = self._heads(crossing.EncDecAttention.q(crossing.layer_norm(hidden)), 1)
+            read = () if states is None else self._heads(self._read_projections[index](states), 2)
+            attended = self._attend_tree(query, read, cache, encoder.slots, encoder.attention)
+            hidden = _finite(hidden + crossing.EncDecAttention.o(attended))
             hidden = _finite(dense(hidden))
         hidden = self._decoder.final_layer_norm(batch.at_outputs(hidden))
         logits: Tensor = self.model.get_output_embeddings()(hidden * self._scale)
@@ -105,20 +111,18 @@ class EncoderDecoderHost(TransformersHost):
         states: Tensor = self.model.get_encoder()(input_ids=encoder.tokens, padding=rows, is_exact=self.is_exact).last_hidden_state
         return states.flatten(0, 1).index_select(0, encoder.indices)
 
-    def _attended(
-        self, module: Any, queries: Tensor, states: Tensor | None, cache: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout]
+    def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """The parts of a projection `[tokens, parts * heads * size]`, `[tokens, heads, size]` each."""
+        return projected.view(len(projected), parts, -1, self._head_size).unbind(1)
+
+    def _attend_tree(
+        self, query: Tensor, new: Sequence[Tensor], cache: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout]
     ) -> Tensor:
-        """One attention of the decoder, `[tokens, size]`; `states` are what keys and values are made of, None if there are no new ones."""
-        query, key, value = (
-            None if rows is None else projection(rows).unflatten(1, (-1, self._head_size))
-            for projection, rows in ((module.q, queries), (module.k, states), (module.v, states))
-        )
-        assert query is not None
-        precision = query.dtype
+        """One attention of the decoder, `[tokens, heads * size]`; `new` are keys and values that the cache lacks, if there are any."""
+        key, value = new or (None, None)
         # T5 scales its weights at the start instead of its scores.
         attended = tree_attention(query.double() if self.is_exact else query, key, value, cache, slots, layouts, 1.0)
-        rows: Tensor = module.o(attended.flatten(1).to(precision))
-        return rows
+        return attended.flatten(1).to(query.dtype)
 
     def _own_layouts(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
         """The layouts of each layer's self-attention, with its biases by depth."""
@@ -136,6 +140,36 @@ class EncoderDecoderHost(TransformersHost):
             for table in self._tables
         ]
         return [biased[index] for index in self._table_indices]
+
+
+class _SideBySide(nn.Module):
+    """Several projections of the same rows, their results side by side."""
+
+    def __init__(self, projections: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(projections)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.cat([projection(rows) for projection in self.projections], -1)
+
+
+def _joined(attention: Any, names: str) -> nn.Module:
+    """The projections of an attention that read the same rows as one; where they are plain, in one product of the same memory.
+
+    It becomes a module of the model, like those that it stands for, so that `make_exact` finds it.
+    """
+    projections = [attention.get_submodule(name) for name in names]
+    # Quantized weights have layouts of their own.
+    if any(type(each) is not nn.Linear or type(each.weight) is not nn.Parameter for each in projections):
+        joined: nn.Module = _SideBySide(projections)
+    else:
+        weight = torch.cat([each.weight.detach() for each in projections])
+        for each, own in zip(projections, weight.tensor_split(len(projections)), strict=True):
+            each.weight = nn.Parameter(own, requires_grad=False)
+        joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        joined.weight = nn.Parameter(weight, requires_grad=False)
+    attention.add_module("joined", joined)
+    return joined
 
 
 def _bias_table(attention: Any) -> Tensor:

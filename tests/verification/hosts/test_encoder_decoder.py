@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from drafting.alignment.settings import TrainingError
@@ -21,7 +22,7 @@ from tests.verification.engine.test_beam_search import as_pairs, assert_same, re
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.checkpoint import HostError, check_no_encoder, load_config
-from verification.hosts.encoder_decoder import EncoderDecoderHost
+from verification.hosts.encoder_decoder import EncoderDecoderHost, _joined
 from verification.hosts.graphs import graphed
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
@@ -125,6 +126,23 @@ def test_every_family_equals_generate(name: str, tmp_path: Path) -> None:
         (expected,) = generate_lists(model, [recommender.prompts.build(history)], PrefixTable(identifiers), K, CATALOG.identifier_length)
         assert_same(as_pairs(result, identifiers), expected)
     recommender.close()
+
+
+def test_projections_are_joined_in_the_same_memory_and_those_of_another_kind_are_left_as_they_are(world: World) -> None:
+    own = world.recommender.engine.target._decoder.block[0].layer[0].SelfAttention
+    rows = torch.randn(3, own.q.in_features, generator=torch.Generator().manual_seed(0))
+    assert own.k.weight.untyped_storage().data_ptr() == own.joined.weight.untyped_storage().data_ptr()
+    torch.testing.assert_close(own.joined(rows), torch.cat([own.q(rows), own.k(rows), own.v(rows)], -1))
+
+    class Quantized(nn.Linear):
+        def forward(self, states: Tensor) -> Tensor:
+            return super().forward(states).round()
+
+    other = nn.Module()
+    for name in "kv":
+        other.add_module(name, Quantized(4, 6, bias=False))
+    states = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert (_joined(other, "kv")(states) == torch.cat([other.k(states), other.v(states)], -1)).all()
 
 
 def test_filters_exclusions_and_wide_beams_equal_brute_force(world: World) -> None:
