@@ -11,6 +11,10 @@ class SetupError(ValueError):
     """An input cannot be used; the message is a sentence."""
 
 
+class PromptError(SetupError):
+    """A prompt cannot be built."""
+
+
 def check_file(path: Path, subject: str, error: type[SetupError]) -> None:
     """Refuse what is there and is no file, before it is opened: a pipe would keep its reader waiting, for ever if nobody writes.
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from drafting.errors import SetupError
-from drafting.prompt import PROMPT_FILE
 
 ADAPTER_FILE = "adapter_config.json"
+PROMPT_FILE = "prompt.json"
 BASE_SETTING = "base_model_name_or_path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 # Families with an encoder and a decoder whose positions are relative, so that those of a tree are depths: those that can be served.

@@ -9,7 +9,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, Llama
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 
 TINY_CONFIG = {
     "model_type": "llama",

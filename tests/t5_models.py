@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from drafting.catalog.catalog import Catalog
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from tests.models import save_tokenizer
 
 START = 0

@@ -21,7 +21,7 @@ from drafting.model_files import ModelFiles
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
 from drafting.plans.planner import AUTO, Planner
-from drafting.prompt import PromptBuilder
+from drafting.prompts.builder import PromptBuilder
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from verification.batch import Answer, EngineTurns, Other, ScoresNotFinite, SharedEngine

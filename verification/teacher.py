@@ -44,7 +44,7 @@ from drafting.alignment.training import quiet_library
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.adapter import load_model_config, load_reference
 from verification.hosts.checkpoint import has_encoder, load_tokenizer, resolve_dtype

@@ -16,7 +16,7 @@ from benchmarks.models.variants import Variant
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 
 ITEMS, LEVELS, CODES = 300, 4, 8
 # Histories of 1 to 20 items: prompts of 5 to 81 tokens, on both sides of the windows, chunks and boundaries of the variants.

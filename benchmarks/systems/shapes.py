@@ -16,7 +16,7 @@ from drafting.alignment.bases import scratch_tokenizer
 from drafting.array_types import IntArray
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from verification.hosts.checkpoint import DTYPES, auto_class
 
 # The part of a level's prefixes, the first ones, that may have more children than others.

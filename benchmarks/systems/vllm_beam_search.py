@@ -14,7 +14,9 @@ import torch
 
 from benchmarks.systems.question import Outcome, Question
 from drafting.catalog.catalog import Catalog
-from drafting.prompt import PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.checkpoint import load_tokenizer
 
 
@@ -27,8 +29,7 @@ class VllmBeamSearch:
         from vllm import LLM
         from vllm.sampling_params import BeamSearchParams
 
-        tokenizer = load_tokenizer(target)
-        self._prompts = PromptBuilder(PromptTemplate.load(target), tokenizer, catalog.token_ids(tokenizer.get_vocab()))
+        self._prompts = PromptBuilder(PromptTemplate.load(target), PromptTokenizer.of(load_tokenizer(target)), catalog)
         self._depth = catalog.identifier_length
         self._params = BeamSearchParams
         self._llm: Any = LLM(

@@ -24,7 +24,9 @@ from transformers import (
 from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
 from drafting.model_files import ENCODER_DECODERS
-from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import HISTORY, PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 
 PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"
 
@@ -212,7 +214,7 @@ def _check_encoder(config: PretrainedConfig, name: str) -> None:
 
 
 def _check_reach(base: Base, catalog: Catalog, template: PromptTemplate) -> None:
-    builder = PromptBuilder(template, base.tokenizer, catalog.token_ids(base.tokenizer.get_vocab()))
+    builder = PromptBuilder(template, PromptTokenizer.of(base.tokenizer), catalog)
     if base.model.config.is_encoder_decoder:
         # Its positions are relative, which have no end.
         return

@@ -21,7 +21,9 @@ from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
 from drafting.alignment.training import describe_base, quiet_library, train_model, versions
 from drafting.catalog.catalog import Catalog
-from drafting.prompt import PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 
 
 @quiet_library()
@@ -52,7 +54,7 @@ def train_target(
     set_seed(settings.seed)
     start = load_base(base, catalog, template)
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
-    builder = PromptBuilder(template, start.tokenizer, identifiers, start.start_token)
+    builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
     samples = SampleSet if start.start_token is None else EncoderSampleSet
     windows = training_windows(split, template, settings, packed=start.start_token is None and packs(template))
     train = samples(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)

@@ -28,7 +28,7 @@ from drafting.alignment.data.samples import Batch, LengthBucketSampler, Position
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
 from drafting.alignment.settings import LoopSettings, TrainingMetrics
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 
 logger = logging.getLogger(__name__)
 

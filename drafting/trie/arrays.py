@@ -176,3 +176,10 @@ def ranges(starts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> 
     ends = np.cumsum(counts, dtype=np.int64)
     numbers: IntArray = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
     return numbers
+
+
+def common_prefix(one: IntArray, other: IntArray) -> int:
+    """Number of numbers at the beginning of two arrays `[numbers]` that are equal."""
+    length = min(len(one), len(other))
+    differing = np.flatnonzero(one[:length] != other[:length])
+    return int(differing[0]) if len(differing) else length

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from drafting.catalog.catalog import CatalogError
+from drafting.errors import PromptError
 from drafting.plans.plan import PlanError
-from drafting.prompt import PromptError
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from verification.batch import ScoresNotFinite
 from verification.hosts.checkpoint import HostError

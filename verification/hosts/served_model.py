@@ -14,8 +14,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
-from drafting.model_files import ModelFiles
-from drafting.prompt import PROMPT_FILE, IdentifierTokens, PromptBuilder, PromptTemplate
+from drafting.model_files import PROMPT_FILE, ModelFiles
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.adapter import load_model_config
 from verification.hosts.checkpoint import (
     HostError,
@@ -104,7 +106,7 @@ class ServedModel:
         """
         catalog = catalog.ordered(catalog.vocabulary_ids(self.vocabulary))
         token_ids = catalog.vocabulary_ids(self.vocabulary)
-        prompts = PromptBuilder(self._template, self.tokenizer, IdentifierTokens(catalog.codes, token_ids), start_token(self._config))
+        prompts = PromptBuilder(self._template, PromptTokenizer.of(self.tokenizer), catalog, start_token(self._config))
         longest = prompts.max_tokens + catalog.identifier_length
         _check_reach(self.target, self._config, int(token_ids.max()), longest)
         if self.loaded_for is not None and longest > self.loaded_for:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drafting.array_types import BoolArray, IntArray
+from drafting.trie.arrays import common_prefix
 
 
 class OutOfSlots(RuntimeError):
@@ -184,12 +185,12 @@ class PrefixCache:
     def keep(self, key: str | None, prompt: CachedPrefix) -> None:
         """Take over the computed prompt of a request that has ended; without a key, only the beginning of all prompts."""
         common = len(self._common)
-        if common and not len(self._shared) and _common_prefix(self._common, prompt.tokens) == common:
+        if common and not len(self._shared) and common_prefix(self._common, prompt.tokens) == common:
             self._shared = CachedPrefix(prompt.tokens[:common], prompt.slots[:common], prompt.drafted[:common], common)
             self.slots += common
             prompt = CachedPrefix(prompt.tokens, prompt.slots, prompt.drafted, common)
         entry = EMPTY if key is None else self._prompts.get(key, EMPTY)
-        is_more = self._whole or len(prompt) >= len(entry) or _common_prefix(entry.tokens, prompt.tokens) < len(prompt)
+        is_more = self._whole or len(prompt) >= len(entry) or common_prefix(entry.tokens, prompt.tokens) < len(prompt)
         if key is None or len(prompt) == prompt.shared_length or not is_more:
             self._recount(prompt.own_slots, self._pool.release)
             return
@@ -213,7 +214,7 @@ class PrefixCache:
         self.make_room(self._pool.total + 1)
 
     def _known(self, entry: CachedPrefix, prompt: IntArray) -> int:
-        length = _common_prefix(entry.tokens, prompt[:-1])
+        length = common_prefix(entry.tokens, prompt[:-1])
         return 0 if self._whole and not length == len(entry) == len(prompt) - 1 else length
 
     def _forget(self, key: str) -> None:
@@ -239,9 +240,3 @@ class PrefixCache:
 
     def _evictable_of(self, slots: IntArray) -> int:
         return int(np.count_nonzero(self._held[slots - self._pool.first] & ~self._pool.shared(slots)))
-
-
-def _common_prefix(tokens: IntArray, prompt: IntArray) -> int:
-    length = min(len(tokens), len(prompt))
-    differing = np.flatnonzero(tokens[:length] != prompt[:length])
-    return int(differing[0]) if len(differing) else length

@@ -23,7 +23,8 @@ import torch
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import IntArray
-from drafting.prompt import HISTORY, PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import HISTORY, PromptTemplate
 
 IGNORED_LABEL = -100
 _BATCHES_PER_BUCKET_RUN = 50

@@ -21,7 +21,7 @@ from drafting.alignment.teacher.scores import TopCodes
 from drafting.alignment.teacher.trees import ListTrees
 from drafting.alignment.tree_batch import TokenWindows
 from drafting.array_types import IntArray
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 
 TEACHER_FILE = "teacher.json"
 CATALOG_FILE = "catalog.jsonl"

@@ -14,7 +14,7 @@ from drafting.alignment.data.samples import Windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.tree_batch import TokenWindows, TreeWindows
 from drafting.array_types import IntArray
-from drafting.prompt import PromptBuilder
+from drafting.prompts.builder import PromptBuilder
 from drafting.trie.arrays import offsets_of, ranges
 from drafting.trie.item_trie import ROOT, ItemTrie
 

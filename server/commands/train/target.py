@@ -1,18 +1,14 @@
 """`atspeed train target`: the model whose lists are served."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import typer
 
 from drafting.alignment.settings import TargetSettings
 from server.commands.options import setting, takes_struct
-from server.commands.terminal import fail
 from server.commands.train.running import failing, loading_libraries
-
-if TYPE_CHECKING:
-    from drafting.prompt import PromptTemplate
 
 
 @takes_struct(TargetSettings, without=["lora_rank"])
@@ -51,26 +47,17 @@ def target(
     """
     from drafting.alignment.runs import RunDirectory
     from drafting.catalog.loading import load_catalog
-    from drafting.prompt import PromptTemplate
+    from drafting.model_files import PROMPT_FILE
+    from drafting.prompts.template import PromptTemplate
 
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
         settings = msgspec.structs.replace(settings, lora_rank=lora_rank if lora else 0)
         items = load_catalog(catalog)
-        template = _read_prompt(prompt) if prompt else PromptTemplate.load(Path(base)) if (Path(base) / "prompt.json").is_file() else None
+        path = prompt or Path(base) / PROMPT_FILE
+        template = PromptTemplate.read(path) if prompt or path.is_file() else None
         with loading_libraries():
             from drafting.alignment.target import train_target
         metrics = train_target(data, items, base, out, settings=settings, template=template, overwrite=overwrite)
     valid = "" if metrics.valid_loss is None else f", validation loss {metrics.valid_loss:.3f}"
     typer.echo(f"Wrote {out}: train loss {metrics.train_loss:.3f}{valid}, {metrics.steps:,} steps in {metrics.seconds:.0f} s.")
-
-
-def _read_prompt(path: Path) -> "PromptTemplate":
-    from drafting.errors import check_file
-    from drafting.prompt import PromptError, PromptTemplate
-
-    check_file(path, "The prompt", PromptError)
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=PromptTemplate)
-    except (OSError, msgspec.DecodeError) as error:
-        fail(f"{path} is not a prompt template: {error}.")

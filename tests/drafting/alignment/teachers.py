@@ -24,7 +24,9 @@ from drafting.alignment.teacher.scores import TopCodes
 from drafting.alignment.teacher.trees import list_trees, prompt_windows
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
-from drafting.prompt import PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.trie.item_trie import ItemTrie
 from tests.models import TINY_CONFIG
 
@@ -50,7 +52,7 @@ def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None)
     tokenizer = scratch_tokenizer(catalog.tokens)
     identifiers = catalog.token_ids(tokenizer.get_vocab())
     trie, levels = ItemTrie.build(identifiers), LevelCodes.of(identifiers)
-    builder = PromptBuilder(TEMPLATE, tokenizer, identifiers)
+    builder = PromptBuilder(TEMPLATE, PromptTokenizer.of(tokenizer), catalog)
     data = histories(users, len(catalog))
     windows = packed_windows(data, TEMPLATE.max_items, 3)
     prompts = prompt_windows(data, windows, builder, identifiers, trees=2)

@@ -21,7 +21,7 @@ from drafting.alignment.settings import DraftSettings, TrainingError
 from drafting.alignment.teacher.samples import TeacherSamples
 from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import answer_rows
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from drafting.trie.item_trie import ItemTrie
 from tests.drafting.alignment.teachers import CATALOG, ITEMS, LISTS, STEP, TEMPLATE, write_teacher
 

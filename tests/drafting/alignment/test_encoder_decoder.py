@@ -13,7 +13,7 @@ from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.plans.plan import FixedPlan
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import as_pairs, assert_same
 from verification.evaluation.generate import PrefixTable

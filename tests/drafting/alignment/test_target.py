@@ -23,7 +23,7 @@ from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from tests.models import TINY_CONFIG
 
 ITEMS = 12

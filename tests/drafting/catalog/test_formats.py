@@ -7,7 +7,9 @@ import numpy as np
 
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog.loading import load_catalog
-from drafting.prompt import IdentifierTokens, PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 
 BEGIN, END = "<|sid_begin|>", "<|sid_end|>"
 
@@ -20,7 +22,7 @@ def test_a_prompt_for_a_model_that_reads_begin_and_end_tokens(tmp_path: Path) ->
     assert catalog.identifier(0) == ("<s_a_3>", "<s_b_1>", "<s_c_2>")
     tokenizer = scratch_tokenizer((*catalog.tokens, BEGIN, END))
     template = PromptTemplate(f"{BEGIN}{{history}}{END}{BEGIN}", f"{END}{BEGIN}", add_bos=False)
-    builder = PromptBuilder(template, tokenizer, IdentifierTokens(catalog.codes, catalog.vocabulary_ids(tokenizer.get_vocab())))
+    builder = PromptBuilder(template, PromptTokenizer.of(tokenizer), catalog)
     written = "".join(index[item] for item in "xyx") + BEGIN
     expected = tokenizer.encode(written, add_special_tokens=False)
     np.testing.assert_array_equal(builder.build([0, 1, 0]), expected)

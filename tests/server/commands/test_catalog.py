@@ -14,7 +14,7 @@ from drafting.alignment.bases import scratch_tokenizer
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.loading import load_catalog
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from server.commands.catalog import catalog_app
 from server.histories import Event, open_history_store
 from tests.models import random_catalog, save_random_model, save_tokenizer

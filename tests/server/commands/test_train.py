@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
-from drafting.prompt import PromptTemplate
+from drafting.prompts.template import PromptTemplate
 from server.commands.train import train_app
 from tests.models import TINY_CONFIG
 from verification.recommender import Recommender

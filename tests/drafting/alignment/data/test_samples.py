@@ -21,7 +21,9 @@ from drafting.alignment.data.samples import (
     prefix_windows,
 )
 from drafting.catalog.builder import catalog_of
-from drafting.prompt import PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 
 PAD, BOS, UNK = 0, 1, 2
 ITEMS = 4
@@ -45,7 +47,7 @@ def random_interactions(users: int, longest: int) -> Interactions:
 def samples(
     history: Interactions, windows: Windows, max_items: int = 3, template: PromptTemplate | None = None, left_out: float = 0.0
 ) -> SampleSet:
-    builder = PromptBuilder(template or PromptTemplate(max_items=max_items), TOKENIZER, IDS)
+    builder = PromptBuilder(template or PromptTemplate(max_items=max_items), PromptTokenizer.of(TOKENIZER), CATALOG)
     return SampleSet(history, windows, builder, IDS, PAD, left_out=left_out)
 
 

@@ -9,9 +9,11 @@ from drafting.alignment.data.samples import Windows, packed_windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.teacher.scores import dense
 from drafting.alignment.teacher.trees import list_trees, most_nodes, prompt_windows
-from drafting.prompt import PromptBuilder, PromptTemplate
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.trie.item_trie import ItemTrie
-from tests.drafting.alignment.data.test_samples import BOS, IDS, TOKENIZER, interactions
+from tests.drafting.alignment.data.test_samples import BOS, CATALOG, IDS, TOKENIZER, interactions
 
 # Items 0 and 1 share an identifier; codes of the levels: (10, 11), (20, 21), (30, 31).
 IDENTIFIERS = np.array([[10, 20, 30], [10, 20, 30], [10, 20, 31], [10, 21, 30], [11, 20, 30]], np.int64)
@@ -45,7 +47,7 @@ def test_a_tree_is_never_larger_than_said() -> None:
 def test_prompts_for_lists_end_before_the_newest_items() -> None:
     data: Interactions = interactions([0, 1, 2, 3], [2, 0])
     template = PromptTemplate(max_items=20)
-    builder = PromptBuilder(template, TOKENIZER, IDS)
+    builder = PromptBuilder(template, PromptTokenizer.of(TOKENIZER), CATALOG)
     prompts = prompt_windows(data, packed_windows(data, 20, 10), builder, IDS, trees=2)
     assert prompts.tree_offsets.tolist() == [0, 2, 3]
     assert prompts.histories == [[0, 1, 2], [0, 1], [2]]
@@ -59,7 +61,7 @@ def test_prompts_for_lists_end_before_the_newest_items() -> None:
 
 def test_prompts_with_words_have_their_root_before_the_answer() -> None:
     data = interactions([0, 1, 2])
-    builder = PromptBuilder(PromptTemplate(), TOKENIZER, IDS)
+    builder = PromptBuilder(PromptTemplate(), PromptTokenizer.of(TOKENIZER), CATALOG)
     windows = Windows(np.array([0]), np.array([2]), np.array([1]))
     prompts = prompt_windows(data, windows, builder, IDS, trees=5)
     assert prompts.tree_root.tolist() == [len(builder.build([0, 1])) - 1]

@@ -1,0 +1,114 @@
+"""The first form of `prompt.json`: one list of identifiers between two texts."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from drafting.errors import PromptError, check_file
+from drafting.model_files import PROMPT_FILE
+from drafting.prompts.window import Window
+
+logger = logging.getLogger(__name__)
+
+HISTORY = "{history}"
+_NAME = re.compile(r"\{[A-Za-z_][\w.\[\]]*\}")
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The contents of `prompt.json` in the directory of a model.
+
+    Attributes:
+        template: text of the prompt, with `{history}` in place of the identifiers.
+        separator: text between the identifiers of two items.
+        max_items: maximum number of items in a prompt, the newest ones of the history.
+        min_items: minimum number of items in the prompt of a history longer than `max_items`; None for half of `max_items`.
+            A smaller number makes prefix caching more effective, because the window moves less often, but shortens prompts. If equal to
+            `max_items`, the window moves with every item.
+        add_bos: True if the prompt starts with the tokenizer's beginning-of-sequence token.
+    """
+
+    template: str = HISTORY
+    separator: str = ""
+    max_items: int = 20
+    min_items: int | None = None
+    add_bos: bool = True
+
+    def __post_init__(self) -> None:
+        kinds = {name: type(value) for name, value in asdict(self).items()}
+        fewest = kinds.pop("min_items")
+        if kinds != {"template": str, "separator": str, "max_items": int, "add_bos": bool} or fewest not in (int, type(None)):
+            raise PromptError(
+                "A prompt's template and separator are text, max_items and min_items are whole numbers and add_bos is true or false."
+            )
+        if self.template.count(HISTORY) != 1:
+            raise PromptError(f"A prompt template must contain {HISTORY} exactly once, got {self.template!r}.")
+        for unknown in self._unknown_names():
+            raise PromptError(
+                f"A prompt template fills in {HISTORY} alone, and {unknown} would reach the model as it stands: leave it out."
+            )
+        if self.max_items < 1:
+            raise PromptError(f"A prompt must hold at least one item, got max_items = {self.max_items}.")
+        if self.min_items is not None and not 1 <= self.min_items <= self.max_items:
+            raise PromptError(f"min_items must lie between 1 and max_items = {self.max_items}, got {self.min_items}.")
+
+    def _unknown_names(self) -> Iterator[str]:
+        """Names in braces that nothing is filled in for."""
+        yield from (name for text in self.template.split(HISTORY) for name in _NAME.findall(text))
+        yield from _NAME.findall(self.separator)
+
+    @property
+    def window(self) -> Window:
+        """The items of a history that the prompt shows."""
+        return Window(self.max_items, self.min_items)
+
+    def text(self, items: Sequence[str]) -> tuple[str, list[int]]:
+        """The text of the prompt of items in this order, and where in it each item begins and ends, in turn."""
+        before, after = self.template.split(HISTORY)
+        position, places = len(before), []
+        for item in items:
+            places += [position, position + len(item)]
+            position += len(item) + len(self.separator)
+        return before + self.separator.join(items) + after, places
+
+    @classmethod
+    def load(cls, model_dir: Path) -> "PromptTemplate":
+        """Read `prompt.json` from a model directory; without the file, return the default and log a warning.
+
+        Raises:
+            PromptError: the file is not a prompt template.
+        """
+        path = model_dir / PROMPT_FILE
+        if not path.exists():
+            logger.warning("%s has no %s: using the default prompt %s", model_dir, PROMPT_FILE, cls())
+            return cls()
+        return cls.read(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "PromptTemplate":
+        """Read a file such as `prompt.json`.
+
+        Raises:
+            PromptError: it is not a prompt template.
+        """
+        check_file(path, "The prompt", PromptError)
+        try:
+            contents = json.loads(path.read_bytes())
+        except (ValueError, OSError) as error:
+            raise PromptError(f"{path} is not a prompt template: {error}") from error
+        if not isinstance(contents, dict):
+            raise PromptError(f"{path} is not a prompt template: it holds no object of JSON.")
+        known = [field.name for field in fields(cls)]
+        if unknown := next((key for key in contents if key not in known), None):
+            raise PromptError(f"{path} is not a prompt template: it has no field {unknown!r}, its fields are {', '.join(known)}.")
+        try:
+            return cls(**contents)
+        except PromptError as error:
+            raise PromptError(f"{path} is not a prompt template: {error}") from error
+
+    def save(self, model_dir: Path) -> None:
+        """Write `prompt.json` to a model directory."""
+        (model_dir / PROMPT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")

@@ -1,0 +1,77 @@
+"""The tokenizer that prompts are made with, and how it treats the codes of a catalog.
+
+It is one of the `tokenizers` library, so that prompts can be built where neither transformers nor torch is loaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from drafting.array_types import IntArray
+from drafting.errors import PromptError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTokenizer:
+    """A tokenizer as prompts need it.
+
+    Attributes:
+        rust: the tokenizer itself; it neither cuts nor pads a text.
+        bos_token_id: id of its beginning-of-sequence token, if it has one.
+    """
+
+    rust: Tokenizer
+    bos_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        self.rust.no_truncation()
+        self.rust.no_padding()
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "PromptTokenizer":
+        """The tokenizer behind one of transformers.
+
+        Raises:
+            PromptError: there is none.
+        """
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            kind = type(tokenizer).__name__
+            raise PromptError(f"Prompts can't be made with a {kind}, which is not of the tokenizers library: save it as tokenizer.json.")
+        return cls(backend, tokenizer.bos_token_id)
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> IntArray:
+        """The token ids of a text, `[tokens]` int64."""
+        return np.array(self.encoding(text, add_special_tokens=add_special_tokens).ids, np.int64)
+
+    def encoding(self, text: str, *, add_special_tokens: bool = False) -> Encoding:
+        """The tokens of a text, with the places in it that they come from."""
+        return self.rust.encode(text, add_special_tokens=add_special_tokens)
+
+    def ids_of(self, tokens: Sequence[str]) -> dict[str, int]:
+        """The ids of those of these tokens that the vocabulary has."""
+        ids = {token: self.rust.token_to_id(token) for token in tokens}
+        return {token: number for token, number in ids.items() if number is not None}
+
+    def reads_alike(self, codes: Sequence[str]) -> bool:
+        """True if any one of these tokens can take the place of another in a text without another effect on the text beside it.
+
+        They are then added tokens, which split a text before anything else is done to it, that all treat their neighbours in the same way,
+        and no token begins with one of them.
+        """
+        added = {token.content: token for token in self.rust.get_added_tokens_decoder().values()}
+        if not all(code in added for code in codes):
+            return False
+        tokens = [added[code] for code in codes]
+        ways = {(token.lstrip, token.rstrip, token.single_word, token.normalized) for token in tokens}
+        if len(ways) != 1 or tokens[0].single_word:
+            return False
+        names = set(codes)
+        return not any(shorter in names and longer.startswith(shorter) for shorter, longer in pairwise(sorted(added)))

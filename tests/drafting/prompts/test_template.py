@@ -1,0 +1,49 @@
+"""The first form of prompt.json: what it may say, and what is said of the rest."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from drafting.errors import PromptError
+from drafting.prompts.template import PromptTemplate
+
+PAPER = PromptTemplate("The user liked {history} in this order.\n\n### Response:", ", ")
+
+
+def test_template_round_trip(tmp_path: Path) -> None:
+    PAPER.save(tmp_path)
+    assert PromptTemplate.load(tmp_path) == PAPER
+
+
+def test_missing_template_is_the_default_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert PromptTemplate.load(tmp_path) == PromptTemplate()
+    assert "using the default prompt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ('{"template": "no history"}', "exactly once"),
+        ('{"max_items": 0}', "at least one item"),
+        ('{"max_items": 4, "min_items": 5}', "between 1 and max_items"),
+        ('{"min_items": true}', "whole numbers"),
+        ('{"max_item": 5}', "it has no field 'max_item', its fields are template, separator, max_items, min_items, add_bos"),
+        ('{"template": "{titles} {history}"}', "{titles} would reach the model as it stands"),
+        ('{"template": "{history} of {user.name}"}', "{user.name} would reach the model"),
+        ('{"separator": " {index}. "}', "{index} would reach the model"),
+        ("[]", "no object of JSON"),
+        ("{", "is not a prompt template"),
+    ],
+)
+def test_bad_templates(tmp_path: Path, contents: str, message: str) -> None:
+    (tmp_path / "prompt.json").write_text(contents)
+    with pytest.raises(PromptError, match="is not a prompt template") as raised:
+        PromptTemplate.load(tmp_path)
+    assert message in str(raised.value)
+
+
+def test_braces_that_name_nothing_are_text() -> None:
+    template = PromptTemplate('{"seen": "{history}", "next": {}}')
+    assert template.text(["a", "b"]) == ('{"seen": "ab", "next": {}}', [10, 11, 11, 12])
