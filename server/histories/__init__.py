@@ -1,4 +1,4 @@
-"""User histories: the events of each user, oldest first, in a store that is chosen by URL.
+"""User histories: the events of each user, oldest first, and their profiles, in a store that is chosen by URL.
 
 Invariant: the stores differ in durability and speed, never in results, so that a fault in production (Redis) can be reproduced in the demo
 (SQLite) and in a unit test (memory).
@@ -6,9 +6,9 @@ Invariant: the stores differ in durability and speed, never in results, so that 
 
 from urllib.parse import urlsplit
 
-from server.histories.base import DEFAULT_MAX_EVENTS, DamageReport, Event, HistoryStore, Retention, log_damage
+from server.histories.base import DEFAULT_MAX_EVENTS, DamageReport, Event, HistoryStore, ProfileValue, Retention, StoredUser, log_damage
 
-__all__ = ["Event", "HistoryStore", "Retention", "open_history_store"]
+__all__ = ["Event", "HistoryStore", "ProfileValue", "Retention", "StoredUser", "open_history_store"]
 
 
 def open_history_store(
@@ -30,7 +30,7 @@ def open_history_store(
 
     Args:
         max_events: number of events to keep for each user, the newest ones by arrival.
-        ttl_seconds: time to keep a history after its last append; None keeps it for ever.
+        ttl_seconds: time to keep what is stored of a user after the last append or profile; None keeps it for ever.
         timeout_seconds: limit of a whole Redis operation, and of SQLite's wait for a writer in another process.
         key_prefix: beginning of every Redis key.
         on_damage: told of what is found damaged while histories of others, or the rest of a history, can be read.

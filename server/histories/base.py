@@ -1,4 +1,4 @@
-"""The contract of history stores: `Event`, `Retention` and `HistoryStore`.
+"""The contract of history stores: `Event`, `StoredUser`, `Retention` and `HistoryStore`.
 
 Invariant: after any sequence of appends a history is its newest `max_events` distinct events by arrival, in order of their timestamps and,
 at equal timestamps, of arrival; events of one append arrive in the order of their timestamps. Appending an event again under its
@@ -7,19 +7,24 @@ arrival, because timestamps are the word of clocks: after one that was wrong, no
 
 Stores remember the ids of the newest 2 * `max_events` arrivals. An event that is repeated later than that is taken for a new one.
 
+Events and profile of a user are one unit: they are read together, kept for the same time and deleted together.
+
 A store never shows less than it was given without saying so: what it can't read any more is a `HistoryDamaged`, or is reported as damage.
 """
 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 # Takes what was found damaged (`file` or `event`) and a sentence about it, from any thread.
 DamageReport = Callable[[str, str], None]
+# What attributes and profiles hold; numbers are finite, and integers lie within 64 bits.
+Scalar = str | int | float | bool
+ProfileValue = Scalar | Sequence[Scalar]
 DEFAULT_MAX_EVENTS = 1000
 _CENTURY_SECONDS = 100 * 366 * 86400
 
@@ -36,16 +41,37 @@ class Event:
     Attributes:
         timestamp: seconds since the epoch, finite.
         event_id: identity of the event; appending an event again under its id changes nothing.
+        kind: what was done, such as `watch` or `buy`; None if that was not said.
+        value: how much of it, such as a rating or seconds, finite; None if that was not said.
+        attributes: what else is known of the event, by name.
     """
 
     item_id: str
     timestamp: float
     event_id: str | None = None
+    kind: str | None = None
+    value: float | None = None
+    attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         # NaN and infinity have no place in an order, and SQLite would store NaN as NULL.
         if not math.isfinite(self.timestamp):
             raise ValueError(f"The timestamp of item {self.item_id!r} must be a finite number of seconds, not {self.timestamp}.")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"The value of an event with item {self.item_id!r} must be a finite number.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUser:
+    """What is stored of one user.
+
+    Attributes:
+        events: oldest first, as many as were asked for.
+        profile: what is known of the user, by name; None if there is no profile.
+    """
+
+    events: list[Event]
+    profile: Mapping[str, ProfileValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +80,7 @@ class Retention:
 
     Attributes:
         max_events: number of events that a history keeps, at least 1.
-        ttl_seconds: seconds to keep a history after its last append; None keeps it for ever.
+        ttl_seconds: seconds to keep what is stored of a user after the last append or profile; None keeps it for ever.
     """
 
     max_events: int = DEFAULT_MAX_EVENTS
@@ -78,7 +104,7 @@ class Retention:
 
 
 class HistoryStore(Protocol):
-    """The events of users, oldest first. User, item and event ids are any text that UTF-8 can encode.
+    """The events of users, oldest first, and their profiles. All texts are any that UTF-8 can encode.
 
     Every method but `close` raises `HistoryUnavailable` if the store does not answer in time, and those of one user raise `HistoryDamaged`
     if what is stored for that user can't be read. An append that raised may still have been stored, for each user completely or not at all:
@@ -86,7 +112,7 @@ class HistoryStore(Protocol):
     """
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
-        """Add events, in any order; they are durable when this returns. Restart the time to live unless `events` is empty.
+        """Add events, in any order; they are durable when this returns. Restart the user's time to live unless `events` is empty.
 
         Returns the number of events that are kept, so without repeated events, and never more than `max_events`.
         """
@@ -103,8 +129,20 @@ class HistoryStore(Protocol):
         """
         ...
 
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
+        """Read what `read` reads and the profile, in one round trip; an unknown user has neither. Raises as `read`."""
+        ...
+
+    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+        """Store a profile in place of the one that is there; it is durable when this returns. Restart the user's time to live."""
+        ...
+
+    async def delete_profile(self, user_id: str) -> bool:
+        """Delete the profile of a user and leave the events and their time to live; return True if there was one."""
+        ...
+
     async def delete(self, user_id: str) -> bool:
-        """Delete a user with all event ids; return True if the user was known."""
+        """Delete a user with all events, their ids and the profile; return True if the user was known."""
         ...
 
     async def ping(self) -> None:

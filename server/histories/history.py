@@ -1,44 +1,69 @@
-"""`History`: the events of one user and the rules of what is kept, for the stores that hold a history as a whole.
+"""`History`: what is stored of one user and the rules of what is kept, for the stores that hold it as a whole.
 
 Invariant: `entries` are the newest events by arrival, in order of time; arrival numbers count the events without repeats, so that what
 falls off and what is remembered follow from the number of the last one. `server.histories.redis` has the same rules as a script of Redis.
+
+What was stored before events had kinds and users had profiles is read as well: it ends before those fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 import msgspec
 
-from server.histories.base import Event
+from server.histories.base import Event, ProfileValue, Scalar
 
-# Timestamp, arrival, item id, event id. Arrivals are unique, so no comparison goes beyond them.
-Entry = tuple[float, int, str, str | None]
+Profile = dict[str, Scalar | list[Scalar]]
+
+
+class Entry(msgspec.Struct, array_like=True, order=True):
+    """An event with the number of its arrival. Arrivals are unique, so no comparison goes beyond them."""
+
+    timestamp: float
+    arrival: int
+    item_id: str
+    event_id: str | None
+    kind: str | None = None
+    value: float | None = None
+    attributes: dict[str, Scalar] = {}
+
+    def event(self) -> Event:
+        """The event as it was given."""
+        return Event(self.item_id, self.timestamp, self.event_id, self.kind, self.value, self.attributes)
 
 
 class History(msgspec.Struct, array_like=True):
-    """The history of one user.
+    """What is stored of one user.
 
     Attributes:
         arrivals: number of events that have arrived, without repeats; the next one's arrival number.
         entries: the events that are kept, in order of time and, at equal timestamps, of arrival.
         fallen: arrival and id of events that have fallen off and whose repeats are still recognised.
+        profile: the user's profile; None if there is none.
     """
 
     arrivals: int = 0
     entries: list[Entry] = []
     fallen: list[tuple[int, str]] = []
+    profile: Profile | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing is stored, as for an unknown user."""
+        return not self.entries and self.profile is None
 
     def add(self, events: Sequence[Event], max_events: int) -> int:
         """Add events that arrive together, the oldest of them first; return how many of them are kept and no repeats."""
         before = self.arrivals
         known = {event_id: arrival for arrival, event_id in self.fallen}
-        known |= {event_id: arrival for _, arrival, _, event_id in self.entries if event_id is not None}
+        known |= {entry.event_id: entry.arrival for entry in self.entries if entry.event_id is not None}
         for event in sorted(events, key=attrgetter("timestamp")):
             if event.event_id is not None:
                 if known.get(event.event_id, -1) >= max(0, self.arrivals - 2 * max_events):
                     continue
                 known[event.event_id] = self.arrivals
-            self.entries.append((event.timestamp, self.arrivals, event.item_id, event.event_id))
+            told = event.kind, event.value, dict(event.attributes)
+            self.entries.append(Entry(event.timestamp, self.arrivals, event.item_id, event.event_id, *told))
             self.arrivals += 1
         self._forget(max_events)
         self.entries.sort()
@@ -46,11 +71,15 @@ class History(msgspec.Struct, array_like=True):
 
     def newest(self, count: int) -> list[Event]:
         """The newest `count` events by time, oldest first."""
-        shown = self.entries[max(0, len(self.entries) - count) :]
-        return [Event(item_id, timestamp, event_id) for timestamp, _, item_id, event_id in shown]
+        return [entry.event() for entry in self.entries[max(0, len(self.entries) - count) :]]
 
     def _forget(self, max_events: int) -> None:
         shown, remembered = self.arrivals - max_events, self.arrivals - 2 * max_events
-        self.fallen += [(arrival, event_id) for _, arrival, _, event_id in self.entries if arrival < shown and event_id is not None]
+        self.fallen += [(entry.arrival, entry.event_id) for entry in self.entries if entry.arrival < shown and entry.event_id is not None]
         self.fallen = [(arrival, event_id) for arrival, event_id in self.fallen if arrival >= remembered]
-        self.entries = [entry for entry in self.entries if entry[1] >= shown]
+        self.entries = [entry for entry in self.entries if entry.arrival >= shown]
+
+
+def own_copy(profile: Mapping[str, ProfileValue]) -> Profile:
+    """A profile that its giver no longer holds."""
+    return {name: value if isinstance(value, str | int | float) else list(value) for name, value in profile.items()}

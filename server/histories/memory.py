@@ -1,15 +1,15 @@
 """`MemoryHistoryStore`: histories in the memory of this process, for tests and trials.
 
-Invariant: users are in the order of their last append, and all have the same time to live, so expired users are at the front. Every
-operation can therefore remove them without a background task or a scan.
+Invariant: users are in the order of their last append or profile, and all have the same time to live, so expired users are at the front.
+Every operation can therefore remove them without a background task or a scan.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from server.histories.base import Event, Retention
-from server.histories.history import History
+from server.histories.base import Event, ProfileValue, Retention, StoredUser
+from server.histories.history import History, own_copy
 
 
 class MemoryHistoryStore:
@@ -24,22 +24,31 @@ class MemoryHistoryStore:
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
         self._forget_expired()
-        if not events:
-            return 0
-        ttl_seconds = self._retention.ttl_seconds
-        history = self._histories[user_id][0] if user_id in self._histories else History()
-        self._histories[user_id] = history, None if ttl_seconds is None else time.monotonic() + ttl_seconds
-        self._histories.move_to_end(user_id)
-        return history.add(events, self._retention.max_events)
+        return self._renewed(user_id).add(events, self._retention.max_events) if events else 0
 
     async def append_many(self, histories: Mapping[str, Sequence[Event]]) -> int:
         return sum([await self.append(user_id, events) for user_id, events in histories.items()])
 
     async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
+        return (await self.read_user(user_id, limit)).events
+
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         self._forget_expired()
         window = self._retention.window(limit)
-        history, _ = self._histories.get(user_id, (None, None))
-        return [] if history is None else history.newest(window)
+        history, _ = self._histories.get(user_id, (History(), None))
+        return StoredUser(history.newest(window), history.profile)
+
+    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+        self._forget_expired()
+        self._renewed(user_id).profile = own_copy(profile)
+
+    async def delete_profile(self, user_id: str) -> bool:
+        self._forget_expired()
+        history, _ = self._histories.get(user_id, (History(), None))
+        known, history.profile = history.profile is not None, None
+        if known and history.is_empty:
+            del self._histories[user_id]
+        return known
 
     async def delete(self, user_id: str) -> bool:
         self._forget_expired()
@@ -50,6 +59,14 @@ class MemoryHistoryStore:
 
     async def close(self) -> None:
         self._histories.clear()
+
+    def _renewed(self, user_id: str) -> History:
+        """The history of a user whose time to live begins again."""
+        ttl_seconds = self._retention.ttl_seconds
+        history = self._histories[user_id][0] if user_id in self._histories else History()
+        self._histories[user_id] = history, None if ttl_seconds is None else time.monotonic() + ttl_seconds
+        self._histories.move_to_end(user_id)
+        return history
 
     def _forget_expired(self) -> None:
         now = time.monotonic()

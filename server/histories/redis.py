@@ -1,37 +1,41 @@
 """`RedisHistoryStore`: histories in Redis (one server, Sentinel or Cluster), shared by all servers with its URL.
 
-A user has three keys, in the same slot of a Redis Cluster because of their common hash tag:
+A user has up to four keys, in the same slot of a Redis Cluster because of their common hash tag:
 
-    {prefix:user}:events   sorted set   score = timestamp, member = arrival number in 10 hex digits + JSON [event_id or null, item_id]
+    {prefix:user}:events   sorted set   score = timestamp, member = arrival number in 10 hex digits + JSON [event_id or null, item_id],
+                                        with kind, value and attributes behind them where there are any
     {prefix:user}:order    list         the scores of the members, in order of arrival
     {prefix:user}:ids      hash         ":" + event_id with its arrival number, and "arrivals", the last arrival number
+    {prefix:user}:profile  text         JSON of the profile
 
 Invariant: the sorted set is the history in order, because Redis sorts by score and then by member, and members begin with the arrival
-number; so the first member with the first score of the list is the one that arrived first. A read is one ZRANGE and an append one atomic
-script, so each is one round trip, which matters because a recommendation waits for it. The list is made anew where it is missing or does
-not fit, as for histories of earlier releases.
+number; so the first member with the first score of the list is the one that arrived first. A read is a ZRANGE and a GET that are sent
+together and a write one atomic script, so each is one round trip, which matters because a recommendation waits for it. The list is made
+anew where it is missing or does not fit, as for histories of earlier releases.
 
 A member that is none of ours is passed over by reads, and reported: it must not cost the user the rest of the history.
 
 Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `wait_replicas`, an append
 is acknowledged when so many replicas have it; Sentinel promotes the replica with the most data.
 
-A Redis that evicts keys when its memory is full (`maxmemory-policy` other than `noeviction`) may lose a user, or only the ids that make
-appends idempotent.
+A Redis that evicts keys when its memory is full (`maxmemory-policy` other than `noeviction`) may lose a user, or only the profile, or the
+ids that make appends idempotent.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from operator import attrgetter
-from typing import cast
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis, RedisCluster
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories.base import DamageReport, Event, Retention, log_damage
+from server.histories.base import DamageReport, Event, ProfileValue, Retention, Scalar, StoredUser, log_damage
+from server.histories.history import Profile
 from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
 
@@ -39,9 +43,16 @@ _ARRIVAL_DIGITS = 10
 # Limits the sockets while Redis hangs; further operations wait for a connection within their timeout.
 _MAX_CONNECTIONS = 64
 
-# KEYS: events, order, ids. ARGV: max_events, time to live in ms (0: for ever), then for each event its score, its field in ids ('' for
-# none) and the JSON of its member.
-_APPEND = """
+_RENEW = """
+for _, key in ipairs(KEYS) do
+  if ttl_ms > 0 then redis.call('PEXPIRE', key, ttl_ms) else redis.call('PERSIST', key) end
+end
+"""
+
+# KEYS: events, order, ids, profile. ARGV: max_events, time to live in ms (0: for ever), then for each event its score, its field in ids
+# ('' for none) and the JSON of its member.
+_APPEND = (
+    """
 local events, order, ids = KEYS[1], KEYS[2], KEYS[3]
 local max_events, ttl_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 
@@ -93,12 +104,27 @@ if redis.call('HLEN', ids) > 3 * max_events + 1 then
   end
 end
 
-for _, key in ipairs(KEYS) do
-  if ttl_ms > 0 then redis.call('PEXPIRE', key, ttl_ms) else redis.call('PERSIST', key) end
-end
-
-return math.min(arrivals - before, max_events)
 """
+    + _RENEW
+    + "return math.min(arrivals - before, max_events)"
+)
+
+# KEYS: as above. ARGV: time to live in ms (0: for ever), the JSON of the profile.
+_PUT_PROFILE = "local ttl_ms = tonumber(ARGV[1]) redis.call('SET', KEYS[4], ARGV[2])" + _RENEW
+
+
+class _Member(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    # The JSON of an event in the sorted set.
+
+    event_id: str | None
+    item_id: str
+    kind: str | None = None
+    value: float | None = None
+    attributes: dict[str, Scalar] = {}
+
+
+_members = msgspec.json.Decoder(_Member)
+_profiles = msgspec.json.Decoder(Profile)
 
 
 class RedisHistoryStore:
@@ -127,38 +153,56 @@ class RedisHistoryStore:
         self._on_damage = on_damage
         self._redis = open_client(self._url, timeout_seconds, _MAX_CONNECTIONS)
         self._turns = asyncio.Semaphore(_MAX_CONNECTIONS)
+        self._ttl_ms = 0 if retention.ttl_seconds is None else round(1000 * retention.ttl_seconds)
         self._append = self._redis.register_script(_APPEND)
-        self._decoder = msgspec.json.Decoder(tuple[str | None, str])
+        self._put_profile = self._redis.register_script(_PUT_PROFILE)
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
         if not events:
             return 0
-        ttl_ms = 0 if self._retention.ttl_seconds is None else round(1000 * self._retention.ttl_seconds)
-        args: list[str | bytes | int | float] = [self._retention.max_events, ttl_ms]
+        args: list[str | bytes | int | float] = [self._retention.max_events, self._ttl_ms]
         for event in sorted(events, key=attrgetter("timestamp")):
             # redis-py writes floats with repr, which Redis reads back exactly.
             args += (
                 float(event.timestamp),
                 "" if event.event_id is None else f":{event.event_id}",
-                msgspec.json.encode((event.event_id, event.item_id)),
+                _member(event),
             )
-        async with self._reach(user_id):
-            if self._url.wait_replicas and isinstance(self._redis, Redis):
-                return await self._append_to_replicas(self._redis, user_id, args)
-            return int(await self._append(keys=self._keys(user_id), args=args))
+        return int(await self._write(self._append, user_id, args))
 
     async def append_many(self, histories: Mapping[str, Sequence[Event]]) -> int:
         return sum([await self.append(user_id, events) for user_id, events in histories.items()])
 
     async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
+        return (await self.read_user(user_id, limit)).events
+
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         window = self._retention.window(limit)
-        if window == 0:
-            return []
+        events, _, _, profile = self._keys(user_id)
         async with self._reach(user_id):
-            # redis-py has one union type for the answers of all variants of ZRANGE, with and without await.
-            answer = cast("Awaitable[list[tuple[bytes, float]]]", self._redis.zrange(self._keys(user_id)[0], -window, -1, withscores=True))
-            members = await answer
-        return [event for member, score in members if (event := self._event(member, score)) is not None]
+            both = self._redis.pipeline(transaction=False)
+            # Of an empty window the range ends before it begins.
+            first, last = (-window, -1) if window else (1, 0)
+            both.zrange(events, first, last, withscores=True)
+            both.get(profile)
+            # What redis-py raises by itself quotes the keys.
+            answers: list[Any] = await both.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        members, content = answers
+        shown = [event for member, score in members if (event := self._event(member, score)) is not None]
+        try:
+            return StoredUser(shown, None if content is None else _profiles.decode(content))
+        except msgspec.MsgspecError as error:
+            raise HistoryDamaged(user_id) from error
+
+    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+        await self._write(self._put_profile, user_id, [self._ttl_ms, msgspec.json.encode(profile)])
+
+    async def delete_profile(self, user_id: str) -> bool:
+        async with self._reach(user_id):
+            return int(await self._redis.delete(self._keys(user_id)[3])) > 0
 
     async def delete(self, user_id: str) -> bool:
         async with self._reach(user_id):
@@ -171,27 +215,30 @@ class RedisHistoryStore:
     async def close(self) -> None:
         await close_client(self._redis)
 
-    async def _append_to_replicas(self, redis: Redis, user_id: str, args: Sequence[str | bytes | int | float]) -> int:
-        # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
-        async with redis.client() as connection:
-            shown = int(await self._append(keys=self._keys(user_id), args=args, client=connection))
-            reached = int(await connection.wait(self._url.wait_replicas, round(1000 * self._timeout_seconds / 2)))
-        if reached < self._url.wait_replicas:
-            wanted = self._url.wait_replicas
-            raise HistoryUnavailable(
-                f"Redis at {self._url.address} has stored an append on {reached} of the {wanted} replicas that must have it."
-            )
-        return shown
+    async def _write(self, script: AsyncScript, user_id: str, args: Sequence[str | bytes | int | float]) -> Any:
+        wanted, keys = self._url.wait_replicas, self._keys(user_id)
+        async with self._reach(user_id):
+            if not wanted or not isinstance(self._redis, Redis):
+                return await script(keys=keys, args=args)
+            # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
+            async with self._redis.client() as connection:
+                answer = await script(keys=keys, args=args, client=connection)
+                reached = int(await connection.wait(wanted, round(1000 * self._timeout_seconds / 2)))
+            if reached < wanted:
+                raise HistoryUnavailable(
+                    f"Redis at {self._url.address} has stored a write on {reached} of the {wanted} replicas that must have it."
+                )
+            return answer
 
-    def _keys(self, user_id: str) -> tuple[str, str, str]:
+    def _keys(self, user_id: str) -> tuple[str, str, str, str]:
         # The prefix is inside the tag, so for every user id, even an empty one or with braces, the keys share a tag that is not empty.
         tag = f"{{{self._key_prefix}:{user_id}}}"
-        return f"{tag}:events", f"{tag}:order", f"{tag}:ids"
+        return f"{tag}:events", f"{tag}:order", f"{tag}:ids", f"{tag}:profile"
 
     def _event(self, member: bytes, score: float) -> Event | None:
         try:
-            event_id, item_id = self._decoder.decode(member[_ARRIVAL_DIGITS:])
-            return Event(item_id, score, event_id)
+            told = _members.decode(member[_ARRIVAL_DIGITS:])
+            return Event(told.item_id, score, told.event_id, told.kind, told.value, told.attributes)
         except (msgspec.MsgspecError, ValueError):
             self._on_damage("event", f"A stored event in Redis at {self._url.address} can't be read and is passed over.")
             return None
@@ -212,3 +259,9 @@ class RedisHistoryStore:
                 raise HistoryDamaged(user_id) from error
             reason = str(error).rstrip(".").replace(". ", "; ")
             raise HistoryUnavailable(f"Redis at {self._url.address} cannot serve histories: {reason}.") from error
+
+
+def _member(event: Event) -> bytes:
+    told = event.kind, event.value, event.attributes
+    # Of an event that has none of them, servers of earlier releases read the member too.
+    return msgspec.json.encode((event.event_id, event.item_id, *(told if any(part not in (None, {}) for part in told) else ())))

@@ -21,8 +21,8 @@ from queue import SimpleQueue
 from typing import Self, TypeVar
 
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories.base import DamageReport, Event, Retention, log_damage
-from server.histories.history import History
+from server.histories.base import DamageReport, Event, ProfileValue, Retention, StoredUser, log_damage
+from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
     bury_history,
     check,
@@ -32,6 +32,7 @@ from server.histories.sqlite_file import (
     open_writer,
     read_history,
     read_newest,
+    replace_content,
     write_history,
 )
 
@@ -42,6 +43,7 @@ _USERS_PER_TRANSACTION = 50
 _EXPIRED_AT_ONCE = 200
 _EXPIRY_SECONDS = 0.05
 
+_FORGET = "DELETE FROM histories WHERE user_id = ?"
 _FORGET_EXPIRED = f"DELETE FROM histories WHERE rowid IN (SELECT rowid FROM histories WHERE expires_at <= ? LIMIT {_EXPIRED_AT_ONCE})"
 _ANY_EXPIRED = "SELECT 1 FROM histories WHERE expires_at <= ? LIMIT 1"
 
@@ -100,8 +102,18 @@ class SqliteHistoryStore:
         return stored
 
     async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
+        return (await self.read_user(user_id, limit)).events
+
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         window = self._retention.window(limit)
         return await self._answer(self._reading.submit(self._read, user_id, window))
+
+    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+        await self._answer(self._writing.submit(self._put_profile, user_id, profile, self._deadline()))
+
+    async def delete_profile(self, user_id: str) -> bool:
+        job = partial(self._transaction, partial(self._delete_profile, user_id), self._deadline())
+        return await self._answer(self._writing.submit(job))
 
     async def delete(self, user_id: str) -> bool:
         return await self._answer(self._writing.submit(self._forget, user_id, self._deadline()))
@@ -134,20 +146,41 @@ class SqliteHistoryStore:
             return call()
 
     def _append_group(self, group: Sequence[tuple[str, Sequence[Event]]], deadline: float) -> int:
-        if time.monotonic() >= self._next_expiry:
-            self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
-            self._forget_expired(deadline)
+        self._forget_expired(deadline)
         return self._transaction(lambda: sum(self._append(user_id, events) for user_id, events in group if events), deadline)
 
     def _append(self, user_id: str, events: Sequence[Event]) -> int:
-        now = time.time()
-        expires_at = None if self._retention.ttl_seconds is None else now + self._retention.ttl_seconds
-        history = read_history(self._writer, user_id, now) or History()
+        history = read_history(self._writer, user_id, time.time()) or History()
         added = history.add(events, self._retention.max_events)
-        write_history(self._writer, user_id, history, expires_at)
+        self._write(user_id, history)
         return added
 
-    def _read(self, user_id: str, window: int) -> list[Event]:
+    def _write(self, user_id: str, history: History) -> None:
+        ttl_seconds = self._retention.ttl_seconds
+        write_history(self._writer, user_id, history, None if ttl_seconds is None else time.time() + ttl_seconds)
+
+    def _put_profile(self, user_id: str, profile: Mapping[str, ProfileValue], deadline: float) -> None:
+        self._forget_expired(deadline)
+
+        def put() -> None:
+            history = read_history(self._writer, user_id, time.time()) or History()
+            history.profile = own_copy(profile)
+            self._write(user_id, history)
+
+        self._transaction(put, deadline)
+
+    def _delete_profile(self, user_id: str) -> bool:
+        history = read_history(self._writer, user_id, time.time())
+        if history is None or history.profile is None:
+            return False
+        history.profile = None
+        if history.is_empty:
+            self._writer.execute(_FORGET, (user_id,))
+        else:
+            replace_content(self._writer, user_id, history)
+        return True
+
+    def _read(self, user_id: str, window: int) -> StoredUser:
         # As many connections as threads, so there is always an idle one.
         connection = self._idle.get()
         try:
@@ -170,10 +203,13 @@ class SqliteHistoryStore:
             # What has expired goes with the others that have.
             if read_history(self._writer, user_id, time.time()) is None:
                 return False
-        self._writer.execute("DELETE FROM histories WHERE user_id = ?", (user_id,))
+        self._writer.execute(_FORGET, (user_id,))
         return True
 
     def _forget_expired(self, deadline: float) -> None:
+        if time.monotonic() < self._next_expiry:
+            return
+        self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
         now = time.time()
         if self._writer.execute(_ANY_EXPIRED, (now,)).fetchone() is None:
             return

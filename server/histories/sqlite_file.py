@@ -18,14 +18,14 @@ from typing import TypeVar
 import msgspec
 
 from server.errors import HistoryDamaged
-from server.histories.base import DamageReport, Event
-from server.histories.history import Entry, History
+from server.histories.base import DamageReport, StoredUser
+from server.histories.history import Entry, History, Profile
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_FORMAT = 2
+_FORMAT = 3
 _OWNER_ONLY = 0o600
 _CACHE_KIB = 256
 _FINDINGS = 3
@@ -39,6 +39,7 @@ _SCHEMA = (
 _LAST = "(SELECT max(rowid) FROM histories WHERE user_id = :user_id)"
 _READ = f"SELECT checksum, history FROM histories WHERE rowid = {_LAST} AND (expires_at IS NULL OR expires_at > :now)"
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
+_REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history)"
 
 _encoder = msgspec.msgpack.Encoder()
@@ -52,6 +53,7 @@ class _Outline(msgspec.Struct, array_like=True):
     arrivals: int
     entries: list[msgspec.Raw]
     fallen: msgspec.Raw
+    profile: Profile | None = None
 
 
 _outlines = msgspec.msgpack.Decoder(_Outline)
@@ -88,37 +90,43 @@ def open_reader(path: Path, timeout_seconds: float) -> sqlite3.Connection:
 
 
 def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> History | None:
-    """The history of a user; None for an unknown or forgotten one.
+    """What is stored of a user; None for an unknown or forgotten one.
 
     Raises:
         HistoryDamaged: it is there and can't be read.
         sqlite3.DatabaseError: the file can't be used.
     """
     history = _read(connection, user_id, now, _decoder)
-    return history if history is not None and history.entries else None
+    return None if history is None or history.is_empty else history
 
 
-def read_newest(connection: sqlite3.Connection, user_id: str, now: float, count: int) -> list[Event]:
-    """The newest `count` events of a user by time, oldest first. Raises as `read_history`."""
+def read_newest(connection: sqlite3.Connection, user_id: str, now: float, count: int) -> StoredUser:
+    """The profile of a user and the newest `count` events by time, oldest first. Raises as `read_history`."""
     history = _read(connection, user_id, now, _outlines)
     if history is None:
-        return []
-    entries = map(_entries.decode, history.entries[max(0, len(history.entries) - count) :])
-    return [Event(item_id, timestamp, event_id) for timestamp, _, item_id, event_id in entries]
+        return StoredUser([])
+    entries = history.entries[max(0, len(history.entries) - count) :]
+    try:
+        return StoredUser([_entries.decode(entry).event() for entry in entries], history.profile)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise HistoryDamaged(user_id) from error
 
 
 def write_history(connection: sqlite3.Connection, user_id: str, history: History, expires_at: float | None) -> None:
-    """Store the history of a user in place of what is there. Raises sqlite3.DatabaseError."""
-    content = _encoder.encode(history)
-    row = {"user_id": user_id, "expires_at": expires_at, "checksum": _checksum(user_id, content), "history": content}
+    """Store what is known of a user in place of what is there. Raises sqlite3.DatabaseError."""
+    row = _row(user_id, history) | {"expires_at": expires_at}
     if not connection.execute(_REPLACE, row).rowcount:
         connection.execute(_ADD, row)
 
 
+def replace_content(connection: sqlite3.Connection, user_id: str, history: History) -> None:
+    """As `write_history`, of a user who is there and whose time goes on. Raises sqlite3.DatabaseError."""
+    connection.execute(_REPLACE_CONTENT, _row(user_id, history))
+
+
 def bury_history(connection: sqlite3.Connection, user_id: str) -> None:
     """Put an empty history after the one of a user that can't be deleted. Raises sqlite3.DatabaseError."""
-    content = _encoder.encode(History())
-    connection.execute(_ADD, {"user_id": user_id, "expires_at": None, "checksum": _checksum(user_id, content), "history": content})
+    connection.execute(_ADD, _row(user_id, History()) | {"expires_at": None})
 
 
 def is_malformed(error: sqlite3.DatabaseError) -> bool:
@@ -197,6 +205,10 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
             _take_over_events(connection)
             logger.info("the history file %s has this release's format from now on", path)
         case 2:
+            # Its rows are read as they are; but a release that knows no profiles would drop them.
+            _execute(connection, _SCHEMA[-1:])
+            logger.info("the history file %s has this release's format from now on", path)
+        case 3:
             pass  # Another process was quicker.
         case version:
             raise sqlite3.DatabaseError(f"its format is {version}, and this release writes {_FORMAT}")
@@ -206,7 +218,7 @@ def _take_over_events(connection: sqlite3.Connection) -> None:
     """Make histories of the rows of format 1, one an event."""
     for user, user_id, expires_at in connection.execute("SELECT user, user_id, expires_at FROM history_users"):
         rows = connection.execute("SELECT timestamp, item_id, event_id FROM history_events WHERE user = ? ORDER BY arrival", (user,))
-        entries = [(timestamp, arrival, item_id, event_id) for arrival, (timestamp, item_id, event_id) in enumerate(rows)]
+        entries = [Entry(timestamp, arrival, item_id, event_id) for arrival, (timestamp, item_id, event_id) in enumerate(rows)]
         write_history(connection, user_id, History(len(entries), sorted(entries)), expires_at)
     _execute(connection, ("DROP TABLE history_events", "DROP TABLE history_users"))
 
@@ -214,6 +226,11 @@ def _take_over_events(connection: sqlite3.Connection) -> None:
 def _execute(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
     for statement in statements:
         connection.execute(statement)
+
+
+def _row(user_id: str, history: History) -> dict[str, str | int | float | bytes | None]:
+    content = _encoder.encode(history)
+    return {"user_id": user_id, "checksum": _checksum(user_id, content), "history": content}
 
 
 def _checksum(user_id: str, content: bytes) -> int:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from server.histories import Event, Retention, open_history_store
+from server.histories import Event, Retention, StoredUser, open_history_store
 
 ODD_TEXTS = [
     "",
@@ -111,7 +111,111 @@ async def test_read_returns_the_newest_up_to_the_limit(store):
         await store.read("ann", -1)
 
 
+RICH = [
+    Event("a", 1.0, "e1", "watch", 0.1 + 0.2, {"device": "tv", "minutes": 90, "share": 0.5, "done": True, "": "}{\x00🎬"}),
+    Event("b", 2.0, None, "buy"),
+    Event("c", 3.0, None, None, -5e-324),
+    Event("d", 4.0, "e4", "", 0.0, {"largest": 2**53 - 1, "whole": 3.0, "no": False}),
+]
+PROFILE = {
+    "age": 34,
+    "country": "DE",
+    "vip": True,
+    "share": 0.25,
+    "whole": 3.0,
+    "genres": ["drama", "}{\x00🎬", ""],
+    "": [1, 2.0, False],
+    "none": [],
+}
+
+
+def told(events):
+    """With the types of all values, which `==` does not tell apart."""
+    return [(*map(repr, (event.kind, event.value)), repr(dict(event.attributes))) for event in events]
+
+
+async def test_events_come_back_with_kind_value_and_attributes(store):
+    assert await store.append("ann", [*RICH[2:], *RICH[:2]]) == 4
+    shown = await store.read("ann")
+    assert shown == RICH
+    assert told(shown) == told(RICH)
+    # Under a known id nothing changes, and where events fall off the others keep theirs.
+    assert await store.append("ann", [Event("a", 1.0, "e1", "buy"), Event("e", 5.0), Event("f", 6.0, None, "rate", 4.5)]) == 2
+    assert await store.read("ann") == [*RICH[1:], Event("e", 5.0), Event("f", 6.0, None, "rate", 4.5)]
+
+
+async def test_a_profile_is_read_with_the_history_and_replaced_as_a_whole(store):
+    await store.put_profile("ann", PROFILE)
+    assert await store.read_user("ann") == StoredUser([], PROFILE)
+    await store.append("ann", RICH)
+    found = await store.read_user("ann", 2)
+    assert found == StoredUser(RICH[2:], PROFILE)
+    assert repr(found.profile) == repr(PROFILE)
+    assert await store.read("ann") == RICH
+    await store.put_profile("ann", {"age": 35})
+    assert await store.read_user("ann", 0) == StoredUser([], {"age": 35})
+    await store.put_profile("ann", {})
+    assert await store.read_user("ann", 1) == StoredUser(RICH[3:], {})
+    assert await store.append("ann", RICH[:1]) == 0
+
+
+async def test_a_profile_is_deleted_alone_and_with_its_user(store):
+    assert await store.delete_profile("ann") is False
+    await store.append("ann", RICH)
+    assert await store.delete_profile("ann") is False
+    for user in ("ann", "bob", "carl"):
+        await store.put_profile(user, PROFILE)
+    assert await store.delete_profile("ann") is True
+    assert await store.read_user("ann") == StoredUser(RICH)
+    assert await store.append("ann", RICH[:1]) == 0
+    await store.put_profile("ann", PROFILE)
+    assert await store.delete("ann") is True
+    assert await store.delete("bob") is True
+    assert await store.read_user("ann") == await store.read_user("bob") == StoredUser([])
+    assert await store.read_user("carl") == StoredUser([], PROFILE)
+    assert await store.delete_profile("carl") is True
+    assert await store.delete("carl") is False
+
+
+async def test_what_was_put_does_not_change_with_its_giver(store):
+    given = {"genres": ["drama"]}
+    await store.put_profile("ann", given)
+    given["genres"].append("war")
+    given["age"] = 3
+    assert await store.read_user("ann") == StoredUser([], {"genres": ["drama"]})
+
+
+async def test_profiles_of_users_whose_names_are_alike_stay_apart(store):
+    users = ["a", "A", "a ", "a}", "a}:profile", "{a}", "", "x" * 5000]
+    for user in users:
+        await store.put_profile(user, {"name": user})
+    for user in users:
+        assert (await store.read_user(user)).profile == {"name": user}
+
+
+async def test_events_and_profile_end_together_their_time_after_the_last_write(make_store):
+    store = make_store(ttl_seconds=0.9)
+    for user in ("events", "profile", "forgotten"):
+        await store.append(user, [Event("a", 1.0)])
+        await store.put_profile(user, PROFILE)
+    await asyncio.sleep(0.6)
+    await store.append("events", [Event("b", 2.0)])
+    await store.put_profile("profile", {})
+    # What is deleted gives the rest no more time.
+    await store.delete_profile("forgotten")
+    await asyncio.sleep(0.6)
+    assert await store.read_user("events") == StoredUser([Event("a", 1.0), Event("b", 2.0)], PROFILE)
+    assert await store.read_user("profile") == StoredUser([Event("a", 1.0)], {})
+    assert await store.read_user("forgotten") == StoredUser([])
+    await asyncio.sleep(0.9)
+    assert await store.read_user("events") == await store.read_user("profile") == StoredUser([])
+    assert await store.delete_profile("events") is False
+    assert await store.delete("profile") is False
+    await store.close()
+
+
 async def test_an_unknown_user_has_no_history(store):
+    assert await store.read_user("nobody") == StoredUser([])
     assert await store.read("nobody") == []
     assert await store.delete("nobody") is False
     assert await store.append("nobody", []) == 0
@@ -196,6 +300,8 @@ async def test_ping_returns_where_the_store_answers(store):
 def test_an_event_without_a_place_in_time_is_refused(timestamp):
     with pytest.raises(ValueError, match="finite"):
         Event("a", timestamp)
+    with pytest.raises(ValueError, match="finite"):
+        Event("a", 1.0, value=timestamp)
 
 
 @pytest.mark.parametrize(

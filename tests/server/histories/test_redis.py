@@ -5,9 +5,10 @@ import time
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
 
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories import Event, open_history_store
+from server.histories import Event, StoredUser, open_history_store
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, free_port, make_certificate
 
 pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
@@ -213,6 +214,52 @@ async def test_append_and_read_are_one_round_trip_each(redis_server):
     await store.close()
 
 
+async def test_a_user_is_read_and_a_profile_put_in_one_round_trip_each(redis_server, monkeypatch):
+    """A round trip is a piece that is sent; a script that the server does not have yet costs one more, once."""
+    sent = []
+    send = Connection.send_packed_command
+
+    async def count(self, command, *rest, **more):
+        sent.append(command)
+        await send(self, command, *rest, **more)
+
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="together", ttl_seconds=60)
+    await store.append("ann", [Event("a", 1.0)])
+    await store.put_profile("ann", {})
+    monkeypatch.setattr(Connection, "send_packed_command", count)
+    await store.put_profile("ann", {"age": 34})
+    assert len(sent) == 1
+    assert await store.read_user("ann") == StoredUser([Event("a", 1.0)], {"age": 34})
+    assert len(sent) == 2
+    await store.append("ann", [Event("b", 2.0, None, "buy", 2.0, {"shop": 7})])
+    assert len(sent) == 3
+    monkeypatch.undo()
+    async with Redis(port=redis_server.port) as admin:
+        keys = sorted([key async for key in admin.scan_iter("{together:*")])
+        assert keys == [b"{together:ann}:%b" % name for name in (b"events", b"ids", b"order", b"profile")]
+        assert all([59_000 < await admin.pttl(key) <= 60_000 for key in keys])
+        # An event of which nothing more is told is stored as releases before kinds read it.
+        members = await admin.zrange("{together:ann}:events", 0, -1)
+        assert [member[10:] for member in members] == [b'[null,"a"]', b'[null,"b","buy",2.0,{"shop":7}]']
+    assert await store.delete("ann") is True
+    async with Redis(port=redis_server.port) as admin:
+        assert [key async for key in admin.scan_iter("{together:*")] == []
+    await store.close()
+
+
+async def test_a_profile_that_is_none_is_damage_and_can_be_put_anew(redis_server):
+    store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="odd-profile")
+    await store.append("ann", [Event("a", 1.0)])
+    async with Redis(port=redis_server.port) as admin:
+        for odd in (b"", b"x", b"[]", b'{"a": null}', b'{"a": {"b": 1}}', b"\xff" * 20):
+            await admin.set("{odd-profile:ann}:profile", odd)
+            with pytest.raises(HistoryDamaged, match=r"^What is stored for user 'ann' is damaged"):
+                await store.read_user("ann")
+            await store.put_profile("ann", {"age": 1})
+            assert await store.read_user("ann") == StoredUser([Event("a", 1.0)], {"age": 1})
+    await store.close()
+
+
 async def test_without_a_time_to_live_an_earlier_one_is_lifted(redis_server):
     for ttl_seconds in (60, None):
         store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix="lifted", ttl_seconds=ttl_seconds)
@@ -296,7 +343,7 @@ async def test_a_member_that_is_none_of_ours_costs_no_other_event(redis_server):
     await store.close()
 
 
-@pytest.mark.parametrize("name", ["events", "ids"])
+@pytest.mark.parametrize("name", ["events", "ids", "profile"])
 async def test_a_key_of_another_kind_is_damage_of_its_user_alone(redis_server, name):
     store = open_history_store(redis_server.url, timeout_seconds=10, key_prefix=f"kinds-{name}")
     await store.append("bob", [Event("a", 1.0)])
@@ -304,8 +351,9 @@ async def test_a_key_of_another_kind_is_damage_of_its_user_alone(redis_server, n
         await admin.set(f"{{kinds-{name}:ann}}:{name}", "a text")
         if name != "events":
             await admin.zadd(f"{{kinds-{name}:ann}}:events", {b'0000000001[null, "a"]': 1.0})
+    failing = store.read_user("ann") if name == "profile" else store.append("ann", [Event("a", 1.0)])
     with pytest.raises(HistoryDamaged, match=r"^What is stored for user 'ann' is damaged"):
-        await store.append("ann", [Event("a", 1.0)])
+        await failing
     assert await store.read("bob") == [Event("a", 1.0)]
     assert await store.delete("ann") is True
     assert await store.append("ann", [Event("b", 1.0)]) == 1

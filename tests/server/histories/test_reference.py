@@ -1,24 +1,32 @@
 """Any interleaving of operations, compared step by step with a model that is written to be read, not to be fast."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.histories import Event
+from server.histories import Event, StoredUser
 
 MAX_EVENTS = 3
 
 texts = st.text('ab0"\\}é🎬\x00\n', max_size=4)
 # Few timestamps and few ids, so that ties, duplicates and late events are the rule.
 timestamps = st.sampled_from([-1.5, 0.0, 1.0, 1.0000000000000002, 2.0, 1.7e9]) | st.floats(allow_nan=False, allow_infinity=False)
-events = st.builds(Event, texts, timestamps, st.none() | st.sampled_from(["", "1", "2", "3"]) | texts)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+scalars = texts | st.booleans() | st.integers(-(2**53), 2**53) | numbers
+ids = st.none() | st.sampled_from(["", "1", "2", "3"]) | texts
+events = st.builds(Event, texts, timestamps, ids, st.none() | texts, st.none() | numbers, st.dictionaries(texts, scalars, max_size=2))
+profiles = st.dictionaries(texts, scalars | st.lists(scalars, max_size=3), max_size=3)
 USERS = ["ann", "", "b}b"]
 users = st.sampled_from(USERS)
 operations = st.lists(
     st.tuples(st.just("append"), users, st.lists(events, max_size=9))
     | st.tuples(st.just("read"), users, st.none() | st.integers(0, 5))
+    | st.tuples(st.just("read_user"), users, st.none() | st.integers(0, 5))
+    | st.tuples(st.just("put_profile"), users, profiles)
+    | st.tuples(st.just("delete_profile"), users)
     | st.tuples(st.just("delete"), users),
     max_size=12,
 )
@@ -29,6 +37,7 @@ class Reference:
 
     def __init__(self):
         self.remembered = {}
+        self.profiles = {}
 
     def append(self, user, events):
         if not events:
@@ -38,7 +47,7 @@ class Reference:
         for event in sorted(events, key=lambda event: event.timestamp):
             if event.event_id is None or event.event_id not in [other.event_id for other in remembered]:
                 # The identity of an event tells repeats without an id apart.
-                remembered.append(Event(event.item_id, event.timestamp, event.event_id))
+                remembered.append(replace(event))
                 del remembered[: -2 * MAX_EVENTS]
         return sum(not any(event is other for other in shown_before) for event in remembered[-MAX_EVENTS:])
 
@@ -47,7 +56,17 @@ class Reference:
         return shown if limit is None else shown[len(shown) - min(limit, len(shown)) :]
 
     def delete(self, user):
-        return self.remembered.pop(user, None) is not None
+        profile = self.delete_profile(user)
+        return self.remembered.pop(user, None) is not None or profile
+
+    def read_user(self, user, limit):
+        return StoredUser(self.read(user, limit), self.profiles.get(user))
+
+    def put_profile(self, user, profile):
+        self.profiles[user] = profile
+
+    def delete_profile(self, user):
+        return self.profiles.pop(user, None) is not None
 
 
 # One store serves all examples, as opening one costs more than an example; each ends by deleting its users.

@@ -3,13 +3,15 @@
 import asyncio
 import os
 import sqlite3
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories import Event, HistoryStore, open_history_store
+from server.histories import Event, HistoryStore, StoredUser, open_history_store
 
 FORMAT_1 = """
 CREATE TABLE history_users (user INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, arrivals INTEGER NOT NULL, expires_at REAL);
@@ -21,6 +23,14 @@ PRAGMA user_version = 1;
 INSERT INTO history_users VALUES (1, 'ann', 9, NULL), (2, 'bob', 1, 4e9), (3, 'gone', 1, 1.0);
 INSERT INTO history_events VALUES (1, 20.5, 0, 'e0', 'b'), (1, 10.0, 4, NULL, 'a'), (1, 20.5, 8, '', 'c'), (2, 1.0, 0, NULL, 'x'),
     (3, 1.0, 0, NULL, 'y');
+"""
+
+
+FORMAT_2 = """
+CREATE TABLE histories (user_id TEXT NOT NULL, expires_at REAL, checksum INTEGER NOT NULL, history BLOB NOT NULL);
+CREATE INDEX histories_by_user ON histories (user_id);
+CREATE INDEX histories_by_expiry ON histories (expires_at) WHERE expires_at IS NOT NULL;
+PRAGMA user_version = 2;
 """
 
 
@@ -66,6 +76,66 @@ async def test_histories_of_an_earlier_release_are_taken_over(tmp_path: Path):
     assert await store.append("ann", [Event("d", 0.0)]) == 1
     assert [event.item_id for event in await store.read("ann")] == ["d", "a", "c"]
     await store.close()
+
+
+def checksum(user: str, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(user.encode()))
+
+
+def write_format_2(path: Path) -> None:
+    """A file as the release before profiles left it: entries of four fields, users of three."""
+    users = {
+        "ann": [4, [[10.0, 2, "a", None], [20.5, 1, "b", "e0"], [20.5, 3, "c", ""]], [[0, "fallen"]]],
+        "bob": [1, [[1.0, 0, "x", None]], []],
+        "buried": [0, [], []],
+    }
+    other = sqlite3.connect(path)
+    other.executescript(FORMAT_2)
+    for user, history in users.items():
+        content = msgspec.msgpack.encode(history)
+        other.execute("INSERT INTO histories VALUES (?, ?, ?, ?)", (user, 4e9 if user == "bob" else None, checksum(user, content), content))
+    other.commit()
+    other.close()
+
+
+async def test_histories_of_the_release_before_profiles_are_read_as_they_are(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    write_format_2(path)
+    expected = [Event("a", 10.0), Event("b", 20.5, "e0"), Event("c", 20.5, "")]
+    for _ in range(2):
+        store = open_history_store(f"sqlite:///{path}", max_events=3)
+        assert await store.read_user("ann") == StoredUser(expected)
+        assert await store.read("bob") == [Event("x", 1.0)]
+        assert await store.delete("buried") is False
+        await store.close()
+    store = open_history_store(f"sqlite:///{path}", max_events=3)
+    assert await store.append("ann", [Event("b", 20.5, "e0"), Event("gone", 1.0, "fallen"), Event("d", 30.0, None, "buy", 2.0)]) == 1
+    await store.put_profile("ann", {"age": 34})
+    assert await store.read_user("ann") == StoredUser([*expected[0:1], expected[2], Event("d", 30.0, None, "buy", 2.0)], {"age": 34})
+    await store.close()
+    with sqlite3.connect(path) as other:
+        assert other.execute("PRAGMA user_version").fetchall() == [(3,)]
+    other.close()
+
+
+async def test_a_profile_has_a_checksum_and_is_deleted_from_the_file(tmp_path: Path):
+    path = tmp_path / "histories.db"
+    store = open_history_store(f"sqlite:///{path}")
+    await store.put_profile("bob", {"country": "bob-country"})
+    await store.close()
+    damage(path, b"bob-country", lambda page: page.replace(b"bob-country", b"bub-country", 1))
+    store = open_history_store(f"sqlite:///{path}")
+    for operation in (store.read_user("bob"), store.put_profile("bob", {}), store.delete_profile("bob"), store.read_user("bob", 0)):
+        with pytest.raises(HistoryDamaged):
+            await operation
+    assert await store.delete("bob") is True
+    await store.put_profile("bob", {"age": 1})
+    assert await store.read_user("bob") == StoredUser([], {"age": 1})
+    assert await store.delete_profile("bob") is True
+    await store.close()
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT count(*) FROM histories").fetchall() == [(0,)]
+    other.close()
 
 
 async def test_a_file_that_cannot_be_taken_over_is_left_as_it_was(tmp_path: Path):
