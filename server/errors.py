@@ -4,7 +4,8 @@ ServerError
   - InvalidRequest, RequestRefused                    the request makes no sense, or the engine can't do it
   - UnknownItem, UnknownField, UnknownFilter          it names what the catalog does not have
   - StaleHistory, HistoryDamaged, NoItemTimes         the history or the catalog can't be used for it
-  - UserNotFound, FilterNotFound, VersionNotFound     what it asks for is not there
+  - UserNotFound, ProfileNotFound                     what it asks for is not there
+  - FilterNotFound, VersionNotFound
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
   - VersionExists, VersionActive, NothingToRollBack   the versions that are there do not allow it
@@ -81,6 +82,13 @@ class UserNotFound(ServerError):
 
     def __init__(self, user_id: str) -> None:
         super().__init__(f"There is no user {quoted(user_id)}: no events are stored for that id.")
+
+
+class ProfileNotFound(ServerError):
+    """A user without a profile."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"No profile is stored for user {quoted(user_id)}.")
 
 
 class FilterNotFound(ServerError):

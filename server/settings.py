@@ -156,7 +156,7 @@ class Settings(EngineSettings, BaseSettings):
     )
     history_max_events: Annotated[int, Panel.HISTORIES] = Field(default=1000, ge=1, description="Newest events kept per user.")
     history_ttl_seconds: Annotated[int | None, Panel.HISTORIES] = Field(
-        default=None, ge=1, description="Forget a user after so many seconds without an event; never by default."
+        default=None, ge=1, description="Forget a user after so many seconds without an event or a new profile; never by default."
     )
     engine_hang_seconds: Annotated[float, Panel.MODEL] = Field(
         default=30, gt=0, description="Silence of the engine after which it is killed and another is started, seconds."

@@ -1,7 +1,7 @@
 """Errors over HTTP: RFC 9457 problem details, each with one clear sentence.
 
 Invariant: after any error the answer is `application/problem+json`, its `detail` is a sentence for the client, and nothing of the
-server's inside (paths, stack traces, credentials) is in it.
+server's inside (paths, stack traces, credentials) is in it, nor any value of a profile, a context or the like.
 """
 
 import logging
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from server import errors
+from server.schemas import given
 from server.schemas import recommendations as schemas
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.HistoryDamaged: ProblemType(409, "history-damaged", "History damaged"),
     errors.NoItemTimes: ProblemType(422, "no-item-times", "No item times"),
     errors.UserNotFound: ProblemType(404, "unknown-user", "Unknown user"),
+    errors.ProfileNotFound: ProblemType(404, "unknown-profile", "Unknown profile"),
     errors.FilterNotFound: ProblemType(404, "unknown-filter", "Unknown filter"),
     errors.VersionNotFound: ProblemType(404, "unknown-version", "Unknown version"),
     errors.FilterRefused: ProblemType(422, "filter-expression", "Filter expression"),
@@ -80,7 +82,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
 }
 _DESCRIPTIONS = {
     400: "The body is not JSON, or the URL is not UTF-8.",
-    404: "There is no such user, filter or version.",
+    404: "There is no such user, profile, filter or version.",
     409: "What is there already does not allow it.",
     408: "The body took too long.",
     413: "The body is too large.",
@@ -160,6 +162,7 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
     )
     field = "".join(parts).lstrip(".")
     message = str(error["msg"])
+    private = not given.PRIVATE.isdisjoint(path)
     match error["type"]:
         case "value_error":
             return str(error["ctx"]["error"])
@@ -167,6 +170,10 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
             return "The request has no body: send a JSON object."
         case "missing":
             return f"The field {field!r} is missing."
+        case given.FACTS_ERROR:
+            return f"{field or f'The {place}'} {message}."
+        case "string_unicode" if private:
+            return f"{field} holds text that UTF-8 can't carry."
         case "string_unicode":
             return f"{field or f'The {place}'} holds text that UTF-8 can't carry: {errors.quoted(str(error['input']))}."
         case "extra_forbidden":
@@ -177,9 +184,10 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
     if not verb:
         return f"{field or place}: {message}."
     rule = f"{field or place} must {rule.replace(' after validation', '')}"
-    given = error.get("input")
-    shown = "true" if given is True else "false" if given is False else "null" if given is None else given
-    return f"{rule}, got {shown}." if subject == "Input" and isinstance(shown, str | int | float) and len(str(shown)) < 30 else f"{rule}."
+    sent = error.get("input")
+    shown = "true" if sent is True else "false" if sent is False else "null" if sent is None else sent
+    told = subject == "Input" and isinstance(shown, str | int | float) and len(str(shown)) < 30 and not private
+    return f"{rule}, got {shown}." if told else f"{rule}."
 
 
 def invalid(error: ValidationError, place: str) -> errors.InvalidRequest:

@@ -28,6 +28,7 @@ from server.errors import (
 )
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.messages import FilterChoice, FinishedList, Ready, Submit
+from server.schemas.given import item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
 from verification.result import BeamResult, Precision, RankedItem, Usage
@@ -68,7 +69,7 @@ class RecommendationService:
                 # Judged before the history is read: under overload no request should wait for the store only to be refused then.
                 items = None if body.history is None else len(body.history)
                 with self._engine.admit(submit, items, traced=traced) as request:
-                    history = await self._read_history(body, served, submit)
+                    met = await self._read_history(body, served, submit)
                     async with asyncio.timeout(submit.deadline - submit.submitted):
                         finished = await self._engine.search(request)
             except Overloaded as error:
@@ -77,7 +78,7 @@ class RecommendationService:
             if traced:
                 self._tracing.record_engine(finished, request.own_steps(finished))
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
-            self._observe(body, served, finished.result, history, fresh)
+            self._observe(body, served, finished.result, met, fresh)
             return self._answer(body, served, finished, fresh, started, submit.submitted)
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
@@ -101,22 +102,24 @@ class RecommendationService:
         )
 
     async def _read_history(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> list[int]:
-        """Fill in the items, and return all of the history that was read."""
+        """Fill in the items, and return all that the user has met, as far as it was read or given."""
         excluded = set(known_items(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history") if self._tracing.on else nullcontext():
             history = await self._history(body, served, submit.deadline)
+        told = [item for entries in body.behaviours.values() for item in item_ids(entries)]
+        met = history + known_items(served.catalog, told, "behaviours")
         if body.exclude_history:
-            excluded.update(history)
+            excluded.update(met)
         submit.history, submit.excluded = history[-self._max_items() - 1 :], sorted(excluded)
         submit.submitted = time.monotonic()
-        return history
+        return met
 
     def _observe(
-        self, body: RecommendationRequest, served: ServedCatalog, result: BeamResult, history: Sequence[int], fresh: FreshItems | None
+        self, body: RecommendationRequest, served: ServedCatalog, result: BeamResult, met: Sequence[int], fresh: FreshItems | None
     ) -> None:
         health = self._metrics.health
         health.observe_filters(exclude=bool(body.exclude), exclude_history=body.exclude_history, named=body.filter is not None)
-        health.observe_list(served.name, [item.item for item in result.items], history, short=_identifiers(result) < body.k)
+        health.observe_list(served.name, [item.item for item in result.items], met, short=_identifiers(result) < body.k)
         if fresh is not None:
             health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
 
@@ -166,7 +169,7 @@ class RecommendationService:
 
     async def _history(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> list[int]:
         if body.user_id is None:
-            return known_items(served.catalog, body.history or (), "history")
+            return known_items(served.catalog, item_ids(body.history or ()), "history")
         limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
         indices = await self._stored(body.user_id, served, limit, deadline)
         if not indices and limit is not None:
@@ -194,6 +197,9 @@ class RecommendationService:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
+        given = {"profile": body.profile, "context": body.context, "behaviours": body.behaviours}
+        if unread := " and ".join(name for name, told in given.items() if told):
+            yield f"The model's prompt does not read {unread}."
         if (identifiers := _identifiers(result)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
         if body.fresh is not None and fresh is not None and fresh.missing:

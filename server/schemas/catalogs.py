@@ -13,7 +13,8 @@ from drafting.catalog.filter_expression import MAX_CHARACTERS
 from drafting.catalog.freshness import ADDED_AT
 from drafting.catalog.json_values import check_attributes
 from drafting.catalog.placement import Collision
-from server.schemas.recommendations import MAX_EXCLUDED, MAX_FIELDS, Body, Id, Name, Several, examples
+from server.schemas.body import Body, Id, Name, Several, examples
+from server.schemas.recommendations import MAX_EXCLUDED, MAX_FIELDS
 
 MAX_NEW_ITEMS = 1000
 MAX_DIMS = 16_384

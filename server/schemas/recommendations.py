@@ -4,16 +4,16 @@ Invariant: a body that passes these models needs only the catalog to be judged f
 is a sentence or completes one ("k must be …").
 """
 
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
-from pydantic.config import JsonDict
+from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, Verification
+from server.schemas.body import Body, Id, Name, Several, examples
+from server.schemas.given import MAX_FACTS_BYTES, MAX_HISTORY, Behaviours, EventList, Facts
 from verification.request import MAX_BEAM_WIDTH, check_lengths
 
 MAX_K = 100
-MAX_HISTORY = 10_000
 MAX_EXCLUDED = 100_000
 MAX_FILTER_NAMES = 100
 MAX_FIELDS = 50
@@ -21,34 +21,8 @@ MAX_TIMEOUT_MS = 60_000
 MAX_AGE_DAYS = 36_500
 MAX_BATCH = 256
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-# The answer tells one mistake; looking for all in a body of nothing else would take a million times as long.
-Element = TypeVar("Element")
-Several = Annotated[list[Element], Field(fail_fast=True)]
 # An entry of a batch is judged alone, also by its form, so the model of the batch lets anything through as an entry.
 Entry = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/RecommendationRequest"})]
-
-
-def examples(*bodies: JsonDict) -> ConfigDict:
-    """Configure a model with the examples that the OpenAPI page shows."""
-    return ConfigDict(json_schema_extra={"examples": [*bodies]})
-
-
-class Body(BaseModel):
-    """A request body: unknown fields are mistakes, and numbers are numbers."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_unknown_field(cls, body: Any) -> Any:
-        """Leave one of many unknown fields, for the sentence: an error for each would take longer than all else."""
-        if not isinstance(body, dict) or len(body) <= len(cls.model_fields):
-            return body
-        names = {field.alias or name for name, field in cls.model_fields.items()}
-        unknown = next(name for name in body if name not in names)
-        return {name: value for name, value in body.items() if name in names or name == unknown}
 
 
 class FilterBody(Body):
@@ -88,10 +62,27 @@ class RecommendationRequest(Body):
         {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
         {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
         {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
+        {"user_id": "42", "k": 10, "context": {"query": "rainy evening", "device": "tv", "hour": 21}},
+        {
+            "history": ["50", {"item_id": "181", "kind": "watch", "value": 5400, "timestamp": 1795400000, "attributes": {"device": "tv"}}],
+            "behaviours": {"buy": ["172", {"item_id": "174", "value": 2}]},
+            "profile": {"country": "DE", "age": 34, "genres": ["drama", "war"]},
+        },
     )
 
     user_id: Id | None = Field(default=None, description="A user with stored events; give this or `history`.")
-    history: Several[Id] | None = Field(default=None, max_length=MAX_HISTORY, description="Item ids, oldest first; give this or `user_id`.")
+    history: EventList | None = Field(default=None, description="Item ids or events, oldest first; give this or `user_id`.")
+    behaviours: Behaviours = Field(
+        default={},
+        description="Further lists of item ids or events by kind, oldest first. Each takes the place of the stored events of that kind. "
+        f"With the history they may have {MAX_HISTORY:,} entries.",
+    )
+    profile: Facts | None = Field(
+        default=None,
+        description="What is known of the user, by name: short texts, numbers, booleans and lists of these, together at most "
+        f"{MAX_FACTS_BYTES:,} bytes of JSON. It takes the place of the stored profile as a whole.",
+    )
+    context: Facts = Field(default={}, description="What is known of this request, such as a query or the device, as in `profile`.")
     k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
     beam_width: int | None = Field(
         default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
@@ -135,6 +126,8 @@ class RecommendationRequest(Body):
             raise ValueError("Give a user_id, or a history of item ids.")
         if self.history is not None and not self.history:
             raise ValueError("The history is empty: recommendations need at least one item.")
+        if (entries := len(self.history or ()) + sum(map(len, self.behaviours.values()))) > MAX_HISTORY:
+            raise ValueError(f"History and behaviours may have {MAX_HISTORY:,} entries together, got {entries:,}.")
         check_lengths(self.k, self.k if self.beam_width is None else self.beam_width)
         if self.fresh is not None and self.fresh.min > self.k:
             raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")

@@ -1,19 +1,18 @@
-"""HTTP schemas of users and their histories."""
+"""HTTP schemas of users: their histories and profiles."""
 
 from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, RootModel, model_validator
 
-from server.schemas.recommendations import Body, Id, Several, examples
+from server.schemas.body import Body, Id, Several, examples
+from server.schemas.given import LAST_SECOND, Facts, GivenEvent
 
 MAX_EVENTS = 1000
-LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
 
 
-class EventBody(Body):
-    """Something that a user did with an item."""
+class EventBody(GivenEvent):
+    """Something that a user did with an item, to be stored."""
 
-    item_id: Id
     timestamp: float | None = Field(
         default=None,
         ge=0,
@@ -27,7 +26,11 @@ class EventBody(Body):
 class EventsBody(Body):
     """Events of one user; a single event may also be the body itself."""
 
-    model_config = examples({"events": [{"item_id": "50", "timestamp": 1700000000, "event_id": "click-1"}]}, {"item_id": "50"})
+    model_config = examples(
+        {"events": [{"item_id": "50", "timestamp": 1700000000, "event_id": "click-1"}]},
+        {"item_id": "50"},
+        {"item_id": "50", "kind": "watch", "value": 5400, "attributes": {"device": "tv", "done": True}},
+    )
 
     events: Several[EventBody] = Field(max_length=MAX_EVENTS)
 
@@ -53,6 +56,9 @@ class StoredEvent(BaseModel):
     item_id: str
     timestamp: float = Field(description="Seconds since 1970.")
     event_id: str | None = Field(default=None, description="Left out for events without one.")
+    kind: str | None = Field(default=None, description="Left out for events without one.")
+    value: float | None = Field(default=None, description="Left out for events without one.")
+    attributes: dict[str, Any] | None = Field(default=None, description="Left out for events without any.")
     title: str | None = Field(default=None, description="Left out for items without one.")
 
 
@@ -61,3 +67,18 @@ class HistoryAnswer(BaseModel):
 
     user_id: str
     events: list[StoredEvent]
+
+
+class ProfileBody(RootModel[Facts]):
+    """What is known of a user, by name: short texts, numbers, booleans and lists of these."""
+
+    model_config = examples({"country": "DE", "age": 34, "subscriber": True, "genres": ["drama", "war"]}, {})
+
+
+class ProfileAnswer(BaseModel):
+    """A stored profile."""
+
+    model_config = examples({"user_id": "42", "profile": {"country": "DE", "age": 34, "genres": ["drama", "war"]}})
+
+    user_id: str
+    profile: dict[str, Any]

@@ -1,4 +1,4 @@
-"""`/v1/users/{user_id}`: append to, read and forget a stored history."""
+"""`/v1/users/{user_id}`: append to and read a stored history, put and read a profile, forget a user."""
 
 import time
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from server.catalogs.store import known_items
-from server.errors import InvalidRequest, UserNotFound
+from server.errors import InvalidRequest, ProfileNotFound, UserNotFound
 from server.histories import Event
 from server.http.problems import documented
-from server.schemas.users import EventsAnswer, EventsBody, HistoryAnswer
+from server.schemas.users import EventBody, EventsAnswer, EventsBody, HistoryAnswer, ProfileAnswer, ProfileBody
 from server.services import Services
 
 UserPath = Annotated[
@@ -30,7 +30,7 @@ UserPath = Annotated[
 class UserConvertor(StringConvertor):
     """Matches any text. Paths are decoded before they are routed, so a slash in a user id looks like any other.
 
-    No path can be read in two ways: each method has one ending of its own here, and the last one in the path is it.
+    No path can be read in two ways: each route of a method has an ending of its own, and the last one in the path is it.
     """
 
     regex = "(?s:.*)"
@@ -44,7 +44,7 @@ MOST_AHEAD_SECONDS = 86_400
 
 
 def user_routes(services: Services) -> APIRouter:
-    """The router of stored histories."""
+    """The router of what is stored of users."""
     router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
     catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
 
@@ -53,7 +53,7 @@ def user_routes(services: Services) -> APIRouter:
         """Idempotent by `event_id`; the history is in the order of the timestamps, not of arrival."""
         known_items(catalogs.active.catalog, [event.item_id for event in body.events], "an event")
         now = time.time()
-        events = [Event(event.item_id, now if event.timestamp is None else event.timestamp, event.event_id) for event in body.events]
+        events = [_event(event, now) for event in body.events]
         _check_future(events, now)
         with metrics.history_operation("append"):
             stored = await histories.append(user_id, events)
@@ -71,16 +71,40 @@ def user_routes(services: Services) -> APIRouter:
             raise UserNotFound(user_id)
         return Response(orjson.dumps({"user_id": user_id, "events": [line(event) for event in events]}), media_type="application/json")
 
-    # Before the next route, which also matches its paths.
-    @router.delete("/history", summary="Forget a user's history", status_code=204, responses=documented(404, 422, 503))
+    @router.put("/profile", summary="Store a user's profile", status_code=204, response_class=Response, responses=documented(409, 415, 503))
+    async def put_profile(user_id: UserPath, body: ProfileBody) -> None:
+        """In place of the one that is there, as a whole. A list for the user is made with it, where the model's prompt reads it."""
+        with metrics.history_operation("put"):
+            await histories.put_profile(user_id, body.root)
+
+    @router.get("/profile", summary="Read a user's profile", responses=documented(404, 409, 422, 503, answer=ProfileAnswer))
+    async def read_profile(user_id: UserPath) -> Response:
+        with metrics.history_operation("read"):
+            user = await histories.read_user(user_id, 0)
+        if user.profile is None:
+            raise ProfileNotFound(user_id)
+        return Response(orjson.dumps({"user_id": user_id, "profile": user.profile}), media_type="application/json")
+
+    # These two before the next route, which also matches their paths. In the path as it came, a slash of a user id is `%2F`.
+    @router.delete("/profile", summary="Forget a user's profile", status_code=204, responses=documented(404, 409, 422, 503))
+    async def forget_profile(user_id: UserPath, request: Request) -> Response:
+        """The history stays."""
+        if not request.scope["raw_path"].endswith(b"/profile"):
+            return await forget(f"{user_id}/profile")
+        with metrics.history_operation("delete"):
+            known = await histories.delete_profile(user_id)
+        if not known:
+            raise ProfileNotFound(user_id)
+        return Response(status_code=204)
+
+    @router.delete("/history", summary="Forget a user", status_code=204, responses=documented(404, 422, 503))
     async def forget_history(user_id: UserPath, request: Request) -> Response:
-        """The same as to forget the user, as nothing else is stored."""
-        # In the path as it came, a slash of a user id is `%2F`.
+        """The same as `DELETE /v1/users/{user_id}`: the profile goes as well."""
         return await forget(user_id if request.scope["raw_path"].endswith(b"/history") else f"{user_id}/history")
 
     @router.delete("", summary="Forget a user", status_code=204, responses=documented(404, 422, 503))
     async def forget(user_id: UserPath) -> Response:
-        """Delete everything that is stored for the user."""
+        """Delete everything that is stored for the user: events, their ids, and the profile."""
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
         if not known:
@@ -90,11 +114,18 @@ def user_routes(services: Services) -> APIRouter:
     def line(event: Event) -> dict[str, Any]:
         catalog = catalogs.active.catalog
         index = catalog.index_of(event.item_id)
-        optional = {"event_id": event.event_id, "title": None if index is None else catalog.title(index)}
+        title = None if index is None else catalog.title(index)
+        told = {"kind": event.kind, "value": event.value, "attributes": event.attributes or None}
+        optional = {"event_id": event.event_id, **told, "title": title}
         given = {name: value for name, value in optional.items() if value is not None}
         return {"item_id": event.item_id, "timestamp": event.timestamp} | given
 
     return router
+
+
+def _event(body: EventBody, now: float) -> Event:
+    time_of_it = now if body.timestamp is None else body.timestamp
+    return Event(body.item_id, time_of_it, body.event_id, body.kind, body.value, body.attributes)
 
 
 def _check_future(events: Sequence[Event], now: float) -> None:

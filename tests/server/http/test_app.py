@@ -252,10 +252,10 @@ async def test_routes_are_counted_by_template_and_methods_are_few(bench: Bench):
 def test_every_example_in_the_documentation_is_a_valid_body(bench: Bench):
     from server.schemas.catalogs import ItemsAdded, NewItemsBody
     from server.schemas.recommendations import RecommendationAnswer, RecommendationRequest
-    from server.schemas.users import EventsBody
+    from server.schemas.users import EventsBody, ProfileAnswer, ProfileBody
 
     schemas = build_api(bench.services).openapi()["components"]["schemas"]
-    for model in (RecommendationRequest, EventsBody, RecommendationAnswer, NewItemsBody, ItemsAdded):
+    for model in (RecommendationRequest, EventsBody, ProfileBody, ProfileAnswer, RecommendationAnswer, NewItemsBody, ItemsAdded):
         assert schemas[model.__name__]["examples"]
         for example in schemas[model.__name__]["examples"]:
             model.model_validate(example)

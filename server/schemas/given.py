@@ -1,0 +1,149 @@
+"""What clients tell of users: events with kind, value and attributes, profiles, contexts, lists of behaviours.
+
+Invariant: whatever passes can be stored, told to any client and written into a prompt: texts are UTF-8, numbers are finite and the same in
+every JSON parser, nothing is nested deeper than a list. No sentence about it says a value, because this is what is known of a person.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, TypeAdapter, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from drafting.beam.rule import LARGEST_JSON_INTEGER
+from server.errors import quoted
+from server.schemas.body import Body, Id, Several
+
+MAX_HISTORY = 10_000
+MAX_BEHAVIOURS = 20
+MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES = 16, 1024
+MAX_FACTS, MAX_FACTS_BYTES = 50, 8192
+MAX_NAME = 64
+MAX_TEXT = 2000
+MAX_VALUES = 100
+LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
+
+# Fields whose values are known of a person.
+PRIVATE = frozenset({"profile", "context", "attributes", "behaviours"})
+FACTS_ERROR = "facts"
+
+
+def _checked(most: int, most_bytes: int, *, lists: bool) -> Callable[[Any], Any]:
+    """A check of an object of scalars, and of lists of them if `lists`."""
+
+    def check(facts: Any) -> Any:
+        if not isinstance(facts, dict):
+            return facts
+        if len(facts) > most:
+            raise _refusal(f"has {len(facts):,} names, and {most} are possible")
+        _check_names(facts)
+        for name, value in facts.items():
+            if reason := _unusable(value, lists):
+                raise _refusal(f"can't hold {quoted(name)}: its value {reason}")
+        if (size := len(msgspec.json.encode(facts))) > most_bytes:
+            raise _refusal(f"has {size:,} bytes as JSON, and {most_bytes:,} are possible")
+        return facts
+
+    return check
+
+
+def _refusal(reason: str) -> PydanticCustomError:
+    return PydanticCustomError(FACTS_ERROR, "{reason}", {"reason": reason})
+
+
+def _check_names(facts: Mapping[str, Any]) -> None:
+    if not all(0 < len(name) <= MAX_NAME and _encodable(name) for name in facts):
+        raise _refusal(f"has a name that can't be used: names have 1 to {MAX_NAME} characters, which UTF-8 can carry")
+
+
+def _unusable(value: Any, lists: bool) -> str | None:
+    """Why a value can't be taken, as the rest of a sentence that begins with it; None if it can."""
+    if lists and isinstance(value, list):
+        if len(value) > MAX_VALUES:
+            return f"is a list of {len(value):,}, and {MAX_VALUES} are possible"
+        return next((f"is a list in which one {reason}" for each in value if (reason := _unusable(each, lists=False))), None)
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT:
+            return f"has {len(value):,} characters, and {MAX_TEXT:,} are possible"
+        return None if _encodable(value) else "holds text that UTF-8 can't carry"
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        # NaN lies between no bounds.
+        return None if abs(value) <= LARGEST_JSON_INTEGER else "is not finite, or beyond what every JSON parser reads alike (2^53)"
+    return f"is no text, number{', boolean or list of these' if lists else ' or boolean'}"
+
+
+def _encodable(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _object_schema(most: int, *, lists: bool) -> WithJsonSchema:
+    number = {"type": "number", "minimum": -LARGEST_JSON_INTEGER, "maximum": LARGEST_JSON_INTEGER}
+    scalar = {"anyOf": [{"type": "string", "maxLength": MAX_TEXT}, number, {"type": "boolean"}]}
+    value = {"anyOf": [*scalar["anyOf"], {"type": "array", "items": scalar, "maxItems": MAX_VALUES}]} if lists else scalar
+    names = {"minLength": 1, "maxLength": MAX_NAME}
+    return WithJsonSchema({"type": "object", "maxProperties": most, "propertyNames": names, "additionalProperties": value})
+
+
+Attributes = Annotated[
+    dict[str, Any],
+    BeforeValidator(_checked(MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES, lists=False)),
+    _object_schema(MAX_ATTRIBUTES, lists=False),
+]
+Facts = Annotated[dict[str, Any], BeforeValidator(_checked(MAX_FACTS, MAX_FACTS_BYTES, lists=True)), _object_schema(MAX_FACTS, lists=True)]
+
+Kind = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
+
+
+class GivenEvent(Body):
+    """Something that a user did with an item."""
+
+    item_id: Id
+    timestamp: float | None = Field(default=None, ge=0, le=LAST_SECOND, allow_inf_nan=False, description="Seconds since 1970.")
+    kind: Kind | None = Field(default=None, description="What the user did, such as `watch` or `buy`.")
+    value: float | None = Field(
+        default=None,
+        ge=-LARGEST_JSON_INTEGER,
+        le=LARGEST_JSON_INTEGER,
+        allow_inf_nan=False,
+        description="How much of it: a rating, seconds watched.",
+    )
+    attributes: Attributes = Field(
+        default={},
+        description="What else is known of the event, by name: short texts, numbers and booleans, "
+        f"together at most {MAX_ATTRIBUTES_BYTES:,} bytes of JSON.",
+    )
+
+
+_IDS: TypeAdapter[list[str]] = TypeAdapter(Annotated[list[Id], Field(max_length=MAX_HISTORY, fail_fast=True, strict=True)])
+_EVENTS: TypeAdapter[list[GivenEvent]] = TypeAdapter(Several[GivenEvent])
+
+
+def _entries(entries: Any) -> list[str] | list[GivenEvent]:
+    """Item ids stay as they are, which is quick; where one entry is an object, all become events."""
+    if not isinstance(entries, list) or len(entries) > MAX_HISTORY or not any(isinstance(entry, dict) for entry in entries):
+        return _IDS.validate_python(entries)
+    return _EVENTS.validate_python([{"item_id": entry} if isinstance(entry, str) else entry for entry in entries])
+
+
+def _named(behaviours: Any) -> Any:
+    if isinstance(behaviours, dict):
+        if len(behaviours) > MAX_BEHAVIOURS:
+            raise _refusal(f"has {len(behaviours):,} names, and {MAX_BEHAVIOURS} are possible")
+        _check_names(behaviours)
+    return behaviours
+
+
+def item_ids(entries: Sequence[str] | Sequence[GivenEvent]) -> list[str]:
+    """The items of a list of behaviours."""
+    return [entry if isinstance(entry, str) else entry.item_id for entry in entries]
+
+
+# A union in the validation would answer a number with a sentence for each of its members.
+EventList = Annotated[
+    list[str] | list[GivenEvent],
+    PlainValidator(_entries, json_schema_input_type=Annotated[list[Id | GivenEvent], Field(max_length=MAX_HISTORY)]),
+]
+Behaviours = Annotated[dict[Kind, EventList], Field(max_length=MAX_BEHAVIOURS), BeforeValidator(_named)]
