@@ -18,15 +18,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from server import errors
-from server.schemas import given
 from server.schemas import recommendations as schemas
+from server.schemas.sentences import validation_sentence
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
-# Of a name that a client has chosen.
-_MOST_CHARACTERS = 128
 
 
 class ProblemType(NamedTuple):
@@ -151,43 +149,6 @@ def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[in
     entries: dict[int | str, dict[str, Any]] = {} if answer is None else {200: {"model": answer}}
     always = (400, 408, 413, 422) if 415 in statuses else (400,)
     return entries | {status: {"description": _DESCRIPTIONS[status], "content": CONTENT} for status in sorted({*statuses, *always})}
-
-
-def validation_sentence(error: Mapping[str, Any]) -> str:
-    """One sentence for one of pydantic's errors on a request."""
-    place, *path = error["loc"]
-    parts = (
-        f"[{part}]" if isinstance(part, int) else f".{part if len(part) <= _MOST_CHARACTERS else part[:_MOST_CHARACTERS] + '…'}"
-        for part in path
-    )
-    field = "".join(parts).lstrip(".")
-    message = str(error["msg"])
-    private = not given.PRIVATE.isdisjoint(path)
-    match error["type"]:
-        case "value_error":
-            return str(error["ctx"]["error"])
-        case "missing" if not path:
-            return "The request has no body: send a JSON object."
-        case "missing":
-            return f"The field {field!r} is missing."
-        case given.FACTS_ERROR:
-            return f"{field or f'The {place}'} {message}."
-        case "string_unicode" if private:
-            return f"{field} holds text that UTF-8 can't carry."
-        case "string_unicode":
-            return f"{field or f'The {place}'} holds text that UTF-8 can't carry: {errors.quoted(str(error['input']))}."
-        case "extra_forbidden":
-            return f"There is no field {errors.quoted(field)}."
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f"{field or f'The {place}'} must be a JSON object."
-    subject, verb, rule = message.partition(" should ")
-    if not verb:
-        return f"{field or place}: {message}."
-    rule = f"{field or place} must {rule.replace(' after validation', '')}"
-    sent = error.get("input")
-    shown = "true" if sent is True else "false" if sent is False else "null" if sent is None else sent
-    told = subject == "Input" and isinstance(shown, str | int | float) and len(str(shown)) < 30 and not private
-    return f"{rule}, got {shown}." if told else f"{rule}."
 
 
 def invalid(error: ValidationError, place: str) -> errors.InvalidRequest:

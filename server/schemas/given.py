@@ -5,10 +5,10 @@ every JSON parser, nothing is nested deeper than a list. No sentence about it sa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
-from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, TypeAdapter, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, TypeAdapter, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
@@ -147,3 +147,26 @@ EventList = Annotated[
     PlainValidator(_entries, json_schema_input_type=Annotated[list[Id | GivenEvent], Field(max_length=MAX_HISTORY)]),
 ]
 Behaviours = Annotated[dict[Kind, EventList], Field(max_length=MAX_BEHAVIOURS), BeforeValidator(_named)]
+
+
+class GivenUser(Body):
+    """What a request itself brings of its user."""
+
+    history: EventList | None = Field(default=None, description="Item ids or events, oldest first; give this or `user_id`.")
+    behaviours: Behaviours = Field(
+        default={},
+        description="Further lists of item ids or events by kind, oldest first. Each takes the place of the stored events of that kind. "
+        f"With the history they may have {MAX_HISTORY:,} entries.",
+    )
+    profile: Facts | None = Field(
+        default=None,
+        description="What is known of the user, by name: short texts, numbers, booleans and lists of these, together at most "
+        f"{MAX_FACTS_BYTES:,} bytes of JSON. It takes the place of the stored profile as a whole.",
+    )
+    context: Facts = Field(default={}, description="What is known of this request, such as a query or the device, as in `profile`.")
+
+    @model_validator(mode="after")
+    def _check_entries(self) -> Self:
+        if (entries := len(self.history or ()) + sum(map(len, self.behaviours.values()))) > MAX_HISTORY:
+            raise ValueError(f"History and behaviours may have {MAX_HISTORY:,} entries together, got {entries:,}.")
+        return self

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, Verification
 from server.schemas.body import Body, Id, Name, Several, examples
-from server.schemas.given import MAX_FACTS_BYTES, MAX_HISTORY, Behaviours, EventList, Facts
+from server.schemas.given import GivenUser
 from verification.request import MAX_BEAM_WIDTH, check_lengths
 
 MAX_K = 100
@@ -53,7 +53,7 @@ class FreshBody(Body):
     min: int = Field(ge=1, le=MAX_K, description="So many of the k places are for fresh items, at least; no more than `k`.")
 
 
-class RecommendationRequest(Body):
+class RecommendationRequest(GivenUser):
     """Whom to recommend for, and what."""
 
     model_config = examples(
@@ -71,18 +71,6 @@ class RecommendationRequest(Body):
     )
 
     user_id: Id | None = Field(default=None, description="A user with stored events; give this or `history`.")
-    history: EventList | None = Field(default=None, description="Item ids or events, oldest first; give this or `user_id`.")
-    behaviours: Behaviours = Field(
-        default={},
-        description="Further lists of item ids or events by kind, oldest first. Each takes the place of the stored events of that kind. "
-        f"With the history they may have {MAX_HISTORY:,} entries.",
-    )
-    profile: Facts | None = Field(
-        default=None,
-        description="What is known of the user, by name: short texts, numbers, booleans and lists of these, together at most "
-        f"{MAX_FACTS_BYTES:,} bytes of JSON. It takes the place of the stored profile as a whole.",
-    )
-    context: Facts = Field(default={}, description="What is known of this request, such as a query or the device, as in `profile`.")
     k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
     beam_width: int | None = Field(
         default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
@@ -126,8 +114,6 @@ class RecommendationRequest(Body):
             raise ValueError("Give a user_id, or a history of item ids.")
         if self.history is not None and not self.history:
             raise ValueError("The history is empty: recommendations need at least one item.")
-        if (entries := len(self.history or ()) + sum(map(len, self.behaviours.values()))) > MAX_HISTORY:
-            raise ValueError(f"History and behaviours may have {MAX_HISTORY:,} entries together, got {entries:,}.")
         check_lengths(self.k, self.k if self.beam_width is None else self.beam_width)
         if self.fresh is not None and self.fresh.min > self.k:
             raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")
