@@ -21,6 +21,7 @@ EXPECTED = {
     "HistoryDamaged": (409, "history-damaged", "History damaged"),
     "NoItemTimes": (422, "no-item-times", "No item times"),
     "UserNotFound": (404, "unknown-user", "Unknown user"),
+    "ProfileNotFound": (404, "unknown-profile", "Unknown profile"),
     "FilterNotFound": (404, "unknown-filter", "Unknown filter"),
     "VersionNotFound": (404, "unknown-version", "Unknown version"),
     "FilterRefused": (422, "filter-expression", "Filter expression"),
