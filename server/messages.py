@@ -83,6 +83,7 @@ class Submit(msgspec.Struct, tag=True):
         filter: the filters that its items must pass; None for all items.
         fresh: places for fresh items; None if there are none.
         catalog: the name of the catalog whose indices these are.
+        think: the most tokens of text that the target writes before the list; 0 for no text.
     """
 
     request_id: str
@@ -99,6 +100,7 @@ class Submit(msgspec.Struct, tag=True):
     filter: FilterChoice | None = None
     fresh: FreshPlaces | None = None
     catalog: str = ""
+    think: int = 0
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

@@ -37,6 +37,7 @@ FLOORS = {
         "request",
         "result",
         "search",
+        "thought",
         "slots",
         "verifiers",
         "engine",

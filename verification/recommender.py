@@ -33,7 +33,7 @@ from verification.hosts.exact import make_exact
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
-from verification.request import BeamRequest, ReservedPlaces, item_indices
+from verification.request import BeamRequest, ReservedPlaces, Think, item_indices
 from verification.result import BeamResult, Precision
 
 
@@ -120,7 +120,7 @@ class Recommender:
             torch.set_num_threads(threads)
         served = ServedModel(target, draft, base, draft_base)
         fitted = served.fit(catalog)
-        longest = served.loaded_for = fitted.prompts.max_tokens + catalog.identifier_length
+        longest = served.loaded_for = fitted.longest
         with ExitStack() as loaded:
             model = load_host(
                 host,
@@ -194,14 +194,18 @@ class Recommender:
         cache_key: str | None = None,
         allowed_items: ItemSet | None = None,
         reserved: ReservedPlaces | None = None,
+        think: int = 0,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (catalog indices, oldest first): the k best, or a sample as `rule` says.
+
+        With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
 
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
 
         Raises:
             PromptError: the history is empty.
-            ValueError: k or the beam width is out of range, an item is not an index of the catalog, or places can't be reserved.
+            ValueError: k, the beam width or the length of the text is out of range, an item is not an index of the catalog, or places can't
+                be reserved.
         """
         return BeamRequest(
             request_id,
@@ -214,7 +218,15 @@ class Recommender:
             allowed_items,
             self._name,
             reserved,
+            self._think(think, rule) if think else None,
         )
+
+    def _think(self, max_tokens: int, rule: SearchRule) -> Think:
+        if (thinking := self.prompts.thinking) is None:
+            raise ValueError("This model can't think before a list: its prompt.json has no field think.")
+        if not 1 <= max_tokens <= thinking.max_tokens:
+            raise ValueError(f"The text before a list has 1 to {thinking.max_tokens} tokens, as prompt.json says, not {max_tokens}.")
+        return Think(max_tokens, thinking.end, thinking.after, self._served.stop_tokens, rule)
 
     def recommend(
         self,
@@ -223,6 +235,7 @@ class Recommender:
         beam_width: int | None = None,
         excluded_items: Iterable[Sequence[int] | IntArray] | None = None,
         rule: SearchRule = STRICT,
+        think: int = 0,
     ) -> Iterator[BeamResult]:
         """Search many histories, as many at a time as make a full forward, and yield their lists in the order given.
 
@@ -238,7 +251,7 @@ class Recommender:
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
         requests = (
-            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number))
+            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number), think=think)
             for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None))
         )
         for answer in self.search(requests):

@@ -77,6 +77,55 @@ class ReservedPlaces:
 
 
 @dataclass(frozen=True)
+class Think:
+    """How the target writes free text behind the prompt, before the beams begin.
+
+    However the text ends, the beams begin behind the prompt, the text, `end` and `after`: with `end` itself, with one of `stops`, which is
+    left out, or because it has become too long.
+
+    Attributes:
+        max_tokens: the most tokens that the target writes.
+        end: `[n]` int64, at least one: the text has ended when it ends with these very tokens.
+        after: `[n]` int64, the tokens between the end and the beams.
+        stops: tokens that end the text as well, such as the end of a sequence.
+        rule: strict writes the token of the highest logit, the smallest id among equals; other rules sample from the whole vocabulary, by
+            their seed and temperature.
+    """
+
+    max_tokens: int
+    end: IntArray
+    after: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    stops: frozenset[int] = frozenset()
+    rule: SearchRule = STRICT
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1 or not len(self.end):
+            raise ValueError(f"A text needs a token and an end, got max_tokens = {self.max_tokens} and an end of {len(self.end)} tokens.")
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that the prompt grows by."""
+        return self.max_tokens + len(self.end) + len(self.after)
+
+
+@dataclass(frozen=True)
+class Thought:
+    """A text that the target has written for a request, whose prompt it is a part of now.
+
+    Attributes:
+        tokens: token ids of the text, its end left out.
+        written: number of tokens that the target wrote, one a forward; those that end the text count.
+        prompt_tokens: tokens of the prompt before the text.
+        cached_tokens: those of them that were found in the prefix cache.
+    """
+
+    tokens: tuple[int, ...]
+    written: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
 class BeamRequest:
     """One recommendation list to search for.
 
@@ -91,6 +140,8 @@ class BeamRequest:
         allowed_items: the only items that may be returned; None allows all.
         catalog: its name, where one model serves several.
         reserved: places for some items only, in strict lists; see `verification.engine.reserved`.
+        think: text that the target writes before the search begins; None for none.
+        thought: what it has written, once it has.
     """
 
     request_id: str
@@ -103,6 +154,8 @@ class BeamRequest:
     allowed_items: ItemSet | None = None
     catalog: str = ""
     reserved: ReservedPlaces | None = None
+    think: Think | None = None
+    thought: Thought | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
@@ -114,6 +167,16 @@ class BeamRequest:
             raise ValueError(f"Between 1 and k = {self.k} places can be reserved, got {self.reserved.places}.")
         if self.rule.verification is not Verification.STRICT:
             raise ValueError("Places can only be reserved in strict lists.")
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens of the prompt before any text of the target."""
+        return len(self.prompt) if self.thought is None else self.thought.prompt_tokens
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that the prompt has when the search begins."""
+        return len(self.prompt) + (0 if self.think is None else self.think.most_tokens)
 
     def check_items(self, items: int) -> None:
         """Raise ValueError if the request is about items that a catalog of so many does not have."""

@@ -29,13 +29,14 @@ class Usage:
     """The cost of a list.
 
     Attributes:
-        prompt_tokens: tokens of the prompt.
+        prompt_tokens: tokens of the prompt, before any text of the target.
         cached_tokens: prompt tokens found in the prefix cache.
         target_forwards, draft_forwards: forwards that this request took part in.
         drafted_nodes: tree nodes that a draft added.
         used_nodes: drafted nodes that the target's beams used.
         accepted_depths: the levels that the target accepted from a draft, each one forward saved.
         plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
+        thought_tokens: tokens of text that the target wrote before the search, a forward each.
     """
 
     prompt_tokens: int
@@ -46,6 +47,7 @@ class Usage:
     used_nodes: int = 0
     accepted_depths: tuple[int, ...] = ()
     plan: str = "none"
+    thought_tokens: int = 0
 
     @property
     def accepted_steps(self) -> int:
@@ -69,12 +71,17 @@ class Precision:
 
 @dataclass(frozen=True)
 class BeamResult:
-    """The finished list of one request, best first; a Gumbel sample by its perturbed scores."""
+    """The finished list of one request, best first; a Gumbel sample by its perturbed scores.
+
+    Attributes:
+        thought: token ids of the text that the target wrote before it, without its end; None if it was not asked to.
+    """
 
     request_id: str
     items: tuple[RankedItem, ...]
     usage: Usage
     rule: SearchRule = STRICT
+    thought: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class StepReport:
         draft_failed: True if the draft failed and was dropped.
         accepted: levels accepted from drafts.
         failed: ids of requests that it ended without a list, because the target's logits for them were not finite.
+        thought_tokens: tokens of text that the target wrote for requests that think.
     """
 
     finished: tuple[BeamResult, ...]
@@ -103,6 +111,7 @@ class StepReport:
     draft_failed: bool = False
     accepted: int = 0
     failed: tuple[str, ...] = ()
+    thought_tokens: int = 0
 
     @classmethod
     def sum(cls, reports: Sequence["StepReport"]) -> "StepReport":
@@ -118,4 +127,5 @@ class StepReport:
             draft_failed=any(report.draft_failed for report in reports),
             accepted=sum(report.accepted for report in reports),
             failed=tuple(request_id for report in reports for request_id in report.failed),
+            thought_tokens=sum(report.thought_tokens for report in reports),
         )

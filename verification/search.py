@@ -34,7 +34,7 @@ class BeamSearch:
         rule: ranking of prefixes and verification of drafts.
         widths: prefixes kept at depth 0 (the root), 1, 2, ….
         eligibility: the trie nodes that the search may enter.
-        cached_tokens: prompt tokens that were computed before.
+        cached_tokens: prompt tokens that were computed before, by other requests.
         shared_length: slots at the start of the sequence that this search does not own.
         beam: indices of the prefixes selected last, best first; the root at first.
         ancestors: indices of the prefixes selected before, without the root.
@@ -122,13 +122,15 @@ class BeamSearch:
     def usage(self, plan: str) -> Usage:
         """The cost so far, under a plan of that name."""
         drafted_by = "+".join(sorted(self.drafted_by)) or "none"
+        written = 0 if self.request.thought is None else self.request.thought.written
         return Usage(
-            prompt_tokens=len(self.request.prompt),
+            prompt_tokens=self.request.own_tokens,
             cached_tokens=self.cached_tokens,
-            target_forwards=self.target_forwards,
+            target_forwards=written + self.target_forwards,
             draft_forwards=self.draft_forwards,
             drafted_nodes=self.drafted_nodes,
             used_nodes=self.used_nodes,
             accepted_depths=tuple(self.accepted_depths),
             plan=f"{plan}:{drafted_by}" if plan == "auto" else plan,
+            thought_tokens=written,
         )

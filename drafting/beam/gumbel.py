@@ -25,6 +25,7 @@ class Stream(IntEnum):
     ACCEPT = 2
     KEEP = 3
     RESIDUAL = 4
+    TEXT = 5
 
 
 def uniform_noise(seeds: Tensor, trie_nodes: Tensor, stream: Stream) -> Tensor:

@@ -98,6 +98,11 @@ class SequenceState:
         fields = self._fields[:, :length]
         self.positions, self.visible, self.slots, self.trie_nodes, self.drafted, self.depths, self._indices = fields
 
+    def cut(self, length: int) -> None:
+        """Make the first `length` tokens of a sequence without nodes its prompt; those behind them may be taken in again."""
+        self.prompt_length = length
+        self._resize(length)
+
     @property
     def root(self) -> int:
         """The root's index."""

@@ -49,6 +49,7 @@ class PromptBuilder:
         max_items: maximum number of items in a prompt; whether a history has more matters too.
         max_tokens: number of tokens of the longest possible prompt.
         shared_tokens: `[tokens]`, the tokens that prompts begin with.
+        thinking: how the target writes text behind a prompt; None if it can't.
     """
 
     def __init__(self, template: PromptTemplate, tokenizer: PromptTokenizer, catalog: Catalog, start_token: int | None = None) -> None:
@@ -72,6 +73,7 @@ class PromptBuilder:
         samples = list(self._samples(covering_items(catalog)))
         self._pieces = self._find_pieces(samples) if tokenizer.reads_alike(catalog.tokens) else None
         self.shared_tokens, self.max_tokens = self._measure(samples)
+        self.thinking = None if template.think is None else template.think.tokens(tokenizer.encode)
 
     def window(self, history: Sequence[int] | IntArray) -> Sequence[int] | IntArray:
         """The items of a history in the prompt: see `Window`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from drafting.errors import PromptError, check_file
 from drafting.model_files import PROMPT_FILE
+from drafting.prompts.thinking import ThinkTemplate
 from drafting.prompts.window import Window
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class PromptTemplate:
             A smaller number makes prefix caching more effective, because the window moves less often, but shortens prompts. If equal to
             `max_items`, the window moves with every item.
         add_bos: True if the prompt starts with the tokenizer's beginning-of-sequence token.
+        think: how the target writes text before a list; None if it can't.
     """
 
     template: str = HISTORY
@@ -36,10 +38,11 @@ class PromptTemplate:
     max_items: int = 20
     min_items: int | None = None
     add_bos: bool = True
+    think: ThinkTemplate | None = None
 
     def __post_init__(self) -> None:
         kinds = {name: type(value) for name, value in asdict(self).items()}
-        fewest = kinds.pop("min_items")
+        fewest, _ = kinds.pop("min_items"), kinds.pop("think")
         if kinds != {"template": str, "separator": str, "max_items": int, "add_bos": bool} or fewest not in (int, type(None)):
             raise PromptError(
                 "A prompt's template and separator are text, max_items and min_items are whole numbers and add_bos is true or false."
@@ -105,10 +108,14 @@ class PromptTemplate:
         if unknown := next((key for key in contents if key not in known), None):
             raise PromptError(f"{path} is not a prompt template: it has no field {unknown!r}, its fields are {', '.join(known)}.")
         try:
-            return cls(**contents)
+            think = contents.pop("think", None)
+            return cls(**contents, think=None if think is None else ThinkTemplate.of(think))
         except PromptError as error:
             raise PromptError(f"{path} is not a prompt template: {error}") from error
 
     def save(self, model_dir: Path) -> None:
         """Write `prompt.json` to a model directory."""
-        (model_dir / PROMPT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        contents = asdict(self)
+        if self.think is None:
+            del contents["think"]
+        (model_dir / PROMPT_FILE).write_text(json.dumps(contents, indent=2) + "\n")

@@ -94,6 +94,8 @@ class MaskBank:
         self._most = max(_FEWEST_MASKS, most_bytes // self._bytes)
         self.bits = MaskBits(self._bytes, device)
 
+    # Within a step or without: tensors that inference has made can't be written to elsewhere.
+    @torch.inference_mode()
     def acquire(self, items: ItemSet) -> NodeMask:
         """The mask of a set of items; it stays in the bank until it has been released as often as it was acquired."""
         if items not in self._masks:

@@ -147,6 +147,7 @@ class EngineWorker:
                 message.user,
                 None if message.filter is None else catalog.filters.choose(message.filter),
                 _reserved(message, catalog.filters),
+                message.think,
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:

@@ -92,12 +92,19 @@ class Metrics:
             "Finished lists, by whether prefix caching found part of the prompt (hit) or nothing (miss).",
             ["outcome"],
         )
-        self.forwards_per_request = count("atspeed_target_forwards_per_request", "Forwards of the target model per request.")
+        self.thought_tokens = counter(
+            "atspeed_thought_tokens_total",
+            "Tokens of text that the target model wrote before lists, those of unfinished requests included.",
+        )
+        self.forwards_per_request = count(
+            "atspeed_target_forwards_per_request", "Forwards of the target model per request, those that wrote text before its list aside."
+        )
         self.draft_forwards_per_request = count("atspeed_draft_forwards_per_request", "Forwards of the draft model per request.")
         self.decisions = counter("atspeed_plan_decisions_total", "Finished lists, by draft plan and verification.", _KINDS)
         self.target_forwards = counter(
             "atspeed_target_forwards_total",
-            "Forwards of the target model, summed over finished lists; a forward of several lists counts once for each.",
+            "Forwards of the target model, summed over finished lists, those that wrote text before them aside; a forward of several lists "
+            "counts once for each.",
             _KINDS,
         )
         self.accepted_steps = counter(
@@ -208,6 +215,7 @@ class Metrics:
         self.step.observe(report.seconds)
         self.target_seconds.observe(report.target_seconds)
         self.draft_seconds.observe(report.draft_seconds)
+        self.thought_tokens.inc(report.thought_tokens)
         self.draft_tokens.inc(report.draft_tokens)
         self.draft_forwards.inc(report.draft_forwards)
         if report.draft_failed:
@@ -218,13 +226,13 @@ class Metrics:
         usage, kind = finished.result.usage, (finished.result.usage.plan, finished.result.rule.verification.value)
         self.queue.observe(finished.queue_seconds)
         self.engine.observe(finished.engine_seconds)
-        self.forwards_per_request.observe(usage.target_forwards)
+        self.forwards_per_request.observe(forwards := usage.target_forwards - usage.thought_tokens)
         self.draft_forwards_per_request.observe(usage.draft_forwards)
         self.prompt_tokens.inc(usage.prompt_tokens)
         self.cached_tokens.inc(usage.cached_tokens)
         self.cache_lookups.labels("hit" if usage.cached_tokens else "miss").inc()
         self.decisions.labels(*kind).inc()
-        self.target_forwards.labels(*kind).inc(usage.target_forwards)
+        self.target_forwards.labels(*kind).inc(forwards)
         for depth in usage.accepted_depths:
             self.accepted_steps.labels(*kind, str(depth)).inc()
         self.drafted_nodes.inc(usage.drafted_nodes)

@@ -39,7 +39,8 @@ T = TypeVar("T")
 CAUTION = 1.4
 _LONGEST_RETRY_SECONDS = 60
 _DRAIN_LOOK_SECONDS = 0.02
-# A list takes as many steps as an identifier has tokens, at most; the rest is for requests that a step was too full for.
+# A list takes as many steps as an identifier has tokens, at most; the rest is for requests that a step was too full for, and for texts, of
+# whose steps the newest are shown.
 _TRACED_STEPS = 64
 
 
@@ -141,7 +142,7 @@ class Admission:
         first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
         ahead = sum(other.work for other in queue[:first_behind])
         is_idle = all(other.unread for other in queue)
-        ready, deadline = now + (self._seconds(ahead, request.work, is_idle) if queue else 0.0), request.submit.deadline
+        ready, deadline = now + (self._seconds(ahead, request, is_idle) if queue else 0.0), request.submit.deadline
         if ready > deadline:
             raise TooLate(
                 f"The list would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so it was not "
@@ -208,13 +209,14 @@ class Admission:
             self.leave(request)
         return found
 
-    def _seconds(self, ahead: int, own: int, is_idle: bool) -> float:
+    def _seconds(self, ahead: int, request: PendingRequest, is_idle: bool) -> float:
         """When the list will be ready that has so much work ahead of its own."""
-        alone = self.rate.alone_seconds(own)
+        text = self.rate.text_tokens(request.submit)
+        alone = self.rate.alone_seconds(request.work, text)
         if is_idle:
             # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.
             return alone + CAUTION * self.rate.queue_seconds(ahead)
-        return max(self._drain(ahead + own), self.rate.step_seconds + max(alone, self.rate.shared_seconds))
+        return max(self._drain(ahead + request.work), self.rate.step_seconds + max(alone, self.rate.shared_seconds(text)))
 
     def _drain(self, work: int) -> float:
         """When so much work will be done, the step that runs now included."""

@@ -1,8 +1,8 @@
 """The speed of the engine, learned from its step reports.
 
-Work is counted in tokens as the API process can foresee them: those of the history and of the beams. Two things turn them into seconds:
-how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are tried), and how long a token
-takes in a full step.
+Work is counted in tokens as the API process can foresee them: those of the history, of the text before the list and of the beams. Two
+things turn them into seconds: how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are
+tried), and how long a token takes in a full step.
 
 Invariants: (1) Requests that run one after the other are enough to correct whatever is believed: a full step takes no longer per token
 than a half-empty one, and a step no longer than the longest of those just seen, so each look at the steps bounds both from above at once.
@@ -44,6 +44,8 @@ class EngineRate:
         self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
+        # Nothing is known of texts yet: as if all were as long as they may be.
+        self._text_share = 1.0
         # Nothing is known of stored histories yet: as if all were longer than the model reads.
         self._stored_items = ready.max_items + 1.0
         self._look_seconds = 0.0
@@ -54,20 +56,23 @@ class EngineRate:
 
     def work(self, request: Submit, items: int | None = None) -> int:
         """The tokens that a request is foreseen to need; `items` is the length of its history where that is not in it yet."""
-        return (len(request.history) if items is None else items) * self._length + self._beams(request) + 1
+        return (len(request.history) if items is None else items) * self._length + self._beams(request) + 1 + self.text_tokens(request)
+
+    def text_tokens(self, request: Submit) -> int:
+        """The tokens of text that a request is foreseen to write before its list, a forward each."""
+        return round(self._text_share * request.think)
 
     def queue_seconds(self, work: float) -> float:
         """Seconds that a busy engine takes for so much work."""
         return work * self._tokens_per_work * self._token_seconds
 
-    def alone_seconds(self, work: float) -> float:
+    def alone_seconds(self, work: float, text_tokens: int) -> float:
         """Seconds that an idle engine takes for one request."""
-        return self._forwards * min(self._forward_seconds, self.step_seconds) + self.queue_seconds(work)
+        return (text_tokens + self._forwards) * min(self._forward_seconds, self.step_seconds) + self.queue_seconds(work)
 
-    @property
-    def shared_seconds(self) -> float:
+    def shared_seconds(self, text_tokens: int) -> float:
         """Seconds of a request whose steps are shared with others, as full as they are now."""
-        return self._forwards * self.step_seconds
+        return (text_tokens + self._forwards) * self.step_seconds
 
     @property
     def stored_items(self) -> int:
@@ -91,9 +96,12 @@ class EngineRate:
     def learn_list(self, finished: FinishedList, request: Submit) -> None:
         """Take over what one list has cost in tokens and forwards."""
         usage = finished.result.usage
-        computed = usage.prompt_tokens - usage.cached_tokens + usage.drafted_nodes - usage.used_nodes + self._beams(request)
+        text = usage.thought_tokens
+        computed = usage.prompt_tokens - usage.cached_tokens + text + usage.drafted_nodes - usage.used_nodes + self._beams(request)
         self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / self.work(request) - self._tokens_per_work)
-        self._forwards += _LIST_SHARE * (usage.target_forwards - self._forwards)
+        self._forwards += _LIST_SHARE * (usage.target_forwards - text - self._forwards)
+        if request.think:
+            self._text_share += _LIST_SHARE * (text / request.think - self._text_share)
         if request.user is not None:
             self._stored_items += _LIST_SHARE * (len(request.history) - self._stored_items)
 

@@ -110,6 +110,7 @@ class FakeSource:
         cache_key: str | None = None,
         allowed_items: ItemSet | None = None,
         reserved: ReservedPlaces | None = None,
+        think: int = 0,
     ) -> BeamRequest:
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (history, excluded_items))
         return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name, reserved)

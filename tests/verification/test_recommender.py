@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from drafting.catalog.catalog import CatalogError
 from drafting.errors import PromptError
 from drafting.plans.plan import PlanError
 from tests.models import random_catalog, save_random_model, save_tokenizer
+from tests.t5_models import save_t5_model
 from verification.batch import ScoresNotFinite
 from verification.hosts.checkpoint import HostError
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
+from verification.request import BeamRequest
 from verification.result import BeamResult
 
 CATALOG = random_catalog(items=30, depth=2, codes=5)
@@ -349,3 +351,58 @@ def test_a_draft_changes_the_cost_and_not_the_list(model: Path) -> None:
     assert [[item.item for item in result.items] for result in plain] == [[item.item for item in result.items] for result in drafted]
     assert {result.usage.target_forwards for result in drafted} == {1}
     assert {result.usage.accepted_steps for result in drafted} == {1}
+
+
+def thinks(model: Path, **think: object) -> None:
+    """Let the model write text before a list."""
+    prompt = json.loads((model / "prompt.json").read_text())
+    (model / "prompt.json").write_text(json.dumps(prompt | {"think": {"end": "<b_0>", "max_tokens": 16, "after": "<a_1><b_2>", **think}}))
+
+
+def test_text_before_a_list_as_the_prompt_says(model: Path) -> None:
+    """It ends by its end, by what `generate` would end at, or where the request says."""
+    thinks(model)
+    recommender = load(model)
+    tokens = recommender._served.vocabulary
+    reference = AutoModelForCausalLM.from_pretrained(model).eval()
+    for history in ([1], [4, 7], [3, 5, 9]):
+        prompt = recommender.prompts.build(history)
+        given = torch.tensor(prompt[None])
+        written = reference.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=9, do_sample=False)[
+            0, len(prompt) :
+        ].tolist()
+        text = written[: written.index(tokens["<b_0>"])] if tokens["<b_0>"] in written else written
+        (result,) = recommender.recommend([history], 4, think=9)
+        assert result.thought == tuple(text)
+        whole = np.concatenate([prompt, text, [tokens[token] for token in ("<b_0>", "<a_1>", "<b_2>")]])
+        recommender.engine.add(BeamRequest("behind", whole, 4, 4))
+        while not (behind := recommender.engine.step().finished):
+            pass
+        assert lines(result) == lines(behind[0])
+    recommender.close()
+    # The third token that it writes is one that ends a text.
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, written[2]]}))
+    recommender = load(model)
+    (result,) = recommender.recommend([history], 4, think=9)
+    assert result.thought == tuple(written[: written.index(written[2])])
+    assert result.usage.thought_tokens == len(result.thought) + 1
+    for wrong in (-1, 17):
+        with pytest.raises(ValueError, match=rf"^The text before a list has 1 to 16 tokens, as prompt\.json says, not {wrong}\.$"):
+            recommender.request("wrong", history, 4, think=wrong)
+    recommender.close()
+
+
+def test_texts_that_a_model_can_not_write_are_refused_in_a_sentence(model: Path, tmp_path: Path) -> None:
+    recommender = load(model)
+    with pytest.raises(ValueError, match=r"^This model can't think before a list: its prompt\.json has no field think\.$"):
+        recommender.request("thinks", [1], 4, think=5)
+    recommender.close()
+    thinks(model, max_tokens=250)
+    with pytest.raises(
+        HostError, match=r"^Prompt, text before the list and identifier can grow to .* lower max_items or think\.max_tokens in"
+    ):
+        load(model)
+    encoder = save_t5_model(tmp_path / "t5", CATALOG)
+    thinks(encoder)
+    with pytest.raises(HostError, match=r"has an encoder and can't think before a list: leave think out of prompt\.json\.$"):
+        load(encoder)

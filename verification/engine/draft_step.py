@@ -49,12 +49,11 @@ class DraftStep:
         # By search and depth: the proposals' trie nodes and scores, and the levels before them in the round.
         self._proposed: dict[tuple[DraftedSearch, int], tuple[IntArray, FloatArray, int]] = {}
 
-    def plan(self, searches: Sequence[BeamSearch], plan: Plan) -> list[DraftTask]:
-        """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together."""
+    def plan(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> list[DraftTask]:
+        """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together; the forward has `tokens` without."""
         self._proposed.clear()
         if not plan.drafts:
             return []
-        tokens = sum(search.sequence.uncomputed for search in searches)
         groups = defaultdict(list)
         for number, search in enumerate(searches):
             if search.drafts and search.depth < search.last_depth:

@@ -7,12 +7,9 @@ slots.
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart, forward_batch
@@ -25,11 +22,12 @@ from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
 from verification.engine.draft_step import DraftStep
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
+from verification.engine.think import ThinkStep
 from verification.request import BeamRequest
 from verification.result import BeamResult, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
-from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity
-from verification.slots.pool import OutOfSlots
+from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity, whole_prompt
+from verification.slots.pool import CachedPrefix, OutOfSlots
 from verification.verifiers.level import ContinuationTable
 from verification.verifiers.verifier import Verifier, VerifyResult
 
@@ -74,6 +72,7 @@ class SpeculativeBeamEngine:
         self._verifier = Verifier(self._tree, trie, self._table, slots)
         self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
+        self._thinking = ThinkStep(self._tree, slots)
         self.use_plan(plan or FixedPlan.parse("none"))
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
@@ -95,14 +94,14 @@ class SpeculativeBeamEngine:
             EngineSpoilt: an earlier step, of this engine or another on the same models, was interrupted.
         """
         searches = self._running.unfinished()
-        if not searches:
+        if not searches and not self._thinking:
             return StepReport((), 0, 0.0)
         with self.slots:
             return self._advance(searches)
 
     def _advance(self, searches: Sequence[BeamSearch]) -> StepReport:
         started = time.perf_counter()
-        tasks = self._drafting.plan(searches, self.plan)
+        tasks = self._drafting.plan(searches, self.plan, self.next_tokens())
         cost = self._drafting.draft(tasks, self.plan)
         drafted = time.perf_counter()
         tokens = self._forward(searches)
@@ -111,7 +110,8 @@ class SpeculativeBeamEngine:
         self._drafting.learn(results, self.plan)
         spoilt = dict.fromkeys(result.search.request.request_id for result in results if not result.finite)
         finished = self._finish([result for result in results if result.search.request.request_id not in spoilt])
-        failed = self._fail(spoilt)
+        thought_tokens = len(self._thinking)
+        failed = self._fail(spoilt) + self._think()
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
         self.plan.learn_times(StepTimes(tokens, seconds - draft_seconds, cost.forwards, cost.tokens, draft_seconds))
         return StepReport(
@@ -125,16 +125,19 @@ class SpeculativeBeamEngine:
             draft_failed=cost.failed,
             accepted=sum(result.accepted for result in results),
             failed=failed,
+            thought_tokens=thought_tokens,
         )
 
     def _forward(self, searches: Sequence[BeamSearch]) -> int:
         """Run the target over all that it has not computed; return the number of tokens."""
         parts = [ForwardPart.uncomputed(search.sequence) for search in searches]
-        batch = forward_batch(self._tree, parts, self.target.has_encoder)
-        logits = self.target.score(batch)
-        trie_nodes = self._to_device(concat([part.trie_nodes for part in parts]))
+        batch = forward_batch(self._tree, parts + self._thinking.parts, self.target.has_encoder)
+        logits = self._thinking.choose(self.target.score(batch))
+        if not parts:
+            return batch.size
+        trie_nodes = on_device(concat([part.trie_nodes for part in parts]), self.target.device)
         eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])
-        self._table.write(batch.at_outputs(batch.slots), trie_nodes, logits, eligible)
+        self._table.write(batch.at_outputs(batch.slots)[: len(logits)], trie_nodes, logits, eligible)
         for search in searches:
             search.sequence.computed = search.sequence.length
             search.target_forwards += 1
@@ -155,6 +158,13 @@ class SpeculativeBeamEngine:
                 failed.append(request_id)
         return tuple(failed)
 
+    def _think(self) -> tuple[str, ...]:
+        """Begin the searches of the requests whose texts have ended; return the ids of those that have failed."""
+        ended, failed = self._thinking.advance()
+        for request, prefix in ended:
+            self._open(request, prefix)
+        return failed
+
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
         """End the requests whose searches have come to leaves."""
         return tuple(self._list(whole) for whole in self._running.finish(result for result in results if result.finished))
@@ -169,7 +179,8 @@ class SpeculativeBeamEngine:
             for item in self.trie.items_of(leaf).tolist()
             if item not in excluded and (request.allowed_items is None or item in request.allowed_items)
         )
-        return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule)
+        thought = None if request.thought is None else request.thought.tokens
+        return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought)
 
     def add(self, request: BeamRequest, drafts: bool = True) -> None:
         """Start a request, with drafts as the plan says or without; the next step computes its prompt.
@@ -177,26 +188,37 @@ class SpeculativeBeamEngine:
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
             EngineSpoilt: as `step`.
-            ValueError: a request with this id is running, or it names items that the catalog does not have.
+            ValueError: a request with this id is running, or it names items that the catalog does not have, or it is to think, and the
+                target has an encoder.
         """
-        if request.request_id in self._running:
+        if request.request_id in self._running or request.request_id in self._thinking:
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
         request.check_items(len(self.trie.items))
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
-        searches: list[BeamSearch] = []
+        if request.think is not None and self.target.has_encoder:
+            raise ValueError("A model with an encoder can't think before a list: its text would be the decoder's, as the list is.")
         with self.slots:
-            for part in parts_of(request):
-                search = self.slots.open(part, beam_widths(part, self.trie), self._eligibility(part), searches[0] if searches else None)
-                search.drafts = drafts
-                slots = search.sequence.slots
-                self._tree.add_prompt(*map(self._to_device, (slots, part.prompt, np.arange(len(slots)))))
-                searches.append(search)
-            self._running.add(searches)
+            if request.think is None:
+                self._open(request, drafts=drafts)
+            else:
+                self._thinking.begin(request, nodes_needed(request, self.trie))
+
+    def _open(self, request: BeamRequest, known: CachedPrefix | None = None, drafts: bool = True) -> None:
+        """Begin the searches of a request, whose prompt is `known` from its thinking or else looked up."""
+        searches: list[BeamSearch] = []
+        for part in parts_of(request):
+            search = self.slots.open(part, beam_widths(part, self.trie), self._eligibility(part), known)
+            search.drafts = drafts
+            slots = search.sequence.slots
+            self._tree.add_prompt(*(on_device(array, self.target.device) for array in (slots, part.prompt, np.arange(len(slots)))))
+            searches.append(search)
+            known = whole_prompt(searches[0])
+        self._running.add(searches)
 
     def cancel(self, request_id: str) -> bool:
         """End a request without a result and free its slots; false if no such request runs."""
-        return bool(self._end(request_id, keep=True))
+        return self._thinking.end(request_id, keep=True) or bool(self._end(request_id, keep=True))
 
     def _end(self, request_id: str, keep: bool) -> list[BeamSearch]:
         searches = self._running.remove(request_id)
@@ -216,7 +238,7 @@ class SpeculativeBeamEngine:
     @property
     def running(self) -> int:
         """Requests that the next step will advance."""
-        return len(self._running)
+        return len(self._running) + len(self._thinking)
 
     @property
     def total_slots(self) -> int:
@@ -235,11 +257,11 @@ class SpeculativeBeamEngine:
 
     def has_room(self, request: BeamRequest) -> bool:
         """True if enough slots are free for the request."""
-        return self.slots.has_room(len(request.prompt), nodes_needed(request, self.trie))
+        return self.slots.has_room(request.most_tokens, nodes_needed(request, self.trie))
 
     def fits(self, request: BeamRequest) -> bool:
         """True if the request could run on an idle engine."""
-        return self.slots.fits(len(request.prompt), nodes_needed(request, self.trie))
+        return self.slots.fits(request.most_tokens, nodes_needed(request, self.trie))
 
     def refusal(self, request: BeamRequest) -> str | None:
         """Reason why the plan can't serve the request; None if it can."""
@@ -251,7 +273,7 @@ class SpeculativeBeamEngine:
 
     def next_tokens(self) -> int:
         """Tokens in the next forward, drafts aside."""
-        return sum(search.sequence.uncomputed for search in self._running.unfinished())
+        return sum(search.sequence.uncomputed for search in self._running.unfinished()) + self._thinking.uncomputed
 
     @property
     def draft(self) -> TreeModel | None:
@@ -276,6 +298,3 @@ class SpeculativeBeamEngine:
         self.target.close()
         if self.draft is not None:
             self.draft.close()
-
-    def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
-        return on_device(array, self.target.device)

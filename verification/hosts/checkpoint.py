@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -87,6 +88,16 @@ def has_encoder(config: PretrainedConfig) -> bool:
 def start_token(config: PretrainedConfig) -> int | None:
     """The token with which the decoder of an encoder-decoder model begins; None for other models."""
     return int(config.decoder_start_token_id) if has_encoder(config) else None
+
+
+def stop_tokens(config: PretrainedConfig, weights: Path) -> frozenset[int]:
+    """The tokens that end a text, as `generate` has it."""
+    try:
+        stops = GenerationConfig.from_pretrained(weights).eos_token_id
+    except OSError:
+        stops = None
+    stops = config.eos_token_id if stops is None else stops
+    return frozenset([] if stops is None else [stops] if isinstance(stops, int) else stops)
 
 
 def most_tokens(config: PretrainedConfig) -> int | None:

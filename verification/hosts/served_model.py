@@ -28,6 +28,7 @@ from verification.hosts.checkpoint import (
     resolve_dtype,
     rotary_boundary,
     start_token,
+    stop_tokens,
     trained_catalog,
 )
 
@@ -45,6 +46,22 @@ class FittedCatalog:
     catalog: Catalog
     token_ids: IntArray
     prompts: PromptBuilder
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a prompt, a text behind it and an identifier."""
+        text = 0 if self.prompts.thinking is None else self.prompts.thinking.most_tokens
+        return self.prompts.max_tokens + text + self.catalog.identifier_length
+
+    @property
+    def parts(self) -> str:
+        """The parts of the longest text, as the beginning of a sentence."""
+        return "Prompt and identifier" if self.prompts.thinking is None else "Prompt, text before the list and identifier"
+
+    @property
+    def limits(self) -> str:
+        """What bounds it."""
+        return "max_items" if self.prompts.thinking is None else "max_items or think.max_tokens"
 
 
 class ServedModel:
@@ -89,6 +106,11 @@ class ServedModel:
     def _template(self) -> PromptTemplate:
         return PromptTemplate.load(self.files.prompt)
 
+    @cached_property
+    def stop_tokens(self) -> frozenset[int]:
+        """The tokens with which a text of the target ends."""
+        return stop_tokens(self._config, self.files.weights)
+
     @property
     def is_quantized(self) -> bool:
         """True if the target's checkpoint holds quantized weights."""
@@ -107,29 +129,33 @@ class ServedModel:
         catalog = catalog.ordered(catalog.vocabulary_ids(self.vocabulary))
         token_ids = catalog.vocabulary_ids(self.vocabulary)
         prompts = PromptBuilder(self._template, PromptTokenizer.of(self.tokenizer), catalog, start_token(self._config))
-        longest = prompts.max_tokens + catalog.identifier_length
-        _check_reach(self.target, self._config, int(token_ids.max()), longest)
-        if self.loaded_for is not None and longest > self.loaded_for:
+        if prompts.thinking is not None and has_encoder(self._config):
+            raise HostError(f"The model in {self.target} has an encoder and can't think before a list: leave think out of {PROMPT_FILE}.")
+        fitted = FittedCatalog(catalog, token_ids, prompts)
+        _check_reach(self.target, self._config, int(token_ids.max()), fitted)
+        if self.loaded_for is not None and fitted.longest > self.loaded_for:
             raise HostError(
-                f"Prompts of this catalog reach {longest} tokens, but the model was loaded for {self.loaded_for}: start a server with it."
+                f"Prompts of this catalog reach {fitted.longest} tokens, but the model was loaded for {self.loaded_for}: start a server "
+                "with it."
             )
         if self._draft is not None:
-            _check_reach(*self._draft, max(self.vocabulary.values()), longest)
-        return FittedCatalog(catalog, token_ids, prompts)
+            _check_reach(*self._draft, max(self.vocabulary.values()), fitted)
+        return fitted
 
 
-def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, longest: int) -> None:
+def _check_reach(model_dir: Path, config: PretrainedConfig, last_token: int, fitted: FittedCatalog) -> None:
     most = most_tokens(config)
-    if most is not None and longest > most:
+    if most is not None and fitted.longest > most:
         raise HostError(
-            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} reads at most {most}: lower "
-            f"max_items in the target's {PROMPT_FILE}."
+            f"{fitted.parts} can grow to {fitted.longest} tokens, but the model in {model_dir} reads at most {most}: lower {fitted.limits} "
+            f"in the target's {PROMPT_FILE}."
         )
     boundary = rotary_boundary(config)
-    if boundary is not None and longest > boundary:
+    if boundary is not None and fitted.longest > boundary:
         raise HostError(
-            f"Prompt and identifier can grow to {longest} tokens, but the model in {model_dir} ({config.model_type}) has other rotary "
-            f"positions (longrope) for texts of more than {boundary}, which can't be served: lower max_items in the target's {PROMPT_FILE}."
+            f"{fitted.parts} can grow to {fitted.longest} tokens, but the model in {model_dir} ({config.model_type}) has other rotary "
+            f"positions (longrope) for texts of more than {boundary}, which can't be served: lower {fitted.limits} in the target's "
+            f"{PROMPT_FILE}."
         )
     if last_token >= config.vocab_size:
         raise HostError(f"The tokenizer of {model_dir} has tokens that its model does not know: resize the model's embeddings.")

@@ -16,6 +16,7 @@ from drafting.trie.item_trie import ItemTrie
 from verification.request import MAX_BEAM_WIDTH, BeamRequest
 from verification.search import BeamSearch
 from verification.slots.pool import CachedPrefix, PrefixCache, SlotPool
+from verification.thought import RunningThought
 
 TABLE_BYTES = 128 * 2**20
 MOST_TABLE_BYTES = 8 * TABLE_BYTES
@@ -58,7 +59,7 @@ class EngineSlots:
         nodes: slots of tree nodes; a root is one, because its continuations are kept like those of any other.
         prompts: slots of prompt tokens, the root's aside.
         prefix_cache: cached prompts; tokens have the same meaning in all catalogs.
-        searches: all that run.
+        searches: all that run, and the texts that are written before others.
     """
 
     def __init__(self, total: int, nodes: int, shared_tokens: IntArray | None = None, whole_prompts: bool = False) -> None:
@@ -71,7 +72,7 @@ class EngineSlots:
         self.nodes = SlotPool(nodes)
         self.prompts = SlotPool(total - nodes, first=nodes)
         self.prefix_cache = PrefixCache(self.prompts, shared_tokens, whole_prompts)
-        self.searches: set[BeamSearch] = set()
+        self.searches: set[BeamSearch | RunningThought] = set()
         self.is_spoilt = False
 
     def __enter__(self) -> None:
@@ -104,44 +105,82 @@ class EngineSlots:
         """True if so many prompt tokens and nodes would fit in an idle engine."""
         return prompt - 1 <= self.prompts.total - self.prefix_cache.pinned and nodes <= self.nodes.total
 
-    def open(self, request: BeamRequest, widths: tuple[int, ...], eligibility: Eligibility, beside: BeamSearch | None = None) -> BeamSearch:
+    def open(
+        self, request: BeamRequest, widths: tuple[int, ...], eligibility: Eligibility, known: CachedPrefix | None = None
+    ) -> BeamSearch:
         """Begin a search.
 
         Args:
-            beside: a search over the same prompt that has just begun; only the root is not shared with it.
+            known: the beginning of its prompt, if it is known from elsewhere than the prefix cache: `whole_prompt`, `end_thought`.
 
         Raises:
             OutOfSlots: too few are free; ask `has_room` first.
         """
-        prefix = self.prefix_cache.take(request.cache_key, request.prompt) if beside is None else _whole_prompt(beside)
-        new = len(request.prompt) - 1 - len(prefix)
-        self.prefix_cache.make_room(new)
-        sequence = SequenceState(np.concatenate([prefix.slots, self.prompts.allocate(new), self.nodes.allocate(1)]))
-        sequence.computed = len(prefix)
-        sequence.drafted[: len(prefix)] = prefix.drafted
-        search = BeamSearch(request, widths, sequence, eligibility, len(prefix), prefix.shared_length)
+        prefix = self.prefix_cache.take(request.cache_key, request.prompt) if known is None else known
+        sequence = _continued(prefix, self._allocate(len(request.prompt) - 1 - len(prefix)), self.nodes.allocate(1))
+        cached = len(prefix) if request.thought is None else min(len(prefix), request.thought.cached_tokens)
+        search = BeamSearch(request, widths, sequence, eligibility, cached, prefix.shared_length)
         self.searches.add(search)
         return search
 
+    def open_thought(self, request: BeamRequest, nodes: int) -> RunningThought:
+        """Begin a text, and set aside all that it and the search behind it, of so many nodes, may come to need.
+
+        Raises:
+            OutOfSlots: too few are free; ask `has_room` first.
+        """
+        prefix = self.prefix_cache.take(request.cache_key, request.prompt)
+        sequence = _continued(prefix, self._allocate(request.most_tokens - 1 - len(prefix)))
+        thought = RunningThought(request, sequence, len(prefix), prefix.shared_length, nodes)
+        self.searches.add(thought)
+        return thought
+
+    def end_thought(self, thought: RunningThought, prompt: IntArray) -> CachedPrefix:
+        """Take back the slots that a text has not come to; the computed beginning of `prompt` is the caller's, for `open`."""
+        self.searches.remove(thought)
+        computed = thought.sequence.computed
+        self.prompts.release(thought.slots[computed:])
+        return CachedPrefix(prompt[:computed], thought.slots[:computed], thought.sequence.drafted[:computed], thought.shared_length)
+
+    def close_thought(self, thought: RunningThought, keep: bool = True) -> None:
+        """Take all slots of a text back, as `close` does."""
+        self.searches.remove(thought)
+        self._give_back(thought, thought.slots, keep)
+
     def close(self, search: BeamSearch, keep: bool = True) -> None:
-        """Take the slots of a search back; its prompt stays in the prefix cache, if it is to be kept."""
+        """Take the slots of a search back; its prompt stays in the prefix cache, if it is to be kept, without any text of the target."""
         self.searches.remove(search)
-        sequence, request = search.sequence, search.request
-        root = sequence.root
-        self.nodes.release(sequence.slots[root:])
-        if root == search.shared_length:
-            return
-        # The prompt of a search that never took part in a forward is no use to the next one.
-        computed = root if sequence.computed > root else search.cached_tokens
-        self.prompts.release(sequence.slots[computed:root])
-        prefix = CachedPrefix(request.prompt[:computed], sequence.slots[:computed], sequence.drafted[:computed], search.shared_length)
+        root = search.sequence.root
+        self.nodes.release(search.sequence.slots[root:])
+        if root != search.shared_length:
+            self._give_back(search, search.sequence.slots[:root], keep)
+
+    def _allocate(self, prompt: int) -> IntArray:
+        """Slots for so many tokens of a prompt."""
+        self.prefix_cache.make_room(prompt)
+        return self.prompts.allocate(prompt)
+
+    def _give_back(self, owner: BeamSearch | RunningThought, slots: IntArray, keep: bool) -> None:
+        """Release what is not computed, and what the target has written: the next request's prompt has another text behind it, or none."""
+        request = owner.request
+        computed = min(owner.sequence.computed, len(slots), request.own_tokens)
+        self.prompts.release(slots[computed:])
+        prefix = CachedPrefix(request.prompt[:computed], slots[:computed], owner.sequence.drafted[:computed], owner.shared_length)
         if keep:
             self.prefix_cache.keep(request.cache_key, prefix)
         else:
             self.prefix_cache.drop(request.cache_key, prefix)
 
 
-def _whole_prompt(search: BeamSearch) -> CachedPrefix:
+def whole_prompt(search: BeamSearch) -> CachedPrefix:
     """The prompt of a search, all of it shared; keys are written before they are read, so the forward that computes it may read it."""
     sequence, root = search.sequence, search.sequence.root
     return CachedPrefix(search.request.prompt[:root], sequence.slots[:root], sequence.drafted[:root], root)
+
+
+def _continued(prefix: CachedPrefix, *slots: IntArray) -> SequenceState:
+    """A sequence whose first tokens are computed; the others' slots follow."""
+    sequence = SequenceState(np.concatenate([prefix.slots, *slots]))
+    sequence.computed = len(prefix)
+    sequence.drafted[: len(prefix)] = prefix.drafted
+    return sequence

@@ -111,7 +111,7 @@ def test_codes_cut_up_nowhere_but_in_one_item_are_found() -> None:
     items = {f"{number}": [f"<a_{number}>", f"<b_{number}>"] for number in range(50)} | {"last": ["t", "h"]}
     catalog = catalog_of(items)
     tokenizer = first_word_marked([code for code in catalog.tokens if code.startswith("<")])
-    with pytest.raises(PromptError, match="cuts the code '[th]' up"):
+    with pytest.raises(PromptError, match=r"cuts the code '[th]' up"):
         PromptBuilder(TEMPLATES["bare"], PromptTokenizer.of(tokenizer), catalog)
 
 

@@ -217,3 +217,34 @@ async def test_a_request_whose_engine_is_gone_before_its_history_is_read_is_told
     with pytest.raises(EngineUnavailable, match="is gone"):
         admission.hand_over(reading)
     assert admission.wait_seconds == 0
+
+
+def thinking(name: str, seconds: float, most: int) -> Submit:
+    return msgspec.structs.replace(submit(name, seconds), think=most)
+
+
+def test_a_text_before_a_list_takes_a_forward_for_each_token():
+    """A step of 10 ms and 71 tokens of 1 ms for a list; 200 more of both for a text of 200."""
+    admission = opened(msgspec.structs.replace(SIMPLE, forward_seconds=0.01, step_tokens=1_000_000))
+    enter(admission, submit("running", 60.0))
+    own, step = 0.071, 0.01
+    assert let_in(admission, submit("list", step + 4 * step + own + 0.001 + CAUTION * own))
+    assert not let_in(admission, thinking("too soon", step + 203 * step + own + 0.2, 200))
+    assert let_in(admission, thinking("in time", step + 204 * step + CAUTION * (4 * own + 0.2), 200))
+    assert admission.wait_seconds == pytest.approx(3 * own + 0.2, rel=0.01)
+
+
+def test_texts_that_end_early_are_foreseen_to():
+    admission = opened()
+    most = 1000
+    assert admission.rate.text_tokens(thinking("first", 1.0, most)) == most
+    for _ in range(100):
+        request = thinking("short", 1.0, most)
+        usage = Usage(41, target_forwards=104, thought_tokens=100)
+        admission.rate.learn_list(FinishedList(BeamResult("short", (), usage), 0.0, 0.1), request)
+    assert admission.rate.text_tokens(request) == pytest.approx(100, rel=0.1)
+    # What a list itself takes is as it was.
+    assert admission.rate.alone_seconds(0, 0) == 0
+    assert admission.rate._forwards == pytest.approx(4)
+    assert admission.rate._tokens_per_work == pytest.approx(1, rel=0.25)
+    assert admission.rate.work(submit("plain", 1.0)) == 71

@@ -23,14 +23,16 @@ from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, 
 from tests.speculation import COSTS, ITEMS, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
-from verification.request import BeamRequest, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces, Think
 from verification.result import BeamResult
+from verification.thought import RunningThought
 
 DEPTH = 4
 SLOTS = 420
 USERS = ("ann", "bob", "cem")
 KINDS = 60
 TOKENS = 90
+MOST_TEXT = 6
 
 
 class Fallible(TransformersHost):
@@ -76,7 +78,11 @@ class Bench:
         key = None if number % 5 == 0 else str(rng.choice(USERS))
         # Some are two searches to the engine, and one request to the scheduler.
         reserved = ReservedPlaces(int(rng.integers(1, request.k + 1)), ItemSet.of(rng.random(ITEMS) < 0.2)) if number % 4 == 1 else None
-        return dataclasses.replace(request, prompt=prompt, beam_width=width, cache_key=key, reserved=reserved)
+        # Texts of any length before lists, greedy and sampled; the models write their end now and then.
+        think = Think(int(rng.integers(1, MOST_TEXT + 1)), rng.integers(3, 60, size=1), np.array([4]), frozenset({9}), rule)
+        return dataclasses.replace(
+            request, prompt=prompt, beam_width=width, cache_key=key, reserved=reserved, think=think if number % 3 == 0 else None
+        )
 
     def _alone(self, request: BeamRequest) -> BeamResult | None:
         if len(request.prompt) == SLOTS:
@@ -180,8 +186,10 @@ class World:
         np.testing.assert_allclose([item.score for item in result.items], [item.score for item in alone.items], atol=1e-4, rtol=0)
         assert result.usage.cached_tokens < result.usage.prompt_tokens == alone.usage.prompt_tokens
         if result.items:
-            assert result.usage.target_forwards + result.usage.accepted_steps == DEPTH
+            assert result.usage.target_forwards + result.usage.accepted_steps == DEPTH + result.usage.thought_tokens
+        assert result.thought == alone.thought
         self.seen["finished"] += 1
+        self.seen["thought"] += result.thought is not None
         self.seen["cached"] += result.usage.cached_tokens > 0
 
     def accounts_are_exact(self) -> None:
@@ -191,8 +199,9 @@ class World:
         assert {search.request.request_id for search in searches} <= set(self.alive)
         assert len({search.request.request_id for search in searches}) == engine.running
         # What a search has computed is its own; what it found may be the cache's and other searches' as well, who all only read it.
-        own = [slot for search in searches for slot in search.sequence.slots[max(search.shared_length, search.cached_tokens) :].tolist()]
-        found = {slot for search in searches for slot in search.sequence.slots[search.shared_length : search.cached_tokens].tolist()}
+        held = [(search, search.slots if isinstance(search, RunningThought) else search.sequence.slots) for search in searches]
+        own = [slot for search, slots in held for slot in slots[max(search.shared_length, search.cached_tokens) :].tolist()]
+        found = {slot for search, slots in held for slot in slots[search.shared_length : search.cached_tokens].tolist()}
         kept = {slot for entry in engine.slots.prefix_cache._prompts.values() for slot in entry.own_slots.tolist()}
         assert len(own) == len(set(own))
         assert not set(own) & (found | kept)
@@ -201,7 +210,7 @@ class World:
 
     def finish(self) -> None:
         """Lets everybody who has no deadline come to an end."""
-        for _ in range((DEPTH + 1) * (len(self.alive) + 1)):
+        for _ in range((DEPTH + 1 + MOST_TEXT) * (len(self.alive) + 1)):
             self.step()
             self.accounts_are_exact()
         assert not self.alive
@@ -221,6 +230,6 @@ def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_
         world.finish()
         seen += world.seen
     # A test in which these did not happen would prove nothing.
-    kinds = ("finished", "cached", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
+    kinds = ("finished", "cached", "thought", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
     assert {kind: seen[kind] for kind in kinds if seen[kind] < least} == {}
     assert seen["finished"] > 25 * seeds
