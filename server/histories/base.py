@@ -18,13 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from drafting.prompts.user_state import Scalar, Value
+
 logger = logging.getLogger(__name__)
 
 # Takes what was found damaged (`file` or `event`) and a sentence about it, from any thread.
 DamageReport = Callable[[str, str], None]
-# What attributes and profiles hold; numbers are finite, and integers lie within 64 bits.
-Scalar = str | int | float | bool
-ProfileValue = Scalar | Sequence[Scalar]
 DEFAULT_MAX_EVENTS = 1000
 _CENTURY_SECONDS = 100 * 366 * 86400
 
@@ -71,7 +70,7 @@ class StoredUser:
     """
 
     events: list[Event]
-    profile: Mapping[str, ProfileValue] | None = None
+    profile: Mapping[str, Value] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,8 @@ class Retention:
 
 
 class HistoryStore(Protocol):
-    """The events of users, oldest first, and their profiles. All texts are any that UTF-8 can encode.
+    """The events of users, oldest first, and their profiles. All texts are any that UTF-8 can encode, numbers are finite, and integers
+    lie within 64 bits.
 
     Every method but `close` raises `HistoryUnavailable` if the store does not answer in time, and those of one user raise `HistoryDamaged`
     if what is stored for that user can't be read. An append that raised may still have been stored, for each user completely or not at all:
@@ -133,7 +133,7 @@ class HistoryStore(Protocol):
         """Read what `read` reads and the profile, in one round trip; an unknown user has neither. Raises as `read`."""
         ...
 
-    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+    async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         """Store a profile in place of the one that is there; it is durable when this returns. Restart the user's time to live."""
         ...
 

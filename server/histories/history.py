@@ -11,7 +11,8 @@ from operator import attrgetter
 
 import msgspec
 
-from server.histories.base import Event, ProfileValue, Scalar
+from drafting.prompts.user_state import Scalar, Value
+from server.histories.base import Event
 
 Profile = dict[str, Scalar | list[Scalar]]
 
@@ -80,6 +81,6 @@ class History(msgspec.Struct, array_like=True):
         self.entries = [entry for entry in self.entries if entry.arrival >= shown]
 
 
-def own_copy(profile: Mapping[str, ProfileValue]) -> Profile:
+def own_copy(profile: Mapping[str, Value]) -> Profile:
     """A profile that its giver no longer holds."""
     return {name: value if isinstance(value, str | int | float) else list(value) for name, value in profile.items()}

@@ -8,7 +8,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from server.histories.base import Event, ProfileValue, Retention, StoredUser
+from drafting.prompts.user_state import Value
+from server.histories.base import Event, Retention, StoredUser
 from server.histories.history import History, own_copy
 
 
@@ -38,7 +39,7 @@ class MemoryHistoryStore:
         history, _ = self._histories.get(user_id, (History(), None))
         return StoredUser(history.newest(window), history.profile)
 
-    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+    async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         self._forget_expired()
         self._renewed(user_id).profile = own_copy(profile)
 

@@ -33,8 +33,9 @@ from redis.asyncio import Redis, RedisCluster
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
+from drafting.prompts.user_state import Scalar, Value
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories.base import DamageReport, Event, ProfileValue, Retention, Scalar, StoredUser, log_damage
+from server.histories.base import DamageReport, Event, Retention, StoredUser, log_damage
 from server.histories.history import Profile
 from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
@@ -197,7 +198,7 @@ class RedisHistoryStore:
         except msgspec.MsgspecError as error:
             raise HistoryDamaged(user_id) from error
 
-    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+    async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         await self._write(self._put_profile, user_id, [self._ttl_ms, msgspec.json.encode(profile)])
 
     async def delete_profile(self, user_id: str) -> bool:

@@ -20,8 +20,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self, TypeVar
 
+from drafting.prompts.user_state import Value
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories.base import DamageReport, Event, ProfileValue, Retention, StoredUser, log_damage
+from server.histories.base import DamageReport, Event, Retention, StoredUser, log_damage
 from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
     bury_history,
@@ -108,7 +109,7 @@ class SqliteHistoryStore:
         window = self._retention.window(limit)
         return await self._answer(self._reading.submit(self._read, user_id, window))
 
-    async def put_profile(self, user_id: str, profile: Mapping[str, ProfileValue]) -> None:
+    async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         await self._answer(self._writing.submit(self._put_profile, user_id, profile, self._deadline()))
 
     async def delete_profile(self, user_id: str) -> bool:
@@ -159,7 +160,7 @@ class SqliteHistoryStore:
         ttl_seconds = self._retention.ttl_seconds
         write_history(self._writer, user_id, history, None if ttl_seconds is None else time.time() + ttl_seconds)
 
-    def _put_profile(self, user_id: str, profile: Mapping[str, ProfileValue], deadline: float) -> None:
+    def _put_profile(self, user_id: str, profile: Mapping[str, Value], deadline: float) -> None:
         self._forget_expired(deadline)
 
         def put() -> None:

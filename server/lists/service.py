@@ -1,7 +1,6 @@
-"""From a request body to its answer: looks up names, reads the stored history, asks the engine, writes the list.
+"""From a request body to its answer: looks up names, reads what is stored of the user, asks the engine, writes the list.
 
-Invariant: the engine only ever sees indices of the catalog whose version the answer names. What a client names must be in that catalog;
-what a stored history names may have left it, and is then passed over.
+Invariant: the engine only ever sees indices of the catalog whose version the answer names.
 """
 
 import asyncio
@@ -26,9 +25,10 @@ from server.errors import (
     encodable,
     quoted,
 )
+from server.histories import StoredUser
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
+from server.lists.users import KnownUser, known_user
 from server.messages import FilterChoice, FinishedList, Ready, Submit
-from server.schemas.given import item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
 from verification.result import BeamResult, Precision, RankedItem, Usage
@@ -67,9 +67,9 @@ class RecommendationService:
             _check_fields(body.fields, served.catalog)
             try:
                 # Judged before the history is read: under overload no request should wait for the store only to be refused then.
-                items = None if body.history is None else len(body.history)
+                items = len(body.history or ()) if body.user_id is None else None
                 with self._engine.admit(submit, items, traced=traced) as request:
-                    met = await self._read_history(body, served, submit)
+                    user = await self._read_user(body, served, submit)
                     async with asyncio.timeout(submit.deadline - submit.submitted):
                         finished = await self._engine.search(request)
             except Overloaded as error:
@@ -78,7 +78,7 @@ class RecommendationService:
             if traced:
                 self._tracing.record_engine(finished, request.own_steps(finished))
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
-            self._observe(body, served, finished.result, met, fresh)
+            self._observe(body, served, finished.result, user.met, fresh)
             return self._answer(body, served, finished, fresh, started, submit.submitted)
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
@@ -101,18 +101,16 @@ class RecommendationService:
             catalog=served.handle,
         )
 
-    async def _read_history(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> list[int]:
-        """Fill in the items, and return all that the user has met, as far as it was read or given."""
+    async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> KnownUser:
+        """Fill in the items, and return what is known of the user, as far as it was read or given."""
         excluded = set(known_items(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history") if self._tracing.on else nullcontext():
-            history = await self._history(body, served, submit.deadline)
-        told = [item for entries in body.behaviours.values() for item in item_ids(entries)]
-        met = history + known_items(served.catalog, told, "behaviours")
+            user = await self._user(body, served, submit.deadline)
         if body.exclude_history:
-            excluded.update(met)
-        submit.history, submit.excluded = history[-self._max_items() - 1 :], sorted(excluded)
+            excluded.update(user.met)
+        submit.history, submit.excluded = [event.item for event in user.state.events], sorted(excluded)
         submit.submitted = time.monotonic()
-        return met
+        return user
 
     def _observe(
         self, body: RecommendationRequest, served: ServedCatalog, result: BeamResult, met: Sequence[int], fresh: FreshItems | None
@@ -167,30 +165,30 @@ class RecommendationService:
     def _max_items(self) -> int:
         return self._ready().max_items
 
-    async def _history(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> list[int]:
+    async def _user(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> KnownUser:
+        # Whether there are more items than the model reads matters too.
+        most = self._max_items() + 1
         if body.user_id is None:
-            return known_items(served.catalog, item_ids(body.history or ()), "history")
+            return known_user(served.catalog, body, most)
         limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
-        indices = await self._stored(body.user_id, served, limit, deadline)
-        if not indices and limit is not None:
-            indices = await self._stored(body.user_id, served, None, deadline)
-        if not indices:
+        stored = await self._stored(body.user_id, limit, deadline)
+        if not stored.events and not body.behaviours:
+            raise UserNotFound(body.user_id)
+        user = known_user(served.catalog, body, most, stored, body.user_id)
+        if stored.events and not user.state.events and limit is not None:
+            user = known_user(served.catalog, body, most, await self._stored(body.user_id, None, deadline), body.user_id)
+        if not user.state.events and not body.behaviours:
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
-        return indices
+        return user
 
-    async def _stored(self, user_id: str, served: ServedCatalog, limit: int | None, deadline: float) -> list[int]:
+    async def _stored(self, user_id: str, limit: int | None, deadline: float) -> StoredUser:
         with self._metrics.history_operation("read"):
             # The store has a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    events = await self._histories.read(user_id, limit)
+                    return await self._histories.read_user(user_id, limit)
             except TimeoutError as error:
                 raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
-        if not events:
-            raise UserNotFound(user_id)
-        indices = served.catalog.indices_of([event.item_id for event in events])
-        found: list[int] = indices[indices >= 0].tolist()
-        return found
 
     def _notes(self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:

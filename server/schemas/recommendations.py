@@ -110,10 +110,12 @@ class RecommendationRequest(GivenUser):
     def _check(self) -> Self:
         if self.user_id is not None and self.history is not None:
             raise ValueError("Give either user_id or history, not both.")
-        if self.user_id is None and self.history is None:
-            raise ValueError("Give a user_id, or a history of item ids.")
-        if self.history is not None and not self.history:
-            raise ValueError("The history is empty: recommendations need at least one item.")
+        # Some prompts are made of these alone; those that are not refuse to be empty.
+        if not self.behaviours and not self.context:
+            if self.user_id is None and self.history is None:
+                raise ValueError("Give a user_id, or a history of item ids.")
+            if self.history is not None and not self.history:
+                raise ValueError("The history is empty: recommendations need at least one item.")
         check_lengths(self.k, self.k if self.beam_width is None else self.beam_width)
         if self.fresh is not None and self.fresh.min > self.k:
             raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")

@@ -14,7 +14,7 @@ import pytest
 from drafting.beam.rule import SearchRule, Verification
 from server.engine.client import EngineClient, EngineStatus
 from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
-from server.histories import Event, HistoryStore, Retention, open_history_store
+from server.histories import Event, HistoryStore, Retention, StoredUser, open_history_store
 from server.histories.memory import MemoryHistoryStore
 from server.http.app import build_api, build_app
 from server.messages import FinishedList, Submit
@@ -177,7 +177,7 @@ async def test_stored_items_that_left_the_catalog_are_passed_over(bench: Bench):
 class HangingHistories(MemoryHistoryStore):
     """A store that does not answer, and would say so itself much later."""
 
-    async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         await asyncio.sleep(30)
         raise AssertionError
 
@@ -425,10 +425,10 @@ async def test_an_event_of_the_future_is_refused_and_changes_nothing(bench: Benc
 class DamagedHistories(MemoryHistoryStore):
     """A store that can't read what it has of one user."""
 
-    async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         if user_id == "bob":
             raise HistoryDamaged(user_id)
-        return await super().read(user_id, limit)
+        return await super().read_user(user_id, limit)
 
 
 async def test_a_damaged_history_is_told_to_its_user_alone_and_counted():

@@ -119,6 +119,8 @@ BAD_BODIES = {
     "item as number": ({"history": ["item-1", 2]}, "history[1] must be a valid string, got 2."),
     "both": ({"user_id": "u", "history": ["item-1"]}, "Give either user_id or history, not both."),
     "neither": ({"k": 3}, "Give a user_id, or a history of item ids."),
+    "a context without a history": ({"context": {"query": "war"}}, "The history is empty: a prompt needs at least one item."),
+    "behaviours without a history": ({"behaviours": {"buy": ["item-1"]}}, "The history is empty: a prompt needs at least one item."),
     "unknown field": ({"history": ["item-1"], "beams": 3}, "There is no field 'beams'."),
     "timeout of nothing": ({"history": ["item-1"], "timeout_ms": 0}, "timeout_ms must be greater than or equal to 1, got 0."),
     "an unknown verification": (

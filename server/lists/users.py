@@ -1,0 +1,65 @@
+"""From what a request brings, and what is stored, to the `UserState` that its prompt is made of.
+
+Invariant: an item that a request names must be in the catalog; one that a stored history names may have left it, and is passed over. What
+a request brings takes the place of what is stored: the profile as a whole, a list of behaviours that of its kind.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drafting.catalog.catalog import Catalog
+from drafting.prompts.user_state import UserEvent, UserState
+from server.catalogs.store import known_items
+from server.histories import Event, StoredUser
+from server.schemas.given import GivenEvent, GivenUser, item_ids
+
+
+@dataclass(frozen=True)
+class KnownUser:
+    """What is known of the user of one request.
+
+    Attributes:
+        state: what a prompt is made of; of each list the newest entries only, as many as a prompt may read.
+        met: catalog indices of all items in all lists.
+    """
+
+    state: UserState
+    met: list[int]
+
+
+def known_user(catalog: Catalog, given: GivenUser, most: int, stored: StoredUser | None = None, user_id: str | None = None) -> KnownUser:
+    """The user of a request.
+
+    Args:
+        most: number of the newest entries of a list that a prompt may read.
+        stored: what is stored of the user, for a request that names one.
+
+    Raises:
+        UnknownItem: the request names an item that the catalog does not have.
+    """
+    if stored is None:
+        entries: Sequence[str | GivenEvent | Event] = given.history or ()
+        items = known_items(catalog, item_ids(given.history or ()), "history")
+    else:
+        places = catalog.indices_of([event.item_id for event in stored.events]).tolist()
+        entries = [event for event, place in zip(stored.events, places, strict=True) if place >= 0]
+        items = [place for place in places if place >= 0]
+    met = list(items)
+    behaviours: dict[str, list[UserEvent]] = {}
+    for kind, told in given.behaviours.items():
+        indices = known_items(catalog, item_ids(told), "behaviours")
+        behaviours[kind] = _events(indices, told, most, kind)
+        met += indices
+    profile = given.profile if given.profile is not None else (stored.profile if stored is not None else None)
+    return KnownUser(UserState(_events(items, entries, most), behaviours, profile or {}, given.context, user_id), met)
+
+
+def _events(items: Sequence[int], entries: Sequence[str | GivenEvent | Event], most: int, kind: str | None = None) -> list[UserEvent]:
+    newest = slice(max(0, len(items) - most), None)
+    return [_event(item, entry, kind) for item, entry in zip(items[newest], entries[newest], strict=True)]
+
+
+def _event(item: int, entry: str | GivenEvent | Event, kind: str | None) -> UserEvent:
+    if isinstance(entry, str):
+        return UserEvent(item, kind)
+    return UserEvent(item, entry.kind or kind, entry.value, entry.timestamp, entry.attributes)
