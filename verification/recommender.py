@@ -22,6 +22,7 @@ from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
 from drafting.plans.planner import AUTO, Planner
 from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from verification.batch import Answer, EngineTurns, Other, ScoresNotFinite, SharedEngine
@@ -186,7 +187,7 @@ class Recommender:
     def request(
         self,
         request_id: str,
-        history: Sequence[int] | IntArray,
+        history: UserState | Sequence[int] | IntArray,
         k: int,
         beam_width: int | None = None,
         excluded_items: Sequence[int] | IntArray = (),
@@ -196,7 +197,7 @@ class Recommender:
         reserved: ReservedPlaces | None = None,
         think: int = 0,
     ) -> BeamRequest:
-        """A request for k identifiers after `history` (catalog indices, oldest first): the k best, or a sample as `rule` says.
+        """A request for k identifiers after `history` (a `UserState`, or catalog indices, oldest first): the k best, or a sample by `rule`.
 
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
 
@@ -209,7 +210,7 @@ class Recommender:
         """
         return BeamRequest(
             request_id,
-            self.prompts.build(item_indices(history, len(self.catalog), "The history names")),
+            self._prompt(history),
             k,
             k if beam_width is None else beam_width,
             item_indices(excluded_items, len(self.catalog), "The request excludes"),
@@ -221,6 +222,12 @@ class Recommender:
             self._think(think, rule) if think else None,
         )
 
+    def _prompt(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
+        lists = (user.events, *user.behaviours.values()) if isinstance(user, UserState) else ()
+        for events in lists:
+            item_indices([event.item for event in events], len(self.catalog), "The history names")
+        return self.prompts.build(user if isinstance(user, UserState) else item_indices(user, len(self.catalog), "The history names"))
+
     def _think(self, max_tokens: int, rule: SearchRule) -> Think:
         if (thinking := self.prompts.thinking) is None:
             raise ValueError("This model can't think before a list: its prompt.json has no field think.")
@@ -230,7 +237,7 @@ class Recommender:
 
     def recommend(
         self,
-        histories: Iterable[Sequence[int] | IntArray],
+        histories: Iterable[UserState | Sequence[int] | IntArray],
         k: int,
         beam_width: int | None = None,
         excluded_items: Iterable[Sequence[int] | IntArray] | None = None,

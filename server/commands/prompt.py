@@ -21,6 +21,7 @@ def show_prompt(
 ) -> None:
     """Print the prompt of a stored user, or of item ids, as a table or as JSON."""
     from drafting.errors import SetupError
+    from drafting.prompts.user_state import UserState
     from server.catalogs.store import known_items
     from server.errors import UnknownItem
     from server.offline.prompt import prompt_tokens
@@ -34,14 +35,21 @@ def show_prompt(
         if user is not None:
             limits = {"timeout_ms": default("history_timeout_ms"), "max_events": default("history_max_events")}
             stored = StoredHistory.read(histories, user, fitted.catalog, **limits)
-            history, left_out = stored.items, stored.left_out
-        indices = known_items(fitted.catalog, history, "history")
-        tokens = prompt_tokens(served, fitted, indices)
+            state, left_out = stored.user.state, stored.left_out
+        else:
+            state = UserState.of_items(known_items(fitted.catalog, history, "history"))
+        tokens = prompt_tokens(served, fitted, state)
     except (SetupError, UnknownItem) as error:
         fail(str(error))
+    indices = [event.item for event in state.events]
     shown = len(fitted.prompts.window(indices))
     if as_json:
-        facts = {"model": target.resolve().name, "catalog_version": catalog.version, "history": list(history), "left_out": left_out}
+        facts = {
+            "model": target.resolve().name,
+            "catalog_version": catalog.version,
+            "history": [catalog.item_ids[item] for item in indices],
+            "left_out": left_out,
+        }
         typer.echo(json.dumps(facts | {"items": shown, "tokens": msgspec.to_builtins(tokens)}, indent=2, ensure_ascii=False))
         return
     print_table(

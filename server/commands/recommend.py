@@ -20,7 +20,12 @@ def recommend(
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID,…")] = None,
     user: Annotated[str | None, typer.Option(help="A user whose history is stored.")] = None,
     input_file: Annotated[
-        Path | None, typer.Option("--input", help='JSONL of users: {"user_id"?, "history": [id, …], "k"?, "beam_width"?, "exclude"?}.')
+        Path | None,
+        typer.Option(
+            "--input",
+            help='JSONL of users: {"user_id"?, "history": [id or event, …], "behaviours"?, "profile"?, "context"?, "k"?, "beam_width"?, '
+            '"exclude"?}.',
+        ),
     ] = None,
     output_file: Annotated[
         Path | None, typer.Option("--output", help="JSONL of lists, one a user, in the same order.", show_default="standard output")

@@ -1,9 +1,8 @@
 """The prompt of a history, token by token, as the engine gives it to the target."""
 
-from collections.abc import Sequence
-
 import msgspec
 
+from drafting.prompts.user_state import UserState
 from verification.hosts.served_model import FittedCatalog, ServedModel
 
 
@@ -26,15 +25,15 @@ class PromptToken(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | None = None
 
 
-def prompt_tokens(served: ServedModel, fitted: FittedCatalog, history: Sequence[int]) -> list[PromptToken]:
-    """The tokens of the prompt of a history (catalog indices, oldest first).
+def prompt_tokens(served: ServedModel, fitted: FittedCatalog, user: UserState) -> list[PromptToken]:
+    """The tokens of the prompt of a user.
 
     Raises:
         PromptError: the history is empty.
     """
     tokenizer, catalog = served.tokenizer, fitted.catalog
     found: list[PromptToken] = []
-    for part in fitted.prompts.parts(history):
+    for part in fitted.prompts.parts(user):
         ids = part.tokens.tolist()
         item_id = None if part.item is None else catalog.item_ids[part.item]
         title = None if part.item is None else catalog.title(part.item)

@@ -5,14 +5,20 @@ Invariant: a line that can't be used becomes a sentence, never an exception: in 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
+from drafting.prompts.user_state import UserState
 from server.catalogs.store import known_items
 from server.errors import UnknownItem
+from server.lists.users import KnownUser, known_user
+from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.recommendations import MAX_K
+from server.schemas.sentences import validation_sentence
 from verification.batch import ScoresNotFinite
 from verification.recommender import Recommender
 from verification.request import BeamRequest
@@ -21,9 +27,9 @@ from verification.result import BeamResult
 
 @dataclass(frozen=True)
 class Question:
-    """One list to make; items are catalog indices, oldest first."""
+    """One list to make, after what is known of a user or after catalog indices, oldest first."""
 
-    history: Sequence[int]
+    history: UserState | Sequence[int]
     k: int
     beam_width: int | None = None
     excluded: Sequence[int] = ()
@@ -49,8 +55,11 @@ class Defaults:
 class UserLine(msgspec.Struct):
     """One line of the input file; other fields are passed over, and ids may be whole numbers."""
 
-    history: list[str | int]
+    history: list[str | int | dict[str, Any]]
     user_id: str | int | None = None
+    behaviours: dict[str, list[str | int | dict[str, Any]]] = {}
+    profile: dict[str, Any] | None = None
+    context: dict[str, Any] = {}
     k: int | None = None
     beam_width: int | None = None
     exclude: list[str | int] = []
@@ -67,21 +76,47 @@ def read_line(line: bytes) -> UserLine | str:
         return f"The line is not a user: {error}."
 
 
-def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: int = 0) -> Question | str:
-    """The question of one user, the `number`-th of its file, or a sentence about why there is none; the engine judges the beam width."""
+def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: int = 0, stored: KnownUser | None = None) -> Question | str:
+    """The question of one user, the `number`-th of its file, or a sentence about why there is none; the engine judges the beam width.
+
+    Args:
+        stored: what is known of the user where it is not the line that brings it.
+    """
     k = defaults.k if line.k is None else line.k
     beam_width = (defaults.beam_width if line.k is None else None) if line.beam_width is None else line.beam_width
-    if not line.history:
+    if stored is None and not line.history and not line.behaviours and not line.context:
         return "The history is empty: recommendations need at least one item."
     if not 1 <= k <= MAX_K:
         return f"k must be from 1 to {MAX_K}, got {k}."
     try:
-        history = known_items(catalog, list(map(str, line.history)), "history")
+        user = stored or _user(catalog, line)
         excluded = known_items(catalog, [*defaults.exclude, *map(str, line.exclude)], "exclude")
     except UnknownItem as error:
         return str(error)
-    barred = {*excluded, *history} if defaults.exclude_history else set(excluded)
-    return Question(history, k, beam_width, sorted(barred), defaults.rule.numbered(number))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return validation_sentence({**first, "loc": ("line", *first["loc"])})
+    barred = {*excluded, *user.met} if defaults.exclude_history else set(excluded)
+    return Question(user.state, k, beam_width, sorted(barred), defaults.rule.numbered(number))
+
+
+def _user(catalog: Catalog, line: UserLine) -> KnownUser:
+    """What a line brings of its user. Raises UnknownItem, ValidationError."""
+    history = list(map(_entry, line.history))
+    if not line.behaviours and not line.profile and not line.context and all(isinstance(entry, str) for entry in history):
+        # Most files are nothing but ids, and of those a line may have any number.
+        given = GivenUser.model_construct(history=history)
+    else:
+        behaviours = {kind: list(map(_entry, entries)) for kind, entries in line.behaviours.items()}
+        told = {"history": history, "behaviours": behaviours, "profile": line.profile, "context": line.context}
+        given = GivenUser.model_validate(told)
+    return known_user(catalog, given, len(history) + MAX_HISTORY, user_id=None if line.user_id is None else str(line.user_id))
+
+
+def _entry(entry: str | int | dict[str, Any]) -> str | dict[str, Any]:
+    if not isinstance(entry, dict):
+        return str(entry)
+    return entry | {"item_id": str(entry["item_id"])} if type(entry.get("item_id")) is int else entry
 
 
 def answers(recommender: Recommender, questions: Iterable[Question | str]) -> Iterator[BeamResult | str]:

@@ -36,11 +36,11 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
     """
     configure_logs("warning", "recommend")
     catalog = load_catalog(settings.catalog)
+    stored = None
     if user is not None:
         limits = {"timeout_ms": settings.history_timeout_ms, "max_events": settings.history_max_events}
-        history = StoredHistory.read(settings.histories, user, catalog, **limits).items
-    line = UserLine(list(history), user)
-    question = make_question(catalog, line, defaults)
+        stored = StoredHistory.read(settings.histories, user, catalog, **limits).user
+    question = make_question(catalog, UserLine(list(history)), defaults, stored=stored)
     if isinstance(question, str):
         raise OfflineError(question)
     recommender = load_recommender(settings.engine_options, catalog)

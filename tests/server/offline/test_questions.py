@@ -1,10 +1,13 @@
 """Questions that can and can't be answered share one engine, and answers keep their order."""
 
+import json
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer
 
-from server.offline.questions import Question, answers
+from drafting.prompts.user_state import UserEvent, UserState
+from server.offline.questions import Defaults, Question, answers, make_question, read_line
 from tests.models import random_catalog, save_random_model
 from tests.verification.engine.test_not_finite import damage
 from verification import batch
@@ -58,3 +61,55 @@ def test_a_list_that_the_model_fails_on_gets_a_sentence(tmp_path: Path):
     first, sentence, last = answers(recommender, [Question([sound], 3), Question([sound, 7], 3), Question([sound], 3)])
     assert sentence.startswith("The model's scores were not finite (NaN or infinite), so there is no list")
     assert [item.item for item in first.items] == [item.item for item in last.items]
+
+
+DEFAULTS = Defaults(k=3, beam_width=None, exclude=(), exclude_history=True)
+
+
+def asked(**line: object) -> Question | str:
+    read = read_line(json.dumps(line).encode())
+    return read if isinstance(read, str) else make_question(random_catalog(items=20), read, DEFAULTS)
+
+
+def test_a_line_brings_events_behaviours_profile_and_context():
+    question = asked(
+        user_id=7,
+        history=["item-1", {"item_id": "item-2", "kind": "watch", "value": 3, "timestamp": 9, "attributes": {"device": "tv"}}],
+        behaviours={"buy": ["item-4", {"item_id": "item-5"}]},
+        profile={"age": 34, "genres": ["war"]},
+        context={"query": "rain"},
+    )
+    assert isinstance(question, Question)
+    events = [UserEvent(1), UserEvent(2, "watch", 3.0, 9.0, {"device": "tv"})]
+    behaviours = {"buy": [UserEvent(4, "buy"), UserEvent(5, "buy")]}
+    assert question.history == UserState(events, behaviours, {"age": 34, "genres": ["war"]}, {"query": "rain"}, "7")
+    assert question.excluded == [1, 2, 4, 5]
+    alone = asked(history=[], context={"query": "rain"})
+    assert isinstance(alone, Question)
+    assert alone.history == UserState([], context={"query": "rain"})
+
+
+def test_a_line_of_ids_may_be_longer_than_a_request():
+    question = asked(history=["item-1"] * 10_001)
+    assert isinstance(question, Question)
+    assert question.history == UserState([UserEvent(1)] * 10_001)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ({"history": [], "behaviours": {}}, "The history is empty: recommendations need at least one item."),
+        ({"history": ["item-1"], "behaviours": {"buy": ["gone"]}}, "The catalog has no item 'gone', which behaviours names."),
+        ({"history": [{"value": 3}]}, "The field 'history[0].item_id' is missing."),
+        (
+            {"history": ["item-1"], "context": {"a": {"b": 1}}},
+            "context can't hold 'a': its value is no text, number, boolean or list of these.",
+        ),
+        (
+            {"history": ["item-1"], "behaviours": {"buy": [{"item_id": "item-1", "value": "x"}]}},
+            "behaviours.buy[0].value must be a valid number.",
+        ),
+    ],
+)
+def test_a_line_that_can_not_be_used_gets_a_sentence(line: dict[str, object], sentence: str):
+    assert asked(**line) == sentence
