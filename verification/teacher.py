@@ -19,7 +19,7 @@ from tqdm import tqdm
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
-from drafting.alignment.data.samples import Windows, next_windows, packs
+from drafting.alignment.data.samples import Windows, next_windows
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory
@@ -44,7 +44,7 @@ from drafting.alignment.training import quiet_library
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
-from drafting.prompts.template import PromptTemplate
+from drafting.prompts.loading import load_prompt
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.adapter import load_model_config, load_reference
 from verification.hosts.checkpoint import has_encoder, load_tokenizer, resolve_dtype
@@ -101,14 +101,14 @@ def make_teacher(
         )
     _check_split(target, settings)
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items))
-    template = PromptTemplate.load(files.prompt)
-    windows = training_windows(split, template, settings, packs(template))
+    template = load_prompt(files.prompt)
+    windows = training_windows(split, template, settings, template.is_bare)
     teacher = _Teacher(files, draft, catalog, split.train, settings, kv_memory_gib)
     made_from = Provenance(model_hash(target, base), target.resolve().name, catalog.version, data_hashes(data))
     record = {
         "provenance": msgspec.to_builtins(made_from),
         "settings": msgspec.to_builtins(settings),
-        "prompt": msgspec.to_builtins(template),
+        "prompt": template.contents(),
     }
     try:
         run.open(record | {"draft": model_hash(draft) if draft else None}, overwrite)
@@ -124,7 +124,7 @@ def make_teacher(
     catalog.save(run.model / CATALOG_FILE)
     load_tokenizer(files.tokenizer).save_pretrained(run.model)
     template.save(run.model)
-    manifest = TeacherManifest(made_from, msgspec.to_builtins(settings), template, counts, shards)
+    manifest = TeacherManifest(made_from, msgspec.to_builtins(settings), template.contents(), counts, shards)
     (run.model / TEACHER_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     run.publish()
     return manifest

@@ -17,7 +17,7 @@ from drafting.catalog.loading import load_catalog
 from drafting.model_files import ModelFiles
 from drafting.plans.plan import FixedPlan
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.template import PromptTemplate
+from drafting.prompts.loading import load_prompt
 from drafting.prompts.tokenizer import PromptTokenizer
 from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.hosts.adapter import load_reference
@@ -82,7 +82,7 @@ class GenerateSystem:
         torch.set_num_threads(spec.threads)
         tokenizer, config = load_tokenizer(spec.target), load_config(spec.target)
         identifiers = catalog.token_ids(tokenizer.get_vocab())
-        self._prompts = PromptBuilder(PromptTemplate.load(spec.target), PromptTokenizer.of(tokenizer), catalog, start_token(config))
+        self._prompts = PromptBuilder(load_prompt(spec.target), PromptTokenizer.of(tokenizer), catalog, start_token(config))
         self._table = PrefixTable(identifiers)
         self._depth = catalog.identifier_length
         self._model: Any = load_reference(ModelFiles.find(spec.target), config.dtype)

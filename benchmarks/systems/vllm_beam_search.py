@@ -15,7 +15,7 @@ import torch
 from benchmarks.systems.question import Outcome, Question
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.template import PromptTemplate
+from drafting.prompts.loading import load_prompt
 from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.checkpoint import load_tokenizer
 
@@ -29,7 +29,7 @@ class VllmBeamSearch:
         from vllm import LLM
         from vllm.sampling_params import BeamSearchParams
 
-        self._prompts = PromptBuilder(PromptTemplate.load(target), PromptTokenizer.of(load_tokenizer(target)), catalog)
+        self._prompts = PromptBuilder(load_prompt(target), PromptTokenizer.of(load_tokenizer(target)), catalog)
         self._depth = catalog.identifier_length
         self._params = BeamSearchParams
         self._llm: Any = LLM(

@@ -25,7 +25,8 @@ from drafting.catalog.catalog import Catalog
 from drafting.errors import SetupError, first_line
 from drafting.model_files import ENCODER_DECODERS
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.template import HISTORY, PromptTemplate
+from drafting.prompts.loading import PromptForm
+from drafting.prompts.template import HISTORY
 from drafting.prompts.tokenizer import PromptTokenizer
 
 PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"
@@ -104,7 +105,7 @@ class Base:
         return int(config.decoder_start_token_id) if config.is_encoder_decoder else None
 
 
-def load_base(name: str, catalog: Catalog, template: PromptTemplate, target_tokenizer: PreTrainedTokenizerBase | None = None) -> Base:
+def load_base(name: str, catalog: Catalog, template: PromptForm, target_tokenizer: PreTrainedTokenizerBase | None = None) -> Base:
     """Load or build a base: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
 
     Random weights are drawn from torch's global random state: seed it first.
@@ -128,7 +129,7 @@ def load_base(name: str, catalog: Catalog, template: PromptTemplate, target_toke
                 "A draft needs the target's tokens: start from a config, or from a model of the target's family."
             )
         base = replace(base, tokenizer=target_tokenizer)
-    elif base.from_scratch and (template.template != HISTORY or template.separator):
+    elif base.from_scratch and not template.is_bare:
         raise BaseError(
             f"A model from scratch knows the catalog's codes and no words, so its prompt must be the bare {HISTORY} without a separator: "
             "leave the template out, or start from a base model."
@@ -213,7 +214,7 @@ def _check_encoder(config: PretrainedConfig, name: str) -> None:
         raise BaseError(f"The config.json of the base {name} does not say how the decoder's text begins: add its decoder_start_token_id.")
 
 
-def _check_reach(base: Base, catalog: Catalog, template: PromptTemplate) -> None:
+def _check_reach(base: Base, catalog: Catalog, template: PromptForm) -> None:
     builder = PromptBuilder(template, PromptTokenizer.of(base.tokenizer), catalog)
     if base.model.config.is_encoder_decoder:
         # Its positions are relative, which have no end.
@@ -222,5 +223,5 @@ def _check_reach(base: Base, catalog: Catalog, template: PromptTemplate) -> None
     if longest > base.model.config.max_position_embeddings:
         raise BaseError(
             f"A prompt of {template.max_items} items and its answer take {longest} tokens, but {base.name} reads at most "
-            f"{base.model.config.max_position_embeddings}: lower max_items or choose a longer base."
+            f"{base.model.config.max_position_embeddings}: lower max_items (or max_tokens) or choose a longer base."
         )

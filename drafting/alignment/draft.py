@@ -21,6 +21,7 @@ from drafting.alignment.training import describe_base, quiet_library, train_mode
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import first_line
+from drafting.prompts.loading import prompt_of
 from drafting.trie.item_trie import ItemTrie
 
 
@@ -45,7 +46,8 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     check_provenance(manifest, teacher, None, catalog.version)
     tokenizer = _load_tokenizer(teacher)
     set_seed(settings.seed)
-    start = load_base(base, catalog, manifest.prompt, tokenizer)
+    form = prompt_of(manifest.prompt)
+    start = load_base(base, catalog, form, tokenizer)
     identifiers = catalog.token_ids(tokenizer.get_vocab())
     trie = ItemTrie.build(identifiers)
     shards = [teacher / name for name in manifest.shards]
@@ -53,7 +55,7 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     valid = validation_windows(teacher, trie, start.pad_token_id)
     record = _record(manifest, catalog, start, settings)
     loss = DraftLoss(settings, LevelCodes.of(identifiers), trie)
-    return train_model(run, start, start.model, (train, valid), settings, record, manifest.prompt, overwrite=overwrite, loss=loss)
+    return train_model(run, start, start.model, (train, valid), settings, record, form, overwrite=overwrite, loss=loss)
 
 
 def _load_tokenizer(teacher: Path) -> PreTrainedTokenizerBase:
@@ -71,7 +73,7 @@ def _record(manifest: TeacherManifest, catalog: Catalog, base: Base, settings: D
         "parameters": base.model.num_parameters(),
         "catalog": {"version": catalog.version, "items": len(catalog)},
         "teacher": msgspec.to_builtins(manifest.provenance) | {"settings": manifest.settings, "counts": manifest.counts},
-        "prompt": msgspec.to_builtins(manifest.prompt),
+        "prompt": manifest.prompt,
         "settings": msgspec.to_builtins(settings),
         "versions": versions(),
     }

@@ -14,7 +14,7 @@ from drafting.alignment.bases import Base, load_base
 from drafting.alignment.data.encoder_samples import EncoderSampleSet
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.loading import data_hashes, load_split
-from drafting.alignment.data.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, packs, prefix_windows
+from drafting.alignment.data.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.runs import RunDirectory
@@ -22,6 +22,7 @@ from drafting.alignment.settings import TargetSettings, TeacherSettings, Trainin
 from drafting.alignment.training import describe_base, quiet_library, train_model, versions
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import PromptForm
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 
@@ -34,7 +35,7 @@ def train_target(
     out: Path,
     *,
     settings: TargetSettings | None = None,
-    template: PromptTemplate | None = None,
+    template: PromptForm | None = None,
     overwrite: bool = False,
 ) -> TrainingMetrics:
     """Train a target and write its model directory to `out`; continue from the last checkpoint of an interrupted run.
@@ -56,7 +57,7 @@ def train_target(
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
     builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
     samples = SampleSet if start.start_token is None else EncoderSampleSet
-    windows = training_windows(split, template, settings, packed=start.start_token is None and packs(template))
+    windows = training_windows(split, template, settings, packed=start.start_token is None and template.is_bare)
     train = samples(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)
     # The first validation item of each user, given the user's training items; there may be none.
     joined, ahead = next_windows(split.train, split.valid, template.max_items)
@@ -67,11 +68,11 @@ def train_target(
     return train_model(run, start, model, (train, valid), settings, record, template, overwrite=overwrite, merge=merge)
 
 
-def training_windows(split: Split, template: PromptTemplate, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
+def training_windows(split: Split, template: PromptForm, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
     """The windows of the training data.
 
     Args:
-        packed: with subsequences, score many items of a window in one sample; see `packs`.
+        packed: with subsequences, score many items of a window in one sample; see `PromptTemplate.is_bare`.
 
     Raises:
         TrainingError: no user has two items.
@@ -88,7 +89,7 @@ def training_windows(split: Split, template: PromptTemplate, settings: TargetSet
     return windows
 
 
-def _record(data: Path, catalog: Catalog, base: Base, template: PromptTemplate, settings: TargetSettings, split: Split) -> dict[str, Any]:
+def _record(data: Path, catalog: Catalog, base: Base, template: PromptForm, settings: TargetSettings, split: Split) -> dict[str, Any]:
     """The inputs and settings of a run, as `training.json` stores them."""
     return {
         "kind": "target",
@@ -99,7 +100,7 @@ def _record(data: Path, catalog: Catalog, base: Base, template: PromptTemplate, 
             "users": len(split.train.users),
             "interactions": {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)},
         },
-        "prompt": msgspec.to_builtins(template),
+        "prompt": template.contents(),
         "settings": msgspec.to_builtins(settings),
         "versions": versions(),
     }

@@ -28,7 +28,7 @@ from drafting.alignment.data.samples import Batch, LengthBucketSampler, Position
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
 from drafting.alignment.settings import LoopSettings, TrainingMetrics
-from drafting.prompts.template import PromptTemplate
+from drafting.prompts.loading import PromptForm
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def train_model(
     samples: tuple[Samples, Samples],
     settings: LoopSettings,
     record: dict[str, Any],
-    template: PromptTemplate,
+    template: PromptForm,
     *,
     overwrite: bool,
     loss: Loss | None = None,

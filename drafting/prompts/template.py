@@ -1,18 +1,16 @@
 """The first form of `prompt.json`: one list of identifiers between two texts."""
 
 import json
-import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from drafting.errors import PromptError, check_file
+from drafting.errors import PromptError
 from drafting.model_files import PROMPT_FILE
 from drafting.prompts.thinking import ThinkTemplate
 from drafting.prompts.window import Window
-
-logger = logging.getLogger(__name__)
 
 HISTORY = "{history}"
 _NAME = re.compile(r"\{[A-Za-z_][\w.\[\]]*\}")
@@ -64,6 +62,11 @@ class PromptTemplate:
         yield from _NAME.findall(self.separator)
 
     @property
+    def is_bare(self) -> bool:
+        """True if there is nothing between two items or after the last: the prompt of a window begins with those of its prefixes."""
+        return self.template == HISTORY and not self.separator
+
+    @property
     def window(self) -> Window:
         """The items of a history that the prompt shows."""
         return Window(self.max_items, self.min_items)
@@ -78,44 +81,26 @@ class PromptTemplate:
         return before + self.separator.join(items) + after, places
 
     @classmethod
-    def load(cls, model_dir: Path) -> "PromptTemplate":
-        """Read `prompt.json` from a model directory; without the file, return the default and log a warning.
+    def of(cls, contents: Mapping[str, Any]) -> "PromptTemplate":
+        """The prompt that the contents of a file are.
 
         Raises:
-            PromptError: the file is not a prompt template.
+            PromptError: they are none.
         """
-        path = model_dir / PROMPT_FILE
-        if not path.exists():
-            logger.warning("%s has no %s: using the default prompt %s", model_dir, PROMPT_FILE, cls())
-            return cls()
-        return cls.read(path)
-
-    @classmethod
-    def read(cls, path: Path) -> "PromptTemplate":
-        """Read a file such as `prompt.json`.
-
-        Raises:
-            PromptError: it is not a prompt template.
-        """
-        check_file(path, "The prompt", PromptError)
-        try:
-            contents = json.loads(path.read_bytes())
-        except (ValueError, OSError) as error:
-            raise PromptError(f"{path} is not a prompt template: {error}") from error
-        if not isinstance(contents, dict):
-            raise PromptError(f"{path} is not a prompt template: it holds no object of JSON.")
         known = [field.name for field in fields(cls)]
         if unknown := next((key for key in contents if key not in known), None):
-            raise PromptError(f"{path} is not a prompt template: it has no field {unknown!r}, its fields are {', '.join(known)}.")
-        try:
-            think = contents.pop("think", None)
-            return cls(**contents, think=None if think is None else ThinkTemplate.of(think))
-        except PromptError as error:
-            raise PromptError(f"{path} is not a prompt template: {error}") from error
+            raise PromptError(f"it has no field {unknown!r}, its fields are {', '.join(known)}.")
+        if (think := contents.get("think")) is not None:
+            contents = {**contents, "think": ThinkTemplate.of(think)}
+        return cls(**contents)
 
-    def save(self, model_dir: Path) -> None:
-        """Write `prompt.json` to a model directory."""
+    def contents(self) -> dict[str, Any]:
+        """What `prompt.json` says, as objects of JSON."""
         contents = asdict(self)
         if self.think is None:
             del contents["think"]
-        (model_dir / PROMPT_FILE).write_text(json.dumps(contents, indent=2) + "\n")
+        return contents
+
+    def save(self, model_dir: Path) -> None:
+        """Write `prompt.json` to a model directory."""
+        (model_dir / PROMPT_FILE).write_text(json.dumps(self.contents(), indent=2) + "\n")

@@ -3,10 +3,10 @@
 It is one of the `tokenizers` library, so that prompts can be built where neither transformers nor torch is loaded.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -25,10 +25,14 @@ class PromptTokenizer:
     Attributes:
         rust: the tokenizer itself; it neither cuts nor pads a text.
         bos_token_id: id of its beginning-of-sequence token, if it has one.
+        chat_template: source of the template that it writes chats with, if it has one.
+        special_tokens: texts of its special tokens by role, as that template knows them.
     """
 
     rust: Tokenizer
     bos_token_id: int | None = None
+    chat_template: str | None = None
+    special_tokens: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rust.no_truncation()
@@ -45,7 +49,10 @@ class PromptTokenizer:
         if not isinstance(backend, Tokenizer):
             kind = type(tokenizer).__name__
             raise PromptError(f"Prompts can't be made with a {kind}, which is not of the tokenizers library: save it as tokenizer.json.")
-        return cls(backend, tokenizer.bos_token_id)
+        template = tokenizer.chat_template
+        if isinstance(template, dict):
+            template = template.get("default")
+        return cls(backend, tokenizer.bos_token_id, template, tokenizer.special_tokens_map)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> IntArray:
         """The token ids of a text, `[tokens]` int64."""

@@ -98,7 +98,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 model=recommender.model_name,
                 catalog_version=recommender.catalog.version,
                 catalog_name=options.catalog_name,
-                max_items=recommender.prompts.template.max_items,
+                max_items=recommender.prompts.max_items,
                 total_slots=recommender.engine.total_slots,
                 drafts=recommender.engine.has_draft,
                 identifier_length=recommender.catalog.identifier_length,

@@ -12,7 +12,7 @@ class PromptToken(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         token: the token as the vocabulary has it.
         text: what the tokenizer writes for it.
-        part: before, item, separator or after.
+        part: before, item, separator or after; of a template text or code.
         item_id, title: of the item whose identifier it is part of.
     """
 

@@ -16,6 +16,7 @@ from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import PROMPT_FILE, ModelFiles
 from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import PromptForm, load_prompt
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from verification.hosts.adapter import load_model_config
@@ -61,7 +62,8 @@ class FittedCatalog:
     @property
     def limits(self) -> str:
         """What bounds it."""
-        return "max_items" if self.prompts.thinking is None else "max_items or think.max_tokens"
+        bound = "max_items" if isinstance(self.prompts.form, PromptTemplate) else "max_tokens"
+        return bound if self.prompts.thinking is None else f"{bound} or think.max_tokens"
 
 
 class ServedModel:
@@ -103,8 +105,8 @@ class ServedModel:
         return vocabulary
 
     @cached_property
-    def _template(self) -> PromptTemplate:
-        return PromptTemplate.load(self.files.prompt)
+    def _template(self) -> PromptForm:
+        return load_prompt(self.files.prompt)
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:

@@ -24,17 +24,11 @@ import torch
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import IntArray
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.template import HISTORY, PromptTemplate
 
 IGNORED_LABEL = -100
 _BATCHES_PER_BUCKET_RUN = 50
 
 Positions = IntArray
-
-
-def packs(template: PromptTemplate) -> bool:
-    """True if windows can be packed: the prompt has nothing between two items or after the last."""
-    return template.template == HISTORY and not template.separator
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         self._left_out = left_out
         self._seed = seed
         self._epoch = 0
-        one, two = (len(builder.build([0] * items)) for items in (1, 2)) if builder.template.max_items > 1 else (0, 0)
+        one, two = (len(builder.build([0] * items)) for items in (1, 2)) if builder.max_items > 1 else (0, 0)
         self.lengths: Positions = (windows.last - windows.first - 1) * (two - one) + len(builder.build([0])) + identifiers.shape[1]
         self.bucket_lengths = self.lengths
 

@@ -21,7 +21,6 @@ from drafting.alignment.teacher.scores import TopCodes
 from drafting.alignment.teacher.trees import ListTrees
 from drafting.alignment.tree_batch import TokenWindows
 from drafting.array_types import IntArray
-from drafting.prompts.template import PromptTemplate
 
 TEACHER_FILE = "teacher.json"
 CATALOG_FILE = "catalog.jsonl"
@@ -50,14 +49,14 @@ class TeacherManifest(msgspec.Struct, frozen=True):
     Attributes:
         provenance: inputs of the data.
         settings: settings of the run.
-        prompt: prompt template of the target.
+        prompt: contents of the target's `prompt.json`.
         counts: numbers of windows, trees and nodes in all shards.
         shards: names of the shard files, in order.
     """
 
     provenance: Provenance
     settings: dict[str, Any]
-    prompt: PromptTemplate
+    prompt: dict[str, Any]
     counts: dict[str, int]
     shards: list[str]
 

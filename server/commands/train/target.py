@@ -48,14 +48,14 @@ def target(
     from drafting.alignment.runs import RunDirectory
     from drafting.catalog.loading import load_catalog
     from drafting.model_files import PROMPT_FILE
-    from drafting.prompts.template import PromptTemplate
+    from drafting.prompts.loading import read_prompt
 
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
         settings = msgspec.structs.replace(settings, lora_rank=lora_rank if lora else 0)
         items = load_catalog(catalog)
         path = prompt or Path(base) / PROMPT_FILE
-        template = PromptTemplate.read(path) if prompt or path.is_file() else None
+        template = read_prompt(path) if prompt or path.is_file() else None
         with loading_libraries():
             from drafting.alignment.target import train_target
         metrics = train_target(data, items, base, out, settings=settings, template=template, overwrite=overwrite)

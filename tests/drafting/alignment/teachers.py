@@ -69,7 +69,7 @@ def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None)
     catalog.save(folder / CATALOG_FILE)
     tokenizer.save_pretrained(folder)
     made_from = Provenance("0123456789abcdef", "make-believe", catalog.version, {})
-    manifest = TeacherManifest(made_from, {}, TEMPLATE, {"windows": len(windows.last)}, [shard_name(0)])
+    manifest = TeacherManifest(made_from, {}, TEMPLATE.contents(), {"windows": len(windows.last)}, [shard_name(0)])
     (folder / TEACHER_FILE).write_bytes(msgspec.json.encode(manifest))
     (folder / "draft_config.json").write_text(json.dumps(TINY_CONFIG))
     return folder

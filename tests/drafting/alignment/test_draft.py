@@ -21,7 +21,7 @@ from drafting.alignment.settings import DraftSettings, TrainingError
 from drafting.alignment.teacher.samples import TeacherSamples
 from drafting.alignment.teacher.scores import dense
 from drafting.alignment.tree_batch import answer_rows
-from drafting.prompts.template import PromptTemplate
+from drafting.prompts.loading import load_prompt
 from drafting.trie.item_trie import ItemTrie
 from tests.drafting.alignment.teachers import CATALOG, ITEMS, LISTS, STEP, TEMPLATE, write_teacher
 
@@ -76,7 +76,7 @@ def test_the_directory_says_how_it_came_to_be(tmp_path: Path, teacher: Path) -> 
     assert record["teacher"]["target"] == "0123456789abcdef"
     assert record["catalog"]["version"] == CATALOG.version
     assert record["settings"]["objective"] == "atspeed-s"
-    assert PromptTemplate.load(tmp_path / "out") == TEMPLATE
+    assert load_prompt(tmp_path / "out") == TEMPLATE
     assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab() == AutoTokenizer.from_pretrained(teacher).get_vocab()
 
 

@@ -23,6 +23,7 @@ from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from drafting.prompts.loading import load_prompt
 from drafting.prompts.template import PromptTemplate
 from tests.models import TINY_CONFIG
 
@@ -107,7 +108,7 @@ def test_the_directory_says_how_it_came_to_be(trained: Path, catalog: Catalog) -
         "tokenizer_config.json",
         "training.json",
     ]
-    assert PromptTemplate.load(trained) == PromptTemplate(max_items=6)
+    assert load_prompt(trained) == PromptTemplate(max_items=6)
     record = json.loads((trained / "training.json").read_text())
     assert record["settings"]["epochs"] == 20
     assert record["settings"]["seed"] == 0

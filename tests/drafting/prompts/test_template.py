@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from drafting.errors import PromptError
+from drafting.prompts.loading import load_prompt
 from drafting.prompts.template import PromptTemplate
 
 PAPER = PromptTemplate("The user liked {history} in this order.\n\n### Response:", ", ")
@@ -13,12 +14,12 @@ PAPER = PromptTemplate("The user liked {history} in this order.\n\n### Response:
 
 def test_template_round_trip(tmp_path: Path) -> None:
     PAPER.save(tmp_path)
-    assert PromptTemplate.load(tmp_path) == PAPER
+    assert load_prompt(tmp_path) == PAPER
 
 
 def test_missing_template_is_the_default_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert PromptTemplate.load(tmp_path) == PromptTemplate()
+        assert load_prompt(tmp_path) == PromptTemplate()
     assert "using the default prompt" in caplog.text
 
 
@@ -40,7 +41,7 @@ def test_missing_template_is_the_default_and_the_log_says_so(tmp_path: Path, cap
 def test_bad_templates(tmp_path: Path, contents: str, message: str) -> None:
     (tmp_path / "prompt.json").write_text(contents)
     with pytest.raises(PromptError, match="is not a prompt template") as raised:
-        PromptTemplate.load(tmp_path)
+        load_prompt(tmp_path)
     assert message in str(raised.value)
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import load_prompt
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import MOST_TOKENS, ThinkTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
@@ -50,11 +51,11 @@ def test_an_end_that_melts_into_what_follows_is_refused(tmp_path: Path) -> None:
 def test_anything_else_is_a_sentence(think: object, tmp_path: Path) -> None:
     (tmp_path / "prompt.json").write_text(json.dumps({"think": think}))
     with pytest.raises(PromptError, match=r"prompt\.json is not a prompt template: A prompt's think (is an object|has a text end)"):
-        PromptTemplate.load(tmp_path)
+        load_prompt(tmp_path)
 
 
 def test_it_is_saved_and_read_back_and_left_out_where_there_is_none(tmp_path: Path) -> None:
     for template in (PromptTemplate(think=ThinkTemplate(END, 20, "\n")), PromptTemplate(max_items=3)):
         template.save(tmp_path)
-        assert PromptTemplate.load(tmp_path) == template
+        assert load_prompt(tmp_path) == template
     assert "think" not in json.loads((tmp_path / "prompt.json").read_text())

@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
-from drafting.prompts.template import PromptTemplate
+from drafting.prompts.loading import load_prompt
 from server.commands.train import train_app
 from tests.models import TINY_CONFIG
 from verification.recommender import Recommender
@@ -46,7 +46,7 @@ def test_a_trained_target_is_served_as_it_is(flags: dict[str, object], tmp_path:
     done = run(flags, "--subsequences")
     assert done.exit_code == 0, done.output
     assert f"Wrote {tmp_path / 'model'}: train loss 0." in done.output
-    assert PromptTemplate.load(tmp_path / "model").max_items == 4
+    assert load_prompt(tmp_path / "model").max_items == 4
 
     recommender = Recommender.load(tmp_path / "model", load_catalog(tmp_path / "catalog.jsonl"), kv_memory_gib=0.01)
     lists = list(recommender.recommend([[item, (item + 1) % ITEMS] for item in range(ITEMS)], k=1))
@@ -69,7 +69,7 @@ def test_a_model_goes_on_with_its_own_prompt(flags: dict[str, object], tmp_path:
     (tmp_path / "prompt.json").write_text('{"max_items": 3}')
     assert run(flags | {"--prompt": tmp_path / "prompt.json"}).exit_code == 0
     assert run(flags | {"--base": tmp_path / "model", "--out": tmp_path / "second"}).exit_code == 0
-    assert PromptTemplate.load(tmp_path / "second").max_items == 3
+    assert load_prompt(tmp_path / "second").max_items == 3
 
 
 @pytest.mark.parametrize(

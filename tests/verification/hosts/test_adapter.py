@@ -174,7 +174,7 @@ def test_the_base_is_the_one_that_is_given(base: Path, tmp_path: Path) -> None:
     )
     (tmp_path / "adapter" / "prompt.json").unlink()
     recommender = load(tmp_path / "adapter", base=moved)
-    assert recommender.prompts.template.max_items == 20
+    assert recommender.prompts.max_items == 20
     assert_lists_of(model, recommender, moved)
     recommender.close()
     assert refusal(moved, base=moved) == f"Only adapters have a base, and {moved} has no adapter_config.json: leave --base out."

@@ -17,7 +17,6 @@ from drafting.alignment.data.samples import (
     newest_windows,
     next_windows,
     packed_windows,
-    packs,
     prefix_windows,
 )
 from drafting.catalog.builder import catalog_of
@@ -80,13 +79,13 @@ def test_a_prompt_with_words_is_never_in_the_loss() -> None:
     assert batch["input_ids"].tolist()[0][:7] == [BOS, before, *items[0], after, *items[1]]
     assert batch["labels"].tolist()[0] == [IGNORED_LABEL] * 5 + items[1] + [IGNORED_LABEL] * 3
     assert batch["input_ids"].tolist()[1] == [BOS, before, *items[0], between, *items[1], after, *items[2]]
-    assert not packs(template)
+    assert not template.is_bare
 
 
 def test_only_the_bare_prompt_packs() -> None:
-    assert packs(PromptTemplate())
-    assert not packs(PromptTemplate(separator=", "))
-    assert not packs(PromptTemplate(template="Seen: {history}"))
+    assert PromptTemplate().is_bare
+    assert not PromptTemplate(separator=", ").is_bare
+    assert not PromptTemplate(template="Seen: {history}").is_bare
 
 
 def test_prompts_hold_the_newest_items_only() -> None:

@@ -1,0 +1,121 @@
+"""Prompts of the first form: one list of identifiers between two texts.
+
+Where codes are added tokens, which split a text before anything else is done to it, a prompt is assembled from pieces that were tokenised
+in their context, and compared with whole texts of sample histories when it is loaded; elsewhere the whole text is tokenised each time.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from drafting.array_types import IntArray
+from drafting.catalog.catalog import Catalog
+from drafting.errors import PromptError
+from drafting.prompts.identifiers import IdentifierTokens, check_codes, covering_items
+from drafting.prompts.parts import PromptPart, grouped
+from drafting.prompts.pieces import Pieces, find_pieces
+from drafting.prompts.template import HISTORY, PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
+from drafting.prompts.user_state import UserState
+from drafting.trie.arrays import common_prefix
+
+# Items of a sample history: more than most prompts have, so that a catalog of many codes takes few samples.
+_SAMPLE_ITEMS = 256
+
+
+class ListPrompts:
+    """Prompts of one template and catalog.
+
+    Attributes:
+        max_tokens: number of tokens of the longest possible prompt.
+        shared_tokens: `[tokens]`, the tokens that prompts begin with.
+    """
+
+    def __init__(self, form: PromptTemplate, tokenizer: PromptTokenizer, catalog: Catalog) -> None:
+        """See `PromptBuilder`."""
+        if form.add_bos and tokenizer.bos_token_id is None:
+            raise PromptError('The prompt asks for a beginning-of-sequence token, but the tokenizer has none: set "add_bos" to false.')
+        self._form = form
+        self._tokenizer = tokenizer
+        self._catalog = catalog
+        self._identifiers = IdentifierTokens.of(catalog, tokenizer)
+        self._begin = np.array([tokenizer.bos_token_id] if form.add_bos else [], np.int64)
+        samples = list(self._samples(covering_items(catalog)))
+        self._pieces = self._find_pieces(samples) if tokenizer.reads_alike(catalog.tokens) else None
+        self.shared_tokens, self.max_tokens = self._measure(samples)
+
+    def tokens(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
+        """The prompt, `[tokens]`.
+
+        Raises:
+            PromptError: the history is empty.
+        """
+        items = self._shown(user)
+        body = self._fitting(items)[1] if self._pieces is None else self._pieces.join(self._identifiers[items])
+        return np.concatenate([self._begin, body])
+
+    def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
+        """The prompt in parts; see `PromptBuilder`."""
+        items = self._shown(user)
+        if self._pieces is None:
+            items, _ = self._fitting(items)
+        text, places = self._text(items)
+        encoding = self._tokenizer.encoding(text)
+        # A token may reach over the spaces beside it, which belong to other parts.
+        ends = [begin + len(text[begin:end].rstrip()) for begin, end in encoding.offsets]
+        owners = [0] * len(self._begin) + [bisect_left(places, end) for end in ends]
+        tokens = [*self._begin.tolist(), *encoding.ids]
+        return grouped((self._owner(owner, items), token) for owner, token in zip(owners, tokens, strict=True))
+
+    def _owner(self, place: int, items: IntArray) -> tuple[str, int, int | None]:
+        """What lies before the so many-th place where an item begins or ends."""
+        if place % 2:
+            return "item", place, int(items[place // 2])
+        return "before" if not place else "after" if place == 2 * len(items) else "separator", place, None
+
+    def _shown(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
+        history = [event.item for event in user.events] if isinstance(user, UserState) else user
+        if not len(history):
+            raise PromptError("The history is empty: a prompt needs at least one item.")
+        return np.asarray(self._form.window.of(history), np.int64)
+
+    def _text(self, items: IntArray) -> tuple[str, list[int]]:
+        return self._form.text(["".join(self._catalog.identifier(item)) for item in items.tolist()])
+
+    def _fitting(self, items: IntArray) -> tuple[IntArray, IntArray]:
+        """Items whose text is tokenised as a whole, without the oldest where they take more than `max_tokens`, and their tokens."""
+        most = self.max_tokens - len(self._begin)
+        while len(tokens := self._tokenizer.encode(self._text(items)[0])) > most and len(items) > 1:
+            items = items[1:]
+        return items, tokens
+
+    def _samples(self, covering: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+        """Histories that have every code, the shortest and the longest window among them, with the tokens of their whole texts."""
+        most = self._form.max_items
+        histories = [covering[:1], np.resize(covering, most)]
+        for start in range(0, len(covering), max(most, _SAMPLE_ITEMS)):
+            histories.append(covering[start : start + max(most, _SAMPLE_ITEMS)])
+        for history in histories:
+            tokens = self._tokenizer.encode(self._text(history)[0])
+            check_codes(self._catalog, self._identifiers, history, tokens)
+            yield history, tokens
+
+    def _find_pieces(self, samples: Sequence[tuple[IntArray, IntArray]]) -> Pieces | None:
+        before, after = self._form.template.split(HISTORY)
+        code = self._catalog.tokens[0], self._identifiers.token_ids[:1]
+        pieces = find_pieces(before, self._form.separator, after, code, self._tokenizer.encode)
+        if pieces is None or not all(np.array_equal(pieces.join(self._identifiers[items]), tokens) for items, tokens in samples):
+            return None
+        return pieces
+
+    def _measure(self, samples: Sequence[tuple[IntArray, IntArray]]) -> tuple[IntArray, int]:
+        """The tokens that prompts begin with, and the number of tokens of the longest one."""
+        if self._pieces is not None:
+            longest = len(self._pieces.join(self._identifiers[np.zeros(self._form.max_items, np.int64)]))
+            return np.concatenate([self._begin, self._pieces.before]), len(self._begin) + longest
+        shared = self._tokenizer.encode(self._form.template.split(HISTORY)[0])
+        for _, tokens in samples:
+            shared = shared[: common_prefix(shared, tokens)]
+        longest = max(len(tokens) for items, tokens in samples if len(items) <= self._form.max_items)
+        return np.concatenate([self._begin, shared]), len(self._begin) + longest

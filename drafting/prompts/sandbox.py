@@ -1,0 +1,210 @@
+"""Jinja templates that can do no harm: the sandbox in which those of `prompt.json` and of tokenizers are rendered.
+
+Invariant: a template ends. Its loops and calls, the text that it writes and whatever it makes on the way are bounded, and it reaches no
+attribute that begins with an underscore. Its settings are those with which transformers renders chat templates, so that a template gives
+the same text in both.
+"""
+
+import json
+import math
+import re
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import wraps
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, Undefined, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_STEPS = 50_000
+MAX_SECONDS = 1.0
+# Letters of a text or entries of a list, and bits of a number, that a template makes on its way.
+MAX_SIZE = 1_000_000
+MAX_BITS = 4_000
+STEP, CONCAT = "step_", "concat_"
+_WIDE_FORMAT = re.compile(r"\d{6}")
+
+
+class Endless(TemplateError):
+    """A template does more than any prompt needs."""
+
+
+class NoSuchName(TemplateError):
+    """A template names what there can't be, whoever the user is."""
+
+
+class Missing(Undefined):
+    """A value that is not known: false in a test, and an error where it would be written."""
+
+    def _fail(self, *_: Any) -> NoReturn:
+        self._fail_with_undefined_error()
+
+    __str__ = __iter__ = __len__ = _fail
+
+
+class View:
+    """An object whose fields a template reads; it has no others, such as methods."""
+
+    def look_up(self, name: str) -> Any:
+        """The value of a field, or None if it is not known.
+
+        Raises:
+            NoSuchName: there is no such field.
+        """
+        raise NotImplementedError
+
+    def describe(self, name: str) -> str:
+        """What is missing if the value is not known, as a sentence goes on after "there is no"."""
+        raise NotImplementedError
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """The environment of all templates."""
+
+    intercepted_binops = frozenset(("*", "**", "+", "%"))
+
+    def __init__(self, *, is_chat: bool) -> None:
+        """`is_chat` for templates of tokenizers, in which transformers writes nothing for what is missing."""
+        undefined = Undefined if is_chat else Missing
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], undefined=undefined)
+        self.filters = {name: _sized_filter(function) for name, function in self.filters.items() if name != "random"}
+        self.filters |= {"tojson": _to_json, "bucket": _bucket}
+        del self.globals["lipsum"]
+        self.globals["raise_exception"] = _raise
+        self.globals["range"] = _range
+        if is_chat:
+            self.globals["strftime_now"] = _strftime_now
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """An attribute as a template reads it."""
+        return self._field(obj, attribute) if isinstance(obj, View) else super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """An entry as a template reads it."""
+        return self._field(obj, str(argument)) if isinstance(obj, View) else super().getitem(obj, argument)
+
+    def _field(self, view: View, name: str) -> Any:
+        value = view.look_up(name)
+        return self.undefined(f"there is no {view.describe(name)}", name=name) if value is None else value
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Refuse an attribute that a template must not reach, at once, not when it would be written."""
+        raise SecurityError(f"the attribute {attribute!r} is out of reach")
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute what is not too large to be computed."""
+        _check_operands(operator, left, right)
+        return sized(super().call_binop(context, operator, left, right))
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what is safe to be called."""
+        _check_numbers((*args, *kwargs.values()))
+        return sized(super().call(context, function, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """Let texts be formatted without wide fields."""
+        if isinstance(text := getattr(value, "__self__", None), str) and _WIDE_FORMAT.search(text):
+            return None if value.__name__ not in ("format", "format_map") else _too_wide
+        return super().wrap_str_format(value)
+
+
+class Steps:
+    """What one rendering may still do."""
+
+    def __init__(self) -> None:
+        self._left = MAX_STEPS
+        self._end = time.thread_time() + MAX_SECONDS
+
+    def __call__(self) -> None:
+        """Count one turn of a loop, or one call of a macro."""
+        self._left -= 1
+        if self._left < 0 or time.thread_time() > self._end:
+            raise Endless(f"it goes on for more than {MAX_STEPS:,} turns of its loops, or for more than {MAX_SECONDS:g} s")
+
+
+def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
+    """Let a template count its steps, and measure the texts that it joins by `~`."""
+
+    def call(name: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
+        return nodes.Call(nodes.Name(name, "load", lineno=line), arguments, [], None, None, lineno=line)
+
+    blocks: list[nodes.For | nodes.Macro | nodes.CallBlock] = [*tree.find_all(nodes.For), *tree.find_all(nodes.Macro)]
+    for block in [*blocks, *tree.find_all(nodes.CallBlock)]:
+        block.body.insert(0, nodes.ExprStmt(call(STEP, [], block.lineno), lineno=block.lineno))
+    for joined in list(tree.find_all(nodes.Concat)):
+        joined.nodes = [call(CONCAT, joined.nodes, joined.lineno)]
+    tree.set_environment(sandbox)
+
+
+def concat(*parts: Any) -> str:
+    """Join texts as `~` does."""
+    texts = [str(part) for part in parts]
+    if sum(map(len, texts)) > MAX_SIZE:
+        raise Endless(f"it makes a text of more than {MAX_SIZE:,} letters")
+    return "".join(texts)
+
+
+def sized(value: Any) -> Any:
+    """The value itself, if it is not too large."""
+    if isinstance(value, str | bytes | Sequence | Mapping) and not isinstance(value, range) and len(value) > MAX_SIZE:
+        raise Endless(f"it makes a text or a list of more than {MAX_SIZE:,} letters or entries")
+    return value
+
+
+def _check_operands(operator: str, left: Any, right: Any) -> None:
+    if operator == "*":
+        size = math.prod(len(each) if isinstance(each, Sequence) else each for each in (left, right) if isinstance(each, Sequence | int))
+        if (isinstance(left, Sequence) or isinstance(right, Sequence)) and size > MAX_SIZE:
+            raise Endless(f"it makes a text or a list of more than {MAX_SIZE:,} letters or entries")
+    elif operator == "**" and isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
+        raise Endless(f"it computes a number of more than {MAX_BITS:,} bits")
+    elif operator == "%" and isinstance(left, str) and _WIDE_FORMAT.search(left):
+        _too_wide()
+
+
+def _check_numbers(values: Sequence[Any]) -> None:
+    if any(isinstance(value, int) and abs(value) > MAX_SIZE for value in values):
+        raise Endless(f"it calls something with a number above {MAX_SIZE:,}")
+
+
+def _too_wide(*_: Any, **__: Any) -> NoReturn:
+    raise Endless("it formats a text with a width of six digits or more")
+
+
+def _sized_filter(function: Any) -> Any:
+    @wraps(function)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        _check_numbers((*args, *kwargs.values()))
+        return sized(function(*args, **kwargs))
+
+    return bounded
+
+
+def _range(*bounds: int) -> range:
+    numbers = range(*bounds)
+    if len(numbers) > MAX_STEPS:
+        raise Endless(f"it goes on for more than {MAX_STEPS:,} turns of its loops")
+    return numbers
+
+
+def _bucket(text: Any, buckets: int) -> int:
+    """The bucket of a text, the same everywhere: the CRC-32 of its UTF-8, modulo their number."""
+    return zlib.crc32(str(text).encode()) % buckets
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """As transformers has it: Jinja's own is meant for HTML."""
+    text: str = sized(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys))
+    return text
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)

@@ -1,0 +1,108 @@
+"""A template from its source: what is wrong with it is found when it is read, with line and column; what is wrong in a rendering, too."""
+
+import re
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.meta import find_undeclared_variables
+
+from drafting.errors import PromptError
+from drafting.prompts.sandbox import CONCAT, STEP, Endless, NoSuchName, Sandbox, Steps, concat, count_steps
+
+# Names that every template knows.
+FUNCTIONS = ("range", "dict", "namespace", "cycler", "joiner", "raise_exception")
+_OTHER_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
+
+
+class TemplateFault(PromptError):
+    """A template can't be rendered, whoever the user is."""
+
+
+class TextTemplate:
+    """A template that can be rendered."""
+
+    def __init__(self, source: str, place: str, known: Collection[str] | None) -> None:
+        """
+        Args:
+            place: where it stands, as a sentence about it begins.
+            known: variables that there are; None for a chat template, which may ask for any.
+
+        Raises:
+            TemplateFault: it is no template, names other variables, or reaches for what is out of reach.
+        """
+        self._place = place
+        if known is None:
+            # The block marks what training scores, and changes nothing of the text.
+            source = _GENERATION.sub(lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", source)
+        sandbox = Sandbox(is_chat=known is None)
+        try:
+            tree = sandbox.parse(source)
+            counted = sandbox.parse(source)
+            count_steps(counted, sandbox)
+            self._template = sandbox.from_string(counted)
+        except TemplateSyntaxError as error:
+            raise TemplateFault(f"{place}, line {error.lineno}: {(error.message or 'no template').rstrip('.')}.") from error
+        faults = [(line, _column(sandbox, source, line, name), sentence) for line, name, sentence in _faults(tree, known)]
+        for line, column, sentence in sorted(faults):
+            raise TemplateFault(f"{place}, line {line}, column {column}: {sentence}.")
+
+    def render(self, variables: Mapping[str, Any], most: int) -> str:
+        """The text of the template.
+
+        Args:
+            most: letters that it may have.
+
+        Raises:
+            TemplateFault: the template can't be rendered, whoever the user is.
+            PromptError: it can't be rendered with these variables.
+        """
+        pieces, letters = [], 0
+        try:
+            for piece in self._template.generate(variables, **{STEP: Steps(), CONCAT: concat}):
+                letters += len(piece)
+                if letters > most:
+                    raise Endless(f"it writes more than {most:,} letters")
+                pieces.append(piece)
+        except (Endless, NoSuchName, SecurityError, RecursionError) as error:
+            raise TemplateFault(self._sentence(error)) from error
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise PromptError(self._sentence(error)) from error
+        return "".join(pieces)
+
+    def _sentence(self, error: Exception) -> str:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+        line = f", line {lines[-1]}" if lines else ""
+        return f"{self._place}{line}: {str(error) or type(error).__name__}."
+
+
+def _faults(tree: nodes.Template, known: Collection[str] | None) -> Iterator[tuple[int, str, str]]:
+    """What a template must not do: line, the name in question, and a sentence."""
+    for other in tree.find_all(_OTHER_FILES):
+        yield other.lineno, type(other).__name__.lower(), "a prompt's template stands alone and can't read another file"
+    unknown = set() if known is None else find_undeclared_variables(tree) - {*known, *FUNCTIONS}
+    for name in tree.find_all(nodes.Name):
+        if name.name in unknown:
+            yield name.lineno, name.name, f"there is no {name.name!r}: a template knows {', '.join(known or ())}"
+        if name.name in (STEP, CONCAT):
+            yield name.lineno, name.name, f"{name.name!r} is taken"
+    attributes = [(read.lineno, read.attr) for read in tree.find_all(nodes.Getattr)]
+    attributes += [(read.lineno, read.arg.value) for read in tree.find_all(nodes.Getitem) if isinstance(read.arg, nodes.Const)]
+    for line, attribute in attributes:
+        if isinstance(attribute, str) and attribute.startswith("_"):
+            yield line, attribute, f"{attribute!r} is out of reach, as all names that begin with an underscore"
+
+
+def _column(sandbox: Sandbox, source: str, line: int, name: str) -> int:
+    """The column of a name on a line, from 1."""
+    position = 0
+    for number, kind, value in sandbox.lex(source):
+        found = source.find(value, position)
+        position = max(found, position)
+        if number == line and name in value and kind in ("name", "string"):
+            return position - source.rfind("\n", 0, position)
+        position += len(value)
+    return 1

@@ -1,0 +1,158 @@
+"""Prompts of the second form: what a template, or a chat of templates, makes of all that is known of a user.
+
+The whole text of every prompt is tokenised. When a prompt is loaded its templates are rendered for sample users, so that what can never be
+rendered is refused then, and the tokens of all codes are looked for in the texts.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from drafting.array_types import IntArray
+from drafting.catalog.catalog import Catalog
+from drafting.errors import PromptError
+from drafting.prompts.identifiers import IdentifierTokens, check_codes, covering_items
+from drafting.prompts.parts import PromptPart, grouped
+from drafting.prompts.source import TemplateFault, TextTemplate
+from drafting.prompts.text_form import ChatForm, ListWindow, TextForm
+from drafting.prompts.tokenizer import PromptTokenizer
+from drafting.prompts.user_state import UserEvent, UserState
+from drafting.prompts.views import Lists, Named, shown
+from drafting.trie.arrays import common_prefix
+
+logger = logging.getLogger(__name__)
+
+KNOWN = ("history", "behaviours", "user", "context", "user_id")
+# Letters that a text may have: more than most tokens have, and some for the shortest prompts.
+_LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
+_SOME_TIME = 1_700_000_000.0
+
+Render = Callable[[Mapping[str, Any]], str]
+
+
+class TextPrompts:
+    """Prompts of one form and catalog.
+
+    Attributes:
+        max_tokens: tokens that a prompt may have.
+        shared_tokens: `[tokens]`, the tokens that the prompts of sample users begin with.
+    """
+
+    def __init__(self, form: TextForm, tokenizer: PromptTokenizer, catalog: Catalog) -> None:
+        """See `PromptBuilder`."""
+        self._form = form
+        self._tokenizer = tokenizer
+        self._catalog = catalog
+        self._identifiers = IdentifierTokens.of(catalog, tokenizer)
+        self.max_tokens = form.max_tokens
+        # The share of the longest window that is less than one item.
+        self._least = 0.5 / max(window.max_items for window in (form.history, *form.behaviours.values()))
+        self._render = _renderer(form, tokenizer, _LETTERS + _LETTERS_PER_TOKEN * form.max_tokens)
+        self.shared_tokens = self._try()
+
+    def tokens(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
+        """The prompt, `[tokens]`.
+
+        Raises:
+            PromptError: what the template needs is missing, or it is longer than `max_tokens` with the newest item of each list.
+        """
+        state = user if isinstance(user, UserState) else UserState.of_items(user)
+        share, most = 1.0, self.max_tokens
+        while share > self._least:
+            tokens = self._tokenizer.encode(self.text(state, share), add_special_tokens=self._form.add_special_tokens)
+            if len(tokens) <= most:
+                return tokens
+            share *= min(0.8, most / len(tokens))
+        raise PromptError(f"The prompt takes {len(tokens):,} tokens with few items, more than the {most:,} of max_tokens in prompt.json.")
+
+    def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
+        """The prompt in parts; see `PromptBuilder`."""
+        codes = set(self._identifiers.token_ids.tolist())
+        tokens = self.tokens(user).tolist()
+        return grouped((("code" if token in codes else "text", 0, None), token) for token in tokens)
+
+    def text(self, user: UserState, share: float = 1.0) -> str:
+        """The text of a prompt.
+
+        Args:
+            share: of its windows, if it would be too long with all of them.
+
+        Raises:
+            PromptError: what the template needs is missing.
+        """
+        lists = {name: self._shown(window, _events_of(user, name), share) for name, window in self._form.behaviours.items()}
+        variables = {
+            "history": self._shown(self._form.history, user.events, share),
+            "behaviours": Lists(lists),
+            "user": Named(user.profile, "user"),
+            "context": Named(user.context, "context"),
+        }
+        return self._render(variables if user.user_id is None else variables | {"user_id": user.user_id})
+
+    def _shown(self, window: ListWindow, events: Sequence[UserEvent], share: float) -> Sequence[Any]:
+        kept = len(window.window.of([event.item for event in events]))
+        newest = events[len(events) - max(min(kept, 1), int(share * kept)) :]
+        return shown(self._catalog, newest if window.order == "oldest" else newest[::-1])
+
+    def _try(self) -> IntArray:
+        """Render for sample users, and find what their prompts have in common."""
+        shared: IntArray | None = None
+        for items, user in self._samples():
+            try:
+                text = self.text(user)
+            except TemplateFault:
+                raise
+            except PromptError as error:
+                logger.warning("The prompt could not be tried on a sample user, so its codes are not checked: %s", error)
+                return np.empty(0, np.int64)
+            tokens = self._tokenizer.encode(text, add_special_tokens=self._form.add_special_tokens)
+            written = [item for item in items.tolist() if "".join(self._catalog.identifier(item)) in text]
+            if written:
+                check_codes(self._catalog, self._identifiers, np.unique(written), tokens)
+            shared = tokens if shared is None else shared[: common_prefix(shared, tokens)]
+        return np.empty(0, np.int64) if shared is None else shared
+
+    def _samples(self) -> Iterator[tuple[IntArray, UserState]]:
+        """Users whose histories have every code, the shortest and the longest window among them."""
+        covering, most = covering_items(self._catalog), max(1, self._form.max_items)
+        starts = range(0, len(covering), most)
+        for items in (covering[:1], np.resize(covering, most), *(covering[start : start + most] for start in starts)):
+            events = [UserEvent(item, None, 1.0, _SOME_TIME, _Anything()) for item in items.tolist()]
+            behaviours = dict.fromkeys(self._form.behaviours, events)
+            yield items, UserState(events, behaviours, _Anything(), _Anything(), "1")
+
+
+class _Anything(dict[str, Any]):
+    """Values of a sample user, who is known to have any."""
+
+    def get(self, name: str, default: Any = None) -> str:
+        """A text that is a number, too."""
+        return "1"
+
+
+def _events_of(user: UserState, kind: str) -> Sequence[UserEvent]:
+    given = user.behaviours.get(kind)
+    return [event for event in user.events if event.kind == kind] if given is None else given
+
+
+def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> Render:
+    """What writes the text of a prompt of at most so many letters."""
+    if not isinstance(form, ChatForm):
+        template = TextTemplate(form.template, "The template in prompt.json", KNOWN)
+        return lambda variables: template.render(variables, most)
+    if tokenizer.chat_template is None:
+        raise PromptError("The prompt is a chat, but the tokenizer has no chat template: save one beside it, as chat_template.jinja.")
+    chat = TextTemplate(tokenizer.chat_template, "The tokenizer's chat template", None)
+    contents = [
+        (message.role, TextTemplate(message.content, f"Message {number} of the chat in prompt.json", KNOWN))
+        for number, message in enumerate(form.messages, 1)
+    ]
+    given = {**tokenizer.special_tokens, "tools": None, "documents": None, "add_generation_prompt": form.add_generation_prompt}
+
+    def render(variables: Mapping[str, Any]) -> str:
+        messages = [{"role": role, "content": content.render(variables, most)} for role, content in contents]
+        return chat.render({**given, **form.variables, "messages": messages}, most) + form.after
+
+    return render

@@ -1,0 +1,111 @@
+"""What a template sees of a user: items with their identifiers and titles, the profile, the context."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from drafting.catalog.catalog import Catalog
+from drafting.prompts.sandbox import NoSuchName, View
+from drafting.prompts.user_state import UserEvent
+
+ITEM_FIELDS = ("identifier", "title", "attributes", "event", "kind", "value", "time", "index")
+
+
+class Named(View):
+    """Values by names of the user's own choice."""
+
+    def __init__(self, values: Mapping[str, Any], owner: str) -> None:
+        """`owner` is the word for them in a template."""
+        self._values = values
+        self._owner = owner
+
+    def look_up(self, name: str) -> Any:
+        """The value of this name."""
+        return self._values.get(name)
+
+    def describe(self, name: str) -> str:
+        """What is missing."""
+        return f"{self._owner}.{name}, and the template has no default for it"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+
+class Lists(View):
+    """The lists of a user's events by kind, of which the prompt's file says which there are."""
+
+    def __init__(self, lists: Mapping[str, Any]) -> None:
+        self._lists = lists
+
+    def look_up(self, name: str) -> Any:
+        """The list of this kind."""
+        if name not in self._lists:
+            declared = ", ".join(self._lists) or "none"
+            raise NoSuchName(f"there is no behaviours.{name}: {declared} is declared under behaviours")
+        return self._lists[name]
+
+
+class ItemAttributes(View):
+    """The attributes of an item in the catalog."""
+
+    def __init__(self, catalog: Catalog, item: int) -> None:
+        self._catalog = catalog
+        self._item = item
+
+    def look_up(self, name: str) -> Any:
+        """The value of an attribute."""
+        if (column := self._catalog.attributes.get(name)) is None:
+            raise NoSuchName(f"the catalog has no attribute {name!r}: it has {', '.join(self._catalog.attributes) or 'none'}")
+        return column.value(self._item)
+
+    def describe(self, name: str) -> str:
+        """What is missing."""
+        return f"attribute {name!r} of item {self._catalog.item_ids[self._item]!r}, and the template has no default for it"
+
+
+class ShownItem(View):
+    """One item of a list, as a template sees it; as a text it is its identifier."""
+
+    __slots__ = ("_catalog", "_event", "_index")
+
+    def __init__(self, catalog: Catalog, event: UserEvent, index: int) -> None:
+        """`index` is its place in its list, from 1."""
+        self._catalog = catalog
+        self._event = event
+        self._index = index
+
+    def __str__(self) -> str:
+        return "".join(self._catalog.identifier(self._event.item))
+
+    def look_up(self, name: str) -> Any:
+        """The value of a field."""
+        event = self._event
+        match name:
+            case "identifier":
+                return str(self)
+            case "title":
+                return self._catalog.title(event.item)
+            case "attributes":
+                return ItemAttributes(self._catalog, event.item)
+            case "event":
+                return Named(event.attributes, "event")
+            case "kind":
+                return event.kind
+            case "value":
+                return event.value
+            case "time":
+                return event.time
+            case "index":
+                return self._index
+        raise NoSuchName(f"an item has no {name!r}: it has {', '.join(ITEM_FIELDS)}")
+
+    def describe(self, name: str) -> str:
+        """What is missing."""
+        return f"{name} of item {self._catalog.item_ids[self._event.item]!r}, and the template has no default for it"
+
+
+def shown(catalog: Catalog, events: Sequence[UserEvent]) -> list[ShownItem]:
+    """Events in the order in which a template shows them."""
+    return [ShownItem(catalog, event, index) for index, event in enumerate(events, 1)]
