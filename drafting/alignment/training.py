@@ -29,6 +29,7 @@ from drafting.alignment.progress import ProgressBar
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
 from drafting.alignment.settings import LoopSettings, TrainingMetrics
 from drafting.prompts.loading import PromptForm
+from drafting.prompts.tokenizer_files import save_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ def train_model(
     if process.is_main_process:
         if merge is not None:
             merge(model).save_pretrained(run.model)
-        base.tokenizer.save_pretrained(run.model)
+        save_tokenizer(base.tokenizer, run.model)
         template.save(run.model)
         (run.model / "training_args.bin").unlink(missing_ok=True)
         contents = msgspec.json.encode(record | {"metrics": msgspec.to_builtins(metrics)})

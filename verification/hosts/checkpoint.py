@@ -26,6 +26,7 @@ from transformers import (
 
 from drafting.errors import SetupError, first_line
 from drafting.model_files import ENCODER_DECODERS, TOKENIZER_FILES
+from drafting.prompts.tokenizer_files import warn_if_read_otherwise
 from verification.hosts.attention import Reach
 
 # What libraries raise for checkpoints that they can't load.
@@ -136,9 +137,11 @@ def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
     if not any((model_dir / name).exists() for name in TOKENIZER_FILES):
         raise HostError(f"The model directory {model_dir} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it.")
     try:
-        return AutoTokenizer.from_pretrained(model_dir)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_dir)
     except (ValueError, OSError, KeyError) as error:
         raise HostError(f"The tokenizer of {model_dir} cannot be read: {first_line(error)}") from error
+    warn_if_read_otherwise(tokenizer, model_dir)
+    return tokenizer
 
 
 def resolve_dtype(config: PretrainedConfig, name: str) -> torch.dtype:

@@ -1,0 +1,59 @@
+"""Tokenizers are read back as they were, and a file that transformers reads otherwise is spoken of."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from drafting.prompts.tokenizer_files import save_tokenizer
+from tests.format_tokenizers import llama_2, llama_3, qwen, t5
+from verification.hosts.checkpoint import load_tokenizer
+
+CODES = [f"<{level}_{code}>" for level in "ab" for code in range(4)]
+TEXTS = ("These are <a_1><b_2>, <a_3><b_1> in this order:\n### Response:", "the list", " a\n", "1. é <b_0> !")
+TOKENIZERS: dict[str, Callable[..., Any]] = {
+    "Llama 2, legacy": partial(llama_2, legacy=True),
+    "Llama 2": partial(llama_2, legacy=False),
+    "Llama 3": llama_3,
+    "Qwen": qwen,
+    "T5": t5,
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_tokenizer_is_read_back_as_it_was(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = TOKENIZERS[kind](CODES)
+    save_tokenizer(tokenizer, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        again = load_tokenizer(tmp_path)
+    for text in TEXTS:
+        assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert again.special_tokens_map == tokenizer.special_tokens_map
+    assert again.chat_template == tokenizer.chat_template
+    assert not caplog.records
+
+
+def test_a_tokenizer_that_transformers_reads_otherwise_than_its_file_is_spoken_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As transformers itself saves a LlamaTokenizer with legacy=True: nothing in the folder says so but tokenizer.json."""
+    tokenizer = llama_2(CODES, legacy=True)
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)(TEXTS[0])["input_ids"] != tokenizer(TEXTS[0])["input_ids"]
+    with caplog.at_level(logging.WARNING):
+        load_tokenizer(tmp_path)
+    (record,) = caplog.records
+    assert "transformers makes a LlamaTokenizer of the tokenizer in" in record.getMessage()
+    assert 'set "tokenizer_class" to "PreTrainedTokenizerFast" in tokenizer_config.json' in record.getMessage()
+
+
+def test_what_the_warning_says_helps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = llama_2(CODES, legacy=True)
+    tokenizer.save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(config.read_text().replace('"LlamaTokenizer"', '"PreTrainedTokenizerFast"'))
+    with caplog.at_level(logging.WARNING):
+        assert load_tokenizer(tmp_path)(TEXTS[0])["input_ids"] == tokenizer(TEXTS[0])["input_ids"]
+    assert not caplog.records
