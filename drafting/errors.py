@@ -15,6 +15,10 @@ class PromptError(SetupError):
     """A prompt cannot be built."""
 
 
+class InteractionError(SetupError):
+    """Interaction data cannot be used; the message is a sentence that names the place."""
+
+
 def check_file(path: Path, subject: str, error: type[SetupError]) -> None:
     """Refuse what is there and is no file, before it is opened: a pipe would keep its reader waiting, for ever if nobody writes.
 

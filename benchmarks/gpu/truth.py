@@ -203,8 +203,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"Training needs {' and '.join(missing)} beside torch and transformers: pip install {' '.join(missing)}.", file=sys.stderr)
         return 1
     from drafting.alignment.bases import BaseError
-    from drafting.alignment.data.interactions import InteractionError
     from drafting.alignment.settings import TrainingError
+    from drafting.errors import InteractionError
 
     try:
         rows = measure(*train(options), options)

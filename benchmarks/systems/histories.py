@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from drafting.alignment.data.interactions import InteractionError
 from drafting.alignment.data.loading import load_split
 from drafting.catalog.catalog import Catalog
+from drafting.errors import InteractionError
 
 PAPER_ITEMS = 20
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drafting.alignment.data.interactions import InteractionError, Interactions, Split
+from drafting.alignment.data.interactions import Interactions, Split
 from drafting.array_types import BoolArray
+from drafting.errors import InteractionError
 
 PARTS = ("test", "valid")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from drafting.alignment.data.interactions import InteractionError, Interactions
+from drafting.alignment.data.interactions import Interactions
 from drafting.catalog.catalog import Catalog
-from drafting.errors import check_file
+from drafting.errors import InteractionError, check_file
 from drafting.trie.arrays import offsets_of
 
 SUFFIX = ".inter.json"

@@ -4,34 +4,49 @@ Invariant: items become catalog indices while they are read; malformed lines and
 """
 
 from array import array
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from drafting.alignment.data.columns import TableBuilder
+from drafting.alignment.data.details import ATTRIBUTES, CONTEXT, KIND, VALUE, no_kind
 from drafting.alignment.data.hashes import file_hash
 from drafting.alignment.data.inter_file import SUFFIX as INTER_SUFFIX
 from drafting.alignment.data.inter_file import load_inter
-from drafting.alignment.data.interactions import InteractionError, Interactions, Split, by_user, leave_one_out
+from drafting.alignment.data.interactions import Interactions, Split, by_user, leave_one_out
+from drafting.alignment.data.lines import open_lines
 from drafting.alignment.data.parquet import load_parquet
+from drafting.alignment.data.profiles import PROFILE_FILES, load_profiles
+from drafting.alignment.data.splits import SplitRule
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
-from drafting.errors import check_file
+from drafting.errors import InteractionError
+from drafting.prompts.user_state import Scalar, Value
 
 SEQUENTIAL_FILES = ("sequential_train.txt", "sequential_valid.txt", "sequential_test.txt")
 EVENTS_FILE = "interactions.jsonl"
 PARQUET_FILE = "interactions.parquet"
 
 
-class EventLine(msgspec.Struct):
-    """One line of `interactions.jsonl`; timestamps may have any unit."""
+class EventLine(msgspec.Struct, omit_defaults=True):
+    """One line of `interactions.jsonl`.
+
+    Attributes:
+        timestamp: seconds since 1970 where prompts show the time; otherwise in any unit.
+        kind, value, attributes: of the event, as requests bring them.
+        context: what the request brought that this event answers.
+    """
 
     user: str | int
     item: str | int
     timestamp: float
+    kind: str | None = None
+    value: float | None = None
+    attributes: dict[str, Scalar | None] = {}
+    context: dict[str, Value | None] = {}
 
 
 def data_files(directory: Path) -> tuple[Path, ...]:
@@ -58,19 +73,38 @@ def data_files(directory: Path) -> tuple[Path, ...]:
 
 def data_hashes(directory: Path) -> dict[str, str]:
     """The SHA-256 of every file that `load_split` reads, by name."""
-    return {path.name: file_hash(path) for path in data_files(directory)}
+    files = (*data_files(directory), profile_file(directory))
+    return {path.name: file_hash(path) for path in files if path is not None}
 
 
-def load_split(directory: Path, catalog: Catalog, rule: Callable[[Interactions], Split] = leave_one_out) -> Split:
-    """Read a data directory: the paper's three files, which are already split, or one stream of interactions, split by `rule`.
+def profile_file(directory: Path) -> Path | None:
+    """The file of user profiles in a data directory, if there is one.
+
+    Raises:
+        InteractionError: there are two.
+    """
+    found = [directory / name for name in PROFILE_FILES if (directory / name).is_file()]
+    if len(found) > 1:
+        raise InteractionError(f"{directory} holds both {found[0].name} and {found[1].name}: remove the one that is not to be used.")
+    return found[0] if found else None
+
+
+def load_split(directory: Path, catalog: Catalog, rule: SplitRule | None = None) -> Split:
+    """Read a data directory: the paper's three files, which are already split, or one stream of interactions, split by `rule`
+    (leave-one-out by default); and what the directory says of users.
 
     Raises:
         InteractionError: data is missing or malformed, or names an item that the catalog does not have.
     """
     files = data_files(directory)
+    path = profile_file(directory)
+    profiles = None if path is None else load_profiles(path)
     if len(files) == 1:
-        return rule(_LOADERS.get(files[0].suffix, load_events)(files[0], catalog))
-    train, valid, test = (load_sequential(path, catalog) for path in files)
+        stream = replace(_LOADERS.get(files[0].suffix, load_events)(files[0], catalog), profiles=profiles)
+        return leave_one_out(stream) if rule is None else rule(stream)
+    if rule is not None and rule.label_kind is not None:
+        raise InteractionError(no_kind(rule.label_kind, ()))
+    train, valid, test = (replace(load_sequential(path, catalog), profiles=profiles) for path in files)
     for path, part in zip(files[1:], (valid, test), strict=True):
         if part.users != train.users:
             raise InteractionError(
@@ -90,17 +124,14 @@ def load_sequential(path: Path, catalog: Catalog) -> Interactions:
     users: list[str] = []
     ends = array("q", [0])
     numbers = array("q")
-    with _open(path) as file:
-        for line_number, line in enumerate(file, start=1):
-            user, _, rest = line.strip().partition(b" ")
-            if not user:
-                continue
-            try:
-                users.append(str(int(user)))
-                numbers.extend(map(int, rest.split()))
-            except ValueError as error:
-                raise InteractionError(f"Line {line_number} of {path} should be numbers, a user and then items: {error}.") from error
-            ends.append(len(numbers))
+    for line_number, line in open_lines(path, "The interactions"):
+        user, _, rest = line.strip().partition(b" ")
+        try:
+            users.append(str(int(user)))
+            numbers.extend(map(int, rest.split()))
+        except ValueError as error:
+            raise InteractionError(f"Line {line_number} of {path} should be numbers, a user and then items: {error}.") from error
+        ends.append(len(numbers))
     raw = np.frombuffer(numbers, np.int64) if numbers else np.empty(0, np.int64)
     return Interactions(tuple(users), np.array(ends, np.int64), _numbered_items(raw, catalog, path))
 
@@ -127,31 +158,32 @@ def load_events(path: Path, catalog: Catalog) -> Interactions:
     row_of: dict[str, int] = {}
     index_of: dict[str, int | None] = {}
     rows, items, times = array("q"), array("i"), array("d")
-    with _open(path) as file:
-        for line_number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                event = decoder.decode(line)
-            except msgspec.DecodeError as error:
-                raise InteractionError(f"Line {line_number} of {path} is not an interaction: {error}.") from error
-            if (item := str(event.item)) not in index_of:
-                index_of[item] = catalog.index_of(item)
-            index = index_of[item]
-            if index is None:
-                raise InteractionError(f"Line {line_number} of {path} names item {item!r}, but the catalog has no such item.")
-            rows.append(row_of.setdefault(str(event.user), len(row_of)))
-            items.append(index)
-            times.append(event.timestamp)
-    return by_user(tuple(row_of), np.array(rows, np.int64), np.array(items, np.int32), np.array(times, np.float64))
+    details = TableBuilder()
+    for line_number, line in open_lines(path, "The interactions"):
+        try:
+            event = decoder.decode(line)
+            _add_details(event, details, len(rows))
+        except (msgspec.DecodeError, InteractionError) as error:
+            raise InteractionError(f"Line {line_number} of {path} is not an interaction: {str(error).rstrip('.')}.") from error
+        if (item := str(event.item)) not in index_of:
+            index_of[item] = catalog.index_of(item)
+        index = index_of[item]
+        if index is None:
+            raise InteractionError(f"Line {line_number} of {path} names item {item!r}, but the catalog has no such item.")
+        rows.append(row_of.setdefault(str(event.user), len(row_of)))
+        items.append(index)
+        times.append(event.timestamp)
+    columns = details.columns(len(rows))
+    return by_user(tuple(row_of), np.array(rows, np.int64), np.array(items, np.int32), np.array(times, np.float64), columns)
+
+
+def _add_details(event: EventLine, details: TableBuilder, row: int) -> None:
+    for name, value in ((KIND, event.kind), (VALUE, event.value)):
+        if value is not None:
+            details[name].add(row, value)
+    for prefix, values in ((ATTRIBUTES, event.attributes), (CONTEXT, event.context)):
+        for name, each in values.items():
+            details[prefix + name].add(row, each)
 
 
 _LOADERS = {".parquet": load_parquet, ".json": load_inter}
-
-
-def _open(path: Path) -> BinaryIO:
-    check_file(path, "The interactions", InteractionError)
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise InteractionError(f"The interactions {path} cannot be read: {error.strerror}.") from error

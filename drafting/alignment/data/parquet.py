@@ -1,16 +1,24 @@
-"""Interactions from parquet: columns `user`, `item` and `timestamp`, read batch by batch.
+"""Interactions from parquet: columns `user`, `item`, `timestamp` and those of details, read batch by batch.
 
-Invariant: the same interactions give the same arrays as from JSONL. Only the user names outlive their batch as Python objects.
+Invariant: the same interactions give the same arrays as from JSONL. Only user names and the different values of details outlive their batch
+as Python objects.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from drafting.alignment.data.interactions import InteractionError, Interactions, by_user
+from drafting.alignment.data.arrow_values import add_values
+from drafting.alignment.data.columns import TableBuilder
+from drafting.alignment.data.details import ATTRIBUTES, CONTEXT, KIND, VALUE
+from drafting.alignment.data.interactions import Interactions, by_user
+from drafting.array_types import DoubleArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.parquet import name_texts, open_parquet
+from drafting.errors import InteractionError, first_line
 
 COLUMNS = ("user", "item", "timestamp")
 
@@ -23,27 +31,61 @@ def load_parquet(path: Path, catalog: Catalog) -> Interactions:
     """
     row_of: dict[str, int] = {}
     rows, indices, times = [], [], []
+    details, count = TableBuilder(), 0
     with open_parquet(path, "interactions", InteractionError) as file:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+        names = file.schema_arrow.names
+        missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise InteractionError(f"{path} has no column {missing[0]!r}: it needs {', '.join(COLUMNS)}.")
-        for batch in file.iter_batches(columns=list(COLUMNS)):
+        more = [name for name in names if f"{name}.".startswith((f"{KIND}.", f"{VALUE}.", ATTRIBUTES, CONTEXT))]
+        for batch in file.iter_batches(columns=[*COLUMNS, *more]):
             columns = [batch.column(name) for name in COLUMNS]
             if any(column.null_count for column in columns):
                 raise InteractionError(f"{path} has interactions without a user, an item or a timestamp.")
-            names = [name_texts(column, path, name, InteractionError) for column, name in zip(columns, COLUMNS[:2], strict=False)]
-            users, items = map(pc.dictionary_encode, names)
+            texts = [name_texts(column, path, name, InteractionError) for column, name in zip(columns, COLUMNS[:2], strict=False)]
+            users, items = map(pc.dictionary_encode, texts)
             row_of_user = [row_of.setdefault(user, len(row_of)) for user in users.dictionary.to_pylist()]
-            seconds = columns[2].cast(pa.int64()) if pa.types.is_temporal(columns[2].type) else columns[2]
             rows.append(np.array(row_of_user, np.int64)[users.indices.to_numpy()])
             indices.append(_indices(items.dictionary.to_pylist(), catalog, path)[items.indices.to_numpy()])
-            times.append(seconds.cast(pa.float64()).to_numpy())
+            times.append(_seconds(columns[2]))
+            for name, column in _flat(pa.Table.from_batches([batch]).select(more)):
+                add_values(details[name], count, _details(column, name, path))
+            count += len(batch)
     if not rows:
         raise InteractionError(f"{path} holds no interactions.")
-    return by_user(tuple(row_of), np.concatenate(rows), np.concatenate(indices), np.concatenate(times))
+    return by_user(tuple(row_of), np.concatenate(rows), np.concatenate(indices), np.concatenate(times), details.columns(count))
+
+
+def _flat(table: Any) -> Iterator[tuple[str, Any]]:
+    """The columns of a table of one batch; those of the fields of `attributes` and `context` where these are columns of objects."""
+    flat = table.flatten()
+    yield from ((name, flat.column(name).combine_chunks()) for name in flat.column_names)
+
+
+def _details(column: Any, name: str, path: Path) -> Any:
+    """The column of details `name`, with kinds as texts and values as floats."""
+    import pyarrow as pa
+
+    if name not in (KIND, VALUE):
+        return column
+    try:
+        return column.cast(pa.large_string() if name == KIND else pa.float64())
+    except pa.ArrowException as error:
+        raise InteractionError(f"The column {name} of {path} holds values of type {column.type}: {first_line(error)}.") from error
+
+
+def _seconds(column: Any) -> DoubleArray:
+    """Times as numbers: seconds since 1970 of dates and timestamps, and numbers as they are."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(column.type):
+        microseconds: DoubleArray = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
+        return microseconds / 1e6
+    numbers: DoubleArray = column.cast(pa.float64()).to_numpy()
+    return numbers
 
 
 def _indices(names: list[str], catalog: Catalog, path: Path) -> npt.NDArray[np.int32]:

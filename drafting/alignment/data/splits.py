@@ -4,11 +4,13 @@ Invariant: of each user, the training interactions come before those of validati
 on interactions that it was trained on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from drafting.alignment.data.interactions import InteractionError, Interactions, Split, leave_one_out
+from drafting.alignment.data.details import no_kind
+from drafting.alignment.data.interactions import Interactions, Split, leave_one_out
+from drafting.errors import InteractionError
 
 LEAVE_ONE_OUT, GLOBAL_TIME = "leave-one-out", "global-time"
 SPLITS = (LEAVE_ONE_OUT, GLOBAL_TIME)
@@ -22,10 +24,12 @@ class SplitRule:
     Attributes:
         kind: one of `SPLITS`.
         min_items: users with fewer interactions are removed.
+        label_kind: the kind of interactions that models predict and are judged by; None for all. Others are only known of users.
     """
 
     kind: str = LEAVE_ONE_OUT
     min_items: int = 1
+    label_kind: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in SPLITS:
@@ -37,11 +41,15 @@ class SplitRule:
         """Split the interactions of users with at least `min_items`.
 
         Raises:
-            InteractionError: there are no such users, or the split needs timestamps and there are none.
+            InteractionError: there are no such users, no interactions of the kind, or the split needs timestamps and there are none.
         """
         kept = long_users(interactions, self.min_items)
         if not kept.users:
             raise InteractionError(f"No user has {self.min_items} interactions: lower min_items.")
+        if self.label_kind is not None:
+            if kept.details is None:
+                raise InteractionError(no_kind(self.label_kind, ()))
+            kept = replace(kept, labelled=kept.details.of_kind(self.label_kind))
         return leave_one_out(kept) if self.kind == LEAVE_ONE_OUT else global_time(kept)
 
 
@@ -51,7 +59,7 @@ def long_users(interactions: Interactions, min_items: int) -> Interactions:
     rows = interactions.where(np.repeat(kept, interactions.lengths))
     offsets = rows.offsets[np.append(np.flatnonzero(kept), len(kept))]
     users = tuple(user for user, keep in zip(interactions.users, kept.tolist(), strict=True) if keep)
-    return Interactions(users, offsets, rows.items, rows.timestamps)
+    return replace(rows, users=users, offsets=offsets)
 
 
 def global_time(interactions: Interactions) -> Split:

@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 import drafting.alignment.training
 from drafting.alignment.bases import BaseError, load_base
-from drafting.alignment.data.interactions import InteractionError
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from drafting.errors import InteractionError
 from drafting.prompts.loading import load_prompt
 from drafting.prompts.template import PromptTemplate
 from tests.models import TINY_CONFIG

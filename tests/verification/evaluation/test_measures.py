@@ -5,7 +5,8 @@ from math import log2
 import numpy as np
 import pytest
 
-from drafting.alignment.data.interactions import InteractionError, Interactions, Split
+from drafting.alignment.data.interactions import Interactions, Split
+from drafting.errors import InteractionError
 from verification.evaluation.baselines import co_occurring, item_similarity, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.users import held_out

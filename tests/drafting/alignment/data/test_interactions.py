@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drafting.alignment.data.interactions import InteractionError, Interactions, leave_one_out
+from drafting.alignment.data.interactions import Interactions, leave_one_out
 from drafting.alignment.data.loading import data_files, data_hashes, load_events, load_sequential, load_split
 from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
+from drafting.errors import InteractionError
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drafting.alignment.data.interactions import InteractionError, Interactions, by_user
+from drafting.alignment.data.interactions import Interactions, by_user
 from drafting.alignment.data.loading import load_split
 from drafting.alignment.data.splits import SplitRule, global_time, long_users
 from drafting.catalog.builder import catalog_of
+from drafting.errors import InteractionError
 from tests.drafting.alignment.data.test_interactions import histories
 
 CATALOG = catalog_of([(str(item), [f"<a_{item}>"]) for item in range(20)])
