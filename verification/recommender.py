@@ -244,7 +244,7 @@ class Recommender:
         rule: SearchRule = STRICT,
         think: int = 0,
     ) -> Iterator[BeamResult]:
-        """Search many histories, as many at a time as make a full forward, and yield their lists in the order given.
+        """Search for many users or histories, as many at a time as make a full forward, and yield their lists in the order given.
 
         Where lists are sampled, the seeds count up from the rule's, so that no two histories share their noise.
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
-from drafting.alignment.data.samples import Windows, next_windows
 from drafting.alignment.data.splits import SplitRule
+from drafting.alignment.data.windows import Windows, next_windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory
 from drafting.alignment.settings import TeacherSettings, TrainingError
@@ -45,6 +45,7 @@ from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.prompts.loading import load_prompt
+from drafting.prompts.user_state import UserState
 from drafting.trie.item_trie import ItemTrie
 from verification.hosts.adapter import load_model_config, load_reference
 from verification.hosts.checkpoint import has_encoder, load_tokenizer, resolve_dtype
@@ -100,9 +101,8 @@ def make_teacher(
             "data, and serve it as the draft."
         )
     _check_split(target, settings)
-    split = load_split(data, catalog, SplitRule(settings.split, settings.min_items))
+    split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
     template = load_prompt(files.prompt)
-    windows = training_windows(split, template, settings, template.is_bare)
     teacher = _Teacher(files, draft, catalog, split.train, settings, kv_memory_gib)
     made_from = Provenance(model_hash(target, base), target.resolve().name, catalog.version, data_hashes(data))
     record = {
@@ -113,13 +113,14 @@ def make_teacher(
     try:
         run.open(record | {"draft": model_hash(draft) if draft else None}, overwrite)
         run.model.mkdir(exist_ok=True)
+        windows = training_windows(split, teacher.max_items, settings, template.is_bare)
         cost = teacher.cost(windows)
         announce(cost)
         run.check_space(cost.disk_bytes, "teacher data")
         shards, counts = teacher.write_shards(run.model, windows)
     finally:
         teacher.close()
-    joined, ahead = next_windows(split.train, split.valid, template.max_items)
+    joined, ahead = next_windows(split.train, split.valid, teacher.max_items + 1)
     write_windows(run.model / VALID_FILE, teacher.prompts(joined, ahead, 0))
     catalog.save(run.model / CATALOG_FILE)
     load_tokenizer(files.tokenizer).save_pretrained(run.model)
@@ -142,6 +143,9 @@ def _check_split(target: Path, settings: TeacherSettings) -> None:
             f"The target was trained with the split {trained['split']} of users with at least {trained['min_items']} interactions: teach "
             "with the same."
         )
+    if trained and (kind := trained.get("label_kind")) != settings.label_kind:
+        said = "interactions of all kinds, without label_kind" if kind is None else f"those of the kind {kind!r}, with label_kind {kind}"
+        raise TrainingError(f"The target was trained to predict {said}: teach with the same.")
 
 
 class _Teacher:
@@ -160,6 +164,11 @@ class _Teacher:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = resolve_dtype(load_model_config(target), "auto" if device == "cuda" else "float32")
         self._scorer: Any = load_reference(target, dtype).to(device)
+
+    @property
+    def max_items(self) -> int:
+        """Most items that the target's prompts show."""
+        return self._recommender.prompts.max_items
 
     @property
     def _top(self) -> int:
@@ -188,7 +197,7 @@ class _Teacher:
                 part = slice(start, start + self._settings.shard_windows)
                 path = folder / shard_name(number)
                 if not is_whole(path):
-                    self._write_shard(path, Windows(windows.first[part], windows.last[part], windows.scored[part]))
+                    self._write_shard(path, windows.part(part))
                 names.append(path.name)
                 offsets = ShardFile(path).read("node_offsets")
                 counts["trees"] += len(offsets) - 1
@@ -198,10 +207,10 @@ class _Teacher:
 
     def _write_shard(self, path: Path, windows: Windows) -> None:
         prompts = self.prompts(self._interactions, windows, self._settings.trees)
-        lists = find_lists(self._recommender, prompts.histories, self._settings.beams)
+        lists = find_lists(self._recommender, prompts.users, self._settings.beams)
         visited = lists[:, :0]
         if self._draft is not None:
-            visited = find_lists(self._draft, prompts.histories, 2 * self._settings.beams)
+            visited = find_lists(self._draft, prompts.users, 2 * self._settings.beams)
         trees = list_trees(lists, visited, self._trie, self._levels)
         answers, nodes = score_windows(self._scorer, tree_windows(prompts, trees, self._trie), trees.taken, self._levels, self._top)
         write_shard(path, prompts, trees, lists, answers, nodes)
@@ -213,14 +222,14 @@ class _Teacher:
             self._draft.close()
 
 
-def find_lists(recommender: Recommender, histories: list[list[int]], beams: int) -> IntArray:
-    """The `beams` best identifiers after each history, as the first item of each; `[histories, beams]`, -1 where there are fewer.
+def find_lists(recommender: Recommender, users: list[UserState], beams: int) -> IntArray:
+    """The `beams` best identifiers for each user, as the first item of each; `[users, beams]`, -1 where there are fewer.
 
     Short prompts are searched together with short ones, because a batch is as wide as its widest.
     """
-    order = sorted(range(len(histories)), key=lambda row: len(histories[row]))
-    lists = np.full((len(histories), beams), -1, np.int64)
-    for row, result in zip(order, recommender.recommend((histories[row] for row in order), beams), strict=True):
+    order = sorted(range(len(users)), key=lambda row: len(users[row].events))
+    lists = np.full((len(users), beams), -1, np.int64)
+    for row, result in zip(order, recommender.recommend((users[row] for row in order), beams), strict=True):
         first_of_rank: dict[int, Any] = {item.rank: item.item for item in reversed(result.items)}
         found = [first_of_rank[rank] for rank in sorted(first_of_rank)]
         lists[row, : len(found)] = found

@@ -18,6 +18,10 @@ OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atsp
 _LEARNING_RATE = "Highest learning rate, reached after the warm-up and followed by a cosine schedule."
 Split = Annotated[str, Meta(description="Split of a stream of interactions: leave-one-out or global-time (8:1:1).")]
 MinItems = Annotated[int, Meta(description="Leave out users of a stream with fewer interactions.")]
+LabelKind = Annotated[
+    str | None,
+    Meta(description="Kind of the interactions to predict, such as buy; the others are only known of users. All by default."),
+]
 Stride = Annotated[
     int | None,
     Meta(
@@ -60,6 +64,7 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
 
     split: Split = "leave-one-out"
     min_items: MinItems = 1
+    label_kind: LabelKind = None
     subsequences: Annotated[bool, Meta(description="Learn every item of a history, not only the last.")] = False
     stride: Stride = None
     left_out: Annotated[float, Meta(description="Share of each history that every epoch leaves out, other items each time.")] = 0.0
@@ -85,6 +90,7 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     trees: Annotated[int, Meta(description="Prompts per window that lists are searched for, the newest first.")] = 1
     split: Split = "leave-one-out"
     min_items: MinItems = 1
+    label_kind: LabelKind = None
     subsequences: bool = True
     stride: Stride = None
     shard_windows: Annotated[int, Meta(description="Windows per file: the most that an interruption loses.")] = 1024

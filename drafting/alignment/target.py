@@ -14,8 +14,9 @@ from drafting.alignment.bases import Base, load_base
 from drafting.alignment.data.encoder_samples import EncoderSampleSet
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.loading import data_hashes, load_split
-from drafting.alignment.data.samples import SampleSet, Windows, newest_windows, next_windows, packed_windows, prefix_windows
+from drafting.alignment.data.samples import SampleSet
 from drafting.alignment.data.splits import SplitRule
+from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
@@ -51,16 +52,16 @@ def train_target(
     settings, template = settings or TargetSettings(), template or PromptTemplate()
     run = RunDirectory(out)
     run.refuse_existing(overwrite)
-    split = load_split(data, catalog, SplitRule(settings.split, settings.min_items))
+    split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
     set_seed(settings.seed)
     start = load_base(base, catalog, template)
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
     builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
     samples = SampleSet if start.start_token is None else EncoderSampleSet
-    windows = training_windows(split, template, settings, packed=start.start_token is None and template.is_bare)
+    windows = training_windows(split, builder.max_items, settings, packed=start.start_token is None and template.is_bare)
     train = samples(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)
     # The first validation item of each user, given the user's training items; there may be none.
-    joined, ahead = next_windows(split.train, split.valid, template.max_items)
+    joined, ahead = next_windows(split.train, split.valid, builder.max_items + 1)
     valid = samples(joined, ahead, builder, identifiers, start.pad_token_id)
     record = _record(data, catalog, start, template, settings, split)
     model = add_lora(start.model, settings) if settings.lora_rank else start.model
@@ -68,24 +69,25 @@ def train_target(
     return train_model(run, start, model, (train, valid), settings, record, template, overwrite=overwrite, merge=merge)
 
 
-def training_windows(split: Split, template: PromptForm, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
-    """The windows of the training data.
+def training_windows(split: Split, max_items: int, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
+    """The windows of the training data. Each holds all that a prompt may show of a user, who has one event more if it leaves some out.
 
     Args:
+        max_items: most items that prompts show.
         packed: with subsequences, score many items of a window in one sample; see `PromptTemplate.is_bare`.
 
     Raises:
         TrainingError: no user has two items.
     """
-    max_items = template.max_items
     if not settings.subsequences:
-        windows = newest_windows(split.train, max_items)
-    elif packed:
+        windows = newest_windows(split.train, max_items + 1)
+    elif packed and split.train.labelled is None:
         windows = packed_windows(split.train, max_items, settings.stride or max(1, max_items // 2))
     else:
-        windows = prefix_windows(split.train, max_items)
+        windows = prefix_windows(split.train, max_items + 1)
     if not len(windows.last):
-        raise TrainingError("There is nothing to learn from: no user has two items in the training data.")
+        kind = "" if settings.label_kind is None else f", the last of the kind {settings.label_kind!r},"
+        raise TrainingError(f"There is nothing to learn from: no user has two items{kind} in the training data.")
     return windows
 
 

@@ -30,6 +30,7 @@ def evaluate(
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
+    label_kind: Annotated[str | None, typer.Option(help="Kind of interactions to predict.", show_default="the target's")] = None,
     engine: Annotated[str, setting("engine", help="What runs the models.")] = "transformers",
     report: Annotated[Path | None, typer.Option(help="Directory for report.json, report.md and the plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report that REPORT holds.")] = False,
@@ -49,7 +50,8 @@ def evaluate(
     lengths, rules = _lengths(k), _modes(modes)
     trained = _training_record(target).get("settings", {})
     try:
-        rule = SplitRule(split or trained.get("split", "leave-one-out"), min_items or trained.get("min_items", 1))
+        kind = label_kind or trained.get("label_kind")
+        rule = SplitRule(split or trained.get("split", "leave-one-out"), min_items or trained.get("min_items", 1), kind)
         items = load_catalog(catalog)
         held_out = load_split(data, items, rule)
     except SetupError as error:

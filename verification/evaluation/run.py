@@ -23,6 +23,7 @@ from drafting.array_types import DoubleArray
 from drafting.beam.rule import SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
+from drafting.prompts.user_state import UserState
 from verification.evaluation.baselines import co_occurring, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing
@@ -97,22 +98,22 @@ class _Evaluation:
 
     def _add_rows(self, recommender: Recommender, modes: Sequence[Mode], k: int) -> None:
         """Add the rows of modes; the first mode is plain beam search."""
-        histories, timed = self._users.histories, [self._users.histories[user] for user in self._timed]
+        timed = list(self._users.states(self._timed))
         title = f"{modes[-1].draft or PLAIN}, K = {k}"
         first = k not in self._plain
-        with tqdm(total=(len(modes) - (not first)) * len(histories), desc=title, unit="list") as bar:
+        with tqdm(total=(len(modes) - (not first)) * len(self._users), desc=title, unit="list") as bar:
             if first:
-                found = search_all(recommender, modes[0], histories, k, bar.update)
+                found = search_all(recommender, modes[0], self._users.states(), k, bar.update)
                 self._plain[k] = _Plain(found, *self._generate(recommender, timed, k))
             seconds = time_modes(recommender, modes, timed, k) if timed else []
             for number, mode in enumerate(modes):
                 if number == 0 and not first:
                     continue
-                found = self._plain[k].found if number == 0 else search_all(recommender, mode, histories, k, bar.update)
+                found = self._plain[k].found if number == 0 else search_all(recommender, mode, self._users.states(), k, bar.update)
                 timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
                 self._rows.append(self._row(mode, k, found, timing))
 
-    def _generate(self, recommender: Recommender, timed: list[list[int]], k: int) -> tuple[list[list[int]], DoubleArray]:
+    def _generate(self, recommender: Recommender, timed: list[UserState], k: int) -> tuple[list[list[int]], DoubleArray]:
         asked = timed[: self._settings.generated]
         if not asked:
             return [], np.empty(0)

@@ -1,11 +1,11 @@
 """Searches and timings of an evaluation.
 
 Invariant: lists, forwards and accepted steps are counted in full batches. Times are measured one request at a time, with the modes taking
-turns on the same history, so a change of the machine's speed affects all modes.
+turns on the same user, so a change of the machine's speed affects all modes.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.plans.plan import FixedPlan, Plan
+from drafting.prompts.user_state import UserState
 from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.hosts.adapter import load_model_config, load_reference
 from verification.hosts.checkpoint import load_tokenizer, resolve_dtype
@@ -43,18 +44,18 @@ class Mode:
 
 @dataclass(frozen=True)
 class Found:
-    """The lists of histories: all items, the first item of each rank, and the usage of each search."""
+    """The lists of users: all items, the first item of each rank, and the usage of each search."""
 
     lists: list[list[int]]
     ranked: list[list[int]]
     usage: list[Usage]
 
 
-def search_all(recommender: Recommender, mode: Mode, histories: Sequence[list[int]], k: int, advance: Callable[[int], None]) -> Found:
-    """Search every history in full batches."""
+def search_all(recommender: Recommender, mode: Mode, users: Iterable[UserState], k: int, advance: Callable[[int], None]) -> Found:
+    """Search for every user in full batches."""
     recommender.engine.use_plan(mode.plan)
     found = Found([], [], [])
-    for result in recommender.recommend(histories, k, rule=mode.rule):
+    for result in recommender.recommend(users, k, rule=mode.rule):
         found.lists.append([item.item for item in result.items])
         found.ranked.append(first_of_ranks(result))
         found.usage.append(result.usage)
@@ -68,16 +69,16 @@ def first_of_ranks(result: BeamResult) -> list[int]:
     return [first[rank] for rank in sorted(first)]
 
 
-def time_modes(recommender: Recommender, modes: Sequence[Mode], histories: Sequence[list[int]], k: int) -> list[DoubleArray]:
-    """Seconds per history of each mode, `[modes][histories]`, one request at a time and the modes taking turns."""
+def time_modes(recommender: Recommender, modes: Sequence[Mode], users: Sequence[UserState | Sequence[int]], k: int) -> list[DoubleArray]:
+    """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns."""
     seconds: list[list[float]] = [[] for _ in modes]
-    for history in [*histories[:WARM_UP], *histories]:
+    for user in [*users[:WARM_UP], *users]:
         for mode, times in zip(modes, seconds, strict=True):
             recommender.engine.use_plan(mode.plan)
             started = time.perf_counter()
-            for _ in recommender.recommend([history], k, rule=mode.rule):
+            for _ in recommender.recommend([user], k, rule=mode.rule):
                 times.append(time.perf_counter() - started)
-    return [np.array(times[min(WARM_UP, len(histories)) :]) for times in seconds]
+    return [np.array(times[min(WARM_UP, len(users)) :]) for times in seconds]
 
 
 class GenerateLists:
@@ -95,14 +96,14 @@ class GenerateLists:
         model = load_reference(target, resolve_dtype(load_model_config(target), dtype))
         self._model: Any = model.to(recommender.engine.target.device)
 
-    def search(self, histories: Sequence[list[int]], k: int) -> tuple[list[list[int]], DoubleArray]:
+    def search(self, users: Sequence[UserState | Sequence[int]], k: int) -> tuple[list[list[int]], DoubleArray]:
         """The lists, as the first item of each identifier, and the seconds per list."""
         lists, seconds = [], []
-        for history in [*histories[:WARM_UP], *histories]:
-            prompt = self._prompts.build(history)
+        for user in [*users[:WARM_UP], *users]:
+            prompt = self._prompts.build(user)
             started = time.perf_counter()
             sequences, _ = generate_beams(self._model, prompt[None], self._table, k, self._depth)
             seconds.append(time.perf_counter() - started)
             lists.append([self._first_item[tuple(row)] for row in sequences.tolist()])
-        skipped = min(WARM_UP, len(histories))
+        skipped = min(WARM_UP, len(users))
         return lists[skipped:], np.array(seconds[skipped:])

@@ -3,13 +3,16 @@
 Invariant: labels are in no history or count that a recommender may use.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from drafting.alignment.data.interactions import Interactions, Split
+from drafting.alignment.data.windows import Windows, next_windows
 from drafting.array_types import BoolArray
 from drafting.errors import InteractionError
+from drafting.prompts.user_state import UserState
 
 PARTS = ("test", "valid")
 
@@ -20,18 +23,32 @@ class HeldOut:
 
     Attributes:
         known: interactions of all users that recommenders may use.
-        histories: catalog indices of each user's history, oldest first.
+        joined: these, and the held-out ones behind them.
+        windows: for each user, the interactions that are known when the list is asked for, and the first label behind them.
         labels: distinct held-out items of each user.
         warm: `[users]` bool, True for users with a label that occurs in `known`.
     """
 
     known: Interactions
-    histories: list[list[int]]
+    joined: Interactions
+    windows: Windows
     labels: list[list[int]]
     warm: BoolArray
 
     def __len__(self) -> int:
-        return len(self.histories)
+        return len(self.labels)
+
+    @property
+    def histories(self) -> list[list[int]]:
+        """Catalog indices of each user's history, oldest first."""
+        spans = zip(self.windows.first.tolist(), self.windows.last.tolist(), strict=True)
+        return [self.joined.items[first:last].tolist() for first, last in spans]
+
+    def states(self, users: Sequence[int] | None = None) -> Iterator[UserState]:
+        """What is known of each user, or of some, one at a time."""
+        for user in range(len(self)) if users is None else users:
+            owner, first, last = int(self.windows.owners[user]), int(self.windows.first[user]), int(self.windows.last[user])
+            yield self.joined.state(owner, np.arange(first, last), last)
 
     def spread(self, count: int) -> list[int]:
         """`count` users, spread evenly; all users if there are fewer."""
@@ -49,12 +66,13 @@ def held_out(split: Split, part: str = "test", most: int | None = None) -> HeldO
         InteractionError: no user has a history and held-out items.
     """
     known, later = (split.train.followed_by(split.valid), split.test) if part == "test" else (split.train, split.valid)
-    users = np.flatnonzero((known.lengths > 0) & (later.lengths > 0))
-    if not len(users):
+    joined, windows = next_windows(known, later, len(known) + len(later))
+    if not len(windows.owners):
         raise InteractionError(f"There are no users to evaluate: no user has {part} items and a history before them.")
-    if most is not None and most < len(users):
-        users = users[np.linspace(0, len(users) - 1, most).astype(int)]
-    labels = [np.unique(later.history(user)).tolist() for user in users]
+    if most is not None and most < len(windows.owners):
+        windows = windows.part(np.linspace(0, len(windows.owners) - 1, most).astype(int))
+    labelled = later.where(later.labels)
+    labels = [np.unique(labelled.history(user)).tolist() for user in windows.owners]
     met = np.unique(known.items)
     warm = np.array([bool(np.isin(items, met).any()) for items in labels])
-    return HeldOut(known, [known.history(user).tolist() for user in users], labels, warm)
+    return HeldOut(known, joined, windows, labels, warm)

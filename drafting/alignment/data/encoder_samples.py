@@ -19,8 +19,8 @@ class EncoderSampleSet(SampleSet):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch: `input_ids` and `attention_mask`, `[samples, longest]` int64, and `labels`, `[samples, identifier length]` int64."""
         windows = [self._window(index)[0] for index in indices]
-        prompts = [self._builder.build(items[:-1].tolist())[:-1] for items in windows]
-        labels = self._identifiers[np.array([items[-1] for items in windows])]
+        prompts = [prompt[:-1] for prompt in self._prompts(indices, windows)]
+        labels = self._identifiers[self._interactions.items[np.array([positions[-1] for positions in windows])]]
         return {
             "input_ids": torch.from_numpy(pad_stack(prompts, self._pad_token_id)),
             "attention_mask": torch.from_numpy(pad_stack([np.ones_like(prompt) for prompt in prompts], 0)),

@@ -1,11 +1,7 @@
-"""Training samples: histories as token ids and labels, batched for a causal language model.
+"""Training samples: what was known of users as token ids, and labels, batched for a causal language model.
 
 A sample is a prompt as `PromptBuilder` makes it, followed by the identifier of the item to predict. Only the tokens of the answer have
-labels.
-
-Packing: if the prompt is nothing but the identifiers, the sequence for a user's newest item contains the sequences for all earlier items,
-and under a causal mask each token attends to the same tokens as in its own sequence. One window with labels on every item but the first
-is therefore the samples of all its prefixes in one forward.
+labels. Invariant: the prompt is the one that a request gets for a user of whom the same is known.
 
 Leaving items out: with `left_out` above zero every epoch drops other items of a window, so an item is also predicted from items further
 back, and histories differ from epoch to epoch.
@@ -15,79 +11,20 @@ torch from its fastest attention.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from drafting.alignment.data.interactions import Interactions
+from drafting.alignment.data.windows import Windows
 from drafting.array_types import IntArray
 from drafting.prompts.builder import PromptBuilder
 
 IGNORED_LABEL = -100
 _BATCHES_PER_BUCKET_RUN = 50
+_MEASURED_SAMPLES = 256
 
 Positions = IntArray
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The ranges of interactions that are samples; all arrays are `[samples]`, positions in `Interactions.items`.
-
-    Attributes:
-        first: position of the oldest item of the prompt.
-        last: position of the newest item to predict.
-        scored: number of items up to `last` that have labels; 1 unless packed.
-    """
-
-    first: Positions
-    last: Positions
-    scored: Positions
-
-
-def newest_windows(interactions: Interactions, max_items: int) -> Windows:
-    """One window per user with two items or more: the last item, given those before it."""
-    users = np.flatnonzero(interactions.lengths >= 2)
-    return windows_of(interactions, interactions.offsets[users + 1] - 1, users, max_items)
-
-
-def prefix_windows(interactions: Interactions, max_items: int) -> Windows:
-    """One window per item that is not the first of its user: the item, given those before it."""
-    owners = np.repeat(np.arange(len(interactions.users)), interactions.lengths)
-    targets = np.flatnonzero(np.arange(len(interactions)) > interactions.offsets[owners])
-    return windows_of(interactions, targets, owners[targets], max_items)
-
-
-def next_windows(history: Interactions, later: Interactions, max_items: int) -> tuple[Interactions, Windows]:
-    """The first item of `later`, given `history`, for users with both; returns the joined interactions and their windows."""
-    joined = history.followed_by(later)
-    users = np.flatnonzero((history.lengths > 0) & (later.lengths > 0))
-    return joined, windows_of(joined, joined.offsets[users] + history.lengths[users], users, max_items)
-
-
-def windows_of(interactions: Interactions, targets: Positions, owners: Positions, max_items: int) -> Windows:
-    """One window per position in `targets`, with up to `max_items` items of its user (`owners`) before it."""
-    return Windows(np.maximum(interactions.offsets[owners], targets - max_items), targets, np.ones_like(targets))
-
-
-def packed_windows(interactions: Interactions, max_items: int, stride: int) -> Windows:
-    """Windows that score every item that is not its user's first exactly once.
-
-    The first window of a user has up to `max_items + 1` items and scores all but the first. Each further window moves on by `stride` items
-    and scores these, so they are predicted from at least `max_items - stride + 1` items; `stride = 1` gives every item its full prompt.
-    """
-    rest = np.maximum(interactions.lengths - 1 - max_items, 0)
-    windows = np.where(interactions.lengths >= 2, 1 + -(-rest // stride), 0)
-    owners = np.repeat(np.arange(len(windows)), windows)
-    number = np.arange(len(owners)) - np.repeat(np.cumsum(windows) - windows, windows)
-    start, newest = interactions.offsets[owners], interactions.offsets[owners + 1] - 1
-    last = np.minimum(start + max_items + number * stride, newest)
-    first = np.maximum(start, last - max_items)
-    scored_before = np.where(number > 0, start + max_items + (number - 1) * stride, start)
-    return Windows(first, last, last - scored_before)
-
-
 Batch = dict[str, torch.Tensor]
 
 
@@ -95,7 +32,9 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     """Samples for one model and catalog, built batch by batch.
 
     Attributes:
-        lengths, bucket_lengths: `[samples]`, number of tokens of each sample; an upper bound if items are left out.
+        windows: the stretches of the interactions that they are.
+        lengths, bucket_lengths: `[samples]`, number of tokens of each sample with all its items. That is exact for a prompt that is a list
+            of identifiers, and an estimate by the number of items for any other.
     """
 
     def __init__(
@@ -115,16 +54,15 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
             left_out: share of a window's items that an epoch leaves out, in [0, 1).
             seed: seed of the choice of these items.
         """
-        self._items = interactions.items
-        self._windows = windows
+        self._interactions = interactions
+        self.windows = windows
         self._builder = builder
         self._identifiers = identifiers
         self._pad_token_id = pad_token_id
         self._left_out = left_out
         self._seed = seed
         self._epoch = 0
-        one, two = (len(builder.build([0] * items)) for items in (1, 2)) if builder.max_items > 1 else (0, 0)
-        self.lengths: Positions = (windows.last - windows.first - 1) * (two - one) + len(builder.build([0])) + identifiers.shape[1]
+        self.lengths: Positions = self._measured_lengths()
         self.bucket_lengths = self.lengths
 
     def __len__(self) -> int:
@@ -136,15 +74,15 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch: `input_ids` and `labels`, `[samples, longest]` int64."""
         windows = [self._window(index) for index in indices]
-        prompts = [self._builder.build(items[:-1].tolist()) for items, _ in windows]
+        prompts = self._prompts(indices, [positions for positions, _ in windows])
         length = self._identifiers.shape[1]
         longest = max(map(len, prompts)) + length
         input_ids = np.full((len(indices), longest), self._pad_token_id, np.int64)
         labels = np.full((len(indices), longest), IGNORED_LABEL, np.int64)
-        for row, ((items, scored), prompt) in enumerate(zip(windows, prompts, strict=True)):
+        for row, ((positions, scored), prompt) in enumerate(zip(windows, prompts, strict=True)):
             end = len(prompt) + length
             input_ids[row, : len(prompt)] = prompt
-            input_ids[row, len(prompt) : end] = self._identifiers[items[-1]]
+            input_ids[row, len(prompt) : end] = self._identifiers[self._interactions.items[positions[-1]]]
             answer = slice(end - scored * length, end)
             labels[row, answer] = input_ids[row, answer]
         return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
@@ -153,18 +91,37 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         """Set the epoch, which determines the items that are left out."""
         self._epoch = epoch
 
-    def _window(self, index: int) -> tuple[npt.NDArray[np.int32], int]:
-        """The items of a sample in this epoch, the one to predict last, and the number of items at the end with labels."""
-        first, last, scored = self._windows.first[index], self._windows.last[index], int(self._windows.scored[index])
-        items = self._items[first : last + 1]
+    def _prompts(self, indices: Sequence[int], windows: Sequence[Positions]) -> list[IntArray]:
+        """The prompts of samples, given the interactions in them, the one to predict last."""
+        owners = self.windows.owners[np.asarray(indices)].tolist()
+        states = (self._interactions.state(owner, known[:-1], int(known[-1])) for owner, known in zip(owners, windows, strict=True))
+        return [self._builder.build(state) for state in states]
+
+    def _window(self, index: int) -> tuple[Positions, int]:
+        """The interactions of a sample in this epoch, the one to predict last, and the number of them at the end with labels."""
+        first, last, scored = self.windows.first[index], self.windows.last[index], int(self.windows.scored[index])
+        positions = np.arange(first, last + 1)
         if not self._left_out:
-            return items, scored
+            return positions, scored
         # Determined by seed, epoch and sample alone, so that an interrupted run continues with the same samples.
-        kept = np.random.default_rng((self._seed, self._epoch, index)).random(len(items)) >= self._left_out
+        kept = np.random.default_rng((self._seed, self._epoch, index)).random(len(positions)) >= self._left_out
         # Keep the newest item, which is predicted, and at least one item before it.
         kept[-1] = True
         kept[-2] |= not kept[:-1].any()
-        return items[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
+        return positions[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
+
+    def _measured_lengths(self) -> Positions:
+        """The number of tokens of each sample, as a line through those of some."""
+        if not len(self.windows.last):
+            return np.zeros(0, np.int64)
+        known = self.windows.last - self.windows.first
+        measured = np.unique(np.linspace(0, len(known) - 1, _MEASURED_SAMPLES).astype(np.int64))
+        windows = [np.arange(self.windows.first[index], self.windows.last[index] + 1) for index in measured]
+        tokens = [len(prompt) for prompt in self._prompts(measured.tolist(), windows)]
+        terms = np.stack([np.ones_like(known), np.minimum(known, self._builder.max_items)], axis=1)
+        line = np.linalg.lstsq(terms[measured], np.array(tokens), rcond=None)[0]
+        lengths: Positions = np.rint(terms @ line).astype(np.int64) + self._identifiers.shape[1]
+        return lengths
 
 
 class LengthBucketSampler(torch.utils.data.Sampler[int]):

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.alignment.data.interactions import Interactions
-from drafting.alignment.data.samples import Windows
+from drafting.alignment.data.windows import Windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.tree_batch import TokenWindows, TreeWindows
 from drafting.array_types import IntArray
 from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.user_state import UserState
 from drafting.trie.arrays import offsets_of, ranges
 from drafting.trie.item_trie import ROOT, ItemTrie
 
@@ -24,33 +25,33 @@ class PromptWindows(TokenWindows):
     """Windows of tokens, and the positions in them where lists are searched.
 
     Attributes:
-        histories: for each tree, the catalog indices of the history in its prompt, oldest first.
+        users: for each tree, what its prompt knows of the user.
     """
 
-    histories: list[list[int]]
+    users: list[UserState]
 
 
 def prompt_windows(
     interactions: Interactions, windows: Windows, builder: PromptBuilder, identifiers: IntArray, trees: int
 ) -> PromptWindows:
     """Tokenise windows; in each of them, lists are searched at the newest `trees` items that are to be predicted."""
-    items, length = interactions.items, identifiers.shape[1]
+    length = identifiers.shape[1]
     texts = [
-        np.concatenate([builder.build(items[first:last].tolist()), identifiers[items[last]]])
-        for first, last in zip(windows.first.tolist(), windows.last.tolist(), strict=True)
+        np.concatenate([builder.build(interactions.state(user, np.arange(first, last), last)), identifiers[interactions.items[last]]])
+        for user, first, last in zip(windows.owners.tolist(), windows.first.tolist(), windows.last.tolist(), strict=True)
     ]
     lengths = np.array([len(text) for text in texts], np.int64)
     per_window = np.minimum(windows.scored, trees)
     owner = np.repeat(np.arange(len(texts)), per_window)
     age = ranges(np.zeros_like(per_window), per_window)
-    predicted = windows.last[owner] - age
+    asked = zip(windows.owners[owner].tolist(), windows.first[owner].tolist(), (windows.last[owner] - age).tolist(), strict=True)
     return PromptWindows(
         tokens=np.concatenate(texts) if texts else np.empty(0, np.int64),
         token_offsets=offsets_of(lengths),
         answers=windows.scored * length,
         tree_offsets=offsets_of(per_window),
         tree_root=lengths[owner] - length * (age + 1) - 1,
-        histories=[items[a:b].tolist() for a, b in zip(windows.first[owner].tolist(), predicted.tolist(), strict=True)],
+        users=[interactions.state(user, np.arange(first, predicted), predicted) for user, first, predicted in asked],
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from drafting.alignment.bases import scratch_tokenizer
 from drafting.alignment.data.interactions import Interactions
-from drafting.alignment.data.samples import packed_windows
+from drafting.alignment.data.windows import packed_windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.teacher.data import (
     CATALOG_FILE,
@@ -56,7 +56,7 @@ def write_teacher(folder: Path, users: int = 40, catalog: Catalog | None = None)
     data = histories(users, len(catalog))
     windows = packed_windows(data, TEMPLATE.max_items, 3)
     prompts = prompt_windows(data, windows, builder, identifiers, trees=2)
-    lists = np.array([[(history[-1] + STEP + more) % len(catalog) for more in range(LISTS)] for history in prompts.histories], np.int64)
+    lists = np.array([[(user.events[-1].item + STEP + more) % len(catalog) for more in range(LISTS)] for user in prompts.users], np.int64)
     trees = list_trees(lists, lists[:, :0], trie, levels)
     nodes = TopCodes.empty(len(trees.trie_node), levels.widest, levels)
     share = trees.taken / trees.taken.sum(1, keepdims=True)

@@ -13,12 +13,8 @@ from drafting.alignment.data.samples import (
     IGNORED_LABEL,
     LengthBucketSampler,
     SampleSet,
-    Windows,
-    newest_windows,
-    next_windows,
-    packed_windows,
-    prefix_windows,
 )
+from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.catalog.builder import catalog_of
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.template import PromptTemplate
@@ -92,6 +88,20 @@ def test_prompts_hold_the_newest_items_only() -> None:
     history = interactions([0, 1, 2, 3, 0])
     batch = samples(history, newest_windows(history, 2), max_items=2)[0]
     assert batch["input_ids"].tolist() == [[BOS, *IDS[2], *IDS[3], *IDS[0]]]
+
+
+def test_a_sample_of_a_long_history_is_the_prompt_of_a_request() -> None:
+    """Requests know one item more than prompts show, and so find out which of the old ones are left out."""
+    history = random_interactions(users=20, longest=17)
+    sample_set = samples(history, prefix_windows(history, 6 + 1), max_items=6)
+    builder = PromptBuilder(PromptTemplate(max_items=6), PromptTokenizer.of(TOKENIZER), CATALOG)
+    shorter = 0
+    for index, (owner, last) in enumerate(zip(sample_set.windows.owners.tolist(), sample_set.windows.last.tolist(), strict=True)):
+        known = history.items[history.offsets[owner] : last].tolist()
+        served = builder.build(known).tolist()
+        assert sample_set[index]["input_ids"][0].tolist() == [*served, *IDS[history.items[last]]]
+        shorter += len(known) > 6 and len(served) < 1 + 2 * 6
+    assert shorter > 20
 
 
 def test_the_next_item_of_a_later_part() -> None:

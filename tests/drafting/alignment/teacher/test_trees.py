@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from drafting.alignment.data.interactions import Interactions
-from drafting.alignment.data.samples import Windows, packed_windows
+from drafting.alignment.data.windows import Windows, packed_windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.teacher.scores import dense
 from drafting.alignment.teacher.trees import list_trees, most_nodes, prompt_windows
@@ -50,19 +50,20 @@ def test_prompts_for_lists_end_before_the_newest_items() -> None:
     builder = PromptBuilder(template, PromptTokenizer.of(TOKENIZER), CATALOG)
     prompts = prompt_windows(data, packed_windows(data, 20, 10), builder, IDS, trees=2)
     assert prompts.tree_offsets.tolist() == [0, 2, 3]
-    assert prompts.histories == [[0, 1, 2], [0, 1], [2]]
+    histories = [[event.item for event in user.events] for user in prompts.users]
+    assert histories == [[0, 1, 2], [0, 1], [2]]
     assert prompts.answers.tolist() == [6, 2]
     ends = [
         prompts.tokens[prompts.token_offsets[window] :][: root + 1].tolist()
         for window, root in zip((0, 0, 1), prompts.tree_root.tolist(), strict=True)
     ]
-    assert ends == [[BOS, *IDS[history].reshape(-1).tolist()] for history in prompts.histories]
+    assert ends == [[BOS, *IDS[history].reshape(-1).tolist()] for history in histories]
 
 
 def test_prompts_with_words_have_their_root_before_the_answer() -> None:
     data = interactions([0, 1, 2])
     builder = PromptBuilder(PromptTemplate(), PromptTokenizer.of(TOKENIZER), CATALOG)
-    windows = Windows(np.array([0]), np.array([2]), np.array([1]))
+    windows = Windows(np.array([0]), np.array([0]), np.array([2]), np.array([1]))
     prompts = prompt_windows(data, windows, builder, IDS, trees=5)
     assert prompts.tree_root.tolist() == [len(builder.build([0, 1])) - 1]
 
