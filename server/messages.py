@@ -126,6 +126,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         precision: precision of the target's lists.
         longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
+        text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
     """
 
     model: str
@@ -140,6 +141,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     precision: Precision
     catalog_name: str = ""
     longest_step_seconds: float = 0.0
+    text_tokens: int = 0
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):
@@ -172,11 +174,13 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         queue_seconds: time from the submission by the API process to the start in the engine.
         engine_seconds: time from the start in the engine to the finished list.
+        thought: the text that the model wrote before it; None if it was not asked to.
     """
 
     result: BeamResult
     queue_seconds: float
     engine_seconds: float
+    thought: str | None = None
 
 
 class FailedList(msgspec.Struct, frozen=True, array_like=True):

@@ -219,7 +219,7 @@ class Recommender:
             allowed_items,
             self._name,
             reserved,
-            self._think(think, rule) if think else None,
+            Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
         )
 
     def _prompt(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
@@ -228,12 +228,9 @@ class Recommender:
             item_indices([event.item for event in events], len(self.catalog), "The history names")
         return self.prompts.build(user if isinstance(user, UserState) else item_indices(user, len(self.catalog), "The history names"))
 
-    def _think(self, max_tokens: int, rule: SearchRule) -> Think:
-        if (thinking := self.prompts.thinking) is None:
-            raise ValueError("This model can't think before a list: its prompt.json has no field think.")
-        if not 1 <= max_tokens <= thinking.max_tokens:
-            raise ValueError(f"The text before a list has 1 to {thinking.max_tokens} tokens, as prompt.json says, not {max_tokens}.")
-        return Think(max_tokens, thinking.end, thinking.after, self._served.stop_tokens, rule)
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of token ids of the target, such as `BeamResult.thought`, without special tokens."""
+        return self._served.text(tokens)
 
     def recommend(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from drafting.array_types import IntArray
 from drafting.beam.rule import STRICT, SearchRule, Verification
+from drafting.prompts.thinking import ThinkingTokens
 from drafting.trie.item_set import ItemSet
 
 MAX_BEAM_WIDTH = 256
@@ -101,6 +102,19 @@ class Think:
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or not len(self.end):
             raise ValueError(f"A text needs a token and an end, got max_tokens = {self.max_tokens} and an end of {len(self.end)} tokens.")
+
+    @classmethod
+    def of(cls, thinking: ThinkingTokens | None, max_tokens: int, stops: frozenset[int], rule: SearchRule) -> "Think":
+        """A text of so many tokens at most, as the target's `prompt.json` says.
+
+        Raises:
+            ValueError: it says nothing of texts, or that they are shorter; the message is a sentence.
+        """
+        if thinking is None:
+            raise ValueError("This model can't think before a list: its prompt.json has no field think.")
+        if not 1 <= max_tokens <= thinking.max_tokens:
+            raise ValueError(f"The text before a list has 1 to {thinking.max_tokens} tokens, as prompt.json says, not {max_tokens}.")
+        return cls(max_tokens, thinking.end, thinking.after, stops, rule)
 
     @property
     def most_tokens(self) -> int:

@@ -98,6 +98,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 model=recommender.model_name,
                 catalog_version=recommender.catalog.version,
                 catalog_name=options.catalog_name,
+                text_tokens=0 if recommender.prompts.thinking is None else recommender.prompts.thinking.max_tokens,
                 max_items=recommender.prompts.max_items,
                 total_slots=recommender.engine.total_slots,
                 drafts=recommender.engine.has_draft,

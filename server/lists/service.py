@@ -99,6 +99,7 @@ class RecommendationService:
             filter=_filter(body, served),
             fresh=None if body.fresh is None else fresh_places(body.fresh, served.catalog, rule),
             catalog=served.handle,
+            think=self._text_tokens(body),
         )
 
     async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> KnownUser:
@@ -138,6 +139,7 @@ class RecommendationService:
             **precision_lines(self._ready().precision, result.rule),
             **rule_lines(result.rule),
             "items": item_lines(served.catalog, result.items, body.fields, () if fresh is None else fresh.fresh),
+            **({"thought": finished.thought} if body.think is not None and body.think.return_text else {}),
             "usage": usage_lines(result.usage),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -155,6 +157,17 @@ class RecommendationService:
             return SearchRule.choose(body.verification or self._verification, body.seed, body.temperature)
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
+
+    def _text_tokens(self, body: RecommendationRequest) -> int:
+        """The most tokens of text before the list, which the model must be able to write."""
+        if body.think is None:
+            return 0
+        most = self._ready().text_tokens
+        if not most:
+            raise InvalidRequest("The model can't think before a list: its prompt.json has no field think.")
+        if body.think.max_tokens > most:
+            raise InvalidRequest(f"think.max_tokens must be at most {most}, as the model's prompt.json says, got {body.think.max_tokens}.")
+        return body.think.max_tokens
 
     def _ready(self) -> Ready:
         ready = self._engine.ready
@@ -270,7 +283,7 @@ def rule_lines(rule: SearchRule) -> dict[str, Any]:
 
 def usage_lines(usage: Usage) -> dict[str, Any]:
     """The usage of a list, as in `UsageAnswer`."""
-    return {
+    lines: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "target_forwards": usage.target_forwards,
@@ -279,3 +292,4 @@ def usage_lines(usage: Usage) -> dict[str, Any]:
         "drafted_nodes": usage.drafted_nodes,
         "plan": usage.plan,
     }
+    return lines | {"thought_tokens": usage.thought_tokens} if usage.thought_tokens else lines

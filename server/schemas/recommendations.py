@@ -19,6 +19,7 @@ MAX_FILTER_NAMES = 100
 MAX_FIELDS = 50
 MAX_TIMEOUT_MS = 60_000
 MAX_AGE_DAYS = 36_500
+MAX_THINK_TOKENS = 32_768
 MAX_BATCH = 256
 
 # An entry of a batch is judged alone, also by its form, so the model of the batch lets anything through as an entry.
@@ -53,6 +54,15 @@ class FreshBody(Body):
     min: int = Field(ge=1, le=MAX_K, description="So many of the k places are for fresh items, at least; no more than `k`.")
 
 
+class ThinkBody(Body):
+    """Text that the model writes before its list begins."""
+
+    max_tokens: int = Field(
+        ge=1, le=MAX_THINK_TOKENS, description="The most tokens of text; the model's `prompt.json` says how many are possible."
+    )
+    return_text: bool = Field(default=False, description="Whether the answer tells the text, as `thought`.")
+
+
 class RecommendationRequest(GivenUser):
     """Whom to recommend for, and what."""
 
@@ -68,6 +78,7 @@ class RecommendationRequest(GivenUser):
             "behaviours": {"buy": ["172", {"item_id": "174", "value": 2}]},
             "profile": {"country": "DE", "age": 34, "genres": ["drama", "war"]},
         },
+        {"user_id": "42", "k": 10, "think": {"max_tokens": 256, "return_text": True}, "timeout_ms": 20000},
     )
 
     user_id: Id | None = Field(default=None, description="A user with stored events; give this or `history`.")
@@ -101,6 +112,11 @@ class RecommendationRequest(GivenUser):
         le=100,
         allow_inf_nan=False,
         description="Below 1 sharpens, above 1 flattens what is sampled from; 1 by default. Not for `strict`.",
+    )
+    think: ThinkBody | None = Field(
+        default=None,
+        description="Let the model write text first, greedily, or sampled where the list is; the list is what follows it. For models whose "
+        "`prompt.json` says how.",
     )
     timeout_ms: int | None = Field(
         default=None, ge=1, le=MAX_TIMEOUT_MS, description="Longest wait for the answer, milliseconds; the server's setting by default."
@@ -151,6 +167,9 @@ class UsageAnswer(BaseModel):
     accepted_steps: int = Field(description="Levels that the target accepted from a draft, each one forward saved.")
     drafted_nodes: int = Field(description="Prefixes that were drafted for the target to verify.")
     plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
+    thought_tokens: int | None = Field(
+        default=None, description="Tokens of text that the model wrote before the list, a forward each; left out where it wrote none."
+    )
 
 
 class TimingAnswer(BaseModel):
@@ -207,6 +226,7 @@ class RecommendationAnswer(BaseModel):
     verification: Verification
     seed: int | None = Field(default=None, description="What the list was sampled with; left out for strict lists.")
     items: list[RecommendedItem]
+    thought: str | None = Field(default=None, description="The text that the model wrote before the list; only if it was asked for.")
     usage: UsageAnswer
     timing_ms: TimingAnswer
     note: str | None = Field(default=None, description="What to know about this list; left out if there is nothing.")

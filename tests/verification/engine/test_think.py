@@ -177,6 +177,19 @@ def test_sampled_texts_depend_on_nothing_but_their_seed(site: Site) -> None:
     assert len({alone(engine, request).thought for request in other}) > len(requests) / 2
 
 
+def test_a_sampled_text_is_drawn_token_by_token(site: Site) -> None:
+    """From the model's own logits after the text so far, by the noise of its place."""
+    for number, prompt in enumerate(site.prompts):
+        rule = replace(SAMPLED, seed=number)
+        text: list[int] = []
+        for place in range(MOST):
+            with torch.inference_mode():
+                logits = site.model(torch.tensor([[*prompt, *text]])).logits[:, -1]
+            text += next_tokens(logits, [rule], [place]).tolist()
+        request = BeamRequest("draws", prompt, K, K, think=Think(MOST, NEVER, rule=rule))
+        assert alone(site.models.engine(DEPTH), request).thought == tuple(text)
+
+
 def test_draws_follow_the_softmax_at_the_temperature() -> None:
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0)).expand(4000, -1)
     rules = [SearchRule(Verification.GUMBEL, seed=seed, temperature=0.7) for seed in range(4000)]

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.plan import FixedPlan
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.thinking import ThinkTemplate
 from tests.models import random_catalog, save_family_model, save_random_model
 from tests.t5_models import save_t5_model
 from verification.hosts import exact
@@ -161,3 +164,24 @@ def test_the_vllm_host_refuses_before_weights_are_read(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(HostError, match=r"^The vLLM host can't make lists exact: serve with --engine transformers, or without --exact\.$"):
         Recommender.load(folder, CATALOG, host="vllm", exact=True)
+
+
+def test_a_text_before_a_list_is_the_same_too(tmp_path: Path) -> None:
+    """Greedy and sampled: another text would mean another list."""
+    target = save_random_model(tmp_path / "target", CATALOG, hidden=128, layers=2, dtype=torch.bfloat16)
+    draft = save_random_model(tmp_path / "draft", CATALOG, hidden=32, layers=1, dtype=torch.bfloat16)
+    PromptTemplate(think=ThinkTemplate("<a_0>", 12)).save(target)
+    recommender = Recommender.load(target, CATALOG, draft=draft, plan="beam:20", kv_memory_gib=0.02, exact=True)
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(len(CATALOG), size=length).tolist() for length in rng.integers(1, 20, size=12)]
+    for rule in (STRICT, SearchRule(Verification.GUMBEL, seed=3)):
+        together = list(recommender.recommend(histories, 10, rule=rule, think=12))
+        alone = [
+            result
+            for number, history in enumerate(histories)
+            for result in recommender.recommend([history], 10, rule=rule.numbered(number), think=12)
+        ]
+        assert [result.thought for result in alone] == [result.thought for result in together]
+        assert scored(alone) == scored(together)
+        assert len({result.thought for result in alone}) > 6
+    recommender.close()
