@@ -2,7 +2,7 @@
 
 Invariant: a template ends. Its loops and calls, the text that it writes and whatever it makes on the way are bounded, and it reaches no
 attribute that begins with an underscore. Its settings are those with which transformers renders chat templates, so that a template gives
-the same text in both.
+the same text in both; but the line break at the end of a template of `prompt.json` is kept, for models are trained with it.
 """
 
 import json
@@ -68,9 +68,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("*", "**", "+", "%"))
 
     def __init__(self, *, is_chat: bool) -> None:
-        """`is_chat` for templates of tokenizers, in which transformers writes nothing for what is missing."""
-        undefined = Undefined if is_chat else Missing
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], undefined=undefined)
+        """`is_chat` for templates of tokenizers, for which transformers writes nothing for what is missing, nor a line break at the end."""
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=not is_chat,
+            extensions=["jinja2.ext.loopcontrols"],
+            undefined=Undefined if is_chat else Missing,
+        )
         self.filters = {name: _sized_filter(function) for name, function in self.filters.items() if name != "random"}
         self.filters |= {"tojson": _to_json, "bucket": _bucket}
         del self.globals["lipsum"]

@@ -112,24 +112,42 @@ class TextPrompts:
             if written:
                 check_codes(self._catalog, self._identifiers, np.unique(written), tokens)
             shared = tokens if shared is None else shared[: common_prefix(shared, tokens)]
-        return np.empty(0, np.int64) if shared is None else shared
+        return np.empty(0, np.int64) if shared is None else self._common(shared)
+
+    def _common(self, tokens: IntArray) -> IntArray:
+        """What the prompts of other users have of these first tokens: users with another first item, other values, or no values at all."""
+        items = covering_items(self._catalog)
+        first = self._catalog.codes[items, 0]
+        other = [UserEvent(int(items[(first != first[0]).argmax()]))]
+        for user in (UserState(other), UserState(other, dict.fromkeys(self._form.behaviours, other), _Anything("2"), _Anything("2"), "2")):
+            try:
+                text = self.text(user)
+            except PromptError:
+                continue  # the template needs what this user lacks
+            tokens = tokens[: common_prefix(tokens, self._tokenizer.encode(text, add_special_tokens=self._form.add_special_tokens))]
+        return tokens
 
     def _samples(self) -> Iterator[tuple[IntArray, UserState]]:
         """Users whose histories have every code, the shortest and the longest window among them."""
         covering, most = covering_items(self._catalog), max(1, self._form.max_items)
         starts = range(0, len(covering), most)
         for items in (covering[:1], np.resize(covering, most), *(covering[start : start + most] for start in starts)):
-            events = [UserEvent(item, None, 1.0, _SOME_TIME, _Anything()) for item in items.tolist()]
+            events = [UserEvent(item, None, 1.0, _SOME_TIME, _Anything("1")) for item in items.tolist()]
             behaviours = dict.fromkeys(self._form.behaviours, events)
-            yield items, UserState(events, behaviours, _Anything(), _Anything(), "1")
+            yield items, UserState(events, behaviours, _Anything("1"), _Anything("1"), "1")
 
 
 class _Anything(dict[str, Any]):
     """Values of a sample user, who is known to have any."""
 
+    def __init__(self, value: str) -> None:
+        """`value` is a text that is a number, too."""
+        super().__init__()
+        self._value = value
+
     def get(self, name: str, default: Any = None) -> str:
-        """A text that is a number, too."""
-        return "1"
+        """The same for every name."""
+        return self._value
 
 
 def _events_of(user: UserState, kind: str) -> Sequence[UserEvent]:
