@@ -118,6 +118,18 @@ async def test_histories_of_the_release_before_profiles_are_read_as_they_are(tmp
     other.close()
 
 
+async def test_events_and_profile_are_read_in_one_statement(tmp_path: Path):
+    store = open_history_store(f"sqlite:///{tmp_path}/histories.db")
+    await store.append("ann", [Event("a", 1.0)])
+    await store.put_profile("ann", {"age": 34})
+    statements: list[str] = []
+    for connection in store._connections:
+        connection.set_trace_callback(statements.append)
+    assert await store.read_user("ann") == StoredUser([Event("a", 1.0)], {"age": 34})
+    assert len(statements) == 1
+    await store.close()
+
+
 async def test_a_profile_has_a_checksum_and_is_deleted_from_the_file(tmp_path: Path):
     path = tmp_path / "histories.db"
     store = open_history_store(f"sqlite:///{path}")

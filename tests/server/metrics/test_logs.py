@@ -41,11 +41,15 @@ def test_a_server_logs_json_with_request_ids_and_nothing_that_users_met(model_fl
     with ServerProcess(tmp_path, *model_flags, *flags) as server:
         server.wait_until_ready()
         assert server.recommend(history=["item-17", "item-23"], exclude=["item-42"], k=2).status_code == 200
+        known = {"profile": {"a": "known-secret"}, "context": {"b": "known-secret"}, "behaviours": {"known-secret": ["item-17"]}}
+        event = {"item_id": "item-17", "kind": "known-secret", "attributes": {"c": "known-secret"}}
+        for told in (known, {"history": [event]}, {"context": {"a": {"b": "known-secret"}}}, {"profile": "known-secret"}):
+            assert server.recommend(**({"history": ["item-17"], "k": 2} | told)).status_code in (200, 422)
         failed = server.client.post("/v1/recommendations", json={"user_id": "user-secret", "k": 1}, headers={"x-request-id": "trace-me"})
         assert failed.status_code == 503
         assert failed.headers["x-request-id"] == "trace-me"
         lines = [json.loads(line) for line in server.log.splitlines()]
     assert [line["request_id"] for line in lines if "cannot serve histories" in line["message"]] == ["trace-me"]
     assert {line["process"] for line in lines} == {"api", "engine"}
-    for secret in ("item-17", "item-23", "item-42", "user-secret"):
+    for secret in ("item-17", "item-23", "item-42", "user-secret", "known-secret"):
         assert secret not in server.log

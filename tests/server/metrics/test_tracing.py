@@ -142,7 +142,8 @@ def test_a_real_server_sends_its_spans_before_it_ends(model_flags, model_dir, tm
     with ServerProcess(tmp_path, *flags) as server:
         server.wait_until_ready()
         server.client.post("/v1/users/user-secret/events", json={"events": [{"item_id": "item-17"}]})
-        body = {"user_id": "user-secret", "k": 3, "timeout_ms": 20000}
+        server.client.put("/v1/users/user-secret/profile", json={"name": "known-secret"})
+        body = {"user_id": "user-secret", "k": 3, "timeout_ms": 20000, "context": {"query": "known-secret"}}
         answer = server.client.post("/v1/recommendations", json=body, headers={"traceparent": PARENT, "x-request-id": "request-7"})
         assert answer.status_code == 200
     collector.server.shutdown()
@@ -154,3 +155,4 @@ def test_a_real_server_sends_its_spans_before_it_ends(model_flags, model_dir, tm
     said = str(collector.spans)
     assert "item-17" not in said
     assert "user-secret" not in said
+    assert "known-secret" not in said
