@@ -210,7 +210,7 @@ class Recommender:
         """
         return BeamRequest(
             request_id,
-            self._prompt(history),
+            self._prompt(history, thinks=bool(think)),
             k,
             k if beam_width is None else beam_width,
             item_indices(excluded_items, len(self.catalog), "The request excludes"),
@@ -222,11 +222,12 @@ class Recommender:
             Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
         )
 
-    def _prompt(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
+    def _prompt(self, user: UserState | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
         lists = (user.events, *user.behaviours.values()) if isinstance(user, UserState) else ()
         for events in lists:
             item_indices([event.item for event in events], len(self.catalog), "The history names")
-        return self.prompts.build(user if isinstance(user, UserState) else item_indices(user, len(self.catalog), "The history names"))
+        known = user if isinstance(user, UserState) else item_indices(user, len(self.catalog), "The history names")
+        return self.prompts.build(known, thinks=thinks)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of token ids of the target, such as `BeamResult.thought`, without special tokens."""

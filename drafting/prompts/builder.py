@@ -12,7 +12,7 @@ import numpy as np
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.list_prompts import ListPrompts
-from drafting.prompts.loading import PromptForm
+from drafting.prompts.loading import PromptForm, thinking_form
 from drafting.prompts.parts import PromptPart
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
@@ -45,8 +45,11 @@ class PromptBuilder:
         self.form = form
         self.max_items = form.max_items
         self._end = np.array([] if start_token is None else [start_token], np.int64)
-        self._prompts = _prompts_of(form, tokenizer, catalog)
-        self.max_tokens = self._prompts.max_tokens + len(self._end)
+        self._prompts = self._thinking_prompts = _prompts_of(form, tokenizer, catalog)
+        if (other := thinking_form(form)) is not form:
+            self._thinking_prompts = _prompts_of(other, tokenizer, catalog)
+            self.max_items = max(form.max_items, other.max_items)
+        self.max_tokens = max(self._prompts.max_tokens, self._thinking_prompts.max_tokens) + len(self._end)
         self.shared_tokens = self._prompts.shared_tokens
         self.thinking = None if form.think is None else form.think.tokens(tokenizer.encode)
 
@@ -54,13 +57,16 @@ class PromptBuilder:
         """The items of a history in the prompt: see `Window`."""
         return self.form.window.of(history)
 
-    def build(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
+    def build(self, user: UserState | Sequence[int] | IntArray, *, thinks: bool = False) -> IntArray:
         """The prompt of a user, or of a history of item indices, oldest first, `[tokens]`.
+
+        Args:
+            thinks: True if the target writes text behind it.
 
         Raises:
             PromptError: the history is empty, what a template needs is missing, or the prompt is too long.
         """
-        return np.concatenate([self._prompts.tokens(user), self._end])
+        return np.concatenate([(self._thinking_prompts if thinks else self._prompts).tokens(user), self._end])
 
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt that `build` makes, in parts, without empty ones.

@@ -60,3 +60,17 @@ def prompt_of(contents: Any) -> PromptForm:
 
         return read_text_form(contents)
     return PromptTemplate.of(contents)
+
+
+def thinking_form(form: PromptForm) -> PromptForm:
+    """The prompt of requests that think: of the same form, with the fields that `think.prompt` gives anew.
+
+    Raises:
+        PromptError: they are no fields of it.
+    """
+    if form.think is None or not form.think.prompt:
+        return form
+    try:
+        return prompt_of({**form.contents(), **form.think.prompt, "think": None})
+    except PromptError as error:
+        raise PromptError(f"The prompt of requests that think, by think.prompt in {PROMPT_FILE}: {error}") from error

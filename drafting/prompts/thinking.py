@@ -5,7 +5,8 @@ trained with them in one text.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -43,18 +44,23 @@ class ThinkTemplate:
         end: text with which it ends, best a token of its own such as `</think>`: of several tokens, only the very same ones are found.
         max_tokens: the most tokens of text that a request may ask for.
         after: text between the end and the list.
+        prompt: fields of `prompt.json` that are others for a request that thinks, such as the `after` of a chat.
     """
 
     end: str
     max_tokens: int = 1024
     after: str = ""
+    prompt: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kinds = (type(self.end), type(self.max_tokens), type(self.after))
-        if kinds != (str, int, str) or not self.end or not 1 <= self.max_tokens <= MOST_TOKENS:
+        kinds = (type(self.end), type(self.max_tokens), type(self.after), type(self.prompt))
+        if kinds != (str, int, str, dict) or not self.end or not 1 <= self.max_tokens <= MOST_TOKENS:
             raise PromptError(
-                f"A prompt's think has a text end that is not empty, a text after, and max_tokens, a whole number from 1 to {MOST_TOKENS}."
+                f"A prompt's think has a text end that is not empty, a text after, an object prompt, and max_tokens, a whole number from 1 "
+                f"to {MOST_TOKENS}."
             )
+        if "think" in self.prompt:
+            raise PromptError("A prompt's think has other fields of the prompt in its prompt, and not think again.")
 
     @classmethod
     def of(cls, contents: object) -> "ThinkTemplate":
@@ -63,9 +69,11 @@ class ThinkTemplate:
         Raises:
             PromptError: it is something else.
         """
-        fields = {"end", "max_tokens", "after"}
+        fields = {"end", "max_tokens", "after", "prompt"}
         if not isinstance(contents, dict) or "end" not in contents or not contents.keys() <= fields:
-            raise PromptError(f'A prompt\'s think is an object with the fields "end", "max_tokens" and "after", got {contents!r}.')
+            raise PromptError(
+                f'A prompt\'s think is an object with the fields "end", "max_tokens", "after" and "prompt", got {contents!r}.'
+            )
         return cls(**contents)
 
     def tokens(self, encode: Callable[[str], IntArray]) -> ThinkingTokens:

@@ -9,11 +9,12 @@ from transformers import PreTrainedTokenizerFast
 
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
-from drafting.prompts.loading import load_prompt
+from drafting.prompts.loading import load_prompt, prompt_of
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import MOST_TOKENS, ThinkTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from tests.models import random_catalog, save_tokenizer
+from tests.prompt_tokenizers import byte_level
 
 END = "</think>"
 
@@ -44,13 +45,25 @@ def test_an_end_that_melts_into_what_follows_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "think",
     [
-        *("", 5, [], {}, {"max_tokens": 5}, {"end": ""}, {"end": 5}, {"end": END, "begin": "<think>"}, {"end": END, "after": None}),
+        *(
+            "",
+            5,
+            [],
+            {},
+            {"max_tokens": 5},
+            {"end": ""},
+            {"end": 5},
+            {"end": END, "begin": "<think>"},
+            {"end": END, "after": None},
+            {"end": END, "prompt": {"think": None}},
+            {"end": END, "prompt": 5},
+        ),
         *({"end": END, "max_tokens": most} for most in (0, -1, 2.5, True, "5", MOST_TOKENS + 1)),
     ],
 )
 def test_anything_else_is_a_sentence(think: object, tmp_path: Path) -> None:
     (tmp_path / "prompt.json").write_text(json.dumps({"think": think}))
-    with pytest.raises(PromptError, match=r"prompt\.json is not a prompt template: A prompt's think (is an object|has a text end)"):
+    with pytest.raises(PromptError, match=r"prompt\.json is not a prompt template: A prompt's think (is an object|has )"):
         load_prompt(tmp_path)
 
 
@@ -59,3 +72,57 @@ def test_it_is_saved_and_read_back_and_left_out_where_there_is_none(tmp_path: Pa
         template.save(tmp_path)
         assert load_prompt(tmp_path) == template
     assert "think" not in json.loads((tmp_path / "prompt.json").read_text())
+
+
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<answer>{% if enable_thinking %}<think>{% endif %}{% endif %}"
+)
+
+
+def test_a_request_that_thinks_may_have_another_prompt() -> None:
+    """As chat models have it: they are asked to think, and their answer does not begin with an item yet."""
+    catalog = random_catalog()
+    tokenizer = byte_level([*catalog.tokens, END])
+    tokenizer.chat_template = CHAT
+    form = prompt_of(
+        {
+            "chat": True,
+            "messages": [{"role": "user", "content": "{{ history | join(' ') }}"}],
+            "history": {"max_items": 3, "min_items": 3},
+            "variables": {"enable_thinking": False},
+            "after": "item:",
+            "think": {
+                "end": END,
+                "after": "\nitem:",
+                "prompt": {"variables": {"enable_thinking": True}, "after": "\n", "history": {"max_items": 5}},
+            },
+        }
+    )
+    builder = PromptBuilder(form, PromptTokenizer.of(tokenizer), catalog)
+    history = list(range(5))
+    shown = [" ".join("".join(catalog.identifier(item)) for item in items) for items in (history[-3:], history)]
+    assert builder.thinking is not None
+    for thinks, text in ((False, f"<user>{shown[0]}<answer>item:"), (True, f"<user>{shown[1]}<answer><think>\n")):
+        assert builder.build(history, thinks=thinks).tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert builder.max_items == 5
+
+
+def test_a_first_form_and_one_without_other_fields() -> None:
+    catalog = random_catalog()
+    tokenizer = byte_level([*catalog.tokens, END])
+    for prompt, ending in (({}, ""), ({"template": "{history} hm"}, " hm")):
+        template = PromptTemplate(max_items=3, think=ThinkTemplate(END, prompt=prompt))
+        builder = PromptBuilder(template, PromptTokenizer.of(tokenizer), catalog)
+        text = "".join(catalog.identifier(7))
+        assert builder.build([7]).tolist() == tokenizer(text)["input_ids"]
+        assert builder.build([7], thinks=True).tolist() == tokenizer(text + ending)["input_ids"]
+        assert builder.max_tokens >= len(builder.build([7] * 3, thinks=True))
+
+
+@pytest.mark.parametrize("fields", [{"titel": "x"}, {"max_items": 0}, {"template": "{items}"}, {"format": "xml"}])
+def test_other_fields_that_make_no_prompt_are_refused(fields: dict[str, object]) -> None:
+    catalog = random_catalog()
+    template = PromptTemplate(think=ThinkTemplate(END, prompt=fields))
+    with pytest.raises(PromptError, match=r"^The prompt of requests that think, by think\.prompt in prompt\.json: "):
+        PromptBuilder(template, PromptTokenizer.of(byte_level([*catalog.tokens, END])), catalog)
