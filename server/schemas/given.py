@@ -97,6 +97,7 @@ Facts = Annotated[dict[str, Any], BeforeValidator(_checked(MAX_FACTS, MAX_FACTS_
 Kind = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
 
 
+# Defaults are made by factories: pydantic takes a deep copy of any other, for every event of a long list.
 class GivenEvent(Body):
     """Something that a user did with an item."""
 
@@ -111,7 +112,7 @@ class GivenEvent(Body):
         description="How much of it: a rating, seconds watched.",
     )
     attributes: Attributes = Field(
-        default={},
+        default_factory=dict,
         description="What else is known of the event, by name: short texts, numbers and booleans, "
         f"together at most {MAX_ATTRIBUTES_BYTES:,} bytes of JSON.",
     )
@@ -154,7 +155,7 @@ class GivenUser(Body):
 
     history: EventList | None = Field(default=None, description="Item ids or events, oldest first; give this or `user_id`.")
     behaviours: Behaviours = Field(
-        default={},
+        default_factory=dict,
         description="Further lists of item ids or events by kind, oldest first. Each takes the place of the stored events of that kind. "
         f"With the history they may have {MAX_HISTORY:,} entries.",
     )
@@ -163,7 +164,9 @@ class GivenUser(Body):
         description="What is known of the user, by name: short texts, numbers, booleans and lists of these, together at most "
         f"{MAX_FACTS_BYTES:,} bytes of JSON. It takes the place of the stored profile as a whole.",
     )
-    context: Facts = Field(default={}, description="What is known of this request, such as a query or the device, as in `profile`.")
+    context: Facts = Field(
+        default_factory=dict, description="What is known of this request, such as a query or the device, as in `profile`."
+    )
 
     @model_validator(mode="after")
     def _check_entries(self) -> Self:
