@@ -114,7 +114,7 @@ class ApiServer:
             server_header=False,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
-        self._uvicorn = _Uvicorn(config, self._end, self._connections)
+        self._uvicorn = _Uvicorn(config, self._end, self._give_up_requests, self._connections)
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or a failed start of the engine."""
@@ -145,16 +145,19 @@ class ApiServer:
         logger.info("shutting down; requests that are running: %d", self._drain.running)
         if not await self._drain.finished(self._grace_seconds):
             logger.warning("requests that did not finish within %g s are given up: %d", self._grace_seconds, self._drain.running)
-            self._engine.abandon("The server is shutting down.")
+            self._give_up_requests()
         self._uvicorn.should_exit = True
+
+    def _give_up_requests(self) -> None:
+        self._engine.abandon("The server is shutting down.")
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn with other handling of signals: the first begins a clean end, a second ends the server at once."""
+    """uvicorn with other handling of signals: the first begins a clean end, a second waits for no request that runs."""
 
-    def __init__(self, config: uvicorn.Config, end: Callable[[], None], connections: Connections) -> None:
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None], hurry: Callable[[], None], connections: Connections) -> None:
         super().__init__(config)
-        self._end = end
+        self._end, self._hurry = end, hurry
         self._connections = connections
         self.ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -168,11 +171,15 @@ class _Uvicorn(uvicorn.Server):
             watch.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._loop is None or not self.started or self.ending:
+        if self._loop is None or not self.started:
+            super().handle_exit(sig, frame)
+            return
+        # A signal comes between any two instructions of the loop's thread; what it starts must wait for its turn.
+        if self.ending:
+            self._loop.call_soon_threadsafe(self._hurry)
             super().handle_exit(sig, frame)
         else:
             self.ending = True
-            # A signal comes between any two instructions of the loop's thread; what it starts must wait for its turn.
             self._loop.call_soon_threadsafe(self._end)
 
 

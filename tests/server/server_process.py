@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
+import psutil
 
 from benchmarks import server_process
+from server.engine.client import WORKER_MODULE
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +22,8 @@ class ServerProcess(server_process.ServerProcess):
     def __init__(self, folder: Path, *flags: str) -> None:
         # A tiny model has a hundred thousand slots in that; more would only have to be made at every start.
         super().__init__(folder, "--threads", "1", "--engine", "transformers", "--kv-memory-gib", "0.05", *flags)
+        # An upload is read by a process of low priority, which gets little of a crowded machine.
+        self.client.timeout = httpx.Timeout(120)
 
     @contextmanager
     def stopped_engine(self) -> Iterator[None]:
@@ -31,12 +35,31 @@ class ServerProcess(server_process.ServerProcess):
         finally:
             engine.resume()
 
+    @contextmanager
+    def without_engine(self) -> Iterator[Self]:
+        """The API process alone: the engine, which would load its model for seconds, is stopped as soon as it is there."""
+        # Between its birth and its command line it is a copy of the server.
+        self.wait_for(lambda: any(WORKER_MODULE in child.cmdline() for child in psutil.Process(self.process.pid).children()))
+        with self.stopped_engine():
+            yield self
+
     def connect(self) -> HTTPConnection:
         """A connection that the server has taken on; what is posted on it has been sent, in full, when `post` returns."""
         connection = HTTPConnection(self.client.base_url.host, self.client.base_url.port or 80, timeout=60)
         connection.request("GET", "/version")
         connection.getresponse().read()
         return connection
+
+    @contextmanager
+    def waiting(self, count: int, **body: Any) -> Iterator[list[HTTPConnection]]:
+        """Connections on which requests for lists have been given to the engine, which is stopped; their answers are to be read."""
+        with ExitStack() as stack:
+            connections = [stack.enter_context(closing(self.connect())) for _ in range(count)]
+            for connection in connections:
+                post(connection, "/v1/recommendations", body)
+            # What came later is answered, so the server has read these.
+            self.connect().close()
+            yield connections
 
 
 def post(connection: HTTPConnection, path: str, body: Any) -> None:

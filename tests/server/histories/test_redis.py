@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
 
 TIMEOUT_SECONDS = 0.2
 # What a busy two-core machine may add to a timeout before the test calls it broken.
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ async def test_a_redis_that_hangs_is_unavailable_until_it_wakes(start_redis):
     await store.close()
 
 
-@pytest.mark.alone
 async def test_many_requests_to_a_hanging_redis_all_fail_in_time_and_leave_no_connection_taken(start_redis):
     server = start_redis()
-    store = open_history_store(server.url, timeout_seconds=TIMEOUT_SECONDS)
+    store = open_history_store(server.url, timeout_seconds=1.0)
     server.pause()
     begun = time.monotonic()
-    answers = await asyncio.gather(*(store.read("ann") for _ in range(300)), return_exceptions=True)
-    assert time.monotonic() - begun < TIMEOUT_SECONDS + PATIENCE_SECONDS
+    # If each waited its second from when it had one of the 64 connections, the last would have waited ten.
+    answers = await asyncio.gather(*(store.read("ann") for _ in range(640)), return_exceptions=True)
+    assert time.monotonic() - begun < 6
     assert {type(answer) for answer in answers} == {HistoryUnavailable}
     server.resume()
     patient = open_history_store(server.url, timeout_seconds=10)

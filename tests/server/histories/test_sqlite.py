@@ -83,7 +83,8 @@ async def test_a_writer_elsewhere_is_waited_for_and_then_reported(tmp_path):
     begun = time.monotonic()
     with pytest.raises(HistoryUnavailable, match=r"histories\.db cannot be used: database is locked\.$"):
         await store.append("ann", [Event("b", 2.0)])
-    assert 0.15 < time.monotonic() - begun < 1.2
+    # The driver's own patience is 5 s.
+    assert 0.15 < time.monotonic() - begun < 4
     assert await store.read("ann") == [Event("a", 1.0)]
     other.execute("COMMIT")
     other.close()

@@ -41,7 +41,7 @@ def test_an_entry_that_goes_wrong_costs_the_others_nothing(server: ServerProcess
         # The engine has the first entry when the hopeless one comes.
         with server.stopped_engine():
             batch = pool.submit(post, server, *entries)
-            server.wait_for(lambda: server.metric("atspeed_refused_requests_total", reason="deadline") == refused + 1, 5)
+            server.wait_for(lambda: server.metric("atspeed_refused_requests_total", reason="deadline") == refused + 1)
         answer = batch.result().json()
     assert [result["status"] for result in answer["results"]] == [200, 422, 404, 422, 422, 422, 429, 200]
     assert (answer["succeeded"], answer["failed"]) == (2, 6)
@@ -73,14 +73,17 @@ def test_a_batch_has_a_size(server: ServerProcess):
 def test_a_full_batch_does_not_keep_others_waiting(server: ServerProcess):
     entries = [{"history": [f"item-{i % 190}"] * 5, "k": 10} for i in range(256)]
     with ThreadPoolExecutor(1) as pool:
+        begun = time.monotonic()
         batch = pool.submit(post, server, *entries)
         slowest = 0.0
         while not batch.done():
             started = time.monotonic()
             assert server.client.get("/version").status_code == 200
             slowest = max(slowest, time.monotonic() - started)
+        seconds = time.monotonic() - begun
         assert batch.result().json()["succeeded"] == 256
-    assert slowest < 0.25
+    # Others wait for a few entries at most, however slow the machine is.
+    assert slowest < max(0.25, seconds / 8)
 
 
 def test_a_batch_whose_client_hangs_up_frees_the_engine(server: ServerProcess):
@@ -90,7 +93,7 @@ def test_a_batch_whose_client_hangs_up_frees_the_engine(server: ServerProcess):
         # What comes later is answered, so entries have been given to the engine.
         server.connect().close()
         connection.close()
-        server.wait_for(lambda: server.metric("atspeed_http_responses_total", status="499") == gone + 1, 5)
-    server.wait_for(lambda: server.metric("atspeed_running_requests") == server.metric("atspeed_waiting_requests") == 0, 5)
+        server.wait_for(lambda: server.metric("atspeed_http_responses_total", status="499") == gone + 1)
+    server.wait_for(lambda: server.metric("atspeed_running_requests") == server.metric("atspeed_waiting_requests") == 0)
     assert server.recommend(history=["item-1"]).status_code == 200
     assert server.metric("atspeed_queue_seconds_count") == finished + 1

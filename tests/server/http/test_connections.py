@@ -22,9 +22,10 @@ GET = b"GET /health HTTP/1.1\r\nHost: a\r\n"
 
 @pytest.fixture(scope="module")
 def limited(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with narrow limits; it need not be ready, as nothing here is about lists."""
+    """A server with narrow limits; it is not ready, as nothing here is about lists."""
     flags = [part for name, value in LIMITS.items() for part in (f"--{name}", str(value))]
-    with ServerProcess(tmp_path_factory.mktemp("limited"), *model_flags, "--histories", "memory://", *flags) as server:
+    server = ServerProcess(tmp_path_factory.mktemp("limited"), *model_flags, "--histories", "memory://", *flags)
+    with server, server.without_engine():
         yield server
 
 
@@ -125,7 +126,6 @@ def test_a_body_that_comes_slowly_ends(limited: ServerProcess, connect: Callable
     assert limited.metric("atspeed_http_responses_total", route="/v1/recommendations", status="408") >= 1
 
 
-@pytest.mark.alone
 def test_an_upload_may_take_its_time_as_long_as_it_goes_on(connect: Callable[[], socket.socket]):
     head = b"PUT /v1/catalogs/slow HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n"
     connection = connect()
@@ -212,7 +212,6 @@ def test_what_is_not_http_gets_a_sentence(connect: Callable[[], socket.socket], 
     assert_told(rest(connection), 400, "This is no request that HTTP/1.1 knows.")
 
 
-@pytest.mark.alone
 def test_one_address_has_a_share_of_the_connections_and_gets_it_back(limited: ServerProcess, connect: Callable[[], socket.socket]):
     held = [connect() for _ in range(40)]
     told = [rest(connection) for connection in held]
@@ -235,7 +234,7 @@ def test_the_server_as_a_whole_has_so_many_connections_and_tells_who_is_refused(
     sentence = "The server has 8 connections, as many as it takes on; try again later."
     head = b"POST /v1/recommendations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
     flags = ["--histories", "memory://", "--max-connections", "8", "--header-seconds", "60"]
-    with ServerProcess(tmp_path, *model_flags, *flags) as server, ExitStack() as stack:
+    with ServerProcess(tmp_path, *model_flags, *flags) as server, server.without_engine(), ExitStack() as stack:
         address = ("127.0.0.1", httpx.URL(server.url).port)
 
         def connect() -> socket.socket:
@@ -245,7 +244,7 @@ def test_the_server_as_a_whole_has_so_many_connections_and_tells_who_is_refused(
         for _ in range(7):
             connect()
         late = connect()
-        server.wait_for(lambda: server.metric("atspeed_refused_connections_total", reason="connections") == 1, 5)
+        server.wait_for(lambda: server.metric("atspeed_refused_connections_total", reason="connections") == 1)
         # What is sent after the refusal is no reason to lose it.
         late.sendall(head)
         for _ in range(20):
@@ -256,7 +255,7 @@ def test_the_server_as_a_whole_has_so_many_connections_and_tells_who_is_refused(
         # Those who neither read nor end are ended, and only so many are waited for.
         files = psutil.Process(server.process.pid).num_fds()
         crowd = [connect() for _ in range(100)]
-        server.wait_for(lambda: server.metric("atspeed_refused_connections_total", reason="connections") == 101, 5)
+        server.wait_for(lambda: server.metric("atspeed_refused_connections_total", reason="connections") == 101)
         assert psutil.Process(server.process.pid).num_fds() - files <= 64
         assert_ended(crowd[0], b" " * 10_000)
-        server.wait_for(lambda: psutil.Process(server.process.pid).num_fds() <= files, 10)
+        server.wait_for(lambda: psutil.Process(server.process.pid).num_fds() <= files)

@@ -132,13 +132,12 @@ def test_a_second_copy_of_a_large_model_is_asked_for(
     assert limits == ["0.2", "0.001"]
 
 
-@pytest.mark.alone
 def test_it_takes_two_seconds_at_most(tmp_path: Path) -> None:
-    """On a model of four million parameters; the time without it is taken beforehand."""
+    """On a model of four million parameters; the processor's time, of which none passes for others; without it is taken beforehand."""
     folder = save_random_model(tmp_path / "model", CATALOG, hidden=256, layers=5, heads=4)
     seconds = []
     for verify in ("never", "auto"):
-        started = time.perf_counter()
+        started = time.process_time()
         load(folder, verify=verify)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert seconds[1] - seconds[0] < 2
