@@ -1,15 +1,22 @@
 """What all tests share: one thread per process, the paper's data where it is at hand, one small model and one real server with it."""
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 # Models this small gain nothing from a second thread, and threads of several test processes would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Tests start hundreds of processes, each of which would compile this project anew where the environment forbids to keep what is compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A shell has what it runs in the background ignore Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.disable()
 
 import pytest
 from hypothesis import settings
@@ -24,6 +31,14 @@ from tests.models import random_catalog, save_random_model
 from tests.server.server_process import ServerProcess
 from tests.speculation import Speculation
 from tests.turns import turn
+
+gc.enable()
+# What is imported are a million objects that all stay, and a look through them takes a second. vLLM looks ten times for each model, and
+# would thaw all of them when it closes one: here, what is frozen stays so.
+thaw = gc.unfreeze
+vars(gc).update(unfreeze=lambda: None)
+# Modules that were there when the collector was last told to leave them alone.
+frozen_modules = 0
 
 settings.register_profile("sample", settings(), max_examples=25, deadline=None)
 settings.register_profile("exhaustive", settings(), max_examples=150, deadline=None)
@@ -55,9 +70,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+def pytest_unconfigure() -> None:
+    """At the end of the process, libraries complain about what the collector could not reach."""
+    thaw()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run tests that are marked `alone` while no other worker runs any."""
+    global frozen_modules
+    if len(sys.modules) > frozen_modules + 300:
+        gc.freeze()
+        frozen_modules = len(sys.modules)
     with turn(exclusive=item.get_closest_marker("alone") is not None):
         return (yield)
 
