@@ -14,6 +14,8 @@ from tests.services import REDIS_BINARY, REDIS_MISSING
 def test_nothing_acknowledged_is_lost_in_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lethal: Lethal):
     monkeypatch.setattr(run, "make_phases", lambda _: [Phase(4.0, lethal)])
     monkeypatch.setattr(run, "OPERATOR_PAUSE_SECONDS", 0.2)
+    # It is for the memory, of which one phase says nothing.
+    monkeypatch.setattr(run, "_SETTLE_SECONDS", 0.1)
     found = run.soak(tmp_path, run.SoakPlan(seconds=4.0, rate=8.0, shape="tiny"))
     # One phase is too short for memory, and may be for a change of each kind.
     told = [sentence for sentence in found.sentences() if "lived long enough" not in sentence and "were acknowledged" not in sentence]

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from safetensors.numpy import save_file
 
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
+from server.catalogs.build import BuildOrder, build
 from tests.models import random_catalog
 from tests.server.server_process import ServerProcess, assert_problem
 
-KILLS = 2
 HISTORY = ["item-3", "item-14"]
 
 
@@ -78,19 +79,29 @@ def lie(path: Path, catalog: Catalog, array: str) -> None:
     save_file(arrays, path, metadata)
 
 
-def test_artefacts_that_lie_are_not_taken(shop: ServerProcess, directory: Path) -> None:
-    before = shop.client.get("/v1/catalogs").json()
+def test_artefacts_that_lie_are_not_taken(model_dir: Path, tmp_path: Path) -> None:
+    """What the building process says of each; that its sentence is the server's answer, the next test shows."""
+    path = tmp_path / "lie.catalog"
+
+    def sentence() -> str | None:
+        return build(BuildOrder(str(path), str(tmp_path / "out.catalog"), str(model_dir))).sentence
+
     for array in ("trie.items", "trie.first_child", "codes"):
-        lie(directory.parent / "lie.catalog", random_catalog(seed=5), array)
-        data = (directory.parent / "lie.catalog").read_bytes()
-        response = shop.client.put("/v1/catalogs/lie", content=data, headers={"content-type": "application/octet-stream"})
-        assert response.status_code == 422
-        assert response.json()["detail"].startswith("file is no catalog that can be served")
-    save_artefact(random_catalog(seed=5), directory.parent / "lie.catalog")
-    data = re.sub(rb'"version":"\w{12}"', b'"version":"0123456789ab"', (directory.parent / "lie.catalog").read_bytes())
+        lie(path, random_catalog(seed=5), array)
+        assert (sentence() or "").startswith("file is no catalog that can be served"), array
+    save_artefact(random_catalog(seed=5), path)
+    path.write_bytes(re.sub(rb'"version":"\w{12}"', b'"version":"0123456789ab"', path.read_bytes()))
+    assert "is damaged" in (sentence() or "")
+    assert [file.name for file in tmp_path.iterdir()] == ["lie.catalog"]
+
+
+def test_an_upload_of_an_artefact_that_lies_changes_nothing(shop: ServerProcess, directory: Path) -> None:
+    before = shop.client.get("/v1/catalogs").json()
+    lie(directory.parent / "lie.catalog", random_catalog(seed=5), "trie.first_child")
+    data = (directory.parent / "lie.catalog").read_bytes()
     response = shop.client.put("/v1/catalogs/lie", content=data, headers={"content-type": "application/octet-stream"})
     assert response.status_code == 422
-    assert "is damaged" in response.json()["detail"]
+    assert response.json()["detail"].startswith("file is no catalog that can be served")
     assert shop.client.get("/v1/catalogs").json() == before
 
 
@@ -112,36 +123,51 @@ def test_a_body_of_json_is_not_read_for_ever(shop: ServerProcess) -> None:
     assert response.status_code == 413
 
 
-def test_an_upload_ends_when_the_server_does(flags: list[str], directory: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Ended:
+    """A server that served a version of its own and was told to end in the middle of an upload: what it answered and left."""
+
+    flags: list[str]
+    versions: Path
+    answer: bytes
+    status: int
+    log: str
+
+
+@pytest.fixture(scope="module")
+def ended(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    folder = tmp_path_factory.mktemp("ended")
+    (versions := folder / "versions").mkdir()
+    flags = [*model_flags, "--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02", "--catalogs", str(versions)]
     head = b"PUT /v1/catalogs/half HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000000\r\n\r\n"
-    with ServerProcess(tmp_path, *flags) as server:
+    random_catalog(seed=7).save(versions / "one.jsonl")
+    with ServerProcess(folder, *flags) as server:
+        server.wait_until_ready()
+        assert server.client.put("/v1/catalogs/one", json={"path": "one.jsonl"}).status_code == 201
+        assert server.client.post("/v1/catalogs/one/activate", json={"by": "a test"}).status_code == 200
         host, port = server.client.base_url.host, server.client.base_url.port
         with socket.create_connection((host, port), timeout=60) as connection:
             connection.sendall(head + b'{"item_id": "a", "identifier": ["<a_1>", "<b_1>", "<c_1>"]}\n')
-            server.wait_for(lambda: any(path.name.startswith(".unfinished-") for path in directory.iterdir()))
+            server.wait_for(lambda: any(path.name.startswith(".unfinished-") for path in versions.iterdir()))
             server.process.terminate()
             answer = connection.makefile("rb").read()
-        assert server.process.wait(30) == 0
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"The server is shutting down." in answer
-    assert not [path for path in directory.iterdir() if path.name.startswith(".unfinished-")]
-    assert "Traceback" not in server.log
+        return Ended(flags, versions, answer, server.process.wait(30), server.log)
 
 
-def test_a_damaged_version_does_not_keep_a_server_from_starting(model_flags: list[str], catalog: Catalog, tmp_path: Path) -> None:
-    (tmp_path / "versions").mkdir()
-    flags = [*model_flags, "--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02"]
-    flags += ["--catalogs", str(tmp_path / "versions")]
-    with ServerProcess(tmp_path / "first", *flags) as server:
-        server.wait_until_ready()
-        random_catalog(seed=7).save(tmp_path / "versions" / "one.jsonl")
-        assert server.client.put("/v1/catalogs/one", json={"path": "one.jsonl"}).status_code == 201
-        assert server.client.post("/v1/catalogs/one/activate", json={"by": "a test"}).status_code == 200
-    (file,) = (tmp_path / "versions").glob("sha256-*.catalog")
+def test_an_upload_ends_when_the_server_does(ended: Ended) -> None:
+    assert ended.status == 0
+    assert ended.answer.startswith(b"HTTP/1.1 503 ")
+    assert b"The server is shutting down." in ended.answer
+    assert not [path for path in ended.versions.iterdir() if path.name.startswith(".unfinished-")]
+    assert "Traceback" not in ended.log
+
+
+def test_a_damaged_version_does_not_keep_a_server_from_starting(ended: Ended, catalog: Catalog, tmp_path: Path) -> None:
+    (file,) = ended.versions.glob("sha256-*.catalog")
     data = bytearray(file.read_bytes())
     data[-200:-100] = bytes(100)
     file.write_bytes(data)
-    with ServerProcess(tmp_path / "second", *flags) as server:
+    with ServerProcess(tmp_path, *ended.flags) as server:
         server.wait_until_ready()
         told = server.client.get("/v1/catalogs").json()
         assert (told["active"], [left["version"] for left in told["left"]]) == (catalog.version, ["one"])
@@ -155,14 +181,15 @@ def test_a_damaged_version_does_not_keep_a_server_from_starting(model_flags: lis
         )
 
 
-def test_what_was_answered_survives_kills(model_flags: list[str], catalog: Catalog, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.exhaustive)])
+def test_what_was_answered_survives_kills(model_flags: list[str], catalog: Catalog, tmp_path: Path, kills: int) -> None:
     """Items and versions are posted while the server is killed: what was acknowledged is there after a restart, and is served."""
     (tmp_path / "versions").mkdir()
     flags = [*model_flags, "--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02"]
     flags += ["--catalogs", str(tmp_path / "versions")]
     items: list[str] = []
     active = catalog.version
-    for kill in range(KILLS):
+    for kill in range(kills):
         with ServerProcess(tmp_path / f"{kill}", *flags) as server:
             server.wait_until_ready()
 

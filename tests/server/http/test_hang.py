@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import groupby
@@ -17,6 +17,7 @@ from tests.server.server_process import ServerProcess, assert_problem, post, pro
 
 SILENT = "The engine gives no sign of life; if that goes on, another is started."
 HUNG = "The engine is being restarted after it hung."
+HANG_SECONDS = 5
 
 
 @pytest.fixture
@@ -27,11 +28,36 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return directory
 
 
-@pytest.mark.alone
-def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: list[str], catalog_file: Path, tmp_path: Path):
-    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "6", "--catalogs", str(tmp_path)]
-    with ServerProcess(tmp_path, *model_flags, *flags) as server, ExitStack() as stack:
-        engine, api = server.wait_until_ready().engine, psutil.Process(server.process.pid)
+@pytest.fixture(scope="module")
+def watched(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("watched")
+    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", str(HANG_SECONDS), "--catalogs", str(folder)]
+    with ServerProcess(folder, *model_flags, *flags) as server:
+        yield server.wait_until_ready()
+
+
+def test_an_engine_that_is_idle_or_busy_is_not_taken_for_hung_nor_while_the_server_stands_still(watched: ServerProcess):
+    server, api = watched, psutil.Process(watched.process.pid)
+    with ThreadPoolExecutor(8) as pool:
+        time.sleep(HANG_SECONDS + 1)
+        api.suspend()
+        time.sleep(HANG_SECONDS + 1)
+        api.resume()
+
+        def ask(_: int) -> str:
+            """The first answer that says more than that the engine is silent for the moment, as one is on a crowded machine."""
+            while SILENT in (answer := server.recommend(history=["item-1"] * 5, k=100, beam_width=256)).text:
+                time.sleep(0.1)
+            return "" if answer.status_code == 200 else answer.text
+
+        assert set(pool.map(ask, range(60))) == {""}
+        assert server.metric("atspeed_engine_hangs_total") == 0
+
+
+def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(watched: ServerProcess, catalog_file: Path):
+    server = watched
+    with ExitStack() as stack:
+        engine, api = server.engine, psutil.Process(server.process.pid)
         kind, catalog = {"Content-Type": "application/x-ndjson"}, catalog_file.read_bytes()
         upload = server.client.put("/v1/catalogs/next", content=catalog, headers=kind, timeout=120)
         assert upload.status_code == 201, upload.text
@@ -39,7 +65,7 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: l
         before = server.recommend(history=["item-1"]).json()["items"]
         # A server that stands still finds all requests at once when it goes on, and has not looked at the time since the engine lived.
         api.suspend()
-        server.wait_for(lambda: api.status() == psutil.STATUS_STOPPED, 5)
+        server.wait_for(lambda: api.status() == psutil.STATUS_STOPPED)
         engine.suspend()
         for connection in waiting:
             post(connection, "/v1/recommendations", {"history": ["item-1"]})
@@ -52,14 +78,14 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: l
                 told.extend([response.json()["detail"], server.recommend(history=["item-1"]).json()["detail"]])
             return HUNG in told
 
-        server.wait_for(ask_until_replaced, 30)
+        server.wait_for(ask_until_replaced, 25)
         assert [sentence for sentence, _ in groupby(told)] == [SILENT, HUNG]
         assert [problem(connection) for connection in waiting] == [(503, "The engine hung while it worked on this request.")] * 4
         assert problem(activating)[0] == 503
         assert server.metric("atspeed_engine_up") == 0
         assert server.client.get("/health").status_code == 503
         assert_problem(server.client.get("/ready"), 503, HUNG)
-        assert psutil.wait_procs([engine], timeout=5)[1] == []
+        assert psutil.wait_procs([engine], timeout=20)[1] == []
         server.wait_until_ready()
         assert server.metric("atspeed_engine_hangs_total") == server.metric("atspeed_engine_restarts_total") == 1
         after = server.recommend(history=["item-1"]).json()["items"]
@@ -68,26 +94,6 @@ def test_an_engine_that_hangs_is_replaced_and_nobody_waits_for_it(model_flags: l
         assert server.client.post("/v1/catalogs/next/activate", json={"by": "a test"}, timeout=60).status_code == 200
         assert "and is killed" in server.log
         assert "Traceback" not in server.log
-
-
-@pytest.mark.alone
-def test_an_engine_that_is_idle_or_busy_is_not_taken_for_hung_nor_while_the_server_stands_still(model_flags: list[str], tmp_path: Path):
-    flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", "4"]
-    with ServerProcess(tmp_path, *model_flags, *flags) as server, ThreadPoolExecutor(8) as pool:
-        api = psutil.Process(server.wait_until_ready().process.pid)
-        time.sleep(5)
-        api.suspend()
-        time.sleep(5)
-        api.resume()
-
-        def ask(_: int) -> str:
-            """The first answer that says more than that the engine is silent for the moment, as one is on a crowded machine."""
-            while SILENT in (answer := server.recommend(history=["item-1"] * 5, k=100, beam_width=256)).text:
-                time.sleep(0.1)
-            return "" if answer.status_code == 200 else answer.text
-
-        assert set(pool.map(ask, range(60))) == {""}
-        assert server.metric("atspeed_engine_hangs_total") == 0
 
 
 def ended(engine: psutil.Process) -> bool:
@@ -121,9 +127,11 @@ def hung(server: ServerProcess) -> psutil.Process:
 
 
 MOMENTS = [starting, loading, ready, hung]
+# The ends of ready servers, and of loading ones that are killed, are looked at in `test_server.py`.
+SOME = [starting, loading, pytest.param(ready, marks=pytest.mark.exhaustive), hung]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", SOME)
 def test_a_server_ends_in_time_whatever_its_engine_does(
     model_flags: list[str], tmp_path: Path, temporary: Path, moment: Callable[[ServerProcess], psutil.Process]
 ):
@@ -136,9 +144,12 @@ def test_a_server_ends_in_time_whatever_its_engine_does(
     assert list(temporary.iterdir()) == []
 
 
-def test_nothing_outlives_a_server_that_is_killed(model_flags: list[str], tmp_path: Path, temporary: Path):
+@pytest.mark.parametrize("moments", [(starting, hung), pytest.param(MOMENTS, marks=pytest.mark.exhaustive)], ids=["some", "all"])
+def test_nothing_outlives_a_server_that_is_killed(
+    model_flags: list[str], tmp_path: Path, temporary: Path, moments: Sequence[Callable[[ServerProcess], psutil.Process]]
+):
     left: set[Path] = set()
-    for moment in (*MOMENTS, starting):
+    for moment in (*moments, starting):
         with ServerProcess(tmp_path, *model_flags, "--histories", "memory://") as server:
             # Files of the dead are gone with the next start.
             starting(server)

@@ -1,11 +1,15 @@
 """Adapters on their base: lists equal to those of peft's own model, on both hosts, or a refusal in a sentence."""
 
 import json
+import resource
 import shutil
-import subprocess
+import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -20,7 +24,7 @@ from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_same
 from verification.evaluation.generate import PrefixTable
-from verification.hosts.adapter import load_model_config
+from verification.hosts.adapter import load_merged, load_model_config
 from verification.hosts.checkpoint import HostError, load_tokenizer
 from verification.hosts.merged_copy import merged_copy
 from verification.hosts.weights import check_names
@@ -32,6 +36,8 @@ CATALOG = random_catalog(items=60, depth=3, codes=6)
 SMALLER = random_catalog(items=60, depth=3, codes=4)
 HISTORIES = [[1, 2, 3], [7], [5, 9, 11, 30, 31], [40, 2]]
 K = 6
+# Children that need not import the model libraries anew.
+FORK = get_context("fork")
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True},
@@ -122,8 +128,15 @@ def test_a_base_that_was_resized(tmp_path: Path, kind: str, tied: bool) -> None:
     recommender.close()
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("host", "tied"),
+    [
+        ("transformers", False),
+        ("transformers", True),
+        pytest.param("vllm", False, marks=[*HOSTS[1].marks, pytest.mark.exhaustive]),
+        pytest.param("vllm", True, marks=HOSTS[1].marks),
+    ],
+)
 def test_added_tokens_and_saved_modules_on_both_hosts(tmp_path: Path, host: str, tied: bool, cache: Path) -> None:
     """A base that lacks some of the catalog's tokens; the adapter brings them, and the tokenizer that knows them."""
     base = save_random_model(tmp_path / "base", SMALLER, layers=2, tied=tied)
@@ -230,14 +243,11 @@ def test_a_base_that_is_an_adapter(base: Path, tmp_path: Path) -> None:
     assert "is itself an adapter" in refusal(tmp_path / "adapter", base=tmp_path / "second")
 
 
-def test_without_peft(base: Path, tmp_path: Path) -> None:
-    save_adapter(base, tmp_path / "adapter")
-    code = (
-        "import sys; sys.modules['peft'] = None; from pathlib import Path; from verification.hosts.adapter import *; "
-        f"files = ModelFiles.find(Path({str(tmp_path / 'adapter')!r})); load_merged(files, load_model_config(files), torch.float32)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1].endswith("pip install 'atspeed-server[train]'.")
+def test_without_peft(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of(base, tmp_path)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(HostError, match=r"pip install 'atspeed-server\[train\]'\.$"):
+        load_merged(files, load_model_config(files), torch.float32)
 
 
 def test_the_hash_covers_base_and_adapter(base: Path, tmp_path: Path) -> None:
@@ -275,17 +285,18 @@ def test_a_merged_copy_is_made_once_and_is_a_whole_model(base: Path, tmp_path: P
     assert copy_of(files) != copy
 
 
+def copy_together(files: ModelFiles, together: Barrier) -> Path:
+    together.wait(60)
+    return copy_of(files)
+
+
 def test_two_processes_make_one_copy(base: Path, tmp_path: Path, cache: Path) -> None:
-    files_of(base, tmp_path)
-    code = (
-        "from pathlib import Path; from tests.verification.hosts.test_adapter import *; "
-        f"print(copy_of(ModelFiles.find(Path({str(tmp_path / 'adapter')!r}))))"
-    )
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    first, second = (process.communicate()[0].splitlines()[-1] for process in both)
+    files = files_of(base, tmp_path)
+    with FORK.Manager() as manager, ProcessPoolExecutor(2, FORK) as pool:
+        first, second = pool.map(copy_together, [files] * 2, [manager.Barrier(2)] * 2)
     assert first == second
-    assert {path.name for path in (cache / "merged").iterdir()} == {Path(first).name, "lock"}
-    check_names(Path(first))
+    assert {path.name for path in (cache / "merged").iterdir()} == {first.name, "lock"}
+    check_names(first)
 
 
 def test_a_disk_without_room_for_the_copy(base: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,16 +308,16 @@ def test_a_disk_without_room_for_the_copy(base: Path, tmp_path: Path, cache: Pat
     assert [path.name for path in (cache / "merged").iterdir()] == ["lock"]
 
 
+def limit_files() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+
 def test_a_disk_that_fills_up_leaves_nothing(base: Path, tmp_path: Path, cache: Path) -> None:
     """A file-size limit of the process stands for the full disk: the write fails as it does there."""
-    files_of(base, tmp_path)
-    code = (
-        "import resource, signal; from pathlib import Path; from tests.verification.hosts.test_adapter import *; "
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
-        f"copy_of(ModelFiles.find(Path({str(tmp_path / 'adapter')!r})))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "can't be written to" in done.stderr.splitlines()[-1]
+    files = files_of(base, tmp_path)
+    with ProcessPoolExecutor(1, FORK, limit_files) as pool, pytest.raises(HostError, match="can't be written to"):
+        pool.submit(copy_of, files).result()
     assert [path.name for path in (cache / "merged").iterdir()] == ["lock"]
 
 
