@@ -16,7 +16,7 @@ from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.costs import ForwardCosts
 from drafting.plans.plan import Plan
 from tests.speculation import COSTS, Speculation
-from verification.request import BeamRequest
+from verification.request import BeamRequest, Think
 from verification.result import StepReport
 
 T = TypeVar("T")
@@ -120,3 +120,20 @@ def test_learning_reads_nothing_of_its_own(speculation: Speculation, requests: i
     found = run(speculation, speculation.planner(DEPTH, costs), requests)
     assert any(report.draft_forwards for report, _ in found)
     assert [reads for _, reads in found] == [report.draft_forwards + 1 for report, _ in found]
+
+
+@pytest.mark.parametrize("rule", [STRICT, SearchRule(Verification.GUMBEL, seed=1)], ids=lambda rule: rule.verification.value)
+def test_texts_are_read_once_a_step_however_many_there_are(speculation: Speculation, rule: SearchRule) -> None:
+    """Beside the read of the searches that share the step."""
+    engine = speculation.engine(DEPTH, "trie")
+    for number in range(6):
+        prompt = np.concatenate([[1], speculation.identifiers[number]])
+        think = Think(2 + number, np.array([1, 1]), rule=rule) if number else None
+        assert waits(partial(engine.add, BeamRequest(str(number), prompt, K, K, think=think)))[1] == 0
+    found = []
+    while engine.running:
+        searches = len(engine._running)
+        report, reads = waits(engine.step)
+        found.append((reads, bool(searches) + bool(report.thought_tokens)))
+    assert [reads for reads, _ in found] == [expected for _, expected in found]
+    assert {expected for _, expected in found} == {1, 2}
