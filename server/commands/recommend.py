@@ -42,6 +42,12 @@ def recommend(
         typer.Option(help="Of a sampled list; counts up from user to user of a file.", min=0, max=MOST_SEEDS - 1, show_default="random"),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of a sampled list.", min=0.01, max=100, show_default="1")] = None,
+    think: Annotated[
+        int,
+        typer.Option(
+            help="Let the model write text before each list, of so many tokens at most.", min=0, metavar="TOKENS", show_default="no text"
+        ),
+    ] = 0,
 ) -> None:
     """Recommend without a server: for one history, one stored user, or a file of users.
 
@@ -72,7 +78,7 @@ def recommend(
 
     if rule.verification is Verification.RELAXED:
         typer.echo(RELAXED_NOTE, err=True)
-    defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None)
+    defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None, think=think)
     try:
         if input_file is not None:
             recommend_file(settings, defaults, input_file, output_file)

@@ -34,6 +34,7 @@ class Question:
     beam_width: int | None = None
     excluded: Sequence[int] = ()
     rule: SearchRule = STRICT
+    think: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Defaults:
 
     Attributes:
         seed_is_drawn: True if the seed was drawn at random, so that another may be used.
+        think: the most tokens of text that the model writes before a list; 0 for no text.
     """
 
     k: int
@@ -50,6 +52,7 @@ class Defaults:
     exclude_history: bool
     rule: SearchRule = STRICT
     seed_is_drawn: bool = False
+    think: int = 0
 
 
 class UserLine(msgspec.Struct):
@@ -97,7 +100,7 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         first = error.errors()[0]
         return validation_sentence({**first, "loc": ("line", *first["loc"])})
     barred = {*excluded, *user.met} if defaults.exclude_history else set(excluded)
-    return Question(user.state, k, beam_width, sorted(barred), defaults.rule.numbered(number))
+    return Question(user.state, k, beam_width, sorted(barred), defaults.rule.numbered(number), defaults.think)
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:
@@ -130,7 +133,8 @@ def answers(recommender: Recommender, questions: Iterable[Question | str]) -> It
 
 def _request(recommender: Recommender, request_id: str, question: Question) -> BeamRequest | str:
     try:
-        request = recommender.request(request_id, question.history, question.k, question.beam_width, question.excluded, question.rule)
+        asked = question.history, question.k, question.beam_width, question.excluded, question.rule
+        request = recommender.request(request_id, *asked, think=question.think)
     except ValueError as error:
         return str(error)
     if not recommender.engine.fits(request):

@@ -21,6 +21,7 @@ from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
 from server.offline.stored import StoredHistory
 from server.settings import Settings
+from verification.recommender import Recommender
 from verification.result import BeamResult
 
 
@@ -50,12 +51,14 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
         recommender.close()
     if isinstance(answer, str):
         raise OfflineError(answer)
-    found = _found(catalog, answer)
+    found = _found(recommender, answer)
     if as_json:
         named = {"model": settings.model_name, "catalog_version": catalog.version}
         whole = named | precision_lines(recommender.precision, answer.rule) | found
         print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
         return
+    if "thought" in found:
+        print(found["thought"])
     print(f"{'rank':>4}  {'score':>8}  {'item':<16}  title")
     for item in found["items"]:
         print(f"{item['rank']:>4}  {item['score']:>8.3f}  {item['item_id']:<16}  {item.get('title', '')}".rstrip())
@@ -86,7 +89,7 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
         lists = answers(recommender, _questions(catalog, source, defaults, labels, output.done))
         try:
             for answer in tqdm(lists, initial=output.done, total=users, unit=" users", desc="recommending", file=sys.stderr):
-                found = {"error": answer} if isinstance(answer, str) else _found(catalog, answer)
+                found = {"error": answer} if isinstance(answer, str) else _found(recommender, answer)
                 output.write(msgspec.json.encode(labels.popleft() | found))
         except KeyboardInterrupt as interrupt:
             raise OfflineError(f"Interrupted. {output.continuation}") from interrupt
@@ -160,7 +163,8 @@ def _questions(
         yield question
 
 
-def _found(catalog: Catalog, answer: BeamResult) -> dict[str, Any]:
+def _found(recommender: Recommender, answer: BeamResult) -> dict[str, Any]:
     """The fields of a list, named as in `schemas.RecommendationAnswer`."""
-    items = item_lines(catalog, answer.items)
-    return {**rule_lines(answer.rule), "items": items, "usage": usage_lines(answer.usage)}
+    thought = {} if answer.thought is None else {"thought": recommender.text(answer.thought)}
+    items = item_lines(recommender.catalog, answer.items)
+    return {**rule_lines(answer.rule), "items": items, **thought, "usage": usage_lines(answer.usage)}
