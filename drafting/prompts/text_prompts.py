@@ -5,6 +5,7 @@ rendered is refused then, and the tokens of all codes are looked for in the text
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,15 @@ class TextPrompts:
         state = user if isinstance(user, UserState) else UserState.of_items(user)
         share, most = 1.0, self.max_tokens
         while share > self._least:
-            tokens = self._tokenizer.encode(self.text(state, share), add_special_tokens=self._form.add_special_tokens)
+            try:
+                text = self.text(state, share)
+            except PromptError as error:
+                # A value of a person belongs into no sentence, and libraries quote what they can't find or read.
+                place, _, said = str(error).partition(": ")
+                if not _quotes(said, state):
+                    raise
+                raise PromptError(f"{place}: it can't be rendered with a value that is known of this user.") from None
+            tokens = self._tokenizer.encode(text, add_special_tokens=self._form.add_special_tokens)
             if len(tokens) <= most:
                 return tokens
             share *= min(0.8, most / len(tokens))
@@ -153,6 +162,16 @@ class _Anything(dict[str, Any]):
 def _events_of(user: UserState, kind: str) -> Sequence[UserEvent]:
     given = user.behaviours.get(kind)
     return [event for event in user.events if event.kind == kind] if given is None else given
+
+
+def _quotes(sentence: str, user: UserState) -> bool:
+    """Whether a sentence has a value of the user in it, of more than one letter."""
+    events = [event for events in (user.events, *user.behaviours.values()) for event in events]
+    values: list[Any] = [user.user_id, *user.profile.values(), *user.context.values()]
+    values += [value for event in events for value in (event.kind, event.value, event.time, *event.attributes.values())]
+    texts = {str(each) for value in values for each in (value if isinstance(value, list | tuple) else [value])} - {"None"}
+    found = (text for text in texts if len(text) > 1 and text in sentence)
+    return any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", sentence) for text in found)
 
 
 def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> Render:

@@ -272,3 +272,36 @@ def test_a_form_round_trip(tmp_path: Path) -> None:
     ):
         form.save(tmp_path)
         assert load_prompt(tmp_path) == prompt_of(form.contents()) == form
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ {'tea': 1}[user.a] }}",
+        "{{ {18: 'young'}[user.n] }}",
+        "{{ user[user.a] }}",
+        "{{ context[context.b[0]] }}",
+        "{{ history[0].event[user.a] }}",
+        "{{ raise_exception('no ' ~ user.a) }}",
+        "{{ history | selectattr('kind', user.a) | list }}",
+        "{{ user.a | attr(context.b[0]) }}",
+        "{{ {'buy': 1}[history[0].event.shop] }}",
+        "{{ {'buy': 1}[history[0].kind] }}",
+        "{{ {'anna': 1}[user_id] }}",
+    ],
+)
+def test_no_sentence_quotes_what_is_known_of_a_user(template: str) -> None:
+    built = prompts(jinja(template))
+    event = UserEvent(1, "secret", 7319.0, 1e9, {"shop": "secret", "hidden": "7319"})
+    user = UserState([event], {}, {"a": "secret", "n": 7319}, {"b": ["secret"]}, "secret")
+    with pytest.raises(PromptError) as raised:
+        built.build(user)
+    assert "secret" not in str(raised.value)
+    assert "7319" not in str(raised.value)
+    assert str(raised.value) == "The template in prompt.json, line 1: it can't be rendered with a value that is known of this user."
+
+
+def test_what_is_missing_is_said_whatever_else_is_known() -> None:
+    built = prompts(jinja("{{ user.age }}"))
+    with pytest.raises(PromptError, match=r"line 1: there is no user\.age, and the template has no default for it\.$"):
+        built.build(UserState([UserEvent(1, "watch", 1.0)], {}, {"n": 1, "a": ""}, {"query": "tea"}, "1"))
