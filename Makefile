@@ -9,7 +9,7 @@ WORKERS := --numprocesses logical --maxprocesses 4
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu truth bench-catalog paper load soak fuzz swaps models lock release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper load soak fuzz swaps models lock release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -63,6 +63,9 @@ bench-gpu: ## Time drafting on models of served size (GPU; a CPU runs small ones
 	$(GPU_PYTHON) -m benchmarks.gpu.kernel
 	$(GPU_PYTHON) -m benchmarks.gpu.run $(ARGS)
 	$(GPU_PYTHON) -m benchmarks.gpu.run --wide
+
+gpu-day: ## Measure a GPU in at most nine minutes, resumable, with a report in build/gpu-day: needs no setup; ARGS=--rehearse tries it anywhere
+	$(GPU_PYTHON) -m benchmarks.gpu.day $(ARGS)
 
 truth: ## Train a target and a draft on this device and measure them end to end: ARGS="--data DIR --catalog FILE"
 	$(GPU_PYTHON) -m benchmarks.gpu.truth $(ARGS)

@@ -71,10 +71,10 @@ def measure_device(device: torch.device, size: int) -> Device:
     flops = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(size, size, device=device).to(dtype)
-        flops[dtype] = 2 * size**3 / _seconds(partial(torch.matmul, matrix, matrix))
+        flops[dtype] = 2 * size**3 / seconds_of(partial(torch.matmul, matrix, matrix))
     source = torch.zeros(size, size, device=device)
     target = torch.empty_like(source)
-    return Device(2 * source.nbytes / _seconds(lambda: target.copy_(source)), flops)
+    return Device(2 * source.nbytes / seconds_of(lambda: target.copy_(source)), flops)
 
 
 def points(names: Sequence[str], prompts: Sequence[int], batches: Sequence[int], device: torch.device, best: Device) -> Iterator[Point]:
@@ -117,13 +117,13 @@ def _time(name: str, shape: ModelShape, prompt: int, batch: int, device: torch.d
         name,
         prompt,
         batch,
-        microseconds=1e6 * _seconds(forward) / LAYERS,
+        microseconds=1e6 * seconds_of(forward) / LAYERS,
         memory_floor=1e6 * moved / best.bytes_per_second,
         arithmetic_floor=1e6 * operations / best.flops_per_second[dtype],
     )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     """The median time of some work, the device waited for."""
     return float(Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.3).median)
 

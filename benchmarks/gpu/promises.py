@@ -5,7 +5,7 @@ Invariant: a promise is judged by the very case that it names; a run without thi
 
 from collections.abc import Sequence
 
-from benchmarks.gpu.scripted_run import Timing
+from benchmarks.gpu.timing import Timing
 
 # The best plan's batch of 8 searches of width 256 after prompts of 1,000 tokens.
 WIDE_MS = 80.0

@@ -16,13 +16,8 @@ import torch
 import transformers
 
 from benchmarks.gpu.promises import judge_promises
-from benchmarks.gpu.scripted_run import Timing
+from benchmarks.gpu.timing import COLUMNS, Timing, timing_cells
 from benchmarks.markdown import markdown_table
-
-COLUMNS = (
-    *("shape", "prompt", "batch", "k", "plan", "batch p50 ms", "batch p99 ms", "ms to a list"),
-    *("target forwards", "draft forwards", "tokens", "recorded", "speed-up"),
-)
 
 
 def machine(device: torch.device) -> str:
@@ -74,7 +69,7 @@ class Report:
             "engine. Forwards and tokens of the target are means per request; beside the tokens stands what the recorded searches would "
             "have computed with this prompt.",
             "",
-            markdown_table(COLUMNS, map(_cells, self.timings)),
+            markdown_table(COLUMNS, map(timing_cells, self.timings)),
         ]
         sentences = [f"* {sentence}" for sentence in (*judge_promises(self.timings), *self.notes)]
         return "\n".join([*lines, *(["", *sentences] if sentences else [])]) + "\n"
@@ -82,21 +77,3 @@ class Report:
     def save(self, path: Path) -> None:
         """Write everything as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
-
-
-def _cells(row: Timing) -> tuple[object, ...]:
-    return (
-        row.shape,
-        row.prompt,
-        row.batch,
-        row.k,
-        row.plan,
-        f"{row.batch_p50_ms:.2f}",
-        f"{row.batch_p99_ms:.2f}",
-        f"{row.request_ms:.2f}",
-        f"{row.target_forwards:.2f}",
-        f"{row.draft_forwards:.2f}",
-        f"{row.target_tokens:.0f}",
-        f"{row.recorded_tokens:.0f}",
-        f"{row.speed_up:.2f}",
-    )

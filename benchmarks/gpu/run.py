@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.report import Report, machine
-from benchmarks.gpu.scripted_run import Case, ScriptedEngine, Timing, room_for, slots_needed
+from benchmarks.gpu.scripted_run import Case, ScriptedEngine, room_for, slots_needed
+from benchmarks.gpu.timing import Timing
 from benchmarks.systems.shapes import SHAPES, Shape, make_identifiers
 from benchmarks.systems.trace import Trace, TraceError, TraceRun, balance_of, plain_run, trie_run
 from drafting.plans.costs import ForwardCosts

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.scripted_models import FlatTarget, OverlookingDraft, ScriptedPlan, Stage
+from benchmarks.gpu.timing import Timing
 from benchmarks.systems.shapes import ModelShape, Shape, make_identifiers, make_model
 from benchmarks.systems.trace import Script, TraceError, TraceRun
 from drafting.array_types import IntArray
+from drafting.beam.rule import STRICT, SearchRule
 from drafting.plans.costs import ForwardCosts
 from drafting.trie.item_trie import ItemTrie
 from verification.engine.calibration import measure_costs
@@ -39,33 +41,6 @@ class Case:
 
     def __str__(self) -> str:
         return f"prompt {self.prompt}, batch {self.batch}, k {self.k}"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One line of the report; batches are milliseconds from adding their requests to the last list, means are per request.
-
-    Attributes:
-        request_ms: mean time to a request's own list.
-        target_tokens: tokens in the target's forwards, the prompt's included.
-        recorded_tokens: what the recorded searches would have computed with a prompt of this length; scripted ones salvage a little more
-            or less of their rejected drafts.
-        speed_up: plain beam search's `batch_p50_ms` over this one's.
-    """
-
-    shape: str
-    prompt: int
-    batch: int
-    k: int
-    plan: str
-    batch_p50_ms: float
-    batch_p99_ms: float
-    request_ms: float
-    target_forwards: float
-    draft_forwards: float
-    target_tokens: float
-    recorded_tokens: float
-    speed_up: float
 
 
 @dataclass(frozen=True)
@@ -108,8 +83,12 @@ class ScriptedEngine:
         self._target, self._draft = FlatTarget(target), OverlookingDraft(draft, self.trie, self._stage)
         self._engine = SpeculativeBeamEngine(self._target, self.trie, self._draft)
 
-    def time(self, case: Case, runs: Sequence[TraceRun], requests: int) -> tuple[list[Timing], list[str]]:
+    def time(self, case: Case, runs: Sequence[TraceRun], requests: int, rule: SearchRule = STRICT) -> tuple[list[Timing], list[str]]:
         """Time all runs of one case, plain beam search first, `requests` searches each or a few more to fill the batches.
+
+        Args:
+            rule: by which lists are made. One that samples has random beams, so that only plans whose drafts hold for any beam can follow
+                their scripts: none and trie.
 
         Returns:
             a line for each run, and sentences about those that the engine could not follow; no line if plain beam search is among these.
@@ -124,7 +103,7 @@ class ScriptedEngine:
                     continue
                 self._engine.use_plan(ScriptedPlan(run, self._stage))
                 try:
-                    turns[run.plan].append(self._turn(case, list(_scripts(run, case.batch, number, count))))
+                    turns[run.plan].append(self._turn(case, list(_scripts(run, case.batch, number, count)), rule))
                 except TraceError as error:
                     lost[run.plan] = f"{self.name}, {case}, plan {run.plan} is left out. {error}"
                 except torch.OutOfMemoryError:
@@ -150,7 +129,7 @@ class ScriptedEngine:
         """Free the models."""
         self._engine.close()
 
-    def _turn(self, case: Case, scripts: Sequence[Script]) -> _Turn:
+    def _turn(self, case: Case, scripts: Sequence[Script], rule: SearchRule) -> _Turn:
         """Run one batch to its end; also when it fails, no request stays in the engine."""
         prompts = [self._prompt(case.prompt, number) for number in range(len(scripts))]
         usages: list[Usage] = []
@@ -160,7 +139,7 @@ class ScriptedEngine:
         started = time.perf_counter()
         try:
             for number, (prompt, script) in enumerate(zip(prompts, scripts, strict=True)):
-                self._engine.add(BeamRequest(str(number), prompt, case.k, case.k))
+                self._engine.add(BeamRequest(str(number), prompt, case.k, case.k, rule=rule))
                 self._stage.enter(str(number), script)
             while self._engine.running:
                 self._stage.before_step()

@@ -118,7 +118,7 @@ def train(options: argparse.Namespace) -> tuple[Path, Path]:
 
 def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[TruthRow]:
     """The end-to-end table of a trained pair."""
-    from benchmarks.systems.lossless import compare
+    from benchmarks.systems.comparison import compare
     from drafting.alignment.data.loading import load_split
     from drafting.beam.rule import Verification
     from drafting.catalog.loading import load_catalog

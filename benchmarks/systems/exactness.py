@@ -12,8 +12,8 @@ from statistics import median
 
 from tqdm import tqdm
 
+from benchmarks.systems.comparison import compare
 from benchmarks.systems.histories import held_out_histories, random_histories
-from benchmarks.systems.lossless import compare
 from drafting.catalog.loading import load_catalog
 from drafting.plans.plan import FixedPlan
 from verification.recommender import Recommender

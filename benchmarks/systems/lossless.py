@@ -4,12 +4,12 @@ Invariant: lists are compared item by item; only items with equal scores may cha
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.systems.comparison import TIE, compare
 from benchmarks.systems.histories import held_out_histories
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.loading import load_catalog
@@ -18,42 +18,9 @@ from drafting.plans.plan import FixedPlan, Plan
 from drafting.plans.planner import Planner
 from verification.engine.calibration import measure_costs
 from verification.recommender import Recommender
-from verification.result import BeamResult
 
 PLANS = ("trie", "beam:20", "beam:40", "beam:60", "beam:40x2", "beam:40+children", "beam:20x1+children", "auto", "auto@100000")
-# Items whose scores are closer may change places: the same sums in another order differ by as much in float32.
-TIE = 1e-5
 RULES = {"strict": STRICT, "gumbel": SearchRule(Verification.GUMBEL, seed=1)}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Numbers of lists that equal the plain ones, that differ only in the order of equal scores, and that differ otherwise."""
-
-    equal: int
-    ties: int
-    different: int
-    target_forwards: float
-
-
-def compare(plain: Sequence[BeamResult], results: Iterable[BeamResult]) -> Comparison:
-    """Compare lists against those of plain beam search."""
-    equal = ties = different = forwards = 0
-    for expected, result in zip(plain, results, strict=True):
-        forwards += result.usage.target_forwards
-        if [item.item for item in result.items] == [item.item for item in expected.items]:
-            equal += 1
-        elif _differ_in_ties_only(expected, result):
-            ties += 1
-        else:
-            different += 1
-    return Comparison(equal, ties, different, forwards / len(plain))
-
-
-def _differ_in_ties_only(expected: BeamResult, result: BeamResult) -> bool:
-    return len(expected.items) == len(result.items) and all(
-        ours.item == theirs.item or abs(ours.score - theirs.score) < TIE for ours, theirs in zip(result.items, expected.items, strict=True)
-    )
 
 
 def run(

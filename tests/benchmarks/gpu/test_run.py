@@ -11,7 +11,8 @@ import torch
 
 from benchmarks.gpu import run as gpu
 from benchmarks.gpu.promises import judge_promises
-from benchmarks.gpu.scripted_run import Case, Timing
+from benchmarks.gpu.scripted_run import Case
+from benchmarks.gpu.timing import Timing
 from benchmarks.systems.shapes import SHAPES, make_identifiers
 from benchmarks.systems.trace import Trace, TraceRound, TraceRun
 from drafting.plans.costs import CostCurve, ForwardCosts

@@ -1,0 +1,90 @@
+"""Parts about the device itself and about the kernel that this project brings to it."""
+
+from collections.abc import Collection, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.day.results import Figures, Measured
+from benchmarks.gpu.day.scale import Scale
+from benchmarks.gpu.kernel import measure_device, seconds_of
+from benchmarks.gpu.report import machine
+from drafting.array_types import IntArray
+from drafting.beam.model import AttentionLayout, build_layout
+from verification.hosts.attention import HAS_TRITON, tree_attention
+
+DEPTH = 3
+# Requests of unlike length, as many as share a forward on a busy machine, and one alone.
+BATCHES = (1, 8)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def describe(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
+    """The device, what runs it, and what it can do at best."""
+    if "device" in done:
+        return
+    best = measure_device(scale.device, scale.matrix)
+    row: Figures = {"device": machine(scale.device), "triton": _version("triton"), "vllm": _version("vllm")}
+    row["copy, GB/s"] = round(best.bytes_per_second / 1e9)
+    row |= {f"{str(dtype).removeprefix('torch.')}, TFLOP/s": round(flops / 1e12, 2) for dtype, flops in best.flops_per_second.items()}
+    yield Measured("device", [row])
+
+
+def check_kernel(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
+    """Tree attention as it runs here against the PyTorch reference in float64, and the time of both in the same precision."""
+    shapes, prompts, width = scale.kernel
+    for heads, key_value_heads, head_size in shapes:
+        for prompt in prompts:
+            case = f"{heads} heads, {key_value_heads} of keys, size {head_size}, prompt {prompt}"
+            if case not in done:
+                sizes = (heads, key_value_heads, head_size)
+                yield Measured(case, [_check(sizes, prompt, batch, width, dtype, scale.device) for batch in BATCHES for dtype in DTYPES])
+
+
+def _check(sizes: tuple[int, int, int], prompt: int, batch: int, width: int, dtype: torch.dtype, device: torch.device) -> Figures:
+    heads, key_value_heads, head_size = sizes
+    lengths = np.linspace(prompt, max(prompt // 2, 1), batch).astype(int)
+    slots, layout = _trees(lengths, width, device)
+    make = partial(torch.randn, device=device, generator=torch.Generator(device).manual_seed(0))
+    query = make(len(slots), heads, head_size).to(dtype)
+    key, value = (make(len(slots), key_value_heads, head_size).to(dtype) for _ in range(2))
+    cache = make(int(slots.max()) + 1, key_value_heads, 2 * head_size).to(dtype)
+
+    def attend(query: Tensor) -> Tensor:
+        return tree_attention(query, key, value, cache, slots, [layout], head_size**-0.5)
+
+    # Float64 is always computed by PyTorch's operations, on every device.
+    exact = attend(query.double())
+    return {
+        "heads, of keys, size": f"{heads}, {key_value_heads}, {head_size}",
+        "longest prompt": prompt,
+        "batch": batch,
+        "precision": str(dtype).removeprefix("torch."),
+        "computed by": "Triton" if HAS_TRITON and device.type == "cuda" else "PyTorch",
+        "largest difference": float((attend(query).double() - exact).abs().max()),
+        "µs": round(1e6 * seconds_of(partial(attend, query)), 1),
+        "finite": bool(exact.isfinite().all()),
+    }
+
+
+def _trees(prompts: IntArray, width: int, device: torch.device) -> tuple[Tensor, AttentionLayout]:
+    """Slots and layout of requests whose prompts are cached and whose trees of `DEPTH` levels are scored."""
+    nodes = width * DEPTH
+    node = np.arange(nodes)
+    path = np.stack([node % width + width * np.minimum(level, node // width) for level in range(DEPTH)], axis=1)
+    starts = np.cumsum(prompts + nodes) - (prompts + nodes)
+    keys = [np.arange(start, start + prompt + nodes) for start, prompt in zip(starts, prompts, strict=True)]
+    slots = torch.from_numpy(np.concatenate([own[prompt:] for own, prompt in zip(keys, prompts, strict=True)])).to(device)
+    visible = torch.from_numpy(np.repeat(prompts, nodes)).to(device)
+    ancestors = torch.from_numpy(np.concatenate([path + prompt for prompt in prompts])).to(device)
+    return slots, build_layout(keys, [nodes] * len(prompts), visible, ancestors)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

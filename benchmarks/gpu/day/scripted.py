@@ -1,0 +1,77 @@
+"""Parts that time scripted searches of served sizes, with random weights and recorded acceptance."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, replace
+
+from benchmarks.gpu.day.results import Figures, Measured
+from benchmarks.gpu.day.scale import Scale, ScriptedShape
+from benchmarks.gpu.run import PLAIN, TRIE, runs_of
+from benchmarks.gpu.scripted_run import Case, ScriptedEngine
+from benchmarks.gpu.timing import Timing
+from benchmarks.systems.trace import TraceRun, plain_run, trie_run
+from drafting.beam.rule import SearchRule, Verification
+from drafting.plans.costs import ForwardCosts
+from verification.hosts.checkpoint import HostError
+
+RELAXED = SearchRule(Verification.RELAXED, seed=0)
+
+
+def time_wide(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
+    """NVIDIA's shape."""
+    return _time(scale, scale.wide, done)
+
+
+def time_long(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
+    """FlashRec's shape."""
+    return _time(scale, scale.long, done)
+
+
+def time_paper(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
+    """The paper's shape, strict with the planner and relaxed.
+
+    Random weights have no acceptance of their own, and random beams follow no recorded one. So relaxed verification is timed with the plan
+    whose drafts hold for any beam, all children.
+    """
+    return _time(scale, scale.paper, done, relaxed=True)
+
+
+def time_graphs(scale: Scale, done: Collection[str]) -> Iterator[Measured]:
+    """The same cases with and without CUDA graphs, in this order, for the figures with graphs are the ones wanted."""
+    for graphs in (True, False):
+        try:
+            yield from _time(scale, scale.graphs, done, suffix=", graphs" if graphs else "", graphs=graphs)
+        except HostError as error:
+            yield Measured("graphs", [{"refused": str(error)}])
+
+
+def _time(
+    scale: Scale, shape: ScriptedShape, done: Collection[str], relaxed: bool = False, suffix: str = "", graphs: bool = False
+) -> Iterator[Measured]:
+    """The cases that are not done; the engine is made for those alone."""
+    cases = [case for case in shape.cases if f"{case}{suffix}" not in done]
+    if not cases:
+        return
+    engine = ScriptedEngine(shape.name + suffix, shape.shape, cases, scale.device, graphs)
+    try:
+        costs = engine.costs(max(case.prompt for case in cases))
+        for case in cases:
+            yield Measured(f"{case}{suffix}", _rows(scale, shape, engine, case, costs, relaxed))
+    finally:
+        engine.close()
+
+
+def _rows(scale: Scale, shape: ScriptedShape, engine: ScriptedEngine, case: Case, costs: ForwardCosts, relaxed: bool) -> list[Figures]:
+    timings, lost = engine.time(case, _strict_runs(shape, case, engine, costs), scale.searches)
+    if relaxed:
+        sampled, more = engine.time(case, [plain_run(case.k, engine.trie), trie_run(case.k, engine.trie)], scale.searches, RELAXED)
+        timings, lost = [*timings, *map(_named_relaxed, sampled)], [*lost, *more]
+    return [*map(asdict, timings), *({"left out": sentence} for sentence in lost)]
+
+
+def _strict_runs(shape: ScriptedShape, case: Case, engine: ScriptedEngine, costs: ForwardCosts) -> Sequence[TraceRun]:
+    """Plain beam search, all children, and the planner of the machine most like this one if one was recorded."""
+    return runs_of(shape.trace, case, engine.trie, [PLAIN, TRIE, "auto"], costs)
+
+
+def _named_relaxed(timing: Timing) -> Timing:
+    return replace(timing, plan=f"relaxed {timing.plan}")

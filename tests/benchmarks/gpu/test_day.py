@@ -1,0 +1,199 @@
+"""`make gpu-day`, rehearsed: results come line by line, survive kills, and are not measured twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu.day import __main__ as day
+from benchmarks.gpu.day import measure
+from benchmarks.gpu.day.parts import PARTS, Part
+from benchmarks.gpu.day.report import markdown
+from benchmarks.gpu.day.results import FINISHED, Measured, Results
+from benchmarks.gpu.day.scale import full, rehearsal
+from benchmarks.gpu.scripted_run import room_for
+from benchmarks.systems.shapes import make_identifiers
+from drafting.trie.item_trie import ItemTrie
+from tests.benchmarks.gpu.test_run import NOT_NEEDED, ROOT, timing
+
+CPU = torch.device("cpu")
+
+
+def test_a_line_that_was_cut_off_is_no_result_and_spoils_none(tmp_path: Path) -> None:
+    results = Results(tmp_path / "deep" / "results.jsonl")
+    assert results.cases("paper") == set()
+    assert results.ended("paper") is None
+    results.add("paper", Measured("k 1", [{"ms": 1.0}]))
+    whole = results.path.read_bytes()
+    results.add("paper", Measured("k 3", [{"ms": 3.0}]))
+    for length in range(len(whole) + 1, len(results.path.read_bytes())):
+        cut = Results(tmp_path / f"cut-{length}.jsonl")
+        cut.path.write_bytes(results.path.read_bytes()[:length])
+        assert cut.cases("paper") == {"k 1"}
+        cut.add("paper", Measured("k 5", [{"ms": 5.0}]))
+        cut.end("paper", FINISHED, 1.0)
+        # A line of which only its end is missing is all there once another follows.
+        assert {"k 1", "k 5"} <= cut.cases("paper") <= {"k 1", "k 3", "k 5"}
+        assert cut.ended("paper") == FINISHED
+
+
+def start(folder: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """Runs where nothing is installed but torch, transformers and numpy."""
+    bare = folder / "bare"
+    bare.mkdir(exist_ok=True)
+    (bare / "sitecustomize.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))")
+    command = [sys.executable, "-m", "benchmarks.gpu.day", "--rehearse", "--into", str(folder), *flags]
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{bare}{os.pathsep}{ROOT}"}
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=settings)
+
+
+def test_a_killed_run_keeps_what_it_has_measured_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    parts = ("--only", "exactness")
+    results = Results(tmp_path / "results.jsonl")
+    run = start(tmp_path, *parts)
+    try:
+        wait_until(lambda: results.cases("exactness") != set() or run.poll() is not None)
+        (child,) = children_of(run.pid)
+    finally:
+        # Nothing can be done about this one.
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    wait_until(lambda: not is_running(child))
+    kept = results.measured("exactness")
+    assert "float32" in results.cases("exactness")
+    assert results.ended("exactness") is None
+    assert start(tmp_path, *parts).wait() == 0
+    assert results.measured("exactness")[: len(kept)] == kept
+    assert [measured.case for measured in results.measured("exactness")] == ["float32", "bfloat16", "bfloat16, exact"]
+    assert results.ended("exactness") == FINISHED
+    text = (tmp_path / "gpu.md").read_text()
+    assert text.count("| float32 | transformers' generate | 6 | 6 | 0 | 0 | 0 |") == 1
+    assert "Rehearsed with small sizes" in text
+
+
+def test_every_part_measures_its_cases_once_and_only_those_that_are_missing() -> None:
+    """The two that take longest to be made are left to the test above and to the rehearsal."""
+    scale = rehearsal(CPU)
+    for name in ("device", "nvidia", "paper"):
+        module, _, function = PARTS[name].measure.partition(":")
+        measure = getattr(import_module(f"benchmarks.gpu.day.{module}"), function)
+        measured = {one.case: one.rows for one in measure(scale, set())}
+        assert measured
+        assert all(rows for rows in measured.values())
+        assert not [row for rows in measured.values() for row in rows if "left out" in row]
+        assert list(measure(scale, set(measured))) == []
+        last = list(measured)[-1]
+        assert [one.case for one in measure(scale, set(measured) - {last})] == [last]
+        if name == "paper":
+            plans = [row["plan"] for row in measured["prompt 16, batch 1, k 3"]]
+            assert plans == ["none", "auto@100", "trie", "relaxed none", "relaxed trie"]
+
+
+def test_all_searches_of_the_full_size_have_room_and_a_trace() -> None:
+    scale = full(CPU)
+    for shape in (scale.wide, scale.paper, scale.long, scale.graphs):
+        trie = ItemTrie.build(make_identifiers(shape.shape.catalog))
+        assert all(room_for(trie, case) for case in shape.cases)
+        assert trie.depth == shape.trace.depth
+    assert all(scale.paper.trace.find("auto@300", case.k) for case in scale.paper.cases)
+    assert sum(part.seconds for name, part in PARTS.items() if name != "vllm") <= 9 * 60
+
+
+@pytest.fixture
+def stubborn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts as the day runs them, whose process does what no part should."""
+    code = {
+        "device": "import time; time.sleep(600)",
+        "nvidia": "import os; os._exit(2)",
+        "kernel": "import os; os._exit(7)",
+        "paper": "import sys; from pathlib import Path; from benchmarks.gpu.day.results import *; results = Results(Path(sys.argv[1])); "
+        "results.add('paper', Measured('k 1', [{'ms': 1.5, 'k': 1}])); results.end('paper', FINISHED, 0)",
+    }
+    popen = subprocess.Popen
+
+    def run(command: list[str], **settings: object) -> subprocess.Popen[bytes]:
+        return popen([sys.executable, "-c", code[command[3]], command[4]], **settings)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(day.subprocess, "Popen", run)
+    monkeypatch.setattr(day, "LEAST", 0.0)
+    monkeypatch.setitem(PARTS, "device", Part("device", 0.5, "Device", "", "device:describe"))
+
+
+@pytest.mark.usefixtures("stubborn")
+def test_what_a_part_does_harms_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "device", "kernel", "paper"]) == 1
+    results = Results(tmp_path / "results.jsonl")
+    assert results.ended("device") == "It was ended after 0 s: run it again."
+    assert results.ended("kernel") == "Its process ended with status 7."
+    assert results.ended("paper") == FINISHED
+    text = (tmp_path / "gpu.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "Not measured to the end. Its process ended with status 7." in text
+    assert "| 1.5 | 1 |" in text
+    assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "paper"]) == 0
+    assert len(results.measured("paper")) == 1
+    assert day.main(["--rehearse", "--into", str(tmp_path), "--only", "nvidia", "graphs"]) == 1
+    assert results.ended("nvidia") is results.ended("graphs") is None
+
+
+def test_what_the_device_throws_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr("benchmarks.gpu.day.device.check_kernel", fail)
+    with pytest.raises(RuntimeError):
+        measure.main(["kernel", str(tmp_path / "results.jsonl"), "--rehearse"])
+    assert Results(tmp_path / "results.jsonl").ended("kernel") == "Failed: CUDA error: no kernel image is available"
+
+
+def test_results_of_another_machine_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Results(tmp_path / "results.jsonl").add("device", Measured("device", [{"device": "a faster one"}]))
+    assert measure.main(["paper", str(tmp_path / "results.jsonl"), "--rehearse"]) == measure.USELESS == day.USELESS
+    assert "is of another machine (a faster one)" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_it_says_how_to_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert measure.main(["device", str(tmp_path / "results.jsonl")]) == measure.USELESS
+    assert "try the run with --rehearse" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_promises_are_judged_in_the_report_of_a_real_run(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    row = {**timing("qwen3-1.7b", 1000, 8, 256, "none", 79.0, 1.0).__dict__}
+    results.add("nvidia", Measured("prompt 1000, batch 8, k 256", [row, {"left out": "the plan trie did not fit."}]))
+    text = markdown(results, rehearse=False)
+    assert "* Kept: Eight searches of width 256 after 1,000 tokens take 79.0 ms (none)" in text
+    assert "* left out: the plan trie did not fit." in text
+    assert text.count("It has not begun, or was killed.") == len(PARTS)
+    assert "Kept" not in markdown(results, rehearse=True)
+
+
+def test_the_process_that_watches_needs_no_torch() -> None:
+    code = "import sys, benchmarks.gpu.day.__main__; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=os.environ)
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
