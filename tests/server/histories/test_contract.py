@@ -194,20 +194,20 @@ async def test_profiles_of_users_whose_names_are_alike_stay_apart(store):
 
 
 async def test_events_and_profile_end_together_their_time_after_the_last_write(make_store):
-    store = make_store(ttl_seconds=0.9)
+    store = make_store(ttl_seconds=0.7)
     for user in ("events", "profile", "forgotten"):
         await store.append(user, [Event("a", 1.0)])
         await store.put_profile(user, PROFILE)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(0.45)
     await store.append("events", [Event("b", 2.0)])
     await store.put_profile("profile", {})
     # What is deleted gives the rest no more time.
     await store.delete_profile("forgotten")
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(0.4)
     assert await store.read_user("events") == StoredUser([Event("a", 1.0), Event("b", 2.0)], PROFILE)
     assert await store.read_user("profile") == StoredUser([Event("a", 1.0)], {})
     assert await store.read_user("forgotten") == StoredUser([])
-    await asyncio.sleep(0.9)
+    await asyncio.sleep(0.5)
     assert await store.read_user("events") == await store.read_user("profile") == StoredUser([])
     assert await store.delete_profile("events") is False
     assert await store.delete("profile") is False
