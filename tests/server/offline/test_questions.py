@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from drafting.prompts.loading import prompt_of
 from drafting.prompts.user_state import UserEvent, UserState
 from server.offline.questions import Defaults, Question, answers, make_question, read_line
 from tests.models import random_catalog, save_random_model
@@ -113,3 +114,24 @@ def test_a_line_of_ids_may_be_longer_than_a_request():
 )
 def test_a_line_that_can_not_be_used_gets_a_sentence(line: dict[str, object], sentence: str):
     assert asked(**line) == sentence
+
+
+def test_what_a_line_brings_is_in_the_prompt(tmp_path: Path):
+    catalog = random_catalog(items=20, depth=2, codes=5)
+    model = save_random_model(tmp_path / "model", catalog, layers=1)
+    template = "{{ context.code }}{{ user.codes | join }}{{ behaviours.buy | join }}{{ history | join }}"
+    prompt_of({"format": "jinja", "template": template, "behaviours": {"buy": {}}, "max_tokens": 64}).save(model)
+    recommender = Recommender.load(model, catalog, kv_memory_gib=0.01)
+    code = catalog.tokens[0]
+    lines = [
+        {"history": ["item-1"], "behaviours": {"buy": ["item-2"]}, "context": {"code": code}, "profile": {"codes": [code, code]}},
+        {"history": [], "behaviours": {"buy": []}, "context": {"code": code}, "profile": {"codes": []}},
+        {"history": ["item-1"]},
+    ]
+    questions = [make_question(catalog, read_line(json.dumps(line).encode()), DEFAULTS) for line in lines]
+    told, bare, missing = answers(recommender, questions)
+    recommender.close()
+    special = recommender.prompts.build(questions[1].history).tolist()
+    assert told.usage.prompt_tokens == len(special) + 2 + 2 + 2
+    assert bare.usage.prompt_tokens == len(special)
+    assert missing == "The template in prompt.json, line 1: there is no context.code, and the template has no default for it."
