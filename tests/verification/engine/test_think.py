@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,19 +299,19 @@ def test_reserved_places_are_searched_for_behind_the_text(site: Site) -> None:
         assert lines(result) == lines(plain)
 
 
-@pytest.mark.parametrize("plan", ["none", "beam:12"])
-def test_a_text_without_finite_logits_ends_its_request_alone(site: Site, tmp_path: Path, plan: str) -> None:
-    """At the step that reads a damaged token; the others' texts and lists are as they were."""
-    assert isinstance(site.models.target, TransformersHost)
-    token = site.texts[0][2]
+@pytest.fixture(scope="module")
+def damaged(site: Site, tmp_path_factory: pytest.TempPathFactory) -> TreeModel:
+    """The target, but for the embedding of a token in the first text, which some identifiers have as well."""
+    folder = tmp_path_factory.mktemp("damaged")
     model = AutoModelForCausalLM.from_pretrained(site.model.name_or_path)
     with torch.no_grad():
-        model.get_input_embeddings().weight[token] = float("nan")
-    model.save_pretrained(tmp_path)
-    damaged: TreeModel = TransformersHost(tmp_path, slots=site.models.target.total_slots)
-    requests = [replace(request, cache_key=request.request_id) for request in site.requests()]
-    expected = {request.request_id: alone(site.models.engine(DEPTH, plan), request) for request in requests}
-    engine = SpeculativeBeamEngine(damaged, site.models.tries[DEPTH], site.models.draft, FixedPlan.parse(plan))
+        model.get_input_embeddings().weight[site.texts[0][2]] = float("nan")
+    model.save_pretrained(folder)
+    return TransformersHost(folder, slots=site.models.target.total_slots)
+
+
+def outcomes(engine: SpeculativeBeamEngine, requests: list[BeamRequest]) -> tuple[dict[str, BeamResult], list[str]]:
+    """The lists, and the ids of the requests that failed."""
     for request in requests:
         engine.add(request)
     results, failed = {}, []
@@ -320,11 +319,24 @@ def test_a_text_without_finite_logits_ends_its_request_alone(site: Site, tmp_pat
         report = engine.step()
         results.update((result.request_id, result) for result in report.finished)
         failed += report.failed
-    assert "0" in failed
-    assert sorted([*failed, *results]) == sorted(expected)
-    assert len(results) > 2
-    for request_id, result in results.items():
-        assert result.thought == expected[request_id].thought
-        assert lines(result) == lines(expected[request_id])
     engine.forget_histories()
     assert (engine.used_slots, engine.cached_slots) == (0, 0)
+    return results, sorted(failed)
+
+
+@pytest.mark.parametrize("plan", ["none", "trie", "beam:12"])
+def test_a_text_without_finite_logits_ends_its_request_alone(site: Site, damaged: TreeModel, plan: str) -> None:
+    """At the step that reads a damaged token; the others' texts and lists are as they were, also where drafts spoil a search behind one."""
+    requests = [replace(request, cache_key=request.request_id) for request in site.requests()]
+    expected = {request.request_id: alone(site.models.engine(DEPTH, plan), request) for request in requests}
+    plain = SpeculativeBeamEngine(damaged, site.models.tries[DEPTH], site.models.draft)
+    engine = SpeculativeBeamEngine(damaged, site.models.tries[DEPTH], site.models.draft, FixedPlan.parse(plan))
+    results, failed = outcomes(engine, requests)
+    assert failed == outcomes(plain, requests)[1]
+    assert "0" in failed
+    assert len(results) > 2
+    assert sorted([*failed, *results]) == sorted(expected)
+    for request_id, result in results.items():
+        assert result.thought == expected[request_id].thought
+        assert result.usage.thought_tokens == expected[request_id].usage.thought_tokens
+        assert lines(result) == lines(expected[request_id])
