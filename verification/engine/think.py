@@ -117,9 +117,8 @@ def next_tokens(logits: Tensor, rules: Sequence[SearchRule], positions: Sequence
         positions: tokens of each text so far.
     """
     scores = logits.float()
-    # Of equal scores argmax returns the first, and a NaN is the maximum.
-    best = scores.amax(1)
-    tokens = scores.argmax(1)
+    # Of equal scores the first is the maximum, and a NaN is one before all others.
+    best, tokens = scores.max(1)
     sampled = np.array([row for row, rule in enumerate(rules) if rule.verification is not Verification.STRICT], np.int64)
     together = max(1, MOST_SCORES // scores.shape[1])
     for rows in np.split(sampled, np.arange(together, len(sampled), together)) if len(sampled) else ():
