@@ -123,7 +123,7 @@ def tree_attention(
     Args:
         query: `[tokens, heads, head size]`. If it is float64, keys and values are read as float64 too, and the attention is computed in it.
         key, value: `[tokens, key/value heads, head size]`; grouped-query attention if there are fewer of them than heads. Values may be of
-            another size than keys, except on a GPU. None if another layer has written them to the same cache.
+            another size than keys. None if another layer has written them to the same cache.
         cache: `[slots, key/value heads, key size + value size]`, keys beside values so that one gather reads both.
         slots: `[tokens]` int64, slots of the keys and values of this forward.
         layouts: the columns that each query may attend to.

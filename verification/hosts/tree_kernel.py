@@ -17,8 +17,12 @@ from torch import Tensor
 
 from drafting.beam.model import AttentionLayout
 
-BLOCK_ROWS = 64
-BLOCK_COLUMNS = 64
+# What a program holds at a time, by the bytes of a number and the most numbers of a head: rows, columns, and the warps that share them. As
+# much as registers hold without spilling, on GPUs of the last three generations (`make gpu-kernel` shows it).
+BLOCKS = {
+    2: {64: (64, 64, 4), 128: (64, 64, 8), 256: (64, 32, 8), 512: (32, 32, 8)},
+    4: {64: (16, 16, 4), 512: (16, 16, 8)},
+}
 # Short enough for one request of a large model to occupy a data-centre GPU, long enough for partial sums to cost little.
 STRETCH_COLUMNS = 512
 # Smallest operand of tensor cores.
@@ -46,7 +50,9 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     KEY_VALUE_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
+    VALUE_SIZE: tl.constexpr,
     HEAD_BLOCK: tl.constexpr,
+    VALUE_BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STRETCH: tl.constexpr,
@@ -65,6 +71,8 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
     token = tl.load(queries + request * query_count + query_index, mask=is_row, other=0)
     size = tl.arange(0, HEAD_BLOCK)
     is_size = size < HEAD_SIZE
+    value_size = tl.arange(0, VALUE_BLOCK)
+    is_value_size = value_size < VALUE_SIZE
     asked = tl.load(
         query + (token * query_token_stride + query_head * query_head_stride)[:, None] + size[None, :],
         mask=is_row[:, None] & is_size[None, :],
@@ -73,7 +81,7 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
 
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
-    summed = tl.zeros([ROWS, HEAD_BLOCK], tl.float32)
+    summed = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
     for first in range(stretch * STRETCH, tl.minimum((stretch + 1) * STRETCH, column_count), COLUMNS):
         column = first + tl.arange(0, COLUMNS)
         is_column = column < column_count
@@ -84,10 +92,9 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
         )
         if tl.max(tl.max(seen.to(tl.int32), 1), 0) > 0:
             slot = tl.load(keys + request * column_count + column, mask=is_column, other=0)
-            address = cache + (slot * slot_stride + head * 2 * HEAD_SIZE)[:, None] + size[None, :]
-            exists = is_column[:, None] & is_size[None, :]
-            key = tl.load(address, mask=exists, other=0.0)
-            value = tl.load(address + HEAD_SIZE, mask=exists, other=0.0)
+            address = cache + (slot * slot_stride + head * (HEAD_SIZE + VALUE_SIZE))[:, None]
+            key = tl.load(address + size[None, :], mask=is_column[:, None] & is_size[None, :], other=0.0)
+            value = tl.load(address + HEAD_SIZE + value_size[None, :], mask=is_column[:, None] & is_value_size[None, :], other=0.0)
             scores = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
             if SOFTCAP > 0:
                 # The hyperbolic tangent: Triton has none for every device.
@@ -110,10 +117,12 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
             highest = higher
 
     divisor = tl.where(total > 0, total, 1.0)
+    # Sums of long prompts are more than 32 bits can number.
+    sums += stretch.to(tl.int64) * sum_stretch_stride
     tl.store(
-        sums + stretch * sum_stretch_stride + ((token * KEY_VALUE_HEADS * GROUP + query_head) * HEAD_SIZE)[:, None] + size[None, :],
+        sums + ((token * KEY_VALUE_HEADS * GROUP + query_head) * VALUE_SIZE)[:, None] + value_size[None, :],
         summed / divisor[:, None],
-        mask=is_row[:, None] & is_size[None, :],
+        mask=is_row[:, None] & is_value_size[None, :],
     )
     tl.store(
         norms + stretch * norm_stretch_stride + token * KEY_VALUE_HEADS * GROUP + query_head,
@@ -129,23 +138,25 @@ def attend(
 
     Args:
         query: `[tokens, heads, head size]`, the last dimension contiguous.
-        cache: `[slots, key/value heads, 2 * head size]`, contiguous.
+        cache: `[slots, key/value heads, head size + value size]`, contiguous.
         layout: the columns that each query may attend to.
         scale, softcap, sinks: as in `verification.hosts.attention.tree_attention`.
 
     Returns:
-        `[tokens, heads, head size]` of the query's dtype; sums are float32.
+        `[tokens, heads, value size]` of the query's dtype; sums are float32.
     """
     tokens, heads, head_size = query.shape
+    value_size = cache.shape[2] - head_size
     requests, columns = layout.keys.shape
     query_count = layout.queries.shape[1]
     group = heads // cache.shape[1]
     stretches = triton.cdiv(columns, STRETCH_COLUMNS)
     # Biases by depth come as a view with the heads first.
     biases = None if layout.biases is None else layout.biases.contiguous()
-    sums = torch.empty((stretches, tokens, heads, head_size), dtype=torch.float32, device=query.device)
+    sums = torch.empty((stretches, tokens, heads, value_size), dtype=torch.float32, device=query.device)
     norms = torch.empty((stretches, tokens, heads), dtype=torch.float32, device=query.device)
-    grid = (triton.cdiv(query_count * group, BLOCK_ROWS), requests * cache.shape[1], stretches)
+    constants = kernel_constants(query.dtype, heads, cache.shape[1], head_size, value_size, softcap, biases is not None)
+    grid = (triton.cdiv(query_count * group, constants["ROWS"]), requests * cache.shape[1], stretches)
     _attend_stretch[grid](
         query,
         cache,
@@ -163,7 +174,7 @@ def attend(
         cache.stride(0),
         sums.stride(0),
         norms.stride(0),
-        **kernel_constants(heads, cache.shape[1], head_size, softcap, biases is not None),
+        **constants,
     )
     attended = sums[0] if stretches == 1 else (sums * norms.softmax(0)[..., None]).sum(0)
     if sinks is not None:
@@ -173,17 +184,29 @@ def attend(
 
 
 def kernel_constants(
-    heads: int, key_value_heads: int, head_size: int, softcap: float | None = None, biased: bool = False
+    dtype: torch.dtype,
+    heads: int,
+    key_value_heads: int,
+    head_size: int,
+    value_size: int,
+    softcap: float | None = None,
+    biased: bool = False,
 ) -> dict[str, Any]:
-    """The compile-time constants of the kernel: the shape of the heads, the limit of scores (0 for none), biases and the block sizes."""
+    """The compile-time constants of the kernel: the shape of the heads, the limit of scores (0 for none), biases, block sizes and warps."""
+    blocks = [max(SMALLEST_HEAD, triton.next_power_of_2(size)) for size in (head_size, value_size)]
+    sizes = BLOCKS[dtype.itemsize]
+    rows, columns, warps = sizes[min((most for most in sizes if most >= max(blocks)), default=max(sizes))]
     return {
         "KEY_VALUE_HEADS": key_value_heads,
         "GROUP": heads // key_value_heads,
         "HEAD_SIZE": head_size,
-        "HEAD_BLOCK": max(SMALLEST_HEAD, triton.next_power_of_2(head_size)),
-        "ROWS": BLOCK_ROWS,
-        "COLUMNS": BLOCK_COLUMNS,
+        "VALUE_SIZE": value_size,
+        "HEAD_BLOCK": blocks[0],
+        "VALUE_BLOCK": blocks[1],
+        "ROWS": rows,
+        "COLUMNS": columns,
         "STRETCH": STRETCH_COLUMNS,
         "SOFTCAP": softcap or 0.0,
         "BIASED": biased,
+        "num_warps": warps,
     }

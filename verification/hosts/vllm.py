@@ -44,6 +44,11 @@ logger = logging.getLogger(__name__)
 
 # The environment of vLLM stands by now.
 WORKER = f"{__name__}.TreeWorker"
+# A share of a device's memory.
+LEAST_FREE = 0.001
+# What `quantization` is to vLLM, which by "fp8" means one scale of activations for a whole forward in layers of experts, so that a list
+# would depend on the other requests of the batch; here it is one for each token.
+QUANTIZATIONS = {"fp8": "fp8_per_channel"}
 # Families whose biases by position transformers works out in bfloat16.
 COARSE_ALIBI = {"falcon"}
 
@@ -185,14 +190,20 @@ class VllmHost:
             "max_model_len": min(longest or config.max_position_embeddings, config.max_position_embeddings),
             "block_size": BLOCK_SIZE,
             "kv_cache_memory_bytes": int(kv_memory_gib * 2**30),
+            # vLLM does not start unless such a share of a GPU is free, although it is told what it gets.
+            "gpu_memory_utilization": LEAST_FREE,
             "enforce_eager": True,
             "enable_prefix_caching": False,
             "worker_extension_cls": WORKER,
             "tensor_parallel_size": tensor_parallel,
-            "quantization": quantization,
+            "quantization": QUANTIZATIONS.get(quantization, quantization),
             "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
             "attention_config": {"backend": BACKEND.name},
-            "kernel_config": {"ir_op_priority": {"rms_norm": [FUSED_ON_CPU], "fused_add_rms_norm": [FUSED_ON_CPU]}},
+            "kernel_config": {
+                "ir_op_priority": {"rms_norm": [FUSED_ON_CPU], "fused_add_rms_norm": [FUSED_ON_CPU]},
+                # It would compile kernels of vLLM's own attention and sampling, which never run here.
+                "enable_jit_warmup": False,
+            },
             "disable_log_stats": True,
             # With windows in other layers than all, some families of vLLM don't start.
             "hf_overrides": {"max_window_layers": config.num_hidden_layers} if hasattr(config, "max_window_layers") else {},

@@ -52,6 +52,7 @@ try:
     from vllm.v1.attention.backend import AttentionType
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
     from vllm.v1.kv_cache_interface import AttentionSpec, FullAttentionSpec
+    from vllm.v1.kv_cache_layout import KVCacheLayout
 finally:
     # The import may fail, and others go on without vLLM.
     if audio is None:
@@ -78,7 +79,7 @@ class LayerForward:
 
 
 class TreeAttention(PlatformImplementation):  # type: ignore[misc]
-    """Tree attention for forwards over token trees, and the platform's attention for vLLM's own warm-up.
+    """Tree attention for forwards over token trees; zeros for vLLM's own warm-up, of which nothing is read.
 
     Attributes:
         tree_alibi: the layer's biases by position; None for none.
@@ -137,8 +138,7 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
         **scales: Any,
     ) -> Tensor:
         if not isinstance(attn_metadata, LayerForward):
-            native: Tensor = super().forward(layer, query, key, value, kv_cache, attn_metadata, output, **scales)
-            return native
+            return output.zero_()
         cache = kv_cache.view(-1, self.num_kv_heads, self.head_size + layer.head_size_v)
         if layer.kv_sharing_target_layer_name is not None:
             # It reads the keys and values of another layer.
@@ -152,9 +152,17 @@ class TreeAttention(PlatformImplementation):  # type: ignore[misc]
 class TreeAttentionBackend(PlatformBackend):  # type: ignore[misc]
     """vLLM's attention backend for `TreeAttention`, for heads of any size."""
 
+    # `TreeAttention` writes keys and values itself: vLLM has no operation for it between the layers.
+    forward_includes_kv_cache_update = True
+
     @classmethod
-    def get_supported_head_sizes(cls) -> list[int]:
-        return []
+    def supports_head_size(cls, head_size: int) -> bool:
+        return True
+
+    @classmethod
+    def supported_kv_cache_layouts(cls) -> tuple[KVCacheLayout, ...]:
+        # Dense in the order of its axes, so that it can be seen as slots; on a GPU, vLLM by itself would order them otherwise.
+        return (KVCacheLayout.LBHNC,)
 
     @staticmethod
     def get_impl_cls() -> type[TreeAttention]:

@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 CHECKS = Path(__file__).parent / "tree_kernel_checks.py"
 
 COMPILE = """
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -20,13 +21,14 @@ from verification.hosts import tree_kernel as module
 
 kernel = module._attend_stretch
 for softcap, biased in ((None, False), (50.0, True)):
-    constants = module.kernel_constants(32, 8, 128, softcap, biased)
+    constants = module.kernel_constants(torch.bfloat16, 32, 8, 128, 128, softcap, biased)
     pointers = dict(query="*bf16", cache="*bf16", keys="*i64", mask="*u8", queries="*i64", sums="*fp32", norms="*fp32", scale="fp32")
     pointers |= dict(biases="*fp32") if biased else {}
     constants |= {} if biased else dict(biases=None)
+    options = dict(num_warps=constants.pop("num_warps"))
     signature = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
     source = ASTSource(kernel, signature, constants)
-    print("wgmma" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
+    print("wgmma" in triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"])
 """
 
 

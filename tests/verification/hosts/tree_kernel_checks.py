@@ -1,6 +1,8 @@
 """The Triton kernel against the PyTorch version; run by `test_tree_kernel.py`, in Triton's interpreter where there is no GPU."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,24 +40,25 @@ def ragged(prompts: list[int], nodes: list[int], cached: list[int], seed: int) -
 
 
 @pytest.mark.parametrize(
-    ("heads", "key_value_heads", "head_size", "dtype", "capped", "viewed"),
+    ("heads", "key_value_heads", "head_size", "value_size", "dtype", "capped", "viewed"),
     [
-        (4, 4, 16, torch.float32, False, False),
-        (6, 2, 24, torch.float32, True, False),
-        (8, 1, 64, torch.float32, False, True),
-        (4, 2, 32, HALF, True, True),
+        (4, 4, 16, 16, torch.float32, False, False),
+        (6, 2, 24, 40, torch.float32, True, False),
+        (8, 1, 64, 64, torch.float32, False, True),
+        (4, 2, 32, 24, HALF, True, True),
     ],
 )
 def test_ragged_requests_equal_the_pytorch_version(
-    heads: int, key_value_heads: int, head_size: int, dtype: torch.dtype, capped: bool, viewed: bool
+    heads: int, key_value_heads: int, head_size: int, value_size: int, dtype: torch.dtype, capped: bool, viewed: bool
 ) -> None:
     slots, layout = ragged(prompts=[70, 3, 1], nodes=[9, 12, 0], cached=[60, 2, 0], seed=heads)
     if viewed:
         layout = with_a_window_and_biases(layout, heads)
     generator = torch.Generator().manual_seed(heads)
     query = torch.randn(len(slots), heads, head_size, generator=generator).to(DEVICE, dtype)
-    key, value = (torch.randn(len(slots), key_value_heads, head_size, generator=generator).to(DEVICE, dtype) for _ in range(2))
-    cache = torch.randn(SLOTS, key_value_heads, 2 * head_size, generator=generator).to(DEVICE, dtype)
+    sizes = (head_size, value_size)
+    key, value = (torch.randn(len(slots), key_value_heads, size, generator=generator).to(DEVICE, dtype) for size in sizes)
+    cache = torch.randn(SLOTS, key_value_heads, sum(sizes), generator=generator).to(DEVICE, dtype)
     softcap, sinks = 1.5 if capped else None, torch.randn(heads, generator=generator) + 2 if capped else None
     expected = tree_attention(query.cpu(), key.cpu(), value.cpu(), cache.cpu(), slots.cpu(), [on_cpu(layout)], 0.3, softcap, sinks)
     cache.index_copy_(0, slots, torch.cat([key, value], -1))
@@ -79,6 +82,24 @@ def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
     _, together = ragged(prompts=[1100, 2], nodes=[6, 1], cached=[1098, 0], seed=0)
     assert (together.keys[0, : alone.keys.shape[1]] == alone.keys[0]).all()
     assert (tree_kernel.attend(query, cache, together, 0.25)[:8] == by_itself).all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="reads and writes a file")
+def test_sums_of_long_prompts_lie_beyond_32_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums of some ten prompts of 5,000 tokens do; here they lie so far apart in a file that is never written to a disk in full."""
+    slots, layout = ragged(prompts=[1100], nodes=[2], cached=[1100], seed=1)
+    generator = torch.Generator().manual_seed(1)
+    cache, query = torch.randn(SLOTS, 1, 32, generator=generator).half(), torch.randn(len(slots), 2, 16, generator=generator).half()
+    expected = tree_kernel.attend(query, cache, layout, 0.25)
+    apart, empty = 2**30, torch.empty
+    far = torch.from_numpy(np.memmap(tmp_path / "sums", np.float32, "w+", shape=2 * apart + 2**10))
+
+    def spread(shape: tuple[int, ...], **others: Any) -> torch.Tensor:
+        made = empty(shape, **others)
+        return far.as_strided(shape, (apart, *made.stride()[1:])) if len(shape) == 4 else made
+
+    monkeypatch.setattr(tree_kernel.torch, "empty", spread)
+    assert (tree_kernel.attend(query, cache, layout, 0.25) == expected).all()
 
 
 def with_a_window_and_biases(layout: AttentionLayout, heads: int) -> AttentionLayout:
