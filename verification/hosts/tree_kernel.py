@@ -18,7 +18,7 @@ from torch import Tensor
 from drafting.beam.model import AttentionLayout
 
 # What a program holds at a time, by the bytes of a number and the most numbers of a head: rows, columns, and the warps that share them. As
-# much as registers hold without spilling, on GPUs of the last three generations (`make gpu-kernel` shows it).
+# much as registers hold without spilling, on GPUs of the last three generations.
 BLOCKS = {
     2: {64: (64, 64, 4), 128: (64, 64, 8), 256: (64, 32, 8), 512: (32, 32, 8)},
     4: {64: (16, 16, 4), 512: (16, 16, 8)},
