@@ -196,7 +196,7 @@ class VllmHost:
             "enable_prefix_caching": False,
             "worker_extension_cls": WORKER,
             "tensor_parallel_size": tensor_parallel,
-            "quantization": QUANTIZATIONS.get(quantization, quantization),
+            "quantization": quantization and QUANTIZATIONS.get(quantization, quantization),
             "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
             "attention_config": {"backend": BACKEND.name},
             "kernel_config": {
