@@ -4,6 +4,7 @@ Invariant: the tokenizer of every base encodes each catalog token as one token, 
 can be served with the catalog.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from drafting.errors import SetupError, first_line
 from drafting.model_files import ENCODER_DECODERS
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
-from drafting.prompts.template import HISTORY
+from drafting.prompts.template import HISTORY, PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 
 PAD, BOS, UNK = "<pad>", "<bos>", "<unk>"
@@ -99,27 +100,40 @@ class Base:
         return int(self.tokenizer.pad_token_id or 0)
 
     @property
+    def unknown_token(self) -> int | None:
+        """The token of text that the tokenizer has no tokens for; None if it learnt a language, in which it is a token like others."""
+        return self.tokenizer.unk_token_id if self.from_scratch else None
+
+    @property
     def start_token(self) -> int | None:
         """The token with which the decoder of an encoder-decoder model begins; None for a causal model."""
         config = self.model.config
         return int(config.decoder_start_token_id) if config.is_encoder_decoder else None
 
 
-def load_base(name: str, catalog: Catalog, template: PromptForm, target_tokenizer: PreTrainedTokenizerBase | None = None) -> Base:
+def load_base(
+    name: str,
+    catalog: Catalog,
+    template: PromptForm,
+    target_tokenizer: PreTrainedTokenizerBase | None = None,
+    more_tokens: Sequence[str] = (),
+) -> Base:
     """Load or build a base: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
 
     Random weights are drawn from torch's global random state: seed it first.
 
     Args:
         target_tokenizer: for a draft, the tokenizer of its target, which the base must share; None for a target.
+        more_tokens: tokens that a target's tokenizer gets beside the catalog's, such as those of users.
 
     Raises:
         BaseError: there is no such base, what is trained from it can't be served, it is too short for the prompt, its tokenizer cannot
             express the prompt, or its tokens have other ids than the target's.
     """
     config, weights = _find_base(name)
-    tokenizer = target_tokenizer or scratch_tokenizer(catalog.tokens)
-    base = _from_model(weights, catalog) if config is None else _from_config(config, tokenizer, name)
+    tokens = tuple(dict.fromkeys((*catalog.tokens, *more_tokens)))
+    tokenizer = target_tokenizer or scratch_tokenizer(tokens)
+    base = _from_model(weights, tokens) if config is None else _from_config(config, tokenizer, name)
     if target_tokenizer is not None:
         known = base.tokenizer.get_vocab()
         differing = [token for token, number in target_tokenizer.get_vocab().items() if known.get(token) != number]
@@ -129,10 +143,10 @@ def load_base(name: str, catalog: Catalog, template: PromptForm, target_tokenize
                 "A draft needs the target's tokens: start from a config, or from a model of the target's family."
             )
         base = replace(base, tokenizer=target_tokenizer)
-    elif base.from_scratch and not template.is_bare:
+    elif base.from_scratch and isinstance(template, PromptTemplate) and _unknown(template, tokenizer):
         raise BaseError(
             f"A model from scratch knows the catalog's codes and no words, so its prompt must be the bare {HISTORY} without a separator: "
-            "leave the template out, or start from a base model."
+            "leave the template out, add its words as tokens (--add-tokens), or start from a base model."
         )
     _check_reach(base, catalog, template)
     return base
@@ -182,7 +196,13 @@ def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, n
     return Base(model, tokenizer, from_scratch=True, name=name)
 
 
-def _from_model(path: Path, catalog: Catalog) -> Base:
+def _unknown(template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """True if a list's prompt has text around the identifiers that the tokenizer has no tokens for."""
+    texts = [*template.template.split(HISTORY), template.separator]
+    return any(tokenizer.unk_token_id in tokenizer.encode(text, add_special_tokens=False) for text in texts)
+
+
+def _from_model(path: Path, tokens: Sequence[str]) -> Base:
     config = _read_config(path / "config.json")
     _check_encoder(config, str(path))
     try:
@@ -190,7 +210,7 @@ def _from_model(path: Path, catalog: Catalog) -> Base:
         model = _auto_class(config).from_pretrained(path, dtype="float32")
     except (ValueError, OSError, KeyError) as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in catalog.tokens])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     # Many checkpoints have more rows than their tokenizer has tokens; the spare rows do no harm.
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))

@@ -60,7 +60,11 @@ class LoopSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings for training a target. A `lora_rank` of 0 trains all weights; embeddings and head are trained whole in any case."""
+    """Settings for training a target. A `lora_rank` of 0 trains all weights; embeddings and head are trained whole in any case.
+
+    Attributes:
+        add_tokens: tokens of the prompt to add to the tokenizer; see `numbered_tokens`.
+    """
 
     split: Split = "leave-one-out"
     min_items: MinItems = 1
@@ -68,6 +72,7 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
     subsequences: Annotated[bool, Meta(description="Learn every item of a history, not only the last.")] = False
     stride: Stride = None
     left_out: Annotated[float, Meta(description="Share of each history that every epoch leaves out, other items each time.")] = 0.0
+    add_tokens: tuple[str, ...] = ()
     lora_rank: int = 0
     lora_alpha: Annotated[int, Meta(description="Scale of the LoRA adapters, divided by their rank.")] = 16
 

@@ -18,6 +18,7 @@ from drafting.alignment.data.samples import SampleSet
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.alignment.lora import add_lora, merged
+from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
 from drafting.alignment.training import describe_base, quiet_library, train_model, versions
@@ -54,15 +55,16 @@ def train_target(
     run.refuse_existing(overwrite)
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
     set_seed(settings.seed)
-    start = load_base(base, catalog, template)
+    start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
     builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
     samples = SampleSet if start.start_token is None else EncoderSampleSet
     windows = training_windows(split, builder.max_items, settings, packed=start.start_token is None and template.is_bare)
-    train = samples(split.train, windows, builder, identifiers, start.pad_token_id, left_out=settings.left_out, seed=settings.seed)
+    common = builder, identifiers, start.pad_token_id
+    train = samples(split.train, windows, *common, unknown_token=start.unknown_token, left_out=settings.left_out, seed=settings.seed)
     # The first validation item of each user, given the user's training items; there may be none.
     joined, ahead = next_windows(split.train, split.valid, builder.max_items + 1)
-    valid = samples(joined, ahead, builder, identifiers, start.pad_token_id)
+    valid = samples(joined, ahead, *common, unknown_token=start.unknown_token)
     record = _record(data, catalog, start, template, settings, split)
     model = add_lora(start.model, settings) if settings.lora_rank else start.model
     merge = merged if settings.lora_rank else None

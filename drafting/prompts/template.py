@@ -67,6 +67,11 @@ class PromptTemplate:
         return self.template == HISTORY and not self.separator
 
     @property
+    def kinds(self) -> Mapping[str, int]:
+        """The kinds of events that the prompt lists apart, and how many of each at most: none."""
+        return {}
+
+    @property
     def window(self) -> Window:
         """The items of a history that the prompt shows."""
         return Window(self.max_items, self.min_items)

@@ -3,6 +3,7 @@
 It needs msgspec, so it is imported when a prompt has this form.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -54,6 +55,11 @@ class _TextForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     def max_items(self) -> int:
         """Maximum number of items of the history in a prompt; whether there are more matters too."""
         return self.history.max_items
+
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """The kinds of events that the prompt lists apart, and how many of each at most."""
+        return {kind: window.max_items for kind, window in self.behaviours.items()}
 
     @property
     def window(self) -> Window:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Split
+from drafting.alignment.data.reach import check_kinds
 from drafting.array_types import DoubleArray
 from drafting.beam.rule import SearchRule
 from drafting.catalog.catalog import Catalog
@@ -89,6 +90,7 @@ class _Evaluation:
             kv_memory_gib=settings.kv_memory_gib,
         )
         with closing(recommender):
+            check_kinds(self._users.known.details, recommender.prompts.form.kinds)
             modes = [Mode("", PLAIN, NO_PLAN)]
             if path is not None:
                 rules = [SearchRule(mode, settings.seed, settings.temperature) for mode in settings.modes]

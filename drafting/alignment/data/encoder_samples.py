@@ -19,7 +19,7 @@ class EncoderSampleSet(SampleSet):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch: `input_ids` and `attention_mask`, `[samples, longest]` int64, and `labels`, `[samples, identifier length]` int64."""
         windows = [self._window(index)[0] for index in indices]
-        prompts = [prompt[:-1] for prompt in self._prompts(indices, windows)]
+        prompts = [self._prompt(index, positions)[:-1] for index, positions in zip(indices, windows, strict=True)]
         labels = self._identifiers[self._interactions.items[np.array([positions[-1] for positions in windows])]]
         return {
             "input_ids": torch.from_numpy(pad_stack(prompts, self._pad_token_id)),

@@ -16,9 +16,12 @@ import numpy as np
 import torch
 
 from drafting.alignment.data.interactions import Interactions
+from drafting.alignment.data.reach import Reach
 from drafting.alignment.data.windows import Windows
 from drafting.array_types import IntArray
+from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.template import PromptTemplate
 
 IGNORED_LABEL = -100
 _BATCHES_PER_BUCKET_RUN = 50
@@ -33,8 +36,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
 
     Attributes:
         windows: the stretches of the interactions that they are.
-        lengths, bucket_lengths: `[samples]`, number of tokens of each sample with all its items. That is exact for a prompt that is a list
-            of identifiers, and an estimate by the number of items for any other.
+        lengths, bucket_lengths: `[samples]`, number of tokens of each sample with all its items.
     """
 
     def __init__(
@@ -45,18 +47,26 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         identifiers: IntArray,
         pad_token_id: int,
         *,
+        unknown_token: int | None = None,
         left_out: float = 0.0,
         seed: int = 0,
     ) -> None:
         """
         Args:
             identifiers: `[items, length]`, the catalog's identifiers as the model's token ids.
+            unknown_token: the token of text that the tokenizer has no tokens for, if prompts must not hold any.
             left_out: share of a window's items that an epoch leaves out, in [0, 1).
             seed: seed of the choice of these items.
+
+        Raises:
+            InteractionError: the prompt lists events of a kind that no interaction is of.
+            PromptError: the prompt of a sample can't be built, or holds text without tokens.
         """
         self._interactions = interactions
         self.windows = windows
+        self._reach = Reach(interactions, builder.form.kinds)
         self._builder = builder
+        self._unknown_token = unknown_token
         self._identifiers = identifiers
         self._pad_token_id = pad_token_id
         self._left_out = left_out
@@ -74,7 +84,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch: `input_ids` and `labels`, `[samples, longest]` int64."""
         windows = [self._window(index) for index in indices]
-        prompts = self._prompts(indices, [positions for positions, _ in windows])
+        prompts = [self._prompt(index, positions) for index, (positions, _) in zip(indices, windows, strict=True)]
         length = self._identifiers.shape[1]
         longest = max(map(len, prompts)) + length
         input_ids = np.full((len(indices), longest), self._pad_token_id, np.int64)
@@ -91,16 +101,28 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         """Set the epoch, which determines the items that are left out."""
         self._epoch = epoch
 
-    def _prompts(self, indices: Sequence[int], windows: Sequence[Positions]) -> list[IntArray]:
-        """The prompts of samples, given the interactions in them, the one to predict last."""
-        owners = self.windows.owners[np.asarray(indices)].tolist()
-        states = (self._interactions.state(owner, known[:-1], int(known[-1])) for owner, known in zip(owners, windows, strict=True))
-        return [self._builder.build(state) for state in states]
+    def _prompt(self, index: int, positions: Positions) -> IntArray:
+        """The prompt of a sample, given the interactions in it, the one to predict last."""
+        user, asked = int(self.windows.owners[index]), int(positions[-1])
+        try:
+            prompt = self._builder.build(self._interactions.state(user, positions[:-1], asked))
+        except PromptError as error:
+            raise PromptError(f"No prompt can be made for user {self._interactions.users[user]!r} of the data: {error}") from error
+        if self._unknown_token is not None and (prompt == self._unknown_token).any():
+            raise PromptError(
+                f"The prompt of user {self._interactions.users[user]!r} has text that a model from scratch has no tokens for: it knows the "
+                "catalog's codes and added tokens alone, and no space between them. Add what is missing, or start from a base model."
+            )
+        return prompt
+
+    def _positions(self, index: int) -> Positions:
+        """The interactions of a sample, the one to predict last."""
+        first, last = int(self.windows.first[index]), int(self.windows.last[index])
+        return np.append(self._reach.known(int(self.windows.owners[index]), first, last), last)
 
     def _window(self, index: int) -> tuple[Positions, int]:
         """The interactions of a sample in this epoch, the one to predict last, and the number of them at the end with labels."""
-        first, last, scored = self.windows.first[index], self.windows.last[index], int(self.windows.scored[index])
-        positions = np.arange(first, last + 1)
+        positions, scored = self._positions(index), int(self.windows.scored[index])
         if not self._left_out:
             return positions, scored
         # Determined by seed, epoch and sample alone, so that an interrupted run continues with the same samples.
@@ -111,16 +133,19 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return positions[kept], max(1, min(int(np.count_nonzero(kept[-scored:])), int(np.count_nonzero(kept)) - 1))
 
     def _measured_lengths(self) -> Positions:
-        """The number of tokens of each sample, as a line through those of some."""
-        if not len(self.windows.last):
+        """The number of tokens of each sample: of a list of identifiers a line through those of some samples; else each is built."""
+        samples = len(self.windows.last)
+        if not samples:
             return np.zeros(0, np.int64)
-        known = self.windows.last - self.windows.first
-        measured = np.unique(np.linspace(0, len(known) - 1, _MEASURED_SAMPLES).astype(np.int64))
-        windows = [np.arange(self.windows.first[index], self.windows.last[index] + 1) for index in measured]
-        tokens = [len(prompt) for prompt in self._prompts(measured.tolist(), windows)]
-        terms = np.stack([np.ones_like(known), np.minimum(known, self._builder.max_items)], axis=1)
-        line = np.linalg.lstsq(terms[measured], np.array(tokens), rcond=None)[0]
-        lengths: Positions = np.rint(terms @ line).astype(np.int64) + self._identifiers.shape[1]
+        measured = np.arange(samples)
+        if isinstance(self._builder.form, PromptTemplate):
+            measured = np.unique(np.linspace(0, samples - 1, _MEASURED_SAMPLES).astype(np.int64))
+        tokens = np.array([len(self._prompt(index, self._positions(index))) for index in measured.tolist()])
+        if len(measured) < samples:
+            known = np.minimum(self.windows.last - self.windows.first, self._builder.max_items)
+            terms = np.stack([np.ones_like(known), known], axis=1)
+            tokens = np.rint(terms @ np.linalg.lstsq(terms[measured], tokens, rcond=None)[0]).astype(np.int64)
+        lengths: Positions = tokens + self._identifiers.shape[1]
         return lengths
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.alignment.data.interactions import Interactions
+from drafting.alignment.data.reach import Reach
 from drafting.alignment.data.windows import Windows
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.tree_batch import TokenWindows, TreeWindows
@@ -36,8 +37,13 @@ def prompt_windows(
 ) -> PromptWindows:
     """Tokenise windows; in each of them, lists are searched at the newest `trees` items that are to be predicted."""
     length = identifiers.shape[1]
+    reach = Reach(interactions, builder.form.kinds)
+
+    def state(user: int, first: int, last: int) -> UserState:
+        return interactions.state(user, reach.known(user, first, last), last)
+
     texts = [
-        np.concatenate([builder.build(interactions.state(user, np.arange(first, last), last)), identifiers[interactions.items[last]]])
+        np.concatenate([builder.build(state(user, first, last)), identifiers[interactions.items[last]]])
         for user, first, last in zip(windows.owners.tolist(), windows.first.tolist(), windows.last.tolist(), strict=True)
     ]
     lengths = np.array([len(text) for text in texts], np.int64)
@@ -51,7 +57,7 @@ def prompt_windows(
         answers=windows.scored * length,
         tree_offsets=offsets_of(per_window),
         tree_root=lengths[owner] - length * (age + 1) - 1,
-        users=[interactions.state(user, np.arange(first, predicted), predicted) for user, first, predicted in asked],
+        users=[state(*each) for each in asked],
     )
 
 

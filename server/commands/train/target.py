@@ -11,7 +11,7 @@ from server.commands.options import setting, takes_struct
 from server.commands.train.running import failing, loading_libraries
 
 
-@takes_struct(TargetSettings, without=["lora_rank"])
+@takes_struct(TargetSettings, without=["lora_rank", "add_tokens"])
 def target(
     settings: TargetSettings,
     data: Annotated[
@@ -34,6 +34,13 @@ def target(
             help="A prompt.json to train with.", exists=True, dir_okay=False, show_default="the base's; else codes of the last 20 items"
         ),
     ] = None,
+    add_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A token that the prompt needs beside the catalog's; may be given several times, and {0..1999} in it stands for numbers.",
+            metavar="TOKEN",
+        ),
+    ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank additions to the attention instead of every weight.")] = False,
     lora_rank: Annotated[int, typer.Option(help="Of the additions, with --lora.", min=1)] = 8,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
@@ -52,7 +59,7 @@ def target(
 
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
-        settings = msgspec.structs.replace(settings, lora_rank=lora_rank if lora else 0)
+        settings = msgspec.structs.replace(settings, lora_rank=lora_rank if lora else 0, add_tokens=tuple(add_tokens or ()))
         items = load_catalog(catalog)
         path = prompt or Path(base) / PROMPT_FILE
         template = read_prompt(path) if prompt or path.is_file() else None

@@ -12,8 +12,11 @@ from drafting.alignment.settings import TargetSettings
 from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
+from drafting.prompts.loading import load_prompt, prompt_of
 from drafting.prompts.template import PromptTemplate
+from drafting.prompts.user_state import UserEvent, UserState
 from tests.oracles import generate_lists
 from tests.verification.engine.test_beam_search import as_pairs, assert_same
 from verification.evaluation.generate import PrefixTable
@@ -75,6 +78,50 @@ def test_two_hundred_lists_of_a_trained_tiger_equal_generate(tiger: Path, catalo
         hits = [result.items[0].item == (history[-1] + STEP) % ITEMS for result, history in zip(results, patterns, strict=False)]
         assert np.mean(hits) > 0.95
     recommender.close()
+
+
+def test_user_tokens_tell_users_apart(catalog: Catalog, tmp_path: Path) -> None:
+    """TIGER's `<user_N>`: users differ in how far they go, which one item alone says nothing of."""
+    with (tmp_path / "interactions.jsonl").open("w") as file:
+        for user in range(USERS):
+            for time in range(5):
+                file.write(json.dumps({"user": user, "item": (user // 2 + time * (1 + user % 2)) % ITEMS, "timestamp": time}) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    form = prompt_of(
+        {"format": "jinja", "template": "<user_{{ user_id | int % 2 }}>{{ history | join }}", "history": {"max_items": 1, "min_items": 1}}
+    )
+    settings = TargetSettings(epochs=20, batch_size=40, learning_rate=1e-2, subsequences=True, add_tokens=("<user_{0..1}>",))
+    out = tmp_path / "out"
+    metrics = train_target(tmp_path, catalog, str(tmp_path / "config.json"), out, settings=settings, template=form)
+    assert metrics.valid_loss is not None
+    assert metrics.valid_loss < 0.15
+    recommender = Recommender.load(out, catalog, kv_memory_gib=0.01)
+    users = [UserState([UserEvent(first)], user_id=str(user)) for user in range(4) for first in range(20)]
+    lists = [result.items[0].item for result in recommender.recommend(users, 1)]
+    recommender.close()
+    hits = [found == state.events[0].item + 1 + int(state.user_id or 0) % 2 for found, state in zip(lists, users, strict=True)]
+    assert np.mean(hits) > 0.9
+    assert json.loads((out / "training.json").read_text())["settings"]["add_tokens"] == ["<user_{0..1}>"]
+    assert load_prompt(out) == form
+
+
+def test_text_that_a_scratch_tokenizer_has_no_tokens_for_is_refused_before_the_first_step(catalog: Catalog, tmp_path: Path) -> None:
+    lines = [{"user": user, "item": item, "timestamp": item} for user in range(3) for item in range(5)]
+    (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+
+    def refusal(*tokens: str) -> str:
+        form = prompt_of({"format": "jinja", "template": "<user_{{ user_id }}>{{ history | join }}"})
+        settings = TargetSettings(add_tokens=tokens)
+        with pytest.raises(SetupError) as refused:
+            train_target(tmp_path, catalog, str(tmp_path / "config.json"), tmp_path / "out", settings=settings, template=form)
+        return str(refused.value)
+
+    assert "The prompt of user '0' has text that a model from scratch has no tokens for" in refusal()
+    assert "The prompt of user '2' has text" in refusal("<user_{0..1}>")
+    assert refusal(" <user>").startswith("' <user>' can't be added as a token")
+    assert refusal("<user_{3..1}>").startswith("'<user_{3..1}>' can't be added as tokens: its numbers go up")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_preset_has_the_papers_shape(catalog: Catalog) -> None:

@@ -110,7 +110,7 @@ def test_a_command_may_say_something_else_of_a_setting():
 @pytest.mark.parametrize("command", ["target", "teacher", "draft"])
 def test_training_has_an_option_for_every_field_of_its_settings(command: str):
     struct, own = {
-        "target": (TargetSettings, {"lora_rank"}),
+        "target": (TargetSettings, {"lora_rank", "add_tokens"}),
         "teacher": (TeacherSettings, {"subsequences"}),
         "draft": (DraftSettings, set()),
     }[command]
