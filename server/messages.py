@@ -5,6 +5,8 @@ catalog file and `Ready` carries its version, so an index means the same item on
 which all processes of one Linux machine share, so no time is lost in translation.
 """
 
+from typing import Any
+
 import msgspec
 
 from drafting.beam.rule import Verification
@@ -70,6 +72,26 @@ class DropCatalog(msgspec.Struct, frozen=True, tag=True):
     name: str
 
 
+class PromptFiles(msgspec.Struct):
+    """What prompts are built with; see `server.engine.prompts`.
+
+    Attributes:
+        tokenizer: path of a file of the tokenizers library.
+        digest: of all of it.
+        form: contents of `prompt.json`.
+        bos_token_id, chat_template, special_tokens: of `drafting.prompts.tokenizer.PromptTokenizer`.
+        start_token: the token that ends every prompt for a decoder; None for a causal model.
+    """
+
+    tokenizer: str
+    digest: str
+    form: dict[str, Any]
+    bos_token_id: int | None
+    chat_template: str | None
+    special_tokens: dict[str, str | list[str]]
+    start_token: int | None
+
+
 class Submit(msgspec.Struct, tag=True):
     """Search for one list.
 
@@ -84,6 +106,7 @@ class Submit(msgspec.Struct, tag=True):
         fresh: places for fresh items; None if there are none.
         catalog: the name of the catalog whose indices these are.
         think: the most tokens of text that the target writes before the list; 0 for no text.
+        prompt: token ids as bytes of int32; empty for a sample user with this history, such as a proof asks for.
     """
 
     request_id: str
@@ -101,6 +124,7 @@ class Submit(msgspec.Struct, tag=True):
     fresh: FreshPlaces | None = None
     catalog: str = ""
     think: int = 0
+    prompt: bytes = b""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -127,6 +151,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
+        prompts: what prompts are built with; None where the engine builds them by itself.
     """
 
     model: str
@@ -142,6 +167,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     catalog_name: str = ""
     longest_step_seconds: float = 0.0
     text_tokens: int = 0
+    prompts: PromptFiles | None = None
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
+from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.soundness import Soundness
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
@@ -42,6 +43,11 @@ class Services:
     def soundness(self) -> Soundness:
         """The watch over the lists that the model makes."""
         return Soundness(self.catalogs, self.engine)
+
+    @cached_property
+    def prompts(self) -> CatalogPrompts:
+        """The builders of prompts."""
+        return CatalogPrompts(self.catalogs, self.engine)
 
     @cached_property
     def switch(self) -> CatalogSwitch:

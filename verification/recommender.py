@@ -34,7 +34,7 @@ from verification.hosts.exact import make_exact
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
-from verification.request import BeamRequest, ReservedPlaces, Think, item_indices
+from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, checked_user, item_indices
 from verification.result import BeamResult, Precision
 
 
@@ -187,7 +187,7 @@ class Recommender:
     def request(
         self,
         request_id: str,
-        history: UserState | Sequence[int] | IntArray,
+        history: UserState | PromptTokens | Sequence[int] | IntArray,
         k: int,
         beam_width: int | None = None,
         excluded_items: Sequence[int] | IntArray = (),
@@ -197,7 +197,7 @@ class Recommender:
         reserved: ReservedPlaces | None = None,
         think: int = 0,
     ) -> BeamRequest:
-        """A request for k identifiers after `history` (a `UserState`, or catalog indices, oldest first): the k best, or a sample by `rule`.
+        """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
 
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
 
@@ -222,12 +222,14 @@ class Recommender:
             Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
         )
 
-    def _prompt(self, user: UserState | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
-        lists = (user.events, *user.behaviours.values()) if isinstance(user, UserState) else ()
-        for events in lists:
-            item_indices([event.item for event in events], len(self.catalog), "The history names")
-        known = user if isinstance(user, UserState) else item_indices(user, len(self.catalog), "The history names")
-        return self.prompts.build(known, thinks=thinks)
+    def sample(self, items: Sequence[int] | IntArray) -> PromptTokens:
+        """The prompt of a sample user with these items (catalog indices), of whom all is known; raises what `request` does."""
+        return PromptTokens(self.prompts.sample(item_indices(items, len(self.catalog), "The history names")))
+
+    def _prompt(self, user: UserState | PromptTokens | Sequence[int] | IntArray, *, thinks: bool) -> IntArray:
+        if isinstance(user, PromptTokens):
+            return user.tokens
+        return self.prompts.build(checked_user(user, len(self.catalog)), thinks=thinks)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of token ids of the target, such as `BeamResult.thought`, without special tokens."""

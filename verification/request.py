@@ -12,6 +12,7 @@ import numpy as np
 from drafting.array_types import IntArray
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.prompts.thinking import ThinkingTokens
+from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
 
 MAX_BEAM_WIDTH = 256
@@ -30,6 +31,19 @@ def check_lengths(k: int, beam_width: int) -> None:
         raise ValueError(f"beam_width must be at least k, {got}")
     if k < 1 or beam_width > MAX_BEAM_WIDTH:
         raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, {got}")
+
+
+def checked_user(user: UserState | Sequence[int] | IntArray, catalog_items: int) -> UserState | IntArray:
+    """What is known of a user, or catalog indices as an array, with every item in the catalog.
+
+    Raises:
+        ValueError: as `item_indices`.
+    """
+    if not isinstance(user, UserState):
+        return item_indices(user, catalog_items, "The history names")
+    for events in (user.events, *user.behaviours.values()):
+        item_indices([event.item for event in events], catalog_items, "The history names")
+    return user
 
 
 def item_indices(items: Sequence[int] | IntArray, catalog_items: int, subject: str) -> IntArray:
@@ -62,6 +76,13 @@ def item_indices(items: Sequence[int] | IntArray, catalog_items: int, subject: s
 def _is_whole(number: object) -> bool:
     """True for Python's and NumPy's integers, which truth values are not."""
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTokens:
+    """A prompt that has been built elsewhere: `tokens` `[tokens]` int64."""
+
+    tokens: IntArray
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,12 @@ class PromptBuilder:
 
     Attributes:
         form: what `prompt.json` says.
+        tokenizer, start_token: as given.
         max_items: maximum number of items of the history in a prompt; whether there are more matters too.
         max_tokens: number of tokens of the longest possible prompt.
         shared_tokens: `[tokens]`, the tokens that prompts begin with.
+        max_events: number of newest events of a user that matter; None if all of them may.
+        reads: what a prompt reads of "profile", "context" and "behaviours".
         thinking: how the target writes text behind a prompt; None if it can't.
     """
 
@@ -42,7 +45,7 @@ class PromptBuilder:
             PromptError: the form asks for what the tokenizer lacks, a template can't be rendered, or the tokenizer cuts a code up.
             CatalogError: the tokenizer lacks a token of the catalog.
         """
-        self.form = form
+        self.form, self.tokenizer, self.start_token = form, tokenizer, start_token
         self.max_items = form.max_items
         self._end = np.array([] if start_token is None else [start_token], np.int64)
         self._prompts = self._thinking_prompts = _prompts_of(form, tokenizer, catalog)
@@ -51,6 +54,9 @@ class PromptBuilder:
             self.max_items = max(form.max_items, other.max_items)
         self.max_tokens = max(self._prompts.max_tokens, self._thinking_prompts.max_tokens) + len(self._end)
         self.shared_tokens = self._prompts.shared_tokens
+        most = self._prompts.max_events, self._thinking_prompts.max_events
+        self.max_events = None if None in most else max(number or 0 for number in most)
+        self.reads = self._prompts.reads | self._thinking_prompts.reads
         self.thinking = None if form.think is None else form.think.tokens(tokenizer.encode)
 
     def window(self, history: Sequence[int] | IntArray) -> Sequence[int] | IntArray:
@@ -67,6 +73,14 @@ class PromptBuilder:
             PromptError: the history is empty, what a template needs is missing, or the prompt is too long.
         """
         return np.concatenate([(self._thinking_prompts if thinks else self._prompts).tokens(user), self._end])
+
+    def sample(self, items: IntArray) -> IntArray:
+        """The prompt of a sample user with these items, of whom is known what the form asks for, `[tokens]`.
+
+        Raises:
+            PromptError: there are no items.
+        """
+        return np.concatenate([self._prompts.sample(items), self._end])
 
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt that `build` makes, in parts, without empty ones.

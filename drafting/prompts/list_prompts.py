@@ -28,6 +28,7 @@ class ListPrompts:
     """Prompts of one template and catalog.
 
     Attributes:
+        max_events, reads: see `PromptBuilder`.
         max_tokens: number of tokens of the longest possible prompt.
         shared_tokens: `[tokens]`, the tokens that prompts begin with.
     """
@@ -37,6 +38,8 @@ class ListPrompts:
         if form.add_bos and tokenizer.bos_token_id is None:
             raise PromptError('The prompt asks for a beginning-of-sequence token, but the tokenizer has none: set "add_bos" to false.')
         self._form = form
+        self.max_events: int | None = form.max_items + 1
+        self.reads: frozenset[str] = frozenset()
         self._tokenizer = tokenizer
         self._catalog = catalog
         self._identifiers = IdentifierTokens.of(catalog, tokenizer)
@@ -54,6 +57,10 @@ class ListPrompts:
         items = self._shown(user)
         body = self._fitting(items)[1] if self._pieces is None else self._pieces.join(self._identifiers[items])
         return np.concatenate([self._begin, body])
+
+    def sample(self, items: IntArray) -> IntArray:
+        """The prompt of these items; see `PromptBuilder`."""
+        return self.tokens(items)
 
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt in parts; see `PromptBuilder`."""

@@ -23,7 +23,11 @@ class TemplateFault(PromptError):
 
 
 class TextTemplate:
-    """A template that can be rendered."""
+    """A template that can be rendered.
+
+    Attributes:
+        names: variables that it reads.
+    """
 
     def __init__(self, source: str, place: str, known: Collection[str] | None) -> None:
         """
@@ -46,6 +50,7 @@ class TextTemplate:
             self._template = sandbox.from_string(counted)
         except TemplateSyntaxError as error:
             raise TemplateFault(f"{place}, line {error.lineno}: {(error.message or 'no template').rstrip('.')}.") from error
+        self.names = find_undeclared_variables(tree)
         faults = [(line, _column(sandbox, source, line, name), sentence) for line, name, sentence in _faults(tree, known)]
         for line, column, sentence in sorted(faults):
             raise TemplateFault(f"{place}, line {line}, column {column}: {sentence}.")

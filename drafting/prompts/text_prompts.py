@@ -16,6 +16,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.errors import PromptError
 from drafting.prompts.identifiers import IdentifierTokens, check_codes, covering_items
 from drafting.prompts.parts import PromptPart, grouped
+from drafting.prompts.sample_user import sample_user
 from drafting.prompts.source import TemplateFault, TextTemplate
 from drafting.prompts.text_form import ChatForm, ListWindow, TextForm
 from drafting.prompts.tokenizer import PromptTokenizer
@@ -25,10 +26,10 @@ from drafting.trie.arrays import common_prefix
 
 logger = logging.getLogger(__name__)
 
+_SOURCES = {"user": "profile", "context": "context", "behaviours": "behaviours"}
 KNOWN = ("history", "behaviours", "user", "context", "user_id")
 # Letters that a text may have: more than most tokens have, and some for the shortest prompts.
 _LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
-_SOME_TIME = 1_700_000_000.0
 
 Render = Callable[[Mapping[str, Any]], str]
 
@@ -37,6 +38,7 @@ class TextPrompts:
     """Prompts of one form and catalog.
 
     Attributes:
+        max_events, reads: see `PromptBuilder`.
         max_tokens: tokens that a prompt may have.
         shared_tokens: `[tokens]`, the tokens that the prompts of sample users begin with.
     """
@@ -50,7 +52,10 @@ class TextPrompts:
         self.max_tokens = form.max_tokens
         # The share of the longest window that is less than one item.
         self._least = 0.5 / max(window.max_items for window in (form.history, *form.behaviours.values()))
-        self._render = _renderer(form, tokenizer, _LETTERS + _LETTERS_PER_TOKEN * form.max_tokens)
+        # How far back the events of a kind lie is not known.
+        self.max_events: int | None = None if form.behaviours else form.max_items + 1
+        self._render, names = _renderer(form, tokenizer, _LETTERS + _LETTERS_PER_TOKEN * form.max_tokens)
+        self.reads = frozenset(_SOURCES[name] for name in names if name in _SOURCES)
         self.shared_tokens = self._try()
 
     def tokens(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
@@ -75,6 +80,15 @@ class TextPrompts:
                 return tokens
             share *= min(0.8, most / len(tokens))
         raise PromptError(f"The prompt takes {len(tokens):,} tokens with few items, more than the {most:,} of max_tokens in prompt.json.")
+
+    def sample(self, items: IntArray) -> IntArray:
+        """The prompt of a sample user, or the bare identifiers where the template can't be written for one; see `PromptBuilder`."""
+        if not len(items):
+            raise PromptError("The history is empty: a prompt needs at least one item.")
+        try:
+            return self.tokens(sample_user(items, tuple(self._form.behaviours)))
+        except PromptError:
+            return self._identifiers[items].reshape(-1)[-self.max_tokens :]
 
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt in parts; see `PromptBuilder`."""
@@ -127,8 +141,8 @@ class TextPrompts:
         """What the prompts of other users have of these first tokens: users with another first item, other values, or no values at all."""
         items = covering_items(self._catalog)
         first = self._catalog.codes[items, 0]
-        other = [UserEvent(int(items[(first != first[0]).argmax()]))]
-        for user in (UserState(other), UserState(other, dict.fromkeys(self._form.behaviours, other), _Anything("2"), _Anything("2"), "2")):
+        other = items[(first != first[0]).argmax()][None]
+        for user in (UserState.of_items(other), sample_user(other, tuple(self._form.behaviours), "2")):
             try:
                 text = self.text(user)
             except PromptError:
@@ -141,22 +155,7 @@ class TextPrompts:
         covering, most = covering_items(self._catalog), max(1, self._form.max_items)
         starts = range(0, len(covering), most)
         for items in (covering[:1], np.resize(covering, most), *(covering[start : start + most] for start in starts)):
-            events = [UserEvent(item, None, 1.0, _SOME_TIME, _Anything("1")) for item in items.tolist()]
-            behaviours = dict.fromkeys(self._form.behaviours, events)
-            yield items, UserState(events, behaviours, _Anything("1"), _Anything("1"), "1")
-
-
-class _Anything(dict[str, Any]):
-    """Values of a sample user, who is known to have any."""
-
-    def __init__(self, value: str) -> None:
-        """`value` is a text that is a number, too."""
-        super().__init__()
-        self._value = value
-
-    def get(self, name: str, default: Any = None) -> str:
-        """The same for every name."""
-        return self._value
+            yield items, sample_user(items, tuple(self._form.behaviours))
 
 
 def _events_of(user: UserState, kind: str) -> Sequence[UserEvent]:
@@ -174,11 +173,11 @@ def _quotes(sentence: str, user: UserState) -> bool:
     return any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", sentence) for text in found)
 
 
-def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> Render:
-    """What writes the text of a prompt of at most so many letters."""
+def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Render, set[str]]:
+    """What writes the text of a prompt of at most so many letters, and the names that it reads."""
     if not isinstance(form, ChatForm):
         template = TextTemplate(form.template, "The template in prompt.json", KNOWN)
-        return lambda variables: template.render(variables, most)
+        return lambda variables: template.render(variables, most), template.names
     if tokenizer.chat_template is None:
         raise PromptError("The prompt is a chat, but the tokenizer has no chat template: save one beside it, as chat_template.jinja.")
     chat = TextTemplate(tokenizer.chat_template, "The tokenizer's chat template", None)
@@ -192,4 +191,4 @@ def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> Render:
         messages = [{"role": role, "content": content.render(variables, most)} for role, content in contents]
         return chat.render({**given, **form.variables, "messages": messages}, most) + form.after
 
-    return render
+    return render, {name for _, content in contents for name in content.names}

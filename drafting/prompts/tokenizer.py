@@ -52,7 +52,18 @@ class PromptTokenizer:
         template = tokenizer.chat_template
         if isinstance(template, dict):
             template = template.get("default")
-        return cls(backend, tokenizer.bos_token_id, template, tokenizer.special_tokens_map)
+        special = {
+            role: list(map(str, token)) if isinstance(token, list | tuple) else str(token)
+            for role, token in tokenizer.special_tokens_map.items()
+        }
+        return cls(backend, tokenizer.bos_token_id, template, special)
+
+    @classmethod
+    def of_text(
+        cls, text: str, bos_token_id: int | None = None, chat_template: str | None = None, special_tokens: Mapping[str, Any] | None = None
+    ) -> "PromptTokenizer":
+        """A tokenizer from the text of its `tokenizer.json`; no other thread runs while it is read."""
+        return cls(Tokenizer.from_str(text), bos_token_id, chat_template, special_tokens or {})
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> IntArray:
         """The token ids of a text, `[tokens]` int64."""

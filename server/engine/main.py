@@ -24,6 +24,7 @@ from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.parent import die_with_parent
+from server.engine.prompts import write_prompts
 from server.engine.shared_memory import write_down
 from server.messages import Alive, FromEngine, Ready, StartFailure
 from server.metrics.logs import configure_logs
@@ -44,7 +45,7 @@ def warm_up(source: "Recommender", engine: StepEngine) -> None:
     Raises:
         SetupError: the engine is too small for a single list, or the model's scores are not finite.
     """
-    request = source.request("warm-up", [0], min(len(source.catalog), 10))
+    request = source.request("warm-up", source.sample([0]), min(len(source.catalog), 10))
     if not engine.fits(request):
         raise SetupError(
             f"The memory for keys and values holds only {engine.total_slots} tokens, too few for a list of {request.k} after a history of "
@@ -107,6 +108,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 token_seconds=recommender.target_cost.mean_per_token(worker.budget.tokens),
                 step_tokens=worker.budget.tokens,
                 precision=recommender.precision,
+                prompts=write_prompts(recommender.prompts, Path(tempfile.gettempdir())),
                 longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
             )
         )

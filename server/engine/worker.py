@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import zmq
 
 from drafting.beam.rule import SearchRule
@@ -35,7 +36,7 @@ from server.messages import (
 )
 from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler, StepBudget
 from server.settings import EngineOptions
-from verification.request import ReservedPlaces
+from verification.request import PromptTokens, ReservedPlaces
 
 if TYPE_CHECKING:
     from verification.recommender import Recommender
@@ -139,7 +140,7 @@ class EngineWorker:
             rule = SearchRule(message.verification, message.seed, message.temperature)
             request = catalog.source.request(
                 message.request_id,
-                message.history,
+                _prompt(message) if message.prompt else catalog.source.sample(message.history),
                 message.k,
                 message.beam_width,
                 message.excluded,
@@ -205,6 +206,10 @@ class EngineWorker:
             portions[-1].append(each)
             room -= items
         return portions
+
+
+def _prompt(message: Submit) -> PromptTokens:
+    return PromptTokens(np.frombuffer(message.prompt, np.int32).astype(np.int64))
 
 
 def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:

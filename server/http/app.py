@@ -36,6 +36,7 @@ def build_api(services: Services) -> FastAPI:
         watches = [
             asyncio.create_task(services.metrics.watch_loop(), name="loop watch"),
             asyncio.create_task(services.soundness.watch(), name="soundness"),
+            asyncio.create_task(services.prompts.watch(), name="prompts"),
         ]
         for watch in watches:
             watch.add_done_callback(_log_failure)

@@ -6,19 +6,24 @@ Invariant: the engine only ever sees indices of the catalog whose version the an
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
+
+import numpy as np
 
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.json_values import listed
+from drafting.errors import PromptError
+from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog, known_items
 from server.errors import (
     HistoryUnavailable,
     InvalidRequest,
     Overloaded,
+    RequestRefused,
     StaleHistory,
     UnknownField,
     UserNotFound,
@@ -48,6 +53,7 @@ class RecommendationService:
         self._catalogs = services.catalogs
         self._engine = services.engine
         self._histories = services.histories
+        self._prompts = services.prompts
         self._metrics = services.metrics
         self._drain = services.drain
         self._tracing = services.tracing
@@ -69,7 +75,8 @@ class RecommendationService:
                 # Judged before the history is read: under overload no request should wait for the store only to be refused then.
                 items = len(body.history or ()) if body.user_id is None else None
                 with self._engine.admit(submit, items, traced=traced) as request:
-                    user = await self._read_user(body, served, submit)
+                    builder = await self._prompts.builder(served)
+                    user = await self._read_user(body, served, submit, builder)
                     async with asyncio.timeout(submit.deadline - submit.submitted):
                         finished = await self._engine.search(request)
             except Overloaded as error:
@@ -79,7 +86,8 @@ class RecommendationService:
                 self._tracing.record_engine(finished, request.own_steps(finished))
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
             self._observe(body, served, finished.result, user.met, fresh)
-            return self._answer(body, served, finished, fresh, started, submit.submitted)
+            reads = frozenset() if builder is None else builder.reads
+            return self._answer(body, served, finished, fresh, started, submit.submitted, reads)
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
         """The parameters of a request to the engine, without the items."""
@@ -102,14 +110,22 @@ class RecommendationService:
             think=self._text_tokens(body),
         )
 
-    async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit) -> KnownUser:
-        """Fill in the items, and return what is known of the user, as far as it was read or given."""
+    async def _read_user(
+        self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder | None
+    ) -> KnownUser:
+        """Fill in items and prompt, and return what is known of the user, as far as it was read or given."""
         excluded = set(known_items(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history") if self._tracing.on else nullcontext():
-            user = await self._user(body, served, submit.deadline)
+            user = await self._user(body, served, submit.deadline, builder)
         if body.exclude_history:
             excluded.update(user.met)
-        submit.history, submit.excluded = [event.item for event in user.state.events], sorted(excluded)
+        submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
+        submit.excluded = sorted(excluded)
+        if builder is not None:
+            try:
+                submit.prompt = builder.build(user.state, thinks=submit.think > 0).astype(np.int32).tobytes()
+            except PromptError as error:
+                raise RequestRefused(str(error)) from error
         submit.submitted = time.monotonic()
         return user
 
@@ -130,6 +146,7 @@ class RecommendationService:
         fresh: FreshItems | None,
         started: float,
         read: float,
+        reads: Collection[str],
     ) -> dict[str, Any]:
         result = finished.result
         answer: dict[str, Any] = {
@@ -148,7 +165,7 @@ class RecommendationService:
                 "total": _milliseconds(time.monotonic() - started),
             },
         }
-        if note := " ".join(self._notes(body, result, fresh)):
+        if note := " ".join(self._notes(body, result, fresh, reads)):
             answer["note"] = note
         return answer
 
@@ -178,12 +195,12 @@ class RecommendationService:
     def _max_items(self) -> int:
         return self._ready().max_items
 
-    async def _user(self, body: RecommendationRequest, served: ServedCatalog, deadline: float) -> KnownUser:
+    async def _user(self, body: RecommendationRequest, served: ServedCatalog, deadline: float, builder: PromptBuilder | None) -> KnownUser:
         # Whether there are more items than the model reads matters too.
-        most = self._max_items() + 1
+        most = self._max_items() + 1 if builder is None else builder.max_events
         if body.user_id is None:
             return known_user(served.catalog, body, most)
-        limit = None if body.exclude_history else _READ_AHEAD * self._max_items()
+        limit = None if body.exclude_history or most is None else _READ_AHEAD * self._max_items()
         stored = await self._stored(body.user_id, limit, deadline)
         if not stored.events and not body.behaviours:
             raise UserNotFound(body.user_id)
@@ -203,13 +220,13 @@ class RecommendationService:
             except TimeoutError as error:
                 raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
-    def _notes(self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
+    def _notes(self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None, reads: Collection[str]) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
         given = {"profile": body.profile, "context": body.context, "behaviours": body.behaviours}
-        if unread := " and ".join(name for name, told in given.items() if told):
+        if unread := " and ".join(name for name, told in given.items() if told and name not in reads):
             yield f"The model's prompt does not read {unread}."
         if (identifiers := _identifiers(result)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."

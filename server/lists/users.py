@@ -27,11 +27,13 @@ class KnownUser:
     met: list[int]
 
 
-def known_user(catalog: Catalog, given: GivenUser, most: int, stored: StoredUser | None = None, user_id: str | None = None) -> KnownUser:
+def known_user(
+    catalog: Catalog, given: GivenUser, most: int | None, stored: StoredUser | None = None, user_id: str | None = None
+) -> KnownUser:
     """The user of a request.
 
     Args:
-        most: number of the newest entries of a list that a prompt may read.
+        most: number of the newest entries of a list that a prompt may read; None for all.
         stored: what is stored of the user, for a request that names one.
 
     Raises:
@@ -54,8 +56,10 @@ def known_user(catalog: Catalog, given: GivenUser, most: int, stored: StoredUser
     return KnownUser(UserState(_events(items, entries, most), behaviours, profile or {}, given.context, user_id), met)
 
 
-def _events(items: Sequence[int], entries: Sequence[str | GivenEvent | Event], most: int, kind: str | None = None) -> list[UserEvent]:
-    newest = slice(max(0, len(items) - most), None)
+def _events(
+    items: Sequence[int], entries: Sequence[str | GivenEvent | Event], most: int | None, kind: str | None = None
+) -> list[UserEvent]:
+    newest = slice(0 if most is None else max(0, len(items) - most), None)
     return [_event(item, entry, kind) for item, entry in zip(items[newest], entries[newest], strict=True)]
 
 

@@ -99,6 +99,9 @@ class FakeSource:
     def take_graph_counts(self) -> GraphCounts:
         return GraphCounts()
 
+    def sample(self, items: Sequence[int]) -> Sequence[int]:
+        return items
+
     def request(
         self,
         request_id: str,

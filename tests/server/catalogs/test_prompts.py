@@ -1,0 +1,102 @@
+"""Prompts of the API process are those of the engine: same files, same builder, one for each version."""
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import numpy as np
+import pytest
+
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import PromptForm, prompt_of
+from drafting.prompts.tokenizer import PromptTokenizer
+from drafting.prompts.user_state import UserEvent, UserState
+from server.catalogs.prompts import CatalogPrompts
+from server.catalogs.store import CatalogStore, ServedCatalog
+from server.engine.client import EngineClient
+from server.engine.prompts import PromptSource, write_prompts
+from server.errors import EngineUnavailable
+from server.messages import PromptFiles, Ready
+from tests.models import random_catalog
+from tests.prompt_tokenizers import first_word_marked
+from tests.server.fake_ready import READY
+
+CATALOG = random_catalog(items=40)
+CHAT = "{{ bos_token }}{% for message in messages %}[{{ message.role }}] {{ message.content }}{% endfor %}"
+FORMS = {
+    "list": prompt_of({"template": "the {history}, then", "separator": ", ", "max_items": 5}),
+    "template": prompt_of(
+        {"format": "jinja", "template": "{% for item in history %}{{ item.title }} {{ item }}, {% endfor %}{{ user.age | default(1) }}"}
+    ),
+    "chat": prompt_of({"chat": True, "messages": [{"role": "user", "content": "{{ behaviours.buy | join }}"}], "behaviours": {"buy": {}}}),
+}
+
+
+def engine_builder(form: PromptForm, start_token: int | None = None) -> PromptBuilder:
+    tokenizer = first_word_marked(sorted(CATALOG.tokens))
+    tokenizer.chat_template = CHAT
+    return PromptBuilder(form, PromptTokenizer.of(tokenizer), CATALOG, start_token)
+
+
+class Engine:
+    """What `CatalogPrompts` asks of an engine."""
+
+    def __init__(self, prompts: PromptFiles | None) -> None:
+        self.ready: Ready | None = msgspec.structs.replace(READY, prompts=prompts)
+
+    def unavailable(self) -> EngineUnavailable:
+        return EngineUnavailable("It is gone.", 1)
+
+
+def prompts_of(engine: Engine) -> tuple[CatalogPrompts, ServedCatalog]:
+    served = ServedCatalog("v1", "v1#1", Path("none"), CATALOG)
+    return CatalogPrompts(cast("CatalogStore", None), cast("EngineClient", engine)), served
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("start_token", [None, 0])
+def test_what_is_handed_over_builds_the_same_prompts(tmp_path: Path, form: str, start_token: int | None) -> None:
+    theirs = engine_builder(FORMS[form], start_token)
+    message = msgspec.msgpack.encode(msgspec.structs.replace(READY, prompts=write_prompts(theirs, tmp_path)))
+    files = msgspec.msgpack.decode(message, type=Ready).prompts
+    assert files is not None
+    ours = PromptSource(files).builder(CATALOG)
+    rng = np.random.default_rng(0)
+    for length in (1, 2, 5, 9):
+        events = [UserEvent(item, "buy") for item in rng.integers(len(CATALOG), size=length).tolist()]
+        user = UserState(events, profile={"age": 7}, user_id="ann")
+        assert ours.build(user).tolist() == theirs.build(user).tolist()
+    assert (ours.max_tokens, ours.max_events, ours.reads) == (theirs.max_tokens, theirs.max_events, theirs.reads)
+
+
+async def test_a_builder_is_made_once_for_all_who_ask_and_again_for_another_engine(tmp_path: Path) -> None:
+    engine = Engine(write_prompts(engine_builder(FORMS["list"]), tmp_path))
+    prompts, served = prompts_of(engine)
+    first, second = await asyncio.gather(prompts.builder(served), prompts.builder(served))
+    assert first is second is not None
+    # An engine that is started later writes the same.
+    engine.ready = msgspec.structs.replace(READY, prompts=write_prompts(engine_builder(FORMS["list"]), tmp_path))
+    assert await prompts.builder(served) is first
+    engine.ready = msgspec.structs.replace(READY, prompts=write_prompts(engine_builder(FORMS["template"]), tmp_path))
+    other = await prompts.builder(served)
+    assert other is not None
+    assert other.form == FORMS["template"]
+
+
+async def test_an_engine_that_is_gone_before_its_files_are_read_is_unavailable(tmp_path: Path) -> None:
+    engine = Engine(write_prompts(engine_builder(FORMS["list"]), tmp_path))
+    prompts, served = prompts_of(engine)
+    (tmp_path / "prompt-tokenizer.json").rename(tmp_path / "away")
+    with pytest.raises(EngineUnavailable, match="It is gone"):
+        await prompts.builder(served)
+    (tmp_path / "away").rename(tmp_path / "prompt-tokenizer.json")
+    assert await prompts.builder(served) is not None
+
+
+async def test_an_engine_that_hands_nothing_over_builds_by_itself() -> None:
+    engine = Engine(None)
+    prompts, served = prompts_of(engine)
+    assert await prompts.builder(served) is None
+    engine.ready = None
+    assert await prompts.builder(served) is None
