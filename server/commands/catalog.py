@@ -37,14 +37,22 @@ def build(
     codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="Of the clustering; the same seed gives the same catalog.", min=0)] = 0,
     unique: Annotated[bool, typer.Option("--unique", help="Give every item an identifier of its own: the nearest free last code.")] = False,
+    digit: Annotated[
+        bool,
+        typer.Option(
+            "--digit", help="Tell items that share an identifier apart by one more token, as TIGER does; without codebooks for new items."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
     """Make identifiers from item embeddings by residual k-means, so that similar items share the front of theirs.
 
     Example: atspeed catalog build --embeddings items.npy --items items.jsonl --out catalog.jsonl --levels 4 --codes 256
     """
+    if unique and digit:
+        fail("Give one of --unique and --digit: either makes identifiers that no two items share.")
     codebooks_file = out.with_suffix(".codebooks.safetensors")
-    for path in (out, codebooks_file):
+    for path in (out,) if digit else (out, codebooks_file):
         if path.exists() and not overwrite:
             fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
     if not out.parent.is_dir():
@@ -75,13 +83,15 @@ def build(
             quantised = residual_kmeans(
                 matrix, levels=levels, codes_per_level=codes, seed=seed, resolve_collisions=unique, on_level=lambda _: bar.update() and None
             )
-        catalog = catalog_of(list(zip(listed.names, quantised.identifiers(), strict=True)), listed.titles)
+        named = quantised.numbered() if digit else quantised
+        catalog = catalog_of(list(zip(listed.names, named.identifiers(), strict=True)), listed.titles)
     except (CodebookError, CatalogError) as error:
         fail(str(error))
-    quantised.codebooks.save(codebooks_file)
+    if not digit:
+        quantised.codebooks.save(codebooks_file)
     catalog.save(out)
-    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}) and {codebooks_file}.")
-    typer.echo(f"{quantised.shared_identifiers:,} items share an identifier with another.")
+    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){'' if digit else f' and {codebooks_file}'}.")
+    typer.echo(f"{named.shared_identifiers:,} items share an identifier with another.")
 
 
 @catalog_app.command()

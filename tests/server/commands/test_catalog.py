@@ -55,6 +55,23 @@ def test_build_writes_a_catalog_and_the_codebooks_that_made_it(tmp_path: Path, e
     assert [catalog.identifier(item)[0] for item in range(ITEMS)] == [f"<a_{code}>" for code in codes[:, 0]]
 
 
+def test_build_tells_twins_apart_by_one_more_token(tmp_path: Path, embeddings: Path, items: Path) -> None:
+    flags = ("build", "--embeddings", embeddings, "--items", items, "--levels", 2, "--codes", 3)
+    assert run(*flags, "--out", tmp_path / "shared.jsonl").exit_code == 0
+    built = run(*flags, "--out", tmp_path / "twins.jsonl", "--digit")
+    assert built.exit_code == 0, built.output
+    assert "0 items share an identifier" in built.output
+    shared, twins = load_catalog(tmp_path / "shared.jsonl"), load_catalog(tmp_path / "twins.jsonl")
+    met: dict[tuple[str, ...], int] = {}
+    for item in range(ITEMS):
+        prefix = tuple(shared.identifier(item))
+        assert tuple(twins.identifier(item)) == (*prefix, f"<c_{met.get(prefix, 0)}>")
+        met[prefix] = met.get(prefix, 0) + 1
+    assert max(met.values()) > 1
+    assert not (tmp_path / "twins.codebooks.safetensors").exists()
+    assert "Give one of --unique and --digit" in run(*flags, "--out", tmp_path / "no.jsonl", "--digit", "--unique").output
+
+
 def test_build_reads_plain_ids_and_is_reproducible(tmp_path: Path, embeddings: Path) -> None:
     (tmp_path / "ids.txt").write_text("\n".join(f"x{item}" for item in range(ITEMS)) + "\n")
     versions = []

@@ -72,12 +72,25 @@ def test_a_model_goes_on_with_its_own_prompt(flags: dict[str, object], tmp_path:
     assert load_prompt(tmp_path / "second").max_items == 3
 
 
+def test_a_template_and_the_tokens_that_it_needs(flags: dict[str, object], tmp_path: Path) -> None:
+    template = {"format": "jinja", "template": "<user_{{ user_id | int % 3 }}>{{ history | join }}<next>", "max_tokens": 60}
+    (tmp_path / "prompt.json").write_text(json.dumps(template))
+    done = run(flags | {"--prompt": tmp_path / "prompt.json"}, "--add-tokens", "<user_{0..2}>", "--add-tokens", "<next>")
+    assert done.exit_code == 0, done.output
+    assert load_prompt(tmp_path / "model").contents() == template
+    assert json.loads((tmp_path / "model" / "training.json").read_text())["settings"]["add_tokens"] == ["<user_{0..2}>", "<next>"]
+    refused = run(flags | {"--prompt": tmp_path / "prompt.json"}, "--overwrite", "--add-tokens", "<next>")
+    assert refused.exit_code == 1
+    assert "has text that a model from scratch has no tokens for" in refused.output
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"--base": "gigantic"}, "There is no base 'gigantic'"),
         ({"--epochs": 0}, "epochs must be above 0"),
         ({"--precision": "int8"}, "There is no training precision 'int8'"),
+        ({"--label-kind": "buy"}, "No interaction is of the kind 'buy': the data says no kinds at all."),
     ],
 )
 def test_a_wrong_flag_is_said(flags: dict[str, object], change: dict[str, object], sentence: str) -> None:
