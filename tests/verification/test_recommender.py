@@ -406,3 +406,11 @@ def test_texts_that_a_model_can_not_write_are_refused_in_a_sentence(model: Path,
     thinks(encoder)
     with pytest.raises(HostError, match=r"has an encoder and can't think before a list: leave think out of prompt\.json\.$"):
         load(encoder)
+
+
+def test_a_request_that_thinks_has_its_own_prompt(model: Path) -> None:
+    thinks(model, prompt={"template": "{history}<b_3>", "max_items": 2, "min_items": 2})
+    recommender = load(model)
+    plain, thinking = (recommender.request("x", [1, 2, 3], 4, think=think).prompt.tolist() for think in (0, 5))
+    assert thinking == [plain[0], *plain[3:], recommender._served.vocabulary["<b_3>"]]
+    recommender.close()
