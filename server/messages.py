@@ -200,13 +200,11 @@ class FinishedList(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         queue_seconds: time from the submission by the API process to the start in the engine.
         engine_seconds: time from the start in the engine to the finished list.
-        thought: the text that the model wrote before it; None if it was not asked to.
     """
 
     result: BeamResult
     queue_seconds: float
     engine_seconds: float
-    thought: str | None = None
 
 
 class FailedList(msgspec.Struct, frozen=True, array_like=True):

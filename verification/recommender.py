@@ -233,7 +233,7 @@ class Recommender:
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of token ids of the target, such as `BeamResult.thought`, without special tokens."""
-        return self._served.text(tokens)
+        return self.prompts.tokenizer.decode(tokens)
 
     def recommend(
         self,

@@ -73,6 +73,10 @@ class PromptTokenizer:
         """The tokens of a text, with the places in it that they come from."""
         return self.rust.encode(text, add_special_tokens=add_special_tokens)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
+        return self.rust.decode(tokens, skip_special_tokens=True)
+
     def ids_of(self, tokens: Sequence[str]) -> dict[str, int]:
         """The ids of those of these tokens that the vocabulary has."""
         ids = {token: self.rust.token_to_id(token) for token in tokens}

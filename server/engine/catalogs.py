@@ -5,7 +5,6 @@ between two steps; a file that can't be served becomes a sentence and changes no
 the engine of the catalog that it names, so it never meets an item of another one.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +65,6 @@ class EngineCatalogs:
     def take_graph_counts(self) -> GraphCounts:
         """Forwards by CUDA graphs since this was last asked; catalogs come and go, their models stay."""
         return self._newest.take_graph_counts()
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of token ids of the target."""
-        return self._newest.text(tokens)
 
     def put_filter(self, catalog: str, name: str, bits: bytes) -> None:
         """Name a filter of a catalog; one that is gone needs none."""

@@ -168,7 +168,7 @@ class EngineWorker:
         if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         graphs = self._catalogs.take_graph_counts()
-        first, *more = self._portions([self._with_text(finished) for finished in step.finished])
+        first, *more = self._portions(step.finished)
         progress = Progress(
             finished=first,
             failed=self._failed,
@@ -184,11 +184,6 @@ class EngineWorker:
         for portion in more:
             self.send(msgspec.structs.replace(progress, finished=portion, failed=[], steps=[], graphs_replayed=0, graphs_skipped=0))
         self._failed, self._steps, self._reported = [], [], now
-
-    def _with_text(self, finished: FinishedList) -> FinishedList:
-        """A list with the text that the target wrote before it, if it did."""
-        tokens = finished.result.thought
-        return finished if tokens is None else msgspec.structs.replace(finished, thought=self._catalogs.text(tokens))
 
     def _portions(self, finished: Sequence[FinishedList]) -> list[list[FinishedList]]:
         """Finished lists, at least one portion, by what a message holds; a list that none holds has failed."""

@@ -86,8 +86,7 @@ class RecommendationService:
                 self._tracing.record_engine(finished, request.own_steps(finished))
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
             self._observe(body, served, finished.result, user.met, fresh)
-            reads = frozenset() if builder is None else builder.reads
-            return self._answer(body, served, finished, fresh, started, submit.submitted, reads)
+            return self._answer(body, served, finished, fresh, started, submit.submitted, builder)
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
         """The parameters of a request to the engine, without the items."""
@@ -146,7 +145,7 @@ class RecommendationService:
         fresh: FreshItems | None,
         started: float,
         read: float,
-        reads: Collection[str],
+        builder: PromptBuilder | None,
     ) -> dict[str, Any]:
         result = finished.result
         answer: dict[str, Any] = {
@@ -156,7 +155,6 @@ class RecommendationService:
             **precision_lines(self._ready().precision, result.rule),
             **rule_lines(result.rule),
             "items": item_lines(served.catalog, result.items, body.fields, () if fresh is None else fresh.fresh),
-            **({"thought": finished.thought} if body.think is not None and body.think.return_text else {}),
             "usage": usage_lines(result.usage),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -165,7 +163,9 @@ class RecommendationService:
                 "total": _milliseconds(time.monotonic() - started),
             },
         }
-        if note := " ".join(self._notes(body, result, fresh, reads)):
+        if builder is not None and result.thought is not None and body.think is not None and body.think.return_text:
+            answer["thought"] = builder.tokenizer.decode(result.thought)
+        if note := " ".join(self._notes(body, result, fresh, frozenset() if builder is None else builder.reads)):
             answer["note"] = note
         return answer
 

@@ -4,7 +4,7 @@ Invariant: a catalog that `fit` returns can be served: all its tokens have ids o
 within the maximum length of target and draft.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,11 +112,6 @@ class ServedModel:
     def stop_tokens(self) -> frozenset[int]:
         """The tokens with which a text of the target ends."""
         return stop_tokens(self._config, self.files.weights)
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, without special tokens."""
-        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
 
     @property
     def is_quantized(self) -> bool:
