@@ -47,18 +47,24 @@ settings.load_profile("sample")
 # The files that take longest begin first: workers take whole files, and none shall be left alone with one of them at the end.
 LONGEST = (
     "server/http/test_server.py",
-    "verification/engine/test_beam_search.py",
-    "server/scheduling/test_overload.py",
-    "server/http/test_hang.py",
-    "server/http/test_items.py",
-    "verification/verifiers/test_strict.py",
     "server/http/test_catalogs.py",
-    "server/commands/test_cli.py",
+    "server/http/test_hang.py",
+    "server/http/test_catalog_faults.py",
+    "server/catalogs/test_guard.py",
+    "server/scheduling/test_overload.py",
+    "server/http/test_items.py",
+    "verification/engine/test_beam_search.py",
+    "server/demo/test_demo.py",
+    "benchmarks/soak/test_run.py",
+    "verification/hosts/test_vllm.py",
     "benchmarks/systems/test_command.py",
     "server/engine/test_vllm.py",
+    "benchmarks/fuzz/test_run.py",
+    "server/commands/test_cli.py",
+    "verification/hosts/test_adapter.py",
+    "verification/verifiers/test_strict.py",
     "drafting/alignment/test_target.py",
     "drafting/alignment/test_draft.py",
-    "server/demo/test_demo.py",
 )
 
 BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"

@@ -25,7 +25,7 @@ async def loaded(
     seconds: float = 0.5,
     *,
     warmup: float = 0.0,
-    timeout_ms: int = 1000,
+    timeout_ms: int = 10_000,
     growth: float = 0.0,
     hang_ups: float = 0.0,
 ) -> LoadReport:

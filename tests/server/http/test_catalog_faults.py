@@ -44,8 +44,8 @@ def shop(flags: list[str], directory: Path, tmp_path_factory: pytest.TempPathFac
     os.mkfifo(directory / "piped.catalog")
     (directory / "loop.jsonl").symlink_to("loop.jsonl")
     (directory / "folder.catalog").mkdir()
-    with ServerProcess(tmp_path_factory.mktemp("shop"), *flags) as server:
-        yield server.wait_until_ready()
+    with ServerProcess(tmp_path_factory.mktemp("shop"), *flags) as server, server.without_engine():
+        yield server
 
 
 def test_names_that_no_version_can_have_are_refused(shop: ServerProcess) -> None:
