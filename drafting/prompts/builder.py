@@ -32,7 +32,7 @@ class PromptBuilder:
         max_tokens: number of tokens of the longest possible prompt.
         shared_tokens: `[tokens]`, the tokens that prompts begin with.
         max_events: number of newest events of a user that matter; None if all of them may.
-        reads: what a prompt reads of "profile", "context" and "behaviours".
+        reads: what a prompt reads beside the history: `profile`, `context`, and `behaviours.NAME` for each list.
         thinking: how the target writes text behind a prompt; None if it can't.
     """
 

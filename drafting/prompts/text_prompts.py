@@ -26,7 +26,6 @@ from drafting.trie.arrays import common_prefix
 
 logger = logging.getLogger(__name__)
 
-_SOURCES = {"user": "profile", "context": "context", "behaviours": "behaviours"}
 KNOWN = ("history", "behaviours", "user", "context", "user_id")
 # Letters that a text may have: more than most tokens have, and some for the shortest prompts.
 _LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
@@ -55,7 +54,8 @@ class TextPrompts:
         # How far back the events of a kind lie is not known.
         self.max_events: int | None = None if form.behaviours else form.max_items + 1
         self._render, names = _renderer(form, tokenizer, _LETTERS + _LETTERS_PER_TOKEN * form.max_tokens)
-        self.reads = frozenset(_SOURCES[name] for name in names if name in _SOURCES)
+        lists = {f"behaviours.{kind}" for kind in form.behaviours} if "behaviours" in names else set[str]()
+        self.reads = frozenset(lists | ({"profile"} if "user" in names else set()) | ({"context"} & names))
         self.shared_tokens = self._try()
 
     def tokens(self, user: UserState | Sequence[int] | IntArray) -> IntArray:

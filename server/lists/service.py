@@ -32,7 +32,7 @@ from server.errors import (
 )
 from server.histories import StoredUser
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
-from server.lists.users import KnownUser, known_user
+from server.lists.users import KnownUser, known_user, unread
 from server.messages import FilterChoice, FinishedList, Ready, Submit
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
@@ -202,12 +202,14 @@ class RecommendationService:
             return known_user(served.catalog, body, most)
         limit = None if body.exclude_history or most is None else _READ_AHEAD * self._max_items()
         stored = await self._stored(body.user_id, limit, deadline)
-        if not stored.events and not body.behaviours:
+        # A prompt may be made of what the request brings alone; one that can't be says so.
+        suffices = any(body.behaviours.values()) or (bool(body.context) and builder is not None and "context" in builder.reads)
+        if not stored.events and not suffices:
             raise UserNotFound(body.user_id)
         user = known_user(served.catalog, body, most, stored, body.user_id)
         if stored.events and not user.state.events and limit is not None:
             user = known_user(served.catalog, body, most, await self._stored(body.user_id, None, deadline), body.user_id)
-        if not user.state.events and not body.behaviours:
+        if not user.state.events and not suffices:
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
         return user
 
@@ -225,9 +227,8 @@ class RecommendationService:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
-        given = {"profile": body.profile, "context": body.context, "behaviours": body.behaviours}
-        if unread := " and ".join(name for name, told in given.items() if told and name not in reads):
-            yield f"The model's prompt does not read {unread}."
+        if names := unread(body, reads):
+            yield f"The model's prompt does not read {', '.join(names)}."
         if (identifiers := _identifiers(result)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
         if body.fresh is not None and fresh is not None and fresh.missing:

@@ -4,7 +4,7 @@ Invariant: an item that a request names must be in the catalog; one that a store
 a request brings takes the place of what is stored: the profile as a whole, a list of behaviours that of its kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from drafting.catalog.catalog import Catalog
@@ -12,6 +12,9 @@ from drafting.prompts.user_state import UserEvent, UserState
 from server.catalogs.store import known_items
 from server.histories import Event, StoredUser
 from server.schemas.given import GivenEvent, GivenUser, item_ids
+
+# Before the kind, among the names of what a prompt reads.
+_BEHAVIOURS = "behaviours."
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,19 @@ class KnownUser:
 
     state: UserState
     met: list[int]
+
+
+def unread(given: GivenUser, reads: Collection[str]) -> list[str]:
+    """What a request brings and a prompt does not read, in the words of a sentence; `reads` is that of `PromptBuilder`."""
+    kinds = sorted(name.removeprefix(_BEHAVIOURS) for name in reads if name.startswith(_BEHAVIOURS))
+    parts = {
+        f"behaviours other than {' and '.join(kinds)}" if kinds else "behaviours": any(
+            entries and kind not in kinds for kind, entries in given.behaviours.items()
+        ),
+        "profile": bool(given.profile) and "profile" not in reads,
+        "context": bool(given.context) and "context" not in reads,
+    }
+    return [part for part, is_unread in parts.items() if is_unread]
 
 
 def known_user(

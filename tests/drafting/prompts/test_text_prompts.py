@@ -305,3 +305,21 @@ def test_what_is_missing_is_said_whatever_else_is_known() -> None:
     built = prompts(jinja("{{ user.age }}"))
     with pytest.raises(PromptError, match=r"line 1: there is no user\.age, and the template has no default for it\.$"):
         built.build(UserState([UserEvent(1, "watch", 1.0)], {}, {"n": 1, "a": ""}, {"query": "tea"}, "1"))
+
+
+@pytest.mark.parametrize(
+    ("form", "reads"),
+    [
+        (prompt_of({"template": "{history}"}), set()),
+        (jinja("{{ context.query }}", behaviours={"buy": {}}), {"context"}),
+        (jinja("{% set context = 1 %}{{ user.age }} {{ behaviours.buy | join }}", behaviours={"buy": {}}), {"profile", "behaviours.buy"}),
+        (
+            prompt_of({"chat": True, "messages": [{"role": "a", "content": text} for text in ("{{ user_id }}", "{{ context.a }}")]}),
+            {"context"},
+        ),
+    ],
+)
+def test_what_a_prompt_reads_is_known(form: PromptForm, reads: set[str]) -> None:
+    tokenizer = first_word_marked(CATALOG.tokens)
+    tokenizer.chat_template = CHAT
+    assert prompts(form, tokenizer).reads == reads

@@ -123,7 +123,7 @@ async def test_what_a_request_brings_is_taken_and_the_note_says_what_is_not_read
     }
     response = await bench.recommend(**body)
     assert response.status_code == 200
-    assert response.json()["note"] == "The model's prompt does not read profile and context and behaviours."
+    assert response.json()["note"] == "The model's prompt does not read behaviours, profile, context."
     assert bench.engine.asked[0].history == [3, 1]
     assert bench.engine.asked[0].excluded == []
     await bench.recommend(**body, exclude_history=True)

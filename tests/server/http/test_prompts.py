@@ -54,3 +54,10 @@ def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -
             missing, 422, "The template in prompt.json, line 1: there is no context.clicks, and the template has no default for it."
         )
         assert server.recommend(user_id="ann", k=K, context={"clicks": 1}).status_code == 200
+        # The template is content with a context alone, be the user known or not.
+        alone_answer = server.recommend(k=K, context={"clicks": 1}).json()
+        assert server.recommend(user_id="nobody", k=K, context={"clicks": 1}).json()["items"] == alone_answer["items"]
+        assert server.recommend(user_id="nobody", k=K).status_code == 404
+        liked = server.recommend(k=K, context={"clicks": 1}, behaviours={"like": ["item-1"]}).json()
+        assert liked["note"] == "The model's prompt does not read behaviours other than buy."
+        assert liked["items"] == alone_answer["items"]

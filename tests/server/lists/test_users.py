@@ -5,7 +5,7 @@ import pytest
 from drafting.prompts.user_state import UserEvent, UserState
 from server.errors import UnknownItem
 from server.histories import Event, StoredUser
-from server.lists.users import known_user
+from server.lists.users import known_user, unread
 from server.schemas.given import GivenUser
 from tests.models import random_catalog
 
@@ -65,3 +65,11 @@ def test_of_whom_nothing_is_known():
 def test_a_request_names_items_of_the_catalog_only(body: dict[str, object]):
     with pytest.raises(UnknownItem, match=r"^The catalog has no item 'gone', which (history|behaviours) names\.$"):
         known_user(CATALOG, given(**body), 5, STORED if "behaviours" in body else None)
+
+
+def test_what_a_prompt_does_not_read_is_known_and_no_kind_of_the_request_is_said():
+    body = given(behaviours={"buy": ["item-1"], "like": ["item-2"], "none": []}, profile={"age": 3}, context={"query": "rain"})
+    assert unread(body, ()) == ["behaviours", "profile", "context"]
+    assert unread(body, {"behaviours.watch", "behaviours.buy", "profile"}) == ["behaviours other than buy and watch", "context"]
+    assert unread(body, {"behaviours.buy", "behaviours.like", "profile", "context"}) == []
+    assert unread(given(history=["item-1"], profile={}), ()) == []
