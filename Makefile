@@ -9,7 +9,7 @@ WORKERS := --numprocesses logical --maxprocesses 4
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper load soak fuzz swaps models lock release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper load soak fuzz swaps models lock gpu-wheel-check release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -106,6 +106,9 @@ deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboar
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py
+
+gpu-wheel-check: setup ## Hold what the vLLM host relies on against vLLM's CUDA build, read but not installed (a minute, 700 MB)
+	$(BIN)/python -m benchmarks.gpu.wheel $(ARGS)
 
 release-check: setup ## Build the wheel, install it by plain pip into an empty environment, serve a list (five minutes, 3 GB)
 	nice $(BIN)/python requirements/release_check.py $(ARGS)
