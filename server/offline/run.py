@@ -15,7 +15,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.loading import load_recommender
-from server.lists.service import item_lines, precision_lines, rule_lines, usage_lines
+from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
 from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
 from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line

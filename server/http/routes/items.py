@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from server.catalogs.new_items import NewItems
 from server.http.problems import documented
-from server.lists.service import catalog_line
+from server.lists.lines import catalog_line
 from server.schemas.catalogs import AddedItem, CatalogItemsAnswer, ItemsAdded, NewItemsBody
 from server.services import Services
 

@@ -1,0 +1,64 @@
+"""The parts of an answer that `POST /v1/recommendations` and `atspeed recommend` share, as `schemas.recommendations` describes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from drafting.beam.rule import SearchRule, Verification
+from drafting.catalog.catalog import Catalog
+from server.errors import encodable
+from verification.result import Precision, RankedItem, Usage
+
+
+def item_lines(
+    catalog: Catalog, items: Sequence[RankedItem], fields: Sequence[str] = (), fresh: Sequence[bool] = ()
+) -> list[dict[str, Any]]:
+    """The lines of a list, as `RecommendedItem` describes them.
+
+    Args:
+        fields: attributes of the catalog that each line shall tell, where the item has them.
+        fresh: lines to label as fresh; empty for none.
+    """
+    lines = [catalog_line(catalog, item.item) | {"score": item.score, "rank": item.rank} for item in items]
+    if fields:
+        columns = {name: catalog.attributes[name] for name in fields}
+        for line, item in zip(lines, items, strict=True):
+            values = {name: column.value(item.item) for name, column in columns.items()}
+            line["attributes"] = {name: value for name, value in values.items() if value is not None}
+    for line, is_fresh in zip(lines, fresh, strict=False):
+        if is_fresh:
+            line["fresh"] = True
+    return lines
+
+
+def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
+    """One item, as `CatalogItem` describes it."""
+    item_id = catalog.item_ids[index]
+    line: dict[str, Any] = {"item_id": item_id if item_id.isascii() else encodable(item_id), "identifier": catalog.identifier(index)}
+    title = catalog.title(index)
+    return line if title is None else line | {"title": title}
+
+
+def precision_lines(precision: Precision, rule: SearchRule) -> dict[str, Any]:
+    """The precision of a list, as in `RecommendationAnswer`."""
+    return {"precision": precision.dtype, "exact": precision.is_exact and rule.verification is not Verification.RELAXED}
+
+
+def rule_lines(rule: SearchRule) -> dict[str, Any]:
+    """The search of a list, as in `RecommendationAnswer`."""
+    if rule.verification is Verification.STRICT:
+        return {"verification": "strict"}
+    return {"verification": rule.verification.value, "seed": rule.seed}
+
+
+def usage_lines(usage: Usage) -> dict[str, Any]:
+    """The usage of a list, as in `UsageAnswer`."""
+    lines: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "target_forwards": usage.target_forwards,
+        "draft_forwards": usage.draft_forwards,
+        "accepted_steps": usage.accepted_steps,
+        "drafted_nodes": usage.drafted_nodes,
+        "plan": usage.plan,
+    }
+    return lines | {"thought_tokens": usage.thought_tokens} if usage.thought_tokens else lines
