@@ -199,8 +199,8 @@ class SpeculativeBeamScheduler:
             raise ValueError(f"The request id {request.request_id!r} is already in use.")
         if not self._engine.fits(request):
             raise RequestTooLargeError(
-                f"This request needs more KV slots than the engine has ({self._engine.total_slots} in all): "
-                f"ask for a smaller beam width or give the server more KV memory."
+                f"This request needs more KV slots than the engine has ({self._engine.total_slots} in all): ask for a smaller beam width"
+                f"{'' if request.think is None else ', for a shorter text before the list,'} or give the server more KV memory."
             )
         if sentence := self._engine.refusal(request):
             raise PlanRefusalError(sentence)

@@ -233,3 +233,15 @@ def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_
     kinds = ("finished", "cached", "thought", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
     assert {kind: seen[kind] for kind in kinds if seen[kind] < least} == {}
     assert seen["finished"] > 25 * seeds
+
+
+def test_a_text_that_no_empty_engine_holds_is_refused_in_a_sentence():
+    engine = bench.engine(bench.plan(0))
+    scheduler = SpeculativeBeamScheduler(engine, StepBudget(TOKENS))
+    think = Think(SLOTS, np.array([3]))
+    sentence = (
+        r"^This request needs more KV slots than the engine has \(420 in all\): ask for a smaller beam width, for a shorter text before the"
+    )
+    with pytest.raises(RequestTooLargeError, match=sentence):
+        scheduler.submit(BeamRequest("long", np.ones(3, np.int64), 1, 1, think=think), math.inf)
+    assert (engine.running, engine.used_slots) == (0, 0)
