@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import BoolArray, IntArray
+from drafting.device import on_device, on_host
 from drafting.trie.arrays import TrieArrays
 from drafting.trie.item_set import ItemSet
 
@@ -76,7 +77,8 @@ class NodeMask:
 
     @cached_property
     def _directory(self) -> tuple[npt.NDArray[np.uint64], IntArray]:
-        words = self.bits.rows[self.row].cpu().numpy().view("<u8")
+        (row,) = on_host([self.bits.rows[self.row].view(torch.int64)])
+        words = row.view("<u8")
         counts = np.bitwise_count(words).astype(np.int64)
         return words, np.cumsum(counts) - counts
 
@@ -128,7 +130,7 @@ class MaskBank:
         """The mask computed from all items, level by level from the leaves up: a node with an allowed child is allowed."""
         trie, starts = self._trie, self._trie.level_starts
         order, first_item, first_child = self._on_device
-        levels = [allowed := _any_between(torch.from_numpy(items.members()).to(self._device).index_select(0, order), first_item)]
+        levels = [allowed := _any_between(on_device(items.members(), self._device).index_select(0, order), first_item)]
         for depth in range(trie.depth - 1, -1, -1):
             allowed = _any_between(allowed, first_child[starts[depth] : starts[depth + 1] + 1] - starts[depth + 1])
             levels.append(allowed)
@@ -142,15 +144,13 @@ class MaskBank:
         leaves = np.unique(self._trie.leaf_of_item[np.flatnonzero(items.members())])
         nodes = np.append(np.unique(self._trie.paths(leaves)), 0) if len(leaves) else np.empty(0, np.int64)
         np.bitwise_or.at(bits, nodes >> 3, np.uint8(1) << (nodes & 7).astype(np.uint8))
-        return torch.from_numpy(bits).to(self._device)
+        return on_device(bits, self._device)
 
     @cached_property
     def _on_device(self) -> tuple[Tensor, Tensor, Tensor]:
         """`items`, `first_item` and `first_child` of the trie as tensors."""
         trie = self._trie
-        items, first_item, first_child = (
-            torch.from_numpy(array).to(self._device) for array in (trie.items, trie.first_item, trie.first_child)
-        )
+        items, first_item, first_child = (on_device(array, self._device) for array in (trie.items, trie.first_item, trie.first_child))
         return items, first_item, first_child
 
 

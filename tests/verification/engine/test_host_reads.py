@@ -1,70 +1,63 @@
-"""How often a step makes the host wait for the device, counted on a CPU by the operations that would wait on a GPU."""
+"""How often a step makes the host wait for the device, counted on a device that is none (`tests.stand_in`)."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from drafting.beam.rule import STRICT, SearchRule, Verification
+from drafting.device import on_device, on_host
 from drafting.plans.costs import ForwardCosts
-from drafting.plans.plan import Plan
+from drafting.plans.plan import FixedPlan, Plan
+from drafting.trie.item_set import ItemSet
+from drafting.trie.item_trie import ItemTrie
 from tests.speculation import COSTS, Speculation
-from verification.request import BeamRequest, Think
-from verification.result import StepReport
-
-T = TypeVar("T")
+from tests.stand_in import DEVICE, DeviceTensor, Punished, StandIn, stand_in
+from verification.engine.engine import SpeculativeBeamEngine
+from verification.hosts.transformers import TransformersHost
+from verification.request import BeamRequest, ReservedPlaces, Think
+from verification.result import BeamResult, StepReport
 
 K = 8
 DEPTH = 4
-# Operations whose result's size or value the host must know before it can go on.
-WAITING = {
-    *("_local_scalar_dense", "item", "is_nonzero", "nonzero", "nonzero_numpy", "argwhere", "masked_select", "bincount"),
-    *("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
-}
+RULES = [STRICT, SearchRule(Verification.GUMBEL, seed=1), SearchRule(Verification.RELAXED, seed=1)]
 
 
-class _Calls(TorchFunctionMode):
-    """Notes tensors that are read, and arrays that are sent by a copy that waits."""
+class Device:
+    """A target and a draft on the stand-in."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads = 0
-        self.waiting_copies = 0
+    def __init__(self, speculation: Speculation, device: StandIn) -> None:
+        self.device = device
+        self._hosts = [
+            TransformersHost.from_model(deepcopy(host.model).to(DEVICE), 4096) for host in (speculation.target, speculation.draft)
+        ]
+        self._trie = ItemTrie.build(speculation.identifiers[:, :DEPTH], DEVICE)
+        self._identifiers = speculation.identifiers
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.reads += func in (Tensor.cpu, Tensor.tolist)
-        to_device = func is Tensor.to and any(isinstance(given, torch.device) for given in args[1:])
-        self.waiting_copies += to_device and not (kwargs or {}).get("non_blocking")
-        return func(*args, **(kwargs or {}))
+    def requests(self, count: int, rule: SearchRule = STRICT) -> list[BeamRequest]:
+        rng = np.random.default_rng(0)
+        prompts = [np.concatenate([[1], self._identifiers[rng.integers(150, size=5 + number)].reshape(-1)]) for number in range(count)]
+        return [BeamRequest(str(number), prompt, K, K, rng.permutation(150)[:20], rule) for number, prompt in enumerate(prompts)]
 
-
-class _Operations(TorchDispatchMode):
-    """Notes operations that wait, indexing by a boolean mask among them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        masked = name in ("index", "index_put", "index_put_") and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-        )
-        self.waits += masked or name in WAITING
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture(autouse=True)
-def levels_are_judged_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("drafting.device", "verification.verifiers.level"):
-        monkeypatch.setattr(f"{module}.is_async", lambda device: True)
+    def run(self, plan: Plan | str, requests: list[BeamRequest]) -> list[tuple[StepReport, int]]:
+        """Each step's report and how often it read; a request that is added reads nothing."""
+        chosen = FixedPlan.parse(plan) if isinstance(plan, str) else plan
+        engine = SpeculativeBeamEngine(self._hosts[0], self._trie, self._hosts[1], chosen)
+        for request in requests:
+            with self.device.policed():
+                engine.add(request)
+            assert self.device.reads == 0
+        found = []
+        while engine.running:
+            with self.device.policed():
+                report = engine.step()
+            found.append((report, self.device.reads))
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -72,68 +65,129 @@ def speculation(tmp_path_factory: pytest.TempPathFactory) -> Speculation:
     return Speculation(Path(tmp_path_factory.mktemp("reads")))
 
 
-def run(speculation: Speculation, plan: Plan | str, requests: int, rule: SearchRule = STRICT) -> list[tuple[StepReport, int]]:
-    """Each step's report and how often it waited; nothing that is sent may wait, nor a request that is added."""
-    engine = speculation.engine(DEPTH, plan)
-    rng = np.random.default_rng(0)
-    for number in range(requests):
-        prompt = np.concatenate([[1], speculation.identifiers[rng.integers(150, size=5)].reshape(-1)])
-        request = BeamRequest(str(number), prompt, K, K, rng.permutation(150)[:20], rule)
-        assert waits(partial(engine.add, request))[1] == 0
-    found = []
-    while engine.running:
-        found.append(waits(engine.step))
-    return found
-
-
-def waits(call: Callable[[], T]) -> tuple[T, int]:
-    with _Calls() as calls, _Operations() as operations:
-        result = call()
-    assert calls.waiting_copies == 0
-    return result, calls.reads + operations.waits
+@pytest.fixture
+def device(speculation: Speculation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    monkeypatch.setattr("verification.hosts.attention.HAS_TRITON", False)
+    with stand_in() as made:
+        yield Device(speculation, made)
 
 
 @pytest.mark.parametrize("requests", [1, 6])
-def test_plain_search_reads_once_a_step(speculation: Speculation, requests: int) -> None:
-    assert [reads for _, reads in run(speculation, "none", requests)] == [1] * DEPTH
+def test_plain_search_reads_once_a_step(device: Device, requests: int) -> None:
+    assert [reads for _, reads in device.run("none", device.requests(requests))] == [1] * DEPTH
 
 
 @pytest.mark.parametrize("requests", [1, 6])
-@pytest.mark.parametrize("rule", [STRICT, SearchRule(Verification.GUMBEL, seed=1), SearchRule(Verification.RELAXED, seed=1)])
-def test_a_step_reads_once_for_each_drafted_level_and_once_for_all_that_are_judged(
-    speculation: Speculation, rule: SearchRule, requests: int
-) -> None:
-    found = run(speculation, "beam:40", requests, rule)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.verification.value)
+def test_a_step_reads_once_for_each_drafted_level_and_once_for_all_that_are_judged(device: Device, rule: SearchRule, requests: int) -> None:
+    found = device.run("beam:40", device.requests(requests, rule))
     assert found[0][0].draft_forwards == DEPTH - 1
     assert found[0][0].accepted
     assert [reads for _, reads in found] == [report.draft_forwards + 1 for report, _ in found]
 
 
 @pytest.mark.parametrize("requests", [1, 6])
-def test_children_are_drafted_without_reading(speculation: Speculation, requests: int) -> None:
-    found = run(speculation, "trie", requests)
+def test_children_are_drafted_without_reading(device: Device, requests: int) -> None:
+    found = device.run("trie", device.requests(requests))
     assert [(report.accepted, reads) for report, reads in found] == [(requests, 1)] * 2
 
 
 @pytest.mark.parametrize(("requests", "costs"), [(1, COSTS[1]), (6, COSTS[2])])
-def test_learning_reads_nothing_of_its_own(speculation: Speculation, requests: int, costs: ForwardCosts) -> None:
-    found = run(speculation, speculation.planner(DEPTH, costs), requests)
+def test_learning_reads_nothing_of_its_own(device: Device, speculation: Speculation, requests: int, costs: ForwardCosts) -> None:
+    found = device.run(speculation.planner(DEPTH, costs), device.requests(requests))
     assert any(report.draft_forwards for report, _ in found)
     assert [reads for _, reads in found] == [report.draft_forwards + 1 for report, _ in found]
 
 
-@pytest.mark.parametrize("rule", [STRICT, SearchRule(Verification.GUMBEL, seed=1)], ids=lambda rule: rule.verification.value)
-def test_texts_are_read_once_a_step_however_many_there_are(speculation: Speculation, rule: SearchRule) -> None:
+@pytest.mark.parametrize("rule", RULES[:2], ids=lambda rule: rule.verification.value)
+def test_texts_are_read_once_a_step_however_many_there_are(device: Device, rule: SearchRule) -> None:
     """Beside the read of the searches that share the step."""
-    engine = speculation.engine(DEPTH, "trie")
-    for number in range(6):
-        prompt = np.concatenate([[1], speculation.identifiers[number]])
-        think = Think(2 + number, np.array([1, 1]), rule=rule) if number else None
-        assert waits(partial(engine.add, BeamRequest(str(number), prompt, K, K, think=think)))[1] == 0
-    found = []
+    asked = [
+        replace(request, think=Think(2 + number, np.array([1, 1]), rule=rule) if number else None)
+        for number, request in enumerate(device.requests(6))
+    ]
+    found = device.run("trie", asked)
+    texts = [bool(report.thought_tokens) for report, _ in found]
+    searched = [bool(report.tokens > report.thought_tokens) for report, _ in found]
+    assert any(texts)
+    assert not all(texts)
+    assert [reads for _, reads in found] == [1 + text if some else 1 for text, some in zip(texts, searched, strict=True)]
+
+
+@pytest.mark.parametrize("plan", ["none", "beam:12+children"])
+def test_filters_and_reserved_places_read_nothing_more_but_a_mask_once(device: Device, plan: str) -> None:
+    """The mask is read when children are drafted under it, and when its request excludes items besides."""
+    allowed = ItemSet.of_items(range(0, 150, 2), 150)
+    first, second = device.requests(2)
+    free = replace(first, excluded_items=np.empty(0, np.int64), allowed_items=allowed)
+    reserved = replace(second, excluded_items=np.empty(0, np.int64), reserved=ReservedPlaces(3, allowed))
+    found = device.run(plan, [free, reserved])
+    more = sum(reads for _, reads in found) - sum(report.draft_forwards + 1 for report, _ in found)
+    assert more == (plan != "none")
+
+
+@pytest.mark.parametrize("plan", ["none", "trie", "beam:40", "beam:12+children"])
+def test_lists_are_those_of_a_processor(device: Device, speculation: Speculation, plan: str) -> None:
+    requests = [request for number, rule in enumerate(RULES) for request in renamed(device.requests(3, rule), number)]
+    ours = lists(report for report, _ in device.run(plan, requests))
+    engine = speculation.engine(DEPTH, plan)
+    for request in requests:
+        engine.add(request)
+    theirs = lists(steps(engine))
+    assert [item.item for result in ours.values() for item in result.items] == [item.item for name in ours for item in theirs[name].items]
+
+
+@pytest.mark.parametrize(
+    ("plant", "sentence"),
+    [
+        (lambda tensor: tensor[0].item(), "_local_scalar_dense waits"),
+        (lambda tensor: tensor.tolist(), "no step plans it"),
+        (lambda tensor: tensor.cpu(), "no step plans it"),
+        (lambda tensor: bool(tensor.any()), "waits"),
+        (lambda tensor: tensor.nonzero(), "nonzero waits"),
+        (lambda tensor: tensor[tensor > 0], "index of truth values"),
+        (lambda tensor: tensor[tensor[1]], "single number on the device is read"),
+        (lambda tensor: tensor.unique(), "waits"),
+        (lambda tensor: tensor + torch.ones(4), "a tensor of the host"),
+        (lambda tensor: tensor[torch.zeros(2, dtype=torch.int64)], "a tensor of the host"),
+        (lambda tensor: torch.zeros(4).to(tensor.device), "copy to the device waits"),
+        (lambda tensor: torch.tensor([1.0], device=tensor.device), "copy to the device waits"),
+        (lambda tensor: tensor.copy_(torch.zeros(4)), "copy to the device waits"),
+    ],
+)
+def test_what_a_gpu_would_punish_is_found(
+    device: Device, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Tensor], object], sentence: str
+) -> None:
+    """Planted in the middle of a step, and not found without."""
+    score = TransformersHost.score
+
+    def planted(host: TransformersHost, batch: object) -> Tensor:
+        plant(torch.arange(4, device=DEVICE))
+        return score(host, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TransformersHost, "score", planted)
+    with pytest.raises(Punished, match=sentence):
+        device.run("none", device.requests(1))
+
+
+def test_planned_reads_and_copies_that_do_not_wait_are_none_of_its_business() -> None:
+    with stand_in() as device, device.policed():
+        sent = on_device(np.arange(4), DEVICE)
+        assert isinstance(sent, DeviceTensor)
+        assert sent.device == DEVICE
+        (read,) = on_host([sent + 1])
+        assert read.tolist() == [1, 2, 3, 4]
+        assert device.reads == 1
+
+
+def renamed(requests: list[BeamRequest], number: int) -> list[BeamRequest]:
+    return [replace(request, request_id=f"{number}/{request.request_id}") for request in requests]
+
+
+def steps(engine: SpeculativeBeamEngine) -> Iterator[StepReport]:
     while engine.running:
-        searches = len(engine._running)
-        report, reads = waits(engine.step)
-        found.append((reads, bool(searches) + bool(report.thought_tokens)))
-    assert [reads for reads, _ in found] == [expected for _, expected in found]
-    assert {expected for _, expected in found} == {1, 2}
+        yield engine.step()
+
+
+def lists(reports: Iterable[StepReport]) -> dict[str, BeamResult]:
+    return {result.request_id: result for report in reports for result in report.finished}
