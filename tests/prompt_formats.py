@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +35,7 @@ TITLES = (
     "1. not 2",
 )
 CATEGORIES = ("outdoors", "coffee", "coffee", "outdoors", "clothes", None)
+PLAIN = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
 RNG = np.random.default_rng(0)
 RANDOM = RNG.integers(8, size=(ITEMS, 4)).tolist()
 EXAMPLE = UserState(
@@ -107,6 +108,12 @@ class Item(SimpleNamespace):
         return str(self.identifier)
 
 
+@cache
+def compiled(template: str) -> jinja2.Template:
+    """A template of plain Jinja."""
+    return PLAIN.from_string(template)
+
+
 def oracle_items(catalog: Catalog, events: Sequence[UserEvent], window: Mapping[str, Any]) -> list[Item]:
     shown = Window(window.get("max_items", 20), window.get("min_items")).of([event.item for event in events])
     kept = list(events[len(events) - len(shown) :])
@@ -137,14 +144,9 @@ def oracle_text(contents: Mapping[str, Any], catalog: Catalog, user: UserState, 
         "context": user.context,
         "user_id": user.user_id,
     }
-    plain = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-
-    def rendered(template: str) -> str:
-        return plain.from_string(template).render(values)
-
     if "template" in contents:
-        return rendered(contents["template"])
-    messages = [{"role": message["role"], "content": rendered(message["content"])} for message in contents["messages"]]
+        return compiled(contents["template"]).render(values)
+    messages = [{"role": message["role"], "content": compiled(message["content"]).render(values)} for message in contents["messages"]]
     variables = {"add_generation_prompt": contents.get("add_generation_prompt", True), **contents.get("variables", {})}
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **variables)) + contents.get("after", "")
 

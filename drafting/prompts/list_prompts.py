@@ -101,8 +101,10 @@ class ListPrompts:
         """Histories that have every code, the shortest and the longest window among them, with the tokens of their whole texts."""
         most = self._form.max_items
         histories = [covering[:1], np.resize(covering, most)]
-        for start in range(0, len(covering), max(most, _SAMPLE_ITEMS)):
-            histories.append(covering[start : start + max(most, _SAMPLE_ITEMS)])
+        # A prompt of one item never has a separator, which might cut a code up.
+        items = max(most, _SAMPLE_ITEMS) if most > 1 else 1
+        for start in range(0, len(covering), items):
+            histories.append(covering[start : start + items])
         for history in histories:
             tokens = self._tokenizer.encode(self._text(history)[0])
             check_codes(self._catalog, self._identifiers, history, tokens)

@@ -70,5 +70,5 @@ class _Anything(dict[str, Any]):
 def sample_user(items: IntArray, kinds: tuple[str, ...], value: str = "1") -> UserState:
     """A user with these items in their history and in the list of each kind, `[items]`; all else is one value, a number as a text."""
     anything = _Anything(value)
-    events = [UserEvent(item, None, 1.0, _SOME_TIME, anything) for item in items.tolist()]
+    events = [UserEvent(item, value, 1.0, _SOME_TIME, anything) for item in items.tolist()]
     return UserState(events, dict.fromkeys(kinds, events), anything, anything, _Sample(value))

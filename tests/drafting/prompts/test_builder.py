@@ -115,6 +115,13 @@ def test_codes_cut_up_nowhere_but_in_one_item_are_found() -> None:
         PromptBuilder(TEMPLATES["bare"], PromptTokenizer.of(tokenizer), catalog)
 
 
+def test_a_separator_that_no_prompt_has_is_not_tried() -> None:
+    tokenizer = first_word_marked(CATALOG.tokens, single_word=True)
+    with pytest.raises(PromptError, match="cuts the code"):
+        prompts(PromptTemplate(separator="the", max_items=2), tokenizer)
+    assert len(prompts(PromptTemplate(separator="the", max_items=1), tokenizer).build([1, 2])) == 4
+
+
 def test_few_items_have_every_code() -> None:
     covering = covering_items(CATALOG)
     assert len(covering) <= 27

@@ -234,6 +234,11 @@ def test_a_chat_template_that_fails_is_a_sentence(chat: str | None, sentence: st
     assert sentence in str(raised.value)
 
 
+def test_a_code_that_is_cut_up_is_found_in_a_template_that_shows_kinds() -> None:
+    template = "{% for item in history %}{{ item.kind }}{{ item }}{% endfor %}"
+    assert "cuts the code" in refusal(jinja(template), every_part_marked(CATALOG.tokens, normalized=True))
+
+
 def test_a_code_that_the_tokenizer_cuts_up_is_named() -> None:
     said = refusal(jinja("the {{ history | join(', ') }}"), every_part_marked(CATALOG.tokens, normalized=True))
     assert said.startswith("The tokenizer cuts the code '<b_")
