@@ -20,26 +20,21 @@ from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog, known_items
 from server.errors import (
-    HistoryUnavailable,
     InvalidRequest,
     Overloaded,
     RequestRefused,
-    StaleHistory,
     UnknownField,
-    UserNotFound,
     quoted,
 )
-from server.histories import StoredUser
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
-from server.lists.users import KnownUser, known_user, unread
+from server.lists.user_reader import UserReader
+from server.lists.users import KnownUser, unread
 from server.messages import FilterChoice, FinishedList, Ready, Submit
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
 from verification.result import BeamResult
 
-# A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
-_READ_AHEAD = 2
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
 
 
@@ -52,7 +47,7 @@ class RecommendationService:
         self._verification = services.settings.verification
         self._catalogs = services.catalogs
         self._engine = services.engine
-        self._histories = services.histories
+        self._users = UserReader(services.histories, services.metrics)
         self._prompts = services.prompts
         self._metrics = services.metrics
         self._drain = services.drain
@@ -115,7 +110,7 @@ class RecommendationService:
         """Fill in items and prompt, and return what is known of the user, as far as it was read or given."""
         excluded = set(known_items(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history") if self._tracing.on else nullcontext():
-            user = await self._user(body, served, submit.deadline, builder)
+            user = await self._users.read(body, served, self._max_items(), builder, submit.deadline)
         if body.exclude_history:
             excluded.update(user.met)
         submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
@@ -194,33 +189,6 @@ class RecommendationService:
 
     def _max_items(self) -> int:
         return self._ready().max_items
-
-    async def _user(self, body: RecommendationRequest, served: ServedCatalog, deadline: float, builder: PromptBuilder | None) -> KnownUser:
-        # Whether there are more items than the model reads matters too.
-        most = self._max_items() + 1 if builder is None else builder.max_events
-        if body.user_id is None:
-            return known_user(served.catalog, body, most)
-        limit = None if body.exclude_history or most is None else _READ_AHEAD * self._max_items()
-        stored = await self._stored(body.user_id, limit, deadline)
-        # A prompt may be made of what the request brings alone; one that can't be says so.
-        suffices = any(body.behaviours.values()) or (bool(body.context) and builder is not None and "context" in builder.reads)
-        if not stored.events and not suffices:
-            raise UserNotFound(body.user_id)
-        user = known_user(served.catalog, body, most, stored, body.user_id)
-        if stored.events and not user.state.events and limit is not None:
-            user = known_user(served.catalog, body, most, await self._stored(body.user_id, None, deadline), body.user_id)
-        if not user.state.events and not suffices:
-            raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
-        return user
-
-    async def _stored(self, user_id: str, limit: int | None, deadline: float) -> StoredUser:
-        with self._metrics.history_operation("read"):
-            # The store has a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    return await self._histories.read_user(user_id, limit)
-            except TimeoutError as error:
-                raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
     def _notes(self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None, reads: Collection[str]) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:

@@ -43,6 +43,12 @@ def unread(given: GivenUser, reads: Collection[str]) -> list[str]:
     return [part for part, is_unread in parts.items() if is_unread]
 
 
+def suffices(given: GivenUser, reads: Collection[str]) -> bool:
+    """True if a prompt may be made of what a request brings beside its history; `reads` is that of `PromptBuilder`."""
+    lists = any(entries and f"{_BEHAVIOURS}{kind}" in reads for kind, entries in given.behaviours.items())
+    return lists or (bool(given.context) and "context" in reads)
+
+
 def known_user(
     catalog: Catalog, given: GivenUser, most: int | None, stored: StoredUser | None = None, user_id: str | None = None
 ) -> KnownUser:

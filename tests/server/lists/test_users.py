@@ -5,7 +5,7 @@ import pytest
 from drafting.prompts.user_state import UserEvent, UserState
 from server.errors import UnknownItem
 from server.histories import Event, StoredUser
-from server.lists.users import known_user, unread
+from server.lists.users import known_user, suffices, unread
 from server.schemas.given import GivenUser
 from tests.models import random_catalog
 
@@ -73,3 +73,10 @@ def test_what_a_prompt_does_not_read_is_known_and_no_kind_of_the_request_is_said
     assert unread(body, {"behaviours.watch", "behaviours.buy", "profile"}) == ["behaviours other than buy and watch", "context"]
     assert unread(body, {"behaviours.buy", "behaviours.like", "profile", "context"}) == []
     assert unread(given(history=["item-1"], profile={}), ()) == []
+
+
+def test_a_prompt_may_be_made_of_what_it_reads_of_a_request():
+    assert suffices(given(context={"query": "rain"}), {"context"})
+    assert suffices(given(behaviours={"buy": ["item-1"]}), {"behaviours.buy"})
+    assert not suffices(given(context={"query": "rain"}, behaviours={"buy": ["item-1"]}), {"behaviours.like", "profile"})
+    assert not suffices(given(profile={"age": 3}, behaviours={"buy": []}), {"behaviours.buy", "profile", "context"})

@@ -1,0 +1,66 @@
+"""The users of requests: what the store has of them, beside what the request brings.
+
+Invariant: a stored user costs one round trip, but for one whose newest items have all left the catalog.
+"""
+
+import asyncio
+import time
+
+from drafting.prompts.builder import PromptBuilder
+from server.catalogs.store import ServedCatalog
+from server.errors import HistoryUnavailable, StaleHistory, UserNotFound
+from server.histories import HistoryStore, StoredUser
+from server.lists.users import KnownUser, known_user, suffices
+from server.metrics.registry import Metrics
+from server.schemas.recommendations import RecommendationRequest
+
+# A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
+_READ_AHEAD = 2
+
+
+class UserReader:
+    """Finds out what is known of the user of a request."""
+
+    def __init__(self, histories: HistoryStore, metrics: Metrics) -> None:
+        self._histories = histories
+        self._metrics = metrics
+
+    async def read(
+        self, body: RecommendationRequest, served: ServedCatalog, max_items: int, builder: PromptBuilder | None, deadline: float
+    ) -> KnownUser:
+        """What is known of the user of a request.
+
+        Args:
+            max_items: of the model's prompt.
+            builder: of prompts; None where the engine builds them of the history alone.
+            deadline: monotonic seconds.
+
+        Raises:
+            UserNotFound, StaleHistory: nothing is stored, or nothing that the catalog has, and what the request brings is not enough.
+            UnknownItem: the request names an item that the catalog does not have.
+            HistoryUnavailable, HistoryDamaged: the store can't be read.
+        """
+        # Whether there are more items than the model reads matters too.
+        most = max_items + 1 if builder is None else builder.max_events
+        if body.user_id is None:
+            return known_user(served.catalog, body, most)
+        limit = None if body.exclude_history or most is None else _READ_AHEAD * max_items
+        stored = await self._stored(body.user_id, limit, deadline)
+        is_enough = builder is not None and suffices(body, builder.reads)
+        if not stored.events and not is_enough:
+            raise UserNotFound(body.user_id)
+        user = known_user(served.catalog, body, most, stored, body.user_id)
+        if stored.events and not user.state.events and limit is not None:
+            user = known_user(served.catalog, body, most, await self._stored(body.user_id, None, deadline), body.user_id)
+        if not user.state.events and not is_enough:
+            raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
+        return user
+
+    async def _stored(self, user_id: str, limit: int | None, deadline: float) -> StoredUser:
+        with self._metrics.history_operation("read"):
+            # The store has a timeout of its own, but a client may be less patient; what it waited for in vain was the store either way.
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    return await self._histories.read_user(user_id, limit)
+            except TimeoutError as error:
+                raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
