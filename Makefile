@@ -17,11 +17,14 @@ help: ## Show this list
 setup: .venv/ready ## Make .venv with everything pinned (CPU build)
 
 # The CPU build of PyTorch is not on the default index everywhere; where it is missing there, PyTorch's own index has it.
+# pip would compile its 25,000 files one after the other. A few of them are no Python of this version, for which pip does not mind either.
 .venv/ready: pyproject.toml requirements/cpu.lock requirements/train.lock requirements/dev.lock
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip setuptools
-	$(PIP) install --no-deps $(TORCH) || $(PIP) install --no-deps --index-url https://download.pytorch.org/whl/cpu $(TORCH)
-	$(PIP) install --no-deps --progress-bar on -r requirements/cpu.lock -r requirements/train.lock -r requirements/dev.lock
+	$(PIP) install --no-deps --no-compile $(TORCH) \
+		|| $(PIP) install --no-deps --no-compile --index-url https://download.pytorch.org/whl/cpu $(TORCH)
+	$(PIP) install --no-deps --no-compile --progress-bar on -r requirements/cpu.lock -r requirements/train.lock -r requirements/dev.lock
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	$(PIP) install --no-deps --no-build-isolation --quiet --editable .
 	touch $@
 
