@@ -6,9 +6,11 @@ cancelled, and whichever of these ends it, the engine knows, so its KV slots are
 Order: the request with the earliest *due time* is taken up first, ties by arrival, and none overtakes: a large request at the head waits
 until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
 `AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
-that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Reason for the
-rest: under load, the most urgent first is what keeps the most deadlines. How many requests share a step is a matter of tokens, not of
-requests (`StepBudget`), because tokens are what time goes into.
+that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. One exception:
+requests that write text first, which takes many steps, are at most half of those that run, so that the others never wait for texts to end;
+those that have to wait for this are overtaken by requests without, and it is their turn again as soon as a request with a text has ended.
+Reason for the rest: under load, the most urgent first is what keeps the most deadlines. How many requests share a step is a matter of
+tokens, not of requests (`StepBudget`), because tokens are what time goes into.
 """
 
 import time
@@ -237,16 +239,22 @@ class SpeculativeBeamScheduler:
     def _admit(self) -> int:
         """Take up what fits into the next step, in the queue's order, and return the step's tokens, drafts aside."""
         tokens, budget = self._engine.next_tokens(), self._budget.tokens
-        while self._waiting and len(self._running) < self._max_running:
-            entry = self._waiting[0]
+        while len(self._running) < self._max_running and (entry := self._next()):
             more = self._engine.tokens_needed(entry.request)
             if (self._running and tokens + more > budget) or not self._engine.has_room(entry.request):
                 break
             self._engine.add(entry.request)
             tokens += more
             entry.started = self._clock()
-            self._running.append(self._waiting.pop(0))
+            self._waiting.remove(entry)
+            self._running.append(entry)
         return tokens
+
+    def _next(self) -> ScheduledRequest | None:
+        """The first request in the queue; while as many think as may, the first of those that don't."""
+        thinking = sum(entry.request.think is not None for entry in self._running)
+        is_full = thinking >= max(1, self._max_running // 2)
+        return next((entry for entry in self._waiting if not is_full or entry.request.think is None), None)
 
     def _finish(self, result: BeamResult) -> FinishedList:
         entry = _find(self._running, result.request_id)

@@ -1,7 +1,9 @@
 """The scheduler's rules one by one, then all of them under random submissions, cancellations, deadlines and steps."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from server.scheduling.scheduler import (
     due,
 )
 from tests.server.fake_engine import STEPS, FakeEngine, make_request
+from verification.request import Think
 
 
 class Clock:
@@ -250,3 +253,29 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(stateful_step_count=30)
+
+
+def test_requests_that_think_are_at_most_half_of_those_that_run():
+    """The others don't wait for texts to end, and leave them their half: one that waits for it begins as soon as another has ended."""
+    engine = FakeEngine(total_slots=1000)
+    scheduler = scheduler_of(engine, max_running=4)
+    for number in range(4):
+        scheduler.submit(dataclasses.replace(make_request(f"text {number}"), think=Think(5, np.array([1]))), math.inf)
+    for number in range(9):
+        scheduler.submit(make_request(f"plain {number}"), math.inf)
+    scheduler.step()
+    assert engine.added == ["text 0", "text 1", "plain 0", "plain 1"]
+    for _ in range(STEPS):
+        scheduler.step()
+    assert engine.added[4:] == ["text 2", "text 3", "plain 2", "plain 3"]
+    while scheduler.busy:
+        scheduler.step()
+    assert sorted(engine.added[8:]) == [f"plain {number}" for number in range(4, 9)]
+
+
+def test_where_one_runs_at_a_time_it_may_think():
+    engine = FakeEngine()
+    scheduler = scheduler_of(engine, max_running=1)
+    scheduler.submit(dataclasses.replace(make_request("text"), think=Think(5, np.array([1]))), math.inf)
+    scheduler.step()
+    assert engine.added == ["text"]
