@@ -44,6 +44,7 @@ from drafting.alignment.training import quiet_library
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
+from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import load_prompt
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_trie import ItemTrie
@@ -113,14 +114,14 @@ def make_teacher(
     try:
         run.open(record | {"draft": model_hash(draft) if draft else None}, overwrite)
         run.model.mkdir(exist_ok=True)
-        windows = training_windows(split, teacher.max_items, settings, template.is_bare)
+        windows = training_windows(split, teacher.builder, settings, template.is_bare)
         cost = teacher.cost(windows)
         announce(cost)
         run.check_space(cost.disk_bytes, "teacher data")
         shards, counts = teacher.write_shards(run.model, windows)
     finally:
         teacher.close()
-    joined, ahead = next_windows(split.train, split.valid, teacher.max_items + 1)
+    joined, ahead = next_windows(split.train, split.valid, teacher.builder.max_items + 1)
     write_windows(run.model / VALID_FILE, teacher.prompts(joined, ahead, 0))
     catalog.save(run.model / CATALOG_FILE)
     load_tokenizer(files.tokenizer).save_pretrained(run.model)
@@ -166,9 +167,9 @@ class _Teacher:
         self._scorer: Any = load_reference(target, dtype).to(device)
 
     @property
-    def max_items(self) -> int:
-        """Most items that the target's prompts show."""
-        return self._recommender.prompts.max_items
+    def builder(self) -> PromptBuilder:
+        """The target's prompts."""
+        return self._recommender.prompts
 
     @property
     def _top(self) -> int:

@@ -130,16 +130,16 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
 
     catalog = load_catalog(options.catalog)
     users = held_out(load_split(options.data, catalog), most=options.users)
-    timed = [users.histories[index] for index in users.spread(options.timed)]
+    timed = list(users.states(users.spread(options.timed)))
     recommender = Recommender.load(target, catalog, draft=draft, plan="auto", dtype=options.dtype)
     planner, rows = recommender.engine.plan, []
     generate = GenerateLists(ModelFiles.find(target), catalog, recommender, options.dtype)
     modes = [Mode("", "plain", NO_PLAN), Mode("draft", Verification.STRICT, planner)]
     for k in options.k:
         recommender.engine.use_plan(NO_PLAN)
-        plain = list(recommender.recommend(users.histories, k))
+        plain = list(recommender.recommend(users.states(), k))
         recommender.engine.use_plan(planner)
-        drafted = list(recommender.recommend(users.histories, k))
+        drafted = list(recommender.recommend(users.states(), k))
         found = compare(plain, drafted)
         plain_seconds, planner_seconds = time_modes(recommender, modes, timed, k)
         generated, generate_seconds = generate.search(timed[: options.generated], k)

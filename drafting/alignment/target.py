@@ -59,7 +59,7 @@ def train_target(
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
     builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
     samples = SampleSet if start.start_token is None else EncoderSampleSet
-    windows = training_windows(split, builder.max_items, settings, packed=start.start_token is None and template.is_bare)
+    windows = training_windows(split, builder, settings, packed=start.start_token is None and template.is_bare)
     common = builder, identifiers, start.pad_token_id
     train = samples(split.train, windows, *common, unknown_token=start.unknown_token, left_out=settings.left_out, seed=settings.seed)
     # The first validation item of each user, given the user's training items; there may be none.
@@ -71,22 +71,23 @@ def train_target(
     return train_model(run, start, model, (train, valid), settings, record, template, overwrite=overwrite, merge=merge)
 
 
-def training_windows(split: Split, max_items: int, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
+def training_windows(split: Split, builder: PromptBuilder, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
     """The windows of the training data. Each holds all that a prompt may show of a user, who has one event more if it leaves some out.
 
     Args:
-        max_items: most items that prompts show.
+        builder: of the prompts; where these read what was asked, that is enough to predict a user's first item from.
         packed: with subsequences, score many items of a window in one sample; see `PromptTemplate.is_bare`.
 
     Raises:
         TrainingError: no user has two items.
     """
+    max_items, asked = builder.max_items, "context" in builder.reads
     if not settings.subsequences:
-        windows = newest_windows(split.train, max_items + 1)
+        windows = newest_windows(split.train, max_items + 1, asked=asked)
     elif packed and split.train.labelled is None:
         windows = packed_windows(split.train, max_items, settings.stride or max(1, max_items // 2))
     else:
-        windows = prefix_windows(split.train, max_items + 1)
+        windows = prefix_windows(split.train, max_items + 1, asked=asked)
     if not len(windows.last):
         kind = "" if settings.label_kind is None else f", the last of the kind {settings.label_kind!r},"
         raise TrainingError(f"There is nothing to learn from: no user has two items{kind} in the training data.")

@@ -69,7 +69,7 @@ def first_of_ranks(result: BeamResult) -> list[int]:
     return [first[rank] for rank in sorted(first)]
 
 
-def time_modes(recommender: Recommender, modes: Sequence[Mode], users: Sequence[UserState | Sequence[int]], k: int) -> list[DoubleArray]:
+def time_modes(recommender: Recommender, modes: Sequence[Mode], users: Sequence[UserState], k: int) -> list[DoubleArray]:
     """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns."""
     seconds: list[list[float]] = [[] for _ in modes]
     for user in [*users[:WARM_UP], *users]:
@@ -96,7 +96,7 @@ class GenerateLists:
         model = load_reference(target, resolve_dtype(load_model_config(target), dtype))
         self._model: Any = model.to(recommender.engine.target.device)
 
-    def search(self, users: Sequence[UserState | Sequence[int]], k: int) -> tuple[list[list[int]], DoubleArray]:
+    def search(self, users: Sequence[UserState], k: int) -> tuple[list[list[int]], DoubleArray]:
         """The lists, as the first item of each identifier, and the seconds per list."""
         lists, seconds = [], []
         for user in [*users[:WARM_UP], *users]:

@@ -5,6 +5,7 @@ Invariant: labels are in no history or count that a recommender may use.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def histories(self) -> list[list[int]]:
         """Catalog indices of each user's history, oldest first."""
         spans = zip(self.windows.first.tolist(), self.windows.last.tolist(), strict=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from drafting.alignment.data.columns import Column, row_values
+from drafting.alignment.data.columns import MISSING, Column, row_values
 from drafting.array_types import BoolArray, IntArray
 from drafting.errors import InteractionError
 from drafting.prompts.user_state import UserEvent, Value
@@ -48,6 +48,14 @@ class EventDetails:
         if kind not in self.kinds:
             raise InteractionError(no_kind(kind, self.kinds))
         found: BoolArray = self.columns[KIND].codes[self.rows] == self.kinds.index(kind)
+        return found
+
+    @property
+    def asked(self) -> BoolArray:
+        """Which interactions something was asked before, `[interactions]`."""
+        found = np.zeros(len(self.rows), np.bool_)
+        for column in self._context.values():
+            found |= column.codes[self.rows] != MISSING
         return found
 
     def event(self, interaction: int, item: int, time: float | None) -> UserEvent:

@@ -123,7 +123,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
     def _window(self, index: int) -> tuple[Positions, int]:
         """The interactions of a sample in this epoch, the one to predict last, and the number of them at the end with labels."""
         positions, scored = self._positions(index), int(self.windows.scored[index])
-        if not self._left_out:
+        if not self._left_out or len(positions) == 1:
             return positions, scored
         # Determined by seed, epoch and sample alone, so that an interrupted run continues with the same samples.
         kept = np.random.default_rng((self._seed, self._epoch, index)).random(len(positions)) >= self._left_out

@@ -38,16 +38,23 @@ class Windows:
         return Windows(self.owners[rows], self.first[rows], self.last[rows], self.scored[rows])
 
 
-def newest_windows(interactions: Interactions, max_items: int) -> Windows:
-    """One window per user with a label and an item before it: the last label, given up to `max_items` items before it."""
-    every = prefix_windows(interactions, max_items)
+def newest_windows(interactions: Interactions, max_items: int, *, asked: bool = False) -> Windows:
+    """The last window of each user that has any among `prefix_windows`."""
+    every = prefix_windows(interactions, max_items, asked=asked)
     return every.part(np.diff(every.owners, append=-1) != 0)
 
 
-def prefix_windows(interactions: Interactions, max_items: int) -> Windows:
-    """One window per label that is not the first item of its user: the label, given up to `max_items` items before it."""
+def prefix_windows(interactions: Interactions, max_items: int, *, asked: bool = False) -> Windows:
+    """One window per label with something to predict it from: the label, given up to `max_items` items before it.
+
+    Args:
+        asked: what was asked before an item is enough to predict a user's first from; otherwise that takes an item before it.
+    """
     owners = interactions.owners
-    targets = np.flatnonzero(interactions.labels & (np.arange(len(interactions)) > interactions.offsets[owners]))
+    foretold = np.arange(len(interactions)) > interactions.offsets[owners]
+    if asked and interactions.details is not None:
+        foretold |= interactions.details.asked
+    targets = np.flatnonzero(interactions.labels & foretold)
     return windows_of(interactions, targets, owners[targets], max_items)
 
 
