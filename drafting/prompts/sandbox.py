@@ -15,8 +15,9 @@ from datetime import datetime
 from functools import wraps
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, Undefined, nodes
+from jinja2 import TemplateError, Undefined, nodes, pass_environment
 from jinja2.exceptions import SecurityError
+from jinja2.filters import do_sum, make_attrgetter
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -25,8 +26,15 @@ MAX_SECONDS = 1.0
 # Letters of a text or entries of a list, and bits of a number, that a template makes on its way.
 MAX_SIZE = 1_000_000
 MAX_BITS = 4_000
+# A width, an indent or a number of digits; and the sizes of all that goes into one call, multiplied.
+MAX_WIDTH = 10_000
+MAX_PRODUCT = 100_000_000
 STEP, CONCAT = "step_", "concat_"
 _WIDE_FORMAT = re.compile(r"\d{6}")
+# Whose outcome is random, or that take much longer than their texts are long.
+_OTHER_FILTERS = ("random", "urlize", "wordwrap")
+_WIDE_FILTERS = ("batch", "center", "indent", "round", "slice", "tojson")
+_OTHER_METHODS = ("expandtabs", "maketrans", "to_bytes", "translate")
 
 
 class Endless(TemplateError):
@@ -76,8 +84,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             extensions=["jinja2.ext.loopcontrols"],
             undefined=Undefined if is_chat else Missing,
         )
-        self.filters = {name: _sized_filter(function) for name, function in self.filters.items() if name != "random"}
-        self.filters |= {"tojson": _to_json, "bucket": _bucket}
+        filters = self.filters | {"tojson": _to_json, "bucket": _bucket, "join": _join, "sum": _sum}
+        self.filters = {name: _bounded(name, function) for name, function in filters.items() if name not in _OTHER_FILTERS}
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise
         self.globals["range"] = _range
@@ -107,8 +115,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what is safe to be called."""
-        _check_numbers((*args, *kwargs.values()))
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, str | bytes):
+            _check_arguments((owner, *args, *kwargs.values()), has_width=True)
         return sized(super().call(context, function, *args, **kwargs))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """True for what a template may reach."""
+        return attr not in _OTHER_METHODS and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Any:
         """Let texts be formatted without wide fields."""
@@ -171,22 +185,48 @@ def _check_operands(operator: str, left: Any, right: Any) -> None:
         _too_wide()
 
 
-def _check_numbers(values: Sequence[Any]) -> None:
-    if any(isinstance(value, int) and abs(value) > MAX_SIZE for value in values):
-        raise Endless(f"it calls something with a number above {MAX_SIZE:,}")
+def _check_arguments(values: Sequence[Any], *, has_width: bool) -> None:
+    """Let nothing be called whose outcome may be as large as its arguments multiplied, as of `replace` or `indent`."""
+    sizes = [len(value) for value in values if isinstance(value, str | bytes | list | tuple | dict)]
+    if has_width:
+        widths = [abs(value) for value in values if isinstance(value, int)]
+        if any(width > MAX_WIDTH for width in widths):
+            raise Endless(f"it calls something with a width above {MAX_WIDTH:,}")
+        sizes += widths
+    if math.prod(size for size in sizes if size) > MAX_PRODUCT:
+        raise Endless(f"it makes a text or a list of more than {MAX_SIZE:,} letters or entries")
 
 
 def _too_wide(*_: Any, **__: Any) -> NoReturn:
     raise Endless("it formats a text with a width of six digits or more")
 
 
-def _sized_filter(function: Any) -> Any:
+def _bounded(name: str, function: Any) -> Any:
+    """A filter that neither takes nor makes what is too large."""
+
     @wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
-        _check_numbers((*args, *kwargs.values()))
+        _check_arguments((*args, *kwargs.values()), has_width=name in _WIDE_FILTERS)
         return sized(function(*args, **kwargs))
 
     return bounded
+
+
+@pass_environment
+def _join(sandbox: Sandbox, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+    """As Jinja has it, but measured before it is made."""
+    parts = [str(each) for each in (value if attribute is None else map(make_attrgetter(sandbox, attribute), value))]
+    if sum(map(len, parts)) + len(d) * len(parts) > MAX_SIZE:
+        raise Endless(f"it makes a text of more than {MAX_SIZE:,} letters")
+    return d.join(parts)
+
+
+@pass_environment
+def _sum(sandbox: Sandbox, value: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    """As Jinja has it, of numbers."""
+    if not isinstance(start, int | float):
+        raise TemplateError("sum adds numbers")
+    return do_sum(sandbox, value, attribute, start)
 
 
 def _range(*bounds: int) -> range:

@@ -48,10 +48,12 @@ class TextTemplate:
             counted = sandbox.parse(source)
             count_steps(counted, sandbox)
             self._template = sandbox.from_string(counted)
+            self.names = find_undeclared_variables(tree)
+            faults = [(line, _column(sandbox, source, line, name), sentence) for line, name, sentence in _faults(tree, known)]
+        except (RecursionError, SyntaxError, UnicodeError) as error:
+            raise TemplateFault(f"{place}: it is nested too deeply, or holds what is no text.") from error
         except TemplateSyntaxError as error:
             raise TemplateFault(f"{place}, line {error.lineno}: {(error.message or 'no template').rstrip('.')}.") from error
-        self.names = find_undeclared_variables(tree)
-        faults = [(line, _column(sandbox, source, line, name), sentence) for line, name, sentence in _faults(tree, known)]
         for line, column, sentence in sorted(faults):
             raise TemplateFault(f"{place}, line {line}, column {column}: {sentence}.")
 
@@ -72,9 +74,9 @@ class TextTemplate:
                 if letters > most:
                     raise Endless(f"it writes more than {most:,} letters")
                 pieces.append(piece)
-        except (Endless, NoSuchName, SecurityError, RecursionError) as error:
+        except (Endless, NoSuchName, SecurityError, RecursionError, MemoryError) as error:
             raise TemplateFault(self._sentence(error)) from error
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise PromptError(self._sentence(error)) from error
         return "".join(pieces)
 

@@ -70,8 +70,15 @@ class PromptTokenizer:
         return np.array(self.encoding(text, add_special_tokens=add_special_tokens).ids, np.int64)
 
     def encoding(self, text: str, *, add_special_tokens: bool = False) -> Encoding:
-        """The tokens of a text, with the places in it that they come from."""
-        return self.rust.encode(text, add_special_tokens=add_special_tokens)
+        """The tokens of a text, with the places in it that they come from.
+
+        Raises:
+            PromptError: it is no text, but holds halves of surrogate pairs.
+        """
+        try:
+            return self.rust.encode(text, add_special_tokens=add_special_tokens)
+        except TypeError as error:
+            raise PromptError("The prompt is no text: it holds one half of a surrogate pair.") from error
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
