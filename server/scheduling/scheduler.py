@@ -7,10 +7,10 @@ Order: the request with the earliest *due time* is taken up first, ties by arriv
 until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
 `AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
 that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. One exception:
-requests that write text first, which takes many steps, are at most half of those that run, so that the others never wait for texts to end;
-those that have to wait for this are overtaken by requests without, and it is their turn again as soon as a request with a text has ended.
-Reason for the rest: under load, the most urgent first is what keeps the most deadlines. How many requests share a step is a matter of
-tokens, not of requests (`StepBudget`), because tokens are what time goes into.
+requests that write text first, which takes many steps, are at most half of those that run, on a quarter of the KV slots, so that the others
+don't wait for texts to end; those that have to wait for this are overtaken by requests without, and it is their turn again as soon as a
+request with a text has ended. Reason for the rest: under load, the most urgent first is what keeps the most deadlines. How many requests
+share a step is a matter of tokens, not of requests (`StepBudget`), because tokens are what time goes into.
 """
 
 import time
@@ -25,6 +25,8 @@ from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
 AGEING_SECONDS = 2.0
+# Of all KV slots, the part that requests which think may have, with their longest texts; half of all may be those of nodes.
+THINKING_SHARE = 4
 IDLE = StepReport((), tokens=0, seconds=0.0)
 # How much one step weighs against the earlier ones; a single hiccup must not halve the budget.
 _SHARE = 0.05
@@ -252,9 +254,18 @@ class SpeculativeBeamScheduler:
 
     def _next(self) -> ScheduledRequest | None:
         """The first request in the queue; while as many think as may, the first of those that don't."""
-        thinking = sum(entry.request.think is not None for entry in self._running)
-        is_full = thinking >= max(1, self._max_running // 2)
-        return next((entry for entry in self._waiting if not is_full or entry.request.think is None), None)
+        first = next(iter(self._waiting), None)
+        if first is None or self._may_think(first.request):
+            return first
+        return next((entry for entry in self._waiting if entry.request.think is None), None)
+
+    def _may_think(self, request: BeamRequest) -> bool:
+        """True if it doesn't, or if nobody does, or if those that do leave the others enough."""
+        thinking = [entry.request for entry in self._running if entry.request.think is not None]
+        if request.think is None or not thinking:
+            return True
+        slots = sum(other.most_tokens for other in (request, *thinking))
+        return len(thinking) < self._max_running // 2 and slots <= self._engine.total_slots // THINKING_SHARE
 
     def _finish(self, result: BeamResult) -> FinishedList:
         entry = _find(self._running, result.request_id)

@@ -279,3 +279,20 @@ def test_where_one_runs_at_a_time_it_may_think():
     scheduler.submit(dataclasses.replace(make_request("text"), think=Think(5, np.array([1]))), math.inf)
     scheduler.step()
     assert engine.added == ["text"]
+
+
+def test_requests_that_think_leave_three_quarters_of_the_slots():
+    """One may have more, alone; a large one is not overtaken by a small one that thinks, too."""
+    engine = FakeEngine(total_slots=160)
+    scheduler = scheduler_of(engine, max_running=40)
+    for name, tokens in (("first", 15), ("large", 60), ("small", 1)):
+        scheduler.submit(dataclasses.replace(make_request(name), think=Think(tokens, np.array([1]))), math.inf)
+    scheduler.submit(make_request("plain"), math.inf)
+    scheduler.step()
+    assert engine.added == ["first", "plain"]
+    for _ in range(STEPS):
+        scheduler.step()
+    assert engine.added == ["first", "plain", "large"]
+    while scheduler.busy:
+        scheduler.step()
+    assert engine.added == ["first", "plain", "large", "small"]
