@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from drafting.alignment.data.loading import load_split
 from drafting.alignment.data.splits import SplitRule
@@ -16,8 +17,10 @@ from drafting.catalog.catalog import Catalog
 from drafting.errors import InteractionError, PromptError
 from drafting.prompts.loading import load_prompt, prompt_of
 from tests.models import TINY_CONFIG, random_catalog
+from tests.prompt_tokenizers import byte_level
 from verification.evaluation.run import evaluate
 from verification.evaluation.settings import EvaluationSettings
+from verification.hosts.checkpoint import load_tokenizer
 from verification.recommender import Recommender
 from verification.teacher import make_teacher
 
@@ -102,6 +105,31 @@ def test_draft_and_evaluation_have_the_targets_prompts(tmp_path: Path, target: P
     assert report.users == 20
     assert all(row.lists_equal == report.users for row in report.rows)
     assert report.generate_equal == {3: 2}
+
+
+def test_a_chat_model_is_trained_in_its_own_markup(tmp_path: Path, data: Path, catalog: Catalog) -> None:
+    tokenizer = byte_level(())
+    tokenizer.chat_template = "{% for message in messages %}<{{ message.role }}> {{ message.content }}\n{% endfor %}<assistant> "
+    tokenizer.save_pretrained(tmp_path / "base")
+    LlamaForCausalLM(LlamaConfig(**{**TINY_CONFIG, "vocab_size": len(tokenizer), "max_position_embeddings": 512})).save_pretrained(
+        tmp_path / "base"
+    )
+    words = "A {{ user.sort }} had {{ history | join(', ') }}, bought {{ behaviours.buy | join(', ') | default('nothing', true) }}."
+    contents = {"chat": True, "messages": [{"role": "user", "content": words}], "behaviours": {"buy": {}}, "after": "on "}
+    settings = TargetSettings(epochs=1, batch_size=8)
+    train_target(
+        data, catalog, str(tmp_path / "base"), tmp_path / "out", settings=settings, template=prompt_of(contents | {"max_tokens": 400})
+    )
+    recommender = Recommender.load(tmp_path / "out", catalog, kv_memory_gib=0.01)
+    train = load_split(data, catalog).train
+    user = train.state(5, np.arange(train.offsets[5], train.offsets[6]))
+    texts = ["".join(catalog.identifier(event.item)) for event in user.events]
+    bought = [text for text, event in zip(texts, user.events, strict=True) if event.kind == "buy"]
+    text = f"<user> A <sort_2> had {', '.join(texts)}, bought {', '.join(bought)}.\n<assistant> on "
+    trained = load_tokenizer(tmp_path / "out")
+    assert recommender.prompts.build(user).tolist() == trained(text, add_special_tokens=False)["input_ids"]
+    assert len(next(iter(recommender.recommend([user], 3))).items) >= 3
+    recommender.close()
 
 
 def test_teacher_data_for_another_kind_is_refused(tmp_path: Path, target: Path, data: Path, catalog: Catalog) -> None:
