@@ -74,11 +74,12 @@ class StandIn(TorchDispatchMode):
             self.is_policed = False
 
     def punish(self, what: str) -> None:
-        if self.is_policed:
+        if self.is_policed or self.recorded is not None:
             raise Punished(what)
 
     def read(self, tensor: DeviceTensor) -> Tensor:
         """Copy to the host, as nothing but `on_host` may."""
+        self._refuse_while_recording("read")
         if self.is_policed:
             if not _is_called_by("on_host"):
                 raise Punished("This reads the device, and no step plans it.")
@@ -86,9 +87,14 @@ class StandIn(TorchDispatchMode):
         return tensor.held.clone()
 
     def send(self, tensor: Tensor, non_blocking: bool) -> DeviceTensor:
+        self._refuse_while_recording("sent")
         if not non_blocking:
             self.punish("This copy to the device waits for all that the device has been given.")
         return DeviceTensor(tensor.clone())
+
+    def _refuse_while_recording(self, what: str) -> None:
+        if self.recorded is not None:
+            raise Punished(f"While a graph is recorded nothing can be {what}.")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -165,7 +171,7 @@ class _Calls(TorchFunctionMode):
             if func is torch.tensor:
                 return self._device.send(func(*args, **kwargs | {"device": HOST}), non_blocking=False)
             if func in FACTORIES:
-                return DeviceTensor(func(*args, **kwargs | {"device": HOST}))
+                return self._device.run(func, args, kwargs | {"device": HOST})
         return func(*args, **kwargs)
 
     def _to(self, tensor: Tensor, *given: Any, non_blocking: bool = False, **kwargs: Any) -> Tensor:

@@ -172,10 +172,10 @@ class GraphedModel:
         self._model.close()
 
     def _graph_for(self, batch: TreeBatch) -> "_Graph | None":
-        """The smallest graph that the forward fits; None if there is none, or if the batch has several layouts."""
-        if len(batch.attention) != 1:
-            return None
-        (requests, queries), columns = batch.attention[0].queries.shape, batch.attention[0].keys.shape[1]
+        """The smallest graph that the forward fits, its layouts below each other; None if there is none."""
+        requests = sum(len(layout.queries) for layout in batch.attention)
+        queries = max(layout.queries.shape[1] for layout in batch.attention)
+        columns = max(layout.keys.shape[1] for layout in batch.attention)
         sizes = ((self._requests, requests), (self._queries, queries), (self._columns, columns))
         fitting = [ladder[step] for ladder, size in sizes if (step := bisect_left(ladder, size)) < len(ladder)]
         return self._graphs.get(Bucket(*fitting)) if len(fitting) == len(sizes) else None
@@ -222,18 +222,19 @@ class _Graph:
 
     def score(self, batch: TreeBatch) -> Tensor:
         """Copy a forward to the inputs, replay, and select the requested logits."""
-        (layout,) = batch.attention
-        requests, queries = layout.queries.shape
-        rows = layout.indices
-        if queries != self._bucket.queries:
-            rows = rows + rows.div(queries, rounding_mode="floor") * (self._bucket.queries - queries)
+        self._mask.copy_(self._first_column)
+        rows, first = torch.empty_like(batch.slots), 0
+        for layout in batch.attention:
+            (requests, queries), columns = layout.queries.shape, layout.keys.shape[1]
+            own = layout.indices.div(queries, rounding_mode="floor").mul_(self._bucket.queries - queries).add_(layout.indices)
+            rows.index_copy_(0, layout.tokens, own.add_(first * self._bucket.queries))
+            last = first + requests
+            self._keys[first:last] = layout.keys[:, :1]
+            self._keys[first:last, :columns] = layout.keys
+            self._mask[first:last, :, :queries, :columns] = layout.mask
+            first = last
         self._rows.copy_(self._empty_row)
         self._rows.index_copy_(1, rows, torch.stack((batch.tokens, batch.positions, batch.slots)))
-        columns = layout.keys.shape[1]
-        self._keys[:requests] = layout.keys[:, :1]
-        self._keys[:requests, :columns] = layout.keys
-        self._mask.copy_(self._first_column)
-        self._mask[:requests, :, :queries, :columns] = layout.mask
         # The selection is a copy: the next replay overwrites the output.
         return self._replay().index_select(0, batch.at_outputs(rows))
 
