@@ -49,7 +49,8 @@ class PendingRequest:
     """A request from its admission to its end, with all that the API process knows of it; the queue is ordered by `due`.
 
     Attributes:
-        work: tokens that it is foreseen to need.
+        work: tokens that it is foreseen to need, those of a text aside.
+        text: tokens of text that it is foreseen to write first: others that write none don't wait for them.
         unread: True while its stored history is being read.
         steps: of the engine while it was pending, if it is traced; the newest ones.
         result: its list, awaited from the moment that the engine is given the request.
@@ -58,6 +59,7 @@ class PendingRequest:
 
     submit: Submit
     work: int
+    text: int = 0
     unread: bool = False
     steps: deque[StepRecord] | None = None
     result: "asyncio.Future[FinishedList] | None" = None
@@ -104,7 +106,11 @@ class Admission:
     @property
     def wait_seconds(self) -> float:
         """Expected seconds until the engine has finished its requests."""
-        return 0.0 if self._rate is None else self._rate.queue_seconds(sum(request.work for request in self._queue if not request.unread))
+        return (
+            0.0
+            if self._rate is None
+            else self._rate.queue_seconds(sum(request.work + request.text for request in self._queue if not request.unread))
+        )
 
     def open(self, ready: Ready) -> None:
         """Take requests for an engine that has just become ready."""
@@ -121,7 +127,8 @@ class Admission:
             QueueFull: too many requests are pending.
             TooLate: its list would be late, or would make another late.
         """
-        request = PendingRequest(submit, self.rate.work(submit, self.rate.stored_items if items is None else items), items is None)
+        work = self.rate.work(submit, self.rate.stored_items if items is None else items)
+        request = PendingRequest(submit, work, self.rate.text_tokens(submit), items is None)
         self.check(request, now)
         if traced:
             request.steps = deque(maxlen=_TRACED_STEPS)
@@ -142,7 +149,8 @@ class Admission:
         first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
         ahead = sum(other.work for other in queue[:first_behind])
         is_idle = all(other.unread for other in queue)
-        ready, deadline = now + (self._seconds(ahead, request, is_idle) if queue else 0.0), request.submit.deadline
+        texts = sum(other.text for other in queue[:first_behind]) if request.text else 0
+        ready, deadline = now + (self._seconds(ahead + texts, request, is_idle) if queue else 0.0), request.submit.deadline
         if ready > deadline:
             raise TooLate(
                 f"The list would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so it was not "
@@ -150,7 +158,8 @@ class Admission:
                 _retry_after(ready - deadline),
             )
         for other in queue[first_behind:]:
-            before, after = now + self._drain(ahead + other.work), self._drain(ahead + other.work + request.work)
+            until = ahead + other.work + other.text
+            before, after = now + self._drain(until), self._drain(until + request.work + (request.text if other.text else 0))
             ahead += other.work
             if before <= other.submit.deadline < now + after:
                 raise TooLate(
@@ -176,7 +185,7 @@ class Admission:
             raise request.failure
         self.leave(request)
         request.unread = False
-        request.work = self.rate.work(request.submit)
+        request.work, request.text = self.rate.work(request.submit), self.rate.text_tokens(request.submit)
         request.due = due(request.submit.deadline, request.submit.submitted)
         self.enter(request)
         request.result = asyncio.get_running_loop().create_future()
@@ -211,12 +220,12 @@ class Admission:
 
     def _seconds(self, ahead: int, request: PendingRequest, is_idle: bool) -> float:
         """When the list will be ready that has so much work ahead of its own."""
-        text = self.rate.text_tokens(request.submit)
-        alone = self.rate.alone_seconds(request.work, text)
+        own, text = request.work + request.text, request.text
+        alone = self.rate.alone_seconds(own, text)
         if is_idle:
             # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.
             return alone + CAUTION * self.rate.queue_seconds(ahead)
-        return max(self._drain(ahead + request.work), self.rate.step_seconds + max(alone, self.rate.shared_seconds(text)))
+        return max(self._drain(ahead + own), self.rate.step_seconds + max(alone, self.rate.shared_seconds(text)))
 
     def _drain(self, work: int) -> float:
         """When so much work will be done, the step that runs now included."""

@@ -55,8 +55,12 @@ class EngineRate:
         self._newest_seconds: deque[float] = deque(maxlen=_LOOK_STEPS)
 
     def work(self, request: Submit, items: int | None = None) -> int:
-        """The tokens that a request is foreseen to need; `items` is the length of its history where that is not in it yet."""
-        return (len(request.history) if items is None else items) * self._length + self._beams(request) + 1 + self.text_tokens(request)
+        """The tokens that a request is foreseen to need, those of a text aside.
+
+        Args:
+            items: the length of its history where that is not in it yet.
+        """
+        return (len(request.history) if items is None else items) * self._length + self._beams(request) + 1
 
     def text_tokens(self, request: Submit) -> int:
         """The tokens of text that a request is foreseen to write before its list, a forward each."""
@@ -98,7 +102,8 @@ class EngineRate:
         usage = finished.result.usage
         text = usage.thought_tokens
         computed = usage.prompt_tokens - usage.cached_tokens + text + usage.drafted_nodes - usage.used_nodes + self._beams(request)
-        self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / self.work(request) - self._tokens_per_work)
+        foreseen = self.work(request) + self.text_tokens(request)
+        self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / foreseen - self._tokens_per_work)
         self._forwards += _LIST_SHARE * (usage.target_forwards - text - self._forwards)
         if request.think:
             self._text_share += _LIST_SHARE * (text / request.think - self._text_share)

@@ -248,3 +248,24 @@ def test_texts_that_end_early_are_foreseen_to():
     assert admission.rate._forwards == pytest.approx(4)
     assert admission.rate._tokens_per_work == pytest.approx(1, rel=0.25)
     assert admission.rate.work(submit("plain", 1.0)) == 71
+
+
+def test_a_list_without_a_text_does_not_wait_for_texts_and_a_text_does():
+    """Texts are written beside the lists of others."""
+    admission = opened()
+    for number in range(5):
+        enter_thinking(admission, thinking(str(number), 60.0, 1000))
+    assert admission.wait_seconds == pytest.approx(5 * 1.071)
+    assert let_in(admission, submit("list", 6 * 0.071 * CAUTION + 0.001, now=0.0))
+    assert not let_in(admission, thinking("text", 4 * 1.071 * CAUTION, 1000))
+
+
+def test_a_list_that_would_make_a_text_late_is_refused():
+    admission = opened()
+    enter_thinking(admission, thinking("text", 1.071 * CAUTION + 0.01, 1000))
+    with pytest.raises(TooLate, match="make others late"):
+        admission.admit(submit("urgent", 0.3), 0.0, 10)
+
+
+def enter_thinking(admission: Admission, request: Submit) -> None:
+    admission.enter(PendingRequest(request, admission.rate.work(request), admission.rate.text_tokens(request)))
