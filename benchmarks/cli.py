@@ -5,7 +5,7 @@ Invariant: as in `server.cli`, nothing heavy is imported before a command runs.
 
 import typer
 
-from benchmarks.commands import PASSED_ON, catalog, exactness, gpu, kernel, lossless, paper, precision, scaling, steps, truth
+from benchmarks.commands import PASSED_ON, catalog, exactness, gpu, kernel, lossless, paper, precision, prompt, scaling, steps, truth
 from benchmarks.endings import end_on_sigterm
 from benchmarks.fuzz.command import fuzz
 from benchmarks.load.command import journey, load, standard, swaps
@@ -23,7 +23,24 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (load, bench, standard, soak, fuzz, swaps, lossless, models, precision, exactness, steps, catalog, paper, scaling, journey):
+for command in (
+    load,
+    bench,
+    standard,
+    soak,
+    fuzz,
+    swaps,
+    lossless,
+    models,
+    precision,
+    exactness,
+    steps,
+    catalog,
+    prompt,
+    paper,
+    scaling,
+    journey,
+):
     app.command()(command)
 for passed_on in (gpu, kernel, truth):
     app.command(context_settings=PASSED_ON)(passed_on)

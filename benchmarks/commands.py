@@ -49,6 +49,16 @@ def truth(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
+def prompt(
+    tokens: Annotated[int, typer.Option(help="Of a prompt, about.", min=1)] = 1000,
+    requests: Annotated[int, typer.Option(help="Users who ask, each twice.", min=1)] = 300,
+) -> None:
+    """Time the building of prompts in processor time of the thread: for new users, and for users who have met one item more."""
+    from benchmarks.prompts import TEMPLATES, measure, table
+
+    typer.echo(table([measure(name, tokens, requests) for name in TEMPLATES]))
+
+
 def lossless(
     target: Target,
     draft: Draft,

@@ -23,6 +23,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_STEPS = 50_000
 MAX_SECONDS = 1.0
+# The clock is asked once in so many steps.
+_STEPS_BY_THE_CLOCK = 16
 # Letters of a text or entries of a list, and bits of a number, that a template makes on its way.
 MAX_SIZE = 1_000_000
 MAX_BITS = 4_000
@@ -86,6 +88,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         filters = self.filters | {"tojson": _to_json, "bucket": _bucket, "join": _join, "sum": _sum}
         self.filters = {name: _bounded(name, function) for name, function in filters.items() if name not in _OTHER_FILTERS}
+        self.filters[STEP] = Steps.count
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise
         self.globals["range"] = _range
@@ -138,10 +141,10 @@ class Steps:
         self._left = MAX_STEPS
         self._end = time.thread_time() + MAX_SECONDS
 
-    def __call__(self) -> None:
+    def count(self) -> None:
         """Count one turn of a loop, or one call of a macro."""
         self._left -= 1
-        if self._left < 0 or time.thread_time() > self._end:
+        if self._left < 0 or (not self._left % _STEPS_BY_THE_CLOCK and time.thread_time() > self._end):
             raise Endless(f"it goes on for more than {MAX_STEPS:,} turns of its loops, or for more than {MAX_SECONDS:g} s")
 
 
@@ -153,7 +156,9 @@ def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
 
     blocks: list[nodes.For | nodes.Macro | nodes.CallBlock] = [*tree.find_all(nodes.For), *tree.find_all(nodes.Macro)]
     for block in [*blocks, *tree.find_all(nodes.CallBlock)]:
-        block.body.insert(0, nodes.ExprStmt(call(STEP, [], block.lineno), lineno=block.lineno))
+        # A filter is called as it is; a function would be asked first whether it is safe.
+        step = nodes.Filter(nodes.Name(STEP, "load", lineno=block.lineno), STEP, [], [], None, None, lineno=block.lineno)
+        block.body.insert(0, nodes.ExprStmt(step, lineno=block.lineno))
     for joined in list(tree.find_all(nodes.Concat)):
         joined.nodes = [call(CONCAT, joined.nodes, joined.lineno)]
     tree.set_environment(sandbox)

@@ -22,6 +22,10 @@ class TemplateFault(PromptError):
     """A template can't be rendered, whoever the user is."""
 
 
+class TooLong(TemplateFault):
+    """A template writes too much, which may be because of long lists."""
+
+
 class TextTemplate:
     """A template that can be rendered.
 
@@ -64,6 +68,7 @@ class TextTemplate:
             most: letters that it may have.
 
         Raises:
+            TooLong: the text has more letters.
             TemplateFault: the template can't be rendered, whoever the user is.
             PromptError: it can't be rendered with these variables.
         """
@@ -72,8 +77,10 @@ class TextTemplate:
             for piece in self._template.generate(variables, **{STEP: Steps(), CONCAT: concat}):
                 letters += len(piece)
                 if letters > most:
-                    raise Endless(f"it writes more than {most:,} letters")
+                    raise TooLong(f"{self._place}: it writes more than {most:,} letters.")
                 pieces.append(piece)
+        except TooLong:
+            raise
         except (Endless, NoSuchName, SecurityError, RecursionError, MemoryError) as error:
             raise TemplateFault(self._sentence(error)) from error
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:

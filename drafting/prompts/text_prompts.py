@@ -1,7 +1,7 @@
 """Prompts of the second form: what a template, or a chat of templates, makes of all that is known of a user.
 
-The whole text of every prompt is tokenised. When a prompt is loaded its templates are rendered for sample users, so that what can never be
-rendered is refused then, and the tokens of all codes are looked for in the texts.
+The whole text of every prompt is tokenised, but for what a user's last one had at its beginning. When a prompt is loaded its templates are
+rendered for sample users, so that what can never be rendered is refused then, and the tokens of all codes are looked for in the texts.
 """
 
 import logging
@@ -17,11 +17,12 @@ from drafting.errors import PromptError
 from drafting.prompts.identifiers import IdentifierTokens, check_codes, covering_items
 from drafting.prompts.parts import PromptPart, grouped
 from drafting.prompts.sample_user import sample_user
-from drafting.prompts.source import TemplateFault, TextTemplate
+from drafting.prompts.source import TemplateFault, TextTemplate, TooLong
+from drafting.prompts.tails import TailTokenizer
 from drafting.prompts.text_form import ChatForm, ListWindow, TextForm
 from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.prompts.user_state import UserEvent, UserState
-from drafting.prompts.views import Lists, Named, shown
+from drafting.prompts.views import ItemTexts, Lists, Named, shown
 from drafting.trie.arrays import common_prefix
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 KNOWN = ("history", "behaviours", "user", "context", "user_id")
 # Letters that a text may have: more than most tokens have, and some for the shortest prompts.
 _LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
+_TRIED_TEXTS, _SAMPLE_ITEMS = 4, 64
 
 Render = Callable[[Mapping[str, Any]], str]
 
@@ -47,6 +49,7 @@ class TextPrompts:
         self._form = form
         self._tokenizer = tokenizer
         self._catalog = catalog
+        self._texts = ItemTexts(catalog)
         self._identifiers = IdentifierTokens.of(catalog, tokenizer)
         self.max_tokens = form.max_tokens
         # The share of the longest window that is less than one item.
@@ -56,6 +59,7 @@ class TextPrompts:
         self._render, names = _renderer(form, tokenizer, _LETTERS + _LETTERS_PER_TOKEN * form.max_tokens)
         lists = {f"behaviours.{kind}" for kind in form.behaviours} if "behaviours" in names else set[str]()
         self.reads = frozenset(lists | ({"profile"} if "user" in names else set()) | ({"context"} & names))
+        self._tails = TailTokenizer(tokenizer, add_special_tokens=form.add_special_tokens)
         self.shared_tokens = self._try()
 
     def tokens(self, user: UserState | Sequence[int] | IntArray) -> IntArray:
@@ -65,21 +69,33 @@ class TextPrompts:
             PromptError: what the template needs is missing, or it is longer than `max_tokens` with the newest item of each list.
         """
         state = user if isinstance(user, UserState) else UserState.of_items(user)
+        try:
+            return self._fitting(state)[1]
+        except PromptError as error:
+            # A value of a person belongs into no sentence, and libraries quote what they can't find or read.
+            place, _, said = str(error).partition(": ")
+            if not _quotes(said, state):
+                raise
+            raise PromptError(f"{place}: it can't be rendered with a value that is known of this user.") from None
+
+    def _fitting(self, user: UserState) -> tuple[str, IntArray]:
+        """The text with as much of each list as there is room for, and its tokens."""
         share, most = 1.0, self.max_tokens
-        while share > self._least:
+        while True:
             try:
-                text = self.text(state, share)
-            except PromptError as error:
-                # A value of a person belongs into no sentence, and libraries quote what they can't find or read.
-                place, _, said = str(error).partition(": ")
-                if not _quotes(said, state):
+                text = self.text(user, share)
+            except TooLong:
+                share *= 0.5
+                if share < self._least:
                     raise
-                raise PromptError(f"{place}: it can't be rendered with a value that is known of this user.") from None
-            tokens = self._tokenizer.encode(text, add_special_tokens=self._form.add_special_tokens)
+                continue
+            tokens = self._tails.encode(text, user.user_id)
             if len(tokens) <= most:
-                return tokens
+                return text, tokens
             share *= min(0.8, most / len(tokens))
-        raise PromptError(f"The prompt takes {len(tokens):,} tokens with few items, more than the {most:,} of max_tokens in prompt.json.")
+            if share < self._least:
+                sentence = f"takes {len(tokens):,} tokens with few items, more than the {most:,} of max_tokens in prompt.json"
+                raise PromptError(f"The prompt {sentence}.")
 
     def sample(self, items: IntArray) -> IntArray:
         """The prompt of a sample user, or the bare identifiers where the template can't be written for one; see `PromptBuilder`."""
@@ -117,24 +133,26 @@ class TextPrompts:
     def _shown(self, window: ListWindow, events: Sequence[UserEvent], share: float) -> Sequence[Any]:
         kept = len(window.window.of([event.item for event in events]))
         newest = events[len(events) - max(min(kept, 1), int(share * kept)) :]
-        return shown(self._catalog, newest if window.order == "oldest" else newest[::-1])
+        return shown(self._texts, newest if window.order == "oldest" else newest[::-1])
 
     def _try(self) -> IntArray:
         """Render for sample users, and find what their prompts have in common."""
         shared: IntArray | None = None
+        tried: list[str] = []
         for items, user in self._samples():
             try:
-                text = self.text(user)
+                text, tokens = self._fitting(user)
             except TemplateFault:
                 raise
             except PromptError as error:
                 logger.warning("The prompt could not be tried on a sample user, so its codes are not checked: %s", error)
                 return np.empty(0, np.int64)
-            tokens = self._tokenizer.encode(text, add_special_tokens=self._form.add_special_tokens)
             written = [item for item in items.tolist() if "".join(self._catalog.identifier(item)) in text]
             if written:
                 check_codes(self._catalog, self._identifiers, np.unique(written), tokens)
             shared = tokens if shared is None else shared[: common_prefix(shared, tokens)]
+            tried.append(text)
+        self._tails.try_on(tried[:_TRIED_TEXTS])
         return np.empty(0, np.int64) if shared is None else self._common(shared)
 
     def _common(self, tokens: IntArray) -> IntArray:
@@ -152,9 +170,10 @@ class TextPrompts:
 
     def _samples(self) -> Iterator[tuple[IntArray, UserState]]:
         """Users whose histories have every code, the shortest and the longest window among them."""
-        covering, most = covering_items(self._catalog), max(1, self._form.max_items)
-        starts = range(0, len(covering), most)
-        for items in (covering[:1], np.resize(covering, most), *(covering[start : start + most] for start in starts)):
+        covering, most = covering_items(self._catalog), self._form.max_items
+        size = min(most, _SAMPLE_ITEMS)
+        parts = [covering[start : start + size] for start in range(0, len(covering), size)]
+        for items in (covering[:1], np.resize(covering, most), *parts):
             yield items, sample_user(items, tuple(self._form.behaviours))
 
 

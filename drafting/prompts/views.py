@@ -1,6 +1,7 @@
 """What a template sees of a user: items with their identifiers and titles, the profile, the context."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from drafting.catalog.catalog import Catalog
@@ -8,6 +9,7 @@ from drafting.prompts.sandbox import NoSuchName, View
 from drafting.prompts.user_state import UserEvent
 
 ITEM_FIELDS = ("identifier", "title", "attributes", "event", "kind", "value", "time", "index")
+_KEPT = 2**16
 
 
 class Named(View):
@@ -47,6 +49,15 @@ class Lists(View):
         return self._lists[name]
 
 
+class ItemTexts:
+    """Identifiers and titles of a catalog as texts; those that were asked for last are kept, for they are put together again and again."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.identifier = lru_cache(_KEPT)(lambda item: "".join(catalog.identifier(item)))
+        self.title = lru_cache(_KEPT)(catalog.title)
+
+
 class ItemAttributes(View):
     """The attributes of an item in the catalog."""
 
@@ -68,16 +79,16 @@ class ItemAttributes(View):
 class ShownItem(View):
     """One item of a list, as a template sees it; as a text it is its identifier."""
 
-    __slots__ = ("_catalog", "_event", "_index")
+    __slots__ = ("_event", "_index", "_texts")
 
-    def __init__(self, catalog: Catalog, event: UserEvent, index: int) -> None:
+    def __init__(self, texts: ItemTexts, event: UserEvent, index: int) -> None:
         """`index` is its place in its list, from 1."""
-        self._catalog = catalog
+        self._texts = texts
         self._event = event
         self._index = index
 
     def __str__(self) -> str:
-        return "".join(self._catalog.identifier(self._event.item))
+        return self._texts.identifier(self._event.item)
 
     def look_up(self, name: str) -> Any:
         """The value of a field."""
@@ -86,9 +97,9 @@ class ShownItem(View):
             case "identifier":
                 return str(self)
             case "title":
-                return self._catalog.title(event.item)
+                return self._texts.title(event.item)
             case "attributes":
-                return ItemAttributes(self._catalog, event.item)
+                return ItemAttributes(self._texts.catalog, event.item)
             case "event":
                 return Named(event.attributes, "event")
             case "kind":
@@ -103,9 +114,9 @@ class ShownItem(View):
 
     def describe(self, name: str) -> str:
         """What is missing."""
-        return f"{name} of item {self._catalog.item_ids[self._event.item]!r}, and the template has no default for it"
+        return f"{name} of item {self._texts.catalog.item_ids[self._event.item]!r}, and the template has no default for it"
 
 
-def shown(catalog: Catalog, events: Sequence[UserEvent]) -> list[ShownItem]:
+def shown(texts: ItemTexts, events: Sequence[UserEvent]) -> list[ShownItem]:
     """Events in the order in which a template shows them."""
-    return [ShownItem(catalog, event, index) for index, event in enumerate(events, 1)]
+    return [ShownItem(texts, event, index) for index, event in enumerate(events, 1)]

@@ -142,6 +142,9 @@ def test_a_long_prompt_loses_its_oldest_items() -> None:
         tokens = builder.build(UserState(EVENTS[:length])).tolist()
         assert len(tokens) <= 20
         assert tokens[-2:] == CATALOG.token_ids(first_word_marked(CATALOG.tokens).get_vocab())[length - 1].tolist()
+    # So long that it is not even tokenised.
+    wide = prompts(jinja("{% for item in history %}{{ 'the ' * 750 }}{{ item }}{% endfor %}", history={"max_items": 60}))
+    assert 0 < len(wide.build(UserState(EVENTS * 5))) <= 2048
     with pytest.raises(PromptError, match=r"takes 2\d tokens with few items, more than the 20 of max_tokens"):
         prompts(jinja("{{ context.query }}", max_tokens=20)).build(UserState(EVENTS, context={"query": "lots of letters, all of them"}))
 
