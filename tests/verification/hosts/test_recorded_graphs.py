@@ -16,6 +16,7 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.beam.tree import SequenceState, TokenTree
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
+from tests.kernel_launches import KernelLaunches
 from tests.recorded_graphs import GraphRecorder
 from tests.speculation import Speculation, run
 from tests.stand_in import DEVICE, DeviceTensor, Punished, StandIn, stand_in
@@ -23,15 +24,23 @@ from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.graphs import Bucket, GraphCounts, GraphedModel, graphed
 from verification.hosts.transformers import TransformersHost
 
+tree_kernel = pytest.importorskip("verification.hosts.tree_kernel", reason="needs Triton", exc_type=ImportError)
 BUCKETS = [Bucket(many, queries, 256) for many in (8, 4, 2, 1) for queries in (48, 4)]
 SLOTS = 4096
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    monkeypatch.setattr("verification.hosts.attention.HAS_TRITON", False)
+def device() -> Iterator[StandIn]:
     with stand_in() as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def launches(device: StandIn, monkeypatch: pytest.MonkeyPatch) -> KernelLaunches:
+    """As on a GPU, the kernel attends."""
+    made = KernelLaunches(device)
+    monkeypatch.setattr(tree_kernel, "_attend_stretch", made)
+    return made
 
 
 def host(model: TreeModel) -> TransformersHost:
@@ -52,7 +61,7 @@ def batch_of(tree: TokenTree, rng: np.random.Generator, shapes: list[tuple[int, 
 
 @pytest.mark.parametrize("plan", ["none", "trie", "beam:20+children"])
 def test_lists_are_those_of_a_processor_and_no_step_reads_more(
-    device: StandIn, speculation: Speculation, plan: str, monkeypatch: pytest.MonkeyPatch
+    device: StandIn, launches: KernelLaunches, speculation: Speculation, plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`graphed` as on a GPU, but for what records: prompts join beams at random."""
     rules = [SearchRule(), SearchRule(Verification.GUMBEL, seed=3)]
@@ -82,6 +91,8 @@ def test_lists_are_those_of_a_processor_and_no_step_reads_more(
     assert [reads for reads, _ in found] == [expected for _, expected in found]
     counts = models[0].take_counts()
     assert counts.replayed > 0
+    # A replay launches nothing itself; recordings and the forwards that fit none do, in their only layer.
+    assert launches.count >= 3 * 2 * len(BUCKETS)
     assert recorder.replays == counts.replayed + models[1].take_counts().replayed
 
 
@@ -97,6 +108,15 @@ def test_prompts_and_beams_share_a_bucket(device: StandIn, speculation: Speculat
             own[: SLOTS - 1] = other[: SLOTS - 1]
         torch.testing.assert_close(held(graphs.score(batch)), held(alone.score(batch)), atol=1e-5, rtol=0)
     assert graphs.take_counts() == GraphCounts(replayed=3)
+
+
+def test_a_launch_with_what_it_takes_for_granted_missing_is_found(device: StandIn, launches: KernelLaunches) -> None:
+    tensors = [DeviceTensor(torch.zeros(2, 2, 16)) for _ in range(8)]
+    constants = {"STRETCH": 512}
+    for wrong, sentence in ((torch.zeros(2, 2, 16), "an address of the host"), (tensors[1].transpose(0, 1), "as if it was contiguous")):
+        with pytest.raises(Punished, match=sentence):
+            launches[1, 1, 1](*tensors[:2], wrong, *tensors[3:], 1.0, **constants)
+    assert launches.count == 0
 
 
 class _Planted(SimpleNamespace):
