@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.reach import Reach
@@ -26,6 +27,7 @@ from drafting.prompts.template import PromptTemplate
 IGNORED_LABEL = -100
 _BATCHES_PER_BUCKET_RUN = 50
 _MEASURED_SAMPLES = 256
+_SOON_READ = 10_000
 
 Positions = IntArray
 Batch = dict[str, torch.Tensor]
@@ -140,7 +142,8 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         measured = np.arange(samples)
         if isinstance(self._builder.form, PromptTemplate):
             measured = np.unique(np.linspace(0, samples - 1, _MEASURED_SAMPLES).astype(np.int64))
-        tokens = np.array([len(self._prompt(index, self._positions(index))) for index in measured.tolist()])
+        bar = tqdm(measured.tolist(), desc="reading prompts", unit="prompt", disable=len(measured) < _SOON_READ)
+        tokens = np.array([len(self._prompt(index, self._positions(index))) for index in bar])
         if len(measured) < samples:
             known = np.minimum(self.windows.last - self.windows.first, self._builder.max_items)
             terms = np.stack([np.ones_like(known), known], axis=1)
