@@ -16,6 +16,17 @@ TEMPLATE = (
     "{% if user.age | default(0) > 30 %}<b_1>{% endif %}{{ '<c_2>' * context.clicks }}"
 )
 
+PLACE, FIELD = "The template in prompt.json", "context can't hold 'clicks': its value"
+HOSTILE = (
+    (10_000, f"{PLACE}: it writes more than 13,200 letters."),
+    (10**9, f"{PLACE}, line 1: it makes a text or a list of more than 1,000,000 letters or entries."),
+    ("x", f"{PLACE}, line 1: can't multiply sequence by non-int of type 'str'."),
+    ([1, 2], f"{PLACE}, line 1: can't multiply sequence by non-int of type 'list'."),
+    (1e300, f"{FIELD} is not finite, or beyond what every JSON parser reads alike (2^53)."),
+    ({"a": 1}, f"{FIELD} is no text, number, boolean or list of these."),
+    ("x" * 10**6, f"{FIELD} has 1,000,000 characters, and 2,000 are possible."),
+)
+
 
 def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -> None:
     target = save_random_model(tmp_path / "target", catalog)
@@ -61,3 +72,12 @@ def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -
         liked = server.recommend(k=K, context={"clicks": 1}, behaviours={"like": ["item-1"]}).json()
         assert liked["note"] == "The model's prompt does not read behaviours other than buy."
         assert liked["items"] == alone_answer["items"]
+        for clicks, sentence in HOSTILE:
+            refused = server.recommend(user_id="ann", k=K, context={"clicks": clicks})
+            assert_problem(refused, 422, sentence)
+        body = b'{"user_id": "ann", "k": 6, "context": {"clicks": "\\ud800"}}'
+        halved = server.client.post("/v1/recommendations", content=body, headers={"content-type": "application/json"})
+        assert_problem(halved, 422, f"{FIELD} holds text that UTF-8 can't carry.")
+        again = server.recommend(user_id="ann", k=K, exclude_history=False, **asked[0]).json()
+        assert [line["item_id"] for line in again["items"]] == expected[0]
+        assert server.client.get("/health").status_code == 200
