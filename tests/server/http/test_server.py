@@ -198,7 +198,7 @@ def test_a_way_of_verifying_that_there_is_not(model_flags: list[str], tmp_path: 
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("module", ["server.http.server", "server.cli"])
+@pytest.mark.parametrize("module", ["server.http.server", "drafting.prompts.text_prompts", "server.cli"])
 def test_the_api_process_and_the_command_line_stay_light(module: str):
     heavy = {"torch", "transformers", "vllm"} | ({"fastapi", "zmq", "numpy"} if module == "server.cli" else set())
     code = f"import sys, {module}; print(*(set(sys.modules) & {heavy!r}))"
