@@ -175,7 +175,7 @@ class UsageAnswer(BaseModel):
 class TimingAnswer(BaseModel):
     """Where the time went, milliseconds."""
 
-    history: float = Field(description="Reading the stored history; 0 for an inline one.")
+    history: float = Field(description="Reading the stored history, and making the prompt.")
     queue: float = Field(description="Waiting for the engine.")
     engine: float = Field(description="In the engine.")
     total: float = Field(description="From the parsed request to the answer.")
