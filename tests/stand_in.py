@@ -20,7 +20,7 @@ HOST = torch.device("cpu")
 # Operations whose result's size or value the host must know before it can go on.
 WAITING = {
     *("_local_scalar_dense", "item", "is_nonzero", "nonzero", "nonzero_numpy", "argwhere", "masked_select", "bincount", "equal"),
-    *("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
+    *("_unique2", "unique_dim", "unique_consecutive"),
 }
 INDEXED = {"index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl_"}
 FACTORIES = {torch.zeros, torch.ones, torch.empty, torch.full, torch.arange, torch.rand, torch.randn, torch.scalar_tensor, torch.eye}
@@ -135,7 +135,8 @@ class StandIn(TorchDispatchMode):
 
     def _check(self, name: str, indices: Any, tensors: list[Tensor]) -> None:
         """Punish an operation on the device that waits, or that also takes a tensor of the host (but for a number's)."""
-        if name in WAITING:
+        # Repeating waits for the numbers of times, unless that is one that the host knows.
+        if name in WAITING or (name == "repeat_interleave" and len(tensors) > 1):
             self.punish(f"{name} waits for the device.")
         if any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
             self.punish("An index of truth values waits for the device, which alone knows how many are true.")

@@ -161,6 +161,10 @@ class TransformersHost:
     def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
         self.model = model.eval()
         self.is_exact = False
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                # It would read tokens of every forward from the device, and warn of padding; a forward has none.
+                module.__dict__["warn_if_padding_and_no_attention_mask"] = _say_nothing
         layers = probe_layers(model)
         self._indices = {module: index for index, module in enumerate(layers)}
         self._caches = allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
@@ -184,6 +188,9 @@ class TransformersHost:
     def close(self) -> None:
         """Free the key/value memory; the host cannot score afterwards."""
         self._caches.clear()
+
+
+def _say_nothing(*_: object) -> None: ...
 
 
 def _check_backend(config: PretrainedConfig, model_dir: Path) -> None:

@@ -16,6 +16,7 @@ from drafting.plans.costs import ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
+from tests.models import save_family_model
 from tests.speculation import COSTS, Speculation
 from tests.stand_in import DEVICE, DeviceTensor, Punished, StandIn, stand_in
 from verification.engine.engine import SpeculativeBeamEngine
@@ -135,6 +136,26 @@ def test_lists_are_those_of_a_processor(device: Device, speculation: Speculation
         engine.add(request)
     theirs = lists(steps(engine))
     assert [item.item for result in ours.values() for item in result.items] == [item.item for name in ours for item in theirs[name].items]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "olmo2"])
+def test_no_forward_of_any_family_reads(speculation: Speculation, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-2's looks for padding, Gemma 2's and OLMo 2's have layers of their own."""
+    monkeypatch.setattr("verification.hosts.attention.HAS_TRITON", False)
+    folder = save_family_model(tmp_path, speculation.catalog, family)
+    # An id that prompts begin with, so that the first look would find it.
+    model = TransformersHost(folder, dtype="float32", slots=1024).model
+    model.config.pad_token_id = 1
+    with stand_in() as device:
+        engine = SpeculativeBeamEngine(
+            TransformersHost.from_model(model.to(DEVICE), 1024), ItemTrie.build(speculation.identifiers[:, :DEPTH], DEVICE)
+        )
+        engine.add(BeamRequest("0", np.array([1, 4, 5]), K, K))
+        for _ in range(DEPTH):
+            with device.policed():
+                engine.step()
+            assert device.reads == 1
+    assert not engine.running
 
 
 @pytest.mark.parametrize(
