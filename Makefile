@@ -9,7 +9,7 @@ WORKERS := --numprocesses logical --maxprocesses 4
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper load soak fuzz swaps models lock gpu-wheel-check release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -109,6 +109,9 @@ deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboar
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py
+
+gpu-kernel: setup ## Compile the kernel for A100, H100 and B200, and expect times on paper: needs no GPU (five minutes)
+	TRITON_INTERPRET=0 $(BIN)/python -m benchmarks.gpu.roofline $(ARGS)
 
 gpu-wheel-check: setup ## Hold what the vLLM host relies on against vLLM's CUDA build, read but not installed (a minute, 700 MB)
 	$(BIN)/python -m benchmarks.gpu.wheel $(ARGS)

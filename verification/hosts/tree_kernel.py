@@ -18,7 +18,7 @@ from torch import Tensor
 from drafting.beam.model import AttentionLayout
 
 # What a program holds at a time, by the bytes of a number and the most numbers of a head: rows, columns, and the warps that share them. As
-# much as registers hold without spilling, on GPUs of the last three generations.
+# much as registers hold on GPUs of the last three generations; only float32 with heads of 256 spills a little.
 BLOCKS = {
     2: {64: (64, 64, 4), 128: (64, 64, 8), 256: (64, 32, 8), 512: (32, 32, 8)},
     4: {64: (16, 16, 4), 512: (16, 16, 8)},
@@ -195,7 +195,9 @@ def kernel_constants(
     """The compile-time constants of the kernel: the shape of the heads, the limit of scores (0 for none), biases, block sizes and warps."""
     blocks = [max(SMALLEST_HEAD, triton.next_power_of_2(size)) for size in (head_size, value_size)]
     sizes = BLOCKS[dtype.itemsize]
-    rows, columns, warps = sizes[min((most for most in sizes if most >= max(blocks)), default=max(sizes))]
+    # Biases are as many numbers more.
+    held = max(blocks) * (2 if biased else 1)
+    rows, columns, warps = sizes[min((most for most in sizes if most >= held), default=max(sizes))]
     return {
         "KEY_VALUE_HEADS": key_value_heads,
         "GROUP": heads // key_value_heads,

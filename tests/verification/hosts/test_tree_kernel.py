@@ -12,23 +12,14 @@ pytest.importorskip("triton")
 
 CHECKS = Path(__file__).parent / "tree_kernel_checks.py"
 
+SWEEP = CHECKS.with_name("tree_kernel_sweep.py")
 COMPILE = """
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from verification.hosts import tree_kernel as module
+from benchmarks.gpu.compiled import compile_kernel
 
-kernel = module._attend_stretch
-for softcap, biased in ((None, False), (50.0, True)):
-    constants = module.kernel_constants(torch.bfloat16, 32, 8, 128, 128, softcap, biased)
-    pointers = dict(query="*bf16", cache="*bf16", keys="*i64", mask="*u8", queries="*i64", sums="*fp32", norms="*fp32", scale="fp32")
-    pointers |= dict(biases="*fp32") if biased else {}
-    constants |= {} if biased else dict(biases=None)
-    options = dict(num_warps=constants.pop("num_warps"))
-    signature = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
-    source = ASTSource(kernel, signature, constants)
-    print("wgmma" in triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"])
+for biased in (False, True):
+    kernel = compile_kernel(90, torch.bfloat16, 128, biased)
+    print(kernel.uses_tensor_cores, kernel.spilled, kernel.programs)
 """
 
 
@@ -47,4 +38,12 @@ def test_it_equals_the_pytorch_version() -> None:
 
 def test_it_compiles_for_a_data_centre_gpu() -> None:
     """Triton's interpreter takes what its compiler refuses; the compiler needs no device."""
-    assert run("-c", COMPILE, TRITON_INTERPRET="0").split() == ["True", "True"], "the tensor cores are used"
+    lines = run("-c", COMPILE, TRITON_INTERPRET="0").splitlines()
+    assert lines == ["True 0 1"] * 2, "tensor cores are used, no register is spilled, a multiprocessor has room"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a GPU runs is swept by the GPU's own runs")
+def test_shapes_at_random_equal_the_reference() -> None:
+    run("-m", "pytest", "-q", "--noconftest", str(SWEEP), TRITON_INTERPRET="1")

@@ -18,10 +18,12 @@ HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16
 SLOTS = 2000
 
 
-def ragged(prompts: list[int], nodes: list[int], cached: list[int], seed: int) -> tuple[torch.Tensor, AttentionLayout]:
+def ragged(
+    prompts: list[int], nodes: list[int], cached: list[int], seed: int, slot_count: int = SLOTS
+) -> tuple[torch.Tensor, AttentionLayout]:
     """Slots and layout of requests with so many prompt tokens, nodes below random earlier ones, and prompt tokens computed before."""
     rng = np.random.default_rng(seed)
-    free = rng.permutation(SLOTS)
+    free = rng.permutation(slot_count)
     keys, counts, visible, ancestors, slots, start = [], [], [], [], [], 0
     for prompt, added, known in zip(prompts, nodes, cached, strict=True):
         own, start = free[start : start + prompt + added], start + prompt + added
