@@ -156,6 +156,7 @@ class _Calls(TorchFunctionMode):
             Tensor.item: torch.ops.aten._local_scalar_dense.default,
             Tensor.nonzero: torch.ops.aten.nonzero.default,
             Tensor.cpu: device.read,
+            torch.as_tensor: lambda tensor: tensor,
         }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

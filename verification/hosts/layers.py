@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -68,7 +69,7 @@ class Probe:
             raise HostError("heads of keys and values that do not belong together")
         if query.is_cuda and HAS_TRITON and key.shape[3] != value.shape[3]:
             raise HostError("keys and values of different sizes, which need the CPU")
-        reach = mask.reach(self.longest) if isinstance(mask, MaskRule) else None
+        reach = mask.reach(self.longest, query.device) if isinstance(mask, MaskRule) else None
         self.layers[module] = Layer((key.shape[1], key.shape[3] + value.shape[3]), reach)
 
 
@@ -79,8 +80,11 @@ class MaskRule:
     allows: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     local_size: int | None
 
-    def reach(self, longest: int) -> Reach | None:
+    def reach(self, longest: int, device: torch.device) -> Reach | None:
         """How far back the rule allows to attend; the rows of some positions up to `longest` are compared.
+
+        Args:
+            device: the model's, on which some rules keep tensors of their own.
 
         Raises:
             HostError: it is no causal rule of a known kind; the message is the feature.
@@ -89,14 +93,14 @@ class MaskRule:
         known = [None] if size is None else [None, Reach(size), Reach(size, chunked=True)]
         around = () if size is None else (size - 1, size, size + 1, 2 * size - 1, 2 * size)
         rows = sorted({0, 1, longest // 2, longest, *(row for row in around if row <= longest)})
-        fitting = [reach for reach in known if all(torch.equal(self._row(row), _expected(row, reach)) for row in rows)]
+        fitting = [reach for reach in known if all(torch.equal(self._row(row, device), _expected(row, reach)) for row in rows)]
         if not fitting:
             raise HostError("a mask that is neither causal, nor a window, nor chunks")
         return fitting[0]
 
-    def _row(self, position: int) -> Tensor:
-        zero, keys = torch.zeros((), dtype=torch.int64), torch.arange(position + 2)
-        return torch.as_tensor(self.allows(zero, zero, torch.tensor(position), keys)).expand(position + 2)
+    def _row(self, position: int, device: torch.device) -> Tensor:
+        zero, query, keys = (torch.from_numpy(array).to(device) for array in (np.array(0), np.array(position), np.arange(position + 2)))
+        return torch.as_tensor(self.allows(zero, zero, query, keys)).expand(position + 2).cpu()
 
 
 def _expected(position: int, reach: Reach | None) -> Tensor:
