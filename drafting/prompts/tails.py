@@ -54,6 +54,7 @@ class TailTokenizer:
         added = tokenizer.rust.get_added_tokens_decoder()
         self._longest = max((len(token.content) for token in added.values()), default=0)
         self._splits = np.zeros(max(added, default=0) + 1, bool)
+        self._contents = {number: token.content for number, token in added.items()}
         for number, token in added.items():
             self._splits[number] = not (token.normalized or token.lstrip or token.single_word)
 
@@ -85,7 +86,7 @@ class TailTokenizer:
     def _read(self, text: str) -> _Read:
         encoding = self._tokenizer.encoding(text)
         tokens = np.array(encoding.ids, np.int64)
-        return _Read(text, tokens, self._cuts(encoding, tokens, 0, 0))
+        return _Read(text, tokens, self._cuts(text, encoding, tokens, 0, 0))
 
     def _read_behind(self, last: _Read, text: str) -> _Read:
         """Read what lies behind the last place where the text may be cut that it has in common with another."""
@@ -98,14 +99,21 @@ class TailTokenizer:
         place, count = kept[-1]
         encoding = self._tokenizer.encoding(text[place:])
         tail = np.array(encoding.ids, np.int64)
-        return _Read(text, np.concatenate([last.tokens[:count], tail]), kept[:-1] + self._cuts(encoding, tail, place, count))
+        return _Read(text, np.concatenate([last.tokens[:count], tail]), kept[:-1] + self._cuts(text, encoding, tail, place, count))
 
-    def _cuts(self, encoding: Encoding, tokens: IntArray, place: int, count: int) -> list[tuple[int, int]]:
-        """The cuts of a part of a text that begins at a place and has so many tokens before it."""
+    def _cuts(self, text: str, encoding: Encoding, tokens: IntArray, place: int, count: int) -> list[tuple[int, int]]:
+        """The cuts of the part of a text that begins at a place and has so many tokens before it.
+
+        An unknown letter becomes a token that may be among the added ones, too, but does not split the text: its letters are others.
+        """
         splitting = np.flatnonzero(self._splits[np.minimum(tokens, len(self._splits) - 1)] & (tokens < len(self._splits)))
         chosen = [*splitting[:-_LAST_CUTS:_EVERY].tolist(), *splitting[-_LAST_CUTS:].tolist()]
         places = ((encoding.token_to_chars(number), number) for number in chosen)
-        return [(place + span[0], count + number) for span, number in places if span is not None]
+        return [
+            (place + span[0], count + number)
+            for span, number in places
+            if span is not None and text.startswith(self._contents[int(tokens[number])], place + span[0])
+        ]
 
     def _specials(self, text: str) -> tuple[IntArray, IntArray] | None:
         """The special tokens before and behind a text; None if they are not simply put around it."""

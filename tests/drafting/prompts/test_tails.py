@@ -38,6 +38,15 @@ def test_texts_that_begin_like_the_last_one(kind: str, flags: dict[str, bool]) -
         assert found.encode(text, "ann").tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_letter_is_no_place_to_cut_at(kind: str) -> None:
+    """Its token is an added one, too, but a text that begins with it is read as a beginning."""
+    found, tokenizer = tails(kind)
+    unknown = "<a_1><b_1>|<ane\u0301e\u0301\n\n|"
+    for text in (f"{unknown}<a_2>?an", f"{unknown}?an", f"{unknown}<unk>\u0301<b_2>", f"{unknown}<unk>\u0301, an"):
+        assert found.encode(text, "ann").tolist() == tokenizer.encode(text, add_special_tokens=True).tolist()
+
+
 def test_only_the_tail_is_read_anew() -> None:
     found, tokenizer = tails("first word marked")
     read: list[int] = []
