@@ -119,6 +119,6 @@ def test_reach_of_a_mask(rule: Callable[[torch.Tensor, torch.Tensor], torch.Tens
     mask = MaskRule(lambda batch, head, query, key: rule(query, key), size)
     if reach == "refused":
         with pytest.raises(HostError, match="neither causal, nor a window, nor chunks"):
-            mask.reach(100)
+            mask.reach(100, torch.device("cpu"))
     else:
-        assert mask.reach(100) == reach
+        assert mask.reach(100, torch.device("cpu")) == reach

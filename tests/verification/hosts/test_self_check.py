@@ -42,7 +42,7 @@ def wrong_scale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers.MaskRule, "reach", lambda rule, longest: None)
+    monkeypatch.setattr(layers.MaskRule, "reach", lambda rule, longest, device: None)
 
 
 def no_biases(monkeypatch: pytest.MonkeyPatch) -> None:
