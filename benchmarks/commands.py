@@ -53,7 +53,10 @@ def prompt(
     tokens: Annotated[int, typer.Option(help="Of a prompt, about.", min=1)] = 1000,
     requests: Annotated[int, typer.Option(help="Users who ask, each twice.", min=1)] = 300,
 ) -> None:
-    """Time the building of prompts in processor time of the thread: for new users, and for users who have met one item more."""
+    """Time the building of prompts in processor time of the thread: for new users, and for users who have met one item more.
+
+    Example: atspeed-bench prompt --tokens 2000
+    """
     from benchmarks.prompts import TEMPLATES, measure, table
 
     typer.echo(table([measure(name, tokens, requests) for name in TEMPLATES]))
