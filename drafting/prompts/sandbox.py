@@ -10,16 +10,19 @@ import math
 import re
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, Undefined, nodes, pass_environment
-from jinja2.exceptions import SecurityError
+from jinja2 import TemplateRuntimeError, Undefined, nodes, pass_environment
+from jinja2.exceptions import UndefinedError
 from jinja2.filters import do_sum, make_attrgetter
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
+
+from drafting.prompts.view import NoSuchName, NoValue, SaidError, View
 
 MAX_STEPS = 50_000
 MAX_SECONDS = 1.0
@@ -39,16 +42,28 @@ _WIDE_FILTERS = ("batch", "center", "indent", "round", "slice", "tojson")
 _OTHER_METHODS = ("expandtabs", "maketrans", "to_bytes", "translate")
 
 
-class Endless(TemplateError):
+class Endless(SaidError):
     """A template does more than any prompt needs."""
 
 
-class NoSuchName(TemplateError):
-    """A template names what there can't be, whoever the user is."""
+class Unknown(Undefined):
+    """A value that is not known: false in a test, and nothing where it would be written."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, hint: str | None = None, obj: Any = missing, name: str | None = None, exc: type[TemplateRuntimeError] = UndefinedError
+    ) -> None:
+        """See `Undefined`: without a hint and an object, the name is a variable's, which stands in the template."""
+        if hint is None and obj is missing:
+            hint, exc = f"there is no {name}, and the template has no default for it", NoValue
+        super().__init__(hint, obj, name, exc)
 
 
-class Missing(Undefined):
+class Missing(Unknown):
     """A value that is not known: false in a test, and an error where it would be written."""
+
+    __slots__ = ()
 
     def _fail(self, *_: Any) -> NoReturn:
         self._fail_with_undefined_error()
@@ -56,24 +71,12 @@ class Missing(Undefined):
     __str__ = __iter__ = __len__ = _fail
 
 
-class View:
-    """An object whose fields a template reads; it has no others, such as methods."""
-
-    def look_up(self, name: str) -> Any:
-        """The value of a field, or None if it is not known.
-
-        Raises:
-            NoSuchName: there is no such field.
-        """
-        raise NotImplementedError
-
-    def describe(self, name: str) -> str:
-        """What is missing if the value is not known, as a sentence goes on after "there is no"."""
-        raise NotImplementedError
-
-
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment of all templates."""
+    """The environment of one template.
+
+    Attributes:
+        said: names and texts that stand in it, which sentences may quote; all others may be a person's.
+    """
 
     intercepted_binops = frozenset(("*", "**", "+", "%"))
 
@@ -84,13 +87,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             keep_trailing_newline=not is_chat,
             extensions=["jinja2.ext.loopcontrols"],
-            undefined=Undefined if is_chat else Missing,
+            undefined=Unknown if is_chat else Missing,
+            finalize=written,
         )
-        filters = self.filters | {"tojson": _to_json, "bucket": _bucket, "join": _join, "sum": _sum}
+        self.said: frozenset[str] = frozenset()
+        filters = self.filters | {"tojson": _to_json, "bucket": _bucket, "join": _join, "string": written, "sum": _sum}
         self.filters = {name: _bounded(name, function) for name, function in filters.items() if name not in _OTHER_FILTERS}
         self.filters[STEP] = Steps.count
         del self.globals["lipsum"]
-        self.globals["raise_exception"] = _raise
+        self.globals["raise_exception"] = self._raise
         self.globals["range"] = _range
         if is_chat:
             self.globals["strftime_now"] = _strftime_now
@@ -104,12 +109,25 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self._field(obj, str(argument)) if isinstance(obj, View) else super().getitem(obj, argument)
 
     def _field(self, view: View, name: str) -> Any:
-        value = view.look_up(name)
-        return self.undefined(f"there is no {view.describe(name)}", name=name) if value is None else value
+        try:
+            value = view.look_up(name)
+        except NoSuchName as error:
+            if name in self.said:
+                raise
+            raise TemplateRuntimeError(str(error)) from None
+        if value is not None:
+            return value
+        if name in self.said:
+            return self.undefined(f"there is no {view.describe(name)}", name=name, exc=NoValue)
+        return self.undefined("there is no such value", name=name)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         """Refuse an attribute that a template must not reach, at once, not when it would be written."""
-        raise SecurityError(f"the attribute {attribute!r} is out of reach")
+        raise NoSuchName(f"the attribute {repr(attribute) if attribute in self.said else 'that it names'} is out of reach")
+
+    def _raise(self, message: str) -> NoReturn:
+        """What a template calls to refuse what it is given."""
+        raise (SaidError if message in self.said else TemplateRuntimeError)(message)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute what is not too large to be computed."""
@@ -118,6 +136,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what is safe to be called."""
+        if not callable(function):
+            raise NoSuchName("it calls a value as if it were a function: a field is read as user.NAME, or user['NAME']")
         owner = getattr(function, "__self__", None)
         if isinstance(owner, str | bytes):
             _check_arguments((owner, *args, *kwargs.values()), has_width=True)
@@ -164,9 +184,21 @@ def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
     tree.set_environment(sandbox)
 
 
+def written(value: Any) -> str:
+    """The text of a value.
+
+    Raises:
+        NoSuchName: it has none but the name of its type and its place in memory.
+    """
+    if not isinstance(value, str | int | float | Undefined | View | Collection) and value is not None:
+        kind = type(value).__name__
+        raise NoSuchName(f"what it writes is no text but a {kind}: call a function, join a list, as in history | join(', ')")
+    return str(value)
+
+
 def concat(*parts: Any) -> str:
     """Join texts as `~` does."""
-    texts = [str(part) for part in parts]
+    texts = [written(part) for part in parts]
     if sum(map(len, texts)) > MAX_SIZE:
         raise Endless(f"it makes a text of more than {MAX_SIZE:,} letters")
     return "".join(texts)
@@ -220,7 +252,7 @@ def _bounded(name: str, function: Any) -> Any:
 @pass_environment
 def _join(sandbox: Sandbox, value: Any, d: str = "", attribute: str | int | None = None) -> str:
     """As Jinja has it, but measured before it is made."""
-    parts = [str(each) for each in (value if attribute is None else map(make_attrgetter(sandbox, attribute), value))]
+    parts = [written(each) for each in (value if attribute is None else map(make_attrgetter(sandbox, attribute), value))]
     if sum(map(len, parts)) + len(d) * len(parts) > MAX_SIZE:
         raise Endless(f"it makes a text of more than {MAX_SIZE:,} letters")
     return d.join(parts)
@@ -230,7 +262,7 @@ def _join(sandbox: Sandbox, value: Any, d: str = "", attribute: str | int | None
 def _sum(sandbox: Sandbox, value: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
     """As Jinja has it, of numbers."""
     if not isinstance(start, int | float):
-        raise TemplateError("sum adds numbers")
+        raise NoSuchName("sum adds numbers")
     return do_sum(sandbox, value, attribute, start)
 
 
@@ -248,12 +280,16 @@ def _bucket(text: Any, buckets: int) -> int:
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
     """As transformers has it: Jinja's own is meant for HTML."""
-    text: str = sized(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys))
+    text: str = sized(
+        json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_no_json)
+    )
     return text
 
 
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
+def _no_json(value: Any) -> Any:
+    if isinstance(value, Missing):
+        return str(value)  # which says what is missing
+    raise NoSuchName(f"JSON can't hold {value.subject if isinstance(value, View) else f'a {type(value).__name__}'}: name its fields")
 
 
 def _strftime_now(form: str) -> str:

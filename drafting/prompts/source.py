@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
-from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 
 from drafting.errors import PromptError
-from drafting.prompts.sandbox import CONCAT, STEP, Endless, NoSuchName, Sandbox, Steps, concat, count_steps
+from drafting.prompts.sandbox import CONCAT, STEP, Endless, Sandbox, Steps, concat, count_steps
+from drafting.prompts.view import NoSuchName, SaidError
 
 # Names that every template knows.
 FUNCTIONS = ("range", "dict", "namespace", "cycler", "joiner", "raise_exception")
 _OTHER_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_WORD = re.compile(r"\w+")
 _GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 
 
@@ -49,6 +50,7 @@ class TextTemplate:
         sandbox = Sandbox(is_chat=known is None)
         try:
             tree = sandbox.parse(source)
+            sandbox.said = frozenset(_said(tree))
             counted = sandbox.parse(source)
             count_steps(counted, sandbox)
             self._template = sandbox.from_string(counted)
@@ -81,16 +83,29 @@ class TextTemplate:
                 pieces.append(piece)
         except TooLong:
             raise
-        except (Endless, NoSuchName, SecurityError, RecursionError, MemoryError) as error:
-            raise TemplateFault(self._sentence(error)) from error
+        except (Endless, NoSuchName) as error:
+            raise TemplateFault(self._sentence(error, str(error))) from error
+        except (RecursionError, MemoryError) as error:
+            raise TemplateFault(self._sentence(error, "its recursion is too deep, or it takes too much memory")) from error
+        except SaidError as error:
+            raise PromptError(self._sentence(error, str(error).rstrip("."))) from error
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise PromptError(self._sentence(error)) from error
+            # Libraries quote what they can't find or read, and a value of a person belongs into no sentence, nor into a log.
+            raise PromptError(self._sentence(error, "it can't be rendered with a value that is known of this user")) from None
         return "".join(pieces)
 
-    def _sentence(self, error: Exception) -> str:
+    def _sentence(self, error: Exception, said: str) -> str:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
         line = f", line {lines[-1]}" if lines else ""
-        return f"{self._place}{line}: {str(error) or type(error).__name__}."
+        return f"{self._place}{line}: {said}."
+
+
+def _said(tree: nodes.Template) -> Iterator[str]:
+    """Names and texts that stand in a template."""
+    yield from (read.attr for read in tree.find_all(nodes.Getattr))
+    for constant in tree.find_all(nodes.Const):
+        # Paths of attributes and fields of formats among them.
+        yield from (text := str(constant.value), *_WORD.findall(text))
 
 
 def _faults(tree: nodes.Template, known: Collection[str] | None) -> Iterator[tuple[int, str, str]]:

@@ -5,7 +5,6 @@ rendered for sample users, so that what can never be rendered is refused then, a
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ logger = logging.getLogger(__name__)
 KNOWN = ("history", "behaviours", "user", "context", "user_id")
 # Letters that a text may have: more than most tokens have, and some for the shortest prompts.
 _LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
+_SEPARATORS = (", ", " ", "", "\n")
 _TRIED_TEXTS, _SAMPLE_ITEMS = 4, 64
 
 Render = Callable[[Mapping[str, Any]], str]
@@ -69,14 +69,7 @@ class TextPrompts:
             PromptError: what the template needs is missing, or it is longer than `max_tokens` with the newest item of each list.
         """
         state = user if isinstance(user, UserState) else UserState.of_items(user)
-        try:
-            return self._fitting(state)[1]
-        except PromptError as error:
-            # A value of a person belongs into no sentence, and libraries quote what they can't find or read.
-            place, _, said = str(error).partition(": ")
-            if not _quotes(said, state):
-                raise
-            raise PromptError(f"{place}: it can't be rendered with a value that is known of this user.") from None
+        return self._fitting(state)[1]
 
     def _fitting(self, user: UserState) -> tuple[str, IntArray]:
         """The text with as much of each list as there is room for, and its tokens."""
@@ -145,7 +138,8 @@ class TextPrompts:
             except TemplateFault:
                 raise
             except PromptError as error:
-                logger.warning("The prompt could not be tried on a sample user, so its codes are not checked: %s", error)
+                logger.warning("The prompt could not be tried on a sample user, so its codes are checked in plain lists alone: %s", error)
+                self._check_lists()
                 return np.empty(0, np.int64)
             written = [item for item in items.tolist() if "".join(self._catalog.identifier(item)) in text]
             if written:
@@ -154,6 +148,21 @@ class TextPrompts:
             tried.append(text)
         self._tails.try_on(tried[:_TRIED_TEXTS])
         return np.empty(0, np.int64) if shared is None else self._common(shared)
+
+    def _check_lists(self) -> None:
+        """Look for the tokens of all codes in lists as templates write them: a code that is cut up in all of them is so in any prompt."""
+        for items, _ in self._samples():
+            texts = ["".join(self._catalog.identifier(item)) for item in items.tolist()]
+            faults = []
+            for separator in _SEPARATORS:
+                tokens = self._tokenizer.encode(separator.join(texts), add_special_tokens=self._form.add_special_tokens)
+                try:
+                    check_codes(self._catalog, self._identifiers, np.unique(items), tokens)
+                    break
+                except PromptError as error:
+                    faults.append(error)
+            else:
+                raise faults[0]
 
     def _common(self, tokens: IntArray) -> IntArray:
         """What the prompts of other users have of these first tokens: users with another first item, other values, or no values at all."""
@@ -180,16 +189,6 @@ class TextPrompts:
 def _events_of(user: UserState, kind: str) -> Sequence[UserEvent]:
     given = user.behaviours.get(kind)
     return [event for event in user.events if event.kind == kind] if given is None else given
-
-
-def _quotes(sentence: str, user: UserState) -> bool:
-    """Whether a sentence has a value of the user in it, of more than one letter."""
-    events = [event for events in (user.events, *user.behaviours.values()) for event in events]
-    values: list[Any] = [user.user_id, *user.profile.values(), *user.context.values()]
-    values += [value for event in events for value in (event.kind, event.value, event.time, *event.attributes.values())]
-    texts = {str(each) for value in values for each in (value if isinstance(value, list | tuple) else [value])} - {"None"}
-    found = (text for text in texts if len(text) > 1 and text in sentence)
-    return any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", sentence) for text in found)
 
 
 def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Render, set[str]]:

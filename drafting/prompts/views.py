@@ -5,8 +5,8 @@ from functools import lru_cache
 from typing import Any
 
 from drafting.catalog.catalog import Catalog
-from drafting.prompts.sandbox import NoSuchName, View
 from drafting.prompts.user_state import UserEvent
+from drafting.prompts.view import NoSuchName, View
 
 ITEM_FIELDS = ("identifier", "title", "attributes", "event", "kind", "value", "time", "index")
 _KEPT = 2**16
@@ -18,7 +18,7 @@ class Named(View):
     def __init__(self, values: Mapping[str, Any], owner: str) -> None:
         """`owner` is the word for them in a template."""
         self._values = values
-        self._owner = owner
+        self.subject = owner
 
     def look_up(self, name: str) -> Any:
         """The value of this name."""
@@ -26,17 +26,19 @@ class Named(View):
 
     def describe(self, name: str) -> str:
         """What is missing."""
-        return f"{self._owner}.{name}, and the template has no default for it"
+        return f"{self.subject}.{name}, and the template has no default for it"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._values
 
 
 class Lists(View):
     """The lists of a user's events by kind, of which the prompt's file says which there are."""
+
+    subject = "behaviours"
 
     def __init__(self, lists: Mapping[str, Any]) -> None:
         self._lists = lists
@@ -60,6 +62,8 @@ class ItemTexts:
 
 class ItemAttributes(View):
     """The attributes of an item in the catalog."""
+
+    subject = "attributes"
 
     def __init__(self, catalog: Catalog, item: int) -> None:
         self._catalog = catalog
@@ -89,6 +93,10 @@ class ShownItem(View):
 
     def __str__(self) -> str:
         return self._texts.identifier(self._event.item)
+
+    def __repr__(self) -> str:
+        # Python's text of a list is made of these.
+        raise NoSuchName("a list of items is no text: join it, as in history | join(', ')")
 
     def look_up(self, name: str) -> Any:
         """The value of a field."""
