@@ -9,7 +9,8 @@ from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 
 from drafting.errors import PromptError
-from drafting.prompts.sandbox import CONCAT, STEP, Endless, Sandbox, Steps, concat, count_steps
+from drafting.prompts.bounds import Endless, Steps, concat, running
+from drafting.prompts.sandbox import CONCAT, STEP, Sandbox, count_steps
 from drafting.prompts.view import NoSuchName, SaidError
 
 # Names that every template knows.
@@ -74,9 +75,10 @@ class TextTemplate:
             TemplateFault: the template can't be rendered, whoever the user is.
             PromptError: it can't be rendered with these variables.
         """
-        pieces, letters = [], 0
+        pieces, letters, steps = [], 0, Steps()
+        rendering = running.set(steps)
         try:
-            for piece in self._template.generate(variables, **{STEP: Steps(), CONCAT: concat}):
+            for piece in self._template.generate(variables, **{STEP: steps, CONCAT: concat}):
                 letters += len(piece)
                 if letters > most:
                     raise TooLong(f"{self._place}: it writes more than {most:,} letters.")
@@ -92,6 +94,8 @@ class TextTemplate:
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             # Libraries quote what they can't find or read, and a value of a person belongs into no sentence, nor into a log.
             raise PromptError(self._sentence(error, "it can't be rendered with a value that is known of this user")) from None
+        finally:
+            running.reset(rendering)
         return "".join(pieces)
 
     def _sentence(self, error: Exception, said: str) -> str:

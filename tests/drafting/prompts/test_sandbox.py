@@ -6,6 +6,7 @@ import pytest
 
 from drafting.catalog.builder import catalog_of
 from drafting.errors import PromptError
+from drafting.prompts import bounds
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.tokenizer import PromptTokenizer
@@ -75,6 +76,83 @@ def test_large_numbers_are_numbers(template: str, text: str) -> None:
     user = UserState([UserEvent(0, value=NUMBER), UserEvent(1, value=NUMBER)], context={"now": NUMBER, "query": "a long"})
     tokenizer = byte_level(CATALOG.tokens)
     assert prompts(template).build(user).tolist() == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% set t %}{% for i in range(50) %}{{ big }}{% endfor %}{% endset %}",
+        "{% set t %}{% for i in range(50) %}" + "a constant " * 20 + "{% endfor %}{% endset %}",
+        "{% macro m() %}{% for i in range(50) %}{{ big }}{% endfor %}{% endmacro %}{% set t = m() %}",
+        "{% macro m() %}{{ caller() }}{{ caller() }}{% endmacro %}{% set t %}{% call m() %}{{ big * 9 }}{% endcall %}{% endset %}",
+        "{% filter upper %}{% for i in range(50) %}{{ big }}{% endfor %}{% endfilter %}",
+        "{% block b %}{{ big * 9 }}{% endblock %}{% set t = self.b() ~ self.b() %}",
+        "{% set n = namespace(x=[]) %}{% for i in range(50) %}{% set n.x = n.x + [big ~ i] %}{% endfor %}",
+        "{% set n = namespace(x=[]) %}{% for i in range(50) %}{% set n.x = n.x + [big[1:]] %}{% endfor %}",
+        "{% set t = ([big] * 50) | map('upper') | list %}",
+        "{% set t %}{{ [big] * 50 }}{% endset %}",
+        "{% set t = ([big] * 50) ~ '' %}",
+        "{% set t = ([big] * 50) | string %}",
+        "{% set t = ([[big] * 50] | upper) %}",
+        "{% set t = {'a': [big] * 50} | tojson %}",
+        "{% set t = {}.fromkeys(range(50), big).values() ~ '' %}",
+        "{% set t = ','.join([big] * 50) %}",
+        "{% set t = ','.join(([[big, 1]] * 50) | map('first')) %}",
+        "{% set t = ([[[big] * 50]] | map('first')) | join %}",
+        "{% set t = ('%(a)s' * 50) % dict(a=big) %}",
+        "{% set t = ('%s' * 50) | format(*([big] * 50)) %}",
+        "{% set t = ('{0}' * 50).format(big) %}",
+        "{% set t = ('{a[0]}' * 50).format_map({'a': [big]}) %}",
+        "{% set t = ('%09999d' * 50) % (1,) %}",
+        "{% set t = ('{:9999}' * 50).format(1) %}",
+        "{% set t = [[[[1] * 50] * 5] * 5] | tojson(indent=99) %}",
+    ],
+)
+def test_all_that_is_made_on_the_way_is_bounded(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Limits so small that nothing large is made where one is passed over.
+    monkeypatch.setattr(bounds, "MAX_SIZE", 10_000)
+    monkeypatch.setattr(bounds, "MAX_MADE", 20_000)
+    with pytest.raises(PromptError, match=r"it makes .*more than \d\d,000 letters"):
+        prompts("{% set big = 'a' * 999 %}" + template).build([0])
+    monkeypatch.undo()
+    prompts("{% set big = 'a' * 999 %}" + template).build([0])
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{% set n = namespace(x=3) %}{% for i in range(22) %}{% set n.x = n.x * n.x %}{% endfor %}", "more than 4,000 bits"),
+        ("{{ ('f' * 9999) | int(base=16) // 7 }}", "more than 4,000 bits"),
+        ("{{ '%*d' % (99, 1) }}", "or with one that is a value"),
+        ("{{ '%(a)-*d' % {'a': 1} }}", "or with one that is a value"),
+        ("{{ '%.*f' % (99, 1) }}", "or with one that is a value"),
+        ("{{ '{:{}}'.format(1, 99) }}", "or with one that is a value"),
+        ("{{ '%999999d' | format(1) }}", "a width of six digits or more"),
+        ("{{ ('<!---->' * 9999) | striptags }}", "more than 1,000,000 letters"),
+        ("{{ (('<!---->' * 9999) | safe).striptags() }}", "'striptags' is out of reach"),
+    ],
+)
+def test_numbers_widths_and_what_takes_the_square_of_a_text_are_bounded(template: str, sentence: str) -> None:
+    with pytest.raises(PromptError) as raised:
+        prompts(template).build([0])
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ '%s: %5.2f, %03d%%' % ('of 50000', 1.5, 7) }} {{ '%(a)s' % {'a': 2} }}", "of 50000:  1.50, 007% 2"),
+        ("{{ '{{\"a\": {0}, \"b\": {1:>4}}}'.format(1, 2) }} {{ '%s-%s' | format(1, 2) }}", '{"a": 1, "b":    2} 1-2'),
+        ("{{ 'abcdef'[1:3] }} {{ 'abcdef'[::-1][:2] }} {{ [1, 2, 3][1:] }} {{ '<b>a</b>' | striptags }}", "bc fe [2, 3] a"),
+        ("{{ {'a': [1, {'b': none}], 'c': 'é'} | tojson(indent=1) }}", '{\n "a": [\n  1,\n  {\n   "b": null\n  }\n ],\n "c": "é"\n}'),
+        (
+            "{% set n = namespace(t='') %}{% for i in range(3) %}{% set n.t = n.t ~ i %}{% endfor %}{{ n.t }} {{ 2 ** 70 * 3 }}",
+            f"012 {3 * 2**70}",
+        ),
+    ],
+)
+def test_what_is_measured_is_what_python_makes(template: str, text: str) -> None:
+    assert prompts(template).build([0]).tolist() == byte_level(CATALOG.tokens)(text)["input_ids"]
 
 
 def test_a_value_that_is_no_text_is_said() -> None:
