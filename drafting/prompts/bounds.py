@@ -120,7 +120,8 @@ def concat(*parts: Any) -> str:
 
 def joined(texts: Iterable[str], separator: str = "") -> str:
     """Join texts that are measured one by one."""
-    parts, size = [], 0
+    parts: list[str] = []
+    size = 0
     for text in texts:
         size += len(text) + (len(separator) if parts else 0)
         check_size(size)
@@ -169,7 +170,7 @@ def check_operands(operator: str, left: Any, right: Any) -> None:
     if operator == "**" and len(numbers) == 2:
         _check_bits(left.bit_length() * right)
     if operator == "%" and isinstance(left, str):
-        check_filled(left, (right,))
+        check_filled(left, right if isinstance(right, tuple) else (right,))
 
 
 def check_filled(text: str, values: Sequence[Any]) -> None:
@@ -178,7 +179,7 @@ def check_filled(text: str, values: Sequence[Any]) -> None:
         raise Endless("it formats a text with a width of six digits or more, or with one that is a value")
     widest = max((int(width) for widths in _WIDTH.findall(text) for width in widths if width), default=0)
     fields = max(text.count("%"), text.count("{"))
-    check_size(len(text) + fields * (widest + sum(map(letters, values))))
+    check_size(len(text) + fields * (widest + max(map(letters, values), default=0)))
 
 
 def check_call(owner: str | bytes, name: str, arguments: Sequence[Any]) -> None:
@@ -206,12 +207,13 @@ def bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def bound(*args: Any, **kwargs: Any) -> Any:
         values = (*args, *kwargs.values())
-        check_arguments(values * 2 if name in _SQUARE_FILTERS else values, has_width=name in _WIDE_FILTERS)
         if name not in _LIST_FILTERS:
             for value in values:
                 check_size(letters(value))
         if name == "format":
             check_filled(str(args[0]), values[1:])
+        else:
+            check_arguments(values * 2 if name in _SQUARE_FILTERS else values, has_width=name in _WIDE_FILTERS)
         return sized(function(*args, **kwargs))
 
     return bound

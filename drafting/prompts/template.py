@@ -49,7 +49,8 @@ class PromptTemplate:
             raise PromptError(f"A prompt template must contain {HISTORY} exactly once, got {self.template!r}.")
         for unknown in self._unknown_names():
             raise PromptError(
-                f"A prompt template fills in {HISTORY} alone, and {unknown} would reach the model as it stands: leave it out."
+                f"A prompt template fills in {HISTORY} alone, and {unknown} would reach the model as it stands: leave it out, or, if the "
+                f'model was trained with just that, write the template in the other form, with "format": "jinja", where it is text.'
             )
         if self.max_items < 1:
             raise PromptError(f"A prompt must hold at least one item, got max_items = {self.max_items}.")

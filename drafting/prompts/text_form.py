@@ -15,7 +15,7 @@ from drafting.prompts.thinking import ThinkTemplate
 from drafting.prompts.window import Window
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
+Kind = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ListWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -42,9 +42,13 @@ class ListWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 class _TextForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     history: ListWindow = ListWindow()
-    behaviours: dict[Name, ListWindow] = {}
+    behaviours: dict[Kind, ListWindow] = {}
     max_tokens: Count = 2048
     think: ThinkTemplate | None = None
+
+    def __post_init__(self) -> None:
+        if private := next((kind for kind in self.behaviours if kind.startswith("_")), None):
+            raise ValueError(f"a template can't read behaviours of the kind {private!r}: name it without the underscore in front")
 
     @property
     def is_bare(self) -> bool:
@@ -118,6 +122,7 @@ class ChatForm(_TextForm, frozen=True, forbid_unknown_fields=True, kw_only=True)
     add_special_tokens: bool = False
 
     def __post_init__(self) -> None:
+        _TextForm.__post_init__(self)
         if not self.chat:
             raise ValueError('"chat" is true or is left out')
 

@@ -63,6 +63,9 @@ class View:
     def __contains__(self, name: object) -> bool:
         self._refuse()
 
-    __len__ = __int__ = __float__ = __neg__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    def __len__(self) -> int:
+        self._refuse()
+
+    __int__ = __float__ = __neg__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = _refuse
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __pow__ = __rpow__ = _refuse

@@ -31,6 +31,9 @@ class Named(View):
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def __contains__(self, name: object) -> bool:
         return name in self._values
 
@@ -47,8 +50,13 @@ class Lists(View):
         """The list of this kind."""
         if name not in self._lists:
             declared = ", ".join(self._lists) or "none"
-            raise NoSuchName(f"there is no behaviours.{name}: {declared} is declared under behaviours")
+            hint = ", and a kind that is no plain name is read as behaviours['add-to-cart']" * any(map(_is_odd, self._lists))
+            raise NoSuchName(f"there is no behaviours.{name}: {declared} is declared under behaviours{hint}")
         return self._lists[name]
+
+
+def _is_odd(kind: str) -> bool:
+    return not kind.isidentifier()
 
 
 class ItemTexts:

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from drafting.catalog.builder import catalog_of
 from drafting.errors import PromptError
-from drafting.prompts.loading import load_prompt
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import load_prompt, prompt_of
 from drafting.prompts.template import PromptTemplate
+from drafting.prompts.tokenizer import PromptTokenizer
+from tests.prompt_tokenizers import byte_level
 
 PAPER = PromptTemplate("The user liked {history} in this order.\n\n### Response:", ", ")
 
@@ -43,6 +47,15 @@ def test_bad_templates(tmp_path: Path, contents: str, message: str) -> None:
     with pytest.raises(PromptError, match="is not a prompt template") as raised:
         load_prompt(tmp_path)
     assert message in str(raised.value)
+
+
+def test_a_name_that_was_trained_with_is_text_in_the_other_form() -> None:
+    with pytest.raises(PromptError, match=r'\{response\} would reach .* leave it out, or, .* with "format": "jinja", where it is text\.'):
+        PromptTemplate("{history} {response}")
+    catalog = catalog_of({"a": ["<a>"], "b": ["<b>"]})
+    tokenizer = byte_level(catalog.tokens)
+    form = prompt_of({"format": "jinja", "template": "{{ history | join }} {response}"})
+    assert PromptBuilder(form, PromptTokenizer.of(tokenizer), catalog).build([0]).tolist() == tokenizer("<a> {response}")["input_ids"]
 
 
 def test_braces_that_name_nothing_are_text() -> None:

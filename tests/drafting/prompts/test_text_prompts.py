@@ -93,6 +93,15 @@ def test_a_list_that_the_request_brings_takes_the_place_of_the_events_of_its_kin
     assert text(form, UserState(EVENTS, {"buy": []})) == ""
 
 
+def test_a_kind_may_be_any_text() -> None:
+    events = [UserEvent(item, "add-to-cart" if item % 2 else "a b") for item in range(6)]
+    form = jinja("{{ behaviours['add-to-cart'] | join(', ') }}", behaviours={"add-to-cart": {}, "a b": {}})
+    assert text(form, UserState(events)) == identifiers(1, 3, 5)
+    assert prompts(form).reads == {"behaviours.add-to-cart", "behaviours.a b"}
+    said = refusal(jinja("{{ behaviours.add_to_cart }}", behaviours={"add-to-cart": {}}))
+    assert "read as behaviours['add-to-cart']" in said
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("special", [True, False])
 def test_a_prompt_is_its_whole_text_tokenised(kind: str, special: bool) -> None:
@@ -255,7 +264,9 @@ def test_a_code_that_the_tokenizer_cuts_up_is_named() -> None:
         ({"format": "jinja", "template": "", "separator": ","}, "unknown field `separator`"),
         ({"format": "jinja", "template": "", "history": {"max": 3}}, "unknown field `max` - at `$.history`"),
         ({"format": "jinja", "template": "", "history": {"max_items": 3, "min_items": 4}}, "between 1 and max_items = 3, got 4"),
-        ({"format": "jinja", "template": "", "behaviours": {"a b": {}}}, "matching regex"),
+        ({"format": "jinja", "template": "", "behaviours": {"": {}}}, "length >= 1"),
+        ({"format": "jinja", "template": "", "behaviours": {"_buy": {}}}, "can't read behaviours of the kind '_buy': name it without"),
+        ({"chat": True, "messages": [{"role": "a", "content": ""}], "behaviours": {"_buy": {}}}, "of the kind '_buy'"),
         ({"format": "jinja", "template": "", "max_tokens": 0}, ">= 1 - at `$.max_tokens`"),
         ({"format": "jinja", "template": "", "think": {"ends": "."}}, "A prompt's think is an object with the fields"),
         ({"chat": True}, "missing required field `messages`"),

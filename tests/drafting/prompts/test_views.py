@@ -41,7 +41,7 @@ def prompts(template: str, **more: Any) -> PromptBuilder:
         ("{{ user | tojson }}", "JSON can't hold user: name its fields"),
         ("{{ history | tojson }}", "JSON can't hold an item: name its fields"),
         ("{{ user.get('age') }}", "it calls a value as if it were a function: a field is read as user.NAME, or user['NAME']"),
-        ("{{ context | length }}", "context is no text, number or list"),
+        ("{{ behaviours | length }}", "behaviours is no text, number or list"),
         ("{{ history[0] | length }}", "an item is no text, number or list: name one of its fields, as in item.NAME"),
         ("{{ history | sort | join }}", "an item is no text, number or list"),
         ("{{ history[0] * 2 }}", "an item is no text, number or list"),
@@ -68,7 +68,8 @@ def test_what_has_no_text_of_its_own_is_refused_when_the_prompt_is_loaded(writte
         ("{{ '%s and %s' % (history[0], user.age) }} {{ '{}'.format(history[1]) }}", "<a_1><b_1> and 31 <a_2><b_2>"),
         ("{{ user.likes }} {{ user.likes | tojson }} {{ [1, none, true, 0.5] }}", "['tea', 'it'] [\"tea\", \"it\"] [1, None, True, 0.5]"),
         ("{{ history[0] | upper }} {{ history | length }} {% if user and context and history[0] %}all{% endif %}", "<A_1><B_1> 2 all"),
-        ("{{ history | map(attribute='event.price') | join(', ') }} {{ user | list }}", "1, 2 ['age', 'likes']"),
+        ("{{ history | map(attribute='event.price') | join(', ') }} {{ user | list }} {{ user | length }}", "1, 2 ['age', 'likes'] 2"),
+        ("{{ context | length }}{% for name in user %} {{ name }}{% endfor %}", "0 age likes"),
     ],
 )
 def test_what_has_a_text_is_written(template: str, text: str) -> None:
