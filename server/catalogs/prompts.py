@@ -2,11 +2,15 @@
 
 Invariant: a prompt is built with what the engine has that it is for. A builder is made once, in a thread, and all who need it meanwhile
 wait for the same one. What the tokenizers library reads of a file it reads without letting another thread run, so that is done once, when
-the first engine is ready; an engine that is started later has the same files as a rule.
+the first engine is ready; an engine that is started later has the same files as a rule. A builder that can't be made keeps nobody waiting
+and nothing from being tried again: whoever asks is told so for `PAUSE_SECONDS`, and then it is made anew.
 """
 
 import asyncio
+import logging
+import math
 from contextlib import suppress
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from drafting.prompts.builder import PromptBuilder
@@ -16,6 +20,10 @@ from server.engine.prompts import PromptSource
 from server.errors import EngineUnavailable
 
 LOOK_SECONDS = 0.25
+# What has failed may fail for long, and takes a thread's time whenever it is tried.
+PAUSE_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class CatalogPrompts:
@@ -31,7 +39,7 @@ class CatalogPrompts:
         """The builder of a version; None while there is no engine, or where it builds its prompts by itself.
 
         Raises:
-            EngineUnavailable: the engine died before its files were read.
+            EngineUnavailable: the engine died before its files were read, or the builder can't be made now.
         """
         files = None if self._engine.ready is None else self._engine.ready.prompts
         if files is None:
@@ -42,11 +50,16 @@ class CatalogPrompts:
         assert self._source is not None
         if (task := self._builders.get(served)) is None:
             task = self._builders[served] = asyncio.create_task(self._build(self._source, served))
-        try:
-            return await asyncio.shield(task)
-        except OSError as error:
-            self._digest = ""
+            task.add_done_callback(partial(self._on_end, served))
+        await asyncio.wait({task})
+        if (error := task.exception()) is None:
+            return task.result()
+        if isinstance(error, OSError):
             raise self._engine.unavailable() from error
+        raise EngineUnavailable(
+            "The server can't make prompts for this version of the catalog now; it tries again, and its log says what is in the way.",
+            math.ceil(PAUSE_SECONDS),
+        ) from error
 
     async def watch(self) -> None:
         """Make the builder of the version that is served as soon as there is an engine, before anybody asks for it; until cancelled."""
@@ -57,3 +70,20 @@ class CatalogPrompts:
 
     async def _build(self, source: "asyncio.Task[PromptSource]", served: ServedCatalog) -> PromptBuilder:
         return await asyncio.to_thread((await source).builder, served.catalog)
+
+    def _on_end(self, served: ServedCatalog, task: "asyncio.Task[PromptBuilder]") -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, OSError):
+            # Another engine is started, and it writes new files.
+            return self._forget(served, task)
+        logger.error("prompts of version %s can't be made; it is tried again in %g s", served.name, PAUSE_SECONDS, exc_info=error)
+        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._forget, served, task)
+
+    def _forget(self, served: ServedCatalog, task: "asyncio.Task[PromptBuilder]") -> None:
+        """Forget a builder that couldn't be made, and what it should have been made of if that is why."""
+        if self._builders.get(served) is not task:
+            return
+        del self._builders[served]
+        if self._source is not None and self._source.done() and self._source.exception() is not None:
+            self._digest = ""

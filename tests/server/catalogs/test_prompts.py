@@ -2,16 +2,20 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import msgspec
 import numpy as np
 import pytest
 
+from drafting.catalog.catalog import Catalog
+from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm, prompt_of
 from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.prompts.user_state import UserEvent, UserState
+from server.catalogs import prompts as catalogs_prompts
 from server.catalogs.prompts import CatalogPrompts
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
@@ -51,7 +55,7 @@ class Engine:
 
 def prompts_of(engine: Engine) -> tuple[CatalogPrompts, ServedCatalog]:
     served = ServedCatalog("v1", "v1#1", Path("none"), CATALOG)
-    return CatalogPrompts(cast("CatalogStore", None), cast("EngineClient", engine)), served
+    return CatalogPrompts(cast("CatalogStore", SimpleNamespace(active=served)), cast("EngineClient", engine)), served
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -92,6 +96,35 @@ async def test_an_engine_that_is_gone_before_its_files_are_read_is_unavailable(t
         await prompts.builder(served)
     (tmp_path / "away").rename(tmp_path / "prompt-tokenizer.json")
     assert await prompts.builder(served) is not None
+
+
+@pytest.mark.parametrize("error", [PromptError("The template took too long."), RuntimeError("the tokenizer panicked")], ids=repr)
+async def test_a_builder_that_could_not_be_made_is_told_of_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    make, failures = PromptSource.builder, [error, error]
+
+    def fail_at_first(source: PromptSource, catalog: Catalog) -> PromptBuilder:
+        if failures:
+            raise failures.pop()
+        return make(source, catalog)
+
+    monkeypatch.setattr(PromptSource, "builder", fail_at_first)
+    monkeypatch.setattr(catalogs_prompts, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(catalogs_prompts, "LOOK_SECONDS", 0.01)
+    prompts, served = prompts_of(Engine(write_prompts(engine_builder(FORMS["template"]), tmp_path)))
+    with pytest.raises(EngineUnavailable, match=r"can't make prompts for this version of the catalog now") as refused:
+        await asyncio.gather(prompts.builder(served), prompts.builder(served))
+    assert refused.value.retry_after_seconds == 1
+    watch = asyncio.create_task(prompts.watch())
+    async with asyncio.timeout(20):
+        while len(failures) > 0:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert not watch.done()
+        assert await prompts.builder(served) is not None
+    watch.cancel()
+    assert caplog.messages == ["prompts of version v1 can't be made; it is tried again in 0.1 s"] * 2
 
 
 async def test_an_engine_that_hands_nothing_over_builds_by_itself() -> None:
