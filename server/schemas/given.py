@@ -1,7 +1,8 @@
 """What clients tell of users: events with kind, value and attributes, profiles, contexts, lists of behaviours.
 
 Invariant: whatever passes can be stored, told to any client and written into a prompt: texts are UTF-8, numbers are finite and the same in
-every JSON parser, nothing is nested deeper than a list. No sentence about it says a value, because this is what is known of a person.
+every JSON parser, nothing is nested deeper than a list. Sentences about it say no values but ids of items and times, because this is what
+is known of a person.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ MAX_VALUES = 100
 LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
 
 # Fields whose values are known of a person.
-PRIVATE = frozenset({"profile", "context", "attributes", "behaviours"})
+PRIVATE = frozenset({"profile", "context", "behaviours", "kind", "value", "attributes"})
 FACTS_ERROR = "facts"
 
 

@@ -1,6 +1,7 @@
 """The app around an engine that fails as told: every failure becomes the right problem, and is counted."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,6 +207,33 @@ async def test_a_store_that_is_slower_than_a_request_may_take_is_unavailable_and
 async def test_half_a_surrogate_pair_gets_one_sentence(bench: Bench, path: str, body: bytes, sentence: str):
     response = await bench.client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert_problem(response, 422, sentence)
+
+
+EVENT = {"item_id": "item-1"}
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        ({"value": "62kg"}, "value must be a valid number."),
+        ({"value": 10**20}, "value must be less than or equal to 9007199254740992."),
+        ({"kind": 5}, "kind must be a valid string."),
+        ({"kind": ""}, "kind must have at least 1 character."),
+        ({"kind": "\ud800"}, "kind holds text that UTF-8 can't carry."),
+        ({"attributes": 62}, "attributes must be a JSON object."),
+        ({"attributes": {"weight": [62]}}, "attributes can't hold 'weight': its value is no text, number or boolean."),
+    ],
+)
+async def test_no_sentence_says_what_an_event_says_of_a_person(bench: Bench, event: dict[str, object], sentence: str):
+    told = EVENT | event
+    for path, body, field in (
+        ("/v1/users/a/events", {"events": [told]}, "events[0]"),
+        ("/v1/recommendations", {"history": ["item-1", told]}, "history[1]"),
+        ("/v1/recommendations", {"behaviours": {"buy": [told]}}, "behaviours.buy[0]"),
+    ):
+        content = json.dumps(body)
+        response = await bench.client.post(path, content=content, headers={"Content-Type": "application/json"})
+        assert_problem(response, 422, f"{field}.{sentence}")
 
 
 @pytest.mark.parametrize("user", ["a/b", "/a", "a/", "a/events", "a/history", "events", "a\nb", "a//b", "a/events/history"])
