@@ -58,7 +58,7 @@ class Defaults:
 class UserLine(msgspec.Struct):
     """One line of the input file; other fields are passed over, and ids may be whole numbers."""
 
-    history: list[str | int | dict[str, Any]]
+    history: list[str | int | dict[str, Any]] | None = None
     user_id: str | int | None = None
     behaviours: dict[str, list[str | int | dict[str, Any]]] = {}
     profile: dict[str, Any] | None = None
@@ -88,6 +88,8 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     k = defaults.k if line.k is None else line.k
     beam_width = (defaults.beam_width if line.k is None else None) if line.beam_width is None else line.beam_width
     if stored is None and not line.history and not line.behaviours and not line.context:
+        if line.history is None:
+            return "The line has no history: give one, or behaviours or a context of which a prompt can be made."
         return "The history is empty: recommendations need at least one item."
     if not 1 <= k <= MAX_K:
         return f"k must be from 1 to {MAX_K}, got {k}."
@@ -105,7 +107,7 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:
     """What a line brings of its user. Raises UnknownItem, ValidationError."""
-    history = list(map(_entry, line.history))
+    history = list(map(_entry, line.history or ()))
     if not line.behaviours and not line.profile and not line.context and all(isinstance(entry, str) for entry in history):
         # Most files are nothing but ids, and of those a line may have any number.
         given = GivenUser.model_construct(history=history)

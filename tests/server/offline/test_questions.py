@@ -85,9 +85,10 @@ def test_a_line_brings_events_behaviours_profile_and_context():
     behaviours = {"buy": [UserEvent(4, "buy"), UserEvent(5, "buy")]}
     assert question.history == UserState(events, behaviours, {"age": 34, "genres": ["war"]}, {"query": "rain"}, "7")
     assert question.excluded == [1, 2, 4, 5]
-    alone = asked(history=[], context={"query": "rain"})
-    assert isinstance(alone, Question)
-    assert alone.history == UserState([], context={"query": "rain"})
+    for nothing in ({"history": []}, {"history": None}, {}):
+        alone = asked(**nothing, context={"query": "rain"})
+        assert isinstance(alone, Question)
+        assert alone.history == UserState([], context={"query": "rain"})
 
 
 def test_a_line_of_ids_may_be_longer_than_a_request():
@@ -100,6 +101,10 @@ def test_a_line_of_ids_may_be_longer_than_a_request():
     ("line", "sentence"),
     [
         ({"history": [], "behaviours": {}}, "The history is empty: recommendations need at least one item."),
+        (
+            {"user_id": 7, "profile": {"age": 3}},
+            "The line has no history: give one, or behaviours or a context of which a prompt can be made.",
+        ),
         ({"history": ["item-1"], "behaviours": {"buy": ["gone"]}}, "The catalog has no item 'gone', which behaviours names."),
         ({"history": [{"value": 3}]}, "The field 'history[0].item_id' is missing."),
         (
