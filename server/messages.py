@@ -106,7 +106,8 @@ class Submit(msgspec.Struct, tag=True):
         fresh: places for fresh items; None if there are none.
         catalog: the name of the catalog whose indices these are.
         think: the most tokens of text that the target writes before the list; 0 for no text.
-        prompt: token ids as bytes of int32; empty for a sample user with this history, such as a proof asks for.
+        prompt: token ids as bytes of int32; the API process fills it in, too.
+        is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
 
     request_id: str
@@ -125,6 +126,7 @@ class Submit(msgspec.Struct, tag=True):
     catalog: str = ""
     think: int = 0
     prompt: bytes = b""
+    is_proof: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -151,7 +153,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
-        prompts: what prompts are built with; None where the engine builds them by itself.
+        prompts: what prompts are built with.
     """
 
     model: str
@@ -164,10 +166,10 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     token_seconds: float
     step_tokens: int
     precision: Precision
+    prompts: PromptFiles
     catalog_name: str = ""
     longest_step_seconds: float = 0.0
     text_tokens: int = 0
-    prompts: PromptFiles | None = None
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):

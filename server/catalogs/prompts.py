@@ -35,15 +35,15 @@ class CatalogPrompts:
         self._digest = ""
         self._builders: WeakKeyDictionary[ServedCatalog, asyncio.Task[PromptBuilder]] = WeakKeyDictionary()
 
-    async def builder(self, served: ServedCatalog) -> PromptBuilder | None:
-        """The builder of a version; None while there is no engine, or where it builds its prompts by itself.
+    async def builder(self, served: ServedCatalog) -> PromptBuilder:
+        """The builder of a version.
 
         Raises:
-            EngineUnavailable: the engine died before its files were read, or the builder can't be made now.
+            EngineUnavailable: there is no engine yet, it died before its files were read, or the builder can't be made now.
         """
-        files = None if self._engine.ready is None else self._engine.ready.prompts
-        if files is None:
-            return None
+        if self._engine.ready is None:
+            raise self._engine.unavailable()
+        files = self._engine.ready.prompts
         if files.digest != self._digest:
             self._builders.clear()
             self._digest, self._source = files.digest, asyncio.create_task(asyncio.to_thread(PromptSource, files))

@@ -55,7 +55,7 @@ async def ask(engine: EngineClient, handle: str, item: int, wanted: int) -> Beam
     """
     while True:
         now = time.monotonic()
-        submit = Submit(f"proof-{uuid.uuid4().hex}", [item], wanted, wanted, [], now + PROOF_SECONDS, now, catalog=handle)
+        submit = Submit(f"proof-{uuid.uuid4().hex}", [item], wanted, wanted, [], now + PROOF_SECONDS, now, catalog=handle, is_proof=True)
         try:
             with engine.admit(submit, 1) as request:
                 return (await engine.search(request)).result

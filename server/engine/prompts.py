@@ -1,14 +1,17 @@
 """What the API process builds prompts with, as the engine hands it over.
 
-Invariant: both processes have the same form, tokenizer and catalog, so they build the same prompts; and what is read is what was written
-(the digest says so), because the file of a process that has died is gone.
+Invariant: both processes have the same form, tokenizer and catalog, so they build the same prompts; and what is read is what was written,
+as its digest says.
 """
 
 import hashlib
 import json
 from pathlib import Path
 
+import msgspec
+
 from drafting.catalog.catalog import Catalog
+from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm, prompt_of
 from drafting.prompts.tokenizer import PromptTokenizer
@@ -30,9 +33,7 @@ def write_prompts(builder: PromptBuilder, directory: Path) -> PromptFiles:
         dict(tokenizer.special_tokens),
         builder.start_token,
     )
-    rest = json.dumps([files.form, files.bos_token_id, files.chat_template, files.special_tokens, files.start_token])
-    files.digest = hashlib.sha256(f"{rest}{text}".encode()).hexdigest()
-    return files
+    return msgspec.structs.replace(files, digest=_digest(files, text))
 
 
 class PromptSource:
@@ -42,9 +43,11 @@ class PromptSource:
         """
         Raises:
             OSError: the process that wrote the files is gone.
+            PromptError: they are not what it wrote.
         """
         text = Path(files.tokenizer).read_text(encoding="utf-8")
-        self.digest = files.digest
+        if _digest(files, text) != files.digest:
+            raise PromptError(f"What prompts are made with is not what the engine wrote: {files.tokenizer} has been changed, or cut off.")
         self._form: PromptForm = prompt_of(files.form)
         self._tokenizer = PromptTokenizer.of_text(text, files.bos_token_id, files.chat_template, files.special_tokens)
         self._start_token = files.start_token
@@ -52,3 +55,9 @@ class PromptSource:
     def builder(self, catalog: Catalog) -> PromptBuilder:
         """The builder of prompts from a catalog that an engine has loaded with the same form and tokenizer."""
         return PromptBuilder(self._form, self._tokenizer, catalog, self._start_token)
+
+
+def _digest(files: PromptFiles, tokenizer: str) -> str:
+    """SHA-256 of what prompts are built with, `tokenizer` being the text of that file, wherever it lies."""
+    rest = json.dumps([files.form, files.bos_token_id, files.chat_template, files.special_tokens, files.start_token])
+    return hashlib.sha256(f"{rest}{tokenizer}".encode()).hexdigest()

@@ -140,7 +140,7 @@ class EngineWorker:
             rule = SearchRule(message.verification, message.seed, message.temperature)
             request = catalog.source.request(
                 message.request_id,
-                _prompt(message) if message.prompt else catalog.source.sample(message.history),
+                catalog.source.sample(message.history) if message.is_proof else _prompt(message),
                 message.k,
                 message.beam_width,
                 message.excluded,

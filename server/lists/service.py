@@ -104,22 +104,19 @@ class RecommendationService:
             think=self._text_tokens(body),
         )
 
-    async def _read_user(
-        self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder | None
-    ) -> KnownUser:
+    async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:
         """Fill in items and prompt, and return what is known of the user, as far as it was read or given."""
         excluded = set(known_items(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history") if self._tracing.on else nullcontext():
-            user = await self._users.read(body, served, self._max_items(), builder, submit.deadline)
+            user = await self._users.read(body, served, builder, submit.deadline)
         if body.exclude_history:
             excluded.update(user.met)
         submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
         submit.excluded = sorted(excluded)
-        if builder is not None:
-            try:
-                submit.prompt = builder.build(user.state, thinks=submit.think > 0).astype(np.int32).tobytes()
-            except PromptError as error:
-                raise RequestRefused(str(error)) from error
+        try:
+            submit.prompt = builder.build(user.state, thinks=submit.think > 0).astype(np.int32).tobytes()
+        except PromptError as error:
+            raise RequestRefused(str(error)) from error
         submit.submitted = time.monotonic()
         return user
 
@@ -140,7 +137,7 @@ class RecommendationService:
         fresh: FreshItems | None,
         started: float,
         read: float,
-        builder: PromptBuilder | None,
+        builder: PromptBuilder,
     ) -> dict[str, Any]:
         result = finished.result
         answer: dict[str, Any] = {
@@ -158,9 +155,9 @@ class RecommendationService:
                 "total": _milliseconds(time.monotonic() - started),
             },
         }
-        if builder is not None and result.thought is not None and body.think is not None and body.think.return_text:
+        if result.thought is not None and body.think is not None and body.think.return_text:
             answer["thought"] = builder.tokenizer.decode(result.thought)
-        if note := " ".join(self._notes(body, result, fresh, frozenset() if builder is None else builder.reads)):
+        if note := " ".join(self._notes(body, result, fresh, builder.reads)):
             answer["note"] = note
         return answer
 

@@ -25,14 +25,11 @@ class UserReader:
         self._histories = histories
         self._metrics = metrics
 
-    async def read(
-        self, body: RecommendationRequest, served: ServedCatalog, max_items: int, builder: PromptBuilder | None, deadline: float
-    ) -> KnownUser:
+    async def read(self, body: RecommendationRequest, served: ServedCatalog, builder: PromptBuilder, deadline: float) -> KnownUser:
         """What is known of the user of a request.
 
         Args:
-            max_items: of the model's prompt.
-            builder: of prompts; None where the engine builds them of the history alone.
+            builder: of the version's prompts.
             deadline: monotonic seconds.
 
         Raises:
@@ -40,13 +37,12 @@ class UserReader:
             UnknownItem: the request names an item that the catalog does not have.
             HistoryUnavailable, HistoryDamaged: the store can't be read.
         """
-        # Whether there are more items than the model reads matters too.
-        most = max_items + 1 if builder is None else builder.max_events
+        most = builder.max_events
         if body.user_id is None:
             return known_user(served.catalog, body, most)
-        limit = None if body.exclude_history or most is None else _READ_AHEAD * max_items
+        limit = None if body.exclude_history or most is None else _READ_AHEAD * builder.max_items
         stored = await self._stored(body.user_id, limit, deadline)
-        is_enough = builder is not None and suffices(body, builder.reads)
+        is_enough = suffices(body, builder.reads)
         if not stored.events and not is_enough:
             raise UserNotFound(body.user_id)
         user = known_user(served.catalog, body, most, stored, body.user_id)

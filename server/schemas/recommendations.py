@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, Verification
+from drafting.prompts import thinking
 from server.schemas.body import Body, Id, Name, Several, examples
 from server.schemas.given import GivenUser
 from verification.request import MAX_BEAM_WIDTH, check_lengths
@@ -19,7 +20,6 @@ MAX_FILTER_NAMES = 100
 MAX_FIELDS = 50
 MAX_TIMEOUT_MS = 60_000
 MAX_AGE_DAYS = 36_500
-MAX_THINK_TOKENS = 32_768
 MAX_BATCH = 256
 
 # An entry of a batch is judged alone, also by its form, so the model of the batch lets anything through as an entry.
@@ -58,7 +58,7 @@ class ThinkBody(Body):
     """Text that the model writes before its list begins."""
 
     max_tokens: int = Field(
-        ge=1, le=MAX_THINK_TOKENS, description="The most tokens of text; the model's `prompt.json` says how many are possible."
+        ge=1, le=thinking.MOST_TOKENS, description="The most tokens of text; the model's `prompt.json` says how many are possible."
     )
     return_text: bool = Field(default=False, description="Whether the answer tells the text, as `thought`.")
 

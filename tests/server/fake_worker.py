@@ -6,6 +6,7 @@ that starts with `denies:` names a file of items: after a history of one of thes
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from server.messages import (
     ToEngine,
 )
 from server.settings import EngineOptions
-from tests.server.fake_ready import READY
+from tests.server.fake_ready import READY, write_fake_prompts
 from verification.result import BeamResult, RankedItem, StepReport, Usage
 
 # Of an engine that is broken: no message, half of one, text that is none, and one that no engine needs.
@@ -51,7 +52,9 @@ def main(address: str, options_json: str) -> int:
             return 1
         version = "v2" if behaviour == "other catalog" else "v1"
         cost = {"forward_seconds": 60.0, "token_seconds": 1.0, "step_tokens": 1} if behaviour == "measured slowly" else {}
-        socket.send(msgspec.msgpack.encode(msgspec.structs.replace(READY, model="fake", catalog_version=version, **cost)))
+        prompts = write_fake_prompts(Path(tempfile.gettempdir()))
+        ready = msgspec.structs.replace(READY, model="fake", catalog_version=version, prompts=prompts, **cost)
+        socket.send(msgspec.msgpack.encode(ready))
         while True:
             message = msgspec.msgpack.decode(socket.recv(), type=ToEngine)
             if isinstance(message, Shutdown):

@@ -47,7 +47,7 @@ class Engine:
     """What `CatalogPrompts` asks of an engine."""
 
     def __init__(self, prompts: PromptFiles | None) -> None:
-        self.ready: Ready | None = msgspec.structs.replace(READY, prompts=prompts)
+        self.ready: Ready | None = None if prompts is None else msgspec.structs.replace(READY, prompts=prompts)
 
     def unavailable(self) -> EngineUnavailable:
         return EngineUnavailable("It is gone.", 1)
@@ -64,7 +64,6 @@ def test_what_is_handed_over_builds_the_same_prompts(tmp_path: Path, form: str, 
     theirs = engine_builder(FORMS[form], start_token)
     message = msgspec.msgpack.encode(msgspec.structs.replace(READY, prompts=write_prompts(theirs, tmp_path)))
     files = msgspec.msgpack.decode(message, type=Ready).prompts
-    assert files is not None
     ours = PromptSource(files).builder(CATALOG)
     rng = np.random.default_rng(0)
     for length in (1, 2, 5, 9):
@@ -127,9 +126,22 @@ async def test_a_builder_that_could_not_be_made_is_told_of_and_made_again(
     assert caplog.messages == ["prompts of version v1 can't be made; it is tried again in 0.1 s"] * 2
 
 
-async def test_an_engine_that_hands_nothing_over_builds_by_itself() -> None:
-    engine = Engine(None)
-    prompts, served = prompts_of(engine)
-    assert await prompts.builder(served) is None
-    engine.ready = None
-    assert await prompts.builder(served) is None
+@pytest.mark.parametrize("change", ["tokenizer", "form"])
+async def test_what_is_not_what_the_engine_wrote_makes_no_prompts(tmp_path: Path, change: str) -> None:
+    files = write_prompts(engine_builder(FORMS["list"]), tmp_path)
+    if change == "tokenizer":
+        path = Path(files.tokenizer)
+        path.write_text(path.read_text(encoding="utf-8").replace('"content":"<s>"', '"content":"<S>"'), encoding="utf-8")
+    else:
+        files = msgspec.structs.replace(files, form={**files.form, "separator": "; "})
+    with pytest.raises(PromptError, match="is not what the engine wrote"):
+        PromptSource(files)
+    prompts, served = prompts_of(Engine(files))
+    with pytest.raises(EngineUnavailable, match="can't make prompts"):
+        await prompts.builder(served)
+
+
+async def test_before_there_is_an_engine_no_prompts_are_made() -> None:
+    prompts, served = prompts_of(Engine(None))
+    with pytest.raises(EngineUnavailable, match="It is gone"):
+        await prompts.builder(served)

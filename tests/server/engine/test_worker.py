@@ -60,7 +60,7 @@ def submit(
     request_id: str, history: list[int] | None = None, *, k: int = 2, excluded: list[int] | None = None, deadline: float = 60
 ) -> Submit:
     now = time.monotonic()
-    return Submit(request_id, [1, 2, 3] if history is None else history, k, k, excluded or [], now + deadline, now)
+    return Submit(request_id, [1, 2, 3] if history is None else history, k, k, excluded or [], now + deadline, now, is_proof=True)
 
 
 def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench):

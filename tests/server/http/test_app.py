@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 
 from drafting.beam.rule import SearchRule, Verification
@@ -24,7 +26,7 @@ from server.scheduling.admission import PendingRequest
 from server.services import Services
 from server.settings import Settings
 from tests.models import random_catalog
-from tests.server.fake_ready import READY
+from tests.server.fake_ready import READY, write_fake_prompts
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs
 from verification.result import BeamResult, RankedItem, Usage
@@ -37,8 +39,10 @@ class StubEngine(EngineClient):
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__(settings.engine_options, CATALOG.version, metrics, max_pending=1)
+        self._directory = tempfile.TemporaryDirectory()
         self.status = EngineStatus.READY
-        self.ready = msgspec.structs.replace(READY, catalog_version=CATALOG.version, max_items=3)
+        prompts = write_fake_prompts(Path(self._directory.name), max_items=3)
+        self.ready = msgspec.structs.replace(READY, catalog_version=CATALOG.version, max_items=3, prompts=prompts)
         self.error: Exception | None = None
         self.asked: list[Submit] = []
 
@@ -125,6 +129,9 @@ async def test_the_engine_is_asked_in_indices_with_the_window_and_the_servers_ti
     (asked,) = bench.engine.asked
     assert asked.user is None
     assert asked.history == [1, 2, 3, 4]
+    # The prompt has the newest 3, or fewer where the window begins later.
+    tokens = np.frombuffer(asked.prompt, np.int32)
+    assert len(tokens) in (2 * CATALOG.identifier_length, 3 * CATALOG.identifier_length)
     assert asked.excluded == [1, 2, 3, 4, 5, 9]
     assert (asked.k, asked.beam_width) == (2, 2)
     assert asked.deadline - asked.submitted == pytest.approx(1.0, abs=0.2)
