@@ -31,7 +31,7 @@ class PromptBuilder:
         max_items: maximum number of items of the history in a prompt; whether there are more matters too.
         max_tokens: number of tokens of the longest possible prompt.
         shared_tokens: `[tokens]`, the tokens that prompts begin with.
-        max_events: number of newest events of a user that matter; None if all of them may.
+        kinds: the kinds of events that a prompt lists apart, and how many of each at most; whether there are more matters too.
         reads: what a prompt reads beside the history: `profile`, `context`, and `behaviours.NAME` for each list.
         thinking: how the target writes text behind a prompt; None if it can't.
     """
@@ -46,16 +46,14 @@ class PromptBuilder:
             CatalogError: the tokenizer lacks a token of the catalog.
         """
         self.form, self.tokenizer, self.start_token = form, tokenizer, start_token
-        self.max_items = form.max_items
         self._end = np.array([] if start_token is None else [start_token], np.int64)
         self._prompts = self._thinking_prompts = _prompts_of(form, tokenizer, catalog)
         if (other := thinking_form(form)) is not form:
             self._thinking_prompts = _prompts_of(other, tokenizer, catalog)
-            self.max_items = max(form.max_items, other.max_items)
+        self.max_items = max(form.max_items, other.max_items)
+        self.kinds = {kind: max(form.kinds.get(kind, 0), other.kinds.get(kind, 0)) for kind in (*form.kinds, *other.kinds)}
         self.max_tokens = max(self._prompts.max_tokens, self._thinking_prompts.max_tokens) + len(self._end)
         self.shared_tokens = self._prompts.shared_tokens
-        most = self._prompts.max_events, self._thinking_prompts.max_events
-        self.max_events = None if None in most else max(number or 0 for number in most)
         self.reads = self._prompts.reads | self._thinking_prompts.reads
         self.thinking = None if form.think is None else form.think.tokens(tokenizer.encode)
 

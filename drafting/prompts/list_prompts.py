@@ -28,7 +28,7 @@ class ListPrompts:
     """Prompts of one template and catalog.
 
     Attributes:
-        max_events, reads: see `PromptBuilder`.
+        reads: see `PromptBuilder`.
         max_tokens: number of tokens of the longest possible prompt.
         shared_tokens: `[tokens]`, the tokens that prompts begin with.
     """
@@ -38,7 +38,6 @@ class ListPrompts:
         if form.add_bos and tokenizer.bos_token_id is None:
             raise PromptError('The prompt asks for a beginning-of-sequence token, but the tokenizer has none: set "add_bos" to false.')
         self._form = form
-        self.max_events: int | None = form.max_items + 1
         self.reads: frozenset[str] = frozenset()
         self._tokenizer = tokenizer
         self._catalog = catalog

@@ -39,7 +39,7 @@ class TextPrompts:
     """Prompts of one form and catalog.
 
     Attributes:
-        max_events, reads: see `PromptBuilder`.
+        reads: see `PromptBuilder`.
         max_tokens: tokens that a prompt may have.
         shared_tokens: `[tokens]`, the tokens that the prompts of sample users begin with.
     """
@@ -54,8 +54,6 @@ class TextPrompts:
         self.max_tokens = form.max_tokens
         # The share of the longest window that is less than one item.
         self._least = 0.5 / max(window.max_items for window in (form.history, *form.behaviours.values()))
-        # How far back the events of a kind lie is not known.
-        self.max_events: int | None = None if form.behaviours else form.max_items + 1
         self._render, names = _renderer(form, tokenizer, _LETTERS + _LETTERS_PER_TOKEN * form.max_tokens)
         lists = {f"behaviours.{kind}" for kind in form.behaviours} if "behaviours" in names else set[str]()
         self.reads = frozenset(lists | ({"profile"} if "user" in names else set()) | ({"context"} & names))

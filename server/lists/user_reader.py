@@ -37,17 +37,20 @@ class UserReader:
             UnknownItem: the request names an item that the catalog does not have.
             HistoryUnavailable, HistoryDamaged: the store can't be read.
         """
-        most = builder.max_events
+        # Whether there are more items than the model reads matters too.
+        limits = builder.max_items + 1, {kind: most + 1 for kind, most in builder.kinds.items()}
         if body.user_id is None:
-            return known_user(served.catalog, body, most)
-        limit = None if body.exclude_history or most is None else _READ_AHEAD * builder.max_items
+            return known_user(served.catalog, body, *limits)
+        # How far back the events of a kind lie is not known.
+        is_apart = not builder.kinds.keys() <= body.behaviours.keys()
+        limit = None if body.exclude_history or is_apart else _READ_AHEAD * builder.max_items
         stored = await self._stored(body.user_id, limit, deadline)
         is_enough = suffices(body, builder.reads)
         if not stored.events and not is_enough:
             raise UserNotFound(body.user_id)
-        user = known_user(served.catalog, body, most, stored, body.user_id)
+        user = known_user(served.catalog, body, *limits, stored, body.user_id)
         if stored.events and not user.state.events and limit is not None:
-            user = known_user(served.catalog, body, most, await self._stored(body.user_id, None, deadline), body.user_id)
+            user = known_user(served.catalog, body, *limits, await self._stored(body.user_id, None, deadline), body.user_id)
         if not user.state.events and not is_enough:
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
         return user

@@ -4,7 +4,7 @@ Invariant: an item that a request names must be in the catalog; one that a store
 a request brings takes the place of what is stored: the profile as a whole, a list of behaviours that of its kind.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from drafting.catalog.catalog import Catalog
@@ -50,12 +50,18 @@ def suffices(given: GivenUser, reads: Collection[str]) -> bool:
 
 
 def known_user(
-    catalog: Catalog, given: GivenUser, most: int | None, stored: StoredUser | None = None, user_id: str | None = None
+    catalog: Catalog,
+    given: GivenUser,
+    most: int,
+    kinds: Mapping[str, int] | None = None,
+    stored: StoredUser | None = None,
+    user_id: str | None = None,
 ) -> KnownUser:
     """The user of a request.
 
     Args:
-        most: number of the newest entries of a list that a prompt may read; None for all.
+        most: number of the newest entries of a list that a prompt may read.
+        kinds: of the newest entries of these kinds, which it may read wherever they lie in the history.
         stored: what is stored of the user, for a request that names one.
 
     Raises:
@@ -70,22 +76,37 @@ def known_user(
         items = [place for place in places if place >= 0]
     met = list(items)
     behaviours: dict[str, list[UserEvent]] = {}
+    apart = dict(kinds or {})
     for kind, told in given.behaviours.items():
         indices = known_items(catalog, item_ids(told), "behaviours")
-        behaviours[kind] = _events(indices, told, most, kind)
+        newest = range(max(0, len(told) - max(most, apart.pop(kind, 0))), len(told))
+        behaviours[kind] = [_event(indices[place], told[place], kind) for place in newest]
         met += indices
     profile = given.profile if given.profile is not None else (stored.profile if stored is not None else None)
-    return KnownUser(UserState(_events(items, entries, most), behaviours, profile or {}, given.context, user_id), met)
+    events = [_event(items[place], entries[place]) for place in _readable(entries, most, apart)]
+    return KnownUser(UserState(events, behaviours, profile or {}, given.context, user_id), met)
 
 
-def _events(
-    items: Sequence[int], entries: Sequence[str | GivenEvent | Event], most: int | None, kind: str | None = None
-) -> list[UserEvent]:
-    newest = slice(0 if most is None else max(0, len(items) - most), None)
-    return [_event(item, entry, kind) for item, entry in zip(items[newest], entries[newest], strict=True)]
+def _readable(entries: Sequence[str | GivenEvent | Event], most: int, kinds: dict[str, int]) -> list[int]:
+    """The places of the newest entries, and of the newest of each kind wherever they lie, oldest first."""
+    found: list[int] = []
+    left = sum(kinds.values())
+    for place in range(len(entries) - 1, -1, -1):
+        is_newest = len(entries) - place <= most
+        if not is_newest and not left:
+            break
+        entry = entries[place]
+        kind = None if isinstance(entry, str) else entry.kind
+        is_wanted = kind is not None and kinds.get(kind, 0) > 0
+        if kind is not None and is_wanted:
+            kinds[kind] -= 1
+            left -= 1
+        if is_newest or is_wanted:
+            found.append(place)
+    return found[::-1]
 
 
-def _event(item: int, entry: str | GivenEvent | Event, kind: str | None) -> UserEvent:
+def _event(item: int, entry: str | GivenEvent | Event, kind: str | None = None) -> UserEvent:
     if isinstance(entry, str):
         return UserEvent(item, kind)
     return UserEvent(item, entry.kind or kind, entry.value, entry.timestamp, entry.attributes)

@@ -48,7 +48,7 @@ class StoredHistory:
             raise StoredHistoryError(str(error)) from error
         if not stored.events:
             raise StoredHistoryError(f"There is no user {user!r}: no events are stored for that id.")
-        known = known_user(catalog, GivenUser(), max_events, stored, user)
+        known = known_user(catalog, GivenUser(), max_events, stored=stored, user_id=user)
         if not known.met:
             raise StoredHistoryError(f"None of the stored items of user {user!r} is in the catalog (version {catalog.version}).")
         return cls(known, len(stored.events) - len(known.met))

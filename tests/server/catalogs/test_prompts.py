@@ -70,7 +70,7 @@ def test_what_is_handed_over_builds_the_same_prompts(tmp_path: Path, form: str, 
         events = [UserEvent(item, "buy") for item in rng.integers(len(CATALOG), size=length).tolist()]
         user = UserState(events, profile={"age": 7}, user_id="ann")
         assert ours.build(user).tolist() == theirs.build(user).tolist()
-    assert (ours.max_tokens, ours.max_events, ours.reads) == (theirs.max_tokens, theirs.max_events, theirs.reads)
+    assert (ours.max_tokens, ours.max_items, ours.kinds, ours.reads) == (theirs.max_tokens, theirs.max_items, theirs.kinds, theirs.reads)
 
 
 async def test_a_builder_is_made_once_for_all_who_ask_and_again_for_another_engine(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_sample_and_a_request_have_the_same_prompt(tmp_path: Path, form: str, 
         trained = batch["input_ids"][batch["labels"] == IGNORED_LABEL].tolist()
         user, known = int(samples.windows.owners[index]), asked - int(whole.offsets[samples.windows.owners[index]])
         served = request(
-            [line for line in lines if line["user"] == user], known, [each for each in profiles if each["user"] == user], builder.max_events
+            [line for line in lines if line["user"] == user], known, [each for each in profiles if each["user"] == user], builder
         )
         assert trained == builder.build(served).tolist()
         lengths.append(len(trained) + identifiers.shape[1])
@@ -88,7 +88,7 @@ def test_a_sample_and_a_request_have_the_same_prompt(tmp_path: Path, form: str, 
     assert (len(samples) > len(lines) - USERS) is (form != "list"), "a context is enough to predict a first item from"
 
 
-def request(lines: list[dict[str, Any]], known: int, profiles: list[dict[str, Any]], most: int | None) -> Any:
+def request(lines: list[dict[str, Any]], known: int, profiles: list[dict[str, Any]], builder: PromptBuilder) -> Any:
     """What a request of a user knows who has stored the first of these events, and asks for the next."""
 
     async def read() -> Any:
@@ -104,6 +104,7 @@ def request(lines: list[dict[str, Any]], known: int, profiles: list[dict[str, An
         for profile in profiles:
             await store.put_profile(user, {name: value for name, value in profile.items() if name != "user"})
         body = RecommendationRequest.model_validate({"user_id": user, "context": lines[known].get("context", {})})
-        return known_user(CATALOG, body, most, await store.read_user(user, None), user).state
+        limits = builder.max_items + 1, {kind: most + 1 for kind, most in builder.kinds.items()}
+        return known_user(CATALOG, body, *limits, await store.read_user(user, None), user).state
 
     return asyncio.run(read())

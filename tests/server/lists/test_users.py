@@ -26,7 +26,7 @@ def given(**body: object) -> GivenUser:
 
 
 def test_stored_events_are_told_in_full_without_those_of_items_that_have_left():
-    user = known_user(CATALOG, given(), 10, STORED, "ann")
+    user = known_user(CATALOG, given(), 10, stored=STORED, user_id="ann")
     events = [UserEvent(4, "watch", 0.0, 1.0, {"device": "tv"}), UserEvent(2, time=3.0), UserEvent(4, "buy", 2.0, 4.0)]
     assert user.state == UserState(events, {}, {"age": 34}, {}, "ann")
     assert user.met == [4, 2, 4]
@@ -34,11 +34,11 @@ def test_stored_events_are_told_in_full_without_those_of_items_that_have_left():
 
 def test_what_the_request_brings_takes_the_place_of_what_is_stored():
     body = given(behaviours={"buy": ["item-7", {"item_id": "item-8", "kind": "gift", "value": 3}]}, profile={}, context={"query": "war"})
-    user = known_user(CATALOG, body, 10, STORED, "ann")
+    user = known_user(CATALOG, body, 10, stored=STORED, user_id="ann")
     assert user.state.behaviours == {"buy": [UserEvent(7, "buy"), UserEvent(8, "gift", 3.0)]}
     assert (user.state.profile, user.state.context) == ({}, {"query": "war"})
     assert user.met == [4, 2, 4, 7, 8]
-    assert known_user(CATALOG, given(profile={"age": 1}), 10, STORED).state.profile == {"age": 1}
+    assert known_user(CATALOG, given(profile={"age": 1}), 10, stored=STORED).state.profile == {"age": 1}
 
 
 def test_of_long_lists_the_newest_are_told_and_all_are_met():
@@ -50,7 +50,7 @@ def test_of_long_lists_the_newest_are_told_and_all_are_met():
         assert user.met == [*range(8), *range(8)]
     assert [event.time for event in user.state.events] == [5.0, 6.0, 7.0]
     assert known_user(CATALOG, given(history=items), 0).state.events == []
-    stored = known_user(CATALOG, given(), 2, STORED)
+    stored = known_user(CATALOG, given(), 2, stored=STORED)
     assert [event.item for event in stored.state.events] == [2, 4]
     assert stored.met == [4, 2, 4]
 
@@ -58,13 +58,13 @@ def test_of_long_lists_the_newest_are_told_and_all_are_met():
 def test_of_whom_nothing_is_known():
     user = known_user(CATALOG, given(), 5)
     assert (user.state, user.met) == (UserState([]), [])
-    assert known_user(CATALOG, given(), 5, StoredUser([])).state == UserState([])
+    assert known_user(CATALOG, given(), 5, stored=StoredUser([])).state == UserState([])
 
 
 @pytest.mark.parametrize("body", [{"history": ["item-1", "gone"]}, {"behaviours": {"buy": [{"item_id": "gone"}]}}])
 def test_a_request_names_items_of_the_catalog_only(body: dict[str, object]):
     with pytest.raises(UnknownItem, match=r"^The catalog has no item 'gone', which (history|behaviours) names\.$"):
-        known_user(CATALOG, given(**body), 5, STORED if "behaviours" in body else None)
+        known_user(CATALOG, given(**body), 5, stored=STORED if "behaviours" in body else None)
 
 
 def test_what_a_prompt_does_not_read_is_known_and_no_kind_of_the_request_is_said():

@@ -1,0 +1,91 @@
+"""Of a stored user as much is read as a prompt may show, and what is told of it makes the prompt that all of it would make."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import prompt_of
+from drafting.prompts.tokenizer import PromptTokenizer
+from drafting.prompts.user_state import UserEvent, UserState
+from server.catalogs.store import ServedCatalog
+from server.histories import Event, Retention, StoredUser
+from server.histories.memory import MemoryHistoryStore
+from server.lists.user_reader import UserReader
+from server.lists.users import known_user
+from server.metrics.registry import Metrics
+from server.schemas.recommendations import RecommendationRequest
+from tests.models import random_catalog
+from tests.prompt_tokenizers import first_word_marked
+
+CATALOG = random_catalog(items=20)
+SERVED = ServedCatalog("v1", "v1#1", Path("none"), CATALOG)
+FORM = prompt_of(
+    {
+        "format": "jinja",
+        "template": "{{ history | join(' ') }}, {{ behaviours.buy | join(' ') }}, {{ behaviours.like | join(' ') }}",
+        "history": {"max_items": 4, "min_items": 2},
+        "behaviours": {"buy": {"max_items": 6, "min_items": 3}, "like": {"max_items": 2}},
+    }
+)
+BUILDER = PromptBuilder(FORM, PromptTokenizer.of(first_word_marked(sorted(CATALOG.tokens))), CATALOG)
+
+
+class Histories(MemoryHistoryStore):
+    """A store that notes how many events were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(Retention())
+        self.limits: list[int | None] = []
+
+    async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
+        self.limits.append(limit)
+        return await super().read_user(user_id, limit)
+
+
+def random_events(rng: random.Random) -> list[Event]:
+    kinds = [None, "watch", "watch", "watch", "buy", "like"]
+    return [Event(f"item-{rng.randrange(20)}", float(place), None, rng.choice(kinds)) for place in range(rng.randrange(1, 60))]
+
+
+async def test_all_is_read_only_where_the_store_is_asked_for_a_kind() -> None:
+    histories = Histories()
+    reader = UserReader(histories, Metrics())
+    await histories.append("ann", random_events(random.Random(0)))
+    for behaviours, limit in (
+        ({}, None),
+        ({"buy": ["item-1"]}, None),
+        ({"buy": ["item-1"], "like": []}, 8),
+    ):
+        body = RecommendationRequest(user_id="ann", behaviours=behaviours)
+        user = await reader.read(body, SERVED, BUILDER, time.monotonic() + 60)
+        assert histories.limits[-1] == limit
+        assert len(user.state.events) <= 5 + (0 if limit else 7 + 3)
+    await reader.read(body.model_copy(update={"exclude_history": True}), SERVED, BUILDER, time.monotonic() + 60)
+    assert histories.limits[-1] is None
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("inline", [False, True], ids=["stored", "inline"])
+def test_what_is_told_of_a_user_makes_the_prompt_of_all_their_events(seed: int, inline: bool) -> None:
+    rng = random.Random(seed)
+    events = random_events(rng)
+    told = [{"item_id": event.item_id, "kind": event.kind} for event in random_events(rng)]
+    behaviours = {kind: told for kind in ("buy", "like") if rng.random() < 0.4}
+    if inline:
+        history = [{"item_id": event.item_id, "kind": event.kind} for event in events]
+        body, stored = RecommendationRequest(history=history, behaviours=behaviours), None
+    else:
+        body, stored = RecommendationRequest(user_id="ann", behaviours=behaviours), StoredUser(events)
+    user = known_user(CATALOG, body, 5, {"buy": 7, "like": 3}, stored, "ann")
+    assert len(user.state.events) <= 5 + 7 + 3
+    assert all(len(listed) <= 7 for listed in user.state.behaviours.values())
+    assert user.met[: len(events)] == CATALOG.indices_of([event.item_id for event in events]).tolist()
+    # Items of this catalog are numbered as their ids are.
+    everything = UserState(
+        [UserEvent(int(event.item_id[5:]), event.kind) for event in events],
+        {kind: [UserEvent(int(event["item_id"][5:]), event["kind"]) for event in told] for kind in behaviours},
+    )
+    assert BUILDER.build(user.state).tolist() == BUILDER.build(everything).tolist()
