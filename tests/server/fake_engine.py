@@ -10,7 +10,7 @@ from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from verification.hosts.graphs import GraphCounts
-from verification.request import BeamRequest, ReservedPlaces, item_indices
+from verification.request import BeamRequest, PromptTokens, ReservedPlaces, item_indices
 from verification.result import BeamResult, RankedItem, StepReport, Usage
 
 STEPS = 3
@@ -105,7 +105,7 @@ class FakeSource:
     def request(
         self,
         request_id: str,
-        history: Sequence[int],
+        history: Sequence[int] | PromptTokens,
         k: int,
         beam_width: int | None = None,
         excluded_items: Sequence[int] = (),
@@ -115,7 +115,8 @@ class FakeSource:
         reserved: ReservedPlaces | None = None,
         think: int = 0,
     ) -> BeamRequest:
-        prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (history, excluded_items))
+        tokens = history.tokens if isinstance(history, PromptTokens) else history
+        prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
         return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name, reserved)
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":

@@ -86,6 +86,8 @@ def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench
     ("bad", "sentence"),
     [
         (submit("bad", []), "at least one token"),
+        # No sample user's list for a request that is no proof, whatever its history.
+        (msgspec.structs.replace(submit("bad"), is_proof=False), "at least one token"),
         (submit("bad", k=0), "1 <= k"),
         (submit("bad", [20]), "does not have"),
         (submit("bad", [-1]), "does not have"),

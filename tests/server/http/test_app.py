@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 
 from drafting.beam.rule import SearchRule, Verification
+from drafting.errors import PromptError
+from drafting.prompts.builder import PromptBuilder
 from server.engine.client import EngineClient, EngineStatus
+from server.engine.prompts import PromptSource
 from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
 from server.histories import Event, HistoryStore, Retention, StoredUser, open_history_store
 from server.histories.memory import MemoryHistoryStore
@@ -110,6 +113,22 @@ async def test_refusals_are_counted_by_their_reason(bench: Bench):
         await bench.recommend()
     counted = [bench.metrics.registry.get_sample_value("atspeed_refused_requests_total", {"reason": r}) for r in ("queue-full", "deadline")]
     assert counted == [1, 2]
+
+
+async def test_without_prompts_requests_and_entries_are_told_to_come_again(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> PromptBuilder:
+        raise PromptError("The template took too long, which it says of the shop's own users.")
+
+    monkeypatch.setattr(PromptSource, "builder", fail)
+    response = await bench.recommend()
+    sentence = "The server can't make prompts for this version of the catalog now; it tries again, and its log says what is in the way."
+    assert_problem(response, 503, sentence)
+    assert response.headers["retry-after"] == "5"
+    entries = [{"history": ["item-1"], "k": 1}, {"history": ["item-1"], "k": 0}]
+    batch = (await bench.client.post("/v1/recommendations:batch", json={"requests": entries})).json()["results"]
+    assert [entry["status"] for entry in batch] == [503, 422]
+    assert batch[0]["problem"]["detail"] == sentence
+    assert not bench.engine.asked
 
 
 async def test_a_server_on_its_way_out_is_alive_but_not_ready_and_takes_no_request(bench: Bench):
