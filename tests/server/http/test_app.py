@@ -242,7 +242,7 @@ EVENT = {"item_id": "item-1"}
     ("event", "sentence"),
     [
         ({"value": "62kg"}, "value must be a valid number."),
-        ({"value": 10**20}, "value must be less than or equal to 9007199254740992."),
+        ({"value": 10**20}, "value must be less than or equal to 9007199254740991."),
         ({"kind": 5}, "kind must be a valid string."),
         ({"kind": ""}, "kind must have at least 1 character."),
         ({"kind": "\ud800"}, "kind holds text that UTF-8 can't carry."),
