@@ -103,14 +103,22 @@ def written(value: Any) -> str:
         NoSuchName: it has none but the name of its type and its place in memory.
         Endless: it is too long.
     """
-    if not isinstance(value, str | int | float | Undefined | View | Collection) and value is not None:
-        kind = type(value).__name__
-        raise NoSuchName(f"what it writes is no text but a {kind}: call a function, join a list, as in history | join(', ')")
-    if not isinstance(value, View):
-        check_size(letters(value))
-    text = str(value)
-    make(len(text))
+    text = value if type(value) is str else _text(value)
+    size = len(text)
+    if size > MAX_SIZE:
+        check_size(size)
+    if (steps := running.get()) is not None:
+        steps.make(size)
     return text
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, (str, int, float, View, Undefined)) and value is not None:
+        if not isinstance(value, Collection):
+            kind = type(value).__name__
+            raise NoSuchName(f"what it writes is no text but a {kind}: call a function, join a list, as in history | join(', ')")
+        check_size(letters(value))
+    return str(value)
 
 
 def concat(*parts: Any) -> str:

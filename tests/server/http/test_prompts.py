@@ -17,11 +17,12 @@ TEMPLATE = (
 )
 
 PLACE, FIELD = "The template in prompt.json", "context can't hold 'clicks': its value"
+UNUSABLE = "it can't be rendered with a value that is known of this user"
 HOSTILE = (
     (10_000, f"{PLACE}: it writes more than 13,200 letters."),
     (10**9, f"{PLACE}, line 1: it makes a text or a list of more than 1,000,000 letters or entries."),
-    ("x", f"{PLACE}, line 1: can't multiply sequence by non-int of type 'str'."),
-    ([1, 2], f"{PLACE}, line 1: can't multiply sequence by non-int of type 'list'."),
+    ("x", f"{PLACE}, line 1: {UNUSABLE}."),
+    ([1, 2], f"{PLACE}, line 1: {UNUSABLE}."),
     (1e300, f"{FIELD} is not finite, or beyond what every JSON parser reads alike (2^53)."),
     ({"a": 1}, f"{FIELD} is no text, number, boolean or list of these."),
     ("x" * 10**6, f"{FIELD} has 1,000,000 characters, and 2,000 are possible."),
