@@ -2,10 +2,14 @@
 
 Where codes are added tokens, which split a text before anything else is done to it, a prompt is assembled from pieces that were tokenised
 in their context, and compared with whole texts of sample histories when it is loaded; elsewhere the whole text is tokenised each time.
+
+Invariant: a prompt shows its whole window. How long it may become is foreseen from what each of its parts takes at most in samples; one
+that took more would be refused, and never shortened.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -51,11 +55,17 @@ class ListPrompts:
         """The prompt, `[tokens]`.
 
         Raises:
-            PromptError: the history is empty.
+            PromptError: the history is empty, or its codes are read otherwise than in any sample and take more than `max_tokens`.
         """
         items = self._shown(user)
-        body = self._fitting(items)[1] if self._pieces is None else self._pieces.join(self._identifiers[items])
-        return np.concatenate([self._begin, body])
+        body = self._tokenizer.encode(self._text(items)[0]) if self._pieces is None else self._pieces.join(self._identifiers[items])
+        tokens: IntArray = np.concatenate([self._begin, body])
+        if len(tokens) > self.max_tokens:
+            raise PromptError(
+                f"The prompt takes {len(tokens):,} tokens, and at most {self.max_tokens:,} were foreseen, so the tokenizer cuts codes of "
+                "this history up: add the codes to it as tokens of their own, as AddedToken(code, normalized=False) does."
+            )
+        return tokens
 
     def sample(self, items: IntArray) -> IntArray:
         """The prompt of these items; see `PromptBuilder`."""
@@ -64,15 +74,17 @@ class ListPrompts:
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt in parts; see `PromptBuilder`."""
         items = self._shown(user)
-        if self._pieces is None:
-            items, _ = self._fitting(items)
+        owners, ids = self._owners(items)
+        owners, ids = [0] * len(self._begin) + owners, [*self._begin.tolist(), *ids]
+        return grouped((self._owner(owner, items), token) for owner, token in zip(owners, ids, strict=True))
+
+    def _owners(self, items: IntArray) -> tuple[list[int], list[int]]:
+        """Before the so many-th place where an item begins or ends each token of the text of items lies, and the tokens."""
         text, places = self._text(items)
         encoding = self._tokenizer.encoding(text)
-        # A token may reach over the spaces beside it, which belong to other parts.
-        ends = [begin + len(text[begin:end].rstrip()) for begin, end in encoding.offsets]
-        owners = [0] * len(self._begin) + [bisect_left(places, end) for end in ends]
-        tokens = [*self._begin.tolist(), *encoding.ids]
-        return grouped((self._owner(owner, items), token) for owner, token in zip(owners, tokens, strict=True))
+        # A token may reach over the spaces beside it, which belong to other parts; one of nothing but spaces lies where it begins.
+        ends = [begin + len(text[begin:end].rstrip() or text[begin:end][:1]) for begin, end in encoding.offsets]
+        return [bisect_left(places, end) for end in ends], encoding.ids
 
     def _owner(self, place: int, items: IntArray) -> tuple[str, int, int | None]:
         """What lies before the so many-th place where an item begins or ends."""
@@ -89,13 +101,6 @@ class ListPrompts:
     def _text(self, items: IntArray) -> tuple[str, list[int]]:
         return self._form.text(["".join(self._catalog.identifier(item)) for item in items.tolist()])
 
-    def _fitting(self, items: IntArray) -> tuple[IntArray, IntArray]:
-        """Items whose text is tokenised as a whole, without the oldest where they take more than `max_tokens`, and their tokens."""
-        most = self.max_tokens - len(self._begin)
-        while len(tokens := self._tokenizer.encode(self._text(items)[0])) > most and len(items) > 1:
-            items = items[1:]
-        return items, tokens
-
     def _samples(self, covering: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
         """Histories that have every code, the shortest and the longest window among them, with the tokens of their whole texts."""
         most = self._form.max_items
@@ -104,10 +109,20 @@ class ListPrompts:
         items = max(most, _SAMPLE_ITEMS) if most > 1 else 1
         for start in range(0, len(covering), items):
             histories.append(covering[start : start + items])
+        of_each_way = self._items_of_each_way(covering)
+        histories += [np.array([item]) for item in of_each_way]
+        if most > 1:
+            histories.append(np.array(list(product(of_each_way, repeat=2))).reshape(-1))
         for history in histories:
             tokens = self._tokenizer.encode(self._text(history)[0])
             check_codes(self._catalog, self._identifiers, history, tokens)
             yield history, tokens
+
+    def _items_of_each_way(self, covering: IntArray) -> list[int]:
+        """Items among which are first and last codes of every way of treating what stands beside them."""
+        way = dict(zip(self._catalog.tokens, self._tokenizer.ways(self._catalog.tokens), strict=True))
+        identifiers = ((item, self._catalog.identifier(item)) for item in covering.tolist())
+        return list({(way[identifier[0]], way[identifier[-1]]): item for item, identifier in identifiers}.values())
 
     def _find_pieces(self, samples: Sequence[tuple[IntArray, IntArray]]) -> Pieces | None:
         before, after = self._form.template.split(HISTORY)
@@ -125,5 +140,12 @@ class ListPrompts:
         shared = self._tokenizer.encode(self._form.template.split(HISTORY)[0])
         for _, tokens in samples:
             shared = shared[: common_prefix(shared, tokens)]
-        longest = max(len(tokens) for items, tokens in samples if len(items) <= self._form.max_items)
-        return np.concatenate([self._begin, shared]), len(self._begin) + longest
+        before, item, separator, after = np.max([self._lengths(items) for items, _ in samples], axis=0).tolist()
+        most = self._form.max_items
+        return np.concatenate([self._begin, shared]), len(self._begin) + before + most * item + (most - 1) * separator + after
+
+    def _lengths(self, items: IntArray) -> tuple[int, int, int, int]:
+        """The most tokens that the parts of one text take: before the first item, an item, a separator, behind the last item."""
+        owners, _ = self._owners(items)
+        counts = np.bincount(owners, minlength=2 * len(items) + 1)
+        return int(counts[0]), int(counts[1::2].max()), int(counts[2:-1:2].max(initial=0)), int(counts[-1])

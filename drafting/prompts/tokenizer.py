@@ -6,7 +6,7 @@ It is one of the `tokenizers` library, so that prompts can be built where neithe
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -16,6 +16,15 @@ from drafting.errors import PromptError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class Way(NamedTuple):
+    """How an added token treats what stands beside it in a text, as the tokenizers library names it."""
+
+    lstrip: bool
+    rstrip: bool
+    single_word: bool
+    normalized: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +104,16 @@ class PromptTokenizer:
         They are then added tokens, which split a text before anything else is done to it, that all treat their neighbours in the same way,
         and no token begins with one of them.
         """
-        added = {token.content: token for token in self.rust.get_added_tokens_decoder().values()}
-        if not all(code in added for code in codes):
+        ways = list(set(self.ways(codes)))
+        if len(ways) != 1 or ways[0] is None or ways[0].single_word:
             return False
-        tokens = [added[code] for code in codes]
-        ways = {(token.lstrip, token.rstrip, token.single_word, token.normalized) for token in tokens}
-        if len(ways) != 1 or tokens[0].single_word:
-            return False
-        names = set(codes)
-        return not any(shorter in names and longer.startswith(shorter) for shorter, longer in pairwise(sorted(added)))
+        names, added = set(codes), sorted(token.content for token in self.rust.get_added_tokens_decoder().values())
+        return not any(shorter in names and longer.startswith(shorter) for shorter, longer in pairwise(added))
+
+    def ways(self, tokens: Sequence[str]) -> list["Way | None"]:
+        """How each of these treats what stands beside it in a text; None for those that are no added tokens."""
+        added = {
+            token.content: Way(token.lstrip, token.rstrip, token.single_word, token.normalized)
+            for token in self.rust.get_added_tokens_decoder().values()
+        }
+        return [added.get(token) for token in tokens]

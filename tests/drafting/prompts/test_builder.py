@@ -80,6 +80,36 @@ def test_codes_that_treat_their_neighbours_unlike_are_read_in_the_whole_text() -
             assert builder.build(history).tolist() == tokenizer(whole(template, history))["input_ids"]
 
 
+@pytest.mark.parametrize("kind", ["first word marked", "every part marked", "byte level", "unigram"])
+@pytest.mark.parametrize("template", [PromptTemplate(separator=" ", max_items=20), TEMPLATES["paper"], TEMPLATES["spaces"]])
+def test_no_item_of_a_window_is_left_out_whichever_codes_meet(kind: str, template: PromptTemplate) -> None:
+    """The separators of one history may all take tokens that those of another are spared."""
+    tokenizer = KINDS[kind](())
+    for number, code in enumerate(CATALOG.tokens):
+        strips = {"lstrip": code[1] == "a" and number % 3 == 0, "rstrip": code[1] == "c" and number % 2 == 0}
+        tokenizer.add_tokens([AddedToken(code, normalized=False, **strips)])
+    builder = prompts(template, tokenizer)
+    lengths = set()
+    for item in range(len(CATALOG)):
+        for history in ([item] * template.max_items, [item, item - 1] * (template.max_items // 2)):
+            expected = tokenizer(whole(template, [each % len(CATALOG) for each in history]))["input_ids"]
+            assert builder.build([each % len(CATALOG) for each in history]).tolist() == expected
+            lengths.add(len(expected))
+    assert min(lengths) < max(lengths) <= builder.max_tokens <= max(lengths) + 4
+
+
+def test_a_prompt_longer_than_any_that_was_foreseen_is_refused() -> None:
+    """Codes that are words: a longer word takes the beginning of one of them, but only behind one other item."""
+    items = {f"{number}": [f"<a_{number % 7}>", f"<b_{number // 7}>"] for number in range(49)}
+    catalog = catalog_of(items)
+    tokenizer = words(catalog.tokens)
+    builder = PromptBuilder(PromptTemplate(max_items=3), PromptTokenizer.of(tokenizer), catalog)
+    assert len(builder.build([10, 10, 10])) == builder.max_tokens == 7
+    tokenizer.add_tokens([AddedToken("_1><b_1><a", normalized=False)])
+    with pytest.raises(PromptError, match=r"takes \d+ tokens, and at most 7 were foreseen"):
+        builder.build([8, 8, 8])
+
+
 def test_codes_that_another_token_begins_with_are_read_in_the_whole_text() -> None:
     """Behind some codes the text begins with other tokens than behind all that were tried."""
     template = PromptTemplate("the {history}, then", ", ", 8)
