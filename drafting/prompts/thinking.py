@@ -1,9 +1,10 @@
 """The field `think` of `prompt.json`: how the target writes text before a list, and where the list begins behind it.
 
-Invariant: the end of a text and what follows it are the tokens that the tokenizer makes of both together, as it does where a model was
-trained with them in one text.
+Invariant: the end of a text and what follows it are the tokens that the tokenizer makes of both together behind other text, as it does
+where a model was trained with them in one text: many tokenizers write a text otherwise where it stands at the beginning ("▁</", "</").
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,11 @@ import numpy as np
 from drafting.array_types import IntArray
 from drafting.errors import PromptError
 
+logger = logging.getLogger(__name__)
+
 MOST_TOKENS = 32_768
+# What a text may end with before its end: the first of them that keeps its own tokens there.
+_BEFORE = ("a", ".", "\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +87,25 @@ class ThinkTemplate:
         Raises:
             PromptError: the end would be other tokens with what follows it than without.
         """
-        end, whole = encode(self.end), encode(self.end + self.after)
-        if not len(end) or not np.array_equal(whole[: len(end)], end):
+        end, both = _behind_text(self.end, encode), _behind_text(self.end + self.after, encode)
+        if not len(end) or not np.array_equal(both[: len(end)], end):
             raise PromptError(
                 f"The tokenizer writes think.end, {self.end!r}, otherwise with {self.after!r} behind it: add it as a token of its own."
             )
-        return ThinkingTokens(self.max_tokens, end, whole[len(end) :])
+        if len(end) > 1:
+            logger.warning(
+                "The tokenizer writes think.end, %r, as %d tokens: a text ends only where the model writes the very same ones, so it "
+                "should be a token of its own.",
+                self.end,
+                len(end),
+            )
+        return ThinkingTokens(self.max_tokens, end, both[len(end) :])
+
+
+def _behind_text(text: str, encode: Callable[[str], IntArray]) -> IntArray:
+    """The tokens of a text where it stands behind another one, or at the beginning if it melts into whatever stands before it."""
+    for before in _BEFORE:
+        first, whole = encode(before), encode(before + text)
+        if np.array_equal(whole[: len(first)], first):
+            return whole[len(first) :]
+    return encode(text)

@@ -14,7 +14,7 @@ from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import MOST_TOKENS, ThinkTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from tests.models import random_catalog, save_tokenizer
-from tests.prompt_tokenizers import byte_level
+from tests.prompt_tokenizers import KINDS, byte_level
 
 END = "</think>"
 
@@ -40,6 +40,24 @@ def test_an_end_that_melts_into_what_follows_is_refused(tmp_path: Path) -> None:
     tokenizer = PromptTokenizer.of(tokenizer_with(tmp_path, END, f"{END}<a"))
     with pytest.raises(PromptError, match=r"writes think\.end, '</think>', otherwise with '<a_0>' behind it"):
         ThinkTemplate(END, 20, "<a_0>").tokens(tokenizer.encode)
+
+
+@pytest.mark.parametrize("kind", ["first word marked", "every part marked", "byte level", "unigram"])
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize(("end", "after"), [(END, "\n<a_0>"), (" then", ": <a_0>"), (".", "<a_0>"), ("\n\n", "the <a_0>")])
+def test_the_end_is_what_it_is_behind_a_text(kind: str, added: bool, end: str, after: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing stands before it, it may be another: it would never be found in what the model writes."""
+    catalog = random_catalog()
+    tokenizer = KINDS[kind]([*catalog.tokens, *([end] if added else [])])
+    builder = PromptBuilder(PromptTemplate(think=ThinkTemplate(end, 20, after)), PromptTokenizer.of(tokenizer), catalog)
+    assert builder.thinking is not None
+    ending = builder.thinking.end.tolist()
+    both = [*ending, *builder.thinking.after.tolist()]
+    for text in ("the rain", "an era", "a1 2"):
+        assert tokenizer(text + end, add_special_tokens=False)["input_ids"][-len(ending) :] == ending
+        assert tokenizer(text + end + after, add_special_tokens=False)["input_ids"][-len(both) :] == both
+    assert (f"writes think.end, {end!r}, as {len(ending)} tokens" in caplog.text) is (len(ending) > 1)
+    assert len(ending) == 1 or not added
 
 
 @pytest.mark.parametrize(
