@@ -50,10 +50,11 @@ class Endless(SaidError):
 class Steps:
     """What one rendering may still do."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: float | None = None) -> None:
+        """`end` is the processor time of this thread, in seconds, at which it must be done, where one prompt takes several renderings."""
         self._left = MAX_STEPS
         self._letters = MAX_MADE
-        self._end = time.thread_time() + MAX_SECONDS
+        self._end = time.thread_time() + MAX_SECONDS if end is None else end
 
     def count(self) -> None:
         """Count one turn of a loop, or one call of a macro."""

@@ -64,18 +64,19 @@ class TextTemplate:
         for line, column, sentence in sorted(faults):
             raise TemplateFault(f"{place}, line {line}, column {column}: {sentence}.")
 
-    def render(self, variables: Mapping[str, Any], most: int) -> str:
+    def render(self, variables: Mapping[str, Any], most: int, end: float | None = None) -> str:
         """The text of the template.
 
         Args:
             most: letters that it may have.
+            end: seconds of this thread's processor time by which it must be written.
 
         Raises:
             TooLong: the text has more letters.
             TemplateFault: the template can't be rendered, whoever the user is.
             PromptError: it can't be rendered with these variables.
         """
-        pieces, letters, steps = [], 0, Steps()
+        pieces, letters, steps = [], 0, Steps(end)
         rendering = running.set(steps)
         try:
             for piece in self._template.generate(variables, **{STEP: steps, CONCAT: concat}):

@@ -5,7 +5,9 @@ rendered for sample users, so that what can never be rendered is refused then, a
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.errors import PromptError
+from drafting.prompts.bounds import MAX_SECONDS
 from drafting.prompts.identifiers import IdentifierTokens, check_codes, covering_items
 from drafting.prompts.parts import PromptPart, grouped
 from drafting.prompts.sample_user import sample_user
@@ -32,7 +35,12 @@ _LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
 _SEPARATORS = (", ", " ", "", "\n")
 _TRIED_TEXTS, _SAMPLE_ITEMS = 4, 64
 
-Render = Callable[[Mapping[str, Any]], str]
+# It takes the variables, and seconds of the thread's processor time by which it must be done.
+Render = Callable[[Mapping[str, Any], float | None], str]
+
+
+class _TooManyTokens(PromptError):
+    """A prompt is longer than `max_tokens`."""
 
 
 class TextPrompts:
@@ -52,8 +60,6 @@ class TextPrompts:
         self._texts = ItemTexts(catalog)
         self._identifiers = IdentifierTokens.of(catalog, tokenizer)
         self.max_tokens = form.max_tokens
-        # The share of the longest window that is less than one item.
-        self._least = 0.5 / max(window.max_items for window in (form.history, *form.behaviours.values()))
         self._render, names = _renderer(form, tokenizer, _LETTERS + _LETTERS_PER_TOKEN * form.max_tokens)
         lists = {f"behaviours.{kind}" for kind in form.behaviours} if "behaviours" in names else set[str]()
         self.reads = frozenset(lists | ({"profile"} if "user" in names else set()) | ({"context"} & names))
@@ -70,23 +76,38 @@ class TextPrompts:
         return self._fitting(state)[1]
 
     def _fitting(self, user: UserState) -> tuple[str, IntArray]:
-        """The text with as much of each list as there is room for, and its tokens."""
-        share, most = 1.0, self.max_tokens
-        while True:
+        """The text with as many items of the longest lists as there is room for, and its tokens."""
+        user, end = self._newest(user), time.thread_time() + MAX_SECONDS
+        try:
+            return self._tried(user, None, end)
+        except (TooLong, _TooManyTokens):
+            # What can't fit costs no more than this.
+            best = self._tried(user, 1, end)
+        fitting, too_many = 1, max(len(user.events), *map(len, user.behaviours.values()), 1)
+        while too_many - fitting > 1:
+            items = (fitting + too_many) // 2
             try:
-                text = self.text(user, share)
-            except TooLong:
-                share *= 0.5
-                if share < self._least:
-                    raise
-                continue
-            tokens = self._tails.encode(text, user.user_id)
-            if len(tokens) <= most:
-                return text, tokens
-            share *= min(0.8, most / len(tokens))
-            if share < self._least:
-                sentence = f"takes {len(tokens):,} tokens with few items, more than the {most:,} of max_tokens in prompt.json"
-                raise PromptError(f"The prompt {sentence}.")
+                best, fitting = self._tried(user, items, end), items
+            except (TooLong, _TooManyTokens):
+                too_many = items
+            except TemplateFault:
+                break  # there is no time for a longer one
+        return best
+
+    def _tried(self, user: UserState, most_items: int | None, end: float) -> tuple[str, IntArray]:
+        """The text with at most so many items in a list, and its tokens."""
+        text = self.text(user, most_items, end)
+        tokens = self._tails.encode(text, user.user_id)
+        if len(tokens) > self.max_tokens:
+            sentence = f"takes {len(tokens):,} tokens with few items, more than the {self.max_tokens:,} of max_tokens in prompt.json"
+            raise _TooManyTokens(f"The prompt {sentence}.")
+        return text, tokens
+
+    def _newest(self, user: UserState) -> UserState:
+        """A user with no more events in each list than may matter."""
+        history = self._form.history
+        lists = {kind: _events_of(user, kind)[-window.max_items - 1 :] for kind, window in self._form.behaviours.items()}
+        return replace(user, events=user.events[-history.max_items - 1 :], behaviours=lists)
 
     def sample(self, items: IntArray) -> IntArray:
         """The prompt of a sample user, or the bare identifiers where the template can't be written for one; see `PromptBuilder`."""
@@ -103,28 +124,29 @@ class TextPrompts:
         tokens = self.tokens(user).tolist()
         return grouped((("code" if token in codes else "text", 0, None), token) for token in tokens)
 
-    def text(self, user: UserState, share: float = 1.0) -> str:
+    def text(self, user: UserState, most_items: int | None = None, end: float | None = None) -> str:
         """The text of a prompt.
 
         Args:
-            share: of its windows, if it would be too long with all of them.
+            most_items: of each list, if it would be too long with whole windows.
+            end: seconds of this thread's processor time by which it must be written.
 
         Raises:
             PromptError: what the template needs is missing.
         """
-        lists = {name: self._shown(window, _events_of(user, name), share) for name, window in self._form.behaviours.items()}
+        lists = {name: self._shown(window, _events_of(user, name), most_items) for name, window in self._form.behaviours.items()}
         variables = {
-            "history": self._shown(self._form.history, user.events, share),
+            "history": self._shown(self._form.history, user.events, most_items),
             "behaviours": Lists(lists),
             "user": Named(user.profile, "user"),
             "context": Named(user.context, "context"),
         }
-        return self._render(variables if user.user_id is None else variables | {"user_id": user.user_id})
+        return self._render(variables if user.user_id is None else variables | {"user_id": user.user_id}, end)
 
-    def _shown(self, window: ListWindow, events: Sequence[UserEvent], share: float) -> Sequence[Any]:
-        kept = len(window.window.of([event.item for event in events]))
-        newest = events[len(events) - max(min(kept, 1), int(share * kept)) :]
-        return shown(self._texts, newest if window.order == "oldest" else newest[::-1])
+    def _shown(self, form: ListWindow, events: Sequence[UserEvent], most_items: int | None) -> Sequence[Any]:
+        window = form.window if most_items is None else form.window.narrowed(most_items)
+        newest = events[len(events) - len(window.of([event.item for event in events])) :]
+        return shown(self._texts, newest if form.order == "oldest" else newest[::-1])
 
     def _try(self) -> IntArray:
         """Render for sample users, and find what their prompts have in common."""
@@ -193,7 +215,7 @@ def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Re
     """What writes the text of a prompt of at most so many letters, and the names that it reads."""
     if not isinstance(form, ChatForm):
         template = TextTemplate(form.template, "The template in prompt.json", KNOWN)
-        return lambda variables: template.render(variables, most), template.names
+        return lambda variables, end: template.render(variables, most, end), template.names
     if tokenizer.chat_template is None:
         raise PromptError("The prompt is a chat, but the tokenizer has no chat template: save one beside it, as chat_template.jinja.")
     chat = TextTemplate(tokenizer.chat_template, "The tokenizer's chat template", None)
@@ -203,8 +225,8 @@ def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Re
     ]
     given = {**tokenizer.special_tokens, "tools": None, "documents": None, "add_generation_prompt": form.add_generation_prompt}
 
-    def render(variables: Mapping[str, Any]) -> str:
-        messages = [{"role": role, "content": content.render(variables, most)} for role, content in contents]
-        return chat.render({**given, **form.variables, "messages": messages}, most) + form.after
+    def render(variables: Mapping[str, Any], end: float | None) -> str:
+        messages = [{"role": role, "content": content.render(variables, most, end)} for role, content in contents]
+        return chat.render({**given, **form.variables, "messages": messages}, most, end) + form.after
 
     return render, {name for _, content in contents for name in content.names}

@@ -6,7 +6,7 @@ window starts there, however much of the history is given.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,12 @@ class Window:
         """Number of items of a long history at which a window may start: the oldest of its newest `max_items`."""
         fewest = self.max_items - self.max_items // 2 if self.min_items is None else self.min_items
         return self.max_items - fewest + 1
+
+    def narrowed(self, most: int) -> "Window":
+        """This window with at most so many items, and the fewest in proportion; it begins where this one does, or later."""
+        if most >= self.max_items:
+            return self
+        return replace(self, max_items=most, min_items=max(1, (self.max_items - self.starts + 1) * most // self.max_items))
 
     def of(self, history: Sequence[int] | IntArray) -> Sequence[int] | IntArray:
         """The items of a history (catalog indices, oldest first) in the prompt: all, or between `min_items` and `max_items` of the newest.

@@ -36,3 +36,17 @@ def test_a_window_does_not_depend_on_how_much_of_a_long_history_is_given(given: 
 def test_a_window_that_moves_with_every_item_can_be_asked_for() -> None:
     history = list(range(100))
     assert [Window(8, 8).of(history[:end]) for end in (8, 9, 50)] == [history[:8], history[1:9], history[42:50]]
+
+
+@pytest.mark.parametrize("fewest", [None, 1, 8, 20])
+def test_a_narrower_window_begins_no_earlier(fewest: int | None) -> None:
+    """So the fewer items it may have, the shorter a prompt is."""
+    history = np.random.default_rng(2).permutation(500).tolist()
+    window = Window(20, fewest)
+    for end in (15, 20, 21, 100, 500):
+        lengths = [len(window.narrowed(most).of(history[:end])) for most in range(1, 25)]
+        assert lengths == sorted(lengths)
+        assert lengths[0] == 1
+        assert lengths[19:] == [len(window.of(history[:end]))] * 5
+        assert all(length <= most for most, length in enumerate(lengths, 1))
+    assert Window(20, 20).narrowed(7) == Window(7, 7)
