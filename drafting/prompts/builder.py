@@ -80,6 +80,11 @@ class PromptBuilder:
         """
         return np.concatenate([self._prompts.sample(items), self._end])
 
+    def forget(self, user_id: str) -> None:
+        """Keep nothing of a user in memory, such as the text of their last prompt, which a text form remembers."""
+        self._prompts.forget(user_id)
+        self._thinking_prompts.forget(user_id)
+
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt that `build` makes, in parts, without empty ones.
 

@@ -71,6 +71,9 @@ class ListPrompts:
         """The prompt of these items; see `PromptBuilder`."""
         return self.tokens(items)
 
+    def forget(self, user_id: str) -> None:
+        """Do nothing: no text of a user is kept."""
+
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt in parts; see `PromptBuilder`."""
         items = self._shown(user)

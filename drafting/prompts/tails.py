@@ -24,7 +24,7 @@ _TRIED_CUTS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class _Read:
+class ReadText:
     """A text that has been tokenised.
 
     Attributes:
@@ -49,7 +49,7 @@ class TailTokenizer:
         self._special = add_special_tokens
         self._around: tuple[IntArray, IntArray] | None = None
         self._lock = Lock()
-        self._known: OrderedDict[str, _Read] = OrderedDict()
+        self._known: OrderedDict[str, ReadText] = OrderedDict()
         self._most_bytes, self._bytes = most_bytes, 0
         added = tokenizer.rust.get_added_tokens_decoder()
         self._longest = max((len(token.content) for token in added.values()), default=0)
@@ -83,12 +83,17 @@ class TailTokenizer:
         before, after = self._around
         return np.concatenate([before, read.tokens, after])
 
-    def _read(self, text: str) -> _Read:
+    def forget(self, user: str) -> None:
+        """Remember no text of a user any more."""
+        with self._lock:
+            self._drop(user)
+
+    def _read(self, text: str) -> ReadText:
         encoding = self._tokenizer.encoding(text)
         tokens = np.array(encoding.ids, np.int64)
-        return _Read(text, tokens, self._cuts(text, encoding, tokens, 0, 0))
+        return ReadText(text, tokens, self._cuts(text, encoding, tokens, 0, 0))
 
-    def _read_behind(self, last: _Read, text: str) -> _Read:
+    def _read_behind(self, last: ReadText, text: str) -> ReadText:
         """Read what lies behind the last place where the text may be cut that it has in common with another."""
         common = _common_letters(last.text, text)
         if common == len(text) == len(last.text):
@@ -99,7 +104,7 @@ class TailTokenizer:
         place, count = kept[-1]
         encoding = self._tokenizer.encoding(text[place:])
         tail = np.array(encoding.ids, np.int64)
-        return _Read(text, np.concatenate([last.tokens[:count], tail]), kept[:-1] + self._cuts(text, encoding, tail, place, count))
+        return ReadText(text, np.concatenate([last.tokens[:count], tail]), kept[:-1] + self._cuts(text, encoding, tail, place, count))
 
     def _cuts(self, text: str, encoding: Encoding, tokens: IntArray, place: int, count: int) -> list[tuple[int, int]]:
         """The cuts of the part of a text that begins at a place and has so many tokens before it.
@@ -125,13 +130,15 @@ class TailTokenizer:
                 return around if same else None
         return None
 
-    def _remember(self, user: str, read: _Read) -> None:
-        if (last := self._known.pop(user, None)) is not None:
-            self._bytes -= last.bytes
+    def _remember(self, user: str, read: ReadText) -> None:
+        self._drop(user)
         self._known[user] = read
         self._bytes += read.bytes
         while self._bytes > self._most_bytes:
-            _, gone = self._known.popitem(last=False)
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, user: str) -> None:
+        if (gone := self._known.pop(user, None)) is not None:
             self._bytes -= gone.bytes
 
 

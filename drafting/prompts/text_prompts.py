@@ -118,6 +118,10 @@ class TextPrompts:
         except PromptError:
             return self._identifiers[items].reshape(-1)[-self.max_tokens :]
 
+    def forget(self, user_id: str) -> None:
+        """Keep no text of a user in memory."""
+        self._tails.forget(user_id)
+
     def parts(self, user: UserState | Sequence[int] | IntArray) -> list[PromptPart]:
         """The prompt in parts; see `PromptBuilder`."""
         codes = set(self._identifiers.token_ids.tolist())

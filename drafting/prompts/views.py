@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.user_state import UserEvent
 from drafting.prompts.view import NoSuchName, View
 
 ITEM_FIELDS = ("identifier", "title", "attributes", "event", "kind", "value", "time", "index")
-_KEPT = 2**16
+# Of the texts of either kind that are kept; what one takes besides its letters, and a letter at most.
+_MOST_BYTES, _BYTES_OF_ENTRY, _BYTES_OF_LETTER = 8 * 2**20, 256, 4
 
 
 class Named(View):
@@ -64,8 +66,16 @@ class ItemTexts:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.identifier = lru_cache(_KEPT)(lambda item: "".join(catalog.identifier(item)))
-        self.title = lru_cache(_KEPT)(catalog.title)
+        titles = catalog.attributes.get(TITLE)
+        longest_title = 0 if titles is None else int(titles.values.lengths.max(initial=0))
+        longest_identifier = catalog.identifier_length * max(map(len, catalog.tokens), default=0)
+        self.identifier = lru_cache(_kept(longest_identifier))(lambda item: "".join(catalog.identifier(item)))
+        self.title = lru_cache(_kept(longest_title))(catalog.title)
+
+
+def _kept(longest: int) -> int:
+    """How many texts of at most so many letters are kept."""
+    return _MOST_BYTES // (_BYTES_OF_ENTRY + _BYTES_OF_LETTER * longest)
 
 
 class ItemAttributes(View):

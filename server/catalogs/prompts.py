@@ -61,6 +61,12 @@ class CatalogPrompts:
             math.ceil(PAUSE_SECONDS),
         ) from error
 
+    def forget(self, user_id: str) -> None:
+        """Keep nothing of a user in memory that prompts were made of."""
+        for task in self._builders.values():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().forget(user_id)
+
     async def watch(self) -> None:
         """Make the builder of the version that is served as soon as there is an engine, before anybody asks for it; until cancelled."""
         while True:

@@ -93,6 +93,7 @@ def user_routes(services: Services) -> APIRouter:
             return await forget(f"{user_id}/profile")
         with metrics.history_operation("delete"):
             known = await histories.delete_profile(user_id)
+        services.prompts.forget(user_id)
         if not known:
             raise ProfileNotFound(user_id)
         return Response(status_code=204)
@@ -107,6 +108,7 @@ def user_routes(services: Services) -> APIRouter:
         """Delete everything that is stored for the user: events, their ids, and the profile."""
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
+        services.prompts.forget(user_id)
         if not known:
             raise UserNotFound(user_id)
         return Response(status_code=204)

@@ -86,6 +86,16 @@ def test_memory_is_bounded_and_the_least_recently_read_goes_first() -> None:
     assert list(found._known)[-1] == "99"
 
 
+def test_a_user_who_is_forgotten_leaves_nothing() -> None:
+    found, _ = tails("byte level")
+    for user in ("ann", "bob"):
+        found.encode("the " + "".join(CODES), user)
+    found.forget("ann")
+    found.forget("nobody")
+    assert list(found._known) == ["bob"]
+    assert found._bytes == sum(read.bytes for read in found._known.values()) > 0
+
+
 def test_a_tokenizer_that_reads_tails_otherwise_reads_whole_texts() -> None:
     class Odd(PromptTokenizer):
         def encoding(self, text: str, *, add_special_tokens: bool = False):

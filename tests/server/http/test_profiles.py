@@ -1,21 +1,31 @@
 """Profiles, and what requests bring of a user: stored and given back, bounded, and told to nobody else."""
 
+import gc
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import ValidationError
 
+from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import prompt_of
+from drafting.prompts.tails import ReadText
+from drafting.prompts.tokenizer import PromptTokenizer
+from server.engine.prompts import write_prompts
 from server.http.app import build_app
 from server.metrics.tracing import Tracing
 from server.schemas.given import MAX_FACTS_BYTES, item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.schemas.users import EventsBody, ProfileBody
 from server.services import Services
+from tests.prompt_tokenizers import byte_level
 from tests.server.http.test_app import CATALOG, Bench
 from tests.server.server_process import assert_problem
 
@@ -216,6 +226,27 @@ async def test_nothing_of_it_is_in_answers_errors_logs_traces_or_metrics(caplog:
     spans = " ".join(span.to_json() for span in exporter.get_finished_spans())
     everything = [*said, caplog.text, spans, plain.metrics.exposition().decode()]
     assert not [text for text in everything if SECRET in text]
+
+
+def remembered(name: str) -> bool:
+    """True if there is a text in memory that a prompt was made of, with a name in it."""
+    return any(isinstance(each, ReadText) and name in each.text for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/users/anna", "/v1/users/anna/history"])
+async def test_who_is_forgotten_leaves_no_text_of_a_prompt_in_memory(bench: Bench, tmp_path: Path, path: str):
+    form = prompt_of({"format": "jinja", "template": "{{ user.name | default('?') }}: {{ history | join(', ') }}"})
+    builder = PromptBuilder(form, PromptTokenizer.of(byte_level(CATALOG.tokens)), CATALOG)
+    assert bench.engine.ready is not None
+    bench.engine.ready = msgspec.structs.replace(bench.engine.ready, prompts=write_prompts(builder, tmp_path))
+    names = {user: f"{user} {uuid4()}" for user in ("anna", "bert")}
+    for user, name in names.items():
+        await bench.client.put(f"/v1/users/{user}/profile", json={"name": name})
+        await bench.client.post(f"/v1/users/{user}/events", json={"item_id": "item-1"})
+        assert (await bench.client.post("/v1/recommendations", json={"user_id": user, "k": 1})).status_code == 200
+        assert remembered(name)
+    assert (await bench.client.delete(path)).status_code == 204
+    assert [remembered(name) for name in names.values()] == [False, True]
 
 
 @pytest.mark.parametrize("entries", [["a", "b"], ["a", {"item_id": "b"}], [{"item_id": "a"}, {"item_id": "b"}]])
