@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from drafting.beam.rule import Verification
+from drafting.prompts.user_state import STORED_EVENTS
 
 EngineName = Literal["vllm", "transformers"]
 LogFormat = Literal["text", "json"]
@@ -154,7 +155,7 @@ class Settings(EngineSettings, BaseSettings):
     history_timeout_ms: Annotated[int, Panel.HISTORIES] = Field(
         default=250, ge=1, description="Longest wait for the history store, milliseconds."
     )
-    history_max_events: Annotated[int, Panel.HISTORIES] = Field(default=1000, ge=1, description="Newest events kept per user.")
+    history_max_events: Annotated[int, Panel.HISTORIES] = Field(default=STORED_EVENTS, ge=1, description="Newest events kept per user.")
     history_ttl_seconds: Annotated[int | None, Panel.HISTORIES] = Field(
         default=None, ge=1, description="Forget a user after so many seconds without an event or a new profile; never by default."
     )

@@ -11,6 +11,9 @@ import numpy as np
 
 from drafting.array_types import IntArray
 
+# The events of a user that servers keep, the newest ones, unless they are told otherwise.
+STORED_EVENTS = 1000
+
 Scalar = str | float | int | bool
 Value = Scalar | Sequence[Scalar]
 

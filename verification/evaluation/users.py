@@ -13,7 +13,7 @@ from drafting.alignment.data.interactions import Interactions, Split
 from drafting.alignment.data.windows import Windows, next_windows
 from drafting.array_types import BoolArray
 from drafting.errors import InteractionError
-from drafting.prompts.user_state import UserState
+from drafting.prompts.user_state import STORED_EVENTS, UserState
 
 PARTS = ("test", "valid")
 
@@ -25,7 +25,7 @@ class HeldOut:
     Attributes:
         known: interactions of all users that recommenders may use.
         joined: these, and the held-out ones behind them.
-        windows: for each user, the interactions that are known when the list is asked for, and the first label behind them.
+        windows: for each user, the interactions that a store knows when the list is asked for, and the first label behind them.
         labels: distinct held-out items of each user.
         warm: `[users]` bool, True for users with a label that occurs in `known`.
     """
@@ -41,7 +41,7 @@ class HeldOut:
 
     @cached_property
     def histories(self) -> list[list[int]]:
-        """Catalog indices of each user's history, oldest first."""
+        """Catalog indices of each user's history, as far as it is stored, oldest first."""
         spans = zip(self.windows.first.tolist(), self.windows.last.tolist(), strict=True)
         return [self.joined.items[first:last].tolist() for first, last in spans]
 
@@ -67,7 +67,7 @@ def held_out(split: Split, part: str = "test", most: int | None = None) -> HeldO
         InteractionError: no user has a history and held-out items.
     """
     known, later = (split.train.followed_by(split.valid), split.test) if part == "test" else (split.train, split.valid)
-    joined, windows = next_windows(known, later, len(known) + len(later))
+    joined, windows = next_windows(known, later, STORED_EVENTS)
     if not len(windows.owners):
         raise InteractionError(f"There are no users to evaluate: no user has {part} items and a history before them.")
     if most is not None and most < len(windows.owners):

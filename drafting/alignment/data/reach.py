@@ -1,7 +1,7 @@
-"""How far back a prompt reads: which earlier interactions a sample must know so that its prompt is that of a user with their whole history.
+"""How far back a prompt reads: which earlier interactions a sample must know so that its prompt is that of a user with a stored history.
 
 Invariant: of all events, and of every kind that the prompt lists apart, the newest that its windows hold are known, and one more, which
-says that there are more.
+says that there are more; but none that a store has forgotten, because a request's prompt shows none of these.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from drafting.alignment.data.details import EventDetails, no_kind
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import IntArray
 from drafting.errors import InteractionError
+from drafting.prompts.user_state import STORED_EVENTS
 
 
 class Reach:
@@ -33,11 +34,11 @@ class Reach:
     def known(self, owner: int, first: int, last: int) -> IntArray:
         """The positions of a sample's interactions before the one at `last`, all from `first` on, oldest first."""
         window = np.arange(first, last)
-        older = [window]
+        older, since = [window], max(int(self._offsets[owner]), last - STORED_EVENTS)
         for positions, most in self._kinds:
             end = int(np.searchsorted(positions, last))
             newest = positions[max(0, end - most) : end]
-            older.append(newest[newest >= self._offsets[owner]])
+            older.append(newest[newest >= since])
         return window if len(older) == 1 else np.unique(np.concatenate(older))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.errors import InteractionError
+from drafting.prompts.user_state import STORED_EVENTS
 from verification.evaluation.baselines import co_occurring, item_similarity, most_popular
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.users import held_out
@@ -38,6 +39,12 @@ def test_validation_users_know_nothing_of_their_validation_items() -> None:
     assert users.labels == [[2], [3]]
     assert users.warm.tolist() == [True, False]
     assert len(users.known) == len(SPLIT.train)
+
+
+def test_users_are_asked_with_what_a_store_keeps() -> None:
+    users = held_out(Split(interactions([7, *[0] * STORED_EVENTS], [1]), interactions([], []), interactions([2], [3])))
+    assert [len(user.events) for user in users.states()] == [STORED_EVENTS, 1]
+    assert users.histories == [[0] * STORED_EVENTS, [1]]
 
 
 def test_fewer_users_are_spread_evenly() -> None:
