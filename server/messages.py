@@ -12,6 +12,9 @@ import msgspec
 from drafting.beam.rule import Verification
 from verification.result import BeamResult, Precision, StepReport
 
+# Of a token id in `Submit.prompt`.
+TOKEN_BYTES = 4
+
 
 class FilterChoice(msgspec.Struct, frozen=True):
     """Which items a request may be given, by the names of filters.
@@ -139,6 +142,13 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """Stop after the running step; what still waits is abandoned."""
 
 
+class ThinkingLimit(msgspec.Struct, frozen=True):
+    """How many requests may write text at a time, and on how many KV slots together; one may always."""
+
+    requests: int
+    slots: int
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and requests are welcome.
 
@@ -150,9 +160,11 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         forward_seconds, token_seconds: cost of a forward of the target: a fixed part, and a part per token of a full step.
         step_tokens: tokens that may share a step.
         precision: precision of the target's lists.
+        thinking: how many requests may write text before their lists together.
         longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
+        end_tokens: tokens between a text and its list.
         prompts: what prompts are built with.
     """
 
@@ -166,10 +178,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     token_seconds: float
     step_tokens: int
     precision: Precision
+    thinking: ThinkingLimit
     prompts: PromptFiles
     catalog_name: str = ""
     longest_step_seconds: float = 0.0
     text_tokens: int = 0
+    end_tokens: int = 0
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):
@@ -242,6 +256,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
         cached_slots: KV slots that hold prompts of earlier requests.
         graphs_replayed: forwards of target and draft that were replayed from a CUDA graph.
         graphs_skipped: those that fitted no graph, of models that have some.
+        thinking: ids of requests that began to think, in the last of the steps.
     """
 
     finished: list[FinishedList]
@@ -253,6 +268,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     cached_slots: int = 0
     graphs_replayed: int = 0
     graphs_skipped: int = 0
+    thinking: tuple[str, ...] = ()
 
 
 ToEngine = Submit | Cancel | Shutdown | PutFilter | DropFilter | LoadCatalog | DropCatalog

@@ -13,7 +13,7 @@ from server.engine.client import EngineClient
 from server.histories import HistoryStore
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
-from server.scheduling.admission import Drain
+from server.scheduling.drain import Drain
 from server.settings import Settings
 
 

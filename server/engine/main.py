@@ -94,12 +94,15 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
         # What is loaded stays for ever: without it in the collector's generations a full collection costs microseconds, not a step's time.
         gc.freeze()
         gc.enable()
+        thinking = recommender.prompts.thinking
         worker.send(
             Ready(
                 model=recommender.model_name,
                 catalog_version=recommender.catalog.version,
                 catalog_name=options.catalog_name,
-                text_tokens=0 if recommender.prompts.thinking is None else recommender.prompts.thinking.max_tokens,
+                text_tokens=0 if thinking is None else thinking.max_tokens,
+                end_tokens=0 if thinking is None else thinking.most_tokens - thinking.max_tokens,
+                thinking=worker.thinking_limit,
                 max_items=recommender.prompts.max_items,
                 total_slots=recommender.engine.total_slots,
                 drafts=recommender.engine.has_draft,

@@ -32,6 +32,7 @@ from server.messages import (
     Shutdown,
     StepRecord,
     Submit,
+    ThinkingLimit,
     ToEngine,
 )
 from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler, StepBudget
@@ -68,6 +69,11 @@ class EngineWorker:
         self._failed: list[FailedList] = []
         self._steps: list[StepRecord] = []
         self._reported = self._stepped = time.monotonic()
+
+    @property
+    def thinking_limit(self) -> ThinkingLimit:
+        """How many requests may think together."""
+        return self._scheduler.thinking_limit
 
     def send(self, message: FromEngine) -> None:
         """Send a message to the parent."""
@@ -165,7 +171,8 @@ class EngineWorker:
         if step.report.failed and self._finite:
             logger.error("The model's scores for a request were not finite (NaN or infinite); only metrics tell of others after it.")
             self._finite = False
-        if not (step.finished or self._failed or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
+        news = step.finished or step.thinking or self._failed
+        if not (news or not self._scheduler.busy or now - self._reported > REPORT_SECONDS):
             return
         graphs = self._catalogs.take_graph_counts()
         first, *more = self._portions(step.finished)
@@ -179,10 +186,12 @@ class EngineWorker:
             cached_slots=self._catalogs.cached_slots,
             graphs_replayed=graphs.replayed,
             graphs_skipped=graphs.skipped,
+            thinking=step.thinking,
         )
         self.send(progress)
         for portion in more:
-            self.send(msgspec.structs.replace(progress, finished=portion, failed=[], steps=[], graphs_replayed=0, graphs_skipped=0))
+            empty = {"failed": [], "steps": [], "graphs_replayed": 0, "graphs_skipped": 0, "thinking": ()}
+            self.send(msgspec.structs.replace(progress, finished=portion, **empty))
         self._failed, self._steps, self._reported = [], [], now
 
     def _portions(self, finished: Sequence[FinishedList]) -> list[list[FinishedList]]:

@@ -5,7 +5,8 @@ ready, without asking the engine, which answers only between two steps.
 
 An idle engine always tries: a request that meets no other is let in whatever is believed of the engine's speed, unless its deadline has
 passed. Otherwise it is let in if (1) its own list will be ready by its deadline, behind all that the engine takes up before it, and (2) no
-request behind it, which would have been in time without it, is late because of it. It is asked once, before its stored history is read:
+request behind it, which would have been in time without it, is late because of it. Where texts are written before lists, the wait for a
+place among those that think is a part of both. It is asked once, before its stored history is read:
 until then its work is what requests have come to on average, and it counts for others whose history is unread too, so what is let in is
 never refused later. It does not count for those who bring their history: a store that hangs must not keep an idle engine from them.
 
@@ -21,24 +22,20 @@ import asyncio
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, TypeVar
 
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
-from server.messages import FailedList, FinishedList, Progress, Ready, StepRecord, Submit
+from server.messages import FailedList, FinishedList, Progress, Ready, StepRecord, Submit, ThinkingLimit
 from server.scheduling.rate import EngineRate
 from server.scheduling.scheduler import due
-
-T = TypeVar("T")
+from server.scheduling.thinking import PlacesForecast
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
 # costs no throughput as long as a queue remains.
 CAUTION = 1.4
 _LONGEST_RETRY_SECONDS = 60
-_DRAIN_LOOK_SECONDS = 0.02
 # A list takes as many steps as an identifier has tokens, at most; the rest is for requests that a step was too full for, and for texts, of
 # whose steps the newest are shown.
 _TRACED_STEPS = 64
@@ -50,7 +47,10 @@ class PendingRequest:
 
     Attributes:
         work: tokens that it is foreseen to need, those of a text aside.
-        text: tokens of text that it is foreseen to write first: others that write none don't wait for them.
+        text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
+            for them.
+        slots: KV slots that it needs while it writes.
+        thinks: True once the engine has begun its text.
         unread: True while its stored history is being read.
         steps: of the engine while it was pending, if it is traced; the newest ones.
         result: its list, awaited from the moment that the engine is given the request.
@@ -60,6 +60,8 @@ class PendingRequest:
     submit: Submit
     work: int
     text: int = 0
+    slots: int = 0
+    thinks: bool = False
     unread: bool = False
     steps: deque[StepRecord] | None = None
     result: "asyncio.Future[FinishedList] | None" = None
@@ -96,6 +98,7 @@ class Admission:
         self._most = most
         self._queue: list[PendingRequest] = []
         self._rate: EngineRate | None = None
+        self._thinking, self._end_tokens = ThinkingLimit(1, 0), 0
 
     @property
     def rate(self) -> EngineRate:
@@ -114,7 +117,7 @@ class Admission:
 
     def open(self, ready: Ready) -> None:
         """Take requests for an engine that has just become ready."""
-        self._rate = EngineRate(ready)
+        self._rate, self._thinking, self._end_tokens = EngineRate(ready), ready.thinking, ready.end_tokens
 
     def admit(self, submit: Submit, now: float, items: int | None = None, *, traced: bool = False) -> PendingRequest:
         """Let a request in, or refuse it.
@@ -127,8 +130,8 @@ class Admission:
             QueueFull: too many requests are pending.
             TooLate: its list would be late, or would make another late.
         """
-        work = self.rate.work(submit, self.rate.stored_items if items is None else items)
-        request = PendingRequest(submit, work, self.rate.text_tokens(submit), items is None)
+        request = PendingRequest(submit, 0, unread=items is None)
+        self._foresee(request, self.rate.stored_items if items is None else items)
         self.check(request, now)
         if traced:
             request.steps = deque(maxlen=_TRACED_STEPS)
@@ -150,7 +153,10 @@ class Admission:
         ahead = sum(other.work for other in queue[:first_behind])
         is_idle = all(other.unread for other in queue)
         texts = sum(other.text for other in queue[:first_behind]) if request.text else 0
-        ready, deadline = now + (self._seconds(ahead + texts, request, is_idle) if queue else 0.0), request.submit.deadline
+        places = self._places(queue, first_behind)
+        wait = self._wait_steps(with_it := places.copy(), request)
+        seconds = self._seconds(ahead + texts, wait, request, is_idle) if queue else 0.0
+        ready, deadline = now + seconds, request.submit.deadline
         if ready > deadline:
             raise TooLate(
                 f"The list would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so it was not "
@@ -159,7 +165,9 @@ class Admission:
             )
         for other in queue[first_behind:]:
             until = ahead + other.work + other.text
-            before, after = now + self._drain(until), self._drain(until + request.work + (request.text if other.text else 0))
+            more = request.work + (request.text if other.text else 0)
+            before = now + self._behind(until, self._wait_steps(places, other), other)
+            after = self._behind(until + more, self._wait_steps(with_it, other), other)
             ahead += other.work
             if before <= other.submit.deadline < now + after:
                 raise TooLate(
@@ -185,7 +193,7 @@ class Admission:
             raise request.failure
         self.leave(request)
         request.unread = False
-        request.work, request.text = self.rate.work(request.submit), self.rate.text_tokens(request.submit)
+        self._foresee(request)
         request.due = due(request.submit.deadline, request.submit.submitted)
         self.enter(request)
         request.result = asyncio.get_running_loop().create_future()
@@ -197,6 +205,11 @@ class Admission:
         for request in self._queue:
             if request.steps is not None:
                 request.steps.extend(progress.steps)
+            if request.thinks:
+                request.text = max(0, request.text - len(progress.steps))
+        for request_id in progress.thinking:
+            for request in self._of(request_id):
+                request.thinks = True
         for finished in progress.finished:
             for request in self._take(finished.result.request_id):
                 self.rate.learn_list(finished, request.submit)
@@ -213,89 +226,57 @@ class Admission:
 
     def _take(self, request_id: str) -> list[PendingRequest]:
         """Take the request of an id out of the queue, if it is there."""
-        found = [request for request in self._queue if request.submit.request_id == request_id]
+        found = self._of(request_id)
         for request in found:
             self.leave(request)
         return found
 
-    def _seconds(self, ahead: int, request: PendingRequest, is_idle: bool) -> float:
-        """When the list will be ready that has so much work ahead of its own."""
+    def _of(self, request_id: str) -> list[PendingRequest]:
+        return [request for request in self._queue if request.submit.request_id == request_id]
+
+    def _foresee(self, request: PendingRequest, items: int | None = None) -> None:
+        """Work out what a request will need, with a history of so many items where that is not in it yet."""
+        submit = request.submit
+        request.work, request.text = self.rate.work(submit, items), self.rate.text_tokens(submit)
+        request.slots = self.rate.prompt_tokens(submit, items) + submit.think + self._end_tokens
+
+    def _places(self, queue: Sequence[PendingRequest], first_behind: int) -> PlacesForecast:
+        """The places among those that think, as far as they are taken already or by those that come first."""
+        places = PlacesForecast(self._thinking)
+        for other in queue:
+            if other.thinks:
+                places.take(self.rate.steps(other.text), other.slots)
+        for other in queue[:first_behind]:
+            self._wait_steps(places, other)
+        return places
+
+    def _wait_steps(self, places: PlacesForecast, request: PendingRequest) -> float:
+        """The steps until a request gets a place among those that think, which it takes; 0 for one that needs or has none."""
+        if request.submit.think:
+            return 0.0 if request.thinks else places.take(self.rate.steps(request.text), request.slots)
+        # Where only one request runs at a time, a list waits for a text, too.
+        return 0.0 if self._thinking.requests else places.take(0.0, 0)
+
+    def _seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
+        """When the list will be ready that has so much work ahead of its own, and so many steps until it gets a place."""
         own, text = request.work + request.text, request.text
         alone = self.rate.alone_seconds(own, text)
         if is_idle:
             # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.
-            return alone + CAUTION * self.rate.queue_seconds(ahead)
-        return max(self._drain(ahead + own), self.rate.step_seconds + max(alone, self.rate.shared_seconds(text)))
+            return alone + CAUTION * (self.rate.queue_seconds(ahead) + wait * self.rate.idle_step_seconds)
+        step = self.rate.step_seconds
+        return max(self._drain(ahead + own), step + CAUTION * wait * step + max(alone, self.rate.shared_seconds(text)))
+
+    def _behind(self, until: int, wait: float, other: PendingRequest) -> float:
+        """When the list of a request in the queue will be ready, with all the work until then, and so many steps until it gets a place."""
+        if not (wait or other.submit.think):
+            return self._drain(until)
+        step = self.rate.step_seconds
+        return max(self._drain(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.text))
 
     def _drain(self, work: int) -> float:
         """When so much work will be done, the step that runs now included."""
         return self.rate.step_seconds + CAUTION * self.rate.queue_seconds(work)
-
-
-class Drain:
-    """The end of a server, in order: no new requests, then the running ones finish, then the process ends.
-
-    A request that was begun before is finished, unless the grace period ends first; one that comes later is told at once that this server
-    is going away, so that its client asks another.
-    """
-
-    def __init__(self) -> None:
-        self.draining = False
-        self.running = 0
-        self._given_up: set[asyncio.Task[Any]] = set()
-
-    def begin(self) -> None:
-        """Take no requests from now on, and give up those that may take long."""
-        self.draining = True
-        for task in self._given_up:
-            task.cancel()
-
-    def check(self) -> None:
-        """Refuse a request once the server takes none any more.
-
-        Raises:
-            EngineUnavailable: it takes none.
-        """
-        if self.draining:
-            raise EngineUnavailable("The server is shutting down.", 1)
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request for as long as it runs.
-
-        Raises:
-            EngineUnavailable: the server takes none any more.
-        """
-        self.check()
-        self.running += 1
-        try:
-            yield
-        finally:
-            self.running -= 1
-
-    async def long(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do work that may take longer than a server that is to end can wait: it is given up then, and cleans up behind itself.
-
-        Raises:
-            EngineUnavailable: the server takes no requests any more.
-        """
-        with self.request():
-            task = asyncio.create_task(work())
-            self._given_up.add(task)
-            try:
-                return await task
-            except asyncio.CancelledError:
-                self.check()
-                raise
-            finally:
-                self._given_up.discard(task)
-
-    async def finished(self, seconds: float) -> bool:
-        """Wait until nothing runs, for so long at most; whether it came to that."""
-        end = asyncio.get_running_loop().time() + seconds
-        while self.running and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
-        return not self.running
 
 
 def _error(failed: FailedList) -> Exception:

@@ -1,6 +1,6 @@
 """The speed of the engine, learned from its step reports.
 
-Work is counted in tokens as the API process can foresee them: those of the history, of the text before the list and of the beams. Two
+Work is counted in tokens as the API process can foresee them: those of the prompt, of the text before the list and of the beams. Two
 things turn them into seconds: how many tokens of forwards a foreseen one comes to (less where prompts are cached, more where drafts are
 tried), and how long a token takes in a full step.
 
@@ -16,7 +16,7 @@ was measured while the engine loaded.
 import math
 from collections import deque
 
-from server.messages import FinishedList, Progress, Ready, Submit
+from server.messages import TOKEN_BYTES, FinishedList, Progress, Ready, Submit
 
 # Seconds of work after which what was learned before counts for a third.
 _MEMORY_SECONDS = 2.0
@@ -44,6 +44,8 @@ class EngineRate:
         self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
+        # Tokens of prompts beside those of the history's items: at first, the one that every prompt has.
+        self._more_tokens = 1.0
         # Nothing is known of texts yet: as if all were as long as they may be.
         self._text_share = 1.0
         # Nothing is known of stored histories yet: as if all were longer than the model reads.
@@ -60,7 +62,14 @@ class EngineRate:
         Args:
             items: the length of its history where that is not in it yet.
         """
-        return (len(request.history) if items is None else items) * self._length + self._beams(request) + 1
+        return self.prompt_tokens(request, items) + self._beams(request)
+
+    def prompt_tokens(self, request: Submit, items: int | None = None) -> int:
+        """The tokens of a request's prompt; foreseen by its items, and by what other prompts have beside them, until it is built."""
+        if request.prompt:
+            return len(request.prompt) // TOKEN_BYTES
+        items = len(request.history) if items is None else items
+        return max(1, round(items * self._length + self._more_tokens))
 
     def text_tokens(self, request: Submit) -> int:
         """The tokens of text that a request is foreseen to write before its list, a forward each."""
@@ -70,13 +79,22 @@ class EngineRate:
         """Seconds that a busy engine takes for so much work."""
         return work * self._tokens_per_work * self._token_seconds
 
+    def steps(self, text_tokens: int) -> float:
+        """Steps that a request takes, with one for each token of its text."""
+        return text_tokens + self._forwards
+
+    @property
+    def idle_step_seconds(self) -> float:
+        """Duration of the steps of an idle engine."""
+        return min(self._forward_seconds, self.step_seconds)
+
     def alone_seconds(self, work: float, text_tokens: int) -> float:
         """Seconds that an idle engine takes for one request."""
-        return (text_tokens + self._forwards) * min(self._forward_seconds, self.step_seconds) + self.queue_seconds(work)
+        return self.steps(text_tokens) * self.idle_step_seconds + self.queue_seconds(work)
 
     def shared_seconds(self, text_tokens: int) -> float:
         """Seconds of a request whose steps are shared with others, as full as they are now."""
-        return (text_tokens + self._forwards) * self.step_seconds
+        return self.steps(text_tokens) * self.step_seconds
 
     @property
     def stored_items(self) -> int:
@@ -107,6 +125,7 @@ class EngineRate:
         self._forwards += _LIST_SHARE * (usage.target_forwards - text - self._forwards)
         if request.think:
             self._text_share += _LIST_SHARE * (text / request.think - self._text_share)
+        self._more_tokens += _LIST_SHARE * (usage.prompt_tokens - len(request.history) * self._length - self._more_tokens)
         if request.user is not None:
             self._stored_items += _LIST_SHARE * (len(request.history) - self._stored_items)
 

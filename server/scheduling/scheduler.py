@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from drafting.plans.costs import CostCurve
-from server.messages import FinishedList
+from server.messages import FinishedList, ThinkingLimit
+from server.scheduling.thinking import may_think
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
@@ -145,12 +146,14 @@ class ScheduledStep:
         timed_out: ids of requests whose deadline had passed.
         report: report of the engine's step, with the requests that failed in it; `IDLE` if nothing ran.
         crowded: True if a request had to wait for a later step.
+        thinking: ids of requests that began to think in it.
     """
 
     finished: tuple[FinishedList, ...]
     timed_out: tuple[str, ...]
     report: StepReport
     crowded: bool = False
+    thinking: tuple[str, ...] = ()
 
 
 class SpeculativeBeamScheduler:
@@ -181,6 +184,11 @@ class SpeculativeBeamScheduler:
     def running(self) -> int:
         """Requests in the engine."""
         return len(self._running)
+
+    @property
+    def thinking_limit(self) -> ThinkingLimit:
+        """How many requests may think together, so that they leave the others enough."""
+        return ThinkingLimit(self._max_running // 2, self._engine.total_slots // THINKING_SHARE)
 
     @property
     def busy(self) -> bool:
@@ -222,14 +230,16 @@ class SpeculativeBeamScheduler:
     def step(self) -> ScheduledStep:
         """Drop what is late, admit what fits and run one step of the engine."""
         timed_out = self._drop_late()
+        before = len(self._running)
         tokens = self._admit()
+        thinking = tuple(entry.request.request_id for entry in self._running[before:] if entry.request.think is not None)
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
         report = self._engine.step()
         self._budget.learn(tokens, report.seconds)
         finished = tuple(self._finish(result) for result in report.finished)
         self._running = [entry for entry in self._running if entry.request.request_id not in report.failed]
-        return ScheduledStep(finished, timed_out, report, crowded=bool(self._waiting))
+        return ScheduledStep(finished, timed_out, report, crowded=bool(self._waiting), thinking=thinking)
 
     def _drop_late(self) -> tuple[str, ...]:
         now = self._clock()
@@ -261,11 +271,10 @@ class SpeculativeBeamScheduler:
 
     def _may_think(self, request: BeamRequest) -> bool:
         """True if it doesn't, or if nobody does, or if those that do leave the others enough."""
-        thinking = [entry.request for entry in self._running if entry.request.think is not None]
-        if request.think is None or not thinking:
+        if request.think is None:
             return True
-        slots = sum(other.most_tokens for other in (request, *thinking))
-        return len(thinking) < self._max_running // 2 and slots <= self._engine.total_slots // THINKING_SHARE
+        together = [request, *(entry.request for entry in self._running if entry.request.think is not None)]
+        return may_think(self.thinking_limit, len(together), sum(other.most_tokens for other in together))
 
     def _finish(self, result: BeamResult) -> FinishedList:
         entry = _find(self._running, result.request_id)

@@ -10,7 +10,7 @@ from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from verification.hosts.graphs import GraphCounts
-from verification.request import BeamRequest, PromptTokens, ReservedPlaces, item_indices
+from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, item_indices
 from verification.result import BeamResult, RankedItem, StepReport, Usage
 
 STEPS = 3
@@ -46,6 +46,9 @@ class FakeEngine:
     def slots_needed(self, request: BeamRequest) -> int:
         return len(request.prompt) + request.beam_width * (STEPS - 1)
 
+    def steps_needed(self, request: BeamRequest) -> int:
+        return STEPS
+
     def tokens_needed(self, request: BeamRequest) -> int:
         return len(request.prompt)
 
@@ -74,7 +77,7 @@ class FakeEngine:
         tokens = self.next_tokens()
         self.forwards.append(tokens)
         self.running = {request_id: (request, done + 1) for request_id, (request, done) in self.running.items()}
-        ended = [request for request, done in self.running.values() if done == STEPS]
+        ended = [request for request, done in self.running.values() if done == self.steps_needed(request)]
         failed = tuple(self.running.keys() & self.not_finite)
         for request_id in (*failed, *(request.request_id for request in ended)):
             self.cancel(request_id)
@@ -117,7 +120,8 @@ class FakeSource:
     ) -> BeamRequest:
         tokens = history.tokens if isinstance(history, PromptTokens) else history
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
-        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name, reserved)
+        thinking = Think(think, np.array([1])) if think else None
+        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name, reserved, thinking)
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":
         return FakeSource(catalog, name=name)

@@ -9,7 +9,7 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
 from server.engine.prompts import write_prompts
-from server.messages import PromptFiles, Ready
+from server.messages import PromptFiles, Ready, ThinkingLimit
 from verification.result import Precision
 
 # `prompts` are of an engine that is gone: its file is nowhere.
@@ -24,6 +24,7 @@ READY = Ready(
     token_seconds=0.0001,
     step_tokens=1000,
     precision=Precision("float32", True),
+    thinking=ThinkingLimit(1, 0),
     prompts=PromptFiles("/nowhere/tokenizer.json", "", {}, None, None, {}, None),
 )
 

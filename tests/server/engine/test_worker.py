@@ -14,7 +14,7 @@ from server.engine import worker
 from server.engine.main import warm_up
 from server.engine.process import MOST_BYTES
 from server.engine.worker import EngineWorker
-from server.messages import Cancel, FailedList, FromEngine, Progress, Shutdown, Submit, ToEngine
+from server.messages import Cancel, FailedList, FromEngine, Progress, Shutdown, Submit, ThinkingLimit, ToEngine
 from server.settings import EngineOptions
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
@@ -184,3 +184,11 @@ def test_warming_up_leaves_the_engine_empty():
     warm_up(FakeSource(CATALOG), engine)
     assert len(engine.forwards) == STEPS
     assert engine.used_slots == 0
+
+
+def test_the_parent_is_told_at_once_which_requests_have_begun_to_think(bench: Bench):
+    assert bench.worker.thinking_limit == ThinkingLimit(1, 25)
+    bench.send(*(msgspec.structs.replace(submit(name), think=5) for name in ("a", "b")), submit("c"))
+    messages = bench.run_until_idle()
+    assert [message.thinking for message in messages if message.thinking] == [("a",), ("b",)]
+    assert [len(message.steps) for message in messages[:2]] == [1, STEPS - 1]

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import Overloaded, QueueFull, TooLate
-from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
+from server.messages import TOKEN_BYTES, FinishedList, Progress, Ready, StepRecord, Submit
 from server.scheduling.admission import Admission
+from server.scheduling.rate import EngineRate
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, StepReport, Usage
 
@@ -130,3 +131,18 @@ def test_a_refusal_never_asks_for_more_patience_than_a_minute(most: int, refusal
     with pytest.raises(refusal) as refused:
         admission.admit(request("second", engine, 1.0), 0.0, 10)
     assert refused.value.retry_after_seconds == 60
+
+
+def test_a_prompt_counts_with_its_own_tokens():
+    """Whatever its history has; and before it is built, with as many beside those of its history as other prompts had."""
+    rate = EngineRate(msgspec.structs.replace(READY, identifier_length=LENGTH))
+    beams = 10 * (LENGTH - 1)
+    unread = Submit("a", [], 10, 10, [], 9.0, 0.0)
+    empty = msgspec.structs.replace(unread, prompt=bytes(TOKEN_BYTES * 500))
+    built = msgspec.structs.replace(empty, history=[0])
+    assert rate.work(built) == rate.work(empty) == 500 + beams
+    assert rate.work(unread, 5) == 5 * LENGTH + 1 + beams
+    for _ in range(200):
+        rate.learn_list(FinishedList(BeamResult("a", (), Usage(500, target_forwards=LENGTH)), 0.0, 0.1), built)
+    assert rate.work(unread, 5) == 500 + 4 * LENGTH + beams
+    assert rate.queue_seconds(1.0) == EngineRate(READY).queue_seconds(1.0)

@@ -1,0 +1,78 @@
+"""The end of a server, in order: no new requests, then the running ones finish, then the process ends.
+
+Invariant: a request that was begun before is finished, unless the grace period ends first; one that comes later is told at once that this
+server is going away, so that its client asks another.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from server.errors import EngineUnavailable
+
+T = TypeVar("T")
+
+_LOOK_SECONDS = 0.02
+
+
+class Drain:
+    """The requests that a server still has, and whether it takes more."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.running = 0
+        self._given_up: set[asyncio.Task[Any]] = set()
+
+    def begin(self) -> None:
+        """Take no requests from now on, and give up those that may take long."""
+        self.draining = True
+        for task in self._given_up:
+            task.cancel()
+
+    def check(self) -> None:
+        """Refuse a request once the server takes none any more.
+
+        Raises:
+            EngineUnavailable: it takes none.
+        """
+        if self.draining:
+            raise EngineUnavailable("The server is shutting down.", 1)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request for as long as it runs.
+
+        Raises:
+            EngineUnavailable: the server takes none any more.
+        """
+        self.check()
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    async def long(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do work that may take longer than a server that is to end can wait: it is given up then, and cleans up behind itself.
+
+        Raises:
+            EngineUnavailable: the server takes no requests any more.
+        """
+        with self.request():
+            task = asyncio.create_task(work())
+            self._given_up.add(task)
+            try:
+                return await task
+            except asyncio.CancelledError:
+                self.check()
+                raise
+            finally:
+                self._given_up.discard(task)
+
+    async def finished(self, seconds: float) -> bool:
+        """Wait until nothing runs, for so long at most; whether it came to that."""
+        end = asyncio.get_running_loop().time() + seconds
+        while self.running and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(_LOOK_SECONDS)
+        return not self.running

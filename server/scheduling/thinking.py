@@ -1,0 +1,40 @@
+"""The places among requests that think: how many may write texts together, and when one that waits for a place is foreseen to get it.
+
+Invariant: the engine process takes requests up by the very rule by which the API process foresees their waits. Reason: texts take many
+steps, so a wait for a place is the longest part of what some lists take, and one that is not foreseen makes the list late.
+"""
+
+from copy import copy
+from heapq import heappop, heappush
+
+from server.messages import ThinkingLimit
+
+
+def may_think(limit: ThinkingLimit, requests: int, slots: int) -> bool:
+    """True if so many requests may think together that need so many KV slots in all; one may always."""
+    return requests <= 1 or (requests <= limit.requests and slots <= limit.slots)
+
+
+class PlacesForecast:
+    """The places as requests take them, in the order of the queue: of those that think, none overtakes another."""
+
+    def __init__(self, limit: ThinkingLimit) -> None:
+        self._limit = limit
+        self._slots = 0
+        self._began = 0.0
+        self._ends: list[tuple[float, int]] = []
+
+    def take(self, steps: float, slots: int) -> float:
+        """Give the next request a place, for so many steps and KV slots; return the steps until it has it."""
+        while not may_think(self._limit, len(self._ends) + 1, self._slots + slots):
+            self._began, freed = heappop(self._ends)
+            self._slots -= freed
+        heappush(self._ends, (self._began + steps, slots))
+        self._slots += slots
+        return self._began
+
+    def copy(self) -> "PlacesForecast":
+        """The same places, to be taken otherwise from now on."""
+        other = copy(self)
+        other._ends = self._ends.copy()
+        return other
