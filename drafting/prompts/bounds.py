@@ -28,8 +28,10 @@ MAX_MADE = 100_000_000
 # A width, an indent or a number of digits; and the sizes of all that goes into one call, multiplied.
 MAX_WIDTH = 10_000
 MAX_PRODUCT = 100_000_000
-# What a field of a view may be as a text: longer ones are rare, and a text of few fields may have them.
+# A field of a text that is filled in counts as so many letters at least, for what it shows of a view is not known before.
 _FIELD = 1_000
+# Letters that take as much memory as an entry of a list that is made, and of one that is copied.
+_ENTRY, _COPIED_ENTRY = 50, 8
 # Widths of six digits, and widths that are values themselves: of `%`, and of `format`, where a brace lies in a field.
 _WIDE_FORMAT = re.compile(r"\d{6}|%(\([^)]*\))?[-#0 +]*[\d.]*\*|(?<!\{)(\{\{)*\{[^{}]*:[^{}]*\{")
 _WIDTH = re.compile(r"(?:%(?:\([^)]*\))?|:).?[-+#0 <>=^,_.]*(\d+)\.?(\d*)")
@@ -38,8 +40,8 @@ _WIDE_FILTERS = ("batch", "center", "indent", "round", "slice", "tojson")
 _SQUARE_FILTERS = ("striptags",)
 # These take entries of a list as they are; all others make a text of what they are given.
 _LIST_FILTERS = {
-    *("attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "join", "last", "length", "list", "map"),
-    *("max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "sort", "sum", "unique"),
+    *("attr", "batch", "count", "d", "default", "first", "items", "join", "last", "length", "list", "map"),
+    *("reject", "rejectattr", "reverse", "select", "selectattr", "slice", "sum"),
 }
 
 
@@ -82,8 +84,6 @@ def letters(value: Any) -> int:
                 total += len(text)
             case int() as number:
                 total += 1 + number.bit_length() // 4
-            case View():
-                total += _FIELD
             case Mapping() as mapping:
                 total += 2 * len(mapping)
                 if total <= MAX_SIZE:
@@ -155,15 +155,31 @@ def make(size: int) -> None:
         steps.make(size)
 
 
-def sized(value: Any) -> Any:
-    """The value itself, if it is not too large."""
+def sized(value: Any, entry: int = _ENTRY) -> Any:
+    """The value itself, if it is not too large.
+
+    Args:
+        entry: letters that an entry of a list counts as.
+    """
     if isinstance(value, int):
         _check_bits(value.bit_length())
     elif isinstance(value, str | bytes | Sequence | Mapping) and not isinstance(value, range):
         if len(value) > MAX_SIZE:
             raise _too_large()
-        make(len(value))
+        make(len(value) * (1 if isinstance(value, str | bytes) else entry))
     return value
+
+
+def comparable(value: Any) -> Any:
+    """The value itself, if it can be compared in time: lists that lie in each other several times are as large as they look."""
+    if not isinstance(value, str) and letters(value) > MAX_SIZE:
+        raise Endless(f"it compares what has more than {MAX_SIZE:,} entries")
+    return value
+
+
+def copied(value: Any) -> Any:
+    """What an operator made of other values, if it is not too large."""
+    return sized(value, _COPIED_ENTRY)
 
 
 def check_operands(operator: str, left: Any, right: Any) -> None:
@@ -188,7 +204,7 @@ def check_filled(text: str, values: Sequence[Any]) -> None:
         raise Endless("it formats a text with a width of six digits or more, or with one that is a value")
     widest = max((int(width) for widths in _WIDTH.findall(text) for width in widths if width), default=0)
     fields = max(text.count("%"), text.count("{"))
-    check_size(len(text) + fields * (widest + max(map(letters, values), default=0)))
+    check_size(len(text) + fields * max(_FIELD, widest + max(map(letters, values), default=0)))
 
 
 def check_call(owner: str | bytes, name: str, arguments: Sequence[Any]) -> None:

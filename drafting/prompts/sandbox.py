@@ -7,6 +7,7 @@ the same text in both; but the line break at the end of a template of `prompt.js
 
 import json
 import zlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -25,6 +26,8 @@ from drafting.prompts.bounds import (
     check_call,
     check_filled,
     check_operands,
+    comparable,
+    copied,
     joined,
     listed,
     sized,
@@ -32,9 +35,10 @@ from drafting.prompts.bounds import (
 )
 from drafting.prompts.view import NoSuchName, NoValue, SaidError, View
 
-STEP, CONCAT, SIZED = "step_", "concat_", "sized_"
+STEP, CONCAT, SIZED, COMPARABLE = "step_", "concat_", "copied_", "comparable_"
 # Whose outcome is random, or that take much longer than their texts are long.
 _OTHER_FILTERS = ("random", "urlize", "wordwrap")
+_COMPARISONS = ("eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">=", "in")
 _OTHER_METHODS = ("expandtabs", "maketrans", "striptags", "to_bytes", "translate")
 
 
@@ -86,7 +90,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.said: frozenset[str] = frozenset()
         filters = self.filters | {"tojson": _to_json, "bucket": _bucket, "join": _join, "string": written, "sum": _sum}
         self.filters = {name: bounded(name, function) for name, function in filters.items() if name not in _OTHER_FILTERS}
-        self.filters |= {STEP: Steps.count, SIZED: sized}
+        self.filters |= {STEP: Steps.count, SIZED: copied, COMPARABLE: comparable}
+        tests: Mapping[str, Any] = self.tests
+        self.tests |= {name: bounded(name, test) for name, test in tests.items() if name in _COMPARISONS}
         del self.globals["lipsum"]
         self.globals["raise_exception"] = self._raise
         self.globals["range"] = _range
@@ -125,7 +131,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute what is not too large to be computed."""
         check_operands(operator, left, right)
-        return sized(super().call_binop(context, operator, left, right))
+        return copied(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what is safe to be called."""
@@ -154,7 +160,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
-    """Let a template count its steps, and measure the texts that it joins by `~` and what it cuts out."""
+    """Let a template count its steps, and measure the texts that it joins by `~`, what it cuts out and what it compares."""
 
     def call(name: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
         return nodes.Call(nodes.Name(name, "load", lineno=line), arguments, [], None, None, lineno=line)
@@ -166,6 +172,9 @@ def count_steps(tree: nodes.Template, sandbox: Sandbox) -> None:
         block.body.insert(0, nodes.ExprStmt(step, lineno=block.lineno))
     for texts in list(tree.find_all(nodes.Concat)):
         texts.nodes = [call(CONCAT, texts.nodes, texts.lineno)]
+    comparisons: list[nodes.Compare | nodes.Operand] = [*tree.find_all(nodes.Compare), *tree.find_all(nodes.Operand)]
+    for compared in comparisons:
+        compared.expr = nodes.Filter(compared.expr, COMPARABLE, [], [], None, None, lineno=compared.lineno)
     for cut in list(tree.find_all(nodes.Getitem)):
         if isinstance(cut.arg, nodes.Slice):
             # Jinja cuts without asking the sandbox.

@@ -118,6 +118,35 @@ def test_all_that_is_made_on_the_way_is_bounded(template: str, monkeypatch: pyte
     prompts("{% set big = 'a' * 999 %}" + template).build([0])
 
 
+TWICE = "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(12) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "compared",
+    [
+        "n.x == n.y",
+        "n.x in [n.y]",
+        "n.x is eq n.y",
+        "[n.x, n.y] | sort",
+        "[n.x] | select('eq', n.y) | list",
+        "[n.x, n.y] | max",
+        "1 < 2 < n.x",
+    ],
+)
+def test_lists_that_lie_in_each_other_many_times_are_not_compared(compared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_SIZE", 2_000)
+    with pytest.raises(PromptError, match=r"more than 2,000 (entries|letters)"):
+        prompts(TWICE + "{% set t = " + compared + " %}").build([0])
+
+
+def test_entries_take_more_memory_than_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_MADE", 20_000)
+    with pytest.raises(PromptError, match="more than 20,000 letters on its way"):
+        prompts("{% set n = namespace(x=[]) %}{% for i in range(5) %}{% set n.x = [n.x, ('aa,' * 100).split(',')] %}{% endfor %}").build(
+            [0]
+        )
+
+
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
@@ -143,6 +172,10 @@ def test_numbers_widths_and_what_takes_the_square_of_a_text_are_bounded(template
     [
         ("{{ '%s: %5.2f, %03d%%' % ('of 50000', 1.5, 7) }} {{ '%(a)s' % {'a': 2} }}", "of 50000:  1.50, 007% 2"),
         ("{{ '{{\"a\": {0}, \"b\": {1:>4}}}'.format(1, 2) }} {{ '%s-%s' | format(1, 2) }}", '{"a": 1, "b":    2} 1-2'),
+        (
+            "{{ [1, 2] == [1, 2] }} {{ 'a' in ['a'] }} {{ 1 < 2 <= 3 }} {{ [3, 1] | sort }} {{ 1 is in [1] }} {{ history[0] in history }}",
+            "True True True [1, 3] True True",
+        ),
         ("{{ 'abcdef'[1:3] }} {{ 'abcdef'[::-1][:2] }} {{ [1, 2, 3][1:] }} {{ '<b>a</b>' | striptags }}", "bc fe [2, 3] a"),
         ("{{ {'a': [1, {'b': none}], 'c': 'é'} | tojson(indent=1) }}", '{\n "a": [\n  1,\n  {\n   "b": null\n  }\n ],\n "c": "é"\n}'),
         (

@@ -93,15 +93,6 @@ def test_a_list_that_the_request_brings_takes_the_place_of_the_events_of_its_kin
     assert text(form, UserState(EVENTS, {"buy": []})) == ""
 
 
-def test_a_kind_may_be_any_text() -> None:
-    events = [UserEvent(item, "add-to-cart" if item % 2 else "a b") for item in range(6)]
-    form = jinja("{{ behaviours['add-to-cart'] | join(', ') }}", behaviours={"add-to-cart": {}, "a b": {}})
-    assert text(form, UserState(events)) == identifiers(1, 3, 5)
-    assert prompts(form).reads == {"behaviours.add-to-cart", "behaviours.a b"}
-    said = refusal(jinja("{{ behaviours.add_to_cart }}", behaviours={"add-to-cart": {}}))
-    assert "read as behaviours['add-to-cart']" in said
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("special", [True, False])
 def test_a_prompt_is_its_whole_text_tokenised(kind: str, special: bool) -> None:

@@ -123,3 +123,13 @@ def test_codes_are_checked_where_a_template_cannot_be_tried(caplog: pytest.LogCa
     assert "its codes are checked in plain lists alone" in caplog.text
     text = "<a_1><b_1> German"
     assert built.build(UserState([UserEvent(1)], profile={"country": "DE"})).tolist() == TOKENIZER(text)["input_ids"]
+
+
+def test_a_kind_may_be_any_text() -> None:
+    kinds: dict[str, Any] = {"add-to-cart": {}, "a b": {}}
+    built = prompts("{{ behaviours['add-to-cart'] | join(', ') }}", behaviours=kinds)
+    user = UserState([UserEvent(item, "add-to-cart" if item % 2 else "a b") for item in range(4)])
+    assert built.build(user).tolist() == TOKENIZER("<a_1><b_1>, <a_3><b_3>")["input_ids"]
+    assert built.reads == {"behaviours.add-to-cart", "behaviours.a b"}
+    with pytest.raises(PromptError, match=r"there is no behaviours\.add: .* is read as behaviours\['add-to-cart'\]"):
+        prompts("{{ behaviours.add }}", behaviours=kinds)
