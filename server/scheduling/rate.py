@@ -46,8 +46,8 @@ class EngineRate:
         self._forwards = float(ready.identifier_length)
         # Tokens of prompts beside those of the history's items: at first, the one that every prompt has.
         self._more_tokens = 1.0
-        # Nothing is known of texts yet: as if all were as long as they may be.
-        self._text_share = 1.0
+        # Nothing is known of texts yet: as if there had been one, as long as it may be.
+        self._text_share, self._texts = 1.0, 1
         # Nothing is known of stored histories yet: as if all were longer than the model reads.
         self._stored_items = ready.max_items + 1.0
         self._look_seconds = 0.0
@@ -124,7 +124,8 @@ class EngineRate:
         self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / foreseen - self._tokens_per_work)
         self._forwards += _LIST_SHARE * (usage.target_forwards - text - self._forwards)
         if request.think:
-            self._text_share += _LIST_SHARE * (text / request.think - self._text_share)
+            self._texts += 1
+            self._text_share += max(_LIST_SHARE, 1 / self._texts) * (text / request.think - self._text_share)
         self._more_tokens += _LIST_SHARE * (usage.prompt_tokens - len(request.history) * self._length - self._more_tokens)
         if request.user is not None:
             self._stored_items += _LIST_SHARE * (len(request.history) - self._stored_items)
