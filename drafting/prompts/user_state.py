@@ -2,14 +2,16 @@
 
 Invariant: items are catalog indices, events are oldest first, and a value that is not known is absent, never None, from profile, context
 and attributes; so a template's `default` speaks of all of them alike.
+
+It imports no array library, because the command line has a name from here and must start at once.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from drafting.array_types import IntArray
+if TYPE_CHECKING:
+    from drafting.array_types import IntArray
 
 # The events of a user that servers keep, the newest ones, unless they are told otherwise.
 STORED_EVENTS = 1000
@@ -56,6 +58,6 @@ class UserState:
     user_id: str | None = None
 
     @classmethod
-    def of_items(cls, items: Sequence[int] | IntArray) -> "UserState":
+    def of_items(cls, items: "Sequence[int] | IntArray") -> "UserState":
         """A user of whom nothing is known but their items, oldest first."""
-        return cls([UserEvent(item) for item in np.asarray(items, np.int64).tolist()])
+        return cls([UserEvent(item) for item in map(int, items)])
