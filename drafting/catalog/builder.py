@@ -126,9 +126,14 @@ class CatalogBuilder:
 
 
 def catalog_of(
-    identifiers: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]], titles: Mapping[str, str] | None = None
+    identifiers: Mapping[str, Sequence[str]] | Iterable[tuple[str, Sequence[str]]],
+    titles: Mapping[str, str] | None = None,
+    attributes: Mapping[str, Sequence[Any]] | None = None,
 ) -> Catalog:
     """Build a catalog from pairs of item id and identifier tokens.
+
+    Args:
+        attributes: by name, one value per item in the order of the pairs; None for an item without a value.
 
     Raises:
         CatalogError: no item, a duplicate item id, an empty identifier, or identifiers of different lengths.
@@ -136,5 +141,6 @@ def catalog_of(
     pairs = list(identifiers.items() if isinstance(identifiers, Mapping) else identifiers)
     builder = CatalogBuilder()
     names = [item for item, _ in pairs]
-    builder.add(names, [identifier for _, identifier in pairs], {TITLE: [titles.get(item) for item in names]} if titles else {})
+    titled = {TITLE: [titles.get(item) for item in names]} if titles else {}
+    builder.add(names, [identifier for _, identifier in pairs], {**titled, **(attributes or {})})
     return builder.catalog()

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import IntArray
-from drafting.catalog.attributes import TITLE, present_texts
+from drafting.catalog.attributes import present_texts
 from drafting.catalog.builder import MOST_EXACT, CatalogBuilder
 from drafting.catalog.catalog import MAX_LENGTH, Catalog, CatalogError
 from drafting.catalog.forms import TORCH_SUFFIXES
@@ -71,8 +71,8 @@ def read_matrix(
         codes = _whole_numbers(rows[start : start + _ROWS_AT_ONCE], path)
         numbers = range(start, start + len(codes))
         names = [str(number) for number in numbers] if items.named is None else items.named.names[start : numbers.stop]
-        titles = {} if items.named is None else items.named.titles
-        attributes = {TITLE: present_texts([titles.get(name) for name in names])}
+        known = {} if items.named is None else items.named.attributes_of(slice(start, numbers.stop))
+        attributes = {name: present_texts(values) for name, values in known.items()}
         builder.add_columns(TextColumn.of(names), builder.codes_of_numbers(codes, pattern), attributes)
         on_items(len(codes))
     return builder.catalog()

@@ -1,33 +1,42 @@
-"""Names and titles of items in the order of the rows of a matrix: embeddings, or codes.
+"""Names, titles and attributes of items in the order of the rows of a matrix: embeddings, or codes.
 
-Invariant: the list has a name for each row, because a matrix says nothing of whom its rows belong to.
+Invariant: the list has a name for each row, because a matrix says nothing of whom its rows belong to; and what a catalog does not take is
+refused with its line.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from drafting.catalog.attributes import TITLE
 from drafting.catalog.catalog import CatalogError
+from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, too_many
 from drafting.errors import check_file
 
-
-class _Item(msgspec.Struct):
-    item_id: str | int
-    title: str | None = None
+# What a line of a catalog has beside these is an attribute here.
+_ITEM, _ATTRIBUTES, _CODES = "item_id", "attributes", ("identifier", "codes")
 
 
 @dataclass(frozen=True)
 class ItemList:
-    """Item ids in order, and the titles of those that have one."""
+    """Items in order.
+
+    Attributes:
+        names: their ids.
+        attributes: by name (`title` is one of them), a value for each item; None for an item without it.
+    """
 
     names: Sequence[str]
-    titles: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "ItemList":
-        """Read a `.jsonl` of `{"item_id", "title"?}`, or a text file with one id a line.
+        """Read a `.jsonl` of `{"item_id", "title"?, …}`, or a text file with one id a line.
+
+        All other fields of a line are attributes, as are those of an object `attributes`, which lines of a catalog have.
 
         Raises:
             CatalogError: the file can't be read, or a line is no item.
@@ -39,14 +48,43 @@ class ItemList:
             raise CatalogError(f"The items {path} cannot be read: {error}.") from error
         if path.suffix != ".jsonl":
             return cls([line.strip() for line in lines])
-        decoder = msgspec.json.Decoder(_Item)
-        names, titles = [], {}
+        names: list[str] = []
+        columns: dict[str, list[Any]] = {}
         for number, line in enumerate(lines, start=1):
             try:
-                item = decoder.decode(line)
-            except msgspec.DecodeError as error:
-                raise CatalogError(f"Item {number} of {path} is malformed: {error}.") from error
-            names.append(str(item.item_id))
-            if item.title is not None:
-                titles[names[-1]] = item.title
-        return cls(names, titles)
+                name, attributes = _item(line)
+            except (ValueError, RecursionError) as error:
+                raise CatalogError(f"Item {number} of {path} is malformed: {str(error).rstrip('.')}.") from error
+            for key, value in attributes.items():
+                column = columns.setdefault(key, [])
+                column += [None] * (len(names) - len(column))
+                column.append(value)
+            if len(columns) > MAX_ATTRIBUTES:
+                raise CatalogError(f"Item {number} of {path} has one name of attributes too many. {too_many(len(columns))}")
+            names.append(name)
+        return cls(names, {key: column + [None] * (len(names) - len(column)) for key, column in columns.items()})
+
+    def attributes_of(self, rows: slice) -> dict[str, Sequence[Any]]:
+        """The attributes of some items."""
+        return {name: column[rows] for name, column in self.attributes.items()}
+
+
+def _item(line: str) -> tuple[str, dict[str, Any]]:
+    """The name and the attributes of a line.
+
+    Raises:
+        ValueError: it is no item, or has a value that a catalog does not take.
+    """
+    fields = msgspec.json.decode(line, type=dict[str, Any])
+    name = fields.pop(_ITEM, None)
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise ValueError(f"it needs a text or a whole number as its {_ITEM!r}")
+    more = fields.pop(_ATTRIBUTES, None)
+    attributes = {**fields, **(more if isinstance(more, dict) else {})}
+    for key in _CODES:
+        attributes.pop(key, None)
+    if not isinstance(attributes.get(TITLE), str | None):
+        raise ValueError(f"its {TITLE} must be a text")
+    attributes = {key: value for key, value in attributes.items() if value is not None}
+    check_attributes(str(name), attributes)
+    return str(name), attributes

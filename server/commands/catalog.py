@@ -27,7 +27,8 @@ def build(
     items: Annotated[
         Path,
         typer.Option(
-            help='The items of its rows, in order: a .jsonl of {"item_id", "title"?}, or a text file with one id a line.',
+            help='The items of its rows, in order: a .jsonl of {"item_id", "title"?, …}, whose other fields become attributes, or a text '
+            "file with one id a line.",
             exists=True,
             dir_okay=False,
         ),
@@ -84,7 +85,7 @@ def build(
                 matrix, levels=levels, codes_per_level=codes, seed=seed, resolve_collisions=unique, on_level=lambda _: bar.update() and None
             )
         named = quantised.numbered() if digit else quantised
-        catalog = catalog_of(list(zip(listed.names, named.identifiers(), strict=True)), listed.titles)
+        catalog = catalog_of(list(zip(listed.names, named.identifiers(), strict=True)), attributes=listed.attributes)
     except (CodebookError, CatalogError) as error:
         fail(str(error))
     if not digit:

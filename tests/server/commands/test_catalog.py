@@ -48,11 +48,43 @@ def test_build_writes_a_catalog_and_the_codebooks_that_made_it(tmp_path: Path, e
     assert "0 items share an identifier" in built.output
     catalog = load_catalog(out)
     assert tuple(catalog.item_ids) == tuple(f"i{item}" for item in range(ITEMS))
-    assert catalog.title(3) == "Item 3"
+    assert catalog.known_attributes(3) == {"title": "Item 3", "price": 3}
     assert catalog.identifier_length == 2
     assert len(np.unique(catalog.codes, axis=0)) == ITEMS
     codes = Codebooks.load(tmp_path / "catalog.codebooks.safetensors").encode(np.load(embeddings))
     assert [catalog.identifier(item)[0] for item in range(ITEMS)] == [f"<a_{code}>" for code in codes[:, 0]]
+
+
+def test_build_keeps_attributes_of_either_form_and_no_identifiers(tmp_path: Path, embeddings: Path) -> None:
+    lines = [{"item_id": item, "genres": ["war"], "price": None} for item in range(ITEMS)]
+    lines[1] = {"item_id": "1", "title": "One", "identifier": ["<a_1>"], "attributes": {"genres": [], "stock": 2.5}}
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "catalog.jsonl"
+    flags = ("--embeddings", embeddings, "--out", out, "--levels", 2, "--codes", 8)
+    assert (built := run("build", "--items", tmp_path / "items.jsonl", *flags)).exit_code == 0, built.output
+    catalog = load_catalog(out)
+    assert catalog.known_attributes(0) == {"genres": ["war"]}
+    assert catalog.known_attributes(1) == {"title": "One", "genres": [], "stock": 2.5}
+    assert sorted(catalog.attributes) == ["genres", "stock", "title"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"title": "One"}', "it needs a text or a whole number as its 'item_id'"),
+        ('{"item_id": true}', "it needs a text or a whole number as its 'item_id'"),
+        ('{"item_id": "i1", "title": 5}', "its title must be a text"),
+        ('{"item_id": "i1", "price": 1e400}', "Number out of range"),
+        ('{"item_id": "i1", "deep": ' + "[" * 2000, "recursion"),
+        ("5", "object"),
+    ],
+)
+def test_build_refuses_a_line_that_is_no_item(tmp_path: Path, embeddings: Path, line: str, reason: str) -> None:
+    (tmp_path / "items.jsonl").write_text(f'{{"item_id": "i0"}}\n{line}\n')
+    refused = run("build", "--embeddings", embeddings, "--items", tmp_path / "items.jsonl", "--out", tmp_path / "catalog.jsonl")
+    assert refused.exit_code == 1
+    assert f"Item 2 of {tmp_path / 'items.jsonl'} is malformed: " in refused.output
+    assert reason in refused.output
 
 
 def test_build_tells_twins_apart_by_one_more_token(tmp_path: Path, embeddings: Path, items: Path) -> None:
