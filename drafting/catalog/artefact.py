@@ -1,38 +1,27 @@
 """The artefact of a catalog: a file that is memory-mapped instead of parsed, with names, identifiers, attributes and the finished trie.
 
-Invariant: a file under its final name is complete. It is written under another name and renamed, so a process never maps half a file, and
-replacing a file does not change what a running server has mapped. The format is safetensors: a JSON header and raw arrays. The header has
-a digest of all the rest, and a file may be named by it (`digest_name`); one that does not have the digest of its name is not that file.
+Invariant: a file under its final name is complete (`drafting/mapped_arrays.py`). The header has a digest of all the rest, and a file may be
+named by it (`digest_name`); one that does not have the digest of its name is not that file.
 """
 
-import errno
-import hashlib
 import json
-import os
-import struct
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.checks import check_catalog
 from drafting.catalog.text_column import ItemIndex, TextColumn
+from drafting.mapped_arrays import NOT_ARRAYS, Arrays, digest_of, map_arrays, save_arrays
 from drafting.trie.arrays import TrieArrays
 
 SUFFIX = ".catalog"
-PART_SUFFIX = ".part"
 DIGEST_PREFIX = "sha256-"
 _FORM = "atspeed-catalog-1"
-_HEADER_LENGTH = struct.Struct("<Q")
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def digest_name(digest: str) -> str:
@@ -59,18 +48,9 @@ def save_artefact(catalog: Catalog, path: Path) -> str:
         column = catalog.attributes[name]
         arrays |= {f"attributes.{number}.codes": column.codes, **_text_arrays(f"attributes.{number}.values", column.values)}
     header = {"form": _FORM, "version": catalog.version, "attributes": json.dumps(names)}
-    header["digest"] = digest = _digest(header, arrays)
-    building = path.with_name(path.name + PART_SUFFIX)
-    try:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, building, header)
-        with building.open("rb") as file:
-            os.fsync(file.fileno())
-        building.replace(path)
-        return digest
-    except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
-    finally:
-        building.unlink(missing_ok=True)
+    header["digest"] = digest = digest_of(header, arrays)
+    save_arrays(arrays, header, path)
+    return digest
 
 
 def load_artefact(path: Path, *, check: bool = False) -> Catalog:
@@ -86,7 +66,7 @@ def load_artefact(path: Path, *, check: bool = False) -> Catalog:
     if not check:
         return catalog
     digest = header.pop("digest", None)
-    if digest is not None and digest != _digest(header, arrays):
+    if digest is not None and digest != digest_of(header, arrays):
         raise CatalogError(f"{path} is damaged: its contents have another digest than it says. Build it anew, or bring it again.")
     try:
         check_catalog(catalog)
@@ -97,7 +77,7 @@ def load_artefact(path: Path, *, check: bool = False) -> Catalog:
 
 def _load(path: Path) -> tuple[Catalog, dict[str, str], Arrays]:
     try:
-        header, arrays = _map(path)
+        header, arrays = map_arrays(path)
         if header.get("form") != _FORM:
             raise CatalogError(f"{path} is no catalog artefact of this version of atspeed: build it anew with 'atspeed catalog convert'.")
         if path.name.startswith(DIGEST_PREFIX) and path.name != digest_name(header["digest"]):
@@ -122,18 +102,8 @@ def _load(path: Path) -> tuple[Catalog, dict[str, str], Arrays]:
         raise
     except OSError as error:
         raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error) as error:
+    except NOT_ARRAYS as error:
         raise CatalogError(f"{path} is no catalog artefact, or is cut off: build it anew with 'atspeed catalog convert'.") from error
-
-
-def _digest(header: Mapping[str, str], arrays: Arrays) -> str:
-    """SHA-256 of a header without its digest and of all arrays, wherever they lie in the file."""
-    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _text_arrays(name: str, column: TextColumn) -> dict[str, npt.NDArray[Any]]:
@@ -142,24 +112,3 @@ def _text_arrays(name: str, column: TextColumn) -> dict[str, npt.NDArray[Any]]:
 
 def _text(name: str, arrays: Arrays) -> TextColumn:
     return TextColumn(arrays[f"{name}.offsets"], arrays[f"{name}.data"])
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    """The dtype that safetensors calls `name`, such as U16 or I64."""
-    return np.dtype(f"<{name[0].lower()}{int(name[1:]) // 8}")
-
-
-def _map(path: Path) -> tuple[dict[str, str], Arrays]:
-    # Copy on write, because PyTorch warns about read-only memory; nothing writes to it.
-    data = np.memmap(path, np.uint8, mode="c")
-    (length,) = _HEADER_LENGTH.unpack(data[: _HEADER_LENGTH.size].tobytes())
-    start = _HEADER_LENGTH.size + length
-    header = json.loads(data[_HEADER_LENGTH.size : start].tobytes())
-    metadata = header.pop("__metadata__", {})
-    plain = data.view(np.ndarray)
-    arrays = {
-        name: plain[start + first : start + last].view(_dtype(entry["dtype"])).reshape(entry["shape"])
-        for name, entry in header.items()
-        for first, last in [entry["data_offsets"]]
-    }
-    return metadata, arrays

@@ -12,7 +12,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from drafting.catalog.artefact import DIGEST_PREFIX, PART_SUFFIX, SUFFIX, digest_name
+from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, digest_name
+from drafting.mapped_arrays import PART_SUFFIX
 from server.catalogs.journal import sync_directory
 from server.errors import StorageFull
 

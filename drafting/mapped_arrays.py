@@ -1,0 +1,81 @@
+"""Files of arrays that are memory-mapped instead of read: catalogs and neighbour models.
+
+Invariant: a file under its final name is complete. It is written under another name and renamed, so a process never maps half a file, and
+replacing a file does not change what a running process has mapped. The format is safetensors: a JSON header and raw arrays.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+PART_SUFFIX = ".part"
+# What reading a file raises that is cut off, damaged or something else.
+NOT_ARRAYS = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error)
+_HEADER_LENGTH = struct.Struct("<Q")
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def save_arrays(arrays: Arrays, header: Mapping[str, str], path: Path) -> None:
+    """Write arrays by name, and texts about them.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is still there.
+    """
+    building = path.with_name(path.name + PART_SUFFIX)
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, building, dict(header))
+        with building.open("rb") as file:
+            os.fsync(file.fileno())
+        building.replace(path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
+    finally:
+        building.unlink(missing_ok=True)
+
+
+def map_arrays(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
+    """Map what `save_arrays` wrote: the texts and the arrays; the operating system reads pages when they are used.
+
+    Raises:
+        OSError: the file cannot be read.
+        one of NOT_ARRAYS: it is cut off, or something else.
+    """
+    # Copy on write, because PyTorch warns about read-only memory; nothing writes to it.
+    data = np.memmap(path, np.uint8, mode="c")
+    (length,) = _HEADER_LENGTH.unpack(data[: _HEADER_LENGTH.size].tobytes())
+    start = _HEADER_LENGTH.size + length
+    entries = json.loads(data[_HEADER_LENGTH.size : start].tobytes())
+    header = entries.pop("__metadata__", {})
+    plain = data.view(np.ndarray)
+    arrays = {
+        name: plain[start + first : start + last].view(_dtype(entry["dtype"])).reshape(entry["shape"])
+        for name, entry in entries.items()
+        for first, last in [entry["data_offsets"]]
+    }
+    return header, arrays
+
+
+def digest_of(header: Mapping[str, str], arrays: Arrays) -> str:
+    """SHA-256 of texts and of all arrays, wherever they lie in the file."""
+    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    """The dtype that safetensors calls `name`, such as U16 or I64."""
+    return np.dtype(f"<{name[0].lower()}{int(name[1:]) // 8}")
