@@ -36,6 +36,7 @@ FLOORS = {
     ],
     "verification": [
         "__init__",
+        "blend",
         "request",
         "result",
         "search",

@@ -26,6 +26,7 @@ from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from verification.batch import Answer, EngineTurns, Other, ScoresNotFinite, SharedEngine
+from verification.blend import Blend
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.adapter import load_model_config
@@ -196,6 +197,7 @@ class Recommender:
         allowed_items: ItemSet | None = None,
         reserved: ReservedPlaces | None = None,
         think: int = 0,
+        blend: Blend | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
 
@@ -220,6 +222,7 @@ class Recommender:
             self._name,
             reserved,
             Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
+            blend=blend,
         )
 
     def sample(self, items: Sequence[int] | IntArray) -> PromptTokens:

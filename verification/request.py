@@ -14,6 +14,7 @@ from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.prompts.thinking import ThinkingTokens
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
+from verification.blend import Blend
 
 MAX_BEAM_WIDTH = 256
 
@@ -177,6 +178,7 @@ class BeamRequest:
         reserved: places for some items only, in strict lists; see `verification.engine.reserved`.
         think: text that the target writes before the search begins; None for none.
         thought: what it has written, once it has.
+        blend: candidates that a strict list is blended with; see `verification.engine.blend`.
     """
 
     request_id: str
@@ -191,11 +193,14 @@ class BeamRequest:
     reserved: ReservedPlaces | None = None
     think: Think | None = None
     thought: Thought | None = None
+    blend: Blend | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
             raise ValueError(f"A prompt is a row of at least one token, got an array of shape {self.prompt.shape}.")
         check_lengths(self.k, self.beam_width)
+        if self.blend is not None and self.rule.verification is not Verification.STRICT:
+            raise ValueError("Only strict lists can be blended.")
         if self.reserved is None:
             return
         if not 1 <= self.reserved.places <= self.k:
@@ -212,6 +217,11 @@ class BeamRequest:
     def most_tokens(self) -> int:
         """The most tokens that the prompt has when the search begins."""
         return len(self.prompt) + (0 if self.think is None else self.think.most_tokens)
+
+    @property
+    def blended_nodes(self) -> int:
+        """Tree nodes of the candidates that it is blended with."""
+        return 0 if self.blend is None else self.blend.prefixes
 
     def check_items(self, items: int) -> None:
         """Raise ValueError if the request is about items that a catalog of so many does not have."""

@@ -5,6 +5,7 @@ Invariant: they hold plain numbers, and go over the wire from the engine process
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from drafting.beam.rule import STRICT, SearchRule
 
@@ -37,6 +38,7 @@ class Usage:
         accepted_depths: the levels that the target accepted from a draft, each one forward saved.
         plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
         thought_tokens: tokens of text that the target wrote before the search, a forward each.
+        candidates: items of a neighbour model that the target scored for a blended list.
     """
 
     prompt_tokens: int
@@ -48,6 +50,7 @@ class Usage:
     accepted_depths: tuple[int, ...] = ()
     plan: str = "none"
     thought_tokens: int = 0
+    candidates: int = 0
 
     @property
     def accepted_steps(self) -> int:
@@ -69,12 +72,34 @@ class Precision:
     is_exact: bool
 
 
+class Source(StrEnum):
+    """Which models propose an identifier of a blended list: the target, whose own list has it, the neighbour model, or both."""
+
+    MODEL = "model"
+    NEIGHBOURS = "neighbours"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class BlendedList:
+    """What a blended list is ranked by, and where it comes from; each by identifier, in the order of their ranks.
+
+    Attributes:
+        scores: log-probability plus weighted logarithm of the neighbour score (see `verification.blend`).
+        sources: which models propose it.
+    """
+
+    scores: tuple[float, ...]
+    sources: tuple[Source, ...]
+
+
 @dataclass(frozen=True)
 class BeamResult:
     """The finished list of one request, best first; a Gumbel sample by its perturbed scores.
 
     Attributes:
         thought: token ids of the text that the target wrote before it, without its end; None if it was not asked to.
+        blend: of a blended list, whose items are in the order of these scores; None for others.
     """
 
     request_id: str
@@ -82,6 +107,7 @@ class BeamResult:
     usage: Usage
     rule: SearchRule = STRICT
     thought: tuple[int, ...] | None = None
+    blend: BlendedList | None = None
 
 
 @dataclass(frozen=True)

@@ -133,4 +133,5 @@ class BeamSearch:
             accepted_depths=tuple(self.accepted_depths),
             plan=f"{plan}:{drafted_by}" if plan == "auto" else plan,
             thought_tokens=written,
+            candidates=0 if self.request.blend is None else self.request.blend.items,
         )

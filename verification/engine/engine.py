@@ -20,11 +20,12 @@ from drafting.plans.plan import FixedPlan, Plan, StepTimes
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
+from verification.engine.blend import BlendStep
 from verification.engine.draft_step import DraftStep
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.engine.think import ThinkStep
 from verification.request import BeamRequest
-from verification.result import BeamResult, RankedItem, StepReport
+from verification.result import BeamResult, BlendedList, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
 from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity, whole_prompt
 from verification.slots.pool import CachedPrefix, OutOfSlots
@@ -73,6 +74,7 @@ class SpeculativeBeamEngine:
         self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
         self._thinking = ThinkStep(self._tree, slots)
+        self._blending = BlendStep(self._tree, trie, self._table, slots)
         self.use_plan(plan or FixedPlan.parse("none"))
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
@@ -167,9 +169,10 @@ class SpeculativeBeamEngine:
 
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
         """End the requests whose searches have come to leaves."""
-        return tuple(self._list(whole) for whole in self._running.finish(result for result in results if result.finished))
+        whole = self._running.finish(result for result in results if result.finished)
+        return tuple(self._list(result, blend) for result, blend in self._blending.lists(whole))
 
-    def _list(self, result: VerifyResult) -> BeamResult:
+    def _list(self, result: VerifyResult, blend: BlendedList | None) -> BeamResult:
         request = result.search.request
         self.cancel(request.request_id)
         excluded = set(request.excluded_items.tolist())
@@ -180,7 +183,7 @@ class SpeculativeBeamEngine:
             if item not in excluded and (request.allowed_items is None or item in request.allowed_items)
         )
         thought = None if request.thought is None else request.thought.tokens
-        return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought)
+        return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought, blend)
 
     def add(self, request: BeamRequest, drafts: bool = True) -> None:
         """Start a request, with drafts as the plan says or without; the next step computes its prompt.
@@ -212,6 +215,8 @@ class SpeculativeBeamEngine:
             search.drafts = drafts
             slots = search.sequence.slots
             self._tree.add_prompt(*(on_device(array, self.target.device) for array in (slots, part.prompt, np.arange(len(slots)))))
+            if part.blend is not None:
+                self._blending.grow(search, part.blend)
             searches.append(search)
             known = whole_prompt(searches[0])
         self._running.add(searches)
@@ -269,7 +274,8 @@ class SpeculativeBeamEngine:
 
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts aside."""
-        return len(request.prompt) - self.slots.prefix_cache.known(request.cache_key, request.prompt) + len(parts_of(request)) - 1
+        prompt = len(request.prompt) - self.slots.prefix_cache.known(request.cache_key, request.prompt)
+        return prompt + len(parts_of(request)) - 1 + request.blended_nodes
 
     def next_tokens(self) -> int:
         """Tokens in the next forward, drafts aside."""

@@ -9,28 +9,31 @@ the other, so each finds what it would find alone, drafts or not; they begin and
 other without taking part in steps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from drafting.array_types import FloatArray, IntArray
+from drafting.array_types import DoubleArray, FloatArray, IntArray
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
 from verification.search import BeamSearch, beam_widths
 from verification.verifiers.verifier import VerifyResult
+
+Scores = TypeVar("Scores", FloatArray, DoubleArray)
 
 
 def parts_of(request: BeamRequest) -> list[BeamRequest]:
     """The searches of a request: itself, and one for its reserved places."""
     if (reserved := request.reserved) is None:
         return [request]
-    return [request, replace(request, k=reserved.places, allowed_items=reserved.items, cache_key=None, reserved=None)]
+    return [request, replace(request, k=reserved.places, allowed_items=reserved.items, cache_key=None, reserved=None, blend=None)]
 
 
 def nodes_needed(request: BeamRequest, trie: ItemTrie) -> int:
-    """Nodes that a request comes to without drafts, roots included."""
-    return sum(1 + sum(beam_widths(part, trie)[1:-1]) for part in parts_of(request))
+    """Nodes that a request comes to without drafts, roots and those of its blend included."""
+    return sum(1 + sum(beam_widths(part, trie)[1:-1]) for part in parts_of(request)) + request.blended_nodes
 
 
 class RunningSearches:
@@ -61,30 +64,33 @@ class RunningSearches:
         """The searches that a step advances."""
         return [search for searches in self._searches.values() for search in searches if search not in self._ended]
 
-    def finish(self, results: Iterable[VerifyResult]) -> list[VerifyResult]:
-        """The lists that are whole once these searches have ended; halves of others are kept."""
+    def finish(self, results: Iterable[VerifyResult]) -> list[list[VerifyResult]]:
+        """The requests whose searches have all ended with these, as the results of each; halves of others are kept."""
         whole = []
         for result in results:
             searches = self._searches[result.search.request.request_id]
             if len(searches) == 1:
-                whole.append(result)
+                whole.append([result])
                 continue
             self._ended[result.search] = result
             if all(search in self._ended for search in searches):
-                whole.append(_joined(*(self._ended[search] for search in searches)))
+                whole.append([self._ended[search] for search in searches])
         return whole
 
 
-def _joined(general: VerifyResult, reserved: VerifyResult) -> VerifyResult:
+def joined(parts: Sequence[VerifyResult], every: bool = False) -> VerifyResult:
+    """The list of a request as one result; with `every`, all that its searches have found, however many."""
+    general, *others = parts
+    if not others:
+        return general
+    (reserved,) = others
     general.search.absorb(reserved.search)
-    k = general.search.widths[-1]
+    k = len(general.nodes) + len(reserved.nodes) if every else general.search.widths[-1]
     nodes, cum_log_probs = merge(general.nodes, general.cum_log_probs, reserved.nodes, reserved.cum_log_probs, k)
     return replace(general, nodes=nodes, cum_log_probs=cum_log_probs)
 
 
-def merge(
-    general: IntArray, general_scores: FloatArray, reserved: IntArray, reserved_scores: FloatArray, k: int
-) -> tuple[IntArray, FloatArray]:
+def merge(general: IntArray, general_scores: Scores, reserved: IntArray, reserved_scores: Scores, k: int) -> tuple[IntArray, Scores]:
     """Join two lists, `[leaves]` each and best first: all of `reserved`, filled up to k with the best others of `general`.
 
     Returns:

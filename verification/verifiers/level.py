@@ -66,6 +66,10 @@ class ContinuationTable:
         """`[slots, width]` of nodes written before."""
         return self._log_probs.index_select(0, slots)[:, :width]
 
+    def at(self, slots: Tensor, columns: Tensor) -> Tensor:
+        """`[n]`, of one child each, which is number `columns` of its parent's."""
+        return self._log_probs[slots, columns]
+
 
 class LevelVerifier:
     """Verifies a level of all searches at once."""

@@ -1,0 +1,74 @@
+"""What a list is blended with: the items that a neighbour model proposes, with its scores of them.
+
+A blended list ranks every identifier by `log-probability + weight * log(neighbour score)`. An identifier has the best score of its items
+that were proposed; one without any has the *floor*, the lowest score of all that were.
+
+Invariant: with the floor, the k best of all are among the k best of the target and the candidates. Reason: of two identifiers that were not
+proposed, the target's order decides, and one that was proposed never ranks below one that the target likes less and that was not. So the
+target's own list and the candidates' log-probabilities suffice for the list that a ranking of the whole catalog would give; and since a
+factor of all scores moves all ranks alike, their unit does not matter.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from drafting.array_types import DoubleArray, FloatArray, IntArray
+from drafting.trie.arrays import TrieArrays
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """The candidates of one request, by identifier.
+
+    Attributes:
+        weight: of the neighbour model's logarithms, positive.
+        items: number of items that were proposed.
+        paths: `[identifiers, depth]` int64, the trie nodes of each candidate's identifier, from depth 1 to the leaf; ascending by leaf.
+        scores: `[identifiers]` float64, positive.
+    """
+
+    weight: float
+    items: int
+    paths: IntArray
+    scores: DoubleArray
+
+    @classmethod
+    def of(cls, trie: TrieArrays, items: IntArray, scores: DoubleArray, weight: float) -> "Blend":
+        """Candidates by catalog index.
+
+        Args:
+            items: `[items]` int64, each at most once.
+            scores: `[items]`.
+
+        Raises:
+            ValueError: the weight or a score is not positive and finite, or an item is not in the catalog; the message is a sentence.
+        """
+        if not 0 < weight < np.inf:
+            raise ValueError(f"The weight of a blend must be positive and finite, got {weight}.")
+        if items.shape != scores.shape or not (np.isfinite(scores) & (scores > 0)).all():
+            raise ValueError("Every candidate of a blend needs a positive, finite score.")
+        if len(items) and not 0 <= items.min() <= items.max() < len(trie.items):
+            raise ValueError(f"A candidate of a blend is an item that the catalog of {len(trie.items)} items does not have.")
+        leaves, group = np.unique(trie.leaf_of_item[items], return_inverse=True)
+        best = np.zeros(len(leaves))
+        np.maximum.at(best, group, scores)
+        return cls(weight, len(items), trie.paths(leaves), best)
+
+    @cached_property
+    def prefixes(self) -> int:
+        """Number of distinct prefixes between the root and the candidates' leaves."""
+        # Leaves ascend, so the candidates below a prefix are neighbours.
+        return int(np.count_nonzero(np.diff(self.paths[:, :-1], axis=0))) + self.paths.shape[1] - 1 if len(self.paths) else 0
+
+    def ranking(self, leaves: IntArray, log_probs: FloatArray) -> DoubleArray:
+        """`[leaves]`, what the leaves, trie nodes in any order, are ranked by; the log-probabilities where there are no candidates."""
+        ranking = log_probs.astype(np.float64)
+        if not len(self.paths):
+            return ranking
+        candidates = self.paths[:, -1]
+        rows = np.searchsorted(candidates, leaves).clip(max=len(candidates) - 1)
+        scores = np.where(candidates[rows] == leaves, self.scores[rows], self.scores.min())
+        ranking += self.weight * np.log(scores)
+        return ranking
