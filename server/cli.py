@@ -10,6 +10,7 @@ from server.commands.catalog import catalog_app
 from server.commands.demo import demo
 from server.commands.evaluate import evaluate
 from server.commands.moved import add_moved
+from server.commands.prepare import prepare
 from server.commands.recommend import recommend
 from server.commands.serve import serve
 from server.commands.train import train_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(recommend)
+app.command()(prepare)
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(train_app, name="train")
 app.command()(demo)

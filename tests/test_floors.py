@@ -32,6 +32,7 @@ FLOORS = {
         "beam",
         "plans",
         "alignment/data",
+        "preparation",
         "alignment",
     ],
     "verification": [

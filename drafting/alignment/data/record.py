@@ -1,0 +1,38 @@
+"""What `atspeed prepare` says of a data directory that it made, in its `prepare.json`.
+
+Light to import: commands read the split that a directory was prepared for before they load a library.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from drafting.errors import InteractionError
+
+RECORD_FILE = "prepare.json"
+ITEMS_FILE = "items.jsonl"
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What other commands go by.
+
+    Attributes:
+        split: the split that the directory was prepared for.
+    """
+
+    split: str | None = None
+
+
+def prepared(directory: Path) -> Prepared:
+    """What is recorded of a data directory; nothing of one that was made by hand.
+
+    Raises:
+        InteractionError: the record is damaged.
+    """
+    path = directory / RECORD_FILE
+    if not path.is_file():
+        return Prepared()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Prepared)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InteractionError(f"{path} cannot be read: {error}. Prepare the data again, or remove the file.") from error

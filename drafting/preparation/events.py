@@ -1,0 +1,240 @@
+"""Interactions while they are read: flat arrays, and the names of users and items once each.
+
+Invariant: memory is that of the names and of a few numbers an interaction, whatever else stands in the files.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from drafting.alignment.data.arrow_values import add_values
+from drafting.alignment.data.columns import Column, TableBuilder
+from drafting.array_types import BoolArray, DoubleArray
+from drafting.catalog.parquet import whole_numbers
+from drafting.errors import InteractionError
+from drafting.preparation.columns import Roles
+from drafting.preparation.rows import BadLines, Rows, shown
+from drafting.preparation.times import parsed
+
+_KIND = "kind"
+# What programs write where a number is missing.
+_MISSING = ("", "nan", "none", "null", "na")
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Interactions in the order of the source.
+
+    Attributes:
+        user_names, item_names: the names, by number.
+        users, items: `[n]` int32, numbers of names.
+        times: `[n]`, in the unit of the source, or their order where it has no times.
+        dated: whether times were dates and are seconds since 1970.
+        values: `[n]`, NaN where there is none; None without a column of them.
+        details: columns of one value for each interaction, `kind` and attributes.
+    """
+
+    user_names: Sequence[str]
+    item_names: Sequence[str]
+    users: npt.NDArray[np.int32]
+    items: npt.NDArray[np.int32]
+    times: DoubleArray
+    dated: bool = False
+    values: DoubleArray | None = None
+    details: Mapping[str, Column] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def where(self, kept: BoolArray) -> "Events":
+        """Some of them, with the same names."""
+        return replace(
+            self,
+            users=self.users[kept],
+            items=self.items[kept],
+            times=self.times[kept],
+            values=None if self.values is None else self.values[kept],
+            details={name: Column(column.codes[kept], column.values) for name, column in self.details.items()},
+        )
+
+
+class Names:
+    """Names and their numbers, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def numbers(self, column: Any) -> npt.NDArray[np.int32]:
+        """The numbers of a column of texts without nulls."""
+        encoded = pc.dictionary_encode(column)
+        known = self._numbers
+        new = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
+        numbers: npt.NDArray[np.int32] = np.array(new, np.int32)[encoded.indices.to_numpy()]
+        return numbers
+
+    def all(self) -> list[str]:
+        """The names, by number; whole numbers that were written as floats, as pandas does where some are missing, as what they are."""
+        names = list(self._numbers)
+        if names and all(map(_WHOLE_FLOAT.fullmatch, names)):
+            short = [name.partition(".")[0] for name in names]
+            return short if len(set(short)) == len(short) else names
+        return names
+
+
+class EventReader:
+    """Reads interactions out of batches of rows."""
+
+    def __init__(self, roles: Roles, keep: Sequence[str], bad: BadLines, time_format: str | None) -> None:
+        """
+        Args:
+            keep: further columns, kept as attributes.
+        """
+        self._roles, self._keep, self._bad, self._time_format = roles, keep, bad, time_format
+        self._users, self._items = Names(), Names()
+        self._parts: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], DoubleArray, DoubleArray | None]] = []
+        self._details = TableBuilder()
+        self._dated: bool | None = None
+        self._count = self._seen = 0
+
+    def read(self, batches: Iterator[Rows]) -> Events:
+        """Read all of them.
+
+        Raises:
+            InteractionError: too many lines are bad, or none is left.
+        """
+        for rows in batches:
+            self._add(rows)
+        if not self._count:
+            raise InteractionError(f"There is no interaction that can be used: {self._bad.described or 'the files have no rows'}.")
+        users, items, times = (np.concatenate([part[number] for part in self._parts]) for number in range(3))
+        values = None if self._roles.value is None else np.concatenate([part[3] for part in self._parts if part[3] is not None])
+        details = {name: _with_numbers(name, column) for name, column in self._details.columns(self._count).items()}
+        return Events(self._users.all(), self._items.all(), users, items, times, bool(self._dated), values, details)
+
+    def _add(self, rows: Rows) -> None:
+        roles = self._roles
+        users, items = (ids(rows.columns[name], name, rows) for name in (roles.user, roles.item))
+        has_user, has_item = (column.is_valid().to_numpy(zero_copy_only=False) for column in (users, items))
+        good = has_user & has_item
+        # A line without either is a blank one.
+        blank = ~has_user & ~has_item
+        reasons = [(~good & ~blank, "it lacks a user or an item")]
+        if roles.time is None:
+            times = np.arange(self._seen, self._seen + rows.size, dtype=np.float64)
+        else:
+            times, wrong = self._times(rows)
+            reasons.append((wrong & good, f"its {roles.time} is no time, {{}}"))
+            good &= ~wrong
+        values = None
+        if roles.value is not None:
+            values, wrong = _numbers(rows.columns[roles.value])
+            reasons.append((wrong & good, f"its {roles.value} is no number, {{}}"))
+            good &= ~wrong
+        self._report(rows, reasons)
+        self._seen += rows.size
+        self._bad.lines -= int(blank.sum())
+        kept = pa.array(good)
+        self._parts.append(
+            (
+                self._users.numbers(users.filter(kept)),
+                self._items.numbers(items.filter(kept)),
+                times[good],
+                None if values is None else values[good],
+            )
+        )
+        kinds = {} if roles.kind is None else {_KIND: roles.kind}
+        for name, column in {**kinds, **{f"attributes.{name}": name for name in self._keep}}.items():
+            add_values(self._details[name], self._count, _text_kinds(rows.columns[column], name).filter(kept))
+        self._count += int(good.sum())
+
+    def _times(self, rows: Rows) -> tuple[DoubleArray, BoolArray]:
+        assert self._roles.time is not None
+        times, dated = parsed(rows.columns[self._roles.time], self._time_format)
+        found = np.isfinite(times)
+        if self._dated is None and found.any():
+            # What the first time is, all must be: a number says nothing of its unit beside a date.
+            self._dated = bool(dated[np.argmax(found)])
+        return times, ~found | (dated != bool(self._dated))
+
+    def _report(self, rows: Rows, reasons: Sequence[tuple[BoolArray, str]]) -> None:
+        for wrong, reason in reasons:
+            name = self._roles.time if reason.endswith("time, {}") else self._roles.value
+            for row in np.flatnonzero(wrong).tolist():
+                value = "" if "{}" not in reason or name is None else rows.columns[name][row].as_py()
+                self._bad.add(rows.path, rows.line_of(row), reason.format("it has none" if value is None else shown(str(value))))
+
+
+def ids(column: Any, name: str, rows: Rows) -> Any:
+    """A column of ids as large strings, null where there is none.
+
+    Raises:
+        InteractionError: it holds something else than texts and whole numbers.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), None, column)
+        whole = whole_numbers(column.drop_null(), rows.path, name, InteractionError)
+        texts = np.full(len(column), None, object)
+        texts[column.is_valid().to_numpy(zero_copy_only=False)] = whole.cast(pa.string()).to_pylist()
+        return pa.array(texts, pa.large_string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string_view(kind):
+        column = column.cast(pa.large_string())
+    if pa.types.is_integer(kind) or pa.types.is_null(kind):
+        return column.cast(pa.large_string())
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise InteractionError(f"The column {name} of {rows.path} holds values of type {kind}: ids are texts or whole numbers.")
+    texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    return pc.if_else(pc.equal(texts, ""), None, texts)
+
+
+def _numbers(column: Any) -> tuple[DoubleArray, BoolArray]:
+    """A column as numbers, NaN where there is none; and where there is something else."""
+    numbers, dated = parsed(column)
+    return np.where(dated, np.nan, numbers), dated | (np.isnan(numbers) & column.is_valid().to_numpy(zero_copy_only=False) & _told(column))
+
+
+def _told(column: Any) -> BoolArray:
+    """Which values are no missing numbers (NaN, which floats and texts may say)."""
+    if pa.types.is_floating(column.type):
+        return np.zeros(len(column), np.bool_)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        texts = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+        said: BoolArray = ~pc.is_in(texts, pa.array(_MISSING, column.type)).to_numpy(zero_copy_only=False)
+        return said
+    return np.ones(len(column), np.bool_)
+
+
+def _text_kinds(column: Any, name: str) -> Any:
+    """A column of details, kinds and dates as texts."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    temporal = pa.types.is_temporal(column.type)
+    return column.cast(pa.large_string()) if temporal or name == _KIND else column
+
+
+def _with_numbers(name: str, column: Column) -> Column:
+    """A column of attributes whose texts are all numbers as these numbers."""
+    if name == _KIND:
+        return Column(column.codes, tuple(map(str, column.values)))
+    texts = [value for value in column.values if isinstance(value, str)]
+    if not texts or len(texts) < len(column.values) or not all(map(_is_number, texts)):
+        return column
+    return Column(column.codes, tuple(number_of(text) for text in texts))
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?(0|[1-9]\d{0,15})(\.\d+)?", text) is not None
+
+
+def number_of(text: str) -> int | float:
+    """The number that a text is."""
+    return float(text) if "." in text else int(text)

@@ -1,0 +1,125 @@
+"""Tables of JSON: an object a line, or one array of objects; and lines of Python literals, as Amazon's data of 2014 has them.
+
+Invariant: lines are decoded many at a time into the wanted fields alone; only where one is no JSON are its neighbours looked at one by one.
+"""
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from drafting.errors import InteractionError
+from drafting.preparation.rows import BadLines, shown
+from drafting.preparation.sources import BOM, UNREADABLE, head_of, opened
+
+_BLOCK_BYTES = 4 << 20
+_PEEKED_LINES = 200
+
+# The values of the wanted fields of each object, and the number of the line of each.
+Block = tuple[list[tuple[Any, ...]], Sequence[int]]
+
+
+def field_names(path: Path) -> tuple[str, ...]:
+    """The names of the fields of the first objects, in the order in which they are met.
+
+    Raises:
+        InteractionError: none of the first lines is an object.
+    """
+    names: dict[str, None] = {}
+    try:
+        with opened(path) as file:
+            lines = _array(path, file) if _is_array(path) else (_loaded(line) for line in islice(file, _PEEKED_LINES))
+            for line in lines:
+                names.update(dict.fromkeys(line if isinstance(line, dict) else ()))
+    except UNREADABLE as error:
+        raise InteractionError(f"{path} cannot be read: {error}.") from error
+    if not names:
+        raise InteractionError(f"{path} holds no JSON objects: it needs one a line.")
+    return tuple(names)
+
+
+def read_json(path: Path, wanted: Sequence[str], bad: BadLines, on_bytes: Callable[[int], None]) -> Iterator[Block]:
+    """Read the wanted fields of all objects; those that an object lacks are None.
+
+    Raises:
+        InteractionError: the file can't be read to its end.
+    """
+    fields = [(f"field_{number}", Any, None) for number in range(len(wanted))]
+    shape = msgspec.defstruct("Line", fields, rename=dict(zip((name for name, _, _ in fields), wanted, strict=True)))
+    with path.open("rb") as raw:
+        stream = opened(path, raw)
+        try:
+            if _is_array(path):
+                objects = [each for each in _array(path, stream) if isinstance(each, dict)]
+                yield [tuple(map(each.get, wanted)) for each in objects], range(1, len(objects) + 1)
+                return
+            first = 1
+            for block in _blocks(stream):
+                number = block.count(b"\n") + (not block.endswith(b"\n"))
+                yield _decoded(path, block, first, shape, wanted, bad)
+                first += number
+                on_bytes(raw.tell())
+        except UNREADABLE as error:
+            raise InteractionError(f"{path} cannot be read: {error}.") from error
+
+
+def _decoded(path: Path, block: bytes, first: int, shape: Any, wanted: Sequence[str], bad: BadLines) -> Block:
+    """The objects of some lines, of which the first has the number `first`."""
+    try:
+        found = msgspec.json.Decoder(shape).decode_lines(block)
+        if len(found) == block.count(b"\n") + (not block.endswith(b"\n")):
+            return list(map(msgspec.structs.astuple, found)), range(first, first + len(found))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    rows, lines = [], []
+    for number, line in enumerate(block.split(b"\n"), start=first):
+        if line.strip():
+            value = _loaded(line)
+            if isinstance(value, dict):
+                rows.append(tuple(map(value.get, wanted)))
+                lines.append(number)
+            else:
+                bad.seen(1)
+                bad.add(path, number, f"no JSON object, {shown(line.decode(errors='replace'))}")
+    return rows, lines
+
+
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    """Pieces of whole lines."""
+    rest, is_first = b"", True
+    while piece := stream.read(_BLOCK_BYTES):
+        whole, newline, rest = (rest + piece).rpartition(b"\n")
+        if newline:
+            yield (whole + newline).removeprefix(BOM) if is_first else whole + newline
+            is_first = False
+    if rest:
+        yield rest.removeprefix(BOM) if is_first else rest
+
+
+def _is_array(path: Path) -> bool:
+    return head_of(path).lstrip().startswith(b"[")
+
+
+def _array(path: Path, file: IO[bytes]) -> list[Any]:
+    try:
+        values: list[Any] = msgspec.json.decode(file.read().removeprefix(BOM), type=list[Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InteractionError(f"{path} begins like a JSON array but is none: {error}. Objects may also stand one a line.") from error
+    return values
+
+
+def _loaded(line: bytes) -> Any:
+    """The value of a line of JSON (NaN included, which pandas writes) or of a Python literal; None if it is neither."""
+    text = line.removeprefix(BOM).decode(errors="replace").strip()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None

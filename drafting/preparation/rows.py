@@ -1,0 +1,85 @@
+"""Batches of rows of a table, and the lines that are no rows.
+
+Invariant: a line that can't be used is counted, the first few are named, and beyond a share of all lines nothing is made of the data.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from drafting.errors import InteractionError
+
+_NAMED = 5
+_SURELY_BAD = 10_000
+_SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows.
+
+    Attributes:
+        columns: Arrow arrays of one length, by name; texts unless the file has types.
+        line_of: the number of the line (or row, where there are no lines) of a row, from 1.
+        size: number of rows.
+    """
+
+    path: Path
+    columns: Mapping[str, Any]
+    line_of: Callable[[int], int]
+    size: int
+
+
+@dataclass
+class BadLines:
+    """The lines that can't be used.
+
+    Attributes:
+        share: share of all lines that may be bad.
+    """
+
+    share: float = 0.01
+    lines: int = 0
+    bad: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, path: Path, line: int, reason: str) -> None:
+        """Count a bad line."""
+        self.bad += 1
+        if len(self.examples) < _NAMED:
+            self.examples.append(f"line {line:,} of {path.name}: {reason}")
+
+    def seen(self, lines: int) -> None:
+        """Count lines, good and bad.
+
+        Raises:
+            InteractionError: too many have been bad for the rest to matter.
+        """
+        self.lines += lines
+        if self.bad > _SURELY_BAD:
+            self.check()
+
+    def check(self) -> None:
+        """Refuse the data if too many lines are bad.
+
+        Raises:
+            InteractionError: they are.
+        """
+        if self.bad > self.share * self.lines:
+            raise InteractionError(
+                f"{self.bad:,} of {self.lines:,} lines can't be used, more than the share of {self.share:g} that --bad-lines allows: "
+                f"{self.described}."
+            )
+
+    @property
+    def described(self) -> str:
+        """The first few bad lines."""
+        more = "" if self.bad <= len(self.examples) else "; …"
+        return "; ".join(self.examples) + more
+
+
+def shown(text: str) -> str:
+    """A piece of data, cut to a length that a sentence can carry."""
+    text = text.strip()
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…")

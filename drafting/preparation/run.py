@@ -1,0 +1,217 @@
+"""The steps of a preparation: read, choose, look up, write.
+
+Invariant: whatever is left out is counted and told, and nothing is written before all has been read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drafting.alignment.data.hashes import file_hash
+from drafting.array_types import BoolArray
+from drafting.catalog.attributes import TITLE
+from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many
+from drafting.errors import InteractionError
+from drafting.preparation.columns import ITEM, USER, Roles, found_roles, key_column
+from drafting.preparation.core import k_core, last_of_same, of_pairs
+from drafting.preparation.events import EventReader, Events
+from drafting.preparation.facts import FactTable, as_they_stand, read_facts
+from drafting.preparation.layouts import Layout, Part, found_layout
+from drafting.preparation.rows import BadLines
+from drafting.preparation.settings import ALL, FIRST, PrepareSettings
+from drafting.preparation.shapes import TableShape, found_shape
+from drafting.preparation.summary import Summary
+from drafting.preparation.tables import PLAIN, Table
+from drafting.preparation.times import AUTO, found_unit, in_seconds, strange
+from drafting.preparation.writing import check_out, whole_directory, write_events, write_items, write_profiles, write_record
+
+Tell = Callable[[str], None]
+_KIND = "kind"
+
+
+@dataclass(frozen=True)
+class Read:
+    """Interactions that were read, and how."""
+
+    events: Events
+    roles: Roles
+    paths: tuple[Path, ...]
+    bad: BadLines
+    time_unit: str
+
+
+def prepare(settings: PrepareSettings, tell: Tell) -> Summary:
+    """Make a data directory.
+
+    Args:
+        tell: told what was found and decided, a sentence at a time.
+
+    Raises:
+        InteractionError: the data can't be used, or nothing is left of it.
+    """
+    check_out(settings.out, settings.overwrite)
+    layout = None if settings.text != PLAIN else found_layout(settings.source)
+    read = _read_events(settings, layout, tell)
+    events = _ordered(_chosen(read.events, settings, tell))
+    parts = (None, None) if layout is None else (layout.items, layout.users)
+    items = _facts(ITEM, settings.items or parts[0], events.item_names, read.roles.item, settings, tell)
+    users = _facts(USER, settings.users or parts[1], events.user_names, read.roles.user, settings, tell)
+    summary = Summary.of(events, settings.split, sum(TITLE in known for known in items[0].facts.values()))
+    with whole_directory(settings.out) as folder:
+        write_events(folder, events)
+        write_items(folder, events.item_names, items[0].facts)
+        if users[0].facts:
+            write_profiles(folder, events.user_names, users[0].facts)
+        tell("Hashing the sources.")
+        write_record(folder, _record(settings, layout, read, (*items[1], *users[1]), summary))
+    return summary
+
+
+def _read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) -> Read:
+    part = Part(settings.source, settings.text) if layout is None else layout.interactions
+    if layout is not None:
+        beside = [each.path.name for each in (layout.items, layout.users) if each is not None]
+        tell(f"{settings.source} is {layout.name}{f', with {listed(beside)}' if beside else ''}.")
+    table = Table.open(part.path, part.options)
+    if table.sources.left_out:
+        tell(f"Of {part.path} these files are no data: {listed(table.sources.left_out)}.")
+    said = {**({} if layout is None else layout.roles), **{role: name for role, name in settings.columns.items() if name is not None}}
+    roles = found_roles(part.path, table.names, said)
+    unknown = [name for name in settings.keep if name not in table.names]
+    if unknown:
+        raise InteractionError(f"{part.path} has no column {unknown[0]!r} to keep: it has {', '.join(table.names)}.")
+    if settings.min_rating is not None and roles.value is None:
+        raise InteractionError(f"--min-rating needs a column of ratings: name it with --rating: {', '.join(table.names)}.")
+    tell(_told(part.path, roles, table.names, settings.keep))
+    bad = BadLines(settings.bad_lines)
+    wanted = tuple(dict.fromkeys((*roles.columns, *settings.keep)))
+    events = EventReader(roles, settings.keep, bad, settings.time_format).read(table.read(wanted, bad))
+    bad.check()
+    if bad.bad:
+        tell(f"{bad.bad:,} of {bad.lines:,} lines can't be used and are left out: {bad.described}.")
+    events, unit = _with_dates(events, roles, settings, tell)
+    return Read(events, roles, table.paths, bad, unit)
+
+
+def _with_dates(events: Events, roles: Roles, settings: PrepareSettings, tell: Tell) -> tuple[Events, str]:
+    """The events with times in seconds, if they are dates."""
+    if roles.time is None:
+        tell("There is no column of times, so the order of the rows is the order of time.")
+        return events, "order of rows"
+    if events.dated:
+        if settings.time_unit != AUTO:
+            raise InteractionError(f"The column {roles.time} holds dates, not numbers: leave out --time-unit.")
+        return events, "dates"
+    unit = found_unit(events.times, settings.time_unit)
+    tell(f"The times ({roles.time}) {unit.sentence}; if that is wrong, say --time-unit.")
+    if odd := strange(events.times, unit):
+        tell(f"{odd:,} of the times lie before 1973 or after 5138 then, and stay where they are: are they of another unit?")
+    return replace(events, times=in_seconds(events.times, unit), dated=unit.dated), unit.name
+
+
+def _told(path: Path, roles: Roles, names: Sequence[str], keep: Sequence[str]) -> str:
+    parts = {"user": roles.user, "item": roles.item, "time": roles.time, "value": roles.value, "kind": roles.kind}
+    others = [name for name in names if name not in roles.columns and name not in keep]
+    rest = f" Left out: {listed(others)} (--keep NAME keeps one)." if others else ""
+    return f"{path.name}: {', '.join(f'{role} = {name}' for role, name in parts.items() if name is not None)}.{rest}"
+
+
+def _chosen(events: Events, settings: PrepareSettings, tell: Tell) -> Events:
+    """The events that stay."""
+
+    def keep(found: Events, kept: BoolArray, sentence: str) -> Events:
+        if left_out := int(len(kept) - np.count_nonzero(kept)):
+            tell(f"{left_out:,} interactions are left out: {sentence}.")
+        if not kept.any():
+            raise InteractionError(f"No interaction is left: {sentence}.")
+        return found.where(kept)
+
+    if settings.min_rating is not None and events.values is not None:
+        rated = events.values >= settings.min_rating
+        events = keep(events, rated, f"their rating is below {settings.min_rating:g}, or they have none")
+    kinds = events.details.get(_KIND)
+    same = last_of_same(events.users, events.items, events.times, None if kinds is None else kinds.codes)
+    events = keep(events, same, "another of the same user, item, time and kind comes behind them")
+    if settings.repeats != ALL:
+        one = of_pairs(events.users, events.items, events.times, first=settings.repeats == FIRST)
+        events = keep(events, one, f"of each user with an item the {settings.repeats} stays")
+    core, rounds = k_core(events.users, events.items, settings.core)
+    return keep(events, core, f"--core {settings.core} keeps users and items with as many, after {rounds} rounds")
+
+
+def _ordered(events: Events) -> Events:
+    """The events by user and time, with the names that are met in order: numbers as numbers, else texts as texts."""
+    user_names, users = _met(events.user_names, events.users)
+    item_names, items = _met(events.item_names, events.items)
+    order = np.lexsort([events.times, users])
+    met = replace(events, user_names=user_names, users=users, item_names=item_names, items=items)
+    return met.where(order)
+
+
+def _met(names: Sequence[str], numbers: Any) -> tuple[list[str], Any]:
+    found = np.unique(numbers).tolist()
+    numeric = all(names[number].isdecimal() for number in found)
+    found.sort(key=lambda number: (int(names[number]) if numeric else 0, names[number]))
+    place = np.zeros(len(names), np.int32)
+    place[found] = np.arange(len(found), dtype=np.int32)
+    return [names[number] for number in found], place[numbers]
+
+
+def _facts(
+    role: str, given: Path | Part | None, names: Sequence[str], column: str, settings: PrepareSettings, tell: Tell
+) -> tuple[FactTable, tuple[Path, ...]]:
+    """What is known of items or users, and the files that say it."""
+    if given is None:
+        return FactTable(), ()
+    part = given if isinstance(given, Part) else Part(given)
+    table = Table.open(part.path, part.options)
+    key = key_column(part.path, table.names, settings.item_key if role == ITEM else settings.user_key, role, column)
+    title = settings.title if role == ITEM else None
+    chosen = settings.item_columns if role == ITEM else settings.user_columns
+    shape = found_shape(table.names, key, title) if role == ITEM or ":" in key else TableShape(has_types=False)
+    named = (*([title] if title else []), *(() if shape.has_types else chosen))
+    wrong = next((name for name in named if name not in table.names), None)
+    if wrong is not None:
+        raise InteractionError(f"{part.path} has no column {wrong!r}: it has {', '.join(table.names)}.")
+    shape = shape.kept(chosen)
+    bad = BadLines(settings.bad_lines)
+    find_types = not (table.typed or shape.has_types)
+    known = read_facts(table, key, names, bad, shape.make or as_they_stand, shape.columns, find_types=find_types)
+    bad.check()
+    if len(known.names) > MAX_ATTRIBUTES:
+        raise InteractionError(f"{too_many(len(known.names))} Choose some with --{role}-columns.")
+    tell(f"{part.path.name}: {role} = {key}; known of {len(known.facts):,} of {len(names):,} {role}s: {listed(known.names)}.")
+    tell_left_out(known, bad, role, tell)
+    return known, table.paths
+
+
+def tell_left_out(known: FactTable, bad: BadLines, role: str, tell: Tell) -> None:
+    """Say which rows and values of a table were left out."""
+    if bad.bad:
+        tell(f"{bad.bad:,} of {bad.lines:,} lines can't be used and are left out: {bad.described}.")
+    if known.twice:
+        tell(f"{known.twice:,} rows are left out: their {role} came before.")
+    if known.unusable:
+        tell(f"{known.unusable:,} values are left out, as no catalog takes them: the first {known.reason}.")
+
+
+def _record(settings: PrepareSettings, layout: Layout | None, read: Read, more: Sequence[Path], summary: Summary) -> dict[str, Any]:
+    """The contents of `prepare.json`."""
+    sources = [{"path": str(path), "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in (*read.paths, *more)]
+    return {
+        "made_by": "atspeed prepare",
+        "layout": None if layout is None else layout.name,
+        "sources": sources,
+        "columns": {**asdict(read.roles), "keep": list(settings.keep)},
+        "time_unit": read.time_unit,
+        "min_rating": settings.min_rating,
+        "core": settings.core,
+        "repeats": settings.repeats,
+        "lines": read.bad.lines,
+        "bad_lines": read.bad.bad,
+        "split": settings.split,
+        "counts": asdict(summary),
+    }

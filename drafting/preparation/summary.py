@@ -1,0 +1,71 @@
+"""What a prepared data directory holds, in figures.
+
+Invariant: the shares are those of the split that is recorded, so that they say what a model will be judged by.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from drafting.alignment.data.interactions import by_user
+from drafting.alignment.data.splits import SplitRule
+from drafting.preparation.events import Events
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures.
+
+    Attributes:
+        median_history, longest_history: interactions of a user.
+        span: the first and the last day; None where times are an order and nothing more.
+        titled: number of items with a title.
+        test_labels: interactions to be judged by.
+        unseen: share of them whose items are not in the training part; 0 without labels.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    median_history: float
+    longest_history: int
+    span: tuple[str, str] | None
+    titled: int
+    test_labels: int
+    unseen: float
+
+    @classmethod
+    def of(cls, events: Events, split: str, titled: int) -> "Summary":
+        """The figures of interactions, all of whose names are met.
+
+        Raises:
+            InteractionError: they can't be split so.
+        """
+        lengths = np.bincount(events.users, minlength=len(events.user_names))
+        interactions = by_user(tuple(events.user_names), events.users.astype(np.int64), events.items, events.times)
+        parts = SplitRule(split)(interactions)
+        trained = np.zeros(len(events.item_names), np.bool_)
+        trained[parts.train.items] = True
+        span = (_day(float(events.times.min())), _day(float(events.times.max()))) if events.dated else None
+        labels = len(parts.test)
+        unseen = float(np.mean(~trained[parts.test.items])) if labels else 0.0
+        counts = len(events.user_names), len(events.item_names), len(events)
+        return cls(*counts, float(np.median(lengths)), int(lengths.max()), span, titled, labels, unseen)
+
+    def rows(self, split: str) -> list[tuple[str, str]]:
+        """The figures as cells of a table."""
+        cells = [
+            ("users", f"{self.users:,}"),
+            ("items", f"{self.items:,}, {self.titled:,} with a title"),
+            ("interactions", f"{self.interactions:,}"),
+            ("history of a user", f"{self.median_history:g} in the middle, {self.longest_history:,} at most"),
+            ("time", "an order, no dates" if self.span is None else f"{self.span[0]} to {self.span[1]}"),
+            ("split", split),
+            ("test labels", f"{self.test_labels:,}, {self.unseen:.1%} of items that are not in the training part"),
+        ]
+        return cells
+
+
+def _day(seconds: float) -> str:
+    return str(np.datetime64(int(seconds // 86_400), "D")) if abs(seconds) > 1e11 else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"

@@ -1,0 +1,187 @@
+"""A table in files of any form, read batch by batch: as Arrow columns for interactions, as values for what is known of items and users.
+
+Invariant: only the wanted columns are read, and nothing of a batch outlives it here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from drafting.catalog.parquet import open_parquet
+from drafting.errors import InteractionError
+from drafting.preparation.delimited import DelimitedForm, found_form, read_delimited
+from drafting.preparation.json_rows import field_names, read_json
+from drafting.preparation.rows import BadLines, Rows
+from drafting.preparation.sources import Format, Source, Sources, find_sources
+
+_ROWS_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What is said of delimited text, where its first line does not tell.
+
+    Attributes:
+        names: of the columns of files without a header.
+        delimiter: None for the one that the first line has most of.
+    """
+
+    names: tuple[str, ...] = ()
+    delimiter: str | None = None
+    quotes: bool = True
+    encoding: str = "utf-8"
+
+
+PLAIN = TextOptions()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        names: of its columns, in order; those that folders are named after come last.
+        form: how its text is written; None for JSON and parquet.
+    """
+
+    sources: Sources
+    names: tuple[str, ...]
+    form: DelimitedForm | None = None
+
+    @classmethod
+    def open(cls, path: Path, options: TextOptions = PLAIN) -> "Table":
+        """Find the files of a table, and its columns by the first of them.
+
+        Raises:
+            InteractionError: there is no table.
+        """
+        sources = find_sources(path)
+        first = sources.files[0]
+        form = None
+        match first.format:
+            case Format.DELIMITED:
+                form = found_form(first.path, options.names, options.delimiter, options.encoding)
+                form = DelimitedForm(form.names, form.delimiter, form.header, options.quotes, form.encoding)
+                names = form.names
+            case Format.JSON:
+                names = field_names(first.path)
+            case Format.PARQUET:
+                with open_parquet(first.path, "table", InteractionError) as file:
+                    names = tuple(file.schema_arrow.names)
+        constants = tuple(name for name in first.constants if name not in names)
+        return cls(sources, (*(name for name in names if name), *constants), form)
+
+    @property
+    def typed(self) -> bool:
+        """Whether numbers are told from texts in it."""
+        return self.sources.files[0].format is not Format.DELIMITED
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files."""
+        return tuple(source.path for source in self.sources.files)
+
+    def read(self, wanted: Sequence[str], bad: BadLines) -> Iterator[Rows]:
+        """Read columns: of parquet as they are, of all else as large strings.
+
+        Raises:
+            InteractionError: a file can't be read, or too many lines are bad.
+        """
+        for source in self.sources.files:
+            own, constants = _own(source, wanted)
+            with _bar(source) as on_read:
+                for rows in self._rows(source, own, bad, on_read):
+                    bad.seen(rows.size)
+                    more = {name: pa.array([value] * rows.size, pa.large_string()) for name, value in constants.items()}
+                    yield Rows(rows.path, {**rows.columns, **more}, rows.line_of, rows.size)
+
+    def records(self, wanted: Sequence[str], bad: BadLines) -> Iterator[tuple[Any, ...]]:
+        """Read rows as values, in the order of the wanted names.
+
+        Raises:
+            InteractionError: as `read`.
+        """
+        for source in self.sources.files:
+            own, constants = _own(source, wanted)
+            with _bar(source) as on_read:
+                if source.format is Format.JSON:
+                    columns = (list(zip(*rows, strict=True)) or [()] * len(own) for rows, _ in read_json(source.path, own, bad, on_read))
+                else:
+                    columns = ([rows.columns[name].to_pylist() for name in own] for rows in self._rows(source, own, bad, on_read))
+                for values in columns:
+                    size = len(values[0]) if values else 0
+                    bad.seen(size)
+                    by_name = {**dict(zip(own, values, strict=True)), **{name: repeat(value, size) for name, value in constants.items()}}
+                    yield from zip(*(by_name[name] for name in wanted), strict=True)
+
+    def _rows(self, source: Source, wanted: Sequence[str], bad: BadLines, on_read: Callable[[int], None]) -> Iterator[Rows]:
+        match source.format:
+            case Format.DELIMITED:
+                yield from read_delimited(source.path, self._form_of(source.path, wanted), wanted, bad, on_read)
+            case Format.JSON:
+                for rows, lines in read_json(source.path, wanted, bad, on_read):
+                    texts = [pa.array(map(_text, column), pa.large_string()) for column in zip(*rows, strict=True)]
+                    if rows:
+                        yield Rows(source.path, dict(zip(wanted, texts, strict=True)), lines.__getitem__, len(rows))
+            case Format.PARQUET:
+                yield from _parquet(source.path, wanted, on_read)
+
+    def _form_of(self, path: Path, wanted: Sequence[str]) -> DelimitedForm:
+        """The form of a part: the columns of another part may stand in another order."""
+        assert self.form is not None
+        if path == self.sources.files[0].path or not self.form.header:
+            return self.form
+        found = found_form(path, (), self.form.delimiter, self.form.encoding)
+        _require(path, found.names, wanted)
+        return DelimitedForm(found.names, self.form.delimiter, True, self.form.quotes, self.form.encoding)
+
+
+def _own(source: Source, wanted: Sequence[str]) -> tuple[list[str], dict[str, str | None]]:
+    """The wanted columns that are in the file, and those that are in the names of its folders."""
+    return [name for name in wanted if name not in source.constants], {
+        name: source.constants[name] for name in wanted if name in source.constants
+    }
+
+
+def _parquet(path: Path, wanted: Sequence[str], on_read: Callable[[int], None]) -> Iterator[Rows]:
+    with open_parquet(path, "table", InteractionError) as file:
+        _require(path, file.schema_arrow.names, wanted)
+        rows, size = 0, path.stat().st_size
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(wanted)):
+            yield Rows(path, {name: batch.column(name) for name in wanted}, partial(_number, rows + 1), len(batch))
+            rows += len(batch)
+            on_read(size * rows // max(file.metadata.num_rows, 1))
+
+
+def _number(first: int, row: int) -> int:
+    return first + row
+
+
+def _require(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise InteractionError(f"{path} has no column {missing[0]!r}, but the files before it have: it has {', '.join(names)}.")
+
+
+def _text(value: Any) -> str | None:
+    """A value of JSON as a text; None for lists and objects."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, int | float) else None
+
+
+@contextmanager
+def _bar(source: Source) -> Iterator[Callable[[int], None]]:
+    """A progress bar over the bytes of a file; it is told how many have been read in all."""
+    with tqdm(total=source.path.stat().st_size, desc=f"reading {source.path.name}", unit="B", unit_scale=True, mininterval=0.5) as bar:
+        yield lambda read: bar.update(read - bar.n) and None
+        bar.update(bar.total - bar.n)

@@ -1,0 +1,165 @@
+"""Times: numbers of any unit, ISO dates or dates of a named form, as seconds since 1970.
+
+Invariant: a unit is told from the magnitude of all numbers of a column together, never one by one, so that all get the same; numbers that
+are too small for dates are an order and nothing more, and stay as they are.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from drafting.array_types import BoolArray, DoubleArray
+from drafting.errors import InteractionError
+
+AUTO, SECONDS, ORDER, DAYS = "auto", "seconds", "order", "yyyymmdd"
+_PER_SECOND = {SECONDS: 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
+UNITS = (AUTO, *_PER_SECOND, DAYS, ORDER)
+# Seconds since 1970 of 1973 and of 5138: what lies between them in one unit lies outside in all others.
+_LEAST_SECONDS, _END_SECONDS = 1e8, 1e11
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+_ZONE = r"(Z|[+-]\d\d:?\d\d)$"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of times.
+
+    Attributes:
+        name: one of `UNITS` but `auto`.
+        sentence: how it was found, as the end of a sentence that begins with the times.
+    """
+
+    name: str
+    sentence: str
+
+    @property
+    def dated(self) -> bool:
+        """Whether times are dates."""
+        return self.name != ORDER
+
+
+def parsed(column: Any, form: str | None = None) -> tuple[DoubleArray, BoolArray]:
+    """A column of times as numbers, NaN where there is none; and which of them are seconds already because they were dates.
+
+    Args:
+        form: of dates, as `strptime` takes it.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_temporal(column.type):
+        microseconds = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        return _floats(microseconds) / 1e6, np.ones(len(column), np.bool_)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        return _floats(column.cast(pa.float64(), safe=False)), np.zeros(len(column), np.bool_)
+    texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    numeric = np.zeros(len(texts), np.bool_)
+    if form is None:
+        numeric = pc.match_substring_regex(texts, _NUMBER).fill_null(False).to_numpy(zero_copy_only=False)
+    numbers = np.full(len(texts), np.nan)
+    numbers[numeric] = _floats(texts.filter(pa.array(numeric)).cast(pa.float64()))
+    others = ~numeric & texts.is_valid().to_numpy(zero_copy_only=False)
+    if others.any():
+        numbers[others] = _dates(texts.filter(pa.array(others)), form)
+    return numbers, others
+
+
+def found_unit(numbers: DoubleArray, said: str = AUTO) -> Unit:
+    """The unit of numbers `[n]`.
+
+    Raises:
+        InteractionError: there is no such unit, or the numbers are no dates of it.
+    """
+    if said not in UNITS:
+        raise InteractionError(f"There is no unit of time {said!r}: choose {', '.join(UNITS)}.")
+    if said != AUTO:
+        return Unit(said, f"are taken for {_called(said)}, as was said")
+    if _are_days(numbers):
+        return Unit(DAYS, "are dates, a year, a month and a day in eight digits")
+    middle = float(np.median(np.abs(numbers))) if len(numbers) else 0.0
+    if middle < _LEAST_SECONDS:
+        return Unit(ORDER, "are too small for dates, so they are an order and nothing more")
+    for name, factor in _PER_SECOND.items():
+        if middle < _END_SECONDS * factor or name == "nanoseconds":
+            shown = datetime.fromtimestamp(min(middle / factor, _END_SECONDS), UTC)
+            return Unit(name, f"are {name}, as the middle one, {middle:.0f}, is then in {shown:%B %Y}")
+    raise AssertionError("the last unit takes all")
+
+
+def in_seconds(numbers: DoubleArray, unit: Unit) -> DoubleArray:
+    """Numbers of a unit as seconds since 1970; those of an order as they are.
+
+    Raises:
+        InteractionError: a number is no date.
+    """
+    if unit.name == ORDER:
+        return numbers
+    if unit.name == DAYS:
+        if not _are_days(numbers):
+            raise InteractionError("The times are no dates of the form yyyymmdd: say another --time-unit.")
+        days = numbers.astype(np.int64)
+        months = (days // 10_000 - 1970) * 12 + days // 100 % 100 - 1
+        dates = months.astype("datetime64[M]").astype("datetime64[D]") + (days % 100 - 1).astype("timedelta64[D]")
+        seconds: DoubleArray = dates.astype("datetime64[s]").astype(np.float64)
+        return seconds
+    scaled: DoubleArray = numbers / _PER_SECOND[unit.name]
+    return scaled
+
+
+def strange(numbers: DoubleArray, unit: Unit) -> int:
+    """How many numbers are no dates between 1973 and the year 5138 in their unit."""
+    if unit.name not in _PER_SECOND:
+        return 0
+    seconds = numbers / _PER_SECOND[unit.name]
+    return int(np.count_nonzero((seconds < _LEAST_SECONDS) | (seconds >= _END_SECONDS)))
+
+
+def _called(unit: str) -> str:
+    return "an order" if unit == ORDER else f"dates of the form {unit}" if unit == DAYS else unit
+
+
+def _are_days(numbers: DoubleArray) -> bool:
+    """Whether all numbers are dates in eight digits."""
+    if not len(numbers) or not ((numbers >= 1900_01_01) & (numbers <= 2199_12_31) & (numbers == np.floor(numbers))).all():
+        return False
+    days = np.unique(numbers.astype(np.int64))
+    month, day = days // 100 % 100, days % 100
+    if not ((month >= 1) & (month <= 12) & (day >= 1)).all():
+        return False
+    first = ((days // 10_000 - 1970) * 12 + month - 1).astype("datetime64[M]")
+    length = ((first + 1).astype("datetime64[D]") - first.astype("datetime64[D]")).astype(np.int64)
+    return bool((day <= length).all())
+
+
+def _floats(column: Any) -> DoubleArray:
+    numbers: DoubleArray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+    return numbers
+
+
+def _dates(texts: Any, form: str | None) -> DoubleArray:
+    """Dates as seconds, NaN for those that are none."""
+    try:
+        if form is not None:
+            dates = pc.strptime(texts, form, "us")
+        elif pc.all(pc.match_substring_regex(texts, _ZONE)).as_py():
+            dates = texts.cast(pa.timestamp("us", "UTC"))
+        else:
+            dates = texts.cast(pa.timestamp("us"))
+    except pa.ArrowException:
+        encoded = pc.dictionary_encode(texts)
+        different = np.array([_date(text, form) for text in encoded.dictionary.to_pylist()])
+        seconds: DoubleArray = different[encoded.indices.to_numpy()]
+        return seconds
+    return _floats(dates.cast(pa.int64())) / 1e6
+
+
+def _date(text: str, form: str | None) -> float:
+    try:
+        date = datetime.strptime(text, form) if form else datetime.fromisoformat(text.replace("/", "-"))
+        return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):
+        return float("nan")

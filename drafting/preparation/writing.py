@@ -1,0 +1,121 @@
+"""Writing a data directory.
+
+Invariant: a directory that is there is whole. All is written to `OUT.partial` and moved with one rename, and what was there before is only
+replaced if it was made by this command.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from drafting.alignment.data.columns import Column
+from drafting.alignment.data.details import VALUE
+from drafting.alignment.data.loading import PARQUET_FILE
+from drafting.alignment.data.profiles import PROFILE_FILES, USER
+from drafting.alignment.data.record import ITEMS_FILE, RECORD_FILE
+from drafting.errors import InteractionError
+from drafting.preparation.events import Events
+from drafting.preparation.facts import Facts
+
+_ROWS_AT_ONCE = 1 << 20
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a directory that can't be written.
+
+    Raises:
+        InteractionError: it is there and is not to be replaced, or was made by something else.
+    """
+    if not out.absolute().parent.is_dir():
+        raise InteractionError(f"There is no directory {out.absolute().parent} to write {out.name} to.")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / RECORD_FILE).is_file():
+        raise InteractionError(f"{out} already exists and was not made by `atspeed prepare`: choose another name.")
+    if not overwrite:
+        raise InteractionError(f"{out} already exists: choose another name, or pass --overwrite to replace it and all that is in it.")
+
+
+@contextmanager
+def whole_directory(out: Path) -> Iterator[Path]:
+    """A directory to write to, which becomes `out` if the block ends without an error and is gone otherwise."""
+    building = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        yield building
+        old = out.with_name(f"{out.name}.replaced")
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        building.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def write_events(folder: Path, events: Events) -> None:
+    """Write interactions as `interactions.parquet`, in their order."""
+    names = {"user": (events.users, _dictionary(events.user_names)), "item": (events.items, _dictionary(events.item_names))}
+    details = {name: (column.codes, _values(column)) for name, column in events.details.items()}
+    with tqdm(total=len(events), desc="writing", unit="row", unit_scale=True, mininterval=0.5) as bar:
+        writer: Any = None
+        try:
+            for start in range(0, max(len(events), 1), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                columns = {name: _encoded(codes[rows], values) for name, (codes, values) in names.items()}
+                columns["timestamp"] = pa.array(events.times[rows])
+                if events.values is not None:
+                    columns[VALUE] = pa.array(events.values[rows], from_pandas=True)
+                columns |= {name: _encoded(codes[rows], values) for name, (codes, values) in details.items()}
+                table = pa.table(columns)
+                writer = writer or pq.ParquetWriter(folder / PARQUET_FILE, table.schema)
+                writer.write_table(table)
+                bar.update(len(table))
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def write_items(folder: Path, names: Sequence[str], facts: Mapping[str, Facts]) -> None:
+    """Write the items, a line each, as `items.jsonl`."""
+    _write_lines(folder / ITEMS_FILE, ({"item_id": name, **facts.get(name, {})} for name in names))
+
+
+def write_profiles(folder: Path, names: Sequence[str], facts: Mapping[str, Facts]) -> None:
+    """Write what is known of users, a line for each of whom something is, as `profiles.jsonl`."""
+    _write_lines(folder / PROFILE_FILES[0], ({USER: name, **facts[name]} for name in names if facts.get(name)))
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write what was read and decided, as `prepare.json`."""
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_lines(path: Path, lines: Iterator[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _dictionary(names: Sequence[str]) -> Any:
+    return pa.array(names, pa.large_string())
+
+
+def _values(column: Column) -> Any:
+    try:
+        return pa.array(column.values)
+    except pa.ArrowException:
+        return pa.array([value if isinstance(value, str) else json.dumps(value) for value in column.values])
+
+
+def _encoded(codes: Any, values: Any) -> Any:
+    """A column of values by number; -1 has none."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=np.asarray(codes) < 0), values)

@@ -1,0 +1,196 @@
+"""What is chosen, left out and told: columns, bad lines, ratings, repeats, cores, splits; and that a directory is whole or absent."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from drafting.alignment.data.record import prepared
+from drafting.errors import InteractionError
+from drafting.preparation import run
+from drafting.preparation.settings import PrepareSettings
+from drafting.preparation.tables import TextOptions
+from tests.drafting.preparation.preparing import made, written
+
+DAY = 86_400
+HEADER = "visitorid,ts,event,sku,session,stars\n"
+
+
+def shop(folder: Path, rows: str, header: str = HEADER) -> Path:
+    return written(folder / "data.csv", header + rows)
+
+
+def test_columns_are_guessed_told_and_overruled(tmp_path: Path) -> None:
+    data = shop(tmp_path, "a,1700000000,buy,x,s1,4\nb,1700000001,view,y,s2,2\n")
+    found = made(tmp_path, data, keep=("session",))
+    assert "data.csv: user = visitorid, item = sku, time = ts, value = stars, kind = event.\n" in found.told
+    assert found.rows[0] == {"user": "a", "item": "x", "timestamp": 1.7e9, "value": 4.0, "kind": "buy", "attributes.session": "s1"}
+    assert found.record["columns"] == {
+        "user": "visitorid",
+        "item": "sku",
+        "time": "ts",
+        "value": "stars",
+        "kind": "event",
+        "keep": ["session"],
+    }
+    other = made(tmp_path, data, columns={"user": "session", "item": None})
+    assert [row["user"] for row in other.rows] == ["s1", "s2"]
+    assert "Left out: visitorid (--keep NAME keeps one)." in other.told
+    with pytest.raises(InteractionError, match="has no column 'nobody': it has visitorid, ts"):
+        made(tmp_path, data, columns={"user": "nobody"})
+    with pytest.raises(InteractionError, match="has no column 'nobody' to keep"):
+        made(tmp_path, data, keep=("nobody",))
+
+
+def test_a_file_without_a_header_and_without_times(tmp_path: Path) -> None:
+    data = written(tmp_path / "plain.txt", "b|y\na|x\nb|x\n")
+    found = made(tmp_path, data, text=TextOptions(names=("user", "item")))
+    assert "There is no column of times, so the order of the rows is the order of time." in found.told
+    assert found.triples == [("a", "x", 1.0), ("b", "y", 0.0), ("b", "x", 2.0)]
+    assert found.summary.span is None
+    with pytest.raises(InteractionError, match=r"--columns names 3 columns, but the first line of .* has 2 values"):
+        made(tmp_path, data, text=TextOptions(names=("user", "item", "time")))
+
+
+def test_kept_columns_are_numbers_where_all_their_texts_are(tmp_path: Path) -> None:
+    data = written(tmp_path / "data.csv", "user,item,page,code\na,x,3,007\nb,y,,12\nb,x,1.5,x\n")
+    found = made(tmp_path, data, keep=("page", "code"))
+    assert [row["attributes.page"] for row in found.rows] == [3.0, None, 1.5]
+    assert [row["attributes.code"] for row in found.rows] == ["007", "12", "x"]
+    details = found.loaded().details
+    assert details is not None
+    assert details.event(0, 0, None).attributes == {"page": 3.0, "code": "007"}
+
+
+def test_bad_lines_are_named_counted_and_refused_beyond_a_share(tmp_path: Path) -> None:
+    good = [f"u{number},170000{number:04d},buy,i{number % 7},s,3" for number in range(200)]
+    good[10], good[20], good[30], good[40] = "oops", ",1700000000,buy,x,s,3", "u,noon,buy,x,s,3", "u,1700000000,buy,x,s,many"
+    data = shop(tmp_path, "\n".join(good))
+    found = made(tmp_path, data, bad_lines=0.02)
+    assert "4 of 200 lines can't be used and are left out: " in found.told
+    for reason in (
+        "line 12 of data.csv: 1 values where 6 are expected, 'oops'",
+        "line 22 of data.csv: it lacks a user or an item",
+        "line 32 of data.csv: its ts is no time, 'noon'",
+        "line 42 of data.csv: its stars is no number, 'many'",
+    ):
+        assert reason in found.told
+    assert (found.record["lines"], found.record["bad_lines"], len(found.rows)) == (200, 4, 196)
+    with pytest.raises(InteractionError, match=r"4 of 200 lines .* more than the share of 0.019 that --bad-lines allows: line 12"):
+        made(tmp_path, data, bad_lines=0.019)
+
+
+def test_bad_lines_of_json_are_named(tmp_path: Path) -> None:
+    lines = [json.dumps({"user": "u", "item": number, "time": 1.7e9 + number}) for number in range(20)]
+    lines[3], lines[5] = '{"user": "u", "item"', '{"user": {"id": 5}, "item": 1, "time": 5}'
+    found = made(tmp_path, written(tmp_path / "data", "\n".join(lines)), bad_lines=0.1)
+    assert "2 of 20 lines" in found.told
+    assert 'line 4 of data: no JSON object, \'{"user": "u", "item"\'' in found.told
+    assert "line 6 of data: it lacks a user or an item" in found.told
+
+
+def test_dates_beside_numbers_are_bad(tmp_path: Path) -> None:
+    data = written(tmp_path / "data.csv", "user,item,time\na,x,2024-01-02\na,y,1704153600\nb,x,2024-01-03T00:00:00Z\n")
+    found = made(tmp_path, data, bad_lines=0.5)
+    assert found.triples == [("a", "x", 1704153600.0), ("b", "x", 1704153600.0 + DAY)]
+    assert found.summary.span == ("2024-01-02", "2024-01-03")
+    with pytest.raises(InteractionError, match="The column time holds dates, not numbers"):
+        made(tmp_path, data, bad_lines=0.5, time_unit="seconds")
+
+
+def test_ratings_repeats_and_the_same_twice(tmp_path: Path) -> None:
+    rows = "a,1700000000,buy,x,s,3\na,1700000000,buy,x,s,4\na,1700000005,buy,x,s,5\na,1700000002,buy,y,s,1\na,1700000003,buy,y,s,\n"
+    data = shop(tmp_path, rows)
+    every = made(tmp_path, data)
+    assert "1 interactions are left out: another of the same user, item, time and kind comes behind them." in every.told
+    assert [row["value"] for row in every.rows] == [4.0, 1.0, None, 5.0]
+    rated = made(tmp_path, data, min_rating=4)
+    assert "3 interactions are left out: their rating is below 4, or they have none." in rated.told
+    assert [row["value"] for row in rated.rows] == [4.0, 5.0]
+    assert [row["timestamp"] for row in made(tmp_path, data, repeats="first").rows] == [1.7e9, 1.7e9 + 2]
+    assert [row["timestamp"] for row in made(tmp_path, data, repeats="last").rows] == [1.7e9 + 3, 1.7e9 + 5]
+    with pytest.raises(InteractionError, match=r"No interaction is left: --core 9 keeps users and items with as many"):
+        made(tmp_path, data, core=9)
+    with pytest.raises(InteractionError, match="--min-rating needs a column of ratings"):
+        made(tmp_path, written(tmp_path / "bare.csv", "user,item\n1,2\n"), min_rating=3)
+
+
+def test_the_split_is_recorded_and_its_labels_counted(tmp_path: Path) -> None:
+    rows = "".join(f"u{user},{1_700_000_000 + DAY * step + user},buy,i{step},s,3\n" for user in range(4) for step in range(5))
+    data = shop(tmp_path, rows)
+    alone = made(tmp_path, data)
+    assert prepared(alone.folder).split == "leave-one-out"
+    assert (alone.summary.test_labels, alone.summary.unseen, alone.summary.median_history) == (4, 1.0, 5.0)
+    timed = made(tmp_path, data, split="global-time")
+    assert prepared(timed.folder).split == "global-time"
+    assert (timed.summary.test_labels, timed.summary.unseen) == (2, 1.0)
+    assert prepared(tmp_path).split is None
+    written(tmp_path / "prepare.json", "{")
+    with pytest.raises(InteractionError, match="Prepare the data again"):
+        prepared(tmp_path)
+
+
+def test_items_and_users_of_any_table(tmp_path: Path) -> None:
+    data = written(tmp_path / "data.csv", "user,item\n1.0,7.0\n2.0,8.0\n,9.0\n1.0,8.0\n" + "1.0,7.0\n" * 97)
+    items = written(
+        tmp_path / "items.csv",
+        "id,Name,genres,price,code,shelf,text\n7,Seven,war|love,1.50,007,,x\n8,Eight,war,2,12,a,\n7,Twice,,,,,\n9,Nobody's,,,,,\n",
+    )
+    users = written(tmp_path / "users.jsonl", '{"userId": 1, "age": 30, "likes": ["war", null], "bad": NaN}\n{"userId": 5, "age": 1}\n')
+    found = made(tmp_path, data, items=items, users=users)
+    assert found.items == [
+        {"item_id": "7", "title": "Seven", "genres": ["war", "love"], "price": 1.5, "code": "007", "text": "x"},
+        {"item_id": "8", "title": "Eight", "genres": ["war"], "price": 2, "code": "12", "shelf": "a"},
+    ]
+    assert found.profiles == [{"user": "1", "age": 30, "likes": ["war"]}]
+    assert "items.csv: item = id; known of 2 of 2 items: code, genres, price, shelf, text, title." in found.told
+    assert "1 rows are left out: their item came before." in found.told
+    assert found.summary.titled == 2
+    few = made(tmp_path, data, items=items, item_columns=("code",), title="shelf")
+    assert few.items == [{"item_id": "7", "code": "007"}, {"item_id": "8", "title": "a", "code": "12"}]
+    with pytest.raises(InteractionError, match="has no column 'isle'"):
+        made(tmp_path, data, items=items, item_columns=("isle",))
+    with pytest.raises(InteractionError, match=r"items.csv has no column 'isle'"):
+        made(tmp_path, data, items=items, title="isle")
+    with pytest.raises(InteractionError, match=r"items.csv has no column 'isle'"):
+        made(tmp_path, data, items=items, item_key="isle")
+    nameless = written(tmp_path / "nameless.csv", "a,b\n1,2\n")
+    with pytest.raises(InteractionError, match=r"Which column of .*nameless.csv says the item\? Name it with --item-key: a, b"):
+        made(tmp_path, data, items=nameless)
+
+
+def test_values_that_no_catalog_takes_are_left_out(tmp_path: Path) -> None:
+    items = written(tmp_path / "items.jsonl", json.dumps({"item": "x", "title": "X", "text": "y" * 10_001}) + "\n")
+    found = made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\n"), items=items)
+    assert found.items == [{"item_id": "x", "title": "X"}]
+    assert "1 values are left out, as no catalog takes them: the first text has more than 10,000 characters." in found.told
+
+
+def test_a_directory_is_whole_or_absent_and_nothing_else_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = written(tmp_path / "data.csv", "user,item\na,x\n"), tmp_path / "out"
+    run.prepare(PrepareSettings(data, out), lambda _: None)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(InteractionError, match="already exists: choose another name, or pass --overwrite"):
+        run.prepare(PrepareSettings(data, out), lambda _: None)
+
+    def fail(*_: object) -> None:
+        raise OSError("full")
+
+    written(data, "user,item\nb,y\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "write_items", fail)
+        with pytest.raises(OSError, match="full"):
+            run.prepare(PrepareSettings(data, out, overwrite=True), lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert '"x"' in (out / "items.jsonl").read_text()
+    (out / "prepare.json").unlink()
+    with pytest.raises(InteractionError, match="was not made by `atspeed prepare`"):
+        run.prepare(PrepareSettings(data, out, overwrite=True), lambda _: None)
+    with pytest.raises(InteractionError, match="There is no directory"):
+        run.prepare(PrepareSettings(data, tmp_path / "no/out"), lambda _: None)
+
+
+@pytest.mark.parametrize("wrong", [{"core": 0}, {"repeats": "some"}, {"split": "half"}, {"bad_lines": 2.0}])
+def test_settings_that_say_nothing_are_refused(tmp_path: Path, wrong: dict) -> None:
+    with pytest.raises(InteractionError):
+        PrepareSettings(tmp_path, tmp_path, **wrong)

@@ -1,0 +1,92 @@
+"""Units of time are told from all numbers together, and dates in any form are the seconds that they are."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drafting.errors import InteractionError
+from drafting.preparation.times import found_unit, in_seconds, parsed, strange
+
+PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+dates = st.datetimes(datetime(1974, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)).map(lambda date: date.replace(microsecond=0))
+
+
+@given(st.lists(dates, min_size=1, max_size=8), st.sampled_from(sorted(PER_SECOND)), st.booleans())
+def test_the_unit_of_dates_is_found(found: list[datetime], unit: str, as_texts: bool) -> None:
+    seconds = [int(date.timestamp()) for date in found]
+    numbers = [second * PER_SECOND[unit] for second in seconds]
+    read, dated = parsed(pa.array(list(map(str, numbers)) if as_texts else numbers))
+    assert not dated.any()
+    chosen = found_unit(read)
+    assert (chosen.name, chosen.dated) == (unit, True)
+    assert in_seconds(read, chosen) == pytest.approx(seconds, abs=1e-5)
+    assert strange(read, chosen) == 0
+
+
+@given(st.lists(dates, min_size=1, max_size=8), st.sampled_from(["T", " "]), st.sampled_from(["", "Z", "+02:00", "mixed"]), st.booleans())
+def test_iso_dates_are_their_seconds(found: list[datetime], between: str, zone: str, fraction: bool) -> None:
+    texts = []
+    for number, date in enumerate(found):
+        here = date.astimezone(timezone(timedelta(hours=2))) if zone == "+02:00" else date
+        text = here.strftime(f"%Y-%m-%d{between}%H:%M:%S") + (".25" if fraction else "")
+        texts.append(text + (("Z" if number % 2 else "") if zone == "mixed" else zone))
+    seconds, dated = parsed(pa.array(texts))
+    assert dated.all()
+    assert seconds == pytest.approx([date.timestamp() + (0.25 if fraction else 0) for date in found])
+
+
+@given(st.lists(st.dates(datetime(1900, 1, 1).date(), datetime(2199, 12, 31).date()), min_size=1, max_size=8))
+def test_eight_digits_that_are_dates_are_days(found: list) -> None:
+    numbers, _ = parsed(pa.array([f"{day:%Y%m%d}" for day in found]))
+    unit = found_unit(numbers)
+    assert unit.name == "yyyymmdd"
+    assert in_seconds(numbers, unit).tolist() == [datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() for day in found]
+
+
+@pytest.mark.parametrize("day", [20230229, 20231301, 20230100, 18991231, 20230431])
+def test_what_is_no_day_is_an_order(day: int) -> None:
+    unit = found_unit(np.array([20230101.0, day]))
+    assert (unit.name, unit.dated) == ("order", False)
+    with pytest.raises(InteractionError, match="no dates of the form yyyymmdd"):
+        in_seconds(np.array([day], float), found_unit(np.array([1.0]), "yyyymmdd"))
+
+
+def test_small_numbers_are_an_order_and_stay() -> None:
+    numbers = np.array([0.0, 3, 1, 2])
+    unit = found_unit(numbers)
+    assert "an order and nothing more" in unit.sentence
+    assert in_seconds(numbers, unit) is numbers
+
+
+def test_one_that_strays_changes_no_unit_and_is_counted() -> None:
+    numbers = np.array([1.7e12, 1.6e12, 1.5e9, 1.4e12, 0])
+    unit = found_unit(numbers)
+    assert unit.name == "milliseconds"
+    assert strange(numbers, unit) == 2
+    assert unit.sentence == "are milliseconds, as the middle one, 1400000000000, is then in May 2014"
+
+
+def test_a_unit_that_is_said_is_taken() -> None:
+    assert in_seconds(np.array([5.0]), found_unit(np.array([5.0]), "milliseconds")).tolist() == [0.005]
+    with pytest.raises(InteractionError, match="There is no unit of time 'years': choose auto, seconds"):
+        found_unit(np.array([5.0]), "years")
+
+
+def test_times_of_parquet_and_of_a_named_form() -> None:
+    noon = datetime(2024, 5, 6, 12, tzinfo=UTC)
+    for kind in (pa.timestamp("s"), pa.timestamp("ns"), pa.timestamp("ms", "Europe/Paris")):
+        seconds, dated = parsed(pa.array([noon, None], kind))
+        assert (seconds[0], np.isnan(seconds[1]), dated[0]) == (noon.timestamp(), True, True)
+    assert parsed(pa.array([noon.date()]))[0].tolist() == [datetime(2024, 5, 6, tzinfo=UTC).timestamp()]
+    seconds, _ = parsed(pa.array(["06/05/2024 12:00", "31/31/2024 1:00"]), "%d/%m/%Y %H:%M")
+    assert (seconds[0], np.isnan(seconds[1])) == (noon.timestamp(), True)
+
+
+def test_what_is_no_time_is_none() -> None:
+    seconds, dated = parsed(pa.array(["noon", None, "inf", "nan", "2024-13-01", "1e9", " 5 "]))
+    assert np.isnan(seconds).tolist() == [True, True, True, True, True, False, False]
+    assert dated.tolist() == [True, False, True, True, True, False, False]
