@@ -33,7 +33,7 @@ KNOWN = ("history", "behaviours", "user", "context", "user_id")
 # Letters that a text may have: more than most tokens have, and some for the shortest prompts.
 _LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
 _SEPARATORS = (", ", " ", "", "\n")
-_TRIED_TEXTS, _SAMPLE_ITEMS = 4, 64
+_SAMPLE_ITEMS = 64
 
 # It takes the variables, and seconds of the thread's processor time by which it must be done.
 Render = Callable[[Mapping[str, Any], float | None], str]
@@ -170,7 +170,7 @@ class TextPrompts:
                 check_codes(self._catalog, self._identifiers, np.unique(written), tokens)
             shared = tokens if shared is None else shared[: common_prefix(shared, tokens)]
             tried.append(text)
-        self._tails.try_on(tried[:_TRIED_TEXTS])
+        self._tails.try_on(tried)
         return np.empty(0, np.int64) if shared is None else self._common(shared)
 
     def _check_lists(self) -> None:

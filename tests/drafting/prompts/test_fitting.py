@@ -34,9 +34,9 @@ class Counting(PromptTokenizer):
 
     read = 0
 
-    def encoding(self, text: str, *, add_special_tokens: bool = False):
+    def ids(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         Counting.read += 1
-        return super().encoding(text, add_special_tokens=add_special_tokens)
+        return super().ids(text, add_special_tokens=add_special_tokens)
 
 
 def prompts(template: str, max_tokens: int, **windows: Any) -> PromptBuilder:
