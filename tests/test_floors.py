@@ -33,6 +33,7 @@ FLOORS = {
         "plans",
         "alignment/data",
         "preparation",
+        "embeddings",
         "alignment",
     ],
     "verification": [

@@ -115,6 +115,13 @@ class Quantisation:
         number[order] = np.arange(len(owner)) - np.repeat(starts, np.diff(starts, append=len(owner)))
         return replace(self, codes=np.column_stack([self.codes, number]).astype(np.int32))
 
+    def with_item_tokens(self) -> "Quantisation":
+        """The same with one code more in each identifier, which no other item has: the number of its row.
+
+        A model then learns an embedding and an output of each item's own, and the codes before it are a hierarchy to find the item by.
+        """
+        return replace(self, codes=np.column_stack([self.codes, np.arange(len(self.codes))]).astype(np.int32))
+
     def identifiers(self) -> list[tuple[str, ...]]:
         """The tokens of each item, such as `("<a_12>", "<b_3>", "<c_40>")`."""
         pattern = TokenPattern()

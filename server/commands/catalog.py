@@ -1,4 +1,4 @@
-"""`atspeed catalog`: make a catalog for items that have no identifiers, and look into one."""
+"""`atspeed catalog`: make a catalog for items that have no identifiers (`catalog_build.py`), and look into one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.commands.catalog_build import build
 from server.commands.options import default, setting
 from server.commands.terminal import fail
 
@@ -19,80 +20,7 @@ ITEMS_OPTION = typer.Option(
 SIDE_OPTION = typer.Option(help="The side of a matrix of codes that has an item each.", metavar="rows|columns", show_default="by its shape")
 
 catalog_app = typer.Typer(help="Make a catalog, or look into one.", no_args_is_help=True)
-
-
-@catalog_app.command()
-def build(
-    embeddings: Annotated[Path, typer.Option(help="A .npy matrix [items, dims].", exists=True, dir_okay=False)],
-    items: Annotated[
-        Path,
-        typer.Option(
-            help='The items of its rows, in order: a .jsonl of {"item_id", "title"?, …}, whose other fields become attributes, or a text '
-            "file with one id a line.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The catalog to write, JSONL; its codebooks go to OUT with the ending .codebooks.safetensors.")],
-    levels: Annotated[int, typer.Option(help="Tokens per identifier.", min=1, max=8)] = 3,
-    codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Of the clustering; the same seed gives the same catalog.", min=0)] = 0,
-    unique: Annotated[bool, typer.Option("--unique", help="Give every item an identifier of its own: the nearest free last code.")] = False,
-    digit: Annotated[
-        bool,
-        typer.Option(
-            "--digit", help="Tell items that share an identifier apart by one more token, as TIGER does; without codebooks for new items."
-        ),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-) -> None:
-    """Make identifiers from item embeddings by residual k-means, so that similar items share the front of theirs.
-
-    Example: atspeed catalog build --embeddings items.npy --items items.jsonl --out catalog.jsonl --levels 4 --codes 256
-    """
-    if unique and digit:
-        fail("Give one of --unique and --digit: either makes identifiers that no two items share.")
-    codebooks_file = out.with_suffix(".codebooks.safetensors")
-    for path in (out,) if digit else (out, codebooks_file):
-        if path.exists() and not overwrite:
-            fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
-    if not out.parent.is_dir():
-        fail(f"There is no directory {out.parent} to write {out.name} to.")
-
-    import numpy as np
-    from tqdm import tqdm
-
-    from drafting.catalog.builder import catalog_of
-    from drafting.catalog.catalog import CatalogError
-    from drafting.catalog.codebooks import CodebookError, residual_kmeans
-    from drafting.catalog.item_list import ItemList
-    from drafting.errors import check_file
-
-    try:
-        listed = ItemList.read(items)
-        check_file(embeddings, "The matrix", CatalogError)
-    except CatalogError as error:
-        fail(str(error))
-    try:
-        matrix = np.load(embeddings, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        fail(f"{embeddings} is not a .npy matrix: {error}.")
-    if matrix.ndim != 2 or len(matrix) != len(listed.names):
-        fail(f"{embeddings} has the shape {matrix.shape}, but {items} lists {len(listed.names)} items: there must be one row per item.")
-    try:
-        with tqdm(total=levels, desc="clustering", unit="level") as bar:
-            quantised = residual_kmeans(
-                matrix, levels=levels, codes_per_level=codes, seed=seed, resolve_collisions=unique, on_level=lambda _: bar.update() and None
-            )
-        named = quantised.numbered() if digit else quantised
-        catalog = catalog_of(list(zip(listed.names, named.identifiers(), strict=True)), attributes=listed.attributes)
-    except (CodebookError, CatalogError) as error:
-        fail(str(error))
-    if not digit:
-        quantised.codebooks.save(codebooks_file)
-    catalog.save(out)
-    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){'' if digit else f' and {codebooks_file}'}.")
-    typer.echo(f"{named.shared_identifiers:,} items share an identifier with another.")
+catalog_app.command()(build)
 
 
 @catalog_app.command()

@@ -101,7 +101,7 @@ def test_build_tells_twins_apart_by_one_more_token(tmp_path: Path, embeddings: P
         met[prefix] = met.get(prefix, 0) + 1
     assert max(met.values()) > 1
     assert not (tmp_path / "twins.codebooks.safetensors").exists()
-    assert "Give one of --unique and --digit" in run(*flags, "--out", tmp_path / "no.jsonl", "--digit", "--unique").output
+    assert "Give one of --unique, --digit and --item-token" in run(*flags, "--out", tmp_path / "no.jsonl", "--digit", "--unique").output
 
 
 def test_build_reads_plain_ids_and_is_reproducible(tmp_path: Path, embeddings: Path) -> None:
@@ -307,3 +307,75 @@ def test_prompts_that_can_not_be_shown(shop: tuple[object, ...], flags: tuple[st
 
 def test_a_prompt_needs_a_model(shop: tuple[object, ...]) -> None:
     assert "A prompt is made for a model: name its directory with --target." in run("inspect", shop[0], "--prompt", "anna").stderr
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Users who stay in one half of the items, which are listed with titles in no order."""
+    directory, rng = tmp_path / "data", np.random.default_rng(0)
+    directory.mkdir()
+    rows = [(user, (user % 2) * 20 + int(rng.integers(20)), time) for user in range(80) for time in range(8)]
+    events = (f'{{"user": {user}, "item": "i{item}", "timestamp": {time}}}\n' for user, item, time in rows)
+    (directory / "interactions.jsonl").write_text("".join(events))
+    order = rng.permutation(ITEMS).tolist()
+    lines = (f'{{"item_id": "i{item}", "title": "{"lamp" if item % 2 else "chair"} {item}", "price": {item}}}\n' for item in order)
+    (directory / "items.jsonl").write_text("".join(lines))
+    return directory
+
+
+def halves(catalog: Path) -> tuple[dict[str, str], str]:
+    """The first token of each item, and the items' ids in the order of the catalog."""
+    loaded = load_catalog(catalog)
+    return {name: loaded.identifier(index)[0] for index, name in enumerate(loaded.item_ids)}, " ".join(loaded.item_ids)
+
+
+def test_build_from_a_data_directory_clusters_by_who_met_the_items(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "catalog.jsonl"
+    flags = ("--levels", 1, "--codes", 2, "--item-token", "--text-weight", 0, "--dims", 8)
+    built = run("build", "--data", data, "--out", out, *flags)
+    assert built.exit_code == 0, built.output
+    assert "0 items share an identifier" in built.output
+    assert not (tmp_path / "catalog.codebooks.safetensors").exists()
+    catalog, (first, names) = load_catalog(out), halves(out)
+    assert catalog.identifier_length == 2
+    assert names == " ".join(json.loads(line)["item_id"] for line in (data / "items.jsonl").read_text().splitlines())
+    assert len({first[f"i{item}"] for item in range(20)}) == len({first[f"i{item}"] for item in range(20, 40)}) == 1
+    assert first["i0"] != first["i20"]
+    assert len({catalog.identifier(index)[1] for index in range(ITEMS)}) == ITEMS
+    assert catalog.known_attributes(0)["price"] == int(catalog.item_ids[0][1:])
+
+    again = run("build", "--data", data, "--out", tmp_path / "again.jsonl", *flags)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again.jsonl").read_bytes() == out.read_bytes()
+
+
+def test_build_from_texts_alone_clusters_by_words_and_keeps_codebooks(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "catalog.jsonl"
+    built = run("build", "--data", data, "--out", out, "--levels", 1, "--codes", 2, "--text-weight", 1, "--dims", 8)
+    assert built.exit_code == 0, built.output
+    first, _ = halves(out)
+    assert len({first[f"i{item}"] for item in range(0, 40, 2)}) == len({first[f"i{item}"] for item in range(1, 40, 2)}) == 1
+    assert first["i0"] != first["i1"]
+    assert len(Codebooks.load(tmp_path / "catalog.codebooks.safetensors").levels) == 1
+
+
+def test_build_takes_the_items_of_another_catalog(tmp_path: Path, data: Path) -> None:
+    index = tmp_path / "items.json"
+    index.write_text(json.dumps({f"i{item}": ["<a_0>", f"<b_{item}>"] for item in range(ITEMS)}))
+    built = run("build", "--data", data, "--items", index, "--out", tmp_path / "catalog.jsonl", "--levels", 2, "--codes", 4, "--dims", 8)
+    assert built.exit_code == 0, built.output
+    catalog = load_catalog(tmp_path / "catalog.jsonl")
+    assert list(catalog.item_ids) == [f"i{item}" for item in range(ITEMS)]
+    assert len({catalog.identifier(item)[0] for item in range(ITEMS)}) > 1
+
+
+def test_build_says_what_it_needs(tmp_path: Path, data: Path, embeddings: Path, items: Path) -> None:
+    out = ("--out", tmp_path / "catalog.jsonl")
+    assert "give --data" in run("build", "--items", items, *out).output
+    assert "give --data" in run("build", "--data", data, "--embeddings", embeddings, "--items", items, *out).output
+    assert "are for --data" in run("build", "--embeddings", embeddings, "--items", items, "--text-weight", 0.5, *out).output
+    (data / "items.jsonl").unlink()
+    assert "or as items.jsonl in" in run("build", "--data", data, *out).output
+    (data / "items.jsonl").write_text('{"item_id": "i0"}\n')
+    assert "the catalog has no such item" in run("build", "--data", data, *out).output
+    assert not (tmp_path / "catalog.jsonl").exists()

@@ -1,0 +1,1 @@
+"""Embeddings of items, from which identifiers are made: from interactions, from texts, or from both."""

@@ -1,0 +1,34 @@
+"""Truncated singular value decomposition of sparse matrices, and rows of unit length.
+
+Invariant: the same matrix and seed give the same factors, up to the rounding of floats.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import svds
+
+from drafting.array_types import FloatArray
+
+
+def left_factors(matrix: csr_array, dims: int, seed: int, power: float = 1.0) -> FloatArray:
+    """The left singular vectors times the singular values to a power, largest first: `[rows, dims]` float32, fewer of a small matrix.
+
+    Args:
+        power: with 1 the products of the factors approximate those of the rows; with 0.5 the entries of a symmetric matrix, as far as its
+            eigenvalues are positive.
+    """
+    smallest = min(matrix.shape)
+    if dims >= smallest:
+        left, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    else:
+        start = np.random.default_rng(seed).uniform(-1, 1, smallest)
+        left, values, _ = svds(matrix.astype(np.float64), k=dims, v0=start)
+        left, values = left[:, ::-1], values[::-1]
+    return np.ascontiguousarray(left * values**power, np.float32)
+
+
+def unit_rows(matrix: FloatArray) -> FloatArray:
+    """The rows scaled to length one; rows of zeros stay."""
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    scaled: FloatArray = matrix / np.where(lengths > np.finfo(np.float32).tiny, lengths, np.float32(1))
+    return scaled

@@ -1,0 +1,46 @@
+"""Embeddings of items from interactions: items are alike if users met them near each other, or near the same other items.
+
+Invariant: only the interactions that are given count. Give the training part, or identifiers will know what a model is evaluated on.
+
+Source: normalised co-occurrence within a window, factorised, which is what item2vec (arXiv 1603.04259) approaches (Levy and Goldberg,
+"Neural Word Embedding as Implicit Matrix Factorization", 2014).
+"""
+
+import numpy as np
+from scipy.sparse import csr_array, diags_array
+
+from drafting.alignment.data.interactions import Interactions
+from drafting.array_types import FloatArray
+from drafting.embeddings.factors import left_factors, unit_rows
+
+WINDOW = 20
+
+
+def co_occurrence(known: Interactions, items: int, window: int = WINDOW) -> csr_array:
+    """How often two items were met by one user, as symmetric `[items, items]` float64 with zeros on the diagonal.
+
+    A pair with n - 1 interactions between the two counts 1 / n, and not at all from `window` on.
+    """
+    owners = known.owners
+    counts = csr_array((items, items), dtype=np.float64)
+    for distance in range(1, min(window, int(known.lengths.max(initial=0)))):
+        same = owners[:-distance] == owners[distance:]
+        pairs = known.items[:-distance][same], known.items[distance:][same]
+        counts += csr_array((np.full(len(pairs[0]), 1 / distance), pairs), shape=(items, items))
+    counts = csr_array(counts + counts.T)
+    counts.setdiag(0.0)
+    counts.eliminate_zeros()
+    return counts
+
+
+def from_interactions(known: Interactions, items: int, dims: int, seed: int = 0, window: int = WINDOW) -> FloatArray:
+    """Embeddings of unit length `[items, dims]`, fewer dims where there are few items; zeros for an item that was met with no other.
+
+    Args:
+        known: interactions of the training part.
+        items: number of items in the catalog.
+    """
+    counts = co_occurrence(known, items, window)
+    # One is added so that pairs met once, of two items hardly met otherwise, do not outweigh all others.
+    scale = diags_array(1.0 / (counts.sum(axis=1) + 1.0))
+    return unit_rows(left_factors(csr_array(scale @ counts @ scale), dims, seed, power=0.5))

@@ -1,0 +1,190 @@
+"""`atspeed catalog build`: identifiers for items that have none, from embeddings or from a directory of interactions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.commands.terminal import fail
+
+if TYPE_CHECKING:
+    from drafting.array_types import FloatArray
+    from drafting.catalog.codebooks import Quantisation
+    from drafting.catalog.item_list import ItemList
+
+ITEMS_FILE = "items.jsonl"
+# Lists of items that are catalogs already.
+_CATALOGS = (".json", ".parquet", ".catalog")
+
+
+def build(
+    out: Annotated[Path, typer.Option(help="The catalog to write, JSONL; its codebooks go to OUT with the ending .codebooks.safetensors.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A directory of interactions, as `train` takes it: items are embedded by its training part and by their texts.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Embeddings of your own instead: a .npy matrix [items, dims].", exists=True, dir_okay=False)
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help='The items, in order: a .jsonl of {"item_id", "title"?, …}, whose other fields become attributes, a text file with one id '
+            "a line, or a catalog (.json, .parquet, .catalog), whose identifiers are left.",
+            exists=True,
+            dir_okay=False,
+            show_default=f"DATA/{ITEMS_FILE}",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; as for `train target`.")] = "leave-one-out",
+    text_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of titles and attributes in what makes items alike; the rest is who met them.",
+            min=0,
+            max=1,
+            show_default="0.3 where items have texts, else 0",
+        ),
+    ] = None,
+    text_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a model that embeds texts, such as one of sentence-transformers.",
+            exists=True,
+            file_okay=False,
+            show_default="TF-IDF",
+        ),
+    ] = None,
+    dims: Annotated[int, typer.Option(help="Dimensions of what interactions, and words, are reduced to.", min=1)] = 64,
+    levels: Annotated[int, typer.Option(help="Tokens per identifier.", min=1, max=8)] = 3,
+    codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="Of embeddings and clustering; the same seed gives the same catalog.", min=0)] = 0,
+    unique: Annotated[bool, typer.Option("--unique", help="Give every item an identifier of its own: the nearest free last code.")] = False,
+    digit: Annotated[
+        bool,
+        typer.Option(
+            "--digit", help="Tell items that share an identifier apart by one more token, as TIGER does; without codebooks for new items."
+        ),
+    ] = False,
+    item_token: Annotated[
+        bool,
+        typer.Option(
+            "--item-token",
+            help="End each identifier with a token that only its item has, so that a model learns an embedding of each item; without "
+            "codebooks for new items. With --levels 1: a cluster, then the item.",
+        ),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Make identifiers by residual k-means, so that similar items share the front of theirs.
+
+    Examples:
+
+    atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --levels 1 --item-token
+
+    atspeed catalog build --embeddings items.npy --items items.jsonl --out catalog.jsonl --levels 4 --codes 256
+    """
+    if (data is None) == (embeddings is None):
+        fail("Say what makes items alike: give --data, a directory of interactions, or --embeddings, a matrix of your own.")
+    if unique + digit + item_token > 1:
+        fail("Give one of --unique, --digit and --item-token: each makes identifiers that no two items share.")
+    if data is None and (text_weight is not None or text_model is not None):
+        fail("--text-weight and --text-model are for --data: a matrix of --embeddings is taken as it is.")
+    if items is None:
+        if data is None or not (data / ITEMS_FILE).is_file():
+            fail(f"List the items with --items FILE{'' if data is None else f', or as {ITEMS_FILE} in {data}'}.")
+        items = data / ITEMS_FILE
+    own_token = digit or item_token
+    codebooks_file = out.with_suffix(".codebooks.safetensors")
+    for path in (out,) if own_token else (out, codebooks_file):
+        if path.exists() and not overwrite:
+            fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
+    if not out.parent.is_dir():
+        fail(f"There is no directory {out.parent} to write {out.name} to.")
+
+    from tqdm import tqdm
+
+    from drafting.catalog.builder import catalog_of
+    from drafting.catalog.codebooks import residual_kmeans
+    from drafting.errors import SetupError
+
+    try:
+        listed = _items(items)
+        if data is not None:
+            matrix = _embedded(data, listed, split, text_weight, text_model, dims, seed)
+        elif embeddings is not None:
+            matrix = _matrix(embeddings, items, len(listed.names))
+        with tqdm(total=levels, desc="clustering", unit="level") as bar:
+            quantised = residual_kmeans(
+                matrix, levels=levels, codes_per_level=codes, seed=seed, resolve_collisions=unique, on_level=lambda _: bar.update() and None
+            )
+        named = _named(quantised, digit, item_token)
+        catalog = catalog_of(list(zip(listed.names, named.identifiers(), strict=True)), attributes=listed.attributes)
+    except SetupError as error:
+        fail(str(error))
+    if not own_token:
+        quantised.codebooks.save(codebooks_file)
+    catalog.save(out)
+    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){'' if own_token else f' and {codebooks_file}'}.")
+    typer.echo(f"{named.shared_identifiers:,} items share an identifier with another.")
+
+
+def _named(quantised: "Quantisation", digit: bool, item_token: bool) -> "Quantisation":
+    if item_token:
+        return quantised.with_item_tokens()
+    return quantised.numbered() if digit else quantised
+
+
+def _items(path: Path) -> "ItemList":
+    """The items of a list, or of a catalog."""
+    from drafting.catalog.item_list import ItemList
+    from drafting.catalog.loading import load_catalog
+
+    if path.suffix not in _CATALOGS:
+        return ItemList.read(path)
+    catalog = load_catalog(path)
+    known = [catalog.known_attributes(index) for index in range(len(catalog))]
+    return ItemList(
+        list(catalog.item_ids), {name: [each.get(name) for each in known] for name in sorted({n for each in known for n in each})}
+    )
+
+
+def _matrix(embeddings: Path, items: Path, rows: int) -> "FloatArray":
+    """The embeddings of a file, one of each of the items."""
+    import numpy as np
+
+    from drafting.catalog.catalog import CatalogError
+    from drafting.errors import check_file
+
+    check_file(embeddings, "The matrix", CatalogError)
+    try:
+        matrix: FloatArray = np.load(embeddings, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        fail(f"{embeddings} is not a .npy matrix: {error}.")
+    if matrix.ndim != 2 or len(matrix) != rows:
+        fail(f"{embeddings} has the shape {matrix.shape}, but {items} lists {rows} items: there must be one row per item.")
+    return matrix
+
+
+def _embedded(
+    data: Path, items: "ItemList", split: str, text_weight: float | None, text_model: Path | None, dims: int, seed: int
+) -> "FloatArray":
+    """The embeddings of a data directory's items."""
+    from tqdm import tqdm
+
+    from drafting.alignment.data.splits import SplitRule
+    from drafting.embeddings.sources import Sources, embed_items, split_of
+
+    weight = (0.3 if items.attributes else 0.0) if text_weight is None else text_weight
+    parts = split_of(data, items, SplitRule(split))
+    with tqdm(desc="reading texts", unit="text", disable=text_model is None) as bar:
+        matrix = embed_items(parts, items, Sources(dims, weight, text_model, seed), bar.update)
+    if unknown := int((~matrix.any(axis=1)).sum()):
+        typer.echo(
+            f"{unknown:,} items have neither a training interaction nor a text: their place among the others says nothing.", err=True
+        )
+    return matrix
