@@ -9,6 +9,7 @@ import typer
 from server.commands.catalog import catalog_app
 from server.commands.demo import demo
 from server.commands.evaluate import evaluate
+from server.commands.histories import histories_app
 from server.commands.moved import add_moved
 from server.commands.prepare import prepare
 from server.commands.recommend import recommend
@@ -28,6 +29,7 @@ app.command()(serve)
 app.command()(recommend)
 app.command()(prepare)
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(histories_app, name="histories")
 app.add_typer(train_app, name="train")
 app.command()(demo)
 app.command()(evaluate)

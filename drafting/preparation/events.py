@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from drafting.alignment.data.arrow_values import add_values
 from drafting.alignment.data.columns import Column, TableBuilder
+from drafting.alignment.data.details import ATTRIBUTES, KIND
 from drafting.array_types import BoolArray, DoubleArray
 from drafting.catalog.parquet import whole_numbers
 from drafting.errors import InteractionError
@@ -22,7 +23,6 @@ from drafting.preparation.columns import Roles
 from drafting.preparation.rows import BadLines, Rows, shown
 from drafting.preparation.times import parsed
 
-_KIND = "kind"
 # What programs write where a number is missing.
 _MISSING = ("", "nan", "none", "null", "na")
 _WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
@@ -149,8 +149,8 @@ class EventReader:
                 None if values is None else values[good],
             )
         )
-        kinds = {} if roles.kind is None else {_KIND: roles.kind}
-        for name, column in {**kinds, **{f"attributes.{name}": name for name in self._keep}}.items():
+        kinds = {} if roles.kind is None else {KIND: roles.kind}
+        for name, column in {**kinds, **{attribute(name): name for name in self._keep}}.items():
             add_values(self._details[name], self._count, _text_kinds(rows.columns[column], name).filter(kept))
         self._count += int(good.sum())
 
@@ -169,6 +169,11 @@ class EventReader:
             for row in np.flatnonzero(wrong).tolist():
                 value = "" if "{}" not in reason or name is None else rows.columns[name][row].as_py()
                 self._bad.add(rows.path, rows.line_of(row), reason.format("it has none" if value is None else shown(str(value))))
+
+
+def attribute(name: str) -> str:
+    """The column of details that a kept column becomes; those of a data directory bear its name already."""
+    return name if name.startswith(ATTRIBUTES) else ATTRIBUTES + name
 
 
 def ids(column: Any, name: str, rows: Rows) -> Any:
@@ -218,12 +223,12 @@ def _text_kinds(column: Any, name: str) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     temporal = pa.types.is_temporal(column.type)
-    return column.cast(pa.large_string()) if temporal or name == _KIND else column
+    return column.cast(pa.large_string()) if temporal or name == KIND else column
 
 
 def _with_numbers(name: str, column: Column) -> Column:
     """A column of attributes whose texts are all numbers as these numbers."""
-    if name == _KIND:
+    if name == KIND:
         return Column(column.codes, tuple(map(str, column.values)))
     texts = [value for value in column.values if isinstance(value, str)]
     if not texts or len(texts) < len(column.values) or not all(map(_is_number, texts)):

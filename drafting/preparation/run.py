@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from drafting.alignment.data.details import KIND
 from drafting.alignment.data.hashes import file_hash
 from drafting.array_types import BoolArray
 from drafting.catalog.attributes import TITLE
@@ -29,7 +30,6 @@ from drafting.preparation.times import AUTO, found_unit, in_seconds, strange
 from drafting.preparation.writing import check_out, whole_directory, write_events, write_items, write_profiles, write_record
 
 Tell = Callable[[str], None]
-_KIND = "kind"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def prepare(settings: PrepareSettings, tell: Tell) -> Summary:
         InteractionError: the data can't be used, or nothing is left of it.
     """
     check_out(settings.out, settings.overwrite)
-    layout = None if settings.text != PLAIN else found_layout(settings.source)
-    read = _read_events(settings, layout, tell)
+    layout = layout_of(settings)
+    read = read_events(settings, layout, tell)
     events = _ordered(_chosen(read.events, settings, tell))
     parts = (None, None) if layout is None else (layout.items, layout.users)
     items = _facts(ITEM, settings.items or parts[0], events.item_names, read.roles.item, settings, tell)
@@ -70,7 +70,17 @@ def prepare(settings: PrepareSettings, tell: Tell) -> Summary:
     return summary
 
 
-def _read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) -> Read:
+def layout_of(settings: PrepareSettings) -> Layout | None:
+    """The known layout of the source, unless the caller says how its text is written."""
+    return found_layout(settings.source) if settings.text == PLAIN else None
+
+
+def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) -> Read:
+    """Read interactions as they stand in the source, with times in seconds.
+
+    Raises:
+        InteractionError: they can't be read.
+    """
     part = Part(settings.source, settings.text) if layout is None else layout.interactions
     if layout is not None:
         beside = [each.path.name for each in (layout.items, layout.users) if each is not None]
@@ -132,7 +142,7 @@ def _chosen(events: Events, settings: PrepareSettings, tell: Tell) -> Events:
     if settings.min_rating is not None and events.values is not None:
         rated = events.values >= settings.min_rating
         events = keep(events, rated, f"their rating is below {settings.min_rating:g}, or they have none")
-    kinds = events.details.get(_KIND)
+    kinds = events.details.get(KIND)
     same = last_of_same(events.users, events.items, events.times, None if kinds is None else kinds.codes)
     events = keep(events, same, "another of the same user, item, time and kind comes behind them")
     if settings.repeats != ALL:

@@ -137,6 +137,10 @@ class HistoryStore(Protocol):
         """Store a profile in place of the one that is there; it is durable when this returns. Restart the user's time to live."""
         ...
 
+    async def put_profiles(self, profiles: Mapping[str, Mapping[str, Value]]) -> None:
+        """Put profiles of many users, for bulk loads. If it raises, some may have been stored."""
+        ...
+
     async def delete_profile(self, user_id: str) -> bool:
         """Delete the profile of a user and leave the events and their time to live; return True if there was one."""
         ...

@@ -43,6 +43,10 @@ class MemoryHistoryStore:
         self._forget_expired()
         self._renewed(user_id).profile = own_copy(profile)
 
+    async def put_profiles(self, profiles: Mapping[str, Mapping[str, Value]]) -> None:
+        for user_id, profile in profiles.items():
+            await self.put_profile(user_id, profile)
+
     async def delete_profile(self, user_id: str) -> bool:
         self._forget_expired()
         history, _ = self._histories.get(user_id, (History(), None))

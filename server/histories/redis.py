@@ -23,10 +23,11 @@ ids that make appends idempotent.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from redis.asyncio import Redis, RedisCluster
@@ -40,9 +41,13 @@ from server.histories.history import Profile
 from server.histories.redis_client import close_client, open_client
 from server.histories.redis_url import RedisUrl
 
+_T = TypeVar("_T")
+
 _ARRIVAL_DIGITS = 10
 # Limits the sockets while Redis hangs; further operations wait for a connection within their timeout.
 _MAX_CONNECTIONS = 64
+# Of a bulk load: the others are left to those who read meanwhile.
+_CALLS_TOGETHER = 16
 
 _RENEW = """
 for _, key in ipairs(KEYS) do
@@ -172,7 +177,7 @@ class RedisHistoryStore:
         return int(await self._write(self._append, user_id, args))
 
     async def append_many(self, histories: Mapping[str, Sequence[Event]]) -> int:
-        return sum([await self.append(user_id, events) for user_id, events in histories.items()])
+        return sum(await _together([partial(self.append, user_id, events) for user_id, events in histories.items()]))
 
     async def read(self, user_id: str, limit: int | None = None) -> list[Event]:
         return (await self.read_user(user_id, limit)).events
@@ -200,6 +205,9 @@ class RedisHistoryStore:
 
     async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         await self._write(self._put_profile, user_id, [self._ttl_ms, msgspec.json.encode(profile)])
+
+    async def put_profiles(self, profiles: Mapping[str, Mapping[str, Value]]) -> None:
+        await _together([partial(self.put_profile, user_id, profile) for user_id, profile in profiles.items()])
 
     async def delete_profile(self, user_id: str) -> bool:
         async with self._reach(user_id):
@@ -260,6 +268,21 @@ class RedisHistoryStore:
                 raise HistoryDamaged(user_id) from error
             reason = str(error).rstrip(".").replace(". ", "; ")
             raise HistoryUnavailable(f"Redis at {self._url.address} cannot serve histories: {reason}.") from error
+
+
+async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
+    """The results of calls that wait for Redis side by side; when all of a group have ended, the first failure is raised.
+
+    Not a pipeline: its commands would share one time limit, and a Cluster's pipelines take no scripts.
+    """
+    answers: list[_T] = []
+    for start in range(0, len(calls), _CALLS_TOGETHER):
+        ended = await asyncio.gather(*(call() for call in calls[start : start + _CALLS_TOGETHER]), return_exceptions=True)
+        for answer in ended:
+            if isinstance(answer, BaseException):
+                raise answer
+            answers.append(answer)
+    return answers
 
 
 def _member(event: Event) -> bytes:

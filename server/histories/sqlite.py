@@ -110,7 +110,12 @@ class SqliteHistoryStore:
         return await self._answer(self._reading.submit(self._read, user_id, window))
 
     async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
-        await self._answer(self._writing.submit(self._put_profile, user_id, profile, self._deadline()))
+        await self.put_profiles({user_id: profile})
+
+    async def put_profiles(self, profiles: Mapping[str, Mapping[str, Value]]) -> None:
+        remaining = iter(profiles.items())
+        while group := list(islice(remaining, _USERS_PER_TRANSACTION)):
+            await self._answer(self._writing.submit(self._put_group, group, self._deadline()))
 
     async def delete_profile(self, user_id: str) -> bool:
         job = partial(self._transaction, partial(self._delete_profile, user_id), self._deadline())
@@ -160,13 +165,14 @@ class SqliteHistoryStore:
         ttl_seconds = self._retention.ttl_seconds
         write_history(self._writer, user_id, history, None if ttl_seconds is None else time.time() + ttl_seconds)
 
-    def _put_profile(self, user_id: str, profile: Mapping[str, Value], deadline: float) -> None:
+    def _put_group(self, group: Sequence[tuple[str, Mapping[str, Value]]], deadline: float) -> None:
         self._forget_expired(deadline)
 
         def put() -> None:
-            history = read_history(self._writer, user_id, time.time()) or History()
-            history.profile = own_copy(profile)
-            self._write(user_id, history)
+            for user_id, profile in group:
+                history = read_history(self._writer, user_id, time.time()) or History()
+                history.profile = own_copy(profile)
+                self._write(user_id, history)
 
         self._transaction(put, deadline)
 

@@ -270,6 +270,16 @@ async def test_append_many_is_append_for_each(store):
     assert await store.delete("quiet") is False
 
 
+async def test_put_profiles_is_put_profile_for_each(store):
+    await store.put_profile("user 3", {"age": 1})
+    await store.append("user 4", [Event("a", 1.0)])
+    await store.put_profiles({f"user {u}": {"age": u} for u in range(120)})
+    for user in (0, 3, 4, 119):
+        assert (await store.read_user(f"user {user}")).profile == {"age": user}
+    assert items(await store.read("user 4")) == ["a"]
+    await store.put_profiles({})
+
+
 async def test_concurrent_appends_all_arrive(make_store):
     store = make_store(max_events=100)
     await asyncio.gather(*(store.append("ann", [Event(str(t), float(t)), Event("twice", 99.0, "once")]) for t in range(60)))

@@ -1,0 +1,163 @@
+"""`atspeed histories`: what is stored of users, in bulk."""
+
+import asyncio
+import time as clock
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.commands.options import default, setting
+from server.commands.terminal import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from drafting.alignment.data.columns import Column
+    from drafting.preparation.events import Events
+    from drafting.prompts.user_state import Value
+
+_COLUMN = "Column of the interactions"
+_STORE_SECONDS = 30.0
+
+histories_app = typer.Typer(help="Load the histories of users into a store.", no_args_is_help=True)
+
+
+@histories_app.callback()
+def _group() -> None:
+    """Keep `import` a command of its own: an app with one command would be that command."""
+
+
+@histories_app.command("import")
+def import_histories(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A directory that `atspeed prepare` made, or interactions in any form that it reads.", exists=True),
+    ],
+    histories: Annotated[str, setting("histories", envvar="ATSPEED_HISTORIES")] = default("histories"),
+    profiles: Annotated[
+        Path | None,
+        typer.Option(help="profiles.jsonl or .parquet of users.", exists=True, dir_okay=False, show_default="those of a data directory"),
+    ] = None,
+    user: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the users.", show_default="by its name")] = None,
+    item: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the items.", show_default="by its name")] = None,
+    time: Annotated[str | None, typer.Option(help=f"{_COLUMN} with the times.", show_default="by its name")] = None,
+    rating: Annotated[str | None, typer.Option(help=f"{_COLUMN} with a value, such as a rating.", show_default="by its name")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"{_COLUMN} that says view, buy, …", show_default="by its name")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="A further column to store, as an attribute; may be given several times.")] = None,
+    event_id: Annotated[
+        str | None, typer.Option(help=f"{_COLUMN} with ids of events that clients send too.", show_default="made of item, time and kind")
+    ] = None,
+    time_unit: Annotated[str, typer.Option(help="As for `atspeed prepare`.")] = "auto",
+    history_max_events: Annotated[int, setting("history_max_events", min=1)] = default("history_max_events"),
+    history_ttl_seconds: Annotated[int | None, setting("history_ttl_seconds", min=1)] = None,
+    bad_lines: Annotated[float, typer.Option(help="Share of lines that may be unusable; they are left out and counted.")] = 0.01,
+) -> None:
+    """Load histories, and profiles, into SQLite or Redis (one, Sentinel, Cluster): of each user the newest events that the store keeps.
+
+    It can be repeated and goes on after an interruption: an event is stored once. Load before the server takes events, and with its
+    --history-max-events and --history-ttl-seconds: of a full history, those go that arrived first, and what is loaded arrives now.
+
+    Examples:
+
+    atspeed histories import data/mine --histories redis://localhost:6379/0
+
+    atspeed histories import events.parquet --user customer --item sku --histories sqlite:///histories.db
+    """
+    if histories.startswith("memory:"):
+        fail("memory:// ends with this command, so nothing would be left: name sqlite:///path or a Redis.")
+    columns = {"user": user, "item": item, "time": time, "rating": rating, "kind": kind}
+    from drafting.errors import SetupError
+
+    try:
+        events, ids = _read(source, columns, keep or [], event_id, time_unit, bad_lines)
+        known = _profiles(source, profiles)
+        _load(histories, events, ids, known, history_max_events, history_ttl_seconds)
+    except SetupError as error:
+        fail(str(error))
+
+
+def _read(
+    source: Path, columns: "dict[str, str | None]", keep: list[str], event_id: str | None, time_unit: str, bad_lines: float
+) -> "tuple[Events, Column | None]":
+    """The interactions, and the ids that they have already."""
+    from drafting.alignment.data.details import ATTRIBUTES
+    from drafting.alignment.data.loading import PARQUET_FILE
+
+    try:
+        from drafting.preparation.events import attribute
+        from drafting.preparation.run import layout_of, read_events
+        from drafting.preparation.settings import PrepareSettings
+        from drafting.preparation.tables import Table
+    except ImportError as missing:
+        fail(f"Importing histories needs the extra 'train' ({missing}): pip install 'atspeed-server[train]'.")
+    if (source / PARQUET_FILE).is_file():
+        source = source / PARQUET_FILE
+        keep = [*keep, *(name for name in Table.open(source).names if name.startswith(ATTRIBUTES))]
+    kept = tuple(dict.fromkeys([*keep, *([event_id] if event_id else [])]))
+    settings = PrepareSettings(source, source, columns=columns, keep=kept, time_unit=time_unit, bad_lines=bad_lines)
+    events = read_events(settings, layout_of(settings), lambda sentence: typer.echo(sentence, err=True)).events
+    details = dict(events.details)
+    ids = details.pop(attribute(event_id), None) if event_id else None
+    from dataclasses import replace
+
+    return replace(events, details=details), ids
+
+
+def _profiles(source: Path, given: Path | None) -> "Mapping[str, Mapping[str, Value]]":
+    """The profiles by user."""
+    from drafting.alignment.data.loading import profile_file
+    from drafting.alignment.data.profiles import load_profiles
+
+    path = given or (profile_file(source) if source.is_dir() else None)
+    if path is None:
+        return {}
+    profiles = load_profiles(path)
+    return {user: profiles.of(user) for user in profiles.rows}
+
+
+def _load(
+    url: str, events: "Events", ids: "Column | None", profiles: "Mapping[str, Mapping[str, Value]]", most: int, ttl: int | None
+) -> None:
+    from tqdm import tqdm
+
+    from server.errors import HistoryUnavailable
+    from server.histories import open_history_store
+    from server.offline.bulk_load import Imported, check_events, histories_of, load_histories, load_profiles
+
+    check_events(events)
+    sent = int(sum(min(most, count) for count in _lengths(events)))
+    begun = clock.monotonic()
+
+    async def load() -> tuple[Imported, int]:
+        store = open_history_store(url, max_events=most, ttl_seconds=ttl, timeout_seconds=_STORE_SECONDS)
+        try:
+            with tqdm(total=sent, desc="storing", unit="event", unit_scale=True, mininterval=0.5) as bar:
+                done = await load_histories(store, histories_of(events, most, ids), lambda count: bar.update(count) and None)
+            with tqdm(total=len(profiles), desc="storing", unit="profile", disable=not profiles) as bar:
+                return done, await load_profiles(store, profiles, lambda count: bar.update(count) and None)
+        finally:
+            await store.close()
+
+    try:
+        done, stored_profiles = asyncio.run(load())
+    except ValueError as error:
+        fail(str(error))
+    except HistoryUnavailable as error:
+        fail(f"{error} What was sent before is stored: give the same command again to go on.")
+    except KeyboardInterrupt:
+        fail("Interrupted: give the same command again to go on.", status=130)
+    seconds = max(clock.monotonic() - begun, 1e-3)
+    typer.echo(
+        f"Sent {done.sent:,} events of {done.users:,} users in {seconds:.1f} s ({done.sent / seconds:,.0f} events/s): {done.stored:,} were "
+        f"new{f', and {stored_profiles:,} profiles' if profiles else ''}."
+    )
+    if done.damaged:
+        fail(f"Of {len(done.damaged):,} users nothing was stored, as what is stored of them is damaged: {', '.join(done.damaged[:5])}.")
+
+
+def _lengths(events: "Events") -> list[int]:
+    import numpy as np
+
+    lengths: list[int] = np.bincount(events.users).tolist()
+    return lengths

@@ -1,0 +1,174 @@
+"""Bulk loads: whatever was stored before, interrupted or repeated, a store ends with each user's newest events, once each."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from drafting.alignment.data.columns import Column
+from drafting.errors import InteractionError
+from drafting.preparation.events import Events
+from server.cli import app
+from server.errors import HistoryDamaged, HistoryUnavailable
+from server.histories import Event, HistoryStore, open_history_store
+from server.offline import bulk_load
+from server.offline.bulk_load import Imported, check_events, histories_of, load_histories, load_profiles
+
+rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 9), st.sampled_from(["buy", None])), min_size=1, max_size=30)
+
+
+def events_of(found: list[tuple[int, int, int, str | None]]) -> Events:
+    users, items, times = (np.array([row[place] for row in found]) for place in range(3))
+    kinds = Column(np.array([-1 if row[3] is None else 0 for row in found], np.int32), ("buy",))
+    names = [f"u{user}" for user in range(4)], [f"i{item}" for item in range(5)]
+    return Events(*names, users.astype(np.int32), items.astype(np.int32), times.astype(float), details={"kind": kinds})
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[HistoryStore]:
+    opened = open_history_store(f"sqlite:///{tmp_path}/h.db", max_events=5, timeout_seconds=10)
+    yield opened
+    await opened.close()
+
+
+@given(rows, st.integers(1, 6))
+def test_of_each_user_the_newest_events_come_in_order(found: list[tuple[int, int, int, str | None]], most: int) -> None:
+    told = dict(histories_of(events_of(found), most))
+    for user in range(4):
+        mine = sorted((row for row in found if row[0] == user), key=lambda row: row[2])[-most:]
+        shown = [(event.item_id, event.timestamp, event.kind) for event in told.get(f"u{user}", [])]
+        assert shown == [(f"i{item}", float(time), kind) for _, item, time, kind in mine]
+    assert list(told) == sorted(told)
+
+
+@given(rows)
+@settings(max_examples=20)
+def test_ids_are_the_same_for_the_same_events_and_others_for_others(found: list[tuple[int, int, int, str | None]]) -> None:
+    ids = [(user, event.event_id) for user, history in histories_of(events_of(found), 100) for event in history]
+    assert len(set(ids)) == len({(f"u{row[0]}", *row[1:]) for row in found})
+    assert ids == [(user, event.event_id) for user, history in histories_of(events_of(found), 100) for event in history]
+
+
+async def test_a_load_can_be_repeated_and_interrupted(store: HistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_load, "_EVENTS_AT_ONCE", 3)
+    events = events_of([(user, step, step, None) for user in range(4) for step in range(5)])
+
+    class Stopped(Exception):
+        pass
+
+    def stop(count: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        await load_histories(store, histories_of(events, 5), stop)
+    counts: list[int] = []
+    assert await load_histories(store, histories_of(events, 5), counts.append) == Imported(4, 20, 15)
+    assert counts == [5, 5, 5, 5]
+    assert await load_histories(store, histories_of(events, 5), counts.append) == Imported(4, 20, 0)
+    for user in range(4):
+        assert [event.item_id for event in await store.read(f"u{user}")] == [f"i{step}" for step in range(5)]
+
+
+async def test_ids_that_clients_send_are_kept(store: HistoryStore) -> None:
+    await store.append("u0", [Event("i1", 1.0, "click-1")])
+    events = events_of([(0, 1, 1, None), (0, 2, 2, None)])
+    ids = Column(np.array([0, 1], np.int32), ("click-1", 7))
+    assert await load_histories(store, histories_of(events, 5, ids), lambda _: None) == Imported(1, 2, 1)
+    assert [event.event_id for event in await store.read("u0")] == ["click-1", "7"]
+
+
+async def test_a_store_that_is_away_is_waited_for_and_a_damaged_history_costs_its_user_alone(
+    store: HistoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_many, failures = store.append_many, iter([True, False, True])
+
+    async def failing(histories):
+        if next(failures, False):
+            raise HistoryUnavailable("away.")
+        if "u1" in histories:
+            raise HistoryDamaged("u1")
+        return await append_many(histories)
+
+    monkeypatch.setattr(store, "append_many", failing)
+    events = events_of([(user, 0, 0, None) for user in range(3)])
+    assert await load_histories(store, histories_of(events, 5), lambda _: None) == Imported(2, 3, 2, ("u1",))
+    monkeypatch.setattr(bulk_load, "_PATIENCE_SECONDS", 0.0)
+    failures = iter([True] * 9)
+    with pytest.raises(HistoryUnavailable):
+        await load_histories(store, histories_of(events, 5), lambda _: None)
+
+
+async def test_profiles_are_checked_before_any_is_stored(store: HistoryStore) -> None:
+    with pytest.raises(InteractionError, match=r"A profile can't be stored: it can't hold 'bio': its value has 2,001 characters"):
+        await load_profiles(store, {"ann": {"age": 30}, "bob": {"bio": "x" * 2001}}, lambda _: None)
+    assert (await store.read_user("ann")).profile is None
+    assert await load_profiles(store, {"ann": {"age": 30}, "bob": {"likes": ["war"]}}, lambda _: None) == 2
+    assert (await store.read_user("bob")).profile == {"likes": ["war"]}
+
+
+def test_what_the_api_refuses_is_refused(tmp_path: Path) -> None:
+    check_events(events_of([(0, 0, 5, "buy")]))
+    with pytest.raises(InteractionError, match="Is --time-unit right"):
+        check_events(events_of([(0, 0, -5, "buy")]))
+    long = events_of([(0, 0, 5, "buy")])
+    long.item_names[0] = "x" * 513  # type: ignore[index]
+    with pytest.raises(InteractionError, match="has 513 characters, and 512 are possible"):
+        check_events(long)
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    return result.exit_code, result.output
+
+
+async def stored(url: str, user: str) -> tuple[list[tuple], dict | None]:
+    store = open_history_store(url)
+    try:
+        known = await store.read_user(user)
+    finally:
+        await store.close()
+    return [(event.item_id, event.timestamp, event.kind, event.value, dict(event.attributes)) for event in known.events], known.profile
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "log.csv").write_text(
+        "user,item,time,event,stars,page\nann,a,1700000000,buy,5,3\nann,b,1700000001,view,,\nbob,a,1700000002,view,2,1\n"
+    )
+    (tmp_path / "users.jsonl").write_text('{"user": "ann", "age": 30}\n')
+    status, output = run("prepare", tmp_path / "log.csv", "--users", tmp_path / "users.jsonl", "--keep", "page", "--out", tmp_path / "data")
+    assert status == 0, output
+    return tmp_path / "data"
+
+
+def test_the_command_loads_a_data_directory_and_can_be_repeated(tmp_path: Path, data: Path) -> None:
+    url = f"sqlite:///{tmp_path}/h.db"
+    status, output = run("histories", "import", data, "--histories", url)
+    assert status == 0, output
+    assert "Sent 3 events of 2 users in" in output
+    assert "3 were new, and 1 profiles." in output
+    events, profile = asyncio.run(stored(url, "ann"))
+    assert events == [("a", 1.7e9, "buy", 5.0, {"page": 3}), ("b", 1.7e9 + 1, "view", None, {})]
+    assert profile == {"age": 30}
+    assert "0 were new" in run("histories", "import", data, "--histories", url)[1]
+
+
+def test_the_command_loads_any_file_and_refuses_memory(tmp_path: Path) -> None:
+    lines = [{"who": "ann", "sku": n, "ts": 1.7e9 + n, "id": f"e{n}"} for n in range(9)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    url = f"sqlite:///{tmp_path}/h.db"
+    flags = ("histories", "import", tmp_path / "log.jsonl", "--user", "who", "--event-id", "id", "--history-max-events", 4)
+    status, output = run(*flags, "--histories", url)
+    assert status == 0, output
+    assert "Sent 4 events of 1 users" in output
+    assert [event[0] for event in asyncio.run(stored(url, "ann"))[0]] == ["5", "6", "7", "8"]
+    status, output = run(*flags, "--histories", "memory://")
+    assert status == 1
+    assert "memory:// ends with this command" in output
+    assert run(*flags, "--histories", "mongodb://x")[0] == 1
