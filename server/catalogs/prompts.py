@@ -11,7 +11,7 @@ import logging
 import math
 from contextlib import suppress
 from functools import partial
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.store import CatalogStore, ServedCatalog
@@ -34,6 +34,8 @@ class CatalogPrompts:
         self._source: asyncio.Task[PromptSource] | None = None
         self._digest = ""
         self._builders: WeakKeyDictionary[ServedCatalog, asyncio.Task[PromptBuilder]] = WeakKeyDictionary()
+        # Versions whose builder could not be made when it was last tried.
+        self._failed: WeakSet[ServedCatalog] = WeakSet()
 
     async def builder(self, served: ServedCatalog) -> PromptBuilder:
         """The builder of a version.
@@ -56,10 +58,16 @@ class CatalogPrompts:
             return task.result()
         if isinstance(error, OSError):
             raise self._engine.unavailable() from error
-        raise EngineUnavailable(
-            "The server can't make prompts for this version of the catalog now; it tries again, and its log says what is in the way.",
-            math.ceil(PAUSE_SECONDS),
-        ) from error
+        raise _no_prompts() from error
+
+    def check(self) -> None:
+        """Say so if no prompts can be made for the version that is served; until they can, also while that is tried again.
+
+        Raises:
+            EngineUnavailable: they can't.
+        """
+        if self._catalogs.active in self._failed:
+            raise _no_prompts()
 
     def forget(self, user_id: str) -> None:
         """Keep nothing of a user in memory that prompts were made of."""
@@ -78,11 +86,14 @@ class CatalogPrompts:
         return await asyncio.to_thread((await source).builder, served.catalog)
 
     def _on_end(self, served: ServedCatalog, task: "asyncio.Task[PromptBuilder]") -> None:
-        if task.cancelled() or (error := task.exception()) is None:
+        if task.cancelled():
             return
+        if (error := task.exception()) is None:
+            return self._failed.discard(served)
         if isinstance(error, OSError):
             # Another engine is started, and it writes new files.
             return self._forget(served, task)
+        self._failed.add(served)
         logger.error("prompts of version %s can't be made; it is tried again in %g s", served.name, PAUSE_SECONDS, exc_info=error)
         asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._forget, served, task)
 
@@ -93,3 +104,8 @@ class CatalogPrompts:
         del self._builders[served]
         if self._source is not None and self._source.done() and self._source.exception() is not None:
             self._digest = ""
+
+
+def _no_prompts() -> EngineUnavailable:
+    sentence = "The server can't make prompts for this version of the catalog now; it tries again, and its log says what is in the way."
+    return EngineUnavailable(sentence, math.ceil(PAUSE_SECONDS))

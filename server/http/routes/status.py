@@ -30,10 +30,11 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=documented(503))
     async def ready() -> StatusAnswer:
-        """503 until the model is loaded, while there is no engine, it gives no sign of life or makes no lists, and once the server ends."""
+        """503 until the model is loaded, while the engine is gone or silent, no prompts or no lists are made, and at the end."""
         drain.check()
         if engine.status is not EngineStatus.READY or engine.is_silent:
             raise engine.unavailable()
+        services.prompts.check()
         services.soundness.check()
         return StatusAnswer(status="ready", engine=engine.status.value)
 

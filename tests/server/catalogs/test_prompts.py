@@ -115,13 +115,18 @@ async def test_a_builder_that_could_not_be_made_is_told_of_and_made_again(
     with pytest.raises(EngineUnavailable, match=r"can't make prompts for this version of the catalog now") as refused:
         await asyncio.gather(prompts.builder(served), prompts.builder(served))
     assert refused.value.retry_after_seconds == 1
+    with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
+        prompts.check()
     watch = asyncio.create_task(prompts.watch())
     async with asyncio.timeout(20):
         while len(failures) > 0:
+            with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
+                prompts.check()
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
         assert not watch.done()
         assert await prompts.builder(served) is not None
+        prompts.check()
     watch.cancel()
     assert caplog.messages == ["prompts of version v1 can't be made; it is tried again in 0.1 s"] * 2
 
@@ -139,6 +144,14 @@ async def test_what_is_not_what_the_engine_wrote_makes_no_prompts(tmp_path: Path
     prompts, served = prompts_of(Engine(files))
     with pytest.raises(EngineUnavailable, match="can't make prompts"):
         await prompts.builder(served)
+
+
+async def test_other_versions_do_not_matter_to_the_one_that_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, _ = prompts_of(Engine(write_prompts(engine_builder(FORMS["list"]), tmp_path)))
+    monkeypatch.setattr(PromptSource, "builder", lambda *_: (_ for _ in ()).throw(PromptError("The tokenizer lacks a code.")))
+    with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
+        await prompts.builder(ServedCatalog("v2", "v2#1", Path("none"), CATALOG))
+    prompts.check()
 
 
 async def test_before_there_is_an_engine_no_prompts_are_made() -> None:

@@ -17,6 +17,8 @@ import pytest
 from drafting.beam.rule import SearchRule, Verification
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
+from drafting.prompts.loading import prompt_of
+from drafting.prompts.tokenizer import PromptTokenizer
 from server.engine.client import EngineClient, EngineStatus
 from server.engine.prompts import PromptSource
 from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
@@ -29,6 +31,7 @@ from server.scheduling.admission import PendingRequest
 from server.services import Services
 from server.settings import Settings
 from tests.models import random_catalog
+from tests.prompt_tokenizers import first_word_marked
 from tests.server.fake_ready import READY, write_fake_prompts
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs
@@ -122,13 +125,33 @@ async def test_without_prompts_requests_and_entries_are_told_to_come_again(bench
     monkeypatch.setattr(PromptSource, "builder", fail)
     response = await bench.recommend()
     sentence = "The server can't make prompts for this version of the catalog now; it tries again, and its log says what is in the way."
-    assert_problem(response, 503, sentence)
-    assert response.headers["retry-after"] == "5"
+    for refused in (response, await bench.client.get("/ready")):
+        assert_problem(refused, 503, sentence)
+        assert refused.headers["retry-after"] == "5"
+    assert (await bench.client.get("/health")).status_code == 200
     entries = [{"history": ["item-1"], "k": 1}, {"history": ["item-1"], "k": 0}]
     batch = (await bench.client.post("/v1/recommendations:batch", json={"requests": entries})).json()["results"]
     assert [entry["status"] for entry in batch] == [503, 422]
     assert batch[0]["problem"]["detail"] == sentence
     assert not bench.engine.asked
+
+
+async def test_a_chat_template_that_fails_is_a_fault_of_what_it_was_given(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """The sentence that stands in the template is told; one that it makes of what is known of a user, or a library does, is not."""
+    tokenizer = first_word_marked(sorted(CATALOG.tokens))
+    tokenizer.chat_template = (
+        "{% set text = messages[0].content %}\n{% if 'loud' in text %}{{ raise_exception('Nobody may shout.') }}{% endif %}"
+        "{% if 'odd' in text %}{{ raise_exception(text) }}{% endif %}{% if 'even' in text %}{{ text + 1 }}{% endif %}{{ text }}"
+    )
+    content = "{{ history | join }}{{ context.mood | default('') }}"
+    form = prompt_of({"chat": True, "messages": [{"role": "user", "content": content}]})
+    monkeypatch.setattr(PromptSource, "builder", lambda _, catalog: PromptBuilder(form, PromptTokenizer.of(tokenizer), catalog))
+    place, unusable = "The tokenizer's chat template, line 2", "it can't be rendered with a value that is known of this user"
+    for mood, sentence in (("loud", "Nobody may shout"), ("odd", unusable), ("even", unusable)):
+        assert_problem(await bench.recommend(context={"mood": mood}), 422, f"{place}: {sentence}.")
+    assert not bench.engine.asked
+    assert (await bench.recommend(context={"mood": "calm"})).status_code == 200
+    assert (await bench.client.get("/ready")).status_code == 200
 
 
 async def test_a_server_on_its_way_out_is_alive_but_not_ready_and_takes_no_request(bench: Bench):
