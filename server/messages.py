@@ -47,6 +47,22 @@ class FreshPlaces(msgspec.Struct, frozen=True):
     places: int
 
 
+class BlendChoice(msgspec.Struct):
+    """A list that is blended with the candidates of a neighbour model.
+
+    Attributes:
+        weight: of the logarithm of their scores.
+        count: the most candidates.
+        items: of the candidates, as bytes of int32; the API process fills them in once it has read the stored history.
+        scores: as bytes of float64; likewise.
+    """
+
+    weight: float
+    count: int
+    items: bytes = b""
+    scores: bytes = b""
+
+
 class PutFilter(msgspec.Struct, frozen=True, tag=True):
     """Give a name to a set of a catalog's items: `drafting.trie.item_set.ItemSet.bits`."""
 
@@ -107,6 +123,7 @@ class Submit(msgspec.Struct, tag=True):
         user: whose history this is, so that what was computed for their last request need not be computed again; None for no user.
         filter: the filters that its items must pass; None for all items.
         fresh: places for fresh items; None if there are none.
+        blend: what the list is blended with; None for the target's own.
         catalog: the name of the catalog whose indices these are.
         think: the most tokens of text that the target writes before the list; 0 for no text.
         prompt: token ids as bytes of int32; the API process fills it in, too.
@@ -126,6 +143,7 @@ class Submit(msgspec.Struct, tag=True):
     user: str | None = None
     filter: FilterChoice | None = None
     fresh: FreshPlaces | None = None
+    blend: BlendChoice | None = None
     catalog: str = ""
     think: int = 0
     prompt: bytes = b""

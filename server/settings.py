@@ -19,6 +19,8 @@ from drafting.prompts.user_state import STORED_EVENTS
 
 EngineName = Literal["vllm", "transformers"]
 LogFormat = Literal["text", "json"]
+# Of a neighbour model's logarithms beside log-probabilities.
+MOST_WEIGHT = 100
 
 
 class Panel(Enum):
@@ -147,6 +149,16 @@ class Settings(EngineSettings, BaseSettings):
         default=None,
         description="Codebooks that made the catalog's identifiers (.safetensors), to make those of new items; without them, new items "
         "bring their identifiers.",
+    )
+    neighbours: Annotated[Path | None, Panel.MODEL] = Field(
+        default=None, description="Neighbour model (.neighbours.safetensors) to blend lists with; none by default."
+    )
+    blend: Annotated[float | None, Panel.MODEL] = Field(
+        default=None,
+        ge=0,
+        le=MOST_WEIGHT,
+        allow_inf_nan=False,
+        description="Weight of the neighbour model in strict lists that say nothing of it; by default they are the model's own.",
     )
     histories: Annotated[str, Panel.HISTORIES] = Field(
         default_factory=default_histories,

@@ -9,13 +9,17 @@ target's own list and the candidates' log-probabilities suffice for the list tha
 factor of all scores moves all ranks alike, their unit does not matter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from drafting.array_types import DoubleArray, FloatArray, IntArray
+from drafting.neighbours.candidates import Blending
+from drafting.prompts.user_state import UserState
 from drafting.trie.arrays import TrieArrays
+from drafting.trie.item_set import ItemSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,34 @@ class Blend:
         best = np.zeros(len(leaves))
         np.maximum.at(best, group, scores)
         return cls(weight, len(items), trie.paths(leaves), best)
+
+    @classmethod
+    def after(
+        cls,
+        history: object,
+        blend: "Blend | Blending | None",
+        trie: TrieArrays,
+        excluded: Sequence[int] | IntArray,
+        allowed: ItemSet | None,
+    ) -> "Blend | None":
+        """What a request is blended with: what it brings, or the candidates after its history.
+
+        Args:
+            history: catalog indices, oldest first, or a `UserState`.
+            excluded: catalog indices of items that must not be returned.
+            allowed: the only items that may be returned; None allows all.
+
+        Raises:
+            ValueError: as `of`, or the history is a prompt, of which no candidates follow.
+        """
+        if not isinstance(blend, Blending):
+            return blend
+        if isinstance(history, UserState):
+            history = [event.item for event in history.events]
+        if not isinstance(history, Sequence | np.ndarray):
+            raise ValueError("Candidates follow from a history, which a prompt does not tell: give a Blend.")
+        may = None if allowed is None else allowed.contains
+        return cls.of(trie, *blend.neighbours.candidates(history, blend.count, excluded, may), blend.weight)
 
     @cached_property
     def prefixes(self) -> int:

@@ -18,6 +18,7 @@ from drafting.beam.model import TreeModel
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
+from drafting.neighbours.candidates import Blending
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
 from drafting.plans.planner import AUTO, Planner
@@ -197,18 +198,17 @@ class Recommender:
         allowed_items: ItemSet | None = None,
         reserved: ReservedPlaces | None = None,
         think: int = 0,
-        blend: Blend | None = None,
+        blend: Blend | Blending | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
 
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
-
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
 
         Raises:
             PromptError: the history is empty.
-            ValueError: k, the beam width or the length of the text is out of range, an item is not an index of the catalog, or places can't
-                be reserved.
+            ValueError: k, the beam width or the length of the text is out of range, an item is not an index of the catalog, places can't be
+                reserved, or the list can't be blended.
         """
         return BeamRequest(
             request_id,
@@ -222,7 +222,7 @@ class Recommender:
             self._name,
             reserved,
             Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
-            blend=blend,
+            blend=Blend.after(history, blend, self.engine.trie, excluded_items, allowed_items),
         )
 
     def sample(self, items: Sequence[int] | IntArray) -> PromptTokens:
@@ -246,6 +246,7 @@ class Recommender:
         excluded_items: Iterable[Sequence[int] | IntArray] | None = None,
         rule: SearchRule = STRICT,
         think: int = 0,
+        blend: Blending | None = None,
     ) -> Iterator[BeamResult]:
         """Search for many users or histories, as many at a time as make a full forward, and yield their lists in the order given.
 
@@ -261,7 +262,7 @@ class Recommender:
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
         requests = (
-            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number), think=think)
+            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number), think=think, blend=blend)
             for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None))
         )
         for answer in self.search(requests):

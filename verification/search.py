@@ -106,7 +106,8 @@ class BeamSearch:
         if added == len(nodes):
             return
         self.beam[~missing] = drafted[hits[~missing]]
-        self.used_nodes += len(nodes) - added
+        # Candidates of a blend, which come first, are no drafts.
+        self.used_nodes += int(np.count_nonzero(self.beam > self.sequence.root + self.request.blended_nodes)) - added
         if not added:
             self.accepted_depths.append(self.depth)
 

@@ -116,11 +116,7 @@ class NeighbourModel:
         if excluded is not None:
             kept = ~np.isin(items, excluded)
             items, scores = items[kept], scores[kept]
-        if 0 < count < len(items):
-            kept = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
-            items, scores = items[kept], scores[kept]
-        order = np.argsort(-scores, kind="stable")[:count]
-        return items[order], scores[order]
+        return best(items, scores, count)
 
     def save(self, path: Path) -> None:
         """Write the model as safetensors, which `load` maps.
@@ -171,3 +167,12 @@ class NeighbourModel:
 
 
 _AGAIN = "build it anew with 'atspeed neighbours build'"
+
+
+def best(items: IntArray, scores: DoubleArray, count: int) -> tuple[IntArray, DoubleArray]:
+    """The `count` items of the highest scores and these, best first; equal scores keep their order."""
+    if 0 < count < len(items):
+        kept = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
+        items, scores = items[kept], scores[kept]
+    order = np.argsort(-scores, kind="stable")[:count]
+    return items[order], scores[order]

@@ -7,6 +7,7 @@ what is served, what is on the disk and what a restart serves are one. What a ve
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ import numpy as np
 from drafting.catalog.artefact import DIGEST_PREFIX
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.loading import load_catalog
+from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.neighbours.model import NeighbourModel
 from drafting.trie.item_set import ItemSet
 from server.catalogs.files import VersionFiles
 from server.catalogs.journal import BY_RECOVERY, Activation, Event, Journal, LeftVersion, Line
@@ -37,6 +40,8 @@ from server.errors import (
 )
 from server.messages import PutFilter
 
+logger = logging.getLogger(__name__)
+
 Prepare = Callable[["ServedCatalog"], Awaitable[None]]
 
 
@@ -50,6 +55,7 @@ class ServedCatalog:
         path: the file that engines load it from.
         filters: the items that each named filter lets through.
         running: requests that have started with it and not ended.
+        neighbours: what the server's neighbour model knows of its items; None without such a model.
     """
 
     name: str
@@ -58,6 +64,14 @@ class ServedCatalog:
     catalog: Catalog
     filters: dict[str, ItemSet] = field(default_factory=dict)
     running: int = 0
+    neighbours: CatalogNeighbours | None = None
+
+    def learn_neighbours(self, model: NeighbourModel | None) -> None:
+        """Look up the items of a neighbour model, if there is one."""
+        if model is not None:
+            self.neighbours = CatalogNeighbours.of(model, self.catalog)
+            level = logging.INFO if self.neighbours.known else logging.WARNING
+            logger.log(level, "the neighbour model knows %d of %d items of version %s", self.neighbours.known, len(self.catalog), self.name)
 
 
 class CatalogStore:
@@ -72,12 +86,21 @@ class CatalogStore:
         files: the files of the directory.
     """
 
-    def __init__(self, first: ServedCatalog, engine: EngineClient, directory: Path, start: ServedCatalog | None = None) -> None:
+    def __init__(
+        self,
+        first: ServedCatalog,
+        engine: EngineClient,
+        directory: Path,
+        start: ServedCatalog | None = None,
+        neighbours: NeighbourModel | None = None,
+    ) -> None:
         """
         Args:
             first: what the engine loads; the versions that are in the directory already are known.
             start: the catalog that the server is started with, if it is another one.
+            neighbours: the server's neighbour model, whose items `first` has looked up already.
         """
+        self._neighbours = neighbours
         self.active, self.active_since = first, time.monotonic()
         self.trying: str | None = None
         self.changing = asyncio.Lock()
@@ -227,6 +250,7 @@ class CatalogStore:
         self._loads += 1
         try:
             served = ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
+            await asyncio.to_thread(served.learn_neighbours, self._neighbours)
         except CatalogError as error:
             raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
         if self._contents.get(name, served.catalog.version) != served.catalog.version:

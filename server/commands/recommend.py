@@ -13,7 +13,20 @@ from server.settings import Settings
 
 
 @takes_settings(
-    "target", "catalog", "histories", "engine", "base", "draft", "draft_base", "plan", "verification", "dtype", "threads", "kv_memory_gib"
+    "target",
+    "catalog",
+    "histories",
+    "engine",
+    "base",
+    "draft",
+    "draft_base",
+    "plan",
+    "verification",
+    "dtype",
+    "threads",
+    "kv_memory_gib",
+    "neighbours",
+    "blend",
 )
 def recommend(
     settings: Settings,

@@ -16,6 +16,7 @@ import numpy as np
 import zmq
 
 from drafting.beam.rule import SearchRule
+from drafting.trie.arrays import TrieArrays
 from server.engine.catalogs import EngineCatalogs
 from server.engine.filters import EngineFilters
 from server.messages import (
@@ -37,6 +38,7 @@ from server.messages import (
 )
 from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler, StepBudget
 from server.settings import EngineOptions
+from verification.blend import Blend
 from verification.request import PromptTokens, ReservedPlaces
 
 if TYPE_CHECKING:
@@ -155,6 +157,7 @@ class EngineWorker:
                 None if message.filter is None else catalog.filters.choose(message.filter),
                 _reserved(message, catalog.filters),
                 message.think,
+                _blend(message, catalog.source.engine.trie),
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:
@@ -214,6 +217,13 @@ class EngineWorker:
 
 def _prompt(message: Submit) -> PromptTokens:
     return PromptTokens(np.frombuffer(message.prompt, np.int32).astype(np.int64))
+
+
+def _blend(message: Submit, trie: TrieArrays) -> Blend | None:
+    if (choice := message.blend) is None:
+        return None
+    items = np.frombuffer(choice.items, np.int32).astype(np.int64)
+    return Blend.of(trie, items, np.frombuffer(choice.scores, np.float64), choice.weight)
 
 
 def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:

@@ -30,6 +30,7 @@ from server.engine.heartbeat import Patience
 from server.histories import open_history_store
 from server.http.app import build_app
 from server.http.connections import Connections, LimitedConfig
+from server.lists.blend import check_known, load_neighbours
 from server.metrics.logs import configure_logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
@@ -56,8 +57,8 @@ class ApiServer:
 
         Raises:
             CatalogError, PortError: the catalog or the address can't be used.
-            ValueError: a directory is missing, the catalog is a torch file, the codebooks can't be read, or the URL of the histories
-                can't be used.
+            ValueError: a directory is missing, the catalog is a torch file, codebooks or neighbour model can't be used, or the URL of the
+                histories can't be.
         """
         self.failure: str | None = None
         if settings.catalogs is not None and not settings.catalogs.is_dir():
@@ -70,8 +71,12 @@ class ApiServer:
             # This process never loads torch.
             raise ValueError(f"{settings.catalog} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
         metrics = Metrics()
+        neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
         first = first_catalog(start, settings.catalog, settings.catalogs)
+        first.served.learn_neighbours(neighbours)
+        if first.served.catalog is start:
+            check_known(first.served.neighbours, settings)
         self._listener = listen(settings.host, settings.port)
         try:
             histories = open_history_store(
@@ -95,7 +100,8 @@ class ApiServer:
         # Gone with the server, unless there is a directory that outlives it.
         self._temporary = ExitStack()
         directory = (settings.catalogs or self._temporary.enter_context(own_directory())).absolute()
-        catalogs = CatalogStore(first.served, engine, directory, ServedCatalog(start.version, "", settings.catalog.absolute(), start))
+        own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
+        catalogs = CatalogStore(first.served, engine, directory, own, neighbours)
         catalogs.started(first.by, first.left, "It can't be read any more.")
         services = Services(settings, catalogs, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds

@@ -6,17 +6,22 @@ from typing import Any
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from server.errors import encodable
-from verification.result import Precision, RankedItem, Usage
+from verification.result import BlendedList, Precision, RankedItem, Usage
 
 
 def item_lines(
-    catalog: Catalog, items: Sequence[RankedItem], fields: Sequence[str] = (), fresh: Sequence[bool] = ()
+    catalog: Catalog,
+    items: Sequence[RankedItem],
+    fields: Sequence[str] = (),
+    fresh: Sequence[bool] = (),
+    blend: BlendedList | None = None,
 ) -> list[dict[str, Any]]:
     """The lines of a list, as `RecommendedItem` describes them.
 
     Args:
         fields: attributes of the catalog that each line shall tell, where the item has them.
         fresh: lines to label as fresh; empty for none.
+        blend: of a blended list.
     """
     lines = [catalog_line(catalog, item.item) | {"score": item.score, "rank": item.rank} for item in items]
     if fields:
@@ -27,6 +32,9 @@ def item_lines(
     for line, is_fresh in zip(lines, fresh, strict=False):
         if is_fresh:
             line["fresh"] = True
+    if blend is not None:
+        for line, item in zip(lines, items, strict=True):
+            line |= {"blend_score": blend.scores[item.rank - 1], "source": blend.sources[item.rank - 1]}
     return lines
 
 
@@ -61,4 +69,5 @@ def usage_lines(usage: Usage) -> dict[str, Any]:
         "drafted_nodes": usage.drafted_nodes,
         "plan": usage.plan,
     }
-    return lines | {"thought_tokens": usage.thought_tokens} if usage.thought_tokens else lines
+    lines |= {"thought_tokens": usage.thought_tokens} if usage.thought_tokens else {}
+    return lines | {"candidates": usage.candidates} if usage.candidates else lines

@@ -26,6 +26,7 @@ from server.errors import (
     UnknownField,
     quoted,
 )
+from server.lists.blend import blend_choice, propose
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
 from server.lists.user_reader import UserReader
@@ -37,12 +38,15 @@ from verification.result import BeamResult
 
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
 
+NO_CANDIDATES_NOTE = "The neighbour model proposes nothing eligible after this history, so the list is the model's own."
+
 
 class RecommendationService:
     """Answers recommendation requests."""
 
     def __init__(self, services: Services) -> None:
         self._model = services.settings.model_name
+        self._blend = services.settings.blend
         self._timeout_ms = services.settings.timeout_ms
         self._verification = services.settings.verification
         self._catalogs = services.catalogs
@@ -53,6 +57,7 @@ class RecommendationService:
         self._drain = services.drain
         self._tracing = services.tracing
         self._metrics.health.open_catalog(self._catalogs.active.name, len(self._catalogs.active.catalog))
+        self._metrics.health.count_known(lambda: known.known if (known := self._catalogs.active.neighbours) else 0)
 
     async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
@@ -100,6 +105,7 @@ class RecommendationService:
             user=body.user_id,
             filter=_filter(body, served),
             fresh=None if body.fresh is None else fresh_places(body.fresh, served.catalog, rule),
+            blend=blend_choice(body.blend, self._blend, served, rule),
             catalog=served.handle,
             think=self._text_tokens(body),
         )
@@ -113,6 +119,9 @@ class RecommendationService:
             excluded.update(user.met)
         submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
         submit.excluded = sorted(excluded)
+        if submit.blend is not None:
+            history = [event.item for event in user.state.events] or user.met
+            propose(submit.blend, served, history, submit.excluded, submit.filter)
         try:
             submit.prompt = builder.build(user.state, thinks=submit.think > 0).astype(np.int32).tobytes()
         except PromptError as error:
@@ -128,6 +137,8 @@ class RecommendationService:
         health.observe_list(served.name, [item.item for item in result.items], met, short=_identifiers(result) < body.k)
         if fresh is not None:
             health.observe_fresh(sum(fresh.fresh), short=fresh.missing > 0)
+        if result.blend is not None:
+            health.observe_blend(result.blend.sources)
 
     def _answer(
         self,
@@ -146,7 +157,7 @@ class RecommendationService:
             "catalog_version": served.name,
             **precision_lines(self._ready().precision, result.rule),
             **rule_lines(result.rule),
-            "items": item_lines(served.catalog, result.items, body.fields, () if fresh is None else fresh.fresh),
+            "items": item_lines(served.catalog, result.items, body.fields, () if fresh is None else fresh.fresh, result.blend),
             "usage": usage_lines(result.usage),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -196,6 +207,8 @@ class RecommendationService:
             yield f"The model's prompt does not read {', '.join(names)}."
         if (identifiers := _identifiers(result)) < body.k:
             yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+        if result.blend is not None and not result.usage.candidates:
+            yield NO_CANDIDATES_NOTE
         if body.fresh is not None and fresh is not None and fresh.missing:
             there = body.fresh.min - fresh.missing
             yield f"Only {there} identifiers of fresh items were eligible, fewer than the {body.fresh.min} places for them."

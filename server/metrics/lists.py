@@ -12,6 +12,8 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from verification.result import Source
+
 WINDOW_LISTS = 10_000
 # The items whose share is the skew: this part of the catalog, at least one.
 TOP_SHARE = 0.01
@@ -88,11 +90,23 @@ class HealthMetrics:
             ["outcome"],
         )
         self.fresh_items_served = counter("atspeed_fresh_items_served_total", "Fresh items in lists with reserved fresh items.")
+        self.blended_lists = counter("atspeed_blended_lists_total", "Lists blended with the neighbour model.")
+        self.blended_items = counter(
+            "atspeed_blended_identifiers_total", "Identifiers of blended lists, by the models that propose them.", ["source"]
+        )
+        self.known_neighbours = gauge(
+            "atspeed_neighbours_known_items", "Items of the served catalog that the neighbour model knows; 0 without one."
+        )
         self.distinct_items = gauge("atspeed_distinct_items_served", "Number of distinct items in recent lists.")
         self.top_share = gauge(
             "atspeed_top_items_share", "Share of the items in recent lists that belong to the most listed 1% of the catalog."
         )
-        for metric, values in ((self.activations, ("activated", "failed")), (self.filters, FILTERS), (self.fresh_lists, ("full", "short"))):
+        for metric, values in (
+            (self.activations, ("activated", "failed")),
+            (self.filters, FILTERS),
+            (self.fresh_lists, ("full", "short")),
+            (self.blended_items, tuple(Source)),
+        ):
             for value in values:
                 metric.labels(value)
         self._version = ""
@@ -117,6 +131,10 @@ class HealthMetrics:
         """Have `count` tell how many versions the server has left."""
         self.catalogs_left.set_function(count)
 
+    def count_known(self, count: Callable[[], int]) -> None:
+        """Have `count` tell how many items of the served catalog the neighbour model knows."""
+        self.known_neighbours.set_function(count)
+
     def _name(self, version: str, items: int) -> None:
         self._version = version
         self.catalog_info.clear()
@@ -133,6 +151,12 @@ class HealthMetrics:
         """Count a list with reserved fresh items: its fresh items, and whether it has fewer than requested (`short`)."""
         self.fresh_lists.labels("short" if short else "full").inc()
         self.fresh_items_served.inc(items)
+
+    def observe_blend(self, sources: Sequence[Source]) -> None:
+        """Count a blended list, with the source of each of its identifiers."""
+        self.blended_lists.inc()
+        for source in sources:
+            self.blended_items.labels(source).inc()
 
     @contextmanager
     def activation(self) -> Iterator[None]:

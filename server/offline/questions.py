@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
+from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
 from server.catalogs.store import known_items
 from server.errors import UnknownItem
@@ -35,6 +36,7 @@ class Question:
     excluded: Sequence[int] = ()
     rule: SearchRule = STRICT
     think: int = 0
+    blending: Blending | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Defaults:
     Attributes:
         seed_is_drawn: True if the seed was drawn at random, so that another may be used.
         think: the most tokens of text that the model writes before a list; 0 for no text.
+        blending: how lists are blended; None for the model's own.
     """
 
     k: int
@@ -53,6 +56,7 @@ class Defaults:
     rule: SearchRule = STRICT
     seed_is_drawn: bool = False
     think: int = 0
+    blending: Blending | None = None
 
 
 class UserLine(msgspec.Struct):
@@ -102,7 +106,7 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         first = error.errors()[0]
         return validation_sentence({**first, "loc": ("line", *first["loc"])})
     barred = {*excluded, *user.met} if defaults.exclude_history else set(excluded)
-    return Question(user.state, k, beam_width, sorted(barred), defaults.rule.numbered(number), defaults.think)
+    return Question(user.state, k, beam_width, sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending)
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:
@@ -136,7 +140,7 @@ def answers(recommender: Recommender, questions: Iterable[Question | str]) -> It
 def _request(recommender: Recommender, request_id: str, question: Question) -> BeamRequest | str:
     try:
         asked = question.history, question.k, question.beam_width, question.excluded, question.rule
-        request = recommender.request(request_id, *asked, think=question.think)
+        request = recommender.request(request_id, *asked, think=question.think, blend=question.blending)
     except ValueError as error:
         return str(error)
     if not recommender.engine.fits(request):

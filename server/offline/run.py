@@ -11,10 +11,13 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 from tqdm import tqdm
 
+from drafting.beam.rule import Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
+from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from server.engine.loading import load_recommender
+from server.lists.blend import check_known, load_neighbours
 from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
 from server.metrics.logs import configure_logs
 from server.offline.output import PlainLines, ResumableFile
@@ -37,6 +40,7 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
     """
     configure_logs("warning", "recommend")
     catalog = load_catalog(settings.catalog)
+    defaults = replace(defaults, blending=blending_of(settings, catalog))
     stored = None
     if user is not None:
         limits = {"timeout_ms": settings.history_timeout_ms, "max_events": settings.history_max_events}
@@ -72,6 +76,7 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
     """
     configure_logs("warning", "recommend")
     catalog = load_catalog(settings.catalog)
+    blending = blending_of(settings, catalog)
     with ExitStack() as stack:
         source = stack.enter_context(_open(input_file, "rb"))
         if output_file is not None and _same_file(input_file, output_file):
@@ -83,7 +88,7 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
         stack.enter_context(output)
         if output.done:
             print(f"going on after {output.done} users of an earlier run", file=sys.stderr)
-        defaults = replace(defaults, rule=replace(defaults.rule, seed=output.seed))
+        defaults = replace(defaults, rule=replace(defaults.rule, seed=output.seed), blending=blending)
         # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
         labels: deque[dict[str, Any]] = deque()
         lists = answers(recommender, _questions(catalog, source, defaults, labels, output.done))
@@ -93,6 +98,24 @@ def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, out
                 output.write(msgspec.json.encode(labels.popleft() | found))
         except KeyboardInterrupt as interrupt:
             raise OfflineError(f"Interrupted. {output.continuation}") from interrupt
+
+
+def blending_of(settings: Settings, catalog: Catalog) -> Blending | None:
+    """How lists are blended; None if they are the model's own.
+
+    Raises:
+        NeighbourError: the neighbour model can't be used, or was made for another catalog.
+        OfflineError: nothing says how much it weighs, or lists are sampled.
+    """
+    if (model := load_neighbours(settings)) is None:
+        return None
+    if settings.blend is None:
+        raise OfflineError("Say how much the neighbour model weighs: --blend 0.5, or leave --neighbours out.")
+    if settings.verification is not Verification.STRICT:
+        raise OfflineError("Only strict lists can be blended: leave --neighbours out, or choose strict verification.")
+    neighbours = CatalogNeighbours.of(model, catalog)
+    check_known(neighbours, settings)
+    return Blending(neighbours, settings.blend) if settings.blend else None
 
 
 def _output(settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path, output_file: Path | None) -> PlainLines:
@@ -119,7 +142,8 @@ def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, input_f
     numbers = [settings.engine, settings.dtype, settings.exact, settings.quantization]
     # Another seed will do where it was drawn by chance.
     asked = replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults
-    purpose = [input_file.resolve(), status.st_size, status.st_mtime_ns, models, numbers, settings.plan, catalog.version, asked]
+    blend = None if settings.neighbours is None else [settings.blend, settings.neighbours.resolve(), settings.neighbours.stat().st_mtime_ns]
+    purpose = [input_file.resolve(), status.st_size, status.st_mtime_ns, models, numbers, settings.plan, catalog.version, asked, blend]
     return msgspec.json.encode(purpose, enc_hook=str).decode()
 
 
@@ -166,5 +190,5 @@ def _questions(
 def _found(recommender: Recommender, answer: BeamResult) -> dict[str, Any]:
     """The fields of a list, named as in `schemas.RecommendationAnswer`."""
     thought = {} if answer.thought is None else {"thought": recommender.text(answer.thought)}
-    items = item_lines(recommender.catalog, answer.items)
+    items = item_lines(recommender.catalog, answer.items, blend=answer.blend)
     return {**rule_lines(answer.rule), "items": items, **thought, "usage": usage_lines(answer.usage)}

@@ -131,8 +131,9 @@ class EngineRate:
             self._stored_items += _LIST_SHARE * (len(request.history) - self._stored_items)
 
     def _beams(self, request: Submit) -> int:
-        """Tokens of a request's beams; reserved places take a search of their own."""
-        return (1 if request.fresh is None else 2) * request.beam_width * (self._length - 1)
+        """Tokens of a request's beams and candidates; reserved places take a search of their own."""
+        candidates = 0 if request.blend is None else request.blend.count
+        return ((1 if request.fresh is None else 2) * request.beam_width + candidates) * (self._length - 1)
 
     def _conclude(self) -> None:
         """End a look at the steps: what it saw counts if it tells of a full engine, or if it is good news."""

@@ -9,10 +9,13 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, Verification
+from drafting.neighbours.candidates import CANDIDATES, MOST_CANDIDATES
 from drafting.prompts import thinking
 from server.schemas.body import Body, Id, Name, Several, examples
 from server.schemas.given import GivenUser
+from server.settings import MOST_WEIGHT
 from verification.request import MAX_BEAM_WIDTH, check_lengths
+from verification.result import Source
 
 MAX_K = 100
 MAX_EXCLUDED = 100_000
@@ -54,6 +57,22 @@ class FreshBody(Body):
     min: int = Field(ge=1, le=MAX_K, description="So many of the k places are for fresh items, at least; no more than `k`.")
 
 
+class BlendBody(Body):
+    """Candidates of the server's neighbour model beside those of the model."""
+
+    weight: float | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_WEIGHT,
+        allow_inf_nan=False,
+        description="The list is ranked by log-probability plus so many times the logarithm of the neighbour score; the server's `--blend` "
+        "by default. 0 for the model's own list.",
+    )
+    candidates: int = Field(
+        default=CANDIDATES, ge=1, le=MOST_CANDIDATES, description="The most items that the neighbour model proposes; the model scores all."
+    )
+
+
 class ThinkBody(Body):
     """Text that the model writes before its list begins."""
 
@@ -72,6 +91,7 @@ class RecommendationRequest(GivenUser):
         {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
         {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
         {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
+        {"user_id": "42", "k": 10, "exclude_history": True, "blend": {"weight": 0.5, "candidates": 100}},
         {"user_id": "42", "k": 10, "context": {"query": "rainy evening", "device": "tv", "hour": 21}},
         {
             "history": ["50", {"item_id": "181", "kind": "watch", "value": 5400, "timestamp": 1795400000, "attributes": {"device": "tv"}}],
@@ -90,6 +110,9 @@ class RecommendationRequest(GivenUser):
         default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
     )
     fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
+    blend: BlendBody | None = Field(
+        default=None, description="Blend the list with the server's neighbour model (`--neighbours`). Only for `strict` lists."
+    )
     fields: Several[Name] = Field(
         default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
     )
@@ -152,6 +175,12 @@ class RecommendedItem(BaseModel):
     rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
     title: str | None = Field(default=None, description="Left out for items without one.")
     fresh: bool | None = Field(default=None, description="True for a fresh item; left out for others, and where `fresh` is not asked for.")
+    blend_score: float | None = Field(
+        default=None, description="What a blended list is ranked by: `score` plus the weighted logarithm of the neighbour score."
+    )
+    source: Source | None = Field(
+        default=None, description="Which models propose it, in a blended list: the `model`, the `neighbours` model, or `both`."
+    )
     attributes: dict[str, Any] | None = Field(
         default=None, description="What `fields` asked for and the item has; only if it was asked for."
     )
@@ -169,6 +198,9 @@ class UsageAnswer(BaseModel):
     plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
     thought_tokens: int | None = Field(
         default=None, description="Tokens of text that the model wrote before the list, a forward each; left out where it wrote none."
+    )
+    candidates: int | None = Field(
+        default=None, description="Items of the neighbour model that the model scored for a blended list; left out where there were none."
     )
 
 

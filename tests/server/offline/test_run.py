@@ -11,9 +11,10 @@ from drafting.beam.rule import SearchRule
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
 from server.offline.questions import Defaults
-from server.offline.run import purpose_of, recommend_file, recommend_one
+from server.offline.run import OfflineError, blending_of, purpose_of, recommend_file, recommend_one
 from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model
+from tests.server.http.test_blend import neighbour_model
 from verification.recommender import Recommender
 
 CATALOG = random_catalog(items=5)
@@ -41,6 +42,8 @@ def test_every_setting_that_lists_follow_from_is_in_the_purpose(tmp_path: Path):
         {"dtype": "bfloat16", "exact": True},
         {"quantization": "fp8"},
         {"plan": "trie"},
+        {"neighbours": users, "blend": 0.5},
+        {"neighbours": users, "blend": 0.6},
         {"seed": 1, "drawn": False},
         {"seed": 2, "drawn": False},
     ]
@@ -71,3 +74,44 @@ def test_lists_of_a_file_come_with_the_texts_before_them(tmp_path: Path, capsys:
     refused = json.loads((tmp_path / "refused.jsonl").read_text().splitlines()[0])
     assert refused["error"] == "The text before a list has 1 to 20 tokens, as prompt.json says, not 21."
     recommender.close()
+
+
+def test_blended_lists_of_a_file(tmp_path: Path):
+    """Each line is ranked by its blend score and says where it comes from; a weight of 0 gives the model's own lists."""
+    catalog = random_catalog()
+    folder = save_random_model(tmp_path / "model", catalog, hidden=32, layers=1, seed=2)
+    catalog.save(tmp_path / "catalog.jsonl")
+    neighbour_model([f"item-{i}" for i in range(len(catalog))]).save(tmp_path / "neighbours")
+    users, lists = tmp_path / "users.jsonl", tmp_path / "lists.jsonl"
+    users.write_text('{"history": ["item-3", "item-14"]}\n{"history": ["item-5"], "exclude": ["item-7"]}\n')
+    named = {"target": folder, "catalog": tmp_path / "catalog.jsonl", "engine": "transformers", "plan": "none"}
+    found = {}
+    for weight in (0.0, 2.0, None):
+        chosen = {} if weight is None else {"neighbours": tmp_path / "neighbours", "blend": weight}
+        settings = FlagSettings(**named, verify_model="never", kv_memory_gib=0.01, threads=1, **chosen)
+        recommend_file(settings, replace(DEFAULTS, exclude_history=True), users, lists)
+        found[weight] = [json.loads(line) for line in lists.read_text().splitlines()]
+    ids = {weight: [[item["item_id"] for item in line["items"]] for line in lines] for weight, lines in found.items()}
+    assert ids[0.0] == ids[None] != ids[2.0]
+    assert all("source" not in item for line in found[0.0] for item in line["items"])
+    for line, barred in zip(found[2.0], ({"item-3", "item-14"}, {"item-5", "item-7"}), strict=True):
+        scores = [item["blend_score"] for item in line["items"]]
+        assert scores == sorted(scores, reverse=True)
+        assert "neighbours" in {item["source"] for item in line["items"]}
+        assert not barred & {item["item_id"] for item in line["items"]}
+        assert 30 < line["usage"]["candidates"] <= 100
+
+
+def test_blends_that_make_no_sense(tmp_path: Path):
+    catalog = random_catalog(items=5)
+    neighbour_model(["item-0", "item-1"]).save(tmp_path / "neighbours")
+    for options, sentence in (
+        ({}, "Say how much the neighbour model weighs: --blend 0.5, or leave --neighbours out."),
+        (
+            {"blend": 1.0, "verification": "gumbel"},
+            "Only strict lists can be blended: leave --neighbours out",
+        ),
+    ):
+        settings = FlagSettings(target=tmp_path, catalog=tmp_path, neighbours=tmp_path / "neighbours", **options)
+        with pytest.raises(OfflineError, match=sentence):
+            blending_of(settings, catalog)

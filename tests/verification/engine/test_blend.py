@@ -77,7 +77,7 @@ def check(result: BeamResult, asked: Asked, model, identifiers: np.ndarray) -> N
     everybody = [item for item in np.flatnonzero(asked.allowed) if tuple(map(int, identifiers[item])) in set(names)]
     assert sorted(item.item for item in result.items) == everybody, "all eligible items of a listed identifier are listed"
     assert result.usage.candidates == len(asked.scores)
-    assert result.usage.drafted_nodes == 0, "candidates are no drafts of a plan"
+    assert result.usage.drafted_nodes == result.usage.used_nodes == 0, "candidates are no drafts of a plan"
 
 
 def random_blend(trie: ItemTrie, allowed: np.ndarray, rng: np.random.Generator) -> tuple[Blend, dict[int, float]]:
@@ -154,6 +154,7 @@ def test_what_is_drafted_changes_no_list(speculation: Speculation, depth: int) -
         assert (results[name].blend is None) == (expected.blend is None)
         for each in (results[name].usage, expected.usage):
             assert not expected.items or each.target_forwards + each.accepted_steps == depth
+            assert each.used_nodes <= each.drafted_nodes
 
 
 def test_candidates_save_forwards_where_the_target_agrees(speculation: Speculation) -> None:

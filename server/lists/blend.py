@@ -1,0 +1,96 @@
+"""Blended lists, as one request asks for them: how much the neighbour model weighs, and what it proposes.
+
+Invariant: what is proposed may be returned, as far as this process knows: the engine judges again, by the filters that it has then.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+
+from drafting.array_types import BoolArray, IntArray
+from drafting.beam.rule import SearchRule, Verification
+from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.neighbours.model import NeighbourError, NeighbourModel
+from drafting.trie.item_set import ItemSet
+from server.catalogs.store import ServedCatalog
+from server.errors import InvalidRequest
+from server.messages import BlendChoice, FilterChoice
+from server.schemas.recommendations import BlendBody
+from server.settings import Settings
+
+
+def load_neighbours(settings: Settings) -> NeighbourModel | None:
+    """The neighbour model of a server or of a run; None without one.
+
+    Raises:
+        NeighbourError: the file can't be used, or there is a weight and no file.
+    """
+    if settings.neighbours is not None:
+        return NeighbourModel.load(settings.neighbours)
+    if settings.blend:
+        raise NeighbourError("--blend weighs a neighbour model: name its file with --neighbours, or leave --blend out.")
+    return None
+
+
+def check_known(known: CatalogNeighbours | None, settings: Settings) -> None:
+    """Refuse a neighbour model that was made for another catalog.
+
+    Raises:
+        NeighbourError: it knows none of the items.
+    """
+    if known is not None and not known.known:
+        raise NeighbourError(
+            f"{settings.neighbours} knows none of the {len(known.in_model):,} items of {settings.catalog}: both must have the same ids."
+        )
+
+
+def blend_choice(body: BlendBody | None, default: float | None, served: ServedCatalog, rule: SearchRule) -> BlendChoice | None:
+    """What a list is blended with, its candidates aside; None for the model's own list.
+
+    Args:
+        default: weight for strict lists that name none.
+
+    Raises:
+        InvalidRequest: there is no neighbour model or no weight, or the list is sampled.
+    """
+    is_strict = rule.verification is Verification.STRICT
+    if body is None:
+        return BlendChoice(default, BlendBody().candidates) if default and is_strict else None
+    if (weight := default if body.weight is None else body.weight) is None:
+        raise InvalidRequest("The request names no weight for blend, and the server has none of its own: give blend.weight, such as 0.5.")
+    if weight == 0:
+        return None
+    if served.neighbours is None:
+        raise InvalidRequest("The server has no neighbour model to blend with: leave blend out, or start it with --neighbours.")
+    if not is_strict:
+        raise InvalidRequest("Only strict lists can be blended: leave blend out, or choose strict verification.")
+    return BlendChoice(weight, body.candidates)
+
+
+def propose(
+    choice: BlendChoice, served: ServedCatalog, history: Sequence[int], excluded: Sequence[int], named: FilterChoice | None
+) -> None:
+    """Fill in the candidates that follow from a history.
+
+    Args:
+        history: catalog indices, oldest first.
+        excluded: catalog indices of items that must not be returned.
+        named: the filters that items must pass.
+    """
+    assert served.neighbours is not None
+
+    def allowed(items: IntArray) -> BoolArray:
+        return np.ones(len(items), bool) if named is None else passes(items, named, served.filters)
+
+    items, scores = served.neighbours.candidates(history, choice.count, excluded, allowed)
+    choice.items, choice.scores = items.astype(np.int32).tobytes(), scores.tobytes()
+
+
+def passes(items: IntArray, named: FilterChoice, filters: dict[str, ItemSet]) -> BoolArray:
+    """`[items]` bool, which of some catalog indices pass the filters; one that has been deleted meanwhile is for the engine to refuse."""
+    must = [filters[name].contains(items) for name in named.all if name in filters]
+    must += [~filters[name].contains(items) for name in named.without if name in filters]
+    if any_of := [filters[name].contains(items) for name in named.any if name in filters]:
+        must.append(reduce(np.logical_or, any_of))
+    return reduce(np.logical_and, must, np.ones(len(items), bool))
