@@ -183,6 +183,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         catalog_name: name of the catalog in its options.
         text_tokens: the most tokens of text that the model may write before a list; 0 if it can't.
         end_tokens: tokens between a text and its list.
+        widest_beam: the widest beam that the plan drafts for; None for any.
         prompts: what prompts are built with.
     """
 
@@ -202,6 +203,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     longest_step_seconds: float = 0.0
     text_tokens: int = 0
     end_tokens: int = 0
+    widest_beam: int | None = None
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from drafting.beam.rule import Verification
+from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, Verification
 from drafting.prompts.user_state import STORED_EVENTS
 
 EngineName = Literal["vllm", "transformers"]
@@ -178,6 +178,13 @@ class Settings(EngineSettings, BaseSettings):
         default=1800,
         gt=0,
         description="The same while it starts, which takes as long as the model takes to load.",
+    )
+    beam_width: Annotated[int, Panel.MODEL] = Field(
+        default=SERVED_BEAM_WIDTH,
+        ge=1,
+        le=MAX_BEAM_WIDTH,
+        description="Prefixes that a strict search keeps where its request names no beam_width, k where that is more; wider beams find "
+        "better lists and take longer.",
     )
     verification: Annotated[Verification, Panel.SPECULATION] = Field(
         default=Verification.STRICT, description="How drafts are verified where a request does not say."

@@ -10,13 +10,28 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import STRICT, SearchRule, Verification
+from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, STRICT, SearchRule, Verification
 from drafting.prompts.thinking import ThinkingTokens
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
 from verification.blend import Blend
 
-MAX_BEAM_WIDTH = 256
+
+def beam_width_for(k: int, rule: SearchRule, least: int = SERVED_BEAM_WIDTH, widest: int | None = None) -> int:
+    """The beam width of a request that names none: `least` where k is smaller, because a beam of a few prefixes loses good items early.
+
+    A sampled list has k: its sample is of k identifiers, and no wider beam makes it a better one.
+
+    Args:
+        widest: the widest beam that the plan drafts for; None for any. A k beyond it is not made smaller.
+
+    Raises:
+        ValueError: there are no such lists; the message is a sentence.
+    """
+    check_lengths(k, k)
+    if rule.verification is not Verification.STRICT:
+        return k
+    return max(k, least if widest is None else min(least, widest))
 
 
 def check_lengths(k: int, beam_width: int) -> None:

@@ -230,7 +230,7 @@ def find_lists(recommender: Recommender, users: list[UserState], beams: int) -> 
     """
     order = sorted(range(len(users)), key=lambda row: len(users[row].events))
     lists = np.full((len(users), beams), -1, np.int64)
-    for row, result in zip(order, recommender.recommend((users[row] for row in order), beams), strict=True):
+    for row, result in zip(order, recommender.recommend((users[row] for row in order), beams, beams), strict=True):
         first_of_rank: dict[int, Any] = {item.rank: item.item for item in reversed(result.items)}
         found = [first_of_rank[rank] for rank in sorted(first_of_rank)]
         lists[row, : len(found)] = found

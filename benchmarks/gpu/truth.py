@@ -137,14 +137,14 @@ def measure(target: Path, draft: Path, options: argparse.Namespace) -> list[Trut
     modes = [Mode("", "plain", NO_PLAN), Mode("draft", Verification.STRICT, planner)]
     for k in options.k:
         recommender.engine.use_plan(NO_PLAN)
-        plain = list(recommender.recommend(users.states(), k))
+        plain = list(recommender.recommend(users.states(), k, k))
         recommender.engine.use_plan(planner)
-        drafted = list(recommender.recommend(users.states(), k))
+        drafted = list(recommender.recommend(users.states(), k, k))
         found = compare(plain, drafted)
-        plain_seconds, planner_seconds = time_modes(recommender, modes, timed, k)
-        generated, generate_seconds = generate.search(timed[: options.generated], k)
+        plain_seconds, planner_seconds = time_modes(recommender, modes, timed, k, k)
+        generated, generate_seconds = generate.search(timed[: options.generated], k, k)
         recommender.engine.use_plan(NO_PLAN)
-        ours = [first_of_ranks(result) for result in recommender.recommend(timed[: options.generated], k)]
+        ours = [first_of_ranks(result) for result in recommender.recommend(timed[: options.generated], k, k)]
         rows.append(
             TruthRow(
                 k=k,

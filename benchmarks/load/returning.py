@@ -66,5 +66,5 @@ def _append(client: httpx.Client, user: str, items: list[str], timestamp: int) -
 
 def _ask(client: httpx.Client, user: str, k: int) -> tuple[dict[str, Any], float]:
     started = time.perf_counter()
-    answer = client.post("/v1/recommendations", json={"user_id": user, "k": k}).raise_for_status()
+    answer = client.post("/v1/recommendations", json={"user_id": user, "k": k, "beam_width": k}).raise_for_status()
     return answer.json()["usage"], time.perf_counter() - started

@@ -109,7 +109,8 @@ class Target:
 
     async def recommend(self, user: str, k: int, timeout_ms: int) -> httpx.Response:
         """Ask for one user's list."""
-        return await self.ask("POST", self._lists, msgspec.json.encode({"user_id": user, "k": k, "timeout_ms": timeout_ms}), user)
+        body = {"user_id": user, "k": k, "beam_width": k, "timeout_ms": timeout_ms}
+        return await self.ask("POST", self._lists, msgspec.json.encode(body), user)
 
     async def append(self, user: str, events: Sequence[Mapping[str, object]]) -> bool:
         """Append to a user's history; whether the server took it."""

@@ -46,8 +46,8 @@ def host_lists(folder: Path, host: str, histories: Histories) -> Lists:
     last, lists = len(histories) - 1, {}
     for plan in PLANS:
         recommender.engine.use_plan(FixedPlan.parse(plan))
-        together = [recommender.request(f"{plan} {k} {i}", history, k) for i, history in enumerate(histories) for k in KS]
-        alone = recommender.request(f"{plan}-alone {KS[0]} {last}", histories[last], KS[0])
+        together = [recommender.request(f"{plan} {k} {i}", history, k, k) for i, history in enumerate(histories) for k in KS]
+        alone = recommender.request(f"{plan}-alone {KS[0]} {last}", histories[last], KS[0], KS[0])
         for batch in (together, [alone]):
             for result in recommender.search(batch):
                 if not isinstance(result, BeamResult):

@@ -105,7 +105,9 @@ def _measure(
             for name in rng.permutation(names).tolist():
                 recommender.engine.use_plan(plans[name])
                 fillers = itertools.cycle(block) if concurrency > 1 else ()
-                requests = (recommender.request(str(number), history, k) for number, history in enumerate(itertools.chain(block, fillers)))
+                requests = (
+                    recommender.request(str(number), history, k, k) for number, history in enumerate(itertools.chain(block, fillers))
+                )
                 answers = closed_loop(recommender.engine, requests, len(block), concurrency)
                 if counted:
                     seconds[name].append(np.array([answer.seconds for answer in answers]))

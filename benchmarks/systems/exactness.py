@@ -54,15 +54,15 @@ def every_way(recommender: Recommender, histories: Sequence[list[int]], k: int, 
     """The lists of all histories in company, each after a cached prompt, and with drafts."""
     use = recommender.engine.use_plan
     use(FixedPlan.parse("none"))
-    found = {"in company": list(recommender.recommend(histories, k)), "cached prompt": []}
+    found = {"in company": list(recommender.recommend(histories, k, k)), "cached prompt": []}
     for user, history in enumerate(histories):
-        before, now = (recommender.request(str(user), shown, k, cache_key=str(user)) for shown in (history[:-1] or history, history))
+        before, now = (recommender.request(str(user), shown, k, k, cache_key=str(user)) for shown in (history[:-1] or history, history))
         list(recommender.search([before]))
         found["cached prompt"] += [answer for answer in recommender.search([now]) if isinstance(answer, BeamResult)]
     recommender.engine.forget_histories()
     for plan in plans:
         use(FixedPlan.parse(plan))
-        found[plan] = list(recommender.recommend(histories, k))
+        found[plan] = list(recommender.recommend(histories, k, k))
     use(FixedPlan.parse("none"))
     return found
 
@@ -77,7 +77,7 @@ def time_alone(
         shift = user % len(recommenders)
         for number in [*range(shift, len(recommenders)), *range(shift)]:
             started = time.perf_counter()
-            (found,) = recommenders[number].recommend([history], k)
+            (found,) = recommenders[number].recommend([history], k, k)
             if user >= min(WARM_UP, len(histories)):
                 seconds[number].append(time.perf_counter() - started)
                 lists[number].append(found)

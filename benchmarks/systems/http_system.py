@@ -59,7 +59,7 @@ class HttpSystem:
             events = [{"item_id": self._catalog.item_ids[item], "timestamp": number} for number, item in enumerate(history)]
             self._post(f"/v1/users/{user}/events", {"events": events})
             self._known.add(user)
-        seconds, answer = self._post("/v1/recommendations", {"user_id": user, "k": k})
+        seconds, answer = self._post("/v1/recommendations", {"user_id": user, "k": k, "beam_width": k})
         self.overhead_seconds.append(seconds - answer["timing_ms"]["engine"] / 1e3)
         first = {item["rank"]: item["identifier"] for item in reversed(answer["items"])}
         identifiers = [tuple(self._vocabulary[token] for token in first[rank]) for rank in sorted(first)]

@@ -39,11 +39,11 @@ def run(
     bar = tqdm(total=len(rules) * len(ks) * (1 + len(plans)), desc="Searching", unit="plan", leave=False, disable=None)
     for rule, k in itertools.product(rules, ks):
         decoder.use_plan(FixedPlan.parse("none"))
-        plain = list(recommender.recommend(histories, k, rule=RULES[rule]))
+        plain = list(recommender.recommend(histories, k, k, rule=RULES[rule]))
         bar.update()
         for name in plans:
             decoder.use_plan(_plan(name, costs, decoder.trie.mean_fan_out))
-            found = compare(plain, recommender.recommend(histories, k, rule=RULES[rule]))
+            found = compare(plain, recommender.recommend(histories, k, k, rule=RULES[rule]))
             different += found.different
             bar.update()
             print(

@@ -112,14 +112,14 @@ def compare_precision(
     found = {}
     for name in ("none", plan):
         engine.use_plan(FixedPlan.parse(name))
-        found[name] = list(recommender.recommend(histories, k))
+        found[name] = list(recommender.recommend(histories, k, k))
     plain, drafted = found["none"], found[plan]
     differing = [user for user, (one, other) in enumerate(zip(plain, drafted, strict=True)) if _items(one) != _items(other)]
     beams: dict[int, list[BeamResult]] = {user: [] for user in differing}
     for depth in range(1, identifiers.shape[1] + 1):
         level = engine.successor(ItemTrie.build(identifiers[:, :depth], engine.target.device), NONE)
         for user in differing:
-            request = recommender.request(str(user), histories[user], k)
+            request = recommender.request(str(user), histories[user], k, k)
             (answer,) = closed_loop(level, [request], 1, 1)
             beams[user].append(answer.result)
     margins = [margin_of(plain[user], drafted[user], beams[user]) if user in beams else 0.0 for user in range(len(plain))]

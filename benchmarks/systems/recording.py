@@ -127,7 +127,7 @@ def _record_one(recommender: Recommender, plan: RecordingPlan, history: list[int
     """One search's rounds."""
     engine = recommender.engine
     engine.use_plan(plan)
-    request = recommender.request("", history, k)
+    request = recommender.request("", history, k, k)
     engine.add(request)
     drafts: list[tuple[int | str, ...]] = []
     missing: dict[int, int] = {}

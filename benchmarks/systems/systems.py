@@ -54,7 +54,7 @@ class EngineSystem:
         # Where several run together, some more fill the batch of the last ones, so that all are timed under the same load.
         fillers = itertools.cycle(question.histories) if question.concurrency > 1 else ()
         requests = (
-            self._recommender.request(str(number), history, question.k, cache_key=str(number) if question.cached else None)
+            self._recommender.request(str(number), history, question.k, question.k, cache_key=str(number) if question.cached else None)
             for number, history in enumerate(itertools.chain(question.histories, fillers))
         )
         answers = closed_loop(engine, requests, len(question.histories), question.concurrency)
@@ -64,7 +64,7 @@ class EngineSystem:
     def _ask_before(self, question: Question) -> None:
         """Leave the prompt of each history without its last item behind."""
         requests = (
-            self._recommender.request(str(number), history[:-1] or history, question.k, cache_key=str(number))
+            self._recommender.request(str(number), history[:-1] or history, question.k, question.k, cache_key=str(number))
             for number, history in enumerate(question.histories)
         )
         closed_loop(self._recommender.engine, requests, len(question.histories), question.concurrency)

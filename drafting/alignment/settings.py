@@ -188,6 +188,7 @@ class TrainingMetrics(msgspec.Struct, frozen=True):
         seconds: wall-clock time of the training since the last resume.
         tokens_per_second: tokens trained per second in that time.
         resumed_from_step: step of the checkpoint that the run continued from; 0 for an uninterrupted run.
+        threads: CPU threads of each process.
     """
 
     train_loss: float
@@ -198,3 +199,4 @@ class TrainingMetrics(msgspec.Struct, frozen=True):
     seconds: float
     tokens_per_second: float
     resumed_from_step: int
+    threads: int = 0

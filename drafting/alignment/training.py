@@ -135,6 +135,7 @@ def fit(
         seconds=round(seconds, 3),
         tokens_per_second=round((steps - resumed_from) * tokens_per_step / seconds, 1),
         resumed_from_step=resumed_from,
+        threads=torch.get_num_threads(),
     )
     return metrics, trainer
 

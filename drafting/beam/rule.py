@@ -1,4 +1,4 @@
-"""The search rule of a request: verification of drafts, and for sampled lists the seed and the temperature.
+"""The search rule of a request, and the widths of beams: verification of drafts, and for sampled lists the seed and the temperature.
 
 Three rules, one per way of verifying a draft. *Strict* ranks by the cumulative log-probability over the full vocabulary, as plain beam
 search does. The two rules that sample draw from the model restricted to the catalog: token probabilities at a temperature, renormalised
@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 MOST_SEEDS = 2**63
+MAX_BEAM_WIDTH = 256
+# Of requests that name none and ask for fewer: measured lists are nearly as good as those of far wider beams.
+SERVED_BEAM_WIDTH = 50
 # Beyond it a JavaScript client reads another number than the one that was sent.
 LARGEST_JSON_INTEGER = 2**53 - 1
 

@@ -145,6 +145,11 @@ class Plan:
         """True if the plan learns from the target's selections by `learn`."""
         return False
 
+    @property
+    def widest_beam(self) -> int | None:
+        """The widest beam that requests may have under this plan; None if any."""
+        return None
+
     def refusal(self, width: int) -> str | None:
         """Reason why a request that keeps `width` prefixes can't run under this plan, as a sentence; None if it can."""
         return None
@@ -222,9 +227,13 @@ class FixedPlan(Plan):
     def needs_draft(self) -> bool:
         return self.proposals > 0
 
+    @property
+    def widest_beam(self) -> int | None:
+        return self.proposals or None
+
     def refusal(self, width: int) -> str | None:
         # Such a draft could never hold a whole beam, so it would cost its forwards and save none.
-        if not self.proposals or width <= self.proposals:
+        if self.widest_beam is None or width <= self.widest_beam:
             return None
         return (
             f"The plan {self.name} drafts fewer prefixes than the {width} that this request keeps: "

@@ -130,8 +130,8 @@ def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Pat
 def _print(report: "Report") -> None:
     setting, users = report.setting, f"{report.users:,} users, {report.warm_users:,} with a warm label"
     title = f"{setting['target']['name']}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads"
-    heads = ("K", "draft", "mode", "Recall", "warm", "NDCG", "AS", "forwards", "= plain", "ms", "p99", "speed-up", "/ generate")
-    rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", row.name, row.quality) for row in report.baselines)]
+    heads = ("K", "beam", "draft", "mode", "Recall", "warm", "NDCG", "AS", "forwards", "= plain", "ms", "p99", "speed-up", "/ generate")
+    rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", "", row.name, row.quality) for row in report.baselines)]
     print_table(title, heads, sorted(rows, key=lambda cells: int(cells[0])), left=("draft", "mode"))
     for length, ms in report.generate_ms.items():
         asked = min(setting["settings"]["generated"], setting["timed_users"])
@@ -140,7 +140,11 @@ def _print(report: "Report") -> None:
 
 
 def _cells(row: "ModeRow") -> list[str]:
-    cells = [*_quality_cells(row.k, row.draft, row.mode, row.quality), f"{row.accepted_steps.mean:.2f}", f"{row.target_forwards.mean:.2f}"]
+    cells = [
+        *_quality_cells(row.k, str(row.beam_width), row.draft, row.mode, row.quality),
+        f"{row.accepted_steps.mean:.2f}",
+        f"{row.target_forwards.mean:.2f}",
+    ]
     cells.append(str(row.lists_equal))
     if row.timing is None:
         return cells
@@ -149,5 +153,5 @@ def _cells(row: "ModeRow") -> list[str]:
     return [*cells, *timing, "" if beside is None else f"{beside:.2f}x"]
 
 
-def _quality_cells(k: int, draft: str, mode: str, quality: "Quality") -> list[str]:
-    return [str(k), draft, mode, f"{quality.recall:.4f}", f"{quality.warm_recall:.4f}", f"{quality.ndcg:.4f}"]
+def _quality_cells(k: int, beam: str, draft: str, mode: str, quality: "Quality") -> list[str]:
+    return [str(k), beam, draft, mode, f"{quality.recall:.4f}", f"{quality.warm_recall:.4f}", f"{quality.ndcg:.4f}"]

@@ -45,7 +45,8 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Identifiers to return.", min=1, max=100)] = 10,
     beam_width: Annotated[
-        int | None, typer.Option(help="Prefixes that the search keeps, at least k.", min=1, max=256, show_default="k")
+        int | None,
+        typer.Option(help="Prefixes that the search keeps, at least k.", min=1, max=256, show_default="50, or k"),
     ] = None,
     exclude: Annotated[str, typer.Option(help="Item ids that must not be returned.", metavar="ID,ID,…")] = "",
     exclude_history: Annotated[bool, typer.Option("--exclude-history", help="Don't return items of the history.")] = False,

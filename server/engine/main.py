@@ -112,6 +112,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 step_tokens=worker.budget.tokens,
                 precision=recommender.precision,
                 prompts=write_prompts(recommender.prompts, Path(tempfile.gettempdir())),
+                widest_beam=recommender.engine.plan.widest_beam,
                 longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
             )
         )

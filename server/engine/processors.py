@@ -16,6 +16,23 @@ def usable_processors(cgroups: Path = CGROUPS) -> int:
     return max(1, int(min(len(os.sched_getaffinity(0)), _quota(cgroups))))
 
 
+def train_with_threads(threads: int | None = None) -> None:
+    """Load torch for training on so many threads; by default `OMP_NUM_THREADS`, else all usable processors.
+
+    Threads that wait for each other sleep, unless the environment says how they wait. Torch's spin by default: where another process needs
+    one of their processors they burn its time, and two threads beside one busy process take several times as long as one.
+
+    Raises:
+        ImportError: torch is not installed.
+    """
+    # Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
+    if threads is not None or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads or usable_processors())
+
+
 def _quota(cgroups: Path) -> float:
     """Processors' worth of time; infinite where there is no limit, or none that can be read."""
     try:

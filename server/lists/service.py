@@ -34,6 +34,7 @@ from server.lists.users import KnownUser, unread
 from server.messages import FilterChoice, FinishedList, Ready, Submit
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
+from verification.request import beam_width_for
 from verification.result import BeamResult
 
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
@@ -49,6 +50,7 @@ class RecommendationService:
         self._blend = services.settings.blend
         self._timeout_ms = services.settings.timeout_ms
         self._verification = services.settings.verification
+        self._least_beam = services.settings.beam_width
         self._catalogs = services.catalogs
         self._engine = services.engine
         self._users = UserReader(services.histories, services.metrics)
@@ -95,7 +97,7 @@ class RecommendationService:
             request_id=f"rec-{uuid.uuid4().hex}",
             history=[],
             k=body.k,
-            beam_width=body.beam_width or body.k,
+            beam_width=body.beam_width or self._beam_width(body.k, rule),
             excluded=[],
             deadline=started + (body.timeout_ms or self._timeout_ms) / 1000,
             submitted=started,
@@ -177,6 +179,11 @@ class RecommendationService:
             return SearchRule.choose(body.verification or self._verification, body.seed, body.temperature)
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
+
+    def _beam_width(self, k: int, rule: SearchRule) -> int:
+        """The beam width of a request that names none."""
+        ready = self._engine.ready
+        return beam_width_for(k, rule, self._least_beam, None if ready is None else ready.widest_beam)
 
     def _text_tokens(self, body: RecommendationRequest) -> int:
         """The most tokens of text before the list, which the model must be able to write."""

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
-from drafting.beam.rule import LARGEST_JSON_INTEGER, Verification
+from drafting.beam.rule import LARGEST_JSON_INTEGER, MAX_BEAM_WIDTH, Verification
 from drafting.neighbours.candidates import CANDIDATES, MOST_CANDIDATES
 from drafting.prompts import thinking
 from server.schemas.body import Body, Id, Name, Several, examples
 from server.schemas.given import GivenUser
 from server.settings import MOST_WEIGHT
-from verification.request import MAX_BEAM_WIDTH, check_lengths
+from verification.request import check_lengths
 from verification.result import Source
 
 MAX_K = 100
@@ -104,7 +104,11 @@ class RecommendationRequest(GivenUser):
     user_id: Id | None = Field(default=None, description="A user with stored events; give this or `history`.")
     k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
     beam_width: int | None = Field(
-        default=None, ge=1, le=MAX_BEAM_WIDTH, description="Prefixes that the search keeps; `k` by default, never less."
+        default=None,
+        ge=1,
+        le=MAX_BEAM_WIDTH,
+        description="Prefixes that the search keeps, never less than `k`; the server's setting by default (50), or `k` where that is more "
+        "or the list is sampled.",
     )
     filter: FilterBody | None = Field(
         default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."

@@ -89,7 +89,7 @@ def test_draft_and_evaluation_have_the_targets_prompts(tmp_path: Path, target: P
         user = train.state(owner, np.arange(train.offsets[owner], place), place)
         prompt = recommender.prompts.build(user)
         assert shard.read("tokens")[ends[window] : ends[window + 1] - 3].tolist() == prompt.tolist()
-        found = next(iter(recommender.recommend([user], 4)))
+        found = next(iter(recommender.recommend([user], 4, 4)))
         assert shard.read("lists")[window].tolist() == list({line.rank: line.item for line in reversed(found.items)}.values())[::-1]
     recommender.close()
 

@@ -346,7 +346,7 @@ def test_bad_plans(model: Path, plan: str, message: str) -> None:
 
 
 def test_a_draft_changes_the_cost_and_not_the_list(model: Path) -> None:
-    plain = list(load(model).recommend([[1, 2], [3]], k=4))
+    plain = list(load(model).recommend([[1, 2], [3]], 4, 8))
     drafted = list(load(model, draft=model, plan="beam:8").recommend([[1, 2], [3]], k=4))
     assert [[item.item for item in result.items] for result in plain] == [[item.item for item in result.items] for result in drafted]
     assert {result.usage.target_forwards for result in drafted} == {1}

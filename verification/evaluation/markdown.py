@@ -6,7 +6,7 @@ from verification.evaluation.report import Quality, Report
 from verification.evaluation.seeds import over_seeds
 
 MODE_HEADS = (
-    *("K", "draft", "mode", "Recall", "warm Recall", "NDCG", "AS", "forwards", "drafted nodes", "equal to plain"),
+    *("K", "beam", "draft", "mode", "Recall", "warm Recall", "NDCG", "AS", "forwards", "drafted nodes", "equal to plain"),
     *("mean ms", "p50", "p99", "speed-up", "over generate"),
 )
 SEED_HEADS = ("K", "objective", "mode", "drafts", "AS, mean", "AS, std", "Recall", "NDCG", "speed-up")
@@ -43,7 +43,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _mode_cells(report: Report) -> list[list[str]]:
     lines = []
     for row in sorted(report.rows, key=lambda row: row.k):
-        cells = [str(row.k), row.draft, row.mode, *_quality_cells(row.quality), f"{row.accepted_steps.mean:.3f}"]
+        cells = [str(row.k), str(row.beam_width), row.draft, row.mode, *_quality_cells(row.quality), f"{row.accepted_steps.mean:.3f}"]
         cells += [f"{row.target_forwards.mean:.3f}", f"{row.drafted_nodes:.0f}", f"{row.lists_equal:,} of {report.users:,}"]
         if row.timing:
             cells += [f"{value:.1f}" for value in (row.timing.ms.mean, row.timing.ms.p50, row.timing.ms.p99)]

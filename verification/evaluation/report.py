@@ -63,6 +63,7 @@ class ModeRow(msgspec.Struct, frozen=True):
         drafted_nodes: mean number of drafted nodes per request.
         lists_equal: number of users whose list equals that of plain beam search, order included.
         timing: latency and speed-up (WS@K); None if no users were timed.
+        beam_width: prefixes that the search kept; 0 in reports of versions that did not say.
     """
 
     draft: str
@@ -74,6 +75,7 @@ class ModeRow(msgspec.Struct, frozen=True):
     drafted_nodes: float
     lists_equal: int
     timing: Timing | None = None
+    beam_width: int = 0
 
 
 class BaselineRow(msgspec.Struct, frozen=True):

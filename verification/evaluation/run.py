@@ -21,7 +21,7 @@ from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.reach import check_kinds
 from drafting.array_types import DoubleArray
-from drafting.beam.rule import SearchRule
+from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.prompts.user_state import UserState
@@ -33,6 +33,7 @@ from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
+from verification.request import beam_width_for
 
 BASELINES: dict[str, Callable[[HeldOut, int, int], list[list[int]]]] = {"most popular": most_popular, "co-occurrence": co_occurring}
 
@@ -103,25 +104,29 @@ class _Evaluation:
         timed = list(self._users.states(self._timed))
         title = f"{modes[-1].draft or PLAIN}, K = {k}"
         first = k not in self._plain
+        # All modes of a list length share it, so that their strict lists can be compared.
+        beam_width = beam_width_for(k, STRICT, self._settings.beam_width, modes[-1].plan.widest_beam)
         with tqdm(total=(len(modes) - (not first)) * len(self._users), desc=title, unit="list") as bar:
             if first:
-                found = search_all(recommender, modes[0], self._users.states(), k, bar.update)
-                self._plain[k] = _Plain(found, *self._generate(recommender, timed, k))
-            seconds = time_modes(recommender, modes, timed, k) if timed else []
+                found = search_all(recommender, modes[0], self._users.states(), k, beam_width, bar.update)
+                self._plain[k] = _Plain(found, *self._generate(recommender, timed, k, beam_width))
+            seconds = time_modes(recommender, modes, timed, k, beam_width) if timed else []
             for number, mode in enumerate(modes):
                 if number == 0 and not first:
                     continue
-                found = self._plain[k].found if number == 0 else search_all(recommender, mode, self._users.states(), k, bar.update)
+                found = self._plain[k].found
+                if number:
+                    found = search_all(recommender, mode, self._users.states(), k, beam_width, bar.update)
                 timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
-                self._rows.append(self._row(mode, k, found, timing))
+                self._rows.append(self._row(mode, k, mode.beam_width(k, beam_width), found, timing))
 
-    def _generate(self, recommender: Recommender, timed: list[UserState], k: int) -> tuple[list[list[int]], DoubleArray]:
+    def _generate(self, recommender: Recommender, timed: list[UserState], k: int, beam_width: int) -> tuple[list[list[int]], DoubleArray]:
         asked = timed[: self._settings.generated]
         if not asked:
             return [], np.empty(0)
-        return GenerateLists(self._target, self._catalog, recommender).search(asked, k)
+        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, beam_width)
 
-    def _row(self, mode: Mode, k: int, found: Found, timing: Timing | None) -> ModeRow:
+    def _row(self, mode: Mode, k: int, beam_width: int, found: Found, timing: Timing | None) -> ModeRow:
         plain = self._plain[k].found.ranked
         return ModeRow(
             draft=mode.draft,
@@ -133,6 +138,7 @@ class _Evaluation:
             drafted_nodes=float(np.mean([usage.drafted_nodes for usage in found.usage])),
             lists_equal=sum(one == other for one, other in zip(found.ranked, plain, strict=True)),
             timing=timing,
+            beam_width=beam_width,
         )
 
     def report(self, drafts: Mapping[str, Path]) -> Report:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from drafting.array_types import DoubleArray
-from drafting.beam.rule import STRICT, SearchRule
+from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.plans.plan import FixedPlan, Plan
@@ -41,6 +41,10 @@ class Mode:
     plan: Plan
     rule: SearchRule = STRICT
 
+    def beam_width(self, k: int, strict: int) -> int:
+        """The beam width of lists of k, where strict lists have `strict`."""
+        return strict if self.rule.verification is Verification.STRICT else k
+
 
 @dataclass(frozen=True)
 class Found:
@@ -51,11 +55,13 @@ class Found:
     usage: list[Usage]
 
 
-def search_all(recommender: Recommender, mode: Mode, users: Iterable[UserState], k: int, advance: Callable[[int], None]) -> Found:
-    """Search for every user in full batches."""
+def search_all(
+    recommender: Recommender, mode: Mode, users: Iterable[UserState], k: int, beam_width: int, advance: Callable[[int], None]
+) -> Found:
+    """Search for every user in full batches; `beam_width` is that of strict lists."""
     recommender.engine.use_plan(mode.plan)
     found = Found([], [], [])
-    for result in recommender.recommend(users, k, rule=mode.rule):
+    for result in recommender.recommend(users, k, mode.beam_width(k, beam_width), rule=mode.rule):
         found.lists.append([item.item for item in result.items])
         found.ranked.append(first_of_ranks(result))
         found.usage.append(result.usage)
@@ -69,14 +75,14 @@ def first_of_ranks(result: BeamResult) -> list[int]:
     return [first[rank] for rank in sorted(first)]
 
 
-def time_modes(recommender: Recommender, modes: Sequence[Mode], users: Sequence[UserState], k: int) -> list[DoubleArray]:
-    """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns."""
+def time_modes(recommender: Recommender, modes: Sequence[Mode], users: Sequence[UserState], k: int, beam_width: int) -> list[DoubleArray]:
+    """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns; see `search_all`."""
     seconds: list[list[float]] = [[] for _ in modes]
     for user in [*users[:WARM_UP], *users]:
         for mode, times in zip(modes, seconds, strict=True):
             recommender.engine.use_plan(mode.plan)
             started = time.perf_counter()
-            for _ in recommender.recommend([user], k, rule=mode.rule):
+            for _ in recommender.recommend([user], k, mode.beam_width(k, beam_width), rule=mode.rule):
                 times.append(time.perf_counter() - started)
     return [np.array(times[min(WARM_UP, len(users)) :]) for times in seconds]
 
@@ -96,14 +102,14 @@ class GenerateLists:
         model = load_reference(target, resolve_dtype(load_model_config(target), dtype))
         self._model: Any = model.to(recommender.engine.target.device)
 
-    def search(self, users: Sequence[UserState], k: int) -> tuple[list[list[int]], DoubleArray]:
-        """The lists, as the first item of each identifier, and the seconds per list."""
+    def search(self, users: Sequence[UserState], k: int, beam_width: int) -> tuple[list[list[int]], DoubleArray]:
+        """The lists, the best k of a search of `beam_width`, as the first item of each identifier; and the seconds per list."""
         lists, seconds = [], []
         for user in [*users[:WARM_UP], *users]:
             prompt = self._prompts.build(user)
             started = time.perf_counter()
-            sequences, _ = generate_beams(self._model, prompt[None], self._table, k, self._depth)
+            sequences, _ = generate_beams(self._model, prompt[None], self._table, beam_width, self._depth)
             seconds.append(time.perf_counter() - started)
-            lists.append([self._first_item[tuple(row)] for row in sequences.tolist()])
+            lists.append([self._first_item[tuple(row)] for row in sequences[:k].tolist()])
         skipped = min(WARM_UP, len(users))
         return lists[skipped:], np.array(seconds[skipped:])

@@ -5,14 +5,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from drafting.beam.rule import Verification
+from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, Verification
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of an evaluation.
 
     Attributes:
-        ks: list lengths; the beam width is the list length.
+        ks: list lengths.
         modes: verification modes of drafts.
         most_users: maximum number of users; None for all.
         host: "vllm" or "transformers".
@@ -21,6 +21,14 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     ks: tuple[int, ...] = (1, 3, 5, 10, 20)
     modes: tuple[Verification, ...] = (Verification.STRICT,)
+    beam_width: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MAX_BEAM_WIDTH,
+            description="Prefixes that a strict search keeps, k where that is more, and no more than the plan drafts; 1 for the paper's k.",
+        ),
+    ] = SERVED_BEAM_WIDTH
     plan: Annotated[str, Meta(description="What to draft: beam:N, trie or beam:N+children.")] = "beam:40"
     part: Annotated[str, Meta(description="Part of the split with the labels: test or valid.")] = "test"
     most_users: int | None = None

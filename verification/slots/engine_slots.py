@@ -9,11 +9,12 @@ from types import TracebackType
 import numpy as np
 
 from drafting.array_types import IntArray
+from drafting.beam.rule import MAX_BEAM_WIDTH
 from drafting.beam.tree import SequenceState
 from drafting.errors import SetupError
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
-from verification.request import MAX_BEAM_WIDTH, BeamRequest
+from verification.request import BeamRequest
 from verification.search import BeamSearch
 from verification.slots.pool import CachedPrefix, PrefixCache, SlotPool
 from verification.thought import RunningThought

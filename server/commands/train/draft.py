@@ -7,7 +7,7 @@ import typer
 
 from drafting.alignment.settings import DraftSettings
 from server.commands.options import takes_struct
-from server.commands.train.running import failing, loading_libraries
+from server.commands.train.running import Threads, failing, loading_libraries
 
 
 @takes_struct(DraftSettings)
@@ -20,6 +20,7 @@ def draft(
         Path | None, typer.Option(help="Check that the teacher data is of this target.", exists=True, file_okay=False)
     ] = None,
     catalog: Annotated[Path | None, typer.Option(help="Check that it is of this catalog.", exists=True, dir_okay=False)] = None,
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
 ) -> None:
     """Train a draft: loss = (1 - alpha) * cross-entropy on what users did + alpha * the objective.
@@ -36,7 +37,7 @@ def draft(
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
         version = None if catalog is None else load_catalog(catalog).version
-        with loading_libraries():
+        with loading_libraries(threads):
             from drafting.alignment.draft import train_draft
             from drafting.alignment.teacher.data import check_provenance, read_manifest
         check_provenance(read_manifest(teacher), teacher, None if target is None else model_hash(target), version)

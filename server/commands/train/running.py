@@ -1,19 +1,26 @@
-"""Training runs as commands: what is said while the libraries load, and of a run that can't start or is interrupted."""
+"""Training runs as commands: what is said while the libraries load, their threads, and a run that can't start or is interrupted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
 from drafting.errors import SetupError
 from server.commands.terminal import fail
+from server.engine.processors import train_with_threads
+
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads.", min=1, show_default="OMP_NUM_THREADS, else all processors that this process may use")
+]
 
 
 @contextmanager
-def loading_libraries() -> Iterator[None]:
+def loading_libraries(threads: int | None) -> Iterator[None]:
     """Say that the training libraries are being loaded, which takes seconds, and what to install where they are missing."""
     typer.echo("Loading the training libraries …")
     try:
+        train_with_threads(threads)
         yield
     except ImportError as error:
         fail(f"Training needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")

@@ -8,7 +8,7 @@ import typer
 
 from drafting.alignment.settings import TargetSettings
 from server.commands.options import setting, takes_struct
-from server.commands.train.running import failing, loading_libraries
+from server.commands.train.running import Threads, failing, loading_libraries
 
 
 @takes_struct(TargetSettings, without=["lora_rank", "add_tokens"])
@@ -43,6 +43,7 @@ def target(
     ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank additions to the attention instead of every weight.")] = False,
     lora_rank: Annotated[int, typer.Option(help="Of the additions, with --lora.", min=1)] = 8,
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
 ) -> None:
     """Train a target: a model that writes the identifier of the item that a user will meet next.
@@ -63,7 +64,7 @@ def target(
         items = load_catalog(catalog)
         path = prompt or Path(base) / PROMPT_FILE
         template = read_prompt(path) if prompt or path.is_file() else None
-        with loading_libraries():
+        with loading_libraries(threads):
             from drafting.alignment.target import train_target
         metrics = train_target(data, items, base, out, settings=settings, template=template, overwrite=overwrite)
     valid = "" if metrics.valid_loss is None else f", validation loss {metrics.valid_loss:.3f}"

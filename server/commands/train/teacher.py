@@ -8,7 +8,7 @@ import typer
 
 from drafting.alignment.settings import TeacherSettings
 from server.commands.options import default, setting, takes_struct
-from server.commands.train.running import failing, loading_libraries
+from server.commands.train.running import Threads, failing, loading_libraries
 
 if TYPE_CHECKING:
     from verification.teacher import Cost
@@ -25,6 +25,7 @@ def teacher(
     newest_only: Annotated[bool, typer.Option("--newest-only", help="Learn only each user's last item, not every one.")] = False,
     draft: Annotated[Path | None, typer.Option(help="A draft whose lists the target scores as well.", exists=True, file_okay=False)] = None,
     kv_memory_gib: Annotated[float, setting("kv_memory_gib")] = default("kv_memory_gib"),
+    threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT, and drop an interrupted run with other settings.")] = False,
 ) -> None:
     """Make teacher data: the target's lists over the training histories, and its distributions over the codes of every position.
@@ -40,7 +41,7 @@ def teacher(
         RunDirectory(out, "directory of teacher data", "teacher.json").refuse_existing(overwrite)
         settings = msgspec.structs.replace(settings, subsequences=not newest_only)
         items = load_catalog(catalog)
-        with loading_libraries():
+        with loading_libraries(threads):
             from verification.teacher import make_teacher
         manifest = make_teacher(
             target,

@@ -59,7 +59,7 @@ def test_recording_leaves_lists_and_costs_alone(recommender: Recommender, trace:
     from drafting.plans.plan import FixedPlan
 
     recommender.engine.use_plan(FixedPlan.parse("beam:12"))
-    results = recommender.recommend([[number, 2 * number, 5] for number in range(8)], 4)
+    results = recommender.recommend([[number, 2 * number, 5] for number in range(8)], 4, 4)
     forwards = [result.usage.target_forwards for result in results]
     assert forwards == [len(script) for script in trace.find("beam:12", 4).requests]
 

@@ -72,7 +72,7 @@ def test_two_hundred_lists_of_a_trained_tiger_equal_generate(tiger: Path, catalo
     assert len(expected) == 200
     for plan in ("none", "trie"):
         recommender.engine.use_plan(FixedPlan.parse(plan))
-        results = list(recommender.recommend(histories, K))
+        results = list(recommender.recommend(histories, K, K))
         for result, theirs in zip(results, expected, strict=True):
             assert_same(as_pairs(result, identifiers), theirs)
         hits = [result.items[0].item == (history[-1] + STEP) % ITEMS for result, history in zip(results, patterns, strict=False)]

@@ -1,6 +1,8 @@
 """How many threads an engine gets by default, in and out of a container."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,22 @@ def test_an_engine_keeps_all_of_them_busy_unless_told(catalog: Catalog, monkeypa
     monkeypatch.setattr(Recommender, "load", lambda *arguments, **options: given.update(options))
     load_recommender(EngineOptions(target=Path("models/x"), catalog=Path("c.jsonl"), threads=told), catalog)
     assert given["threads"] == threads
+
+
+@pytest.mark.parametrize(
+    ("told", "environment", "threads", "policy"),
+    [
+        ("3", {}, 3, "PASSIVE"),
+        ("None", {}, usable_processors(), "PASSIVE"),
+        ("None", {"OMP_NUM_THREADS": "1"}, 1, "PASSIVE"),
+        ("2", {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "active"}, 2, "ACTIVE"),
+    ],
+)
+def test_threads_that_train_sleep_while_they_wait(told: str, environment: dict[str, str], threads: int, policy: str):
+    """OpenMP's own words: it displays what it has read."""
+    code = f"from server.engine.processors import train_with_threads as t; t({told}); import torch; print(torch.get_num_threads())"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    started = [sys.executable, "-c", code]
+    done = subprocess.run(started, env=kept | {"OMP_DISPLAY_ENV": "true"} | environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(threads)]
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr

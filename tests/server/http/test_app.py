@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -66,8 +67,8 @@ class StubEngine(EngineClient):
 
 
 class Bench:
-    def __init__(self, histories: HistoryStore | None = None, verification: Verification = Verification.STRICT) -> None:
-        settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers", verification=verification)
+    def __init__(self, histories: HistoryStore | None = None, **options: Any) -> None:
+        settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers", **options)
         self.metrics = Metrics()
         self.engine = StubEngine(settings, self.metrics)
         self.histories = histories or open_history_store("memory://")
@@ -163,6 +164,28 @@ async def test_a_server_on_its_way_out_is_alive_but_not_ready_and_takes_no_reque
     assert not bench.engine.asked
 
 
+@pytest.mark.parametrize(
+    ("options", "widths"), [({}, [50, 50, 100]), ({"beam_width": 1}, [1, 10, 100]), ({"beam_width": 80}, [80, 80, 100])]
+)
+async def test_a_request_that_names_no_beam_width_gets_the_servers_or_k(options: dict[str, int], widths: list[int]):
+    bench = Bench(**options)
+    for k in (1, 10, 100):
+        await bench.recommend(k=k)
+        await bench.recommend(k=k, beam_width=k + 1)
+        await bench.recommend(k=k, verification="gumbel")
+    asked = [submit.beam_width for submit in bench.engine.asked]
+    assert asked[::3] == widths
+    assert asked[1::3] == [2, 11, 101]
+    assert asked[2::3] == [1, 10, 100]
+
+
+async def test_a_request_that_names_no_beam_width_gets_none_that_the_plan_refuses(bench: Bench):
+    bench.engine.ready = msgspec.structs.replace(bench.engine.ready, widest_beam=12)
+    for k in (1, 20):
+        await bench.recommend(k=k)
+    assert [submit.beam_width for submit in bench.engine.asked] == [12, 20]
+
+
 async def test_the_engine_is_asked_in_indices_with_the_window_and_the_servers_timeout(bench: Bench):
     response = await bench.recommend(
         history=["item-1", "item-2", "item-3", "item-4"], k=2, exclude=["item-9", "item-5"], exclude_history=True
@@ -175,7 +198,7 @@ async def test_the_engine_is_asked_in_indices_with_the_window_and_the_servers_ti
     tokens = np.frombuffer(asked.prompt, np.int32)
     assert len(tokens) in (2 * CATALOG.identifier_length, 3 * CATALOG.identifier_length)
     assert asked.excluded == [1, 2, 3, 4, 5, 9]
-    assert (asked.k, asked.beam_width) == (2, 2)
+    assert (asked.k, asked.beam_width) == (2, 50)
     assert asked.deadline - asked.submitted == pytest.approx(1.0, abs=0.2)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from drafting.beam.rule import SearchRule, Verification
+from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from server.schemas.recommendations import RecommendationAnswer
 from tests.models import save_random_model
@@ -39,7 +39,7 @@ def expected(model_dir: Path, catalog: Catalog, draft_dir: Path) -> Iterator[Cal
     plain = Recommender.load(model_dir, catalog, threads=1, kv_memory_gib=0.01)
 
     def items(rule: SearchRule, drafts: bool) -> list[int]:
-        (found,) = (drafting if drafts else plain).recommend([INDICES], K, rule=rule)
+        (found,) = (drafting if drafts else plain).recommend([INDICES], K, WIDTH if rule == STRICT else K, rule=rule)
         return [item.item for item in found.items]
 
     yield items

@@ -92,7 +92,7 @@ def test_lists_equal_generate_in_mixed_batches(
     while waiting or engine.running:
         for _ in range(min(int(rng.integers(0, 5)), len(waiting))):
             number, k = waiting.pop()
-            engine.add(paper_recommender.request(f"{number}/{k}", paper_histories[number], k))
+            engine.add(paper_recommender.request(f"{number}/{k}", paper_histories[number], k, k))
         for result in engine.step().finished:
             number, k = map(int, result.request_id.split("/"))
             assert_same(as_pairs(result, identifiers), expected[number, k])
@@ -108,7 +108,7 @@ def test_lists_equal_generate_alone(
     identifiers = paper_recommender.catalog.token_ids(reference_vocabulary(paper_model))
     for number in range(0, len(paper_histories), 7):
         for k in BEAM_WIDTHS:
-            (result,) = paper_recommender.recommend([paper_histories[number]], k)
+            (result,) = paper_recommender.recommend([paper_histories[number]], k, k)
             assert_same(as_pairs(result, identifiers), expected[number, k])
 
 
@@ -129,7 +129,7 @@ def test_every_family_equals_generate(host: str, shape: str, tmp_path: Path) -> 
     identifiers = catalog.token_ids(reference_vocabulary(folder))
     trie, rng = PrefixTable(identifiers), np.random.default_rng(0)
     histories = [rng.integers(len(catalog), size=size).tolist() for size in (1, 4, 9)]
-    for history, result in zip(histories, recommender.recommend(histories, k=8), strict=True):
+    for history, result in zip(histories, recommender.recommend(histories, 8, 8), strict=True):
         (theirs,) = generate_lists(model, [recommender.prompts.build(history)], trie, 8, catalog.identifier_length)
         assert_same(as_pairs(result, identifiers), theirs)
     recommender.close()
@@ -142,7 +142,7 @@ def test_bfloat16_scores_are_those_of_float32_within_its_rounding(host: str, tmp
     recommender = load(folder, catalog, host)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     identifiers = catalog.token_ids(reference_vocabulary(folder))
-    (result,) = recommender.recommend([[5, 17, 200]], k=10)
+    (result,) = recommender.recommend([[5, 17, 200]], 10, 10)
     prompt = recommender.prompts.build([5, 17, 200])
     (exact,) = generate_lists(model, [prompt], PrefixTable(identifiers), 10, catalog.identifier_length)
     found = as_pairs(result, identifiers)
@@ -218,7 +218,7 @@ def test_filters_with_exclusions_equal_brute_force(small: tuple[Recommender, Aut
 def test_a_filter_that_leaves_five_items_returns_those(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
     recommender, _ = small
     items = np.random.default_rng(5).choice(len(recommender.catalog), 5, replace=False)
-    request = recommender.request("five", [1, 2], 20, allowed_items=ItemSet.of_items(items, len(recommender.catalog)))
+    request = recommender.request("five", [1, 2], 20, 20, allowed_items=ItemSet.of_items(items, len(recommender.catalog)))
     recommender.engine.add(request)
     results = []
     while not results:

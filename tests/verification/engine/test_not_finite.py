@@ -203,8 +203,8 @@ def test_a_damaged_item_of_the_catalog(host: str, tmp_path: Path) -> None:
     try:
         others = [item for item in range(1, 40) if catalog.identifier(item)[0] != catalog.identifier(0)[0]]
         # Two prefixes of the first level, so that most lists never meet the damaged one.
-        requests = [recommender.request(f"sound {item}", [item], 2) for item in others]
-        requests = [recommender.request("first", [0], 2), *requests, recommender.request("last", [others[0], 0], 2)]
+        requests = [recommender.request(f"sound {item}", [item], 2, 2) for item in others]
+        requests = [recommender.request("first", [0], 2, 2), *requests, recommender.request("last", [others[0], 0], 2, 2)]
         results, failed = outcomes(recommender.engine, requests, together=9)
         assert {"first", "last"} <= set(failed)
         assert len(failed) < len(others) / 2

@@ -54,6 +54,11 @@ def report(models: Path, catalog: Catalog, split: Split) -> Report:
     return evaluate(models / "target", drafts, catalog, split, settings)
 
 
+def test_strict_lists_share_a_beam_as_wide_as_served_and_as_the_plan_allows(report: Report) -> None:
+    for row in report.rows:
+        assert row.beam_width == (row.k if row.mode in ("gumbel", "relaxed") else 8)
+
+
 def test_every_draft_mode_and_length_has_a_row(report: Report) -> None:
     expected = [("", "plain", k) for k in (2, 4)] + [(d, str(m), k) for d in ("itself", "stranger") for m in Verification for k in (2, 4)]
     assert sorted((row.draft, row.mode, row.k) for row in report.rows) == sorted(expected)

@@ -82,7 +82,7 @@ def assert_lists_of(model: Any, recommender: Recommender, tokenizer: Path) -> No
     """The recommender's lists are those that transformers' `generate` makes with the model."""
     identifiers = CATALOG.token_ids(load_tokenizer(tokenizer).get_vocab())
     table = PrefixTable(identifiers)
-    for history, result in zip(HISTORIES, recommender.recommend(HISTORIES, K), strict=True):
+    for history, result in zip(HISTORIES, recommender.recommend(HISTORIES, K, K), strict=True):
         (theirs,) = generate_lists(model, [recommender.prompts.build(history)], table, K, CATALOG.identifier_length)
         assert_same(as_pairs(result, identifiers), theirs)
 
@@ -165,7 +165,7 @@ def test_the_base_of_a_draft_is_named_by_a_flag_of_its_own(base: Path, tmp_path:
     given = {"base": base.rename(tmp_path / "moved"), "draft": tmp_path / "draft", "draft_base": small.rename(tmp_path / "away")}
     recommender = load(tmp_path / "target", plan="beam:6", **given)
     assert_lists_of(model, recommender, tmp_path / "moved")
-    drafted = [result.usage.drafted_nodes for result in recommender.recommend(HISTORIES, K)]
+    drafted = [result.usage.drafted_nodes for result in recommender.recommend(HISTORIES, K, K)]
     recommender.close()
     assert min(drafted) > 0
     sentence = (

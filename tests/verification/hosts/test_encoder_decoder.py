@@ -89,8 +89,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_two_hundred_lists_equal_generate_together_and_alone(world: World) -> None:
-    results = list(world.recommender.recommend(world.histories, K))
-    results += [next(iter(world.recommender.recommend([history], K))) for history in world.histories[::11]]
+    results = list(world.recommender.recommend(world.histories, K, K))
+    results += [next(iter(world.recommender.recommend([history], K, K))) for history in world.histories[::11]]
     assert len(world.expected) == 200
     for result, expected in zip(results, world.expected + world.expected[::11], strict=True):
         assert_same(as_pairs(result, world.identifiers), expected)
@@ -122,7 +122,7 @@ def test_every_family_equals_generate(name: str, tmp_path: Path) -> None:
     recommender = Recommender.load(folder, CATALOG, kv_memory_gib=0.02, dtype="float32", plan="trie")
     identifiers, rng = recommender.catalog.token_ids(reference_vocabulary(folder)), np.random.default_rng(1)
     histories = [rng.integers(len(CATALOG), size=length).tolist() for length in (1, 3, 5)]
-    for history, result in zip(histories, recommender.recommend(histories, K), strict=True):
+    for history, result in zip(histories, recommender.recommend(histories, K, K), strict=True):
         (expected,) = generate_lists(model, [recommender.prompts.build(history)], PrefixTable(identifiers), K, CATALOG.identifier_length)
         assert_same(as_pairs(result, identifiers), expected)
     recommender.close()
@@ -168,10 +168,10 @@ def test_an_encoded_history_is_read_again_only_by_the_very_same_one(world: World
     histories = [[1, 2, 3], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3], [1, 2]]
     cached = []
     for number, history in enumerate(histories):
-        engine.add(recommender.request(str(number), history, K, cache_key="ann"))
+        engine.add(recommender.request(str(number), history, K, K, cache_key="ann"))
         found = [result for _ in range(CATALOG.identifier_length) for result in engine.step().finished]
         cached.append(found[0].usage.cached_tokens)
-        (expected,) = recommender.recommend([history], K)
+        (expected,) = recommender.recommend([history], K, K)
         assert_same(as_pairs(found[0], world.identifiers), as_pairs(expected, world.identifiers))
     assert cached == [0, 3 * CATALOG.identifier_length, 0, 0, 0]
     assert engine.cached_slots == 2 * CATALOG.identifier_length
@@ -182,7 +182,7 @@ def test_an_encoded_history_is_read_again_only_by_the_very_same_one(world: World
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_scores_in_half_precision_are_those_of_float32_within_its_rounding(world: World, dtype: str) -> None:
     recommender = Recommender.load(world.target, CATALOG, kv_memory_gib=0.02, dtype=dtype)
-    (result,) = recommender.recommend([world.histories[100]], K)
+    (result,) = recommender.recommend([world.histories[100]], K, K)
     recommender.close()
     score = world.scores(world.prompts[100])
     found = as_pairs(result, world.identifiers)

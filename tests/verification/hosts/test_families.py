@@ -63,7 +63,7 @@ def test_lists_equal_generate(feature: str, tmp_path: Path) -> None:
     identifiers = recommender.catalog.token_ids(AutoTokenizer.from_pretrained(folder).get_vocab())
     reference = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     histories = [np.random.default_rng(length).integers(len(CATALOG), size=length).tolist() for length in (1, 2, 3, 4, 5)]
-    results = [*recommender.recommend(histories, 8), *recommender.recommend(histories[-1:], 8)]
+    results = [*recommender.recommend(histories, 8, 8), *recommender.recommend(histories[-1:], 8, 8)]
     prompts = [recommender.prompts.build(history) for history in [*histories, histories[-1]]]
     recommender.close()
     for result, prompt in zip(results, prompts, strict=True):

@@ -84,7 +84,7 @@ def assert_lists_of_generate(recommender: Recommender, prompt: Format, model: An
         ids = np.array(oracle_ids(prompt.contents, prompt.catalog, user, tokenizer) + start)
         (theirs,) = generate_lists(model, [ids], table, K, catalog.identifier_length)
         for number in range(2):
-            (result,) = recommender.search([recommender.request(f"{number}", user, K, cache_key="user")])
+            (result,) = recommender.search([recommender.request(f"{number}", user, K, K, cache_key="user")])
             ours = pairs(result, identifiers)
             assert [identifier for identifier, _ in ours] == [identifier for identifier, _ in theirs]
             np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], atol=1e-4, rtol=0)

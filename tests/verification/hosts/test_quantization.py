@@ -84,7 +84,7 @@ def test_lists_are_those_of_transformers(tmp_path: Path, settings: dict[str, Any
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     identifiers = CATALOG.token_ids(load_tokenizer(folder).get_vocab())
     for history in HISTORIES:
-        (result,) = recommender.recommend([history], 6)
+        (result,) = recommender.recommend([history], 6, 6)
         (theirs,) = generate_lists(model, [recommender.prompts.build(history)], PrefixTable(identifiers), 6, CATALOG.identifier_length)
         if dtype == "float32":
             assert_same(as_pairs(result, identifiers), theirs)

@@ -51,7 +51,7 @@ def test_lists_equal_generate(feature: str, tmp_path: Path) -> None:
     expected = [generate_lists(reference, [prompt], PrefixTable(identifiers), 8, CATALOG.identifier_length)[0] for prompt in prompts]
     for plan in ("none", "trie", "beam:6"):
         recommender.engine.use_plan(FixedPlan.parse(plan))
-        together, alone = recommender.recommend(histories, 8), recommender.recommend(histories[-1:], 8)
+        together, alone = recommender.recommend(histories, 8, 8), recommender.recommend(histories[-1:], 8, 8)
         for result, wanted in zip([*together, *alone], [*expected, expected[-1]], strict=True):
             assert_same(as_pairs(result, identifiers), wanted)
     recommender.close()
