@@ -33,8 +33,10 @@ OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atsp
 TIMED = ("sft", "atspeed-s", "atspeed-r")
 # The paper's beams are as wide as its lists. Users are evenly spread over the test part: all of them would take hours, and
 # `atspeed-bench lossless` counts the lists of every user.
-ACCEPTANCE = ("--beam-width", "1", "--k", "10", "--modes", "strict,relaxed", "--users", "1000", "--timed", "0")
-SPEED = ("--beam-width", "1", "--k", "1,3,5,10,20", "--modes", "strict,relaxed,gumbel", "--users", "300")
+ACCEPTANCE = ("--beam-width", "1", "--k", "10", "--modes", "strict,relaxed", "--users", "1000", "--timed", "0", "--baselines", "none")
+SPEED = ("--beam-width", "1", "--k", "1,3,5,10,20", "--modes", "strict,relaxed,gumbel", "--users", "300", "--baselines", "none")
+# The target alone, as it is served, beside the baselines.
+QUALITY = ("--k", "5,10,20", "--timed", "0")
 # Settings that were chosen on the validation part: see docs/alignment.md.
 TARGET = ("--base", "paper", "--subsequences", "--epochs", "8", "--weight-decay", "0.1", "--left-out", "0.3")
 DRAFT = ("--epochs", "5")
@@ -139,6 +141,7 @@ def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], see
     recorded = [replay(objective) for objective in timed]
     return {
         "target": [Stage("target", ("train", "target", *inputs, "--out", str(target), *TARGET), target)],
+        "quality": [evaluate("quality", [], *QUALITY)],
         "teacher": [Stage("teacher", ("train", "teacher", "--target", str(target), *inputs, "--out", str(teacher)), teacher)],
         "drafts": [train(objective, seed, out) for (objective, seed), out in drafts.items()],
         "acceptance": [
@@ -161,6 +164,8 @@ def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> 
         f"# The paper's tables on {name}",
         f"Made by `{command}` on {os.cpu_count()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). Target: "
         f"`{' '.join(TARGET)}`; drafts: `{' '.join(DRAFT)}`, the preset `draft`. What follows from it: [alignment.md](../alignment.md).",
+        "## The target beside the baselines",
+        (work / "quality" / "report.md").read_text().strip(),
         "## Accepted steps of every draft, K = 10, N = 40",
         to_markdown(acceptance).strip(),
         _plot(accepted_steps_plot(acceptance, work / "acceptance.png"), results / f"{name}-objectives.png"),

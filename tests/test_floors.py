@@ -28,12 +28,12 @@ FLOORS = {
         "trie",
         "catalog",
         "prompts",
-        "neighbours",
         "beam",
         "plans",
         "alignment/data",
         "preparation",
         "embeddings",
+        "neighbours",
         "alignment",
     ],
     "verification": [

@@ -201,7 +201,6 @@ class Recommender:
         blend: Blend | Blending | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
-
         Without `beam_width`, `beam_width_for` chooses it, as it does for requests over HTTP.
 
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
@@ -209,8 +208,7 @@ class Recommender:
 
         Raises:
             PromptError: the history is empty.
-            ValueError: k, the beam width or the length of the text is out of range, an item is not an index of the catalog, places can't be
-                reserved, or the list can't be blended.
+            ValueError: a number is out of range, an item no index of the catalog, places can't be reserved, or the list not blended.
         """
         return BeamRequest(
             request_id,

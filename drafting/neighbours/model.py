@@ -22,6 +22,7 @@ from drafting.trie.arrays import ranges
 
 SUFFIX = ".neighbours.safetensors"
 KINDS = ("ease", "knn")
+FITS = ("train", "train+valid", "all")
 _FORM = "atspeed-neighbours-1"
 # Above so many items for each weight that is summed, sums are not kept in an array of all items.
 _SPARSE_FROM = 64
@@ -43,6 +44,7 @@ class NeighbourModel:
         decay: weight of a history's item relative to that of the one after it; above 0, at most 1.
         window: how many of the newest items count.
         kind: what the weights are, one of `KINDS`.
+        fit: the interactions that the weights were made from, one of `FITS`; an evaluation refuses those that hold its labels.
     """
 
     item_ids: TextColumn
@@ -52,6 +54,7 @@ class NeighbourModel:
     decay: float
     window: int
     kind: str
+    fit: str = "all"
 
     def __post_init__(self) -> None:
         """Check that the arrays fit together, whoever made them.
@@ -78,6 +81,8 @@ class NeighbourModel:
             raise ValueError("decay must be above 0 and at most 1, and window at least 1")
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}")
+        if self.fit not in FITS:
+            raise ValueError(f"fit must be one of {', '.join(FITS)}")
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -131,7 +136,7 @@ class NeighbourModel:
             "neighbours": self.neighbours,
             "weights": self.weights,
         }
-        header = {"form": _FORM, "kind": self.kind, "decay": repr(self.decay), "window": str(self.window)}
+        header = {"form": _FORM, "kind": self.kind, "fit": self.fit, "decay": repr(self.decay), "window": str(self.window)}
         save_arrays(arrays, header | {"digest": digest_of(header, arrays)}, path)
 
     @classmethod
@@ -157,6 +162,7 @@ class NeighbourModel:
                 decay=float(header["decay"]),
                 window=int(header["window"]),
                 kind=header["kind"],
+                fit=header["fit"],
             )
         except NeighbourError:
             raise

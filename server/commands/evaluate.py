@@ -11,13 +11,13 @@ from drafting.errors import SetupError
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, print_table
 from server.engine.processors import usable_processors
-from verification.evaluation.settings import EvaluationSettings
+from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
 
 if TYPE_CHECKING:
     from verification.evaluation.report import ModeRow, Quality, Report
 
 
-@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host"])
+@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines"])
 def evaluate(
     settings: EvaluationSettings,
     target: Annotated[Path, setting("target", exists=True, file_okay=False)],
@@ -27,6 +27,9 @@ def evaluate(
     draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
     modes: Annotated[str, typer.Option(help="Ways of verifying: strict, relaxed, gumbel.")] = "strict",
+    baselines: Annotated[
+        str, typer.Option(help=f"Baselines in the same table, separated by commas: {', '.join(BASELINES)}; or none.")
+    ] = ",".join(CLOSED_FORMS),
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
@@ -47,7 +50,7 @@ def evaluate(
         fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
-    lengths, rules = _lengths(k), _modes(modes)
+    lengths, rules, chosen = _lengths(k), _modes(modes), _baselines(baselines)
     trained = _training_record(target).get("settings", {})
     try:
         kind = label_kind or trained.get("label_kind")
@@ -59,11 +62,21 @@ def evaluate(
     drafts = _drafts(draft or [], target, base)
     typer.echo("Loading the models …")
     try:
+        from drafting.neighbours.build import ease_refusal
         from verification.evaluation.run import evaluate as run
     except ImportError as error:
         fail(f"Evaluation needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
+    if "ease" in chosen and (refusal := ease_refusal(len(items))):
+        typer.echo(f"{refusal}: it is left out.")
+        chosen = tuple(name for name in chosen if name != "ease")
     settings = msgspec.structs.replace(
-        settings, ks=lengths, modes=rules, most_users=users, host=engine, threads=settings.threads or usable_processors()
+        settings,
+        ks=lengths,
+        modes=rules,
+        baselines=chosen,
+        most_users=users,
+        host=engine,
+        threads=settings.threads or usable_processors(),
     )
     try:
         found = run(target, drafts, items, held_out, settings, base)
@@ -98,6 +111,14 @@ def _modes(text: str) -> tuple[Any, ...]:
     return tuple(Verification(name) for name in dict.fromkeys(names))
 
 
+def _baselines(text: str) -> tuple[str, ...]:
+    names = [] if text == "none" else [part.strip() for part in text.split(",")]
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        fail(f"There is no baseline {unknown[0]!r}: choose {', '.join(BASELINES)}, or none.")
+    return tuple(dict.fromkeys(names))
+
+
 def _training_record(model_dir: Path) -> dict[str, Any]:
     """The contents of a model's `training.json`; empty if it has none."""
     path = model_dir / "training.json"
@@ -130,8 +151,9 @@ def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Pat
 def _print(report: "Report") -> None:
     setting, users = report.setting, f"{report.users:,} users, {report.warm_users:,} with a warm label"
     title = f"{setting['target']['name']}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads"
-    heads = ("K", "beam", "draft", "mode", "Recall", "warm", "NDCG", "AS", "forwards", "= plain", "ms", "p99", "speed-up", "/ generate")
-    rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", "", row.name, row.quality) for row in report.baselines)]
+    heads = ["K", "beam", "draft", "mode", "Recall", "±", "NDCG", "±", "warm", "AS", "forwards", "= plain"]
+    heads += ["ms", "p99", "speed-up", "/ generate"] if setting["timed_users"] else []
+    rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", row.chosen, row.name, row.quality) for row in report.baselines)]
     print_table(title, heads, sorted(rows, key=lambda cells: int(cells[0])), left=("draft", "mode"))
     for length, ms in report.generate_ms.items():
         asked = min(setting["settings"]["generated"], setting["timed_users"])
@@ -154,4 +176,5 @@ def _cells(row: "ModeRow") -> list[str]:
 
 
 def _quality_cells(k: int, beam: str, draft: str, mode: str, quality: "Quality") -> list[str]:
-    return [str(k), beam, draft, mode, f"{quality.recall:.4f}", f"{quality.warm_recall:.4f}", f"{quality.ndcg:.4f}"]
+    figures = (quality.recall, quality.recall_error, quality.ndcg, quality.ndcg_error, quality.warm_recall)
+    return [str(k), beam, draft, mode, *(f"{value:.4f}" for value in figures)]

@@ -82,6 +82,8 @@ def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> Non
         (folder / "report.json").write_bytes(accepted(objective, 2.5 if objective == "sft" else 2.0).encode())
     (speed := pipeline.work / "speed").mkdir()
     (speed / "report.md").write_text("tables of speed\n")
+    (pipeline.work / "quality").mkdir()
+    (pipeline.work / "quality" / "report.md").write_text("the target beside others\n")
     for plot in ("accepted_steps.png", "recall_speed.png"):
         (speed / plot).write_bytes(b"png")
     (pipeline.work / "recordings").mkdir()
@@ -90,12 +92,13 @@ def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> Non
     text = write_report(tmp_path / "results", "shop", pipeline, "make paper").read_text()
     assert "# The paper's tables on shop" in text
     assert "in 30 minutes (by step: target 10.0, drafts 20.0)" in text
+    assert "## The target beside the baselines\n\nthe target beside others\n\n## Accepted steps" in text
     assert "| 300 | sft | auto | 6.50 (2.00) | 11.50 (2.00) |" in text
     for plot in ("objectives", "steps", "speed"):
         assert f"(shop-{plot}.png)" in text
         assert b"png" in (tmp_path / "results" / f"shop-{plot}.png").read_bytes().lower()
     lines = [line for line in text.splitlines() if line.startswith("| 10 |")]
-    assert [line.split(" | ")[1:3] for line in lines[:3]] == [["", "plain"], ["sft-0", "strict"], ["atspeed-s-0", "strict"]]
+    assert [line.split(" | ")[2:4] for line in lines[:3]] == [["", "plain"], ["sft-0", "strict"], ["atspeed-s-0", "strict"]]
     assert [line.split(" | ")[1:6] for line in lines[3:5]] == [
         ["sft", "strict", "1", "2.500", "0.000"],
         ["atspeed-s", "strict", "1", "2.000", "0.000"],

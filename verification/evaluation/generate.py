@@ -3,7 +3,10 @@
 Invariant: this file uses none of the project's search code, because a reference must be independent of what it is compared with.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,11 +18,33 @@ class PrefixTable:
     """Allowed next tokens of every prefix, as a dictionary for `prefix_allowed_tokens_fn`."""
 
     def __init__(self, identifiers: IntArray) -> None:
+        self._identifiers = list(map(tuple, identifiers.tolist()))
         follows: dict[tuple[int, ...], set[int]] = {}
-        for row in map(tuple, identifiers.tolist()):
+        for row in self._identifiers:
             for depth, token in enumerate(row):
                 follows.setdefault(row[:depth], set()).add(token)
-        self.next = {prefix: sorted(tokens) for prefix, tokens in follows.items()}
+        self.next: Mapping[tuple[int, ...], list[int]] = {prefix: sorted(tokens) for prefix, tokens in follows.items()}
+
+    def without(self, items: Collection[int]) -> "PrefixTable":
+        """The table without these rows of `identifiers`: a token is allowed that leads to another one."""
+        gone = Counter(self._prefixes(set(items)))
+        empty = {prefix for prefix, count in gone.items() if count == self._holders[prefix]}
+        fewer = {
+            prefix: [token for token in self.next[prefix] if (*prefix, token) not in empty] for prefix in {each[:-1] for each in empty}
+        }
+        table = copy(self)
+        table.next = {**self.next, **fewer}
+        return table
+
+    @cached_property
+    def _holders(self) -> Counter[tuple[int, ...]]:
+        """The number of items behind each prefix."""
+        return Counter(self._prefixes(range(len(self._identifiers))))
+
+    def _prefixes(self, items: Collection[int]) -> Iterator[tuple[int, ...]]:
+        for item in items:
+            row = self._identifiers[item]
+            yield from (row[:depth] for depth in range(1, len(row) + 1))
 
     def after(self, prompt_length: int) -> Callable[[int, torch.Tensor], list[int]]:
         """The `prefix_allowed_tokens_fn` for prompts of `prompt_length` tokens."""

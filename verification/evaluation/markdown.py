@@ -10,7 +10,7 @@ MODE_HEADS = (
     *("mean ms", "p50", "p99", "speed-up", "over generate"),
 )
 SEED_HEADS = ("K", "objective", "mode", "drafts", "AS, mean", "AS, std", "Recall", "NDCG", "speed-up")
-BASELINE_HEADS = ("K", "baseline", "Recall", "warm Recall", "NDCG")
+BASELINE_HEADS = ("K", "baseline", "chosen", "Recall", "warm Recall", "NDCG")
 
 
 def to_markdown(report: Report) -> str:
@@ -20,14 +20,16 @@ def to_markdown(report: Report) -> str:
     parts = [
         f"Target {setting['target']['name']} ({setting['target']['hash']}), catalog {setting['catalog']['version']} of "
         f"{setting['catalog']['items']:,} items; {report.users:,} users of the part {options['part']}, {report.warm_users:,} of them with "
-        f"a warm label; plan {options['plan']}; {setting['timed_users']} users timed one request at a time on {setting['threads']} threads "
-        f"of {setting['machine']}, {setting['date']}.",
+        f"a warm label; seen items {'kept' if options.get('keep_seen', True) else 'left out'}; plan {options['plan']}; "
+        f"{setting['timed_users']} users timed one request at a time on {setting['threads']} threads of {setting['machine']}, "
+        f"{setting['date']}.",
         _table(MODE_HEADS, _mode_cells(report)),
     ]
     if report.setting["drafts"]:
         parts += ["By objective, over the seeds:", _table(SEED_HEADS, _seed_cells(report))]
-    rows = ((str(row.k), row.name, *_quality_cells(row.quality)) for row in report.baselines)
-    parts += ["Without a language model:", _table(BASELINE_HEADS, rows)]
+    if report.baselines:
+        rows = ((str(row.k), row.name, row.chosen, *_quality_cells(row.quality)) for row in report.baselines)
+        parts += ["Without a language model, settings chosen on the validation part:", _table(BASELINE_HEADS, rows)]
     if report.generate_ms:
         generated = min(options["generated"], setting["timed_users"])
         rows = ((str(k), f"{ms.mean:.1f}", f"{report.generate_equal[k]} of {generated}") for k, ms in report.generate_ms.items())
@@ -64,4 +66,8 @@ def _seed_cells(report: Report) -> list[list[str]]:
 
 
 def _quality_cells(quality: Quality) -> list[str]:
-    return [f"{value:.4f}" for value in (quality.recall, quality.warm_recall, quality.ndcg)]
+    return [
+        f"{quality.recall:.4f} ± {quality.recall_error:.4f}",
+        f"{quality.warm_recall:.4f}",
+        f"{quality.ndcg:.4f} ± {quality.ndcg_error:.4f}",
+    ]

@@ -31,11 +31,14 @@ class Quality(msgspec.Struct, frozen=True):
     Attributes:
         recall, ndcg: means over all users.
         warm_recall: mean recall over users with a label that occurs in the known interactions.
+        recall_error, ndcg_error: standard errors of the means over all users; 0 in reports of versions that did not say.
     """
 
     recall: float
     ndcg: float
     warm_recall: float
+    recall_error: float = 0.0
+    ndcg_error: float = 0.0
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -79,11 +82,16 @@ class ModeRow(msgspec.Struct, frozen=True):
 
 
 class BaselineRow(msgspec.Struct, frozen=True):
-    """One baseline at one list length."""
+    """One baseline at one list length.
+
+    Attributes:
+        chosen: the settings that the validation part chose, as a text; empty where there are none.
+    """
 
     name: str
     k: int
     quality: Quality
+    chosen: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):

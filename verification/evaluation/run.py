@@ -5,7 +5,7 @@ Invariant: plain beam search runs once per list length on the same checkpoint an
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
@@ -25,17 +25,15 @@ from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.prompts.user_state import UserState
-from verification.evaluation.baselines import co_occurring, most_popular
-from verification.evaluation.metrics import ndcg, recall
-from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread, Timing
+from verification.evaluation.baselines.baselines import baseline_lists
+from verification.evaluation.baselines.ranking import quality_of
+from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Report, Spread, Timing
 from verification.evaluation.searching import NO_PLAN, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
 from verification.request import beam_width_for
-
-BASELINES: dict[str, Callable[[HeldOut, int, int], list[list[int]]]] = {"most popular": most_popular, "co-occurrence": co_occurring}
 
 
 def evaluate(
@@ -55,7 +53,7 @@ def evaluate(
         evaluation.add(name, path)
     if not drafts:
         evaluation.add()
-    return evaluation.report(drafts)
+    return evaluation.report(drafts, split)
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,9 @@ class _Evaluation:
     def __init__(self, target: ModelFiles, catalog: Catalog, users: HeldOut, settings: EvaluationSettings) -> None:
         self._target, self._catalog, self._users, self._settings = target, catalog, users, settings
         self._timed = users.spread(settings.timed) if settings.timed else []
+        # What the lists of all users leave out, and those of the timed ones.
+        self._excluded = None if settings.keep_seen else users.histories
+        self._timed_excluded = None if settings.keep_seen else [users.histories[user] for user in self._timed]
         self._rows: list[ModeRow] = []
         self._plain: dict[int, _Plain] = {}
 
@@ -108,15 +109,15 @@ class _Evaluation:
         beam_width = beam_width_for(k, STRICT, self._settings.beam_width, modes[-1].plan.widest_beam)
         with tqdm(total=(len(modes) - (not first)) * len(self._users), desc=title, unit="list") as bar:
             if first:
-                found = search_all(recommender, modes[0], self._users.states(), k, beam_width, bar.update)
+                found = search_all(recommender, modes[0], self._users.states(), k, beam_width, bar.update, self._excluded)
                 self._plain[k] = _Plain(found, *self._generate(recommender, timed, k, beam_width))
-            seconds = time_modes(recommender, modes, timed, k, beam_width) if timed else []
+            seconds = time_modes(recommender, modes, timed, k, beam_width, self._timed_excluded) if timed else []
             for number, mode in enumerate(modes):
                 if number == 0 and not first:
                     continue
                 found = self._plain[k].found
                 if number:
-                    found = search_all(recommender, mode, self._users.states(), k, beam_width, bar.update)
+                    found = search_all(recommender, mode, self._users.states(), k, beam_width, bar.update, self._excluded)
                 timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
                 self._rows.append(self._row(mode, k, mode.beam_width(k, beam_width), found, timing))
 
@@ -124,7 +125,8 @@ class _Evaluation:
         asked = timed[: self._settings.generated]
         if not asked:
             return [], np.empty(0)
-        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, beam_width)
+        excluded = None if self._timed_excluded is None else self._timed_excluded[: len(asked)]
+        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, beam_width, excluded)
 
     def _row(self, mode: Mode, k: int, beam_width: int, found: Found, timing: Timing | None) -> ModeRow:
         plain = self._plain[k].found.ranked
@@ -132,7 +134,7 @@ class _Evaluation:
             draft=mode.draft,
             mode=mode.name,
             k=k,
-            quality=_quality(self._users, found.lists, k),
+            quality=quality_of(self._users, found.lists, k),
             accepted_steps=Spread.of(np.array([usage.accepted_steps for usage in found.usage])),
             target_forwards=Spread.of(np.array([usage.target_forwards for usage in found.usage])),
             drafted_nodes=float(np.mean([usage.drafted_nodes for usage in found.usage])),
@@ -141,10 +143,23 @@ class _Evaluation:
             beam_width=beam_width,
         )
 
-    def report(self, drafts: Mapping[str, Path]) -> Report:
-        """The report of all rows, with the baselines."""
-        most = max(self._settings.ks)
-        lists = {name: baseline(self._users, len(self._catalog), most) for name, baseline in BASELINES.items()}
+    def report(self, drafts: Mapping[str, Path], split: Split) -> Report:
+        """The report of all rows, with the baselines, which learn from `split`."""
+        settings = self._settings
+        baselines = []
+        with tqdm(total=len(settings.baselines), desc="baselines", unit="baseline") as bar:
+            made = baseline_lists(
+                settings.baselines,
+                split,
+                self._users,
+                len(self._catalog),
+                max(settings.ks),
+                keep_seen=settings.keep_seen,
+                on_step=bar.set_postfix_str,
+            )
+            for each in made:
+                baselines += [BaselineRow(each.name, k, quality_of(self._users, each.lists, k), each.chosen) for k in settings.ks]
+                bar.update()
         ran = {k: plain for k, plain in self._plain.items() if plain.generated}
         asked = self._timed[: self._settings.generated]
         return Report(
@@ -152,7 +167,7 @@ class _Evaluation:
             users=len(self._users),
             warm_users=int(self._users.warm.sum()),
             rows=self._rows,
-            baselines=[BaselineRow(name, k, _quality(self._users, found, k)) for name, found in lists.items() for k in self._settings.ks],
+            baselines=baselines,
             generate_ms={k: Spread.of(1e3 * plain.generate_seconds) for k, plain in ran.items()},
             generate_equal={
                 k: sum(plain.found.ranked[user] == found for user, found in zip(asked, plain.generated, strict=True))
@@ -175,12 +190,6 @@ class _Evaluation:
             "machine": platform.machine(),
             "date": str(date.today()),
         }
-
-
-def _quality(users: HeldOut, lists: Sequence[Sequence[int]], k: int) -> Quality:
-    recalls = recall(lists, users.labels, k)
-    warm = float(recalls[users.warm].mean()) if users.warm.any() else 0.0
-    return Quality(float(recalls.mean()), float(ndcg(lists, users.labels, k).mean()), warm)
 
 
 def _timing(seconds: DoubleArray, plain: DoubleArray, generate: DoubleArray) -> Timing:

@@ -56,12 +56,18 @@ class Found:
 
 
 def search_all(
-    recommender: Recommender, mode: Mode, users: Iterable[UserState], k: int, beam_width: int, advance: Callable[[int], None]
+    recommender: Recommender,
+    mode: Mode,
+    users: Iterable[UserState],
+    k: int,
+    beam_width: int,
+    advance: Callable[[int], None],
+    excluded: Sequence[Sequence[int]] | None = None,
 ) -> Found:
-    """Search for every user in full batches; `beam_width` is that of strict lists."""
+    """Search for every user in full batches; `beam_width` is that of strict lists, `excluded` what each user's list leaves out."""
     recommender.engine.use_plan(mode.plan)
     found = Found([], [], [])
-    for result in recommender.recommend(users, k, mode.beam_width(k, beam_width), rule=mode.rule):
+    for result in recommender.recommend(users, k, mode.beam_width(k, beam_width), excluded, mode.rule):
         found.lists.append([item.item for item in result.items])
         found.ranked.append(first_of_ranks(result))
         found.usage.append(result.usage)
@@ -75,14 +81,22 @@ def first_of_ranks(result: BeamResult) -> list[int]:
     return [first[rank] for rank in sorted(first)]
 
 
-def time_modes(recommender: Recommender, modes: Sequence[Mode], users: Sequence[UserState], k: int, beam_width: int) -> list[DoubleArray]:
+def time_modes(
+    recommender: Recommender,
+    modes: Sequence[Mode],
+    users: Sequence[UserState],
+    k: int,
+    beam_width: int,
+    excluded: Sequence[Sequence[int]] | None = None,
+) -> list[DoubleArray]:
     """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns; see `search_all`."""
     seconds: list[list[float]] = [[] for _ in modes]
-    for user in [*users[:WARM_UP], *users]:
+    asked = list(zip(users, excluded or [()] * len(users), strict=True))
+    for user, without in [*asked[:WARM_UP], *asked]:
         for mode, times in zip(modes, seconds, strict=True):
             recommender.engine.use_plan(mode.plan)
             started = time.perf_counter()
-            for _ in recommender.recommend([user], k, mode.beam_width(k, beam_width), rule=mode.rule):
+            for _ in recommender.recommend([user], k, mode.beam_width(k, beam_width), [without], mode.rule):
                 times.append(time.perf_counter() - started)
     return [np.array(times[min(WARM_UP, len(users)) :]) for times in seconds]
 
@@ -96,20 +110,24 @@ class GenerateLists:
         self._prompts = recommender.prompts
         self._depth = catalog.identifier_length
         self._table = PrefixTable(identifiers)
-        self._first_item: dict[tuple[int, ...], int] = {}
+        self._items: dict[tuple[int, ...], list[int]] = {}
         for item, identifier in enumerate(map(tuple, identifiers.tolist())):
-            self._first_item.setdefault(identifier, item)
+            self._items.setdefault(identifier, []).append(item)
         model = load_reference(target, resolve_dtype(load_model_config(target), dtype))
         self._model: Any = model.to(recommender.engine.target.device)
 
-    def search(self, users: Sequence[UserState], k: int, beam_width: int) -> tuple[list[list[int]], DoubleArray]:
-        """The lists, the best k of a search of `beam_width`, as the first item of each identifier; and the seconds per list."""
+    def search(
+        self, users: Sequence[UserState], k: int, beam_width: int, excluded: Sequence[Sequence[int]] | None = None
+    ) -> tuple[list[list[int]], DoubleArray]:
+        """The lists, the best k of a search of `beam_width`, as the first item of each identifier that is not excluded; and the seconds
+        per list."""
         lists, seconds = [], []
-        for user in [*users[:WARM_UP], *users]:
-            prompt = self._prompts.build(user)
+        asked = list(zip(users, excluded or [()] * len(users), strict=True))
+        for user, without in [*asked[:WARM_UP], *asked]:
+            prompt, table, seen = self._prompts.build(user), self._table.without(without), set(without)
             started = time.perf_counter()
-            sequences, _ = generate_beams(self._model, prompt[None], self._table, beam_width, self._depth)
+            sequences, _ = generate_beams(self._model, prompt[None], table, beam_width, self._depth)
             seconds.append(time.perf_counter() - started)
-            lists.append([self._first_item[tuple(row)] for row in sequences[:k].tolist()])
+            lists.append([next(item for item in self._items[tuple(row)] if item not in seen) for row in sequences[:k].tolist()])
         skipped = min(WARM_UP, len(users))
         return lists[skipped:], np.array(seconds[skipped:])

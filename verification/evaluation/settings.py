@@ -7,6 +7,10 @@ from msgspec import Meta
 
 from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, Verification
 
+# Baselines by the name that a flag has, with the name in tables.
+BASELINES = {"popular": "most popular", "co-occurrence": "co-occurrence", "knn": "item-kNN", "ease": "EASE"}
+CLOSED_FORMS = tuple(BASELINES)
+
 
 class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of an evaluation.
@@ -14,6 +18,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ks: list lengths.
         modes: verification modes of drafts.
+        baselines: baselines in the same table, of `BASELINES`.
         most_users: maximum number of users; None for all.
         host: "vllm" or "transformers".
         dtype, threads, kv_memory_gib: as of `Recommender.load`.
@@ -32,6 +37,10 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     plan: Annotated[str, Meta(description="What to draft: beam:N, trie or beam:N+children.")] = "beam:40"
     part: Annotated[str, Meta(description="Part of the split with the labels: test or valid.")] = "test"
     most_users: int | None = None
+    keep_seen: Annotated[
+        bool, Meta(description="Keep what users have met in their lists; otherwise all lists, of target and baselines, leave it out.")
+    ] = False
+    baselines: tuple[str, ...] = CLOSED_FORMS
     timed: Annotated[int, Meta(ge=0, description="Users that are timed one request at a time; 0 for none.")] = 200
     generated: Annotated[int, Meta(ge=0, description="Of those, users that transformers' generate is timed on.")] = 30
     temperature: Annotated[float, Meta(description="Temperature of the modes that sample.")] = 1.0

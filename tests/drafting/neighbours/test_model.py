@@ -88,11 +88,11 @@ def test_a_weight_that_decays_to_nothing_makes_no_candidate() -> None:
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
-    model, _ = random_model(50, decay=0.7, window=17, kind="knn")
+    model = replace(random_model(50, decay=0.7, window=17, kind="knn")[0], fit="train")
     path = tmp_path / "some.neighbours.safetensors"
     model.save(path)
     loaded = NeighbourModel.load(path)
-    assert (list(loaded.item_ids), loaded.decay, loaded.window, loaded.kind) == (list(model.item_ids), 0.7, 17, "knn")
+    assert (list(loaded.item_ids), loaded.decay, loaded.window, loaded.kind, loaded.fit) == (list(model.item_ids), 0.7, 17, "knn", "train")
     for name in ("indptr", "neighbours", "weights"):
         np.testing.assert_array_equal(vars(loaded)[name], vars(model)[name])
         np.testing.assert_array_equal(load_file(path)[name], vars(model)[name])
@@ -117,6 +117,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
         (lambda model: {"decay": float("nan")}, "decay must be above 0"),
         (lambda model: {"window": 0}, "window at least 1"),
         (lambda model: {"kind": "guess"}, "kind must be one of ease, knn"),
+        (lambda model: {"fit": "test"}, "fit must be one of train,"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused(change: Callable[[NeighbourModel], dict[str, Any]], sentence: str) -> None:

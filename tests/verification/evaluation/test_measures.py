@@ -7,8 +7,10 @@ import pytest
 
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.errors import InteractionError
+from drafting.neighbours.build import knn
 from drafting.prompts.user_state import STORED_EVENTS
-from verification.evaluation.baselines import co_occurring, item_similarity, most_popular
+from verification.evaluation.baselines.closed_forms import co_occurring, most_popular
+from verification.evaluation.baselines.ranking import ranked_lists
 from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.users import held_out
 
@@ -73,12 +75,14 @@ def test_ndcg_by_hand() -> None:
 
 def test_the_most_popular_items_are_everyones_list() -> None:
     # Counts in train and validation: item 0 twice, 1 and 2 three times, 3 twice.
-    assert most_popular(held_out(SPLIT), 10, 3) == [[1, 2, 0]] * 3
+    users = held_out(SPLIT)
+    assert ranked_lists(users, most_popular(users, 10), 3, keep_seen=True) == [[1, 2, 0]] * 3
+    assert ranked_lists(users, most_popular(users, 10), 3) == [[3, 4, 5], [1, 2, 0], [4, 5, 6]], "seen items left out, equal ones in order"
 
 
 def test_similarity_is_the_cosine_of_who_met_what() -> None:
     known = interactions([0, 1], [1, 2], [0, 1, 1])
-    found = item_similarity(known, 4).toarray()
+    found = knn(known, 4, 0.0).toarray()
     expected = np.zeros((4, 4))
     expected[0, 1] = expected[1, 0] = 2 / np.sqrt(2 * 3)
     expected[1, 2] = expected[2, 1] = 1 / np.sqrt(3 * 1)
@@ -87,4 +91,5 @@ def test_similarity_is_the_cosine_of_who_met_what() -> None:
 
 def test_what_is_met_together_is_recommended() -> None:
     split = Split(interactions([0, 1], [0, 1], [2, 3], [0]), interactions([], [], [], []), interactions([], [], [], [1]))
-    assert co_occurring(held_out(split), 4, 1) == [[1]]
+    users = held_out(split)
+    assert ranked_lists(users, co_occurring(users, 4), 1) == [[1]]

@@ -10,6 +10,7 @@ import pytest
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.beam.rule import Verification
 from drafting.catalog.catalog import Catalog
+from drafting.trie.arrays import offsets_of
 from tests.models import random_catalog, save_random_model
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots
@@ -62,7 +63,9 @@ def test_strict_lists_share_a_beam_as_wide_as_served_and_as_the_plan_allows(repo
 def test_every_draft_mode_and_length_has_a_row(report: Report) -> None:
     expected = [("", "plain", k) for k in (2, 4)] + [(d, str(m), k) for d in ("itself", "stranger") for m in Verification for k in (2, 4)]
     assert sorted((row.draft, row.mode, row.k) for row in report.rows) == sorted(expected)
-    assert sorted((row.name, row.k) for row in report.baselines) == [(n, k) for n in ("co-occurrence", "most popular") for k in (2, 4)]
+    assert sorted((row.name, row.k) for row in report.baselines) == [
+        (name, k) for name in ("EASE", "co-occurrence", "item-kNN", "most popular") for k in (2, 4)
+    ]
 
 
 def test_strict_lists_are_plain_beam_searchs(report: Report) -> None:
@@ -132,3 +135,18 @@ def test_a_target_alone_is_evaluated_too(models: Path, catalog: Catalog, split: 
     assert alone.users == 5
     assert not alone.generate_ms
     assert write_plots(alone, tmp_path) == []
+
+
+@pytest.mark.parametrize("keep_seen", [False, True])
+def test_seen_items_are_left_out_of_every_list_or_of_none(models: Path, catalog: Catalog, keep_seen: bool) -> None:
+    """Users want again what they have seen, and lists have room for the whole catalog."""
+    histories = np.random.default_rng(1).integers(len(catalog), size=(USERS, 5)).astype(np.int32)
+
+    def part(items: np.ndarray) -> Interactions:
+        return Interactions(tuple(map(str, range(USERS))), offsets_of([items.shape[1]] * USERS), items.reshape(-1))
+
+    split = Split(part(histories), part(histories[:, :1]), part(histories[:, :1]))
+    settings = EvaluationSettings(ks=(len(catalog),), timed=0, kv_memory_gib=0.01, keep_seen=keep_seen)
+    found = evaluate(models / "target", {}, catalog, split, settings)
+    assert [row.quality.recall for row in (*found.rows, *found.baselines)] == [float(keep_seen)] * 5
+    assert f"seen items {'kept' if keep_seen else 'left out'};" in to_markdown(found)

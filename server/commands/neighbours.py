@@ -1,0 +1,149 @@
+"""`atspeed neighbours`: the neighbour model that is served beside a target, made from interactions in closed form."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.commands.options import setting
+from server.commands.terminal import fail, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from drafting.alignment.data.interactions import Interactions, Split
+    from verification.evaluation.baselines.closed_forms import Tried
+
+KINDS = ("best", "ease", "knn")
+FITS = ("train", "train+valid", "all")
+neighbours_app = typer.Typer(help="Make a neighbour model: for each item, the items that follow from it.", no_args_is_help=True)
+
+
+@neighbours_app.callback()
+def neighbours() -> None:
+    """Make a neighbour model: for each item, the items that follow from it."""
+
+
+@neighbours_app.command()
+def build(
+    data: Annotated[Path, typer.Option(help="Interactions, split as for the training.", exists=True, file_okay=False)],
+    catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="The model to write, ending in .neighbours.safetensors.")],
+    kind: Annotated[
+        str, typer.Option(help="EASE, item-kNN, or the one that is better on the validation part.", metavar="|".join(KINDS))
+    ] = "best",
+    fit: Annotated[
+        str,
+        typer.Option(
+            help="What the final model learns from: all for serving; train+valid to be evaluated on the test part, train on the other.",
+            metavar="|".join(FITS),
+        ),
+    ] = "all",
+    kept: Annotated[int, typer.Option(help="Neighbours kept of each item.", min=1)] = 200,
+    window: Annotated[int, typer.Option(help="How many of the newest items of a history count.", min=1)] = 50,
+    split: Annotated[str, typer.Option(help="Of a stream of interactions.")] = "leave-one-out",
+    min_items: Annotated[int, typer.Option(help="Leave out shorter users.", min=1)] = 1,
+    label_kind: Annotated[str | None, typer.Option(help="Kind of interactions to predict.", show_default="all")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Choose a neighbour model's settings on the validation part, make the model, and write it.
+
+    Example: atspeed neighbours build --data data/beauty --catalog beauty.index.json --out beauty.neighbours.safetensors
+    """
+    _check(out, kind, fit, overwrite)
+    try:
+        from drafting.alignment.data.loading import load_split
+        from drafting.alignment.data.splits import SplitRule
+        from drafting.catalog.loading import load_catalog
+        from drafting.errors import SetupError
+        from drafting.neighbours.build import neighbour_model
+        from verification.evaluation.baselines.closed_forms import best_of
+    except ImportError as error:
+        fail(f"Making a neighbour model needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
+    try:
+        items = load_catalog(catalog)
+        parts = load_split(data, items, SplitRule(split, min_items, label_kind))
+        tried = _try_all(parts, len(items), _kinds(kind, len(items)), kept, window)
+        best = best_of(tried)
+        _print(tried, best)
+        typer.echo(f"Making the model: {best.settings.kind}, {best.settings}, from {fit} …")
+        weights = best.settings.weights(_fitted(parts, fit), len(items))
+        model = neighbour_model(
+            weights, items.item_ids, kind=best.settings.kind, decay=best.settings.decay, window=window, kept=kept, fit=fit
+        )
+        model.save(out)
+    except SetupError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{out} cannot be written: {error.strerror}.")
+    typer.echo(f"Wrote {out}: {len(model.weights):,} neighbours of {len(items):,} items, {out.stat().st_size / 1e6:.1f} MB.")
+
+
+def _check(out: Path, kind: str, fit: str, overwrite: bool) -> None:
+    from drafting.neighbours.model import SUFFIX
+
+    if not out.name.endswith(SUFFIX):
+        fail(f"{out} must end in {SUFFIX}, by which it is known.")
+    if out.exists() and not overwrite:
+        fail(f"{out} already exists: choose another name, or pass --overwrite to replace it.")
+    if not out.parent.is_dir():
+        fail(f"There is no directory {out.parent} to write {out.name} to.")
+    for flag, value, choices in (("--kind", kind, KINDS), ("--fit", fit, FITS)):
+        if value not in choices:
+            fail(f"{flag} takes {', '.join(choices)}, got {value!r}.")
+
+
+def _kinds(kind: str, items: int) -> list[str]:
+    """The kinds to try; EASE only where its matrix has room."""
+    from drafting.neighbours.build import ease_bytes, ease_refusal
+
+    if kind == "knn":
+        return ["knn"]
+    refusal = ease_refusal(items)
+    if refusal is None:
+        typer.echo(f"EASE inverts a matrix of {items:,} x {items:,} items, which takes {ease_bytes(items) / 2**30:.1f} GiB of memory.")
+        return ["ease"] if kind == "ease" else ["knn", "ease"]
+    if kind == "ease":
+        fail(f"{refusal}: pass --kind knn.")
+    typer.echo(f"{refusal}, so only item-kNN is tried.")
+    return ["knn"]
+
+
+def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, window: int) -> "list[Tried]":
+    """Try all settings on the validation part, with matrices cut down as they are served."""
+    from scipy.sparse import csr_array
+    from tqdm import tqdm
+
+    from drafting.neighbours.build import neighbour_model
+    from verification.evaluation.baselines.closed_forms import DECAYS, STRENGTHS, Weights, try_settings
+    from verification.evaluation.users import held_out
+
+    def truncate(weights: Weights) -> csr_array:
+        cut = neighbour_model(weights, map(str, range(items)), kind="knn", decay=1.0, window=window, kept=kept)
+        return csr_array((cut.weights, cut.neighbours, cut.indptr), shape=(items, items))
+
+    users = held_out(split, "valid")
+    tried = []
+    with tqdm(total=sum(len(STRENGTHS[kind]) for kind in kinds) * len(DECAYS), desc="choosing settings", unit="setting") as bar:
+        for kind in kinds:
+            for each in try_settings(users, items, kind, truncate, window=window):
+                tried.append(each)
+                bar.update()
+    return tried
+
+
+def _fitted(split: "Split", fit: str) -> "Interactions":
+    """The interactions that the final model learns from."""
+    if fit == "train":
+        return split.train
+    known = split.train.followed_by(split.valid)
+    return known if fit == "train+valid" else known.followed_by(split.test)
+
+
+def _print(tried: "Sequence[Tried]", best: "Tried") -> None:
+    rows = [
+        [each.settings.kind, str(each.settings), f"{each.quality.recall:.4f}", f"{each.quality.ndcg:.4f}", "chosen" * (each is best)]
+        for each in tried
+    ]
+    heads = ("kind", "settings", "Recall@10", "NDCG@10", "")
+    print_table("Users of the validation part, seen items left out", heads, rows, left=("kind", "settings", ""))

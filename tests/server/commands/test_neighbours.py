@@ -1,0 +1,92 @@
+"""`atspeed neighbours build`: the file, the table, and the sentences for what is wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+import drafting.neighbours.build as closed_forms
+from drafting.catalog.builder import catalog_of
+from drafting.neighbours.build import ease, knn, neighbour_model
+from drafting.neighbours.model import NeighbourModel
+from server.commands.neighbours import neighbours_app
+from tests.models import random_catalog
+
+ITEMS, USERS = 40, 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("neighbours")
+    catalog = random_catalog(items=ITEMS, depth=2, codes=7)
+    # The paper's files number items; the catalog must name them so.
+    catalog_of([(str(index), catalog.identifier(index)) for index in range(ITEMS)]).save(folder / "catalog.jsonl")
+    (folder / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 5), ("valid", 1), ("test", 2)):
+        lines = [" ".join(map(str, [user + 1, *rng.integers(1, ITEMS + 1, count)])) for user in range(USERS)]
+        (folder / "data" / f"sequential_{name}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def build(folder: Path, out: Path, *more: str) -> Result:
+    given = ["build", "--data", folder / "data", "--catalog", folder / "catalog.jsonl", "--out", out]
+    return CliRunner().invoke(neighbours_app, [*map(str, given), *more], env={"COLUMNS": "200"})
+
+
+@pytest.mark.parametrize("fit", ["train", "train+valid", "all"])
+def test_the_file_is_the_chosen_model_of_what_it_was_to_learn(folder: Path, tmp_path: Path, fit: str) -> None:
+    from drafting.alignment.data.loading import load_split
+    from drafting.catalog.loading import load_catalog
+
+    out = tmp_path / "some.neighbours.safetensors"
+    done = build(folder, out, "--fit", fit, "--kept", "9")
+    assert done.exit_code == 0, done.output
+    chosen = next(line for line in done.output.splitlines() if line.startswith("Making the model: "))
+    kind, strength, decay = chosen.removeprefix("Making the model: ").removesuffix(f", from {fit} …").split(", ")
+    catalog = load_catalog(folder / "catalog.jsonl")
+    split = load_split(folder / "data", catalog)
+    known = {"train": split.train, "train+valid": split.train.followed_by(split.valid)}
+    known["all"] = known["train+valid"].followed_by(split.test)
+    weights = {"knn": knn, "ease": ease}[kind](known[fit], ITEMS, float(strength.split()[1]))
+    expected = neighbour_model(weights, catalog.item_ids, kind=kind, decay=float(decay.split()[1]), window=50, kept=9, fit=fit)
+    model = NeighbourModel.load(out)
+    assert (model.kind, model.decay, model.window, model.fit) == (expected.kind, expected.decay, 50, fit)
+    assert list(model.item_ids) == list(catalog.item_ids)
+    for name in ("indptr", "neighbours", "weights"):
+        np.testing.assert_array_equal(vars(model)[name], vars(expected)[name])
+    rows = [line for line in done.output.splitlines() if " decay 0" in line and ("knn" in line or "ease" in line)]
+    assert len(rows) == 24 + 1, "a row for each tried setting, and the sentence about the chosen one"
+    assert sum("chosen" in line for line in rows) == 1
+    assert f"Wrote {out}: {len(model.weights)} neighbours of {ITEMS} items" in done.output
+
+
+def test_ease_is_not_tried_where_its_matrix_has_no_room(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_forms, "MOST_EASE_ITEMS", ITEMS - 1)
+    refused = build(folder, tmp_path / "a.neighbours.safetensors", "--kind", "ease")
+    assert refused.exit_code == 1
+    assert "EASE would invert a matrix of 40 x 40 items" in refused.output
+    assert "pass --kind knn" in refused.output
+    out = tmp_path / "b.neighbours.safetensors"
+    done = build(folder, out)
+    assert done.exit_code == 0, done.output
+    assert "so only item-kNN is tried" in done.output
+    assert NeighbourModel.load(out).kind == "knn"
+
+
+def test_what_is_wrong_is_said_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.neighbours.safetensors"
+    taken.touch()
+    for out, more, sentence in (
+        (tmp_path / "model.bin", (), "must end in .neighbours.safetensors"),
+        (taken, (), "already exists: choose another name, or pass --overwrite"),
+        (tmp_path / "none" / "a.neighbours.safetensors", (), "There is no directory"),
+        (tmp_path / "a.neighbours.safetensors", ("--kind", "svd"), "--kind takes best, ease, knn, got 'svd'"),
+        (tmp_path / "a.neighbours.safetensors", ("--fit", "test"), "--fit takes train, train+valid, all, got 'test'"),
+        (tmp_path / "a.neighbours.safetensors", ("--split", "odd"), "There is no split 'odd'"),
+    ):
+        done = build(folder, out, *more)
+        assert done.exit_code == 1
+        assert sentence in done.output.replace("\n", " ")
+    assert build(folder, taken, "--kind", "knn", "--overwrite").exit_code == 0

@@ -1,0 +1,133 @@
+"""Baselines: their scores by loops, and that they are chosen on the validation part and learn from all that is known."""
+
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from drafting.alignment.data.interactions import Interactions, Split
+from drafting.array_types import FloatArray
+from drafting.neighbours.build import ease, neighbour_model
+from drafting.trie.arrays import offsets_of
+from verification.evaluation.baselines.baselines import baseline_lists
+from verification.evaluation.baselines.closed_forms import best_of, decayed_histories, neighbour_scores, try_settings
+from verification.evaluation.baselines.ranking import quality_of, ranked_lists
+from verification.evaluation.metrics import ndcg, recall
+from verification.evaluation.settings import BASELINES, CLOSED_FORMS
+from verification.evaluation.users import HeldOut, held_out
+
+ITEMS, USERS = 30, 40
+
+
+def random_split(seed: int = 0) -> Split:
+    rng = np.random.default_rng(seed)
+
+    def some(least: int, most: int) -> Interactions:
+        lengths = rng.integers(least, most, size=USERS)
+        return Interactions(tuple(map(str, range(USERS))), offsets_of(lengths), rng.integers(ITEMS, size=lengths.sum()).astype(np.int32))
+
+    return Split(some(0, 9), some(0, 2), some(0, 3))
+
+
+@pytest.fixture(scope="module")
+def users() -> HeldOut:
+    return held_out(random_split())
+
+
+@pytest.mark.parametrize("keep_seen", [False, True])
+@pytest.mark.parametrize("k", [1, 5, ITEMS, 99])
+def test_lists_are_the_best_items_that_were_not_seen(users: HeldOut, k: int, keep_seen: bool) -> None:
+    # Few different scores, so that many are equal.
+    table = np.random.default_rng(k).integers(-2, 3, (len(users), ITEMS)).astype(np.float32)
+    found = ranked_lists(users, lambda rows: table[rows.start : rows.stop].copy(), k, keep_seen=keep_seen)
+    for user, (scores, history) in enumerate(zip(table.tolist(), users.histories, strict=True)):
+        left = [item for item in range(ITEMS) if keep_seen or item not in history]
+        assert found[user] == sorted(left, key=lambda item: (-scores[item], item))[:k]
+
+
+@pytest.mark.parametrize(("decay", "window"), [(0.5, 3), (1.0, 99), (0.9, 1)])
+def test_a_neighbour_models_scores_are_those_that_it_serves(users: HeldOut, decay: float, window: int) -> None:
+    weights = ease(users.known, ITEMS, 5.0)
+    model = neighbour_model(weights, map(str, range(ITEMS)), kind="ease", decay=decay, window=window, kept=4)
+    cut = csr_array((model.weights, model.neighbours, model.indptr), shape=(ITEMS, ITEMS))
+    scores = neighbour_scores(users, cut, decay, window)(range(len(users)))
+    rows = decayed_histories(users, ITEMS, decay, window).toarray()
+    for user, history in enumerate(users.histories):
+        loop = np.zeros(ITEMS)
+        for age, item in enumerate(reversed(history[-window:])):
+            loop[item] += decay**age
+        np.testing.assert_allclose(rows[user], loop, rtol=1e-6)
+        items, expected = model.scores(np.array(history))
+        np.testing.assert_allclose(scores[user][items], expected, rtol=1e-5)
+        assert np.count_nonzero(scores[user]) == len(items)
+
+
+def test_a_standard_error_is_that_of_the_mean(users: HeldOut) -> None:
+    lists = ranked_lists(users, lambda rows: np.ones((len(rows), ITEMS), np.float32), 10)
+    quality = quality_of(users, lists, 10)
+    for values, mean, error in (
+        (recall(lists, users.labels, 10), quality.recall, quality.recall_error),
+        (ndcg(lists, users.labels, 10), quality.ndcg, quality.ndcg_error),
+    ):
+        assert mean == pytest.approx(np.mean(values))
+        assert error == pytest.approx(np.std(values, ddof=1) / sqrt(len(values)))
+        assert error > 0
+
+
+def chains(users: int = 60) -> Split:
+    """Everyone meets items in a circle, each from another one on: what follows is the next item, which popularity can't know."""
+    rows = [[(user + step) % ITEMS for step in range(6)] for user in range(users)]
+
+    def part(first: int, last: int) -> Interactions:
+        items = np.array([row[first:last] for row in rows], np.int32)
+        return Interactions(tuple(map(str, range(users))), offsets_of([last - first] * users), items.reshape(-1))
+
+    return Split(part(0, 4), part(4, 5), part(5, 6))
+
+
+def test_neighbours_find_what_follows() -> None:
+    split = chains()
+    users = held_out(split)
+    found = {each.name: each for each in baseline_lists(CLOSED_FORMS, split, users, ITEMS, 1)}
+    assert list(found) == [BASELINES[name] for name in CLOSED_FORMS]
+    hits = {name: float(recall(each.lists, users.labels, 1).mean()) for name, each in found.items()}
+    assert hits["most popular"] < 0.5
+    assert hits["item-kNN"] == hits["EASE"] == 1.0
+    assert hits["co-occurrence"] < 1.0, "what came before the oldest item is as near as what follows the newest"
+    assert found["item-kNN"].chosen.startswith("shrink ")
+    assert ", decay " in found["EASE"].chosen
+
+
+def test_settings_are_chosen_without_a_look_at_the_test_part() -> None:
+    split = random_split(1)
+    other = replace(split, test=random_split(2).test)
+    chosen = [[each.chosen for each in baseline_lists(("knn",), one, held_out(one), ITEMS, 5)] for one in (split, other)]
+    assert chosen[0] == chosen[1]
+    tried = list(try_settings(held_out(split, "valid"), ITEMS, "knn"))
+    assert chosen[0] == [str(best_of(tried).settings)]
+    assert max(each.quality.recall + each.quality.ndcg for each in tried) == best_of(tried).quality.recall + best_of(tried).quality.ndcg
+
+
+def test_without_validation_users_the_first_settings_are_taken() -> None:
+    split = random_split()
+    empty = split.valid.where(np.zeros(len(split.valid), np.bool_))
+    one = Split(split.train, empty, split.test)
+    (found,) = baseline_lists(("ease",), one, held_out(one), ITEMS, 5)
+    assert found.chosen == "l2 300, decay 0.5"
+
+
+def test_every_step_is_told() -> None:
+    split, said = random_split(), []
+    list(baseline_lists(("popular", "knn"), split, held_out(split), ITEMS, 5, on_step=said.append))
+    assert said[:2] == ["most popular", "item-kNN"]
+    assert len(said) == 2 + 12
+
+
+def constant(rows: range) -> FloatArray:
+    return np.zeros((len(rows), ITEMS), np.float32)
+
+
+def test_lists_without_scores_stand_in_the_order_of_the_catalog(users: HeldOut) -> None:
+    assert ranked_lists(users, constant, 3, keep_seen=True) == [[0, 1, 2]] * len(users)

@@ -1,0 +1,84 @@
+"""The baselines of an evaluation by name: their settings chosen on the validation part, their lists made with all that is known."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from drafting.alignment.data.interactions import Split
+from drafting.errors import InteractionError
+from verification.evaluation.baselines.closed_forms import (
+    DECAYS,
+    STRENGTHS,
+    NeighbourSettings,
+    best_of,
+    co_occurring,
+    most_popular,
+    neighbour_scores,
+    try_settings,
+)
+from verification.evaluation.baselines.ranking import Scorer, ranked_lists
+from verification.evaluation.settings import BASELINES
+from verification.evaluation.users import HeldOut, held_out
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BaselineLists:
+    """The lists of a baseline.
+
+    Attributes:
+        name: as in tables.
+        chosen: the settings that validation chose, as a text; empty where there are none.
+        lists: of each user, best first.
+    """
+
+    name: str
+    chosen: str
+    lists: list[list[int]]
+
+
+def baseline_lists(
+    names: Sequence[str], split: Split, users: HeldOut, items: int, k: int, *, keep_seen: bool = False, on_step: Step = lambda _: None
+) -> Iterator[BaselineLists]:
+    """The lists of some baselines, of length k.
+
+    Args:
+        names: keys of `BASELINES`.
+        users: of a part of `split`; what they know is what baselines learn from.
+        on_step: called with what is being done, as a text.
+
+    Raises:
+        SetupError: a baseline cannot be made of these interactions.
+    """
+    make: dict[str, Callable[[], tuple[str, Scorer]]] = {
+        "popular": lambda: ("", most_popular(users, items)),
+        "co-occurrence": lambda: ("", co_occurring(users, items)),
+        "knn": partial(_neighbours, "knn", split, users, items, on_step),
+        "ease": partial(_neighbours, "ease", split, users, items, on_step),
+    }
+    for name in names:
+        on_step(BASELINES[name])
+        chosen, scores = make[name]()
+        yield BaselineLists(BASELINES[name], chosen, ranked_lists(users, scores, k, keep_seen=keep_seen))
+
+
+def _neighbours(kind: str, split: Split, users: HeldOut, items: int, on_step: Step) -> tuple[str, Scorer]:
+    validation = validation_users(split)
+    settings = NeighbourSettings(kind, STRENGTHS[kind][0], DECAYS[0])
+    if validation is not None:
+        tried = []
+        for each in try_settings(validation, items, kind):
+            on_step(f"{BASELINES[kind]}, {each.settings}")
+            tried.append(each)
+        settings = best_of(tried).settings
+    weights = settings.weights(users.known, items)
+    return str(settings), neighbour_scores(users, weights, settings.decay, settings.window)
+
+
+def validation_users(split: Split) -> HeldOut | None:
+    """The users of the validation part; None where it has none that a baseline could be chosen by."""
+    try:
+        return held_out(split, "valid")
+    except InteractionError:
+        return None

@@ -1,0 +1,126 @@
+"""Baselines that are computed at once: most popular items, co-occurrence, and neighbour models (item-kNN and EASE with recency weights).
+
+Invariant: scores are one product, of the decayed histories with a matrix `[items, items]`; popularity alone has no user in it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from drafting.alignment.data.interactions import Interactions
+from drafting.array_types import FloatArray
+from drafting.neighbours.build import ease, knn
+from drafting.trie.arrays import offsets_of, ranges
+from verification.evaluation.baselines.ranking import CHOSEN_AT, Scorer, merit, quality_of, ranked_lists
+from verification.evaluation.report import Quality
+from verification.evaluation.users import HeldOut
+
+Weights: TypeAlias = FloatArray | csr_array
+WINDOW = 50
+RECENT_ITEMS = 20
+DECAYS = (0.5, 0.7, 0.8, 0.9)
+# Of kNN what is added to the denominator, of EASE the regularisation; the first of each is used where there is nothing to choose it by.
+STRENGTHS: Mapping[str, tuple[float, ...]] = {"knn": (0.0, 10.0, 50.0), "ease": (300.0, 100.0, 1000.0)}
+STRENGTH_NAMES = {"knn": "shrink", "ease": "l2"}
+_MATRIX: Mapping[str, Callable[[Interactions, int, float], Weights]] = {"knn": knn, "ease": ease}
+
+
+@dataclass(frozen=True)
+class NeighbourSettings:
+    """What a neighbour model is made with.
+
+    Attributes:
+        kind: `knn` or `ease`.
+        strength: the shrinkage of kNN, the l2 of EASE.
+        decay, window: as of `NeighbourModel`.
+    """
+
+    kind: str
+    strength: float
+    decay: float
+    window: int = WINDOW
+
+    def __str__(self) -> str:
+        return f"{STRENGTH_NAMES[self.kind]} {self.strength:g}, decay {self.decay:g}"
+
+    def weights(self, known: Interactions, items: int) -> Weights:
+        """The matrix of what is known, `[items, items]`."""
+        return _MATRIX[self.kind](known, items, self.strength)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Settings, and what validation users say of them at length `CHOSEN_AT`."""
+
+    settings: NeighbourSettings
+    quality: Quality
+
+
+def most_popular(users: HeldOut, items: int) -> Scorer:
+    """The number of interactions of each item, the same for all users."""
+    counts = np.bincount(users.known.items, minlength=items).astype(np.float32)
+    return lambda rows: np.repeat(counts[None], len(rows), axis=0)
+
+
+def co_occurring(users: HeldOut, items: int) -> Scorer:
+    """The sum of cosine similarities to the user's last items, each once."""
+    once = decayed_histories(users, items, 1.0, RECENT_ITEMS)
+    once.data[:] = 1.0
+    return product(once, knn(users.known, items, 0.0))
+
+
+def neighbour_scores(users: HeldOut, weights: Weights, decay: float, window: int) -> Scorer:
+    """The scores of a neighbour model with the matrix `weights`."""
+    return product(decayed_histories(users, weights.shape[0], decay, window), weights)
+
+
+def decayed_histories(users: HeldOut, items: int, decay: float, window: int) -> csr_array:
+    """The newest `window` items of each history, the j-th newest with `decay**j`, `[users, items]` float32; equal items are summed."""
+    last = users.windows.last
+    first = np.maximum(users.windows.first, last - window)
+    lengths = last - first
+    places = ranges(first, lengths)
+    ages = np.repeat(last, lengths) - places - 1
+    values = (decay ** ages.astype(np.float64)).astype(np.float32)
+    matrix = csr_array((values, users.joined.items[places], offsets_of(lengths)), shape=(len(users), items))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def product(histories: csr_array, weights: Weights) -> Scorer:
+    """Scores as the product of two matrices, some users at a time."""
+
+    def scores(rows: range) -> FloatArray:
+        found = histories[rows.start : rows.stop] @ weights
+        dense: FloatArray = found if isinstance(found, np.ndarray) else found.toarray()
+        return dense
+
+    return scores
+
+
+def try_settings(
+    users: HeldOut,
+    items: int,
+    kind: str,
+    truncate: Callable[[Weights], Weights] = lambda weights: weights,
+    decays: Sequence[float] = DECAYS,
+    window: int = WINDOW,
+) -> Iterator[Tried]:
+    """Try the settings of a kind on validation users, seen items left out; a matrix is made once for all decays.
+
+    Args:
+        truncate: what is done to a matrix before it is used.
+    """
+    for strength in STRENGTHS[kind]:
+        weights = truncate(_MATRIX[kind](users.known, items, strength))
+        for decay in decays:
+            lists = ranked_lists(users, neighbour_scores(users, weights, decay, window), CHOSEN_AT)
+            yield Tried(NeighbourSettings(kind, strength, decay, window), quality_of(users, lists, CHOSEN_AT))
+
+
+def best_of(tried: Sequence[Tried]) -> Tried:
+    """The settings with the highest merit, the first of equal ones."""
+    return max(tried, key=lambda each: merit(each.quality))
