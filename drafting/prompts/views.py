@@ -99,7 +99,7 @@ class ItemAttributes(View):
 
 
 class ShownItem(View):
-    """One item of a list, as a template sees it; as a text it is its identifier."""
+    """One item of a list, as a template sees it; as a text, also in comparisons, it is its identifier."""
 
     __slots__ = ("_event", "_index", "_texts")
 
@@ -111,6 +111,12 @@ class ShownItem(View):
 
     def __str__(self) -> str:
         return self._texts.identifier(self._event.item)
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, str | ShownItem) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
 
     def __repr__(self) -> str:
         # Python's text of a list is made of these.

@@ -133,3 +133,24 @@ def test_a_kind_may_be_any_text() -> None:
     assert built.reads == {"behaviours.add-to-cart", "behaviours.a b"}
     with pytest.raises(PromptError, match=r"there is no behaviours\.add: .* is read as behaviours\['add-to-cart'\]"):
         prompts("{{ behaviours.add }}", behaviours=kinds)
+
+
+def test_an_item_compares_as_the_text_that_it_is_written_as() -> None:
+    tests = (
+        "history[0] == history[0].identifier",
+        "history[0].identifier == history[0]",
+        "history[0] == history[2]",
+        "history[0] == behaviours.buy[0]",
+        "history[1] != history[0].identifier",
+        "'<a_1><b_1>' in history",
+        "history[1] not in [history[0].identifier]",
+        "history[0] in history[:1] | map(attribute='identifier') | list",
+        "history[0] != 1 and history[0] != none and history[0] != user",
+        "history | unique | list | length == 2",
+        "(history | select('eq', '<a_1><b_1>') | list | length) == 2",
+    )
+    written = "".join(f"{{{{ 'y' if {test} else 'n' }}}}" for test in tests)
+    builder = prompts(written + "{{ history | join }}", behaviours={"buy": {}})
+    events = [UserEvent(1), UserEvent(2), UserEvent(1)]
+    (text,) = (part.tokens for part in builder.parts(UserState(events, {"buy": [UserEvent(1)]})) if part.kind == "text")
+    assert builder.tokenizer.decode(text.tolist()) == "y" * len(tests)
