@@ -10,7 +10,7 @@ import typer
 
 from benchmarks.endings import require, sentences
 from benchmarks.numbers import whole_numbers
-from benchmarks.options import CatalogFile, Data, Draft, Lengths, Target
+from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Interactions, Lengths, Target
 from server.commands.terminal import fail
 
 # What these commands are given, their modules read themselves: they also run where torch, transformers and numpy are all that there is.
@@ -114,7 +114,9 @@ def precision(
 def exactness(
     target: Target,
     catalog_file: CatalogFile,
-    data: Annotated[Path | None, typer.Option(help="As for `atspeed train`; test users are asked, random histories by default.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=f"Interactions: test users are asked {ITEMS_ALONE}. By default random histories.")
+    ] = None,
     draft: Annotated[Path | None, typer.Option(help="Directory of the draft model; none by default.", file_okay=False)] = None,
     k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,
     users: Annotated[int, typer.Option(help="Test users, spread evenly over the data, or random histories.", min=1)] = 300,
@@ -168,7 +170,7 @@ def catalog(
 
 
 def paper(
-    data: Data,
+    data: Interactions,
     catalog_file: CatalogFile,
     work: Annotated[Path, typer.Option(help="Directory of models and logs; what is there is not made again.")] = Path("build/paper"),
     results: Results = Path("docs/results"),

@@ -9,6 +9,7 @@ import typer
 
 from benchmarks.endings import require, sentences
 from benchmarks.numbers import whole_numbers
+from benchmarks.options import ITEMS_ALONE
 from server.commands.terminal import fail
 from server.engine.processors import usable_processors
 
@@ -23,7 +24,9 @@ def bench(
     target: Annotated[Path | None, typer.Option(help="Model directory; without one, random models of --shape are made.")] = None,
     catalog: Annotated[Path | None, typer.Option(help="Catalog of the model, needed with --target.")] = None,
     draft: Annotated[Path | None, typer.Option(help="Directory of a draft model over the target's tokens.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Interactions: their test users are asked instead of random histories.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=f"Interactions: test users are asked {ITEMS_ALONE}. By default random histories.")
+    ] = None,
     shape: Annotated[
         str, typer.Option(help="Random target, draft and catalog: small (3.7M and 0.1M parameters), tiny, tiger (a T5) or larger.")
     ] = "small",

@@ -49,11 +49,15 @@ class Endless(SaidError):
     """A template does more than any prompt needs."""
 
 
+class Late(Endless):
+    """A template takes more time than a prompt has, which depends on the machine."""
+
+
 class Steps:
-    """What one rendering may still do."""
+    """What one rendering may still do, or several together."""
 
     def __init__(self, end: float | None = None) -> None:
-        """`end` is the processor time of this thread, in seconds, at which it must be done, where one prompt takes several renderings."""
+        """`end` is the processor time of this thread, in seconds, at which it must be done, where one prompt has several of these."""
         self._left = MAX_STEPS
         self._letters = MAX_MADE
         self._end = time.thread_time() + MAX_SECONDS if end is None else end
@@ -61,14 +65,22 @@ class Steps:
     def count(self) -> None:
         """Count one turn of a loop, or one call of a macro."""
         self._left -= 1
-        if self._left < 0 or (not self._left % _STEPS_BY_THE_CLOCK and time.thread_time() > self._end):
-            raise Endless(f"it goes on for more than {MAX_STEPS:,} turns of its loops, or for more than {MAX_SECONDS:g} s")
+        if self._left < 0:
+            raise Endless(f"it goes on for more than {MAX_STEPS:,} turns of its loops")
+        if not self._left % _STEPS_BY_THE_CLOCK:
+            self._check_time()
 
     def make(self, size: int) -> None:
         """Count a text or a list of so many letters or entries."""
         self._letters -= size
-        if self._letters < 0 or (size > MAX_WIDTH and time.thread_time() > self._end):
-            raise Endless(f"it makes more than {MAX_MADE:,} letters on its way, or takes more than {MAX_SECONDS:g} s")
+        if self._letters < 0:
+            raise Endless(f"it makes more than {MAX_MADE:,} letters on its way")
+        if size > MAX_WIDTH:
+            self._check_time()
+
+    def _check_time(self) -> None:
+        if time.thread_time() > self._end:
+            raise Late(f"it takes more than {MAX_SECONDS:g} s")
 
 
 # Of the rendering that goes on; there is none while a template is compiled.

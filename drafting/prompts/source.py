@@ -9,7 +9,7 @@ from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 
 from drafting.errors import PromptError
-from drafting.prompts.bounds import Endless, Steps, concat, running
+from drafting.prompts.bounds import Endless, Late, Steps, concat, running
 from drafting.prompts.sandbox import CONCAT, STEP, Sandbox, count_steps
 from drafting.prompts.view import NoSuchName, SaidError
 
@@ -26,6 +26,10 @@ class TemplateFault(PromptError):
 
 class TooLong(TemplateFault):
     """A template writes too much, which may be because of long lists."""
+
+
+class TooSlow(TemplateFault):
+    """A template takes too much time, on this machine."""
 
 
 class TextTemplate:
@@ -64,19 +68,20 @@ class TextTemplate:
         for line, column, sentence in sorted(faults):
             raise TemplateFault(f"{place}, line {line}, column {column}: {sentence}.")
 
-    def render(self, variables: Mapping[str, Any], most: int, end: float | None = None) -> str:
+    def render(self, variables: Mapping[str, Any], most: int, steps: Steps | None = None) -> str:
         """The text of the template.
 
         Args:
             most: letters that it may have.
-            end: seconds of this thread's processor time by which it must be written.
+            steps: what it may do, and what is rendered with the same ones; by default as much as a template may at all.
 
         Raises:
             TooLong: the text has more letters.
+            TooSlow: it takes too much time.
             TemplateFault: the template can't be rendered, whoever the user is.
             PromptError: it can't be rendered with these variables.
         """
-        pieces, letters, steps = [], 0, Steps(end)
+        pieces, letters, steps = [], 0, steps or Steps()
         rendering = running.set(steps)
         try:
             for piece in self._template.generate(variables, **{STEP: steps, CONCAT: concat}):
@@ -86,6 +91,8 @@ class TextTemplate:
                 pieces.append(piece)
         except TooLong:
             raise
+        except Late as error:
+            raise TooSlow(self._sentence(error, str(error))) from error
         except (Endless, NoSuchName) as error:
             raise TemplateFault(self._sentence(error, str(error))) from error
         except (RecursionError, MemoryError) as error:

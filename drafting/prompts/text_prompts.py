@@ -15,11 +15,11 @@ import numpy as np
 from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.errors import PromptError
-from drafting.prompts.bounds import MAX_SECONDS
+from drafting.prompts.bounds import MAX_SECONDS, Steps
 from drafting.prompts.identifiers import IdentifierTokens, check_codes, covering_items
 from drafting.prompts.parts import PromptPart, grouped
 from drafting.prompts.sample_user import sample_user
-from drafting.prompts.source import TemplateFault, TextTemplate, TooLong
+from drafting.prompts.source import TemplateFault, TextTemplate, TooLong, TooSlow
 from drafting.prompts.tails import TailTokenizer
 from drafting.prompts.text_form import ChatForm, ListWindow, TextForm
 from drafting.prompts.tokenizer import PromptTokenizer
@@ -35,8 +35,8 @@ _LETTERS_PER_TOKEN, _LETTERS = 32, 10_000
 _SEPARATORS = (", ", " ", "", "\n")
 _SAMPLE_ITEMS = 64
 
-# It takes the variables, and seconds of the thread's processor time by which it must be done.
-Render = Callable[[Mapping[str, Any], float | None], str]
+# It takes the variables, and what it may do.
+Render = Callable[[Mapping[str, Any], Steps], str]
 
 
 class _TooManyTokens(PromptError):
@@ -76,27 +76,33 @@ class TextPrompts:
         return self._fitting(state)[1]
 
     def _fitting(self, user: UserState) -> tuple[str, IntArray]:
-        """The text with as many items of the longest lists as there is room for, and its tokens."""
+        """The text with as many items of the longest lists as there is room for, and its tokens.
+
+        What is tried to find it has as much work to do, together, as one text, so that what is found is the same on every machine.
+        """
         user, end = self._newest(user), time.thread_time() + MAX_SECONDS
         try:
-            return self._tried(user, None, end)
+            return self._tried(user, None, Steps(end))
         except (TooLong, _TooManyTokens):
             # What can't fit costs no more than this.
-            best = self._tried(user, 1, end)
+            best = self._tried(user, 1, Steps(end))
+        steps = Steps(end)
         fitting, too_many = 1, max(len(user.events), *map(len, user.behaviours.values()), 1)
         while too_many - fitting > 1:
             items = (fitting + too_many) // 2
             try:
-                best, fitting = self._tried(user, items, end), items
+                best, fitting = self._tried(user, items, steps), items
             except (TooLong, _TooManyTokens):
                 too_many = items
+            except TooSlow:
+                raise
             except TemplateFault:
-                break  # there is no time for a longer one
+                break  # no work is left
         return best
 
-    def _tried(self, user: UserState, most_items: int | None, end: float) -> tuple[str, IntArray]:
+    def _tried(self, user: UserState, most_items: int | None, steps: Steps) -> tuple[str, IntArray]:
         """The text with at most so many items in a list, and its tokens."""
-        text = self.text(user, most_items, end)
+        text = self.text(user, most_items, steps)
         tokens = self._tails.encode(text, user.user_id)
         if len(tokens) > self.max_tokens:
             sentence = f"takes {len(tokens):,} tokens with few items, more than the {self.max_tokens:,} of max_tokens in prompt.json"
@@ -128,12 +134,12 @@ class TextPrompts:
         tokens = self.tokens(user).tolist()
         return grouped((("code" if token in codes else "text", 0, None), token) for token in tokens)
 
-    def text(self, user: UserState, most_items: int | None = None, end: float | None = None) -> str:
+    def text(self, user: UserState, most_items: int | None = None, steps: Steps | None = None) -> str:
         """The text of a prompt.
 
         Args:
             most_items: of each list, if it would be too long with whole windows.
-            end: seconds of this thread's processor time by which it must be written.
+            steps: what the template may do; by default as much as for any one text.
 
         Raises:
             PromptError: what the template needs is missing.
@@ -145,7 +151,7 @@ class TextPrompts:
             "user": Named(user.profile, "user"),
             "context": Named(user.context, "context"),
         }
-        return self._render(variables if user.user_id is None else variables | {"user_id": user.user_id}, end)
+        return self._render(variables if user.user_id is None else variables | {"user_id": user.user_id}, steps or Steps())
 
     def _shown(self, form: ListWindow, events: Sequence[UserEvent], most_items: int | None) -> Sequence[Any]:
         window = form.window if most_items is None else form.window.narrowed(most_items)
@@ -219,7 +225,7 @@ def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Re
     """What writes the text of a prompt of at most so many letters, and the names that it reads."""
     if not isinstance(form, ChatForm):
         template = TextTemplate(form.template, "The template in prompt.json", KNOWN)
-        return lambda variables, end: template.render(variables, most, end), template.names
+        return lambda variables, steps: template.render(variables, most, steps), template.names
     if tokenizer.chat_template is None:
         raise PromptError("The prompt is a chat, but the tokenizer has no chat template: save one beside it, as chat_template.jinja.")
     chat = TextTemplate(tokenizer.chat_template, "The tokenizer's chat template", None)
@@ -229,8 +235,8 @@ def _renderer(form: TextForm, tokenizer: PromptTokenizer, most: int) -> tuple[Re
     ]
     given = {**tokenizer.special_tokens, "tools": None, "documents": None, "add_generation_prompt": form.add_generation_prompt}
 
-    def render(variables: Mapping[str, Any], end: float | None) -> str:
-        messages = [{"role": role, "content": content.render(variables, most, end)} for role, content in contents]
-        return chat.render({**given, **form.variables, "messages": messages}, most, end) + form.after
+    def render(variables: Mapping[str, Any], steps: Steps) -> str:
+        messages = [{"role": role, "content": content.render(variables, most, steps)} for role, content in contents]
+        return chat.render({**given, **form.variables, "messages": messages}, most, steps) + form.after
 
     return render, {name for _, content in contents for name in content.names}

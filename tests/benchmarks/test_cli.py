@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks import endings
 from benchmarks.cli import app
+from benchmarks.options import ITEMS_ALONE
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
@@ -41,3 +42,11 @@ def test_a_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     result = CliRunner().invoke(app, ["load"])
     assert result.exit_code == 1
     assert "This needs httpx and hdrh: pip install 'atspeed-server[bench]'." in result.stderr
+
+
+@pytest.mark.parametrize("name", ["lossless", "precision", "exactness", "bench", "replay record", "replay check"])
+def test_what_is_asked_of_test_users_is_said(name: str):
+    command = COMMANDS[name.split()[0]]
+    command = command.commands[name.split()[1]] if " " in name else command
+    (data,) = (option for option in command.params if option.name == "data")
+    assert ITEMS_ALONE in data.help

@@ -100,14 +100,29 @@ def test_finding_what_fits_takes_few_texts() -> None:
     assert Counting.read <= 12
 
 
-def test_all_texts_of_one_prompt_have_one_second_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    template = "{% for item in history %}{% for i in range(40) %}{% endfor %}{{ item.title }} {{ item }}, {% endfor %}|"
-    builder = prompts(template, 300, history={"max_items": 1000, "min_items": 1000})
+LOOPS = "{% for item in history %}{% for i in range(40) %}{% endfor %}{{ item }}, {% endfor %}|"
+
+
+@pytest.mark.parametrize("milliseconds", [0.0001, 0.01, 0.05, 0.1, 0.25, 1])
+def test_a_slow_machine_makes_the_same_prompt_or_none(monkeypatch: pytest.MonkeyPatch, milliseconds: float) -> None:
+    builder = prompts(LOOPS, 300, history={"max_items": 1000, "min_items": 1000})
     user = UserState([UserEvent(item % ITEMS) for item in range(1000)])
-    in_time = builder.build(user)
-    # Sixteen turns of a loop, after which the clock is asked, now take a quarter of a millisecond: not every text can be written.
+    expected = builder.build(user).tolist()
+    # What sixteen turns of a loop take, after which the clock is asked: all that is tried takes some 5,700 times that.
     clock = itertools.count()
-    monkeypatch.setattr(time, "thread_time", lambda: next(clock) * 0.00025)
-    late = builder.build(user)
-    assert 0 < len(late) < len(in_time) <= 300
-    assert next(clock) < 4_100
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock) * milliseconds / 1000)
+    if milliseconds < 0.2:
+        assert builder.build(user).tolist() == expected
+    else:
+        with pytest.raises(PromptError, match=r"line 1: it takes more than 1 s\.$"):
+            builder.build(user)
+    assert next(clock) < 5_800
+
+
+def test_what_is_tried_has_the_work_of_one_text_together() -> None:
+    builder = prompts(LOOPS, 3_200, history={"max_items": 1000, "min_items": 1000})
+    user = UserState([UserEvent(item % ITEMS) for item in range(1000)])
+    few, many = (len(builder.build(UserState(user.events[:items]))) for items in (1, 2))
+    # 750 would fit, too, but after 500 there is no work left to try them.
+    assert few + 750 * (many - few) < 3_200 < few + 999 * (many - few)
+    assert len(builder.build(user)) == few + 499 * (many - few)
