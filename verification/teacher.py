@@ -19,6 +19,7 @@ from tqdm import tqdm
 from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.loading import data_hashes, load_split
+from drafting.alignment.data.record import split_kind
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, next_windows
 from drafting.alignment.levels import LevelCodes
@@ -101,6 +102,7 @@ def make_teacher(
             f"The target in {target} is an encoder-decoder model, which can't teach: train a smaller T5 as a target of its own on the same "
             "data, and serve it as the draft."
         )
+    settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
     _check_split(target, settings)
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
     template = load_prompt(files.prompt)

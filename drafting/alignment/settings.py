@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from drafting.alignment.data.record import AUTO
 from drafting.errors import SetupError
 
 LABELS = ("truth", "lists")
@@ -16,7 +17,13 @@ WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 
 _LEARNING_RATE = "Highest learning rate, reached after the warm-up and followed by a cosine schedule."
-Split = Annotated[str, Meta(description="Split of a stream of interactions: leave-one-out or global-time (8:1:1).")]
+Split = Annotated[
+    str,
+    Meta(
+        description="Split of a stream of interactions: leave-one-out or global-time (8:1:1); auto is the one that `atspeed prepare` "
+        "was given, or leave-one-out."
+    ),
+]
 MinItems = Annotated[int, Meta(description="Leave out users of a stream with fewer interactions.")]
 LabelKind = Annotated[
     str | None,
@@ -66,7 +73,7 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         add_tokens: tokens of the prompt to add to the tokenizer; see `numbered_tokens`.
     """
 
-    split: Split = "leave-one-out"
+    split: Split = AUTO
     min_items: MinItems = 1
     label_kind: LabelKind = None
     subsequences: Annotated[bool, Meta(description="Learn every item of a history, not only the last.")] = False
@@ -93,7 +100,7 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     beams: Annotated[int, Meta(description="Lists per prompt, and the beam width of the search for them.")] = 20
     top: Annotated[int, Meta(description="Codes per position whose probabilities are kept one by one; others share the rest.")] = 32
     trees: Annotated[int, Meta(description="Prompts per window that lists are searched for, the newest first.")] = 1
-    split: Split = "leave-one-out"
+    split: Split = AUTO
     min_items: MinItems = 1
     label_kind: LabelKind = None
     subsequences: bool = True

@@ -14,6 +14,7 @@ from drafting.alignment.bases import Base, load_base
 from drafting.alignment.data.encoder_samples import EncoderSampleSet
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.loading import data_hashes, load_split
+from drafting.alignment.data.record import split_kind
 from drafting.alignment.data.samples import SampleSet
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
@@ -53,6 +54,7 @@ def train_target(
     settings, template = settings or TargetSettings(), template or PromptTemplate()
     run = RunDirectory(out)
     run.refuse_existing(overwrite)
+    settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
     set_seed(settings.seed)
     start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
 from server.commands.terminal import fail
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from drafting.catalog.codebooks import Quantisation
     from drafting.catalog.item_list import ItemList
 
-ITEMS_FILE = "items.jsonl"
 # Lists of items that are catalogs already.
 _CATALOGS = (".json", ".parquet", ".catalog")
 
@@ -40,7 +40,7 @@ def build(
             show_default=f"DATA/{ITEMS_FILE}",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; as for `train target`.")] = "leave-one-out",
+    split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; as for `train target`.")] = AUTO,
     text_weight: Annotated[
         float | None,
         typer.Option(
@@ -180,7 +180,7 @@ def _embedded(
     from drafting.embeddings.sources import Sources, embed_items, split_of
 
     weight = (0.3 if items.attributes else 0.0) if text_weight is None else text_weight
-    parts = split_of(data, items, SplitRule(split))
+    parts = split_of(data, items, SplitRule(split_kind(split, data)))
     with tqdm(desc="reading texts", unit="text", disable=text_model is None) as bar:
         matrix = embed_items(parts, items, Sources(dims, weight, text_model, seed), bar.update)
     if unknown := int((~matrix.any(axis=1)).sum()):

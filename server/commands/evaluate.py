@@ -43,6 +43,7 @@ def evaluate(
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
     from drafting.alignment.data.loading import load_split
+    from drafting.alignment.data.record import AUTO, split_kind
     from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.loading import load_catalog
 
@@ -54,7 +55,7 @@ def evaluate(
     trained = _training_record(target).get("settings", {})
     try:
         kind = label_kind or trained.get("label_kind")
-        rule = SplitRule(split or trained.get("split", "leave-one-out"), min_items or trained.get("min_items", 1), kind)
+        rule = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)
         items = load_catalog(catalog)
         held_out = load_split(data, items, rule)
     except SetupError as error:

@@ -8,6 +8,8 @@ import typer
 from server.commands.terminal import fail
 
 _COLUMN = "Column of the interactions"
+# Of identifiers that a model of few parameters learns well.
+_FORM = " --levels 1 --item-token"
 
 
 def prepare(
@@ -39,7 +41,9 @@ def prepare(
         int, typer.Option(help="Keep users and items with at least so many interactions, until none has fewer (k-core).", min=1)
     ] = 1,
     repeats: Annotated[str, typer.Option(help="Which interactions of a user with the same item stay: all, first or last.")] = "all",
-    split: Annotated[str, typer.Option(help="The split that the figures are of: leave-one-out or global-time (8:1:1).")] = "leave-one-out",
+    split: Annotated[
+        str, typer.Option(help="The split that other commands use by default: leave-one-out or global-time (8:1:1).")
+    ] = "leave-one-out",
     bad_lines: Annotated[float, typer.Option(help="Share of lines that may be unusable; they are left out and counted.")] = 0.01,
     columns: Annotated[str, typer.Option(help="Names of the columns of text without a header line.", metavar="A,B,…")] = "",
     delimiter: Annotated[
@@ -61,7 +65,6 @@ def prepare(
 
     atspeed prepare ml-1m --min-rating 4 --split global-time --out data/ml-1m
     """
-    from drafting.alignment.data.record import ITEMS_FILE
     from drafting.errors import SetupError
 
     try:
@@ -101,8 +104,7 @@ def prepare(
     typer.echo("")
     for name, figures in summary.rows(split):
         typer.echo(f"{name:<19} {figures}")
-    typer.echo(f"\nWrote {out}. Next, with a .npy of an embedding for each line of {out / ITEMS_FILE}:\n")
-    typer.echo(f"    atspeed catalog build --embeddings ITEMS.npy --items {out / ITEMS_FILE} --out {out / 'catalog.jsonl'}")
+    typer.echo(f"\nWrote {out}. Next:\n\n    atspeed catalog build --data {out} --out {out / 'catalog.jsonl'}{_FORM}")
 
 
 def _parts(names: str) -> tuple[str, ...]:

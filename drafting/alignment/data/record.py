@@ -9,6 +9,8 @@ import msgspec
 
 from drafting.errors import InteractionError
 
+AUTO = "auto"
+_LEAVE_ONE_OUT = "leave-one-out"
 RECORD_FILE = "prepare.json"
 ITEMS_FILE = "items.jsonl"
 
@@ -36,3 +38,12 @@ def prepared(directory: Path) -> Prepared:
         return msgspec.json.decode(path.read_bytes(), type=Prepared)
     except (OSError, msgspec.DecodeError) as error:
         raise InteractionError(f"{path} cannot be read: {error}. Prepare the data again, or remove the file.") from error
+
+
+def split_kind(said: str, directory: Path) -> str:
+    """The split that is said, or for `auto` the one that a data directory was prepared for, leave-one-out by default.
+
+    Raises:
+        InteractionError: the record is damaged.
+    """
+    return said if said != AUTO else prepared(directory).split or _LEAVE_ONE_OUT

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from drafting.alignment.data.record import prepared
+from drafting.alignment.data.record import prepared, split_kind
 from drafting.errors import InteractionError
 from drafting.preparation import run
 from drafting.preparation.settings import PrepareSettings
@@ -124,7 +124,9 @@ def test_the_split_is_recorded_and_its_labels_counted(tmp_path: Path) -> None:
     timed = made(tmp_path, data, split="global-time")
     assert prepared(timed.folder).split == "global-time"
     assert (timed.summary.test_labels, timed.summary.unseen) == (2, 1.0)
+    assert [split_kind(said, timed.folder) for said in ("auto", "leave-one-out")] == ["global-time", "leave-one-out"]
     assert prepared(tmp_path).split is None
+    assert split_kind("auto", tmp_path) == "leave-one-out"
     written(tmp_path / "prepare.json", "{")
     with pytest.raises(InteractionError, match="Prepare the data again"):
         prepared(tmp_path)
