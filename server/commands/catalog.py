@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.commands.catalog_build import build
+from server.commands.catalog_compare import compare
 from server.commands.options import default, setting
 from server.commands.terminal import fail
 
@@ -21,6 +22,7 @@ SIDE_OPTION = typer.Option(help="The side of a matrix of codes that has an item 
 
 catalog_app = typer.Typer(help="Make a catalog, or look into one.", no_args_is_help=True)
 catalog_app.command()(build)
+catalog_app.command()(compare)
 
 
 @catalog_app.command()
@@ -75,6 +77,7 @@ def inspect(
     tokens: Annotated[str, typer.Option(help="How integer codes become tokens.")] = "<{letter}_{code}>",
     items: Annotated[Path | None, ITEMS_OPTION] = None,
     items_in: Annotated[str | None, SIDE_OPTION] = None,
+    like: Annotated[str | None, typer.Option(help="Show instead which items share codes with this one.", metavar="ITEM")] = None,
     prompt: Annotated[str | None, typer.Option(help="Show the prompt of this stored user instead.", metavar="USER")] = None,
     history: Annotated[str | None, typer.Option(help="Show the prompt of these item ids instead, oldest first.", metavar="ID,ID,…")] = None,
     target: Annotated[Path | None, setting("target", help="The model that prompts are for.", exists=True, file_okay=False)] = None,
@@ -82,11 +85,13 @@ def inspect(
     histories: Annotated[str, setting("histories", envvar="ATSPEED_HISTORIES")] = default("histories"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the prompt as JSON instead of a table.")] = False,
 ) -> None:
-    """Show what a catalog holds and how its trie branches, or the prompt that a model gets for a user, token by token.
+    """Show what a catalog holds, how its trie branches, which items share codes, or a user's prompt, token by token.
 
     Examples:
 
     atspeed catalog inspect catalog.jsonl
+
+    atspeed catalog inspect catalog.jsonl --like 1193
 
     atspeed catalog inspect catalog.jsonl --target MODEL_DIR --prompt anna
     """
@@ -107,6 +112,8 @@ def inspect(
 
         ids = [part.strip() for part in (history or "").split(",") if part.strip()]
         show_prompt(catalog, target, base, prompt, ids, histories, as_json)
+    elif like is not None:
+        _show_like(catalog, like, samples)
     else:
         _show(catalog, samples)
 
@@ -148,3 +155,22 @@ def _show(catalog: "Catalog", samples: int) -> None:
     for index in np.linspace(0, len(catalog) - 1, min(samples, len(catalog)), dtype=int).tolist():
         lead = "\n" if index == 0 else ""
         typer.echo(f"{lead}{''.join(catalog.identifier(index))}  {catalog.item_ids[index]}  {catalog.title(index) or ''}".rstrip())
+
+
+def _show_like(catalog: "Catalog", item: str, samples: int) -> None:
+    """The items that share the identifier of an item, then those that share all of it but the last code, and so on."""
+    import numpy as np
+
+    index = catalog.index_of(item)
+    if index is None:
+        fail(f"The catalog has no item {item!r}.")
+    identifier = catalog.identifier(index)
+    typer.echo(f"{''.join(identifier)}  {item}  {catalog.title(index) or ''}".rstrip())
+    closer = np.arange(len(catalog)) == index
+    for depth in range(len(identifier), 0, -1):
+        sharing = (catalog.codes[:, :depth] == catalog.codes[index, :depth]).all(axis=1)
+        others = np.flatnonzero(sharing & ~closer)
+        typer.echo(f"\n{''.join(identifier[:depth])}  {'another item' if len(others) == 1 else f'{len(others):,} other items'}")
+        for other in others[:samples].tolist():
+            typer.echo(f"  {''.join(catalog.identifier(other)[depth:])}  {catalog.item_ids[other]}  {catalog.title(other) or ''}".rstrip())
+        closer = sharing
