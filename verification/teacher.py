@@ -116,7 +116,7 @@ def make_teacher(
     try:
         run.open(record | {"draft": model_hash(draft) if draft else None}, overwrite)
         run.model.mkdir(exist_ok=True)
-        windows = training_windows(split, teacher.builder, settings, template.is_bare)
+        windows = training_windows(split.train, teacher.builder, settings, template.is_bare)
         cost = teacher.cost(windows)
         announce(cost)
         run.check_space(cost.disk_bytes, "teacher data")

@@ -52,6 +52,9 @@ PAPER: dict[str, Any] = SMALL | {
     "num_key_value_heads": 4,
 }
 
+# The same shape, trained by a recipe of its own.
+BASE: dict[str, Any] = PAPER
+
 # About 0.1 million parameters: one layer, much cheaper than the target.
 DRAFT: dict[str, Any] = SMALL | {
     "hidden_size": 64,
@@ -73,7 +76,7 @@ TIGER: dict[str, Any] = {
     "feed_forward_proj": "relu",
     "dropout_rate": 0.1,
 }
-PRESETS = {"small": SMALL, "paper": PAPER, "draft": DRAFT, "t5-scratch": TIGER}
+PRESETS = {"small": SMALL, "base": BASE, "paper": PAPER, "draft": DRAFT, "t5-scratch": TIGER}
 
 
 class BaseError(SetupError):

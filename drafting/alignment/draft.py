@@ -11,6 +11,7 @@ import msgspec
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from drafting.alignment.bases import Base, load_base
+from drafting.alignment.course import Course
 from drafting.alignment.draft_loss import NEEDS, DraftLoss
 from drafting.alignment.levels import LevelCodes
 from drafting.alignment.runs import RunDirectory
@@ -55,7 +56,7 @@ def train_draft(teacher: Path, base: str, out: Path, *, settings: DraftSettings 
     valid = validation_windows(teacher, trie, start.pad_token_id)
     record = _record(manifest, catalog, start, settings)
     loss = DraftLoss(settings, LevelCodes.of(identifiers), trie)
-    return train_model(run, start, start.model, (train, valid), settings, record, form, overwrite=overwrite, loss=loss)
+    return train_model(run, start, start.model, (train, valid), settings, record, form, overwrite=overwrite, course=Course(loss))
 
 
 def _load_tokenizer(teacher: Path) -> PreTrainedTokenizerBase:

@@ -52,6 +52,21 @@ class RunDirectory:
         return self.partial / "model"
 
     @property
+    def best(self) -> Path:
+        """The model of the best epoch so far, where epochs are validated."""
+        return self.partial / "best"
+
+    @property
+    def validated(self) -> Path:
+        """What the validated epochs were worth."""
+        return self.partial / "validated.json"
+
+    @property
+    def trial(self) -> "RunDirectory":
+        """The run that finds out how many epochs this one takes."""
+        return RunDirectory(self.partial / "trial")
+
+    @property
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint of an interrupted run, or None."""
         # The trainer writes this file last: a checkpoint without it is incomplete.

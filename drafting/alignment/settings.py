@@ -14,6 +14,8 @@ from drafting.errors import SetupError
 LABELS = ("truth", "lists")
 COMPARING = ("atspeed-s", "atspeed-r")
 WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
+FIT_TRAIN, FIT_VALID, FIT_ALL = "train", "train+valid", "all"
+FITS = (FIT_TRAIN, FIT_VALID, FIT_ALL)
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 
 _LEARNING_RATE = "Highest learning rate, reached after the warm-up and followed by a cosine schedule."
@@ -79,6 +81,28 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
     subsequences: Annotated[bool, Meta(description="Learn every item of a history, not only the last.")] = False
     stride: Stride = None
     left_out: Annotated[float, Meta(description="Share of each history that every epoch leaves out, other items each time.")] = 0.0
+    fit: Annotated[
+        str,
+        Meta(
+            description="Parts of the split to learn from: train; train+valid, for a model that is evaluated on test; or all, for one that "
+            "is served. Beyond train, a first run on train finds the number of epochs, if users are validated."
+        ),
+    ] = FIT_TRAIN
+    dropout: Annotated[
+        float | None, Meta(description="Share of hidden numbers that each training step leaves out; as the base has it by default.")
+    ] = None
+    label_smoothing: Annotated[float, Meta(description="Share of each label's weight that all other tokens get.")] = 0.0
+    validate_users: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Judge the lists of so many validation users after each epoch, as they would be served, and keep the best epoch; "
+            "0 for none, which keeps the last.",
+        ),
+    ] = 0
+    patience: Annotated[
+        int | None, Meta(ge=1, description="Stop after so many validated epochs without a better one; never by default.")
+    ] = None
     add_tokens: tuple[str, ...] = ()
     lora_rank: int = 0
     lora_alpha: Annotated[int, Meta(description="Scale of the LoRA adapters, divided by their rank.")] = 16
@@ -89,6 +113,15 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
             raise TrainingError(f"stride must be at least 1 item, got {self.stride}.")
         if not 0 <= self.left_out < 1:
             raise TrainingError(f"left_out must lie in [0, 1), got {self.left_out}.")
+        for name, share in (("dropout", self.dropout or 0.0), ("label_smoothing", self.label_smoothing)):
+            if not 0 <= share < 1:
+                raise TrainingError(f"{name} must lie in [0, 1), got {share}.")
+        if self.fit not in FITS:
+            raise TrainingError(f"There is no fit {self.fit!r}: choose {', '.join(FITS)}.")
+        if self.validate_users < 0:
+            raise TrainingError(f"validate_users must not be negative, got {self.validate_users}.")
+        if self.patience is not None and (self.patience < 1 or not self.validate_users):
+            raise TrainingError("patience is a number of epochs, 1 or more, and needs validate_users: without them no epoch is judged.")
         if self.lora_rank < 0:
             raise TrainingError(f"lora_rank must not be negative, got {self.lora_rank}.")
         require_positive("lora_alpha", self.lora_alpha)
@@ -183,6 +216,29 @@ def require_positive(name: str, value: float) -> None:
         raise TrainingError(f"{name} must be above 0, got {value}.")
 
 
+class ListQuality(msgspec.Struct, frozen=True):
+    """Recall@k and NDCG@k of the lists of some users."""
+
+    k: int
+    users: int
+    recall: float
+    ndcg: float
+
+
+class ValidatedEpoch(msgspec.Struct, frozen=True):
+    """What the model was worth after an epoch, counted from 1.
+
+    Attributes:
+        recall, ndcg: Recall@10 and NDCG@10 of the validation users' lists.
+        valid_loss: as of `TrainingMetrics`.
+    """
+
+    epoch: int
+    recall: float
+    ndcg: float
+    valid_loss: float | None
+
+
 class TrainingMetrics(msgspec.Struct, frozen=True):
     """The metrics of a run.
 
@@ -196,6 +252,8 @@ class TrainingMetrics(msgspec.Struct, frozen=True):
         tokens_per_second: tokens trained per second in that time.
         resumed_from_step: step of the checkpoint that the run continued from; 0 for an uninterrupted run.
         threads: CPU threads of each process.
+        best_epoch: the epoch whose model this is, where epochs were validated; 0 for the last.
+        validated: what each epoch was worth; of the first run, if another part was learnt in a second.
     """
 
     train_loss: float
@@ -207,3 +265,5 @@ class TrainingMetrics(msgspec.Struct, frozen=True):
     tokens_per_second: float
     resumed_from_step: int
     threads: int = 0
+    best_epoch: int = 0
+    validated: tuple[ValidatedEpoch, ...] = ()

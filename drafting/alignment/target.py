@@ -4,30 +4,51 @@ Invariant: `training.json` in the directory holds every setting, the hashes of t
 LoRA weights are merged into the model, so it is loaded like any other.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
+from drafting.alignment.course import Course
 from drafting.alignment.data.encoder_samples import EncoderSampleSet
-from drafting.alignment.data.interactions import Split
+from drafting.alignment.data.interactions import Interactions, Split
 from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.record import split_kind
 from drafting.alignment.data.samples import SampleSet
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
+from drafting.alignment.dropout import add_dropout
 from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
-from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
-from drafting.alignment.training import describe_base, quiet_library, train_model, versions
+from drafting.alignment.settings import FIT_TRAIN, FIT_VALID, TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
+from drafting.alignment.smoothing import SmoothedLoss
+from drafting.alignment.training import describe_base, open_run, quiet_library, read_metrics, train_model, versions
+from drafting.alignment.validation import EpochValidation, Validate
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.tokenizer import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A base and its samples, before the first step.
+
+    Attributes:
+        record: contents of `training.json` without the metrics.
+        model: the base's model, or a wrapper of it.
+    """
+
+    start: Base
+    samples: tuple[SampleSet, SampleSet]
+    record: dict[str, Any]
+    model: torch.nn.Module
 
 
 @quiet_library()
@@ -40,13 +61,18 @@ def train_target(
     settings: TargetSettings | None = None,
     template: PromptForm | None = None,
     overwrite: bool = False,
+    validate: Validate | None = None,
 ) -> TrainingMetrics:
     """Train a target and write its model directory to `out`; continue from the last checkpoint of an interrupted run.
+
+    With `settings.validate_users` and a fit beyond the training part, a first run on the training part finds the number of epochs, and a
+    second one learns all that was asked for as long, on the same learning rates.
 
     Args:
         data: directory of interactions, see `load_split`.
         base: preset, `config.json` or model directory, see `load_base`.
         overwrite: replace the contents of `out`, and drop an interrupted run with other settings.
+        validate: judges the lists of a model; needed where `settings.validate_users` says that it is done.
 
     Raises:
         SetupError: inputs or settings cannot be used; nothing was overwritten.
@@ -56,25 +82,62 @@ def train_target(
     run.refuse_existing(overwrite)
     settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
-    set_seed(settings.seed)
-    start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
+
+    def ready(settings: TargetSettings) -> _Ready:
+        set_seed(settings.seed)
+        start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
+        samples = _samples(split, catalog, start, template, settings)
+        if settings.dropout is not None:
+            add_dropout(start.model, settings.dropout)
+        model = add_lora(start.model, settings) if settings.lora_rank else start.model
+        return _Ready(start, samples, _record(data, catalog, start, template, settings, split), model)
+
+    def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
+        made = ready(settings)
+        smooth = SmoothedLoss(settings.label_smoothing, has_decoder=made.start.start_token is not None)
+        validation = None
+        if validates and validate is not None:
+            validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
+        course = Course(smooth if settings.label_smoothing else None, validation, trial)
+        merge = merged if settings.lora_rank else None
+        what = made.start, made.model, made.samples, settings, made.record, template
+        return train_model(run, *what, overwrite=overwrite, course=course, merge=merge)
+
+    if settings.validate_users and validate is None:
+        raise TrainingError("validate_users needs someone to judge the lists: pass validate.")
+    if settings.fit == FIT_TRAIN or not settings.validate_users:
+        return train(run, settings, validates=bool(settings.validate_users))
+    open_run(run, ready(settings).record, overwrite)
+    if (found := read_metrics(run.trial.out)) is None:
+        found = train(run.trial, msgspec.structs.replace(settings, fit=FIT_TRAIN), validates=True)
+    return train(run, settings, validates=False, trial=found)
+
+
+def _samples(split: Split, catalog: Catalog, start: Base, template: PromptForm, settings: TargetSettings) -> tuple[SampleSet, SampleSet]:
+    """The training samples, and the first validation item of each user given the training items; there may be none."""
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
     builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
-    samples = SampleSet if start.start_token is None else EncoderSampleSet
-    windows = training_windows(split, builder, settings, packed=start.start_token is None and template.is_bare)
+    kind = SampleSet if start.start_token is None else EncoderSampleSet
+    learnt = learnt_part(split, settings.fit)
+    windows = training_windows(learnt, builder, settings, packed=start.start_token is None and template.is_bare)
     common = builder, identifiers, start.pad_token_id
-    train = samples(split.train, windows, *common, unknown_token=start.unknown_token, left_out=settings.left_out, seed=settings.seed)
-    # The first validation item of each user, given the user's training items; there may be none.
+    train = kind(learnt, windows, *common, unknown_token=start.unknown_token, left_out=settings.left_out, seed=settings.seed)
     joined, ahead = next_windows(split.train, split.valid, builder.max_items + 1)
-    valid = samples(joined, ahead, *common, unknown_token=start.unknown_token)
-    record = _record(data, catalog, start, template, settings, split)
-    model = add_lora(start.model, settings) if settings.lora_rank else start.model
-    merge = merged if settings.lora_rank else None
-    return train_model(run, start, model, (train, valid), settings, record, template, overwrite=overwrite, merge=merge)
+    # What was learnt can't be validated on.
+    ahead = ahead.part(slice(None if settings.fit == FIT_TRAIN else 0))
+    return train, kind(joined, ahead, *common, unknown_token=start.unknown_token)
 
 
-def training_windows(split: Split, builder: PromptBuilder, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
-    """The windows of the training data. Each holds all that a prompt may show of a user, who has one event more if it leaves some out.
+def learnt_part(split: Split, fit: str) -> Interactions:
+    """The interactions that a model learns from, which is what `fit` names of the split."""
+    if fit == FIT_TRAIN:
+        return split.train
+    known = split.train.followed_by(split.valid)
+    return known if fit == FIT_VALID else known.followed_by(split.test)
+
+
+def training_windows(learnt: Interactions, builder: PromptBuilder, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:
+    """The windows of training data. Each holds all that a prompt may show of a user, who has one event more if it leaves some out.
 
     Args:
         builder: of the prompts; where these read what was asked, that is enough to predict a user's first item from.
@@ -85,11 +148,11 @@ def training_windows(split: Split, builder: PromptBuilder, settings: TargetSetti
     """
     max_items, asked = builder.max_items, "context" in builder.reads
     if not settings.subsequences:
-        windows = newest_windows(split.train, max_items + 1, asked=asked)
-    elif packed and split.train.labelled is None:
-        windows = packed_windows(split.train, max_items, settings.stride or max(1, max_items // 2))
+        windows = newest_windows(learnt, max_items + 1, asked=asked)
+    elif packed and learnt.labelled is None:
+        windows = packed_windows(learnt, max_items, settings.stride or max(1, max_items // 2))
     else:
-        windows = prefix_windows(split.train, max_items + 1, asked=asked)
+        windows = prefix_windows(learnt, max_items + 1, asked=asked)
     if not len(windows.last):
         kind = "" if settings.label_kind is None else f", the last of the kind {settings.label_kind!r},"
         raise TrainingError(f"There is nothing to learn from: no user has two items{kind} in the training data.")

@@ -6,12 +6,14 @@ even if the run was interrupted and continued.
 The loop is transformers' `Trainer`, so `accelerate launch` scales a run to several devices or machines.
 """
 
+import copy
 import logging
 import math
 import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
 
 from drafting.alignment.bases import Base
+from drafting.alignment.course import Course, Loss, StopAt
 from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
@@ -36,7 +39,7 @@ logger = logging.getLogger(__name__)
 KEPT_CHECKPOINTS = 2
 _STEPS_PER_LOG = 10
 
-Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
+Write = Callable[[Trainer, Path], None]
 
 
 class Samples(Protocol):
@@ -94,13 +97,14 @@ def _identity(batch: Batch) -> Batch:
 
 
 def fit(
-    run: RunDirectory, model: torch.nn.Module, train: Samples, valid: Samples, settings: LoopSettings, loss: Loss | None = None
-) -> tuple[TrainingMetrics, Trainer]:
-    """Train `model` from the last checkpoint of the run, or from the start; the returned trainer holds the result.
+    run: RunDirectory, model: torch.nn.Module, samples: tuple[Samples, Samples], settings: LoopSettings, course: Course, write: Write
+) -> TrainingMetrics:
+    """Train `model` from the last checkpoint of the run, or from the start.
 
     Args:
-        loss: loss of a training batch; by default the cross-entropy of the model.
+        write: writes the model that the trainer holds to a directory.
     """
+    train, valid = samples
     arguments = _arguments(run, settings)
     batches = math.ceil(len(train) / (settings.batch_size * arguments.world_size))
     arguments.logging_steps = max(1, min(_STEPS_PER_LOG, math.ceil(settings.epochs * batches) // 20))
@@ -108,7 +112,7 @@ def fit(
     tokens_per_step = tokens / batches
     trainer = _SampleTrainer(
         order=LengthBucketSampler(train.bucket_lengths, settings.batch_size, settings.seed, train.set_epoch),
-        loss=loss,
+        loss=course.loss,
         model=model,
         args=arguments,
         data_collator=_identity,
@@ -120,15 +124,20 @@ def fit(
     resumed_from = checkpoint_step(checkpoint) if checkpoint else 0
     if checkpoint:
         logger.warning("Going on from step %d of an interrupted run.", resumed_from)
+    _begin(trainer, course, batches, resumed_from, valid, write)
     started = time.monotonic()
     steps = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).global_step
     seconds = time.monotonic() - started
-    valid_loss = float(trainer.evaluate(valid)["eval_loss"]) if len(valid) else None
+    best = None if course.validation is None else course.validation.best
+    if best is None:
+        write(trainer, run.model)
+    elif PartialState().is_main_process:
+        run.best.rename(run.model)
     # The trainer's own mean does not include the steps before an interruption.
     last_epoch = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry and entry["step"] > steps - batches]
-    metrics = TrainingMetrics(
+    return TrainingMetrics(
         train_loss=float(np.mean(last_epoch)),
-        valid_loss=valid_loss,
+        valid_loss=_valid_loss(trainer, valid) if best is None else best.valid_loss,
         steps=steps,
         samples=len(train),
         tokens=tokens,
@@ -136,8 +145,26 @@ def fit(
         tokens_per_second=round((steps - resumed_from) * tokens_per_step / seconds, 1),
         resumed_from_step=resumed_from,
         threads=torch.get_num_threads(),
+        best_epoch=course.best_epoch,
+        validated=course.validated,
     )
-    return metrics, trainer
+
+
+def _begin(trainer: Trainer, course: Course, batches: int, done: int, valid: Samples, write: Write) -> None:
+    """Prepare a trainer for its course, behind step `done` of epochs of so many batches."""
+    if (validation := course.validation) is not None:
+        validation.begin(batches, done, lambda path: write(trainer, path), lambda: _valid_loss(trainer, valid))
+        trainer.add_callback(validation)
+    last = course.last_step(batches)
+    if last is not None and last == done:
+        # The checkpoint is that of the run's end: nothing is left to learn.
+        trainer.args.max_steps = last
+    elif course.trial is not None and last is not None:
+        trainer.add_callback(StopAt(last))
+
+
+def _valid_loss(trainer: Trainer, valid: Samples) -> float | None:
+    return float(trainer.evaluate(valid)["eval_loss"]) if len(valid) else None
 
 
 def _arguments(run: RunDirectory, settings: LoopSettings) -> TrainingArguments:
@@ -172,9 +199,24 @@ def describe_base(base: Base) -> dict[str, Any]:
     return {"name": base.name, "from_scratch": base.from_scratch, "config": config}
 
 
+def read_metrics(model_dir: Path) -> TrainingMetrics | None:
+    """The metrics of a finished run; None if there is no such run."""
+    path = model_dir / TRAINING_FILE
+    return msgspec.convert(msgspec.json.decode(path.read_bytes())["metrics"], TrainingMetrics) if path.is_file() else None
+
+
 def versions() -> dict[str, str]:
     """The versions of the libraries that affect the result."""
     return {"python": platform.python_version(), "torch": str(torch.__version__), "transformers": transformers.__version__}
+
+
+def open_run(run: RunDirectory, record: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """Start or continue the run of a record in all processes; return the record with their number."""
+    process = PartialState()
+    record = record | {"processes": process.num_processes}
+    with process.main_process_first():
+        run.open(record, overwrite)
+    return record
 
 
 def train_model(
@@ -187,7 +229,7 @@ def train_model(
     template: PromptForm,
     *,
     overwrite: bool,
-    loss: Loss | None = None,
+    course: Course | None = None,
     merge: Callable[[torch.nn.Module], PreTrainedModel] | None = None,
 ) -> TrainingMetrics:
     """Train a model and publish its directory with tokenizer, prompt and `training.json`; continue an interrupted run.
@@ -196,22 +238,26 @@ def train_model(
         model: the model of `base`, or a wrapper of it with the same parameters.
         samples: training and validation samples.
         record: contents of `training.json` without the metrics; a run with another record is not continued.
+        course: what the run does beside learning.
         merge: turns a trained wrapper into a plain model.
     """
-    process = PartialState()
-    record = record | {"processes": process.num_processes}
-    with process.main_process_first():
-        run.open(record, overwrite)
-    run.check_model_space(base.model.num_parameters(), KEPT_CHECKPOINTS)
-    metrics, trainer = fit(run, model, *samples, settings, loss)
-    if merge is None:
-        trainer.save_model(str(run.model))
+    process, course = PartialState(), course or Course()
+    record = open_run(run, record, overwrite)
+    run.check_model_space(base.model.num_parameters(), KEPT_CHECKPOINTS + (course.validation is not None))
+
+    def write(trainer: Trainer, path: Path) -> None:
+        if merge is None:
+            trainer.save_model(str(path))
+        if process.is_main_process:
+            if merge is not None:
+                # Merging is for good, and between epochs the run goes on.
+                merge(model if course.validation is None else copy.deepcopy(model)).save_pretrained(path)
+            save_tokenizer(base.tokenizer, path)
+            template.save(path)
+            (path / "training_args.bin").unlink(missing_ok=True)
+
+    metrics = fit(run, model, samples, settings, course, write)
     if process.is_main_process:
-        if merge is not None:
-            merge(model).save_pretrained(run.model)
-        save_tokenizer(base.tokenizer, run.model)
-        template.save(run.model)
-        (run.model / "training_args.bin").unlink(missing_ok=True)
         contents = msgspec.json.encode(record | {"metrics": msgspec.to_builtins(metrics)})
         (run.model / TRAINING_FILE).write_bytes(msgspec.json.format(contents, indent=2) + b"\n")
         run.publish()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from drafting.alignment.settings import FIT_ALL, FIT_TRAIN, FIT_VALID
 from drafting.errors import SetupError
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, print_table
@@ -15,6 +16,9 @@ from verification.evaluation.settings import BASELINES, CLOSED_FORMS, Evaluation
 
 if TYPE_CHECKING:
     from verification.evaluation.report import ModeRow, Quality, Report
+
+# The parts that a model has learnt, beside train.
+FITTED = {FIT_VALID: ("valid",), FIT_ALL: ("valid", "test")}
 
 
 @takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines"])
@@ -53,6 +57,12 @@ def evaluate(
         fail(f"There is no part {settings.part!r}: choose test or valid.")
     lengths, rules, chosen = _lengths(k), _modes(modes), _baselines(baselines)
     trained = _training_record(target).get("settings", {})
+    if settings.part in FITTED.get(trained.get("fit", FIT_TRAIN), ()):
+        instead = "train+valid" if settings.part == "test" else "train"
+        fail(
+            f"{target} has learnt the part {settings.part} (--fit {trained['fit']}), so its figures there would say nothing: evaluate one "
+            f"that was trained alike with --fit {instead}."
+        )
     try:
         kind = label_kind or trained.get("label_kind")
         rule = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)

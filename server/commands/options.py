@@ -46,6 +46,21 @@ def takes_struct(struct: type[msgspec.Struct], without: Collection[str] = ()) ->
 
     A field without a description is the setting of the server that has its name.
     """
+    return _taking(_struct_parameters(struct, without), struct)
+
+
+def takes_given(struct: type[msgspec.Struct], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """As `takes_struct`, for a command that has other defaults at times: it gets a dictionary of the options that were given."""
+
+    def given(context: typer.Context, **flags: object) -> dict[str, object]:
+        sources = {name: context.get_parameter_source(name) for name in flags}
+        return {name: flags[name] for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    return _taking([context, *_struct_parameters(struct, without)], given)
+
+
+def _struct_parameters(struct: type[msgspec.Struct], without: Collection[str]) -> list[inspect.Parameter]:
     parameters = []
     for field in msgspec.structs.fields(struct):
         if field.name not in without:
@@ -55,7 +70,7 @@ def takes_struct(struct: type[msgspec.Struct], without: Collection[str] = ()) ->
             else:
                 option = setting(field.name)
             parameters.append(_keyword(field.name, field.default, Annotated[kind, option]))
-    return _taking(parameters, struct)
+    return parameters
 
 
 def _taking(parameters: list[inspect.Parameter], make: Callable[..., object]) -> Callable[[Command], Command]:

@@ -1,19 +1,19 @@
 """`atspeed train target`: the model whose lists are served."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import msgspec
 import typer
 
+from drafting.alignment.recipes import RECIPES
 from drafting.alignment.settings import TargetSettings
-from server.commands.options import setting, takes_struct
+from server.commands.options import setting, takes_given
 from server.commands.train.running import Threads, failing, loading_libraries
 
 
-@takes_struct(TargetSettings, without=["lora_rank", "add_tokens"])
+@takes_given(TargetSettings, without=["lora_rank", "add_tokens"])
 def target(
-    settings: TargetSettings,
+    settings: dict[str, Any],
     data: Annotated[
         Path,
         typer.Option(
@@ -25,7 +25,11 @@ def target(
     ],
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     base: Annotated[
-        str, typer.Option(help="Where to start: 'small', 'paper', 't5-scratch' or a config.json (from scratch), or a model directory.")
+        str,
+        typer.Option(
+            help="Where to start: 'small' or 'base' (from scratch, by a recipe); 'paper', 't5-scratch' or a config.json (from scratch); or "
+            "a model directory."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Model directory to write; `atspeed serve --target` takes it as it is.")],
     prompt: Annotated[
@@ -50,6 +54,9 @@ def target(
 
     Example: atspeed train target --data data/beauty --catalog data/beauty/beauty.index.json --base small --subsequences --out models/beauty
 
+    The presets small and base have recipes: defaults that keep a small model from learning the data by heart, and judge each epoch's lists.
+    A flag that is given goes before its recipe. Of models that are served, --fit all learns the newest interactions, too.
+
     An interrupted run goes on from its last checkpoint when the same command is given again. For several devices, put
     `accelerate launch -m server.cli` in the place of `atspeed`.
     """
@@ -60,12 +67,17 @@ def target(
 
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
-        settings = msgspec.structs.replace(settings, lora_rank=lora_rank if lora else 0, add_tokens=tuple(add_tokens or ()))
+        more = {"lora_rank": lora_rank if lora else 0, "add_tokens": tuple(add_tokens or ())}
+        chosen = TargetSettings(**(RECIPES.get(base, {}) | settings | more))
         items = load_catalog(catalog)
         path = prompt or Path(base) / PROMPT_FILE
         template = read_prompt(path) if prompt or path.is_file() else None
         with loading_libraries(threads):
             from drafting.alignment.target import train_target
-        metrics = train_target(data, items, base, out, settings=settings, template=template, overwrite=overwrite)
+            from verification.evaluation.validation import ListValidation
+        validate = ListValidation(items, chosen.validate_users) if chosen.validate_users else None
+        metrics = train_target(data, items, base, out, settings=chosen, template=template, overwrite=overwrite, validate=validate)
     valid = "" if metrics.valid_loss is None else f", validation loss {metrics.valid_loss:.3f}"
+    if best := next((each for each in metrics.validated if each.epoch == metrics.best_epoch), None):
+        valid += f", epoch {best.epoch} of {len(metrics.validated)} with validation Recall@10 {best.recall:.4f} and NDCG@10 {best.ndcg:.4f}"
     typer.echo(f"Wrote {out}: train loss {metrics.train_loss:.3f}{valid}, {metrics.steps:,} steps in {metrics.seconds:.0f} s.")

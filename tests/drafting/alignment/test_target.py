@@ -264,7 +264,11 @@ def test_lora_learns_the_new_tokens_and_is_written_merged(
 @pytest.mark.parametrize(
     ("base", "template", "sentence"),
     [
-        ("enormous", PromptTemplate(), r"There is no base 'enormous': give a preset \(small, paper, draft, t5-scratch\), a config.json"),
+        (
+            "enormous",
+            PromptTemplate(),
+            r"There is no base .enormous.: give a preset \(small, base, paper, draft, t5-scratch\), a config.json",
+        ),
         ("small", PromptTemplate(separator=", "), "A model from scratch knows the catalog's codes and no words"),
         ("small", PromptTemplate(max_items=300), "A prompt of 300 items and its answer take 603 tokens, but small reads at most 512"),
     ],

@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
+from drafting.alignment.recipes import RECIPES
+from drafting.alignment.settings import TargetSettings
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
 from drafting.prompts.loading import load_prompt
+from server.cli import app
 from server.commands.train import train_app
 from tests.models import TINY_CONFIG
 from verification.recommender import Recommender
@@ -52,6 +56,33 @@ def test_a_trained_target_is_served_as_it_is(flags: dict[str, object], tmp_path:
     lists = list(recommender.recommend([[item, (item + 1) % ITEMS] for item in range(ITEMS)], k=1))
     recommender.close()
     assert [found.items[0].item for found in lists] == [(item + 2) % ITEMS for item in range(ITEMS)]
+
+
+def test_a_preset_brings_its_recipe_and_a_flag_goes_before_it(flags: dict[str, object], tmp_path: Path) -> None:
+    flags |= {"--base": "small", "--epochs": 2, "--learning-rate": 0.01, "--fit": "all", "--validate-users": 20, "--label-smoothing": 0.1}
+    done = run(flags)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    recipe = RECIPES["small"]
+    given = {"epochs": 2.0, "learning_rate": 0.01, "fit": "all", "validate_users": 20, "label_smoothing": 0.1}
+    assert recipe | given | record["settings"] == record["settings"]
+    assert set(recipe) - set(given), "something is left to the recipe"
+    epochs = record["metrics"]["validated"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    best = max(epochs, key=lambda epoch: epoch["ndcg"])
+    assert f"epoch {best['epoch']} of 2 with validation Recall@10 {best['recall']:.4f} and NDCG@10 {best['ndcg']:.4f}" in done.output
+    for part, other in (("test", "train+valid"), ("valid", "train")):
+        asked = ["evaluate", "--target", tmp_path / "model", "--catalog", flags["--catalog"], "--data", flags["--data"], "--part", part]
+        refused = CliRunner().invoke(app, list(map(str, asked)))
+        assert refused.exit_code == 1
+        assert f"has learnt the part {part} (--fit all)" in refused.stderr
+        assert refused.stderr.rstrip().endswith(f"--fit {other}.")
+
+
+def test_without_a_preset_the_defaults_are_those_of_the_settings(flags: dict[str, object], tmp_path: Path) -> None:
+    assert run(flags).exit_code == 0
+    settings = json.loads((tmp_path / "model" / "training.json").read_text())["settings"]
+    assert settings == json.loads(msgspec.json.encode(TargetSettings(epochs=1)))
 
 
 def test_a_model_is_not_replaced_unasked(flags: dict[str, object], tmp_path: Path) -> None:

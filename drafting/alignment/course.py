@@ -1,0 +1,59 @@
+"""The course of a run: its loss, what is judged on the way, and where it ends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from drafting.alignment.data.samples import Batch
+from drafting.alignment.settings import TrainingMetrics, ValidatedEpoch
+from drafting.alignment.validation import EpochValidation
+
+Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run does beside learning.
+
+    Attributes:
+        loss: loss of a training batch; by default the cross-entropy of the model.
+        validation: judges each epoch and keeps the best; by default the model of the last epoch is the result.
+        trial: a run on fewer interactions; this one ends after its best epoch, on the learning rates of the whole run.
+    """
+
+    loss: Loss | None = None
+    validation: EpochValidation | None = None
+    trial: TrainingMetrics | None = None
+
+    def last_step(self, batches: int) -> int | None:
+        """The step that the run ends at before its time, if that is known, in epochs of so many batches."""
+        if self.trial is not None:
+            return self.trial.best_epoch * batches
+        return self.validation.epochs[-1].epoch * batches if self.validation is not None and self.validation.is_over else None
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose model is the result; 0 if none was judged, which is the last."""
+        if self.trial is not None:
+            return self.trial.best_epoch
+        return 0 if self.validation is None else self.validation.best.epoch
+
+    @property
+    def validated(self) -> tuple[ValidatedEpoch, ...]:
+        """What the epochs were worth, of the trial if there was one."""
+        if self.trial is not None:
+            return self.trial.validated
+        return () if self.validation is None else tuple(self.validation.epochs)
+
+
+class StopAt(TrainerCallback):  # type: ignore[misc]
+    """Stops a run at a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_training_stop |= state.global_step >= self._step

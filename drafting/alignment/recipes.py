@@ -1,0 +1,20 @@
+"""Recipes: what `atspeed train target` trains a preset with, where no flag says otherwise.
+
+Light to import, as the settings are.
+"""
+
+from typing import Any
+
+# Models from scratch on some hundred thousand interactions learn them by heart: everything here is against that.
+_FROM_SCRATCH: dict[str, Any] = {
+    "subsequences": True,
+    "left_out": 0.2,
+    "dropout": 0.1,
+    "weight_decay": 0.1,
+    "learning_rate": 2e-3,
+    "batch_size": 32,
+    "epochs": 12.0,
+    "validate_users": 1000,
+    "patience": 3,
+}
+RECIPES: dict[str, dict[str, Any]] = {"small": _FROM_SCRATCH, "base": _FROM_SCRATCH | {"learning_rate": 1e-3, "dropout": 0.2}}

@@ -1,0 +1,188 @@
+"""Validated epochs: the best one's model is kept, patience ends a run, more is learnt for as long, and interruptions change nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import drafting.alignment.training
+from drafting.alignment.data.interactions import Split
+from drafting.alignment.progress import ProgressBar
+from drafting.alignment.settings import ListQuality, TargetSettings, TrainingError
+from drafting.alignment.smoothing import SmoothedLoss
+from drafting.alignment.target import learnt_part, train_target
+from drafting.catalog.builder import catalog_of
+from drafting.catalog.catalog import Catalog
+from tests.models import TINY_CONFIG
+
+ITEMS = 12
+QUICK = TargetSettings(
+    epochs=5, batch_size=32, learning_rate=1e-2, subsequences=True, checkpoint_steps=3, dropout=0.1, label_smoothing=0.1, validate_users=9
+)
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return catalog_of([(str(item), [f"<a_{item // 4}>", f"<b_{item % 4}>"]) for item in range(ITEMS)])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    lines = [{"user": user, "item": (user + 5 * time) % ITEMS, "timestamp": time} for user in range(60) for time in range(4 + user % 5)]
+    (folder / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("config") / "config.json"
+    path.write_text(json.dumps(TINY_CONFIG))
+    return str(path)
+
+
+class Judge:
+    """Says what it was told to, epoch after epoch, and keeps the weights that it saw."""
+
+    def __init__(self, *ndcg: float) -> None:
+        self.ndcg = ndcg
+        self.seen: list[dict[str, torch.Tensor]] = []
+        self.parts: list[tuple[int, int]] = []
+
+    def __call__(self, model: Path, split: Split) -> ListQuality:
+        assert {"tokenizer.json", "prompt.json"} <= {path.name for path in model.iterdir()}
+        self.seen.append(load_file(model / "model.safetensors"))
+        self.parts.append((len(split.train), len(split.valid)))
+        return ListQuality(10, 60, 0.5, self.ndcg[len(self.seen) - 1])
+
+
+def assert_weights(out: Path, expected: dict[str, torch.Tensor]) -> None:
+    found = load_file(out / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, part in found.items():
+        torch.testing.assert_close(part, expected[name])
+
+
+def test_the_best_epochs_model_is_kept_and_all_are_recorded(tmp_path: Path, data: Path, catalog: Catalog, config: str) -> None:
+    judge = Judge(0.1, 0.3, 0.2, 0.3, 0.25)
+    metrics = train_target(data, catalog, config, tmp_path / "out", settings=QUICK, validate=judge)
+    assert metrics.best_epoch == 2
+    assert [(epoch.epoch, epoch.ndcg) for epoch in metrics.validated] == [(1, 0.1), (2, 0.3), (3, 0.2), (4, 0.3), (5, 0.25)]
+    assert metrics.valid_loss == metrics.validated[1].valid_loss
+    assert_weights(tmp_path / "out", judge.seen[1])
+    assert not torch.equal(judge.seen[1]["lm_head.weight"], judge.seen[4]["lm_head.weight"])
+    recorded = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert len(recorded["metrics"]["validated"]) == 5
+    assert (recorded["settings"]["dropout"], recorded["settings"]["fit"]) == (0.1, "train")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_judging_changes_nothing_of_what_is_learnt(tmp_path: Path, data: Path, catalog: Catalog, config: str) -> None:
+    judge = Judge(0.1, 0.2, 0.3, 0.4, 0.5)
+    train_target(data, catalog, config, tmp_path / "judged", settings=QUICK, validate=judge)
+    train_target(data, catalog, config, tmp_path / "out", settings=msgspec.structs.replace(QUICK, validate_users=0))
+    assert_weights(tmp_path / "out", judge.seen[-1])
+
+
+def test_patience_ends_a_run(tmp_path: Path, data: Path, catalog: Catalog, config: str) -> None:
+    judge = Judge(0.2, 0.3, 0.1, 0.2)
+    settings = msgspec.structs.replace(QUICK, patience=2)
+    metrics = train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=judge)
+    assert ([epoch.epoch for epoch in metrics.validated], metrics.best_epoch) == ([1, 2, 3, 4], 2)
+    assert_weights(tmp_path / "out", judge.seen[1])
+
+
+@pytest.mark.parametrize("fit", ["train+valid", "all"])
+def test_more_is_learnt_for_as_long_as_the_training_part_was_best(
+    tmp_path: Path, data: Path, catalog: Catalog, config: str, fit: str
+) -> None:
+    judge = Judge(0.1, 0.4, 0.2, 0.3, 0.1)
+    settings = msgspec.structs.replace(QUICK, fit=fit)
+    metrics = train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=judge)
+    assert len(judge.seen) == 5, "the second run is not judged: it has learnt the validation part"
+    assert (metrics.best_epoch, len(metrics.validated), metrics.valid_loss) == (2, 5, None)
+    assert metrics.steps == 2 * -(-metrics.samples // QUICK.batch_size)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_parts_are_what_they_are_called(data: Path, catalog: Catalog) -> None:
+    from drafting.alignment.data.loading import load_split
+
+    split = load_split(data, catalog)
+    every = sum(map(len, (split.train, split.valid, split.test)))
+    assert [len(learnt_part(split, fit)) for fit in ("train", "train+valid", "all")] == [len(split.train), every - len(split.test), every]
+    assert learnt_part(split, "all").history(7).tolist() == [(7 + 5 * time) % ITEMS for time in range(6)]
+
+
+class Interrupted(ProgressBar):
+    """Stands for a user who presses Ctrl-C when a step begins for the `run`-th time, after the checkpoint of the one before."""
+
+    step, run, met = 0, 1, 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        Interrupted.met += state.global_step == self.step
+        if Interrupted.met == self.run:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("fit", "step", "run"), [("train", 4, 1), ("train", 6, 1), ("all", 7, 1), ("all", 3, 2)])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    tmp_path: Path, data: Path, catalog: Catalog, config: str, monkeypatch: pytest.MonkeyPatch, fit: str, step: int, run: int
+) -> None:
+    """Two batches make an epoch and three steps a checkpoint, so that one falls on an epoch's end, and others behind or before one."""
+    figures = (0.1, 0.4, 0.2, 0.3, 0.1)
+    settings = msgspec.structs.replace(QUICK, fit=fit, patience=2, batch_size=50)
+    whole = train_target(data, catalog, config, tmp_path / "whole", settings=settings, validate=Judge(*figures))
+    with monkeypatch.context() as patch:
+        patch.setattr(drafting.alignment.training, "ProgressBar", Interrupted)
+        for name, value in {"step": step, "run": run, "met": 0}.items():
+            patch.setattr(Interrupted, name, value)
+        with pytest.raises(KeyboardInterrupt):
+            train_target(data, catalog, config, tmp_path / "out", settings=settings, validate=Judge(*figures))
+    per_epoch = -(-whole.samples // 50)
+    resumed = train_target(
+        data, catalog, config, tmp_path / "out", settings=settings, validate=Judge(*figures[step // 3 * 3 // per_epoch :])
+    )
+    assert resumed.validated == whole.validated
+    assert (resumed.best_epoch, resumed.steps) == (whole.best_epoch, whole.steps)
+    assert_weights(tmp_path / "out", load_file(tmp_path / "whole" / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"fit": "everything"}, "There is no fit 'everything': choose train, train\\+valid, all."),
+        ({"dropout": 1.0}, "dropout must lie in \\[0, 1\\), got 1.0."),
+        ({"label_smoothing": -0.1}, "label_smoothing must lie in \\[0, 1\\), got -0.1."),
+        ({"validate_users": -1}, "validate_users must not be negative, got -1."),
+        ({"patience": 2, "validate_users": 0}, "needs validate_users"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        TargetSettings(**wrong)
+
+
+@pytest.mark.parametrize("has_decoder", [False, True])
+def test_the_smoothed_loss_is_that_of_the_smoothed_labels(has_decoder: bool) -> None:
+    torch.manual_seed(0)
+    scores, labels = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
+    labels[0, :2] = -100
+
+    class Model(torch.nn.Module):
+        def forward(self, **batch: torch.Tensor) -> Any:
+            assert ("labels" in batch) is has_decoder
+            return type("Output", (), {"logits": scores})
+
+    found = SmoothedLoss(0.2, has_decoder=has_decoder)(Model(), {"input_ids": labels, "labels": labels})
+    shift = 0 if has_decoder else 1
+    rows = [
+        (scores[row, column - shift], labels[row, column]) for row in range(2) for column in range(shift, 5) if labels[row, column] >= 0
+    ]
+    logs = [(score.log_softmax(0), label) for score, label in rows]
+    expected = sum(-(0.8 * log[label] + 0.2 * log.mean()) for log, label in logs) / len(logs)
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)

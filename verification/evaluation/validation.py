@@ -1,0 +1,41 @@
+"""Validation of a model in training: its lists for validation users, as they would be served."""
+
+from pathlib import Path
+
+from drafting.alignment.data.interactions import Split
+from drafting.alignment.settings import ListQuality
+from drafting.beam.rule import SERVED_BEAM_WIDTH
+from drafting.catalog.catalog import Catalog
+from verification.evaluation.metrics import ndcg, recall
+from verification.evaluation.users import held_out
+from verification.recommender import Recommender
+
+K = 10
+
+
+class ListValidation:
+    """Judges model directories by Recall@10 and NDCG@10 on the validation part, at the beam width that is served.
+
+    Lists leave out what the users have met.
+    """
+
+    def __init__(self, catalog: Catalog, users: int) -> None:
+        """`users`: the most to ask, spread evenly."""
+        self._catalog = catalog
+        self._users = users
+
+    def __call__(self, model: Path, split: Split) -> ListQuality:
+        """Judge the model for the users that the split holds out for validation, given the training part.
+
+        Raises:
+            InteractionError: there are no such users.
+            HostError: the model can't be served.
+        """
+        users = held_out(split, "valid", self._users)
+        recommender = Recommender.load(model, self._catalog, host="transformers", verify="never")
+        try:
+            found = recommender.recommend(users.states(), K, SERVED_BEAM_WIDTH, excluded_items=users.histories)
+            lists = [[item.item for item in result.items] for result in found]
+        finally:
+            recommender.close()
+        return ListQuality(K, len(users), float(recall(lists, users.labels, K).mean()), float(ndcg(lists, users.labels, K).mean()))
