@@ -18,7 +18,7 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 
 
 def test_one_client_pays_for_all_tokens_of_its_forwards(recommender: Recommender):
-    requests = (recommender.request(str(number), [number, 7], 3) for number in range(3))
+    requests = (recommender.request(str(number), [number, 7], 3, 3) for number in range(3))
     answers = closed_loop(recommender.engine, requests, counted=3, clients=1)
     assert [answer.result.request_id for answer in answers] == ["0", "1", "2"]
     # What is not known of a prompt (its last token is the root of the tree), then three nodes at each of the two inner levels.
