@@ -83,10 +83,10 @@ class BeamSearch:
         return root + len(self.ancestors) - int(drafted[:root].sum() + drafted[self.ancestors].sum())
 
     def computed_at(self, depth: int) -> IntArray:
-        """Indices of the nodes at `depth` that the target has computed."""
+        """Indices of the nodes at `depth` that the target has computed, newest first: where reading waits, rounds may repeat prefixes."""
         if depth > self.sequence.deepest:
             return NOTHING
-        return np.flatnonzero(self.sequence.depths[: self.sequence.computed] == depth)
+        return np.flatnonzero(self.sequence.depths[: self.sequence.computed] == depth)[::-1]
 
     def descend(self, nodes: IntArray, drafted: IntArray, hits: IntArray, allocate: Callable[[int], IntArray]) -> None:
         """Make trie nodes, `[n]`, of the next level the beam.

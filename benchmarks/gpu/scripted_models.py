@@ -125,15 +125,15 @@ class ScriptedPlan(Plan):
         self._stage.asked.append((actor, state))
         return Action.BEAM
 
-    def width(self, state: DraftRound, scores: FloatArray) -> int:
+    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
         told = self._stage.actor_at(state).round
         drafted = told.draft[state.levels] if state.levels < len(told.draft) else 0
         kept = drafted if isinstance(drafted, int) else 0
         if state.levels < told.accepted:
             # Some levels hold thanks to what an earlier round left; here this round has to draft all of them.
             return max(kept, state.widths[state.next_depth])
-        if state.levels == told.accepted:
-            # Never what is to be overlooked.
+        if state.levels == told.accepted and scores is not None:
+            # Never what is to be overlooked; where scores are not read, there has to be enough else.
             return min(kept, int(np.count_nonzero(scores > scores[0] + OVERLOOKED / 2)))
         return kept
 

@@ -92,7 +92,7 @@ class PrefixScorer:
         self._next_slot += len(parents)
         added = sequence.append(slots, depth, nodes)
         above = on_device(sequence.slots[parents], self._model.device)
-        new, reached, _, depths, indices = to_device([sequence.node_fields(added)], self._model.device)
+        new, _, depths, indices, reached = to_device([sequence.node_fields(added)], self._model.device)
         self._tree.add_nodes(new, parents=above, tokens=self._trie.token[reached], depths=depths, indices=indices)
         return added
 

@@ -59,8 +59,10 @@ class RecordingPlan(Plan):
             self.draft.append(ALL)
         return action
 
-    def width(self, state: DraftRound, scores: FloatArray) -> int:
-        width = min(self._plan.width(state, scores), int(np.count_nonzero(np.isfinite(scores))))
+    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+        width = self._plan.width(state, scores)
+        if scores is not None:
+            width = min(width, int(np.count_nonzero(np.isfinite(scores))))
         self.draft.append(width)
         self._kept[state.next_depth] = width
         return width

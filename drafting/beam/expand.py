@@ -41,10 +41,10 @@ class Frontier:
     @classmethod
     def of(cls, tree: TokenTree, beams: Sequence[IntArray], sampled: bool) -> "Frontier":
         """Beams in the tree, the `SequenceState.beam_fields` of each request."""
-        slots, trie_nodes, drafted = on_device(concat(beams), tree.token.device).unbind(0)
+        slots, drafted = on_device(concat(beams), tree.token.device).unbind(0)
         scores = tree.score.index_select(0, slots) if sampled else None
         sizes = tuple(beam.shape[1] for beam in beams)
-        return cls(slots, trie_nodes, sizes, tree.cum_log_prob.index_select(0, slots), scores, drafted)
+        return cls(slots, tree.trie_node.index_select(0, slots), sizes, tree.cum_log_prob.index_select(0, slots), scores, drafted)
 
     @cached_property
     def rows(self) -> Tensor:
@@ -100,7 +100,8 @@ class Candidates:
         if flat.shape[1] > max(frontier.sizes) * width:
             ranks.clamp_(max=max(frontier.sizes) - 1)
         parents = ranks if len(frontier.sizes) == 1 else frontier.rows.gather(1, ranks)
-        missing = best == NEGATIVE_INFINITY
+        # Also where it is NaN: no host has seen yet that a model has gone wrong, and nothing may be looked up outside the trie.
+        missing = (best > NEGATIVE_INFINITY).logical_not_()
         nodes = self.first_child.take(parents).add_(children).masked_fill_(missing, -1)
         parent_slots = frontier.slots.take(parents)
         if self.scores is None:

@@ -41,11 +41,6 @@ class ForwardPart:
         """The part without the tokens that an encoder reads."""
         return ForwardPart(self.sequence, self.indices[self.indices >= self.sequence.root], self.outputs)
 
-    @property
-    def trie_nodes(self) -> IntArray:
-        """`[outputs]` int64."""
-        return self.sequence.trie_nodes[self.indices[len(self.indices) - self.outputs :]]
-
 
 def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart], has_encoder: bool = False) -> TreeBatch:
     """Join the parts of all requests into one forward of a model with or without an encoder."""

@@ -70,9 +70,18 @@ def continuation_log_probs(trie: ItemTrie, nodes: Tensor, logits: Tensor, width:
     log_probs = logits.float().log_softmax(1).gather(1, tokens)
     # Zero times a finite number is zero, times any other NaN. Before the masks: their -inf is ours.
     log_probs.add_(log_probs.amin(1, keepdim=True).mul_(0)).add_(trie.padding_mask(first, end, width))
-    if eligible is not None:
-        log_probs.add_(torch.add(_INFINITY_BITS, eligible.allowed(first, width), alpha=1 << 23).view(torch.float32))
-    return log_probs
+    return log_probs if eligible is None else log_probs.add_(_eligibility_mask(eligible, first, width))
+
+
+def child_mask(trie: ItemTrie, nodes: Tensor, width: int, eligible: BatchEligibility | None) -> Tensor:
+    """`[rows, width]` float32, 0 for each child of trie nodes that may be entered, -inf elsewhere; see `continuation_log_probs`."""
+    first, end = trie.children(nodes)
+    mask = trie.padding_mask(first, end, width)
+    return mask if eligible is None else mask.add_(_eligibility_mask(eligible, first, width))
+
+
+def _eligibility_mask(eligible: BatchEligibility, first: Tensor, width: int) -> Tensor:
+    return torch.add(_INFINITY_BITS, eligible.allowed(first, width), alpha=1 << 23).view(torch.float32)
 
 
 def child_nodes(first_child: Tensor, width: int) -> Tensor:

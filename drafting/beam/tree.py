@@ -18,6 +18,8 @@ from drafting.trie.arrays import ROOT
 
 # Tree nodes that there is room for at first: a plain search of usual width needs no more.
 ROOM = 64
+# Unlike any trie node, and unlike the -1 of none.
+UNREAD = -2
 
 
 class TokenTree:
@@ -27,6 +29,7 @@ class TokenTree:
         token: `[slots]` int64.
         cum_log_prob: `[slots]` float32, cumulative log-probability of the prefix by the model that last selected it.
         score: `[slots]` float32, what a sampled search ranks the prefix by: its perturbed log-probability.
+        trie_node: `[slots]` int64; the trie's root for a root, and a leaf for a node that stands for no prefix.
         ancestors: `[slots, depth]` int64, indices in the sequence of ancestors and itself; the last one repeats.
     """
 
@@ -34,6 +37,7 @@ class TokenTree:
         self.token = torch.zeros(slots, dtype=torch.int64, device=device)
         self.cum_log_prob = torch.zeros(slots, dtype=torch.float32, device=device)
         self.score = torch.zeros(slots, dtype=torch.float32, device=device)
+        self.trie_node = torch.full((slots,), ROOT, device=device)
         self.ancestors = torch.zeros(slots, depth, dtype=torch.int64, device=device)
         self._levels = torch.arange(1, depth + 1, device=device)
 
@@ -44,6 +48,7 @@ class TokenTree:
         # Indexing by the slot itself would read it.
         self.cum_log_prob.index_fill_(0, slots[-1:], 0.0)
         self.score.index_fill_(0, slots[-1:], 0.0)
+        self.trie_node.index_fill_(0, slots[-1:], ROOT)
 
     def add_nodes(self, slots: Tensor, *, parents: Tensor, tokens: Tensor, depths: Tensor, indices: Tensor) -> None:
         """Write nodes below known ones, `[nodes]` int64 each; parents are slots, depths start at 1."""
@@ -68,17 +73,18 @@ class SequenceState:
         positions: `[length]` int64 position ids; prompt length + depth - 1 for a node.
         visible: `[length]` int64, number of leading tokens that each attends to; the prompt for a node.
         slots: `[length]` int64 key/value slots.
-        trie_nodes: `[length]` int64; the trie's root for the prompt.
         drafted: `[length]` int64, 1 where the draft has computed the token; to be written to.
         depths: `[length]` int64; 0 for the prompt.
+        trie_nodes: `[length]` int64; the trie's root for the prompt, -1 for a node that stands for no prefix, `UNREAD` where only the
+            device knows it yet.
     """
 
     positions: IntArray
     visible: IntArray
     slots: IntArray
-    trie_nodes: IntArray
     drafted: IntArray
     depths: IntArray
+    trie_nodes: IntArray
 
     def __init__(self, prompt_slots: IntArray) -> None:
         self.prompt_length = len(prompt_slots)
@@ -96,7 +102,7 @@ class SequenceState:
         if length > self._fields.shape[1]:
             self._fields = np.pad(self._fields, ((0, 0), (0, length)))
         fields = self._fields[:, :length]
-        self.positions, self.visible, self.slots, self.trie_nodes, self.drafted, self.depths, self._indices = fields
+        self.positions, self.visible, self.slots, self.drafted, self.depths, self._indices, self.trie_nodes = fields
 
     def cut(self, length: int) -> None:
         """Make the first `length` tokens of a sequence without nodes its prompt; those behind them may be taken in again."""
@@ -131,11 +137,11 @@ class SequenceState:
         return self._fields[:3].take(indices, axis=1)
 
     def beam_fields(self, indices: IntArray) -> IntArray:
-        """`[3, tokens]`: slots, trie nodes, drafted."""
-        return self._fields[2:5].take(indices, axis=1)
+        """`[2, tokens]`: slots, drafted."""
+        return self._fields[2:4].take(indices, axis=1)
 
     def node_fields(self, indices: IntArray) -> IntArray:
-        """`[5, tokens]`: slots, trie nodes, drafted, depths, and the indices themselves."""
+        """`[5, tokens]`: slots, drafted, depths, the indices themselves, and trie nodes."""
         return self._fields[2:].take(indices, axis=1)
 
 

@@ -2,7 +2,9 @@
 
 Invariant: a drafter only adds nodes; those that an earlier round has drafted are used again instead of being added twice. The target
 therefore verifies all drafts in the same tree. Draft and target use the same numbers of key/value slots: a node has one slot, and each
-model keeps its own keys and values there.
+model keeps its own keys and values there. Where reading waits for the device, a level is drafted without the host knowing its prefixes: so
+many nodes as were planned, of which some may stand for no prefix (they are leaves in the tree, which nothing continues), or for one that an
+earlier round has left.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +20,11 @@ from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
-from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
+from drafting.beam.ranking import BatchRules, child_mask, continuation_log_probs, rank
 from drafting.beam.rule import SearchRule
-from drafting.beam.tree import SequenceState, TokenTree, to_device
-from drafting.device import concat, find_in_array, on_device, on_host
-from drafting.plans.plan import Action, DraftRound
+from drafting.beam.tree import UNREAD, SequenceState, TokenTree, to_device
+from drafting.device import concat, find_in_array, is_async, on_device, on_host
+from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -52,6 +54,7 @@ class DraftTask:
         action: action for the next level.
         allocate: takes key/value slots.
         frontier: indices of the prefixes below which the next level grows; the beam at first.
+        is_read: whether the host knows them.
     """
 
     search: DraftedSearch
@@ -59,6 +62,7 @@ class DraftTask:
     action: Action
     allocate: Callable[[int], IntArray]
     frontier: IntArray = field(init=False)
+    is_read: bool = True
 
     def __post_init__(self) -> None:
         self.frontier = self.search.beam
@@ -75,8 +79,14 @@ class DraftTask:
         past = np.concatenate([np.arange(sequence.root), self.search.ancestors])
         return ForwardPart(sequence, np.concatenate([past[sequence.drafted[past] == 0], self.frontier]), len(self.frontier))
 
+    def most_nodes(self, trie: ItemTrie) -> int:
+        """As many nodes as the next level may have: all children of the frontier, or as many as are proposed where it is not read."""
+        depth = self.round.next_depth
+        most = min(self.round.nodes * trie.max_children[depth - 1], trie.level_size(depth))
+        return most if self.is_read else min(most, MOST_PROPOSALS)
+
     def extend(self, trie_nodes: IntArray) -> BoolArray:
-        """Make nodes of the next depth the frontier; those that an earlier round has left there are taken up again.
+        """Make nodes of the next depth the frontier; those that an earlier round has left there, and the host knows, are taken up again.
 
         Returns:
             `[nodes]` bool, which of them are new.
@@ -100,31 +110,59 @@ class DraftNotFinite(RuntimeError):
     """The draft model has gone wrong: what it says can't be compared."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Proposals:
-    """A draft model's proposals for the next level of some requests.
+    """Proposals for the next level of some requests.
 
     Attributes:
         selection: the best continuations of each request's frontier, best first.
-        nodes, scores: `[requests, proposals]` int64 and float32, the selection's on the host; -1 and -inf pad.
+        first: `[prefixes]` float32, NaN where the draft's logits are not finite.
         tokens: tokens of the draft's forward.
+        nodes, scores: `[requests, proposals]` int64 and float32, the selection's on the host once it is read; -1 and -inf pad.
+        added: for each request its sequence, and the indices in it of the best proposals, which were added before they were read.
     """
 
     selection: Selection
-    nodes: IntArray
-    scores: FloatArray
-    tokens: int
+    first: Tensor
+    tokens: int = 0
+    nodes: IntArray | None = None
+    scores: FloatArray | None = None
+    added: list[tuple[SequenceState, IntArray]] = field(default_factory=list)
+    is_finite: bool = True
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that `take` wants of the device."""
+        return self.selection.nodes, self.selection.ranking, self.first
+
+    def take(self, nodes: IntArray, scores: FloatArray, first: FloatArray) -> None:
+        """Make known what was read."""
+        self.nodes, self.scores, self.is_finite = nodes, scores, not np.isnan(first).any()
+        for (sequence, indices), row in zip(self.added, nodes, strict=False):
+            sequence.trie_nodes[indices] = row[: len(indices)]
+
+    def check(self) -> "Proposals":
+        """Itself; raise DraftNotFinite if, by what was read, the draft's logits are not finite."""
+        if not self.is_finite:
+            raise DraftNotFinite("The draft's scores are not finite (NaN or infinite).")
+        return self
 
 
 class TrieDrafter:
-    """Drafts every child of the frontier; needs neither a model nor anything from the device."""
+    """Drafts children of the frontier, all of them where the host knows it; needs no model."""
 
     def __init__(self, tree: TokenTree, trie: ItemTrie) -> None:
         self._tree = tree
         self._trie = trie
 
-    def draft(self, tasks: Sequence[DraftTask]) -> None:
-        """Add all eligible children of the tasks' frontiers."""
+    def draft(self, tasks: Sequence[DraftTask]) -> list[Proposals]:
+        """Add all eligible children of the tasks' frontiers; return proposals if any were added that the host has not read."""
+        read, unread = [task for task in tasks if task.is_read], [task for task in tasks if not task.is_read]
+        if read:
+            self._add_all(read)
+        return [self._add_best(unread)] if unread else []
+
+    def _add_all(self, tasks: Sequence[DraftTask]) -> None:
         above = concat([task.search.sequence.trie_nodes[task.frontier] for task in tasks])
         children, rows = children_of(self._trie.first_child, above)
         ends = np.cumsum([len(task.frontier) for task in tasks])
@@ -133,7 +171,19 @@ class TrieDrafter:
             allowed = [task.search.eligibility.allowed(below) for task, below in zip(tasks, nodes, strict=True)]
             nodes, rows = [below[kept] for below, kept in zip(nodes, allowed, strict=True)], rows[concat(allowed)]
         parents = concat([task.frontier_slots for task in tasks])[rows]
-        _add_level(self._tree, self._trie, tasks, nodes, on_device(parents, self._tree.token.device))
+        sent = on_device(np.stack([concat(nodes), parents]), self._tree.token.device)
+        _add_level(self._tree, self._trie, tasks, nodes, *sent.unbind(0))
+
+    def _add_best(self, tasks: Sequence[DraftTask]) -> Proposals:
+        """Children of the best prefixes first, because the host can't know how many there are."""
+        widths = np.array([task.most_nodes(self._trie) for task in tasks])
+        frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=False)
+        log_probs = child_mask(self._trie, frontier.trie_nodes, width, eligible)
+        first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
+        candidates = rank(frontier, first_child, log_probs, None, Stream.DRAFT)
+        proposals = Proposals(expand_beam(candidates, int(widths.max())), log_probs[:, 0])
+        _add_proposals(self._tree, self._trie, tasks, proposals, widths)
+        return proposals
 
 
 class BeamDrafter:
@@ -152,10 +202,10 @@ class BeamDrafter:
         self._log_probs: Tensor | None = None
 
     def propose(self, tasks: Sequence[DraftTask], count: int) -> Proposals:
-        """The `count` best continuations of each task's frontier, after one forward of the draft.
+        """The `count` best continuations of each task's frontier, after one forward of the draft; read, unless that waits.
 
         Raises:
-            DraftNotFinite: the draft's logits are not finite.
+            DraftNotFinite: it was read that the draft's logits are not finite.
         """
         device = self._tree.token.device
         parts = [task.forward_part for task in tasks]
@@ -164,31 +214,21 @@ class BeamDrafter:
         for part in parts:
             part.sequence.drafted[part.indices] = 1
         rules = BatchRules.of([task.search.rule for task in tasks], device)
-        beams = [task.search.sequence.beam_fields(task.frontier) for task in tasks]
-        frontier = Frontier.of(self._tree, beams, sampled=rules is not None)
-        eligible = BatchEligibility.of([task.search.eligibility for task in tasks], self._trie.nodes, frontier.sizes)
-        width = max(self._trie.max_children[task.round.next_depth - 1] for task in tasks)
+        frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=rules is not None)
         log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, logits, width, eligible)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
             self._keep(frontier.slots, candidates.cum_log_probs)
-        selection = expand_beam(candidates, count)
-        nodes, scores, first = on_host([selection.nodes, selection.ranking, log_probs[:, 0]])
-        if np.isnan(first).any():
-            raise DraftNotFinite("The draft's scores are not finite (NaN or infinite).")
-        return Proposals(selection, nodes, scores, batch.size)
+        proposals = Proposals(expand_beam(candidates, count), log_probs[:, 0], batch.size)
+        if is_async(device):
+            return proposals
+        proposals.take(*on_host(proposals.tensors))
+        return proposals.check()
 
     def accept(self, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
         """Add the best `widths` proposals of each task."""
-        device = self._tree.token.device
-        requests = on_device(np.repeat(np.arange(len(tasks)), widths), device)
-        ranks = on_device(np.concatenate([np.arange(width) for width in widths]), device)
-        selected = proposals.selection
-        nodes = [row[:width] for row, width in zip(proposals.nodes, widths, strict=True)]
-        slots = _add_level(self._tree, self._trie, tasks, nodes, selected.parent_slots[requests, ranks])
-        scores = None if selected.scores is None else selected.scores[requests, ranks]
-        self._tree.set_scores(slots, selected.cum_log_probs[requests, ranks], scores)
+        _add_proposals(self._tree, self._trie, tasks, proposals, widths)
 
     def cum_log_probs(self, slots: Tensor, width: int) -> Tensor | None:
         """`[rows, width]` float32 of the continuations of nodes that the draft has scored; None if it has for no sampled search."""
@@ -205,21 +245,48 @@ class BeamDrafter:
         self._log_probs[slots, : cum_log_probs.shape[1]] = cum_log_probs
 
 
-def _add_level(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], trie_nodes: Sequence[IntArray], parents: Tensor) -> Tensor:
-    """Put the next level below each task's frontier: known nodes are taken up again, the others added.
+def _add_proposals(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], proposals: Proposals, widths: IntArray) -> None:
+    """Add the best `widths` proposals of each task."""
+    selected, count, known = proposals.selection, proposals.selection.nodes.shape[1], proposals.nodes
+    rows = concat([np.arange(row * count, row * count + width) for row, width in enumerate(widths.tolist())])
+    best = on_device(rows, tree.token.device)
+    nodes = [np.full(width, UNREAD) if known is None else known[row, :width] for row, width in enumerate(widths.tolist())]
+    # The -1 of a proposal that there is not becomes the last node, a leaf.
+    slots = _add_level(tree, trie, tasks, nodes, selected.nodes.take(best).remainder_(trie.nodes), selected.parent_slots.take(best))
+    tree.set_scores(slots, selected.cum_log_probs.take(best), None if selected.scores is None else selected.scores.take(best))
+    for task in tasks:
+        task.is_read = known is not None
+    if known is None:
+        proposals.added = [(task.search.sequence, task.frontier) for task in tasks]
+
+
+def _below(tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], sampled: bool) -> tuple[Frontier, BatchEligibility | None, int]:
+    """The frontiers of all tasks, which of their continuations may be entered, and the most that a prefix has."""
+    frontier = Frontier.of(tree, [task.search.sequence.beam_fields(task.frontier) for task in tasks], sampled)
+    eligible = BatchEligibility.of([task.search.eligibility for task in tasks], trie.nodes, frontier.sizes)
+    return frontier, eligible, max(trie.max_children[task.round.next_depth - 1] for task in tasks)
+
+
+def _add_level(
+    tree: TokenTree, trie: ItemTrie, tasks: Sequence[DraftTask], known: Sequence[IntArray], nodes: Tensor, parents: Tensor
+) -> Tensor:
+    """Put the next level below each task's frontier: nodes that are there are taken up again, the others added.
 
     Args:
-        trie_nodes: nodes to add, of each task.
-        parents: `[nodes]` int64, the slots of all these nodes' parents in order.
+        known: trie nodes to add, of each task, as far as the host knows them.
+        nodes: `[nodes]` int64, all of them in order.
+        parents: `[nodes]` int64, the slots of their parents.
 
     Returns:
         `[nodes]` int64 slots.
     """
     device = parents.device
-    new = [task.extend(nodes) for task, nodes in zip(tasks, trie_nodes, strict=True)]
+    new = [task.extend(row) for task, row in zip(tasks, known, strict=True)]
     added = [task.search.sequence.node_fields(task.frontier[fresh]) for task, fresh in zip(tasks, new, strict=True)]
-    slots, nodes, _, depths, indices = to_device(added, device)
+    slots, _, depths, indices, _ = to_device(added, device)
     if not (fresh := concat(new)).all():
-        parents = parents.index_select(0, on_device(np.flatnonzero(fresh), device))
+        rows = on_device(np.flatnonzero(fresh), device)
+        nodes, parents = nodes.index_select(0, rows), parents.index_select(0, rows)
     tree.add_nodes(slots, parents=parents, tokens=trie.token.index_select(0, nodes), depths=depths, indices=indices)
+    tree.trie_node.index_copy_(0, slots, nodes)
     return on_device(concat([task.frontier_slots for task in tasks]), device)

@@ -158,8 +158,11 @@ class Plan:
         """Choose how the next level grows."""
         return Action.STOP
 
-    def width(self, state: DraftRound, scores: FloatArray) -> int:
-        """Number of the draft's proposals to keep, the best first; 0 ends the round. `scores` are `[proposals]`, -inf pads."""
+    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+        """Number of the draft's proposals to keep, the best first, at most `proposals`; 0 ends the round.
+
+        `scores` are `[proposals]`, -inf pads; None where the host would have to wait for them.
+        """
         return 0
 
     def learn(self, outcomes: Sequence[LevelOutcome]) -> None:
@@ -250,5 +253,5 @@ class FixedPlan(Plan):
             return Action.CHILDREN
         return Action.BEAM if has_draft and not deep_enough and not state.unranked else Action.STOP
 
-    def width(self, state: DraftRound, scores: FloatArray) -> int:
-        return min(self.proposals, len(scores))
+    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
+        return self.proposals

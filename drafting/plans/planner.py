@@ -23,7 +23,7 @@ import numpy as np
 from drafting.array_types import DoubleArray, FloatArray
 from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, RunningCurve
-from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, StepTimes
+from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome, Plan, StepTimes
 
 AUTO = "auto"
 # A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds.
@@ -101,11 +101,13 @@ class Planner(Plan):
                 return Action.BEAM
         return Action.CHILDREN if by_children > least else Action.STOP
 
-    def width(self, state: DraftRound, scores: FloatArray) -> int:
+    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
         depth = state.next_depth
-        values, kept = self._values(state, True), state.widths[depth]
-        chances, counts = self._wanted(state, depth, state.levels).chances(), within_gaps(scores, kept)
-        won = self._won(values, depth, state.levels, state.certainty * chances, counts.astype(float))
+        values, kept, gaps = self._values(state, True), state.widths[depth], self._wanted(state, depth, state.levels)
+        # Without scores: as many as lie within each gap on average.
+        counts = np.minimum(np.ceil(gaps.mean_counts(kept)), MOST_PROPOSALS) if scores is None else within_gaps(scores, kept).astype(float)
+        chances = gaps.chances()
+        won = self._won(values, depth, state.levels, state.certainty * chances, counts)
         best = int(won.argmax())
         if won[best] <= 0:
             return 0

@@ -1,7 +1,8 @@
 """Drafting, the first half of speculative decoding: grows the trees of all running searches level by level, as the plan says.
 
 Invariant: drafting never takes what a running search needs to finish plainly, and never ends a request. A level is not drafted where too
-few slots are spare; a draft model that fails is dropped.
+few slots are spare; a draft model that fails is dropped. Where reading waits for the device, nothing is read: a level is as wide as the
+plan expects to need, and what was proposed comes to the host with what the target has selected.
 """
 
 import logging
@@ -12,11 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
-from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftTask, TrieDrafter
+from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftNotFinite, DraftTask, Proposals, TrieDrafter
 from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
@@ -46,12 +46,14 @@ class DraftStep:
         self._slots = slots
         self._trie_drafter = TrieDrafter(tree, trie)
         self.drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
-        # By search and depth: the proposals' trie nodes and scores, and the levels before them in the round.
-        self._proposed: dict[tuple[DraftedSearch, int], tuple[IntArray, FloatArray, int]] = {}
+        self.unread: list[Proposals] = []
+        # By search and depth: the proposals, the search's row in them, and the levels before them in the round.
+        self._proposed: dict[tuple[DraftedSearch, int], tuple[Proposals, int, int]] = {}
 
     def plan(self, searches: Sequence[BeamSearch], plan: Plan, tokens: int) -> list[DraftTask]:
         """Begin a round: which trees grow, and how, decided for all searches of a `GroupKey` together; the forward has `tokens` without."""
         self._proposed.clear()
+        self.unread.clear()
         if not plan.drafts:
             return []
         groups = defaultdict(list)
@@ -84,17 +86,22 @@ class DraftStep:
                 task.action = plan.action(task.round, self.drafter is not None)
         return cost
 
-    def learn(self, results: Sequence[VerifyResult], plan: Plan) -> None:
-        """Tell the plan what the target selected of this step's proposals."""
-        if not self._proposed:
-            return
+    def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
+        """Tell the plan what the target selected of this step's proposals, all of which have been read."""
+        try:
+            for proposals in self.unread:
+                proposals.check()
+        except DraftNotFinite:
+            return self._drop(cost)
         outcomes = []
         for result in results:
             proposed = self._proposed.get((result.search, result.depth))
             if proposed is not None and not result.finished:
-                nodes, scores, levels = proposed
-                ranks = find_in_array(result.nodes, nodes)
-                outcomes.append(LevelOutcome(result.depth, ranks, scores, result.search.rule.verification, levels))
+                proposals, row, levels = proposed
+                assert proposals.nodes is not None
+                assert proposals.scores is not None
+                ranks = find_in_array(result.nodes, proposals.nodes[row])
+                outcomes.append(LevelOutcome(result.depth, ranks, proposals.scores[row], result.search.rule.verification, levels))
         if outcomes:
             plan.learn(outcomes)
 
@@ -104,14 +111,13 @@ class DraftStep:
             return []
         spare, affordable = self._slots.spare_nodes, []
         for task in tasks:
-            depth = task.round.next_depth
-            most = min(task.round.nodes * self._trie.max_children[depth - 1], self._trie.level_size(depth))
+            most = task.most_nodes(self._trie)
             if most <= spare:
                 spare -= most
                 affordable.append(task)
         if affordable:
             parents = [task.round.nodes for task in affordable]
-            self._trie_drafter.draft(affordable)
+            self.unread += self._trie_drafter.draft(affordable)
             for task, count in zip(affordable, parents, strict=True):
                 task.search.drafted_by.add("children")
                 task.round.unranked = True
@@ -125,26 +131,33 @@ class DraftStep:
         try:
             proposals = self.drafter.propose(tasks, plan.proposals)
         except RuntimeError:
-            logger.exception("The draft model failed and is dropped; serving goes on without it.")
-            self.drafter.close()
-            self.drafter = None
-            cost.failed = True
+            self._drop(cost)
             return []
+        if proposals.nodes is None:
+            self.unread.append(proposals)
         cost.tokens += proposals.tokens
         cost.forwards += 1
         spare = self._slots.spare_nodes
         widths = np.zeros(len(tasks), np.int64)
         for row, task in enumerate(tasks):
             task.search.draft_forwards += 1
-            scores = proposals.scores[row]
             if plan.learns:
-                self._proposed[task.search, task.round.next_depth] = proposals.nodes[row], scores, task.round.levels
-            widths[row] = width = min(plan.width(task.round, scores), int(np.count_nonzero(np.isfinite(scores))), max(spare, 0))
+                self._proposed[task.search, task.round.next_depth] = proposals, row, task.round.levels
+            scores = None if proposals.scores is None else proposals.scores[row]
+            most = min(task.most_nodes(self._trie), plan.proposals) if scores is None else int(np.count_nonzero(np.isfinite(scores)))
+            widths[row] = width = min(plan.width(task.round, scores), most, max(spare, 0))
             spare -= width
             if width:
                 task.search.drafted_by.add("beam")
         self.drafter.accept(tasks, proposals, widths)
         return [task for task, width in zip(tasks, widths, strict=True) if width]
+
+    def _drop(self, cost: DraftCost) -> None:
+        """Go on without the draft model, while its error is handled."""
+        logger.exception("The draft model failed and is dropped; serving goes on without it.")
+        assert self.drafter is not None
+        self.drafter.close()
+        self.drafter, cost.failed = None, True
 
 
 def _group_key(search: DraftedSearch) -> GroupKey:

@@ -15,7 +15,7 @@ from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
 from drafting.beam.tree import TokenTree
-from drafting.device import concat, on_device
+from drafting.device import on_device
 from drafting.plans.plan import FixedPlan, Plan, StepTimes
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -108,8 +108,8 @@ class SpeculativeBeamEngine:
         drafted = time.perf_counter()
         tokens = self._forward(searches)
         computed = time.perf_counter()
-        results = self._verifier.verify(searches, self._drafting.drafter)
-        self._drafting.learn(results, self.plan)
+        results = self._verifier.verify(searches, self._drafting.drafter, self._drafting.unread)
+        self._drafting.learn(results, self.plan, cost)
         spoilt = dict.fromkeys(result.search.request.request_id for result in results if not result.finite)
         finished = self._finish([result for result in results if result.search.request.request_id not in spoilt])
         thought_tokens = len(self._thinking)
@@ -137,9 +137,9 @@ class SpeculativeBeamEngine:
         logits = self._thinking.choose(self.target.score(batch))
         if not parts:
             return batch.size
-        trie_nodes = on_device(concat([part.trie_nodes for part in parts]), self.target.device)
+        slots = batch.at_outputs(batch.slots)[: len(logits)]
         eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])
-        self._table.write(batch.at_outputs(batch.slots)[: len(logits)], trie_nodes, logits, eligible)
+        self._table.write(slots, self._tree.trie_node.index_select(0, slots), logits, eligible)
         for search in searches:
             search.sequence.computed = search.sequence.length
             search.target_forwards += 1

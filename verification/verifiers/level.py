@@ -35,7 +35,7 @@ class VerifiedLevel:
         sizes: prefixes above it, of each search.
         first: `[prefixes]` float32, the log-probability of each one's first child: NaN where the target's logits are not finite.
         drafted: per search, indices of the level's nodes that the target has computed.
-        drafted_fields: `[R, 3, most]` int64, their `beam_fields`; -2 pads. None if there are none.
+        drafted_fields: `[R, 2, most]` int64, their `beam_fields`; -2 pads. None if there are none.
         selection: `[R, k]`, the target's beams.
         hits: `[R, k]` int64, where these stand among the drafted, -1 for a prefix that does not; None if none was drafted.
     """
@@ -99,11 +99,12 @@ class LevelVerifier:
         sizes = tuple(search.widths[search.depth + level.ahead + 1] for search in searches)
         k = level.hits.shape[1]
         beams = on_device(np.concatenate([np.arange(row * k, row * k + size) for row, size in zip(rows, sizes, strict=True)]), self._device)
-        # A prefix that was not drafted is taken for another: its search rejects the level, or there is no such prefix.
-        hits = level.hits.clamp(min=0)[:, None].expand(-1, 3, -1)
-        slots, trie_nodes, drafted = level.drafted_fields.gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
+        # A prefix that was not drafted is taken for the best one: its search rejects the level, or there is no such prefix.
+        hits = torch.where(level.hits < 0, level.hits[:, :1], level.hits).clamp_(min=0)[:, None].expand(-1, 2, -1)
+        slots, drafted = level.drafted_fields.gather(2, hits).transpose(0, 1).flatten(1).index_select(1, beams).unbind(0)
         rules = self._rules(searches)
         scores = None if rules is None else level.selection.ranking.take(beams)
+        trie_nodes = self._tree.trie_node.index_select(0, slots)
         frontier = Frontier(slots, trie_nodes, sizes, level.selection.cum_log_probs.take(beams), scores, drafted)
         return self._verify(searches, level.ahead + 1, frontier, rules, drafter)
 
@@ -117,7 +118,7 @@ class LevelVerifier:
         if any(map(len, drafted)):
             rows = [search.sequence.beam_fields(indices) for search, indices in zip(searches, drafted, strict=True)]
             fields = on_device(pad_stack(rows, -2), self._device)
-        nodes = None if fields is None else fields[:, 1]
+        nodes = None if fields is None else self._tree.trie_node[fields[:, 0]].masked_fill_(fields[:, 0] < 0, -2)
         width = max(self._trie.max_children[depth] for depth in depths)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         log_probs = self._table.read(frontier.slots, width)

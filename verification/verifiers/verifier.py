@@ -13,7 +13,7 @@ from drafting.array_types import FloatArray, IntArray
 from drafting.beam.expand import Selection
 from drafting.beam.tree import TokenTree
 from drafting.device import concat, on_device, on_host
-from drafting.plans.drafters import BeamDrafter
+from drafting.plans.drafters import BeamDrafter, Proposals
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
 from verification.slots.engine_slots import EngineSlots
@@ -55,12 +55,13 @@ class Verifier:
         self._slots = slots
         self._levels = LevelVerifier(tree, trie, table)
 
-    def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None) -> list[VerifyResult]:
-        """Take every search as far down as it can go; relaxed ones compare with `drafter`."""
+    def verify(self, searches: Sequence[BeamSearch], drafter: BeamDrafter | None, unread: Sequence[Proposals] = ()) -> list[VerifyResult]:
+        """Take every search as far down as it can go; relaxed ones compare with `drafter`. What is `unread` is read on the way."""
         results: list[VerifyResult] = []
         while searches:
             levels = self._levels.verify(searches, drafter)
-            for level, found in zip(levels, _read(levels), strict=True):
+            found_by_level, unread = _read(levels, unread), ()
+            for level, found in zip(levels, found_by_level, strict=True):
                 undecided = set(searches)
                 decided = [result for result in found if result.search in undecided]
                 self._descend(level, decided, last=level is levels[-1])
@@ -87,7 +88,7 @@ class Verifier:
         selected = concat([np.arange(result.row * k, result.row * k + len(result.nodes)) for result in moved])
         fields = concat([result.search.sequence.node_fields(result.search.beam) for result in moved])
         sent = on_device(np.concatenate([selected[None], fields]), self._tree.token.device)
-        flat, slots, trie_nodes, _, depths, indices = sent.unbind(0)
+        flat, slots, _, depths, indices, trie_nodes = sent.unbind(0)
         parents, cum_log_probs = selection.parent_slots.take(flat), selection.cum_log_probs.take(flat)
         self._tree.set_scores(slots, cum_log_probs, None if selection.scores is None else selection.scores.take(flat))
         missing = concat([result.hits for result in moved]) < 0
@@ -98,12 +99,16 @@ class Verifier:
             parents, slots, trie_nodes, depths, indices = (part.take(new) for part in (parents, slots, trie_nodes, depths, indices))
         tokens = self._trie.token.index_select(0, trie_nodes)
         self._tree.add_nodes(slots, parents=parents, tokens=tokens, depths=depths, indices=indices)
+        self._tree.trie_node.index_copy_(0, slots, trie_nodes)
 
 
-def _read(levels: Sequence[VerifiedLevel]) -> list[list[VerifyResult]]:
-    """The results of all levels, in one transfer."""
+def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[list[VerifyResult]]:
+    """The results of all levels, in one transfer with the proposals that the host has not seen."""
     tensors = [(level.first, level.selection.nodes, level.selection.cum_log_probs, level.hits) for level in levels]
-    arrays = iter(on_host([tensor for level in tensors for tensor in level if tensor is not None]))
+    wanted = [tensor for level in tensors for tensor in level if tensor is not None]
+    arrays = iter(on_host([tensor for proposals in unread for tensor in proposals.tensors] + wanted))
+    for proposals in unread:
+        proposals.take(next(arrays), next(arrays), next(arrays))
     results = []
     for level in levels:
         first, nodes, cum_log_probs = next(arrays), next(arrays), next(arrays)

@@ -5,7 +5,7 @@ import pytest
 
 from drafting.plans.acceptance import GAPS, MEMORY, WantedGaps, within_gaps
 from drafting.plans.costs import CostCurve, ForwardCosts, LevelValues
-from drafting.plans.plan import Action, DraftRound, LevelOutcome, StepTimes
+from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome, StepTimes
 from drafting.plans.planner import EXPLORE_EVERY, Planner
 
 FAN_OUT = (90.0, 70.0, 1.7, 1.1)
@@ -76,6 +76,22 @@ def test_forwards_that_cost_much_more_than_tokens_are_saved() -> None:
     here = start()
     assert plan.action(here, has_draft=True) is Action.BEAM
     assert plan.width(here, proposals(0.1)) > 10
+
+
+def test_a_level_that_is_not_read_is_as_wide_as_levels_are_on_average() -> None:
+    plan = planner(balance=300)
+    guess = plan.width(start(), None)
+    assert 10 < guess < MOST_PROPOSALS
+    assert plan.width(start(sharing=64), None) < guess
+    widths = []
+    for spacing in (0.5, 0.02):
+        plan = planner(balance=300)
+        for _ in range(50):
+            plan.learn([LevelOutcome(1, np.arange(0, 20, 2), proposals(spacing), "strict", 0)])
+        widths.append(plan.width(start(), None))
+        assert widths[-1] == plan.width(start(), proposals(spacing))
+    assert widths[0] < widths[1]
+    assert planner(balance=100_000).width(start(), None) <= MOST_PROPOSALS
 
 
 def test_a_shared_forward_is_worth_less() -> None:

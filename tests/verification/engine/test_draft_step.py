@@ -29,7 +29,7 @@ class Spy(FixedPlan):
         self.asked.append((state.levels, state.group_size, state.sharing))
         return super().action(state, has_draft)
 
-    def width(self, state: DraftRound, scores: FloatArray) -> int:
+    def width(self, state: DraftRound, scores: FloatArray | None) -> int:
         self.widths.append(state)
         return 0 if len(self.widths) <= self.quitters else super().width(state, scores)
 

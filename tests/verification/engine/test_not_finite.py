@@ -95,7 +95,7 @@ def test_a_request_fails_alone(
     pair: Speculation, damaged: TransformersHost, plan: str, rule: SearchRule, ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where levels are verified ahead, as on a GPU."""
-    for module in ("drafting.device", "verification.verifiers.level"):
+    for module in ("drafting.device", "drafting.plans.drafters", "verification.verifiers.level"):
         monkeypatch.setattr(f"{module}.is_async", lambda device: ahead)
     requests = requests_of(pair, rule)
     expected = {}
@@ -160,8 +160,14 @@ def test_nothing_of_a_failed_request_is_kept(pair: Speculation, damaged: Transfo
     assert lines(again) == lines(first)
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.verification.value)
-def test_a_draft_without_finite_scores_is_dropped_and_costs_no_request(pair: Speculation, folders: Path, rule: SearchRule) -> None:
+def test_a_draft_without_finite_scores_is_dropped_and_costs_no_request(
+    pair: Speculation, folders: Path, rule: SearchRule, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where this is not read before the target has verified what it drafted."""
+    for module in ("drafting.plans.drafters", "verification.verifiers.level"):
+        monkeypatch.setattr(f"{module}.is_async", lambda device: waits)
     draft = TransformersHost(damage(folders / "draft", folders / "damaged draft", [UNKNOWN]), slots=pair.target.total_slots)
     requests = requests_of(pair, rule)
     expected, _ = outcomes(pair.engine(DEPTH, "none"), requests)
@@ -174,9 +180,12 @@ def test_a_draft_without_finite_scores_is_dropped_and_costs_no_request(pair: Spe
     assert [report.draft_failed for report in reports] == [True, *[False] * (len(reports) - 1)]
     assert not engine.has_draft
     results = {result.request_id: result for report in reports for result in report.finished}
-    assert {request_id: lines(result) for request_id, result in results.items()} == {
-        request_id: lines(result) for request_id, result in expected.items()
-    }
+    assert results.keys() == expected.keys()
+    for request_id, result in results.items():
+        # A relaxed list may depend on a draft, and where that is read late, it was the one of all others in the step.
+        if rule.verification is not Verification.RELAXED or not waits or request_id.startswith("marked"):
+            assert lines(result) == lines(expected[request_id])
+        assert len(result.items) == len(expected[request_id].items)
 
 
 def test_calibration_of_a_model_without_finite_scores_ends(pair: Speculation, folders: Path) -> None:

@@ -97,9 +97,11 @@ def test_two_hundred_lists_equal_generate_together_and_alone(world: World) -> No
         assert result.usage.target_forwards == CATALOG.identifier_length
 
 
-@pytest.mark.parametrize(("draft", "first"), [("t5", 0), ("causal", 1)])
-def test_drafts_of_both_kinds_change_no_list(world: World, draft: str, first: int) -> None:
-    """Plans change from step to step, so every tree meets what an earlier plan has left in it."""
+@pytest.mark.parametrize(("draft", "first", "waits"), [("t5", 0, False), ("causal", 1, False), ("t5", 1, True)])
+def test_drafts_of_both_kinds_change_no_list(world: World, draft: str, first: int, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans change from step to step, so every tree meets what an earlier plan has left in it; also where reading drafts waits."""
+    for module in ("drafting.plans.drafters", "verification.verifiers.level"):
+        monkeypatch.setattr(f"{module}.is_async", lambda device: waits)
     target = world.recommender.engine.target
     host = EncoderDecoderHost if draft == "t5" else TransformersHost
     model = host(world.drafts[draft], slots=target.total_slots)
