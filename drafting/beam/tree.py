@@ -2,8 +2,9 @@
 
 Invariant: a node *is* its key/value slot. Tokens, scores and ancestors are tables indexed by slot, so a level of all requests is appended
 by one scatter, and nothing is ever moved. A sequence holds the prompt and then the nodes in order of allocation, all of it decided on the
-host, so planning a forward never reads from the device. A parent precedes its children. The target computes in every forward what it has
-not, always a tail of the sequence; the draft computes what it is asked for, so tokens are marked.
+host (but for the prefixes that drafted nodes stand for, which no forward asks it), so planning a forward never reads from the device. A
+parent precedes its children. The target computes in every forward what it has not, always a tail of the sequence; the draft computes what
+it is asked for, so tokens are marked.
 """
 
 from collections.abc import Sequence

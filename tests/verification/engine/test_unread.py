@@ -173,7 +173,7 @@ def test_a_plan_learns_what_it_would_by_reading(speculation: Speculation, rule: 
     for waits in (False, True):
         for module in LOOKS:
             monkeypatch.setattr(f"{module}.is_async", lambda device, waits=waits: waits)
-        engine = speculation.engine(4, plan := Learner("beam:40", 40))
+        engine = speculation.engine(4, plan := Learner("beam:12", 12))
         for request in requests_of(speculation, 20, np.random.default_rng(0), rule):
             engine.add(request)
         engine.step()
