@@ -100,8 +100,7 @@ class Candidates:
         if flat.shape[1] > max(frontier.sizes) * width:
             ranks.clamp_(max=max(frontier.sizes) - 1)
         parents = ranks if len(frontier.sizes) == 1 else frontier.rows.gather(1, ranks)
-        # Also where it is NaN: no host has seen yet that a model has gone wrong, and nothing may be looked up outside the trie.
-        missing = (best > NEGATIVE_INFINITY).logical_not_()
+        missing = best == NEGATIVE_INFINITY
         nodes = self.first_child.take(parents).add_(children).masked_fill_(missing, -1)
         parent_slots = frontier.slots.take(parents)
         if self.scores is None:

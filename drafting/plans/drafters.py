@@ -23,7 +23,7 @@ from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, child_mask, continuation_log_probs, rank
 from drafting.beam.rule import SearchRule
 from drafting.beam.tree import UNREAD, SequenceState, TokenTree, to_device
-from drafting.device import concat, find_in_array, is_async, on_device, on_host
+from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, is_async, on_device, on_host
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
@@ -216,12 +216,16 @@ class BeamDrafter:
         rules = BatchRules.of([task.search.rule for task in tasks], device)
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=rules is not None)
         log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, logits, width, eligible)
+        first, waits = log_probs[:, 0], is_async(device)
+        if waits:
+            # Nothing may be looked up outside the trie before the host sees that the draft has gone wrong.
+            first, log_probs = first.clone(), log_probs.masked_fill_(log_probs.isnan(), NEGATIVE_INFINITY)
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
             self._keep(frontier.slots, candidates.cum_log_probs)
-        proposals = Proposals(expand_beam(candidates, count), log_probs[:, 0], batch.size)
-        if is_async(device):
+        proposals = Proposals(expand_beam(candidates, count), first, batch.size)
+        if waits:
             return proposals
         proposals.take(*on_host(proposals.tensors))
         return proposals.check()
