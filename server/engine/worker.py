@@ -16,7 +16,6 @@ import numpy as np
 import zmq
 
 from drafting.beam.rule import SearchRule
-from drafting.trie.arrays import TrieArrays
 from server.engine.catalogs import EngineCatalogs
 from server.engine.filters import EngineFilters
 from server.messages import (
@@ -157,7 +156,7 @@ class EngineWorker:
                 None if message.filter is None else catalog.filters.choose(message.filter),
                 _reserved(message, catalog.filters),
                 message.think,
-                _blend(message, catalog.source.engine.trie),
+                _blend(message, catalog.source),
             )
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:
@@ -219,11 +218,11 @@ def _prompt(message: Submit) -> PromptTokens:
     return PromptTokens(np.frombuffer(message.prompt, np.int32).astype(np.int64))
 
 
-def _blend(message: Submit, trie: TrieArrays) -> Blend | None:
+def _blend(message: Submit, source: "Recommender") -> Blend | None:
     if (choice := message.blend) is None:
         return None
     items = np.frombuffer(choice.items, np.int32).astype(np.int64)
-    return Blend.of(trie, items, np.frombuffer(choice.scores, np.float64), choice.weight)
+    return Blend.of(source.engine.trie, items, np.frombuffer(choice.scores, np.float64), choice.weight)
 
 
 def _reserved(message: Submit, filters: EngineFilters) -> ReservedPlaces | None:

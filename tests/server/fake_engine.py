@@ -9,6 +9,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
+from verification.blend import Blend
 from verification.hosts.graphs import GraphCounts
 from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, item_indices
 from verification.result import BeamResult, RankedItem, StepReport, Usage
@@ -117,11 +118,13 @@ class FakeSource:
         allowed_items: ItemSet | None = None,
         reserved: ReservedPlaces | None = None,
         think: int = 0,
+        blend: Blend | None = None,
     ) -> BeamRequest:
         tokens = history.tokens if isinstance(history, PromptTokens) else history
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
         thinking = Think(think, np.array([1])) if think else None
-        return BeamRequest(request_id, prompt, k, beam_width or k, excluded, rule, cache_key, allowed_items, self.name, reserved, thinking)
+        asked = excluded, rule, cache_key, allowed_items, self.name, reserved, thinking
+        return BeamRequest(request_id, prompt, k, beam_width or k, *asked, blend=blend)
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":
         return FakeSource(catalog, name=name)
