@@ -156,6 +156,12 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
     request_id: str
 
 
+class ForgetUser(msgspec.Struct, frozen=True, tag=True):
+    """Keep nothing of what was computed for the earlier requests of a user."""
+
+    user: str
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """Stop after the running step; what still waits is abandoned."""
 
@@ -291,5 +297,5 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     thinking: tuple[str, ...] = ()
 
 
-ToEngine = Submit | Cancel | Shutdown | PutFilter | DropFilter | LoadCatalog | DropCatalog
+ToEngine = Submit | Cancel | ForgetUser | Shutdown | PutFilter | DropFilter | LoadCatalog | DropCatalog
 FromEngine = Alive | Ready | StartFailure | Progress | CatalogLoaded

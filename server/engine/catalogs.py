@@ -146,6 +146,10 @@ class EngineCatalogs:
         """End a request without a result and free its slots; false if no such request runs."""
         return any(engine.cancel(request_id) for engine in self._engines)
 
+    def forget(self, user: str) -> None:
+        """Keep no prompt of a user's earlier requests; all catalogs share one cache of them."""
+        self._newest.engine.forget(user)
+
     def step(self) -> StepReport:
         """Advance every running request, catalog by catalog; two make forwards only while the last requests of an old catalog run."""
         reports = []

@@ -28,6 +28,7 @@ from server.messages import (
     DropCatalog,
     DropFilter,
     FinishedList,
+    ForgetUser,
     FromEngine,
     LoadCatalog,
     Progress,
@@ -202,6 +203,10 @@ class EngineClient:
         """Name the catalog that engines started from now on load, and its version."""
         self._options = self._options.model_copy(update={"catalog": path, "catalog_name": name})
         self._catalog_version = version
+
+    def forget(self, user: str) -> None:
+        """Have the engine keep nothing of a user's earlier requests."""
+        self._tell(ForgetUser(user))
 
     def put_filter(self, message: PutFilter) -> None:
         """Name a filter in this engine and, as long as its catalog is served, in every engine after it."""

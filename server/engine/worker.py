@@ -25,6 +25,7 @@ from server.messages import (
     DropFilter,
     FailedList,
     FinishedList,
+    ForgetUser,
     FromEngine,
     LoadCatalog,
     Progress,
@@ -129,6 +130,8 @@ class EngineWorker:
                     self._submit(message)
                 case Cancel():
                     cancelled |= self._scheduler.cancel(message.request_id)
+                case ForgetUser(user):
+                    self._catalogs.forget(user)
                 case Shutdown():
                     self._stopped = True
                 case PutFilter(catalog, name, bits):

@@ -25,6 +25,7 @@ class FakeEngine:
         self.cached_slots = 0
         self.running: dict[str, tuple[BeamRequest, int]] = {}
         self.added: list[str] = []
+        self.forgotten: list[str] = []
         self.rules: dict[str, SearchRule] = {}
         self.forwards: list[int] = []
         self.broken = False
@@ -62,6 +63,9 @@ class FakeEngine:
         self.running[request.request_id] = (request, 0)
         self.added.append(request.request_id)
         self.rules[request.request_id] = request.rule
+
+    def forget(self, cache_key: str) -> None:
+        self.forgotten.append(cache_key)
 
     def drop_draft(self) -> None:
         """There is none."""

@@ -295,6 +295,11 @@ class SpeculativeBeamEngine:
         """Go on without the draft model, which is closed already."""
         self._drafting.drafter = None
 
+    def forget(self, cache_key: str) -> None:
+        """Take one key's prompt out of the prefix cache; requests that run keep what they share of it."""
+        with self.slots:
+            self.slots.prefix_cache.forget(cache_key)
+
     def forget_histories(self) -> None:
         """Empty the prefix cache."""
         self.slots.prefix_cache.clear()

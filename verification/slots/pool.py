@@ -194,7 +194,7 @@ class PrefixCache:
         if key is None or len(prompt) == prompt.shared_length or not is_more:
             self._recount(prompt.own_slots, self._pool.release)
             return
-        self._forget(key)
+        self.forget(key)
         self._prompts[key] = prompt
         self._recount(prompt.own_slots, self._hold)
 
@@ -202,12 +202,17 @@ class PrefixCache:
         """Give back the prompt of a request that went wrong, and forget what its user's requests before it have left."""
         self._recount(prompt.own_slots, self._pool.release)
         if key is not None:
-            self._forget(key)
+            self.forget(key)
 
     def make_room(self, slots: int) -> None:
         """Evict until so many slots are free, or nothing is left to evict."""
         while self._pool.free < slots and self._prompts:
-            self._forget(next(iter(self._prompts)))
+            self.forget(next(iter(self._prompts)))
+
+    def forget(self, key: str) -> None:
+        """Evict a user's prompt, if it is here."""
+        slots = self._prompts.pop(key, EMPTY).own_slots
+        self._recount(slots, self._give_up)
 
     def clear(self) -> None:
         """Forget every user."""
@@ -216,10 +221,6 @@ class PrefixCache:
     def _known(self, entry: CachedPrefix, prompt: IntArray) -> int:
         length = common_prefix(entry.tokens, prompt[:-1])
         return 0 if self._whole and not length == len(entry) == len(prompt) - 1 else length
-
-    def _forget(self, key: str) -> None:
-        slots = self._prompts.pop(key, EMPTY).own_slots
-        self._recount(slots, self._give_up)
 
     def _hold(self, slots: IntArray) -> None:
         self._held[slots - self._pool.first] = True

@@ -94,6 +94,7 @@ def user_routes(services: Services) -> APIRouter:
         with metrics.history_operation("delete"):
             known = await histories.delete_profile(user_id)
         services.prompts.forget(user_id)
+        services.engine.forget(user_id)
         if not known:
             raise ProfileNotFound(user_id)
         return Response(status_code=204)
@@ -109,6 +110,7 @@ def user_routes(services: Services) -> APIRouter:
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
         services.prompts.forget(user_id)
+        services.engine.forget(user_id)
         if not known:
             raise UserNotFound(user_id)
         return Response(status_code=204)

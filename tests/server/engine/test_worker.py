@@ -14,7 +14,7 @@ from server.engine import worker
 from server.engine.main import warm_up
 from server.engine.process import MOST_BYTES
 from server.engine.worker import EngineWorker
-from server.messages import Cancel, FailedList, FromEngine, Progress, Shutdown, Submit, ThinkingLimit, ToEngine
+from server.messages import Cancel, FailedList, ForgetUser, FromEngine, Progress, Shutdown, Submit, ThinkingLimit, ToEngine
 from server.settings import EngineOptions
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
@@ -158,6 +158,14 @@ def test_a_cancelled_request_leaves_no_trace(bench: Bench):
     assert not message.finished
     assert not message.failed
     assert not bench.engine.added
+
+
+def test_a_user_is_forgotten_while_others_run_and_while_none_does(bench: Bench):
+    bench.send(submit("a"), ForgetUser("ann"))
+    bench.run_until_idle()
+    bench.send(ForgetUser("bob"))
+    bench.run_until_idle()
+    assert bench.engine.forgotten == ["ann", "bob"]
 
 
 def test_shutdown_ends_the_loop_at_once(bench: Bench):

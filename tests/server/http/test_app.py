@@ -26,7 +26,7 @@ from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestR
 from server.histories import Event, HistoryStore, Retention, StoredUser, open_history_store
 from server.histories.memory import MemoryHistoryStore
 from server.http.app import build_api, build_app
-from server.messages import FinishedList, Submit
+from server.messages import FinishedList, ForgetUser, Submit, ToEngine
 from server.metrics.registry import Metrics
 from server.scheduling.admission import PendingRequest
 from server.services import Services
@@ -52,11 +52,15 @@ class StubEngine(EngineClient):
         self.ready = msgspec.structs.replace(READY, catalog_version=CATALOG.version, max_items=3, prompts=prompts)
         self.error: Exception | None = None
         self.asked: list[Submit] = []
+        self.told: list[ToEngine] = []
 
     @contextmanager
     def admit(self, submit: Submit, items: int | None = None, *, traced: bool = False) -> Iterator[PendingRequest]:
         """Refuses nothing."""
         yield PendingRequest(submit, work=1)
+
+    def _tell(self, message: ToEngine) -> None:
+        self.told.append(message)
 
     async def search(self, request: PendingRequest) -> FinishedList:
         self.asked.append(submit := request.submit)
@@ -475,6 +479,15 @@ async def test_a_history_is_forgotten_by_its_own_path_too(bench: Bench):
     assert (await bench.client.delete("/v1/users/a%2Fhistory")).status_code == 204
     assert (await bench.client.delete("/v1/users/a%2Fb/history")).status_code == 204
     assert [len(await bench.histories.read(user)) for user in ("a", "a/history", "a/b")] == [0, 0, 0]
+
+
+async def test_who_is_deleted_is_forgotten_by_the_engine_too(bench: Bench):
+    for user in ("ann", "bob", "cem"):
+        await bench.histories.append(user, [Event("item-1", 1.0)])
+        await bench.client.put(f"/v1/users/{user}/profile", json={"age": 30})
+    for path in ("ann", "bob/history", "cem/profile", "nobody"):
+        await bench.client.delete(f"/v1/users/{path}")
+    assert bench.engine.told == [ForgetUser(user) for user in ("ann", "bob", "cem", "nobody")]
 
 
 LARGE = ["9223372036854775807", "9223372036854775808", "18446744073709551616", "1" + "0" * 30, "9" * 400, "9" * 5000, "1e400"]

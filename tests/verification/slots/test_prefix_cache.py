@@ -125,6 +125,20 @@ def test_the_least_recently_used_goes_first() -> None:
     assert [cache.known(user, np.array([1, 2, 3, 4])) for user in ("ann", "bob", "cem")] == [3, 0, 3]
 
 
+def test_one_user_is_forgotten_and_what_runs_keeps_what_it_reads() -> None:
+    pool = SlotPool(20)
+    cache = PrefixCache(pool, np.array([1, 2]))
+    for user, token in (("ann", 3), ("bob", 4)):
+        cache.keep(user, computed(pool, [1, 2, token], cache.take(user, np.array([1, 2, token, 9]))))
+    running = cache.take("ann", np.array([1, 2, 3, 9]))
+    for key in ("ann", "ann", "nobody"):
+        cache.forget(key)
+    assert [cache.known(user, np.array([1, 2, token, 9])) for user, token in (("ann", 3), ("bob", 4))] == [2, 3]
+    assert (cache.slots, cache.evictable, pool.free) == (3, 1, 16)
+    cache.drop(None, running)
+    assert pool.free == 17
+
+
 @pytest.mark.parametrize("plan", ["none", "beam:12", "auto"])
 @pytest.mark.parametrize("slots", [90, 4000])
 def test_lists_are_the_same_with_and_without_the_cache(speculation: Speculation, plan: str, slots: int) -> None:
