@@ -124,6 +124,7 @@ class FakeSource:
         think: int = 0,
         blend: Blend | None = None,
     ) -> BeamRequest:
+        assert blend is None
         tokens = history.tokens if isinstance(history, PromptTokens) else history
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
         thinking = Think(think, np.array([1])) if think else None

@@ -207,3 +207,16 @@ def test_an_appended_item_costs_its_own_tokens(speculation: Speculation) -> None
     (second,) = run(engine, [BeamRequest("second", longer, 3, 3, cache_key="ann")], np.random.default_rng(0)).values()
     assert first.usage.cached_tokens == 0
     assert second.usage.cached_tokens == len(prompt) - 1
+
+
+def test_who_is_forgotten_is_computed_anew(speculation: Speculation) -> None:
+    engine = speculation.engine(DEPTH)
+    prompt = np.concatenate([[1], speculation.identifiers[:9].reshape(-1)])
+
+    def cached(user: str) -> int:
+        (result,) = run(engine, [BeamRequest(user, prompt, 3, 3, cache_key=user)], np.random.default_rng(0)).values()
+        return result.usage.cached_tokens
+
+    assert [cached(user) for user in ("ann", "bob", "ann")] == [0, 0, len(prompt) - 1]
+    engine.forget("ann")
+    assert [cached(user) for user in ("bob", "ann")] == [len(prompt) - 1, 0]
