@@ -28,7 +28,6 @@ from server.messages import (
     DropCatalog,
     DropFilter,
     FinishedList,
-    ForgetUser,
     FromEngine,
     LoadCatalog,
     Progress,
@@ -169,11 +168,11 @@ class EngineClient:
         """
         result, engine = self._admission.hand_over(request), self._engine
         try:
-            self._tell(request.submit)
+            self.tell(request.submit)
             return await result
         except asyncio.CancelledError:
             if engine is self._engine:
-                self._tell(Cancel(request.submit.request_id))
+                self.tell(Cancel(request.submit.request_id))
             raise
 
     async def load_catalog(self, name: str, path: Path) -> None:
@@ -185,11 +184,11 @@ class EngineClient:
         """
         if self._engine is None or self.status is not EngineStatus.READY:
             raise self.unavailable()
-        self._tell(LoadCatalog(name, str(path)))
+        self.tell(LoadCatalog(name, str(path)))
         try:
             await self._loading.wait(name, CATALOG_SECONDS)
         except (TimeoutError, asyncio.CancelledError) as end:
-            self._tell(DropCatalog(name))
+            self.tell(DropCatalog(name))
             if isinstance(end, asyncio.CancelledError):
                 raise
             raise CatalogRefused(f"The engine has not loaded the catalog within {CATALOG_SECONDS:g} s.") from end
@@ -197,28 +196,24 @@ class EngineClient:
     def drop_catalog(self, name: str) -> None:
         """Tell the engine that no request will name a catalog any more."""
         self._filters.pop(name, None)
-        self._tell(DropCatalog(name))
+        self.tell(DropCatalog(name))
 
     def serve_catalog(self, name: str, path: Path, version: str) -> None:
         """Name the catalog that engines started from now on load, and its version."""
         self._options = self._options.model_copy(update={"catalog": path, "catalog_name": name})
         self._catalog_version = version
 
-    def forget(self, user: str) -> None:
-        """Have the engine keep nothing of a user's earlier requests."""
-        self._tell(ForgetUser(user))
-
     def put_filter(self, message: PutFilter) -> None:
         """Name a filter in this engine and, as long as its catalog is served, in every engine after it."""
         self._filters.setdefault(message.catalog, {})[message.name] = message
-        self._tell(message)
+        self.tell(message)
 
     def drop_filter(self, message: DropFilter) -> None:
         """Forget a filter."""
         self._filters.get(message.catalog, {}).pop(message.name, None)
-        self._tell(message)
+        self.tell(message)
 
-    def _tell(self, message: ToEngine) -> None:
+    def tell(self, message: ToEngine) -> None:
         """Send a message; what waits for the engine's answer is told when the engine is gone."""
         if self._engine is not None:
             self._engine.send(message)
@@ -326,7 +321,7 @@ class EngineClient:
                 self.watch.engine_ready(ready.catalog_name)
                 self._engine, self.ready, self.status, self._obstacle = self._process, ready, EngineStatus.READY, None
                 for put in self._filters.get(self._options.catalog_name, {}).values():
-                    self._tell(put)
+                    self.tell(put)
                 self._admission.open(ready)
                 self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
             case StartFailure(sentence, is_catalog):

@@ -13,6 +13,7 @@ from server.catalogs.store import known_items
 from server.errors import InvalidRequest, ProfileNotFound, UserNotFound
 from server.histories import Event
 from server.http.problems import documented
+from server.messages import ForgetUser
 from server.schemas.users import EventBody, EventsAnswer, EventsBody, HistoryAnswer, ProfileAnswer, ProfileBody
 from server.services import Services
 
@@ -94,7 +95,7 @@ def user_routes(services: Services) -> APIRouter:
         with metrics.history_operation("delete"):
             known = await histories.delete_profile(user_id)
         services.prompts.forget(user_id)
-        services.engine.forget(user_id)
+        services.engine.tell(ForgetUser(user_id))
         if not known:
             raise ProfileNotFound(user_id)
         return Response(status_code=204)
@@ -110,7 +111,7 @@ def user_routes(services: Services) -> APIRouter:
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
         services.prompts.forget(user_id)
-        services.engine.forget(user_id)
+        services.engine.tell(ForgetUser(user_id))
         if not known:
             raise UserNotFound(user_id)
         return Response(status_code=204)

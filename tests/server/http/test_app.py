@@ -59,7 +59,7 @@ class StubEngine(EngineClient):
         """Refuses nothing."""
         yield PendingRequest(submit, work=1)
 
-    def _tell(self, message: ToEngine) -> None:
+    def tell(self, message: ToEngine) -> None:
         self.told.append(message)
 
     async def search(self, request: PendingRequest) -> FinishedList:
