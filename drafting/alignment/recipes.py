@@ -19,3 +19,14 @@ _FROM_SCRATCH: dict[str, Any] = {
     "patience": 3,
 }
 RECIPES: dict[str, dict[str, Any]] = {"small": _FROM_SCRATCH, "base": _FROM_SCRATCH | {"learning_rate": 1e-3}}
+
+
+def with_recipe(base: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were given, and what the recipe of the base says of others; nothing for a base without one.
+
+    A recipe's patience goes with its validation: without users there is nothing to wait for.
+    """
+    recipe = RECIPES.get(base, {})
+    if given.get("validate_users") == 0:
+        recipe = {name: value for name, value in recipe.items() if name != "patience"}
+    return recipe | given

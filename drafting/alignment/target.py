@@ -97,6 +97,8 @@ def train_target(
         smooth = SmoothedLoss(settings.label_smoothing, has_decoder=made.start.start_token is not None)
         validation = None
         if validates and validate is not None:
+            if not len(made.samples[1]):
+                raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
             validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
         course = Course(smooth if settings.label_smoothing else None, validation, trial)
         merge = merged if settings.lora_rank else None

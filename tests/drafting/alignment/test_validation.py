@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import drafting.alignment.training
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.progress import ProgressBar
+from drafting.alignment.recipes import RECIPES, with_recipe
 from drafting.alignment.settings import ListQuality, TargetSettings, TrainingError
 from drafting.alignment.smoothing import SmoothedLoss
 from drafting.alignment.target import learnt_part, train_target
@@ -150,6 +151,22 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert resumed.validated == whole.validated
     assert (resumed.best_epoch, resumed.steps) == (whole.best_epoch, whole.steps)
     assert_weights(tmp_path / "out", load_file(tmp_path / "whole" / "model.safetensors"))
+
+
+def test_without_validation_users_nothing_is_begun(tmp_path: Path, catalog: Catalog, config: str) -> None:
+    lines = [{"user": user, "item": user % ITEMS, "timestamp": time} for user in range(9) for time in range(2)]
+    (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(TrainingError, match=r"No epoch can be judged: .* Pass --validate-users 0"):
+        train_target(tmp_path, catalog, config, tmp_path / "out", settings=QUICK, validate=Judge())
+
+
+def test_a_recipe_gives_way_to_what_is_given() -> None:
+    assert with_recipe("paper", {"epochs": 3.0}) == {"epochs": 3.0}
+    for base, recipe in RECIPES.items():
+        assert TargetSettings(**with_recipe(base, {})) == TargetSettings(**recipe)
+        assert with_recipe(base, {"epochs": 3.0}) == recipe | {"epochs": 3.0}
+        unjudged = TargetSettings(**with_recipe(base, {"validate_users": 0}))
+        assert (unjudged.patience, unjudged.dropout) == (None, recipe["dropout"])
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_preset_brings_its_recipe_and_a_flag_goes_before_it(flags: dict[str, o
 def test_without_a_preset_the_defaults_are_those_of_the_settings(flags: dict[str, object], tmp_path: Path) -> None:
     assert run(flags).exit_code == 0
     settings = json.loads((tmp_path / "model" / "training.json").read_text())["settings"]
-    assert settings == json.loads(msgspec.json.encode(TargetSettings(epochs=1)))
+    assert settings == json.loads(msgspec.json.encode(TargetSettings(epochs=1, split="leave-one-out")))
 
 
 def test_a_model_is_not_replaced_unasked(flags: dict[str, object], tmp_path: Path) -> None:
