@@ -108,12 +108,13 @@ class Admission:
 
     @property
     def wait_seconds(self) -> float:
-        """Expected seconds until the engine has finished its requests."""
-        return (
-            0.0
-            if self._rate is None
-            else self._rate.queue_seconds(sum(request.work + request.text for request in self._queue if not request.unread))
-        )
+        """Expected seconds until the engine has finished its requests, or, if that is later, until the last that thinks has a place."""
+        if self._rate is None:
+            return 0.0
+        queue = [request for request in self._queue if not request.unread]
+        work = self._rate.queue_seconds(sum(request.work + request.text for request in queue))
+        texts = [request for request in queue if request.text]
+        return max(work, self._places(texts, len(texts)).began * self._rate.step_seconds) if texts else work
 
     def open(self, ready: Ready) -> None:
         """Take requests for an engine that has just become ready."""

@@ -16,22 +16,26 @@ def may_think(limit: ThinkingLimit, requests: int, slots: int) -> bool:
 
 
 class PlacesForecast:
-    """The places as requests take them, in the order of the queue: of those that think, none overtakes another."""
+    """The places as requests take them, in the order of the queue: of those that think, none overtakes another.
+
+    Attributes:
+        began: steps until the last request that has taken a place has it.
+    """
 
     def __init__(self, limit: ThinkingLimit) -> None:
         self._limit = limit
         self._slots = 0
-        self._began = 0.0
+        self.began = 0.0
         self._ends: list[tuple[float, int]] = []
 
     def take(self, steps: float, slots: int) -> float:
         """Give the next request a place, for so many steps and KV slots; return the steps until it has it."""
         while not may_think(self._limit, len(self._ends) + 1, self._slots + slots):
-            self._began, freed = heappop(self._ends)
+            self.began, freed = heappop(self._ends)
             self._slots -= freed
-        heappush(self._ends, (self._began + steps, slots))
+        heappush(self._ends, (self.began + steps, slots))
         self._slots += slots
-        return self._began
+        return self.began
 
     def copy(self) -> "PlacesForecast":
         """The same places, to be taken otherwise from now on."""

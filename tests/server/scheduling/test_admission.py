@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from server.errors import EngineUnavailable, QueueFull, TooLate
-from server.messages import FinishedList, Progress, Ready, StepRecord, Submit
+from server.messages import FinishedList, Progress, Ready, StepRecord, Submit, ThinkingLimit
 from server.scheduling.admission import CAUTION, Admission, PendingRequest
 from server.scheduling.scheduler import AGEING_SECONDS
 from tests.server.fake_ready import READY
@@ -260,6 +260,23 @@ def test_a_list_without_a_text_does_not_wait_for_texts_and_a_text_does():
     assert admission.wait_seconds == pytest.approx(5 * 1.071)
     assert let_in(admission, submit("list", 6 * 0.071 * CAUTION + 0.001, now=0.0))
     assert not let_in(admission, thinking("text", 4 * 1.071 * CAUTION, 1000))
+
+
+def test_the_wait_for_a_place_to_think_is_expected_too():
+    """Two places, and texts of 200 tokens: of five, the last begins when two have ended one after the other, in steps of 100 ms."""
+    limit = ThinkingLimit(2, 10_000)
+    ready = msgspec.structs.replace(SIMPLE, forward_seconds=0.1, step_tokens=1_000_000, thinking=limit)
+    admission, waits = opened(ready), []
+    enter(admission, submit("list", 60.0))
+    for number in range(5):
+        enter_thinking(admission, thinking(str(number), 60.0, 200))
+        waits.append(admission.wait_seconds)
+    work = [0.071 + count * 0.271 for count in (1, 2)]
+    assert waits == pytest.approx([*work, 20.4, 20.4, 40.8], rel=0.01)
+    # Two of them think, and are through with half of their texts.
+    for request in admission._queue[1:3]:
+        request.thinks, request.text = True, 100
+    assert admission.wait_seconds == pytest.approx(10.4 + 20.4, rel=0.01)
 
 
 def test_a_list_that_would_make_a_text_late_is_refused():
