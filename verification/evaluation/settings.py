@@ -8,8 +8,16 @@ from msgspec import Meta
 from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, Verification
 
 # Baselines by the name that a flag has, with the name in tables.
-BASELINES = {"popular": "most popular", "co-occurrence": "co-occurrence", "knn": "item-kNN", "ease": "EASE"}
-CLOSED_FORMS = tuple(BASELINES)
+BASELINES = {
+    "popular": "most popular",
+    "co-occurrence": "co-occurrence",
+    "knn": "item-kNN",
+    "ease": "EASE",
+    "sasrec": "SASRec",
+    "gru4rec": "GRU4Rec",
+}
+# Those that are computed at once; the others are trained for minutes.
+CLOSED_FORMS = ("popular", "co-occurrence", "knn", "ease")
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,6 +57,8 @@ def baseline_lists(
         "knn": partial(_neighbours, "knn", split, users, items, on_step),
         "ease": partial(_neighbours, "ease", split, users, items, on_step),
     }
+    for name in ("sasrec", "gru4rec"):
+        make[name] = partial(_neural, name, split, users, items, on_step)
     for name in names:
         on_step(BASELINES[name])
         chosen, scores = make[name]()
@@ -74,6 +76,12 @@ def _neighbours(kind: str, split: Split, users: HeldOut, items: int, on_step: St
         settings = best_of(tried).settings
     weights = settings.weights(users.known, items)
     return str(settings), neighbour_scores(users, weights, settings.decay, settings.window)
+
+
+def _neural(name: str, split: Split, users: HeldOut, items: int, on_step: Step) -> tuple[str, Scorer]:
+    from verification.evaluation.baselines.neural import neural_scores
+
+    return neural_scores(name, validation_users(split), users, items, lambda said: on_step(f"{BASELINES[name]}, {said}"))
 
 
 def validation_users(split: Split) -> HeldOut | None:

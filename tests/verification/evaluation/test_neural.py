@@ -1,0 +1,103 @@
+"""The neural baselines: what they see, what they learn from, and that they learn."""
+
+from collections import Counter
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import verification.evaluation.baselines.neural as neural
+from drafting.alignment.data.interactions import Interactions, Split
+from drafting.trie.arrays import offsets_of
+from verification.evaluation.baselines.baselines import baseline_lists
+from verification.evaluation.baselines.networks import LENGTH, NETWORKS
+from verification.evaluation.baselines.neural import scores_of, train, training_rows
+from verification.evaluation.metrics import recall
+from verification.evaluation.users import held_out
+
+ITEMS = 12
+
+
+def circles(users: int = 36, known: int = 4) -> Split:
+    """Everyone walks through the items in a circle: what follows is the next one."""
+    rows = np.array([[(user + step) % ITEMS for step in range(known + 2)] for user in range(users)], np.int32)
+
+    def part(first: int, last: int) -> Interactions:
+        return Interactions(tuple(map(str, range(users))), offsets_of([last - first] * users), rows[:, first:last].reshape(-1))
+
+    return Split(part(0, known), part(known, known + 1), part(known + 1, known + 2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_position_sees_what_is_before_it_alone(name: str) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name](ITEMS, 0.5).eval()
+    rows = torch.randint(ITEMS, (3, 9))
+    whole = network(rows)
+    later = rows.clone()
+    later[:, 5:] = ITEMS
+    torch.testing.assert_close(network(later)[:, :5], whole[:, :5])
+    torch.testing.assert_close(network(rows[:, :5]), whole[:, :5])
+    assert (network(rows.flip(0))[:, -1] - whole[:, -1]).abs().max() > 1e-3
+
+
+def test_every_item_but_a_users_first_is_predicted_once() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.array([0, 1, 2, LENGTH, LENGTH + 1, LENGTH + 2, 3 * LENGTH + 7])
+    known = Interactions(tuple(map(str, range(len(lengths)))), offsets_of(lengths), rng.integers(90, size=lengths.sum()).astype(np.int32))
+    rows = training_rows(known, 90).numpy()
+    assert rows.shape[1] == LENGTH + 1
+    pairs = Counter((before, after) for row in rows.tolist() for before, after in pairwise(row) if after != 90)
+    histories = [known.history(user).tolist() for user in range(len(lengths))]
+    assert pairs == Counter((before, after) for row in histories for before, after in pairwise(row))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_learns_what_follows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural, "DROPOUTS", (0.1,))
+    monkeypatch.setattr(neural, "MOST_EPOCHS", 20)
+    monkeypatch.setattr(neural, "PATIENCE", 20)
+    monkeypatch.setattr(neural, "BATCH", 12)
+    monkeypatch.setattr(neural, "LEARNING_RATE", 1e-2)
+    split, said = circles(), []
+    users = held_out(split)
+    (found,) = baseline_lists((name,), split, users, ITEMS, 1, on_step=said.append)
+    assert recall(found.lists, users.labels, 1).mean() > 0.9
+    epochs = int(found.chosen.removeprefix("dropout 0.1, ").removesuffix(" epochs"))
+    assert sum("dropout 0.1, epoch " in each for each in said) == 20
+    assert said[-1].endswith(f"final training, epoch {epochs} of {epochs}")
+
+
+def test_the_same_seed_gives_the_same_network_and_leaves_others_numbers_alone() -> None:
+    users = held_out(circles())
+    state = torch.random.get_rng_state()
+    tables = []
+    for seed in (0, 0, 1):
+        network = next(islice(train("sasrec", users.known, ITEMS, 0.3, seed), 2, None))
+        tables.append(scores_of(network, users)(range(len(users))))
+        torch.rand(3)
+    np.testing.assert_array_equal(tables[0], tables[1])
+    assert (tables[0] != tables[2]).any()
+    torch.random.set_rng_state(state)
+    expected = torch.rand(3)
+    torch.random.set_rng_state(state)
+    next(train("gru4rec", users.known, ITEMS, 0.3, 0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_scores_are_of_the_network_as_it_was() -> None:
+    users = held_out(circles())
+    epochs = train("gru4rec", users.known, ITEMS, 0.0, 0)
+    scores = scores_of(next(epochs), users)
+    before = scores(range(5))
+    next(epochs)
+    np.testing.assert_array_equal(scores(range(5)), before)
+
+
+def test_without_validation_users_the_default_epochs_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural, "DEFAULT_EPOCHS", 2)
+    split = circles()
+    alone = Split(split.train, split.valid.where(np.zeros(len(split.valid), np.bool_)), split.test)
+    (found,) = baseline_lists(("sasrec",), alone, held_out(alone), ITEMS, 3)
+    assert found.chosen == "dropout 0.2, 2 epochs"
