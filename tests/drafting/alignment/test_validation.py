@@ -153,6 +153,23 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert_weights(tmp_path / "out", load_file(tmp_path / "whole" / "model.safetensors"))
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_base_from_a_directory_takes_the_same_flags(tmp_path: Path, data: Path, catalog: Catalog, config: str, rank: int) -> None:
+    plain = TargetSettings(epochs=1, batch_size=32, subsequences=True)
+    train_target(data, catalog, config, tmp_path / "base", settings=plain)
+    settings = msgspec.structs.replace(QUICK, lora_rank=rank, epochs=2)
+    judge = Judge(0.2, 0.1)
+    metrics = train_target(data, catalog, str(tmp_path / "base"), tmp_path / "out", settings=settings, validate=judge)
+    assert metrics.best_epoch == 1
+    assert_weights(tmp_path / "out", judge.seen[0])
+    before = load_file(tmp_path / "base" / "model.safetensors")
+    kept = {name for name, part in before.items() if torch.equal(part, judge.seen[0][name])}
+    assert bool(kept) == bool(rank), "LoRA leaves most weights alone, and is written merged"
+    unjudged = msgspec.structs.replace(settings, validate_users=0)
+    train_target(data, catalog, str(tmp_path / "base"), tmp_path / "unjudged", settings=unjudged)
+    assert_weights(tmp_path / "unjudged", judge.seen[1])
+
+
 def test_without_validation_users_nothing_is_begun(tmp_path: Path, catalog: Catalog, config: str) -> None:
     lines = [{"user": user, "item": user % ITEMS, "timestamp": time} for user in range(9) for time in range(2)]
     (tmp_path / "interactions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
