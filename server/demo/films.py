@@ -48,13 +48,14 @@ def film_embeddings(movielens: MovieLens, train: Interactions, dims: int, genre_
 def film_catalog(
     movielens: MovieLens, embeddings: DoubleArray, levels: int, codes_per_level: int, seed: int, on_level: Callable[[int], None]
 ) -> tuple[Catalog, Codebooks]:
-    """The films under identifiers of their own, and the codebooks that made those."""
+    """The films with title, year and genres under identifiers of their own, and the codebooks that made those."""
     quantised = residual_kmeans(
         embeddings, levels=levels, codes_per_level=codes_per_level, seed=seed, resolve_collisions=True, on_level=on_level
     )
     pairs = zip(movielens.film_ids, quantised.identifiers(), strict=True)
-    titles = dict(zip(movielens.film_ids, movielens.titles, strict=True))
-    return catalog_of(list(pairs), titles), quantised.codebooks
+    genres = [[movielens.genres[number] for number in np.flatnonzero(row)] or None for row in movielens.film_genres]
+    attributes = {"title": movielens.titles, "year": movielens.years, "genres": genres}
+    return catalog_of(pairs, attributes=attributes), quantised.codebooks
 
 
 def _unit_rows(matrix: DoubleArray) -> DoubleArray:

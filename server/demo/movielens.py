@@ -34,6 +34,7 @@ class MovieLens:
     Attributes:
         film_ids: the films' ids, in the file's order.
         titles: title and year per film.
+        years: year per film; None for one without.
         genres: the distinct genres.
         film_genres: `[films, genres]`, which film has which.
         user_ids: `[ratings]`, user of each rating.
@@ -43,6 +44,7 @@ class MovieLens:
 
     film_ids: tuple[str, ...]
     titles: tuple[str, ...]
+    years: tuple[int | None, ...]
     genres: tuple[str, ...]
     film_genres: BoolArray
     user_ids: tuple[str, ...]
@@ -99,6 +101,7 @@ def read_movielens(wheel: Path) -> MovieLens:
     return MovieLens(
         film_ids=film_ids,
         titles=tuple(f"{name} ({year})" if year.isdigit() else name for name, year in zip(names, years, strict=True)),
+        years=tuple(int(year) if year.isdigit() else None for year in years),
         genres=genres,
         film_genres=np.array([[genre in kind.split() for genre in genres] for kind in kinds]),
         user_ids=users,

