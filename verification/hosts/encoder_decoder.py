@@ -5,9 +5,8 @@ a prompt or to a tree: a prompt's slots hold the keys and values of the decoder'
 values of its self-attention. Positions are relative, so a bias depends on how much deeper one node is than another, whatever else the tree
 holds.
 
-The encoder runs as it is. Of the decoder, transformers' modules compute what they hold weights for; their order is written out here,
-because the library's own makes the keys and values of prompts, masks and biases of a plain text anew in each forward. What a family would
-do in another order, the self-check finds.
+Transformers' modules compute what they hold weights for; their order is written out here, because the library's own makes the keys and
+values of prompts, masks and biases of a plain text anew in each forward. What a family would do in another order, the self-check finds.
 """
 
 from collections.abc import Sequence
@@ -15,49 +14,66 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
 
 from drafting.beam.model import AttentionLayout, EncoderBatch, TreeBatch
 from verification.hosts.attention import tree_attention
+from verification.hosts.encoder import Encoder
+from verification.hosts.encoder_decoder_layers import Dense, Projection, bias_tables, joined, lay_out, normalised
 from verification.hosts.layers import Layer
 from verification.hosts.transformers import TransformersHost, allocate
 
-ATTENTION = "atspeed_encoder"
 
+class _Layer:
+    """One layer of the decoder: attention to the tree, attention to the prompt, and the dense part."""
 
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    *,
-    padding: Tensor,
-    is_exact: bool,
-    scaling: float,
-    dropout: float,
-    position_bias: Tensor,
-) -> tuple[Tensor, None]:
-    """The encoder's attention, with the signature of transformers' attention functions; tensors are `[requests, heads, tokens, size]`.
+    def __init__(self, block: Any, cache: Tensor, head_size: int) -> None:
+        own, crossing, dense = block.layer
+        self._own_norm, self._crossing_norm = own.layer_norm, crossing.layer_norm
+        self._own_heads = Projection(joined(own.SelfAttention, "qkv"))
+        self._own_output = Projection(lay_out(own.SelfAttention.o))
+        self._crossing_heads = Projection(lay_out(crossing.EncDecAttention.q))
+        self._prompt_heads = Projection(joined(crossing.EncDecAttention, "kv"))
+        self._crossing_output = Projection(lay_out(crossing.EncDecAttention.o))
+        self._dense = Dense(dense)
+        self._cache = cache
+        self._head_size = head_size
 
-    Arguments that are not known here are refused by Python. The one `padding` is `[requests, 1, 1, tokens]`, added to the scores: -inf
-    where a row of tokens is padding.
-    """
-    precision = torch.float64 if is_exact else query.dtype
-    query, key, value, mask = (part.to(precision) for part in (query, key, value, position_bias + padding))
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    return attended.transpose(1, 2).to(padding.dtype), None
+    def to_tree(self, hidden: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout], is_exact: bool) -> Tensor:
+        """`hidden`, `[tokens, size]`, after the tokens have attended to the tree and written their keys and values to `slots`."""
+        query, *new = self._heads(self._own_heads(normalised(self._own_norm, hidden)), 3)
+        return self._own_output.added(hidden, self._attend(query, new, slots, layouts, is_exact))
 
+    def to_prompt(self, hidden: Tensor, states: Tensor | None, encoder: EncoderBatch, is_exact: bool) -> Tensor:
+        """`hidden` after the tokens have attended to prompts; `states` is what the encoder has made of new ones, `[tokens, size]`."""
+        (query,) = self._heads(self._crossing_heads(normalised(self._crossing_norm, hidden)), 1)
+        new = () if states is None else self._heads(self._prompt_heads(states), 2)
+        return self._crossing_output.added(hidden, self._attend(query, new, encoder.slots, encoder.attention, is_exact))
 
-AttentionInterface.register(ATTENTION, _attend)
+    def dense(self, hidden: Tensor) -> Tensor:
+        """`hidden` after the dense part."""
+        return self._dense.added(hidden)
+
+    def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """The parts of a projection `[tokens, parts * heads * size]`, `[tokens, heads, size]` each."""
+        return projected.view(len(projected), parts, -1, self._head_size).unbind(1)
+
+    def _attend(
+        self, query: Tensor, new: Sequence[Tensor], slots: Tensor, layouts: Sequence[AttentionLayout], is_exact: bool
+    ) -> Tensor:
+        """One attention, `[tokens, heads * size]`; `new` are keys and values that the cache lacks, if there are any."""
+        key, value = new or (None, None)
+        # T5 scales its weights at the start instead of its scores.
+        attended = tree_attention(query.double() if is_exact else query, key, value, self._cache, slots, layouts, 1.0)
+        return attended.flatten(1).to(query.dtype)
 
 
 class EncoderDecoderHost(TransformersHost):
     """A model of the T5 family in this process, loaded by transformers."""
 
-    attention = ATTENTION
+    # The library's own attention never runs here.
+    attention = "eager"
     has_encoder = True
 
     def _host(self, model: PreTrainedModel, slots: int | None, kv_memory_gib: float) -> None:
@@ -65,17 +81,16 @@ class EncoderDecoderHost(TransformersHost):
         self.is_exact = False
         config = model.config
         self._decoder: Any = model.get_decoder()
+        self._encoder = Encoder(model.get_encoder(), config.d_kv)
+        shapes = [Layer((config.num_heads, 2 * config.d_kv), None)] * len(self._decoder.block)
+        self._caches = allocate(shapes, model.dtype, slots, kv_memory_gib, self.device)
+        self._layers = [_Layer(block, cache, config.d_kv) for block, cache in zip(self._decoder.block, self._caches, strict=True)]
         own = [block.layer[0].SelfAttention for block in self._decoder.block]
-        crossing = [block.layer[1].EncDecAttention for block in self._decoder.block]
-        self._own_projections = [_joined(module, "qkv") for module in own]
-        self._read_projections = [_joined(module, "kv") for module in crossing]
-        # In most families the first layer's biases are those of all.
-        self._tables = [_bias_table(module) for module in own if module.has_relative_attention_bias]
-        self._table_indices = [min(index, len(self._tables) - 1) for index in range(len(own))]
-        self._head_size = config.d_kv
+        farthest = int(own[0].relative_attention_max_distance)
+        tables, self._table_indices = bias_tables(own, farthest + 1, farthest)
+        # `[heads, distances]`, from 0 on; farther ones are as the last.
+        self._tables = [table.flip(1) for table in tables]
         self._scale = config.d_model**-0.5 if _scales_output(config) else 1.0
-        layers = [Layer((config.num_heads, 2 * config.d_kv), None)] * len(own)
-        self._caches = allocate(layers, model.dtype, slots, kv_memory_gib, self.device)
         self.vocabulary_size = int(config.vocab_size)
         self.total_slots = len(self._caches[0])
         self._slot_positions = torch.zeros(self.total_slots, dtype=torch.int64, device=self.device)
@@ -86,43 +101,19 @@ class EncoderDecoderHost(TransformersHost):
         encoder = batch.encoder
         if encoder is None:
             raise ValueError("A forward of an encoder-decoder model is made with `has_encoder`.")
-        states = self._encode(encoder) if len(encoder.slots) else None
-        hidden = self._decoder.embed_tokens(batch.tokens)
-        layouts = self._own_layouts(batch)
-        for index, (block, cache) in enumerate(zip(self._decoder.block, self._caches, strict=True)):
-            layer, crossing, dense = block.layer
-            query, *new = self._heads(self._own_projections[index](layer.layer_norm(hidden)), 3)
-            attended = self._attend_tree(query, new, cache, batch.slots, layouts[index])
-            hidden = _finite(hidden + layer.SelfAttention.o(attended))
-            (query,) = self._heads(crossing.EncDecAttention.q(crossing.layer_norm(hidden)), 1)
-            read = () if states is None else self._heads(self._read_projections[index](states), 2)
-            attended = self._attend_tree(query, read, cache, encoder.slots, encoder.attention)
-            hidden = _finite(hidden + crossing.EncDecAttention.o(attended))
-            hidden = _finite(dense(hidden))
-        hidden = self._decoder.final_layer_norm(batch.at_outputs(hidden))
+        states = self._encoder.read(encoder, self.is_exact) if len(encoder.slots) else None
+        hidden: Tensor = self._decoder.embed_tokens(batch.tokens)
+        for layer, layouts in zip(self._layers, self._own_layouts(batch), strict=True):
+            hidden = layer.to_tree(hidden, batch.slots, layouts, self.is_exact)
+            hidden = layer.to_prompt(hidden, states, encoder, self.is_exact)
+            hidden = layer.dense(hidden)
+        hidden = normalised(self._decoder.final_layer_norm, batch.at_outputs(hidden))
         logits: Tensor = self.model.get_output_embeddings()(hidden * self._scale)
         return logits
 
-    def _encode(self, encoder: EncoderBatch) -> Tensor:
-        """What the encoder makes of new prompts, `[tokens, size]` without padding."""
-        padding = torch.full((encoder.tokens.numel(),), float("-inf"), dtype=self.model.dtype, device=self.device)
-        padding.index_fill_(0, encoder.indices, 0.0)
-        rows = padding.view(len(encoder.tokens), 1, 1, -1)
-        states: Tensor = self.model.get_encoder()(input_ids=encoder.tokens, padding=rows, is_exact=self.is_exact).last_hidden_state
-        return states.flatten(0, 1).index_select(0, encoder.indices)
-
-    def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """The parts of a projection `[tokens, parts * heads * size]`, `[tokens, heads, size]` each."""
-        return projected.view(len(projected), parts, -1, self._head_size).unbind(1)
-
-    def _attend_tree(
-        self, query: Tensor, new: Sequence[Tensor], cache: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout]
-    ) -> Tensor:
-        """One attention of the decoder, `[tokens, heads * size]`; `new` are keys and values that the cache lacks, if there are any."""
-        key, value = new or (None, None)
-        # T5 scales its weights at the start instead of its scores.
-        attended = tree_attention(query.double() if self.is_exact else query, key, value, cache, slots, layouts, 1.0)
-        return attended.flatten(1).to(query.dtype)
+    def close(self) -> None:
+        self._layers.clear()
+        super().close()
 
     def _own_layouts(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
         """The layouts of each layer's self-attention, with its biases by depth."""
@@ -142,52 +133,6 @@ class EncoderDecoderHost(TransformersHost):
         return [biased[index] for index in self._table_indices]
 
 
-class _SideBySide(nn.Module):
-    """Several projections of the same rows, their results side by side."""
-
-    def __init__(self, projections: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.projections = nn.ModuleList(projections)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return torch.cat([projection(rows) for projection in self.projections], -1)
-
-
-def _joined(attention: Any, names: str) -> nn.Module:
-    """The projections of an attention that read the same rows as one; where they are plain, in one product of the same memory.
-
-    It becomes a module of the model, like those that it stands for, so that `make_exact` finds it.
-    """
-    projections = [attention.get_submodule(name) for name in names]
-    # Quantized weights have layouts of their own.
-    if any(type(each) is not nn.Linear or type(each.weight) is not nn.Parameter for each in projections):
-        joined: nn.Module = _SideBySide(projections)
-    else:
-        weight = torch.cat([each.weight.detach() for each in projections])
-        for each, own in zip(projections, weight.tensor_split(len(projections)), strict=True):
-            each.weight = nn.Parameter(own, requires_grad=False)
-        joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        joined.weight = nn.Parameter(weight, requires_grad=False)
-    attention.add_module("joined", joined)
-    return joined
-
-
-def _bias_table(attention: Any) -> Tensor:
-    """`[heads, distances]`: what a query adds to its score of a key so many positions before it; farther ones are as the last."""
-    farthest = attention.relative_attention_max_distance
-    with torch.inference_mode():
-        biases: Tensor = attention.compute_bias(1, farthest + 1, past_seen_tokens=farthest)
-    return biases[0, :, 0].flip(-1).float()
-
-
 def _scales_output(config: PretrainedConfig) -> bool:
     """True if the head reads scaled states: T5 says it in its configuration, umT5 always does, and mT5 never."""
     return bool(config.to_dict().get("scale_decoder_outputs", config.model_type == "umt5"))
-
-
-def _finite(hidden: Tensor) -> Tensor:
-    """The states within the range of float16, where T5's grow beyond; of another precision as they are."""
-    if hidden.dtype != torch.float16:
-        return hidden
-    most = torch.finfo(torch.float16).max - 1000
-    return hidden.clamp(-most, most)

@@ -22,7 +22,8 @@ from tests.verification.engine.test_beam_search import as_pairs, assert_same, re
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.checkpoint import HostError, check_no_encoder, load_config
-from verification.hosts.encoder_decoder import EncoderDecoderHost, _joined
+from verification.hosts.encoder_decoder import EncoderDecoderHost
+from verification.hosts.encoder_decoder_layers import joined
 from verification.hosts.graphs import graphed
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
@@ -144,7 +145,7 @@ def test_projections_are_joined_in_the_same_memory_and_those_of_another_kind_are
     for name in "kv":
         other.add_module(name, Quantized(4, 6, bias=False))
     states = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    assert (_joined(other, "kv")(states) == torch.cat([other.k(states), other.v(states)], -1)).all()
+    assert (joined(other, "kv")(states) == torch.cat([other.k(states), other.v(states)], -1)).all()
 
 
 def test_filters_exclusions_and_wide_beams_equal_brute_force(world: World) -> None:

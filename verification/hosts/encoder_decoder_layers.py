@@ -1,0 +1,137 @@
+"""What the layers of a T5's encoder and decoder have in common, in as few operations as it takes.
+
+Invariant: transformers' modules hold all weights. In float32 their products are called directly, with the weights laid as products of few
+rows read them; whatever else they may be (of other precisions, quantized, made exact) is left to the modules themselves.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Projection:
+    """A projection of rows, `[rows, in]` to `[rows, out]`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._weight: Tensor | None = None
+        if _is_linear(module) and module.weight.dtype == torch.float32:
+            self._weight = module.weight.detach().t()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        weight = self._product()
+        projected: Tensor = self._module(rows) if weight is None else torch.mm(rows, weight)
+        return projected
+
+    def added(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """`hidden`, `[rows, out]`, plus the projected rows."""
+        weight = self._product()
+        return finite(hidden + self._module(rows)) if weight is None else torch.addmm(hidden, rows, weight)
+
+    def _product(self) -> Tensor | None:
+        """The weight to multiply rows by; None where the module computes in another way, or has been given one since."""
+        return None if "forward" in vars(self._module) else self._weight
+
+
+class Dense:
+    """The dense part of a layer, gated or not."""
+
+    def __init__(self, layer: Any) -> None:
+        """`layer` is the norm and the dense part of transformers."""
+        self._norm, self._module = layer.layer_norm, layer.DenseReluDense
+        self._is_gated = hasattr(self._module, "wi_1")
+        names = ("wi_0", "wi_1") if self._is_gated else ("wi",)
+        linear = [self._module.get_submodule(name) for name in (*names, "wo")]
+        # In float16, the last product is one of float32.
+        self._is_known = all(map(_is_linear, linear)) and len({module.weight.dtype for module in linear}) == 1
+        if self._is_known:
+            self._inner, self._outer = Projection(joined(self._module, names)), Projection(lay_out(self._module.wo))
+
+    def added(self, hidden: Tensor) -> Tensor:
+        """`hidden`, `[rows, size]`, plus what the dense part makes of it."""
+        rows = normalised(self._norm, hidden)
+        if not self._is_known:
+            return finite(hidden + self._module(rows))
+        inner = self._inner(rows)
+        if self._is_gated:
+            gate, gated = inner.chunk(2, -1)
+            return self._outer.added(hidden, self._module.act(gate) * gated)
+        return self._outer.added(hidden, self._module.act(inner))
+
+
+class _SideBySide(nn.Module):
+    """Several projections of the same rows, their results side by side."""
+
+    def __init__(self, projections: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(projections)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.cat([projection(rows) for projection in self.projections], -1)
+
+
+def joined(module: Any, names: Sequence[str]) -> nn.Module:
+    """The projections of a module that read the same rows as one; where they are plain, in one product of the same memory.
+
+    It becomes a module of the model, like those that it stands for, so that `make_exact` finds it.
+    """
+    projections = [module.get_submodule(name) for name in names]
+    if all(map(_is_linear, projections)):
+        weight = torch.cat([each.weight.detach() for each in projections])
+        both: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        both.weight = nn.Parameter(_as_read(weight), requires_grad=False)
+        for each, own in zip(projections, both.weight.tensor_split(len(projections)), strict=True):
+            each.weight = nn.Parameter(own, requires_grad=False)
+    else:
+        both = _SideBySide(projections)
+    module.add_module("joined", both)
+    return both
+
+
+def lay_out(module: Any) -> nn.Module:
+    """The module, its weights laid as products read them."""
+    if _is_linear(module):
+        module.weight = nn.Parameter(_as_read(module.weight.detach()), requires_grad=False)
+    return module
+
+
+def _is_linear(module: Any) -> bool:
+    # Quantized weights have layouts of their own.
+    return type(module) is nn.Linear and type(module.weight) is nn.Parameter and module.bias is None
+
+
+def _as_read(weight: Tensor) -> Tensor:
+    """The same `[out, in]`; in float32 on a CPU, the numbers of an input side by side, which is twice as fast for few rows."""
+    return weight.t().contiguous().t() if weight.device.type == "cpu" and weight.dtype == torch.float32 else weight
+
+
+def bias_tables(attentions: Sequence[Any], distances: int, before: int) -> tuple[list[Tensor], list[int]]:
+    """`[heads, distances]` float32 of each layer that has biases of its own, for keys from `before` positions before a query on.
+
+    Returns:
+        the tables, and for each layer the index of its own; in most families the first layer's biases are those of all.
+    """
+    tables = []
+    for attention in attentions:
+        if attention.has_relative_attention_bias:
+            with torch.inference_mode():
+                biases: Tensor = attention.compute_bias(1, distances, past_seen_tokens=before)
+            tables.append(biases[0, :, 0].float())
+    return tables, [min(index, len(tables) - 1) for index in range(len(attentions))]
+
+
+def normalised(norm: Any, hidden: Tensor) -> Tensor:
+    """T5's norm of rows, of the weights' type: in float16, transformers leaves the last product of a layer in float32."""
+    weight = norm.weight
+    return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), norm.variance_epsilon).to(weight.dtype)
+
+
+def finite(hidden: Tensor) -> Tensor:
+    """The states within the range of float16, where T5's grow beyond; of another precision as they are."""
+    if hidden.dtype != torch.float16:
+        return hidden
+    most = torch.finfo(torch.float16).max - 1000
+    return hidden.clamp(-most, most)
