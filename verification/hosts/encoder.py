@@ -33,9 +33,9 @@ class _Layer:
             shape: requests, longest, 3, heads and their size.
         """
         projected = self._heads(normalised(self._norm, hidden))
-        heads = projected.to(biases.dtype).view(shape).permute(2, 0, 3, 1, 4)
+        query, key, value = projected.to(biases.dtype).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
         # T5 scales its weights at the start instead of its scores.
-        attended = F.scaled_dot_product_attention(*heads.unbind(0), attn_mask=biases, scale=1.0)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=biases, scale=1.0)
         hidden = self._output.added(hidden, attended.transpose(1, 2).reshape(len(hidden), -1).to(projected.dtype))
         return self._dense.added(hidden)
 

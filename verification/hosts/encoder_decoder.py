@@ -59,9 +59,7 @@ class _Layer:
         """The parts of a projection `[tokens, parts * heads * size]`, `[tokens, heads, size]` each."""
         return projected.view(len(projected), parts, -1, self._head_size).unbind(1)
 
-    def _attend(
-        self, query: Tensor, new: Sequence[Tensor], slots: Tensor, layouts: Sequence[AttentionLayout], is_exact: bool
-    ) -> Tensor:
+    def _attend(self, query: Tensor, new: Sequence[Tensor], slots: Tensor, layouts: Sequence[AttentionLayout], is_exact: bool) -> Tensor:
         """One attention, `[tokens, heads * size]`; `new` are keys and values that the cache lacks, if there are any."""
         key, value = new or (None, None)
         # T5 scales its weights at the start instead of its scores.

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 class Projection:
     """A projection of rows, `[rows, in]` to `[rows, out]`."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
+        """`module` is a linear layer of the model, of any kind."""
         self._module = module
         self._weight: Tensor | None = None
         if _is_linear(module) and module.weight.dtype == torch.float32:
@@ -91,7 +92,7 @@ def joined(module: Any, names: Sequence[str]) -> nn.Module:
     return both
 
 
-def lay_out(module: Any) -> nn.Module:
+def lay_out(module: Any) -> Any:
     """The module, its weights laid as products read them."""
     if _is_linear(module):
         module.weight = nn.Parameter(_as_read(module.weight.detach()), requires_grad=False)
