@@ -1,7 +1,7 @@
 """What a list is blended with: the items that a neighbour model proposes, with its scores of them.
 
 A blended list ranks every identifier by `log-probability + weight * log(neighbour score)`. An identifier has the best score of its items
-that were proposed; one without any has the *floor*, the lowest score of all that were.
+that were proposed; one without any has the *floor*, half the lowest score of all that were.
 
 Invariant: with the floor, the k best of all are among the k best of the target and the candidates. Reason: of two identifiers that were not
 proposed, the target's order decides, and one that was proposed never ranks below one that the target likes less and that was not. So the
@@ -88,6 +88,11 @@ class Blend:
         may = None if allowed is None else allowed.contains
         return cls.of(trie, *blend.neighbours.candidates(history, blend.count, excluded, may), blend.weight)
 
+    @property
+    def floor(self) -> float:
+        """The score of what was not proposed, where anything was."""
+        return float(self.scores.min()) / 2
+
     @cached_property
     def prefixes(self) -> int:
         """Number of distinct prefixes between the root and the candidates' leaves."""
@@ -101,6 +106,6 @@ class Blend:
             return ranking
         candidates = self.paths[:, -1]
         rows = np.searchsorted(candidates, leaves).clip(max=len(candidates) - 1)
-        scores = np.where(candidates[rows] == leaves, self.scores[rows], self.scores.min())
+        scores = np.where(candidates[rows] == leaves, self.scores[rows], self.floor)
         ranking += self.weight * np.log(scores)
         return ranking

@@ -50,6 +50,7 @@ class BlendStep:
         # A node is its own ancestor at its depth and below.
         ancestors = indices[candidate[:, None], np.minimum(np.arange(self._trie.depth), level[:, None])]
         sent = on_device(np.column_stack([slots, nodes, ancestors]), self._tree.token.device)
+        self._tree.trie_node.index_copy_(0, sent[:, 0], sent[:, 1])
         self._tree.token.index_copy_(0, sent[:, 0], self._trie.token.index_select(0, sent[:, 1]))
         self._tree.ancestors.index_copy_(0, sent[:, 0], sent[:, 2:])
 

@@ -83,7 +83,7 @@ def test_the_list_is_the_two_models_merged(
     plain = {"k": 10, "beam_width": 16, "blend": {"weight": 0}} | extra
     own = identifiers(answer_to(shop, **plain))
     log_probs = own | identifiers(answer_to(shop, k=100, beam_width=256, filter="candidates", blend={"weight": 0}))
-    ranking = {name: log_probs[name] + weight * math.log(best.get(name, min(best.values()))) for name in own.keys() | best.keys()}
+    ranking = {name: log_probs[name] + weight * math.log(best.get(name, min(best.values()) / 2)) for name in own.keys() | best.keys()}
     blend = {} if (weight, count) == (DEFAULT, 100) else {"blend": {"weight": weight, "candidates": count}}
     answer = answer_to(shop, **{"k": 10, "beam_width": 16} | extra | blend)
     lines = {tuple(line["identifier"]): line for line in answer["items"]}

@@ -42,7 +42,7 @@ def ranked_by_hand(asked: Asked, model, identifiers: np.ndarray) -> tuple[list[t
     best: dict[Identifier, float] = {}
     for item, neighbour_score in asked.scores.items():
         best[names[item]] = max(best.get(names[item], 0.0), neighbour_score)
-    floor = min(best.values(), default=1.0)
+    floor = min(best.values(), default=2.0) / 2
     eligible = sorted({names[item] for item in np.flatnonzero(asked.allowed)})
     totals = dict.fromkeys(eligible, 0.0)
     for depth in range(identifiers.shape[1] if eligible else 0):
