@@ -9,7 +9,7 @@ WORKERS := --numprocesses logical --maxprocesses 4
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper quality load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -78,6 +78,9 @@ lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --d
 
 paper: setup ## The paper's tables, data to report (over an hour): make paper DATA=DIR CATALOG=FILE
 	$(BIN)/atspeed-bench paper --data "$(DATA)" --catalog "$(CATALOG)" $(ARGS)
+
+quality: setup ## Targets of Beauty, Games and MovieLens beside strong baselines (hours; goes on where it was)
+	$(BIN)/atspeed-bench quality $(ARGS)
 
 bench-catalog: setup ## Measure catalogs of 10^4 to 10^7 items (two minutes, 3 GB of memory and 1 GB of disk)
 	$(BIN)/atspeed-bench catalog $(ARGS)

@@ -5,7 +5,21 @@ Invariant: as in `server.cli`, nothing heavy is imported before a command runs.
 
 import typer
 
-from benchmarks.commands import PASSED_ON, catalog, exactness, gpu, kernel, lossless, paper, precision, prompt, scaling, steps, truth
+from benchmarks.commands import (
+    PASSED_ON,
+    catalog,
+    exactness,
+    gpu,
+    kernel,
+    lossless,
+    paper,
+    precision,
+    prompt,
+    quality,
+    scaling,
+    steps,
+    truth,
+)
 from benchmarks.endings import end_on_sigterm
 from benchmarks.fuzz.command import fuzz
 from benchmarks.load.command import journey, load, standard, swaps
@@ -38,6 +52,7 @@ for command in (
     catalog,
     prompt,
     paper,
+    quality,
     scaling,
     journey,
 ):

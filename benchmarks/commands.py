@@ -189,6 +189,27 @@ def paper(
     typer.echo(f"Wrote {report}.")
 
 
+def quality(
+    work: Annotated[Path, typer.Option(help="Directory of models and logs; what is there is not made again.")] = Path("build/quality"),
+    shared: Annotated[Path, typer.Option(help="Directory that holds beauty and games, as the paper has them.")] = Path("../shared/data"),
+    results: Results = Path("docs/results"),
+    only: Annotated[str, typer.Option(help="Data sets, separated by commas.")] = "beauty,games,movielens",
+    seeds: Annotated[int, typer.Option(help="Targets of each data set.", min=1)] = 3,
+    minutes: Annotated[float | None, typer.Option(help="Begin nothing after so many minutes.", min=0, show_default="no end")] = None,
+) -> None:
+    """Make identifiers and targets of real data, and compare their lists with strong baselines (hours).
+
+    The table is written from what is done when the command ends; the same command goes on with the rest.
+
+    Example: atspeed-bench quality --only movielens --seeds 1
+    """
+    from benchmarks.quality import run
+
+    with sentences():
+        report = run(only.split(","), work, shared, results, seeds, minutes)
+    typer.echo(f"Wrote {report}.")
+
+
 def scaling(
     out: Results = Path("docs/results"),
     replicas: Annotated[str, typer.Option(help="Numbers of replicas, separated by commas.")] = "2,4,8,16,32,64",
