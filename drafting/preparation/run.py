@@ -34,9 +34,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Read:
-    """Interactions that were read, and how."""
+    """How interactions were read."""
 
-    events: Events
     roles: Roles
     paths: tuple[Path, ...]
     bad: BadLines
@@ -54,8 +53,8 @@ def prepare(settings: PrepareSettings, tell: Tell) -> Summary:
     """
     check_out(settings.out, settings.overwrite)
     layout = layout_of(settings)
-    read = read_events(settings, layout, tell)
-    events = _ordered(_chosen(read.events, settings, tell))
+    events, read = read_events(settings, layout, tell)
+    events = _ordered(_chosen(events, settings, tell))
     parts = (None, None) if layout is None else (layout.items, layout.users)
     items = _facts(ITEM, settings.items or parts[0], events.item_names, read.roles.item, settings, tell)
     users = _facts(USER, settings.users or parts[1], events.user_names, read.roles.user, settings, tell)
@@ -75,7 +74,7 @@ def layout_of(settings: PrepareSettings) -> Layout | None:
     return found_layout(settings.source) if settings.text == PLAIN else None
 
 
-def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) -> Read:
+def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) -> tuple[Events, Read]:
     """Read interactions as they stand in the source, with times in seconds.
 
     Raises:
@@ -103,7 +102,7 @@ def read_events(settings: PrepareSettings, layout: Layout | None, tell: Tell) ->
     if bad.bad:
         tell(f"{bad.bad:,} of {bad.lines:,} lines can't be used and are left out: {bad.described}.")
     events, unit = _with_dates(events, roles, settings, tell)
-    return Read(events, roles, table.paths, bad, unit)
+    return events, Read(roles, table.paths, bad, unit)
 
 
 def _with_dates(events: Events, roles: Roles, settings: PrepareSettings, tell: Tell) -> tuple[Events, str]:

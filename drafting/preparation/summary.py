@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from drafting.alignment.data.interactions import by_user
+from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.splits import SplitRule
 from drafting.preparation.events import Events
+from drafting.trie.arrays import offsets_of
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class Summary:
 
     @classmethod
     def of(cls, events: Events, split: str, titled: int) -> "Summary":
-        """The figures of interactions, all of whose names are met.
+        """The figures of interactions that are sorted by user and time, all of whose names are met.
 
         Raises:
             InteractionError: they can't be split so.
         """
         lengths = np.bincount(events.users, minlength=len(events.user_names))
-        interactions = by_user(tuple(events.user_names), events.users.astype(np.int64), events.items, events.times)
+        interactions = Interactions(tuple(events.user_names), offsets_of(lengths), events.items, events.times)
         parts = SplitRule(split)(interactions)
         trained = np.zeros(len(events.item_names), np.bool_)
         trained[parts.train.items] = True

@@ -96,7 +96,7 @@ def _read(
         keep = [*keep, *(name for name in Table.open(source).names if name.startswith(ATTRIBUTES))]
     kept = tuple(dict.fromkeys([*keep, *([event_id] if event_id else [])]))
     settings = PrepareSettings(source, source, columns=columns, keep=kept, time_unit=time_unit, bad_lines=bad_lines)
-    events = read_events(settings, layout_of(settings), lambda sentence: typer.echo(sentence, err=True)).events
+    events, _ = read_events(settings, layout_of(settings), lambda sentence: typer.echo(sentence, err=True))
     details = dict(events.details)
     ids = details.pop(attribute(event_id), None) if event_id else None
     from dataclasses import replace
