@@ -12,6 +12,7 @@ from drafting.errors import SetupError
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, print_table
 from server.engine.processors import usable_processors
+from server.settings import MOST_WEIGHT
 from verification.evaluation.settings import BASELINES, CLOSED_FORMS, EvaluationSettings
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FITTED = {FIT_VALID: ("valid",), FIT_ALL: ("valid", "test")}
 
 
-@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines"])
+@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines", "blend"])
 def evaluate(
     settings: EvaluationSettings,
     target: Annotated[Path, setting("target", exists=True, file_okay=False)],
@@ -34,6 +35,10 @@ def evaluate(
     baselines: Annotated[
         str, typer.Option(help=f"Baselines in the same table, separated by commas: {', '.join(BASELINES)}; or none.")
     ] = ",".join(CLOSED_FORMS),
+    neighbours: Annotated[
+        Path | None, typer.Option(help="Neighbour model that has learnt the part train alone, for a row of blended lists.", dir_okay=False)
+    ] = None,
+    blend: Annotated[str, typer.Option(help="Its weights, separated by commas; the best of validation users is taken.")] = "0.25,0.5,1,2",
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
@@ -50,7 +55,10 @@ def evaluate(
     from drafting.alignment.data.record import AUTO, split_kind
     from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.loading import load_catalog
+    from drafting.neighbours.candidates import CatalogNeighbours
+    from drafting.neighbours.model import NeighbourModel
 
+    weights = () if neighbours is None else _weights(blend)
     if report is not None and (report / "report.json").exists() and not overwrite:
         fail(f"{report} already holds a report: choose another directory, or pass --overwrite to replace it.")
     if settings.part not in ("test", "valid"):
@@ -68,6 +76,7 @@ def evaluate(
         rule = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)
         items = load_catalog(catalog)
         held_out = load_split(data, items, rule)
+        beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), items)
     except SetupError as error:
         fail(str(error))
     drafts = _drafts(draft or [], target, base)
@@ -85,12 +94,13 @@ def evaluate(
         ks=lengths,
         modes=rules,
         baselines=chosen,
+        blend=weights,
         most_users=users,
         host=engine,
         threads=settings.threads or usable_processors(),
     )
     try:
-        found = run(target, drafts, items, held_out, settings, base)
+        found = run(target, drafts, items, held_out, settings, base, beside)
     except ValueError as error:
         fail(str(error))
     _print(found)
@@ -110,6 +120,16 @@ def _lengths(text: str) -> tuple[int, ...]:
     if not all(part.isdigit() and 1 <= int(part) <= 100 for part in parts):
         fail(f"--k takes whole numbers from 1 to 100, separated by commas, got {text!r}.")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        weights = ()
+    if not weights or not all(0 < weight <= MOST_WEIGHT for weight in weights):
+        fail(f"--blend takes numbers above 0 and up to {MOST_WEIGHT}, separated by commas, got {text!r}.")
+    return tuple(sorted(set(weights)))
 
 
 def _modes(text: str) -> tuple[Any, ...]:

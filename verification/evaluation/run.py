@@ -24,9 +24,11 @@ from drafting.array_types import DoubleArray
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
+from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.prompts.user_state import UserState
 from verification.evaluation.baselines.baselines import baseline_lists
 from verification.evaluation.baselines.ranking import quality_of
+from verification.evaluation.blending import blended_mode
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Report, Spread, Timing
 from verification.evaluation.searching import NO_PLAN, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
@@ -37,23 +39,30 @@ from verification.request import beam_width_for
 
 
 def evaluate(
-    target: Path, drafts: Mapping[str, Path], catalog: Catalog, split: Split, settings: EvaluationSettings, base: Path | None = None
+    target: Path,
+    drafts: Mapping[str, Path],
+    catalog: Catalog,
+    split: Split,
+    settings: EvaluationSettings,
+    base: Path | None = None,
+    neighbours: CatalogNeighbours | None = None,
 ) -> Report:
     """Evaluate a target and each of the drafts, which are given by name.
 
     Args:
         base: base model of a target that is an adapter; by default the one that its configuration names.
+        neighbours: for the rows of blended lists, with the best of `settings.blend`.
 
     Raises:
         SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
-    evaluation = _Evaluation(ModelFiles.find(target, base), catalog, users, settings)
+    evaluation = _Evaluation(ModelFiles.find(target, base), catalog, users, settings, split, neighbours)
     for name, path in drafts.items():
         evaluation.add(name, path)
     if not drafts:
         evaluation.add()
-    return evaluation.report(drafts, split)
+    return evaluation.report(drafts)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,16 @@ class _Plain:
 class _Evaluation:
     """Collects the rows of the report."""
 
-    def __init__(self, target: ModelFiles, catalog: Catalog, users: HeldOut, settings: EvaluationSettings) -> None:
+    def __init__(
+        self,
+        target: ModelFiles,
+        catalog: Catalog,
+        users: HeldOut,
+        settings: EvaluationSettings,
+        split: Split,
+        neighbours: CatalogNeighbours | None,
+    ) -> None:
+        self._split, self._neighbours = split, neighbours
         self._target, self._catalog, self._users, self._settings = target, catalog, users, settings
         self._timed = users.spread(settings.timed) if settings.timed else []
         # What the lists of all users leave out, and those of the timed ones.
@@ -94,6 +112,9 @@ class _Evaluation:
         with closing(recommender):
             check_kinds(self._users.known.details, recommender.prompts.form.kinds)
             modes = [Mode("", PLAIN, NO_PLAN)]
+            if self._neighbours is not None and not self._plain:
+                with tqdm(desc="weights of the blend", unit="list") as bar:
+                    modes.append(blended_mode(recommender, self._neighbours, settings.blend, self._split, settings, bar.update))
             if path is not None:
                 rules = [SearchRule(mode, settings.seed, settings.temperature) for mode in settings.modes]
                 modes += [Mode(name, rule.verification, recommender.engine.plan, rule) for rule in rules]
@@ -143,14 +164,14 @@ class _Evaluation:
             beam_width=beam_width,
         )
 
-    def report(self, drafts: Mapping[str, Path], split: Split) -> Report:
-        """The report of all rows, with the baselines, which learn from `split`."""
+    def report(self, drafts: Mapping[str, Path]) -> Report:
+        """The report of all rows, with the baselines, which learn from the split."""
         settings = self._settings
         baselines = []
         with tqdm(total=len(settings.baselines), desc="baselines", unit="baseline") as bar:
             made = baseline_lists(
                 settings.baselines,
-                split,
+                self._split,
                 self._users,
                 len(self._catalog),
                 max(settings.ks),

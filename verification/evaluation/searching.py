@@ -15,6 +15,7 @@ from drafting.array_types import DoubleArray
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
+from drafting.neighbours.candidates import Blending
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.prompts.user_state import UserState
 from verification.evaluation.generate import PrefixTable, generate_beams
@@ -33,13 +34,15 @@ class Mode:
 
     Attributes:
         draft: name of the draft, empty without a draft.
-        name: `plain`, or the name of the verification rule.
+        name: `plain`, the name of the verification rule, or `blend` with its weight.
+        blend: how lists are blended; None for the target's own.
     """
 
     draft: str
     name: str
     plan: Plan
     rule: SearchRule = STRICT
+    blend: Blending | None = None
 
     def beam_width(self, k: int, strict: int) -> int:
         """The beam width of lists of k, where strict lists have `strict`."""
@@ -67,7 +70,7 @@ def search_all(
     """Search for every user in full batches; `beam_width` is that of strict lists, `excluded` what each user's list leaves out."""
     recommender.engine.use_plan(mode.plan)
     found = Found([], [], [])
-    for result in recommender.recommend(users, k, mode.beam_width(k, beam_width), excluded, mode.rule):
+    for result in recommender.recommend(users, k, mode.beam_width(k, beam_width), excluded, mode.rule, blend=mode.blend):
         found.lists.append([item.item for item in result.items])
         found.ranked.append(first_of_ranks(result))
         found.usage.append(result.usage)
@@ -96,7 +99,7 @@ def time_modes(
         for mode, times in zip(modes, seconds, strict=True):
             recommender.engine.use_plan(mode.plan)
             started = time.perf_counter()
-            for _ in recommender.recommend([user], k, mode.beam_width(k, beam_width), [without], mode.rule):
+            for _ in recommender.recommend([user], k, mode.beam_width(k, beam_width), [without], mode.rule, blend=mode.blend):
                 times.append(time.perf_counter() - started)
     return [np.array(times[min(WARM_UP, len(users)) :]) for times in seconds]
 

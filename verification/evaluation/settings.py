@@ -27,6 +27,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
         ks: list lengths.
         modes: verification modes of drafts.
         baselines: baselines in the same table, of `BASELINES`.
+        blend: weights of a neighbour model, of which the best of validation users is taken.
         most_users: maximum number of users; None for all.
         host: "vllm" or "transformers".
         dtype, threads, kv_memory_gib: as of `Recommender.load`.
@@ -49,6 +50,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool, Meta(description="Keep what users have met in their lists; otherwise all lists, of target and baselines, leave it out.")
     ] = False
     baselines: tuple[str, ...] = CLOSED_FORMS
+    blend: tuple[float, ...] = ()
     timed: Annotated[int, Meta(ge=0, description="Users that are timed one request at a time; 0 for none.")] = 200
     generated: Annotated[int, Meta(ge=0, description="Of those, users that transformers' generate is timed on.")] = 30
     temperature: Annotated[float, Meta(description="Temperature of the modes that sample.")] = 1.0

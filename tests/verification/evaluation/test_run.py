@@ -10,6 +10,9 @@ import pytest
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.beam.rule import Verification
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.text_column import TextColumn
+from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
 from tests.models import random_catalog, save_random_model
 from verification.evaluation.markdown import to_markdown
@@ -150,3 +153,27 @@ def test_seen_items_are_left_out_of_every_list_or_of_none(models: Path, catalog:
     found = evaluate(models / "target", {}, catalog, split, settings)
     assert [row.quality.recall for row in (*found.rows, *found.baselines)] == [float(keep_seen)] * 5
     assert f"seen items {'kept' if keep_seen else 'left out'};" in to_markdown(found)
+
+
+def test_blended_lists_stand_beside_the_targets_own(models: Path, catalog: Catalog, split: Split) -> None:
+    """Of three weights, one that the validation users' lists choose: the labels are what the neighbour model says, so a large one."""
+    items = len(catalog)
+    nearest = np.zeros((items, items))
+    for user in range(USERS):
+        for part, known in ((split.valid, split.train), (split.test, split.train.followed_by(split.valid))):
+            nearest[np.ix_(known.history(user)[-1:], part.history(user))] = 1.0
+    rows, columns = np.nonzero(nearest)
+    offsets = offsets_of(np.bincount(rows, minlength=items))
+    names = TextColumn.of(catalog.item_ids)
+    model = NeighbourModel(names, offsets, columns.astype(np.int32), np.ones(len(rows), np.float32), 0.5, 3, "knn")
+    settings = EvaluationSettings(ks=(5,), timed=2, generated=0, kv_memory_gib=0.01, keep_seen=True, baselines=(), blend=(0.01, 50.0))
+    for weights, mode in (((0.01, 50.0), "blend 50"), ((0.01,), "blend 0.01")):
+        settings = msgspec.structs.replace(settings, blend=weights)
+        report = evaluate(models / "target", {}, catalog, split, settings, neighbours=CatalogNeighbours.of(model, catalog))
+        plain, blended = report.rows
+        assert (plain.mode, blended.mode) == ("plain", mode)
+        assert plain.beam_width == blended.beam_width == 50
+        assert blended.timing is not None
+        assert mode in to_markdown(report)
+        if mode == "blend 50":
+            assert blended.quality.recall > 0.2 + plain.quality.recall
