@@ -44,8 +44,8 @@ class DemoSettings(msgspec.Struct, frozen=True):
         k, beam_width: list length and beam width of the evaluation.
     """
 
-    levels: int = 3
-    codes_per_level: int = 64
+    levels: int = 2
+    codes_per_level: int = 128
     dims: int = 32
     genre_weight: float = 0.5
     base: str = "small"

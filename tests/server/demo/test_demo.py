@@ -37,6 +37,7 @@ from tests.services import free_port
 FILMS, USERS = 60, 80
 GENRES = ("Action", "Comedy", "Drama", "Film-Noir")
 SETTINGS = DemoSettings(
+    levels=3,
     codes_per_level=8,
     dims=8,
     training=TargetSettings(epochs=10.0, batch_size=16, learning_rate=5e-3, subsequences=True, stride=20, checkpoint_steps=20),
@@ -166,7 +167,7 @@ def test_a_change_of_settings_makes_another_demo() -> None:
 
 def test_an_interrupted_run_goes_on_and_leaves_nothing_half_made(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / WHEEL).write_bytes((cache / WHEEL).read_bytes())
-    quick = DemoSettings(codes_per_level=8, dims=8, training=TargetSettings(epochs=1, subsequences=True))
+    quick = DemoSettings(levels=3, codes_per_level=8, dims=8, training=TargetSettings(epochs=1, subsequences=True))
     demo = Demo.of(tmp_path, quick)
 
     async def interrupted(url: str, *_: object) -> None:
