@@ -41,7 +41,7 @@ def build(
     ] = "all",
     kept: Annotated[int, typer.Option(help="Neighbours kept of each item.", min=1)] = 200,
     window: Annotated[int, typer.Option(help="How many of the newest items of a history count.", min=1)] = 50,
-    split: Annotated[str, typer.Option(help="Of a stream of interactions.")] = "leave-one-out",
+    split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; auto as it was prepared for.")] = "auto",
     min_items: Annotated[int, typer.Option(help="Leave out shorter users.", min=1)] = 1,
     label_kind: Annotated[str | None, typer.Option(help="Kind of interactions to predict.", show_default="all")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
@@ -53,6 +53,7 @@ def build(
     _check(out, kind, fit, overwrite)
     try:
         from drafting.alignment.data.loading import load_split
+        from drafting.alignment.data.record import split_kind
         from drafting.alignment.data.splits import SplitRule
         from drafting.catalog.loading import load_catalog
         from drafting.errors import SetupError
@@ -62,7 +63,7 @@ def build(
         fail(f"Making a neighbour model needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
     try:
         items = load_catalog(catalog)
-        parts = load_split(data, items, SplitRule(split, min_items, label_kind))
+        parts = load_split(data, items, SplitRule(split_kind(split, data), min_items, label_kind))
         tried = _try_all(parts, len(items), _kinds(kind, len(items)), kept, window)
         best = best_of(tried)
         _print(tried, best)

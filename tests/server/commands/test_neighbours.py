@@ -90,3 +90,19 @@ def test_what_is_wrong_is_said_before_anything_is_read(folder: Path, tmp_path: P
         assert done.exit_code == 1
         assert sentence in done.output.replace("\n", " ")
     assert build(folder, taken, "--kind", "knn", "--overwrite").exit_code == 0
+
+
+def test_a_prepared_directory_is_split_as_it_was_prepared_for(tmp_path: Path) -> None:
+    """Items follow each other in time, so that a split by time holds other items out than each user's last ones."""
+    catalog = random_catalog(items=ITEMS, depth=2, codes=7)
+    catalog_of([(str(index), catalog.identifier(index)) for index in range(ITEMS)]).save(tmp_path / "catalog.jsonl")
+    (tmp_path / "data").mkdir()
+    lines = [
+        f'{{"user": {user}, "item": {(user + step) % ITEMS}, "timestamp": {100 * user + step}}}' for user in range(20) for step in range(5)
+    ]
+    (tmp_path / "data" / "interactions.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "data" / "prepare.json").write_text('{"split": "global-time"}')
+    done = build(tmp_path, tmp_path / "a.neighbours.safetensors", "--kind", "knn")
+    assert done.exit_code == 1, "by time, no user has validation items and a history before them"
+    assert "no user has valid items and a history before them" in done.output.replace("\n", " ")
+    assert build(tmp_path, tmp_path / "a.neighbours.safetensors", "--kind", "knn", "--split", "leave-one-out").exit_code == 0
