@@ -92,6 +92,10 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         float | None, Meta(description="Share of hidden numbers that each training step leaves out; as the base has it by default.")
     ] = None
     label_smoothing: Annotated[float, Meta(description="Share of each label's weight that all other tokens get.")] = 0.0
+    neighbour_share: Annotated[
+        float,
+        Meta(description="With --neighbours: share of the loss that is the neighbour model's candidates, not the item that followed."),
+    ] = 0.7
     validate_users: Annotated[
         int,
         Meta(
@@ -116,6 +120,8 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         for name, share in (("dropout", self.dropout or 0.0), ("label_smoothing", self.label_smoothing)):
             if not 0 <= share < 1:
                 raise TrainingError(f"{name} must lie in [0, 1), got {share}.")
+        if not 0 < self.neighbour_share <= 1:
+            raise TrainingError(f"neighbour_share must lie above 0 and up to 1, got {self.neighbour_share}.")
         if self.fit not in FITS:
             raise TrainingError(f"There is no fit {self.fit!r}: choose {', '.join(FITS)}.")
         if self.validate_users < 0:

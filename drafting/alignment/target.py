@@ -13,7 +13,7 @@ import torch
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
-from drafting.alignment.course import Course
+from drafting.alignment.course import Course, Loss
 from drafting.alignment.data.encoder_samples import EncoderSampleSet
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.alignment.data.loading import data_hashes, load_split
@@ -23,6 +23,7 @@ from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.alignment.dropout import add_dropout
 from drafting.alignment.lora import add_lora, merged
+from drafting.alignment.neighbour_loss import NeighbourLoss
 from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import FIT_TRAIN, FIT_VALID, TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
@@ -30,6 +31,8 @@ from drafting.alignment.smoothing import SmoothedLoss
 from drafting.alignment.training import describe_base, open_run, quiet_library, read_metrics, train_model, versions
 from drafting.alignment.validation import EpochValidation, Validate
 from drafting.catalog.catalog import Catalog
+from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.neighbours.model import NeighbourModel
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
 from drafting.prompts.template import PromptTemplate
@@ -62,6 +65,7 @@ def train_target(
     template: PromptForm | None = None,
     overwrite: bool = False,
     validate: Validate | None = None,
+    neighbours: NeighbourModel | None = None,
 ) -> TrainingMetrics:
     """Train a target and write its model directory to `out`; continue from the last checkpoint of an interrupted run.
 
@@ -73,6 +77,7 @@ def train_target(
         base: preset, `config.json` or model directory, see `load_base`.
         overwrite: replace the contents of `out`, and drop an interrupted run with other settings.
         validate: judges the lists of a model; needed where `settings.validate_users` says that it is done.
+        neighbours: a model whose candidates are learnt as well; made from the same part of the data.
 
     Raises:
         SetupError: inputs or settings cannot be used; nothing was overwritten.
@@ -82,25 +87,38 @@ def train_target(
     run.refuse_existing(overwrite)
     settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
+    if neighbours is not None:
+        _check_neighbours(neighbours, settings, template)
 
     def ready(settings: TargetSettings) -> _Ready:
         set_seed(settings.seed)
         start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
+        if neighbours is not None and start.start_token is not None:
+            raise TrainingError("A neighbour model teaches causal models alone, and this base is an encoder-decoder: leave --neighbours.")
         samples = _samples(split, catalog, start, template, settings)
         if settings.dropout is not None:
             add_dropout(start.model, settings.dropout)
         model = add_lora(start.model, settings) if settings.lora_rank else start.model
-        return _Ready(start, samples, _record(data, catalog, start, template, settings, split), model)
+        record = _record(data, catalog, start, template, settings, split)
+        if neighbours is not None:
+            record["neighbours"] = {"kind": neighbours.kind, "fit": neighbours.fit, "digest": neighbours.digest}
+        return _Ready(start, samples, record, model)
 
     def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
         made = ready(settings)
-        smooth = SmoothedLoss(settings.label_smoothing, has_decoder=made.start.start_token is not None)
+        loss: Loss | None = None
+        if neighbours is not None:
+            identifiers = catalog.token_ids(made.start.tokenizer.get_vocab())
+            known = CatalogNeighbours.of(neighbours, catalog)
+            loss = NeighbourLoss(known, identifiers, settings.neighbour_share, settings.label_smoothing)
+        elif settings.label_smoothing:
+            loss = SmoothedLoss(settings.label_smoothing, has_decoder=made.start.start_token is not None)
         validation = None
         if validates and validate is not None:
             if not len(made.samples[1]):
                 raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
             validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
-        course = Course(smooth if settings.label_smoothing else None, validation, trial)
+        course = Course(loss, validation, trial)
         merge = merged if settings.lora_rank else None
         what = made.start, made.model, made.samples, settings, made.record, template
         return train_model(run, *what, overwrite=overwrite, course=course, merge=merge)
@@ -113,6 +131,26 @@ def train_target(
     if (found := read_metrics(run.trial.out)) is None:
         found = train(run.trial, msgspec.structs.replace(settings, fit=FIT_TRAIN), validates=True)
     return train(run, settings, validates=False, trial=found)
+
+
+def _check_neighbours(neighbours: NeighbourModel, settings: TargetSettings, template: PromptForm) -> None:
+    """Check that a target can learn from a neighbour model, and that this one knows no more than the target may.
+
+    Raises:
+        TrainingError: they do not fit.
+    """
+    if not isinstance(template, PromptTemplate) or not template.is_bare:
+        raise TrainingError("A neighbour model teaches lists of identifiers alone: leave --neighbours, or the words of the prompt.")
+    if neighbours.fit != settings.fit:
+        raise TrainingError(
+            f"The neighbour model was made from {neighbours.fit}, but the target learns {settings.fit}: make it with "
+            f"'atspeed neighbours build --fit {settings.fit}'."
+        )
+    if settings.fit != FIT_TRAIN and settings.validate_users:
+        raise TrainingError(
+            "The neighbour model knows the validation part, so no epoch can be judged by it: find the epochs with --fit train, then give "
+            "them with --validate-users 0."
+        )
 
 
 def _samples(split: Split, catalog: Catalog, start: Base, template: PromptForm, settings: TargetSettings) -> tuple[SampleSet, SampleSet]:

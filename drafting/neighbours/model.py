@@ -129,6 +129,15 @@ class NeighbourModel:
         Raises:
             OSError: the file cannot be written.
         """
+        header, arrays = self._contents()
+        save_arrays(arrays, header | {"digest": digest_of(header, arrays)}, path)
+
+    @property
+    def digest(self) -> str:
+        """The hash of all that the model is made of."""
+        return digest_of(*self._contents())
+
+    def _contents(self) -> tuple[dict[str, str], Arrays]:
         arrays: Arrays = {
             "items.offsets": self.item_ids.offsets,
             "items.data": self.item_ids.data,
@@ -137,7 +146,7 @@ class NeighbourModel:
             "weights": self.weights,
         }
         header = {"form": _FORM, "kind": self.kind, "fit": self.fit, "decay": repr(self.decay), "window": str(self.window)}
-        save_arrays(arrays, header | {"digest": digest_of(header, arrays)}, path)
+        return header, arrays
 
     @classmethod
     def load(cls, path: Path) -> "NeighbourModel":

@@ -45,6 +45,15 @@ def target(
             metavar="TOKEN",
         ),
     ] = None,
+    neighbours: Annotated[
+        Path | None,
+        typer.Option(
+            help="Learn the candidates of a neighbour model, too, made with the same --fit by `atspeed neighbours build`: where data are "
+            "sparse, they say more of what could have followed than the one item that did.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank additions to the attention instead of every weight.")] = False,
     lora_rank: Annotated[int, typer.Option(help="Of the additions, with --lora.", min=1)] = 8,
     threads: Threads = None,
@@ -63,6 +72,7 @@ def target(
     from drafting.alignment.runs import RunDirectory
     from drafting.catalog.loading import load_catalog
     from drafting.model_files import PROMPT_FILE
+    from drafting.neighbours.model import NeighbourModel
     from drafting.prompts.loading import read_prompt
 
     with failing():
@@ -76,7 +86,9 @@ def target(
             from drafting.alignment.target import train_target
             from verification.evaluation.validation import ListValidation
         validate = ListValidation(items, chosen.validate_users) if chosen.validate_users else None
-        metrics = train_target(data, items, base, out, settings=chosen, template=template, overwrite=overwrite, validate=validate)
+        taught = None if neighbours is None else NeighbourModel.load(neighbours)
+        inputs = data, items, base, out
+        metrics = train_target(*inputs, settings=chosen, template=template, overwrite=overwrite, validate=validate, neighbours=taught)
     valid = "" if metrics.valid_loss is None else f", validation loss {metrics.valid_loss:.3f}"
     if best := next((each for each in metrics.validated if each.epoch == metrics.best_epoch), None):
         valid += f", epoch {best.epoch} of {len(metrics.validated)} with validation Recall@10 {best.recall:.4f} and NDCG@10 {best.ndcg:.4f}"
