@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from server.http import problems
 from server.http.middleware import ExchangeMiddleware, TraceMiddleware
+from server.http.pages import add_pages
 from server.http.routes.catalogs import catalog_routes
 from server.http.routes.filters import filter_routes
 from server.http.routes.items import item_routes
@@ -59,8 +60,12 @@ def build_api(services: Services) -> FastAPI:
         responses=problems.ANY_ERROR,
         # A redirect is an answer that no operation documents.
         redirect_slashes=False,
+        # FastAPI's own load their scripts from the internet.
+        docs_url=None,
+        redoc_url=None,
     )
     problems.install(api)
+    add_pages(api)
     for router in (
         recommendation_routes(services),
         user_routes(services),
