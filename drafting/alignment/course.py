@@ -20,11 +20,13 @@ class Course:
 
     Attributes:
         loss: loss of a training batch; by default the cross-entropy of the model.
+        valid_loss: loss of a validation batch; by default the cross-entropy of the model.
         validation: judges each epoch and keeps the best; by default the model of the last epoch is the result.
         trial: a run on fewer interactions; this one ends after its best epoch, on the learning rates of the whole run.
     """
 
     loss: Loss | None = None
+    valid_loss: Loss | None = None
     validation: EpochValidation | None = None
     trial: TrainingMetrics | None = None
 

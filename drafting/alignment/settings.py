@@ -15,6 +15,8 @@ LABELS = ("truth", "lists")
 COMPARING = ("atspeed-s", "atspeed-r")
 WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
 FIT_TRAIN, FIT_VALID, FIT_ALL = "train", "train+valid", "all"
+VOCABULARY, CHILDREN = "vocabulary", "children"
+NORMALISATIONS = (VOCABULARY, CHILDREN)
 FITS = (FIT_TRAIN, FIT_VALID, FIT_ALL)
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 
@@ -91,7 +93,17 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
     dropout: Annotated[
         float | None, Meta(description="Share of hidden numbers that each training step leaves out; as the base has it by default.")
     ] = None
-    label_smoothing: Annotated[float, Meta(description="Share of each label's weight that all other tokens get.")] = 0.0
+    normalise: Annotated[
+        str,
+        Meta(
+            description="What probabilities are learnt over: the vocabulary, or the children of each prefix in the catalog, which the "
+            "model is then searched with, as its generation_config.json says (renormalize_logits)."
+        ),
+    ] = VOCABULARY
+    label_smoothing: Annotated[
+        float,
+        Meta(description="Share of each label's weight that all tokens get; with --normalise children, all children of its prefix."),
+    ] = 0.0
     neighbour_share: Annotated[
         float,
         Meta(description="With --neighbours: share of the loss that is the neighbour model's candidates, not the item that followed."),
@@ -122,6 +134,8 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
                 raise TrainingError(f"{name} must lie in [0, 1), got {share}.")
         if not 0 < self.neighbour_share <= 1:
             raise TrainingError(f"neighbour_share must lie above 0 and up to 1, got {self.neighbour_share}.")
+        if self.normalise not in NORMALISATIONS:
+            raise TrainingError(f"Nothing can be normalised over {self.normalise!r}: choose {' or '.join(NORMALISATIONS)}.")
         if self.fit not in FITS:
             raise TrainingError(f"There is no fit {self.fit!r}: choose {', '.join(FITS)}.")
         if self.validate_users < 0:

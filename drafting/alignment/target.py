@@ -13,7 +13,7 @@ import torch
 from transformers import set_seed
 
 from drafting.alignment.bases import Base, load_base
-from drafting.alignment.course import Course, Loss
+from drafting.alignment.course import Course
 from drafting.alignment.data.encoder_samples import EncoderSampleSet
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.alignment.data.loading import data_hashes, load_split
@@ -23,15 +23,13 @@ from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.alignment.dropout import add_dropout
 from drafting.alignment.lora import add_lora, merged
-from drafting.alignment.neighbour_loss import NeighbourLoss
 from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import FIT_TRAIN, FIT_VALID, TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
-from drafting.alignment.smoothing import SmoothedLoss
+from drafting.alignment.target_loss import mark_normalisation, target_losses
 from drafting.alignment.training import describe_base, open_run, quiet_library, read_metrics, train_model, versions
 from drafting.alignment.validation import EpochValidation, Validate
 from drafting.catalog.catalog import Catalog
-from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
@@ -95,6 +93,7 @@ def train_target(
         start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
         if neighbours is not None and start.start_token is not None:
             raise TrainingError("A neighbour model teaches causal models alone, and this base is an encoder-decoder: leave --neighbours.")
+        mark_normalisation(start, settings)
         samples = _samples(split, catalog, start, template, settings)
         if settings.dropout is not None:
             add_dropout(start.model, settings.dropout)
@@ -106,19 +105,13 @@ def train_target(
 
     def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
         made = ready(settings)
-        loss: Loss | None = None
-        if neighbours is not None:
-            identifiers = catalog.token_ids(made.start.tokenizer.get_vocab())
-            known = CatalogNeighbours.of(neighbours, catalog)
-            loss = NeighbourLoss(known, identifiers, settings.neighbour_share, settings.label_smoothing)
-        elif settings.label_smoothing:
-            loss = SmoothedLoss(settings.label_smoothing, has_decoder=made.start.start_token is not None)
+        losses = target_losses(made.start, catalog, settings, neighbours)
         validation = None
         if validates and validate is not None:
             if not len(made.samples[1]):
                 raise TrainingError("No epoch can be judged: no user has a validation item and a history. Pass --validate-users 0.")
             validation = EpochValidation(run, settings.patience, lambda model: validate(model, split))
-        course = Course(loss, validation, trial)
+        course = Course(*losses, validation, trial)
         merge = merged if settings.lora_rank else None
         what = made.start, made.model, made.samples, settings, made.record, template
         return train_model(run, *what, overwrite=overwrite, course=course, merge=merge)

@@ -26,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
 
 from drafting.alignment.bases import Base
-from drafting.alignment.course import Course, Loss, StopAt
+from drafting.alignment.course import Course, StopAt
 from drafting.alignment.data.samples import Batch, LengthBucketSampler, Positions
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.runs import TRAINING_FILE, RunDirectory, checkpoint_step
@@ -76,20 +76,22 @@ def quiet_library() -> Iterator[None]:
 
 
 class _SampleTrainer(Trainer):  # type: ignore[misc]
-    """transformers' trainer with our order of samples and our training loss; evaluation uses the loss of the model."""
+    """transformers' trainer with our order of samples and the losses of a course."""
 
-    def __init__(self, order: LengthBucketSampler, loss: Loss | None, **options: Any) -> None:
+    def __init__(self, order: LengthBucketSampler, course: Course, **options: Any) -> None:
         self._order = order
-        self._loss = loss
+        self._course = course
         super().__init__(**options)
 
     def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset[Batch] | None = None) -> LengthBucketSampler:
         return self._order
 
     def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **options: Any) -> Any:
-        if self._loss is None or not model.training:
+        loss = self._course.loss if model.training else self._course.valid_loss
+        if loss is None:
             return super().compute_loss(model, inputs, *args, **options)
-        return self._loss(model, inputs)
+        value = loss(model, inputs)
+        return (value, {}) if options.get("return_outputs") else value
 
 
 def _identity(batch: Batch) -> Batch:
@@ -112,7 +114,7 @@ def fit(
     tokens_per_step = tokens / batches
     trainer = _SampleTrainer(
         order=LengthBucketSampler(train.bucket_lengths, settings.batch_size, settings.seed, train.set_epoch),
-        loss=course.loss,
+        course=course,
         model=model,
         args=arguments,
         data_collator=_identity,
