@@ -170,8 +170,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("rank", "tied"), [(0, False), (4, False), (4, True)])
 def test_the_model_says_what_it_is_to_be_searched_with(tmp_path: Path, data: Path, catalog: Catalog, rank: int, tied: bool) -> None:
     base = tmp_path / "config.json"
     base.write_text(json.dumps(TINY_CONFIG | {"tie_word_embeddings": tied}))
