@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from drafting.alignment.data.samples import IGNORED_LABEL, Batch
+from drafting.alignment.data.soft_labels import ITEMS, SHARES
 from drafting.alignment.levels import LevelCodes
 from drafting.array_types import IntArray
 from drafting.trie.item_trie import ROOT, ItemTrie
@@ -76,15 +77,15 @@ class ChildrenLogProbs:
         """Tokens of an identifier."""
         return self._trie.depth
 
-    def __call__(self, model: nn.Module, batch: Batch) -> list[LevelLogProbs]:
-        """Run the model on a batch; the log-probabilities of each level, label by label in the order of the batch."""
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[list[LevelLogProbs], Tensor]:
+        """Run the model on a batch; log-probabilities of each level, and the true identifiers `[labels, length]`, in the batch's order."""
         labels = batch["labels"] if self._start_token is not None else batch["labels"][:, 1:]
         scored = labels != IGNORED_LABEL
         tokens = labels[scored].view(-1, self.length)
         prefixes = [torch.full_like(tokens[:, 0], ROOT)]
         for level in range(self.length):
             prefixes.append(self.child(prefixes[-1], tokens[:, level]))
-        inputs = {name: part for name, part in batch.items() if name != "labels"}
+        inputs = {name: part for name, part in batch.items() if name not in ("labels", ITEMS, SHARES)}
         if self._start_token is not None:
             inputs["decoder_input_ids"] = F.pad(labels[:, :-1], (1, 0), value=self._start_token)
         with self._narrowed(scored, prefixes):
@@ -95,15 +96,16 @@ class ChildrenLogProbs:
             behind = torch.arange(part.shape[1], device=part.device) >= (end - first)[:, None]
             log_probs = part.masked_fill(behind, float("-inf")).log_softmax(-1).masked_fill(behind, 0.0)
             found.append(LevelLogProbs(log_probs, end - first, prefixes[level], prefixes[level + 1] - first))
-        return found
+        return found, tokens
 
     def child(self, nodes: Tensor, tokens: Tensor) -> Tensor:
         """The child of each node by a token, which it must have."""
         return torch.searchsorted(self._keys, nodes * self._span + tokens) + 1
 
     def slots(self, prefixes: Tensor, tokens: Tensor) -> Tensor:
-        """Which child of each prefix has a token."""
-        return self.child(prefixes, tokens) - self._trie.children(prefixes)[0]
+        """Which child of each prefix has a token, `[labels, tokens]`; any number if none has."""
+        first, _ = self._trie.children(prefixes.flatten())
+        return self.child(prefixes, tokens) - first.view(prefixes.shape)
 
     @contextmanager
     def _narrowed(self, scored: Tensor, prefixes: list[Tensor]) -> Iterator[None]:

@@ -23,6 +23,7 @@ from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.alignment.dropout import add_dropout
 from drafting.alignment.lora import add_lora, merged
+from drafting.alignment.neighbour_labels import neighbour_labels
 from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import FIT_TRAIN, FIT_VALID, TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
@@ -30,6 +31,7 @@ from drafting.alignment.target_loss import mark_normalisation, target_losses
 from drafting.alignment.training import describe_base, open_run, quiet_library, read_metrics, train_model, versions
 from drafting.alignment.validation import EpochValidation, Validate
 from drafting.catalog.catalog import Catalog
+from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
@@ -86,15 +88,15 @@ def train_target(
     settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
     if neighbours is not None:
-        _check_neighbours(neighbours, settings, template)
+        _check_neighbours(neighbours, settings)
+
+    known = None if neighbours is None else CatalogNeighbours.of(neighbours, catalog)
 
     def ready(settings: TargetSettings) -> _Ready:
         set_seed(settings.seed)
         start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
-        if neighbours is not None and start.start_token is not None:
-            raise TrainingError("A neighbour model teaches causal models alone, and this base is an encoder-decoder: leave --neighbours.")
         mark_normalisation(start, settings)
-        samples = _samples(split, catalog, start, template, settings)
+        samples = _samples(split, catalog, start, template, settings, known)
         if settings.dropout is not None:
             add_dropout(start.model, settings.dropout)
         model = add_lora(start.model, settings) if settings.lora_rank else start.model
@@ -105,7 +107,7 @@ def train_target(
 
     def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
         made = ready(settings)
-        losses = target_losses(made.start, catalog, settings, neighbours)
+        losses = target_losses(made.start, catalog, settings, soft=neighbours is not None)
         validation = None
         if validates and validate is not None:
             if not len(made.samples[1]):
@@ -126,14 +128,12 @@ def train_target(
     return train(run, settings, validates=False, trial=found)
 
 
-def _check_neighbours(neighbours: NeighbourModel, settings: TargetSettings, template: PromptForm) -> None:
-    """Check that a target can learn from a neighbour model, and that this one knows no more than the target may.
+def _check_neighbours(neighbours: NeighbourModel, settings: TargetSettings) -> None:
+    """Check that a neighbour model knows no more than the target may.
 
     Raises:
         TrainingError: they do not fit.
     """
-    if not isinstance(template, PromptTemplate) or not template.is_bare:
-        raise TrainingError("A neighbour model teaches lists of identifiers alone: leave --neighbours, or the words of the prompt.")
     if neighbours.fit != settings.fit:
         raise TrainingError(
             f"The neighbour model was made from {neighbours.fit}, but the target learns {settings.fit}: make it with "
@@ -146,7 +146,9 @@ def _check_neighbours(neighbours: NeighbourModel, settings: TargetSettings, temp
         )
 
 
-def _samples(split: Split, catalog: Catalog, start: Base, template: PromptForm, settings: TargetSettings) -> tuple[SampleSet, SampleSet]:
+def _samples(
+    split: Split, catalog: Catalog, start: Base, template: PromptForm, settings: TargetSettings, neighbours: CatalogNeighbours | None
+) -> tuple[SampleSet, SampleSet]:
     """The training samples, and the first validation item of each user given the training items; there may be none."""
     identifiers = catalog.token_ids(start.tokenizer.get_vocab())
     builder = PromptBuilder(template, PromptTokenizer.of(start.tokenizer), catalog, start.start_token)
@@ -154,7 +156,9 @@ def _samples(split: Split, catalog: Catalog, start: Base, template: PromptForm, 
     learnt = learnt_part(split, settings.fit)
     windows = training_windows(learnt, builder, settings, packed=start.start_token is None and template.is_bare)
     common = builder, identifiers, start.pad_token_id
-    train = kind(learnt, windows, *common, unknown_token=start.unknown_token, left_out=settings.left_out, seed=settings.seed)
+    soft = None if neighbours is None else neighbour_labels(neighbours, learnt)
+    chosen: dict[str, Any] = {"left_out": settings.left_out, "seed": settings.seed, "soft": soft}
+    train = kind(learnt, windows, *common, unknown_token=start.unknown_token, **chosen)
     joined, ahead = next_windows(split.train, split.valid, builder.max_items + 1)
     # What was learnt can't be validated on.
     ahead = ahead.part(slice(None if settings.fit == FIT_TRAIN else 0))

@@ -4,33 +4,27 @@ from drafting.alignment.bases import Base
 from drafting.alignment.children import ChildrenLogProbs
 from drafting.alignment.children_loss import ChildrenLoss
 from drafting.alignment.course import Loss
-from drafting.alignment.neighbour_loss import NeighbourLoss
 from drafting.alignment.settings import CHILDREN, TargetSettings
 from drafting.alignment.smoothing import SmoothedLoss
+from drafting.alignment.soft_loss import SoftTokens
 from drafting.catalog.catalog import Catalog
-from drafting.neighbours.candidates import CatalogNeighbours
-from drafting.neighbours.model import NeighbourModel
 
 
-def target_losses(
-    start: Base, catalog: Catalog, settings: TargetSettings, neighbours: NeighbourModel | None
-) -> tuple[Loss | None, Loss | None]:
+def target_losses(start: Base, catalog: Catalog, settings: TargetSettings, *, soft: bool) -> tuple[Loss | None, Loss | None]:
     """The losses of training and of validation batches; None for the model's own, the mean cross-entropy over the vocabulary.
 
     Args:
-        neighbours: a model whose candidates are learnt as well.
+        soft: training batches have soft labels.
     """
-    identifiers = catalog.token_ids(start.tokenizer.get_vocab())
-    taught = None
-    if neighbours is not None:
-        taught = NeighbourLoss(CatalogNeighbours.of(neighbours, catalog), identifiers, settings.neighbour_share, settings.label_smoothing)
+    identifiers, smoothing = catalog.token_ids(start.tokenizer.get_vocab()), settings.label_smoothing
+    labels = SoftTokens(identifiers) if soft else None
     if settings.normalise == CHILDREN:
         log_probs = ChildrenLogProbs(start.model, identifiers, start.start_token)
-        soft = None if taught is None else taught.soft_labels
-        return ChildrenLoss(log_probs, settings.label_smoothing, soft, settings.neighbour_share), ChildrenLoss(log_probs)
-    if taught is None and settings.label_smoothing:
-        return SmoothedLoss(settings.label_smoothing, has_decoder=start.start_token is not None), None
-    return taught, None
+        return ChildrenLoss(log_probs, smoothing, labels, settings.neighbour_share), ChildrenLoss(log_probs)
+    if not smoothing and labels is None:
+        return None, None
+    has_decoder = start.start_token is not None
+    return SmoothedLoss(smoothing, has_decoder=has_decoder, soft=labels, soft_share=settings.neighbour_share), None
 
 
 def mark_normalisation(start: Base, settings: TargetSettings) -> None:

@@ -17,12 +17,15 @@ class EncoderSampleSet(SampleSet):
     """Samples for one encoder-decoder model and catalog, built batch by batch; each of its windows scores one item."""
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """A batch: `input_ids` and `attention_mask`, `[samples, longest]` int64, and `labels`, `[samples, identifier length]` int64."""
+        """A batch: `input_ids` and `attention_mask`, `[samples, longest]` int64, and `labels`, `[samples, identifier length]` int64; and
+        its soft labels, row by row.
+        """
         windows = [self._window(index)[0] for index in indices]
         prompts = [self._prompt(index, positions)[:-1] for index, positions in zip(indices, windows, strict=True)]
-        labels = self._identifiers[self._interactions.items[np.array([positions[-1] for positions in windows])]]
+        answers = np.array([positions[-1] for positions in windows])
+        labels = self._identifiers[self._interactions.items[answers]]
         return {
             "input_ids": torch.from_numpy(pad_stack(prompts, self._pad_token_id)),
             "attention_mask": torch.from_numpy(pad_stack([np.ones_like(prompt) for prompt in prompts], 0)),
             "labels": torch.from_numpy(labels),
-        }
+        } | self._soft_part([answers])

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.reach import Reach
+from drafting.alignment.data.soft_labels import SoftLabels
 from drafting.alignment.data.windows import Windows
 from drafting.array_types import IntArray
 from drafting.errors import PromptError
@@ -52,6 +53,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         unknown_token: int | None = None,
         left_out: float = 0.0,
         seed: int = 0,
+        soft: SoftLabels | None = None,
     ) -> None:
         """
         Args:
@@ -59,6 +61,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
             unknown_token: the token of text that the tokenizer has no tokens for, if prompts must not hold any.
             left_out: share of a window's items that an epoch leaves out, in [0, 1).
             seed: seed of the choice of these items.
+            soft: further labels of the interactions that are predicted.
 
         Raises:
             InteractionError: the prompt lists events of a kind that no interaction is of.
@@ -73,6 +76,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         self._pad_token_id = pad_token_id
         self._left_out = left_out
         self._seed = seed
+        self._soft = soft
         self._epoch = 0
         self.lengths: Positions = self._measured_lengths()
         self.bucket_lengths = self.lengths
@@ -84,7 +88,7 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """A batch: `input_ids` and `labels`, `[samples, longest]` int64."""
+        """A batch: `input_ids` and `labels`, `[samples, longest]` int64; and its soft labels, row by row."""
         windows = [self._window(index) for index in indices]
         prompts = [self._prompt(index, positions) for index, (positions, _) in zip(indices, windows, strict=True)]
         length = self._identifiers.shape[1]
@@ -97,11 +101,16 @@ class SampleSet(torch.utils.data.Dataset[Batch]):
             input_ids[row, len(prompt) : end] = self._identifiers[self._interactions.items[positions[-1]]]
             answer = slice(end - scored * length, end)
             labels[row, answer] = input_ids[row, answer]
-        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+        batch = {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+        return batch | self._soft_part([positions[-scored:] for positions, scored in windows])
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which determines the items that are left out."""
         self._epoch = epoch
+
+    def _soft_part(self, answers: Sequence[Positions]) -> Batch:
+        """The soft labels of a batch, of the interactions that each sample predicts; nothing if there are none."""
+        return {} if self._soft is None else self._soft.of(np.concatenate(answers))
 
     def _prompt(self, index: int, positions: Positions) -> IntArray:
         """The prompt of a sample, given the interactions in it, the one to predict last."""

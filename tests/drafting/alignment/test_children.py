@@ -127,29 +127,6 @@ def test_tokens_that_the_trie_excludes_have_no_gradient(identifiers: np.ndarray)
     assert len(moved) > len({token for answer in answers for token in answer})
 
 
-def test_soft_labels_are_children_of_the_same_prefixes(identifiers: np.ndarray) -> None:
-    """Against a loop: entries of any number a label, for some labels none."""
-    model, rng = model_of({}), np.random.default_rng(1)
-    batch = batch_of(identifiers, has_decoder=False)
-    logits, labels = model(input_ids=batch["input_ids"]).logits[:, :-1], batch["labels"][:, 1:]
-    places = torch.nonzero(labels != IGNORED_LABEL).tolist()
-    entries, expected = [], 0.0
-    for number, (row, place) in enumerate(places):
-        level = number % 3
-        prefix = labels[row, place - level : place].tolist()
-        children = sorted({int(one[level]) for one in identifiers if one[:level].tolist() == prefix})
-        log_probs = logits[row, place, children].log_softmax(-1)
-        for slot in np.flatnonzero(rng.random(len(children)) < 0.5).tolist():
-            weight = rng.random()
-            entries.append((number, children[slot], weight))
-            expected -= weight * log_probs[slot].item()
-    numbers, tokens, weights = (np.array(column) for column in zip(*entries, strict=True))
-    log_probs = ChildrenLogProbs(model, identifiers)
-    loss = ChildrenLoss(log_probs, soft=lambda batch: (numbers, tokens, weights.astype(np.float32)), share=0.7)(model, batch)
-    hard = expected_loss(model, batch, identifiers, 0.0).item()
-    assert loss.item() == pytest.approx(0.3 * hard + 0.7 * expected / len(places), rel=1e-4)
-
-
 QUICK = TargetSettings(
     epochs=4, batch_size=50, learning_rate=1e-2, subsequences=True, checkpoint_steps=3, normalise="children", dropout=0.1
 )

@@ -14,6 +14,7 @@ from drafting.alignment.data.samples import (
     LengthBucketSampler,
     SampleSet,
 )
+from drafting.alignment.data.soft_labels import SoftLabels
 from drafting.alignment.data.windows import Windows, newest_windows, next_windows, packed_windows, prefix_windows
 from drafting.catalog.builder import catalog_of
 from drafting.prompts.builder import PromptBuilder
@@ -40,10 +41,15 @@ def random_interactions(users: int, longest: int) -> Interactions:
 
 
 def samples(
-    history: Interactions, windows: Windows, max_items: int = 3, template: PromptTemplate | None = None, left_out: float = 0.0
+    history: Interactions,
+    windows: Windows,
+    max_items: int = 3,
+    template: PromptTemplate | None = None,
+    left_out: float = 0.0,
+    soft: SoftLabels | None = None,
 ) -> SampleSet:
     builder = PromptBuilder(template or PromptTemplate(max_items=max_items), PromptTokenizer.of(TOKENIZER), CATALOG)
-    return SampleSet(history, windows, builder, IDS, PAD, left_out=left_out)
+    return SampleSet(history, windows, builder, IDS, PAD, left_out=left_out, soft=soft)
 
 
 def test_labels_of_the_newest_item_by_hand() -> None:
@@ -76,6 +82,21 @@ def test_a_prompt_with_words_is_never_in_the_loss() -> None:
     assert batch["labels"].tolist()[0] == [IGNORED_LABEL] * 5 + items[1] + [IGNORED_LABEL] * 3
     assert batch["input_ids"].tolist()[1] == [BOS, before, *items[0], between, *items[1], after, *items[2]]
     assert not template.is_bare
+
+
+@pytest.mark.parametrize("template", [None, PromptTemplate(template="<a_0>{history}", max_items=4)])
+def test_soft_labels_are_those_of_the_interactions_that_are_predicted(template: PromptTemplate | None) -> None:
+    """Each interaction's only soft label is its own item, so these must be the identifiers that the labels spell."""
+    history = random_interactions(users=20, longest=17)
+    windows = packed_windows(history, 6, 2) if template is None else prefix_windows(history, 4)
+    soft = SoftLabels(history.items[:, None], np.arange(len(history), dtype=np.float32)[:, None])
+    sample_set = samples(history, windows, 6, template, left_out=0.4, soft=soft)
+    for epoch in range(2):
+        sample_set.set_epoch(epoch)
+        batch = sample_set.__getitems__([*range(len(sample_set))][::-1])
+        spelt = batch["labels"][batch["labels"] != IGNORED_LABEL].view(-1, 2)
+        assert spelt.tolist() == IDS[batch["soft_items"][:, 0]].tolist()
+        assert len(spelt) == len(batch["soft_shares"]) > len(sample_set) - 1
 
 
 def test_only_the_bare_prompt_packs() -> None:
