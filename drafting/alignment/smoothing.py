@@ -36,4 +36,6 @@ class SmoothedLoss:
         true = labels[scored].view(len(batch[ITEMS]), -1)
         tokens, weights = self._soft.of(batch, true)
         log_probs = predicted.log_softmax(-1).view(*true.shape, -1).gather(2, tokens.transpose(1, 2))
-        return (1 - self._soft_share) * hard - self._soft_share * (log_probs * weights.transpose(1, 2)).sum() / true.numel()
+        agreed = (log_probs * weights.transpose(1, 2)).sum() / true.numel()
+        loss: Tensor = (1 - self._soft_share) * hard - self._soft_share * agreed
+        return loss
