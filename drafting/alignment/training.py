@@ -182,6 +182,8 @@ def _arguments(run: RunDirectory, settings: LoopSettings) -> TrainingArguments:
         max_grad_norm=settings.max_gradient_norm,
         optim="adamw_torch_fused",
         bf16=settings.precision == "bfloat16",
+        # Without this, bfloat16 is refused where there is no accelerator.
+        use_cpu=not torch.accelerator.is_available(),
         seed=settings.seed,
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,

@@ -162,6 +162,19 @@ def test_the_model_says_what_it_is_to_be_searched_with(tmp_path: Path, data: Pat
     assert not GenerationConfig.from_pretrained(tmp_path / "vocabulary").renormalize_logits
 
 
+def test_half_precision_learns_on_cpus_as_well(tmp_path: Path, data: Path, catalog: Catalog) -> None:
+    settings = msgspec.structs.replace(QUICK, precision="bfloat16", epochs=8)
+    metrics = train_target(data, catalog, str(data / "config.json"), tmp_path / "out", settings=settings)
+    assert metrics.valid_loss is not None
+    assert metrics.valid_loss < 1.0, "guessing the three and four codes of a level would cost 1.24"
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert {part.dtype for part in weights.values()} == {torch.float32}
+    # Rounded products make another model than exact ones.
+    train_target(data, catalog, str(data / "config.json"), tmp_path / "exact", settings=msgspec.structs.replace(QUICK, epochs=8))
+    exact = load_file(tmp_path / "exact" / "model.safetensors")
+    assert not torch.equal(exact["lm_head.weight"], weights["lm_head.weight"])
+
+
 class Interrupted(ProgressBar):
     """Stands for a user who presses Ctrl-C at the fifth step, two behind the checkpoint."""
 
