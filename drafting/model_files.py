@@ -12,6 +12,8 @@ from typing import Any
 from drafting.errors import SetupError
 
 ADAPTER_FILE = "adapter_config.json"
+GENERATION_FILE = "generation_config.json"
+RENORMALISE = "renormalize_logits"
 PROMPT_FILE = "prompt.json"
 BASE_SETTING = "base_model_name_or_path"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
@@ -102,23 +104,36 @@ class ModelFiles:
     @cached_property
     def adapter_settings(self) -> dict[str, Any]:
         """What the adapter's configuration says."""
-        return _read(self.directory)
+        return _read(self.directory / ADAPTER_FILE, "configuration of an adapter")
+
+    @property
+    def renormalises(self) -> bool:
+        """Whether the model is to be searched with scores normalised over what is allowed: `renormalize_logits` of transformers'
+        `generation_config.json`, the adapter's own if it has one, else the base's.
+
+        Raises:
+            ModelFilesError: the file is damaged, or says neither yes nor no.
+        """
+        path = next((path for part in (self.directory, self.weights) if (path := part / GENERATION_FILE).exists()), None)
+        said = None if path is None else _read(path, "generation configuration").get(RENORMALISE)
+        if not isinstance(said, bool | None):
+            raise ModelFilesError(f"{path} must say true or false for {RENORMALISE}, got {said!r}.")
+        return bool(said)
 
 
 def _named_base(directory: Path, flag: str) -> Path:
-    name = _read(directory).get(BASE_SETTING)
+    name = _read(directory / ADAPTER_FILE, "configuration of an adapter").get(BASE_SETTING)
     if not isinstance(name, str) or not name:
         raise ModelFilesError(f"{directory / ADAPTER_FILE} does not name the adapter's base model: name it with {flag}.")
     beside = directory / name
     return beside if not Path(name).is_dir() and beside.is_dir() else Path(name)
 
 
-def _read(directory: Path) -> dict[str, Any]:
-    path = directory / ADAPTER_FILE
+def _read(path: Path, kind: str) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_bytes())
     except (ValueError, OSError) as error:
-        raise ModelFilesError(f"{path} is damaged: it is no configuration of an adapter.") from error
+        raise ModelFilesError(f"{path} is damaged: it is no {kind}.") from error
     if not isinstance(settings, dict):
-        raise ModelFilesError(f"{path} is damaged: it is no configuration of an adapter.")
+        raise ModelFilesError(f"{path} is damaged: it is no {kind}.")
     return settings

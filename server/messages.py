@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from drafting.beam.rule import Verification
+from drafting.beam.rule import Normalisation, Verification
 from verification.result import BeamResult, Precision, StepReport
 
 # Of a token id in `Submit.prompt`.
@@ -184,6 +184,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
         forward_seconds, token_seconds: cost of a forward of the target: a fixed part, and a part per token of a full step.
         step_tokens: tokens that may share a step.
         precision: precision of the target's lists.
+        normalised: what scores are normalised over.
         thinking: how many requests may write text before their lists together.
         longest_step_seconds: foreseen duration of the longest step that the options allow.
         catalog_name: name of the catalog in its options.
@@ -203,6 +204,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     token_seconds: float
     step_tokens: int
     precision: Precision
+    normalised: Normalisation
     thinking: ThinkingLimit
     prompts: PromptFiles
     catalog_name: str = ""

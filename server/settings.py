@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, Verification
+from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, NormaliseName, Verification
 from drafting.prompts.user_state import STORED_EVENTS
 
 EngineName = Literal["vllm", "transformers"]
@@ -86,6 +86,11 @@ class EngineSettings(BaseModel):
     exact: Annotated[bool, Panel.MODEL] = Field(
         default=False,
         description="Lists that depend neither on batch, cache nor drafts in half precision either; takes longer (transformers only).",
+    )
+    normalise: Annotated[NormaliseName, Panel.MODEL] = Field(
+        default="auto",
+        description="What scores are normalised over: the vocabulary, or the children of a prefix in the catalog; auto is children where "
+        "the target's generation_config.json says renormalize_logits, else vocabulary.",
     )
     draft: Annotated[Path | None, Panel.SPECULATION] = Field(
         default=None, description="Directory of a draft model: a small model over the target's tokens; none by default."

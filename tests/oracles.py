@@ -10,11 +10,11 @@ from verification.evaluation.generate import PrefixTable, generate_beams
 
 
 def generate_lists(
-    model: Any, prompts: Sequence[np.ndarray], table: PrefixTable, k: int, depth: int
+    model: Any, prompts: Sequence[np.ndarray], table: PrefixTable, k: int, depth: int, renormalise: bool = False
 ) -> list[list[tuple[tuple[int, ...], float]]]:
     """transformers' constrained beam search over prompts of one length: per prompt, k pairs of identifier and score, best first."""
     tokens = np.stack(prompts)
-    sequences, scores = generate_beams(model, tokens, table, k, depth)
+    sequences, scores = generate_beams(model, tokens, table, k, depth, renormalise)
     pairs = [(tuple(row), score) for row, score in zip(sequences.tolist(), scores.tolist(), strict=True)]
     return [pairs[start : start + k] for start in range(0, len(pairs), k)]
 
@@ -54,3 +54,19 @@ def model_scores(model: Any, prompt: np.ndarray) -> Callable[[list[tuple[int, ..
             return model(torch.tensor([[*prompt, *prefix] for prefix in prefixes])).logits[:, -1].log_softmax(-1).numpy()
 
     return score
+
+
+def over_children(
+    score: Callable[[list[tuple[int, ...]]], np.ndarray], identifiers: np.ndarray
+) -> Callable[[list[tuple[int, ...]]], np.ndarray]:
+    """The same, with log-probabilities normalised over the children of each prefix; -inf for other tokens."""
+    rows = list(map(tuple, identifiers.tolist()))
+
+    def normalised(prefixes: list[tuple[int, ...]]) -> np.ndarray:
+        found = np.full_like(log_probs := score(prefixes), -np.inf)
+        for rank, prefix in enumerate(prefixes):
+            children = sorted({row[len(prefix)] for row in rows if row[: len(prefix)] == prefix})
+            found[rank, children] = log_probs[rank, children] - np.logaddexp.reduce(log_probs[rank, children].astype(np.float64))
+        return found
+
+    return normalised

@@ -15,7 +15,7 @@ import torch
 
 from drafting.array_types import IntArray
 from drafting.beam.model import TreeModel
-from drafting.beam.rule import STRICT, SearchRule
+from drafting.beam.rule import STRICT, NormaliseName, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import Blending
@@ -89,6 +89,7 @@ class Recommender:
         name: str = "",
         verify: VerifyModel = "auto",
         exact: bool = False,
+        normalise: NormaliseName = "auto",
     ) -> "Recommender":
         """Load a model directory for a catalog.
 
@@ -108,6 +109,8 @@ class Recommender:
             name: name of the catalog in requests; see `successor`.
             verify: compare the target with transformers' own attention (see `verify_model`): "auto", "always" or "never".
             exact: make lists independent of batch, cache and drafts in half precision, too (see `make_exact`; transformers host only).
+            normalise: what scores are normalised over: "vocabulary", "children" (of a prefix in the catalog), or "auto": children where the
+                target's `generation_config.json` says `renormalize_logits`, else vocabulary.
 
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence, and
@@ -122,6 +125,7 @@ class Recommender:
         if threads is not None:
             torch.set_num_threads(threads)
         served = ServedModel(target, draft, base, draft_base)
+        over = served.normalisation(normalise)
         fitted = served.fit(catalog)
         longest = served.loaded_for = fitted.longest
         with ExitStack() as loaded:
@@ -149,7 +153,7 @@ class Recommender:
                 model = graphed(model, graph_requests, longest)
                 draft_model = None if draft_model is None else graphed(draft_model, graph_requests, longest)
             trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)
-            engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens)
+            engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens, normalise=over)
             if plan == AUTO:
                 engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
             loaded.pop_all()

@@ -85,7 +85,9 @@ class GenerateSystem:
         self._prompts = PromptBuilder(load_prompt(spec.target), PromptTokenizer.of(tokenizer), catalog, start_token(config))
         self._table = PrefixTable(identifiers)
         self._depth = catalog.identifier_length
-        self._model: Any = load_reference(ModelFiles.find(spec.target), config.dtype)
+        files = ModelFiles.find(spec.target)
+        self._renormalise = files.renormalises
+        self._model: Any = load_reference(files, config.dtype)
 
     def search(self, question: Question) -> list[Outcome]:
         return [self._search(history, question.k) for history in question.histories]
@@ -93,7 +95,7 @@ class GenerateSystem:
     def _search(self, history: list[int], k: int) -> Outcome:
         started = time.perf_counter()
         prompt = self._prompts.build(history)
-        sequences, _ = generate_beams(self._model, prompt[None], self._table, k, self._depth)
+        sequences, _ = generate_beams(self._model, prompt[None], self._table, k, self._depth, self._renormalise)
         return Outcome(time.perf_counter() - started, [tuple(row) for row in sequences.tolist()], self._depth)
 
 

@@ -1,8 +1,9 @@
-"""The search rule of a request, and the widths of beams: verification of drafts, and for sampled lists the seed and the temperature.
+"""The search rule of a request, and the widths of beams: verification of drafts, and for sampled lists the seed and the temperature; and
+what an engine's log-probabilities are normalised over.
 
-Three rules, one per way of verifying a draft. *Strict* ranks by the cumulative log-probability over the full vocabulary, as plain beam
-search does. The two rules that sample draw from the model restricted to the catalog: token probabilities at a temperature, renormalised
-over the valid continuations. *Gumbel* ranks by noise-perturbed log-probabilities, and *relaxed* draws each level anew.
+Three rules, one per way of verifying a draft. *Strict* ranks by the cumulative log-probability, as plain beam search does. The two rules
+that sample draw from the model restricted to the catalog: token probabilities at a temperature, renormalised over the valid continuations.
+*Gumbel* ranks by noise-perturbed log-probabilities, and *relaxed* draws each level anew.
 
 Invariant: nothing here needs torch, because a process that only takes requests in must know these names too.
 """
@@ -10,6 +11,7 @@ Invariant: nothing here needs torch, because a process that only takes requests 
 import secrets
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Literal
 
 MOST_SEEDS = 2**63
 MAX_BEAM_WIDTH = 256
@@ -31,6 +33,22 @@ class Verification(StrEnum):
     STRICT = "strict"
     GUMBEL = "gumbel"
     RELAXED = "relaxed"
+
+
+class Normalisation(StrEnum):
+    """What the log-probabilities of a prefix's children sum to one over, as the model was trained. Sampled lists are the same with both.
+
+    Attributes:
+        VOCABULARY: all tokens, as the paper has it.
+        CHILDREN: all children of the prefix in the catalog, whichever of them a request may have; transformers' `renormalize_logits`.
+    """
+
+    VOCABULARY = "vocabulary"
+    CHILDREN = "children"
+
+
+# The options' names: auto is what the model's `generation_config.json` says.
+NormaliseName = Literal["auto", "vocabulary", "children"]
 
 
 @dataclass(frozen=True)

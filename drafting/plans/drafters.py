@@ -21,7 +21,7 @@ from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, child_mask, continuation_log_probs, rank
-from drafting.beam.rule import SearchRule
+from drafting.beam.rule import Normalisation, SearchRule
 from drafting.beam.tree import UNREAD, SequenceState, TokenTree, to_device
 from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, is_async, on_device, on_host
 from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound
@@ -193,10 +193,11 @@ class BeamDrafter:
     target would.
     """
 
-    def __init__(self, tree: TokenTree, trie: ItemTrie, model: TreeModel) -> None:
-        """`model` must live on the tree's device and have a slot for every slot of the tree."""
+    def __init__(self, tree: TokenTree, trie: ItemTrie, model: TreeModel, normalise: Normalisation) -> None:
+        """`model` must live on the tree's device and have a slot for every slot of the tree; `normalise` is the target's."""
         self._tree = tree
         self._trie = trie
+        self._normalise = normalise
         self.model = model
         # Row per slot: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
         self._log_probs: Tensor | None = None
@@ -215,7 +216,7 @@ class BeamDrafter:
             part.sequence.drafted[part.indices] = 1
         rules = BatchRules.of([task.search.rule for task in tasks], device)
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=rules is not None)
-        log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, logits, width, eligible)
+        log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, logits, width, eligible, self._normalise)
         first, waits = log_probs[:, 0], is_async(device)
         if waits:
             # Nothing may be looked up outside the trie before the host sees that the draft has gone wrong.

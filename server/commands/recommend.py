@@ -23,6 +23,7 @@ from server.settings import Settings
     "plan",
     "verification",
     "dtype",
+    "normalise",
     "threads",
     "kv_memory_gib",
     "neighbours",

@@ -34,4 +34,5 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         name=options.catalog_name,
         verify=options.verify_model,
         exact=options.exact,
+        normalise=options.normalise,
     )

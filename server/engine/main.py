@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import zmq
 
+from drafting.beam.rule import Normalisation
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
@@ -111,11 +112,14 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 token_seconds=recommender.target_cost.mean_per_token(worker.budget.tokens),
                 step_tokens=worker.budget.tokens,
                 precision=recommender.precision,
+                normalised=recommender.engine.normalise,
                 prompts=write_prompts(recommender.prompts, Path(tempfile.gettempdir())),
                 widest_beam=recommender.engine.plan.widest_beam,
                 longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
             )
         )
+        if recommender.engine.normalise is Normalisation.CHILDREN:
+            logger.info("Scores are normalised over the children of each prefix in the catalog (--normalise %s)", options.normalise)
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.engine, time.monotonic() - started)
         del recommender
         worker.run()

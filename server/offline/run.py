@@ -139,7 +139,7 @@ def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, input_f
     status = input_file.stat()
     directories = (settings.target, settings.base, settings.draft, settings.draft_base)
     models = [None if directory is None else directory.resolve() for directory in directories]
-    numbers = [settings.engine, settings.dtype, settings.exact, settings.quantization]
+    numbers = [settings.engine, settings.dtype, settings.exact, settings.quantization, settings.normalise]
     # Another seed will do where it was drawn by chance.
     asked = replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults
     blend = None if settings.neighbours is None else [settings.blend, settings.neighbours.resolve(), settings.neighbours.stat().st_mtime_ns]

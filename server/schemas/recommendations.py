@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
-from drafting.beam.rule import LARGEST_JSON_INTEGER, MAX_BEAM_WIDTH, Verification
+from drafting.beam.rule import LARGEST_JSON_INTEGER, MAX_BEAM_WIDTH, Normalisation, Verification
 from drafting.neighbours.candidates import CANDIDATES, MOST_CANDIDATES
 from drafting.prompts import thinking
 from server.schemas.body import Body, Id, Name, Several, examples
@@ -283,6 +283,10 @@ class VersionAnswer(BaseModel):
     engine: str = Field(examples=["transformers"])
     precision: str | None = Field(description="As in a list; null until the model is loaded.", examples=["float32"])
     exact: bool | None = Field(description="As in a strict list; null until the model is loaded.")
+    normalised: Normalisation | None = Field(
+        description="What scores are normalised over: the `vocabulary`, or the `children` of a prefix in the catalog; null until the model "
+        "is loaded."
+    )
     catalog_version: str
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, models
 
+from drafting.beam.rule import Normalisation
 from drafting.catalog.builder import catalog_of
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.template import PromptTemplate
@@ -24,6 +25,7 @@ READY = Ready(
     token_seconds=0.0001,
     step_tokens=1000,
     precision=Precision("float32", True),
+    normalised=Normalisation.VOCABULARY,
     thinking=ThinkingLimit(1, 0),
     prompts=PromptFiles("/nowhere/tokenizer.json", "", {}, None, None, {}, None),
 )

@@ -14,6 +14,7 @@ import torch
 from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
+from drafting.beam.rule import Normalisation
 from drafting.beam.tree import TokenTree
 from drafting.device import on_device
 from drafting.plans.plan import FixedPlan, Plan, StepTimes
@@ -41,6 +42,7 @@ class SpeculativeBeamEngine:
         trie: trie of the catalog.
         plan: draft plan.
         slots: of all engines on the same models.
+        normalise: what log-probabilities of target and draft are normalised over.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class SpeculativeBeamEngine:
         plan: Plan | None = None,
         shared_tokens: IntArray | None = None,
         slots: EngineSlots | None = None,
+        normalise: Normalisation = Normalisation.VOCABULARY,
     ) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots.
 
@@ -63,13 +66,14 @@ class SpeculativeBeamEngine:
         """
         self.target = target
         self.trie = trie
+        self.normalise = normalise
         if slots is None:
             nodes = min(node_capacity(trie), target.total_slots // 2)
             slots = EngineSlots(target.total_slots, nodes, shared_tokens, whole_prompts=target.has_encoder)
         self.slots = slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
-        self._table = ContinuationTable(trie, slots.nodes.total, target.device)
-        self._drafting = DraftStep(self._tree, trie, slots, draft)
+        self._table = ContinuationTable(trie, slots.nodes.total, target.device, normalise)
+        self._drafting = DraftStep(self._tree, trie, slots, draft, normalise)
         self._verifier = Verifier(self._tree, trie, self._table, slots)
         self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
@@ -80,7 +84,7 @@ class SpeculativeBeamEngine:
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
         check_capacity(trie, self.slots.nodes.total)
-        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self.slots)
+        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self.slots, normalise=self.normalise)
 
     def use_plan(self, plan: Plan) -> None:
         """Draft by another plan; raise ValueError if it needs a draft model and there is none."""

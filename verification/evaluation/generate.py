@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from transformers.generation.logits_process import LogitNormalization, LogitsProcessorList, PrefixConstrainedLogitsProcessor
 
 from drafting.array_types import IntArray
 
@@ -24,6 +25,7 @@ class PrefixTable:
             for depth, token in enumerate(row):
                 follows.setdefault(row[:depth], set()).add(token)
         self.next: Mapping[tuple[int, ...], list[int]] = {prefix: sorted(tokens) for prefix, tokens in follows.items()}
+        self._children = self.next
 
     def without(self, items: Collection[int]) -> "PrefixTable":
         """The table without these rows of `identifiers`: a token is allowed that leads to another one."""
@@ -46,17 +48,29 @@ class PrefixTable:
             row = self._identifiers[item]
             yield from (row[:depth] for depth in range(1, len(row) + 1))
 
-    def after(self, prompt_length: int) -> Callable[[int, torch.Tensor], list[int]]:
-        """The `prefix_allowed_tokens_fn` for prompts of `prompt_length` tokens."""
-        return lambda _, tokens: self.next[tuple(tokens[prompt_length:].tolist())]
+    def constraint(self, prompt_length: int, k: int, renormalise: bool) -> dict[str, Any]:
+        """The arguments of `generate` for prompts of `prompt_length` tokens and k beams; see `generate_beams`."""
+
+        def after(table: Mapping[tuple[int, ...], list[int]]) -> Callable[[int, torch.Tensor], list[int]]:
+            return lambda _, tokens: table[tuple(tokens[prompt_length:].tolist())]
+
+        if not renormalise or self.next is self._children:
+            return {"prefix_allowed_tokens_fn": after(self.next), "renormalize_logits": renormalise}
+        # `generate` would renormalise over what is left of the children, and its own constraint gives way to another of the same class.
+        children, left = (PrefixConstrainedLogitsProcessor(after(table), k) for table in (self._children, self.next))
+        return {"logits_processor": LogitsProcessorList([children, LogitNormalization(), left]), "renormalize_logits": False}
 
 
 @torch.inference_mode()
-def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+def generate_beams(
+    model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int, renormalise: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Run constrained beam search by transformers.
 
     Args:
         prompts: `[prompts, tokens]`.
+        renormalise: normalise log-probabilities over all children of a prefix, also those that `without` has taken out, instead of over the
+            vocabulary; whatever the model's own generation configuration says.
 
     Returns:
         identifiers `[prompts * k, depth]`, best first, and their cumulative log-probabilities `[prompts * k]`.
@@ -74,7 +88,7 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
         max_new_tokens=depth,
         do_sample=False,
         length_penalty=0.0,
-        prefix_allowed_tokens_fn=table.after(given),
+        **table.constraint(given, k, renormalise),
         return_dict_in_generate=True,
         output_scores=True,
         output_logits=k == 1,
@@ -83,5 +97,5 @@ def generate_beams(model: Any, prompts: IntArray, table: PrefixTable, k: int, de
     if k > 1:
         return identifiers, output.sequences_scores
     # For k = 1 transformers decodes greedily and sums nothing up.
-    log_probs = torch.stack(output.logits, 1).float().log_softmax(-1)
+    log_probs = torch.stack(output.scores, 1) if renormalise else torch.stack(output.logits, 1).float().log_softmax(-1)
     return identifiers, log_probs.gather(2, identifiers[:, :, None]).sum((1, 2))

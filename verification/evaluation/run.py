@@ -108,6 +108,7 @@ class _Evaluation:
             dtype=settings.dtype,
             threads=settings.threads,
             kv_memory_gib=settings.kv_memory_gib,
+            normalise=settings.normalise,
         )
         with closing(recommender):
             check_kinds(self._users.known.details, recommender.prompts.form.kinds)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from drafting.array_types import DoubleArray
-from drafting.beam.rule import STRICT, SearchRule, Verification
+from drafting.beam.rule import STRICT, Normalisation, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import Blending
@@ -113,6 +113,7 @@ class GenerateLists:
         self._prompts = recommender.prompts
         self._depth = catalog.identifier_length
         self._table = PrefixTable(identifiers)
+        self._renormalise = recommender.engine.normalise is Normalisation.CHILDREN
         self._items: dict[tuple[int, ...], list[int]] = {}
         for item, identifier in enumerate(map(tuple, identifiers.tolist())):
             self._items.setdefault(identifier, []).append(item)
@@ -129,7 +130,7 @@ class GenerateLists:
         for user, without in [*asked[:WARM_UP], *asked]:
             prompt, table, seen = self._prompts.build(user), self._table.without(without), set(without)
             started = time.perf_counter()
-            sequences, _ = generate_beams(self._model, prompt[None], table, beam_width, self._depth)
+            sequences, _ = generate_beams(self._model, prompt[None], table, beam_width, self._depth, self._renormalise)
             seconds.append(time.perf_counter() - started)
             lists.append([next(item for item in self._items[tuple(row)] if item not in seen) for row in sequences[:k].tolist()])
         skipped = min(WARM_UP, len(users))

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, Verification
+from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, NormaliseName, Verification
 
 # Baselines by the name that a flag has, with the name in tables.
 BASELINES = {
@@ -30,7 +30,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
         blend: weights of a neighbour model, of which the best of validation users is taken.
         most_users: maximum number of users; None for all.
         host: "vllm" or "transformers".
-        dtype, threads, kv_memory_gib: as of `Recommender.load`.
+        dtype, threads, kv_memory_gib, normalise: as of `Recommender.load`.
     """
 
     ks: tuple[int, ...] = (1, 3, 5, 10, 20)
@@ -59,3 +59,4 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
     threads: int | None = None
     kv_memory_gib: float = 0.5
+    normalise: NormaliseName = "auto"

@@ -13,6 +13,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from drafting.array_types import IntArray
+from drafting.beam.rule import Normalisation, NormaliseName
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import PROMPT_FILE, ModelFiles
 from drafting.prompts.builder import PromptBuilder
@@ -121,6 +122,12 @@ class ServedModel:
     def dtype(self, name: str) -> torch.dtype:
         """The precision of the target that a name stands for; see `resolve_dtype`."""
         return resolve_dtype(self._config, name)
+
+    def normalisation(self, name: NormaliseName) -> Normalisation:
+        """What scores are normalised over by an option's name; raise ModelFilesError if auto finds a damaged generation configuration."""
+        if name == "auto":
+            return Normalisation.CHILDREN if self.files.renormalises else Normalisation.VOCABULARY
+        return Normalisation(name)
 
     def fit(self, catalog: Catalog) -> FittedCatalog:
         """Convert a catalog to the token ids of the model.

@@ -16,7 +16,7 @@ from drafting.array_types import IntArray
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
 from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
-from drafting.beam.rule import Verification
+from drafting.beam.rule import Normalisation, Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import find_nodes, is_async, on_device, pad_stack
 from drafting.plans.drafters import BeamDrafter
@@ -53,13 +53,14 @@ class VerifiedLevel:
 class ContinuationTable:
     """A row per node slot: `[nodes, most children]` float32, of each child given the node."""
 
-    def __init__(self, trie: ItemTrie, nodes: int, device: torch.device) -> None:
+    def __init__(self, trie: ItemTrie, nodes: int, device: torch.device, normalise: Normalisation) -> None:
         self._trie = trie
+        self._normalise = normalise
         self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
 
     def write(self, slots: Tensor, trie_nodes: Tensor, logits: Tensor, eligible: BatchEligibility | None) -> None:
         """Keep a forward's `logits` after nodes; see `continuation_log_probs`."""
-        log_probs = continuation_log_probs(self._trie, trie_nodes, logits, self._log_probs.shape[1], eligible)
+        log_probs = continuation_log_probs(self._trie, trie_nodes, logits, self._log_probs.shape[1], eligible, self._normalise)
         self._log_probs.index_copy_(0, slots, log_probs)
 
     def read(self, slots: Tensor, width: int) -> Tensor:

@@ -40,13 +40,14 @@ def status_routes(services: Services) -> APIRouter:
 
     @router.get("/version", tags=["status"], summary="What runs here", responses=documented())
     async def show_version() -> VersionAnswer:
-        precision = None if engine.ready is None else engine.ready.precision
+        precision, normalised = (None, None) if engine.ready is None else (engine.ready.precision, engine.ready.normalised)
         return VersionAnswer(
             version=version("atspeed-server"),
             model=services.settings.model_name,
             engine=services.settings.engine,
             precision=None if precision is None else precision.dtype,
             exact=None if precision is None else precision.is_exact,
+            normalised=normalised,
             catalog_version=catalogs.active.name,
         )
 

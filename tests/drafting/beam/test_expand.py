@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from drafting.beam.expand import Candidates, Frontier, expand_beam
 from drafting.beam.ranking import continuation_log_probs
+from drafting.beam.rule import Normalisation
 from drafting.device import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -88,6 +89,43 @@ def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     log_probs = continuation_log_probs(trie, torch.tensor([0]), logits, 2, None)
     torch.testing.assert_close(log_probs[0], logits.log_softmax(1)[0, [1, 4]])
     assert log_probs.exp().sum() < 1
+
+
+@given(cases(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(-3, 3))
+def test_log_probabilities_over_children_are_those_of_a_softmax_over_them_alone(case, dtype: torch.dtype, power: int) -> None:
+    """Whatever is excluded, which only takes scores away; a leaf has none, and an only child's is exactly 0."""
+    trie, level, beams, logits, _, excluded, _ = case
+    leaf = trie.nodes - 1
+    nodes = torch.tensor([*(node for beam in beams for node in beam), leaf])
+    logits = (torch.cat([logits, logits[:1]]) * 10.0**power).to(dtype)
+    sizes, width = [*map(len, beams), 1], trie.max_children[level]
+    eligible = BatchEligibility.of([*excluded, excluded[0]], trie.nodes, sizes)
+    everything = continuation_log_probs(trie, nodes, logits, width, None, Normalisation.CHILDREN)
+    for row, node in enumerate(nodes.tolist()):
+        tokens = trie.token[int(trie.child_offsets[node]) : int(trie.child_offsets[node + 1])]
+        torch.testing.assert_close(everything[row, : len(tokens)], logits[row, tokens].float().log_softmax(0))
+        assert everything[row, len(tokens) :].eq(float("-inf")).all()
+        if len(tokens) == 1:
+            assert everything[row, 0] == 0
+    left = continuation_log_probs(trie, nodes, logits, width, eligible, Normalisation.CHILDREN)
+    whole = continuation_log_probs(trie, nodes, logits, width, eligible)
+    assert torch.equal(left.isinf(), whole.isinf()), "what may be entered is the same"
+    assert torch.equal(left, torch.where(left.isinf(), left, everything))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("token", [1, 4, 9])
+def test_over_children_only_what_is_read_makes_a_row_nan(token: int, value: float) -> None:
+    """Also where the first child is excluded; a token of no child is nobody's business."""
+    trie = ItemTrie.build(np.array([[1], [4]]))
+    excluded = [Eligibility(trie.excluded_nodes([0]), CPU), Eligibility(trie.excluded_nodes([1]), CPU)]
+    logits = torch.randn(2, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    logits[0, token] = value
+    eligible = BatchEligibility.of(excluded, trie.nodes, [1, 1])
+    log_probs = continuation_log_probs(trie, torch.tensor([0, 0]), logits, 2, eligible, Normalisation.CHILDREN)
+    assert log_probs[0].isnan().tolist() == [token != 9] * 2
+    assert log_probs[1, 0].isfinite()
+    assert log_probs[1, 1] == float("-inf")
 
 
 def test_carriers_check_their_shapes() -> None:

@@ -139,7 +139,7 @@ def test_operators_can_ask_what_runs(server: ServerProcess, catalog: Catalog):
     assert server.client.get("/ready").json() == {"status": "ready", "engine": "ready"}
     version = server.client.get("/version").json()
     assert (version["model"], version["engine"], version["catalog_version"]) == ("tiny", "transformers", catalog.version)
-    assert (version["precision"], version["exact"]) == ("float32", True)
+    assert (version["precision"], version["exact"], version["normalised"]) == ("float32", True, "vocabulary")
     answer = server.client.get("/v1/catalog").json()
     identifiers = len({catalog.identifier(i) for i in range(len(catalog))})
     assert answer == {

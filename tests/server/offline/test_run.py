@@ -41,6 +41,7 @@ def test_every_setting_that_lists_follow_from_is_in_the_purpose(tmp_path: Path):
         {"dtype": "bfloat16"},
         {"dtype": "bfloat16", "exact": True},
         {"quantization": "fp8"},
+        {"normalise": "children"},
         {"plan": "trie"},
         {"neighbours": users, "blend": 0.5},
         {"neighbours": users, "blend": 0.6},

@@ -177,3 +177,9 @@ def test_blended_lists_stand_beside_the_targets_own(models: Path, catalog: Catal
         assert mode in to_markdown(report)
         if mode == "blend 50":
             assert blended.quality.recall > 0.2 + plain.quality.recall
+
+
+def test_generate_normalises_as_the_target_does(models: Path, catalog: Catalog, split: Split) -> None:
+    """Over the children of each prefix, with what users have met left out."""
+    settings = EvaluationSettings(ks=(2,), baselines=(), timed=4, generated=4, kv_memory_gib=0.01, normalise="children")
+    assert evaluate(models / "target", {}, catalog, split, settings).generate_equal == {2: 4}
