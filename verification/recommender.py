@@ -109,8 +109,7 @@ class Recommender:
             name: name of the catalog in requests; see `successor`.
             verify: compare the target with transformers' own attention (see `verify_model`): "auto", "always" or "never".
             exact: make lists independent of batch, cache and drafts in half precision, too (see `make_exact`; transformers host only).
-            normalise: what scores are normalised over: "vocabulary", "children" (of a prefix in the catalog), or "auto": children where the
-                target's `generation_config.json` says `renormalize_logits`, else vocabulary.
+            normalise: what scores are normalised over (see `Normalisation`): "vocabulary", "children", or "auto", as the target says.
 
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence, and
@@ -146,8 +145,7 @@ class Recommender:
                 make_exact(model, longest)
             draft_model = None
             if served.draft_files is not None:
-                draft = served.draft_files.directory
-                draft_model = load_host("transformers", draft, base=draft_base, dtype=dtype, slots=model.total_slots)
+                draft_model = load_host("transformers", served.draft_files.directory, base=draft_base, dtype=dtype, slots=model.total_slots)
                 loaded.callback(draft_model.close)
             if graph_requests is not None:
                 model = graphed(model, graph_requests, longest)
@@ -175,8 +173,7 @@ class Recommender:
         elif isinstance(plan, FixedPlan):
             plan.check(trie.depth)
         engine = self.engine.successor(trie, plan)
-        shared = self._served, name, self.precision, self._shared.turns
-        return Recommender(fitted.catalog, fitted.prompts, engine, self.model_name, *shared)
+        return Recommender(fitted.catalog, fitted.prompts, engine, self.model_name, self._served, name, self.precision, self._shared.turns)
 
     @cached_property
     def target_cost(self) -> CostCurve:
