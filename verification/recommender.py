@@ -124,8 +124,7 @@ class Recommender:
         if threads is not None:
             torch.set_num_threads(threads)
         served = ServedModel(target, draft, base, draft_base)
-        over = served.normalisation(normalise)
-        fitted = served.fit(catalog)
+        fitted, over = served.fit(catalog), served.normalisation(normalise)
         longest = served.loaded_for = fitted.longest
         with ExitStack() as loaded:
             model = load_host(
