@@ -89,6 +89,9 @@ class DraftStep:
 
     def learn(self, results: Sequence[VerifyResult], plan: Plan, cost: DraftCost) -> None:
         """Tell the plan what the target selected of this step's proposals, all of which have been read."""
+        if self.drafter is None:
+            # There is none, or a later level has failed: those before it are not worth learning from.
+            return
         try:
             for proposals in self.unread:
                 proposals.check()

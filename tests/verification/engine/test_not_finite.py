@@ -1,6 +1,7 @@
 """Logits that are not finite: a request fails by itself, the others get the lists that they get alone, and nothing of it is kept."""
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from drafting.beam.model import TreeBatch
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.trie.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
@@ -186,6 +188,32 @@ def test_a_draft_without_finite_scores_is_dropped_and_costs_no_request(
         if rule.verification is not Verification.RELAXED or not waits or request_id.startswith("marked"):
             assert lines(result) == lines(expected[request_id])
         assert len(result.items) == len(expected[request_id].items)
+
+
+def test_a_draft_that_fails_below_a_level_without_finite_scores_is_dropped_once(
+    pair: Speculation, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where reading waits, the next level is drafted before anyone knows of the first."""
+    for module in ("drafting.plans.drafters", "verification.verifiers.level"):
+        monkeypatch.setattr(f"{module}.is_async", lambda device: True)
+    draft = TransformersHost(damage(folders / "draft", folders / "failing draft", [UNKNOWN]), slots=pair.target.total_slots)
+    calls, score = count(1), draft.score
+
+    def failing(batch: TreeBatch) -> torch.Tensor:
+        if next(calls) == 2:
+            raise RuntimeError("out of memory")
+        return score(batch)
+
+    monkeypatch.setattr(draft, "score", failing)
+    request = requests_of(pair)[0]
+    assert UNKNOWN in request.prompt
+    expected, _ = outcomes(pair.engine(DEPTH, "none"), [request])
+    engine = pair.engine(DEPTH, "beam:20", draft)
+    results, failed = outcomes(engine, [request])
+    assert next(calls) == 3
+    assert not engine.has_draft
+    assert not failed
+    assert lines(results[request.request_id]) == lines(expected[request.request_id])
 
 
 def test_calibration_of_a_model_without_finite_scores_ends(pair: Speculation, folders: Path) -> None:
