@@ -17,7 +17,8 @@ from drafting.catalog.json_values import MAX_ATTRIBUTES, check_attributes, too_m
 from drafting.errors import check_file
 
 # What a line of a catalog has beside these is an attribute here.
-_ITEM, _ATTRIBUTES, _CODES = "item_id", "attributes", ("identifier", "codes")
+ITEM_KEY, _ATTRIBUTES, _CODES = "item_id", "attributes", ("identifier", "codes")
+RESERVED = (_ATTRIBUTES, *_CODES)
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def _item(line: str) -> tuple[str, dict[str, Any]]:
         ValueError: it is no item, or has a value that a catalog does not take.
     """
     fields = msgspec.json.decode(line, type=dict[str, Any])
-    name = fields.pop(_ITEM, None)
+    name = fields.pop(ITEM_KEY, None)
     if isinstance(name, bool) or not isinstance(name, str | int):
-        raise ValueError(f"it needs a text or a whole number as its {_ITEM!r}")
+        raise ValueError(f"it needs a text or a whole number as its {ITEM_KEY!r}")
     more = fields.pop(_ATTRIBUTES, None)
     attributes = {**fields, **(more if isinstance(more, dict) else {})}
     for key in _CODES:

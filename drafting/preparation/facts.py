@@ -83,6 +83,27 @@ def read_facts(
     return known
 
 
+def keep_free(known: FactTable, reserved: Sequence[str]) -> dict[str, str]:
+    """Rename what bears a name that the lines of a file have for themselves, such as that of the id.
+
+    Returns:
+        by the name that it had, the one that it has now.
+    """
+    taken, renamed = set(known.names), dict[str, str]()
+    for name in reserved:
+        holders = [facts for facts in known.facts.values() if name in facts]
+        if not holders:
+            continue
+        other = f"{name}_"
+        while other in taken:
+            other += "_"
+        taken.add(other)
+        renamed[name] = other
+        for facts in holders:
+            facts[other] = facts.pop(name)
+    return renamed
+
+
 def as_they_stand(row: Mapping[str, Any]) -> Facts:
     """All columns of a row but the first, the key."""
     return {name: row[name] for name in list(row)[1:]}

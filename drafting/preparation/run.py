@@ -12,14 +12,16 @@ import numpy as np
 
 from drafting.alignment.data.details import KIND
 from drafting.alignment.data.hashes import file_hash
+from drafting.alignment.data.profiles import USER as PROFILE_USER
 from drafting.array_types import BoolArray
 from drafting.catalog.attributes import TITLE
+from drafting.catalog.item_list import ITEM_KEY, RESERVED
 from drafting.catalog.json_values import MAX_ATTRIBUTES, listed, too_many
 from drafting.errors import InteractionError
 from drafting.preparation.columns import ITEM, USER, Roles, found_roles, key_column
 from drafting.preparation.core import k_core, last_of_same, of_pairs
 from drafting.preparation.events import EventReader, Events
-from drafting.preparation.facts import FactTable, as_they_stand, read_facts
+from drafting.preparation.facts import FactTable, as_they_stand, keep_free, read_facts
 from drafting.preparation.layouts import Layout, Part, found_layout
 from drafting.preparation.rows import BadLines
 from drafting.preparation.settings import ALL, FIRST, PrepareSettings
@@ -190,9 +192,12 @@ def _facts(
     find_types = not (table.typed or shape.has_types)
     known = read_facts(table, key, names, bad, shape.make or as_they_stand, shape.columns, find_types=find_types)
     bad.check()
+    renamed = keep_free(known, (ITEM_KEY, *RESERVED) if role == ITEM else (PROFILE_USER,))
     if len(known.names) > MAX_ATTRIBUTES:
         raise InteractionError(f"{too_many(len(known.names))} Choose some with --{role}-columns.")
     tell(f"{part.path.name}: {role} = {key}; known of {len(known.facts):,} of {len(names):,} {role}s: {listed(known.names)}.")
+    for name, other in renamed.items():
+        tell(f"The column {name} of {part.path.name} is called {other} now: {name} means something else in the files of {role}s.")
     tell_left_out(known, bad, role, tell)
     return known, table.paths
 

@@ -1,7 +1,7 @@
 """Writing a data directory.
 
-Invariant: a directory that is there is whole. All is written to `OUT.partial` and moved with one rename, and what was there before is only
-replaced if it was made by this command.
+Invariant: a directory that is there is whole. All is written to a new directory beside it and moved with one rename; what was there before
+is only replaced if it was made by this command, and is there, under some name, until it has been.
 """
 
 import json
@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from drafting.alignment.data.details import VALUE
 from drafting.alignment.data.loading import PARQUET_FILE
 from drafting.alignment.data.profiles import PROFILE_FILES, USER
 from drafting.alignment.data.record import ITEMS_FILE, RECORD_FILE
+from drafting.catalog.item_list import ITEM_KEY
 from drafting.errors import InteractionError
 from drafting.preparation.events import Events
 from drafting.preparation.facts import Facts
@@ -46,20 +48,27 @@ def check_out(out: Path, overwrite: bool) -> None:
 
 @contextmanager
 def whole_directory(out: Path) -> Iterator[Path]:
-    """A directory to write to, which becomes `out` if the block ends without an error and is gone otherwise."""
-    building = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    try:
+    """A directory to write to, which becomes `out` if the block ends without an error and is gone otherwise.
+
+    What a killed process leaves behind is `.NAME.new-…`, and in the moment between two renames `.NAME.old-…/NAME`, what was there before.
+    """
+    out = out.absolute()
+    # Both are names that nothing has: only what was made here is ever deleted.
+    with TemporaryDirectory(prefix=f".{out.name}.new-", dir=out.parent) as holder:
+        building = Path(holder) / out.name
+        building.mkdir()
         yield building
-        old = out.with_name(f"{out.name}.replaced")
-        shutil.rmtree(old, ignore_errors=True)
-        if out.exists():
-            out.rename(old)
-        building.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if not out.exists():
+            building.rename(out)
+            return
+        old = Path(mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+        try:
+            out.rename(old / out.name)
+            building.rename(out)
+        finally:
+            if not out.exists():
+                (old / out.name).rename(out)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_events(folder: Path, events: Events) -> None:
@@ -87,7 +96,7 @@ def write_events(folder: Path, events: Events) -> None:
 
 def write_items(folder: Path, names: Sequence[str], facts: Mapping[str, Facts]) -> None:
     """Write the items, a line each, as `items.jsonl`."""
-    _write_lines(folder / ITEMS_FILE, ({"item_id": name, **facts.get(name, {})} for name in names))
+    _write_lines(folder / ITEMS_FILE, ({ITEM_KEY: name, **facts.get(name, {})} for name in names))
 
 
 def write_profiles(folder: Path, names: Sequence[str], facts: Mapping[str, Facts]) -> None:

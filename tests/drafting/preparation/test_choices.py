@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from drafting.alignment.data.record import prepared, split_kind
+from drafting.catalog.item_list import ItemList
 from drafting.errors import InteractionError
 from drafting.preparation import run
 from drafting.preparation.settings import PrepareSettings
@@ -166,6 +167,55 @@ def test_values_that_no_catalog_takes_are_left_out(tmp_path: Path) -> None:
     found = made(tmp_path, written(tmp_path / "data.csv", "user,item\na,x\n"), items=items)
     assert found.items == [{"item_id": "x", "title": "X"}]
     assert "1 values are left out, as no catalog takes them: the first text has more than 10,000 characters." in found.told
+
+
+def test_columns_with_the_names_of_ids_and_identifiers_are_renamed_and_told(tmp_path: Path) -> None:
+    """No column takes the place of an id, and none is dropped when a catalog is made of the items."""
+    items = written(tmp_path / "items.csv", "sku,item_id,title,codes,codes_,identifier,attributes\nx,100,X,7,8,abc,red\ny,101,Y,9,,,\n")
+    users = written(tmp_path / "users.csv", "customer,user,age\na,b,30\nb,a,40\n")
+    data = written(tmp_path / "data.csv", "customer,sku\na,x\nb,y\n")
+    found = made(tmp_path, data, items=items, users=users)
+    known = {"item_id_": [100, 101], "codes__": [7, 9], "codes_": [8, None], "identifier_": ["abc", None], "attributes_": ["red", None]}
+    listed = ItemList.read(found.folder / "items.jsonl")
+    assert listed.names == ["x", "y"]
+    assert listed.attributes == {"title": ["X", "Y"], **known}
+    assert found.profiles == [{"user": "a", "user_": "b", "age": 30}, {"user": "b", "user_": "a", "age": 40}]
+    assert "The column codes of items.csv is called codes__ now: codes means something else in the files of items." in found.told
+    assert "The column user of users.csv is called user_ now" in found.told
+    few = made(tmp_path, data, items=items, item_columns=("title", "identifier"))
+    assert few.items == [{"item_id": "x", "title": "X", "identifier_": "abc"}, {"item_id": "y", "title": "Y"}]
+
+
+def test_directories_of_others_stay(tmp_path: Path) -> None:
+    data = written(tmp_path / "data.csv", "user,item\na,x\n")
+    others = [written(tmp_path / f"out.{name}/mine", "mine") for name in ("partial", "replaced", "new", "old")]
+    for _ in range(2):
+        made(tmp_path, data)
+    assert [path.read_text() for path in others] == ["mine"] * 4
+
+
+@pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()], ids=repr)
+def test_what_was_there_is_there_again_if_it_can_not_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    data = written(tmp_path / "data.csv", "user,item\na,x\n")
+    found = made(tmp_path, data)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if target == found.folder and ".new-" in str(path):
+            raise error
+        return rename(path, target)
+
+    written(data, "user,item\nb,y\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", fail)
+        with pytest.raises(type(error)):
+            made(tmp_path, data)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert found.items == [{"item_id": "x"}]
+    assert made(tmp_path, data).items == [{"item_id": "y"}]
 
 
 def test_a_directory_is_whole_or_absent_and_nothing_else_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
