@@ -35,6 +35,7 @@ class AttentionLayout:
         mask: `[requests, 1, queries, columns]` bool, true where the query may attend to the key; no row is all false.
         tokens: `[tokens]` int64, these tokens' rows in the forward.
         biases: `[requests, heads, queries, columns]` float32 to add to the scores of attention; None for none.
+        first: the first key/value slot, where there is one request and its slots follow each other; else None.
     """
 
     queries: Tensor
@@ -43,6 +44,7 @@ class AttentionLayout:
     mask: Tensor
     tokens: Tensor
     biases: Tensor | None = None
+    first: int | None = None
 
     def __post_init__(self) -> None:
         expected = (self.queries.shape[0], 1, self.queries.shape[1], self.keys.shape[1])
@@ -59,7 +61,7 @@ class AttentionLayout:
         """The same layout on a device."""
         parts = (self.queries, self.indices, self.keys, self.mask, self.tokens)
         queries, indices, keys, mask, tokens = (part.to(device) for part in parts)
-        return AttentionLayout(queries, indices, keys, mask, tokens, None if self.biases is None else self.biases.to(device))
+        return AttentionLayout(queries, indices, keys, mask, tokens, None if self.biases is None else self.biases.to(device), self.first)
 
     @property
     def is_dense(self) -> bool:
@@ -192,7 +194,8 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
         own = arange(query_counts[0], device)
         mask = arange(len(keys[0]), device) < visible[:, None]
         mask.scatter_(1, ancestors, True)
-        return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own)
+        first = int(keys[0][0]) if (np.diff(keys[0]) == 1).all() else None
+        return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own, first=first)
     counts = np.array(query_counts)
     widest, key_slots = int(counts.max()), pad_stack(keys, -1)
     key_slots = np.where(key_slots < 0, key_slots[:, :1], key_slots)

@@ -151,8 +151,7 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
         from verification.hosts.tree_kernel import attend
 
         return attend(query, cache, layout, scale, softcap, sinks)
-    read = cache.index_select(0, layout.keys.flatten()).to(query.dtype).view(*layout.keys.shape, *cache.shape[1:])
-    keys, values = read.transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
+    keys, values = _read(cache, layout).to(query.dtype).transpose(1, 2).tensor_split([query.shape[2]], dim=-1)
     queries = (query.view(*layout.queries.shape, *query.shape[1:]) if layout.is_dense else query[layout.queries]).transpose(1, 2)
     if softcap is None and sinks is None:
         grouped = query.shape[1] != cache.shape[1]
@@ -162,6 +161,14 @@ def _attend(query: Tensor, cache: Tensor, layout: AttentionLayout, scale: float,
         attended = _attend_written_out(queries, keys, values, layout.bias, scale, softcap, sinks)
     attended = attended.transpose(1, 2).reshape(-1, query.shape[1], values.shape[3])
     return attended if layout.is_dense else attended[layout.indices]
+
+
+def _read(cache: Tensor, layout: AttentionLayout) -> Tensor:
+    """The keys and values of a layout's columns, `[requests, columns, key/value heads, size]`; in place where they lie side by side."""
+    requests, columns = layout.keys.shape
+    if layout.first is not None:
+        return cache.narrow(0, layout.first, columns)[None]
+    return cache.index_select(0, layout.keys.flatten()).view(requests, columns, *cache.shape[1:])
 
 
 def _attend_written_out(

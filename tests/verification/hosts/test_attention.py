@@ -64,6 +64,21 @@ def test_padding_does_not_change_a_request() -> None:
     torch.testing.assert_close(together[2:], attend([long], slice(2, 9)))
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=str)
+def test_slots_that_follow_each_other_are_read_in_place_and_as_others_are(precision: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    side_by_side, scattered = np.arange(7, 16), np.array([7, 3, 30, 31, 32, 12, 1, 0, 39])
+    query, key, value = (torch.randn(9, 2, HEAD_SIZE, generator=generator) for _ in range(3))
+    columns = torch.arange(9)
+    attended = []
+    for slots in (side_by_side, scattered):
+        layout = build_layout([slots], [9], columns + 1, columns[:, None])
+        assert layout.first == (7 if slots is side_by_side else None)
+        cache = torch.zeros(40, 2, 2 * HEAD_SIZE)
+        attended.append(tree_attention(query.to(precision), key, value, cache, torch.from_numpy(slots), [layout], 0.5))
+    assert torch.equal(*attended)
+
+
 def test_prompts_and_beams_are_laid_out_apart_and_attend_as_if_together() -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = [3, 200, 1, 40, 150]

@@ -45,10 +45,10 @@ def every_way(recommender: Recommender, histories: list[list[int]], k: int) -> d
     found = {}
     for plan in ("none", "trie", "beam:20"):
         recommender.engine.use_plan(FixedPlan.parse(plan))
-        found[f"alone, {plan}"] = [*scored(result for history in histories for result in recommender.recommend([history], k))]
-        found[f"in company, {plan}"] = scored(recommender.recommend(histories, k))
+        found[f"alone, {plan}"] = [*scored(result for history in histories for result in recommender.recommend([history], k, k))]
+        found[f"in company, {plan}"] = scored(recommender.recommend(histories, k, k))
     for name, shown in (("before", [history[:-1] or history for history in histories]), ("after a cached prompt", histories)):
-        requests = [recommender.request(f"{name} {user}", history, k, cache_key=f"{user}") for user, history in enumerate(shown)]
+        requests = [recommender.request(f"{name} {user}", history, k, k, cache_key=f"{user}") for user, history in enumerate(shown)]
         results = [answer for answer in recommender.search(requests) if isinstance(answer, BeamResult)]
         if shown is histories:
             assert sum(result.usage.cached_tokens for result in results) > 200
