@@ -21,6 +21,7 @@ from drafting.alignment.settings import ListQuality, TargetSettings, TrainingErr
 from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
+from drafting.neighbours.build import neighbour_model
 from tests.models import TINY_CONFIG
 
 ITEMS = 40
@@ -186,11 +187,15 @@ class Interrupted(ProgressBar):
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     tmp_path: Path, data: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = msgspec.structs.replace(QUICK, validate_users=9)
+    """With items left out, and with soft labels."""
+    settings = msgspec.structs.replace(QUICK, validate_users=9, left_out=0.3)
+    weights = np.random.default_rng(0).random((12, 12)).astype(np.float32)
+    neighbours = neighbour_model(weights, map(str, range(12)), kind="knn", decay=0.5, window=5, fit="train")
 
     def train(out: Path) -> float | None:
         quality = ListQuality(10, 9, 0.5, 0.5)
-        return train_target(data, catalog, str(data / "config.json"), out, settings=settings, validate=lambda *_: quality).valid_loss
+        inputs = data, catalog, str(data / "config.json"), out
+        return train_target(*inputs, settings=settings, validate=lambda *_: quality, neighbours=neighbours).valid_loss
 
     whole = train(tmp_path / "whole")
     with monkeypatch.context() as patch:
