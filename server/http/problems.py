@@ -144,10 +144,10 @@ def problem_of(error: Exception) -> Problem:
 def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entries of a route's error statuses, and of an answer that the route encodes itself.
 
-    Any route can answer 400, and one that takes a body (415 tells it) 408, 413 and 422.
+    Any route can answer 400 and 422, and one that takes a body (415 tells it) 408 and 413.
     """
     entries: dict[int | str, dict[str, Any]] = {} if answer is None else {200: {"model": answer}}
-    always = (400, 408, 413, 422) if 415 in statuses else (400,)
+    always = (400, 408, 413, 422) if 415 in statuses else (400, 422)
     return entries | {status: {"description": _DESCRIPTIONS[status], "content": CONTENT} for status in sorted({*statuses, *always})}
 
 

@@ -22,7 +22,8 @@ from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import Event, HistoryStore
-from server.schemas.given import LAST_SECOND, Attributes, Facts, Kind
+from server.schemas.given import Attributes, Facts, Kind
+from server.schemas.timestamp import LAST_SECOND
 
 _T = TypeVar("_T")
 _EVENTS_AT_ONCE = 5000

@@ -178,6 +178,14 @@ class ActivationBody(Body):
     by: str = Field(min_length=1, max_length=200, description="A person or a job, for the history.")
 
 
+class RollbackBody(Body):
+    """Who goes back."""
+
+    model_config = examples({"by": "on call"})
+
+    by: str = Field(default="rollback", min_length=1, max_length=200, description="A person or a job, for the history.")
+
+
 class VersionBuilt(BaseModel):
     """A version that can be activated."""
 

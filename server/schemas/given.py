@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from server.errors import quoted
 from server.schemas.body import Body, Id, Several
+from server.schemas.timestamp import EXAMPLE, Timestamp
 
 MAX_HISTORY = 10_000
 MAX_BEHAVIOURS = 20
@@ -23,7 +24,6 @@ MAX_FACTS, MAX_FACTS_BYTES = 50, 8192
 MAX_NAME = 64
 MAX_TEXT = 2000
 MAX_VALUES = 100
-LAST_SECOND = 253_402_300_799  # the end of the year 9999; a timestamp in milliseconds is far beyond it
 
 # Fields whose values are known of a person.
 PRIVATE = frozenset({"profile", "context", "behaviours", "kind", "value", "attributes"})
@@ -103,7 +103,9 @@ class GivenEvent(Body):
     """Something that a user did with an item."""
 
     item_id: Id
-    timestamp: float | None = Field(default=None, ge=0, le=LAST_SECOND, allow_inf_nan=False, description="Seconds since 1970.")
+    timestamp: Timestamp | None = Field(
+        default=None, description=f"Seconds since 1970, or RFC 3339 text with an offset from UTC, such as `{EXAMPLE}`."
+    )
     kind: Kind | None = Field(default=None, description="What the user did, such as `watch` or `buy`.")
     value: float | None = Field(
         default=None,

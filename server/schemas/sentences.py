@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.errors import quoted
-from server.schemas import given
+from server.schemas import given, timestamp
 
 # Of a name that a client has chosen.
 _MOST_CHARACTERS = 128
@@ -30,7 +30,7 @@ def validation_sentence(error: Mapping[str, Any]) -> str:
             return "The request has no body: send a JSON object."
         case "missing":
             return f"The field {field!r} is missing."
-        case given.FACTS_ERROR:
+        case given.FACTS_ERROR | timestamp.TIMESTAMP_ERROR:
             return f"{field or f'The {place}'} {message}."
         case "string_unicode" if private:
             return f"{field} holds text that UTF-8 can't carry."

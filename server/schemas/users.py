@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import BaseModel, Field, RootModel, model_validator
 
 from server.schemas.body import Body, Id, Several, examples
-from server.schemas.given import LAST_SECOND, Facts, GivenEvent
+from server.schemas.given import Facts, GivenEvent
+from server.schemas.timestamp import EXAMPLE, Timestamp
 
 MAX_EVENTS = 1000
 
@@ -13,12 +14,10 @@ MAX_EVENTS = 1000
 class EventBody(GivenEvent):
     """Something that a user did with an item, to be stored."""
 
-    timestamp: float | None = Field(
+    timestamp: Timestamp | None = Field(
         default=None,
-        ge=0,
-        le=LAST_SECOND,
-        allow_inf_nan=False,
-        description="Seconds since 1970, at most a day ahead of the server's clock; now by default.",
+        description=f"Seconds since 1970, or RFC 3339 text with an offset from UTC, such as `{EXAMPLE}`; now by default. At most a day "
+        "ahead of the server's clock.",
     )
     event_id: Id | None = Field(default=None, description="An event with an id that the user's history already has is not stored again.")
 
@@ -29,6 +28,7 @@ class EventsBody(Body):
     model_config = examples(
         {"events": [{"item_id": "50", "timestamp": 1700000000, "event_id": "click-1"}]},
         {"item_id": "50"},
+        {"item_id": "50", "timestamp": "2026-11-28T23:15:00+01:00"},
         {"item_id": "50", "kind": "watch", "value": 5400, "attributes": {"device": "tv", "done": True}},
     )
 

@@ -13,7 +13,8 @@ from server.catalogs.journal import Activation
 from server.catalogs.uploads import FORMS, CatalogUploads
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
-from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, LeftAnswer, VersionBuilt
+from server.http.strict_route import StrictRoute
+from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, LeftAnswer, RollbackBody, VersionBuilt
 from server.services import Services
 
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, dots, dashes, underscores.")]
@@ -25,7 +26,7 @@ _BODY = {"required": True, "content": {"application/json": {"schema": CatalogPat
 
 def catalog_routes(services: Services) -> APIRouter:
     """The router of catalog versions."""
-    router = APIRouter(prefix="/v1/catalogs", tags=["catalog"])
+    router = APIRouter(prefix="/v1/catalogs", tags=["catalog"], route_class=StrictRoute)
     catalogs, switch, drain = services.catalogs, services.switch, services.drain
     uploads = CatalogUploads(services.settings, catalogs)
 
@@ -72,11 +73,15 @@ def catalog_routes(services: Services) -> APIRouter:
                 return _line(await switch.serve(version, body.by))
 
     @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 413, 415, 422, 503, 507))
-    async def roll_back(body: ActivationBody) -> ActivationAnswer:
-        """Twice in a row comes back to where it began. It needs no engine: the next one loads what is served."""
+    async def roll_back(body: RollbackBody | None = None) -> ActivationAnswer:
+        """Twice in a row comes back to where it began. It needs no engine: the next one loads what is served.
+
+        The body may be left out.
+        """
+        by = (body or RollbackBody()).by
         with drain.request():
             async with catalogs.changing:
-                return _line(await switch.serve(catalogs.previous(), body.by, without_engine=True))
+                return _line(await switch.serve(catalogs.previous(), by, without_engine=True))
 
     @router.delete(
         "/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422, 507)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Response
 
 from server.catalogs.filters import NamedFilter
 from server.http.problems import documented
+from server.http.strict_route import StrictRoute
 from server.schemas.catalogs import FilterAnswer, FilterDefinition, FiltersAnswer
 from server.services import Services
 
@@ -14,7 +15,7 @@ FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The 
 
 def filter_routes(services: Services) -> APIRouter:
     """The router of named filters."""
-    router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"])
+    router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"], route_class=StrictRoute)
     filters = services.filters
 
     @router.put("/{name}", summary="Name a filter", responses=documented(415, 429, 503), response_model_exclude_none=True)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from server.catalogs.new_items import NewItems
 from server.http.problems import documented
+from server.http.strict_route import StrictRoute
 from server.lists.lines import catalog_line
 from server.schemas.catalogs import AddedItem, CatalogItemsAnswer, ItemsAdded, NewItemsBody
 from server.services import Services
@@ -17,7 +18,7 @@ MAX_ITEMS = 1000
 
 def item_routes(services: Services) -> APIRouter:
     """The router of the catalog's items."""
-    router = APIRouter(prefix="/v1/catalog/items", tags=["catalog"])
+    router = APIRouter(prefix="/v1/catalog/items", tags=["catalog"], route_class=StrictRoute)
     catalogs, drain = services.catalogs, services.drain
     new_items = NewItems(catalogs, services.engine, services.switch, services.settings)
 

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from server.http.problems import FORESEEN, ClientGone, Problem, documented, invalid, problem_of
+from server.http.strict_route import StrictRoute
 from server.lists.service import RecommendationService
 from server.schemas.recommendations import BatchAnswer, BatchRequest, RecommendationAnswer, RecommendationRequest
 from server.services import Services
@@ -22,7 +23,7 @@ Answer = TypeVar("Answer")
 
 def recommendation_routes(services: Services) -> APIRouter:
     """The router of recommendations."""
-    router = APIRouter(prefix="/v1", tags=["recommendations"])
+    router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=StrictRoute)
     service = RecommendationService(services)
 
     # The answer is encoded here: checking what we have just made against its own model would take longer than making it.

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 
 from server.engine.client import EngineStatus
 from server.http.problems import documented
+from server.http.strict_route import StrictRoute
 from server.schemas.catalogs import CatalogAnswer
 from server.schemas.recommendations import StatusAnswer, VersionAnswer
 from server.services import Services
@@ -18,7 +19,7 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 
 def status_routes(services: Services) -> APIRouter:
     """The router of the server's own state."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
     catalogs, engine, metrics, drain = services.catalogs, services.engine, services.metrics, services.drain
 
     @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=documented(503))

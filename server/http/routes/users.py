@@ -13,6 +13,7 @@ from server.catalogs.store import known_items
 from server.errors import InvalidRequest, ProfileNotFound, UserNotFound
 from server.histories import Event
 from server.http.problems import documented
+from server.http.strict_route import StrictRoute
 from server.messages import ForgetUser
 from server.schemas.users import EventBody, EventsAnswer, EventsBody, HistoryAnswer, ProfileAnswer, ProfileBody
 from server.services import Services
@@ -46,7 +47,7 @@ MOST_AHEAD_SECONDS = 86_400
 
 def user_routes(services: Services) -> APIRouter:
     """The router of what is stored of users."""
-    router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"])
+    router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"], route_class=StrictRoute)
     catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
 
     @router.post("/events", summary="Append events to a user's history", responses=documented(409, 415, 503))

@@ -77,6 +77,8 @@ def test_activation_and_rollback(shop: ServerProcess, catalog: Catalog, versions
     assert shop.client.post("/v1/catalogs/rollback", json={"by": "on call"}).json()["version"] == "small"
     assert shop.recommend(history=HISTORY).json()["catalog_version"] == "small"
     assert shop.client.post("/v1/catalogs/rollback", json={"by": "on call"}).json()["version"] == "v2"
+    assert shop.client.post("/v1/catalogs/rollback").json()["version"] == "small"
+    assert shop.client.post("/v1/catalogs/rollback", json={}).json()["version"] == "v2"
     told = shop.client.get("/v1/catalogs").json()
     assert (told["active"], told["versions"]) == ("v2", [catalog.version, "v1", "v2", "small"])
     expected = [
@@ -84,6 +86,8 @@ def test_activation_and_rollback(shop: ServerProcess, catalog: Catalog, versions
         *((v, "the nightly job") for v in ("v1", "small", "v2")),
         ("small", "on call"),
         ("v2", "on call"),
+        ("small", "rollback"),
+        ("v2", "rollback"),
     ]
     assert [(entry["version"], entry["by"]) for entry in told["history"]] == expected
     assert all(abs(entry["at"] - time.time()) < 300 for entry in told["history"])

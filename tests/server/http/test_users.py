@@ -65,10 +65,14 @@ def test_any_text_names_a_user(server: ServerProcess):
     [
         ({"events": [{"item_id": "item-1"}, {"item_id": "item-9999"}]}, "The catalog has no item 'item-9999', which an event names."),
         ({"events": [{"timestamp": 5}]}, "The field 'events[0].item_id' is missing."),
-        ({"item_id": "item-1", "timestamp": "noon"}, "events[0].timestamp must be a valid number, got noon."),
+        (
+            {"item_id": "item-1", "timestamp": "noon"},
+            "events[0].timestamp must be seconds since 1970, or a date and time of RFC 3339 such as 2026-11-28T22:15:00Z.",
+        ),
         (
             {"item_id": "item-1", "timestamp": 1795400000123},
-            "events[0].timestamp must be less than or equal to 253402300799, got 1795400000123.",
+            "events[0].timestamp must be in seconds since 1970: 1795400000123 looks like milliseconds (2026-11-23T02:13:20Z), "
+            "so divide it by 1,000.",
         ),
         ({"item_id": "item-1", "when": 5}, "There is no field 'events[0].when'."),
         ({}, "The field 'events' is missing."),
