@@ -95,6 +95,10 @@ class FilterNotFound(ServerError):
     """A filter that does not exist."""
 
 
+class ItemNotFound(ServerError):
+    """An item that the catalog does not have, as the subject of a request."""
+
+
 class VersionNotFound(ServerError):
     """A version of the catalog that does not exist."""
 

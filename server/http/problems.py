@@ -55,6 +55,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.UserNotFound: ProblemType(404, "unknown-user", "Unknown user"),
     errors.ProfileNotFound: ProblemType(404, "unknown-profile", "Unknown profile"),
     errors.FilterNotFound: ProblemType(404, "unknown-filter", "Unknown filter"),
+    errors.ItemNotFound: ProblemType(404, "unknown-item", "Unknown item"),
     errors.VersionNotFound: ProblemType(404, "unknown-version", "Unknown version"),
     errors.FilterRefused: ProblemType(422, "filter-expression", "Filter expression"),
     errors.TooManyFilters: ProblemType(422, "too-many-filters", "Too many filters"),
@@ -80,7 +81,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
 }
 _DESCRIPTIONS = {
     400: "The body is not JSON, or the URL is not UTF-8.",
-    404: "There is no such user, profile, filter or version.",
+    404: "There is no such user, profile, filter, item or version.",
     409: "What is there already does not allow it.",
     408: "The body took too long.",
     413: "The body is too large.",

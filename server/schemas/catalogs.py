@@ -40,6 +40,23 @@ class CatalogItem(BaseModel):
     title: str | None = Field(default=None, description="Left out for items without one.")
 
 
+class CatalogItemAnswer(CatalogItem):
+    """All that the catalog knows of one item."""
+
+    model_config = examples(
+        {
+            "version": "1a2b3c4d5e6f",
+            "item_id": "172",
+            "identifier": ["<a_3>", "<b_7>", "<c_1>"],
+            "title": "Empire Strikes Back, The (1980)",
+            "attributes": {"year": 1980, "genres": ["Action", "Sci-Fi"]},
+        }
+    )
+
+    version: str
+    attributes: dict[str, Any] = Field(description="All that the item has but its title.")
+
+
 class CatalogItemsAnswer(BaseModel):
     """Some items of the catalog, in its order."""
 

@@ -3,17 +3,20 @@
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
+from drafting.catalog.attributes import TITLE
 from server.catalogs.new_items import NewItems
+from server.errors import ItemNotFound, quoted
 from server.http.problems import documented
 from server.http.strict_route import StrictRoute
 from server.lists.lines import catalog_line
-from server.schemas.catalogs import AddedItem, CatalogItemsAnswer, ItemsAdded, NewItemsBody
+from server.schemas.catalogs import AddedItem, CatalogItemAnswer, CatalogItemsAnswer, ItemsAdded, NewItemsBody
 from server.services import Services
 
 MAX_ITEMS = 1000
+ItemPath = Annotated[str, Path(min_length=1, max_length=512, description="The item's id, percent-encoded (a slash as `%2F`).")]
 
 
 def item_routes(services: Services) -> APIRouter:
@@ -31,6 +34,18 @@ def item_routes(services: Services) -> APIRouter:
         served = catalogs.active
         items = [catalog_line(served.catalog, index) for index in range(offset, min(offset + limit, len(served.catalog)))]
         body = {"version": served.name, "offset": offset, "items": items}
+        return Response(orjson.dumps(body), media_type="application/json")
+
+    # Any text is an id, a slash in it too.
+    @router.get("/{item_id:path}", summary="One item of the catalog", responses=documented(404, 422, answer=CatalogItemAnswer))
+    async def show_item(item_id: ItemPath) -> Response:
+        """Its identifier, title and attributes."""
+        served = catalogs.active
+        index = served.catalog.index_of(item_id)
+        if index is None:
+            raise ItemNotFound(f"The catalog has no item {quoted(item_id)}.")
+        attributes = {name: value for name, value in served.catalog.known_attributes(index).items() if name != TITLE}
+        body = {"version": served.name, **catalog_line(served.catalog, index), "attributes": attributes}
         return Response(orjson.dumps(body), media_type="application/json")
 
     @router.post("", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503, 507))

@@ -11,7 +11,7 @@ from tests.server.server_process import assert_problem
 async def test_every_operation_refuses_a_query_parameter_that_it_does_not_document():
     bench, tried = Bench(), 0
     for path, operations in build_api(bench.services).openapi()["paths"].items():
-        url = path.replace("{user_id}", "a").replace("{name}", "a").replace("{version}", "a")
+        url = path.replace("{user_id}", "a").replace("{name}", "a").replace("{version}", "a").replace("{item_id}", "a")
         for method, operation in operations.items():
             known = sorted(each["name"] for each in operation.get("parameters", ()) if each["in"] == "query")
             possible = f"possible here: {', '.join(known)}" if known else "there are none here"
