@@ -15,7 +15,7 @@ from drafting.alignment.data.soft_labels import SoftLabels
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.trie.arrays import offsets_of, ranges
 
-CANDIDATES = 50
+TAUGHT_CANDIDATES = 50
 # Scores of EASE lie between 0 and about 1, those of its best candidates around 0.2.
 TEMPERATURE = 0.05
 # Scores at a time.
@@ -30,7 +30,7 @@ def neighbour_labels(neighbours: CatalogNeighbours, interactions: Interactions) 
     """
     items, size = len(neighbours.in_model), len(interactions)
     begins = interactions.offsets[interactions.owners]
-    found = np.zeros((size, min(CANDIDATES, items)), np.int32)
+    found = np.zeros((size, min(TAUGHT_CANDIDATES, items)), np.int32)
     shares = np.zeros(found.shape, np.float32)
     step = max(1, _CELLS // items)
     for start in tqdm(range(0, size, step), desc="asking the neighbour model", unit="block", disable=size < _SOON_READY):

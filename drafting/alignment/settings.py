@@ -8,16 +8,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from drafting.alignment.data.fit import FIT_TRAIN, FITS
 from drafting.alignment.data.record import AUTO
 from drafting.errors import SetupError
 
 LABELS = ("truth", "lists")
 COMPARING = ("atspeed-s", "atspeed-r")
 WITHOUT_LISTS = ("sft", "wordkd", "tvdkd")
-FIT_TRAIN, FIT_VALID, FIT_ALL = "train", "train+valid", "all"
 VOCABULARY, CHILDREN = "vocabulary", "children"
 NORMALISATIONS = (VOCABULARY, CHILDREN)
-FITS = (FIT_TRAIN, FIT_VALID, FIT_ALL)
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 
 _LEARNING_RATE = "Highest learning rate, reached after the warm-up and followed by a cosine schedule."

@@ -15,6 +15,7 @@ from transformers import set_seed
 from drafting.alignment.bases import Base, load_base
 from drafting.alignment.course import Course
 from drafting.alignment.data.encoder_samples import EncoderSampleSet
+from drafting.alignment.data.fit import FIT_TRAIN, learnt_part
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.alignment.data.loading import data_hashes, load_split
 from drafting.alignment.data.record import split_kind
@@ -26,13 +27,14 @@ from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.neighbour_labels import neighbour_labels
 from drafting.alignment.numbered_tokens import numbered_tokens
 from drafting.alignment.runs import RunDirectory
-from drafting.alignment.settings import FIT_TRAIN, FIT_VALID, TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
+from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
 from drafting.alignment.target_loss import mark_normalisation, target_losses
 from drafting.alignment.training import describe_base, open_run, quiet_library, read_metrics, train_model, versions
 from drafting.alignment.validation import EpochValidation, Validate
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
+from drafting.neighbours.source_check import check_source
 from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import PromptForm
 from drafting.prompts.template import PromptTemplate
@@ -86,9 +88,11 @@ def train_target(
     run = RunDirectory(out)
     run.refuse_existing(overwrite)
     settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
-    split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))
+    rule = SplitRule(settings.split, settings.min_items, settings.label_kind)
+    split = load_split(data, catalog, rule)
     if neighbours is not None:
         _check_neighbours(neighbours, settings)
+        check_source(neighbours, data, rule)
 
     known = None if neighbours is None else CatalogNeighbours.of(neighbours, catalog)
 
@@ -163,14 +167,6 @@ def _samples(
     # What was learnt can't be validated on.
     ahead = ahead.part(slice(None if settings.fit == FIT_TRAIN else 0))
     return train, kind(joined, ahead, *common, unknown_token=start.unknown_token)
-
-
-def learnt_part(split: Split, fit: str) -> Interactions:
-    """The interactions that a model learns from, which is what `fit` names of the split."""
-    if fit == FIT_TRAIN:
-        return split.train
-    known = split.train.followed_by(split.valid)
-    return known if fit == FIT_VALID else known.followed_by(split.test)
 
 
 def training_windows(learnt: Interactions, builder: PromptBuilder, settings: TargetSettings | TeacherSettings, packed: bool) -> Windows:

@@ -16,6 +16,7 @@ from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import FloatArray, IntArray
 from drafting.catalog.text_column import TextColumn
 from drafting.neighbours.model import NeighbourError, NeighbourModel
+from drafting.neighbours.source import Source
 from drafting.trie.arrays import offsets_of
 
 # Neighbours that are kept of each item: what a served list of a few hundred candidates can come from.
@@ -115,11 +116,12 @@ def neighbour_model(
     window: int,
     kept: int = NEIGHBOURS,
     fit: str = "all",
+    source: Source | None = None,
 ) -> NeighbourModel:
     """Keep the largest positive weights of each row of `[items, items]`, equal weights by index.
 
     Args:
-        kind, decay, window, fit: as of `NeighbourModel`.
+        kind, decay, window, fit, source: as of `NeighbourModel`.
         kept: at most so many of a row.
 
     Raises:
@@ -142,7 +144,8 @@ def neighbour_model(
     if not len(owners):
         raise NeighbourError("No item has a neighbour: no user has met two of the catalog's items.")
     indptr = offsets_of(np.bincount(owners, minlength=weights.shape[0]))
-    return NeighbourModel(TextColumn.of(item_ids), indptr, np.concatenate(columns), np.concatenate(values), decay, window, kind, fit)
+    names, cells = TextColumn.of(item_ids), (np.concatenate(columns), np.concatenate(values))
+    return NeighbourModel(names, indptr, *cells, decay, window, kind, fit, source)
 
 
 def _entries(block: FloatArray | csr_array, kept: int) -> tuple[IntArray, IntArray, FloatArray]:

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from drafting.alignment.data.fit import FITS
 from drafting.array_types import DoubleArray, IntArray
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import SetupError, check_file
 from drafting.mapped_arrays import NOT_ARRAYS, Arrays, digest_of, map_arrays, save_arrays
+from drafting.neighbours.source import Source
 from drafting.trie.arrays import ranges
 
 SUFFIX = ".neighbours.safetensors"
 KINDS = ("ease", "knn")
-FITS = ("train", "train+valid", "all")
 _FORM = "atspeed-neighbours-1"
 # Above so many items for each weight that is summed, sums are not kept in an array of all items.
 _SPARSE_FROM = 64
@@ -45,6 +46,7 @@ class NeighbourModel:
         window: how many of the newest items count.
         kind: what the weights are, one of `KINDS`.
         fit: the interactions that the weights were made from, one of `FITS`; an evaluation refuses those that hold its labels.
+        source: which data these are, and how they were split; None if that is not known. See `check_source`.
     """
 
     item_ids: TextColumn
@@ -55,6 +57,7 @@ class NeighbourModel:
     window: int
     kind: str
     fit: str = "all"
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         """Check that the arrays fit together, whoever made them.
@@ -110,19 +113,6 @@ class NeighbourModel:
         items = np.flatnonzero(totals > 0)
         return items, totals[items]
 
-    def top(self, history: IntArray, count: int, excluded: IntArray | None = None) -> tuple[IntArray, DoubleArray]:
-        """The best `count` items and their scores, best first, equal scores by index; fewer where fewer follow from the history.
-
-        Args:
-            history: as for `scores`.
-            excluded: model indices of items that are left out.
-        """
-        items, scores = self.scores(history)
-        if excluded is not None:
-            kept = ~np.isin(items, excluded)
-            items, scores = items[kept], scores[kept]
-        return best(items, scores, count)
-
     def save(self, path: Path) -> None:
         """Write the model as safetensors, which `load` maps.
 
@@ -146,6 +136,8 @@ class NeighbourModel:
             "weights": self.weights,
         }
         header = {"form": _FORM, "kind": self.kind, "fit": self.fit, "decay": repr(self.decay), "window": str(self.window)}
+        if self.source is not None:
+            header["source"] = self.source.encode()
         return header, arrays
 
     @classmethod
@@ -172,6 +164,7 @@ class NeighbourModel:
                 window=int(header["window"]),
                 kind=header["kind"],
                 fit=header["fit"],
+                source=Source.decode(header["source"]) if "source" in header else None,
             )
         except NeighbourError:
             raise

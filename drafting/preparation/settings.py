@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drafting.alignment.data.splits import LEAVE_ONE_OUT, SPLITS
+from drafting.alignment.data.record import LEAVE_ONE_OUT
+from drafting.alignment.data.splits import SPLITS
 from drafting.errors import InteractionError
 from drafting.preparation.tables import PLAIN, TextOptions
 from drafting.preparation.times import AUTO

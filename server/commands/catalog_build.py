@@ -9,6 +9,7 @@ from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
 from server.commands.terminal import fail
 
 if TYPE_CHECKING:
+    from drafting.alignment.data.splits import SplitRule
     from drafting.array_types import FloatArray
     from drafting.catalog.codebooks import Quantisation
     from drafting.catalog.item_list import ItemList
@@ -41,6 +42,10 @@ def build(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; as for `train target`.")] = AUTO,
+    min_items: Annotated[int, typer.Option(help="Leave out shorter users of DATA; as for `train target`.", min=1)] = 1,
+    label_kind: Annotated[
+        str | None, typer.Option(help="Kind of interactions of DATA to predict; as for `train target`.", show_default="all")
+    ] = None,
     text_weight: Annotated[
         float | None,
         typer.Option(
@@ -92,8 +97,8 @@ def build(
         fail("Say what makes items alike: give --data, a directory of interactions, or --embeddings, a matrix of your own.")
     if unique + digit + item_token > 1:
         fail("Give one of --unique, --digit and --item-token: each makes identifiers that no two items share.")
-    if data is None and (text_weight is not None or text_model is not None):
-        fail("--text-weight and --text-model are for --data: a matrix of --embeddings is taken as it is.")
+    if data is None and (text_weight is not None or text_model is not None or label_kind is not None or min_items > 1):
+        fail("--text-weight, --text-model, --label-kind and --min-items are for --data: a matrix of --embeddings is taken as it is.")
     if items is None:
         if data is None or not (data / ITEMS_FILE).is_file():
             fail(f"List the items with --items FILE{'' if data is None else f', or as {ITEMS_FILE} in {data}'}.")
@@ -108,6 +113,7 @@ def build(
 
     from tqdm import tqdm
 
+    from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.builder import catalog_of
     from drafting.catalog.codebooks import residual_kmeans
     from drafting.errors import SetupError
@@ -115,7 +121,7 @@ def build(
     try:
         listed = _items(items)
         if data is not None:
-            matrix = _embedded(data, listed, split, text_weight, text_model, dims, seed)
+            matrix = _embedded(data, listed, SplitRule(split_kind(split, data), min_items, label_kind), text_weight, text_model, dims, seed)
         elif embeddings is not None:
             matrix = _matrix(embeddings, items, len(listed.names))
         with tqdm(total=levels, desc="clustering", unit="level") as bar:
@@ -171,16 +177,15 @@ def _matrix(embeddings: Path, items: Path, rows: int) -> "FloatArray":
 
 
 def _embedded(
-    data: Path, items: "ItemList", split: str, text_weight: float | None, text_model: Path | None, dims: int, seed: int
+    data: Path, items: "ItemList", rule: "SplitRule", text_weight: float | None, text_model: Path | None, dims: int, seed: int
 ) -> "FloatArray":
     """The embeddings of a data directory's items."""
     from tqdm import tqdm
 
-    from drafting.alignment.data.splits import SplitRule
     from drafting.embeddings.sources import Sources, embed_items, split_of
 
     weight = (0.3 if items.attributes else 0.0) if text_weight is None else text_weight
-    parts = split_of(data, items, SplitRule(split_kind(split, data)))
+    parts = split_of(data, items, rule)
     with tqdm(desc="reading texts", unit="text", disable=text_model is None) as bar:
         matrix = embed_items(parts, items, Sources(dims, weight, text_model, seed), bar.update)
     if unknown := int((~matrix.any(axis=1)).sum()):

@@ -17,6 +17,10 @@ def compare(
     users: Annotated[int, typer.Option(help="Most validation users to ask, spread evenly.", min=1)] = 1000,
     base: Annotated[str, typer.Option(help="What the tiny targets are made of, as for `train target`.")] = "draft",
     split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; as for `train target`.")] = AUTO,
+    min_items: Annotated[int, typer.Option(help="Leave out shorter users of DATA; as for `train target`.", min=1)] = 1,
+    label_kind: Annotated[
+        str | None, typer.Option(help="Kind of interactions of DATA to predict; as for `train target`.", show_default="all")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all tiny targets.", min=0)] = 0,
     threads: Threads = None,
 ) -> None:
@@ -34,8 +38,9 @@ def compare(
             if set(catalog.item_ids) != set(loaded[0].item_ids):
                 fail(f"{path} and {catalogs[0]} hold other items: only identifiers of the same items can be compared.")
         with loading_libraries(threads):
+            from drafting.alignment.data.splits import SplitRule
             from verification.evaluation.proxy import ProxySettings, judge_identifiers
-        settings = ProxySettings(base, epochs, users, split_kind(split, data), seed)
+        settings = ProxySettings(base, epochs, users, SplitRule(split_kind(split, data), min_items, label_kind), seed)
         rows = []
         for path, catalog in zip(catalogs, loaded, strict=True):
             typer.echo(f"{path}:", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from drafting.alignment.settings import FIT_ALL, FIT_TRAIN, FIT_VALID
+from drafting.alignment.data.fit import FIT_ALL, FIT_TRAIN, FIT_VALID
 from drafting.errors import SetupError
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, print_table

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drafting.alignment.data.fit import FIT_ALL, FITS, learnt_part
 from server.commands.options import setting
 from server.commands.terminal import fail, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from drafting.alignment.data.interactions import Interactions, Split
+    from drafting.alignment.data.interactions import Split
     from verification.evaluation.baselines.closed_forms import Tried
 
 KINDS = ("best", "ease", "knn")
-FITS = ("train", "train+valid", "all")
 neighbours_app = typer.Typer(help="Make a neighbour model: for each item, the items that follow from it.", no_args_is_help=True)
 
 
@@ -38,7 +38,7 @@ def build(
             help="What the final model learns from: all for serving; train+valid to be evaluated on the test part, train on the other.",
             metavar="|".join(FITS),
         ),
-    ] = "all",
+    ] = FIT_ALL,
     kept: Annotated[int, typer.Option(help="Neighbours kept of each item.", min=1)] = 200,
     window: Annotated[int, typer.Option(help="How many of the newest items of a history count.", min=1)] = 50,
     split: Annotated[str, typer.Option(help="How DATA is split, if it is one stream; auto as it was prepared for.")] = "auto",
@@ -58,20 +58,21 @@ def build(
         from drafting.catalog.loading import load_catalog
         from drafting.errors import SetupError
         from drafting.neighbours.build import neighbour_model
+        from drafting.neighbours.source_check import source_of
         from verification.evaluation.baselines.closed_forms import best_of
     except ImportError as error:
         fail(f"Making a neighbour model needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
     try:
         items = load_catalog(catalog)
-        parts = load_split(data, items, SplitRule(split_kind(split, data), min_items, label_kind))
+        rule = SplitRule(split_kind(split, data), min_items, label_kind)
+        parts = load_split(data, items, rule)
         tried = _try_all(parts, len(items), _kinds(kind, len(items)), kept, window)
         best = best_of(tried)
         _print(tried, best)
         typer.echo(f"Making the model: {best.settings.kind}, {best.settings}, from {fit} …")
-        weights = best.settings.weights(_fitted(parts, fit), len(items))
-        model = neighbour_model(
-            weights, items.item_ids, kind=best.settings.kind, decay=best.settings.decay, window=window, kept=kept, fit=fit
-        )
+        weights = best.settings.weights(learnt_part(parts, fit), len(items))
+        kind, decay, source = best.settings.kind, best.settings.decay, source_of(data, rule)
+        model = neighbour_model(weights, items.item_ids, kind=kind, decay=decay, window=window, kept=kept, fit=fit, source=source)
         model.save(out)
     except SetupError as error:
         fail(str(error))
@@ -131,14 +132,6 @@ def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, wind
                 tried.append(each)
                 bar.update()
     return tried
-
-
-def _fitted(split: "Split", fit: str) -> "Interactions":
-    """The interactions that the final model learns from."""
-    if fit == "train":
-        return split.train
-    known = split.train.followed_by(split.valid)
-    return known if fit == "train+valid" else known.followed_by(split.test)
 
 
 def _print(tried: "Sequence[Tried]", best: "Tried") -> None:

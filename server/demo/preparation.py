@@ -15,10 +15,11 @@ import msgspec
 import typer
 from tqdm import tqdm
 
+from drafting.alignment.data.fit import FIT_VALID
 from drafting.alignment.data.interactions import Interactions, leave_one_out
 from drafting.alignment.data.loading import EVENTS_FILE, EventLine
 from drafting.alignment.recipes import with_recipe
-from drafting.alignment.settings import FIT_VALID, TargetSettings
+from drafting.alignment.settings import TargetSettings
 from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.cache import exclusive, whole_file
 from drafting.catalog.catalog import Catalog

@@ -6,24 +6,17 @@ nothing else: a target that is worth serving is larger and trained longer.
 """
 
 import time
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
 
 from drafting.alignment.data.loading import load_split
 from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.settings import TargetSettings
 from drafting.alignment.target import train_target
-from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
-from verification.evaluation.metrics import ndcg, recall
 from verification.evaluation.users import held_out
-from verification.recommender import Recommender
-
-K = 10
+from verification.evaluation.validation import served_quality
 
 
 @dataclass(frozen=True)
@@ -34,14 +27,14 @@ class ProxySettings:
         base: preset that it is made of.
         epochs: passes over the training part.
         users: most validation users, spread evenly.
-        split: how one stream of interactions is split.
+        rule: how one stream of interactions is split.
         seed: of the weights and the order of the samples.
     """
 
     base: str = "draft"
     epochs: float = 4.0
     users: int = 1000
-    split: str = "leave-one-out"
+    rule: SplitRule = field(default_factory=SplitRule)
     seed: int = 0
 
 
@@ -69,7 +62,7 @@ def judge_identifiers(data: Path, catalog: Catalog, settings: ProxySettings) -> 
         SetupError: the data or the catalog cannot be used.
     """
     started = time.monotonic()
-    split = load_split(data, catalog, SplitRule(settings.split))
+    split = load_split(data, catalog, settings.rule)
     users = held_out(split, "valid", settings.users)
     training = TargetSettings(
         epochs=settings.epochs,
@@ -78,21 +71,20 @@ def judge_identifiers(data: Path, catalog: Catalog, settings: ProxySettings) -> 
         weight_decay=0.1,
         subsequences=True,
         left_out=0.2,
-        split=settings.split,
+        split=settings.rule.kind,
+        min_items=settings.rule.min_items,
+        label_kind=settings.rule.label_kind,
         seed=settings.seed,
         checkpoint_steps=1_000_000,
     )
     with TemporaryDirectory(prefix="atspeed-proxy-") as directory:
         model = Path(directory) / "model"
         metrics = train_target(data, catalog, settings.base, model, settings=training)
-        with closing(Recommender.load(model, catalog, host="transformers")) as recommender:
-            found = recommender.recommend(users.states(), K, SERVED_BEAM_WIDTH, excluded_items=users.histories)
-            lists = [[item.item for item in result.items] for result in found]
-    recalls = recall(lists, users.labels, K)
+        quality = served_quality(model, catalog, users)
     return ProxyQuality(
-        recall=float(recalls.mean()),
-        error=float(recalls.std() / np.sqrt(len(recalls))),
-        ndcg=float(ndcg(lists, users.labels, K).mean()),
+        recall=quality.recall,
+        error=quality.recall_error,
+        ndcg=quality.ndcg,
         loss=None if metrics.valid_loss is None else metrics.valid_loss * catalog.identifier_length,
         users=len(users),
         seconds=time.monotonic() - started,

@@ -1,13 +1,15 @@
 """Validation of a model in training: its lists for validation users, as they would be served."""
 
+from contextlib import closing
 from pathlib import Path
 
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.settings import ListQuality
 from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
-from verification.evaluation.metrics import ndcg, recall
-from verification.evaluation.users import held_out
+from verification.evaluation.baselines.ranking import quality_of
+from verification.evaluation.report import Quality
+from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
 
 K = 10
@@ -32,10 +34,16 @@ class ListValidation:
             HostError: the model can't be served.
         """
         users = held_out(split, "valid", self._users)
-        recommender = Recommender.load(model, self._catalog, host="transformers", verify="never")
-        try:
-            found = recommender.recommend(users.states(), K, SERVED_BEAM_WIDTH, excluded_items=users.histories)
-            lists = [[item.item for item in result.items] for result in found]
-        finally:
-            recommender.close()
-        return ListQuality(K, len(users), float(recall(lists, users.labels, K).mean()), float(ndcg(lists, users.labels, K).mean()))
+        quality = served_quality(model, self._catalog, users)
+        return ListQuality(K, len(users), quality.recall, quality.ndcg)
+
+
+def served_quality(model: Path, catalog: Catalog, users: HeldOut) -> Quality:
+    """The figures at length `K` of a model directory's lists, searched as they are served, without what the users have met.
+
+    Raises:
+        HostError: the model can't be served.
+    """
+    with closing(Recommender.load(model, catalog, host="transformers", verify="never")) as recommender:
+        found = recommender.recommend(users.states(), K, SERVED_BEAM_WIDTH, excluded_items=users.histories)
+        return quality_of(users, [[item.item for item in result.items] for result in found], K)

@@ -10,7 +10,7 @@ import msgspec
 from drafting.errors import InteractionError
 
 AUTO = "auto"
-_LEAVE_ONE_OUT = "leave-one-out"
+LEAVE_ONE_OUT, GLOBAL_TIME = "leave-one-out", "global-time"
 RECORD_FILE = "prepare.json"
 ITEMS_FILE = "items.jsonl"
 
@@ -46,4 +46,4 @@ def split_kind(said: str, directory: Path) -> str:
     Raises:
         InteractionError: the record is damaged.
     """
-    return said if said != AUTO else prepared(directory).split or _LEAVE_ONE_OUT
+    return said if said != AUTO else prepared(directory).split or LEAVE_ONE_OUT

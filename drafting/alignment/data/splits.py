@@ -10,9 +10,9 @@ import numpy as np
 
 from drafting.alignment.data.details import no_kind
 from drafting.alignment.data.interactions import Interactions, Split, leave_one_out
+from drafting.alignment.data.record import GLOBAL_TIME, LEAVE_ONE_OUT
 from drafting.errors import InteractionError
 
-LEAVE_ONE_OUT, GLOBAL_TIME = "leave-one-out", "global-time"
 SPLITS = (LEAVE_ONE_OUT, GLOBAL_TIME)
 TRAIN_SHARE, VALID_SHARE = 0.8, 0.1
 

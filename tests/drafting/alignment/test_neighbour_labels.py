@@ -16,6 +16,7 @@ from drafting.alignment.children import ChildrenLogProbs
 from drafting.alignment.children_loss import ChildrenLoss
 from drafting.alignment.data.interactions import Interactions
 from drafting.alignment.data.samples import IGNORED_LABEL
+from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.neighbour_labels import TEMPERATURE, neighbour_labels
 from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.alignment.smoothing import SmoothedLoss
@@ -25,7 +26,9 @@ from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.build import neighbour_model
 from drafting.neighbours.candidates import CatalogNeighbours
-from drafting.neighbours.model import NeighbourModel
+from drafting.neighbours.model import NeighbourError, NeighbourModel
+from drafting.neighbours.source import Source
+from drafting.neighbours.source_check import source_of
 from drafting.prompts.template import PromptTemplate
 from drafting.trie.arrays import offsets_of
 from tests.models import TINY_CONFIG
@@ -44,9 +47,9 @@ def identifiers() -> np.ndarray:
     return np.array([[item // 4, 3 + item % 4] for item in range(ITEMS)])
 
 
-def neighbours_of(weights: np.ndarray, fit: str = "train", decay: float = 0.5) -> NeighbourModel:
+def neighbours_of(weights: np.ndarray, fit: str = "train", decay: float = 0.5, source: Source | None = None) -> NeighbourModel:
     names = [str(item) for item in range(ITEMS)]
-    return neighbour_model(csr_array(weights.astype(np.float32)), names, kind="knn", decay=decay, window=5, fit=fit)
+    return neighbour_model(csr_array(weights.astype(np.float32)), names, kind="knn", decay=decay, window=5, fit=fit, source=source)
 
 
 class Fixed(torch.nn.Module):
@@ -173,7 +176,7 @@ QUICK = TargetSettings(epochs=8, batch_size=8, learning_rate=1e-2, subsequences=
 
 
 def test_a_target_learns_what_the_neighbour_model_says_and_not_what_users_did(data: Path, catalog: Catalog) -> None:
-    neighbours = neighbours_of(np.eye(ITEMS)[(np.arange(ITEMS) + 1) % ITEMS], decay=0.01)
+    neighbours = neighbours_of(np.eye(ITEMS)[(np.arange(ITEMS) + 1) % ITEMS], decay=0.01, source=source_of(data, SplitRule()))
     train_target(data, catalog, str(data / "config.json"), data / "model", settings=QUICK, neighbours=neighbours)
     record = json.loads((data / "model" / "training.json").read_text())
     assert record["neighbours"] == {"kind": "knn", "fit": "train", "digest": neighbours.digest}
@@ -198,11 +201,11 @@ def test_prompts_with_words_and_encoder_decoders_learn_it_too(
     data: Path, catalog: Catalog, config: dict[str, object], template: PromptTemplate, normalise: str
 ) -> None:
     (data / "config.json").write_text(json.dumps(config))
-    neighbours = neighbours_of(np.eye(ITEMS)[(np.arange(ITEMS) + 1) % ITEMS], decay=0.01)
+    neighbours = neighbours_of(np.eye(ITEMS)[(np.arange(ITEMS) + 1) % ITEMS], decay=0.01, source=source_of(data, SplitRule()))
     settings = msgspec.structs.replace(QUICK, epochs=2, batch_size=32, learning_rate=3e-2, normalise=normalise)
     inputs = data, catalog, str(data / "config.json"), data / "model"
     losses = [train_target(*inputs, settings=settings, template=template, neighbours=taught, overwrite=True).train_loss
-        for taught in (neighbours_of(np.ones((ITEMS, ITEMS))), neighbours)]  # fmt: skip
+        for taught in (neighbours_of(np.ones((ITEMS, ITEMS)), source=neighbours.source), neighbours)]  # fmt: skip
     # What can be foretold is learnt better than candidates that are all alike.
     assert losses[1] < 0.8 * losses[0]
 
@@ -222,6 +225,34 @@ def test_what_does_not_fit_is_refused(data: Path, catalog: Catalog, fit: str, se
             validate=lambda model, split: pytest.fail("nothing is trained"),
         )  # fmt: skip
     assert not (data / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings", "sentence"),
+    [
+        (None, QUICK, "does not say what it was made from: build it anew with .* --split leave-one-out --min-items 1 --fit train'"),
+        (SplitRule("global-time"), QUICK, "'--split global-time --min-items 1', but here it is '--split leave-one-out --min-items 1'"),
+        (SplitRule(), msgspec.structs.replace(QUICK, split="global-time"), "build it anew with .* --split global-time"),
+        (SplitRule(min_items=2), QUICK, "--min-items 2', but here"),
+        (SplitRule(label_kind="buy"), QUICK, "--label-kind buy', but here"),
+    ],
+)
+def test_a_neighbour_model_of_another_split_is_refused(
+    data: Path, catalog: Catalog, rule: SplitRule | None, settings: TargetSettings, sentence: str
+) -> None:
+    """Its part `train` holds items that are held out here, or may."""
+    neighbours = neighbours_of(np.eye(ITEMS), source=None if rule is None else source_of(data, rule))
+    with pytest.raises(NeighbourError, match=sentence):
+        train_target(data, catalog, str(data / "config.json"), data / "model", settings=settings, neighbours=neighbours)
+    assert not (data / "model").exists()
+
+
+def test_a_neighbour_model_of_other_interactions_is_refused(data: Path, catalog: Catalog) -> None:
+    neighbours = neighbours_of(np.eye(ITEMS), source=source_of(data, SplitRule()))
+    with (data / "interactions.jsonl").open("a") as file:
+        file.write('{"user": 0, "item": 0, "timestamp": 99}\n')
+    with pytest.raises(NeighbourError, match="was made from other interactions"):
+        train_target(data, catalog, str(data / "config.json"), data / "model", settings=QUICK, neighbours=neighbours)
 
 
 def test_a_share_is_above_zero_and_at_most_one() -> None:

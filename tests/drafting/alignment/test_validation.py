@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 import drafting.alignment.training
+from drafting.alignment.data.fit import learnt_part
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.recipes import RECIPES, with_recipe
 from drafting.alignment.settings import ListQuality, TargetSettings, TrainingError
 from drafting.alignment.smoothing import SmoothedLoss
-from drafting.alignment.target import learnt_part, train_target
+from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from tests.models import TINY_CONFIG

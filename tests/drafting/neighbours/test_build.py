@@ -97,5 +97,5 @@ def test_what_follows_from_a_pair_is_the_pair() -> None:
     """Whoever meets 0 meets 1; 2 is met alone."""
     pairs = Interactions(("a", "b", "c"), offsets_of([2, 2, 1]), np.array([0, 1, 1, 0, 2], np.int32))
     for kind, weights in (("knn", knn(pairs, 3, 0.0)), ("ease", ease(pairs, 3, 0.5))):
-        items, _ = neighbour_model(weights, "abc", kind=kind, decay=0.5, window=2).top(np.array([0]), 3)
+        items, _ = neighbour_model(weights, "abc", kind=kind, decay=0.5, window=2).scores(np.array([0]))
         assert items.tolist() == [1]

@@ -14,8 +14,11 @@ from safetensors.numpy import load_file
 
 from drafting.array_types import DoubleArray, IntArray
 from drafting.catalog.text_column import TextColumn
-from drafting.neighbours.model import NeighbourError, NeighbourModel
+from drafting.neighbours.model import NeighbourError, NeighbourModel, best
+from drafting.neighbours.source import Source
 from drafting.trie.arrays import offsets_of
+
+SOURCE = Source("0123456789abcdef", "global-time", 3, "buy")
 
 
 def model_of(dense: DoubleArray, decay: float = 0.5, window: int = 3, kind: str = "ease") -> NeighbourModel:
@@ -62,19 +65,17 @@ def test_scores_are_the_sum_of_decayed_rows(seed: int, items: int, share: float,
     found, scores = model.scores(history)
     assert found.tolist() == np.flatnonzero(expected).tolist()
     np.testing.assert_allclose(scores, expected[found], rtol=1e-12)
-    best = sorted(found.tolist(), key=lambda item: (-scores[found.tolist().index(item)], item))
+    order = sorted(found.tolist(), key=lambda item: (-scores[found.tolist().index(item)], item))
     for count in (0, 1, 3, items):
-        for excluded in (None, history):
-            wanted = [item for item in best if excluded is None or item not in history][:count]
-            items_, scores_ = model.top(history, count, excluded)
-            assert items_.tolist() == wanted
-            assert scores_.tolist() == [scores[found.tolist().index(item)] for item in wanted]
+        items_, scores_ = best(found, scores, count)
+        assert items_.tolist() == order[:count]
+        assert scores_.tolist() == [scores[found.tolist().index(item)] for item in order[:count]]
 
 
 def test_the_best_items_of_equal_scores_are_the_first_ones() -> None:
     dense = np.zeros((6, 6))
     dense[0] = [0, 1, 2, 1, 1, 1]
-    items, scores = model_of(dense).top(np.array([0]), 3)
+    items, scores = best(*model_of(dense).scores(np.array([0])), 3)
     assert (items.tolist(), scores.tolist()) == ([2, 1, 3], [2, 1, 1])
 
 
@@ -88,11 +89,12 @@ def test_a_weight_that_decays_to_nothing_makes_no_candidate() -> None:
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
-    model = replace(random_model(50, decay=0.7, window=17, kind="knn")[0], fit="train")
+    model = replace(random_model(50, decay=0.7, window=17, kind="knn")[0], fit="train", source=SOURCE)
     path = tmp_path / "some.neighbours.safetensors"
     model.save(path)
     loaded = NeighbourModel.load(path)
     assert (list(loaded.item_ids), loaded.decay, loaded.window, loaded.kind, loaded.fit) == (list(model.item_ids), 0.7, 17, "knn", "train")
+    assert loaded.source == SOURCE
     for name in ("indptr", "neighbours", "weights"):
         np.testing.assert_array_equal(vars(loaded)[name], vars(model)[name])
         np.testing.assert_array_equal(load_file(path)[name], vars(model)[name])

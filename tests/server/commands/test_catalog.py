@@ -207,6 +207,12 @@ def test_compare_ranks_identifiers_that_say_something_first(tmp_path: Path, data
     assert "80 validation users" in compared.stdout
     assert table.index("halves.jsonl") < table.index("random.jsonl")
 
+    rows = [json.loads(line) for line in (data / "interactions.jsonl").read_text().splitlines()]
+    kinds = ({**row, "kind": "buy" if row["user"] < 30 else "see"} for row in rows if row["user"] or row["timestamp"] < 4)
+    (data / "interactions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kinds))
+    ruled = ("--label-kind", "buy", "--min-items", 5, "--epochs", 0.1)
+    assert "29 validation users" in run("compare", tmp_path / "halves.jsonl", "--data", data, *ruled).stdout
+
     catalog_of({"other": ("<a_1>",)}).save(tmp_path / "other.jsonl")
     refused = run("compare", tmp_path / "halves.jsonl", tmp_path / "other.jsonl", "--data", data)
     assert refused.exit_code == 1
@@ -391,6 +397,30 @@ def test_build_from_a_data_directory_clusters_by_who_met_the_items(tmp_path: Pat
     assert (tmp_path / "again.jsonl").read_bytes() == out.read_bytes()
 
 
+@pytest.mark.parametrize(("flags", "changed"), [(("--label-kind", "buy"), (3, 4, 5)), (("--min-items", 7), range(8, 12))])
+def test_what_a_rule_holds_out_says_nothing_of_identifiers(tmp_path: Path, data: Path, flags: tuple[object, ...], changed: range) -> None:
+    """Users buy at 1, 3 and 5, so with purchases to predict all from 3 on is held out; six users are shorter than seven, from 8 on."""
+    rng = np.random.default_rng(0)
+    met = rng.integers(20, size=(80, 12)) + 20 * (np.arange(80) % 2)[:, None]
+    catalogs = []
+    for name in ("as it was", "changed"):
+        users = [row.tolist()[:8] for row in met[:74]] + [row.tolist()[8:] for row in met[74:]]
+        events = [
+            {"user": user, "item": f"i{item}", "timestamp": time, "kind": "buy" if time in (1, 3, 5) else "see"}
+            for user, row in enumerate(users)
+            for time, item in enumerate(row)
+        ]
+        (data / "interactions.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        for rule in (flags, ()):
+            out = tmp_path / f"{name}{len(rule)}.jsonl"
+            built = run("build", "--data", data, "--out", out, "--levels", 2, "--codes", 4, "--text-weight", 0, "--dims", 8, *rule)
+            assert built.exit_code == 0, built.output
+            catalogs.append(out.read_bytes())
+        met[:, list(changed)] = rng.integers(ITEMS, size=(80, len(changed)))
+    assert catalogs[0] == catalogs[2]
+    assert catalogs[1] != catalogs[3], "without the rule it would have"
+
+
 def test_build_from_texts_alone_clusters_by_words_and_keeps_codebooks(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "catalog.jsonl"
     built = run("build", "--data", data, "--out", out, "--levels", 1, "--codes", 2, "--text-weight", 1, "--dims", 8)
@@ -415,7 +445,8 @@ def test_build_says_what_it_needs(tmp_path: Path, data: Path, embeddings: Path, 
     out = ("--out", tmp_path / "catalog.jsonl")
     assert "give --data" in run("build", "--items", items, *out).output
     assert "give --data" in run("build", "--data", data, "--embeddings", embeddings, "--items", items, *out).output
-    assert "are for --data" in run("build", "--embeddings", embeddings, "--items", items, "--text-weight", 0.5, *out).output
+    for flags in (("--text-weight", 0.5), ("--label-kind", "buy"), ("--min-items", 2)):
+        assert "are for --data" in run("build", "--embeddings", embeddings, "--items", items, *flags, *out).output
     (data / "items.jsonl").unlink()
     assert "or as items.jsonl in" in run("build", "--data", data, *out).output
     (data / "items.jsonl").write_text('{"item_id": "i0"}\n')

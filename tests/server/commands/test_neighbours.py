@@ -7,9 +7,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import drafting.neighbours.build as closed_forms
+from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.neighbours.build import ease, knn, neighbour_model
 from drafting.neighbours.model import NeighbourModel
+from drafting.neighbours.source import Source
+from drafting.neighbours.source_check import source_of
 from server.commands.neighbours import neighbours_app
 from tests.models import random_catalog
 
@@ -53,6 +56,7 @@ def test_the_file_is_the_chosen_model_of_what_it_was_to_learn(folder: Path, tmp_
     expected = neighbour_model(weights, catalog.item_ids, kind=kind, decay=float(decay.split()[1]), window=50, kept=9, fit=fit)
     model = NeighbourModel.load(out)
     assert (model.kind, model.decay, model.window, model.fit) == (expected.kind, expected.decay, 50, fit)
+    assert model.source == source_of(folder / "data", SplitRule()) == Source(model.source.data, "given", 1, None)
     assert list(model.item_ids) == list(catalog.item_ids)
     for name in ("indptr", "neighbours", "weights"):
         np.testing.assert_array_equal(vars(model)[name], vars(expected)[name])
@@ -105,4 +109,9 @@ def test_a_prepared_directory_is_split_as_it_was_prepared_for(tmp_path: Path) ->
     done = build(tmp_path, tmp_path / "a.neighbours.safetensors", "--kind", "knn")
     assert done.exit_code == 1, "by time, no user has validation items and a history before them"
     assert "no user has valid items and a history before them" in done.output.replace("\n", " ")
-    assert build(tmp_path, tmp_path / "a.neighbours.safetensors", "--kind", "knn", "--split", "leave-one-out").exit_code == 0
+    assert (
+        build(tmp_path, tmp_path / "a.neighbours.safetensors", "--kind", "knn", "--split", "leave-one-out", "--min-items", "2").exit_code
+        == 0
+    )
+    source = NeighbourModel.load(tmp_path / "a.neighbours.safetensors").source
+    assert source == source_of(tmp_path / "data", SplitRule("leave-one-out", 2))
