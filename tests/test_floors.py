@@ -25,6 +25,7 @@ FLOORS = {
         "cache",
         "model_files",
         "mapped_arrays",
+        "memory",
         "trie",
         "catalog",
         "prompts",

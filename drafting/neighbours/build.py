@@ -1,24 +1,26 @@
-"""Making neighbour models in closed form: item-kNN and EASE.
+"""Making neighbour models in closed form: EASE, and what is kept of a matrix of weights; item-kNN is in `knn.py`.
 
 Invariant: a matrix has a row for each item that a history may hold and a column for each that may follow, so the scores of users are the
 product of their decayed histories with it; its diagonal is zero. Needs scipy, and for EASE the memory of a dense matrix: `ease_bytes` says
 how much before anything is allocated.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
-import psutil
 from scipy.linalg import lapack
 from scipy.sparse import csr_array
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import FloatArray, IntArray
 from drafting.catalog.text_column import TextColumn
+from drafting.memory import free_memory
 from drafting.neighbours.model import NeighbourError, NeighbourModel
 from drafting.neighbours.source import Source
 from drafting.trie.arrays import offsets_of
 
+Weights: TypeAlias = FloatArray | csr_array
 # Neighbours that are kept of each item: what a served list of a few hundred candidates can come from.
 NEIGHBOURS = 200
 # Above so many items the inverse takes hours.
@@ -32,24 +34,6 @@ def user_item_matrix(known: Interactions, items: int) -> csr_array:
     return csr_array((np.ones(pairs.shape[1], np.float32), (pairs[0], pairs[1])), shape=(len(known.users), items))
 
 
-def knn(known: Interactions, items: int, shrink: float) -> csr_array:
-    """Cosine similarities of items by their users, `[items, items]` float32, sparse.
-
-    Args:
-        shrink: added to the geometric mean of the users of both items, which is what common users are divided by; it weakens similarities
-            that rest on few users.
-
-    Source: "Item-Based Top-N Recommendation Algorithms" (Deshpande and Karypis, 2004), with the shrinkage of Bell and Koren (2007).
-    """
-    met = user_item_matrix(known, items)
-    counts = np.asarray(met.sum(axis=0))
-    together = (met.T @ met).tocoo()
-    apart = together.row != together.col
-    row, column, common = together.row[apart], together.col[apart], together.data[apart]
-    similar = common / (np.sqrt(counts[row] * counts[column]) + np.float32(shrink))
-    return csr_array((similar.astype(np.float32), (row, column)), shape=(items, items))
-
-
 def ease_bytes(items: int) -> int:
     """Memory that `ease` takes for so many items, in bytes: a dense float32 matrix, and its share of blocks that are copied."""
     return 4 * items * items + 8 * _ROWS_AT_A_TIME * items
@@ -57,7 +41,7 @@ def ease_bytes(items: int) -> int:
 
 def ease_refusal(items: int) -> str | None:
     """Why `ease` is not to be tried for so many items on this machine now, as a sentence without its end; None if it is."""
-    needed, free = ease_bytes(items), psutil.virtual_memory().available
+    needed, free = ease_bytes(items), free_memory()
     if items <= MOST_EASE_ITEMS and needed < free:
         return None
     return f"EASE would invert a matrix of {items:,} x {items:,} items ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free)"
@@ -108,7 +92,7 @@ def _mirror(matrix: FloatArray) -> None:
 
 
 def neighbour_model(
-    weights: FloatArray | csr_array,
+    weights: Weights,
     item_ids: Iterable[str],
     *,
     kind: str,
@@ -127,28 +111,41 @@ def neighbour_model(
     Raises:
         NeighbourError: no weight is positive.
     """
-    rows: list[IntArray] = []
-    columns, values = [], []
-    for start in range(0, weights.shape[0], _ROWS_AT_A_TIME):
-        row, column, value = _entries(weights[start : start + _ROWS_AT_A_TIME], kept)
+    found = largest(weights, kept)
+    if not found.nnz:
+        raise NeighbourError("No item has a neighbour: no user has met two of the catalog's items.")
+    arrays = found.indptr.astype(np.int64), found.indices.astype(np.int32), found.data.astype(np.float32)
+    return NeighbourModel(TextColumn.of(item_ids), *arrays, decay, window, kind, fit, source)
+
+
+def largest(weights: Weights, kept: int | None) -> csr_array:
+    """The `kept` largest positive weights of each row, equal ones by index, or all positive ones; their columns ascend within a row."""
+    return stacked([_largest(weights[start : start + _ROWS_AT_A_TIME], kept) for start in range(0, weights.shape[0], _ROWS_AT_A_TIME)])
+
+
+def stacked(blocks: Sequence[csr_array]) -> csr_array:
+    """Rows of blocks, one below the other."""
+    counts = np.concatenate([np.diff(block.indptr) for block in blocks])
+    columns = np.concatenate([block.indices for block in blocks])
+    values = np.concatenate([block.data for block in blocks])
+    return csr_array((values, columns, offsets_of(counts)), shape=(len(counts), blocks[0].shape[1]))
+
+
+def _largest(block: Weights, kept: int | None) -> csr_array:
+    kept = block.shape[1] if kept is None else kept
+    row, column, value = _entries(block, kept)
+    if kept < block.shape[1]:
         # Row by row the largest first, equal ones by index; then those that are kept, by index again.
         order = np.lexsort((column, -value, row))
         row, column, value = row[order], column[order], value[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         row, column, value = row[rank < kept], column[rank < kept], value[rank < kept]
-        order = np.lexsort((column, row))
-        rows.append(row[order] + start)
-        columns.append(column[order].astype(np.int32))
-        values.append(value[order].astype(np.float32))
-    owners = np.concatenate(rows)
-    if not len(owners):
-        raise NeighbourError("No item has a neighbour: no user has met two of the catalog's items.")
-    indptr = offsets_of(np.bincount(owners, minlength=weights.shape[0]))
-    names, cells = TextColumn.of(item_ids), (np.concatenate(columns), np.concatenate(values))
-    return NeighbourModel(names, indptr, *cells, decay, window, kind, fit, source)
+    order = np.lexsort((column, row))
+    indptr = offsets_of(np.bincount(row, minlength=block.shape[0]))
+    return csr_array((value[order], column[order].astype(np.int32), indptr), shape=block.shape)
 
 
-def _entries(block: FloatArray | csr_array, kept: int) -> tuple[IntArray, IntArray, FloatArray]:
+def _entries(block: Weights, kept: int) -> tuple[IntArray, IntArray, FloatArray]:
     """Row, column and value of positive entries of some rows: of a dense block only the `kept` largest of each, and what equals them."""
     if isinstance(block, np.ndarray):
         least = np.maximum(np.partition(block, -kept, axis=1)[:, -kept], 0) if kept < block.shape[1] else np.zeros(len(block), np.float32)

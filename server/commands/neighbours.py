@@ -70,7 +70,7 @@ def build(
         best = best_of(tried)
         _print(tried, best)
         typer.echo(f"Making the model: {best.settings.kind}, {best.settings}, from {fit} …")
-        weights = best.settings.weights(learnt_part(parts, fit), len(items))
+        weights = best.settings.weights(learnt_part(parts, fit), len(items), kept)
         kind, decay, source = best.settings.kind, best.settings.decay, source_of(data, rule)
         model = neighbour_model(weights, items.item_ids, kind=kind, decay=decay, window=window, kept=kept, fit=fit, source=source)
         model.save(out)
@@ -113,22 +113,16 @@ def _kinds(kind: str, items: int) -> list[str]:
 
 def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, window: int) -> "list[Tried]":
     """Try all settings on the validation part, with matrices cut down as they are served."""
-    from scipy.sparse import csr_array
     from tqdm import tqdm
 
-    from drafting.neighbours.build import neighbour_model
-    from verification.evaluation.baselines.closed_forms import DECAYS, STRENGTHS, Weights, try_settings
+    from verification.evaluation.baselines.closed_forms import DECAYS, STRENGTHS, try_settings
     from verification.evaluation.users import held_out
-
-    def truncate(weights: Weights) -> csr_array:
-        cut = neighbour_model(weights, map(str, range(items)), kind="knn", decay=1.0, window=window, kept=kept)
-        return csr_array((cut.weights, cut.neighbours, cut.indptr), shape=(items, items))
 
     users = held_out(split, "valid")
     tried = []
     with tqdm(total=sum(len(STRENGTHS[kind]) for kind in kinds) * len(DECAYS), desc="choosing settings", unit="setting") as bar:
         for kind in kinds:
-            for each in try_settings(users, items, kind, truncate, window=window):
+            for each in try_settings(users, items, kind, kept, window=window):
                 tried.append(each)
                 bar.update()
     return tried

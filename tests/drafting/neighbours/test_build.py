@@ -1,13 +1,17 @@
 """Closed forms against the problems that they solve, solved item by item."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 import drafting.neighbours.build as build
+import drafting.neighbours.knn
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import DoubleArray
-from drafting.neighbours.build import ease, ease_bytes, knn, neighbour_model, user_item_matrix
+from drafting.neighbours.build import ease, ease_bytes, ease_refusal, neighbour_model, user_item_matrix
+from drafting.neighbours.knn import knn
 from drafting.neighbours.model import NeighbourError
 from drafting.trie.arrays import offsets_of
 
@@ -34,14 +38,61 @@ def test_a_user_has_met_an_item_once() -> None:
 
 
 @pytest.mark.parametrize("shrink", [0.0, 2.5])
-def test_knn_is_the_shrunk_cosine_of_each_pair(shrink: float) -> None:
+@pytest.mark.parametrize("pairs", [1 << 22, 30])
+def test_knn_is_the_shrunk_cosine_of_each_pair(shrink: float, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafting.neighbours.knn, "_PAIRS_AT_A_TIME", pairs)
     known = random_histories()
-    met, found = met_by_loop(known), knn(known, ITEMS, shrink).toarray()
+    met, found = met_by_loop(known), knn(known, ITEMS, (9.0, shrink))[1].toarray()
     for one in range(ITEMS):
         for other in range(ITEMS):
             common = float(met[:, one] @ met[:, other])
             scale = (met[:, one].sum() * met[:, other].sum()) ** 0.5 + shrink
             assert found[one, other] == pytest.approx(common / scale if common and one != other else 0.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("kept", [1, 3, 99])
+def test_knn_keeps_the_largest_of_each_row(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal ones, of which there are many, by index."""
+    monkeypatch.setattr(drafting.neighbours.knn, "_PAIRS_AT_A_TIME", 30)
+    known = random_histories()
+    for every, cut in zip(knn(known, ITEMS, (0.0, 5.0)), knn(known, ITEMS, (0.0, 5.0), kept), strict=True):
+        for row, found in zip(every.toarray(), cut.toarray(), strict=True):
+            best = sorted(np.flatnonzero(row).tolist(), key=lambda item: (-row[item], item))[:kept]
+            assert found.tolist() == [value if item in best else 0 for item, value in enumerate(row.tolist())]
+
+
+def test_knn_of_many_items_holds_what_is_kept_and_not_every_pair() -> None:
+    """Users with 600 of 60,000 items each: 14 million pairs, which would take 110 MB and several copies."""
+    rng = np.random.default_rng(0)
+    known = Interactions(tuple(map(str, range(40))), offsets_of([600] * 40), rng.integers(60_000, size=24_000).astype(np.int32))
+    tracemalloc.start()
+    (found,) = knn(known, 60_000, (0.0,), 5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.nnz == 5 * np.unique(known.items).size
+    assert peak < 1.1 * drafting.neighbours.knn._PAIRS_AT_A_TIME * 64
+
+
+def test_knn_that_has_no_room_or_takes_hours_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = random_histories()
+    counted = int((np.diff(user_item_matrix(known, ITEMS).indptr) ** 2).sum())
+    monkeypatch.setattr(drafting.neighbours.knn, "MOST_PAIRS", counted)
+    knn(known, ITEMS, (0.0,))
+    monkeypatch.setattr(drafting.neighbours.knn, "free_memory", lambda: ITEMS * 16)
+    knn(known, ITEMS, (0.0,), 1)
+    with pytest.raises(NeighbourError, match="GiB are free"):
+        knn(known, ITEMS, (0.0, 1.0), 1)
+    with pytest.raises(NeighbourError, match="keep fewer of each item"):
+        knn(known, ITEMS, (0.0,))
+    monkeypatch.setattr(drafting.neighbours.knn, "MOST_PAIRS", counted - 1)
+    with pytest.raises(NeighbourError, match=f"would count {counted:,} pairs of items"):
+        knn(known, ITEMS, (0.0,), 1)
+
+
+def test_ease_is_refused_by_what_the_container_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "free_memory", lambda: ease_bytes(100) + 1)
+    assert ease_refusal(100) is None
+    assert ease_refusal(101) is not None
 
 
 @pytest.mark.parametrize("l2", [0.5, 30.0])
@@ -90,12 +141,12 @@ def test_a_model_keeps_the_largest_positive_weights(kept: int, rows: int, sparse
 def test_users_with_one_item_each_make_no_model() -> None:
     alone = Interactions(("a", "b"), offsets_of([1, 1]), np.array([0, 1], np.int32))
     with pytest.raises(NeighbourError, match="no user has met two"):
-        neighbour_model(knn(alone, 3, 0.0), "abc", kind="knn", decay=0.5, window=2)
+        neighbour_model(knn(alone, 3, (0.0,))[0], "abc", kind="knn", decay=0.5, window=2)
 
 
 def test_what_follows_from_a_pair_is_the_pair() -> None:
     """Whoever meets 0 meets 1; 2 is met alone."""
     pairs = Interactions(("a", "b", "c"), offsets_of([2, 2, 1]), np.array([0, 1, 1, 0, 2], np.int32))
-    for kind, weights in (("knn", knn(pairs, 3, 0.0)), ("ease", ease(pairs, 3, 0.5))):
+    for kind, weights in (("knn", knn(pairs, 3, (0.0,))[0]), ("ease", ease(pairs, 3, 0.5))):
         items, _ = neighbour_model(weights, "abc", kind=kind, decay=0.5, window=2).scores(np.array([0]))
         assert items.tolist() == [1]

@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 import drafting.neighbours.build as closed_forms
 from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
-from drafting.neighbours.build import ease, knn, neighbour_model
+from drafting.neighbours.build import ease, neighbour_model
+from drafting.neighbours.knn import knn
 from drafting.neighbours.model import NeighbourModel
 from drafting.neighbours.source import Source
 from drafting.neighbours.source_check import source_of
@@ -52,7 +53,8 @@ def test_the_file_is_the_chosen_model_of_what_it_was_to_learn(folder: Path, tmp_
     split = load_split(folder / "data", catalog)
     known = {"train": split.train, "train+valid": split.train.followed_by(split.valid)}
     known["all"] = known["train+valid"].followed_by(split.test)
-    weights = {"knn": knn, "ease": ease}[kind](known[fit], ITEMS, float(strength.split()[1]))
+    given = float(strength.split()[1])
+    weights = ease(known[fit], ITEMS, given) if kind == "ease" else knn(known[fit], ITEMS, (given,))[0]
     expected = neighbour_model(weights, catalog.item_ids, kind=kind, decay=float(decay.split()[1]), window=50, kept=9, fit=fit)
     model = NeighbourModel.load(out)
     assert (model.kind, model.decay, model.window, model.fit) == (expected.kind, expected.decay, 50, fit)

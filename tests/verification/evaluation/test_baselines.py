@@ -1,5 +1,6 @@
 """Baselines: their scores by loops, and that they are chosen on the validation part and learn from all that is known."""
 
+import weakref
 from dataclasses import replace
 from math import sqrt
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+import drafting.neighbours.knn
+import verification.evaluation.baselines.closed_forms as closed_forms
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.array_types import FloatArray
 from drafting.neighbours.build import ease, neighbour_model
@@ -116,6 +119,34 @@ def test_without_validation_users_the_first_settings_are_taken() -> None:
     one = Split(split.train, empty, split.test)
     (found,) = baseline_lists(("ease",), one, held_out(one), ITEMS, 5)
     assert found.chosen == "l2 300, decay 0.5"
+
+
+def test_the_last_dense_matrix_is_gone_when_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory that is checked is that of one."""
+    made: list[weakref.ref[FloatArray]] = []
+
+    def watched(known: Interactions, items: int, l2: float) -> FloatArray:
+        assert all(each() is None for each in made)
+        weights = ease(known, items, l2)
+        made.append(weakref.ref(weights))
+        return weights
+
+    monkeypatch.setattr(closed_forms, "ease", watched)
+    split = random_split()
+    list(baseline_lists(("ease", "ease"), split, held_out(split), ITEMS, 5))
+    assert len(made) == 2 * (3 + 1)
+    for _ in try_settings(held_out(split, "valid"), ITEMS, "ease", kept=3):
+        assert made[-1]() is None, "what is cut is not held beside what is kept"
+
+
+def test_a_baseline_that_has_no_room_is_left_out_and_the_others_are_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(drafting.neighbours.knn, "MOST_PAIRS", 1)
+    split = random_split()
+    found = [each.name for each in baseline_lists(("knn", "popular", "co-occurrence", "ease"), split, held_out(split), ITEMS, 5)]
+    assert found == ["most popular", "EASE"]
+    assert "item-kNN is left out: Item-kNN would count" in capsys.readouterr().out
 
 
 def test_every_step_is_told() -> None:

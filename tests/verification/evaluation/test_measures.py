@@ -7,7 +7,7 @@ import pytest
 
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.errors import InteractionError
-from drafting.neighbours.build import knn
+from drafting.neighbours.knn import knn
 from drafting.prompts.user_state import STORED_EVENTS
 from verification.evaluation.baselines.closed_forms import co_occurring, most_popular
 from verification.evaluation.baselines.ranking import ranked_lists
@@ -82,7 +82,7 @@ def test_the_most_popular_items_are_everyones_list() -> None:
 
 def test_similarity_is_the_cosine_of_who_met_what() -> None:
     known = interactions([0, 1], [1, 2], [0, 1, 1])
-    found = knn(known, 4, 0.0).toarray()
+    found = knn(known, 4, (0.0,))[0].toarray()
     expected = np.zeros((4, 4))
     expected[0, 1] = expected[1, 0] = 2 / np.sqrt(2 * 3)
     expected[1, 2] = expected[2, 1] = 1 / np.sqrt(3 * 1)

@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from tqdm import tqdm
+
 from drafting.alignment.data.interactions import Split
 from drafting.errors import InteractionError
+from drafting.neighbours.model import NeighbourError
 from verification.evaluation.baselines.closed_forms import (
     DECAYS,
     STRENGTHS,
@@ -41,7 +44,7 @@ class BaselineLists:
 def baseline_lists(
     names: Sequence[str], split: Split, users: HeldOut, items: int, k: int, *, keep_seen: bool = False, on_step: Step = lambda _: None
 ) -> Iterator[BaselineLists]:
-    """The lists of some baselines, of length k.
+    """The lists of some baselines, of length k; one that cannot be made in the memory or time there is is left out, with a sentence.
 
     Args:
         names: keys of `BASELINES`.
@@ -61,8 +64,18 @@ def baseline_lists(
         make[name] = partial(_neural, name, split, users, items, on_step)
     for name in names:
         on_step(BASELINES[name])
-        chosen, scores = make[name]()
-        yield BaselineLists(BASELINES[name], chosen, ranked_lists(users, scores, k, keep_seen=keep_seen))
+        try:
+            made = _made(BASELINES[name], make[name], users, k, keep_seen)
+        except (NeighbourError, MemoryError) as error:
+            tqdm.write(f"{BASELINES[name]} is left out: {error}")
+            continue
+        yield made
+
+
+def _made(name: str, make: Callable[[], tuple[str, Scorer]], users: HeldOut, k: int, keep_seen: bool) -> BaselineLists:
+    """The lists of one baseline, whose scores are gone when the next one's are made."""
+    chosen, scores = make()
+    return BaselineLists(name, chosen, ranked_lists(users, scores, k, keep_seen=keep_seen))
 
 
 def _neighbours(kind: str, split: Split, users: HeldOut, items: int, on_step: Step) -> tuple[str, Scorer]:

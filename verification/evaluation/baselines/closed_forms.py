@@ -3,29 +3,27 @@
 Invariant: scores are one product, of the decayed histories with a matrix `[items, items]`; popularity alone has no user in it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import FloatArray
-from drafting.neighbours.build import ease, knn
+from drafting.neighbours.build import Weights, ease, largest
+from drafting.neighbours.knn import knn
 from drafting.trie.arrays import offsets_of, ranges
 from verification.evaluation.baselines.ranking import CHOSEN_AT, Scorer, merit, quality_of, ranked_lists
 from verification.evaluation.report import Quality
 from verification.evaluation.users import HeldOut
 
-Weights: TypeAlias = FloatArray | csr_array
 WINDOW = 50
 RECENT_ITEMS = 20
 DECAYS = (0.5, 0.7, 0.8, 0.9)
 # Of kNN what is added to the denominator, of EASE the regularisation; the first of each is used where there is nothing to choose it by.
 STRENGTHS: Mapping[str, tuple[float, ...]] = {"knn": (0.0, 10.0, 50.0), "ease": (300.0, 100.0, 1000.0)}
 STRENGTH_NAMES = {"knn": "shrink", "ease": "l2"}
-_MATRIX: Mapping[str, Callable[[Interactions, int, float], Weights]] = {"knn": knn, "ease": ease}
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,18 @@ class NeighbourSettings:
     def __str__(self) -> str:
         return f"{STRENGTH_NAMES[self.kind]} {self.strength:g}, decay {self.decay:g}"
 
-    def weights(self, known: Interactions, items: int) -> Weights:
-        """The matrix of what is known, `[items, items]`."""
-        return _MATRIX[self.kind](known, items, self.strength)
+    def weights(self, known: Interactions, items: int, kept: int | None = None) -> Weights:
+        """The matrix of what is known, `[items, items]`, with the `kept` largest weights of each row, or all."""
+        return next(_matrices(self.kind, known, items, (self.strength,), kept))
+
+
+def _matrices(kind: str, known: Interactions, items: int, strengths: Sequence[float], kept: int | None) -> Iterator[Weights]:
+    """A matrix for each strength; no more than one that is dense is held here."""
+    if kind == "knn":
+        yield from knn(known, items, strengths, kept)
+        return
+    for strength in strengths:
+        yield ease(known, items, strength) if kept is None else largest(ease(known, items, strength), kept)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def co_occurring(users: HeldOut, items: int) -> Scorer:
     """The sum of cosine similarities to the user's last items, each once."""
     once = decayed_histories(users, items, 1.0, RECENT_ITEMS)
     once.data[:] = 1.0
-    return product(once, knn(users.known, items, 0.0))
+    return product(once, knn(users.known, items, (0.0,))[0])
 
 
 def neighbour_scores(users: HeldOut, weights: Weights, decay: float, window: int) -> Scorer:
@@ -105,17 +112,20 @@ def try_settings(
     users: HeldOut,
     items: int,
     kind: str,
-    truncate: Callable[[Weights], Weights] = lambda weights: weights,
+    kept: int | None = None,
     decays: Sequence[float] = DECAYS,
     window: int = WINDOW,
 ) -> Iterator[Tried]:
     """Try the settings of a kind on validation users, seen items left out; a matrix is made once for all decays.
 
     Args:
-        truncate: what is done to a matrix before it is used.
+        kept: how many of the largest weights of each row, as a served model has them; all by default.
     """
+    matrices = _matrices(kind, users.known, items, STRENGTHS[kind], kept)
     for strength in STRENGTHS[kind]:
-        weights = truncate(_MATRIX[kind](users.known, items, strength))
+        # A dense matrix takes all the memory that was checked: the last one is gone before the next is made.
+        weights: Weights | None = None
+        weights = next(matrices)
         for decay in decays:
             lists = ranked_lists(users, neighbour_scores(users, weights, decay, window), CHOSEN_AT)
             yield Tried(NeighbourSettings(kind, strength, decay, window), quality_of(users, lists, CHOSEN_AT))

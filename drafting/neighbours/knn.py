@@ -1,0 +1,75 @@
+"""Item-kNN: cosine similarities of items by their users, some rows at a time.
+
+Invariant: pairs of items are counted once for all shrinkages, and of a block's rows no more is kept than is asked for, so memory is that
+of what is kept. What would take more than is free, or hours, is refused before anything is counted.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from drafting.alignment.data.interactions import Interactions
+from drafting.array_types import IntArray
+from drafting.memory import free_memory
+from drafting.neighbours.build import largest, stacked, user_item_matrix
+from drafting.neighbours.model import NeighbourError
+
+# 40 million are counted in a second.
+MOST_PAIRS = 200_000_000_000
+_PAIRS_AT_A_TIME = 1 << 22
+# Of an index and a value, and once more while blocks are put together.
+_BYTES_A_NEIGHBOUR = 16
+
+
+def knn(known: Interactions, items: int, shrinks: Sequence[float], kept: int | None = None) -> list[csr_array]:
+    """Cosine similarities of items, `[items, items]` float32, sparse, for each of some shrinkages.
+
+    Args:
+        shrinks: added to the geometric mean of the users of both items, which is what common users are divided by; it weakens
+            similarities that rest on few users.
+        kept: only so many largest ones of a row, equal ones by index; None for all.
+
+    Raises:
+        NeighbourError: there are too many pairs of items that a user has met.
+
+    Source: "Item-Based Top-N Recommendation Algorithms" (Deshpande and Karypis, 2004), with the shrinkage of Bell and Koren (2007).
+    """
+    met = user_item_matrix(known, items)
+    users = csr_array(met.T)
+    # Of each item the items of its users, which are counted; different ones are at most as many as there are.
+    counted = users @ np.diff(met.indptr)
+    bounds = np.minimum(counted, items)
+    _check(int(counted.sum()), int(bounds.sum() if kept is None else np.minimum(bounds, kept).sum()) * len(shrinks))
+    popularity = np.diff(users.indptr).astype(np.float32)
+    blocks: list[list[csr_array]] = [[] for _ in shrinks]
+    for start, stop in _spans(bounds):
+        together = users[start:stop] @ met
+        row = np.repeat(np.arange(start, stop), np.diff(together.indptr))
+        mean = np.sqrt(popularity[row] * popularity[together.indices])
+        common = np.where(row == together.indices, np.float32(0), together.data)
+        for shrink, made in zip(shrinks, blocks, strict=True):
+            similar = csr_array((common / (mean + np.float32(shrink)), together.indices, together.indptr), shape=together.shape)
+            made.append(largest(similar, kept))
+    return [stacked(made) for made in blocks]
+
+
+def _check(counted: int, held: int) -> None:
+    if counted > MOST_PAIRS:
+        raise NeighbourError(
+            f"Item-kNN would count {counted:,} pairs of items that one user has met, which takes hours (at most {MOST_PAIRS:,} are "
+            "counted): most are those of the users with the longest histories, so leave these users, or their oldest interactions, out."
+        )
+    if (needed := held * _BYTES_A_NEIGHBOUR) > (free := free_memory()):
+        raise NeighbourError(
+            f"Item-kNN would keep up to {held:,} neighbours ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free): keep fewer of "
+            "each item, or use a machine with more memory."
+        )
+
+
+def _spans(bounds: IntArray) -> list[tuple[int, int]]:
+    """Ranges of rows with about so many entries as are worked on at a time, at least one row each."""
+    group = (np.cumsum(bounds) - bounds) // _PAIRS_AT_A_TIME
+    starts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(bounds)]
+    return list(pairwise(starts))
