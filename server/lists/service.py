@@ -116,14 +116,14 @@ class RecommendationService:
         """Fill in items and prompt, and return what is known of the user, as far as it was read or given."""
         excluded = set(known_items(served.catalog, body.exclude, "exclude"))
         with self._tracing.part("history") if self._tracing.on else nullcontext():
-            user = await self._users.read(body, served, builder, submit.deadline)
+            window = 0 if submit.blend is None or served.neighbours is None else served.neighbours.model.window
+            user = await self._users.read(body, served, builder, submit.deadline, window)
         if body.exclude_history:
             excluded.update(user.met)
         submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
         submit.excluded = sorted(excluded)
         if submit.blend is not None:
-            history = [event.item for event in user.state.events] or user.met
-            propose(submit.blend, served, history, submit.excluded, submit.filter)
+            propose(submit.blend, served, user.history or user.met, submit.excluded, submit.filter)
         try:
             submit.prompt = builder.build(user.state, thinks=submit.think > 0).astype(np.int32).tobytes()
         except PromptError as error:

@@ -25,12 +25,15 @@ class UserReader:
         self._histories = histories
         self._metrics = metrics
 
-    async def read(self, body: RecommendationRequest, served: ServedCatalog, builder: PromptBuilder, deadline: float) -> KnownUser:
+    async def read(
+        self, body: RecommendationRequest, served: ServedCatalog, builder: PromptBuilder, deadline: float, window: int = 0
+    ) -> KnownUser:
         """What is known of the user of a request.
 
         Args:
             builder: of the version's prompts.
             deadline: monotonic seconds.
+            window: the newest items of the history that are read beside the prompt.
 
         Raises:
             UserNotFound, StaleHistory: nothing is stored, or nothing that the catalog has, and what the request brings is not enough.
@@ -43,7 +46,7 @@ class UserReader:
             return known_user(served.catalog, body, *limits)
         # How far back the events of a kind lie is not known.
         is_apart = not builder.kinds.keys() <= body.behaviours.keys()
-        limit = None if body.exclude_history or is_apart else _READ_AHEAD * builder.max_items
+        limit = None if body.exclude_history or is_apart else _READ_AHEAD * max(builder.max_items, window)
         stored = await self._stored(body.user_id, limit, deadline)
         is_enough = suffices(body, builder.reads)
         if not stored.events and not is_enough:

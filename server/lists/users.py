@@ -23,10 +23,12 @@ class KnownUser:
 
     Attributes:
         state: what a prompt is made of; of each list the newest entries only, as many as a prompt may read.
+        history: catalog indices of all items of the history, oldest first, also those beyond what a prompt may read.
         met: catalog indices of all items in all lists.
     """
 
     state: UserState
+    history: list[int]
     met: list[int]
 
 
@@ -84,7 +86,7 @@ def known_user(
         met += indices
     profile = given.profile if given.profile is not None else (stored.profile if stored is not None else None)
     events = [_event(items[place], entries[place]) for place in _readable(entries, most, apart)]
-    return KnownUser(UserState(events, behaviours, profile or {}, given.context, user_id), met)
+    return KnownUser(UserState(events, behaviours, profile or {}, given.context, user_id), items, met)
 
 
 def _readable(entries: Sequence[str | GivenEvent | Event], most: int, kinds: dict[str, int]) -> list[int]:

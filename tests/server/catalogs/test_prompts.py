@@ -117,15 +117,22 @@ async def test_a_builder_that_could_not_be_made_is_told_of_and_made_again(
     assert refused.value.retry_after_seconds == 1
     with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
         prompts.check()
+
+    async def made() -> bool:
+        try:
+            return await prompts.builder(served) is not None
+        except EngineUnavailable:
+            return False
+
     watch = asyncio.create_task(prompts.watch())
     async with asyncio.timeout(20):
         while len(failures) > 0:
             with pytest.raises(EngineUnavailable, match=r"can't make prompts"):
                 prompts.check()
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
+        while not await made():
+            await asyncio.sleep(0.01)
         assert not watch.done()
-        assert await prompts.builder(served) is not None
         prompts.check()
     watch.cancel()
     assert caplog.messages == ["prompts of version v1 can't be made; it is tried again in 0.1 s"] * 2

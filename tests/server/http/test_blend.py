@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
 from drafting.catalog.text_column import TextColumn
-from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
 from tests.server.server_process import ServerProcess, assert_problem
+from verification.recommender import Recommender
 
 HISTORY = ["item-3", "item-14", "item-3"]
 DEFAULT = 0.5
@@ -25,7 +27,7 @@ def neighbour_model(names: list[str], seed: int = 0) -> NeighbourModel:
     rows, columns = np.nonzero(rng.random((len(names), len(names))) < 0.3)
     counts = np.bincount(rows, minlength=len(names))
     weights = rng.random(len(rows)).astype(np.float32) + 0.01
-    return NeighbourModel(TextColumn.of(names), offsets_of(counts), columns.astype(np.int32), weights, 0.7, 5, "ease")
+    return NeighbourModel(TextColumn.of(names), offsets_of(counts), columns.astype(np.int32), weights, 0.97, 40, "ease")
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,24 @@ def test_stored_users_batches_and_counts(shop: ServerProcess):
     firsts = {line["rank"]: line["source"] for line in stored}
     assert counted == {name: 2 * list(firsts.values()).count(name) for name in sources}
     assert shop.metric("atspeed_kv_slots_used") == 0
+
+
+def test_a_history_longer_than_the_prompt_is_that_of_offline_lists(shop: ServerProcess, model: NeighbourModel, model_flags: list[str]):
+    """The prompt has the newest 5 items, the neighbour model reads 40: also of a stored user, of whom no more than needed is read."""
+    target, file = map(Path, model_flags[1::2])
+    recommender = Recommender.load(target, load_catalog(file), host="transformers", kv_memory_gib=0.05)
+    history = np.random.default_rng(5).permutation(200)[:60].tolist()
+    blending = Blending(CatalogNeighbours.of(model, recommender.catalog), 3.0, 12)
+    (offline,) = recommender.recommend([history], 10, blend=blending)
+    assert offline.blend is not None
+    recommender.engine.close()
+    names = [recommender.catalog.item_ids[item] for item in history]
+    shop.client.post("/v1/users/long/events", json={"events": [{"item_id": name, "timestamp": n} for n, name in enumerate(names)]})
+    for user in ({"history": names}, {"history": None, "user_id": "long"}):
+        answer = answer_to(shop, k=10, blend={"weight": 3.0, "candidates": 12}, **user)
+        lines = {line["rank"]: line for line in answer["items"]}
+        assert [line["item_id"] for line in answer["items"]] == [recommender.catalog.item_ids[item.item] for item in offline.items]
+        assert [lines[rank]["blend_score"] for rank in sorted(lines)] == pytest.approx(offline.blend.scores, abs=1e-4)
 
 
 def test_a_history_that_the_neighbours_do_not_know(shop: ServerProcess):
