@@ -15,7 +15,7 @@ share a step is a matter of tokens, not of requests (`StepBudget`), because toke
 
 import time
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -211,8 +211,8 @@ class SpeculativeBeamScheduler:
             raise ValueError(f"The request id {request.request_id!r} is already in use.")
         if not self._engine.fits(request):
             raise RequestTooLargeError(
-                f"This request needs more KV slots than the engine has ({self._engine.total_slots} in all): ask for a smaller beam width"
-                f"{'' if request.think is None else ', for a shorter text before the list,'} or give the server more KV memory."
+                f"This request needs more KV slots than the engine has ({self._engine.total_slots} in all): ask for "
+                f"{', or for '.join(_smaller(request))}, or give the server more KV memory."
             )
         if sentence := self._engine.refusal(request):
             raise PlanRefusalError(sentence)
@@ -286,6 +286,17 @@ class SpeculativeBeamScheduler:
         queue.remove(entry)
         if queue is self._running:
             self._engine.cancel(entry.request.request_id)
+
+
+def _smaller(request: BeamRequest) -> Iterator[str]:
+    """What the request could ask for to need fewer slots."""
+    yield "a smaller beam width"
+    if request.think is not None:
+        yield "a shorter text before the list"
+    if request.reserved is not None:
+        yield "a list without places for fresh items"
+    if request.blended_nodes:
+        yield "fewer candidates to blend with"
 
 
 def _find(queue: list[ScheduledRequest], request_id: str) -> ScheduledRequest | None:

@@ -12,6 +12,7 @@ from drafting.array_types import IntArray
 from drafting.beam.rule import MAX_BEAM_WIDTH
 from drafting.beam.tree import SequenceState
 from drafting.errors import SetupError
+from drafting.neighbours.candidates import MOST_CANDIDATES
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.request import BeamRequest
@@ -29,13 +30,17 @@ class CatalogTooLarge(SetupError):
 
 
 def node_capacity(trie: ItemTrie) -> int:
-    """Node slots of an engine that starts with this catalog, at least what the widest request needs to run alone."""
-    fewest = 1 + MAX_BEAM_WIDTH * (trie.depth - 1)
+    """Node slots of an engine that starts with this catalog: at least what the widest blended request with reserved places needs."""
+    levels = [trie.level_size(depth) for depth in range(1, trie.depth)]
+    fewest = 2 + sum(2 * min(MAX_BEAM_WIDTH, size) + min(MOST_CANDIDATES, size) for size in levels)
     return max(fewest, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
 
 
 def check_capacity(trie: ItemTrie, nodes: int) -> None:
-    """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen."""
+    """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen.
+
+    They hold the widest plain request at least; one with reserved places or a blend may be refused.
+    """
     if nodes <= MAX_BEAM_WIDTH * (trie.depth - 1) or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
         raise CatalogTooLarge("The catalog needs more memory for continuations than this engine can still give: start a server with it.")
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from drafting.plans.plan import FixedPlan
+from drafting.trie.item_set import ItemSet
 from server.scheduling.scheduler import (
     AGEING_SECONDS,
     IDLE,
@@ -19,8 +20,10 @@ from server.scheduling.scheduler import (
     StepBudget,
     due,
 )
+from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, make_request
-from verification.request import Think
+from verification.blend import Blend
+from verification.request import ReservedPlaces, Think
 
 
 class Clock:
@@ -87,6 +90,17 @@ def test_a_request_that_can_never_fit_is_refused_with_a_sentence():
     with pytest.raises(RequestTooLargeError, match=r"needs more KV slots than the engine has \(10 in all\): ask for a smaller beam width"):
         scheduler.submit(make_request("a", tokens=10), math.inf)
     assert not scheduler.busy
+
+
+def test_a_refusal_names_all_that_takes_room():
+    trie = random_catalog(items=50).trie
+    reserved, blend = ReservedPlaces(1, ItemSet.of(np.ones(50, bool))), Blend.of(trie, np.arange(9), np.ones(9), 1.0)
+    request = dataclasses.replace(make_request("a", tokens=10), reserved=reserved, blend=blend)
+    sentence = (
+        "a smaller beam width, or for a list without places for fresh items, or for fewer candidates to blend with, or give the server"
+    )
+    with pytest.raises(RequestTooLargeError, match=sentence):
+        scheduler_of(FakeEngine(total_slots=10)).submit(request, math.inf)
 
 
 def test_a_request_that_the_plan_cannot_serve_is_refused_with_a_sentence():

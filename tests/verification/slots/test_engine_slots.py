@@ -1,0 +1,37 @@
+"""How many node slots an engine has: enough for the widest request of all."""
+
+import numpy as np
+import pytest
+
+from drafting.neighbours.candidates import MOST_CANDIDATES
+from drafting.trie.item_set import ItemSet
+from drafting.trie.item_trie import ItemTrie
+from tests.models import random_catalog
+from verification.blend import Blend
+from verification.engine.reserved import nodes_needed
+from verification.request import MAX_BEAM_WIDTH, BeamRequest, ReservedPlaces
+from verification.slots import engine_slots
+from verification.slots.engine_slots import node_capacity
+
+
+def widest(trie: ItemTrie, seed: int) -> BeamRequest:
+    """The widest beam, places for any item, and as many candidates as may be."""
+    rng = np.random.default_rng(seed)
+    items = rng.permutation(len(trie.items))[:MOST_CANDIDATES]
+    return BeamRequest(
+        "widest",
+        np.ones(1, np.int64),
+        MAX_BEAM_WIDTH,
+        MAX_BEAM_WIDTH,
+        reserved=ReservedPlaces(1, ItemSet.of(np.ones(len(trie.items), bool))),
+        blend=Blend.of(trie, items, np.ones(len(items)), 1.0),
+    )
+
+
+@pytest.mark.parametrize(("depth", "codes"), [(1, 200), (2, 40), (3, 8), (4, 30)])
+def test_the_widest_request_fits_alone(depth: int, codes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the table of continuations leaves room for no more."""
+    monkeypatch.setattr(engine_slots, "TABLE_BYTES", 0)
+    catalog = random_catalog(items=3000, depth=depth, codes=codes, seed=depth)
+    trie = ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)), "cpu")
+    assert nodes_needed(widest(trie, depth), trie) <= node_capacity(trie)
