@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from drafting.alignment.data.interactions import Interactions
+from drafting.alignment.data.interactions import Interactions, Split
 from drafting.alignment.data.splits import SplitRule
 from drafting.preparation.events import Events
 from drafting.trie.arrays import offsets_of
@@ -24,6 +24,7 @@ class Summary:
         titled: number of items with a title.
         test_labels: interactions to be judged by.
         unseen: share of them whose items are not in the training part; 0 without labels.
+        repeats: number of them that their user had met before, so that no list without seen items can hold them.
     """
 
     users: int
@@ -35,6 +36,7 @@ class Summary:
     titled: int
     test_labels: int
     unseen: float
+    repeats: int
 
     @classmethod
     def of(cls, events: Events, split: str, titled: int) -> "Summary":
@@ -52,7 +54,7 @@ class Summary:
         labels = len(parts.test)
         unseen = float(np.mean(~trained[parts.test.items])) if labels else 0.0
         counts = len(events.user_names), len(events.item_names), len(events)
-        return cls(*counts, float(np.median(lengths)), int(lengths.max()), span, titled, labels, unseen)
+        return cls(*counts, float(np.median(lengths)), int(lengths.max()), span, titled, labels, unseen, _repeats(parts))
 
     def rows(self, split: str) -> list[tuple[str, str]]:
         """The figures as cells of a table."""
@@ -65,7 +67,17 @@ class Summary:
             ("split", split),
             ("test labels", f"{self.test_labels:,}, {self.unseen:.1%} of items that are not in the training part"),
         ]
+        if self.repeats:
+            share = f"{self.repeats:,} of these ({self.repeats / self.test_labels:.1%})"
+            cells.append(("met before", f"{share}: lists leave them out, unless `evaluate --keep-seen`; `--repeats first` has none"))
         return cells
+
+
+def _repeats(parts: Split) -> int:
+    known = parts.train.followed_by(parts.valid)
+    size = 1 + max(int(part.items.max(initial=0)) for part in (known, parts.test))
+    met, asked = (part.owners * size + part.items for part in (known, parts.test))
+    return int(np.isin(asked, met).sum())
 
 
 def _day(seconds: float) -> str:

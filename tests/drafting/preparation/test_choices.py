@@ -246,3 +246,23 @@ def test_a_directory_is_whole_or_absent_and_nothing_else_is_replaced(tmp_path: P
 def test_settings_that_say_nothing_are_refused(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(InteractionError):
         PrepareSettings(tmp_path, tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(("split", "repeated"), [("leave-one-out", 2), ("global-time", 1)])
+def test_labels_that_their_user_had_met_are_counted_and_said(tmp_path: Path, split: str, repeated: int) -> None:
+    """The last of a was met in the training part, that of b in the validation part; that of c by others alone."""
+    rows = "".join(
+        f"{user},{DAY * (20_000 + 10 * place + number)},view,{item},s,1\n"
+        for number, (user, items) in enumerate({"c": "xzwy", "b": "yzxx", "a": "xyzx"}.items())
+        for place, item in enumerate(items)
+    )
+    data = shop(tmp_path, rows)
+    found = made(tmp_path, data, split=split).summary
+    assert found.repeats == repeated
+    (said,) = [text for name, text in found.rows(split) if name == "met before"]
+    assert said.startswith(f"{repeated} of these ({repeated / found.test_labels:.1%}): ")
+    assert "--keep-seen" in said
+    assert "--repeats first" in said
+    alone = made(tmp_path, data, split=split, repeats="first").summary
+    assert alone.repeats == 0
+    assert "met before" not in dict(alone.rows(split))
