@@ -196,6 +196,7 @@ def quality(
     only: Annotated[str, typer.Option(help="Data sets, separated by commas.")] = "beauty,games,movielens",
     seeds: Annotated[int, typer.Option(help="Targets of each data set.", min=1)] = 3,
     minutes: Annotated[float | None, typer.Option(help="Begin nothing after so many minutes.", min=0, show_default="no end")] = None,
+    side_by_side: Annotated[int, typer.Option(help="Targets, and baselines, at a time; the cores are shared.", min=1)] = 2,
 ) -> None:
     """Make identifiers and targets of real data, and compare their lists with strong baselines (hours).
 
@@ -206,7 +207,7 @@ def quality(
     from benchmarks.quality import run
 
     with sentences():
-        report = run(only.split(","), work, shared, results, seeds, minutes)
+        report = run(only.split(","), work, shared, results, seeds, minutes, side_by_side)
     typer.echo(f"Wrote {report}.")
 
 

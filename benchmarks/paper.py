@@ -75,14 +75,14 @@ class Pipeline:
         self._times = work / STAGES_FILE
         self.seconds: dict[str, float] = json.loads(self._times.read_bytes()) if self._times.is_file() else {}
 
-    def run(self, title: str, stages: Sequence[Stage], side_by_side: int = 1) -> None:
-        """Run what is missing of some stages, each with its share of the cores.
+    def run(self, title: str, stages: Sequence[Stage], side_by_side: int = 1, threads: int | None = None) -> None:
+        """Run what is missing of some stages, each with so many threads, by default its share of the cores.
 
         Raises:
             StageFailedError: one of them failed; those that ran beside it have ended as well.
         """
         missing = [stage for stage in stages if not stage.result.exists()]
-        threads = max(1, (os.cpu_count() or 1) // side_by_side)
+        threads = threads or max(1, (os.cpu_count() or 1) // side_by_side)
         started = time.monotonic()
         bar = tqdm(total=len(stages), initial=len(stages) - len(missing), desc=title, unit="stage")
         with bar, ThreadPoolExecutor(side_by_side) as pool:

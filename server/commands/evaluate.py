@@ -18,6 +18,7 @@ from verification.evaluation.settings import BASELINES, CLOSED_FORMS, Evaluation
 if TYPE_CHECKING:
     from verification.evaluation.report import ModeRow, Quality, Report
 
+_ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
 # The parts that a model has learnt, beside train.
 FITTED = {FIT_VALID: ("valid",), FIT_ALL: ("valid", "test")}
 
@@ -25,9 +26,12 @@ FITTED = {FIT_VALID: ("valid",), FIT_ALL: ("valid", "test")}
 @takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines", "blend"])
 def evaluate(
     settings: EvaluationSettings,
-    target: Annotated[Path, setting("target", exists=True, file_okay=False)],
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
     data: Annotated[Path, typer.Option(help="Interactions, split as for the training.", exists=True, file_okay=False)],
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the target model.", exists=True, file_okay=False, show_default="none, for the baselines alone"),
+    ] = None,
     base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
     draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
@@ -36,9 +40,15 @@ def evaluate(
         str, typer.Option(help=f"Baselines in the same table, separated by commas: {', '.join(BASELINES)}; or none.")
     ] = ",".join(CLOSED_FORMS),
     neighbours: Annotated[
-        Path | None, typer.Option(help="Neighbour model that has learnt the part train alone, for a row of blended lists.", dir_okay=False)
+        Path | None,
+        typer.Option(help="Neighbour model for a row of blended lists, made with a --fit that leaves out the labels.", dir_okay=False),
     ] = None,
-    blend: Annotated[str, typer.Option(help="Its weights, separated by commas; the best of validation users is taken.")] = "0.25,0.5,1,2",
+    blend: Annotated[
+        str,
+        typer.Option(
+            help="Its weights, separated by commas. Of several, validation users choose, so neither model may have learnt what they met."
+        ),
+    ] = "0.25,0.5,1,2",
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
@@ -47,7 +57,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Directory for report.json, report.md and the plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the report that REPORT holds.")] = False,
 ) -> None:
-    """Evaluate a target and its drafts on held-out users.
+    """Evaluate a target and its drafts on held-out users, or baselines alone.
 
     Example: atspeed evaluate --target models/beauty --draft models/beauty-draft --catalog beauty.index.json --data data/beauty --report out
     """
@@ -64,26 +74,30 @@ def evaluate(
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
     lengths, rules, chosen = _lengths(k), _modes(modes), _baselines(baselines)
-    trained = _training_record(target).get("settings", {})
-    if settings.part in FITTED.get(trained.get("fit", FIT_TRAIN), ()):
-        instead = "train+valid" if settings.part == "test" else "train"
-        fail(
-            f"{target} has learnt the part {settings.part} (--fit {trained['fit']}), so its figures there would say nothing: evaluate one "
-            f"that was trained alike with --fit {instead}."
-        )
+    if target is None and (draft or neighbours or not chosen):
+        fail("Drafts and neighbour models are evaluated beside a target, and baselines alone if there are some: name it with --target.")
+    trained = {} if target is None else _training_record(target).get("settings", {})
+    fit = trained.get("fit", FIT_TRAIN)
+    if target is not None:
+        _refuse_learnt(target, fit, settings.part)
     try:
         kind = label_kind or trained.get("label_kind")
         rule = SplitRule(split_kind(split or trained.get("split", AUTO), data), min_items or trained.get("min_items", 1), kind)
         items = load_catalog(catalog)
         held_out = load_split(data, items, rule)
         beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), items)
+        if target is not None and neighbours is not None and beside is not None:
+            _refuse_learnt(neighbours, beside.model.fit, settings.part)
+            for path, learnt in ((target, fit), (neighbours, beside.model.fit)) if len(weights) > 1 else ():
+                _refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
     except SetupError as error:
         fail(str(error))
-    drafts = _drafts(draft or [], target, base)
-    typer.echo("Loading the models …")
+    drafts = {} if target is None else _drafts(draft or [], target, base)
+    typer.echo("Loading the libraries …" if target is None else "Loading the models …")
     try:
         from drafting.neighbours.build import ease_refusal
         from verification.evaluation.run import evaluate as run
+        from verification.evaluation.run import evaluate_baselines
     except ImportError as error:
         fail(f"Evaluation needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
     if "ease" in chosen and (refusal := ease_refusal(len(items))):
@@ -100,7 +114,10 @@ def evaluate(
         threads=settings.threads or usable_processors(),
     )
     try:
-        found = run(target, drafts, items, held_out, settings, base, beside)
+        if target is None:
+            found = evaluate_baselines(items, held_out, settings)
+        else:
+            found = run(target, drafts, items, held_out, settings, base, beside)
     except ValueError as error:
         fail(str(error))
     _print(found)
@@ -113,6 +130,15 @@ def evaluate(
         (report / "report.md").write_text(to_markdown(found))
         names = ["report.json", "report.md", *(path.name for path in write_plots(found, report))]
         typer.echo(f"Wrote {', '.join(names)} to {report}.")
+
+
+def _refuse_learnt(path: Path, fit: str, part: str, instead: str = "") -> None:
+    """End the command if a model or a file has learnt the labels of a part."""
+    if part in FITTED.get(fit, ()):
+        fail(
+            f"{path} has learnt the part {part} (--fit {fit}), so figures there would say nothing: give one that was made alike with "
+            f"--fit {FIT_VALID if part == 'test' else FIT_TRAIN}.{instead}"
+        )
 
 
 def _lengths(text: str) -> tuple[int, ...]:
@@ -181,7 +207,8 @@ def _drafts(paths: list[Path], target: Path, base: Path | None) -> dict[str, Pat
 
 def _print(report: "Report") -> None:
     setting, users = report.setting, f"{report.users:,} users, {report.warm_users:,} with a warm label"
-    title = f"{setting['target']['name']}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads"
+    name = setting["target"]["name"] if "target" in setting else "baselines"
+    title = f"{name}: {users}; plan {setting['settings']['plan']}, {setting['threads']} threads"
     heads = ["K", "beam", "draft", "mode", "Recall", "±", "NDCG", "±", "warm", "AS", "forwards", "= plain"]
     heads += ["ms", "p99", "speed-up", "/ generate"] if setting["timed_users"] else []
     rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", row.chosen, row.name, row.quality) for row in report.baselines)]

@@ -1,6 +1,7 @@
 """The report of an evaluation as Markdown."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from verification.evaluation.report import Quality, Report
 from verification.evaluation.seeds import over_seeds
@@ -18,13 +19,13 @@ def to_markdown(report: Report) -> str:
     setting = report.setting
     options = setting["settings"]
     parts = [
-        f"Target {setting['target']['name']} ({setting['target']['hash']}), catalog {setting['catalog']['version']} of "
-        f"{setting['catalog']['items']:,} items; {report.users:,} users of the part {options['part']}, {report.warm_users:,} of them with "
-        f"a warm label; seen items {'kept' if options.get('keep_seen', True) else 'left out'}; plan {options['plan']}; "
-        f"{setting['timed_users']} users timed one request at a time on {setting['threads']} threads of {setting['machine']}, "
-        f"{setting['date']}.",
-        _table(MODE_HEADS, _mode_cells(report)),
+        f"{_target(setting)}Catalog {setting['catalog']['version']} of {setting['catalog']['items']:,} items; {report.users:,} users of "
+        f"the part {options['part']}, {report.warm_users:,} of them with a warm label; seen items "
+        f"{'kept' if options.get('keep_seen', True) else 'left out'}; plan {options['plan']}; {setting['timed_users']} users timed one "
+        f"request at a time on {setting['threads']} threads of {setting['machine']}, {setting['date']}."
     ]
+    if report.rows:
+        parts.append(_table(MODE_HEADS, _mode_cells(report)))
     if report.setting["drafts"]:
         parts += ["By objective, over the seeds:", _table(SEED_HEADS, _seed_cells(report))]
     if report.baselines:
@@ -35,6 +36,11 @@ def to_markdown(report: Report) -> str:
         rows = ((str(k), f"{ms.mean:.1f}", f"{report.generate_equal[k]} of {generated}") for k, ms in report.generate_ms.items())
         parts += ["transformers' `generate`:", _table(("K", "mean ms", "plain beam search's list"), rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _target(setting: dict[str, Any]) -> str:
+    """The target in words; nothing for a report of baselines alone."""
+    return f"Target {setting['target']['name']} ({setting['target']['hash']}). " if "target" in setting else ""
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -65,6 +65,57 @@ def evaluate(
     return evaluation.report(drafts)
 
 
+def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSettings) -> Report:
+    """Evaluate the baselines alone, as beside a target.
+
+    Raises:
+        SetupError: the inputs cannot be used.
+    """
+    users = held_out(split, settings.part, settings.most_users)
+    return Report(
+        setting=_setting(catalog, settings, timed=0),
+        users=len(users),
+        warm_users=int(users.warm.sum()),
+        rows=[],
+        baselines=_baseline_rows(catalog, split, users, settings),
+        generate_ms={},
+        generate_equal={},
+    )
+
+
+def _baseline_rows(catalog: Catalog, split: Split, users: HeldOut, settings: EvaluationSettings) -> list[BaselineRow]:
+    """The rows of baselines, which learn from the split."""
+    rows = []
+    with tqdm(total=len(settings.baselines), desc="baselines", unit="baseline") as bar:
+        made = baseline_lists(
+            settings.baselines,
+            split,
+            users,
+            len(catalog),
+            max(settings.ks),
+            keep_seen=settings.keep_seen,
+            on_step=bar.set_postfix_str,
+        )
+        for each in made:
+            rows += [BaselineRow(each.name, k, quality_of(users, each.lists, k), each.chosen) for k in settings.ks]
+            bar.update()
+    return rows
+
+
+def _setting(catalog: Catalog, settings: EvaluationSettings, timed: int) -> dict[str, Any]:
+    """What a report says of its making, whatever is evaluated."""
+    return {
+        "catalog": {"version": catalog.version, "items": len(catalog)},
+        "settings": msgspec.to_builtins(settings),
+        "drafts": {},
+        "timed_users": timed,
+        "threads": settings.threads or torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "date": str(date.today()),
+    }
+
+
 @dataclass(frozen=True)
 class _Plain:
     """The lists of plain beam search, and of transformers' `generate`, at one list length."""
@@ -167,21 +218,6 @@ class _Evaluation:
 
     def report(self, drafts: Mapping[str, Path]) -> Report:
         """The report of all rows, with the baselines, which learn from the split."""
-        settings = self._settings
-        baselines = []
-        with tqdm(total=len(settings.baselines), desc="baselines", unit="baseline") as bar:
-            made = baseline_lists(
-                settings.baselines,
-                self._split,
-                self._users,
-                len(self._catalog),
-                max(settings.ks),
-                keep_seen=settings.keep_seen,
-                on_step=bar.set_postfix_str,
-            )
-            for each in made:
-                baselines += [BaselineRow(each.name, k, quality_of(self._users, each.lists, k), each.chosen) for k in settings.ks]
-                bar.update()
         ran = {k: plain for k, plain in self._plain.items() if plain.generated}
         asked = self._timed[: self._settings.generated]
         return Report(
@@ -189,7 +225,7 @@ class _Evaluation:
             users=len(self._users),
             warm_users=int(self._users.warm.sum()),
             rows=self._rows,
-            baselines=baselines,
+            baselines=_baseline_rows(self._catalog, self._split, self._users, self._settings),
             generate_ms={k: Spread.of(1e3 * plain.generate_seconds) for k, plain in ran.items()},
             generate_equal={
                 k: sum(plain.found.ranked[user] == found for user, found in zip(asked, plain.generated, strict=True))
@@ -198,19 +234,12 @@ class _Evaluation:
         )
 
     def _setting(self, drafts: Mapping[str, Path]) -> dict[str, Any]:
-        return {
+        return _setting(self._catalog, self._settings, len(self._timed)) | {
             "target": {
                 "name": self._target.directory.resolve().name,
                 "hash": model_hash(self._target.directory, self._target.given_base),
             },
             "drafts": {name: says | {"hash": model_hash(drafts[name])} for name, says in describe_drafts(drafts).items()},
-            "catalog": {"version": self._catalog.version, "items": len(self._catalog)},
-            "settings": msgspec.to_builtins(self._settings),
-            "timed_users": len(self._timed),
-            "threads": self._settings.threads or torch.get_num_threads(),
-            "cores": len(os.sched_getaffinity(0)),
-            "machine": platform.machine(),
-            "date": str(date.today()),
         }
 
 

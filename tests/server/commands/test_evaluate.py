@@ -1,8 +1,10 @@
 """`atspeed evaluate`: the table, the report's files, and the sentences for what is wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from transformers import AutoModelForCausalLM
@@ -11,6 +13,7 @@ from typer.testing import CliRunner, Result
 from drafting.alignment.data.hashes import model_hash
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
+from drafting.neighbours.build import neighbour_model
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
 from tests.t5_models import save_t5_model
@@ -119,3 +122,59 @@ def test_an_encoder_decoder_target_is_compared_with_generate(folder: Path, tmp_p
     done = CliRunner().invoke(app, [*map(str, given), *flags], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "generate" in done.output
+
+
+def test_baselines_are_evaluated_without_a_target(folder: Path, tmp_path: Path) -> None:
+    """They are the rows that stand beside a target; what is beside a target alone needs one."""
+    beside = run(folder, "--k", "3", "--timed", "0", "--baselines", "popular,knn", "--report", str(tmp_path / "beside"))
+    assert beside.exit_code == 0, beside.output
+    given = ["--catalog", str(folder / "catalog.jsonl"), "--data", str(folder / "data"), "--k", "3"]
+    out = tmp_path / "alone"
+    alone = CliRunner().invoke(app, [*given, "--baselines", "popular,knn", "--report", str(out)], env={"COLUMNS": "200"})
+    assert alone.exit_code == 0, alone.output
+    assert f"baselines: {USERS} users" in alone.output
+    found = [json.loads((path / "report.json").read_text()) for path in (tmp_path / "beside", out)]
+    assert found[0]["baselines"] == found[1]["baselines"]
+    assert not found[1]["rows"]
+    assert "| most popular |" in (out / "report.md").read_text()
+    for more in (("--baselines", "none"), ("--draft", str(folder / "draft"))):
+        refused = CliRunner().invoke(app, [*given, *more])
+        assert refused.exit_code == 1
+        assert "name it with --target" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("target_fit", "fit", "part", "weights", "learnt"),
+    [
+        ("train", "train", "valid", "1,2", None),
+        ("train", "train", "test", "1,2", None),
+        ("train+valid", "train+valid", "test", "1", None),
+        ("train", "all", "test", "1", ("model", "test", "train+valid")),
+        ("train", "all", "valid", "1", ("model", "valid", "train")),
+        ("train", "train+valid", "valid", "1", ("model", "valid", "train")),
+        ("train", "train+valid", "test", "1,2", ("model", "valid", "train")),
+        ("train+valid", "train", "test", "1,2", ("target", "valid", "train")),
+        ("train+valid", "train", "valid", "1", ("target", "valid", "train")),
+    ],
+)
+def test_a_blend_is_not_judged_by_labels_that_it_has_learnt(
+    folder: Path, tmp_path: Path, target_fit: str, fit: str, part: str, weights: str, learnt: tuple[str, str, str] | None
+) -> None:
+    """Neither on the part that is asked about nor, where several weights are tried, on the part that chooses."""
+    items = load_catalog(folder / "catalog.jsonl")
+    target, model = tmp_path / "target", tmp_path / "model.neighbours.safetensors"
+    shutil.copytree(folder / "target", target)
+    (target / "training.json").write_text(json.dumps({"settings": {"fit": target_fit}}))
+    near = np.roll(np.eye(len(items), dtype=np.float32), 7, axis=1)
+    neighbour_model(near, items.item_ids, kind="knn", decay=0.5, window=5, fit=fit).save(model)
+    flags = ("--part", part, "--neighbours", str(model), "--blend", weights)
+    done = run(folder, "--target", str(target), *flags, "--k", "3", "--timed", "0", "--baselines", "none")
+    if learnt is None:
+        assert done.exit_code == 0, done.output
+        assert "blend" in done.output
+        return
+    path = {"model": model, "target": target}[learnt[0]]
+    assert done.exit_code == 1
+    assert f"{path} has learnt the part {learnt[1]} (--fit" in done.output
+    assert f"made alike with --fit {learnt[2]}." in done.output.replace("\n", " ")
+    assert ("Or pass --blend one weight" in done.output) == ("," in weights)
