@@ -19,7 +19,7 @@ import msgspec
 from benchmarks.endings import BenchmarkError
 from benchmarks.paper import Pipeline, Stage
 from benchmarks.quality_table import BASELINES, BLEND, REPORT, K, blended, read, write_table
-from drafting.alignment.settings import FIT_TRAIN, FIT_VALID
+from drafting.alignment.data.fit import FIT_TRAIN, FIT_VALID
 from drafting.cache import cache_directory
 from drafting.neighbours.model import SUFFIX
 from server.demo.movielens import MovieLensError, download_wheel
