@@ -13,13 +13,15 @@ from drafting.beam.model import TreeModel
 from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
+from tests.blending import check_blended
 from tests.oracles import generate_lists
 from tests.speculation import ITEMS, Speculation, run
+from verification.blend import Blend
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.engine.think import next_tokens
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.transformers import TransformersHost
-from verification.request import BeamRequest, ReservedPlaces, Think
+from verification.request import MAX_BEAM_WIDTH, BeamRequest, ReservedPlaces, Think
 from verification.result import BeamResult
 from verification.slots.pool import OutOfSlots, SlotPool
 
@@ -142,6 +144,17 @@ def test_text_and_list_equal_generate(hosted: Site, plan: str) -> None:
         hosted.check(request, results[request.request_id])
     saved = sum(result.usage.accepted_steps for result in results.values())
     assert (saved > 0) == (plan != "none")
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_blended_lists_follow_the_text(hosted: Site, thinks: bool) -> None:
+    """The candidates' prefixes enter the tree behind the text, with drafts beside them."""
+    engine = hosted.models.engine(DEPTH, "beam:12")
+    request = next(each for each in hosted.requests() if (each.think is not None) == thinks)
+    items = np.random.default_rng(2).permutation(ITEMS)[:20]
+    blend = Blend.of(engine.trie, items, np.linspace(1, 9, 20), 2.0)
+    result = check_blended(engine, replace(request, k=10, beam_width=MAX_BEAM_WIDTH, blend=blend))
+    assert (result.thought is not None) == thinks
 
 
 def test_a_draft_reads_the_text_too(site: Site) -> None:

@@ -14,11 +14,13 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from drafting.alignment.settings import TrainingError
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
+from tests.blending import check_blended
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, generate_lists
 from tests.speculation import run
 from tests.t5_models import START, noisy_t5, save_t5_model
 from tests.verification.engine.test_beam_search import as_pairs, assert_same, reference_vocabulary
+from verification.blend import Blend
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.checkpoint import HostError, check_no_encoder, load_config
@@ -27,7 +29,7 @@ from verification.hosts.encoder_decoder_layers import joined
 from verification.hosts.graphs import graphed
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
-from verification.request import BeamRequest
+from verification.request import MAX_BEAM_WIDTH, BeamRequest
 from verification.teacher import make_teacher
 
 CATALOG = random_catalog(items=300, depth=4, codes=6)
@@ -87,6 +89,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("t5"))
     yield world
     world.recommender.close()
+
+
+def test_blended_lists(world: World) -> None:
+    """The candidates' prefixes are computed by the decoder with its first token."""
+    engine = world.recommender.engine
+    items = np.random.default_rng(2).permutation(len(CATALOG))[:20]
+    blend = Blend.of(engine.trie, items, np.linspace(1, 9, 20), 2.0)
+    for prompt in world.prompts[::70]:
+        check_blended(engine, BeamRequest("blended", prompt, K, MAX_BEAM_WIDTH, blend=blend))
 
 
 def test_two_hundred_lists_equal_generate_together_and_alone(world: World) -> None:

@@ -1,0 +1,37 @@
+"""A blended list by an oracle: the ranking of all identifiers by what the same engine says of them without a blend."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from verification.engine.engine import SpeculativeBeamEngine
+from verification.request import MAX_BEAM_WIDTH, BeamRequest
+from verification.result import BeamResult
+
+
+def alone(engine: SpeculativeBeamEngine, request: BeamRequest) -> BeamResult:
+    """The list of a request that nothing runs beside."""
+    engine.add(request)
+    while not (finished := engine.step().finished):
+        pass
+    return finished[0]
+
+
+def check_blended(engine: SpeculativeBeamEngine, request: BeamRequest) -> BeamResult:
+    """Compare a list, whose beam must be as wide as may be, with the catalog's ranking by hand; return it."""
+    assert request.blend is not None
+    assert request.beam_width == MAX_BEAM_WIDTH
+    result = alone(engine, request)
+    whole = alone(engine, replace(request, request_id="whole", k=MAX_BEAM_WIDTH, blend=None))
+    leaves = np.array([engine.trie.level_starts[engine.trie.depth] + engine.trie.leaf_of_item[item.item] for item in whole.items])
+    ranking = request.blend.ranking(leaves, np.array([item.score for item in whole.items]))
+    best = {int(leaf): (score, item.score) for leaf, score, item in zip(leaves, ranking, whole.items, strict=True)}
+    expected = sorted(best.items(), key=lambda pair: -pair[1][0])[: request.k]
+    first = {item.rank: item for item in reversed(result.items)}
+    found = [int(engine.trie.level_starts[engine.trie.depth] + engine.trie.leaf_of_item[first[rank].item]) for rank in sorted(first)]
+    assert found == [leaf for leaf, _ in expected]
+    np.testing.assert_allclose([first[rank].score for rank in sorted(first)], [score for _, (_, score) in expected], atol=1e-4)
+    assert found != [leaf for leaf, _ in sorted(best.items(), key=lambda pair: -pair[1][1])[: request.k]], "the blend changes the list"
+    assert result.thought == whole.thought
+    assert engine.used_slots == 0
+    return result
