@@ -67,6 +67,7 @@ def evaluate(
     from drafting.catalog.loading import load_catalog
     from drafting.neighbours.candidates import CatalogNeighbours
     from drafting.neighbours.model import NeighbourModel
+    from drafting.neighbours.source_check import check_source
 
     weights = () if neighbours is None else _weights(blend)
     if report is not None and (report / "report.json").exists() and not overwrite:
@@ -88,6 +89,7 @@ def evaluate(
         beside = None if neighbours is None else CatalogNeighbours.of(NeighbourModel.load(neighbours), items)
         if target is not None and neighbours is not None and beside is not None:
             _refuse_learnt(neighbours, beside.model.fit, settings.part)
+            check_source(beside.model, data, rule)
             for path, learnt in ((target, fit), (neighbours, beside.model.fit)) if len(weights) > 1 else ():
                 _refuse_learnt(path, learnt, "valid", _ONE_WEIGHT)
     except SetupError as error:

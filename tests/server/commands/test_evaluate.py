@@ -11,9 +11,11 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from drafting.alignment.data.hashes import model_hash
+from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.loading import load_catalog
 from drafting.neighbours.build import neighbour_model
+from drafting.neighbours.source_check import source_of
 from server.commands.evaluate import evaluate
 from tests.models import random_catalog, save_random_model
 from tests.t5_models import save_t5_model
@@ -166,7 +168,8 @@ def test_a_blend_is_not_judged_by_labels_that_it_has_learnt(
     shutil.copytree(folder / "target", target)
     (target / "training.json").write_text(json.dumps({"settings": {"fit": target_fit}}))
     near = np.roll(np.eye(len(items), dtype=np.float32), 7, axis=1)
-    neighbour_model(near, items.item_ids, kind="knn", decay=0.5, window=5, fit=fit).save(model)
+    source = source_of(folder / "data", SplitRule())
+    neighbour_model(near, items.item_ids, kind="knn", decay=0.5, window=5, fit=fit, source=source).save(model)
     flags = ("--part", part, "--neighbours", str(model), "--blend", weights)
     done = run(folder, "--target", str(target), *flags, "--k", "3", "--timed", "0", "--baselines", "none")
     if learnt is None:
@@ -178,3 +181,17 @@ def test_a_blend_is_not_judged_by_labels_that_it_has_learnt(
     assert f"{path} has learnt the part {learnt[1]} (--fit" in done.output
     assert f"made alike with --fit {learnt[2]}." in done.output.replace("\n", " ")
     assert ("Or pass --blend one weight" in done.output) == ("," in weights)
+
+
+def test_a_blend_comes_from_the_data_that_it_is_judged_on(folder: Path, tmp_path: Path) -> None:
+    items = load_catalog(folder / "catalog.jsonl")
+    other, model = tmp_path / "other", tmp_path / "model.neighbours.safetensors"
+    shutil.copytree(folder / "data", other)
+    with (other / "sequential_train.txt").open("a") as file:
+        file.write(f"{USERS + 1} 1 2 3\n")
+    near = np.roll(np.eye(len(items), dtype=np.float32), 7, axis=1)
+    for source, reason in ((source_of(other, SplitRule()), "from other interactions"), (None, "does not say what it was made from")):
+        neighbour_model(near, items.item_ids, kind="knn", decay=0.5, window=5, fit="train", source=source).save(model)
+        refused = run(folder, "--neighbours", str(model), "--blend", "1", "--k", "3", "--timed", "0", "--baselines", "none")
+        assert refused.exit_code == 1
+        assert reason in refused.output.replace("\n", " ")
