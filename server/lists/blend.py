@@ -16,7 +16,7 @@ from drafting.trie.item_set import ItemSet
 from server.catalogs.store import ServedCatalog
 from server.errors import InvalidRequest
 from server.messages import BlendChoice, FilterChoice
-from server.schemas.recommendations import BlendBody
+from server.schemas.choices import BlendBody
 from server.settings import Settings
 
 

@@ -11,7 +11,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import ADDED_AT, day_of, today
 from server.errors import InvalidRequest, NoItemTimes
 from server.messages import FreshPlaces
-from server.schemas.recommendations import FreshBody
+from server.schemas.choices import FreshBody
 from verification.result import RankedItem
 
 

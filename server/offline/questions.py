@@ -17,8 +17,8 @@ from drafting.prompts.user_state import UserState
 from server.catalogs.store import known_items
 from server.errors import UnknownItem
 from server.lists.users import KnownUser, known_user
+from server.schemas.choices import MAX_K
 from server.schemas.given import MAX_HISTORY, GivenUser
-from server.schemas.recommendations import MAX_K
 from server.schemas.sentences import validation_sentence
 from verification.batch import ScoresNotFinite
 from verification.recommender import Recommender

@@ -1,0 +1,70 @@
+"""The parts of a recommendation request that choose what its list is: filters, places for fresh items, a blend, a text before it.
+
+Invariant: as that of `server.schemas.recommendations`, whose bodies they are parts of.
+"""
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from drafting.neighbours.candidates import CANDIDATES, MOST_CANDIDATES
+from drafting.prompts import thinking
+from server.schemas.body import Body, Name, Several
+from server.settings import MOST_WEIGHT
+
+MAX_K = 100
+MAX_FILTER_NAMES = 100
+MAX_AGE_DAYS = 36_500
+
+
+class FilterBody(Body):
+    """Filters by name, combined."""
+
+    all: Several[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass every one of these.")
+    any: Several[Name] = Field(default=[], max_length=MAX_FILTER_NAMES, description="Items must pass one of these, if there are any.")
+    without: Several[Name] = Field(default=[], alias="not", max_length=MAX_FILTER_NAMES, description="Items must pass none of these.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, body: Any) -> Any:
+        return {"all": [body]} if isinstance(body, str) else body
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.all and not self.any and not self.without:
+            raise ValueError("The filter names no filter: give all, any or not.")
+        return self
+
+
+class FreshBody(Body):
+    """Places that are reserved for fresh items."""
+
+    max_age_days: int = Field(
+        ge=1, le=MAX_AGE_DAYS, description="Items whose `added_at` is at most so many days of UTC before today are fresh; others are old."
+    )
+    min: int = Field(ge=1, le=MAX_K, description="So many of the k places are for fresh items, at least; no more than `k`.")
+
+
+class BlendBody(Body):
+    """Candidates of the server's neighbour model beside those of the model."""
+
+    weight: float | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_WEIGHT,
+        allow_inf_nan=False,
+        description="The list is ranked by log-probability plus so many times the logarithm of the neighbour score; the server's `--blend` "
+        "by default. 0 for the model's own list.",
+    )
+    candidates: int = Field(
+        default=CANDIDATES, ge=1, le=MOST_CANDIDATES, description="The most items that the neighbour model proposes; the model scores all."
+    )
+
+
+class ThinkBody(Body):
+    """Text that the model writes before its list begins."""
+
+    max_tokens: int = Field(
+        ge=1, le=thinking.MOST_TOKENS, description="The most tokens of text; the model's `prompt.json` says how many are possible."
+    )
+    return_text: bool = Field(default=False, description="Whether the answer tells the text, as `thought`.")
