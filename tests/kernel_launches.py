@@ -36,6 +36,23 @@ class KernelLaunches:
         return launch
 
 
+class MergeLaunches(KernelLaunches):
+    """Stands for `verification.hosts.tree_kernel._merge_stretches`."""
+
+    def __getitem__(self, grid: tuple[int]) -> Any:  # type: ignore[override]
+        def launch(sums: Tensor, norms: Tensor, *args: int, **constants: Any) -> None:
+            self.count += 1
+            self._device.run(_merge, (sums, norms), {})
+
+        return launch
+
+
+def _merge(sums: Tensor, norms: Tensor) -> None:
+    """Merge the stretches into the first."""
+    merged, norm = (sums * norms.softmax(0)[..., None]).sum(0), norms.logsumexp(0)
+    sums[0], norms[0] = merged, norm
+
+
 def _attend(
     query: Tensor,
     cache: Tensor,

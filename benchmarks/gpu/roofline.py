@@ -98,12 +98,15 @@ def attention(shape: ModelShape, batch: int, forward: Forward) -> tuple[Work, fl
     size = shape.head_size or shape.hidden // shape.heads
     width = DTYPES[shape.dtype].itemsize
     tokens, columns = batch * forward.tokens, forward.known + forward.tokens
-    stretches = ceil(columns / STRETCH_COLUMNS)
+    # No token sees the stretches after its own.
+    seen = sum(ceil((column + 1) / STRETCH_COLUMNS) for column in range(forward.known, columns))
     keys = 2 * batch * columns * shape.key_value_heads * size * width
     asked = 2 * tokens * shape.heads * size * width
-    # The mask is a byte for each token and column, read by the programs of each key/value head. Sums are written, then read to be merged.
+    # The mask is a byte for each token and column, read by the programs of each key/value head. Sums of the stretches that
+    # a token sees are written and read, and where there are several stretches, once more when they have been merged.
     masks = tokens * columns * shape.key_value_heads
-    sums = 2 * stretches * tokens * shape.heads * size * SUM_BYTES
+    merged = forward.tokens if columns > STRETCH_COLUMNS else 0
+    sums = 2 * batch * (seen + merged) * shape.heads * size * SUM_BYTES
     computed = 4 * tokens * columns * shape.heads * size
     return Work(shape.layers * (keys + asked + masks + sums), shape.layers * computed), shape.layers * (keys + asked)
 

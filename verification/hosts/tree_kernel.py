@@ -1,11 +1,12 @@
-"""Tree attention as one Triton kernel, which `verification.hosts.attention` uses on a GPU.
+"""Tree attention in Triton, which `verification.hosts.attention` uses on a GPU.
 
 A program computes one key/value head of one request, a block of rows (query tokens times the query heads of the key/value head) and a
 stretch of columns. It reads each key and value once for all its rows: a prompt is read once per request, not once per beam. Keys are read
-from their slots without a copy, and blocks that are masked for all rows are skipped.
+from their slots without a copy, and blocks that are masked for all rows are skipped. A second kernel merges the stretches.
 
-Invariant: stretches begin at fixed columns, and their results are merged by log-sum-exp in their order. The order in which the terms of a
-row are summed therefore depends on the row alone, not on the other requests of the batch or on the device (batch invariance).
+Invariant: stretches begin at fixed columns, and their results are merged by log-sum-exp in their order; one that a row does not see adds
+exactly nothing. The order in which the terms of a row are summed therefore depends on the row alone, not on the other requests of the
+batch or on the device (batch invariance).
 """
 
 from typing import Any
@@ -25,6 +26,7 @@ BLOCKS = {
 }
 # Short enough for one request of a large model to occupy a data-centre GPU, long enough for partial sums to cost little.
 STRETCH_COLUMNS = 512
+MERGED_ROWS = 16
 # Smallest operand of tensor cores.
 SMALLEST_HEAD = 16
 
@@ -117,18 +119,59 @@ def _attend_stretch(  # type: ignore[no-untyped-def]
             highest = higher
 
     divisor = tl.where(total > 0, total, 1.0)
+    # Of a stretch that a row does not see, nothing but the norm is read.
+    is_stored = is_row & (total > tl.where(stretch == 0, -1.0, 0.0))
     # Sums of long prompts are more than 32 bits can number.
     sums += stretch.to(tl.int64) * sum_stretch_stride
     tl.store(
         sums + ((token * KEY_VALUE_HEADS * GROUP + query_head) * VALUE_SIZE)[:, None] + value_size[None, :],
         summed / divisor[:, None],
-        mask=is_row[:, None] & is_value_size[None, :],
+        mask=is_stored[:, None] & is_value_size[None, :],
     )
     tl.store(
         norms + stretch * norm_stretch_stride + token * KEY_VALUE_HEADS * GROUP + query_head,
         tl.where(total > 0, highest + tl.log(divisor), float("-inf")),
         mask=is_row,
     )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _merge_stretches(  # type: ignore[no-untyped-def]
+    sums,
+    norms,
+    stretches,
+    row_count,
+    sum_stretch_stride,
+    VALUE_SIZE: tl.constexpr,
+    VALUE_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+) -> None:
+    """Merge the stretches of some rows into the first; rows are tokens times heads."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    size = tl.arange(0, VALUE_BLOCK)
+    is_row = row < row_count
+    is_size = (size < VALUE_SIZE)[None, :]
+    first_sum, first_norm = sums + (row * VALUE_SIZE)[:, None] + size[None, :], norms + row
+    sum_of_stretch, norm_of_stretch = first_sum, first_norm
+    highest = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    summed = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
+    for _ in range(stretches):
+        norm = tl.load(norm_of_stretch, mask=is_row, other=float("-inf"))
+        is_seen = norm > float("-inf")
+        normalised = tl.load(sum_of_stretch, mask=is_seen[:, None] & is_size, other=0.0)
+        higher = tl.maximum(highest, norm)
+        base = tl.where(higher == float("-inf"), 0.0, higher)
+        kept, added = tl.exp(highest - base), tl.exp(norm - base)
+        # Left to the compiler, whether a product and a sum are rounded once or twice may depend on the batch's shape.
+        total = tl.fma(total, kept, added)
+        summed = tl.fma(summed, tl.broadcast_to(kept[:, None], summed.shape), normalised * added[:, None])
+        highest = higher
+        sum_of_stretch += sum_stretch_stride
+        norm_of_stretch += row_count
+    divisor = tl.where(total > 0, total, 1.0)
+    tl.store(first_sum, tl.div_rn(summed, tl.broadcast_to(divisor[:, None], summed.shape)), mask=is_row[:, None] & is_size)
+    tl.store(first_norm, tl.where(total > 0, highest + tl.log(divisor), float("-inf")), mask=is_row)
 
 
 def attend(
@@ -176,10 +219,14 @@ def attend(
         norms.stride(0),
         **constants,
     )
-    attended = sums[0] if stretches == 1 else (sums * norms.softmax(0)[..., None]).sum(0)
+    if stretches > 1:
+        rows = tokens * heads
+        sizes = {"VALUE_SIZE": value_size, "VALUE_BLOCK": constants["VALUE_BLOCK"], "ROWS": MERGED_ROWS}
+        _merge_stretches[(triton.cdiv(rows, MERGED_ROWS),)](sums, norms, stretches, rows, sums.stride(0), **sizes)
+    attended = sums[0]
     if sinks is not None:
         # A sink adds to the divisor alone, which is the exponential of the norm.
-        attended = attended * (norms.logsumexp(0) - sinks.float()).sigmoid()[..., None]
+        attended = attended * (norms[0] - sinks.float()).sigmoid()[..., None]
     return attended.to(query.dtype)
 
 

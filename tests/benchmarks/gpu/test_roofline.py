@@ -11,9 +11,19 @@ SHAPE = ModelShape(hidden=64, layers=2, heads=4, key_value_heads=2, intermediate
 def test_attention_moves_keys_masks_and_partial_sums() -> None:
     work, least = attention(SHAPE, 3, Forward("nodes", tokens=10, known=590, outputs=10))
     keys, asked = 2 * 3 * 600 * 2 * 16 * 2, 2 * 30 * 4 * 16 * 2
-    masks, sums = 30 * 600 * 2, 2 * 2 * 30 * 4 * 16 * 4
+    # Two stretches, and their merged sums.
+    masks, sums = 30 * 600 * 2, 2 * (2 + 1) * 30 * 4 * 16 * 4
     assert (work.moved, least) == (2 * (keys + asked + masks + sums), 2 * (keys + asked))
     assert work.computed == 2 * 4 * 30 * 600 * 4 * 16
+
+
+def test_prompt_tokens_write_sums_of_no_later_stretch() -> None:
+    work, _ = attention(SHAPE, 2, Forward("prompt", tokens=600, known=0, outputs=1))
+    keys, asked, masks = 2 * 2 * 600 * 2 * 16 * 2, 2 * 1200 * 4 * 16 * 2, 1200 * 600 * 2
+    sums = 2 * 2 * (512 + 2 * 88 + 600) * 4 * 16 * 4
+    assert work.moved == 2 * (keys + asked + masks + sums)
+    work, _ = attention(SHAPE, 2, Forward("prompt", tokens=512, known=0, outputs=1))
+    assert work.moved == 2 * (2 * 2 * 512 * 2 * 16 * 2 + 2 * 1024 * 4 * 16 * 2 + 1024 * 512 * 2 + 2 * 1024 * 4 * 16 * 4)
 
 
 def test_weights_are_read_once_and_the_head_gives_what_is_asked_for() -> None:

@@ -16,7 +16,7 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.beam.tree import SequenceState, TokenTree
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_trie import ItemTrie
-from tests.kernel_launches import KernelLaunches
+from tests.kernel_launches import KernelLaunches, MergeLaunches
 from tests.recorded_graphs import GraphRecorder
 from tests.speculation import Speculation, run
 from tests.stand_in import DEVICE, DeviceTensor, Punished, StandIn, stand_in
@@ -40,6 +40,7 @@ def launches(device: StandIn, monkeypatch: pytest.MonkeyPatch) -> KernelLaunches
     """As on a GPU, the kernel attends."""
     made = KernelLaunches(device)
     monkeypatch.setattr(tree_kernel, "_attend_stretch", made)
+    monkeypatch.setattr(tree_kernel, "_merge_stretches", MergeLaunches(device))
     return made
 
 

@@ -16,6 +16,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # The interpreter takes the bits of a bfloat16 for an integer.
 HALF = torch.bfloat16 if torch.cuda.is_available() else torch.float16
 SLOTS = 2000
+TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 1e-5}, HALF: {"atol": 2e-2, "rtol": 2e-2}}
 
 
 def ragged(
@@ -66,8 +67,7 @@ def test_ragged_requests_equal_the_pytorch_version(
     cache.index_copy_(0, slots, torch.cat([key, value], -1))
     attended = tree_kernel.attend(query, cache, layout, 0.3, softcap, None if sinks is None else sinks.to(DEVICE))
     assert attended.dtype == dtype
-    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype is torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
-    torch.testing.assert_close(attended.cpu(), expected, **tolerance)
+    torch.testing.assert_close(attended.cpu(), expected, **TOLERANCE[dtype])
 
 
 def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
@@ -84,6 +84,30 @@ def test_stretches_are_merged_and_the_company_changes_not_one_bit() -> None:
     _, together = ragged(prompts=[1100, 2], nodes=[6, 1], cached=[1098, 0], seed=0)
     assert (together.keys[0, : alone.keys.shape[1]] == alone.keys[0]).all()
     assert (tree_kernel.attend(query, cache, together, 0.25)[:8] == by_itself).all()
+
+
+@pytest.mark.parametrize("sunk", [False, True])
+def test_stretches_that_a_row_does_not_see_are_not_read_and_change_no_bit(sunk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt of one stretch is alone, then beside one of three; sums that nothing has written are NaN. The other's first row sees its
+    second stretch alone.
+    """
+    slots, together = ragged(prompts=[500, 1100], nodes=[2, 2], cached=[498, 1098], seed=0)
+    _, alone = ragged(prompts=[500], nodes=[2], cached=[498], seed=0)
+    together.mask[1, 0, 0, : tree_kernel.STRETCH_COLUMNS] = False
+    generator = torch.Generator().manual_seed(0)
+    cache = (3 * torch.randn(SLOTS, 2, 40, generator=generator)).to(DEVICE, HALF)
+    query = torch.randn(len(slots), 4, 16, generator=generator).to(DEVICE, HALF)
+    sinks = torch.randn(4, generator=generator).to(DEVICE) if sunk else None
+    empty = torch.empty
+    monkeypatch.setattr(tree_kernel.torch, "empty", lambda shape, **others: empty(shape, **others).fill_(torch.nan))
+    by_itself = tree_kernel.attend(query[:4], cache, alone, 0.5, None, sinks)
+    attended = tree_kernel.attend(query, cache, together, 0.5, None, sinks)
+    assert (attended[:4] == by_itself).all()
+    own = cache[slots].cpu()
+    key, value = own[..., :16], own[..., 16:]
+    sinks = None if sinks is None else sinks.cpu()
+    expected = tree_attention(query.cpu(), key, value, cache.cpu().clone(), slots.cpu(), [on_cpu(together)], 0.5, None, sinks)
+    torch.testing.assert_close(attended.cpu(), expected, **TOLERANCE[HALF])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="reads and writes a file")
