@@ -5,7 +5,7 @@ ServerError
   - UnknownItem, UnknownField, UnknownFilter          it names what the catalog does not have
   - StaleHistory, HistoryDamaged, NoItemTimes         the history or the catalog can't be used for it
   - UserNotFound, ProfileNotFound                     what it asks for is not there
-  - FilterNotFound, VersionNotFound
+  - FilterNotFound, ItemNotFound, VersionNotFound
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
   - VersionExists, VersionActive, NothingToRollBack   the versions that are there do not allow it

@@ -5,6 +5,8 @@ from typing import NoReturn
 
 import typer
 
+_UNBOUNDED = 100_000
+
 
 def fail(sentence: str, status: int = 1) -> NoReturn:
     """Say why on standard error and end the command."""
@@ -24,6 +26,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for index, row in enumerate(rows, start=1):
         # Cells are texts and no markup: a token may be called [INST].
         table.add_row(*map(Text, row), end_section=index < len(rows) and rows[index][0] != row[0])
-    # A pipe has no width, and a table cut to 80 columns would lose its figures.
+    # A pipe has no width, and a table cut to any would lose names or figures.
     console = Console()
-    (console if console.is_terminal else Console(width=140)).print(table)
+    if not console.is_terminal:
+        console = Console(width=max(140, Console(width=_UNBOUNDED).measure(table).maximum))
+    console.print(table)

@@ -16,12 +16,14 @@ import drafting.alignment.training
 from drafting.alignment.children import ChildrenLogProbs
 from drafting.alignment.children_loss import ChildrenLoss
 from drafting.alignment.data.samples import IGNORED_LABEL
+from drafting.alignment.data.splits import SplitRule
 from drafting.alignment.progress import ProgressBar
 from drafting.alignment.settings import ListQuality, TargetSettings, TrainingError
 from drafting.alignment.target import train_target
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.build import neighbour_model
+from drafting.neighbours.source_check import source_of
 from tests.models import TINY_CONFIG
 
 ITEMS = 40
@@ -190,7 +192,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     """With items left out, and with soft labels."""
     settings = msgspec.structs.replace(QUICK, validate_users=9, left_out=0.3)
     weights = np.random.default_rng(0).random((12, 12)).astype(np.float32)
-    neighbours = neighbour_model(weights, map(str, range(12)), kind="knn", decay=0.5, window=5, fit="train")
+    source = source_of(data, SplitRule())
+    neighbours = neighbour_model(weights, map(str, range(12)), kind="knn", decay=0.5, window=5, fit="train", source=source)
 
     def train(out: Path) -> float | None:
         quality = ListQuality(10, 9, 0.5, 0.5)
