@@ -36,7 +36,7 @@ from verification.hosts.exact import make_exact
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
 from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
-from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, beam_width_for, checked_user, item_indices
+from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, checked_user, item_indices
 from verification.result import BeamResult, Precision
 
 
@@ -201,7 +201,7 @@ class Recommender:
         blend: Blend | Blending | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
-        Without `beam_width`, `beam_width_for` chooses it, as it does for requests over HTTP.
+        Without `beam_width` a search keeps k prefixes, as `generate(num_beams=k)` does; servers ask for `beam_width_for`, which finds more.
 
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
@@ -214,7 +214,7 @@ class Recommender:
             request_id,
             self._prompt(history, thinks=bool(think)),
             k,
-            beam_width_for(k, rule, widest=self.engine.plan.widest_beam) if beam_width is None else beam_width,
+            k if beam_width is None else beam_width,
             item_indices(excluded_items, len(self.catalog), "The request excludes"),
             rule,
             cache_key,

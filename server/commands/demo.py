@@ -20,7 +20,7 @@ def demo(
 ) -> None:
     """Try it on MovieLens 100k: downloads it, trains a small target, and serves recommendations to its real users.
 
-    The first run works for about four minutes on two cores and keeps what it made under ~/.cache/atspeed (or ATSPEED_CACHE); later ones
+    The first run works for about three minutes on two cores and keeps what it made under ~/.cache/atspeed (or ATSPEED_CACHE); later ones
     only start the server.
     """
     from drafting.cache import cache_directory

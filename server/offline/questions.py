@@ -22,7 +22,7 @@ from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.sentences import validation_sentence
 from verification.batch import ScoresNotFinite
 from verification.recommender import Recommender
-from verification.request import BeamRequest
+from verification.request import BeamRequest, beam_width_for
 from verification.result import BeamResult
 
 
@@ -139,7 +139,10 @@ def answers(recommender: Recommender, questions: Iterable[Question | str]) -> It
 
 def _request(recommender: Recommender, request_id: str, question: Question) -> BeamRequest | str:
     try:
-        asked = question.history, question.k, question.beam_width, question.excluded, question.rule
+        width = question.beam_width
+        if width is None:
+            width = beam_width_for(question.k, question.rule, widest=recommender.engine.plan.widest_beam)
+        asked = question.history, question.k, width, question.excluded, question.rule
         request = recommender.request(request_id, *asked, think=question.think, blend=question.blending)
     except ValueError as error:
         return str(error)
