@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from drafting.catalog.text_column import TextColumn
@@ -129,7 +130,7 @@ def test_a_history_longer_than_the_prompt_is_that_of_offline_lists(shop: ServerP
     recommender = Recommender.load(target, load_catalog(file), host="transformers", kv_memory_gib=0.05)
     history = np.random.default_rng(5).permutation(200)[:60].tolist()
     blending = Blending(CatalogNeighbours.of(model, recommender.catalog), 3.0, 12)
-    (offline,) = recommender.recommend([history], 10, blend=blending)
+    (offline,) = recommender.recommend([history], 10, SERVED_BEAM_WIDTH, blend=blending)
     assert offline.blend is not None
     recommender.engine.close()
     names = [recommender.catalog.item_ids[item] for item in history]

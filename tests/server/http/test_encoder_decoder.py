@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
 from tests.server.server_process import ServerProcess
 from tests.t5_models import noisy_t5, save_t5_model
@@ -14,8 +15,8 @@ def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -
     target = save_t5_model(tmp_path / "target", catalog, max_items=5)
     draft = noisy_t5(target, tmp_path / "draft", 0.1)
     alone = Recommender.load(target, catalog, threads=1, kv_memory_gib=0.01)
-    (expected,) = alone.recommend([HISTORY], K)
-    (other,) = alone.recommend([HISTORY[:2]], K, excluded_items=[HISTORY[2:]])
+    (expected,) = alone.recommend([HISTORY], K, SERVED_BEAM_WIDTH)
+    (other,) = alone.recommend([HISTORY[:2]], K, SERVED_BEAM_WIDTH, excluded_items=[HISTORY[2:]])
     alone.close()
     flags = ["--target", target, "--draft", draft, "--plan", "auto", "--catalog", catalog_file, "--kv-memory-gib", "0.01"]
     with ServerProcess(tmp_path, *map(str, flags), "--histories", "memory://", "--timeout-ms", "20000") as server:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.user_state import UserEvent, UserState
@@ -39,7 +40,7 @@ def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -
         UserState(events, {"buy": [UserEvent(3)]}, {"age": 7}, {"clicks": 1}),
     ]
     alone = Recommender.load(target, catalog, threads=1, kv_memory_gib=0.01)
-    expected = [[f"item-{item.item}" for item in result.items] for result in alone.recommend(users, K)]
+    expected = [[f"item-{item.item}" for item in result.items] for result in alone.recommend(users, K, SERVED_BEAM_WIDTH)]
     tokens = [len(alone.prompts.build(user)) for user in users]
     alone.close()
     assert len({tuple(items) for items in expected}) == 3

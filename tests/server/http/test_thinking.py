@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
@@ -50,7 +51,7 @@ def test_text_and_list_are_the_engines(thinking: ServerProcess, writer: Path, ca
     before = thinking.metric("atspeed_thought_tokens_total")
     written = 0
     for most in (3, 20):
-        (expected,) = recommender.recommend([[3, 14]], 4, think=most)
+        (expected,) = recommender.recommend([[3, 14]], 4, SERVED_BEAM_WIDTH, think=most)
         assert expected.thought is not None
         told = answer_to(thinking, k=4, think={"max_tokens": most, "return_text": True})
         kept = answer_to(thinking, k=4, think={"max_tokens": most})
