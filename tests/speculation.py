@@ -1,5 +1,6 @@
 """A target, a draft that is often right and often wrong, and tries of every depth over their tokens."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,23 @@ def run(
             results[result.request_id] = result
     assert engine.used_slots == 0
     return results
+
+
+def assert_early_ends_leave_nothing(engine: SpeculativeBeamEngine, requests: Iterable[BeamRequest], rng: np.random.Generator) -> None:
+    """Add requests, let some steps run between them and cancel some of them at random; no slot is in use behind them, nor lost."""
+    for request in requests:
+        engine.add(request)
+        if rng.random() < 0.6:
+            engine.step()
+        if rng.random() < 0.5 and engine.running:
+            engine.cancel(request.request_id)
+    while engine.running:
+        engine.step()
+    assert engine.used_slots == 0
+    assert not engine.slots.searches
+    engine.forget_histories()
+    assert engine.slots.prompts.free == engine.slots.prompts.total
+    assert engine.slots.nodes.free == engine.slots.nodes.total
 
 
 class SameModel:

@@ -12,7 +12,7 @@ from drafting.trie.item_set import ItemSet, intersection
 from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, model_scores
-from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, run
+from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, assert_early_ends_leave_nothing, run
 from tests.verification.engine.test_reserved import with_places
 from tests.verification.verifiers.test_strict import assert_same_list, random_plans
 from verification.blend import Blend
@@ -182,19 +182,11 @@ def test_candidates_save_forwards_where_the_target_agrees(speculation: Speculati
 def test_requests_that_end_early_leave_nothing_behind(speculation: Speculation) -> None:
     rng = np.random.default_rng(3)
     engine = speculation.engine(4, speculation.planner(4, COSTS[1]))
-    for number, request in enumerate(speculation.requests(40, rng)):
-        engine.add(replace(with_blend(with_places(request, rng), speculation.tries[4], rng), cache_key=f"user {number % 4}"))
-        if rng.random() < 0.6:
-            engine.step()
-        if rng.random() < 0.5 and engine.running:
-            engine.cancel(request.request_id)
-    while engine.running:
-        engine.step()
-    assert engine.used_slots == 0
-    assert not engine.slots.searches
-    engine.forget_histories()
-    assert engine.slots.prompts.free == engine.slots.prompts.total
-    assert engine.slots.nodes.free == engine.slots.nodes.total
+    requests = (
+        replace(with_blend(with_places(request, rng), speculation.tries[4], rng), cache_key=f"user {number % 4}")
+        for number, request in enumerate(speculation.requests(40, rng))
+    )
+    assert_early_ends_leave_nothing(engine, requests, rng)
 
 
 def test_a_unit_of_scores_changes_no_rank(speculation: Speculation) -> None:

@@ -11,7 +11,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.trie.item_set import ItemSet, intersection
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, model_scores
-from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, run
+from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, assert_early_ends_leave_nothing, run
 from tests.verification.verifiers.test_strict import assert_same_list, random_plans
 from verification.engine.reserved import merge
 from verification.recommender import Recommender
@@ -113,19 +113,7 @@ def test_requests_that_end_early_leave_nothing_behind(speculation: Speculation) 
     requests = [
         replace(with_places(request, rng), cache_key=f"user {number % 4}") for number, request in enumerate(speculation.requests(40, rng))
     ]
-    for request in requests:
-        engine.add(request)
-        if rng.random() < 0.6:
-            engine.step()
-        if rng.random() < 0.5 and engine.running:
-            engine.cancel(request.request_id)
-    while engine.running:
-        engine.step()
-    assert engine.used_slots == 0
-    assert not engine.slots.searches
-    engine.forget_histories()
-    assert engine.slots.prompts.free == engine.slots.prompts.total
-    assert engine.slots.nodes.free == engine.slots.nodes.total
+    assert_early_ends_leave_nothing(engine, requests, rng)
 
 
 def test_a_prompt_is_computed_once_and_kept_for_the_user(speculation: Speculation) -> None:
