@@ -9,21 +9,15 @@ than one after the other with all threads. Nothing here knows any data set.
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tqdm import tqdm
 
-from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_table
+from benchmarks.pipeline import Pipeline, Stage
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import accepted_steps_plot
 from verification.evaluation.report import Report
@@ -42,66 +36,6 @@ TARGET = ("--base", "paper", "--subsequences", "--epochs", "8", "--weight-decay"
 DRAFT = ("--epochs", "5")
 RECORDED_USERS = "500"
 REPLAYED = "beam:40,beam:40+children,auto"
-STAGES_FILE = "stages.json"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command.
-
-    Attributes:
-        name: what the logs and the times are kept under.
-        arguments: of the command.
-        result: what is there when the stage is done.
-        command: its module.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    result: Path
-    command: str = "server.cli"
-
-
-class StageFailedError(BenchmarkError):
-    """A stage that ended with an error; the message is a sentence and the last that the stage said."""
-
-
-class Pipeline:
-    """Runs stages, and remembers how long each took."""
-
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        (work / "logs").mkdir(parents=True, exist_ok=True)
-        self._times = work / STAGES_FILE
-        self.seconds: dict[str, float] = json.loads(self._times.read_bytes()) if self._times.is_file() else {}
-
-    def run(self, title: str, stages: Sequence[Stage], side_by_side: int = 1, threads: int | None = None) -> None:
-        """Run what is missing of some stages, each with so many threads, by default its share of the cores.
-
-        Raises:
-            StageFailedError: one of them failed; those that ran beside it have ended as well.
-        """
-        missing = [stage for stage in stages if not stage.result.exists()]
-        threads = threads or max(1, (os.cpu_count() or 1) // side_by_side)
-        started = time.monotonic()
-        bar = tqdm(total=len(stages), initial=len(stages) - len(missing), desc=title, unit="stage")
-        with bar, ThreadPoolExecutor(side_by_side) as pool:
-            for _ in pool.map(lambda stage: self._run(stage, threads), missing):
-                bar.update()
-        if missing:
-            self.seconds[title] = round(self.seconds.get(title, 0.0) + time.monotonic() - started, 1)
-            self._times.write_text(json.dumps(self.seconds, indent=2))
-
-    def _run(self, stage: Stage, threads: int) -> None:
-        log = self.work / "logs" / f"{stage.name}.log"
-        stage.result.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", stage.command, *stage.arguments]
-        with log.open("w") as output:
-            print(" ".join(command), file=output, flush=True)
-            ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-        if ended.returncode:
-            said = log.read_text().replace("\r", "\n").strip().splitlines()
-            raise StageFailedError(f"{stage.name} failed; {log} ends with: {said[-1]}")
 
 
 def join_reports(reports: Sequence[Report]) -> Report:

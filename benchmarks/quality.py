@@ -2,8 +2,9 @@
 
 Of each data set: identifiers from its training part, neighbour models, and the baselines; of each of its seeds a target by the data set's
 recipe, and an evaluation of its lists as they are served, alone and blended. Every stage is one `atspeed` command that can be repeated by
-hand. Invariants: a stage whose result is there is not run again; the table is written from what is there, whenever the run ends; epochs and
-weights are chosen by models that have learnt the part train alone, and the test part is asked once.
+hand. Invariants: a stage whose result is there is not run again, and a result's name bears the digest of its command and of all before it,
+so a changed recipe is run anew from there on; the table is written from what is there of the recipes as they are, whenever the run ends;
+epochs and weights are chosen by models that have learnt the part train alone, and the test part is asked once.
 """
 
 import math
@@ -12,19 +13,23 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.endings import BenchmarkError
-from benchmarks.paper import Pipeline, Stage
-from benchmarks.quality_table import BASELINES, BLEND, REPORT, K, blended, read, write_table
+from benchmarks.pipeline import Pipeline, Stage
+from benchmarks.quality_table import BLEND, REPORT, Compared, K, blended, read, write_table
+from drafting.alignment.bases import PRESETS
 from drafting.alignment.data.fit import FIT_TRAIN, FIT_VALID
+from drafting.alignment.recipes import RECIPES
+from drafting.alignment.settings import TargetSettings
 from drafting.cache import cache_directory
 from drafting.neighbours.model import SUFFIX
 from server.demo.movielens import MovieLensError, download_wheel
 from server.engine.processors import usable_processors
-from verification.evaluation.settings import CLOSED_FORMS
+from verification.evaluation.settings import CLOSED_FORMS, EvaluationSettings
 
 DATA_SETS = ("beauty", "games", "movielens")
 NETWORKS = ("gru4rec", "sasrec")
@@ -32,9 +37,10 @@ NETWORKS = ("gru4rec", "sasrec")
 FILMS = ("--levels", "2", "--codes", "128", "--unique")
 SHOP = ("--levels", "1", "--item-token")
 SHOP_RECIPE = {"--base": "small", "--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128", "--normalise": "children"}
-WEIGHTS = "0.25,0.5,1,2"
+WEIGHTS = "0.25,0.5,1,2,4,8"
 # Validation users that choose among them.
 CHOOSING = "1000"
+RAW_FILMS = "movielens/raw"
 _WHEEL_FILMS = "recbole/dataset_example/ml-100k/"
 
 
@@ -68,9 +74,8 @@ def data_set(name: str, shared: Path, work: Path) -> DataSet:
     if name not in DATA_SETS:
         raise BenchmarkError(f"There is no data set {name!r}: choose {', '.join(DATA_SETS)}.")
     if name == "movielens":
-        raw, data = work / name / "raw", work / name / "data"
-        prepare = (Stage("movielens-prepare", ("prepare", str(raw), "--out", str(data)), data),)
-        return DataSet(name, data, prepare, identifiers=FILMS)
+        prepare = Stage.keyed(work, "movielens/data", ("prepare", str(work / RAW_FILMS)))
+        return DataSet(name, prepare.result, (prepare,), identifiers=FILMS)
     if not (shared / name).is_dir():
         raise BenchmarkError(f"There is no {shared / name}: pass the directory that holds {name} with --shared, or leave it out of --only.")
     listed = shared / name / f"{name}.index.json"
@@ -96,76 +101,71 @@ def unpack_movielens(folder: Path) -> None:
         (folder / Path(name).name).write_bytes(content)
 
 
-def shared_stages(source: DataSet, work: Path) -> Iterator[Stage]:
-    """What all targets of a data set need, in order."""
-    yield from source.prepare
-    paths = Paths(source, work)
-    given = () if source.items is None else ("--items", str(source.items))
-    built = ("catalog", "build", "--data", str(source.data), *given, *source.identifiers, "--out", str(paths.catalog))
-    yield Stage(f"{source.name}-catalog", built, paths.catalog)
-    for fit in (FIT_TRAIN, FIT_VALID):
-        out = paths.neighbours(fit)
-        yield Stage(f"{source.name}-neighbours-{fit}", ("neighbours", "build", *paths.inputs, "--fit", fit, "--out", str(out)), out)
-
-
-def baseline_stages(source: DataSet, work: Path) -> Iterator[Stage]:
-    """The baselines of a data set, which need no target: those in closed form at once, and each network."""
-    paths = Paths(source, work)
-    for title, names in {"closed-forms": ",".join(CLOSED_FORMS), **{network: network for network in NETWORKS}}.items():
-        report = paths.folder / f"{BASELINES}-{title}"
-        asked = ("--baselines", names, "--k", str(K), "--report", str(report), "--overwrite")
-        yield Stage(f"{source.name}-{report.name}", ("evaluate", *paths.inputs, *asked), report / REPORT)
-
-
-def seed_stages(source: DataSet, work: Path, seed: int) -> Iterator[Stage]:
-    """A target of a data set, in order: a trial that learns the part train, which says for how many epochs and with which weight of the
-    blend, then the target that learns train and validation, and its evaluation. A stage reads what the one before it has found.
-    """
-    paths = Paths(source, work)
-    trial, target = paths.folder / f"trial-{seed}", paths.folder / f"target-{seed}"
-    chosen, report = paths.folder / f"trial-report-{seed}" / REPORT, paths.folder / f"report-{seed}" / REPORT
-
-    def train(out: Path, fit: str, more: dict[str, str]) -> Stage:
-        taught = ("--neighbours", str(paths.neighbours(fit))) if source.taught else ()
-        recipe = [part for flag in (source.recipe | more).items() for part in flag]
-        asked = (*recipe, *taught, "--fit", fit, "--seed", str(seed), "--out", str(out))
-        return Stage(f"{source.name}-{out.name}", ("train", "target", *paths.inputs, *asked), out)
-
-    def evaluate(model: Path, fit: str, part: str, weights: str, result: Path, *users: str) -> Stage:
-        blended = ("--neighbours", str(paths.neighbours(fit)), "--blend", weights, "--part", part)
-        asked = ("--k", str(K), *users, "--timed", "0", "--baselines", "none", "--report", str(result.parent), "--overwrite")
-        arguments = ("evaluate", "--target", str(model), *paths.inputs, *blended, *asked)
-        return Stage(f"{source.name}-{result.parent.name}", arguments, result)
-
-    yield train(trial, FIT_TRAIN, {})
-    yield evaluate(trial, FIT_TRAIN, "valid", WEIGHTS, chosen, "--users", CHOOSING)
-    yield train(target, FIT_VALID, {"--epochs": str(best_epoch(trial)), "--validate-users": "0"})
-    yield evaluate(target, FIT_VALID, "test", f"{chosen_weight(chosen):g}", report)
-
-
 @dataclass(frozen=True)
-class Paths:
-    """Where the stages of a data set leave what others read."""
+class Stages:
+    """The stages of a data set, in a directory of all work."""
 
     source: DataSet
     work: Path
 
-    @property
-    def folder(self) -> Path:
-        return self.work / self.source.name
+    @cached_property
+    def catalog(self) -> Stage:
+        given = () if self.source.items is None else ("--items", str(self.source.items))
+        read = ("--data", str(self.source.data), *given)
+        return self._stage("catalog", "catalog", "build", *read, *self.source.identifiers, suffix=".jsonl")
+
+    def neighbours(self, fit: str) -> Stage:
+        """The neighbour model that learns a part."""
+        return self._stage(f"neighbours-{fit}", "neighbours", "build", *self._inputs, "--fit", fit, suffix=SUFFIX)
+
+    def shared(self) -> Iterator[Stage]:
+        """What all targets need, in order."""
+        yield from self.source.prepare
+        yield self.catalog
+        yield from map(self.neighbours, (FIT_TRAIN, FIT_VALID))
+
+    def baselines(self) -> Iterator[Stage]:
+        """The baselines, which need no target: those in closed form at once, and each network."""
+        for title, names in {"closed-forms": ",".join(CLOSED_FORMS), **{network: network for network in NETWORKS}}.items():
+            yield self._report(f"baselines-{title}", "--baselines", names)
+
+    def seed(self, seed: int) -> Iterator[Stage]:
+        """A target, in order: a trial that learns the part train, which says for how many epochs and with which weight of the blend, then
+        the target that learns train and validation, and its evaluation. A stage reads what the one before it has found.
+        """
+        trial = self._train("trial", FIT_TRAIN, seed, {})
+        yield trial
+        chosen = self._judge("trial-report", trial, FIT_TRAIN, seed, "--part", "valid", "--blend", WEIGHTS, "--users", CHOOSING)
+        yield chosen
+        epochs = {"--epochs": str(best_epoch(trial.result)), "--validate-users": "0"}
+        target = self._train("target", FIT_VALID, seed, epochs)
+        yield target
+        yield self._judge("report", target, FIT_VALID, seed, "--part", "test", "--blend", f"{chosen_weight(chosen.result):g}")
 
     @property
-    def catalog(self) -> Path:
-        return self.folder / "catalog.jsonl"
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
+    def _inputs(self) -> tuple[str, ...]:
         """Data and catalog as flags."""
-        return "--data", str(self.source.data), "--catalog", str(self.catalog)
+        return "--data", str(self.source.data), "--catalog", str(self.catalog.result)
 
-    def neighbours(self, fit: str) -> Path:
-        """The neighbour model that has learnt a part."""
-        return self.folder / f"{fit}{SUFFIX}"
+    def _stage(self, name: str, *arguments: str, suffix: str = "", also: object = None) -> Stage:
+        return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, suffix=suffix, also=also)
+
+    def _report(self, name: str, *asked: str) -> Stage:
+        arguments = ("evaluate", *self._inputs, "--k", str(K), *asked, "--overwrite")
+        also = EvaluationSettings()
+        return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, out="--report", inside=REPORT, also=also)
+
+    def _train(self, kind: str, fit: str, seed: int, more: dict[str, str]) -> Stage:
+        taught = ("--neighbours", str(self.neighbours(fit).result)) if self.source.taught else ()
+        recipe = self.source.recipe | more
+        asked = (*(part for flag in recipe.items() for part in flag), *taught, "--fit", fit, "--seed", str(seed))
+        also = TargetSettings(), RECIPES.get(recipe["--base"]), PRESETS.get(recipe["--base"])
+        return self._stage(f"{kind}-{seed}", "train", "target", *self._inputs, *asked, also=also)
+
+    def _judge(self, kind: str, model: Stage, fit: str, seed: int, *asked: str) -> Stage:
+        """Lists of a target, alone and blended."""
+        models = ("--target", str(model.result), "--neighbours", str(self.neighbours(fit).result))
+        return self._report(f"{kind}-{seed}", *models, *asked, "--timed", "0", "--baselines", "none")
 
 
 def best_epoch(trial: Path) -> int:
@@ -190,7 +190,7 @@ def run(names: Sequence[str], work: Path, shared: Path, results: Path, seeds: in
         BenchmarkError: a data set is not there, a stage failed, or nothing is done yet.
     """
     ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    sources = [data_set(name, shared, work) for name in names]
+    stages = {name: Stages(data_set(name, shared, work), work) for name in names}
     pipeline = Pipeline(work)
 
     def follow(some: Iterable[Stage]) -> None:
@@ -201,13 +201,29 @@ def run(names: Sequence[str], work: Path, shared: Path, results: Path, seeds: in
                 return
 
     if "movielens" in names:
-        unpack_movielens(work / "movielens" / "raw")
-    for source in sources:
-        follow(shared_stages(source, work))
-        if not Paths(source, work).neighbours(FIT_VALID).exists():
+        unpack_movielens(work / RAW_FILMS)
+    for each in stages.values():
+        follow(each.shared())
+        if not each.neighbours(FIT_VALID).result.exists():
             break
-        chains = [*([stage] for stage in baseline_stages(source, work)), *(seed_stages(source, work, seed) for seed in range(seeds))]
+        chains = [*([stage] for stage in each.baselines()), *(each.seed(seed) for seed in range(seeds))]
         with ThreadPoolExecutor(side_by_side) as pool:
             for _ in pool.map(follow, chains):
                 pass
-    return write_table(work, names, results, seeds)
+    return write_table({name: compared(each, seeds) for name, each in stages.items()}, results, seeds)
+
+
+def compared(stages: Stages, seeds: int) -> Compared:
+    """The evaluations that are there of the recipes as they are."""
+    ends = [last for seed in range(seeds) if (last := finished(stages.seed(seed))) is not None]
+    baselines = [stage.result for stage in stages.baselines() if stage.result.exists()]
+    return Compared([read(stage.result) for stage in ends], [read(result) for result in baselines])
+
+
+def finished(chain: Iterable[Stage]) -> Stage | None:
+    """The last stage of a chain, or None if a result is missing on the way."""
+    last = None
+    for last in chain:
+        if not last.result.exists():
+            return None
+    return last

@@ -4,7 +4,8 @@ Invariant: it is made of the evaluations that are there and says how many seeds 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -17,14 +18,20 @@ from verification.evaluation.settings import BASELINES as NAMES
 
 K = 10
 REPORT = "report.json"
-# How the directories of baselines' reports begin.
-BASELINES = "baselines"
 # How the mode of a blended row begins; its weight follows.
 BLEND = "blend "
 # What a row's figures must be at least, as a share of the best baseline's.
 ALONE = {"movielens": 1.0, "beauty": 0.95, "games": 0.95}
 BLENDED = 1.08
 HEADS = ("", f"Recall@{K}", "over seeds", f"NDCG@{K}", "over seeds", "of the best baseline's", "bar", "")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The evaluations of one data set: of targets, one a seed, and of baselines."""
+
+    targets: Sequence[Report]
+    baselines: Sequence[Report]
 
 
 def read(report: Path) -> Report:
@@ -80,28 +87,23 @@ def _absent(baselines: Sequence[BaselineRow]) -> list[str]:
     return [title for title in NAMES.values() if title not in {row.name for row in baselines}]
 
 
-def _reports(folder: Path, kind: str) -> list[Report]:
-    return [read(file) for file in sorted(folder.glob(f"{kind}-*/{REPORT}"))]
-
-
-def write_table(work: Path, names: Sequence[str], results: Path, seeds: int) -> Path:
-    """Write `quality.md` of all evaluations that are there, and what is missing of so many seeds.
+def write_table(found: Mapping[str, Compared], results: Path, seeds: int) -> Path:
+    """Write `quality.md` of the evaluations of each data set, and what is missing of so many seeds.
 
     Raises:
         BenchmarkError: there are none.
     """
     parts, missing = [], []
-    for name in names:
-        reports, compared = (_reports(work / name, kind) for kind in ("report", BASELINES))
-        baselines = [row for report in compared for row in report.baselines]
-        if reports or baselines:
-            parts.append(f"## {name}, {[*reports, *compared][0].users:,} users\n\n{table(name, reports, baselines)}")
-        if len(reports) < seeds:
-            missing.append(f"{seeds - len(reports)} of {seeds} targets of {name}")
+    for name, compared in found.items():
+        baselines = [row for report in compared.baselines for row in report.baselines]
+        if evaluated := [*compared.targets, *compared.baselines]:
+            parts.append(f"## {name}, {evaluated[0].users:,} users\n\n{table(name, compared.targets, baselines)}")
+        if len(compared.targets) < seeds:
+            missing.append(f"{seeds - len(compared.targets)} of {seeds} targets of {name}")
         if absent := _absent(baselines):
             missing.append(f"{', '.join(absent) if baselines else 'all baselines'} of {name}")
     if not parts:
-        raise BenchmarkError(f"No evaluation is done yet in {work}: give the same command again, with more --minutes.")
+        raise BenchmarkError("No evaluation is done yet: give the same command again, with more --minutes.")
     results.mkdir(parents=True, exist_ok=True)
     path = results / "quality.md"
     head = [

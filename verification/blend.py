@@ -31,15 +31,17 @@ class Blend:
         items: number of items that were proposed.
         paths: `[identifiers, depth]` int64, the trie nodes of each candidate's identifier, from depth 1 to the leaf; ascending by leaf.
         scores: `[identifiers]` float64, positive.
+        every: as of `Blending`.
     """
 
     weight: float
     items: int
     paths: IntArray
     scores: DoubleArray
+    every: bool = False
 
     @classmethod
-    def of(cls, trie: TrieArrays, items: IntArray, scores: DoubleArray, weight: float) -> "Blend":
+    def of(cls, trie: TrieArrays, items: IntArray, scores: DoubleArray, weight: float, every: bool = False) -> "Blend":
         """Candidates by catalog index.
 
         Args:
@@ -58,7 +60,7 @@ class Blend:
         leaves, group = np.unique(trie.leaf_of_item[items], return_inverse=True)
         best = np.zeros(len(leaves))
         np.maximum.at(best, group, scores)
-        return cls(weight, len(items), trie.paths(leaves), best)
+        return cls(weight, len(items), trie.paths(leaves), best, every)
 
     @classmethod
     def after(
@@ -86,7 +88,7 @@ class Blend:
         if not isinstance(history, Sequence | np.ndarray):
             raise ValueError("Candidates follow from a history, which a prompt does not tell: give a Blend.")
         may = None if allowed is None else allowed.contains
-        return cls.of(trie, *blend.neighbours.candidates(history, blend.count, excluded, may), blend.weight)
+        return cls.of(trie, *blend.neighbours.candidates(history, blend.count, excluded, may), blend.weight, blend.every)
 
     @property
     def floor(self) -> float:

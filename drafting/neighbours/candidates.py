@@ -78,8 +78,10 @@ class Blending:
     Attributes:
         weight: of the logarithm of neighbour scores beside log-probabilities.
         count: the most candidates.
+        every: list all that is ranked, not the best k alone, so that other weights can rank it anew.
     """
 
     neighbours: CatalogNeighbours
     weight: float
     count: int = CANDIDATES
+    every: bool = False

@@ -1,6 +1,7 @@
 """`atspeed evaluate`: how good lists are, how many steps drafts save, and how much time."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +49,7 @@ def evaluate(
         typer.Option(
             help="Its weights, separated by commas. Of several, validation users choose, so neither model may have learnt what they met."
         ),
-    ] = "0.25,0.5,1,2",
+    ] = "0.25,0.5,1,2,4,8",
     users: Annotated[int | None, typer.Option(help="Ask about this many users, spread evenly.", min=1, show_default="all")] = None,
     split: Annotated[str | None, typer.Option(help="Of a stream of interactions.", show_default="the target's")] = None,
     min_items: Annotated[int | None, typer.Option(help="Leave out shorter users.", show_default="the target's")] = None,
@@ -113,7 +114,7 @@ def evaluate(
         blend=weights,
         most_users=users,
         host=engine,
-        threads=settings.threads or usable_processors(),
+        threads=settings.threads or (None if "OMP_NUM_THREADS" in os.environ else usable_processors()),
     )
     try:
         if target is None:

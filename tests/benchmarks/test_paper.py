@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from benchmarks import paper
 from benchmarks.cli import app
-from benchmarks.paper import Pipeline, Stage, StageFailedError, stages, write_report
+from benchmarks.paper import stages, write_report
+from benchmarks.pipeline import Pipeline, Stage, StageFailedError
 from verification.evaluation.report import PLAIN, ModeRow, Quality, Report, Spread
 
 

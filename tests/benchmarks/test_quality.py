@@ -1,15 +1,17 @@
 """The driver of `make quality`: its stages in order, its table from what is there, and what it says when something is missing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import quality
 from benchmarks.endings import BenchmarkError
-from benchmarks.paper import Pipeline, Stage
-from benchmarks.quality import WEIGHTS, DataSet, baseline_stages, data_set, run, seed_stages, shared_stages
-from benchmarks.quality_table import write_table
+from benchmarks.pipeline import Pipeline, Stage
+from benchmarks.quality import WEIGHTS, DataSet, Stages, compared, data_set, run
+from benchmarks.quality_table import Compared, write_table
+from drafting.alignment.recipes import RECIPES
 from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Quality, Report, Spread
 from verification.evaluation.settings import BASELINES as NAMES
 
@@ -23,11 +25,6 @@ def evaluated(recall: float, baselines: dict[str, float], weight: float = 0.5) -
         BaselineRow(name, 10, Quality(value, value / 4, 0.0, 0.02, 0.01), "l2 5" * (name == "EASE")) for name, value in baselines.items()
     ]
     return Report({}, users=1234, warm_users=6, rows=rows, baselines=others, generate_ms={}, generate_equal={})
-
-
-def written(folder: Path, name: str, report: Report) -> None:
-    (folder / name).mkdir(parents=True)
-    (folder / name / "report.json").write_bytes(report.encode())
 
 
 def pretend(stage: Stage) -> None:
@@ -52,9 +49,9 @@ def flag(stage: Stage, name: str) -> str:
 def test_every_stage_finds_what_earlier_ones_have_made(name: str, tmp_path: Path) -> None:
     (tmp_path / "shared" / "beauty").mkdir(parents=True)
     work = tmp_path / "work"
-    source = data_set(name, tmp_path / "shared", work)
+    stages = Stages(data_set(name, tmp_path / "shared", work), work)
     made, names = {str(work / "movielens" / "raw")}, []
-    for some in (shared_stages(source, work), baseline_stages(source, work), seed_stages(source, work, 0), seed_stages(source, work, 1)):
+    for some in (stages.shared(), stages.baselines(), stages.seed(0), stages.seed(1)):
         for stage in some:
             needed = {part for part in stage.arguments if part.startswith(str(work))}
             assert needed - {str(stage.result), str(stage.result.parent)} <= made
@@ -64,12 +61,17 @@ def test_every_stage_finds_what_earlier_ones_have_made(name: str, tmp_path: Path
     assert len(names) == len(set(names)) == 3 + 3 + 2 * 4 + (name == "movielens")
 
 
+def learnt(stage: Stage) -> str:
+    """The part that the neighbour model has learnt which a stage reads."""
+    return Path(flag(stage, "--neighbours")).name.split("-")[1]
+
+
 @pytest.mark.parametrize("name", ["beauty", "movielens"])
 def test_no_model_has_learnt_the_labels_that_it_is_judged_by(name: str, tmp_path: Path) -> None:
     """Epochs and weight come from the part train; what they are found with is used once, on the test part."""
     (tmp_path / "beauty").mkdir(parents=True)
     source, some = data_set(name, tmp_path, tmp_path / "work"), []
-    for stage in seed_stages(source, tmp_path / "work", 3):
+    for stage in Stages(source, tmp_path / "work").seed(3):
         pretend(stage)
         some.append(stage)
     trial, chosen, target, report = some
@@ -78,20 +80,21 @@ def test_no_model_has_learnt_the_labels_that_it_is_judged_by(name: str, tmp_path
     assert "--validate-users" not in trial.arguments
     assert (flag(target, "--epochs"), flag(target, "--validate-users")) == ("11", "0")
     if source.taught:
-        assert [Path(flag(stage, "--neighbours")).name.split(".")[0] for stage in (trial, target)] == ["train", "train+valid"]
-    assert [Path(flag(stage, "--neighbours")).name.split(".")[0] for stage in (chosen, report)] == ["train", "train+valid"]
+        assert [learnt(stage) for stage in (trial, target)] == ["train", "train+valid"]
+    assert [learnt(stage) for stage in (chosen, report)] == ["train", "train+valid"]
     assert [flag(stage, "--part") for stage in (chosen, report)] == ["valid", "test"]
     assert [flag(stage, "--blend") for stage in (chosen, report)] == [WEIGHTS, "0.5"]
     assert [flag(stage, "--target") for stage in (chosen, report)] == [str(trial.result), str(target.result)]
 
 
 def test_the_table_has_the_target_over_its_seeds_beside_the_best_baseline(tmp_path: Path) -> None:
-    written(tmp_path / "beauty", "report-0", evaluated(0.03, {}))
-    written(tmp_path / "beauty", "report-1", evaluated(0.02, {}, weight=1))
-    written(tmp_path / "beauty", "baselines-closed-forms", evaluated(0.5, {"item-kNN": 0.02, "EASE": 0.025, "most popular": 0.01}))
-    written(tmp_path / "beauty", "baselines-gru4rec", evaluated(0.5, {"GRU4Rec": 0.02, "co-occurrence": 0.01}))
-    written(tmp_path / "movielens", "baselines-closed-forms", evaluated(0.5, dict.fromkeys(NAMES.values(), 0.2)))
-    text = write_table(tmp_path, ["beauty", "games", "movielens"], tmp_path / "results", seeds=3).read_text()
+    closed_forms = evaluated(0.5, {"item-kNN": 0.02, "EASE": 0.025, "most popular": 0.01})
+    beauty = Compared(
+        [evaluated(0.03, {}), evaluated(0.02, {}, weight=1)], [closed_forms, evaluated(0.5, {"GRU4Rec": 0.02, "co-occurrence": 0.01})]
+    )
+    movielens = Compared([], [evaluated(0.5, dict.fromkeys(NAMES.values(), 0.2))])
+    found = {"beauty": beauty, "games": Compared([], []), "movielens": movielens}
+    text = write_table(found, tmp_path / "results", seeds=3).read_text()
     assert "## beauty, 1,234 users" in text
     assert "## games" not in text
     assert "| target, 2 seeds | 0.0250 ± 0.0100 | ± 0.0050 | 0.0125 ± 0.0050 | ± 0.0025 | 1.00, 2.00 | 0.95 | open |" in text
@@ -105,10 +108,8 @@ def test_the_table_has_the_target_over_its_seeds_beside_the_best_baseline(tmp_pa
 
 
 def test_a_bar_is_reached_by_both_figures_or_missed(tmp_path: Path) -> None:
-    for name in ("beauty", "movielens"):
-        written(tmp_path / name, "report-0", evaluated(0.0195, {}))
-        written(tmp_path / name, "baselines-all", evaluated(0.5, dict.fromkeys(NAMES.values(), 0.02)))
-    text = write_table(tmp_path, ["beauty", "movielens"], tmp_path / "results", seeds=1).read_text()
+    compared = Compared([evaluated(0.0195, {})], [evaluated(0.5, dict.fromkeys(NAMES.values(), 0.02))])
+    text = write_table({"beauty": compared, "movielens": compared}, tmp_path / "results", seeds=1).read_text()
     assert "Not run yet" not in text
     alone = [line for line in text.splitlines() if line.startswith("| target")]
     assert [line.split(" | ")[-2:] for line in alone] == [["0.95", "reached |"], ["1.00", "missed |"]]
@@ -135,6 +136,54 @@ def test_what_is_done_is_kept_and_nothing_begins_after_the_minutes(tmp_path: Pat
     assert ran == [*shared, *baselines, *(name.format(0) for name in each)]
     run(*given, seeds=2, minutes=None)
     assert ran[10:] == [name.format(1) for name in each]
+
+
+def made(stages: Stages) -> list[Stage]:
+    """Pretend to run what is missing of all stages of one seed."""
+    some = []
+    for chain in (stages.shared(), stages.baselines(), stages.seed(0)):
+        for stage in chain:
+            if not stage.result.exists():
+                pretend(stage)
+                some.append(stage)
+    return some
+
+
+def test_a_changed_recipe_makes_anew_what_depends_on_it_and_nothing_else(tmp_path: Path) -> None:
+    source = DataSet("beauty", tmp_path / "data", identifiers=("--levels", "2"), recipe={"--base": "small", "--epochs": "8"})
+    stages = Stages(source, tmp_path / "work")
+    assert len(made(stages)) == 3 + 3 + 4
+    assert made(Stages(source, tmp_path / "work")) == []
+    assert len(compared(stages, seeds=1).targets) == 1
+
+    retrained = Stages(replace(source, recipe=source.recipe | {"--epochs": "9"}), tmp_path / "work")
+    assert compared(retrained, seeds=1).targets == []
+    assert len(compared(retrained, seeds=1).baselines) == 3
+    again = ["beauty-trial-0", "beauty-trial-report-0", "beauty-target-0", "beauty-report-0"]
+    # The trial finds the same number of epochs, so the flags of the target are what they were.
+    assert [stage.name for stage in made(retrained)] == again[:2]
+    assert len(compared(retrained, seeds=1).targets) == 1
+
+    taught = Stages(replace(source, taught=True), tmp_path / "work")
+    assert [stage.name for stage in made(taught)] == again
+
+    rebuilt = Stages(replace(source, identifiers=("--levels", "3")), tmp_path / "work")
+    assert not compared(rebuilt, seeds=1).targets
+    assert not compared(rebuilt, seeds=1).baselines
+    assert len(made(rebuilt)) == 3 + 3 + 4
+
+
+def test_the_recipe_of_a_preset_is_part_of_what_a_target_is_made_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = Stages(DataSet("beauty", tmp_path / "data"), tmp_path / "work")
+    before = next(stages.seed(0)).result
+    monkeypatch.setitem(RECIPES, "small", RECIPES["small"] | {"dropout": 0.3})
+    assert next(stages.seed(0)).result != before
+
+
+def test_where_the_work_lies_changes_no_name(tmp_path: Path) -> None:
+    source = DataSet("beauty", tmp_path / "data")
+    names = [[stage.result.name for stage in made(Stages(source, tmp_path / work))] for work in ("one", "two")]
+    assert names[0] == names[1]
 
 
 def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

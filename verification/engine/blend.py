@@ -87,7 +87,8 @@ class BlendStep:
 
 
 def blended(blend: Blend, parts: Sequence[VerifyResult], log_probs: FloatArray) -> tuple[VerifyResult, BlendedList]:
-    """The k best of the target's own list and the candidates; with reserved places, so many of those that may take them at least.
+    """The k best of the target's own list and the candidates, or every one; with reserved places, so many of those that may take them at
+    least.
 
     Args:
         parts: the results of a request's searches.
@@ -101,6 +102,7 @@ def blended(blend: Blend, parts: Sequence[VerifyResult], log_probs: FloatArray) 
     ranking = blend.ranking(nodes, totals)
     order = np.argsort(-ranking, kind="stable")
     k, *places = (part.search.widths[-1] for part in parts)
+    k = len(order) if blend.every else k
     kept = order[:k]
     if places:
         reserved = order[parts[1].search.eligibility.allowed(nodes[order])][: places[0]]

@@ -1,17 +1,22 @@
 """How much a neighbour model weighs in blended lists: chosen among weights by lists of validation users.
 
-Invariant: the test part is asked about once, with one weight.
+Invariant: the test part is asked about once, with one weight. Each validation user is searched for once, whatever the number of weights:
+neither log-probabilities nor candidates depend on the weight, and what the best list of any weight is made of is all in one (see
+`verification.blend`).
 """
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from drafting.alignment.data.interactions import Split
 from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from verification.evaluation.baselines.ranking import CHOSEN_AT, merit, quality_of
-from verification.evaluation.searching import NO_PLAN, Mode, search_all
+from verification.evaluation.searching import NO_PLAN, Mode
 from verification.evaluation.settings import EvaluationSettings
-from verification.evaluation.users import held_out
+from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
+from verification.result import BeamResult
 
 
 def blended_mode(
@@ -27,14 +32,44 @@ def blended_mode(
     Raises:
         InteractionError: there are no validation users.
     """
-    modes = [Mode("", f"blend {weight:g}", NO_PLAN, blend=Blending(neighbours, weight)) for weight in weights]
-    if len(modes) == 1:
-        return modes[0]
-    users = held_out(split, "valid", settings.most_users)
+    best = weights[0]
+    if len(weights) > 1:
+        users = held_out(split, "valid", settings.most_users)
+        lists = lists_by_weight(recommender, neighbours, weights, users, settings, advance)
+        best = max(weights, key=lambda weight: merit(quality_of(users, lists[weight], CHOSEN_AT)))
+    return Mode("", f"blend {best:g}", NO_PLAN, blend=Blending(neighbours, best))
+
+
+def lists_by_weight(
+    recommender: Recommender,
+    neighbours: CatalogNeighbours,
+    weights: Sequence[float],
+    users: HeldOut,
+    settings: EvaluationSettings,
+    advance: Callable[[int], None],
+) -> dict[float, list[list[int]]]:
+    """The blended lists of users by weight, from one search for each user."""
+    recommender.engine.use_plan(NO_PLAN)
+    lists: dict[float, list[list[int]]] = {weight: [] for weight in weights}
+    everything = Blending(neighbours, 1.0, every=True)
     excluded = None if settings.keep_seen else users.histories
     width = max(CHOSEN_AT, settings.beam_width)
-    found = {
-        mode: quality_of(users, search_all(recommender, mode, users.states(), CHOSEN_AT, width, advance, excluded).lists, CHOSEN_AT)
-        for mode in modes
-    }
-    return max(modes, key=lambda mode: merit(found[mode]))
+    for result in recommender.recommend(users.states(), CHOSEN_AT, width, excluded, blend=everything):
+        for weight, found in lists.items():
+            found.append(reranked(result, weight, CHOSEN_AT))
+        advance(1)
+    return lists
+
+
+def reranked(result: BeamResult, weight: float, k: int) -> list[int]:
+    """The items of the k best identifiers by another weight, best first.
+
+    Args:
+        result: a list of all that is ranked by weight 1.
+    """
+    assert result.blend is not None
+    first = {item.rank: item.score for item in reversed(result.items)}
+    log_probs = np.array([first[rank] for rank in sorted(first)])
+    ranking = log_probs + weight * (np.array(result.blend.scores) - log_probs)
+    rank_of = {rank: place for place, rank in enumerate((1 + np.argsort(-ranking, kind="stable")[:k]).tolist())}
+    return [item.item for item in sorted(result.items, key=lambda item: rank_of.get(item.rank, k)) if item.rank in rank_of]

@@ -11,15 +11,19 @@ from drafting.alignment.data.interactions import Interactions, Split
 from drafting.beam.rule import Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_column import TextColumn
-from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
 from tests.models import random_catalog, save_random_model
+from verification.evaluation.blending import lists_by_weight
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots
 from verification.evaluation.report import Report
 from verification.evaluation.run import EvaluationSettings, evaluate
+from verification.evaluation.searching import NO_PLAN, Mode, search_all
 from verification.evaluation.seeds import over_seeds
+from verification.evaluation.users import held_out
+from verification.recommender import Recommender
 
 USERS = 14
 
@@ -177,6 +181,30 @@ def test_blended_lists_stand_beside_the_targets_own(models: Path, catalog: Catal
         assert mode in to_markdown(report)
         if mode == "blend 50":
             assert blended.quality.recall > 0.2 + plain.quality.recall
+
+
+@pytest.mark.parametrize("keep_seen", [False, True])
+def test_one_search_ranked_by_every_weight_gives_the_lists_of_a_search_for_each(
+    models: Path, catalog: Catalog, split: Split, keep_seen: bool
+) -> None:
+    """Items share identifiers, users have no candidates, few or many, and some of their items are left out."""
+    rng = np.random.default_rng(1)
+    weights = rng.random((len(catalog), len(catalog))).astype(np.float32) * (rng.random((len(catalog), 1)) < 0.6)
+    weights[rng.random(weights.shape) < 0.9] = 0
+    rows, columns = np.nonzero(weights)
+    offsets = offsets_of(np.bincount(rows, minlength=len(catalog)))
+    model = NeighbourModel(TextColumn.of(catalog.item_ids), offsets, columns.astype(np.int32), weights[rows, columns], 0.5, 3, "knn")
+    neighbours, users = CatalogNeighbours.of(model, catalog), held_out(split, "test")
+    settings = EvaluationSettings(keep_seen=keep_seen, beam_width=12)
+    recommender = Recommender.load(models / "target", catalog, kv_memory_gib=0.02)
+    asked = (0.01, 0.5, 1.0, 3.0, 50.0)
+    found = lists_by_weight(recommender, neighbours, asked, users, settings, lambda _: None)
+    excluded = None if keep_seen else users.histories
+    for weight in asked:
+        mode = Mode("", "blend", NO_PLAN, blend=Blending(neighbours, weight))
+        assert found[weight] == search_all(recommender, mode, users.states(), 10, 12, lambda _: None, excluded).lists
+    assert len({str(lists) for lists in found.values()}) > 2
+    recommender.close()
 
 
 def test_generate_normalises_as_the_target_does(models: Path, catalog: Catalog, split: Split) -> None:
