@@ -3,8 +3,10 @@
 ServerError
   - InvalidRequest, RequestRefused                    the request makes no sense, or the engine can't do it
   - UnknownItem, UnknownField, UnknownFilter          it names what the catalog does not have
-  - StaleHistory, HistoryDamaged, NoItemTimes         the history or the catalog can't be used for it
-  - UserNotFound, ProfileNotFound                     what it asks for is not there
+  - NothingKnown                                      nothing that the catalog has is known of the user
+      - UserNotFound, EmptyHistory, StaleHistory
+  - HistoryDamaged, NoItemTimes                       the history or the catalog can't be used for it
+  - ProfileNotFound                                   what it asks for is not there
   - FilterNotFound, ItemNotFound, VersionNotFound
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
@@ -59,10 +61,6 @@ class UnknownFilter(ServerError):
     """The request names a filter that does not exist."""
 
 
-class StaleHistory(ServerError):
-    """No stored item of the user is in the catalog."""
-
-
 class HistoryDamaged(ServerError):
     """What is stored for a user can't be read."""
 
@@ -77,7 +75,22 @@ class NoItemTimes(ServerError):
     """Fresh items are wanted of a catalog that does not say how old its items are."""
 
 
-class UserNotFound(ServerError):
+class NothingKnown(ServerError):
+    """A list is wanted for a user of whom nothing is known that it could follow from."""
+
+
+class EmptyHistory(NothingKnown):
+    """The request brings a history without items."""
+
+    def __init__(self) -> None:
+        super().__init__("The history is empty: recommendations need at least one item.")
+
+
+class StaleHistory(NothingKnown):
+    """No item of the history, stored or brought, is in the catalog."""
+
+
+class UserNotFound(NothingKnown):
     """A user without events."""
 
     def __init__(self, user_id: str) -> None:

@@ -312,9 +312,15 @@ def known_items(catalog: Catalog, item_ids: Sequence[str], field: str) -> list[i
     Raises:
         UnknownItem: the catalog does not have one of them.
     """
-    if not item_ids:
-        return []
-    indices: list[int] = catalog.indices_of(item_ids).tolist()
-    if missing := [item_id for item_id, index in zip(item_ids, indices, strict=True) if index < 0]:
+    indices, missing = found_items(catalog, item_ids)
+    if missing:
         raise UnknownItem(f"The catalog has no item {quoted(missing[0])}, which {field} names.")
     return indices
+
+
+def found_items(catalog: Catalog, item_ids: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The catalog indices of items, -1 for those that the catalog does not have, and the ids of these."""
+    if not item_ids:
+        return [], []
+    indices: list[int] = catalog.indices_of(item_ids).tolist()
+    return indices, [item_id for item_id, index in zip(item_ids, indices, strict=True) if index < 0]

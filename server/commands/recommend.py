@@ -51,6 +51,9 @@ def recommend(
     ] = None,
     exclude: Annotated[str, typer.Option(help="Item ids that must not be returned.", metavar="ID,ID,…")] = "",
     exclude_history: Annotated[bool, typer.Option("--exclude-history", help="Don't return items of the history.")] = False,
+    strict_ids: Annotated[
+        bool, typer.Option("--strict-ids", help="Refuse users with items that the catalog does not have; they are passed over otherwise.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     seed: Annotated[
         int | None,
@@ -93,7 +96,9 @@ def recommend(
 
     if rule.verification is Verification.RELAXED:
         typer.echo(RELAXED_NOTE, err=True)
-    defaults = Defaults(k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None, think=think)
+    defaults = Defaults(
+        k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None, think=think, strict_ids=strict_ids
+    )
     try:
         if input_file is not None:
             recommend_file(settings, defaults, input_file, output_file)

@@ -49,6 +49,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.UnknownItem: ProblemType(422, "unknown-item", "Unknown item"),
     errors.UnknownField: ProblemType(422, "unknown-field", "Unknown field"),
     errors.UnknownFilter: ProblemType(422, "unknown-filter", "Unknown filter"),
+    errors.EmptyHistory: ProblemType(422, "invalid-request", "Invalid request"),
     errors.StaleHistory: ProblemType(422, "stale-history", "Stale history"),
     errors.HistoryDamaged: ProblemType(409, "history-damaged", "History damaged"),
     errors.NoItemTimes: ProblemType(422, "no-item-times", "No item times"),

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from drafting.catalog.json_values import listed
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
-from server.catalogs.store import ServedCatalog, known_items
+from server.catalogs.store import ServedCatalog, found_items, known_items
 from server.errors import (
     InvalidRequest,
     Overloaded,
@@ -30,8 +31,9 @@ from server.lists.blend import blend_choice, propose
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
 from server.lists.user_reader import UserReader
-from server.lists.users import KnownUser, unread
+from server.lists.users import KnownUser, told_unknown, unread
 from server.messages import FilterChoice, FinishedList, Ready, Submit
+from server.schemas.given import item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
 from verification.request import beam_width_for
@@ -88,7 +90,7 @@ class RecommendationService:
                 self._tracing.record_engine(finished, request.own_steps(finished))
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
             self._observe(body, served, finished.result, user.met, fresh)
-            return self._answer(body, served, finished, fresh, started, submit.submitted, builder)
+            return self._answer(body, served, finished, fresh, started, submit.submitted, builder, user)
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
         """The parameters of a request to the engine, without the items."""
@@ -114,10 +116,15 @@ class RecommendationService:
 
     async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:
         """Fill in items and prompt, and return what is known of the user, as far as it was read or given."""
-        excluded = set(known_items(served.catalog, body.exclude, "exclude"))
+        if body.strict_ids:
+            _check_ids(body, served.catalog)
+        barred, missing = found_items(served.catalog, body.exclude)
+        excluded = {item for item in barred if item >= 0}
         with self._tracing.part("history") if self._tracing.on else nullcontext():
             window = 0 if submit.blend is None or served.neighbours is None else served.neighbours.model.window
             user = await self._users.read(body, served, builder, submit.deadline, window)
+        if missing:
+            user = replace(user, unknown={**user.unknown, "exclude": missing})
         if body.exclude_history:
             excluded.update(user.met)
         submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
@@ -151,6 +158,7 @@ class RecommendationService:
         started: float,
         read: float,
         builder: PromptBuilder,
+        user: KnownUser,
     ) -> dict[str, Any]:
         result = finished.result
         answer: dict[str, Any] = {
@@ -170,7 +178,7 @@ class RecommendationService:
         }
         if result.thought is not None and body.think is not None and body.think.return_text:
             answer["thought"] = builder.tokenizer.decode(result.thought)
-        if note := " ".join(self._notes(body, result, fresh, builder.reads)):
+        if note := " ".join(self._notes(body, result, fresh, builder.reads, user)):
             answer["note"] = note
         return answer
 
@@ -205,11 +213,14 @@ class RecommendationService:
     def _max_items(self) -> int:
         return self._ready().max_items
 
-    def _notes(self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None, reads: Collection[str]) -> Iterable[str]:
+    def _notes(
+        self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None, reads: Collection[str], user: KnownUser
+    ) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:
             yield RELAXED_NOTE
         if body.history is not None and len(body.history) > self._max_items():
             yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
+        yield from told_unknown(user.unknown)
         if names := unread(body, reads):
             yield f"The model's prompt does not read {', '.join(names)}."
         if (identifiers := _identifiers(result)) < body.k:
@@ -227,6 +238,14 @@ def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice 
     choice = FilterChoice(tuple(named.all), tuple(named.any), tuple(named.without))
     check_choice(choice, served)
     return choice
+
+
+def _check_ids(body: RecommendationRequest, catalog: Catalog) -> None:
+    """Refuse a request that names an item which the catalog does not have. Raises UnknownItem."""
+    known_items(catalog, body.exclude, "exclude")
+    known_items(catalog, item_ids(body.history or ()), "history")
+    for entries in body.behaviours.values():
+        known_items(catalog, item_ids(entries), "behaviours")
 
 
 def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:

@@ -8,9 +8,9 @@ import time
 
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.store import ServedCatalog
-from server.errors import HistoryUnavailable, StaleHistory, UserNotFound
+from server.errors import EmptyHistory, HistoryUnavailable, StaleHistory, UserNotFound
 from server.histories import HistoryStore, StoredUser
-from server.lists.users import KnownUser, known_user, suffices
+from server.lists.users import KnownUser, known_user, none_known, suffices
 from server.metrics.registry import Metrics
 from server.schemas.recommendations import RecommendationRequest
 
@@ -36,14 +36,14 @@ class UserReader:
             window: the newest items of the history that are read beside the prompt.
 
         Raises:
-            UserNotFound, StaleHistory: nothing is stored, or nothing that the catalog has, and what the request brings is not enough.
-            UnknownItem: the request names an item that the catalog does not have.
+            UserNotFound, EmptyHistory, StaleHistory: nothing is stored or brought, or nothing that the catalog has, and what else the
+                request brings is not enough.
             HistoryUnavailable, HistoryDamaged: the store can't be read.
         """
         # Whether there are more items than the model reads matters too.
         limits = builder.max_items + 1, {kind: most + 1 for kind, most in builder.kinds.items()}
         if body.user_id is None:
-            return known_user(served.catalog, body, *limits)
+            return _brought(body, known_user(served.catalog, body, *limits), builder)
         # How far back the events of a kind lie is not known.
         is_apart = not builder.kinds.keys() <= body.behaviours.keys()
         limit = None if body.exclude_history or is_apart else _READ_AHEAD * max(builder.max_items, window)
@@ -54,7 +54,7 @@ class UserReader:
         user = known_user(served.catalog, body, *limits, stored, body.user_id)
         if stored.events and not user.state.events and limit is not None:
             user = known_user(served.catalog, body, *limits, await self._stored(body.user_id, None, deadline), body.user_id)
-        if not user.state.events and not is_enough:
+        if not user.state.events and not suffices(user.state, builder.reads):
             raise StaleHistory(f"None of the stored items of user {body.user_id!r} is in the catalog (version {served.name}).")
         return user
 
@@ -66,3 +66,13 @@ class UserReader:
                     return await self._histories.read_user(user_id, limit)
             except TimeoutError as error:
                 raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
+
+
+def _brought(body: RecommendationRequest, user: KnownUser, builder: PromptBuilder) -> KnownUser:
+    """The user whom a request itself brings. Raises EmptyHistory, StaleHistory."""
+    if not user.state.events and not suffices(user.state, builder.reads):
+        if body.history or (user.unknown and not user.met):
+            raise StaleHistory(none_known(user.unknown))
+        if body.history is not None:
+            raise EmptyHistory
+    return user

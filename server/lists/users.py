@@ -1,17 +1,21 @@
 """From what a request brings, and what is stored, to the `UserState` that its prompt is made of.
 
-Invariant: an item that a request names must be in the catalog; one that a stored history names may have left it, and is passed over. What
-a request brings takes the place of what is stored: the profile as a whole, a list of behaviours that of its kind.
+Invariant: an item that the catalog does not have is passed over; of those that the request itself names it is known which they are. What a
+request brings takes the place of what is stored: the profile as a whole, a list of behaviours that of its kind.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.user_state import UserEvent, UserState
-from server.catalogs.store import known_items
+from server.catalogs.store import found_items
+from server.errors import quoted
 from server.histories import Event, StoredUser
 from server.schemas.given import GivenEvent, GivenUser, item_ids
+
+_Entry = TypeVar("_Entry")
 
 # Before the kind, among the names of what a prompt reads.
 _BEHAVIOURS = "behaviours."
@@ -25,11 +29,13 @@ class KnownUser:
         state: what a prompt is made of; of each list the newest entries only, as many as a prompt may read.
         history: catalog indices of all items of the history, oldest first, also those beyond what a prompt may read.
         met: catalog indices of all items in all lists.
+        unknown: ids that the request names and the catalog does not have, by the field that names them; no field without any.
     """
 
     state: UserState
     history: list[int]
     met: list[int]
+    unknown: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def unread(given: GivenUser, reads: Collection[str]) -> list[str]:
@@ -45,7 +51,24 @@ def unread(given: GivenUser, reads: Collection[str]) -> list[str]:
     return [part for part, is_unread in parts.items() if is_unread]
 
 
-def suffices(given: GivenUser, reads: Collection[str]) -> bool:
+def told_unknown(unknown: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A sentence for each field of a request that names items which the catalog does not have, and which are passed over."""
+    for name, missing in unknown.items():
+        if len(missing) == 1:
+            yield f"The catalog has no item {quoted(missing[0])}, which {name} names: it is passed over."
+        else:
+            yield f"The catalog does not have {len(missing):,} items that {name} names, such as {quoted(missing[0])}: they are passed over."
+
+
+def none_known(unknown: Mapping[str, Sequence[str]]) -> str:
+    """The sentence about a request of whose items the catalog has none."""
+    name, missing = next(iter(unknown.items()))
+    if len(missing) == 1:
+        return f"The catalog has no item {quoted(missing[0])}, which {name} names."
+    return f"The catalog has none of the {len(missing):,} items that {name} names, such as {quoted(missing[0])}."
+
+
+def suffices(given: GivenUser | UserState, reads: Collection[str]) -> bool:
     """True if a prompt may be made of what a request brings beside its history; `reads` is that of `PromptBuilder`."""
     lists = any(entries and f"{_BEHAVIOURS}{kind}" in reads for kind, entries in given.behaviours.items())
     return lists or (bool(given.context) and "context" in reads)
@@ -65,28 +88,38 @@ def known_user(
         most: number of the newest entries of a list that a prompt may read.
         kinds: of the newest entries of these kinds, which it may read wherever they lie in the history.
         stored: what is stored of the user, for a request that names one.
-
-    Raises:
-        UnknownItem: the request names an item that the catalog does not have.
     """
+    unknown: dict[str, list[str]] = {}
+    entries: Sequence[str | GivenEvent | Event]
     if stored is None:
-        entries: Sequence[str | GivenEvent | Event] = given.history or ()
-        items = known_items(catalog, item_ids(given.history or ()), "history")
+        entries, items, missing = _in_catalog(catalog, given.history or (), item_ids(given.history or ()))
+        if missing:
+            unknown["history"] = missing
     else:
-        places = catalog.indices_of([event.item_id for event in stored.events]).tolist()
-        entries = [event for event, place in zip(stored.events, places, strict=True) if place >= 0]
-        items = [place for place in places if place >= 0]
+        entries, items, _ = _in_catalog(catalog, stored.events, [event.item_id for event in stored.events])
     met = list(items)
     behaviours: dict[str, list[UserEvent]] = {}
     apart = dict(kinds or {})
-    for kind, told in given.behaviours.items():
-        indices = known_items(catalog, item_ids(told), "behaviours")
+    for kind, brought in given.behaviours.items():
+        told: Sequence[str | GivenEvent]
+        told, indices, missing = _in_catalog(catalog, brought, item_ids(brought))
+        if missing:
+            unknown.setdefault("behaviours", []).extend(missing)
         newest = range(max(0, len(told) - max(most, apart.pop(kind, 0))), len(told))
         behaviours[kind] = [_event(indices[place], told[place], kind) for place in newest]
         met += indices
     profile = given.profile if given.profile is not None else (stored.profile if stored is not None else None)
     events = [_event(items[place], entries[place]) for place in _readable(entries, most, apart)]
-    return KnownUser(UserState(events, behaviours, profile or {}, given.context, user_id), items, met)
+    return KnownUser(UserState(events, behaviours, profile or {}, given.context, user_id), items, met, unknown)
+
+
+def _in_catalog(catalog: Catalog, entries: Sequence[_Entry], ids: Sequence[str]) -> tuple[Sequence[_Entry], list[int], list[str]]:
+    """The entries whose items the catalog has, with their indices; and the ids that it does not have."""
+    items, missing = found_items(catalog, ids)
+    if not missing:
+        return entries, items, missing
+    there = [place for place, item in enumerate(items) if item >= 0]
+    return [entries[place] for place in there], [items[place] for place in there], missing
 
 
 def _readable(entries: Sequence[str | GivenEvent | Event], most: int, kinds: dict[str, int]) -> list[int]:

@@ -14,9 +14,8 @@ from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
-from server.catalogs.store import known_items
-from server.errors import UnknownItem
-from server.lists.users import KnownUser, known_user
+from server.catalogs.store import found_items
+from server.lists.users import KnownUser, known_user, none_known, told_unknown
 from server.schemas.choices import MAX_K
 from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.sentences import validation_sentence
@@ -28,7 +27,11 @@ from verification.result import BeamResult
 
 @dataclass(frozen=True)
 class Question:
-    """One list to make, after what is known of a user or after catalog indices, oldest first."""
+    """One list to make, after what is known of a user or after catalog indices, oldest first.
+
+    Attributes:
+        note: what to know about the list; empty if there is nothing.
+    """
 
     history: UserState | Sequence[int]
     k: int
@@ -37,6 +40,7 @@ class Question:
     rule: SearchRule = STRICT
     think: int = 0
     blending: Blending | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Defaults:
         seed_is_drawn: True if the seed was drawn at random, so that another may be used.
         think: the most tokens of text that the model writes before a list; 0 for no text.
         blending: how lists are blended; None for the model's own.
+        strict_ids: True to refuse users with an item that the catalog does not have, which is passed over otherwise.
     """
 
     k: int
@@ -57,6 +62,7 @@ class Defaults:
     seed_is_drawn: bool = False
     think: int = 0
     blending: Blending | None = None
+    strict_ids: bool = False
 
 
 class UserLine(msgspec.Struct):
@@ -99,18 +105,22 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         return f"k must be from 1 to {MAX_K}, got {k}."
     try:
         user = stored or _user(catalog, line)
-        excluded = known_items(catalog, [*defaults.exclude, *map(str, line.exclude)], "exclude")
-    except UnknownItem as error:
-        return str(error)
     except ValidationError as error:
         first = error.errors()[0]
         return validation_sentence({**first, "loc": ("line", *first["loc"])})
-    barred = {*excluded, *user.met} if defaults.exclude_history else set(excluded)
-    return Question(user.state, k, beam_width, sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending)
+    excluded, missing = found_items(catalog, [*defaults.exclude, *map(str, line.exclude)])
+    unknown = {**user.unknown, **({"exclude": missing} if missing else {})}
+    if unknown and defaults.strict_ids:
+        return none_known({name: ids[:1] for name, ids in unknown.items()})
+    if user.unknown and not user.met and not line.context:
+        return none_known(user.unknown)
+    barred = {item for item in excluded if item >= 0} | ({*user.met} if defaults.exclude_history else set())
+    asked = k, beam_width, sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending
+    return Question(user.state, *asked, " ".join(told_unknown(unknown)))
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:
-    """What a line brings of its user. Raises UnknownItem, ValidationError."""
+    """What a line brings of its user. Raises ValidationError."""
     history = list(map(_entry, line.history or ()))
     if not line.behaviours and not line.profile and not line.context and all(isinstance(entry, str) for entry in history):
         # Most files are nothing but ids, and of those a line may have any number.

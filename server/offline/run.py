@@ -55,12 +55,14 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
         recommender.close()
     if isinstance(answer, str):
         raise OfflineError(answer)
-    found = _found(recommender, answer)
+    found = _found(recommender, answer) | ({"note": question.note} if question.note else {})
     if as_json:
         named = {"model": settings.model_name, "catalog_version": catalog.version}
         whole = named | precision_lines(recommender.precision, answer.rule) | found
         print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
         return
+    if question.note:
+        print(question.note, file=sys.stderr)
     if "thought" in found:
         print(found["thought"])
     print(f"{'rank':>4}  {'score':>8}  {'item':<16}  title")
@@ -183,6 +185,8 @@ def _questions(
         label: dict[str, Any] = {"line": number} if isinstance(question, str) else {}
         if isinstance(line, UserLine) and line.user_id is not None:
             label["user_id"] = line.user_id
+        if isinstance(question, Question) and question.note:
+            label["note"] = question.note
         labels.append(label)
         yield question
 

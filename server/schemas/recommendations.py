@@ -64,6 +64,11 @@ class RecommendationRequest(GivenUser):
     )
     exclude: Several[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Item ids that must not be returned.")
     exclude_history: bool = Field(default=False, description="Whether the items of the history must not be returned either.")
+    strict_ids: bool = Field(
+        default=False,
+        description="Whether a request that names an item which the catalog does not have, in `history`, `behaviours` or `exclude`, is "
+        "refused; by default such items are passed over, and `note` says so.",
+    )
     # A strict model takes no name for a member, which is all that JSON can bring.
     verification: Annotated[Verification, Field(strict=False)] | None = Field(
         default=None,
@@ -96,11 +101,8 @@ class RecommendationRequest(GivenUser):
         if self.user_id is not None and self.history is not None:
             raise ValueError("Give either user_id or history, not both.")
         # Some prompts are made of these alone; those that are not refuse to be empty.
-        if not self.behaviours and not self.context:
-            if self.user_id is None and self.history is None:
-                raise ValueError("Give a user_id, or a history of item ids.")
-            if self.history is not None and not self.history:
-                raise ValueError("The history is empty: recommendations need at least one item.")
+        if self.user_id is None and self.history is None and not self.behaviours and not self.context:
+            raise ValueError("Give a user_id, or a history of item ids.")
         check_lengths(self.k, self.k if self.beam_width is None else self.beam_width)
         if self.fresh is not None and self.fresh.min > self.k:
             raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")

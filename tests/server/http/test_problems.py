@@ -17,6 +17,7 @@ EXPECTED = {
     "UnknownItem": (422, "unknown-item", "Unknown item"),
     "UnknownField": (422, "unknown-field", "Unknown field"),
     "UnknownFilter": (422, "unknown-filter", "Unknown filter"),
+    "EmptyHistory": (422, "invalid-request", "Invalid request"),
     "StaleHistory": (422, "stale-history", "Stale history"),
     "HistoryDamaged": (409, "history-damaged", "History damaged"),
     "NoItemTimes": (422, "no-item-times", "No item times"),
@@ -45,7 +46,7 @@ EXPECTED = {
     "TooLate": (429, "deadline-out-of-reach", "Deadline out of reach"),
     "TimeoutError": (504, "timed-out", "Timed out"),
 }
-BASES = {errors.ServerError, errors.TryAgain, errors.Overloaded}
+BASES = {errors.ServerError, errors.TryAgain, errors.Overloaded, errors.NothingKnown}
 
 
 def tree(kind: type[errors.ServerError]) -> Iterator[type[errors.ServerError]]:

@@ -147,7 +147,7 @@ async def test_what_a_request_brings_is_taken_and_the_note_says_what_is_not_read
     ("body", "sentence"),
     [
         ({"history": [{"item_id": "item-99"}]}, "The catalog has no item 'item-99', which history names."),
-        ({"behaviours": {"buy": ["item-99"]}}, "The catalog has no item 'item-99', which behaviours names."),
+        ({"behaviours": {"buy": ["item-99"]}, "strict_ids": True}, "The catalog has no item 'item-99', which behaviours names."),
         ({"history": ["item-1", {"item": "item-1"}]}, "The field 'history[1].item_id' is missing."),
         ({"history": ["item-1", 7]}, "history[1] must be a valid string, got 7."),
         ({"history": ["item-1", {"item_id": "item-1", "event_id": "a"}]}, "There is no field 'history[1].event_id'."),

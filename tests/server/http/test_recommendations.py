@@ -96,14 +96,29 @@ def test_with_everything_excluded_the_list_is_empty(server: ServerProcess, catal
     assert answer["note"] == "Only 0 identifiers of the catalog were eligible, fewer than the 1 asked for."
 
 
+def test_items_that_the_catalog_does_not_have_are_passed_over_and_told(server: ServerProcess):
+    answer = server.recommend(history=["gone", HISTORY[0], "lost", *HISTORY[1:]], exclude=["never", "item-3"], k=5).json()
+    assert answer["note"] == (
+        "The catalog does not have 2 items that history names, such as 'gone': they are passed over. "
+        "The catalog has no item 'never', which exclude names: it is passed over."
+    )
+    known = server.recommend(history=HISTORY, exclude=["item-3"], k=5, strict_ids=True).json()
+    assert answer["items"] == known["items"]
+    assert "note" not in known
+
+
 BAD_BODIES = {
     "unknown item in the history": (
-        {"history": ["item-1", "item-9999"]},
+        {"history": ["item-1", "item-9999"], "strict_ids": True},
         "The catalog has no item 'item-9999', which history names.",
     ),
     "unknown item in exclude": (
-        {"history": ["item-1"], "exclude": ["item-9999"]},
+        {"history": ["item-1"], "exclude": ["item-9999"], "strict_ids": True},
         "The catalog has no item 'item-9999', which exclude names.",
+    ),
+    "only unknown items in the history": (
+        {"history": ["item-9998", "item-9999"], "exclude": ["item-9999"]},
+        "The catalog has none of the 2 items that history names, such as 'item-9998'.",
     ),
     "k over the limit": ({"history": ["item-1"], "k": 101}, "k must be less than or equal to 100, got 101."),
     "k of nothing": ({"history": ["item-1"], "k": 0}, "k must be greater than or equal to 1, got 0."),

@@ -1,11 +1,8 @@
 """What a prompt is made of: what the request brings before what is stored, and nothing that the catalog does not have."""
 
-import pytest
-
 from drafting.prompts.user_state import UserEvent, UserState
-from server.errors import UnknownItem
 from server.histories import Event, StoredUser
-from server.lists.users import known_user, suffices, unread
+from server.lists.users import known_user, none_known, suffices, told_unknown, unread
 from server.schemas.given import GivenUser
 from tests.models import random_catalog
 
@@ -61,10 +58,19 @@ def test_of_whom_nothing_is_known():
     assert known_user(CATALOG, given(), 5, stored=StoredUser([])).state == UserState([])
 
 
-@pytest.mark.parametrize("body", [{"history": ["item-1", "gone"]}, {"behaviours": {"buy": [{"item_id": "gone"}]}}])
-def test_a_request_names_items_of_the_catalog_only(body: dict[str, object]):
-    with pytest.raises(UnknownItem, match=r"^The catalog has no item 'gone', which (history|behaviours) names\.$"):
-        known_user(CATALOG, given(**body), 5, stored=STORED if "behaviours" in body else None)
+def test_what_is_not_in_the_catalog_is_passed_over_and_told():
+    history = ["gone", {"item_id": "item-1", "value": 2}, {"item_id": "lost"}]
+    told = {"buy": ["item-2", "left"], "like": ["away"]}
+    user = known_user(CATALOG, given(history=history, behaviours=told), 5)
+    assert user.state == UserState([UserEvent(1, value=2.0)], {"buy": [UserEvent(2, "buy")], "like": []})
+    assert (user.history, user.met) == ([1], [1, 2])
+    assert user.unknown == {"history": ["gone", "lost"], "behaviours": ["left", "away"]}
+    assert list(told_unknown({"history": ["gone"], "exclude": ["a", "b"]})) == [
+        "The catalog has no item 'gone', which history names: it is passed over.",
+        "The catalog does not have 2 items that exclude names, such as 'a': they are passed over.",
+    ]
+    assert none_known(user.unknown) == "The catalog has none of the 2 items that history names, such as 'gone'."
+    assert known_user(CATALOG, given(), 5, stored=STORED).unknown == {}
 
 
 def test_what_a_prompt_does_not_read_is_known_and_no_kind_of_the_request_is_said():

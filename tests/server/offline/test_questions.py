@@ -1,6 +1,7 @@
 """Questions that can and can't be answered share one engine, and answers keep their order."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from transformers import AutoTokenizer
 
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.user_state import UserEvent, UserState
-from server.offline.questions import Defaults, Question, answers, make_question, read_line
+from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
 from tests.models import random_catalog, save_random_model
 from tests.verification.engine.test_not_finite import damage
 from verification import batch
@@ -105,7 +106,8 @@ def test_a_line_of_ids_may_be_longer_than_a_request():
             {"user_id": 7, "profile": {"age": 3}},
             "The line has no history: give one, or behaviours or a context of which a prompt can be made.",
         ),
-        ({"history": ["item-1"], "behaviours": {"buy": ["gone"]}}, "The catalog has no item 'gone', which behaviours names."),
+        ({"behaviours": {"buy": ["gone"]}}, "The catalog has no item 'gone', which behaviours names."),
+        ({"history": ["a", "b"], "exclude": ["c"]}, "The catalog has none of the 2 items that history names, such as 'a'."),
         ({"history": [{"value": 3}]}, "The field 'history[0].item_id' is missing."),
         (
             {"history": ["item-1"], "context": {"a": {"b": 1}}},
@@ -119,6 +121,20 @@ def test_a_line_of_ids_may_be_longer_than_a_request():
 )
 def test_a_line_that_can_not_be_used_gets_a_sentence(line: dict[str, object], sentence: str):
     assert asked(**line) == sentence
+
+
+def test_items_that_the_catalog_does_not_have_are_passed_over_and_told_or_refused():
+    line = UserLine(["item-1", "gone"], exclude=["lost", 3])
+    question = make_question(random_catalog(items=20), line, replace(DEFAULTS, exclude=["item-2"]))
+    assert isinstance(question, Question)
+    assert question.history == UserState([UserEvent(1)])
+    assert question.excluded == [1, 2]
+    assert question.note == (
+        "The catalog has no item 'gone', which history names: it is passed over. "
+        "The catalog does not have 2 items that exclude names, such as 'lost': they are passed over."
+    )
+    refused = make_question(random_catalog(items=20), line, replace(DEFAULTS, strict_ids=True))
+    assert refused == "The catalog has no item 'gone', which history names."
 
 
 def test_what_a_line_brings_is_in_the_prompt(tmp_path: Path):
