@@ -40,6 +40,7 @@ FLOORS = {
     "verification": [
         "__init__",
         "blend",
+        "explanation",
         "request",
         "result",
         "search",

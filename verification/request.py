@@ -194,6 +194,7 @@ class BeamRequest:
         think: text that the target writes before the search begins; None for none.
         thought: what it has written, once it has.
         blend: candidates that a strict list is blended with; see `verification.engine.blend`.
+        explain: prefixes beside the beam that an explanation tells of each level; None for no explanation.
     """
 
     request_id: str
@@ -209,6 +210,7 @@ class BeamRequest:
     think: Think | None = None
     thought: Thought | None = None
     blend: Blend | None = None
+    explain: int | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):

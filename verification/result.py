@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from drafting.beam.rule import STRICT, SearchRule
+from verification.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class BeamResult:
     Attributes:
         thought: token ids of the text that the target wrote before it, without its end; None if it was not asked to.
         blend: of a blended list, whose items are in the order of these scores; None for others.
+        explanation: what was considered on the way to it; None if the request does not ask.
     """
 
     request_id: str
@@ -108,6 +110,7 @@ class BeamResult:
     rule: SearchRule = STRICT
     thought: tuple[int, ...] | None = None
     blend: BlendedList | None = None
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)

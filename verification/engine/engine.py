@@ -23,8 +23,10 @@ from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
 from verification.engine.blend import BlendStep
 from verification.engine.draft_step import DraftStep
+from verification.engine.explain import ExplainStep
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.engine.think import ThinkStep
+from verification.explanation import Explanation
 from verification.request import BeamRequest
 from verification.result import BeamResult, BlendedList, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
@@ -79,6 +81,7 @@ class SpeculativeBeamEngine:
         self._running = RunningSearches()
         self._thinking = ThinkStep(self._tree, slots)
         self._blending = BlendStep(self._tree, trie, self._table, slots)
+        self._explaining = ExplainStep(trie, self._table, target.device)
         self.use_plan(plan or FixedPlan.parse("none"))
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
@@ -113,6 +116,7 @@ class SpeculativeBeamEngine:
         tokens = self._forward(searches)
         computed = time.perf_counter()
         results = self._verifier.verify(searches, self._drafting.drafter, self._drafting.unread)
+        self._explaining.observe(results)
         self._drafting.learn(results, self.plan, cost)
         spoilt = dict.fromkeys(result.search.request.request_id for result in results if not result.finite)
         finished = self._finish([result for result in results if result.search.request.request_id not in spoilt])
@@ -174,9 +178,10 @@ class SpeculativeBeamEngine:
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
         """End the requests whose searches have come to leaves."""
         whole = self._running.finish(result for result in results if result.finished)
-        return tuple(self._list(result, blend) for result, blend in self._blending.lists(whole))
+        explained = [self._explaining.explain(parts) for parts in whole]
+        return tuple(self._list(*found, told) for found, told in zip(self._blending.lists(whole), explained, strict=True))
 
-    def _list(self, result: VerifyResult, blend: BlendedList | None) -> BeamResult:
+    def _list(self, result: VerifyResult, blend: BlendedList | None, explanation: Explanation | None) -> BeamResult:
         request = result.search.request
         self.cancel(request.request_id)
         excluded = set(request.excluded_items.tolist())
@@ -187,7 +192,7 @@ class SpeculativeBeamEngine:
             if item not in excluded and (request.allowed_items is None or item in request.allowed_items)
         )
         thought = None if request.thought is None else request.thought.tokens
-        return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought, blend)
+        return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought, blend, explanation)
 
     def add(self, request: BeamRequest, drafts: bool = True) -> None:
         """Start a request, with drafts as the plan says or without; the next step computes its prompt.
@@ -221,6 +226,8 @@ class SpeculativeBeamEngine:
             self._tree.add_prompt(*(on_device(array, self.target.device) for array in (slots, part.prompt, np.arange(len(slots)))))
             if part.blend is not None:
                 self._blending.grow(search, part.blend)
+            if part.explain is not None:
+                self._explaining.begin(search)
             searches.append(search)
             known = whole_prompt(searches[0])
         self._running.add(searches)

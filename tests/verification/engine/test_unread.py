@@ -13,6 +13,7 @@ import pytest
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.plan import FixedPlan, LevelOutcome, Plan
 from drafting.trie.item_set import ItemSet
+from tests.explaining import check_explained
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, SameModel, Speculation, noisy_copy, run
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest
@@ -71,6 +72,10 @@ def test_plans_that_change_from_step_to_step_give_the_plain_list(speculation: Sp
         if expected.items:
             assert usage.target_forwards + usage.accepted_steps == depth
     assert (sum(result.usage.accepted_steps for result in results.values()) > 20) == (depth > 1)
+    explained = [replace(request, explain=20) for request in requests[:20]]
+    told = run(speculation.engine(depth), explained, rng, random_plans(speculation, depth, rng))
+    for request in explained:
+        check_explained(told[request.request_id], request, speculation.identifiers[:, :depth], is_read=False)
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -1,5 +1,6 @@
 """Strict verification loses nothing: whatever is drafted, the list is plain beam search's."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import count
 
@@ -10,6 +11,7 @@ import torch
 from drafting.beam.model import TreeBatch
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_trie import ItemTrie
+from tests.explaining import check_explained
 from tests.speculation import COSTS, DEPTHS, SWEPT_DEPTHS, SameModel, Speculation, run
 from verification.engine.calibration import measure_costs
 from verification.hosts.transformers import TransformersHost
@@ -58,6 +60,10 @@ def test_plans_that_change_from_step_to_step_give_the_plain_list(
                 assert usage.target_forwards + usage.accepted_steps == depth
                 assert expected.usage.target_forwards == depth
             assert usage.used_nodes <= usage.drafted_nodes
+        explained = [replace(request, explain=20) for request in requests[:10]]
+        told = run(models.engine(depth), explained, rng, random_plans(models, depth, rng))
+        for request in explained:
+            check_explained(told[request.request_id], request, models.identifiers[:, :depth])
         saved = sum(result.usage.accepted_steps for result in results.values())
         assert (saved > cases / 4) == (depth > 1)
     if models is not speculation:
