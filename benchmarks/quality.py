@@ -36,7 +36,8 @@ NETWORKS = ("gru4rec", "sasrec")
 # What was best on validation users: see docs/alignment.md.
 FILMS = ("--levels", "2", "--codes", "128", "--unique")
 SHOP = ("--levels", "1", "--item-token")
-SHOP_RECIPE = {"--base": "small", "--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128", "--normalise": "children"}
+SHOP_STEPS = {"--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128"}
+SHOP_RECIPE = {"--base": "small", "--tied": "", "--normalise": "children"} | SHOP_STEPS
 WEIGHTS = "0.25,0.5,1,2,4,8"
 # Validation users that choose among them.
 CHOOSING = "1000"
@@ -52,7 +53,7 @@ class DataSet:
         prepare: stages that make the directory; none where it is given.
         items: what `catalog build --items` takes; None for the directory's own list.
         identifiers: flags of `catalog build`.
-        recipe: flags of `train target`, before which the preset's recipe steps back.
+        recipe: flags of `train target`, before which the preset's recipe steps back; with an empty value, such that take none.
         taught: whether targets learn the candidates of the neighbour model, too.
     """
 
@@ -158,7 +159,7 @@ class Stages:
     def _train(self, kind: str, fit: str, seed: int, more: dict[str, str]) -> Stage:
         taught = ("--neighbours", str(self.neighbours(fit).result)) if self.source.taught else ()
         recipe = self.source.recipe | more
-        asked = (*(part for flag in recipe.items() for part in flag), *taught, "--fit", fit, "--seed", str(seed))
+        asked = (*(part for flag in recipe.items() for part in flag if part), *taught, "--fit", fit, "--seed", str(seed))
         also = TargetSettings(), RECIPES.get(recipe["--base"]), PRESETS.get(recipe["--base"])
         return self._stage(f"{kind}-{seed}", "train", "target", *self._inputs, *asked, also=also)
 
