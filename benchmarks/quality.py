@@ -35,7 +35,7 @@ DATA_SETS = ("beauty", "games", "movielens")
 NETWORKS = ("gru4rec", "sasrec")
 # What was best on validation users: see docs/alignment.md.
 FILMS = ("--levels", "2", "--codes", "128", "--unique")
-SHOP = ("--levels", "1", "--item-token")
+SHOP = ("--levels", "1", "--balanced", "--item-token")
 SHOP_STEPS = {"--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128"}
 SHOP_RECIPE = {"--base": "small", "--tied": "", "--normalise": "children"} | SHOP_STEPS
 WEIGHTS = "0.25,0.5,1,2,4,8"

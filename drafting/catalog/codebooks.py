@@ -4,8 +4,9 @@ Level 1 clusters the embeddings, level 2 the residuals of level 1, and so on; an
 fine. Similar items therefore share the beginning of their identifiers, which a model that generates identifiers token by token can learn.
 
 Invariant: an item's code at a level is the centroid nearest to its residual, by the same arithmetic in `residual_kmeans` and in
-`Codebooks.encode`, so a new item gets the codes that it would have had. The same embeddings and seed give the same codes: k-means runs on
-one thread, because summing floats in another order may move an item between two centroids.
+`Codebooks.encode`, so a new item gets the codes that it would have had; but with balanced levels an item may have another, because its
+nearest was full. The same embeddings and seed give the same codes: k-means runs on one thread, because summing floats in another order may
+move an item between two centroids.
 """
 
 import warnings
@@ -17,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import FloatArray
+from drafting.catalog.balance import balanced_kmeans
+from drafting.catalog.nearest import distances, nearest
 from drafting.catalog.pattern import TokenPattern
 from drafting.errors import SetupError, check_file
 
@@ -25,7 +28,6 @@ Codes = npt.NDArray[np.int32]
 
 # Levels of the token pattern are letters.
 MAX_LEVELS = 26
-_ROWS_AT_ONCE = 8192
 
 
 class CodebookError(SetupError):
@@ -56,13 +58,13 @@ class Codebooks:
             )
         codes = np.empty((len(residual), len(self.levels)), np.int32)
         for level, centroids in enumerate(self.levels):
-            codes[:, level] = _nearest(residual, centroids)
+            codes[:, level] = nearest(residual, centroids)
             residual -= centroids[codes[:, level]]
         return codes
 
     def nearest_first(self, level: int, residual: Floats) -> npt.NDArray[np.intp]:
         """All codes of a level, nearest to a residual `[dims]` first: `[codes]`; levels count from 0."""
-        return np.argsort(_distances(residual[None], self.levels[level])[0], kind="stable")
+        return np.argsort(distances(residual[None], self.levels[level])[0], kind="stable")
 
     def save(self, path: Path) -> None:
         """Write the centroids as safetensors with the names `level_1`, `level_2`, …"""
@@ -141,6 +143,7 @@ def residual_kmeans(
     codes_per_level: int = 64,
     seed: int = 0,
     resolve_collisions: bool = False,
+    balanced: bool = False,
     on_level: Callable[[int], None] | None = None,
 ) -> Quantisation:
     """Compute codebooks and codes from item embeddings.
@@ -149,6 +152,8 @@ def residual_kmeans(
         embeddings: `[items, dims]`, finite.
         resolve_collisions: make identifiers unique by moving all but the closest item of a shared one to the nearest free code of the
             last level; otherwise items may share an identifier.
+        balanced: give all codes of a level nearly the same number of items, see `drafting.catalog.balance`; resolving collisions may undo
+            it on the last.
         on_level: called with the number of each level when it is done.
 
     Raises:
@@ -161,14 +166,19 @@ def residual_kmeans(
         raise CodebookError(f"Identifiers have 1 to {MAX_LEVELS} levels, got {levels}.")
     if codes_per_level < 1:
         raise CodebookError(f"A level needs at least one code, got {codes_per_level}.")
-    centroids: list[Floats] = []
+    books: list[Floats] = []
+    codes = np.empty((len(residual), levels), np.int32)
     for level in range(levels):
-        centroids.append(_kmeans(residual, codes_per_level, seed + level))
-        residual -= centroids[-1][_nearest(residual, centroids[-1])]
+        centroids = _kmeans(residual, codes_per_level, seed + level)
+        if balanced:
+            centroids, codes[:, level] = balanced_kmeans(residual, centroids)
+        else:
+            codes[:, level] = nearest(residual, centroids)
+        residual -= centroids[codes[:, level]]
+        books.append(centroids)
         if on_level:
             on_level(level + 1)
-    codebooks = Codebooks(tuple(centroids))
-    codes = codebooks.encode(embeddings)
+    codebooks = Codebooks(tuple(books))
     return Quantisation(codebooks, _resolve(codebooks, codes, _as_embeddings(embeddings)) if resolve_collisions else codes)
 
 
@@ -197,17 +207,6 @@ def _kmeans(points: Floats, clusters: int, seed: int) -> Floats:
     return np.ascontiguousarray(fitted.cluster_centers_, np.float32)
 
 
-def _distances(points: Floats, centroids: Floats) -> Floats:
-    """Squared distances `[points, codes]` minus the squared norms of the points, which do not matter within a row."""
-    norms: Floats = (centroids * centroids).sum(axis=1)
-    return norms - 2 * points @ centroids.T
-
-
-def _nearest(points: Floats, centroids: Floats) -> npt.NDArray[np.intp]:
-    parts = [_distances(points[row : row + _ROWS_AT_ONCE], centroids).argmin(axis=1) for row in range(0, len(points), _ROWS_AT_ONCE)]
-    return np.concatenate(parts)
-
-
 def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
     """Make identifiers unique, prefix by prefix: an item that is nearer to a code claims it first.
 
@@ -232,17 +231,17 @@ def _resolve(codebooks: Codebooks, codes: Codes, embeddings: Floats) -> Codes:
         residual = embeddings[members]
         for level, centroids in enumerate(codebooks.levels[:-1]):
             residual = residual - centroids[codes[members, level]]
-        codes[members, -1] = _claim(_distances(residual, last) + (residual * residual).sum(axis=1, keepdims=True))
+        codes[members, -1] = _claim(distances(residual, last) + (residual * residual).sum(axis=1, keepdims=True))
     return codes
 
 
-def _claim(distances: Floats) -> npt.NDArray[np.int32]:
-    """Distinct codes for the items of `[items, codes]`, `[items]`: greedily take the nearest pair of an item and a free code."""
-    distances = distances.copy()
-    claimed = np.empty(len(distances), np.int32)
-    for _ in range(len(distances)):
-        item, code = np.unravel_index(int(distances.argmin()), distances.shape)
+def _claim(away: Floats) -> npt.NDArray[np.int32]:
+    """Distinct codes for the items of `[items, codes]` distances, `[items]`: greedily take the nearest pair of an item and a free code."""
+    away = away.copy()
+    claimed = np.empty(len(away), np.int32)
+    for _ in range(len(away)):
+        item, code = np.unravel_index(int(away.argmin()), away.shape)
         claimed[item] = code
-        distances[item, :] = np.inf
-        distances[:, code] = np.inf
+        away[item, :] = np.inf
+        away[:, code] = np.inf
     return claimed

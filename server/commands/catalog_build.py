@@ -68,6 +68,9 @@ def build(
     levels: Annotated[int, typer.Option(help="Tokens per identifier.", min=1, max=8)] = 3,
     codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="Of embeddings and clustering; the same seed gives the same catalog.", min=0)] = 0,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Give all codes of a level nearly the same number of items, within a tenth of the mean.")
+    ] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Give every item an identifier of its own: the nearest free last code.")] = False,
     digit: Annotated[
         bool,
@@ -89,7 +92,7 @@ def build(
 
     Examples:
 
-    atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --levels 1 --item-token
+    atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --levels 1 --balanced --item-token
 
     atspeed catalog build --embeddings items.npy --items items.jsonl --out catalog.jsonl --levels 4 --codes 256
     """
@@ -126,7 +129,13 @@ def build(
             matrix = _matrix(embeddings, items, len(listed.names))
         with tqdm(total=levels, desc="clustering", unit="level") as bar:
             quantised = residual_kmeans(
-                matrix, levels=levels, codes_per_level=codes, seed=seed, resolve_collisions=unique, on_level=lambda _: bar.update() and None
+                matrix,
+                levels=levels,
+                codes_per_level=codes,
+                seed=seed,
+                resolve_collisions=unique,
+                balanced=balanced,
+                on_level=lambda _: bar.update() and None,
             )
         named = _named(quantised, digit, item_token)
         catalog = catalog_of(list(zip(listed.names, named.identifiers(), strict=True)), attributes=listed.attributes)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -395,6 +396,9 @@ def test_build_from_a_data_directory_clusters_by_who_met_the_items(tmp_path: Pat
     again = run("build", "--data", data, "--out", tmp_path / "again.jsonl", *flags)
     assert again.exit_code == 0, again.output
     assert (tmp_path / "again.jsonl").read_bytes() == out.read_bytes()
+
+    assert run("build", "--data", data, "--out", out, "--overwrite", *flags, "--codes", 8, "--balanced").exit_code == 0
+    assert all(4 <= size <= 6 for size in Counter(halves(out)[0].values()).values())
 
 
 @pytest.mark.parametrize(("flags", "changed"), [(("--label-kind", "buy"), (3, 4, 5)), (("--min-items", 7), range(8, 12))])
