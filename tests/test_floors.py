@@ -69,6 +69,7 @@ FLOORS = {
         "lists",
         "http",
         "offline",
+        "client",
         "demo",
         "commands",
         "cli",

@@ -14,16 +14,8 @@ from server.catalogs.background import ProcessLimits, run_in_background
 from server.catalogs.build import BuildOrder, Built
 from server.catalogs.store import CatalogStore
 from server.errors import CatalogRefused, StorageFull, UnknownFile, UnknownForm, UploadCutOff, quoted
+from server.schemas.catalogs import UPLOAD_FORMS
 from server.settings import Settings
-
-# The form of an upload, by its content type.
-FORMS = {
-    "application/x-ndjson": ".jsonl",
-    "application/vnd.apache.parquet": ".parquet",
-    "application/vnd.atspeed.index+json": ".json",
-    "text/tab-separated-values": ".tsv",
-    "application/octet-stream": ".catalog",
-}
 
 
 class CatalogUploads:
@@ -65,9 +57,9 @@ class CatalogUploads:
         Raises:
             UnknownForm, UploadCutOff, StorageFull, CatalogRefused, VersionExists: no version can be made of the body.
         """
-        suffix = FORMS.get(content_type.partition(";")[0].strip().lower())
+        suffix = UPLOAD_FORMS.get(content_type.partition(";")[0].strip().lower())
         if suffix is None:
-            raise UnknownForm(f"Send a path as application/json, or a catalog as {', '.join(FORMS)}; got {quoted(content_type)}.")
+            raise UnknownForm(f"Send a path as application/json, or a catalog as {', '.join(UPLOAD_FORMS)}; got {quoted(content_type)}.")
         self._catalogs.check_new(name)
         upload = self._catalogs.files.unfinished(suffix)
         try:

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from itertools import islice
 from typing import TypeVar
 
@@ -22,6 +21,7 @@ from drafting.preparation.events import Events
 from drafting.prompts.user_state import Value
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import Event, HistoryStore
+from server.schemas.event_id import event_id_of
 from server.schemas.given import Attributes, Facts, Kind
 from server.schemas.timestamp import LAST_SECOND
 
@@ -94,7 +94,7 @@ def histories_of(events: Events, most: int, event_ids: Column | None = None) -> 
             value = None if events.values is None or np.isnan(events.values[row]) else float(events.values[row])
             known = row_values(attributes, row) if attributes else {}
             said = None if event_ids is None else event_ids[row]
-            event_id = _event_id(item, when, kind) if said is None else str(said)
+            event_id = event_id_of(item, when, None if kind is None else str(kind)) if said is None else str(said)
             found.append(Event(item, when, event_id, None if kind is None else str(kind), value, known))  # type: ignore[arg-type]
         yield events.user_names[user], found
 
@@ -168,10 +168,6 @@ async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
                 raise
         await asyncio.sleep(wait)
         wait = min(2 * wait, 5.0)
-
-
-def _event_id(item: str, when: float, kind: Value | None) -> str:
-    return blake2b(f"{when!r}\n{kind}\n{item}".encode(), digest_size=8).hexdigest()
 
 
 def _checked(adapter: TypeAdapter[_T], value: object, subject: str) -> None:

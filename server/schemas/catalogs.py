@@ -18,6 +18,14 @@ from server.schemas.recommendations import MAX_EXCLUDED, MAX_FIELDS
 
 MAX_NEW_ITEMS = 1000
 MAX_DIMS = 16_384
+# The form of an uploaded catalog, as the suffix of such a file, by its content type.
+UPLOAD_FORMS = {
+    "application/x-ndjson": ".jsonl",
+    "application/vnd.apache.parquet": ".parquet",
+    "application/vnd.atspeed.index+json": ".json",
+    "text/tab-separated-values": ".tsv",
+    "application/octet-stream": ".catalog",
+}
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -10,17 +10,26 @@ from starlette.requests import ClientDisconnect
 
 from server.catalogs.build import Built
 from server.catalogs.journal import Activation
-from server.catalogs.uploads import FORMS, CatalogUploads
+from server.catalogs.uploads import CatalogUploads
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
 from server.http.strict_route import StrictRoute
-from server.schemas.catalogs import ActivationAnswer, ActivationBody, CatalogPath, CatalogsAnswer, LeftAnswer, RollbackBody, VersionBuilt
+from server.schemas.catalogs import (
+    UPLOAD_FORMS,
+    ActivationAnswer,
+    ActivationBody,
+    CatalogPath,
+    CatalogsAnswer,
+    LeftAnswer,
+    RollbackBody,
+    VersionBuilt,
+)
 from server.services import Services
 
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, dots, dashes, underscores.")]
 
 # The route reads its body itself, piece by piece.
-_UPLOADS = {form: {"schema": {"type": "string", "format": "binary"}} for form in FORMS}
+_UPLOADS = {form: {"schema": {"type": "string", "format": "binary"}} for form in UPLOAD_FORMS}
 _BODY = {"required": True, "content": {"application/json": {"schema": CatalogPath.model_json_schema()}} | _UPLOADS}
 
 

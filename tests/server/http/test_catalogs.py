@@ -17,7 +17,7 @@ from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from server.catalogs.build import BuildOrder, Built, build
-from server.catalogs.uploads import FORMS
+from server.schemas.catalogs import UPLOAD_FORMS
 from tests.models import random_catalog
 from tests.server.server_process import ServerProcess, assert_problem
 
@@ -203,7 +203,7 @@ def test_the_building_process_reads_the_forms_of_other_projects(tmp_path: Path, 
     """MiniOneRec's item info, as it is uploaded, and GRID's tensor, within the limits of a build."""
     catalog = versions["v1"]
     names = enumerate(catalog.item_ids)
-    info = tmp_path / f"upload{FORMS['text/tab-separated-values']}"
+    info = tmp_path / f"upload{UPLOAD_FORMS['text/tab-separated-values']}"
     info.write_text("".join(f"{''.join(catalog.identifier(item))}\t{catalog.title(item)}\t{name}\n" for item, name in names))
     codes = torch.tensor([[int(token[3:-1]) for token in catalog.identifier(item)] for item in range(len(catalog))])
     torch.save(codes.T, tmp_path / "sids.pt")

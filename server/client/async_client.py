@@ -1,0 +1,166 @@
+"""`AsyncAtspeedClient`: the API from asyncio."""
+
+import asyncio
+import math
+import ssl
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from server.client import operations
+from server.client.errors import ConnectionFailed, Unavailable
+from server.client.exchange import Exchange, Pause
+from server.client.histories import AT_ONCE, Appended, BulkEvent, HistoryLoad, OnAppended
+from server.client.methods import awaiting
+from server.client.operation import Answer, Operation
+from server.client.origin import CONNECTIONS, POLL_SECONDS, READY_SECONDS, RETRIES, TIMEOUT_SECONDS, Origin, Retries, limits
+
+
+class AsyncAtspeedClient:
+    """A server's API; tasks may share one. `AtspeedClient` has the same methods, which return when they are done.
+
+    All methods raise an `AtspeedError` where a call fails (`server.client.errors`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        deadline: float | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: Retries = RETRIES,
+        connections: int = CONNECTIONS,
+        verify: ssl.SSLContext | bool = True,
+        trust_env: bool = True,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            url: of the server or its gateway, such as `http://127.0.0.1:8000`.
+            api_key: for a gateway, which gets it as `Authorization: Bearer …`.
+            deadline: seconds for a call of `recommend` or `recommend_many` that names none; None for the server's own timeout.
+            timeout: seconds that an answer may take where there is no deadline.
+            connections: most connections at a time; calls beyond it wait for one.
+            verify: how certificates are checked.
+            trust_env: whether proxies of the environment are used (`HTTPS_PROXY` and the like).
+            transport: sends the requests in place of a pool of connections.
+        """
+        self._origin = Origin(url, api_key, deadline, timeout, retries)
+        self._http = httpx.AsyncClient(verify=verify, trust_env=trust_env, transport=transport, limits=limits(connections))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without a slash at its end."""
+        return self._origin.url
+
+    async def close(self) -> None:
+        """Close the connections; the client can't be used any more."""
+        await self._http.aclose()
+
+    async def run(self, operation: Operation[Answer]) -> Answer:
+        """Do one operation (`server.client.operations`).
+
+        Raises:
+            AtspeedError: it has failed.
+        """
+        exchange = Exchange(self._origin, operation)
+        while True:
+            result: httpx.Response | httpx.RequestError
+            try:
+                result = await self._http.send(exchange.request())
+            except httpx.RequestError as error:
+                result = error
+            settled = exchange.settle(result)
+            if not isinstance(settled, Pause):
+                return settled
+            await asyncio.sleep(settled.seconds)
+
+    recommend = awaiting(operations.recommend)
+    recommend_many = awaiting(operations.recommend_many)
+    append_events = awaiting(operations.append_events)
+    history = awaiting(operations.history)
+    put_profile = awaiting(operations.put_profile)
+    profile = awaiting(operations.profile)
+    forget_profile = awaiting(operations.forget_profile)
+    forget_history = awaiting(operations.forget_history)
+    forget_user = awaiting(operations.forget_user)
+    catalog = awaiting(operations.catalog)
+    items = awaiting(operations.items)
+    item = awaiting(operations.item)
+    add_items = awaiting(operations.add_items)
+    put_filter = awaiting(operations.put_filter)
+    filters = awaiting(operations.filters)
+    filter = awaiting(operations.filter)
+    forget_filter = awaiting(operations.forget_filter)
+    put_catalog = awaiting(operations.put_catalog)
+    upload_catalog = awaiting(operations.upload_catalog)
+    catalogs = awaiting(operations.catalogs)
+    activate = awaiting(operations.activate)
+    roll_back = awaiting(operations.roll_back)
+    forget_catalog = awaiting(operations.forget_catalog)
+    health = awaiting(operations.health)
+    ready = awaiting(operations.ready)
+    version = awaiting(operations.version)
+    metrics = awaiting(operations.metrics)
+
+    async def wait_until_ready(self, seconds: float | None = READY_SECONDS) -> None:
+        """Return when the server takes requests; wait so long, or for ever.
+
+        Raises:
+            ConnectionFailed, Unavailable: it does not in that time.
+            AtspeedError: what answers there is not this server.
+        """
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                await self.ready()
+                return
+            except (ConnectionFailed, Unavailable):
+                if time.monotonic() >= end:
+                    raise
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def append_histories(
+        self,
+        histories: Iterable[tuple[str, Iterable[BulkEvent]]],
+        *,
+        at_once: int = AT_ONCE,
+        on_progress: OnAppended | None = None,
+    ) -> Appended:
+        """Append the histories of many users, from an iterator of user ids and events (or ids of items), each oldest first.
+
+        Events get an id where they have none, so a load whose events have timestamps can be repeated, as a whole, and goes on after one
+        that was interrupted. At the first failure no more users are begun.
+
+        Args:
+            at_once: users of whom events are sent at a time, by a task each.
+            on_progress: takes what is done, after each step.
+        """
+        load = HistoryLoad(histories, on_progress)
+
+        async def work() -> None:
+            try:
+                for calls in load:
+                    for call in calls:
+                        load.note(await self.run(call))
+            finally:
+                load.close()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(work())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return load.done

@@ -1,0 +1,163 @@
+"""`AtspeedClient`: the API from code that waits for each answer."""
+
+import math
+import ssl
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from server.client import operations
+from server.client.errors import ConnectionFailed, Unavailable
+from server.client.exchange import Exchange, Pause
+from server.client.histories import AT_ONCE, Appended, BulkEvent, HistoryLoad, OnAppended
+from server.client.methods import blocking
+from server.client.operation import Answer, Operation
+from server.client.origin import CONNECTIONS, POLL_SECONDS, READY_SECONDS, RETRIES, TIMEOUT_SECONDS, Origin, Retries, limits
+
+
+class AtspeedClient:
+    """A server's API; threads may share one. `AsyncAtspeedClient` has the same methods, to be awaited.
+
+    All methods raise an `AtspeedError` where a call fails (`server.client.errors`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        deadline: float | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: Retries = RETRIES,
+        connections: int = CONNECTIONS,
+        verify: ssl.SSLContext | bool = True,
+        trust_env: bool = True,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            url: of the server or its gateway, such as `http://127.0.0.1:8000`.
+            api_key: for a gateway, which gets it as `Authorization: Bearer …`.
+            deadline: seconds for a call of `recommend` or `recommend_many` that names none; None for the server's own timeout.
+            timeout: seconds that an answer may take where there is no deadline.
+            connections: most connections at a time; calls beyond it wait for one.
+            verify: how certificates are checked.
+            trust_env: whether proxies of the environment are used (`HTTPS_PROXY` and the like).
+            transport: sends the requests in place of a pool of connections.
+        """
+        self._origin = Origin(url, api_key, deadline, timeout, retries)
+        self._http = httpx.Client(verify=verify, trust_env=trust_env, transport=transport, limits=limits(connections))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without a slash at its end."""
+        return self._origin.url
+
+    def close(self) -> None:
+        """Close the connections; the client can't be used any more."""
+        self._http.close()
+
+    def run(self, operation: Operation[Answer]) -> Answer:
+        """Do one operation (`server.client.operations`).
+
+        Raises:
+            AtspeedError: it has failed.
+        """
+        exchange = Exchange(self._origin, operation)
+        while True:
+            result: httpx.Response | httpx.RequestError
+            try:
+                result = self._http.send(exchange.request())
+            except httpx.RequestError as error:
+                result = error
+            settled = exchange.settle(result)
+            if not isinstance(settled, Pause):
+                return settled
+            time.sleep(settled.seconds)
+
+    recommend = blocking(operations.recommend)
+    recommend_many = blocking(operations.recommend_many)
+    append_events = blocking(operations.append_events)
+    history = blocking(operations.history)
+    put_profile = blocking(operations.put_profile)
+    profile = blocking(operations.profile)
+    forget_profile = blocking(operations.forget_profile)
+    forget_history = blocking(operations.forget_history)
+    forget_user = blocking(operations.forget_user)
+    catalog = blocking(operations.catalog)
+    items = blocking(operations.items)
+    item = blocking(operations.item)
+    add_items = blocking(operations.add_items)
+    put_filter = blocking(operations.put_filter)
+    filters = blocking(operations.filters)
+    filter = blocking(operations.filter)
+    forget_filter = blocking(operations.forget_filter)
+    put_catalog = blocking(operations.put_catalog)
+    upload_catalog = blocking(operations.upload_catalog)
+    catalogs = blocking(operations.catalogs)
+    activate = blocking(operations.activate)
+    roll_back = blocking(operations.roll_back)
+    forget_catalog = blocking(operations.forget_catalog)
+    health = blocking(operations.health)
+    ready = blocking(operations.ready)
+    version = blocking(operations.version)
+    metrics = blocking(operations.metrics)
+
+    def wait_until_ready(self, seconds: float | None = READY_SECONDS) -> None:
+        """Return when the server takes requests; wait so long, or for ever.
+
+        Raises:
+            ConnectionFailed, Unavailable: it does not in that time.
+            AtspeedError: what answers there is not this server.
+        """
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                self.ready()
+                return
+            except (ConnectionFailed, Unavailable):
+                if time.monotonic() >= end:
+                    raise
+            time.sleep(POLL_SECONDS)
+
+    def append_histories(
+        self,
+        histories: Iterable[tuple[str, Iterable[BulkEvent]]],
+        *,
+        at_once: int = AT_ONCE,
+        on_progress: OnAppended | None = None,
+    ) -> Appended:
+        """Append the histories of many users, from an iterator of user ids and events (or ids of items), each oldest first.
+
+        Events get an id where they have none, so a load whose events have timestamps can be repeated, as a whole, and goes on after one
+        that was interrupted. At the first failure no more users are begun.
+
+        Args:
+            at_once: users of whom events are sent at a time, by a thread each.
+            on_progress: takes what is done, after each step, from any of the threads but one at a time.
+        """
+        load = HistoryLoad(histories, on_progress)
+
+        def work() -> None:
+            try:
+                for calls in load:
+                    for call in calls:
+                        load.note(self.run(call))
+            finally:
+                load.close()
+
+        with ThreadPoolExecutor(at_once) as pool:
+            for worker in [pool.submit(work) for _ in range(at_once)]:
+                worker.result()
+        return load.done

@@ -1,0 +1,328 @@
+"""All calls of the API, each written once: a function takes the arguments and makes the `Operation`.
+
+Both clients have a method of the same name, arguments and docstring for each function here (`server.client.methods`), which returns what
+the operation's type says. What is sent is judged by the server alone, whose sentence a `Refused` carries, so a client of another version
+refuses nothing that its server can do.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from server.client.operation import LONG_PATIENCE_SECONDS, Operation, Repeat
+from server.client.upload import OnBytes, Upload
+from server.schemas.catalogs import (
+    UPLOAD_FORMS,
+    ActivationAnswer,
+    CatalogAnswer,
+    CatalogItemAnswer,
+    CatalogItemsAnswer,
+    CatalogsAnswer,
+    FilterAnswer,
+    FiltersAnswer,
+    ItemsAdded,
+    NewItemBody,
+    VersionBuilt,
+)
+from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody
+from server.schemas.given import GivenEvent
+from server.schemas.recommendations import (
+    MAX_TIMEOUT_MS,
+    BatchAnswer,
+    RecommendationAnswer,
+    RecommendationRequest,
+    StatusAnswer,
+    VersionAnswer,
+)
+from server.schemas.users import EventBody, EventsAnswer, HistoryAnswer, ProfileAnswer
+
+Facts = Mapping[str, Any]
+# An item id, or an item id and what else is known.
+GivenEntry = str | GivenEvent | Facts
+
+
+class Recommendation(TypedDict, total=False):
+    """The fields of a `RecommendationRequest`, which says what they mean; give `user_id` or `history`."""
+
+    user_id: str
+    history: Sequence[GivenEntry]
+    behaviours: Mapping[str, Sequence[GivenEntry]]
+    profile: Facts
+    context: Facts
+    k: int
+    beam_width: int
+    filter: str | FilterBody | Facts
+    fresh: FreshBody | Facts
+    blend: BlendBody | Facts
+    fields: Sequence[str]
+    exclude: Sequence[str]
+    exclude_history: bool
+    verification: str
+    seed: int
+    temperature: float
+    think: ThinkBody | Facts
+    timeout_ms: int
+
+
+def recommend(*, deadline: float | None = None, **fields: Unpack[Recommendation]) -> Operation[RecommendationAnswer]:
+    """A list for a user, such as `recommend(user_id="42", k=10, exclude_history=True)`.
+
+    Args:
+        deadline: seconds for the whole call, retries included; the server is told what is left of it as `timeout_ms`.
+        fields: as in `RecommendationRequest`.
+    """
+    return Operation(
+        "POST /v1/recommendations",
+        RecommendationAnswer.model_validate_json,
+        body=lambda left: fields if left is None else {**fields, "timeout_ms": _timeout_ms(left, fields.get("timeout_ms"))},
+        user=fields.get("user_id"),
+        timed=True,
+        deadline=deadline,
+    )
+
+
+def recommend_many(requests: Sequence[Recommendation | RecommendationRequest], *, deadline: float | None = None) -> Operation[BatchAnswer]:
+    """Up to 256 lists at once, in the order of the requests; each entry of the answer has its list or its problem.
+
+    Args:
+        requests: dictionaries with the arguments of `recommend`, or models.
+        deadline: as in `recommend`.
+    """
+
+    def body(left: float | None) -> Any:
+        entries: list[Any] = [
+            request.model_dump(mode="json", by_alias=True, exclude_unset=True) if isinstance(request, RecommendationRequest) else request
+            for request in requests
+        ]
+        if left is not None:
+            entries = [{**entry, "timeout_ms": _timeout_ms(left, entry.get("timeout_ms"))} for entry in entries]
+        return {"requests": entries}
+
+    return Operation("POST /v1/recommendations:batch", BatchAnswer.model_validate_json, body=body, timed=True, deadline=deadline)
+
+
+def append_events(user_id: str, events: Sequence[EventBody | Facts]) -> Operation[EventsAnswer]:
+    """Append up to 1,000 events to a user's history.
+
+    If all events have an `event_id`, the call is tried again after a failure, and none is stored twice; the answer's `stored` then leaves
+    out what an earlier try has stored. Without ids it is tried again only if the server has not begun.
+
+    Args:
+        events: dictionaries with `item_id` and what else is known, or models.
+    """
+    sure = all((event.event_id if isinstance(event, EventBody) else event.get("event_id")) is not None for event in events)
+    return Operation(
+        "POST /v1/users/{user_id}/events",
+        EventsAnswer.model_validate_json,
+        Repeat.ALWAYS if sure else Repeat.IF_NOT_BEGUN,
+        names={"user_id": user_id},
+        body=lambda _: {"events": events},
+        user=user_id,
+    )
+
+
+def history(user_id: str, limit: int | None = None) -> Operation[HistoryAnswer]:
+    """A user's stored history, oldest event first; with `limit` only so many of the newest events."""
+    return Operation(
+        "GET /v1/users/{user_id}/history",
+        HistoryAnswer.model_validate_json,
+        names={"user_id": user_id},
+        query={"limit": limit},
+        user=user_id,
+    )
+
+
+def put_profile(user_id: str, profile: Facts) -> Operation[None]:
+    """Store what is known of a user, in place of the profile that is there."""
+    route = "PUT /v1/users/{user_id}/profile"
+    return Operation(route, _nothing, names={"user_id": user_id}, body=lambda _: profile, user=user_id)
+
+
+def profile(user_id: str) -> Operation[ProfileAnswer]:
+    """A user's stored profile."""
+    route = "GET /v1/users/{user_id}/profile"
+    return Operation(route, ProfileAnswer.model_validate_json, names={"user_id": user_id}, user=user_id)
+
+
+def forget_profile(user_id: str) -> Operation[None]:
+    """Delete a user's profile; the history stays."""
+    return Operation("DELETE /v1/users/{user_id}/profile", _nothing, names={"user_id": user_id}, user=user_id)
+
+
+def forget_history(user_id: str) -> Operation[None]:
+    """The same as `forget_user`: the profile goes as well."""
+    return Operation("DELETE /v1/users/{user_id}/history", _nothing, names={"user_id": user_id}, user=user_id)
+
+
+def forget_user(user_id: str) -> Operation[None]:
+    """Delete all that is stored of a user."""
+    return Operation("DELETE /v1/users/{user_id}", _nothing, names={"user_id": user_id}, user=user_id)
+
+
+def catalog() -> Operation[CatalogAnswer]:
+    """The catalog that is recommended from."""
+    return Operation("GET /v1/catalog", CatalogAnswer.model_validate_json)
+
+
+def items(limit: int | None = None, offset: int | None = None) -> Operation[CatalogItemsAnswer]:
+    """Up to 1,000 items of the catalog, in its order, behind the first `offset`."""
+    return Operation("GET /v1/catalog/items", CatalogItemsAnswer.model_validate_json, query={"limit": limit, "offset": offset})
+
+
+def item(item_id: str) -> Operation[CatalogItemAnswer]:
+    """One item's identifier, title and attributes."""
+    return Operation("GET /v1/catalog/items/{item_id}", CatalogItemAnswer.model_validate_json, names={"item_id": item_id})
+
+
+def add_items(new_items: Sequence[NewItemBody | Facts], *, on_collision: str | None = None, by: str | None = None) -> Operation[ItemsAdded]:
+    """Add up to 1,000 items to the catalog, all or none; they are served when the answer comes.
+
+    It is tried again only if the server has not begun.
+
+    Args:
+        new_items: dictionaries with `item_id`, `embedding` or `identifier`, and what else is known, or models.
+        on_collision: what becomes of an item whose identifier belongs to another: `nearest-free` (the default) or `shared`.
+        by: a person or a job, for the history of versions.
+    """
+    body = {"items": new_items} | _given(on_collision=on_collision, by=by)
+    return Operation(
+        "POST /v1/catalog/items",
+        ItemsAdded.model_validate_json,
+        Repeat.IF_NOT_BEGUN,
+        body=lambda _: body,
+        patience=LONG_PATIENCE_SECONDS,
+    )
+
+
+def put_filter(name: str, *, expression: str | None = None, items: Sequence[str] | None = None) -> Operation[FilterAnswer]:
+    """Give a filter a name: an expression over the items' attributes, or item ids."""
+    return Operation(
+        "PUT /v1/catalog/filters/{name}",
+        FilterAnswer.model_validate_json,
+        names={"name": name},
+        body=lambda _: _given(expression=expression, items=items),
+    )
+
+
+def filters() -> Operation[FiltersAnswer]:
+    """All named filters."""
+    return Operation("GET /v1/catalog/filters", FiltersAnswer.model_validate_json)
+
+
+def filter(name: str) -> Operation[FilterAnswer]:
+    """One named filter."""
+    return Operation("GET /v1/catalog/filters/{name}", FilterAnswer.model_validate_json, names={"name": name})
+
+
+def forget_filter(name: str) -> Operation[None]:
+    """Forget a named filter; requests that run with it are not disturbed."""
+    return Operation("DELETE /v1/catalog/filters/{name}", _nothing, names={"name": name})
+
+
+def put_catalog(version: str, path: str) -> Operation[VersionBuilt]:
+    """Make a version of a file in the server's directory of catalogs; it can be activated then.
+
+    It is tried again only if the server has not begun, as `upload_catalog`.
+    """
+    return _bring(version, lambda _: {"path": path})
+
+
+def upload_catalog(
+    version: str, file: Path, *, content_type: str | None = None, on_bytes: OnBytes | None = None
+) -> Operation[VersionBuilt]:
+    """Send a catalog and make a version of it; it can be activated then.
+
+    Args:
+        file: JSONL, parquet, an index, MiniOneRec's item info or an artefact.
+        content_type: form of the file; by default what its suffix says (`.jsonl`, `.parquet`, `.json`, `.tsv`, `.catalog`).
+        on_bytes: takes the bytes sent so far and those of the file, after each piece; from the beginning when the upload is tried again.
+
+    Raises:
+        ValueError: the file's suffix says no form.
+    """
+    of_suffix = {suffix: form for form, suffix in UPLOAD_FORMS.items()}
+    form = content_type or of_suffix.get(file.suffix)
+    if form is None:
+        raise ValueError(f"{file.name} has none of the suffixes {', '.join(of_suffix)}: name its content_type.")
+    return _bring(version, Upload(file, form, on_bytes))
+
+
+def catalogs() -> Operation[CatalogsAnswer]:
+    """All versions of the catalog, and how they came to be served."""
+    return Operation("GET /v1/catalogs", CatalogsAnswer.model_validate_json)
+
+
+def activate(version: str, by: str) -> Operation[ActivationAnswer]:
+    """Serve a version from now on; `by` is a person or a job, for the history.
+
+    It is tried again only if the server has not begun.
+    """
+    return Operation(
+        "POST /v1/catalogs/{version}/activate",
+        ActivationAnswer.model_validate_json,
+        Repeat.IF_NOT_BEGUN,
+        names={"version": version},
+        body=lambda _: {"by": by},
+        patience=LONG_PATIENCE_SECONDS,
+    )
+
+
+def roll_back(by: str | None = None) -> Operation[ActivationAnswer]:
+    """Serve the version before this one again. It is tried again only if the server has not begun: twice comes back to where it began."""
+    return Operation(
+        "POST /v1/catalogs/rollback",
+        ActivationAnswer.model_validate_json,
+        Repeat.IF_NOT_BEGUN,
+        body=lambda _: _given(by=by),
+        patience=LONG_PATIENCE_SECONDS,
+    )
+
+
+def forget_catalog(version: str) -> Operation[None]:
+    """Delete a version of the catalog that is not served."""
+    return Operation("DELETE /v1/catalogs/{version}", _nothing, names={"version": version})
+
+
+def health() -> Operation[StatusAnswer]:
+    """Whether the server is alive; asked once, without retries."""
+    return Operation("GET /health", StatusAnswer.model_validate_json, Repeat.NEVER)
+
+
+def ready() -> Operation[StatusAnswer]:
+    """Whether the server takes requests; asked once, without retries. `wait_until_ready` waits for it."""
+    return Operation("GET /ready", StatusAnswer.model_validate_json, Repeat.NEVER)
+
+
+def version() -> Operation[VersionAnswer]:
+    """Versions of server, model and catalog."""
+    return Operation("GET /version", VersionAnswer.model_validate_json)
+
+
+def metrics() -> Operation[str]:
+    """Metrics in Prometheus' text format."""
+    return Operation("GET /metrics", bytes.decode)
+
+
+def _bring(version: str, body: Any) -> Operation[VersionBuilt]:
+    return Operation(
+        "PUT /v1/catalogs/{version}",
+        VersionBuilt.model_validate_json,
+        Repeat.IF_NOT_BEGUN,
+        names={"version": version},
+        body=body,
+        patience=LONG_PATIENCE_SECONDS,
+    )
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _nothing(_: bytes) -> None:
+    return None
+
+
+def _timeout_ms(left: float, asked: int | None) -> int:
+    """Milliseconds for the server: what is left, or what was asked for if that is less; at least 1, and no more than it takes."""
+    most = min(max(int(1000 * left), 1), MAX_TIMEOUT_MS)
+    return most if asked is None else min(asked, most)

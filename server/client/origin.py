@@ -1,0 +1,60 @@
+"""`Origin`: a server and how it is asked, which all calls of a client share; `Retries`: how often they are tried."""
+
+import random
+from dataclasses import dataclass
+
+import httpx
+
+# The server's longest timeout, and a little for the way.
+TIMEOUT_SECONDS = 65.0
+READY_SECONDS = 120.0
+POLL_SECONDS = 0.1
+CONNECTIONS = 100
+# An idle connection is dropped before servers and proxies close theirs, which would lose what is sent into it.
+_IDLE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often and when a call is tried again.
+
+    Attributes:
+        attempts: requests that a call may send, the first included; 1 for no retries.
+        first_seconds: pause before the second request; it doubles with each one, and a random part of it is left out.
+        most_seconds: longest pause; a server that asks for a longer one is not asked again.
+    """
+
+    attempts: int = 3
+    first_seconds: float = 0.1
+    most_seconds: float = 10.0
+
+    def pause(self, attempts: int, retry_after: float) -> float:
+        """Seconds to wait after so many attempts, at least `retry_after`; chance keeps clients from coming back all at once."""
+        backoff = min(self.first_seconds * 2.0 ** (attempts - 1), self.most_seconds)
+        return retry_after + backoff * random.uniform(0.5, 1.0)
+
+
+RETRIES = Retries()
+
+
+class Origin:
+    """A server and how it is asked.
+
+    Attributes:
+        url: without a slash at its end.
+        deadline: seconds for a list that names none; None for the server's own timeout.
+        timeout: seconds that an answer may take where there is no deadline.
+        headers: of every request.
+    """
+
+    def __init__(self, url: str, api_key: str | None, deadline: float | None, timeout: float, retries: Retries) -> None:
+        self.url = url.rstrip("/")
+        self.deadline, self.timeout, self.retries = deadline, timeout, retries
+        self.headers = {"Host": httpx.URL(url).netloc.decode("ascii"), "Accept": "application/json", "User-Agent": "atspeed-client"}
+        if api_key is not None:
+            self.headers["Authorization"] = f"Bearer {api_key}"
+
+
+def limits(connections: int) -> httpx.Limits:
+    """Limits of a pool of so many connections."""
+    return httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_SECONDS)

@@ -1,0 +1,66 @@
+"""Every operation of the OpenAPI page has a method on both clients, each written once."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.client import AsyncAtspeedClient, AtspeedClient, operations
+from server.client.operation import Operation
+from server.http.app import build_api
+from server.schemas.recommendations import RecommendationRequest
+from tests.server.http.test_app import Bench
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "activate": {"version": "v", "by": "me"},
+    "add_items": {"new_items": []},
+    "append_events": {"user_id": "u", "events": []},
+    "filter": {"name": "f"},
+    "forget_catalog": {"version": "v"},
+    "forget_filter": {"name": "f"},
+    "forget_history": {"user_id": "u"},
+    "forget_profile": {"user_id": "u"},
+    "forget_user": {"user_id": "u"},
+    "history": {"user_id": "u"},
+    "item": {"item_id": "i"},
+    "profile": {"user_id": "u"},
+    "put_catalog": {"version": "v", "path": "p"},
+    "put_filter": {"name": "f"},
+    "put_profile": {"user_id": "u", "profile": {}},
+    "recommend_many": {"requests": []},
+    "upload_catalog": {"version": "v", "file": Path("c.jsonl")},
+}
+# Not of one operation.
+HELPERS = {"append_histories", "close", "run", "url", "wait_until_ready"}
+
+
+def makers() -> dict[str, Callable[..., Operation[Any]]]:
+    """The functions of `operations` that make one, by name."""
+    return {
+        name: function
+        for name, function in vars(operations).items()
+        if inspect.isfunction(function) and function.__module__ == operations.__name__ and not name.startswith("_")
+    }
+
+
+def test_every_operation_of_the_page_has_a_method():
+    paths = build_api(Bench().services).openapi()["paths"]
+    documented = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert {make(**ARGUMENTS.get(name, {})).route for name, make in makers().items()} == documented
+
+
+@pytest.mark.parametrize("face", [AtspeedClient, AsyncAtspeedClient])
+def test_both_clients_have_a_method_for_each_operation(face: type):
+    methods = {name for name in vars(face) if not name.startswith("_")}
+    assert methods == makers().keys() | HELPERS
+    for name, make in makers().items():
+        method = vars(face)[name]
+        assert method.__doc__ == make.__doc__
+        assert list(inspect.signature(method).parameters)[1:] == list(inspect.signature(make).parameters)
+        assert inspect.iscoroutinefunction(method) == (face is AsyncAtspeedClient)
+
+
+def test_a_list_can_be_asked_for_with_every_field():
+    assert set(operations.Recommendation.__annotations__) == set(RecommendationRequest.model_fields)
