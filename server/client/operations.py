@@ -61,6 +61,7 @@ class Recommendation(TypedDict, total=False):
     seed: int
     temperature: float
     think: ThinkBody | Facts
+    strict_ids: bool
     timeout_ms: int
 
 
