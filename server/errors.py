@@ -76,11 +76,19 @@ class NoItemTimes(ServerError):
 
 
 class NothingKnown(ServerError):
-    """A list is wanted for a user of whom nothing is known that it could follow from."""
+    """A list is wanted for a user of whom nothing is known that it could follow from.
+
+    Attributes:
+        reason: why, as a label of metrics.
+    """
+
+    reason: str
 
 
 class EmptyHistory(NothingKnown):
     """The request brings a history without items."""
+
+    reason = "empty-history"
 
     def __init__(self) -> None:
         super().__init__("The history is empty: recommendations need at least one item.")
@@ -89,9 +97,13 @@ class EmptyHistory(NothingKnown):
 class StaleHistory(NothingKnown):
     """No item of the history, stored or brought, is in the catalog."""
 
+    reason = "stale-history"
+
 
 class UserNotFound(NothingKnown):
     """A user without events."""
+
+    reason = "unknown-user"
 
     def __init__(self, user_id: str) -> None:
         super().__init__(f"There is no user {quoted(user_id)}: no events are stored for that id.")

@@ -11,6 +11,7 @@ from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient
 from server.histories import HistoryStore
+from server.histories.popularity import Popularity
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
 from server.scheduling.drain import Drain
@@ -19,7 +20,11 @@ from server.settings import Settings
 
 @dataclass(frozen=True)
 class Services:
-    """The parts of one server."""
+    """The parts of one server.
+
+    Attributes:
+        popularity: of a file of popular items; None for that of the stored histories.
+    """
 
     settings: Settings
     catalogs: CatalogStore
@@ -28,6 +33,7 @@ class Services:
     metrics: Metrics
     drain: Drain = field(default_factory=Drain)
     tracing: Tracing = field(default_factory=Tracing)
+    popularity: Popularity | None = None
 
     @cached_property
     def filters(self) -> NamedFilters:

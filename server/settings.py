@@ -176,6 +176,17 @@ class Settings(EngineSettings, BaseSettings):
     history_ttl_seconds: Annotated[int | None, Panel.HISTORIES] = Field(
         default=None, ge=1, description="Forget a user after so many seconds without an event or a new profile; never by default."
     )
+    cold_start: Annotated[Literal["popular", "none"], Panel.HISTORIES] = Field(
+        default="popular",
+        description="What users get of whom nothing is known: the most popular items of the stored histories, or a refusal.",
+    )
+    cold_start_days: Annotated[float, Panel.HISTORIES] = Field(
+        default=30, gt=0, le=36_500, description="Items are popular by the events of so many days; by older ones behind them."
+    )
+    cold_start_items: Annotated[Path | None, Panel.HISTORIES] = Field(
+        default=None,
+        description='Popular items in place of those of the histories: JSONL of {"item_id", "count"?}, best first where there is no count.',
+    )
     engine_hang_seconds: Annotated[float, Panel.MODEL] = Field(
         default=30, gt=0, description="Silence of the engine after which it is killed and another is started, seconds."
     )

@@ -143,7 +143,7 @@ def model_flags(model_dir: Path, catalog_file: Path) -> list[str]:
 def running_server(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
     histories = f"sqlite:///{folder / 'histories.db'}"
-    with ServerProcess(folder, *model_flags, "--histories", histories, "--timeout-ms", "20000") as server:
+    with ServerProcess(folder, *model_flags, "--histories", histories, "--timeout-ms", "20000", "--cold-start", "none") as server:
         yield server.wait_until_ready()
 
 

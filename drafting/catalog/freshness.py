@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drafting.array_types import IntArray
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.column_values import ColumnValues
 from drafting.catalog.text_column import TextColumn
@@ -57,6 +58,14 @@ def added_days(column: AttributeColumn) -> Days:
     """
     found: Days = np.append(_days_of(column.values), np.int32(NEVER))[column.codes]
     return found
+
+
+def days_of_items(column: AttributeColumn, items: IntArray) -> Days:
+    """As `added_days`, of some items alone: `[items]` catalog indices."""
+    codes, place = np.unique(column.codes[items], return_inverse=True)
+    days = np.full(len(codes), NEVER, np.int32)
+    days[codes >= 0] = _days_of(column.values.take(codes[codes >= 0]))
+    return days[place]
 
 
 def added_since(days: Days, day: int) -> ItemSet:

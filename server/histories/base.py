@@ -133,6 +133,14 @@ class HistoryStore(Protocol):
         """Read what `read` reads and the profile, in one round trip; an unknown user has neither. Raises as `read`."""
         ...
 
+    async def sample(self, users: int, limit: int) -> list[list[Event]]:
+        """Read the newest `limit` events, oldest first, of each of at most `users` users with events, whichever the store chooses.
+
+        They are all users with events where no more than `users` are stored. What is damaged is passed over. It may take longer than other
+        operations.
+        """
+        ...
+
     async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         """Store a profile in place of the one that is there; it is durable when this returns. Restart the user's time to live."""
         ...

@@ -7,6 +7,7 @@ Every operation can therefore remove them without a background task or a scan.
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from drafting.prompts.user_state import Value
 from server.histories.base import Event, Retention, StoredUser
@@ -38,6 +39,11 @@ class MemoryHistoryStore:
         window = self._retention.window(limit)
         history, _ = self._histories.get(user_id, (History(), None))
         return StoredUser(history.newest(window), history.profile)
+
+    async def sample(self, users: int, limit: int) -> list[list[Event]]:
+        self._forget_expired()
+        newest = (history for history, _ in reversed(self._histories.values()) if history.entries)
+        return [history.newest(self._retention.window(limit)) for history in islice(newest, users)]
 
     async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         self._forget_expired()

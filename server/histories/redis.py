@@ -23,6 +23,7 @@ ids that make appends idempotent.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -39,6 +40,7 @@ from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import DamageReport, Event, Retention, StoredUser, log_damage
 from server.histories.history import Profile
 from server.histories.redis_client import close_client, open_client
+from server.histories.redis_scripts import APPEND, PUT_PROFILE
 from server.histories.redis_url import RedisUrl
 
 _T = TypeVar("_T")
@@ -48,75 +50,8 @@ _ARRIVAL_DIGITS = 10
 _MAX_CONNECTIONS = 64
 # Of a bulk load: the others are left to those who read meanwhile.
 _CALLS_TOGETHER = 16
-
-_RENEW = """
-for _, key in ipairs(KEYS) do
-  if ttl_ms > 0 then redis.call('PEXPIRE', key, ttl_ms) else redis.call('PERSIST', key) end
-end
-"""
-
-# KEYS: events, order, ids, profile. ARGV: max_events, time to live in ms (0: for ever), then for each event its score, its field in ids
-# ('' for none) and the JSON of its member.
-_APPEND = (
-    """
-local events, order, ids = KEYS[1], KEYS[2], KEYS[3]
-local max_events, ttl_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
-
--- Ids that outlived their evicted history would refuse its events when they are sent again.
-if redis.call('EXISTS', events) == 0 then redis.call('DEL', order, ids) end
-local arrivals = tonumber(redis.call('HGET', ids, 'arrivals')) or 0
-
-if arrivals == 0 or redis.call('LLEN', order) ~= redis.call('ZCARD', events) then
-  local found, members = redis.call('ZRANGE', events, 0, -1, 'WITHSCORES'), {}
-  for i = 1, #found, 2 do members[#members + 1] = {found[i], found[i + 1]} end
-  table.sort(members, function(a, b) return a[1] < b[1] end)
-  if #members > 0 then
-    arrivals = math.max(arrivals, #members, tonumber(string.sub(members[#members][1], 1, 10), 16) or 0)
-  end
-  redis.call('DEL', order)
-  for i, member in ipairs(members) do
-    redis.call('RPUSH', order, member[2])
-    local known, content = pcall(cjson.decode, string.sub(member[1], 11))
-    if known and type(content) == 'table' and type(content[1]) == 'string' then
-      redis.call('HSET', ids, ':' .. content[1], arrivals - #members + i)
-    end
-  end
-end
-
-local before = arrivals
-for i = 3, #ARGV, 3 do
-  local score, id, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local known = id ~= '' and tonumber(redis.call('HGET', ids, id) or nil)
-  if not known or known <= arrivals - 2 * max_events then
-    arrivals = arrivals + 1
-    if id ~= '' then redis.call('HSET', ids, id, arrivals) end
-    redis.call('ZADD', events, score, string.format('%010x', arrivals) .. json)
-    redis.call('RPUSH', order, score)
-  end
-end
-redis.call('HSET', ids, 'arrivals', arrivals)
-
-while redis.call('LLEN', order) > max_events do
-  local score = redis.call('LPOP', order)
-  local oldest = redis.call('ZRANGEBYSCORE', events, score, score, 'LIMIT', 0, 1)[1]
-  if oldest then redis.call('ZREM', events, oldest) end
-end
-
--- Ids beyond those that are remembered are let go a history at a time, so that most appends need not look for them.
-if redis.call('HLEN', ids) > 3 * max_events + 1 then
-  local all = redis.call('HGETALL', ids)
-  for i = 1, #all, 2 do
-    if all[i] ~= 'arrivals' and (tonumber(all[i + 1]) or 0) <= arrivals - 2 * max_events then redis.call('HDEL', ids, all[i]) end
-  end
-end
-
-"""
-    + _RENEW
-    + "return math.min(arrivals - before, max_events)"
-)
-
-# KEYS: as above. ARGV: time to live in ms (0: for ever), the JSON of the profile.
-_PUT_PROFILE = "local ttl_ms = tonumber(ARGV[1]) redis.call('SET', KEYS[4], ARGV[2])" + _RENEW
+_USERS_PER_SAMPLE = 50
+_KEYS_PER_SCAN = 512
 
 
 class _Member(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -160,8 +95,8 @@ class RedisHistoryStore:
         self._redis = open_client(self._url, timeout_seconds, _MAX_CONNECTIONS)
         self._turns = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._ttl_ms = 0 if retention.ttl_seconds is None else round(1000 * retention.ttl_seconds)
-        self._append = self._redis.register_script(_APPEND)
-        self._put_profile = self._redis.register_script(_PUT_PROFILE)
+        self._append = self._redis.register_script(APPEND)
+        self._put_profile = self._redis.register_script(PUT_PROFILE)
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
         if not events:
@@ -202,6 +137,26 @@ class RedisHistoryStore:
             return StoredUser(shown, None if content is None else _profiles.decode(content))
         except msgspec.MsgspecError as error:
             raise HistoryDamaged(user_id) from error
+
+    async def sample(self, users: int, limit: int) -> list[list[Event]]:
+        found: list[list[Event]] = []
+        keys = self._redis.scan_iter(match=f"{_literal(f'{{{self._key_prefix}:')}*}}:events", count=_KEYS_PER_SCAN)
+        is_over = False
+        # A scan finds keys in the order of their hashes, so its first ones are any.
+        while len(found) < users and not is_over:
+            async with self._reach(None):
+                batch: list[bytes] = []
+                while len(batch) < min(_USERS_PER_SAMPLE, users - len(found)) and not is_over:
+                    key = await anext(keys, None)
+                    is_over = key is None
+                    batch += [] if key is None else [key]
+                many = self._redis.pipeline(transaction=False)
+                for key in batch:
+                    many.zrange(key, -max(1, self._retention.window(limit)), -1, withscores=True)
+                answers = await many.execute(raise_on_error=False) if batch else []
+            read = [[event for member, score in each if (event := _event(member, score))] for each in answers if isinstance(each, list)]
+            found += [events for events in read if events]
+        return found
 
     async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         await self._write(self._put_profile, user_id, [self._ttl_ms, msgspec.json.encode(profile)])
@@ -245,12 +200,9 @@ class RedisHistoryStore:
         return f"{tag}:events", f"{tag}:order", f"{tag}:ids", f"{tag}:profile"
 
     def _event(self, member: bytes, score: float) -> Event | None:
-        try:
-            told = _members.decode(member[_ARRIVAL_DIGITS:])
-            return Event(told.item_id, score, told.event_id, told.kind, told.value, told.attributes)
-        except (msgspec.MsgspecError, ValueError):
+        if (event := _event(member, score)) is None:
             self._on_damage("event", f"A stored event in Redis at {self._url.address} can't be read and is passed over.")
-            return None
+        return event
 
     @asynccontextmanager
     async def _reach(self, user_id: str | None) -> AsyncIterator[None]:
@@ -283,6 +235,20 @@ async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
                 raise answer
             answers.append(answer)
     return answers
+
+
+def _literal(text: str) -> str:
+    """A pattern of Redis that matches this text alone."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
+
+
+def _event(member: bytes, score: float) -> Event | None:
+    """The event of a member of the sorted set; None for one that is none of ours."""
+    try:
+        told = _members.decode(member[_ARRIVAL_DIGITS:])
+        return Event(told.item_id, score, told.event_id, told.kind, told.value, told.attributes)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def _member(event: Event) -> bytes:

@@ -31,8 +31,10 @@ from server.histories.sqlite_file import (
     is_malformed,
     open_reader,
     open_writer,
+    random_rows,
     read_history,
     read_newest,
+    read_some,
     replace_content,
     write_history,
 )
@@ -41,6 +43,7 @@ _T = TypeVar("_T")
 
 _READERS = 4
 _USERS_PER_TRANSACTION = 50
+_USERS_PER_SAMPLE = 25
 _EXPIRED_AT_ONCE = 200
 _EXPIRY_SECONDS = 0.05
 
@@ -108,6 +111,17 @@ class SqliteHistoryStore:
     async def read_user(self, user_id: str, limit: int | None = None) -> StoredUser:
         window = self._retention.window(limit)
         return await self._answer(self._reading.submit(self._read, user_id, window))
+
+    async def sample(self, users: int, limit: int) -> list[list[Event]]:
+        found: list[list[Event]] = []
+        # Groups from random places: rows are in the order in which users came.
+        starts = await self._answer(self._reading.submit(self._with_reader, partial(random_rows, users, _USERS_PER_SAMPLE)))
+        after = 0
+        for start in starts:
+            job = partial(read_some, max(start, after), time.time(), min(_USERS_PER_SAMPLE, users - len(found)), limit)
+            some, after = await self._answer(self._reading.submit(self._with_reader, job))
+            found += some
+        return found
 
     async def put_profile(self, user_id: str, profile: Mapping[str, Value]) -> None:
         await self.put_profiles({user_id: profile})
@@ -188,10 +202,13 @@ class SqliteHistoryStore:
         return True
 
     def _read(self, user_id: str, window: int) -> StoredUser:
+        return self._with_reader(lambda connection: read_newest(connection, user_id, time.time(), window))
+
+    def _with_reader(self, call: Callable[[sqlite3.Connection], _T]) -> _T:
         # As many connections as threads, so there is always an idle one.
         connection = self._idle.get()
         try:
-            return read_newest(connection, user_id, time.time(), window)
+            return call(connection)
         finally:
             self._idle.put(connection)
 

@@ -7,18 +7,20 @@ and those beside it (`-wal`, `-shm`) are readable by their owner alone, from the
 
 import logging
 import os
+import random
 import sqlite3
 import stat
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from server.errors import HistoryDamaged
-from server.histories.base import DamageReport, StoredUser
+from server.histories.base import DamageReport, Event, StoredUser
 from server.histories.history import Entry, History, Profile
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ _SCHEMA = (
 )
 _LAST = "(SELECT max(rowid) FROM histories WHERE user_id = :user_id)"
 _READ = f"SELECT checksum, history FROM histories WHERE rowid = {_LAST} AND (expires_at IS NULL OR expires_at > :now)"
+_SCAN = "SELECT rowid, user_id, expires_at, checksum, history FROM histories WHERE rowid >= :start ORDER BY rowid LIMIT :users"
 _REPLACE = f"UPDATE histories SET expires_at = :expires_at, checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _REPLACE_CONTENT = f"UPDATE histories SET checksum = :checksum, history = :history WHERE rowid = {_LAST}"
 _ADD = "INSERT INTO histories VALUES (:user_id, :expires_at, :checksum, :history)"
@@ -103,13 +106,38 @@ def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> Hi
 def read_newest(connection: sqlite3.Connection, user_id: str, now: float, count: int) -> StoredUser:
     """The profile of a user and the newest `count` events by time, oldest first. Raises as `read_history`."""
     history = _read(connection, user_id, now, _outlines)
-    if history is None:
-        return StoredUser([])
+    return StoredUser([]) if history is None else _newest(history, user_id, count)
+
+
+def _newest(history: _Outline, user_id: str, count: int) -> StoredUser:
     entries = history.entries[max(0, len(history.entries) - count) :]
     try:
         return StoredUser([_entries.decode(entry).event() for entry in entries], history.profile)
     except (msgspec.DecodeError, ValueError) as error:
         raise HistoryDamaged(user_id) from error
+
+
+def random_rows(users: int, together: int, connection: sqlite3.Connection) -> list[int]:
+    """The rows, ascending, from which groups of `together` are read to get `users` of them: all rows, or random ones if there are more."""
+    rows = [row for (row,) in connection.execute(f"SELECT rowid FROM histories ORDER BY rowid LIMIT {users + 1}")]
+    if len(rows) <= users:
+        return rows[::together]
+    ((last,),) = connection.execute("SELECT max(rowid) FROM histories")
+    return sorted(random.randint(rows[0], last) for _ in range(-(-users // together)))
+
+
+def read_some(start: int, now: float, users: int, count: int, connection: sqlite3.Connection) -> tuple[list[list[Event]], int]:
+    """The newest `count` events of those with events among `users` users from a row on, and the row behind them."""
+    found: list[list[Event]] = []
+    after = start
+    for row, user_id, expires_at, checksum, content in connection.execute(_SCAN, {"start": start, "users": users}):
+        after = row + 1
+        with suppress(HistoryDamaged):
+            if (expires_at is None or expires_at > now) and (
+                events := _newest(_decoded(user_id, checksum, content, _outlines), user_id, count).events
+            ):
+                found.append(events)
+    return found, after
 
 
 def write_history(connection: sqlite3.Connection, user_id: str, history: History, expires_at: float | None) -> None:
@@ -151,16 +179,18 @@ def check(connection: sqlite3.Connection, path: Path, on_damage: DamageReport) -
 def _read(connection: sqlite3.Connection, user_id: str, now: float, decoder: "msgspec.msgpack.Decoder[_T]") -> _T | None:
     try:
         row = connection.execute(_READ, {"user_id": user_id, "now": now}).fetchone()
-        if row is None:
-            return None
-        checksum, content = row
-        if not isinstance(content, bytes) or checksum != _checksum(user_id, content):
-            raise HistoryDamaged(user_id)
-        return decoder.decode(content)
     except sqlite3.DatabaseError as error:
         if is_malformed(error):
             raise HistoryDamaged(user_id) from error
         raise
+    return None if row is None else _decoded(user_id, row[0], row[1], decoder)
+
+
+def _decoded(user_id: str, checksum: int, content: object, decoder: "msgspec.msgpack.Decoder[_T]") -> _T:
+    if not isinstance(content, bytes) or checksum != _checksum(user_id, content):
+        raise HistoryDamaged(user_id)
+    try:
+        return decoder.decode(content)
     except msgspec.DecodeError as error:
         raise HistoryDamaged(user_id) from error
 

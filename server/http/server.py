@@ -31,9 +31,11 @@ from server.histories import open_history_store
 from server.http.app import build_app
 from server.http.connections import Connections, LimitedConfig
 from server.lists.blend import check_known, load_neighbours
+from server.lists.cold_start import load_popularity
 from server.metrics.logs import configure_logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
+from server.scheduling.drain import Drain
 from server.services import Services
 from server.settings import Settings
 
@@ -57,8 +59,8 @@ class ApiServer:
 
         Raises:
             CatalogError, PortError: the catalog or the address can't be used.
-            ValueError: a directory is missing, the catalog is a torch file, codebooks or neighbour model can't be used, or the URL of the
-                histories can't be.
+            ValueError: a directory is missing, the catalog is a torch file, codebooks, neighbour model or the list of popular items can't
+                be used, or the URL of the histories can't be.
         """
         self.failure: str | None = None
         if settings.catalogs is not None and not settings.catalogs.is_dir():
@@ -70,6 +72,7 @@ class ApiServer:
         if settings.catalog.suffix in TORCH_SUFFIXES:
             # This process never loads torch.
             raise ValueError(f"{settings.catalog} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
+        popularity = load_popularity(settings)
         metrics = Metrics()
         neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
@@ -103,7 +106,7 @@ class ApiServer:
         own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
         catalogs = CatalogStore(first.served, engine, directory, own, neighbours)
         catalogs.started(first.by, first.left, "It can't be read any more.")
-        services = Services(settings, catalogs, engine, histories, metrics, tracing=Tracing.to(settings.otlp_endpoint))
+        services = Services(settings, catalogs, engine, histories, metrics, Drain(), Tracing.to(settings.otlp_endpoint), popularity)
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         self._connections = Connections(settings, metrics)

@@ -22,12 +22,14 @@ from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog, found_items, known_items
 from server.errors import (
     InvalidRequest,
+    NothingKnown,
     Overloaded,
     RequestRefused,
     UnknownField,
     quoted,
 )
 from server.lists.blend import blend_choice, propose
+from server.lists.cold_start import ColdStart, popular_list
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
 from server.lists.user_reader import UserReader
@@ -40,6 +42,8 @@ from verification.request import beam_width_for
 from verification.result import BeamResult
 
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
+
+POPULAR_NOTE = "The list is of popular items, not of the model's."
 
 NO_CANDIDATES_NOTE = "The neighbour model proposes nothing eligible after this history, so the list is the model's own."
 
@@ -57,6 +61,7 @@ class RecommendationService:
         self._engine = services.engine
         self._users = UserReader(services.histories, services.metrics)
         self._prompts = services.prompts
+        self._cold_start = ColdStart(services)
         self._metrics = services.metrics
         self._drain = services.drain
         self._tracing = services.tracing
@@ -80,7 +85,10 @@ class RecommendationService:
                 items = len(body.history or ()) if body.user_id is None else None
                 with self._engine.admit(submit, items, traced=traced) as request:
                     builder = await self._prompts.builder(served)
-                    user = await self._read_user(body, served, submit, builder)
+                    try:
+                        user = await self._read_user(body, served, submit, builder)
+                    except NothingKnown as error:
+                        return await self._popular(body, served, submit, started, builder, error)
                     async with asyncio.timeout(submit.deadline - submit.submitted):
                         finished = await self._engine.search(request)
             except Overloaded as error:
@@ -90,7 +98,26 @@ class RecommendationService:
                 self._tracing.record_engine(finished, request.own_steps(finished))
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
             self._observe(body, served, finished.result, user.met, fresh)
-            return self._answer(body, served, finished, fresh, started, submit.submitted, builder, user)
+            notes = self._notes(body, finished.result, builder.reads, user, fresh)
+            return self._answer(body, served, finished, fresh, started, submit.submitted, builder, notes)
+
+    async def _popular(
+        self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, started: float, builder: PromptBuilder, why: NothingKnown
+    ) -> dict[str, Any]:
+        """The list of popular items for a user of whom nothing is known; raises `why` where there is none."""
+        if (popular := await self._cold_start.popular(served, submit.deadline)) is None:
+            raise why
+        submit.submitted = time.monotonic()
+        result = await popular_list(popular, served, submit)
+        fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, result.items)
+        self._observe(body, served, result, (), fresh)
+        self._metrics.health.popular_lists.labels(why.reason).inc()
+        unknown = found_items(served.catalog, body.exclude)[1]
+        notes = [str(why), POPULAR_NOTE, *told_unknown({"exclude": unknown} if unknown else {}), *_shortages(body, result, fresh)]
+        return self._answer(body, served, FinishedList(result, 0, 0), fresh, started, submit.submitted, builder, notes) | {
+            "exact": False,
+            "source": "popular",
+        }
 
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
         """The parameters of a request to the engine, without the items."""
@@ -120,15 +147,15 @@ class RecommendationService:
             _check_ids(body, served.catalog)
         barred, missing = found_items(served.catalog, body.exclude)
         excluded = {item for item in barred if item >= 0}
+        submit.excluded = sorted(excluded)
         with self._tracing.part("history") if self._tracing.on else nullcontext():
             window = 0 if submit.blend is None or served.neighbours is None else served.neighbours.model.window
             user = await self._users.read(body, served, builder, submit.deadline, window)
         if missing:
             user = replace(user, unknown={**user.unknown, "exclude": missing})
         if body.exclude_history:
-            excluded.update(user.met)
+            submit.excluded = sorted(excluded.union(user.met))
         submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
-        submit.excluded = sorted(excluded)
         if submit.blend is not None:
             propose(submit.blend, served, user.history or user.met, submit.excluded, submit.filter)
         try:
@@ -158,7 +185,7 @@ class RecommendationService:
         started: float,
         read: float,
         builder: PromptBuilder,
-        user: KnownUser,
+        notes: Iterable[str],
     ) -> dict[str, Any]:
         result = finished.result
         answer: dict[str, Any] = {
@@ -178,7 +205,7 @@ class RecommendationService:
         }
         if result.thought is not None and body.think is not None and body.think.return_text:
             answer["thought"] = builder.tokenizer.decode(result.thought)
-        if note := " ".join(self._notes(body, result, fresh, builder.reads, user)):
+        if note := " ".join(notes):
             answer["note"] = note
         return answer
 
@@ -214,7 +241,7 @@ class RecommendationService:
         return self._ready().max_items
 
     def _notes(
-        self, body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None, reads: Collection[str], user: KnownUser
+        self, body: RecommendationRequest, result: BeamResult, reads: Collection[str], user: KnownUser, fresh: FreshItems | None
     ) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:
             yield RELAXED_NOTE
@@ -223,13 +250,18 @@ class RecommendationService:
         yield from told_unknown(user.unknown)
         if names := unread(body, reads):
             yield f"The model's prompt does not read {', '.join(names)}."
-        if (identifiers := _identifiers(result)) < body.k:
-            yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
         if result.blend is not None and not result.usage.candidates:
             yield NO_CANDIDATES_NOTE
-        if body.fresh is not None and fresh is not None and fresh.missing:
-            there = body.fresh.min - fresh.missing
-            yield f"Only {there} identifiers of fresh items were eligible, fewer than the {body.fresh.min} places for them."
+        yield from _shortages(body, result, fresh)
+
+
+def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
+    """What a list has less of than its request asks for."""
+    if (identifiers := _identifiers(result)) < body.k:
+        yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+    if body.fresh is not None and fresh is not None and fresh.missing:
+        there = body.fresh.min - fresh.missing
+        yield f"Only {there} identifiers of fresh items were eligible, fewer than the {body.fresh.min} places for them."
 
 
 def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice | None:

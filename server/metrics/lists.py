@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from server.errors import EmptyHistory, StaleHistory, UserNotFound
 from verification.result import Source
 
 WINDOW_LISTS = 10_000
@@ -94,6 +95,9 @@ class HealthMetrics:
         self.blended_items = counter(
             "atspeed_blended_identifiers_total", "Identifiers of blended lists, by the models that propose them.", ["source"]
         )
+        self.popular_lists = counter(
+            "atspeed_popular_lists_total", "Lists of popular items for users of whom nothing is known, by the reason.", ["reason"]
+        )
         self.known_neighbours = gauge(
             "atspeed_neighbours_known_items", "Items of the served catalog that the neighbour model knows; 0 without one."
         )
@@ -106,6 +110,7 @@ class HealthMetrics:
             (self.filters, FILTERS),
             (self.fresh_lists, ("full", "short")),
             (self.blended_items, tuple(Source)),
+            (self.popular_lists, tuple(kind.reason for kind in (UserNotFound, EmptyHistory, StaleHistory))),
         ):
             for value in values:
                 metric.labels(value)

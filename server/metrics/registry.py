@@ -32,7 +32,7 @@ TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 8000)
 LOOK_SECONDS = 0.05
 _KINDS = ("plan", "verification")
 DAMAGES = ("file", "history", "event")
-HISTORY_OPERATIONS = ("append", "read", "put", "delete", "ping")
+HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample", "ping")
 
 
 class Metrics:

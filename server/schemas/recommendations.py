@@ -4,7 +4,7 @@ Invariant: a body that passes these models needs only the catalog to be judged f
 is a sentence or completes one ("k must be …").
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
@@ -43,7 +43,7 @@ class RecommendationRequest(GivenUser):
         {"user_id": "42", "k": 10, "think": {"max_tokens": 256, "return_text": True}, "timeout_ms": 20000},
     )
 
-    user_id: Id | None = Field(default=None, description="A user with stored events; give this or `history`.")
+    user_id: Id | None = Field(default=None, description="The user; give this or `history`.")
     k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
     beam_width: int | None = Field(
         default=None,
@@ -117,7 +117,7 @@ class RecommendedItem(BaseModel):
     score: float = Field(
         description=(
             "Log-probability of the identifier, natural logarithm: over the full vocabulary in a strict list, under the distribution that "
-            "was sampled in the others."
+            "was sampled in the others; of a popular item its share of what was counted."
         )
     )
     rank: int = Field(description="1 for the best identifier; items that share an identifier share its rank.")
@@ -202,6 +202,10 @@ class RecommendationAnswer(BaseModel):
         description="True if the same request gets the same list alone, with others, after a cached prompt and with any draft: in float32 "
         "(but for the order of scores closer than 1e-5) and with the server's option `--exact` (to the last bit in all that was tried); "
         "never with `relaxed`."
+    )
+    source: Literal["popular"] | None = Field(
+        default=None,
+        description="`popular` for a list of popular items, which a user gets of whom nothing is known; left out for the model's lists.",
     )
     verification: Verification
     seed: int | None = Field(default=None, description="What the list was sampled with; left out for strict lists.")

@@ -380,3 +380,31 @@ def test_an_unusable_url_is_refused_in_one_sentence_without_its_password(url):
 def test_a_prefix_that_would_spoil_the_hash_tag_is_refused(prefix):
     with pytest.raises(ValueError, match="prefix"):
         open_history_store("redis://localhost", key_prefix=prefix)
+
+
+async def test_a_sample_has_the_newest_events_of_all_users_or_of_so_many(store):
+    """Users without events are none of them, and neither are those that were deleted."""
+    assert await store.sample(10, 3) == []
+    for number in range(120):
+        await store.append(f"u{number}*[{number}", [Event(f"{number}-{t}", float(t)) for t in range(1 + number % 7)])
+        await store.put_profile(f"profile {number}", {"age": number})
+    await store.delete("u5*[5")
+    stored = {tuple(items(await store.read(f"u{number}*[{number}", 3))) for number in range(120)} - {()}
+    assert len(stored) == 119
+    found = await store.sample(1000, 3)
+    assert {tuple(items(events)) for events in found} == stored
+    assert len(found) == 119
+    some = await store.sample(60, 3)
+    assert len({tuple(items(events)) for events in some}) == len(some)
+    assert 0 < len(some) <= 60
+    assert {tuple(items(events)) for events in some} <= stored
+
+
+async def test_a_sample_has_no_user_whose_time_is_over(make_store):
+    store = make_store(max_events=5, ttl_seconds=0.2)
+    await store.append("ann", [Event("a", 1.0)])
+    deadline = monotonic() + 20
+    while await store.sample(10, 3):
+        assert monotonic() < deadline
+        await asyncio.sleep(0.05)
+    await store.close()

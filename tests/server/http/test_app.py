@@ -25,6 +25,7 @@ from server.engine.prompts import PromptSource
 from server.errors import EngineUnavailable, HistoryDamaged, QueueFull, RequestRefused, TooLate
 from server.histories import Event, HistoryStore, Retention, StoredUser, open_history_store
 from server.histories.memory import MemoryHistoryStore
+from server.histories.popularity import Popularity
 from server.http.app import build_api, build_app
 from server.messages import FinishedList, ForgetUser, Submit, ToEngine
 from server.metrics.registry import Metrics
@@ -71,12 +72,13 @@ class StubEngine(EngineClient):
 
 
 class Bench:
-    def __init__(self, histories: HistoryStore | None = None, **options: Any) -> None:
+    def __init__(self, histories: HistoryStore | None = None, popularity: Popularity | None = None, **options: Any) -> None:
         settings = Settings(target=Path("models/stub"), catalog=Path("catalog.jsonl"), engine="transformers", **options)
         self.metrics = Metrics()
         self.engine = StubEngine(settings, self.metrics)
         self.histories = histories or open_history_store("memory://")
-        self.services = Services(settings, stub_catalogs(CATALOG, self.engine), self.engine, self.histories, self.metrics)
+        parts = settings, stub_catalogs(CATALOG, self.engine), self.engine, self.histories, self.metrics
+        self.services = Services(*parts, popularity=popularity)
         transport = httpx.ASGITransport(build_app(self.services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
@@ -240,7 +242,8 @@ async def test_a_temperature_is_a_number(bench: Bench, temperature: str, sentenc
     assert_problem(response, 422, sentence)
 
 
-async def test_stored_items_that_left_the_catalog_are_passed_over(bench: Bench):
+async def test_stored_items_that_left_the_catalog_are_passed_over():
+    bench = Bench(cold_start="none")
     gone = [Event(f"gone-{i}", float(10 + i)) for i in range(8)]
     await bench.histories.append("anna", [Event("item-1", 1.0), Event("item-2", 2.0), *gone])
     assert (await bench.recommend(history=None, user_id="anna")).status_code == 200

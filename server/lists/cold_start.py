@@ -1,0 +1,113 @@
+"""Cold start: what users get of whom nothing is known that a list of the model's could follow from.
+
+Invariant: the popularity of items comes from the history store alone, or from a file, never from what one server happens to have seen. So
+replicas give the same lists, but for which users they sample, and a restart changes none. It is read when such a user asks and what is
+known is older than `REFRESH_SECONDS`; others wait for it only where nothing is known yet. Memory and reads are bounded by `USERS` and
+`EVENTS`.
+"""
+
+import asyncio
+import time
+
+import numpy as np
+
+from drafting.array_types import BoolArray, IntArray
+from drafting.catalog.freshness import ADDED_AT, days_of_items
+from server.catalogs.store import ServedCatalog
+from server.errors import HistoryUnavailable
+from server.histories.popularity import Popularity
+from server.lists.blend import passes
+from server.lists.popular import PopularItems
+from server.messages import Submit
+from server.services import Services
+from server.settings import Settings
+from verification.result import BeamResult, Usage
+
+USERS, EVENTS = 1000, 50
+REFRESH_SECONDS = 60.0
+# Where nothing was found, the first events may come at any moment.
+EMPTY_SECONDS = 1.0
+_DAY_SECONDS = 86_400
+
+
+def load_popularity(settings: Settings) -> Popularity | None:
+    """The popularity of a server's file; None without one.
+
+    Raises:
+        ValueError: it can't be used, or is for nothing.
+    """
+    if settings.cold_start_items is None:
+        return None
+    if settings.cold_start == "none":
+        raise ValueError("--cold-start-items is a list for users that --cold-start none refuses: leave one of them out.")
+    return Popularity.load(settings.cold_start_items)
+
+
+class ColdStart:
+    """Makes lists of popular items."""
+
+    def __init__(self, services: Services) -> None:
+        self._settings = services.settings
+        self._histories = services.histories
+        self._metrics = services.metrics
+        self._popularity: Popularity | None = services.popularity
+        self._is_fixed = services.popularity is not None
+        self._read_at = -REFRESH_SECONDS
+        self._reading: asyncio.Task[None] | None = None
+        self._items: tuple[Popularity, ServedCatalog, PopularItems] | None = None
+
+    async def popular(self, served: ServedCatalog, deadline: float) -> PopularItems | None:
+        """The popular items of a version; None where there are none, or none is wanted.
+
+        Args:
+            deadline: monotonic seconds, until which the first read of the store is waited for.
+        """
+        if self._settings.cold_start == "none":
+            return None
+        if not self._is_fixed:
+            await self._refresh(deadline)
+        if (popularity := self._popularity) is None:
+            return None
+        if self._items is None or self._items[0] is not popularity or self._items[1] is not served:
+            self._items = popularity, served, await asyncio.to_thread(PopularItems.of, popularity, served.catalog)
+        items = self._items[2]
+        return items if len(items.leaves) else None
+
+    async def _refresh(self, deadline: float) -> None:
+        """Have the store read if what is known is old, and wait for it if nothing is known."""
+        lasts = EMPTY_SECONDS if self._popularity is None else REFRESH_SECONDS
+        if self._reading is None and time.monotonic() - self._read_at > lasts:
+            self._reading = asyncio.create_task(self._read(), name="popular items")
+        if self._reading is not None and self._popularity is None:
+            # Others wait for it as well, so it goes on when this request's time is over.
+            await asyncio.wait([self._reading], timeout=max(0.0, deadline - time.monotonic()))
+
+    async def _read(self) -> None:
+        try:
+            with self._metrics.history_operation("sample"):
+                histories = await self._histories.sample(USERS, EVENTS)
+            since = time.time() - _DAY_SECONDS * self._settings.cold_start_days
+            found = await asyncio.to_thread(Popularity.of_histories, histories, since)
+            self._popularity = found if found.item_ids else None
+        except HistoryUnavailable:
+            # The metrics have said so.
+            pass
+        finally:
+            self._read_at, self._reading = time.monotonic(), None
+
+
+async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Submit) -> BeamResult:
+    """The list of popular items that a request may get; `submit.excluded` and its filter and reserved places hold for it."""
+
+    def allowed(items: IntArray) -> BoolArray:
+        may = ~np.isin(items, submit.excluded)
+        return may if submit.filter is None else may & passes(items, submit.filter, served.filters)
+
+    def fresh(items: IntArray) -> BoolArray:
+        assert submit.fresh is not None
+        may: BoolArray = days_of_items(served.catalog.attributes[ADDED_AT], items) >= submit.fresh.since
+        return may
+
+    reserved = (0, None) if submit.fresh is None else (submit.fresh.places, fresh)
+    items = await asyncio.to_thread(popular.list, submit.k, allowed, *reserved)
+    return BeamResult(submit.request_id, items, Usage(0))

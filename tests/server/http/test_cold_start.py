@@ -1,0 +1,186 @@
+"""A user of whom nothing is known gets popular items, where there are any, by the rules of the request."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from drafting.catalog.builder import catalog_of
+from drafting.catalog.freshness import today
+from server.catalogs.store import ServedCatalog
+from server.errors import HistoryUnavailable
+from server.histories import Event, Retention
+from server.histories.memory import MemoryHistoryStore
+from server.histories.popularity import Popularity
+from server.lists import cold_start
+from server.lists.cold_start import load_popularity
+from server.schemas.recommendations import RecommendationAnswer
+from server.settings import Settings
+from tests.server.http.test_app import CATALOG, Bench
+from tests.server.server_process import assert_problem
+
+NOW = time.time()
+
+
+async def popular_bench(**options: object) -> Bench:
+    bench = Bench(**options)
+    for user, items in {"ann": [3, 4], "bea": [4, 7], "cid": [4, 3, 3], "dan": ["gone"]}.items():
+        named = [f"item-{item}" for item in items]
+        await bench.histories.append(user, [Event(item, NOW - place) for place, item in enumerate(named)])
+    await bench.histories.append("eve", [Event(f"item-{item}", NOW - 40 * 86_400) for item in (9, 3, 5)])
+    await bench.histories.append("fay", [Event("item-5", NOW - 50 * 86_400)])
+    return bench
+
+
+async def asked(bench: Bench, **body: object) -> list[str]:
+    response = await bench.client.post("/v1/recommendations", json={"history": [], "k": 5} | body)
+    assert response.status_code == 200, response.text
+    assert response.json()["source"] == "popular"
+    return [line["item_id"] for line in response.json()["items"]]
+
+
+# By recent users, then by earlier ones; then come the others, in the order of the catalog.
+RANKED = ["item-4", "item-3", "item-7", "item-5", "item-9", "item-0", "item-1", "item-2", "item-6"]
+
+
+def identifiers_differ() -> bool:
+    return CATALOG.identifiers == len(CATALOG)
+
+
+async def test_an_unknown_user_gets_the_most_popular_items():
+    assert identifiers_differ()
+    bench = await popular_bench()
+    response = await bench.client.post("/v1/recommendations", json={"user_id": "nobody", "k": 9, "fields": ["title"]})
+    answer = response.json()
+    assert [line["item_id"] for line in answer["items"]] == RANKED
+    assert [line["rank"] for line in answer["items"]] == list(range(1, 10))
+    assert answer["items"][0]["attributes"] == {"title": "Title 4"}
+    assert (
+        answer["note"] == "There is no user 'nobody': no events are stored for that id. The list is of popular items, not of the model's."
+    )
+    assert (answer["source"], answer["exact"], answer["usage"]["target_forwards"]) == ("popular", False, 0)
+    assert RecommendationAnswer.model_validate(answer, extra="forbid")
+    assert not bench.engine.asked
+    counted = dict.fromkeys(("unknown-user", "empty-history", "stale-history"), 0) | {"unknown-user": 1}
+    sample = bench.metrics.registry.get_sample_value
+    assert {reason: sample("atspeed_popular_lists_total", {"reason": reason}) for reason in counted} == counted
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"history": []}, "The history is empty: recommendations need at least one item."),
+        ({"history": [], "context": {"query": "war"}}, "The history is empty: recommendations need at least one item."),
+        ({"history": ["x", "y"]}, "The catalog has none of the 2 items that history names, such as 'x'."),
+        ({"history": None, "user_id": "dan"}, f"None of the stored items of user 'dan' is in the catalog (version {CATALOG.version})."),
+    ],
+)
+async def test_whoever_has_nothing_to_follow_from_gets_them_and_is_told_why(body: dict[str, object], why: str):
+    bench = await popular_bench()
+    assert await asked(bench, **body) == RANKED[:5]
+    answer = (await bench.client.post("/v1/recommendations", json=body)).json()
+    assert answer["note"] == f"{why} The list is of popular items, not of the model's."
+
+
+async def test_exclusions_filters_and_reserved_places_hold_for_popular_items(monkeypatch: pytest.MonkeyPatch):
+    bench = await popular_bench()
+    assert await asked(bench, exclude=["item-4", "item-5", "never"]) == [item for item in RANKED if item not in ("item-4", "item-5")][:5]
+    served = bench.services.catalogs.active
+    response = await bench.client.put("/v1/catalog/filters/some", json={"items": ["item-3", "item-9", "item-19", "item-18"]})
+    assert response.status_code == 200, response.text
+    assert await asked(bench, filter="some", k=3) == ["item-3", "item-9", "item-18"]
+    assert await asked(bench, filter={"not": ["some"]}, k=3) == ["item-4", "item-7", "item-5"]
+    short = (await bench.client.post("/v1/recommendations", json={"history": [], "filter": "some", "exclude": ["never"]})).json()
+    assert short["note"].endswith(
+        "The catalog has no item 'never', which exclude names: it is passed over. "
+        "Only 4 identifiers of the catalog were eligible, fewer than the 10 asked for."
+    )
+    days = {7: 0, 12: 3, 15: 9}
+    added = [86_400 * (today() - days[item]) if item in days else None for item in range(20)]
+    dated = catalog_of({f"item-{item}": CATALOG.identifier(item) for item in range(20)}, attributes={"added_at": added})
+    monkeypatch.setattr(bench.services.catalogs, "active", ServedCatalog("dated", "dated#1", Path("none"), dated, filters=served.filters))
+    assert await asked(bench, fresh={"max_age_days": 5, "min": 2}, k=3) == ["item-4", "item-7", "item-12"]
+    answer = (await bench.client.post("/v1/recommendations", json={"history": [], "k": 4, "fresh": {"max_age_days": 5, "min": 3}})).json()
+    assert [line["item_id"] for line in answer["items"] if line.get("fresh")] == ["item-7", "item-12"]
+    assert answer["note"].endswith("Only 2 identifiers of fresh items were eligible, fewer than the 3 places for them.")
+
+
+async def test_entries_of_a_batch_get_them_too():
+    bench = await popular_bench()
+    entries = [{"user_id": "nobody", "k": 2}, {"history": ["item-1"], "k": 1}, {"history": [], "k": 1, "strict_ids": True}]
+    batch = (await bench.client.post("/v1/recommendations:batch", json={"requests": entries})).json()
+    assert [result["status"] for result in batch["results"]] == [200, 200, 200]
+    assert [result["recommendation"].get("source") for result in batch["results"]] == ["popular", None, "popular"]
+
+
+async def test_without_events_or_without_the_option_there_is_no_list():
+    sentence = "There is no user 'nobody': no events are stored for that id."
+    for bench in (Bench(), await popular_bench(cold_start="none")):
+        assert_problem(await bench.recommend(history=None, user_id="nobody"), 404, sentence)
+        assert_problem(await bench.recommend(history=[]), 422, "The history is empty: recommendations need at least one item.")
+    only_gone = Bench()
+    await only_gone.histories.append("dan", [Event("gone", 1.0)])
+    assert_problem(await only_gone.recommend(history=None, user_id="nobody"), 404, sentence)
+
+
+class Histories(MemoryHistoryStore):
+    """A store that counts samples, and whose samples can fail."""
+
+    def __init__(self) -> None:
+        super().__init__(Retention())
+        self.samples, self.fails = 0, False
+
+    async def sample(self, users: int, limit: int) -> list[list[Event]]:
+        self.samples += 1
+        if self.fails:
+            raise HistoryUnavailable("It is away.")
+        return await super().sample(users, limit)
+
+
+async def test_popularity_is_read_anew_when_it_is_old_and_kept_while_the_store_is_away(monkeypatch: pytest.MonkeyPatch):
+    histories = Histories()
+    bench = Bench(histories)
+    monkeypatch.setattr(cold_start, "EMPTY_SECONDS", 0.0)
+    assert (await bench.recommend(history=[])).status_code == 422
+    await histories.append("ann", [Event("item-6", NOW)])
+    assert await asked(bench, k=1) == ["item-6"]
+    assert histories.samples == 2
+    for number in range(3):
+        await histories.append(f"u{number}", [Event("item-8", NOW)])
+    assert await asked(bench, k=1) == ["item-6"]
+    assert histories.samples == 2
+    monkeypatch.setattr(cold_start, "REFRESH_SECONDS", 0.0)
+    histories.fails = True
+    # What is known is answered at once, and read anew beside it.
+    answers = [await asked(bench, k=1) for _ in range(20)]
+    assert answers == [["item-6"]] * 20
+    assert histories.samples > 2
+    histories.fails = False
+    await asked(bench, k=1)
+    assert bench.metrics.registry.get_sample_value("atspeed_history_errors_total", {"operation": "sample"}) > 0
+    deadline = time.monotonic() + 20
+    while await asked(bench, k=1) != ["item-8"]:
+        assert time.monotonic() < deadline
+
+
+def settings(**options: object) -> Settings:
+    return Settings(target=Path("model"), catalog=Path("catalog.jsonl"), engine="transformers", **options)
+
+
+def test_a_file_of_popular_items_is_for_servers_that_use_it(tmp_path: Path):
+    path = tmp_path / "popular.jsonl"
+    path.write_text('{"item_id": "item-2"}\n{"item_id": "item-1"}\n')
+    assert load_popularity(settings()) is None
+    assert load_popularity(settings(cold_start_items=path)) == Popularity(("item-2", "item-1"), (2.0, 1.0))
+    with pytest.raises(ValueError, match=r"^--cold-start-items is a list for users that --cold-start none refuses"):
+        load_popularity(settings(cold_start_items=path, cold_start="none"))
+
+
+@pytest.mark.parametrize("stored", [[], ["item-9"]])
+async def test_a_file_of_popular_items_takes_the_place_of_the_histories(stored: Sequence[str]):
+    histories = Histories()
+    await histories.append("ann", [Event(item, NOW) for item in stored])
+    bench = Bench(histories, popularity=Popularity(("item-2", "gone", "item-1"), (3.0, 2.0, 1.0)))
+    assert await asked(bench, k=4) == ["item-2", "item-1", "item-0", "item-3"]
+    assert histories.samples == 0

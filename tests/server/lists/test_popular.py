@@ -1,0 +1,76 @@
+"""Lists of popular items against a ranking of the whole catalog by brute force."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from drafting.array_types import BoolArray, IntArray
+from drafting.catalog.builder import catalog_of
+from drafting.catalog.catalog import Catalog
+from server.histories.popularity import Popularity
+from server.lists import popular
+from server.lists.popular import PopularItems
+
+ITEMS = 60
+
+
+def crowded_catalog(rng: random.Random) -> Catalog:
+    """Some items share identifiers."""
+    codes = [(f"<a_{rng.randrange(4)}>", f"<b_{rng.randrange(5)}>", f"<c_{rng.randrange(2)}>") for _ in range(ITEMS)]
+    return catalog_of({f"item-{number}": code for number, code in enumerate(codes)})
+
+
+def ranking(catalog: Catalog, weights: dict[int, float], allowed: set[int]) -> list[tuple[set[int], float]]:
+    """All identifiers with an item that may be returned, with these items and the weight of all."""
+    known: dict[tuple[str, ...], float] = {}
+    for item, weight in weights.items():
+        known[catalog.identifier(item)] = known.get(catalog.identifier(item), 0.0) + weight
+    order = sorted(known, key=lambda identifier: -known[identifier])
+    order += [code for item in sorted(allowed) if (code := catalog.identifier(item)) not in known]
+    members = {code: {item for item in allowed if catalog.identifier(item) == code} for code in order}
+    return [(members[code], known.get(code, 0.0)) for code in dict.fromkeys(order) if members[code]]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_list_is_the_best_of_the_whole_ranking(seed: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(popular, "_ROWS_AT_ONCE", 7)
+    rng = random.Random(seed)
+    catalog = crowded_catalog(rng)
+    chosen = rng.sample(range(ITEMS), rng.randrange(1, 25))
+    # No two sums of them are equal.
+    weights = {item: 2.0**-place for place, item in enumerate(chosen)}
+    names = ("gone", *(f"item-{item}" for item in chosen))
+    found = PopularItems.of(Popularity(names, (3.0, *weights.values())), catalog)
+    allowed = set(rng.sample(range(ITEMS), rng.choice([3, 20, ITEMS])))
+    reserved = set(rng.sample(range(ITEMS), 15))
+    k, places = rng.randrange(1, 12), rng.randrange(0, 4)
+    places = min(k, places)
+
+    def among(items: set[int]) -> popular.Allowed:
+        def check(asked: IntArray) -> BoolArray:
+            return np.isin(asked, list(items))
+
+        return check
+
+    everything = ranking(catalog, weights, allowed)
+    kept = [place for place, (items, _) in enumerate(everything) if items & reserved][:places]
+    others = [place for place in range(len(everything)) if place not in kept][: k - len(kept)]
+    total = sum(weights.values()) + catalog.identifiers
+    expected = [
+        (item, rank, math.log((everything[place][1] + 1) / total))
+        for rank, place in enumerate(sorted(kept + others), start=1)
+        for item in sorted(everything[place][0])
+    ]
+    got = found.list(k, among(allowed), places, among(reserved))
+    assert [(line.item, line.rank) for line in got] == [line[:2] for line in expected]
+    assert [line.score for line in got] == pytest.approx([line[2] for line in expected])
+
+
+def test_the_shares_of_all_identifiers_are_one():
+    catalog = crowded_catalog(random.Random(1))
+    found = PopularItems.of(Popularity(("item-1", "item-2"), (5.0, 1.0)), catalog)
+    lines = found.list(100, lambda items: np.ones(len(items), bool))
+    assert sum({line.rank: math.exp(line.score) for line in lines}.values()) == pytest.approx(1.0)
+    assert len(lines) == ITEMS
