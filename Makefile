@@ -76,8 +76,8 @@ truth: ## Train a target and a draft on this device and measure them end to end:
 lossless: setup ## Count the lists that drafting changes: ARGS="--target DIR --draft DIR --catalog FILE --data DIR"
 	$(BIN)/atspeed-bench lossless $(ARGS)
 
-paper: setup ## The paper's tables, data to report (over an hour): make paper DATA=DIR CATALOG=FILE
-	$(BIN)/atspeed-bench paper --data "$(DATA)" --catalog "$(CATALOG)" $(ARGS)
+paper: setup ## The paper's tables, data to report (hours; goes on where it was); of other data: make paper DATA=DIR CATALOG=FILE
+	$(BIN)/atspeed-bench paper $(if $(DATA),--data "$(DATA)" --catalog "$(CATALOG)") $(ARGS)
 
 quality: setup ## Targets of Beauty, Games and MovieLens beside strong baselines (hours; goes on where it was)
 	$(BIN)/atspeed-bench quality $(ARGS)

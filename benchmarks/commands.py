@@ -10,12 +10,13 @@ import typer
 
 from benchmarks.endings import require, sentences
 from benchmarks.numbers import whole_numbers
-from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Interactions, Lengths, Target
+from benchmarks.options import ITEMS_ALONE, CatalogFile, Data, Draft, Lengths, Target
 from server.commands.terminal import fail
 
 # What these commands are given, their modules read themselves: they also run where torch, transformers and numpy are all that there is.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
+Shared = Annotated[Path, typer.Option(help="Directory that holds beauty and games, as the paper has them.")]
 Results = Annotated[Path, typer.Option(help="Directory of the results.", file_okay=False)]
 
 
@@ -170,28 +171,41 @@ def catalog(
 
 
 def paper(
-    data: Interactions,
-    catalog_file: CatalogFile,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Interactions of your own instead, as for `atspeed train`.", exists=True, file_okay=False, show_default="none"),
+    ] = None,
+    catalog_file: Annotated[
+        Path | None, typer.Option("--catalog", help="Their catalog.", exists=True, dir_okay=False, show_default="none")
+    ] = None,
+    shared: Shared = Path("../shared/data"),
+    only: Annotated[str, typer.Option(help="The paper's data sets, separated by commas.")] = "beauty,games",
     work: Annotated[Path, typer.Option(help="Directory of models and logs; what is there is not made again.")] = Path("build/paper"),
     results: Results = Path("docs/results"),
     seeds: Annotated[int, typer.Option(help="Drafts per objective.", min=1)] = 3,
     objectives: Annotated[str | None, typer.Option(help="Objectives, separated by commas.", show_default="all")] = None,
 ) -> None:
-    """Make the paper's tables, from interactions to the report: train a target and drafts, and evaluate them (over an hour).
+    """Make the paper's tables, from interactions to the report: train a target and drafts, and evaluate them (hours for each data set).
 
-    Example: atspeed-bench paper --data beauty --catalog beauty.index.json
+    What is there is named after the commands that made it: the same command goes on where it was.
+
+    Example: atspeed-bench paper --only beauty --objectives sft,atspeed-s,atspeed-r
     """
     require("matplotlib")
-    from benchmarks.paper import OBJECTIVES, run
+    if (data is None) != (catalog_file is None):
+        fail("Give --data and --catalog together, or neither for the paper's data sets.")
+    from benchmarks.paper import OBJECTIVES, given, papers, run
 
     with sentences():
-        report = run(data, catalog_file, work, results, seeds, objectives.split(",") if objectives else OBJECTIVES)
-    typer.echo(f"Wrote {report}.")
+        sources = papers(only.split(","), shared) if data is None or catalog_file is None else [given(data, catalog_file)]
+        chosen = objectives.split(",") if objectives else OBJECTIVES
+        for report in run(sources, work, results, seeds, chosen, "atspeed-bench paper"):
+            typer.echo(f"Wrote {report}.")
 
 
 def quality(
     work: Annotated[Path, typer.Option(help="Directory of models and logs; what is there is not made again.")] = Path("build/quality"),
-    shared: Annotated[Path, typer.Option(help="Directory that holds beauty and games, as the paper has them.")] = Path("../shared/data"),
+    shared: Shared = Path("../shared/data"),
     results: Results = Path("docs/results"),
     only: Annotated[str, typer.Option(help="Data sets, separated by commas.")] = "beauty,games,movielens",
     seeds: Annotated[int, typer.Option(help="Targets of each data set.", min=1)] = 3,

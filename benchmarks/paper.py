@@ -1,16 +1,23 @@
 """The paper's tables, from the interactions to the report: `atspeed-bench paper`.
 
-Trains a target, lets it teach, trains a draft per objective and seed, and evaluates them all; every stage is one `atspeed` command, so what
-is printed here can be repeated by hand. Invariants: a stage whose result is there is not run again, so an interrupted run goes on where it
-was; what is timed runs alone on the machine, and only what is not timed runs side by side, one thread each, which on small models is faster
-than one after the other with all threads. Nothing here knows any data set.
+Trains a target as `benchmarks.quality` does, but on the identifiers that the data set comes with, lets it teach, trains a draft per
+objective and seed, and evaluates them all; every stage is one `atspeed` command, so what is printed here can be repeated by hand.
+
+The paper's claim is about identifiers of several codes, of which a draft guesses all but the last, so the data sets' own are taken and not
+those that make the best lists: an item's own token, say, leaves nothing to draft but its cluster.
+
+Invariants: a stage whose result is there is not run again, so an interrupted run goes on where it was, and a changed recipe is run anew
+from there on; what is timed runs alone on the machine, and only what is not timed runs side by side, one thread each, which on small models
+is faster than one after the other with all threads.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +25,14 @@ import msgspec
 
 from benchmarks.markdown import markdown_table
 from benchmarks.pipeline import Pipeline, Stage
+from benchmarks.quality import DataSet, Stages, index_of
+from benchmarks.quality_table import REPORT, Compared, read, table
+from drafting.alignment.bases import PRESETS
+from drafting.alignment.settings import DraftSettings, TeacherSettings
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import accepted_steps_plot
 from verification.evaluation.report import Report
+from verification.evaluation.settings import EvaluationSettings
 
 OBJECTIVES = ("sft", "wordkd", "tvdkd", "seqkd", "atspeed-s", "atspeed-r", "atspeed-c")
 # Those of the paper's table whose speed is measured: the baseline, and the two that it proposes.
@@ -29,10 +41,8 @@ TIMED = ("sft", "atspeed-s", "atspeed-r")
 # `atspeed-bench lossless` counts the lists of every user.
 ACCEPTANCE = ("--beam-width", "1", "--k", "10", "--modes", "strict,relaxed", "--users", "1000", "--timed", "0", "--baselines", "none")
 SPEED = ("--beam-width", "1", "--k", "1,3,5,10,20", "--modes", "strict,relaxed,gumbel", "--users", "300", "--baselines", "none")
-# The target alone, as it is served, beside the baselines.
-QUALITY = ("--k", "5,10,20", "--timed", "0")
-# Settings that were chosen on the validation part: see docs/alignment.md.
-TARGET = ("--base", "paper", "--subsequences", "--epochs", "8", "--weight-decay", "0.1", "--left-out", "0.3")
+# What the quality recipe has for sparse data, with a model that is worth drafting for. Teacher data need scores over the vocabulary.
+RECIPE = {"--base": "base", "--batch-size": "128", "--learning-rate": "2e-3", "--epochs": "12"}
 DRAFT = ("--epochs", "5")
 RECORDED_USERS = "500"
 REPLAYED = "beam:40,beam:40+children,auto"
@@ -46,71 +56,118 @@ def join_reports(reports: Sequence[Report]) -> Report:
     return msgspec.structs.replace(first, rows=rows, setting=first.setting | {"drafts": drafts})
 
 
-def stages(work: Path, data: Path, catalog: Path, objectives: Sequence[str], seeds: int) -> dict[str, list[Stage]]:
-    """Every stage under the title of its step, in order; the stages of a step do not need each other."""
-    target, teacher, recording = work / "target", work / "teacher", work / "recordings"
-    inputs = ("--data", str(data), "--catalog", str(catalog))
-    drafts = {(objective, seed): work / "drafts" / f"{objective}-{seed}" for objective in objectives for seed in range(seeds)}
-    timed = [objective for objective in TIMED if objective in objectives]
+def papers(names: Sequence[str], shared: Path) -> list[DataSet]:
+    """The paper's data sets, with the identifiers that they come with.
 
-    def train(objective: str, seed: int, out: Path) -> Stage:
-        options = ("--teacher", str(teacher), "--objective", objective, "--seed", str(seed), "--out", str(out), *DRAFT)
-        return Stage(f"draft-{out.name}", ("train", "draft", *options), out)
-
-    def evaluate(name: str, chosen: Sequence[Path], *options: str) -> Stage:
-        named = [part for draft in chosen for part in ("--draft", str(draft))]
-        report = work / name
-        arguments = ("evaluate", "--target", str(target), *inputs, *named, *options, "--report", str(report), "--overwrite")
-        return Stage(name, arguments, report / "report.json")
-
-    def replay(objective: str) -> list[Stage]:
-        out = recording / f"{objective}.npz"
-        options = ("--target", str(target), "--draft", str(drafts[objective, 0]), *inputs, "--users", RECORDED_USERS, "--out", str(out))
-        rows = recording / f"{objective}.json"
-        return [
-            Stage(f"record-{objective}", ("replay", "record", *options), out, "benchmarks.cli"),
-            Stage(f"replay-{objective}", ("replay", "run", str(out), "--plans", REPLAYED, "--json", str(rows)), rows, "benchmarks.cli"),
-        ]
-
-    recorded = [replay(objective) for objective in timed]
-    return {
-        "target": [Stage("target", ("train", "target", *inputs, "--out", str(target), *TARGET), target)],
-        "quality": [evaluate("quality", [], *QUALITY)],
-        "teacher": [Stage("teacher", ("train", "teacher", "--target", str(target), *inputs, "--out", str(teacher)), teacher)],
-        "drafts": [train(objective, seed, out) for (objective, seed), out in drafts.items()],
-        "acceptance": [
-            evaluate(f"acceptance-{objective}", [drafts[objective, seed] for seed in range(seeds)], *ACCEPTANCE) for objective in objectives
-        ],
-        "recordings": [record for record, _ in recorded],
-        "replays": [rows for _, rows in recorded],
-        "speed": [evaluate("speed", [drafts[each, 0] for each in timed], *SPEED)],
-    }
+    Raises:
+        BenchmarkError: one is not there.
+    """
+    return [given(shared / name, index_of(name, shared)) for name in names]
 
 
-def write_report(results: Path, name: str, pipeline: Pipeline, command: str) -> Path:
+def given(data: Path, catalog: Path) -> DataSet:
+    """A directory of interactions with a catalog of its own, named after the directory."""
+    return DataSet(data.resolve().name, data, given=catalog, recipe=RECIPE, taught=True)
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """The stages that follow a target: what it teaches, the drafts that learn it, and what they save.
+
+    Attributes:
+        source: stages of the target's data set.
+        target: the stage that has trained it.
+        seeds: drafts of each objective.
+    """
+
+    source: Stages
+    target: Stage
+    objectives: Sequence[str]
+    seeds: int
+
+    @cached_property
+    def teacher(self) -> Stage:
+        return self._stage("teacher", "train", "teacher", "--target", str(self.target.result), *self.source.inputs, also=TeacherSettings())
+
+    def draft(self, objective: str, seed: int) -> Stage:
+        """A draft that has learnt an objective."""
+        named = f"{objective}-{seed}"
+        asked = ("--teacher", str(self.teacher.result), "--objective", objective, "--seed", str(seed), *DRAFT)
+        return self._stage(named, "train", "draft", *asked, inner=named, also=(DraftSettings(), PRESETS["draft"]))
+
+    def acceptance(self, objective: str) -> Stage:
+        """What all drafts of an objective save."""
+        return self._report(f"acceptance-{objective}", [self.draft(objective, seed) for seed in range(self.seeds)], *ACCEPTANCE)
+
+    @cached_property
+    def speed(self) -> Stage:
+        """The times of one draft of each timed objective."""
+        return self._report("speed", [self.draft(objective, 0) for objective in self.timed], *SPEED)
+
+    @property
+    def timed(self) -> list[str]:
+        """The objectives whose drafts are timed."""
+        return [objective for objective in TIMED if objective in self.objectives]
+
+    def recording(self, objective: str) -> Stage:
+        """What a draft proposes and the target keeps, for some users."""
+        models = ("--target", str(self.target.result), "--draft", str(self.draft(objective, 0).result))
+        asked = ("replay", "record", *models, *self.source.inputs, "--users", RECORDED_USERS)
+        return self._stage(f"recording-{objective}", *asked, suffix=".npz", command="benchmarks.cli")
+
+    def replay(self, objective: str) -> Stage:
+        """The recording as other machines would have run it."""
+        asked = ("replay", "run", str(self.recording(objective).result), "--plans", REPLAYED)
+        return self._stage(f"replay-{objective}", *asked, suffix=".json", out="--json", command="benchmarks.cli")
+
+    def steps(self) -> dict[str, list[Stage]]:
+        """Every stage under the title of its step, in order; the stages of a step do not need each other."""
+        return {
+            "teacher": [self.teacher],
+            "drafts": [self.draft(objective, seed) for objective in self.objectives for seed in range(self.seeds)],
+            "acceptance": [self.acceptance(objective) for objective in self.objectives],
+            "recordings": [self.recording(objective) for objective in self.timed],
+            "replays": [self.replay(objective) for objective in self.timed],
+            "speed": [self.speed],
+        }
+
+    def _stage(self, name: str, *arguments: str, **options: Any) -> Stage:
+        return Stage.keyed(self.source.work, f"{self.source.source.name}/{name}", arguments, **options)
+
+    def _report(self, name: str, drafts: Sequence[Stage], *options: str) -> Stage:
+        named = [part for draft in drafts for part in ("--draft", str(draft.result))]
+        asked = ("evaluate", "--target", str(self.target.result), *self.source.inputs, *named, *options, "--overwrite")
+        return self._stage(name, *asked, out="--report", inside=REPORT, also=EvaluationSettings())
+
+
+def write_report(results: Path, drafted: Drafted, compared: Compared, seconds: Mapping[str, float], command: str) -> Path:
     """Put what the stages found into `results/NAME.md`, with its plots beside it."""
     results.mkdir(parents=True, exist_ok=True)
-    work, minutes = pipeline.work, sum(pipeline.seconds.values()) / 60
-    files = [work / f"acceptance-{objective}" / "report.json" for objective in OBJECTIVES]
-    acceptance = join_reports([msgspec.json.decode(file.read_bytes(), type=Report) for file in files if file.is_file()])
-    steps = ", ".join(f"{title} {seconds / 60:.1f}" for title, seconds in pipeline.seconds.items())
+    name, minutes = drafted.source.source.name, sum(seconds.values()) / 60
+    acceptance = join_reports([read(drafted.acceptance(objective).result) for objective in drafted.objectives])
+    speed = drafted.speed.result.parent
+    steps = ", ".join(f"{title} {each / 60:.1f}" for title, each in seconds.items())
+    recipe, draft = (" ".join(filter(None, flags)) for flags in (sum(drafted.source.source.recipe.items(), ()), DRAFT))
     parts = [
         f"# The paper's tables on {name}",
-        f"Made by `{command}` on {os.cpu_count()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). Target: "
-        f"`{' '.join(TARGET)}`; drafts: `{' '.join(DRAFT)}`, the preset `draft`. What follows from it: [alignment.md](../alignment.md).",
+        f"Made by `{command}` on {os.cpu_count()} cores, {date.today()}, in {minutes:.0f} minutes (by step: {steps}). Target: `{recipe}` "
+        f"and the [recipe of its base](../alignment.md#recipes), on the data set's own identifiers; drafts: `{draft}`, the preset `draft`. "
+        "Every list leaves out what its user has met. What follows from it: [alignment.md](../alignment.md).",
         "## The target beside the baselines",
-        (work / "quality" / "report.md").read_text().strip(),
+        f"{compared.targets[0].users:,} test users. The target and the baselines have learnt train and validation; epochs, weight and "
+        "settings are those that the validation part chose. Behind ± is the standard error over users.",
+        table(compared),
         "## Accepted steps of every draft, K = 10, N = 40",
         to_markdown(acceptance).strip(),
-        _plot(accepted_steps_plot(acceptance, work / "acceptance.png"), results / f"{name}-objectives.png"),
+        _plot(accepted_steps_plot(acceptance, speed / "acceptance.png"), results / f"{name}-objectives.png"),
         "## Every list length, with the clock of this machine",
-        (work / "speed" / "report.md").read_text().strip(),
-        _plot(work / "speed" / "accepted_steps.png", results / f"{name}-steps.png"),
-        _plot(work / "speed" / "recall_speed.png", results / f"{name}-speed.png"),
+        (speed / "report.md").read_text().strip(),
+        _plot(speed / "accepted_steps.png", results / f"{name}-steps.png"),
+        _plot(speed / "recall_speed.png", results / f"{name}-speed.png"),
         "## Modelled on other machines",
         "Strict, speed-up over plain beam search where a forward's fixed part costs as much as a / b tokens and a forward of the draft 1% "
         "of the target's (`atspeed-bench replay run`); in brackets the target's forwards per request.",
-        _replays({path.stem: json.loads(path.read_bytes()) for path in sorted((work / "recordings").glob("*.json"))}),
+        _replays({objective: json.loads(drafted.replay(objective).result.read_bytes()) for objective in drafted.timed}),
     ]
     report = results / f"{name}.md"
     report.write_text("\n\n".join(parts) + "\n")
@@ -134,14 +191,29 @@ def _replays(by_draft: dict[str, list[dict[str, Any]]]) -> str:
     return markdown_table(("a / b", "draft", "plan", *(f"K = {k}" for k in ks)), rows)
 
 
-def run(data: Path, catalog: Path, work: Path, results: Path, seeds: int, objectives: Sequence[str]) -> Path:
-    """Run what is missing of the pipeline, and write the report; return where it is.
+def run(sources: Sequence[DataSet], work: Path, results: Path, seeds: int, objectives: Sequence[str], command: str) -> list[Path]:
+    """Run what is missing of the pipeline, data set by data set, and write the reports; return where they are.
 
     Raises:
         StageFailedError: a stage failed.
     """
-    name, cores = data.resolve().name, os.cpu_count() or 1
-    pipeline = Pipeline(work / name)
-    for title, step in stages(pipeline.work, data, catalog, objectives, seeds).items():
-        pipeline.run(title, step, side_by_side=min(cores, len(step)))
-    return write_report(results, name, pipeline, f"atspeed-bench paper --data …/{name} --catalog …/{catalog.name}")
+    return [_run(Stages(source, work), Pipeline(work / source.name), results, seeds, objectives, command) for source in sources]
+
+
+def _run(source: Stages, pipeline: Pipeline, results: Path, seeds: int, objectives: Sequence[str], command: str) -> Path:
+    baselines = source.closed_forms
+    for _ in _each(pipeline, [*source.shared(), baselines]):
+        pass
+    *_, target, evaluated = _each(pipeline, source.seed(0))
+    drafted = Drafted(source, target, objectives, seeds)
+    for title, step in drafted.steps().items():
+        pipeline.run(title, step, side_by_side=min(os.cpu_count() or 1, len(step)))
+    compared = Compared([read(evaluated.result)], [read(baselines.result)])
+    return write_report(results, drafted, compared, pipeline.seconds, command)
+
+
+def _each(pipeline: Pipeline, chain: Iterable[Stage]) -> Iterator[Stage]:
+    """Run stages one after the other, each with all cores, and yield them; a stage may read what the one before it has found."""
+    for stage in chain:
+        pipeline.run(stage.name, [stage])
+        yield stage

@@ -53,6 +53,7 @@ class DataSet:
         prepare: stages that make the directory; none where it is given.
         items: what `catalog build --items` takes; None for the directory's own list.
         identifiers: flags of `catalog build`.
+        given: a catalog that is taken as it is; None for one that is built.
         recipe: flags of `train target`, before which the preset's recipe steps back; with an empty value, such that take none.
         taught: whether targets learn the candidates of the neighbour model, too.
     """
@@ -62,6 +63,7 @@ class DataSet:
     prepare: tuple[Stage, ...] = ()
     items: Path | None = None
     identifiers: tuple[str, ...] = ()
+    given: Path | None = None
     recipe: dict[str, str] = field(default_factory=lambda: {"--base": "small"})
     taught: bool = False
 
@@ -77,10 +79,19 @@ def data_set(name: str, shared: Path, work: Path) -> DataSet:
     if name == "movielens":
         prepare = Stage.keyed(work, "movielens/data", ("prepare", str(work / RAW_FILMS)))
         return DataSet(name, prepare.result, (prepare,), identifiers=FILMS)
-    if not (shared / name).is_dir():
-        raise BenchmarkError(f"There is no {shared / name}: pass the directory that holds {name} with --shared, or leave it out of --only.")
-    listed = shared / name / f"{name}.index.json"
-    return DataSet(name, shared / name, items=listed, identifiers=SHOP, recipe=SHOP_RECIPE, taught=True)
+    return DataSet(name, shared / name, items=index_of(name, shared), identifiers=SHOP, recipe=SHOP_RECIPE, taught=True)
+
+
+def index_of(name: str, shared: Path) -> Path:
+    """The catalog of one of the paper's data sets.
+
+    Raises:
+        BenchmarkError: it is not there.
+    """
+    path = shared / name / f"{name}.index.json"
+    if not path.is_file():
+        raise BenchmarkError(f"There is no {path}: pass the directory that holds {name} with --shared, or leave it out of --only.")
+    return path
 
 
 def unpack_movielens(folder: Path) -> None:
@@ -117,18 +128,25 @@ class Stages:
 
     def neighbours(self, fit: str) -> Stage:
         """The neighbour model that learns a part."""
-        return self._stage(f"neighbours-{fit}", "neighbours", "build", *self._inputs, "--fit", fit, suffix=SUFFIX)
+        return self._stage(f"neighbours-{fit}", "neighbours", "build", *self.inputs, "--fit", fit, suffix=SUFFIX)
 
     def shared(self) -> Iterator[Stage]:
         """What all targets need, in order."""
         yield from self.source.prepare
-        yield self.catalog
+        if self.source.given is None:
+            yield self.catalog
         yield from map(self.neighbours, (FIT_TRAIN, FIT_VALID))
 
     def baselines(self) -> Iterator[Stage]:
         """The baselines, which need no target: those in closed form at once, and each network."""
-        for title, names in {"closed-forms": ",".join(CLOSED_FORMS), **{network: network for network in NETWORKS}}.items():
-            yield self._report(f"baselines-{title}", "--baselines", names)
+        yield self.closed_forms
+        for network in NETWORKS:
+            yield self._report(f"baselines-{network}", "--baselines", network)
+
+    @property
+    def closed_forms(self) -> Stage:
+        """The baselines that are computed at once."""
+        return self._report("baselines-closed-forms", "--baselines", ",".join(CLOSED_FORMS))
 
     def seed(self, seed: int) -> Iterator[Stage]:
         """A target, in order: a trial that learns the part train, which says for how many epochs and with which weight of the blend, then
@@ -144,15 +162,15 @@ class Stages:
         yield self._judge("report", target, FIT_VALID, seed, "--part", "test", "--blend", f"{chosen_weight(chosen.result):g}")
 
     @property
-    def _inputs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[str, ...]:
         """Data and catalog as flags."""
-        return "--data", str(self.source.data), "--catalog", str(self.catalog.result)
+        return "--data", str(self.source.data), "--catalog", str(self.source.given or self.catalog.result)
 
     def _stage(self, name: str, *arguments: str, suffix: str = "", also: object = None) -> Stage:
         return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, suffix=suffix, also=also)
 
     def _report(self, name: str, *asked: str) -> Stage:
-        arguments = ("evaluate", *self._inputs, "--k", str(K), *asked, "--overwrite")
+        arguments = ("evaluate", *self.inputs, "--k", str(K), *asked, "--overwrite")
         also = EvaluationSettings()
         return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, out="--report", inside=REPORT, also=also)
 
@@ -161,7 +179,7 @@ class Stages:
         recipe = self.source.recipe | more
         asked = (*(part for flag in recipe.items() for part in flag if part), *taught, "--fit", fit, "--seed", str(seed))
         also = TargetSettings(), RECIPES.get(recipe["--base"]), PRESETS.get(recipe["--base"])
-        return self._stage(f"{kind}-{seed}", "train", "target", *self._inputs, *asked, also=also)
+        return self._stage(f"{kind}-{seed}", "train", "target", *self.inputs, *asked, also=also)
 
     def _judge(self, kind: str, model: Stage, fit: str, seed: int, *asked: str) -> Stage:
         """Lists of a target, alone and blended."""

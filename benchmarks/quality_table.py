@@ -33,6 +33,11 @@ class Compared:
     targets: Sequence[Report]
     baselines: Sequence[Report]
 
+    @property
+    def rows(self) -> list[BaselineRow]:
+        """The rows of all baselines."""
+        return [row for report in self.baselines for row in report.baselines]
+
 
 def read(report: Path) -> Report:
     """The report of an evaluation."""
@@ -49,17 +54,24 @@ def blended(report: Report) -> ModeRow:
     return next(row for row in report.rows if row.k == K and row.mode.startswith(BLEND))
 
 
-def table(name: str, reports: Sequence[Report], baselines: Sequence[BaselineRow]) -> str:
-    """One data set: the target over its seeds, alone and blended, and the baselines; there is at least one of either."""
-    baselines = [row for row in baselines if row.k == K]
+def table(compared: Compared, bars: tuple[float, float] | None = None) -> str:
+    """One data set: the target over its seeds, alone and blended, and the baselines; there is at least one of either.
+
+    Args:
+        bars: of the target alone and blended; None for a table without them.
+    """
+    reports, baselines = compared.targets, [row for row in compared.rows if row.k == K]
+    alone, beside = bars or (None, None)
     best, whole = best_of(baselines), not _absent(baselines)
     rows = []
     if reports:
         seeds = f"{len(reports)} seed{'s' * (len(reports) > 1)}"
         weights = ", ".join(sorted({blended(report).mode.removeprefix(BLEND) for report in reports}))
-        rows.append(_cells(f"target, {seeds}", [plain(report).quality for report in reports], best, ALONE[name], whole))
-        rows.append(_cells(f"blended, weight {weights}, {seeds}", [blended(report).quality for report in reports], best, BLENDED, whole))
+        rows.append(_cells(f"target, {seeds}", [plain(report).quality for report in reports], best, alone, whole))
+        rows.append(_cells(f"blended, weight {weights}, {seeds}", [blended(report).quality for report in reports], best, beside, whole))
     rows += [_cells(f"{row.name} ({row.chosen})" if row.chosen else row.name, [row.quality], best) for row in baselines]
+    if bars is None:
+        return markdown_table(HEADS[:-2], [cells[:-2] for cells in rows])
     return markdown_table(HEADS, rows)
 
 
@@ -95,13 +107,12 @@ def write_table(found: Mapping[str, Compared], results: Path, seeds: int) -> Pat
     """
     parts, missing = [], []
     for name, compared in found.items():
-        baselines = [row for report in compared.baselines for row in report.baselines]
         if evaluated := [*compared.targets, *compared.baselines]:
-            parts.append(f"## {name}, {evaluated[0].users:,} users\n\n{table(name, compared.targets, baselines)}")
+            parts.append(f"## {name}, {evaluated[0].users:,} users\n\n{table(compared, (ALONE[name], BLENDED))}")
         if len(compared.targets) < seeds:
             missing.append(f"{seeds - len(compared.targets)} of {seeds} targets of {name}")
-        if absent := _absent(baselines):
-            missing.append(f"{', '.join(absent) if baselines else 'all baselines'} of {name}")
+        if absent := _absent(compared.rows):
+            missing.append(f"{', '.join(absent) if compared.rows else 'all baselines'} of {name}")
     if not parts:
         raise BenchmarkError("No evaluation is done yet: give the same command again, with more --minutes.")
     results.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,11 @@ def make_teacher(
             f"The target in {target} is an encoder-decoder model, which can't teach: train a smaller T5 as a target of its own on the same "
             "data, and serve it as the draft."
         )
+    if files.renormalises:
+        raise TrainingError(
+            f"The target in {target} is normalised over the children of each prefix (--normalise children), but teacher data are "
+            "distributions over all codes of a level, of which it says nothing: teach with a target that was trained without."
+        )
     settings = msgspec.structs.replace(settings, split=split_kind(settings.split, data))
     _check_split(target, settings)
     split = load_split(data, catalog, SplitRule(settings.split, settings.min_items, settings.label_kind))

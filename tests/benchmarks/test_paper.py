@@ -8,8 +8,11 @@ from typer.testing import CliRunner
 
 from benchmarks import paper
 from benchmarks.cli import app
-from benchmarks.paper import stages, write_report
+from benchmarks.paper import Drafted, given, write_report
 from benchmarks.pipeline import Pipeline, Stage, StageFailedError
+from benchmarks.quality import Stages
+from benchmarks.quality_table import Compared
+from tests.benchmarks.test_quality import evaluated
 from verification.evaluation.report import PLAIN, ModeRow, Quality, Report, Spread
 
 
@@ -36,15 +39,28 @@ def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_data_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["paper", "--data", "none", "--catalog", str(tmp_path / "none.json")], env={"COLUMNS": "200"})
-    assert result.exit_code != 0
-    assert "'none' does not exist" in result.stderr
+    def said(*flags: str) -> str:
+        result = CliRunner().invoke(app, ["paper", *flags], env={"COLUMNS": "200"})
+        assert result.exit_code != 0
+        return result.stderr
+
+    assert "'none' does not exist" in said("--data", "none", "--catalog", str(tmp_path / "none.json"))
+    assert "pass the directory that holds games with --shared" in said("--only", "games", "--shared", str(tmp_path))
+    assert "Give --data and --catalog together" in said("--data", str(tmp_path))
+
+
+def drafted(tmp_path: Path, objectives: tuple[str, ...] = paper.OBJECTIVES, seeds: int = 3) -> Drafted:
+    """The stages behind a target that is not there."""
+    source = Stages(given(tmp_path / "shop", tmp_path / "items.json"), tmp_path / "work")
+    target = Stage("target", (), tmp_path / "work" / "shop" / "target")
+    return Drafted(source, target, objectives, seeds)
 
 
 def test_every_stage_finds_what_earlier_ones_have_made(tmp_path: Path) -> None:
-    steps = stages(tmp_path / "work", tmp_path / "data", tmp_path / "items.json", paper.OBJECTIVES, seeds=3)
+    found = drafted(tmp_path)
+    steps = found.steps()
     assert len(steps["drafts"]) == 3 * len(paper.OBJECTIVES)
-    made: set[str] = set()
+    made = {str(found.target.result)}
     for step in steps.values():
         for stage in step:
             needed = {part for part in stage.arguments if part.startswith(str(tmp_path / "work"))}
@@ -53,6 +69,17 @@ def test_every_stage_finds_what_earlier_ones_have_made(tmp_path: Path) -> None:
         made |= {str(stage.result) for stage in step}
     names = [stage.name for step in steps.values() for stage in step]
     assert len(names) == len(set(names))
+    # Tables call a draft by its directory.
+    assert [Path(stage.result).name for stage in steps["drafts"][:2]] == ["sft-0", "sft-1"]
+
+
+def test_the_papers_target_learns_the_identifiers_that_it_comes_with(tmp_path: Path) -> None:
+    source = Stages(given(tmp_path / "shop", tmp_path / "items.json"), tmp_path / "work")
+    assert source.source.name == "shop"
+    assert not any("build" in stage.arguments and "catalog" in stage.arguments for stage in source.shared())
+    trial = next(source.seed(0))
+    assert trial.arguments[trial.arguments.index("--catalog") + 1] == str(tmp_path / "items.json")
+    assert "children" not in trial.arguments, "teacher data need scores over the vocabulary"
 
 
 def accepted(objective: str, steps: float) -> Report:
@@ -76,24 +103,25 @@ def accepted(objective: str, steps: float) -> Report:
 
 
 def test_the_report_names_its_figures_and_keeps_its_plots(tmp_path: Path) -> None:
-    pipeline = Pipeline(tmp_path / "work")
-    pipeline.seconds = {"target": 600.0, "drafts": 1200.0}
-    for objective in ("atspeed-s", "sft"):
-        (folder := pipeline.work / f"acceptance-{objective}").mkdir()
-        (folder / "report.json").write_bytes(accepted(objective, 2.5 if objective == "sft" else 2.0).encode())
-    (speed := pipeline.work / "speed").mkdir()
+    found = drafted(tmp_path, objectives=("sft", "atspeed-s"), seeds=1)
+    for objective in found.objectives:
+        (report := found.acceptance(objective).result).parent.mkdir(parents=True)
+        report.write_bytes(accepted(objective, 2.5 if objective == "sft" else 2.0).encode())
+    (speed := found.speed.result.parent).mkdir()
     (speed / "report.md").write_text("tables of speed\n")
-    (pipeline.work / "quality").mkdir()
-    (pipeline.work / "quality" / "report.md").write_text("the target beside others\n")
     for plot in ("accepted_steps.png", "recall_speed.png"):
         (speed / plot).write_bytes(b"png")
-    (pipeline.work / "recordings").mkdir()
     rows = [{"balance": 300.0, "k": k, "plan": "auto", "speedup": 1.5 + k, "target_forwards": 2.0} for k in (10, 5)]
-    (pipeline.work / "recordings" / "sft.json").write_text(json.dumps(rows))
-    text = write_report(tmp_path / "results", "shop", pipeline, "make paper").read_text()
+    for objective in found.timed:
+        found.replay(objective).result.write_text(json.dumps(rows))
+    target = evaluated(0.03, {})
+    compared = Compared([target], [evaluated(0.5, {"EASE": 0.02})])
+    seconds = {"target": 600.0, "drafts": 1200.0}
+    text = write_report(tmp_path / "results", found, compared, seconds, "make paper").read_text()
     assert "# The paper's tables on shop" in text
     assert "in 30 minutes (by step: target 10.0, drafts 20.0)" in text
-    assert "## The target beside the baselines\n\nthe target beside others\n\n## Accepted steps" in text
+    assert "| target, 1 seed | 0.0300 ± 0.0100 |  | 0.0150 ± 0.0050 |  | 1.50, 3.00 |\n" in text
+    assert "| EASE (l2 5) | 0.0200 ± 0.0200 |" in text
     assert "| 300 | sft | auto | 6.50 (2.00) | 11.50 (2.00) |" in text
     for plot in ("objectives", "steps", "speed"):
         assert f"(shop-{plot}.png)" in text

@@ -41,13 +41,19 @@ def pretend(stage: Stage) -> None:
         stage.result.touch()
 
 
+def listed(shared: Path) -> None:
+    """Put the list of Beauty's items where it is looked for."""
+    (shared / "beauty").mkdir(parents=True)
+    (shared / "beauty" / "beauty.index.json").touch()
+
+
 def flag(stage: Stage, name: str) -> str:
     return stage.arguments[stage.arguments.index(name) + 1]
 
 
 @pytest.mark.parametrize("name", ["beauty", "movielens"])
 def test_every_stage_finds_what_earlier_ones_have_made(name: str, tmp_path: Path) -> None:
-    (tmp_path / "shared" / "beauty").mkdir(parents=True)
+    listed(tmp_path / "shared")
     work = tmp_path / "work"
     stages = Stages(data_set(name, tmp_path / "shared", work), work)
     made, names = {str(work / "movielens" / "raw")}, []
@@ -69,7 +75,7 @@ def learnt(stage: Stage) -> str:
 @pytest.mark.parametrize("name", ["beauty", "movielens"])
 def test_no_model_has_learnt_the_labels_that_it_is_judged_by(name: str, tmp_path: Path) -> None:
     """Epochs and weight come from the part train; what they are found with is used once, on the test part."""
-    (tmp_path / "beauty").mkdir(parents=True)
+    listed(tmp_path)
     source, some = data_set(name, tmp_path, tmp_path / "work"), []
     for stage in Stages(source, tmp_path / "work").seed(3):
         pretend(stage)

@@ -204,6 +204,15 @@ def test_a_teacher_keeps_to_the_targets_split(tmp_path: Path, target: Path, data
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_a_target_of_children_is_refused(tmp_path: Path, target: Path, data: Path, catalog: Catalog) -> None:
+    """Its logits of codes that are no children of a prefix are noise, which no draft should learn."""
+    copy = shutil.copytree(target, tmp_path / "target")
+    (copy / "generation_config.json").write_text(json.dumps({"renormalize_logits": True}))
+    with pytest.raises(TrainingError, match="teach with a target that was trained without"):
+        make_teacher(copy, data, catalog, tmp_path / "teacher", settings=QUICK)
+    assert not (tmp_path / "teacher.partial").exists()
+
+
 @pytest.mark.parametrize(("options", "sentence"), [({"beams": 0}, "beams must be above 0"), ({"stride": 0}, "stride must be at least 1")])
 def test_settings_that_make_no_sense_are_refused(options: dict[str, int], sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
