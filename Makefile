@@ -18,12 +18,13 @@ setup: .venv/ready ## Make .venv with everything pinned (CPU build)
 
 # The CPU build of PyTorch is not on the default index everywhere; where it is missing there, PyTorch's own index has it.
 # pip would compile its 25,000 files one after the other. A few of them are no Python of this version, for which pip does not mind either.
-.venv/ready: pyproject.toml requirements/cpu.lock requirements/train.lock requirements/dev.lock
+.venv/ready: pyproject.toml requirements/cpu.lock requirements/console.lock requirements/train.lock requirements/dev.lock
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip setuptools
 	$(PIP) install --no-deps --no-compile $(TORCH) \
 		|| $(PIP) install --no-deps --no-compile --index-url https://download.pytorch.org/whl/cpu $(TORCH)
-	$(PIP) install --no-deps --no-compile --progress-bar on -r requirements/cpu.lock -r requirements/train.lock -r requirements/dev.lock
+	$(PIP) install --no-deps --no-compile --progress-bar on -r requirements/cpu.lock -r requirements/console.lock -r requirements/train.lock \
+		-r requirements/dev.lock
 	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	$(PIP) install --no-deps --no-build-isolation --quiet --editable .
 	touch $@
@@ -41,11 +42,12 @@ test-all: setup services ## Run the tests and the exhaustive sweeps that `make t
 	$(BIN)/python -m pytest $(WORKERS) --hypothesis-profile=exhaustive -m "exhaustive or not exhaustive" $(ARGS)
 
 services: # What the tests run beside the server; without root rights the tests that need it say that they were skipped
-	@command -v redis-server >/dev/null || { \
-		echo "Installing the Redis server for the tests ..."; \
+	@MISSING="$$(command -v redis-server >/dev/null || echo redis-server openssl) $$(command -v chromium >/dev/null || echo chromium)"; \
+	test -z "$${MISSING# }" || { \
+		echo "Installing what the tests need: $${MISSING# } ..."; \
 		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
-		{ $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends redis-server openssl; } >/dev/null 2>&1 \
-		|| echo "redis-server could not be installed: the tests that need it will be skipped."; }
+		{ $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends $$MISSING; } >/dev/null 2>&1 \
+		|| echo "$${MISSING# } could not be installed: the tests that need it will be skipped."; }
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

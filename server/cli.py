@@ -7,6 +7,7 @@ command needs, it imports when it runs.
 import typer
 
 from server.commands.catalog import catalog_app
+from server.commands.console import console
 from server.commands.demo import demo
 from server.commands.evaluate import evaluate
 from server.commands.histories import histories_app
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(console)
 app.command()(recommend)
 app.command()(prepare)
 app.add_typer(catalog_app, name="catalog")

@@ -18,6 +18,7 @@ from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, NormaliseName,
 from drafting.prompts.user_state import STORED_EVENTS
 
 EngineName = Literal["vllm", "transformers"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 # Of a neighbour model's logarithms beside log-probabilities.
 MOST_WEIGHT = 100
@@ -109,9 +110,7 @@ class EngineSettings(BaseModel):
     max_step_ms: Annotated[float, Panel.MEMORY] = Field(
         default=100, gt=0, description="Longest step of the engine, milliseconds; the tokens that share a forward follow from it."
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Panel.LOGS] = Field(
-        default="info", description="Lowest level of the log."
-    )
+    log_level: Annotated[LogLevel, Panel.LOGS] = Field(default="info", description="Lowest level of the log.")
     log_format: Annotated[LogFormat, Panel.LOGS] = Field(default="text", description="Log lines for people, or one JSON object each.")
 
 
@@ -125,6 +124,26 @@ class EngineOptions(EngineSettings):
 
     catalog_name: str = ""
     parent: int | None = None
+
+
+class ConsoleOptions(BaseModel):
+    """The settings of one console; they travel as JSON on its command line.
+
+    Attributes:
+        url: of the server that it shows.
+        key: sent as a bearer token with every request; None for a server that asks for none.
+        remote_images: whether browsers may load the catalog's pictures from other hosts.
+        parent: id of the process that started it, without which it ends.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    key: str | None = None
+    remote_images: bool = False
+    parent: int | None = None
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
 
 
 class Settings(EngineSettings, BaseSettings):
@@ -214,6 +233,12 @@ class Settings(EngineSettings, BaseSettings):
     host: Annotated[str, Panel.HTTP] = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Panel.HTTP] = Field(
         default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one and logs which."
+    )
+    console: Annotated[bool, Panel.HTTP] = Field(
+        default=False, description="Show lists and state in the browser: a console in a process of its own, where /console leads to."
+    )
+    console_port: Annotated[int, Panel.HTTP] = Field(
+        default=8001, ge=0, le=65_535, description="Port of the console; 0 takes a free one and logs which."
     )
     timeout_ms: Annotated[int, Panel.HTTP] = Field(
         default=1000, ge=1, le=60_000, description="A request's deadline if it names none, milliseconds."

@@ -55,6 +55,7 @@ LONGEST = (
     "server/http/test_items.py",
     "verification/engine/test_beam_search.py",
     "server/demo/test_demo.py",
+    "server/console/test_pages.py",
     "benchmarks/soak/test_run.py",
     "verification/hosts/test_vllm.py",
     "benchmarks/systems/test_command.py",

@@ -70,6 +70,7 @@ FLOORS = {
         "http",
         "offline",
         "client",
+        "console",
         "demo",
         "commands",
         "cli",

@@ -18,13 +18,14 @@ def demo(
     engine: Annotated[str, setting("engine")] = default("engine"),
     prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Prepare everything and stop before the server.")] = False,
 ) -> None:
-    """Try it on MovieLens 100k: downloads it, trains a small target, and serves recommendations to its real users.
+    """Try it on MovieLens 100k: downloads it, trains a small target, and serves recommendations to its real users, with the console.
 
     The first run works for about three minutes on two cores and keeps what it made under ~/.cache/atspeed (or ATSPEED_CACHE); later ones
     only start the server.
     """
     from drafting.cache import cache_directory
     from server.demo.preparation import Demo, DemoSettings, read_evaluation
+    from server.http.console import is_installed
     from server.settings import FlagSettings, SettingsError
 
     settings = DemoSettings()
@@ -37,6 +38,8 @@ def demo(
             histories=f"sqlite:///{prepared.histories.absolute()}",
             engine=engine,
             port=port,
+            console=is_installed(),
+            console_port=0,
             log_level="warning",
         )
     except SettingsError as error:
@@ -53,7 +56,7 @@ def demo(
     from server.http.server import run_server
 
     typer.echo(f"Starting the server on http://{serving.host}:{port} …")
-    threading.Thread(target=_present, args=(f"http://{serving.host}:{port}", settings.k), daemon=True).start()
+    threading.Thread(target=_present, args=(f"http://{serving.host}:{port}", settings.k, serving.console), daemon=True).start()
     if sentence := run_server(serving):
         fail(sentence)
 
@@ -77,7 +80,7 @@ def _check_port(port: int) -> None:
         fail(str(error))
 
 
-def _present(url: str, k: int) -> None:
+def _present(url: str, k: int, has_console: bool) -> None:
     import httpx
 
     from server.demo.showcase import show, wait_until_ready
@@ -88,4 +91,6 @@ def _present(url: str, k: int) -> None:
     except httpx.HTTPError as error:
         typer.secho(f"The server did not answer the demo's own request: {error}.", err=True, fg=typer.colors.RED)
         return
+    if has_console:
+        typer.echo(f"Look at lists in the browser: {url}/console?user={DEMO_USER}")
     typer.echo(f"The API is described at {url}/docs. Press Ctrl-C to stop.")

@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from server.http import problems
+from server.http.console import CONSOLE, ConsoleProcess, add_console
 from server.http.middleware import ExchangeMiddleware, TraceMiddleware
-from server.http.pages import add_pages
+from server.http.pages import DOCS, add_pages
 from server.http.routes.catalogs import catalog_routes
 from server.http.routes.filters import filter_routes
 from server.http.routes.items import item_routes
@@ -27,8 +28,8 @@ DESCRIPTION = """Generative recommendation: a user's history goes in, the most l
 Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `detail` is a sentence. `X-Request-Id` is echoed."""
 
 
-def build_api(services: Services) -> FastAPI:
-    """Build the routes, with their documentation; the engine runs as long as the app's lifespan."""
+def build_api(services: Services, console: ConsoleProcess | None = None) -> FastAPI:
+    """Build the routes, with their documentation; the engine, and the console if there is one, run as long as the app's lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -41,11 +42,15 @@ def build_api(services: Services) -> FastAPI:
         ]
         for watch in watches:
             watch.add_done_callback(_log_failure)
+        if console is not None:
+            console.start()
         try:
             yield
         finally:
             for watch in watches:
                 watch.cancel()
+            if console is not None:
+                await console.stop()
             await services.engine.stop()
             await services.histories.close()
             services.catalogs.files.close()
@@ -65,7 +70,9 @@ def build_api(services: Services) -> FastAPI:
         redoc_url=None,
     )
     problems.install(api)
-    add_pages(api)
+    add_pages(api, DOCS if console is None else CONSOLE)
+    if console is not None:
+        add_console(api, console.port)
     for router in (
         recommendation_routes(services),
         user_routes(services),
@@ -78,9 +85,9 @@ def build_api(services: Services) -> FastAPI:
     return api
 
 
-def build_app(services: Services) -> ASGIApp:
+def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGIApp:
     """Build the whole app, as a server runs it."""
-    api = build_api(services)
+    api = build_api(services, console)
     return ExchangeMiddleware(
         TraceMiddleware(api, services.tracing) if services.tracing.on else api,
         services.metrics,

@@ -1,4 +1,4 @@
-"""The pages that describe the API in a browser: Swagger UI at `/docs`, ReDoc at `/redoc`; `/` leads to the first.
+"""The pages that describe the API in a browser: Swagger UI at `/docs`, ReDoc at `/redoc`; `/` leads to the first, or to the console.
 
 Invariant: they load nothing from another host, so they work without internet. Scripts, styles and pictures come from the package
 `fastapi-standalone-docs`, which is found but not imported, and the header Content-Security-Policy has browsers refuse anything else.
@@ -21,9 +21,13 @@ POLICY = (
 )
 
 
-def add_pages(api: FastAPI) -> None:
-    """Add the pages and their files to an app that has none."""
-    api.add_route("/", _to_docs, include_in_schema=False)
+def add_pages(api: FastAPI, home: str = DOCS) -> None:
+    """Add the pages and their files to an app that has none; `home` is the path that `/` leads to."""
+
+    async def to_home(request: Request) -> RedirectResponse:
+        return RedirectResponse(f"{_root(request)}{home}")
+
+    api.add_route("/", to_home, include_in_schema=False)
     api.add_route(DOCS, _swagger_ui, include_in_schema=False)
     api.add_route(REDOC, _redoc, include_in_schema=False)
     # ReDoc's picture must lie under its page; the mounts stand after the pages, whose paths they begin with.
@@ -36,10 +40,6 @@ def _static() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent / "static"
-
-
-async def _to_docs(request: Request) -> RedirectResponse:
-    return RedirectResponse(f"{_root(request)}{DOCS}")
 
 
 async def _swagger_ui(request: Request) -> HTMLResponse:

@@ -30,6 +30,7 @@ from server.engine.heartbeat import Patience
 from server.histories import open_history_store
 from server.http.app import build_app
 from server.http.connections import Connections, LimitedConfig
+from server.http.console import ConsoleProcess, check_installed
 from server.lists.blend import check_known, load_neighbours
 from server.lists.cold_start import load_popularity
 from server.metrics.logs import configure_logs
@@ -72,6 +73,8 @@ class ApiServer:
         if settings.catalog.suffix in TORCH_SUFFIXES:
             # This process never loads torch.
             raise ValueError(f"{settings.catalog} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
+        if settings.console:
+            check_installed()
         popularity = load_popularity(settings)
         metrics = Metrics()
         neighbours = load_neighbours(settings)
@@ -81,6 +84,10 @@ class ApiServer:
         if first.served.catalog is start:
             check_known(first.served.neighbours, settings)
         self._listener = listen(settings.host, settings.port)
+        console = None
+        if settings.console:
+            console = ConsoleProcess(listen(settings.host, settings.console_port), self._listener, settings)
+            logger.info("the console is at http://%s:%d", settings.host, console.port)
         try:
             histories = open_history_store(
                 settings.histories,
@@ -112,7 +119,7 @@ class ApiServer:
         self._connections = Connections(settings, metrics)
         _allow_files(settings.max_connections)
         config = LimitedConfig(
-            build_app(services),
+            build_app(services, console),
             self._connections,
             log_config=None,
             # Its warnings are one for each malformed request, which metrics count.

@@ -226,10 +226,13 @@ def test_the_command_serves_what_was_prepared_and_shows_it(tmp_path: Path, cache
         answer = httpx.post(f"{url}/v1/recommendations", json=body | {"timeout_ms": 20_000}, timeout=30).json()
         premiere = {"item_id": "premiere", "embedding": [0.1] * Codebooks.load(demo.codebooks).levels[0].shape[1]}
         added = httpx.post(f"{url}/v1/catalog/items", json={"items": [premiere]}, timeout=30)
+        console = httpx.get(f"{url}/console", params={"user": "42"})
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert added.status_code == 201, added.text
+    assert f"{url}/console?user=42" in text
+    assert console.headers["location"].endswith("/?user=42")
     assert "The demo is prepared already" in text
     assert read_evaluation(demo).sentence in text
     shown, commands = text.split("User 42 watched last:\n")[1].split("Ask for yourself")

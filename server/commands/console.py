@@ -1,0 +1,41 @@
+"""`atspeed console`: a server in the browser."""
+
+from typing import Annotated
+
+import typer
+
+from server.commands.options import default, setting
+from server.commands.terminal import fail
+
+
+def console(
+    url: Annotated[str, typer.Option(help="URL of the server, such as http://127.0.0.1:8000.")] = "http://127.0.0.1:8000",
+    key: Annotated[
+        str | None, typer.Option(envvar="ATSPEED_KEY", help="Key for a gateway before the server, sent as a bearer token; none by default.")
+    ] = None,
+    host: Annotated[str, setting("host")] = default("host"),
+    port: Annotated[int, setting("console_port", min=0, max=65_535)] = default("console_port"),
+    remote_images: Annotated[
+        bool, typer.Option("--remote-images", help="Let browsers load the pictures that the catalog names from other hosts.")
+    ] = False,
+) -> None:
+    """Look at a server in the browser: try lists, see why they are so, operate it, look up items.
+
+    Example: atspeed console --url http://recommender.internal:8000 --port 8001
+
+    It asks the server as any client does, and needs the extra `console`. Who can reach it can do all that the API can: it listens on this
+    machine alone unless --host says otherwise. `atspeed serve --console` starts one beside the server.
+    """
+    from server.http.console import check_installed
+    from server.http.server import PortError, listen
+    from server.settings import ConsoleOptions
+
+    try:
+        check_installed()
+        listener = listen(host, port)
+    except (ValueError, PortError) as error:
+        fail(str(error))
+    from server.console.process import run_console
+
+    typer.echo(f"The console of {url} is at http://{host}:{listener.getsockname()[1]}. Press Ctrl-C to stop.")
+    run_console(ConsoleOptions(url=url, key=key, remote_images=remote_images), listener)

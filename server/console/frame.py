@@ -1,0 +1,64 @@
+"""The frame of every page: the way to the others, the state of the server, and light or dark."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nicegui import ui
+
+from server.client import AsyncAtspeedClient, AtspeedError
+from server.console.elements import tag
+
+PAGES = (("/", "Try it"),)
+STATE_SECONDS = 5.0
+STYLE = Path(__file__).with_name("console.css").read_text()
+# The choice is the browser's own, so it is kept there; without one, the system's is followed.
+THEME_COOKIE = "atspeed-dark"
+SWITCH_THEME = f"""() => {{
+    Quasar.Dark.set(!Quasar.Dark.isActive);
+    document.cookie = `{THEME_COOKIE}=${{Quasar.Dark.isActive}};path=/;max-age=31536000;samesite=lax`;
+}}"""
+
+
+@contextmanager
+def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Iterator[None]:
+    """One page with its heading and a sentence on what it is for; use it as a context for the rest."""
+    ui.add_css(STYLE)
+    ui.colors(primary="var(--accent)")
+    chosen = ui.context.client.request.cookies.get(THEME_COOKIE)
+    ui.dark_mode(None if chosen is None else chosen == "true")
+    with ui.header(), tag("div", "", "top"):
+        tag("span", "atspeed", "brand")
+        with tag("nav", "", "", aria_label="Pages"):
+            for path, name in PAGES:
+                link = ui.link(name, path)
+                if path == here:
+                    link.props["aria-current"] = "page"
+        _state(client)
+        ui.button(icon="contrast").props('flat round dense aria-label="Light or dark"').on("click", js_handler=SWITCH_THEME)
+    page = tag("div", "", "page")
+    ui.skip_link(target=page)
+    with page:
+        with tag("div"):
+            tag("h1", title)
+            tag("p", lead, "lead")
+        yield
+
+
+def _state(client: AsyncAtspeedClient) -> None:
+    """Whether the server takes requests, looked at now and then."""
+    with tag("div", "", "state", role="status"):
+        dot = tag("span", "", "dot", aria_hidden="true")
+        label = tag("span", "…")
+
+    async def look() -> None:
+        try:
+            await client.ready()
+            version = await client.version()
+            up, said = True, f"{version.model} · catalog {version.catalog_version}"
+        except AtspeedError as error:
+            up, said = False, str(error)
+        dot.classes(replace="dot up" if up else "dot down")
+        label.set_text(said)
+
+    ui.timer(STATE_SECONDS, look)

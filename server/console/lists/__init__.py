@@ -1,0 +1,1 @@
+"""Pages of one list: trying it, and why it is as it is."""

@@ -1,0 +1,194 @@
+"""*Try it*: a user, their history, a list, and what changes in it when the history or the request does."""
+
+from functools import partial
+
+from nicegui import ui
+
+from server.client import AsyncAtspeedClient, AtspeedError, NotFound
+from server.console.elements import card, code, facts, parts, show_error, tag
+from server.console.lists.form import RequestForm
+from server.console.lists.item_list import add_button, show_items
+from server.console.lists.question import Question, changes
+from server.console.lists.user_form import UserForm
+from server.console.visits import Visits
+from server.schemas.recommendations import RecommendationAnswer
+
+SHOWN_EVENTS = 12
+
+
+class TryIt:
+    """One visit of the page."""
+
+    def __init__(self, client: AsyncAtspeedClient, visits: Visits, question: Question) -> None:
+        self._client, self._visits, self._question = client, visits, question
+        self._before: RecommendationAnswer | None = None
+        # Of the newest request: an answer to an older one comes too late.
+        self._asked = 0
+        self._all_events = False
+
+    def build(self) -> None:
+        """Make the page's parts, and fill them as soon as it is shown."""
+        with tag("div", "", "aside"):
+            with tag("div", "", "stack"):
+                with card("User"):
+                    self._user = UserForm(self._visits, self._question, self._choose)
+                with card("History"):
+                    self._history = tag("div", "", "stack")
+                    self._build_search()
+            with tag("div", "", "stack"):
+                with card("Request"):
+                    self._form = RequestForm(self._client, self._question, self._ask)
+                with tag("section", "", "card", aria_label="List", aria_live="polite"):
+                    self._list = tag("div", "", "stack")
+        with self._list:
+            tag("p", "Choose a user to see their list.", "empty")
+        ui.timer(0, self._open, once=True)
+
+    def _build_search(self) -> None:
+        self._search = ui.input("Add an item by id or title").props("outlined dense debounce=300 clearable")
+        self._search.on_value_change(self._find)
+        self._found = tag("ul", "", "items plain")
+
+    async def _open(self) -> None:
+        await self._form.load()
+        if self._question.is_ready:
+            await self._choose(self._question.user_id, keep=self._question.changed)
+            self._user.offer()
+
+    async def _choose(self, user_id: str, *, keep: bool = False) -> None:
+        """Take a user, with the stored history unless there is one to keep."""
+        question = self._question
+        if not keep:
+            question.user_id, question.changed, question.events, question.profile = user_id, False, [], None
+            self._all_events = False
+            try:
+                question.events = (await self._client.history(user_id)).events
+                question.profile = (await self._client.profile(user_id)).profile
+            except NotFound:
+                pass
+            except AtspeedError as error:
+                self._fail(error)
+                return
+            self._visits.note(user_id)
+        await self._ask()
+
+    def _show_history(self) -> None:
+        self._history.clear()
+        events = self._question.events
+        shown = len(events) if self._all_events else min(SHOWN_EVENTS, len(events))
+        with self._history:
+            if self._question.changed:
+                with tag("p", "", "told line between"):
+                    tag("span", "Changed for this page only: nothing is stored.")
+                    if self._question.user_id:
+                        ui.button("Undo", on_click=lambda: self._choose(self._question.user_id)).props("flat dense")
+            elif not events:
+                tag("p", "Nothing is stored of this user.", "soft")
+            with tag("ul", "", "items plain"):
+                for place in reversed(range(len(events) - shown, len(events))):
+                    event = events[place]
+                    name = event.title or event.item_id
+                    with tag("li"):
+                        with tag("div", "", "what"):
+                            tag("span", name, "title")
+                            tag("span", f" {event.kind}" if event.kind else "", "soft small")
+                        button = ui.button(icon="close", on_click=partial(self._forget, place))
+                        button.props("flat round dense size=sm").classes("do").props["aria-label"] = f"Leave out {name}"
+            if shown < len(events):
+                ui.button(f"All {len(events)} events", on_click=self._show_all).props("flat dense")
+
+    def _show_all(self) -> None:
+        self._all_events = True
+        self._show_history()
+
+    async def _forget(self, place: int) -> None:
+        self._question.forget(place)
+        await self._ask()
+
+    async def _add(self, item_id: str, title: str | None) -> None:
+        self._question.add(item_id, title)
+        self._search.set_value("")
+        await self._ask()
+
+    async def _find(self) -> None:
+        """Items that the text in the search names."""
+        text = (self._search.value or "").strip()
+        items = []
+        if text:
+            try:
+                items = [await self._client.item(text)]
+            except NotFound:
+                items = []
+            except AtspeedError as error:
+                self._fail(error)
+        self._found.clear()
+        with self._found:
+            if text and not items:
+                tag("li", "No item has this id or title.", "soft")
+            for item in items:
+                with tag("li"):
+                    tag("span", item.title or item.item_id, "what title")
+                    add_button(item.title or item.item_id, partial(self._add, item.item_id, item.title))
+
+    async def _ask(self) -> None:
+        """Ask for the list of the question as it is, and show it."""
+        self._show_history()
+        if not self._question.is_ready:
+            return
+        # The button that began this may be gone by now.
+        with self._list:
+            ui.navigate.history.replace(self._question.address("/"))
+        self._asked += 1
+        mine = self._asked
+        self._list.style("opacity: 0.6")
+        try:
+            answer = await self._client.recommend(**self._question.body)
+        except AtspeedError as error:
+            if mine == self._asked:
+                self._fail(error)
+            return
+        if mine == self._asked:
+            self._show(answer)
+            self._before = answer
+
+    def _fail(self, error: AtspeedError) -> None:
+        self._list.style(replace="").clear()
+        with self._list:
+            show_error(str(error))
+            ui.button("Try again", on_click=self._ask).props("outline dense")
+
+    def _show(self, answer: RecommendationAnswer) -> None:
+        before = [] if self._before is None else self._before.items
+        said, gone = changes([item.item_id for item in before], [item.item_id for item in answer.items])
+        self._list.style(replace="").clear()
+        with self._list:
+            tag("h2", f"{len(answer.items)} items")
+            if answer.note:
+                tag("p", answer.note, "told")
+            show_items(answer.items, said if before else {}, self._add)
+            if gone:
+                titles = {item.item_id: item.title or item.item_id for item in before}
+                tag("p", "Gone since the last list: " + ", ".join(titles[item] for item in gone), "soft small")
+            _show_time(answer)
+            with tag("details"):
+                tag("summary", "As curl, as Python")
+                code(self._question.curl(self._client.url), "curl")
+                code(self._question.python(self._client.url), "Python")
+
+
+def _show_time(answer: RecommendationAnswer) -> None:
+    """Where the time went, and what the list took."""
+    timing, usage = answer.timing_ms, answer.usage
+    rest = max(timing.total - timing.history - timing.queue - timing.engine, 0.0)
+    tag("h3", f"{timing.total:.1f} ms")
+    parts("Time", [("engine", timing.engine), ("queue", timing.queue), ("history", timing.history), ("rest", rest)], "ms")
+    facts(
+        [
+            ("Model", f"{answer.model}, {answer.precision}{', exact' if answer.exact else ''}"),
+            ("Catalog", answer.catalog_version),
+            ("Verification", answer.verification.value + (f", seed {answer.seed}" if answer.seed is not None else "")),
+            ("Plan", usage.plan),
+            ("Forwards", f"{usage.target_forwards} of the target, {usage.accepted_steps} saved by {usage.drafted_nodes} drafted nodes"),
+            ("Prompt", f"{usage.prompt_tokens} tokens, {usage.cached_tokens} of them cached"),
+        ]
+    )

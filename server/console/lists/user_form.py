@@ -1,0 +1,41 @@
+"""The choice of a user: typed, or one of those that lists were made for."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from nicegui import ui
+
+from server.console.elements import main_button, tag
+from server.console.lists.question import Question
+from server.console.visits import Visits
+
+OFFERED = 8
+
+
+class UserForm:
+    """A field for a user's id, and users to choose from."""
+
+    def __init__(self, visits: Visits, question: Question, choose: Callable[[str], Awaitable[None]]) -> None:
+        self._visits, self._choose = visits, choose
+        with tag("form", "", "line").on("submit.prevent", self._submit):
+            self._field = ui.input("User id", value=question.user_id).props("outlined dense").style("flex: 1")
+            main_button("Show")
+        self._offered = tag("div", "", "line small")
+        self.offer()
+
+    def offer(self) -> None:
+        """Show whom there is to choose from."""
+        self._offered.clear()
+        with self._offered:
+            for user in self._visits.users[:OFFERED]:
+                button = ui.button(user, on_click=partial(self._take, user)).props('outline dense padding="0 0.6rem"')
+                button.props["aria-label"] = f"User {user}"
+
+    async def _submit(self) -> None:
+        if user := (self._field.value or "").strip():
+            await self._take(user)
+
+    async def _take(self, user: str) -> None:
+        self._field.set_value(user)
+        await self._choose(user)
+        self.offer()

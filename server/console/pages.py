@@ -1,0 +1,25 @@
+"""The console's pages and their paths."""
+
+from nicegui import ui
+
+from server.client import AsyncAtspeedClient
+from server.console.frame import frame
+from server.console.lists.question import Question
+from server.console.lists.try_it import TryIt
+from server.console.visits import Visits
+from server.settings import ConsoleOptions
+
+# A page is made before its parts are filled, but a crowded machine may take long for that.
+BUILD_SECONDS = 30.0
+
+
+def add_pages(options: ConsoleOptions) -> None:
+    """Add all pages to NiceGUI's app."""
+    # What a server has started is beside it, and no proxy of the environment between them.
+    client = AsyncAtspeedClient(options.url, api_key=options.key, trust_env=options.parent is None)
+    visits = Visits()
+
+    @ui.page("/", response_timeout=BUILD_SECONDS)
+    def try_it(ask: str = "", user: str = "") -> None:
+        with frame(client, "/", "Try it", "Choose a user, change what they have met or what is asked for, and see how the list follows."):
+            TryIt(client, visits, Question.of_address(ask, user)).build()
