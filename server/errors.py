@@ -18,7 +18,7 @@ ServerError
   - TryAgain                                          it may succeed later
       - EngineUnavailable, HistoryUnavailable, FiltersBusy
       - Overloaded
-          - QueueFull, TooLate
+          - QueueFull, TooLate, ExplanationsBusy
 
 Invariant: the message is a sentence for the client and names nothing of the server's inside; only `HistoryUnavailable` speaks to the log.
 No error knows an HTTP status: `server.http.problems` has the one table of them. Reason: services do not know who calls them.
@@ -223,6 +223,12 @@ class TooLate(Overloaded):
     """The list would not be ready in time, or would make others late, so it is not begun."""
 
     reason = "deadline"
+
+
+class ExplanationsBusy(Overloaded):
+    """More lists are being explained than the server explains at a time."""
+
+    reason = "explanations"
 
 
 class FiltersBusy(TryAgain):

@@ -127,6 +127,7 @@ class Submit(msgspec.Struct, tag=True):
         catalog: the name of the catalog whose indices these are.
         think: the most tokens of text that the target writes before the list; 0 for no text.
         prompt: token ids as bytes of int32; the API process fills it in, too.
+        explain: prefixes beside the beam that an explanation of the list tells of each level; None for no explanation.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
 
@@ -147,6 +148,7 @@ class Submit(msgspec.Struct, tag=True):
     catalog: str = ""
     think: int = 0
     prompt: bytes = b""
+    explain: int | None = None
     is_proof: bool = False
 
 

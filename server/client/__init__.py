@@ -21,7 +21,7 @@ from server.client.errors import (
     UnexpectedAnswer,
 )
 from server.client.histories import Appended
-from server.client.operations import Recommendation
+from server.client.lists import Recommendation
 from server.client.origin import Retries
 
 __all__ = [

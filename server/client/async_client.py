@@ -10,7 +10,7 @@ from typing import Self
 
 import httpx
 
-from server.client import operations
+from server.client import lists, operations
 from server.client.errors import ConnectionFailed, Unavailable
 from server.client.exchange import Exchange, Pause
 from server.client.histories import AT_ONCE, Appended, BulkEvent, HistoryLoad, OnAppended
@@ -86,8 +86,9 @@ class AsyncAtspeedClient:
                 return settled
             await asyncio.sleep(settled.seconds)
 
-    recommend = awaiting(operations.recommend)
-    recommend_many = awaiting(operations.recommend_many)
+    recommend = awaiting(lists.recommend)
+    explain = awaiting(lists.explain)
+    recommend_many = awaiting(lists.recommend_many)
     append_events = awaiting(operations.append_events)
     history = awaiting(operations.history)
     put_profile = awaiting(operations.put_profile)

@@ -10,7 +10,7 @@ from typing import Self
 
 import httpx
 
-from server.client import operations
+from server.client import lists, operations
 from server.client.errors import ConnectionFailed, Unavailable
 from server.client.exchange import Exchange, Pause
 from server.client.histories import AT_ONCE, Appended, BulkEvent, HistoryLoad, OnAppended
@@ -86,8 +86,9 @@ class AtspeedClient:
                 return settled
             time.sleep(settled.seconds)
 
-    recommend = blocking(operations.recommend)
-    recommend_many = blocking(operations.recommend_many)
+    recommend = blocking(lists.recommend)
+    explain = blocking(lists.explain)
+    recommend_many = blocking(lists.recommend_many)
     append_events = blocking(operations.append_events)
     history = blocking(operations.history)
     put_profile = blocking(operations.put_profile)

@@ -1,14 +1,15 @@
-"""All calls of the API, each written once: a function takes the arguments and makes the `Operation`.
+"""All calls of the API but for lists (`server.client.lists`), each written once: a function takes the arguments and makes the `Operation`.
 
 Both clients have a method of the same name, arguments and docstring for each function here (`server.client.methods`), which returns what
 the operation's type says. What is sent is judged by the server alone, whose sentence a `Refused` carries, so a client of another version
 refuses nothing that its server can do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
+from server.client.lists import Facts
 from server.client.operation import LONG_PATIENCE_SECONDS, Operation, Repeat
 from server.client.upload import OnBytes, Upload
 from server.schemas.catalogs import (
@@ -24,82 +25,11 @@ from server.schemas.catalogs import (
     NewItemBody,
     VersionBuilt,
 )
-from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody
-from server.schemas.given import GivenEvent
 from server.schemas.recommendations import (
-    MAX_TIMEOUT_MS,
-    BatchAnswer,
-    RecommendationAnswer,
-    RecommendationRequest,
     StatusAnswer,
     VersionAnswer,
 )
 from server.schemas.users import EventBody, EventsAnswer, HistoryAnswer, ProfileAnswer
-
-Facts = Mapping[str, Any]
-# An item id, or an item id and what else is known.
-GivenEntry = str | GivenEvent | Facts
-
-
-class Recommendation(TypedDict, total=False):
-    """The fields of a `RecommendationRequest`, which says what they mean; give `user_id` or `history`."""
-
-    user_id: str
-    history: Sequence[GivenEntry]
-    behaviours: Mapping[str, Sequence[GivenEntry]]
-    profile: Facts
-    context: Facts
-    k: int
-    beam_width: int
-    filter: str | FilterBody | Facts
-    fresh: FreshBody | Facts
-    blend: BlendBody | Facts
-    fields: Sequence[str]
-    exclude: Sequence[str]
-    exclude_history: bool
-    verification: str
-    seed: int
-    temperature: float
-    think: ThinkBody | Facts
-    strict_ids: bool
-    timeout_ms: int
-
-
-def recommend(*, deadline: float | None = None, **fields: Unpack[Recommendation]) -> Operation[RecommendationAnswer]:
-    """A list for a user, such as `recommend(user_id="42", k=10, exclude_history=True)`.
-
-    Args:
-        deadline: seconds for the whole call, retries included; the server is told what is left of it as `timeout_ms`.
-        fields: as in `RecommendationRequest`.
-    """
-    return Operation(
-        "POST /v1/recommendations",
-        RecommendationAnswer.model_validate_json,
-        body=lambda left: fields if left is None else {**fields, "timeout_ms": _timeout_ms(left, fields.get("timeout_ms"))},
-        user=fields.get("user_id"),
-        timed=True,
-        deadline=deadline,
-    )
-
-
-def recommend_many(requests: Sequence[Recommendation | RecommendationRequest], *, deadline: float | None = None) -> Operation[BatchAnswer]:
-    """Up to 256 lists at once, in the order of the requests; each entry of the answer has its list or its problem.
-
-    Args:
-        requests: dictionaries with the arguments of `recommend`, or models.
-        deadline: as in `recommend`.
-    """
-
-    def body(left: float | None) -> Any:
-        entries: list[Any] = [
-            request.model_dump(mode="json", by_alias=True, exclude_unset=True) if isinstance(request, RecommendationRequest) else request
-            for request in requests
-        ]
-        if left is not None:
-            entries = [{**entry, "timeout_ms": _timeout_ms(left, entry.get("timeout_ms"))} for entry in entries]
-        return {"requests": entries}
-
-    return Operation("POST /v1/recommendations:batch", BatchAnswer.model_validate_json, body=body, timed=True, deadline=deadline)
 
 
 def append_events(user_id: str, events: Sequence[EventBody | Facts]) -> Operation[EventsAnswer]:
@@ -321,9 +251,3 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 def _nothing(_: bytes) -> None:
     return None
-
-
-def _timeout_ms(left: float, asked: int | None) -> int:
-    """Milliseconds for the server: what is left, or what was asked for if that is less; at least 1, and no more than it takes."""
-    most = min(max(int(1000 * left), 1), MAX_TIMEOUT_MS)
-    return most if asked is None else min(asked, most)

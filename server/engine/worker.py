@@ -161,6 +161,8 @@ class EngineWorker:
                 message.think,
                 _blend(message, catalog.source),
             )
+            if message.explain is not None:
+                request = replace(request, explain=message.explain)
             self._scheduler.submit(request, message.deadline, message.submitted)
         except ValueError as error:
             self._failed.append(FailedList(message.request_id, str(error)))

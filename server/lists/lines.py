@@ -46,6 +46,13 @@ def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
     return line if title is None else line | {"title": title}
 
 
+def titled_line(catalog: Catalog, index: int) -> dict[str, Any]:
+    """One item by its name, as `TitledItem` describes it."""
+    line = catalog_line(catalog, index)
+    del line["identifier"]
+    return line
+
+
 def precision_lines(precision: Precision, rule: SearchRule) -> dict[str, Any]:
     """The precision of a list, as in `RecommendationAnswer`."""
     return {"precision": precision.dtype, "exact": precision.is_exact and rule.verification is not Verification.RELAXED}

@@ -21,6 +21,7 @@ from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog, found_items, known_items
 from server.errors import (
+    ExplanationsBusy,
     InvalidRequest,
     NothingKnown,
     Overloaded,
@@ -30,11 +31,13 @@ from server.errors import (
 )
 from server.lists.blend import blend_choice, propose
 from server.lists.cold_start import ColdStart, popular_list
+from server.lists.explanation import ExplanationPlaces, explanation_lines
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
 from server.lists.user_reader import UserReader
 from server.lists.users import KnownUser, told_unknown, unread
 from server.messages import FilterChoice, FinishedList, Ready, Submit
+from server.schemas.explanations import ExplainRequest
 from server.schemas.given import item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
@@ -65,6 +68,7 @@ class RecommendationService:
         self._metrics = services.metrics
         self._drain = services.drain
         self._tracing = services.tracing
+        self._explaining = ExplanationPlaces()
         self._metrics.health.open_catalog(self._catalogs.active.name, len(self._catalogs.active.catalog))
         self._metrics.health.count_known(lambda: known.known if (known := self._catalogs.active.neighbours) else 0)
 
@@ -119,6 +123,22 @@ class RecommendationService:
             "source": "popular",
         }
 
+    async def explain(self, body: ExplainRequest) -> dict[str, Any]:
+        """The answer to a request with the tree that its list was found in, as `schemas.ExplainedAnswer` describes it.
+
+        Raises:
+            ExplanationsBusy: as many lists as the server explains at a time are being explained.
+            ServerError, TimeoutError: as `recommend`.
+        """
+        try:
+            with self._explaining.place():
+                answer = await self.recommend(body)
+        except ExplanationsBusy as error:
+            self._metrics.refused.labels(error.reason).inc()
+            raise
+        self._metrics.health.explained_lists.inc("explanation" in answer)
+        return answer
+
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
         """The parameters of a request to the engine, without the items."""
         rule = self._rule(body)
@@ -139,6 +159,7 @@ class RecommendationService:
             blend=blend_choice(body.blend, self._blend, served, rule),
             catalog=served.handle,
             think=self._text_tokens(body),
+            explain=body.others if isinstance(body, ExplainRequest) else None,
         )
 
     async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:
@@ -205,6 +226,8 @@ class RecommendationService:
         }
         if result.thought is not None and body.think is not None and body.think.return_text:
             answer["thought"] = builder.tokenizer.decode(result.thought)
+        if result.explanation is not None and isinstance(body, ExplainRequest):
+            answer["explanation"] = explanation_lines(served.catalog, result.items, result.explanation, body.others)
         if note := " ".join(notes):
             answer["note"] = note
         return answer

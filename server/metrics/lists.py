@@ -101,6 +101,7 @@ class HealthMetrics:
         self.known_neighbours = gauge(
             "atspeed_neighbours_known_items", "Items of the served catalog that the neighbour model knows; 0 without one."
         )
+        self.explained_lists = counter("atspeed_explained_lists_total", "Lists that were explained.")
         self.distinct_items = gauge("atspeed_distinct_items_served", "Number of distinct items in recent lists.")
         self.top_share = gauge(
             "atspeed_top_items_share", "Share of the items in recent lists that belong to the most listed 1% of the catalog."

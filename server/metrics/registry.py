@@ -136,7 +136,7 @@ class Metrics:
         for metric, values in (
             (self.history_errors, HISTORY_OPERATIONS),
             (self.cache_lookups, ("hit", "miss")),
-            (self.refused, ("deadline", "queue-full")),
+            (self.refused, ("deadline", "queue-full", "explanations")),
             (self.refused_connections, ("connections", "client", "header-size", "header-time", "malformed")),
             (self.history_damage, DAMAGES),
         ):

@@ -1,4 +1,4 @@
-"""`POST /v1/recommendations` and `POST /v1/recommendations:batch`.
+"""`POST /v1/recommendations`, `POST /v1/recommendations:explain` and `POST /v1/recommendations:batch`.
 
 Invariant: every entry of a batch gets the list or the problem that it would have got alone, in the order of the request. Entries begin one
 by one, with a turn of the event loop between two, so that a batch does not keep other clients waiting.
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from server.http.problems import FORESEEN, ClientGone, Problem, documented, invalid, problem_of
 from server.http.strict_route import StrictRoute
 from server.lists.service import RecommendationService
+from server.schemas.explanations import ExplainedAnswer, ExplainRequest
 from server.schemas.recommendations import BatchAnswer, BatchRequest, RecommendationAnswer, RecommendationRequest
 from server.services import Services
 
@@ -36,6 +37,18 @@ def recommendation_routes(services: Services) -> APIRouter:
         """The `k` most likely next items of a history, as exact beam search over the catalog finds them, or a sample of `k`."""
         recommendation = await while_connected(request, service.recommend(body))
         return Response(orjson.dumps(recommendation), media_type="application/json")
+
+    @router.post(
+        "/recommendations:explain",
+        summary="Recommend items for a user, and tell how the search found them",
+        responses=documented(404, 409, 415, 429, 500, 503, 504, answer=ExplainedAnswer),
+    )
+    async def explain(body: ExplainRequest, request: Request) -> Response:
+        """The list that `POST /v1/recommendations` answers, with the prefixes that the search considered, level by level: the beam, what
+        was drafted and accepted, and the best of what was cut. A server explains two lists at a time.
+        """
+        explained = await while_connected(request, service.explain(body))
+        return Response(orjson.dumps(explained), media_type="application/json")
 
     @router.post(
         "/recommendations:batch",

@@ -50,6 +50,15 @@ def test_lists_are_those_of_the_raw_api(face: Face, server: ServerProcess, catal
     assert [item.item_id for item in typed.items] == [item["item_id"] for item in expected["items"]]
 
 
+def test_a_list_is_explained(face: Face):
+    answer = face.call("explain", history=HISTORY, k=3, others=4, deadline=20)
+    last = answer.explanation.levels[-1]
+    assert [(item.item_id, node.log_prob) for node in last.nodes[:3] for item in node.items] == [
+        (item.item_id, item.score) for item in answer.items
+    ]
+    assert len(last.nodes) == 3 + 4
+
+
 def test_a_batch_has_lists_and_problems_in_order(face: Face):
     entries = [
         {"history": HISTORY, "k": 2},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.client import AsyncAtspeedClient, AtspeedClient, operations
+from server.client import AsyncAtspeedClient, AtspeedClient, lists, operations
 from server.client.operation import Operation
 from server.http.app import build_api
 from server.schemas.recommendations import RecommendationRequest
@@ -37,11 +37,12 @@ HELPERS = {"append_histories", "close", "run", "url", "wait_until_ready"}
 
 
 def makers() -> dict[str, Callable[..., Operation[Any]]]:
-    """The functions of `operations` that make one, by name."""
+    """The functions that make one, by name."""
     return {
         name: function
-        for name, function in vars(operations).items()
-        if inspect.isfunction(function) and function.__module__ == operations.__name__ and not name.startswith("_")
+        for module in (lists, operations)
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     }
 
 
@@ -63,4 +64,4 @@ def test_both_clients_have_a_method_for_each_operation(face: type):
 
 
 def test_a_list_can_be_asked_for_with_every_field():
-    assert set(operations.Recommendation.__annotations__) == set(RecommendationRequest.model_fields)
+    assert set(lists.Recommendation.__annotations__) == set(RecommendationRequest.model_fields)

@@ -15,8 +15,10 @@ from drafting.catalog.text_column import TextColumn
 from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
+from tests.server.http.test_explanations import check_nodes, explained
 from tests.server.server_process import ServerProcess, assert_problem
 from verification.recommender import Recommender
+from verification.result import Source
 
 HISTORY = ["item-3", "item-14", "item-3"]
 DEFAULT = 0.5
@@ -204,3 +206,13 @@ def test_what_no_server_starts_with(model_flags: list[str], tmp_path: Path):
     assert failure(neighbours=tmp_path / "text").startswith(f"{tmp_path / 'text'} is no neighbour model, or is cut off: build it anew")
     sentence = f"{tmp_path / 'other'} knows none of the 200 items of {catalog}: both must have the same ids."
     assert failure(neighbours=tmp_path / "other") == sentence
+
+
+def test_candidates_are_explained(shop: ServerProcess, catalog: Catalog):
+    answer = explained(shop, k=6, beam_width=6, others=0, blend={"weight": 3.0, "candidates": 30})
+    scores = check_nodes(answer, answer.explanation.levels, catalog)
+    assert all(scores[line.item_id] == line.score for line in answer.items)
+    assert Source.NEIGHBOURS in {line.source for line in answer.items}
+    for level in answer.explanation.levels:
+        assert all(node.in_beam or node.candidate for node in level.nodes)
+        assert not any(node.candidate and node.drafted for node in level.nodes)

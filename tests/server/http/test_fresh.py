@@ -10,6 +10,7 @@ import pytest
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import day_of, today
+from tests.server.http.test_explanations import check_nodes, explained
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
@@ -108,6 +109,15 @@ def test_nobody_else_pays_and_users_keep_their_prompts(shop: ServerProcess):
     assert (usage["prompt_tokens"], usage["cached_tokens"]) == (again["usage"]["prompt_tokens"], again["usage"]["cached_tokens"])
     assert usage["target_forwards"] + usage["accepted_steps"] == 3
     assert shop.metric("atspeed_kv_slots_used") == 0
+
+
+def test_both_searches_are_explained(shop: ServerProcess, catalog: Catalog):
+    answer = explained(shop, k=5, beam_width=5, others=0, fresh={"max_age_days": 4, "min": 4})
+    assert answer.explanation.fresh_levels is not None
+    general, fresh = (check_nodes(answer, levels, catalog) for levels in (answer.explanation.levels, answer.explanation.fresh_levels))
+    assert all((general | fresh)[line.item_id] == line.score for line in answer.items)
+    assert {line.item_id for line in answer.items if line.fresh} <= fresh.keys()
+    assert not {line.item_id for line in answer.items} <= general.keys(), "some are found by the second search alone"
 
 
 def test_places_for_fresh_items_in_a_batch(shop: ServerProcess):

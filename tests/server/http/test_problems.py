@@ -43,6 +43,7 @@ EXPECTED = {
     "FiltersBusy": (429, "filters-busy", "Filters busy"),
     "ScoresNotFinite": (500, "scores-not-finite", "Scores not finite"),
     "QueueFull": (429, "queue-full", "Queue full"),
+    "ExplanationsBusy": (429, "explanations-busy", "Explanations busy"),
     "TooLate": (429, "deadline-out-of-reach", "Deadline out of reach"),
     "TimeoutError": (504, "timed-out", "Timed out"),
 }
