@@ -19,6 +19,7 @@ from benchmarks.commands import (
     scaling,
     steps,
     truth,
+    widths,
 )
 from benchmarks.endings import end_on_sigterm
 from benchmarks.fuzz.command import fuzz
@@ -49,6 +50,7 @@ for command in (
     precision,
     exactness,
     steps,
+    widths,
     catalog,
     prompt,
     paper,

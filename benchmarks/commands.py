@@ -137,6 +137,27 @@ def exactness(
         fail(f"{wrong} lists differ that are said to be exact.")
 
 
+def widths(
+    target: Target,
+    catalog_file: CatalogFile,
+    data: Data,
+    widths: Annotated[str, typer.Option(help="Beam widths, separated by commas.")] = "10,20,30,50,100,200",
+    k: Annotated[int, typer.Option(help="Identifiers of a list.", min=1)] = 10,
+    users: Annotated[int | None, typer.Option(help="Test users, spread evenly over the data.", min=1, show_default="all")] = None,
+    timed: Annotated[int, typer.Option(help="Of those, users that are asked one at a time.", min=1)] = 200,
+    engine: Annotated[str, typer.Option(help="What runs the model: transformers or vllm.")] = "transformers",
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+) -> None:
+    """Measure what beam widths give and cost: Recall and NDCG of the lists, latency of one request at a time, throughput of full batches.
+
+    Example: atspeed-bench widths --target models/mine --catalog data/mine/catalog.jsonl --data data/mine
+    """
+    from benchmarks.systems.widths import run
+
+    with sentences():
+        typer.echo(run(target, catalog_file, data, whole_numbers(widths, "--widths"), k, users, timed, threads, engine))
+
+
 def steps(
     shape: Annotated[str, typer.Option(help="Random target, draft and catalog: small, tiny or larger.")] = "small",
     engine: Annotated[str, typer.Option(help="What runs the models: vllm or transformers.")] = "vllm",

@@ -1,0 +1,94 @@
+"""What a beam width gives and costs on one model: quality of the lists, latency of one request at a time, and throughput of full batches.
+
+Invariant: all widths are asked for the same users and the same exclusions. One request at a time, the widths take turns on the same user;
+throughput is measured last, width by width, so a machine that changes its speed should be measured again.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.markdown import markdown_table
+from drafting.alignment.data.loading import load_split
+from drafting.alignment.data.record import AUTO, split_kind
+from drafting.alignment.data.splits import SplitRule
+from drafting.catalog.loading import load_catalog
+from verification.evaluation.baselines.ranking import quality_of
+from verification.evaluation.report import Quality, Spread
+from verification.evaluation.searching import NO_PLAN, WARM_UP, Mode, search_all
+from verification.evaluation.users import held_out
+from verification.recommender import Recommender
+
+HEADS = ("beam width", "Recall", "NDCG", "ms, one at a time", "p99", "lists a second, full batches")
+PLAIN = Mode("", "plain", NO_PLAN)
+
+
+@dataclass(frozen=True)
+class WidthRow:
+    """One beam width.
+
+    Attributes:
+        ms: milliseconds of one request at a time.
+        lists: lists per second in full batches.
+    """
+
+    width: int
+    quality: Quality
+    ms: Spread
+    lists: float
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row of a table."""
+        recall, ndcg = (
+            f"{value:.4f} ± {error:.4f}"
+            for value, error in ((self.quality.recall, self.quality.recall_error), (self.quality.ndcg, self.quality.ndcg_error))
+        )
+        return str(self.width), recall, ndcg, f"{self.ms.mean:.1f}", f"{self.ms.p99:.1f}", f"{self.lists:.0f}"
+
+
+def measure(recommender: Recommender, data: Path, widths: Sequence[int], k: int, most_users: int | None, timed: int) -> list[WidthRow]:
+    """Search the lists of test users with every width, what they have met left out.
+
+    Raises:
+        InteractionError: the data cannot be used.
+    """
+    users = held_out(load_split(data, recommender.catalog, SplitRule(split_kind(AUTO, data))), "test", most_users)
+    asked = users.spread(timed)
+    # The first users warm up, and are asked again.
+    asked = asked[:WARM_UP] + asked
+    seconds: dict[int, list[float]] = {width: [] for width in widths}
+    recommender.engine.use_plan(NO_PLAN)
+    for user, state in zip(asked, users.states(asked), strict=True):
+        for width, times in seconds.items():
+            started = time.perf_counter()
+            list(recommender.recommend([state], k, width, [users.histories[user]]))
+            times.append(time.perf_counter() - started)
+    rows = []
+    with tqdm(total=len(widths) * len(users), desc="full batches", unit="list") as bar:
+        for width in widths:
+            recommender.engine.forget_histories()
+            started = time.perf_counter()
+            found = search_all(recommender, PLAIN, users.states(), k, width, bar.update, users.histories)
+            lists = len(users) / (time.perf_counter() - started)
+            rows.append(WidthRow(width, quality_of(users, found.lists, k), Spread.of(1e3 * np.array(seconds[width][WARM_UP:])), lists))
+    return rows
+
+
+def run(
+    target: Path, catalog_file: Path, data: Path, widths: Sequence[int], k: int, most_users: int | None, timed: int, threads: int, host: str
+) -> str:
+    """The table of a target's widths, those below k left out.
+
+    Raises:
+        SetupError: models, catalog and data can't be used together.
+    """
+    catalog = load_catalog(catalog_file)
+    with closing(Recommender.load(target, catalog, host=host, threads=threads)) as recommender:
+        rows = measure(recommender, data, [width for width in widths if width >= k], k, most_users, timed)
+    return markdown_table(HEADS, [row.cells for row in rows])

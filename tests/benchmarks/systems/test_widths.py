@@ -1,0 +1,59 @@
+"""Beam widths side by side: the figures are those of lists of that width, and what is slower says so."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.cli import app
+from benchmarks.systems.widths import measure
+from drafting.alignment.data.loading import load_split
+from drafting.catalog.catalog import Catalog
+from tests.models import random_catalog, save_random_model
+from verification.evaluation.baselines.ranking import quality_of
+from verification.evaluation.users import held_out
+from verification.recommender import Recommender
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return random_catalog(items=60, depth=3, codes=5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Path:
+    folder = tmp_path_factory.mktemp("widths")
+    save_random_model(folder / "target", catalog, max_items=8)
+    catalog.save(folder / "catalog.jsonl")
+    rng = np.random.default_rng(0)
+    lines = [
+        {"user": user, "item": catalog.item_ids[item], "timestamp": time}
+        for user in range(12)
+        for time, item in enumerate(rng.permutation(60)[:6].tolist())
+    ]
+    (folder / "interactions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def test_every_width_has_the_figures_of_its_lists(folder: Path, catalog: Catalog) -> None:
+    recommender = Recommender.load(folder / "target", catalog, kv_memory_gib=0.02)
+    rows = measure(recommender, folder, [4, 40], k=4, most_users=10, timed=5)
+    users = held_out(load_split(folder, catalog), "test", 10)
+    assert [row.width for row in rows] == [4, 40]
+    for row in rows:
+        found = recommender.recommend(users.states(), 4, row.width, users.histories)
+        assert row.quality == quality_of(users, [[item.item for item in result.items] for result in found], 4)
+        assert 0 < row.ms.mean <= row.ms.p99
+        assert row.lists > 0
+    assert rows[0].quality != rows[1].quality
+    recommender.close()
+
+
+def test_the_command_prints_a_table_of_the_widths_that_hold_k(folder: Path) -> None:
+    inputs = ("--target", str(folder / "target"), "--catalog", str(folder / "catalog.jsonl"), "--data", str(folder))
+    result = CliRunner().invoke(app, ["widths", *inputs, "--widths", "2,4,8", "--k", "4", "--timed", "2"])
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[1:]] == ["| 4", "| 8"]
