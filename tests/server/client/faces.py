@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -20,6 +20,12 @@ class Face:
         self._runner = asyncio.Runner()
         options = {"trust_env": False} | options
         self.client = AtspeedClient(url, **options) if kind == "sync" else AsyncAtspeedClient(url, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         answer = getattr(self.client, method)(*args, **kwargs)

@@ -20,9 +20,8 @@ HISTORY = ["item-3", "item-14", "item-15"]
 
 @pytest.fixture(params=FACES)
 def face(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Face]:
-    face = Face(request.param, server.url)
-    yield face
-    face.close()
+    with Face(request.param, server.url) as face:
+        yield face
 
 
 def user_of(face: Face, name: str) -> str:

@@ -188,12 +188,10 @@ def test_what_was_not_begun_is_always_safe(face_of: Any):
         assert len(server.requests) == 2
 
 
-def test_an_address_without_http_is_refused_at_once(face_of: Any, kind: str):
-    face = Face(kind, "ftp://server")
-    with pytest.raises(ConnectionFailed) as raised:
+def test_an_address_without_http_is_refused_at_once(kind: str):
+    with Face(kind, "ftp://server") as face, pytest.raises(ConnectionFailed) as raised:
         face.call("filters")
     assert not raised.value.sent
-    face.close()
 
 
 def test_a_probe_asks_once(face_of: Any):
@@ -343,7 +341,7 @@ def test_a_deadline_that_has_passed_is_told(face_of: Any, monkeypatch: pytest.Mo
     assert not server.requests
 
 
-def test_headers(face_of: Any, kind: str):
+def test_headers(face_of: Any):
     server = Server(*[ok({"user_id": "42", "events": []})] * 3, ok(LIST), ok({"filters": []}))
     face = face_of(server, api_key="secret")
     for user in ("42", "anna b.", "ü\n"):
