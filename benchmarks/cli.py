@@ -8,6 +8,7 @@ import typer
 from benchmarks.commands import (
     PASSED_ON,
     catalog,
+    client,
     exactness,
     gpu,
     kernel,
@@ -53,6 +54,7 @@ for command in (
     widths,
     catalog,
     prompt,
+    client,
     paper,
     quality,
     scaling,

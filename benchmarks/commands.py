@@ -63,6 +63,25 @@ def prompt(
     typer.echo(table([measure(name, tokens, requests) for name in TEMPLATES]))
 
 
+def client(
+    requests: Annotated[int, typer.Option(help="Requests of each kind, in turns.", min=1)] = 2000,
+    k: Annotated[int, typer.Option(help="Items of a list.", min=1)] = 10,
+) -> None:
+    """Time what the Python clients add to a request over raw httpx, in processor time of the thread that asks.
+
+    The exit status is 1 if one of them adds more than 0.2 ms.
+
+    Example: atspeed-bench client --requests 5000
+    """
+    require("httpx")
+    from benchmarks.client import BAR_MS, measure, table
+
+    overheads = measure(requests, k)
+    typer.echo(table(overheads))
+    if slow := [each.name for each in overheads if each.added > BAR_MS]:
+        fail(f"{' and '.join(slow)} add more than {BAR_MS} ms.")
+
+
 def lossless(
     target: Target,
     draft: Draft,
