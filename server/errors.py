@@ -6,7 +6,7 @@ ServerError
   - NothingKnown                                      nothing that the catalog has is known of the user
       - UserNotFound, EmptyHistory, StaleHistory
   - HistoryDamaged, NoItemTimes                       the history or the catalog can't be used for it
-  - ProfileNotFound                                   what it asks for is not there
+  - ProfileNotFound, EventNotFound                    what it asks for is not there
   - FilterNotFound, ItemNotFound, VersionNotFound
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
@@ -114,6 +114,13 @@ class ProfileNotFound(ServerError):
 
     def __init__(self, user_id: str) -> None:
         super().__init__(f"No profile is stored for user {quoted(user_id)}.")
+
+
+class EventNotFound(ServerError):
+    """No stored event of a user is one that is to be deleted."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"User {quoted(user_id)} has no such event.")
 
 
 class FilterNotFound(ServerError):

@@ -93,6 +93,7 @@ class AsyncAtspeedClient:
     history = awaiting(operations.history)
     put_profile = awaiting(operations.put_profile)
     profile = awaiting(operations.profile)
+    delete_events = awaiting(operations.delete_events)
     forget_profile = awaiting(operations.forget_profile)
     forget_history = awaiting(operations.forget_history)
     forget_user = awaiting(operations.forget_user)

@@ -93,6 +93,7 @@ class AtspeedClient:
     history = blocking(operations.history)
     put_profile = blocking(operations.put_profile)
     profile = blocking(operations.profile)
+    delete_events = blocking(operations.delete_events)
     forget_profile = blocking(operations.forget_profile)
     forget_history = blocking(operations.forget_history)
     forget_user = blocking(operations.forget_user)

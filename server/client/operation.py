@@ -53,7 +53,7 @@ class Operation(Generic[Answer]):
     read: Callable[[bytes], Answer]
     repeat: Repeat = Repeat.ALWAYS
     names: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, int | str | None] = field(default_factory=dict)
+    query: Mapping[str, float | str | None] = field(default_factory=dict)
     body: Callable[[float | None], Any] | Upload | None = None
     user: str | None = None
     timed: bool = False

@@ -63,6 +63,19 @@ def history(user_id: str, limit: int | None = None) -> Operation[HistoryAnswer]:
     )
 
 
+def delete_events(
+    user_id: str, *, event_id: str | None = None, item_id: str | None = None, timestamp: float | None = None
+) -> Operation[None]:
+    """Delete the event of an id, or those with an item (at a time, in seconds since 1970)."""
+    return Operation(
+        "DELETE /v1/users/{user_id}/events",
+        _nothing,
+        names={"user_id": user_id},
+        query={"event_id": event_id, "item_id": item_id, "timestamp": timestamp},
+        user=user_id,
+    )
+
+
 def put_profile(user_id: str, profile: Facts) -> Operation[None]:
     """Store what is known of a user, in place of the profile that is there."""
     route = "PUT /v1/users/{user_id}/profile"

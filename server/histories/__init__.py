@@ -6,9 +6,9 @@ Invariant: the stores differ in durability and speed, never in results, so that 
 
 from urllib.parse import urlsplit
 
-from server.histories.base import DEFAULT_MAX_EVENTS, DamageReport, Event, HistoryStore, Retention, StoredUser, log_damage
+from server.histories.base import DEFAULT_MAX_EVENTS, DamageReport, Event, EventChoice, HistoryStore, Retention, StoredUser, log_damage
 
-__all__ = ["Event", "HistoryStore", "Retention", "StoredUser", "open_history_store"]
+__all__ = ["Event", "EventChoice", "HistoryStore", "Retention", "StoredUser", "open_history_store"]
 
 
 def open_history_store(

@@ -5,7 +5,9 @@ at equal timestamps, of arrival; events of one append arrive in the order of the
 `event_id` changes nothing. Clients retry and deliver late, so lists must not depend on the number of deliveries. What is kept goes by
 arrival, because timestamps are the word of clocks: after one that was wrong, no event would ever be newer than what is there.
 
-Stores remember the ids of the newest 2 * `max_events` arrivals. An event that is repeated later than that is taken for a new one.
+Stores remember the ids of the newest 2 * `max_events` arrivals. An event that is repeated later than that is taken for a new one. An event
+that is deleted is no longer counted, and its id is remembered as if it were there, so that no late retry brings it back; only of users
+without any event no id is.
 
 Events and profile of a user are one unit: they are read together, kept for the same time and deleted together.
 
@@ -58,6 +60,15 @@ class Event:
             raise ValueError(f"The timestamp of item {self.item_id!r} must be a finite number of seconds, not {self.timestamp}.")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"The value of an event with item {self.item_id!r} must be a finite number.")
+
+
+@dataclass(frozen=True, slots=True)
+class EventChoice:
+    """Events of one user: those of which all is true that is not None."""
+
+    event_id: str | None = None
+    item_id: str | None = None
+    timestamp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,10 @@ class HistoryStore(Protocol):
 
     async def delete_profile(self, user_id: str) -> bool:
         """Delete the profile of a user and leave the events and their time to live; return True if there was one."""
+        ...
+
+    async def delete_events(self, user_id: str, chosen: EventChoice) -> int:
+        """Delete some events of a user, and leave the time to live; return their number. A user without events and profile is forgotten."""
         ...
 
     async def delete(self, user_id: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from drafting.prompts.user_state import Value
-from server.histories.base import Event, Retention, StoredUser
+from server.histories.base import Event, EventChoice, Retention, StoredUser
 from server.histories.history import History, own_copy
 
 
@@ -60,6 +60,14 @@ class MemoryHistoryStore:
         if known and history.is_empty:
             del self._histories[user_id]
         return known
+
+    async def delete_events(self, user_id: str, chosen: EventChoice) -> int:
+        self._forget_expired()
+        history, _ = self._histories.get(user_id, (History(), None))
+        removed = history.remove(chosen)
+        if removed and history.is_empty:
+            del self._histories[user_id]
+        return removed
 
     async def delete(self, user_id: str) -> bool:
         self._forget_expired()

@@ -37,10 +37,10 @@ from redis.exceptions import RedisError
 
 from drafting.prompts.user_state import Scalar, Value
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories.base import DamageReport, Event, Retention, StoredUser, log_damage
+from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import Profile
 from server.histories.redis_client import close_client, open_client
-from server.histories.redis_scripts import APPEND, PUT_PROFILE
+from server.histories.redis_scripts import APPEND, DELETE_EVENTS, PUT_PROFILE
 from server.histories.redis_url import RedisUrl
 
 _T = TypeVar("_T")
@@ -96,6 +96,7 @@ class RedisHistoryStore:
         self._turns = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._ttl_ms = 0 if retention.ttl_seconds is None else round(1000 * retention.ttl_seconds)
         self._append = self._redis.register_script(APPEND)
+        self._delete_events = self._redis.register_script(DELETE_EVENTS)
         self._put_profile = self._redis.register_script(PUT_PROFILE)
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
@@ -167,6 +168,11 @@ class RedisHistoryStore:
     async def delete_profile(self, user_id: str) -> bool:
         async with self._reach(user_id):
             return int(await self._redis.delete(self._keys(user_id)[3])) > 0
+
+    async def delete_events(self, user_id: str, chosen: EventChoice) -> int:
+        texts = ["" if text is None else f":{text}" for text in (chosen.event_id, chosen.item_id)]
+        args: list[str | bytes | int | float] = [*texts, "" if chosen.timestamp is None else float(chosen.timestamp)]
+        return int(await self._write(self._delete_events, user_id, args))
 
     async def delete(self, user_id: str) -> bool:
         async with self._reach(user_id):

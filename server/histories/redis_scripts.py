@@ -71,3 +71,37 @@ end
 
 # KEYS: as above. ARGV: time to live in ms (0: for ever), the JSON of the profile.
 PUT_PROFILE = "local ttl_ms = tonumber(ARGV[1]) redis.call('SET', KEYS[4], ARGV[2])" + _RENEW
+
+# KEYS: as above. ARGV: event_id and item_id with ":" before them, and timestamp, each '' for any. Members are in the order of their scores
+# and arrivals, so the n-th of a score has the n-th place of that score in the list, which keeps its time to live.
+DELETE_EVENTS = """
+local events, order, ids = KEYS[1], KEYS[2], KEYS[3]
+local event_id, item_id, timestamp = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local found, met, gone, deleted = redis.call('ZRANGE', events, 0, -1, 'WITHSCORES'), {}, {}, 0
+for i = 1, #found, 2 do
+  local score = tonumber(found[i + 1])
+  met[score] = (met[score] or 0) + 1
+  local known, content = pcall(cjson.decode, string.sub(found[i], 11))
+  if known and type(content) == 'table'
+    and (event_id == '' or (type(content[1]) == 'string' and ':' .. content[1] == event_id))
+    and (item_id == '' or (type(content[2]) == 'string' and ':' .. content[2] == item_id))
+    and (not timestamp or score == timestamp)
+  then
+    redis.call('ZREM', events, found[i])
+    gone[score] = gone[score] or {}
+    gone[score][met[score]] = true
+    deleted = deleted + 1
+  end
+end
+if deleted > 0 then
+  met = {}
+  for place, text in ipairs(redis.call('LRANGE', order, 0, -1)) do
+    local score = tonumber(text)
+    met[score] = (met[score] or 0) + 1
+    if gone[score] and gone[score][met[score]] then redis.call('LSET', order, place - 1, '') end
+  end
+  redis.call('LREM', order, 0, '')
+  if redis.call('EXISTS', events) == 0 then redis.call('DEL', order, ids) end
+end
+return deleted
+"""

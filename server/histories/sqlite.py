@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 
 from drafting.prompts.user_state import Value
 from server.errors import HistoryDamaged, HistoryUnavailable
-from server.histories.base import DamageReport, Event, Retention, StoredUser, log_damage
+from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
     bury_history,
@@ -135,6 +135,10 @@ class SqliteHistoryStore:
         job = partial(self._transaction, partial(self._delete_profile, user_id), self._deadline())
         return await self._answer(self._writing.submit(job))
 
+    async def delete_events(self, user_id: str, chosen: EventChoice) -> int:
+        job = partial(self._transaction, partial(self._delete_events, user_id, chosen), self._deadline())
+        return await self._answer(self._writing.submit(job))
+
     async def delete(self, user_id: str) -> bool:
         return await self._answer(self._writing.submit(self._forget, user_id, self._deadline()))
 
@@ -195,11 +199,22 @@ class SqliteHistoryStore:
         if history is None or history.profile is None:
             return False
         history.profile = None
+        self._keep_rest(user_id, history)
+        return True
+
+    def _delete_events(self, user_id: str, chosen: EventChoice) -> int:
+        history = read_history(self._writer, user_id, time.time())
+        removed = 0 if history is None else history.remove(chosen)
+        if history is not None and removed:
+            self._keep_rest(user_id, history)
+        return removed
+
+    def _keep_rest(self, user_id: str, history: History) -> None:
+        """Store what is left of a user, for as long as before."""
         if history.is_empty:
             self._writer.execute(_FORGET, (user_id,))
         else:
             replace_content(self._writer, user_id, history)
-        return True
 
     def _read(self, user_id: str, window: int) -> StoredUser:
         return self._with_reader(lambda connection: read_newest(connection, user_id, time.time(), window))

@@ -55,6 +55,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.NoItemTimes: ProblemType(422, "no-item-times", "No item times"),
     errors.UserNotFound: ProblemType(404, "unknown-user", "Unknown user"),
     errors.ProfileNotFound: ProblemType(404, "unknown-profile", "Unknown profile"),
+    errors.EventNotFound: ProblemType(404, "unknown-event", "Unknown event"),
     errors.FilterNotFound: ProblemType(404, "unknown-filter", "Unknown filter"),
     errors.ItemNotFound: ProblemType(404, "unknown-item", "Unknown item"),
     errors.VersionNotFound: ProblemType(404, "unknown-version", "Unknown version"),
@@ -83,7 +84,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
 }
 _DESCRIPTIONS = {
     400: "The body is not JSON, or the URL is not UTF-8.",
-    404: "There is no such user, profile, filter, item or version.",
+    404: "There is no such user, profile, event, filter, item or version.",
     409: "What is there already does not allow it.",
     408: "The body took too long.",
     413: "The body is too large.",

@@ -10,11 +10,13 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from server.catalogs.store import known_items
-from server.errors import InvalidRequest, ProfileNotFound, UserNotFound
-from server.histories import Event
+from server.errors import EventNotFound, InvalidRequest, ProfileNotFound, UserNotFound
+from server.histories import Event, EventChoice
 from server.http.problems import documented
 from server.http.strict_route import StrictRoute
 from server.messages import ForgetUser
+from server.schemas.body import Id
+from server.schemas.timestamp import LAST_SECOND
 from server.schemas.users import EventBody, EventsAnswer, EventsBody, HistoryAnswer, ProfileAnswer, ProfileBody
 from server.services import Services
 
@@ -87,7 +89,7 @@ def user_routes(services: Services) -> APIRouter:
             raise ProfileNotFound(user_id)
         return Response(orjson.dumps({"user_id": user_id, "profile": user.profile}), media_type="application/json")
 
-    # These two before the next route, which also matches their paths. In the path as it came, a slash of a user id is `%2F`.
+    # These three before the next route, which also matches their paths. In the path as it came, a slash of a user id is `%2F`.
     @router.delete("/profile", summary="Forget a user's profile", status_code=204, responses=documented(404, 409, 422, 503))
     async def forget_profile(user_id: UserPath, request: Request) -> Response:
         """The history stays."""
@@ -95,10 +97,32 @@ def user_routes(services: Services) -> APIRouter:
             return await forget(f"{user_id}/profile")
         with metrics.history_operation("delete"):
             known = await histories.delete_profile(user_id)
-        services.prompts.forget(user_id)
-        services.engine.tell(ForgetUser(user_id))
+        forget_prompt(user_id)
         if not known:
             raise ProfileNotFound(user_id)
+        return Response(status_code=204)
+
+    @router.delete("/events", summary="Delete events of a user", status_code=204, responses=documented(404, 409, 422, 503))
+    async def delete_events(
+        user_id: UserPath,
+        request: Request,
+        event_id: Annotated[Id | None, Query(description="The event with this id.")] = None,
+        item_id: Annotated[Id | None, Query(description="Events with this item.")] = None,
+        timestamp: Annotated[
+            float | None, Query(ge=0, le=LAST_SECOND, allow_inf_nan=False, description="Events of this time, in seconds since 1970.")
+        ] = None,
+    ) -> Response:
+        """Of the events that `GET …/history` shows, those of which all is true that is named: an `event_id`, or an `item_id`, or an
+        `item_id` and a `timestamp`. Their ids are remembered, so an event that is sent again late does not come back."""
+        if not request.scope["raw_path"].endswith(b"/events"):
+            return await forget(f"{user_id}/events")
+        if event_id is None and item_id is None:
+            raise InvalidRequest("Name the events to delete: give their event_id, or their item_id, and their timestamp if need be.")
+        with metrics.history_operation("delete"):
+            deleted = await histories.delete_events(user_id, EventChoice(event_id, item_id, timestamp))
+        forget_prompt(user_id)
+        if not deleted:
+            raise EventNotFound(user_id)
         return Response(status_code=204)
 
     @router.delete("/history", summary="Forget a user", status_code=204, responses=documented(404, 422, 503))
@@ -111,11 +135,14 @@ def user_routes(services: Services) -> APIRouter:
         """Delete everything that is stored for the user: events, their ids, and the profile."""
         with metrics.history_operation("delete"):
             known = await histories.delete(user_id)
-        services.prompts.forget(user_id)
-        services.engine.tell(ForgetUser(user_id))
+        forget_prompt(user_id)
         if not known:
             raise UserNotFound(user_id)
         return Response(status_code=204)
+
+    def forget_prompt(user_id: str) -> None:
+        services.prompts.forget(user_id)
+        services.engine.tell(ForgetUser(user_id))
 
     def line(event: Event) -> dict[str, Any]:
         catalog = catalogs.active.catalog

@@ -87,6 +87,8 @@ def test_what_is_stored_of_a_user(face: Face):
     ]
     assert [event.item_id for event in face.call("history", user, limit=1).events] == ["item-2"]
     assert face.call("recommend", user_id=user, k=1, deadline=20).items
+    face.call("delete_events", user, item_id="item-2", timestamp=200.5)
+    assert [event.event_id for event in face.call("history", user).events] == ["a"]
     face.call("put_profile", user, {"country": "DE"})
     assert face.call("profile", user).profile == {"country": "DE"}
     face.call("forget_profile", user)

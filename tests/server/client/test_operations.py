@@ -17,6 +17,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "activate": {"version": "v", "by": "me"},
     "add_items": {"new_items": []},
     "append_events": {"user_id": "u", "events": []},
+    "delete_events": {"user_id": "u"},
     "filter": {"name": "f"},
     "forget_catalog": {"version": "v"},
     "forget_filter": {"name": "f"},

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from server.histories import Event, Retention, StoredUser, open_history_store
+from server.histories import Event, EventChoice, Retention, StoredUser, open_history_store
 
 ODD_TEXTS = [
     "",
@@ -408,3 +408,30 @@ async def test_a_sample_has_no_user_whose_time_is_over(make_store):
         assert monotonic() < deadline
         await asyncio.sleep(0.05)
     await store.close()
+
+
+async def test_single_events_are_deleted_and_no_late_retry_brings_them_back(store):
+    events = [Event("a", 1.0, "e1"), Event("b", 2.0, "e2"), Event("a", 3.0), Event("a", 3.0, None, "buy"), Event("c", 4.0, "e4")]
+    await store.append("ann", events)
+    assert await store.delete_events("ann", EventChoice("e2")) == 1
+    assert await store.delete_events("ann", EventChoice("e2")) == 0
+    assert await store.delete_events("ann", EventChoice(item_id="a", timestamp=3.0)) == 2
+    assert await store.delete_events("ann", EventChoice("e1", "b")) == 0
+    assert await store.delete_events("bob", EventChoice("e1")) == 0
+    assert await store.read("ann") == [events[0], events[4]]
+    assert await store.append("ann", [events[1], Event("d", 5.0)]) == 1
+    assert items(await store.read("ann")) == ["a", "c", "d"]
+    await store.put_profile("ann", {"age": 3})
+    assert await store.delete_events("ann", EventChoice()) == 3
+    assert await store.read_user("ann") == StoredUser([], {"age": 3})
+    assert await store.append("ann", [events[1]]) == 1
+    await store.delete_profile("ann")
+    assert await store.delete_events("ann", EventChoice(item_id="b")) == 1
+    assert not await store.delete("ann")
+
+
+async def test_of_equal_times_the_first_to_arrive_still_falls_off_when_others_were_deleted(store):
+    await store.append("ann", [Event(name, 1.0) for name in "abcde"])
+    await store.delete_events("ann", EventChoice(item_id="b"))
+    await store.append("ann", [Event("z", 0.5), Event("y", 9.0)])
+    assert items(await store.read("ann")) == ["z", "c", "d", "e", "y"]

@@ -1,13 +1,13 @@
 """Any interleaving of operations, compared step by step with a model that is written to be read, not to be fast."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.histories import Event, StoredUser
+from server.histories import Event, EventChoice, StoredUser
 
 MAX_EVENTS = 3
 
@@ -19,6 +19,7 @@ scalars = texts | st.booleans() | st.integers(-(2**53), 2**53) | numbers
 ids = st.none() | st.sampled_from(["", "1", "2", "3"]) | texts
 events = st.builds(Event, texts, timestamps, ids, st.none() | texts, st.none() | numbers, st.dictionaries(texts, scalars, max_size=2))
 profiles = st.dictionaries(texts, scalars | st.lists(scalars, max_size=3), max_size=3)
+choices = st.builds(EventChoice, ids, st.none() | texts, st.none() | timestamps)
 USERS = ["ann", "", "b}b"]
 users = st.sampled_from(USERS)
 operations = st.lists(
@@ -27,6 +28,7 @@ operations = st.lists(
     | st.tuples(st.just("read_user"), users, st.none() | st.integers(0, 5))
     | st.tuples(st.just("put_profile"), users, profiles)
     | st.tuples(st.just("delete_profile"), users)
+    | st.tuples(st.just("delete_events"), users, choices)
     | st.tuples(st.just("delete"), users),
     max_size=12,
 )
@@ -36,28 +38,43 @@ class Reference:
     """The contract of `server.histories.base` in its plainest form."""
 
     def __init__(self):
+        # Ids and events in the order of their arrival.
         self.remembered = {}
+        self.shown = {}
         self.profiles = {}
 
     def append(self, user, events):
         if not events:
             return 0
-        remembered = self.remembered.setdefault(user, [])
-        shown_before = remembered[-MAX_EVENTS:]
+        remembered, shown = self.remembered.setdefault(user, []), self.shown.setdefault(user, [])
+        shown_before = list(shown)
         for event in sorted(events, key=lambda event: event.timestamp):
-            if event.event_id is None or event.event_id not in [other.event_id for other in remembered]:
-                # The identity of an event tells repeats without an id apart.
-                remembered.append(replace(event))
+            if event.event_id is None or event.event_id not in remembered:
+                remembered.append(event.event_id)
                 del remembered[: -2 * MAX_EVENTS]
-        return sum(not any(event is other for other in shown_before) for event in remembered[-MAX_EVENTS:])
+                # The identity of an event tells repeats without an id apart.
+                shown.append(replace(event))
+        del shown[:-MAX_EVENTS]
+        return sum(not any(event is other for other in shown_before) for event in shown)
 
     def read(self, user, limit):
-        shown = sorted(self.remembered.get(user, [])[-MAX_EVENTS:], key=lambda event: event.timestamp)
+        shown = sorted(self.shown.get(user, []), key=lambda event: event.timestamp)
         return shown if limit is None else shown[len(shown) - min(limit, len(shown)) :]
+
+    def delete_events(self, user, chosen):
+        wanted = {name: value for name, value in asdict(chosen).items() if value is not None}
+        shown = self.shown.get(user, [])
+        left = [event for event in shown if any(asdict(event)[name] != value for name, value in wanted.items())]
+        if left:
+            self.shown[user] = left
+        else:
+            self.shown.pop(user, None), self.remembered.pop(user, None)
+        return len(shown) - len(left)
 
     def delete(self, user):
         profile = self.delete_profile(user)
-        return self.remembered.pop(user, None) is not None or profile
+        self.remembered.pop(user, None)
+        return self.shown.pop(user, None) is not None or profile
 
     def read_user(self, user, limit):
         return StoredUser(self.read(user, limit), self.profiles.get(user))

@@ -505,7 +505,9 @@ async def test_a_number_that_no_field_holds_is_refused_wherever_it_stands(bench:
         for method, operation in operations.items():
             url = path.replace("{user_id}", "a").replace("{name}", "a").replace("{version}", "a")
             for parameter in operation.get("parameters", []):
-                if parameter["in"] == "query":
+                # A text may be a number, too.
+                kinds = {kind.get("type") for kind in parameter["schema"].get("anyOf", [parameter["schema"]])}
+                if parameter["in"] == "query" and "string" not in kinds:
                     response = await bench.client.request(method, f"{url}?{parameter['name']}={number}")
                     assert response.status_code == 422, (method, url, parameter["name"])
                     tried += 1
@@ -514,7 +516,7 @@ async def test_a_number_that_no_field_holds_is_refused_wherever_it_stands(bench:
         assert response.status_code in (400, 422), (url, before)
         assert response.headers["content-type"] == "application/problem+json"
         tried += 1
-    assert tried == 3 + len(BODIES)
+    assert tried == 4 + len(BODIES)
 
 
 BODIES = [

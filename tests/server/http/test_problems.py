@@ -23,6 +23,7 @@ EXPECTED = {
     "NoItemTimes": (422, "no-item-times", "No item times"),
     "UserNotFound": (404, "unknown-user", "Unknown user"),
     "ProfileNotFound": (404, "unknown-profile", "Unknown profile"),
+    "EventNotFound": (404, "unknown-event", "Unknown event"),
     "ItemNotFound": (404, "unknown-item", "Unknown item"),
     "FilterNotFound": (404, "unknown-filter", "Unknown filter"),
     "VersionNotFound": (404, "unknown-version", "Unknown version"),
