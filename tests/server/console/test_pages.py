@@ -1,5 +1,6 @@
 """The console's pages do their job in a browser against a real server."""
 
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -7,12 +8,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from drafting.catalog.catalog import Catalog
 from server.http.console import MODULE
 from tests.server.console.conftest import USERS
 from tests.server.server_process import ServerProcess
 
-PAGES = ["/?user=ann"]
 ITEMS = ".items:not(.plain) > li"
+# Pages, and what is there when they are.
+PAGES = [("/?user=ann", ITEMS), ("/operate", ".tile")]
 
 
 def titles(server: ServerProcess, **body: Any) -> list[str]:
@@ -70,6 +73,43 @@ def test_what_the_server_refuses_is_told_in_its_own_words(page: Page, with_conso
     expect(page.get_by_role("alert")).to_have_text(with_console.recommend(user_id="ann", filter="nothing").json()["detail"])
 
 
+def test_an_operator_sees_figures_and_changes_what_is_served(page: Page, with_console: ServerProcess, catalog: Catalog, catalog_file: Path):
+    api = with_console.client
+    first = api.get("/v1/catalog").json()["version"]
+    upload = {"content": catalog_file.read_bytes(), "headers": {"Content-Type": "application/x-ndjson"}}
+    api.put("/v1/catalogs/second", **upload).raise_for_status()
+    page.goto("/operate")
+    count = f"{with_console.metric('atspeed_plan_decisions_total'):,.0f}"
+    expect(page.get_by_role("table", name="Latency of lists").get_by_role("row", name="lists")).to_contain_text(count)
+
+    page.get_by_role("button", name="Activate second").click()
+    page.get_by_role("dialog").get_by_role("button", name="Activate").click()
+    expect(page.get_by_text("Version second is served.")).to_be_visible()
+    assert api.get("/v1/catalogs").json()["active"] == "second"
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("button", name="Activate second")).to_be_visible()
+    assert api.get("/v1/catalogs").json()["active"] == first
+
+    filters = page.get_by_role("region", name="Filters")
+    filters.get_by_label("Name").fill("most")
+    filters.get_by_label("Expression").fill('title != "Title 3"')
+    page.keyboard.press("Enter")
+    expect(filters.get_by_text(f"{len(catalog) - 1} of {len(catalog)} items")).to_be_visible()
+    filters.get_by_label("Expression").fill("title !")
+    page.keyboard.press("Enter")
+    refused = api.put("/v1/catalog/filters/most", json={"expression": "title !"}).json()["detail"]
+    expect(page.get_by_text(refused)).to_be_visible()
+
+    events = page.get_by_role("region", name="Events of a user")
+    events.get_by_label("User id").fill("bob")
+    page.keyboard.press("Enter")
+    events.get_by_label("Item id").fill("item-35")
+    page.keyboard.press("Enter")
+    expect(events.locator(".title").first).to_have_text("Title 35")
+    assert [event["item_id"] for event in api.get("/v1/users/bob/history").json()["events"]] == [*USERS["bob"], "item-35"]
+
+
 def test_dark_stays_dark(page: Page):
     page.goto("/")
     page.get_by_label("Light or dark").click()
@@ -78,12 +118,12 @@ def test_dark_stays_dark(page: Page):
     expect(page.locator("body.body--dark")).to_be_attached()
 
 
-@pytest.mark.parametrize("address", PAGES)
-def test_everyone_can_read_it(page: Page, address: str):
+@pytest.mark.parametrize(("address", "shown"), PAGES)
+def test_everyone_can_read_it(page: Page, address: str, shown: str):
     """In light and dark, by screen readers, and on a telephone."""
     page.set_viewport_size({"width": 360, "height": 640})
     page.goto(address)
-    expect(page.locator(ITEMS).first).to_be_visible()
+    expect(page.locator(shown).first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for _ in range(2):
         violations = Axe().run(page).response["violations"]
@@ -92,14 +132,14 @@ def test_everyone_can_read_it(page: Page, address: str):
 
 
 def test_a_console_that_dies_changes_no_list_and_comes_back(page: Page, with_console: ServerProcess):
-    page.goto("/?user=bob")
-    expect_list(page, titles(with_console, user_id="bob"))
+    page.goto("/?user=ann")
+    expect_list(page, titles(with_console, user_id="ann"))
     first = console_process(with_console)
     first.kill()
-    assert titles(with_console, user_id="bob") == titles(with_console, history=USERS["bob"])
+    assert titles(with_console, user_id="ann") == titles(with_console, history=USERS["ann"])
     with_console.wait_for(lambda: not first.is_running())
-    page.goto("/?user=bob")
-    expect_list(page, titles(with_console, user_id="bob"))
+    page.goto("/?user=ann")
+    expect_list(page, titles(with_console, user_id="ann"))
     assert console_process(with_console) != first
 
 

@@ -1,0 +1,1 @@
+"""The page for operators: figures, versions of the catalog, filters, new items, events."""

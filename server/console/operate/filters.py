@@ -1,0 +1,60 @@
+"""Named filters: how many items they leave, new ones, and their end."""
+
+from nicegui import ui
+
+from server.client import AsyncAtspeedClient, AtspeedError
+from server.console.elements import ask_first, card, main_button, show_error, tag, tell
+from server.schemas.catalogs import FilterAnswer
+
+
+class Filters:
+    """The named filters, with a form for another."""
+
+    def __init__(self, client: AsyncAtspeedClient) -> None:
+        self._client = client
+        with card("Filters"):
+            self._shown = tag("div", "", "stack")
+            with tag("form", "", "stack").on("submit.prevent", self._put):
+                with tag("div", "", "line"):
+                    self._name = ui.input("Name").props("outlined dense").style("flex: 1 1 8rem")
+                    self._expression = ui.input("Expression").props("outlined dense").style("flex: 3 1 14rem")
+                    main_button("Name it")
+                tag("p", 'Over the attributes of items, such as year >= 1990 and genres has "Comedy".', "soft small")
+        ui.timer(0, self.load, once=True)
+
+    async def load(self) -> None:
+        """Ask for the filters and show them."""
+        try:
+            named = (await self._client.filters()).filters
+            items = (await self._client.catalog()).items
+        except AtspeedError as error:
+            self._shown.clear()
+            with self._shown:
+                show_error(str(error))
+            return
+        self._shown.clear()
+        with self._shown:
+            if not named:
+                tag("p", "No filter has a name yet.", "soft")
+            with tag("ul", "", "items plain"):
+                for each in named:
+                    self._line(each, items)
+
+    def _line(self, named: FilterAnswer, items: int) -> None:
+        with tag("li"):
+            with tag("div", "", "what"):
+                tag("span", named.name, "title")
+                tag("span", f"{named.items:,} of {items:,} items", "badge still" if named.items else "badge")
+                tag("div", named.expression or "item ids", "soft mono")
+            button = ui.button(icon="close", on_click=lambda: self._forget(named.name)).props("flat round dense size=sm").classes("do")
+            button.props["aria-label"] = f"Forget the filter {named.name}"
+
+    async def _put(self) -> None:
+        name, expression = (self._name.value or "").strip(), (self._expression.value or "").strip()
+        if name and await tell(self._client.put_filter(name, expression=expression), f"The filter {name} can be used."):
+            await self.load()
+
+    async def _forget(self, name: str) -> None:
+        if await ask_first(f"Forget the filter {name}? Requests that name it are refused from then on.", "Forget"):
+            await tell(self._client.forget_filter(name), f"The filter {name} is forgotten.")
+            await self.load()

@@ -1,0 +1,73 @@
+"""Versions of the catalog: what is served, what was, and what is different between two of them."""
+
+import time
+from functools import partial
+
+from nicegui import ui
+
+from server.client import AsyncAtspeedClient, AtspeedError
+from server.console.elements import ask_first, card, show_error, table, tag, tell
+from server.schemas.catalogs import CatalogsAnswer
+
+BY = "console"
+HISTORY = 10
+
+
+class Versions:
+    """The versions, with what can be done with them."""
+
+    def __init__(self, client: AsyncAtspeedClient) -> None:
+        self._client = client
+        with card("Versions of the catalog"):
+            self._shown = tag("div", "", "stack")
+        ui.timer(0, self.load, once=True)
+
+    async def load(self) -> None:
+        """Ask for the versions and show them."""
+        try:
+            found = await self._client.catalogs()
+        except AtspeedError as error:
+            self._shown.clear()
+            with self._shown:
+                show_error(str(error))
+            return
+        self._shown.clear()
+        with self._shown:
+            self._show(found)
+
+    def _show(self, found: CatalogsAnswer) -> None:
+        with tag("ul", "", "items plain"):
+            for version in found.versions:
+                with tag("li"):
+                    with tag("div", "", "what"):
+                        tag("span", version, "title")
+                        if version == found.active:
+                            tag("span", "served", "badge new")
+                        for left in found.left:
+                            if left.version == version:
+                                tag("span", f"left: {left.reason}", "soft small")
+                    if version != found.active:
+                        button = ui.button("Activate", on_click=partial(self._activate, version)).props("outline dense padding='0 0.7rem'")
+                        button.classes("do").props["aria-label"] = f"Activate {version}"
+        if len(found.history) > 1:
+            with tag("div", "", "line"):
+                ui.button("Roll back", icon="undo", on_click=self._roll_back).props("flat dense")
+        if found.history:
+            tag("h3", "Activations, the newest first")
+            rows = [[when(each.at), each.version, each.by] for each in reversed(found.history[-HISTORY:])]
+            table("Activations", ["When", "Version", "By"], rows)
+
+    async def _activate(self, version: str) -> None:
+        if await ask_first(f"Serve version {version} from now on?", "Activate"):
+            await tell(self._client.activate(version, BY), f"Version {version} is served.")
+            await self.load()
+
+    async def _roll_back(self) -> None:
+        if await ask_first("Serve the version before this one again?", "Roll back"):
+            await tell(self._client.roll_back(BY), "The version before is served.")
+            await self.load()
+
+
+def when(seconds: float) -> str:
+    """A point in time, by this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
