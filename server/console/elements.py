@@ -75,8 +75,8 @@ def facts(lines: Sequence[tuple[str, str]]) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of texts; `title` is for screen readers."""
-    with tag("div", "", "scroll"), tag("table", "", "", aria_label=title):
+    """A table of texts, which scrolls where it is too wide; `title` is for screen readers."""
+    with tag("div", "", "scroll", tabindex="0", role="group", aria_label=title), tag("table", "", "", aria_label=title):
         with tag("thead"), tag("tr"):
             for column in columns:
                 tag("th", column, scope="col")

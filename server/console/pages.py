@@ -6,6 +6,7 @@ from server.client import AsyncAtspeedClient
 from server.console.frame import frame
 from server.console.lists.question import Question
 from server.console.lists.try_it import TryIt
+from server.console.lists.why import Why
 from server.console.operate.page import build_operate
 from server.console.visits import Visits
 from server.settings import ConsoleOptions
@@ -24,6 +25,12 @@ def add_pages(options: ConsoleOptions) -> None:
     def try_it(ask: str = "", user: str = "") -> None:
         with frame(client, "/", "Try it", "Choose a user, change what they have met or what is asked for, and see how the list follows."):
             TryIt(client, visits, Question.of_address(ask, user)).build()
+
+    @ui.page("/why", response_timeout=BUILD_SECONDS)
+    def why(ask: str = "", user: str = "") -> None:
+        lead = "Every prefix that the search considered, with the model's numbers: what was kept, drafted and cut."
+        with frame(client, "/why", "Why this list", lead):
+            Why(client, visits, Question.of_address(ask, user)).build()
 
     @ui.page("/operate", response_timeout=BUILD_SECONDS)
     def operate() -> None:

@@ -162,7 +162,9 @@ class TryIt:
         said, gone = changes([item.item_id for item in before], [item.item_id for item in answer.items])
         self._list.style(replace="").clear()
         with self._list:
-            tag("h2", f"{len(answer.items)} items")
+            with tag("div", "", "line between"):
+                tag("h2", f"{len(answer.items)} {'popular ' if answer.source else ''}items")
+                ui.link("Why this list?", self._question.address("/why"))
             if answer.note:
                 tag("p", answer.note, "told")
             show_items(answer.items, said if before else {}, self._add)

@@ -1,5 +1,6 @@
 """The console's pages do their job in a browser against a real server."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from drafting.catalog.catalog import Catalog
+from server.console.lists.why import OTHERS
 from server.http.console import MODULE
 from tests.server.console.conftest import USERS
 from tests.server.server_process import ServerProcess
 
 ITEMS = ".items:not(.plain) > li"
+CELLS = "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
 # Pages, and what is there when they are.
-PAGES = [("/?user=ann", ITEMS), ("/operate", ".tile")]
+PAGES = [("/?user=ann", ITEMS), ("/why?user=ann", "svg.tree"), ("/operate", ".tile")]
 
 
 def titles(server: ServerProcess, **body: Any) -> list[str]:
@@ -71,6 +74,35 @@ def test_a_list_follows_the_user_the_history_and_the_request(page: Page, with_co
 def test_what_the_server_refuses_is_told_in_its_own_words(page: Page, with_console: ServerProcess):
     page.goto('/?ask={"user_id":"ann","filter":"nothing"}')
     expect(page.get_by_role("alert")).to_have_text(with_console.recommend(user_id="ann", filter="nothing").json()["detail"])
+
+
+def test_the_tree_has_the_engines_own_numbers(page: Page, with_console: ServerProcess):
+    body = {"user_id": "ann", "k": 5, "beam_width": 8}
+    page.goto(f"/?ask={json.dumps(body)}")
+    page.get_by_role("link", name="Why this list?").click()
+    answer = with_console.client.post("/v1/recommendations:explain", json=body | {"others": OTHERS}).json()
+    levels = answer["explanation"]["levels"]
+    expect(page.locator(".tree .node")).to_have_count(
+        sum(len({path[depth] for path in answer["explanation"]["paths"]}) for depth in range(3))
+    )
+    page.get_by_role("button", name="The beam").click()
+    expect(page.locator(".tree .node:not(.cut)")).to_have_count(sum(node["in_beam"] for level in levels for node in level["nodes"]))
+    page.get_by_role("button", name="And what was cut").click()
+    expect(page.locator(".tree .node")).to_have_count(sum(len(level["nodes"]) for level in levels))
+
+    shown = page.locator("table[aria-label=Prefixes] tbody").evaluate(CELLS)
+    told = [(level["depth"], node) for level in levels for node in level["nodes"]]
+    assert [(depth, token, rank) for depth, token, _, _, rank, *_ in shown] == [
+        (str(depth), node["token"], str(node.get("rank", "cut"))) for depth, node in told
+    ]
+    assert [float(row[3]) for row in shown] == pytest.approx([node["log_prob"] for _, node in told], abs=2e-3)
+
+    # Two lists beside each other: the one that was kept, and another.
+    page.get_by_role("button", name="Keep this list").click()
+    choose(page, "Filter", "few")
+    kept, now = page.get_by_role("list", name="Recommended items").all()
+    expect(now.locator(".title")).to_have_text([item["title"] for item in with_console.recommend(**body, filter="few").json()["items"]])
+    expect(kept.locator(".title")).to_have_text([item["title"] for item in answer["items"]])
 
 
 def test_an_operator_sees_figures_and_changes_what_is_served(page: Page, with_console: ServerProcess, catalog: Catalog, catalog_file: Path):
