@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def papers(names: Sequence[str], shared: Path) -> list[DataSet]:
 
 def given(data: Path, catalog: Path) -> DataSet:
     """A directory of interactions with a catalog of its own, named after the directory."""
-    return DataSet(data.resolve().name, data, given=catalog, recipe=RECIPE, taught=True)
+    return DataSet(data.resolve().name, data, given=catalog, recipe=RECIPE)
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _run(source: Stages, pipeline: Pipeline, results: Path, seeds: int, objectiv
     baselines = source.closed_forms
     for _ in _each(pipeline, [*source.shared(), baselines]):
         pass
-    *_, target, evaluated = _each(pipeline, source.seed(0))
+    *_, target, evaluated = _each(pipeline, chain(source.trial(), source.seed(0)))
     drafted = Drafted(source, target, objectives, seeds)
     for title, step in drafted.steps().items():
         pipeline.run(title, step, side_by_side=min(os.cpu_count() or 1, len(step)))
@@ -212,8 +213,8 @@ def _run(source: Stages, pipeline: Pipeline, results: Path, seeds: int, objectiv
     return write_report(results, drafted, compared, pipeline.seconds, command)
 
 
-def _each(pipeline: Pipeline, chain: Iterable[Stage]) -> Iterator[Stage]:
+def _each(pipeline: Pipeline, stages: Iterable[Stage]) -> Iterator[Stage]:
     """Run stages one after the other, each with all cores, and yield them; a stage may read what the one before it has found."""
-    for stage in chain:
+    for stage in stages:
         pipeline.run(stage.name, [stage])
         yield stage

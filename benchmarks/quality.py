@@ -1,7 +1,8 @@
 """From data to a target and what it is worth beside the baselines: `atspeed-bench quality`.
 
-Of each data set: identifiers from its training part, neighbour models, and the baselines; of each of its seeds a target by the data set's
-recipe, and an evaluation of its lists as they are served, alone and blended. Every stage is one `atspeed` command that can be repeated by
+Of each data set: identifiers from its training part, neighbour models, the baselines, and one trial, which finds for how many epochs and
+with which weight of the blend; of each seed a target by the data set's recipe, and an evaluation of its lists as they are served, alone
+and blended. Every stage is one `atspeed` command that can be repeated by
 hand. Invariants: a stage whose result is there is not run again, and a result's name bears the digest of its command and of all before it,
 so a changed recipe is run anew from there on; the table is written from what is there of the recipes as they are, whenever the run ends;
 epochs and weights are chosen by models that have learnt the part train alone, and the test part is asked once.
@@ -34,10 +35,10 @@ from verification.evaluation.settings import CLOSED_FORMS, EvaluationSettings
 DATA_SETS = ("beauty", "games", "movielens")
 NETWORKS = ("gru4rec", "sasrec")
 # What was best on validation users: see docs/alignment.md.
-FILMS = ("--levels", "2", "--codes", "128", "--unique")
+FILMS = ("--levels", "1", "--codes", "64", "--item-token")
 SHOP = ("--levels", "1", "--balanced", "--item-token")
-SHOP_STEPS = {"--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128"}
-SHOP_RECIPE = {"--base": "small", "--tied": "", "--normalise": "children"} | SHOP_STEPS
+RECIPE = {"--base": "small", "--normalise": "children"}
+SHOP_RECIPE = RECIPE | {"--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128"}
 WEIGHTS = "0.25,0.5,1,2,4,8"
 # Validation users that choose among them.
 CHOOSING = "1000"
@@ -54,8 +55,7 @@ class DataSet:
         items: what `catalog build --items` takes; None for the directory's own list.
         identifiers: flags of `catalog build`.
         given: a catalog that is taken as it is; None for one that is built.
-        recipe: flags of `train target`, before which the preset's recipe steps back; with an empty value, such that take none.
-        taught: whether targets learn the candidates of the neighbour model, too.
+        recipe: flags of `train target`, before which the preset's recipe steps back.
     """
 
     name: str
@@ -65,7 +65,6 @@ class DataSet:
     identifiers: tuple[str, ...] = ()
     given: Path | None = None
     recipe: dict[str, str] = field(default_factory=lambda: {"--base": "small"})
-    taught: bool = False
 
 
 def data_set(name: str, shared: Path, work: Path) -> DataSet:
@@ -78,8 +77,8 @@ def data_set(name: str, shared: Path, work: Path) -> DataSet:
         raise BenchmarkError(f"There is no data set {name!r}: choose {', '.join(DATA_SETS)}.")
     if name == "movielens":
         prepare = Stage.keyed(work, "movielens/data", ("prepare", str(work / RAW_FILMS)))
-        return DataSet(name, prepare.result, (prepare,), identifiers=FILMS)
-    return DataSet(name, shared / name, items=index_of(name, shared), identifiers=SHOP, recipe=SHOP_RECIPE, taught=True)
+        return DataSet(name, prepare.result, (prepare,), identifiers=FILMS, recipe=RECIPE)
+    return DataSet(name, shared / name, items=index_of(name, shared), identifiers=SHOP, recipe=SHOP_RECIPE)
 
 
 def index_of(name: str, shared: Path) -> Path:
@@ -148,18 +147,25 @@ class Stages:
         """The baselines that are computed at once."""
         return self._report("baselines-closed-forms", "--baselines", ",".join(CLOSED_FORMS))
 
-    def seed(self, seed: int) -> Iterator[Stage]:
-        """A target, in order: a trial that learns the part train, which says for how many epochs and with which weight of the blend, then
-        the target that learns train and validation, and its evaluation. A stage reads what the one before it has found.
-        """
-        trial = self._train("trial", FIT_TRAIN, seed, {})
+    def trial(self) -> Iterator[Stage]:
+        """A target that learns the part train, and its lists for validation users: they say for how many epochs and with which weight of
+        the blend."""
+        trial = self._train("trial", FIT_TRAIN, 0, {})
         yield trial
-        chosen = self._judge("trial-report", trial, FIT_TRAIN, seed, "--part", "valid", "--blend", WEIGHTS, "--users", CHOOSING)
-        yield chosen
+        yield self._judge("trial-report", trial, FIT_TRAIN, "--part", "valid", "--blend", WEIGHTS, "--users", CHOOSING)
+
+    def seeds(self, count: int) -> list[Iterator[Stage]]:
+        """The stages of each seed's target; none before the trial has ended."""
+        return [] if finished(self.trial()) is None else [self.seed(seed) for seed in range(count)]
+
+    def seed(self, seed: int) -> Iterator[Stage]:
+        """A target that learns train and validation for as long as the trial has found best, and its evaluation."""
+        trial, chosen = self.trial()
         epochs = {"--epochs": str(best_epoch(trial.result)), "--validate-users": "0"}
-        target = self._train("target", FIT_VALID, seed, epochs)
+        target = self._train(f"target-{seed}", FIT_VALID, seed, epochs)
         yield target
-        yield self._judge("report", target, FIT_VALID, seed, "--part", "test", "--blend", f"{chosen_weight(chosen.result):g}")
+        weight = f"{chosen_weight(chosen.result):g}"
+        yield self._judge(f"report-{seed}", target, FIT_VALID, "--part", "test", "--blend", weight)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -174,17 +180,17 @@ class Stages:
         also = EvaluationSettings()
         return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, out="--report", inside=REPORT, also=also)
 
-    def _train(self, kind: str, fit: str, seed: int, more: dict[str, str]) -> Stage:
-        taught = ("--neighbours", str(self.neighbours(fit).result)) if self.source.taught else ()
+    def _train(self, name: str, fit: str, seed: int, more: dict[str, str]) -> Stage:
+        taught = ("--neighbours", str(self.neighbours(fit).result))
         recipe = self.source.recipe | more
-        asked = (*(part for flag in recipe.items() for part in flag if part), *taught, "--fit", fit, "--seed", str(seed))
+        asked = (*(part for flag in recipe.items() for part in flag), *taught, "--fit", fit, "--seed", str(seed))
         also = TargetSettings(), RECIPES.get(recipe["--base"]), PRESETS.get(recipe["--base"])
-        return self._stage(f"{kind}-{seed}", "train", "target", *self.inputs, *asked, also=also)
+        return self._stage(name, "train", "target", *self.inputs, *asked, also=also)
 
-    def _judge(self, kind: str, model: Stage, fit: str, seed: int, *asked: str) -> Stage:
+    def _judge(self, name: str, model: Stage, fit: str, *asked: str) -> Stage:
         """Lists of a target, alone and blended."""
         models = ("--target", str(model.result), "--neighbours", str(self.neighbours(fit).result))
-        return self._report(f"{kind}-{seed}", *models, *asked, "--timed", "0", "--baselines", "none")
+        return self._report(name, *models, *asked, "--timed", "0", "--baselines", "none")
 
 
 def best_epoch(trial: Path) -> int:
@@ -225,16 +231,16 @@ def run(names: Sequence[str], work: Path, shared: Path, results: Path, seeds: in
         follow(each.shared())
         if not each.neighbours(FIT_VALID).result.exists():
             break
-        chains = [*([stage] for stage in each.baselines()), *(each.seed(seed) for seed in range(seeds))]
+        follow(each.trial())
         with ThreadPoolExecutor(side_by_side) as pool:
-            for _ in pool.map(follow, chains):
+            for _ in pool.map(follow, [*each.seeds(seeds), *([stage] for stage in each.baselines())]):
                 pass
     return write_table({name: compared(each, seeds) for name, each in stages.items()}, results, seeds)
 
 
 def compared(stages: Stages, seeds: int) -> Compared:
     """The evaluations that are there of the recipes as they are."""
-    ends = [last for seed in range(seeds) if (last := finished(stages.seed(seed))) is not None]
+    ends = [last for chain in stages.seeds(seeds) if (last := finished(chain)) is not None]
     baselines = [stage.result for stage in stages.baselines() if stage.result.exists()]
     return Compared([read(stage.result) for stage in ends], [read(result) for result in baselines])
 

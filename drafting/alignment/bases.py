@@ -90,14 +90,12 @@ class Base:
     Attributes:
         from_scratch: True if the weights are random.
         name: name that the base was requested by.
-        new_tokens: tokens whose vectors are random.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     from_scratch: bool
     name: str
-    new_tokens: frozenset[str]
 
     @property
     def pad_token_id(self) -> int:
@@ -122,7 +120,6 @@ def load_base(
     template: PromptForm,
     target_tokenizer: PreTrainedTokenizerBase | None = None,
     more_tokens: Sequence[str] = (),
-    tied: bool | None = None,
 ) -> Base:
     """Load or build a base: a preset, a `config.json` (or a directory with one and no weights), or a model directory.
 
@@ -131,17 +128,12 @@ def load_base(
     Args:
         target_tokenizer: for a draft, the tokenizer of its target, which the base must share; None for a target.
         more_tokens: tokens that a target's tokenizer gets beside the catalog's, such as those of users.
-        tied: whether random weights have one vector a token for embeddings and head; None for as the base has it.
 
     Raises:
         BaseError: there is no such base, what is trained from it can't be served, it is too short for the prompt, its tokenizer cannot
             express the prompt, or its tokens have other ids than the target's.
     """
     config, weights = _find_base(name)
-    if tied is not None:
-        if config is None:
-            raise BaseError(f"The weights of the base {name} are tied or not already: leave --tied out, or start from scratch.")
-        config.tie_word_embeddings = tied
     tokens = tuple(dict.fromkeys((*catalog.tokens, *more_tokens)))
     tokenizer = target_tokenizer or scratch_tokenizer(tokens)
     base = _from_model(weights, tokens) if config is None else _from_config(config, tokenizer, name)
@@ -204,7 +196,7 @@ def _from_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, n
         model = _auto_class(config).from_config(config)
     except ValueError as error:
         raise BaseError(f"No language model can be made from {name}: {first_line(error)}") from error
-    return Base(model, tokenizer, from_scratch=True, name=name, new_tokens=frozenset(tokenizer.get_vocab()))
+    return Base(model, tokenizer, from_scratch=True, name=name)
 
 
 def _unknown(template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -221,12 +213,11 @@ def _from_model(path: Path, tokens: Sequence[str]) -> Base:
         model = _auto_class(config).from_pretrained(path, dtype="float32")
     except (ValueError, OSError, KeyError) as error:
         raise BaseError(f"The base model {path} cannot be loaded: {first_line(error)}") from error
-    new = frozenset(tokens) - frozenset(tokenizer.get_vocab())
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     # Many checkpoints have more rows than their tokenizer has tokens; the spare rows do no harm.
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
-    return Base(model, tokenizer, from_scratch=False, name=str(path), new_tokens=new)
+    return Base(model, tokenizer, from_scratch=False, name=str(path))
 
 
 def _auto_class(config: PretrainedConfig) -> Any:

@@ -99,20 +99,6 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
             "model is then searched with, as its generation_config.json says (renormalize_logits)."
         ),
     ] = VOCABULARY
-    tied: Annotated[
-        bool | None,
-        Meta(
-            description="From scratch: one vector a token for embeddings and head, which suits a catalog with a token for each item; by "
-            "default as the base has it."
-        ),
-    ] = None
-    parent_start: Annotated[
-        float,
-        Meta(
-            description="Begin each new token that stands behind one other alone, such as an item's behind its cluster's, with so many "
-            "times the other's vector beside its own; 0 for its own alone."
-        ),
-    ] = 0.0
     label_smoothing: Annotated[
         float,
         Meta(description="Share of each label's weight that all tokens get; with --normalise children, all children of its prefix."),
@@ -145,8 +131,6 @@ class TargetSettings(LoopSettings, frozen=True, forbid_unknown_fields=True, kw_o
         for name, share in (("dropout", self.dropout or 0.0), ("label_smoothing", self.label_smoothing)):
             if not 0 <= share < 1:
                 raise TrainingError(f"{name} must lie in [0, 1), got {share}.")
-        if not 0 <= self.parent_start < float("inf"):
-            raise TrainingError(f"parent_start must not be negative, got {self.parent_start}.")
         if not 0 < self.neighbour_share <= 1:
             raise TrainingError(f"neighbour_share must lie above 0 and up to 1, got {self.neighbour_share}.")
         if self.normalise not in NORMALISATIONS:

@@ -26,7 +26,6 @@ from drafting.alignment.dropout import add_dropout
 from drafting.alignment.lora import add_lora, merged
 from drafting.alignment.neighbour_labels import neighbour_labels
 from drafting.alignment.numbered_tokens import numbered_tokens
-from drafting.alignment.parents import start_from_parents
 from drafting.alignment.runs import RunDirectory
 from drafting.alignment.settings import TargetSettings, TeacherSettings, TrainingError, TrainingMetrics
 from drafting.alignment.target_loss import mark_normalisation, target_losses
@@ -99,9 +98,7 @@ def train_target(
 
     def ready(settings: TargetSettings) -> _Ready:
         set_seed(settings.seed)
-        start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens), tied=settings.tied)
-        if settings.parent_start:
-            start_from_parents(start, catalog, settings.parent_start)
+        start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
         mark_normalisation(start, settings)
         samples = _samples(split, catalog, start, template, settings, known)
         if settings.dropout is not None:

@@ -1,7 +1,8 @@
-"""Balanced clusters: k-means whose clusters all have nearly the same size.
+"""Balanced clusters: k-means whose clusters are neither small nor large.
 
-Invariant: every size is at least nine tenths of the mean, rounded down, and at most eleven tenths, rounded up; where the nearest centroids
-keep to that, every point gets its nearest. The same points and centroids give the same clusters.
+Invariant: every size is at least half the mean, rounded down, and at most 1.3 times the mean, rounded up; where the nearest centroids keep
+to that, every point gets its nearest. Narrower bounds would put more points with strangers. The same points and centroids give the same
+clusters.
 
 Points choose in rounds: each asks for its nearest centroid that has room, and where too many ask, those come first that would lose most by
 their second choice. Enough points are kept back for clusters that are too small.
@@ -24,7 +25,7 @@ def balanced_kmeans(points: FloatArray, centroids: FloatArray) -> tuple[FloatArr
     """
     from threadpoolctl import threadpool_limits
 
-    low, high = 9 * len(points) // (10 * len(centroids)), -(-11 * len(points) // (10 * len(centroids)))
+    low, high = len(points) // (2 * len(centroids)), -(-13 * len(points) // (10 * len(centroids)))
     codes = np.full(len(points), -1)
     # Floats are summed in another order on more threads, which may move a point between two clusters.
     with threadpool_limits(limits=1):

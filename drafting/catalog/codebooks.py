@@ -152,7 +152,7 @@ def residual_kmeans(
         embeddings: `[items, dims]`, finite.
         resolve_collisions: make identifiers unique by moving all but the closest item of a shared one to the nearest free code of the
             last level; otherwise items may share an identifier.
-        balanced: give all codes of a level nearly the same number of items, see `drafting.catalog.balance`; resolving collisions may undo
+        balanced: bound how many items a code of a level has, see `drafting.catalog.balance`; resolving collisions may undo
             it on the last.
         on_level: called with the number of each level when it is done.
 

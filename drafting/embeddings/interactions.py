@@ -1,9 +1,11 @@
-"""Embeddings of items from interactions: items are alike if users met them near each other, or near the same other items.
+"""Embeddings of items from interactions: items are alike if they say the same of what users meet beside them.
 
 Invariant: only the interactions that are given count. Give the training part, or identifiers will know what a model is evaluated on.
 
-Source: normalised co-occurrence within a window, factorised, which is what item2vec (arXiv 1603.04259) approaches (Levy and Goldberg,
-"Neural Word Embedding as Implicit Matrix Factorization", 2014).
+What items say of each other are the weights of EASE, whose factors make identifiers from which targets learn far more than from plain
+counts (docs/results/quality.md). Where there are too many items for its dense inverse, it is normalised co-occurrence within a window,
+factorised, which is what item2vec (arXiv 1603.04259) approaches (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
+Factorization", 2014).
 """
 
 import numpy as np
@@ -12,8 +14,33 @@ from scipy.sparse import csr_array, diags_array
 from drafting.alignment.data.interactions import Interactions
 from drafting.array_types import FloatArray
 from drafting.embeddings.factors import left_factors, unit_rows
+from drafting.neighbours.build import NEIGHBOURS, ease, ease_refusal, largest
 
 WINDOW = 20
+L2 = 100.0
+
+
+def from_interactions(known: Interactions, items: int, dims: int, seed: int = 0) -> FloatArray:
+    """Embeddings of unit length `[items, dims]`, fewer dims where there are few items; zeros for an item that was met with no other.
+
+    Args:
+        known: interactions of the training part.
+        items: number of items in the catalog.
+    """
+    weights = from_counts(co_occurrence(known, items)) if ease_refusal(items) else from_ease(known, items)
+    return unit_rows(left_factors(weights, dims, seed, power=0.5))
+
+
+def from_ease(known: Interactions, items: int) -> csr_array:
+    """`[items, items]`: the items that speak most for each, transposed weights of EASE."""
+    return csr_array(largest(ease(known, items, L2), NEIGHBOURS).T)
+
+
+def from_counts(counts: csr_array) -> csr_array:
+    """`[items, items]`: counts of pairs over what their two items were met with in all."""
+    # One is added so that pairs met once, of two items hardly met otherwise, do not outweigh all others.
+    scale = diags_array(1.0 / (counts.sum(axis=1) + 1.0))
+    return csr_array(scale @ counts @ scale)
 
 
 def co_occurrence(known: Interactions, items: int, window: int = WINDOW) -> csr_array:
@@ -31,16 +58,3 @@ def co_occurrence(known: Interactions, items: int, window: int = WINDOW) -> csr_
     counts.setdiag(0.0)
     counts.eliminate_zeros()
     return counts
-
-
-def from_interactions(known: Interactions, items: int, dims: int, seed: int = 0, window: int = WINDOW) -> FloatArray:
-    """Embeddings of unit length `[items, dims]`, fewer dims where there are few items; zeros for an item that was met with no other.
-
-    Args:
-        known: interactions of the training part.
-        items: number of items in the catalog.
-    """
-    counts = co_occurrence(known, items, window)
-    # One is added so that pairs met once, of two items hardly met otherwise, do not outweigh all others.
-    scale = diags_array(1.0 / (counts.sum(axis=1) + 1.0))
-    return unit_rows(left_factors(csr_array(scale @ counts @ scale), dims, seed, power=0.5))

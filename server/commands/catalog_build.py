@@ -69,7 +69,7 @@ def build(
     codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="Of embeddings and clustering; the same seed gives the same catalog.", min=0)] = 0,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="Give all codes of a level nearly the same number of items, within a tenth of the mean.")
+        bool, typer.Option("--balanced", help="Give each code of a level between half the mean number of items and 1.3 times the mean.")
     ] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Give every item an identifier of its own: the nearest free last code.")] = False,
     digit: Annotated[
@@ -192,8 +192,11 @@ def _embedded(
     from tqdm import tqdm
 
     from drafting.embeddings.sources import Sources, embed_items, split_of
+    from drafting.neighbours.build import ease_refusal
 
     weight = (0.3 if items.attributes else 0.0) if text_weight is None else text_weight
+    if weight < 1 and (refusal := ease_refusal(len(items.names))):
+        typer.echo(f"{refusal}: what users met is embedded by plain co-occurrence, from which targets learn less.", err=True)
     parts = split_of(data, items, rule)
     with tqdm(desc="reading texts", unit="text", disable=text_model is None) as bar:
         matrix = embed_items(parts, items, Sources(dims, weight, text_model, seed), bar.update)

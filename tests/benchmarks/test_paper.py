@@ -77,7 +77,7 @@ def test_the_papers_target_learns_the_identifiers_that_it_comes_with(tmp_path: P
     source = Stages(given(tmp_path / "shop", tmp_path / "items.json"), tmp_path / "work")
     assert source.source.name == "shop"
     assert not any("build" in stage.arguments and "catalog" in stage.arguments for stage in source.shared())
-    trial = next(source.seed(0))
+    trial = next(source.trial())
     assert trial.arguments[trial.arguments.index("--catalog") + 1] == str(tmp_path / "items.json")
     assert "children" not in trial.arguments, "teacher data need scores over the vocabulary"
 

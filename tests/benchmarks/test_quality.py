@@ -57,14 +57,14 @@ def test_every_stage_finds_what_earlier_ones_have_made(name: str, tmp_path: Path
     work = tmp_path / "work"
     stages = Stages(data_set(name, tmp_path / "shared", work), work)
     made, names = {str(work / "movielens" / "raw")}, []
-    for some in (stages.shared(), stages.baselines(), stages.seed(0), stages.seed(1)):
+    for some in (stages.shared(), stages.baselines(), stages.trial(), stages.seed(0), stages.seed(1)):
         for stage in some:
             needed = {part for part in stage.arguments if part.startswith(str(work))}
             assert needed - {str(stage.result), str(stage.result.parent)} <= made
             made |= {str(stage.result)}
             names.append(stage.name)
             pretend(stage)
-    assert len(names) == len(set(names)) == 3 + 3 + 2 * 4 + (name == "movielens")
+    assert len(names) == len(set(names)) == 3 + 3 + 2 + 2 * 2 + (name == "movielens")
 
 
 def learnt(stage: Stage) -> str:
@@ -76,18 +76,19 @@ def learnt(stage: Stage) -> str:
 def test_no_model_has_learnt_the_labels_that_it_is_judged_by(name: str, tmp_path: Path) -> None:
     """Epochs and weight come from the part train; what they are found with is used once, on the test part."""
     listed(tmp_path)
-    source, some = data_set(name, tmp_path, tmp_path / "work"), []
-    for stage in Stages(source, tmp_path / "work").seed(3):
-        pretend(stage)
-        some.append(stage)
-    trial, chosen, target, report = some
+    source = data_set(name, tmp_path, tmp_path / "work")
+    stages = Stages(source, tmp_path / "work")
+    trial, chosen = stages.trial()
+    pretend(trial)
+    assert stages.seeds(3) == []
+    pretend(chosen)
+    assert len(stages.seeds(3)) == 3
+    target, report = stages.seed(3)
     assert [flag(stage, "--fit") for stage in (trial, target)] == ["train", "train+valid"]
-    assert {flag(stage, "--seed") for stage in (trial, target)} == {"3"}
+    assert [flag(stage, "--seed") for stage in (trial, target)] == ["0", "3"]
     assert "--validate-users" not in trial.arguments
     assert (flag(target, "--epochs"), flag(target, "--validate-users")) == ("11", "0")
-    if source.taught:
-        assert [learnt(stage) for stage in (trial, target)] == ["train", "train+valid"]
-    assert [learnt(stage) for stage in (chosen, report)] == ["train", "train+valid"]
+    assert [learnt(stage) for stage in (trial, chosen, target, report)] == ["train", "train", "train+valid", "train+valid"]
     assert [flag(stage, "--part") for stage in (chosen, report)] == ["valid", "test"]
     assert [flag(stage, "--blend") for stage in (chosen, report)] == [WEIGHTS, "0.5"]
     assert [flag(stage, "--target") for stage in (chosen, report)] == [str(trial.result), str(target.result)]
@@ -137,9 +138,9 @@ def test_what_is_done_is_kept_and_nothing_begins_after_the_minutes(tmp_path: Pat
     assert ran == []
     run(*given, seeds=1, minutes=None)
     shared = ["beauty-catalog", "beauty-neighbours-train", "beauty-neighbours-train+valid"]
-    each = ["beauty-trial-{}", "beauty-trial-report-{}", "beauty-target-{}", "beauty-report-{}"]
+    trial, each = ["beauty-trial", "beauty-trial-report"], ["beauty-target-{}", "beauty-report-{}"]
     baselines = ["beauty-baselines-closed-forms", "beauty-baselines-gru4rec", "beauty-baselines-sasrec"]
-    assert ran == [*shared, *baselines, *(name.format(0) for name in each)]
+    assert ran == [*shared, *trial, *(name.format(0) for name in each), *baselines]
     run(*given, seeds=2, minutes=None)
     assert ran[10:] == [name.format(1) for name in each]
 
@@ -147,7 +148,7 @@ def test_what_is_done_is_kept_and_nothing_begins_after_the_minutes(tmp_path: Pat
 def made(stages: Stages) -> list[Stage]:
     """Pretend to run what is missing of all stages of one seed."""
     some = []
-    for chain in (stages.shared(), stages.baselines(), stages.seed(0)):
+    for chain in (stages.shared(), stages.baselines(), stages.trial(), stages.seed(0)):
         for stage in chain:
             if not stage.result.exists():
                 pretend(stage)
@@ -165,13 +166,13 @@ def test_a_changed_recipe_makes_anew_what_depends_on_it_and_nothing_else(tmp_pat
     retrained = Stages(replace(source, recipe=source.recipe | {"--epochs": "9"}), tmp_path / "work")
     assert compared(retrained, seeds=1).targets == []
     assert len(compared(retrained, seeds=1).baselines) == 3
-    again = ["beauty-trial-0", "beauty-trial-report-0", "beauty-target-0", "beauty-report-0"]
+    again = ["beauty-trial", "beauty-trial-report", "beauty-target-0", "beauty-report-0"]
     # The trial finds the same number of epochs, so the flags of the target are what they were.
     assert [stage.name for stage in made(retrained)] == again[:2]
     assert len(compared(retrained, seeds=1).targets) == 1
 
-    taught = Stages(replace(source, taught=True), tmp_path / "work")
-    assert [stage.name for stage in made(taught)] == again
+    larger = Stages(replace(source, recipe=source.recipe | {"--base": "base"}), tmp_path / "work")
+    assert [stage.name for stage in made(larger)] == again
 
     rebuilt = Stages(replace(source, identifiers=("--levels", "3")), tmp_path / "work")
     assert not compared(rebuilt, seeds=1).targets
@@ -181,9 +182,9 @@ def test_a_changed_recipe_makes_anew_what_depends_on_it_and_nothing_else(tmp_pat
 
 def test_the_recipe_of_a_preset_is_part_of_what_a_target_is_made_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = Stages(DataSet("beauty", tmp_path / "data"), tmp_path / "work")
-    before = next(stages.seed(0)).result
+    before = next(stages.trial()).result
     monkeypatch.setitem(RECIPES, "small", RECIPES["small"] | {"dropout": 0.3})
-    assert next(stages.seed(0)).result != before
+    assert next(stages.trial()).result != before
 
 
 def test_where_the_work_lies_changes_no_name(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from drafting.array_types import FloatArray
 from drafting.catalog.codebooks import residual_kmeans
 from drafting.catalog.item_list import ItemList
 from drafting.embeddings.factors import left_factors, unit_rows
-from drafting.embeddings.interactions import co_occurrence, from_interactions
+from drafting.embeddings.interactions import L2, co_occurrence, from_interactions
 from drafting.embeddings.mixing import completed, mixed
 from drafting.embeddings.sources import Sources, embed_items, split_of
 from drafting.embeddings.texts import EmbeddingError, from_encoder, from_texts, item_texts
 from drafting.errors import InteractionError
+from drafting.neighbours.build import ease
 
 GROUPS, MEMBERS = 4, 10
 ITEMS = GROUPS * MEMBERS
@@ -59,7 +60,11 @@ def test_co_occurrence_counts_pairs_of_one_user_by_their_distance() -> None:
     np.testing.assert_allclose(counts, expected)
 
 
-def test_items_that_the_same_users_meet_fall_into_one_cluster(grouped: Interactions) -> None:
+@pytest.mark.parametrize("refusal", [None, "EASE would invert a matrix of all items"])
+def test_items_that_the_same_users_meet_fall_into_one_cluster(
+    grouped: Interactions, refusal: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drafting.embeddings.interactions.ease_refusal", lambda items: refusal)
     embeddings = from_interactions(grouped, ITEMS, 8)
     assert embeddings.shape == (ITEMS, 8)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
@@ -68,6 +73,16 @@ def test_items_that_the_same_users_meet_fall_into_one_cluster(grouped: Interacti
 
 def test_the_same_seed_gives_the_same_embeddings(grouped: Interactions) -> None:
     np.testing.assert_array_equal(from_interactions(grouped, ITEMS, 8, seed=3), from_interactions(grouped, ITEMS, 8, seed=3))
+
+
+def test_without_order_items_are_as_alike_as_what_speaks_for_them(grouped: Interactions) -> None:
+    """With all dims the products of the factors are those of a symmetric root of EASE's largest weights."""
+    weights = np.maximum(ease(grouped, ITEMS, L2), 0).T
+    left, values, _ = np.linalg.svd(weights)
+    expected = (left * values) @ left.T
+    lengths = np.sqrt(expected.diagonal())
+    embeddings = from_interactions(grouped, ITEMS, ITEMS)
+    np.testing.assert_allclose(embeddings @ embeddings.T, expected / np.outer(lengths, lengths), atol=1e-3)
 
 
 def test_an_item_that_nobody_met_is_zero(grouped: Interactions) -> None:
