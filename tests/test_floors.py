@@ -33,8 +33,8 @@ FLOORS = {
         "plans",
         "alignment/data",
         "preparation",
-        "embeddings",
         "neighbours",
+        "embeddings",
         "alignment",
     ],
     "verification": [
