@@ -29,6 +29,8 @@ Decoded = TypeVar("Decoded")
 Packed = TypeVar("Packed")
 
 _ROWS_AT_ONCE = 1 << 14
+# Of a value as JSON by its first character; all others begin numbers.
+_KINDS = {'"': "texts", "[": "lists", "{": "objects", "t": "booleans", "f": "booleans"}
 _LARGEST_EXACT = 2.0**53
 _UNDECODABLE = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
 
@@ -63,6 +65,12 @@ class ColumnValues:
     def __init__(self, texts: TextColumn) -> None:
         """`texts` are the values as JSON, as `json_text` writes them."""
         self._texts = texts
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of the values, in the words of a sentence, of those that occur: texts, numbers, booleans, lists, objects."""
+        first = np.unique(self._texts.data[self._texts.offsets[:-1]]).tobytes().decode()
+        return frozenset(_KINDS.get(initial, "numbers") for initial in first)
 
     def among(self, constants: Sequence[Constant]) -> BoolArray:
         """The values that equal one of the constants; a value of another type equals none."""

@@ -66,10 +66,32 @@ class Comparison:
     Attributes:
         name: the attribute, as it stands in the expression.
         test: the distinct values that pass, `[values]` bool.
+        sign: how it compares; empty for an attribute alone.
+        constants: with what.
     """
 
     name: Token
     test: Callable[[ColumnValues], BoolArray]
+    sign: str = ""
+    constants: Sequence[Constant] = ()
+
+    def check(self, values: ColumnValues) -> None:
+        """Refuse a comparison with what no value is, which is a mistake.
+
+        Raises:
+            ExpressionError: no value is of the kind of any constant.
+        """
+        wanted = {"lists"} if self.sign == "has" else {_kind(constant) for constant in self.constants}
+        if not self.sign or not wanted or not values.kinds or wanted & values.kinds:
+            return
+        there = listed(sorted(values.kinds))
+        if self.sign == "has":
+            raise self._mistake(f"has looks into lists, but the values of {self.name.text} are {there}; compare them with =")
+        advice = "look into lists with has" if "lists" in values.kinds else "texts are written in quotes, numbers and booleans without"
+        raise self._mistake(f"{self.name.text} is compared with {listed(sorted(wanted))}, but its values are {there}; {advice}")
+
+    def _mistake(self, reason: str) -> ExpressionError:
+        return ExpressionError(f"At character {self.name.start + 1}, {reason}.")
 
 
 @dataclass(frozen=True)
@@ -87,13 +109,16 @@ class Combination:
 Condition = Comparison | Combination
 
 
-def items_where(expression: str, catalog: Catalog) -> ItemSet:
+def items_where(expression: str, catalog: Catalog, *, checks_kinds: bool = False) -> ItemSet:
     """The items of a catalog for which an expression is true.
+
+    Args:
+        checks_kinds: True to refuse comparisons with what no value of their attribute is, such as of numbers with a text.
 
     Raises:
         ExpressionError: the expression is malformed or costs too much, or names an attribute that no item of the catalog has.
     """
-    return _items(_Parser(expression).parse(), catalog)
+    return _items(_Parser(expression).parse(), catalog, checks_kinds)
 
 
 class _Parser:
@@ -151,13 +176,14 @@ class _Parser:
         self._advance()
         if (sign := self._next).kind == "sign":
             self._advance()
-            return Comparison(name, _test(sign.text, self._constant()))
+            constant = self._constant()
+            return Comparison(name, _test(sign.text, constant), sign.text, [constant])
         if self._takes("in"):
             constants = list(self._constants())
-            return Comparison(name, lambda values: values.among(constants))
+            return Comparison(name, lambda values: values.among(constants), "in", constants)
         if self._takes("has"):
             constant = self._constant()
-            return Comparison(name, lambda values: values.holding(constant))
+            return Comparison(name, lambda values: values.holding(constant), "has", [constant])
         return Comparison(name, ColumnValues.present)
 
     def _constants(self) -> Iterator[Constant]:
@@ -228,14 +254,20 @@ def _test(sign: str, constant: Constant) -> Callable[[ColumnValues], BoolArray]:
     return lambda values: values.ordered(sign, constant)
 
 
-def _items(condition: Condition, catalog: Catalog) -> ItemSet:
+def _kind(constant: Constant) -> str:
+    return "booleans" if isinstance(constant, bool) else "texts" if isinstance(constant, str) else "numbers"
+
+
+def _items(condition: Condition, catalog: Catalog, checks_kinds: bool) -> ItemSet:
     if isinstance(condition, Combination):
-        parts = (_items(part, catalog) for part in condition.parts)
+        parts = (_items(part, catalog, checks_kinds) for part in condition.parts)
         return condition.combine(next(parts)) if len(condition.parts) == 1 else reduce(condition.combine, parts)
     name = condition.name
     if (column := catalog.attributes.get(name.text)) is None:
         known = listed(catalog.attributes)
         raise ExpressionError(f"There is no attribute {shown(name.text)} (character {name.start + 1}); the catalog has {known}.")
+    if checks_kinds:
+        condition.check(column.decoded)
     # Items without a value have the code -1, the last place.
     passed = np.append(condition.test(column.decoded), False)
     return ItemSet.of(passed[column.codes])

@@ -53,8 +53,11 @@ class NamedFilter:
         """The size of the definition, in bytes."""
         return len(self.what) if isinstance(self.what, str) else self.what.data.nbytes + self.what.offsets.nbytes
 
-    def items(self, catalog: Catalog) -> ItemSet:
+    def items(self, catalog: Catalog, *, is_new: bool = False) -> ItemSet:
         """The items of a catalog that pass; named items that the catalog does not have are passed over.
+
+        Args:
+            is_new: True for a filter that is being put, which may be a mistake; an old one must not keep a catalog from being served.
 
         Raises:
             FilterRefused: the expression can't be used for the catalog.
@@ -63,7 +66,7 @@ class NamedFilter:
             indices = catalog.indices_of(self.what)
             return ItemSet.of_items(indices[indices >= 0], len(catalog))
         try:
-            return items_where(self.what, catalog)
+            return items_where(self.what, catalog, checks_kinds=is_new)
         except ExpressionError as error:
             raise FilterRefused(str(error)) from error
 
@@ -149,7 +152,7 @@ class NamedFilters:
         def items() -> ItemSet:
             if isinstance(named.what, TextColumn):
                 known_items(served.catalog, named.what, "the filter")
-            return named.items(served.catalog)
+            return named.items(served.catalog, is_new=True)
 
         return await self._in_thread(items)
 

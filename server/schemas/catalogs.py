@@ -179,6 +179,7 @@ class FilterAnswer(BaseModel):
     name: str
     items: int = Field(description="How many items of the catalog it lets through.")
     expression: str | None = Field(default=None, description="Left out for a filter that was given as items.")
+    note: str | None = Field(default=None, description="What to know about it; left out if there is nothing.")
 
 
 class FiltersAnswer(BaseModel):

@@ -10,6 +10,7 @@ from server.http.strict_route import StrictRoute
 from server.schemas.catalogs import FilterAnswer, FilterDefinition, FiltersAnswer
 from server.services import Services
 
+EMPTY_NOTE = "No item of the catalog passes, so lists that must pass it are empty."
 FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The filter's name.")]
 
 
@@ -39,6 +40,7 @@ def filter_routes(services: Services) -> APIRouter:
         await filters.drop(name)
 
     def line(named: NamedFilter) -> FilterAnswer:
-        return FilterAnswer(name=named.name, items=len(services.catalogs.active.filters[named.name]), expression=named.expression)
+        items = len(services.catalogs.active.filters[named.name])
+        return FilterAnswer(name=named.name, items=items, expression=named.expression, note=None if items else EMPTY_NOTE)
 
     return router

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from drafting.catalog.builder import CatalogBuilder
+from drafting.catalog.builder import CatalogBuilder, catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.filter_expression import ExpressionError, items_where
 
@@ -91,3 +91,29 @@ def test_random_expressions_equal_python(catalog: Catalog) -> None:
     for _ in range(50):
         expression, expected = draw(4)
         assert items_where(expression, catalog).members().tolist() == expected, expression
+
+
+QUOTES = "texts are written in quotes, numbers and booleans without"
+
+
+@pytest.mark.parametrize(
+    ("expression", "sentence"),
+    [
+        ('a and year >= "1990"', f"At character 7, year is compared with texts, but its values are numbers; {QUOTES}."),
+        ("not (name = 3)", f"At character 6, name is compared with numbers, but its values are texts; {QUOTES}."),
+        ("name in [3, true]", f"At character 1, name is compared with booleans, numbers, but its values are texts; {QUOTES}."),
+        ('tags = "sale"', "At character 1, tags is compared with texts, but its values are lists; look into lists with has."),
+        ('name has "x"', "At character 1, has looks into lists, but the values of name are texts; compare them with =."),
+        ('a != "x"', f"At character 1, a is compared with texts, but its values are booleans; {QUOTES}."),
+    ],
+)
+def test_a_comparison_with_what_no_value_is_is_a_mistake_where_it_is_asked(expression: str, sentence: str):
+    attributes = {"year": [1990, None, 2000.5], "name": ["x", "y", None], "tags": [["sale"], [], None], "a": [True, False, True]}
+    identifiers = {f"item-{number}": ["<a_0>", f"<b_{number}>"] for number in range(3)}
+    catalog = catalog_of(identifiers, attributes=attributes | {"mixed": [1, "x", None]})
+    with pytest.raises(ExpressionError) as error:
+        items_where(expression, catalog, checks_kinds=True)
+    assert str(error.value) == sentence
+    assert len(items_where(expression, catalog)) < 4
+    for sound in ("year > 3", 'mixed = "x" and mixed < 4', 'name in ["x", 3]', "name in []", "a", "year = 1990 or a = true", "tags has 3"):
+        items_where(sound, catalog, checks_kinds=True)

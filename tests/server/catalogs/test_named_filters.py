@@ -33,11 +33,11 @@ class Held:
         self.begun = threading.Semaphore(0)
         self.gate = threading.Event()
 
-    def __call__(self, expression: str, catalog: Catalog) -> ItemSet:
+    def __call__(self, expression: str, catalog: Catalog, *, checks_kinds: bool) -> ItemSet:
         self.evaluated.append(expression)
         self.begun.release()
         assert self.gate.wait(10)
-        return filters_items_where(expression, catalog)
+        return filters_items_where(expression, catalog, checks_kinds=checks_kinds)
 
     async def wait_until_begun(self) -> None:
         assert await asyncio.to_thread(self.begun.acquire, timeout=10)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from server.catalogs.filters import MAX_PUTS
+from server.http.routes.filters import EMPTY_NOTE
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
@@ -73,6 +74,8 @@ def test_filters_can_be_seen_changed_and_forgotten(shop: ServerProcess):
     assert {line["item_id"] for line in listed(shop, filter="now")} == {"item-2"}
     assert shop.client.get(url).json() == changed
     assert [each["name"] for each in shop.client.get("/v1/catalog/filters").json()["filters"]] == ["even", "five", "low", "now"]
+    none = {"name": "now", "items": 0, "expression": 'title = "title 2"', "note": EMPTY_NOTE}
+    assert shop.client.put(url, json={"expression": 'title = "title 2"'}).json() == none
     assert shop.client.delete(url).status_code == 204
     assert_problem(shop.client.get(url), 404, "There is no filter 'now'.")
     assert_problem(shop.client.delete(url), 404, "There is no filter 'now'.")
@@ -98,6 +101,11 @@ def test_filters_can_be_seen_changed_and_forgotten(shop: ServerProcess):
         ),
         ({"expression": f"title in [{'1,' * 2000}1]"}, "The list has more than 1,000 values at character 2011, which are the most."),
         ({"expression": "x and size = 3"}, "There is no attribute 'x' (character 1); the catalog has title."),
+        (
+            {"expression": "not title = 3"},
+            "At character 5, title is compared with numbers, but its values are texts; texts are written in quotes, numbers and booleans "
+            "without.",
+        ),
         ({"items": ["item-1", "nothing"]}, "The catalog has no item 'nothing', which the filter names."),
         ({}, "Give either items or an expression."),
         ({"items": [], "expression": "title"}, "Give either items or an expression."),
