@@ -108,4 +108,4 @@ class Pipeline:
             ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
         if ended.returncode:
             said = log.read_text().replace("\r", "\n").strip().splitlines()
-            raise StageFailedError(f"{stage.name} failed; {log} ends with: {said[-1]}")
+            raise StageFailedError(f"{stage.name} failed (status {ended.returncode}); {log} ends with: {said[-1]}")

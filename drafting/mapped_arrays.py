@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from drafting.errors import SetupError
+
 PART_SUFFIX = ".part"
 # What reading a file raises that is cut off, damaged or something else.
-NOT_ARRAYS = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error)
+_NOT_ARRAYS = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error)
 _HEADER_LENGTH = struct.Struct("<Q")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -47,9 +50,7 @@ def save_arrays(arrays: Arrays, header: Mapping[str, str], path: Path) -> None:
 def map_arrays(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
     """Map what `save_arrays` wrote: the texts and the arrays; the operating system reads pages when they are used.
 
-    Raises:
-        OSError: the file cannot be read.
-        one of NOT_ARRAYS: it is cut off, or something else.
+    What it raises of a file that is cut off, damaged or something else, `reading` makes a sentence of.
     """
     # Copy on write, because PyTorch warns about read-only memory; nothing writes to it.
     data = np.memmap(path, np.uint8, mode="c")
@@ -64,6 +65,26 @@ def map_arrays(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]
         for first, last in [entry["data_offsets"]]
     }
     return header, arrays
+
+
+@contextmanager
+def reading(path: Path, subject: str, kind: str, again: str, error: type[SetupError]) -> Iterator[None]:
+    """Make sentences of what goes wrong while a file is mapped and its arrays are put together; sentences pass.
+
+    Args:
+        subject: what is read, as a sentence about it begins.
+        kind: what the file should be.
+        again: how it is made anew.
+        error: class to raise.
+    """
+    try:
+        yield
+    except SetupError:
+        raise
+    except OSError as failed:
+        raise error(f"{subject} {path} cannot be read: {failed.strerror}.") from failed
+    except _NOT_ARRAYS as failed:
+        raise error(f"{path} is no {kind}, or is cut off: {again}.") from failed
 
 
 def digest_of(header: Mapping[str, str], arrays: Arrays) -> str:

@@ -96,17 +96,22 @@ def train_target(
 
     known = None if neighbours is None else CatalogNeighbours.of(neighbours, catalog)
 
-    def ready(settings: TargetSettings) -> _Ready:
+    def begun(settings: TargetSettings) -> tuple[Base, dict[str, Any]]:
+        """The base, and the record of a run that begins with it."""
         set_seed(settings.seed)
         start = load_base(base, catalog, template, more_tokens=numbered_tokens(settings.add_tokens))
         mark_normalisation(start, settings)
+        record = _record(data, catalog, start, template, settings, split)
+        if neighbours is not None:
+            record["neighbours"] = {"kind": neighbours.kind, "fit": neighbours.fit, "digest": neighbours.digest}
+        return start, record
+
+    def ready(settings: TargetSettings) -> _Ready:
+        start, record = begun(settings)
         samples = _samples(split, catalog, start, template, settings, known)
         if settings.dropout is not None:
             add_dropout(start.model, settings.dropout)
         model = add_lora(start.model, settings) if settings.lora_rank else start.model
-        record = _record(data, catalog, start, template, settings, split)
-        if neighbours is not None:
-            record["neighbours"] = {"kind": neighbours.kind, "fit": neighbours.fit, "digest": neighbours.digest}
         return _Ready(start, samples, record, model)
 
     def train(run: RunDirectory, settings: TargetSettings, *, validates: bool, trial: TrainingMetrics | None = None) -> TrainingMetrics:
@@ -126,7 +131,7 @@ def train_target(
         raise TrainingError("validate_users needs someone to judge the lists: pass validate.")
     if settings.fit == FIT_TRAIN or not settings.validate_users:
         return train(run, settings, validates=bool(settings.validate_users))
-    open_run(run, ready(settings).record, overwrite)
+    open_run(run, begun(settings)[1], overwrite)
     if (found := read_metrics(run.trial.out)) is None:
         found = train(run.trial, msgspec.structs.replace(settings, fit=FIT_TRAIN), validates=True)
     return train(run, settings, validates=False, trial=found)

@@ -16,12 +16,13 @@ from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.checks import check_catalog
 from drafting.catalog.text_column import ItemIndex, TextColumn
-from drafting.mapped_arrays import NOT_ARRAYS, Arrays, digest_of, map_arrays, save_arrays
+from drafting.mapped_arrays import Arrays, digest_of, map_arrays, reading, save_arrays
 from drafting.trie.arrays import TrieArrays
 
 SUFFIX = ".catalog"
 DIGEST_PREFIX = "sha256-"
 _FORM = "atspeed-catalog-1"
+_AGAIN = "build it anew with 'atspeed catalog convert'"
 
 
 def digest_name(digest: str) -> str:
@@ -76,10 +77,10 @@ def load_artefact(path: Path, *, check: bool = False) -> Catalog:
 
 
 def _load(path: Path) -> tuple[Catalog, dict[str, str], Arrays]:
-    try:
+    with reading(path, "The catalog", "catalog artefact", _AGAIN, CatalogError):
         header, arrays = map_arrays(path)
         if header.get("form") != _FORM:
-            raise CatalogError(f"{path} is no catalog artefact of this version of atspeed: build it anew with 'atspeed catalog convert'.")
+            raise CatalogError(f"{path} is no catalog artefact of this version of atspeed: {_AGAIN}.")
         if path.name.startswith(DIGEST_PREFIX) and path.name != digest_name(header["digest"]):
             raise CatalogError(f"{path} is another file than its name says: bring the catalog again.")
         names = _text("items.names", arrays)
@@ -98,12 +99,6 @@ def _load(path: Path) -> tuple[Catalog, dict[str, str], Arrays]:
             version=header["version"],
         )
         return catalog, header, arrays
-    except CatalogError:
-        raise
-    except OSError as error:
-        raise CatalogError(f"The catalog {path} cannot be read: {error.strerror}.") from error
-    except NOT_ARRAYS as error:
-        raise CatalogError(f"{path} is no catalog artefact, or is cut off: build it anew with 'atspeed catalog convert'.") from error
 
 
 def _text_arrays(name: str, column: TextColumn) -> dict[str, npt.NDArray[Any]]:

@@ -18,7 +18,7 @@ from drafting.alignment.data.fit import FITS
 from drafting.array_types import DoubleArray, IntArray
 from drafting.catalog.text_column import TextColumn
 from drafting.errors import SetupError, check_file
-from drafting.mapped_arrays import NOT_ARRAYS, Arrays, digest_of, map_arrays, save_arrays
+from drafting.mapped_arrays import Arrays, digest_of, map_arrays, reading, save_arrays
 from drafting.neighbours.source import Source
 from drafting.trie.arrays import ranges
 
@@ -148,7 +148,7 @@ class NeighbourModel:
             NeighbourError: the file is missing, cut off, damaged or something else.
         """
         check_file(path, "The neighbour model", NeighbourError)
-        try:
+        with reading(path, "The neighbour model", "neighbour model", _AGAIN, NeighbourError):
             header, arrays = map_arrays(path)
             digest = header.pop("digest", None)
             if header["form"] != _FORM:
@@ -166,12 +166,6 @@ class NeighbourModel:
                 fit=header["fit"],
                 source=Source.decode(header["source"]) if "source" in header else None,
             )
-        except NeighbourError:
-            raise
-        except OSError as error:
-            raise NeighbourError(f"The neighbour model {path} cannot be read: {error.strerror}.") from error
-        except NOT_ARRAYS as error:
-            raise NeighbourError(f"{path} is no neighbour model, or is cut off: {_AGAIN}.") from error
 
 
 _AGAIN = "build it anew with 'atspeed neighbours build'"

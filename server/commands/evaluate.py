@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from drafting.alignment.data.fit import FIT_ALL, FIT_TRAIN, FIT_VALID
+from drafting.alignment.data.fit import FIT_TRAIN, FIT_VALID, has_learnt
 from drafting.errors import SetupError
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, print_table
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from verification.evaluation.report import ModeRow, Quality, Report
 
 _ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
-# The parts that a model has learnt, beside train.
-FITTED = {FIT_VALID: ("valid",), FIT_ALL: ("valid", "test")}
 
 
 @takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines", "blend"])
@@ -98,14 +96,10 @@ def evaluate(
     drafts = {} if target is None else _drafts(draft or [], target, base)
     typer.echo("Loading the libraries …" if target is None else "Loading the models …")
     try:
-        from drafting.neighbours.build import ease_refusal
         from verification.evaluation.run import evaluate as run
         from verification.evaluation.run import evaluate_baselines
     except ImportError as error:
         fail(f"Evaluation needs the extra 'train' ({error}): pip install 'atspeed-server[train]'.")
-    if "ease" in chosen and (refusal := ease_refusal(len(items))):
-        typer.echo(f"{refusal}: it is left out.")
-        chosen = tuple(name for name in chosen if name != "ease")
     settings = msgspec.structs.replace(
         settings,
         ks=lengths,
@@ -137,7 +131,7 @@ def evaluate(
 
 def _refuse_learnt(path: Path, fit: str, part: str, instead: str = "") -> None:
     """End the command if a model or a file has learnt the labels of a part."""
-    if part in FITTED.get(fit, ()):
+    if has_learnt(fit, part):
         fail(
             f"{path} has learnt the part {part} (--fit {fit}), so figures there would say nothing: give one that was made alike with "
             f"--fit {FIT_VALID if part == 'test' else FIT_TRAIN}.{instead}"
@@ -216,6 +210,8 @@ def _print(report: "Report") -> None:
     heads += ["ms", "p99", "speed-up", "/ generate"] if setting["timed_users"] else []
     rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", row.chosen, row.name, row.quality) for row in report.baselines)]
     print_table(title, heads, sorted(rows, key=lambda cells: int(cells[0])), left=("draft", "mode"))
+    for baseline, reason in report.left_out.items():
+        typer.echo(f"{baseline} is left out: {reason}")
     for length, ms in report.generate_ms.items():
         asked = min(setting["settings"]["generated"], setting["timed_users"])
         equal = report.generate_equal[length]

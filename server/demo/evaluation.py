@@ -56,16 +56,12 @@ def _figure(quality: Quality) -> str:
 def evaluate(model: Path, catalog: Catalog, split: Split, k: int, beam_width: int) -> Evaluation:
     """Ask the engine for every user's list, and compare it with the baselines'."""
     # The process that serves the demo reads its figures from here, and needs nothing of what they were made with.
-    from verification.evaluation.baselines.baselines import baseline_lists
+    from verification.evaluation.baselines.baselines import baseline_rows
     from verification.evaluation.baselines.ranking import quality_of
 
     users = held_out(split)
     target = quality_of(users, _lists(model, catalog, users, k, beam_width), k)
-    with tqdm(total=len(BASELINES), desc="baselines", unit="baseline") as bar:
-        rows = []
-        for each in baseline_lists(BASELINES, split, users, len(catalog), k, on_step=bar.set_postfix_str):
-            rows.append(BaselineRow(each.name, k, quality_of(users, each.lists, k), each.chosen))
-            bar.update()
+    rows, _ = baseline_rows(BASELINES, split, users, len(catalog), [k])
     return Evaluation(k, beam_width, len(users), target, rows)
 
 

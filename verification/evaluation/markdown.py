@@ -31,6 +31,7 @@ def to_markdown(report: Report) -> str:
     if report.baselines:
         rows = ((str(row.k), row.name, row.chosen, *_quality_cells(row.quality)) for row in report.baselines)
         parts += ["Without a language model, settings chosen on the validation part:", _table(BASELINE_HEADS, rows)]
+    parts += [f"{name} is left out: {reason}" for name, reason in report.left_out.items()]
     if report.generate_ms:
         generated = min(options["generated"], setting["timed_users"])
         rows = ((str(k), f"{ms.mean:.1f}", f"{report.generate_equal[k]} of {generated}") for k, ms in report.generate_ms.items())

@@ -103,6 +103,7 @@ class Report(msgspec.Struct, frozen=True):
         warm_users: number of users with a label that occurs in the known interactions.
         generate_ms: milliseconds per list of transformers' `generate`, by list length, where it was run.
         generate_equal: number of users for whom `generate` and plain beam search found the same list, by list length.
+        left_out: why a baseline could not be made, as a sentence, by its name.
     """
 
     setting: dict[str, Any]
@@ -112,6 +113,7 @@ class Report(msgspec.Struct, frozen=True):
     baselines: list[BaselineRow]
     generate_ms: dict[int, Spread]
     generate_equal: dict[int, int]
+    left_out: dict[str, str] = {}
 
     def encode(self) -> bytes:
         """The report as indented JSON."""

@@ -26,10 +26,10 @@ from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.prompts.user_state import UserState
-from verification.evaluation.baselines.baselines import baseline_lists
+from verification.evaluation.baselines.baselines import baseline_rows
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.blending import blended_mode
-from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Report, Spread, Timing
+from verification.evaluation.report import PLAIN, ModeRow, Report, Spread, Timing
 from verification.evaluation.searching import NO_PLAN, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
@@ -72,34 +72,17 @@ def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSetti
         SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
+    rows, left_out = baseline_rows(settings.baselines, split, users, len(catalog), settings.ks, keep_seen=settings.keep_seen)
     return Report(
         setting=_setting(catalog, settings, timed=0),
         users=len(users),
         warm_users=int(users.warm.sum()),
         rows=[],
-        baselines=_baseline_rows(catalog, split, users, settings),
+        baselines=rows,
         generate_ms={},
         generate_equal={},
+        left_out=left_out,
     )
-
-
-def _baseline_rows(catalog: Catalog, split: Split, users: HeldOut, settings: EvaluationSettings) -> list[BaselineRow]:
-    """The rows of baselines, which learn from the split."""
-    rows = []
-    with tqdm(total=len(settings.baselines), desc="baselines", unit="baseline") as bar:
-        made = baseline_lists(
-            settings.baselines,
-            split,
-            users,
-            len(catalog),
-            max(settings.ks),
-            keep_seen=settings.keep_seen,
-            on_step=bar.set_postfix_str,
-        )
-        for each in made:
-            rows += [BaselineRow(each.name, k, quality_of(users, each.lists, k), each.chosen) for k in settings.ks]
-            bar.update()
-    return rows
 
 
 def _setting(catalog: Catalog, settings: EvaluationSettings, timed: int) -> dict[str, Any]:
@@ -220,17 +203,20 @@ class _Evaluation:
         """The report of all rows, with the baselines, which learn from the split."""
         ran = {k: plain for k, plain in self._plain.items() if plain.generated}
         asked = self._timed[: self._settings.generated]
+        names, seen = self._settings.baselines, self._settings.keep_seen
+        baselines, left_out = baseline_rows(names, self._split, self._users, len(self._catalog), self._settings.ks, keep_seen=seen)
         return Report(
             setting=self._setting(drafts),
             users=len(self._users),
             warm_users=int(self._users.warm.sum()),
             rows=self._rows,
-            baselines=_baseline_rows(self._catalog, self._split, self._users, self._settings),
+            baselines=baselines,
             generate_ms={k: Spread.of(1e3 * plain.generate_seconds) for k, plain in ran.items()},
             generate_equal={
                 k: sum(plain.found.ranked[user] == found for user, found in zip(asked, plain.generated, strict=True))
                 for k, plain in ran.items()
             },
+            left_out=left_out,
         )
 
     def _setting(self, drafts: Mapping[str, Path]) -> dict[str, Any]:

@@ -12,6 +12,11 @@ FIT_TRAIN, FIT_VALID, FIT_ALL = "train", "train+valid", "all"
 FITS = (FIT_TRAIN, FIT_VALID, FIT_ALL)
 
 
+def has_learnt(fit: str, part: str) -> bool:
+    """Whether a model has learnt what is held out in a part, "valid" or "test"."""
+    return fit == FIT_ALL or (fit == FIT_VALID and part == "valid")
+
+
 def learnt_part(split: "Split", fit: str) -> "Interactions":
     """The interactions that a model learns from, which is what `fit` names of the split."""
     if fit == FIT_TRAIN:

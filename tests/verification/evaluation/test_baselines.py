@@ -14,7 +14,7 @@ from drafting.alignment.data.interactions import Interactions, Split
 from drafting.array_types import FloatArray
 from drafting.neighbours.build import ease, neighbour_model
 from drafting.trie.arrays import offsets_of
-from verification.evaluation.baselines.baselines import baseline_lists
+from verification.evaluation.baselines.baselines import baseline_lists, baseline_rows
 from verification.evaluation.baselines.closed_forms import best_of, decayed_histories, neighbour_scores, try_settings
 from verification.evaluation.baselines.ranking import quality_of, ranked_lists
 from verification.evaluation.metrics import ndcg, recall
@@ -139,14 +139,17 @@ def test_the_last_dense_matrix_is_gone_when_the_next_is_made(monkeypatch: pytest
         assert made[-1]() is None, "what is cut is not held beside what is kept"
 
 
-def test_a_baseline_that_has_no_room_is_left_out_and_the_others_are_made(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_baseline_that_has_no_room_is_left_out_and_the_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafting.neighbours.knn, "MOST_PAIRS", 1)
     split = random_split()
-    found = [each.name for each in baseline_lists(("knn", "popular", "co-occurrence", "ease"), split, held_out(split), ITEMS, 5)]
-    assert found == ["most popular", "EASE"]
-    assert "item-kNN is left out: Item-kNN would count" in capsys.readouterr().out
+    asked = ("knn", "popular", "co-occurrence", "ease"), split, held_out(split), ITEMS, (3, 5)
+    rows, left_out = baseline_rows(*asked)
+    assert [(row.name, row.k) for row in rows] == [("most popular", 3), ("most popular", 5), ("EASE", 3), ("EASE", 5)]
+    assert left_out["item-kNN"].startswith("Item-kNN would count")
+    monkeypatch.setattr(drafting.neighbours.build, "MOST_EASE_ITEMS", ITEMS - 1)
+    rows, left_out = baseline_rows(*asked)
+    assert {row.name for row in rows} == {"most popular"}
+    assert left_out["EASE"].startswith(f"EASE would invert a matrix of {ITEMS} x {ITEMS} items")
 
 
 def test_every_step_is_told() -> None:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from drafting.alignment.data.interactions import Split
 from drafting.errors import InteractionError
+from drafting.neighbours.build import ease_refusal
 from drafting.neighbours.model import NeighbourError
 from verification.evaluation.baselines.closed_forms import (
     DECAYS,
@@ -19,11 +20,20 @@ from verification.evaluation.baselines.closed_forms import (
     neighbour_scores,
     try_settings,
 )
-from verification.evaluation.baselines.ranking import Scorer, ranked_lists
+from verification.evaluation.baselines.ranking import Scorer, quality_of, ranked_lists
+from verification.evaluation.report import BaselineRow
 from verification.evaluation.settings import BASELINES
 from verification.evaluation.users import HeldOut, held_out
 
 Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A baseline that cannot be made, and why, as a sentence."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class BaselineLists:
 
 def baseline_lists(
     names: Sequence[str], split: Split, users: HeldOut, items: int, k: int, *, keep_seen: bool = False, on_step: Step = lambda _: None
-) -> Iterator[BaselineLists]:
+) -> Iterator[BaselineLists | LeftOut]:
     """The lists of some baselines, of length k; one that cannot be made in the memory or time there is is left out, with a sentence.
 
     Args:
@@ -66,10 +76,28 @@ def baseline_lists(
         on_step(BASELINES[name])
         try:
             made = _made(BASELINES[name], make[name], users, k, keep_seen)
-        except (NeighbourError, MemoryError) as error:
-            tqdm.write(f"{BASELINES[name]} is left out: {error}")
-            continue
-        yield made
+        except NeighbourError as error:
+            yield LeftOut(BASELINES[name], str(error))
+        except MemoryError:
+            yield LeftOut(BASELINES[name], "The machine has no memory for it.")
+        else:
+            yield made
+
+
+def baseline_rows(
+    names: Sequence[str], split: Split, users: HeldOut, items: int, ks: Sequence[int], *, keep_seen: bool = False
+) -> tuple[list[BaselineRow], dict[str, str]]:
+    """The rows of a report at each length, and why other baselines are left out, by name; see `baseline_lists`."""
+    rows: list[BaselineRow] = []
+    left_out = {}
+    with tqdm(total=len(names), desc="baselines", unit="baseline") as bar:
+        for each in baseline_lists(names, split, users, items, max(ks), keep_seen=keep_seen, on_step=bar.set_postfix_str):
+            if isinstance(each, LeftOut):
+                left_out[each.name] = each.reason
+            else:
+                rows += [BaselineRow(each.name, k, quality_of(users, each.lists, k), each.chosen) for k in ks]
+            bar.update()
+    return rows, left_out
 
 
 def _made(name: str, make: Callable[[], tuple[str, Scorer]], users: HeldOut, k: int, keep_seen: bool) -> BaselineLists:
@@ -79,6 +107,8 @@ def _made(name: str, make: Callable[[], tuple[str, Scorer]], users: HeldOut, k: 
 
 
 def _neighbours(kind: str, split: Split, users: HeldOut, items: int, on_step: Step) -> tuple[str, Scorer]:
+    if kind == "ease" and (refusal := ease_refusal(items)):
+        raise NeighbourError(f"{refusal}.")
     validation = validation_users(split)
     settings = NeighbourSettings(kind, STRENGTHS[kind][0], DECAYS[0])
     if validation is not None:
