@@ -28,14 +28,14 @@ def journey(folder: Path, *flags: str) -> list[str]:
     found.mkdir()
     os.environ["ATSPEED_JOURNEY"] = str(found)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_HOOK), os.environ.get("PYTHONPATH")]))
-    with served(folder, *flags) as server:
+    with served(folder, *flags) as server, server.api() as api:
         items = [json.loads(line)["item_id"] for line in (folder / "catalog.jsonl").read_text().splitlines()[:30]]
-        server.client.post("/v1/users/traveller/events", json={"events": [{"item_id": item} for item in items]}).raise_for_status()
+        api.append_events("traveller", [{"item_id": item} for item in items])
         for _ in range(_WARM_REQUESTS):
-            server.recommend(user_id="traveller", k=10).raise_for_status()
+            api.recommend(user_id="traveller", k=10)
         processes = [psutil.Process(server.process.pid), server.engine]
         _toggle(processes)
-        server.recommend(user_id="traveller", k=10).raise_for_status()
+        api.recommend(user_id="traveller", k=10)
         time.sleep(_SETTLE_SECONDS)
         _toggle(processes)
         time.sleep(_SETTLE_SECONDS)

@@ -19,6 +19,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.endings import ProgramError
+from server.client import AtspeedClient
 from server.engine.client import WORKER_MODULE
 
 START_SECONDS = 120.0
@@ -165,8 +166,12 @@ class ServerProcess(Program):
         api = psutil.Process(self.process.pid)
         return sum(int(process.memory_info().rss) for process in (api, *(api.children(recursive=True) if engine else ()))) / 2**20
 
+    def api(self) -> AtspeedClient:
+        """A typed client of it, which its caller closes; `client` is for what this one hides: statuses, headers, bytes."""
+        return AtspeedClient(self.url, trust_env=False)
+
     def recommend(self, **body: Any) -> httpx.Response:
-        """Ask for a list."""
+        """Ask for a list, and have its answer as it came."""
         return self.client.post("/v1/recommendations", json=body)
 
     def metric(self, name: str, **labels: str) -> float:

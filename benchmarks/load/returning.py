@@ -6,12 +6,12 @@ Invariant: one request at a time, each pair by another user, so that the first f
 import time
 from random import Random
 from statistics import mean, median
-from typing import Any
 
-import httpx
 import msgspec
 
 from benchmarks.load.users import FIRST_TIMESTAMP, random_histories
+from server.client import AtspeedClient
+from server.schemas.recommendations import UsageAnswer
 
 # Short of the window, so that the one more item drops none at the front.
 HISTORY_ITEMS = 15
@@ -39,7 +39,7 @@ class Returning(msgspec.Struct, kw_only=True):
         return self.second_computed / self.first_computed
 
 
-def measure_returning(client: httpx.Client, items: list[str], users: int, k: int, length: int = HISTORY_ITEMS, seed: int = 1) -> Returning:
+def measure_returning(client: AtspeedClient, items: list[str], users: int, k: int, length: int = HISTORY_ITEMS, seed: int = 1) -> Returning:
     """Let users ask, meet one more item, and ask again, over one connection to the server."""
     random = Random(seed)
     first, second = [], []
@@ -51,20 +51,19 @@ def measure_returning(client: httpx.Client, items: list[str], users: int, k: int
         second.append(_ask(client, user, k))
     return Returning(
         users=users,
-        prompt_tokens=mean(usage["prompt_tokens"] for usage, _ in second),
-        first_computed=mean(usage["prompt_tokens"] - usage["cached_tokens"] for usage, _ in first),
-        second_computed=mean(usage["prompt_tokens"] - usage["cached_tokens"] for usage, _ in second),
+        prompt_tokens=mean(usage.prompt_tokens for usage, _ in second),
+        first_computed=mean(usage.prompt_tokens - usage.cached_tokens for usage, _ in first),
+        second_computed=mean(usage.prompt_tokens - usage.cached_tokens for usage, _ in second),
         first_ms=1000 * median(seconds for _, seconds in first),
         second_ms=1000 * median(seconds for _, seconds in second),
     )
 
 
-def _append(client: httpx.Client, user: str, items: list[str], timestamp: int) -> None:
-    events = [{"item_id": item, "timestamp": timestamp + number} for number, item in enumerate(items)]
-    client.post(f"/v1/users/{user}/events", json={"events": events}).raise_for_status()
+def _append(client: AtspeedClient, user: str, items: list[str], timestamp: int) -> None:
+    client.append_events(user, [{"item_id": item, "timestamp": timestamp + number} for number, item in enumerate(items)])
 
 
-def _ask(client: httpx.Client, user: str, k: int) -> tuple[dict[str, Any], float]:
+def _ask(client: AtspeedClient, user: str, k: int) -> tuple[UsageAnswer, float]:
     started = time.perf_counter()
-    answer = client.post("/v1/recommendations", json={"user_id": user, "k": k, "beam_width": k}).raise_for_status()
-    return answer.json()["usage"], time.perf_counter() - started
+    answer = client.recommend(user_id=user, k=k, beam_width=k)
+    return answer.usage, time.perf_counter() - started

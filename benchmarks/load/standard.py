@@ -64,7 +64,8 @@ def measure(folder: Path, seconds: float, users: int, flags: list[str]) -> Stand
         alone = _most(load(server.url, *ALONE_RATES))
     print("batched")
     with served(folder, *flags) as server:
-        returning = measure_returning(server.client, list(load_catalog(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
+        with server.api() as api:
+            returning = measure_returning(api, list(load_catalog(folder / "catalog.jsonl").item_ids), RETURNING_USERS, 10)
         probes = load(server.url, *(round(multiple * alone, 1) for multiple in BATCHED_MULTIPLES))
         most = _most(probes)
         memory = server.memory_mib()

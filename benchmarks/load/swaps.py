@@ -21,6 +21,7 @@ from benchmarks.server_process import ServerProcess
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from server.client import ProblemError
 
 # Histories are of the first items, as many as the server lists at once.
 READ_ITEMS = 1000
@@ -102,9 +103,11 @@ def measure(server: ServerProcess, items: int, versions: int, rate: float, secon
 
 
 def _activate(server: ServerProcess, version: int) -> None:
-    answer = server.client.post(f"/v1/catalogs/version-{version}/activate", json={"by": "measurement"})
-    if not answer.is_success:
-        raise BenchmarkError(f"Version {version} could not be activated ({answer.status_code}): {answer.text}")
+    try:
+        with server.api() as api:
+            api.activate(f"version-{version}", by="measurement")
+    except ProblemError as error:
+        raise BenchmarkError(f"Version {version} could not be activated ({error.status}): {error}") from error
 
 
 def run(rate: float, seconds: float, pause_seconds: float, flags: list[str]) -> None:

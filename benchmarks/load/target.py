@@ -16,8 +16,8 @@ import msgspec
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.load.users import FIRST_TIMESTAMP
+from server.client import AsyncAtspeedClient, AtspeedError, ConnectionFailed, ProblemError
 
-_AT_ONCE = 8
 _PAGE = 1000
 # How long an answer may take, the caller decides.
 _TIMEOUTS = {"connect": 5.0}
@@ -27,23 +27,6 @@ _ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=2.0)
 
 class TargetError(BenchmarkError):
     """A server that can't be loaded; the message is a sentence."""
-
-
-class _Item(msgspec.Struct):
-    item_id: str
-
-
-class _Items(msgspec.Struct):
-    items: list[_Item]
-
-
-class _Event(msgspec.Struct):
-    timestamp: float
-    event_id: str | None = None
-
-
-class _History(msgspec.Struct):
-    events: list[_Event]
 
 
 def check_url(url: str, *, allow_remote: bool) -> None:
@@ -64,12 +47,13 @@ def check_url(url: str, *, allow_remote: bool) -> None:
 
 
 class Target:
-    """A client of the server, with the requests that a run sends."""
+    """A client of the server: what a run sends and times is sent as it is, the rest by the project's own client."""
 
     def __init__(self, url: str) -> None:
         self._lists = httpx.URL(f"{url}/v1/recommendations")
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._api = AsyncAtspeedClient(url, trust_env=False)
         self.url = url
 
     async def ask(
@@ -124,11 +108,11 @@ class Target:
             TargetError: it does not.
         """
         try:
-            response = await self.ask("GET", f"{self.url}/ready")
-        except httpx.TransportError as error:
-            raise TargetError(f"There is no server at {self.url}: {error}.") from error
-        if not response.is_success:
-            raise TargetError(f"The server at {self.url} is not ready: wait until {self.url}/ready answers 200.")
+            await self._api.ready()
+        except ConnectionFailed as error:
+            raise TargetError(f"There is no server at {self.url}: {error}") from error
+        except AtspeedError as error:
+            raise TargetError(f"The server at {self.url} is not ready: wait until {self.url}/ready answers 200.") from error
 
     async def items(self) -> list[str]:
         """Some items that the server recommends.
@@ -136,17 +120,17 @@ class Target:
         Raises:
             TargetError: the server does not tell.
         """
-        response = await self.ask("GET", f"{self.url}/v1/catalog/items?limit={_PAGE}")
-        if not response.is_success:
-            raise TargetError(f"The server at {self.url} does not list its items: name a file with --histories.")
-        return [item.item_id for item in msgspec.json.decode(response.content, type=_Items).items]
+        try:
+            return [item.item_id for item in (await self._api.items(limit=_PAGE)).items]
+        except AtspeedError as error:
+            raise TargetError(f"The server at {self.url} does not list its items: name a file with --histories.") from error
 
     async def event_times(self, user: str) -> dict[str, float]:
         """The ids of the events in a user's stored history, and when they were."""
-        response = await self.ask("GET", self._of(user, "history"), user=user)
-        if not response.is_success:
+        try:
+            events = (await self._api.history(user)).events
+        except ProblemError:
             return {}
-        events = msgspec.json.decode(response.content, type=_History).events
         return {event.event_id: event.timestamp for event in events if event.event_id is not None}
 
     async def seed(self, users: Sequence[str], histories: Sequence[Sequence[str]]) -> None:
@@ -155,26 +139,21 @@ class Target:
         Raises:
             TargetError: the server does not take them.
         """
-        names = iter(zip(users, itertools.cycle(histories), strict=False))
-
-        async def take_turns() -> None:
-            for user, history in names:
-                events = [
-                    {"item_id": item, "timestamp": FIRST_TIMESTAMP + number, "event_id": f"first-{number}"}
-                    for number, item in enumerate(history)
-                ]
-                if not await self.append(user, events):
-                    raise TargetError(f"{self.url} does not take the histories: its catalog has other items, or its store is away.")
-
+        first = (
+            (user, [{"item_id": item, "timestamp": FIRST_TIMESTAMP + n, "event_id": f"first-{n}"} for n, item in enumerate(history)])
+            for user, history in zip(users, itertools.cycle(histories), strict=False)
+        )
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_AT_ONCE):
-                    group.create_task(take_turns())
-        except* (TargetError, httpx.TransportError) as errors:
-            raise TargetError(str(errors.exceptions[0])) from errors
+            await self._api.append_histories(first)
+        except ProblemError as error:
+            sentence = "does not take the histories: its catalog has other items, or its store is away"
+            raise TargetError(f"{self.url} {sentence}: {error}") from error
+        except AtspeedError as error:
+            raise TargetError(str(error)) from error
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._api.close()
         while self._idle:
             await self._idle.pop().aclose()
 

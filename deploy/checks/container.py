@@ -13,14 +13,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import yaml
 
 from deploy.checks.chart import render
 from deploy.checks.findings import Findings
-from deploy.checks.processes import answers, ask, free_port, wait_until
+from deploy.checks.processes import answers, free_port, wait_until
 from deploy.checks.tools import ROOT, tool
+from server.client import AtspeedClient, AtspeedError, Recommendation
 from server.demo.preparation import Demo, DemoSettings
 
 STORE = ROOT / ".deploy" / "images"
@@ -96,31 +97,38 @@ def check_running(demo: Demo, findings: Findings) -> None:
         findings.check(podman("exec", name, "id", "-u") == "10001", "it runs as user 10001")
         written = podman("exec", name, "sh", "-c", "touch /opt/atspeed/x 2>&1 || true")
         findings.check("Read-only" in written or "Permission" in written, f"its root is read-only: {written}")
-        films = [line["item_id"] for line in ask(f"{url}/v1/catalog/items?limit=5").json()["items"]]
-        ask(f"{url}/v1/users/{USER}/events", {"events": [{"item_id": film} for film in films]})
-        answer = ask(f"{url}/v1/recommendations", {"user_id": USER, "k": 3, "exclude_history": True, "timeout_ms": 20000})
-        titles = [item["title"] for item in answer.json()["items"]] if answer.is_success else answer.text
-        findings.check(answer.is_success, f"the demo answers through it: {titles}")
-        findings.check(podman("healthcheck", "run", name) == "", "its health check passes")
-        check_drain(url, name, films, findings)
+        with AtspeedClient(url, deadline=20, trust_env=False) as client:
+            films = [line.item_id for line in client.items(limit=5).items]
+            client.append_events(USER, [{"item_id": film} for film in films])
+            check_list(client, "the demo answers through it", findings, user_id=USER, k=3, exclude_history=True)
+            findings.check(podman("healthcheck", "run", name) == "", "its health check passes")
+            check_drain(client, name, films, findings)
 
 
-def check_drain(url: str, name: str, films: list[str], findings: Findings) -> None:
+def check_list(client: AtspeedClient, what: str, findings: Findings, **fields: Unpack[Recommendation]) -> None:
+    """A list comes, and is shown."""
+    try:
+        found = ", ".join(item.title or item.item_id for item in client.recommend(**fields).items)
+    except AtspeedError as error:
+        findings.check(False, f"{what}: {error}")
+    else:
+        findings.check(True, f"{what}: {found}")
+
+
+def check_drain(client: AtspeedClient, name: str, films: list[str], findings: Findings) -> None:
     """Requests that run when SIGTERM comes are answered, and the process ends by itself."""
     statuses: list[int] = []
 
     def ask_for_many() -> None:
-        wanted = [{"history": films, "k": 100, "timeout_ms": 20000}] * 16
-        results = ask(f"{url}/v1/recommendations:batch", {"requests": wanted}).json()["results"]
-        statuses.extend(result["status"] for result in results)
+        statuses.extend(result.status for result in client.recommend_many([{"history": films, "k": 100}] * 16).results)
 
-    client = threading.Thread(target=ask_for_many)
-    client.start()
+    asking = threading.Thread(target=ask_for_many)
+    asking.start()
     time.sleep(0.15)
     started = time.monotonic()
     podman("stop", "--time", GRACE_SECONDS + 15, name)
     seconds = time.monotonic() - started
-    client.join()
+    asking.join()
     (state,) = json.loads(podman("container", "inspect", name))
     code = state["State"]["ExitCode"]
     good = statuses == [200] * 16 and code == 0
@@ -163,10 +171,9 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
         if wait_until(lambda: answers(f"{url}/ready"), READY_SECONDS) is None:
             findings.check(False, "podman kube play: the Deployment does not get ready")
             return
-        film = ask(f"{url}/v1/catalog/items?limit=1").json()["items"][0]["item_id"]
-        answer = ask(f"{url}/v1/recommendations", {"history": [film], "k": 3, "timeout_ms": 20000})
-        items = [item["item_id"] for item in answer.json()["items"]] if answer.is_success else answer.text
-        findings.check(answer.is_success, f"podman kube play: the Deployment recommends {items}")
+        with AtspeedClient(url, deadline=20, trust_env=False) as client:
+            film = client.items(limit=1).items[0].item_id
+            check_list(client, "podman kube play: the Deployment recommends", findings, history=[film], k=3)
     finally:
         podman("kube", "down", manifest)
 

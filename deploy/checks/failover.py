@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.endings import end_on_sigterm
 from benchmarks.load.small_model import make_model, served
 from deploy.checks.findings import Findings
-from deploy.checks.processes import ask
+from server.client import AtspeedClient, ProblemError, Retries
 from tests.services import RedisServer, SentinelServers
 
 USERS = 8
@@ -34,9 +34,9 @@ SENTINEL_CONFIG = (
 
 @dataclass
 class Traffic:
-    """Clients and the answers that they got; `reads` has the time and the status of each answer."""
+    """What is asked, and the answers; `reads` has the time and the status of each answer."""
 
-    url: str
+    client: AtspeedClient
     items: list[str]
     acknowledged: dict[str, set[str]] = field(default_factory=lambda: {f"user-{number}": set() for number in range(USERS)})
     refused: int = 0
@@ -49,10 +49,10 @@ class Traffic:
             if self.over.is_set():
                 return
             event = f"{user}-{number}"
-            body = {"events": [{"item_id": self.items[number % len(self.items)], "timestamp": number, "event_id": event}]}
-            if ask(f"{self.url}/v1/users/{user}/events", body).is_success:
+            try:
+                self.client.append_events(user, [{"item_id": self.items[number % len(self.items)], "timestamp": number, "event_id": event}])
                 self.acknowledged[user].add(event)
-            else:
+            except ProblemError:
                 self.refused += 1
             time.sleep(0.02)
 
@@ -61,16 +61,19 @@ class Traffic:
         for number in itertools.count():
             if self.over.is_set():
                 return
-            answer = ask(f"{self.url}/v1/recommendations", {"user_id": f"user-{number % USERS}", "k": 3, "timeout_ms": 5000})
-            self.reads.append((time.monotonic(), answer.status_code))
+            try:
+                self.client.recommend(user_id=f"user-{number % USERS}", k=3, deadline=5)
+                status = 200
+            except ProblemError as error:
+                status = error.status
+            self.reads.append((time.monotonic(), status))
             time.sleep(0.05)
 
     def lost(self) -> int:
         """Acknowledged events that no history shows."""
         missing = 0
         for user, events in self.acknowledged.items():
-            history = ask(f"{self.url}/v1/users/{user}/history").json()
-            missing += len(events - {event["event_id"] for event in history["events"]})
+            missing += len(events - {event.event_id for event in self.client.history(user).events})
         return missing
 
 
@@ -91,22 +94,25 @@ def run(folder: Path, findings: Findings) -> None:
     files = f"password_file={folder / 'password'}&sentinel_password_file={folder / 'sentinel-password'}"
     try:
         flags = ("--engine", "transformers", "--threads", "1", "--plan", "none", "--history-max-events", "100000")
-        with served(folder, *flags, "--histories", f"{sentinels.url}?wait_replicas=1&{files}") as server:
-            drive(server.url, master, sentinels, findings)
+        with (
+            served(folder, *flags, "--histories", f"{sentinels.url}?wait_replicas=1&{files}") as server,
+            # Each failure counts, so nothing is tried again.
+            AtspeedClient(server.url, retries=Retries(attempts=1), trust_env=False) as client,
+        ):
+            drive(client, master, sentinels, findings)
     finally:
         sentinels.close()
         for each in servers:
             each.close()
 
 
-def drive(url: str, master: RedisServer, sentinels: SentinelServers, findings: Findings) -> None:
+def drive(client: AtspeedClient, master: RedisServer, sentinels: SentinelServers, findings: Findings) -> None:
     """Traffic before, during and after the failover; then counts."""
-    items = [line["item_id"] for line in ask(f"{url}/v1/catalog/items?limit=50").json()["items"]]
-    traffic = Traffic(url, items)
-    clients = [threading.Thread(target=traffic.write, args=(user,)) for user in traffic.acknowledged]
-    clients.append(threading.Thread(target=traffic.read))
-    for client in clients:
-        client.start()
+    traffic = Traffic(client, [line.item_id for line in client.items(limit=50).items])
+    threads = [threading.Thread(target=traffic.write, args=(user,)) for user in traffic.acknowledged]
+    threads.append(threading.Thread(target=traffic.read))
+    for thread in threads:
+        thread.start()
     time.sleep(BEFORE_SECONDS)
     before = sum(map(len, traffic.acknowledged.values()))
     killed = time.monotonic()
@@ -115,8 +121,8 @@ def drive(url: str, master: RedisServer, sentinels: SentinelServers, findings: F
     sentinels.kill_first()
     time.sleep(AFTER_SECONDS)
     traffic.over.set()
-    for client in clients:
-        client.join()
+    for thread in threads:
+        thread.join()
     check_reads([(moment - killed, status) for moment, status in traffic.reads if moment > killed], findings)
     after = sum(map(len, traffic.acknowledged.values())) - before
     findings.check(before > 0 and after > 0, f"events acknowledged: {before} before, {after} after; refused with 503: {traffic.refused}")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +24,7 @@ from benchmarks.server_process import Program, ServerProcess
 from deploy.checks.findings import Findings
 from deploy.checks.processes import ask, free_port, wait_until
 from deploy.checks.tools import DASHBOARDS, RULES, tool
+from server.client import AtspeedClient, NotFound
 
 LOAD_SECONDS = 40.0
 RATE = 8.0
@@ -62,11 +63,13 @@ def put_under_load(url: str) -> None:
     """Users as `atspeed-bench load` makes them, and what they do not do: filters, mistakes, lists that can't be full."""
     plan = LoadPlan(url=url, rates=[RATE], seconds=LOAD_SECONDS / 2, users=40, timeouts_ms=(2000, 2000))
     run_runs(plan)
-    items = [line["item_id"] for line in ask(f"{url}/v1/catalog/items?limit=50").json()["items"]]
-    for _ in range(5):
-        ask(f"{url}/v1/recommendations", {"history": items[:5], "k": 5, "exclude": items[5:9], "exclude_history": True, "timeout_ms": 5000})
-        ask(f"{url}/v1/recommendations", {"user_id": "nobody", "k": 5})
-        ask(f"{url}/v1/recommendations:batch", {"requests": [{"history": items[:3], "k": 3}, {"history": items[3:6], "k": 3}]})
+    with AtspeedClient(url, trust_env=False) as client:
+        items = [line.item_id for line in client.items(limit=50).items]
+        for _ in range(5):
+            client.recommend(history=items[:5], k=5, exclude=items[5:9], exclude_history=True, deadline=5)
+            with suppress(NotFound):
+                client.recommend(user_id="nobody", k=5)
+            client.recommend_many([{"history": items[:3], "k": 3}, {"history": items[3:6], "k": 3}])
     run_runs(plan)
 
 

@@ -13,7 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import httpx
 import yaml
@@ -25,6 +24,7 @@ from deploy.checks.chart import render
 from deploy.checks.findings import Findings
 from deploy.checks.processes import ask, free_port, wait_until
 from deploy.checks.tools import ROOT, tool
+from server.client import AtspeedClient
 from tests.services import RedisServer
 
 USERS = [f"user-{number}" for number in range(200)]
@@ -188,9 +188,10 @@ def kill_under_load(url: str, victim: ServerProcess) -> list[Answer]:
 
 def check(url: str, servers: list[ServerProcess], findings: Findings) -> None:
     """Affinity, then the death of a replica."""
-    items = [line["item_id"] for line in ask(f"{servers[0].url}/v1/catalog/items?limit=50").json()["items"]]
-    for user in USERS:
-        ask(f"{url}/v1/users/{quote(user)}/events", {"events": [{"item_id": item} for item in items[:EVENTS]]}, {"X-User-Id": user})
+    with servers[0].api() as api:
+        items = [line.item_id for line in api.items(limit=EVENTS).items]
+    with AtspeedClient(url, trust_env=False) as client:
+        client.append_histories((user, items) for user in USERS)
     counted: dict[str, float] = {}
     rounds = [ask_all(url)]
     cold = hit_rate(servers, counted)

@@ -81,15 +81,14 @@ def _check_port(port: int) -> None:
 
 
 def _present(url: str, k: int, has_console: bool) -> None:
-    import httpx
-
+    from server.client import AtspeedError
     from server.demo.showcase import show, wait_until_ready
 
     try:
         wait_until_ready(url)
         typer.echo(show(url, DEMO_USER, k))
-    except httpx.HTTPError as error:
-        typer.secho(f"The server did not answer the demo's own request: {error}.", err=True, fg=typer.colors.RED)
+    except AtspeedError as error:
+        typer.secho(f"The server did not answer the demo's own request: {error}", err=True, fg=typer.colors.RED)
         return
     if has_console:
         typer.echo(f"Look at lists in the browser: {url}/console?user={DEMO_USER}")

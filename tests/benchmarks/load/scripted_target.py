@@ -29,15 +29,15 @@ class Shop:
             self.asked += 1
             return await self.recommend(body)
         if path.startswith("/v1/catalog/items"):
-            return 200, {"items": [{"item_id": "a"}, {"item_id": "b"}]}
+            return 200, {"version": "v", "offset": 0, "items": [{"item_id": name, "identifier": [f"<{name}>"]} for name in "ab"]}
         user = path.split("/")[3] if path.startswith("/v1/users/") else ""
         if path.endswith("/events"):
             known = {event["event_id"] for event in self.events[user]}
             if not self.forgets:
                 self.events[user] += [event for event in body["events"] if event["event_id"] not in known]
-            return 200, {}
+            return 200, {"user_id": user, "received": len(body["events"]), "stored": 0}
         if path.endswith("/history"):
-            return 200, {"events": self.history(user)}
+            return 200, {"user_id": user, "events": self.history(user)}
         return 200, {}
 
     def history(self, user: str) -> list[dict[str, Any]]:

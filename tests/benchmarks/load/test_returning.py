@@ -6,7 +6,8 @@ from tests.server.server_process import ServerProcess
 
 
 def test_only_what_is_new_is_computed(server: ServerProcess, catalog: Catalog):
-    found = measure_returning(server.client, list(catalog.item_ids), users=4, k=2, length=3)
+    with server.api() as api:
+        found = measure_returning(api, list(catalog.item_ids), users=4, k=2, length=3)
     item = catalog.identifier_length
     assert found.users == 4
     assert 3 * item <= found.first_computed < found.prompt_tokens == 4 * item + 1, "what all prompts begin with may be cached"

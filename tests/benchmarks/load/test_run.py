@@ -141,13 +141,16 @@ async def test_first_histories_are_given_once_and_a_server_that_refuses_them_is_
             return 422, {}
 
         shop.answer = refuse
+        target = Target(url)
         with pytest.raises(TargetError, match="does not take the histories"):
             await target.seed(["u"], [["a"]])
         with pytest.raises(TargetError, match="is not ready"):
             await target.check()
         await target.close()
+    target = Target(url)
     with pytest.raises(TargetError, match="There is no server at"):
         await target.check()
+    await target.close()
 
 
 async def test_a_connection_that_the_server_closed_while_idle_is_replaced_and_one_that_breaks_off_is_not():

@@ -25,6 +25,7 @@ from drafting.alignment.settings import TargetSettings, TrainingError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.filter_expression import items_where
 from drafting.catalog.loading import load_catalog
+from server.client import NotFound
 from server.demo.films import film_catalog, film_embeddings, interactions_of
 from server.demo.movielens import WHEEL, MovieLens, MovieLensError, download_wheel, read_movielens
 from server.demo.preparation import Demo, DemoSettings, prepare, read_evaluation
@@ -255,7 +256,7 @@ def test_what_is_not_the_demos_server_is_not_waited_for() -> None:
 
     with HTTPServer(("127.0.0.1", 0), Stranger) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
-        with pytest.raises(httpx.HTTPStatusError, match="404"):
+        with pytest.raises(NotFound, match="404"):
             wait_until_ready(f"http://127.0.0.1:{stranger.server_port}")
         stranger.shutdown()
 
