@@ -49,6 +49,9 @@ class AsyncAtspeedClient:
             verify: how certificates are checked.
             trust_env: whether proxies of the environment are used (`HTTPS_PROXY` and the like).
             transport: sends the requests in place of a pool of connections.
+
+        Raises:
+            ValueError: `url` is not that of a server.
         """
         self._origin = Origin(url, api_key, deadline, timeout, retries)
         self._http = httpx.AsyncClient(verify=verify, trust_env=trust_env, transport=transport, limits=limits(connections))

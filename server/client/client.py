@@ -49,6 +49,9 @@ class AtspeedClient:
             verify: how certificates are checked.
             trust_env: whether proxies of the environment are used (`HTTPS_PROXY` and the like).
             transport: sends the requests in place of a pool of connections.
+
+        Raises:
+            ValueError: `url` is not that of a server.
         """
         self._origin = Origin(url, api_key, deadline, timeout, retries)
         self._http = httpx.Client(verify=verify, trust_env=trust_env, transport=transport, limits=limits(connections))
@@ -160,6 +163,10 @@ class AtspeedClient:
                 load.close()
 
         with ThreadPoolExecutor(at_once) as pool:
-            for worker in [pool.submit(work) for _ in range(at_once)]:
-                worker.result()
+            try:
+                for worker in [pool.submit(work) for _ in range(at_once)]:
+                    worker.result()
+            finally:
+                # The pool waits for its threads, also where the wait for them was interrupted.
+                load.close()
         return load.done

@@ -42,7 +42,7 @@ class ConnectionFailed(AtspeedError):
         sent: False if the server has certainly not begun; True if it may have done what was asked.
     """
 
-    def __init__(self, sentence: str, *, sent: bool) -> None:
+    def __init__(self, sentence: str, sent: bool = True) -> None:
         super().__init__(sentence)
         self.sent = sent
 
@@ -63,13 +63,14 @@ class ProblemError(AtspeedError):
         request_id: the `X-Request-Id` of the answer, which the server's log has too.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
-        problem = _members(response)
-        super().__init__(problem.detail)
-        self.status = response.status_code
-        self.type, self.title, self.detail = problem.type, problem.title, problem.detail
-        self.retry_after = seconds_to_wait(response.headers.get("retry-after"))
-        self.request_id: str | None = response.headers.get("x-request-id")
+    def __init__(self, status: int, type: str, title: str, detail: str, retry_after: float | None, request_id: str | None) -> None:
+        # Pools of processes make it anew of its arguments.
+        super().__init__(status, type, title, detail, retry_after, request_id)
+        self.status, self.type, self.title, self.detail = status, type, title, detail
+        self.retry_after, self.request_id = retry_after, request_id
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Refused(ProblemError):
@@ -118,8 +119,10 @@ _BY_STATUS: dict[int, type[ProblemError]] = {
 
 def problem_error(response: httpx.Response) -> ProblemError:
     """The error of an answer that says that something went wrong."""
-    other = ServerFault if response.status_code >= 500 else Refused
-    return _BY_STATUS.get(response.status_code, other)(response)
+    status, headers, problem = response.status_code, response.headers, _members(response)
+    kind = _BY_STATUS.get(status, ServerFault if status >= 500 else Refused)
+    wait = seconds_to_wait(headers.get("retry-after"))
+    return kind(status, problem.type, problem.title, problem.detail, wait, headers.get("x-request-id"))
 
 
 def _members(response: httpx.Response) -> ProblemMembers:

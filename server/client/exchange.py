@@ -27,8 +27,7 @@ GRACE_SECONDS = 0.25
 # The server has not begun with what it refuses with this status.
 _NOT_BEGUN = 429
 _WORTH_A_RETRY = (_NOT_BEGUN, 502, 503)
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-_HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.LocalProtocolError)
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -103,7 +102,8 @@ class Exchange(Generic[Answer]):
             done = "; whether it was done is not known" if sent and self._operation.repeat is Repeat.IF_NOT_BEGUN else ""
             reason = str(failure) or type(failure).__name__
             error = ConnectionFailed(f"{url} gave no answer to {route}{done}: {reason.rstrip('.')}.", sent=sent)
-            if isinstance(failure, _HOPELESS):
+            # Such as a header that HTTP can't carry.
+            if isinstance(failure, httpx.LocalProtocolError):
                 raise error
             return self._again(error, begun=sent)
         except (ConnectionFailed, DeadlineExceeded) as error:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -48,6 +49,13 @@ class Origin:
     """
 
     def __init__(self, url: str, api_key: str | None, deadline: float | None, timeout: float, retries: Retries) -> None:
+        """
+        Raises:
+            ValueError: it is not the URL of a server.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8000.")
         self.url = url.rstrip("/")
         self.deadline, self.timeout, self.retries = deadline, timeout, retries
         self.headers = {"Host": httpx.URL(url).netloc.decode("ascii"), "Accept": "application/json", "User-Agent": "atspeed-client"}
