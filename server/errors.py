@@ -16,7 +16,7 @@ ServerError
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
   - TryAgain                                          it may succeed later
-      - EngineUnavailable, HistoryUnavailable, FiltersBusy
+      - EngineUnavailable, HistoryUnavailable, FiltersBusy, SearchesBusy
       - Overloaded
           - QueueFull, TooLate, ExplanationsBusy
 
@@ -240,3 +240,7 @@ class ExplanationsBusy(Overloaded):
 
 class FiltersBusy(TryAgain):
     """More filters are being worked out than the server works on at a time."""
+
+
+class SearchesBusy(TryAgain):
+    """More items are being searched for than the server works on at a time."""

@@ -108,9 +108,13 @@ def catalog() -> Operation[CatalogAnswer]:
     return Operation("GET /v1/catalog", CatalogAnswer.model_validate_json)
 
 
-def items(limit: int | None = None, offset: int | None = None) -> Operation[CatalogItemsAnswer]:
-    """Up to 1,000 items of the catalog, in its order, behind the first `offset`."""
-    return Operation("GET /v1/catalog/items", CatalogItemsAnswer.model_validate_json, query={"limit": limit, "offset": offset})
+def items(limit: int | None = None, offset: int | None = None, *, q: str | None = None) -> Operation[CatalogItemsAnswer]:
+    """Up to 1,000 items of the catalog, in its order, behind the first `offset`.
+
+    Args:
+        q: only items whose id begins with this or whose title holds it; the best match comes first.
+    """
+    return Operation("GET /v1/catalog/items", CatalogItemsAnswer.model_validate_json, query={"q": q, "limit": limit, "offset": offset})
 
 
 def item(item_id: str) -> Operation[CatalogItemAnswer]:

@@ -79,6 +79,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),
     errors.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
     errors.ExplanationsBusy: ProblemType(429, "explanations-busy", "Explanations busy"),
+    errors.SearchesBusy: ProblemType(429, "searches-busy", "Searches busy"),
     errors.TooLate: ProblemType(429, "deadline-out-of-reach", "Deadline out of reach"),
     TimeoutError: ProblemType(504, "timed-out", "Timed out", "The answer was not ready within the request's timeout."),
 }

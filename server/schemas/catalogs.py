@@ -66,11 +66,12 @@ class CatalogItemAnswer(CatalogItem):
 
 
 class CatalogItemsAnswer(BaseModel):
-    """Some items of the catalog, in its order."""
+    """Some items of the catalog, in its order; of a search, the best matches first."""
 
     version: str
     offset: int
     items: list[CatalogItem]
+    found: int | None = Field(default=None, description="How many items match the search; left out where there was none.")
 
 
 def _few_attributes(attributes: Any) -> Any:

@@ -4,10 +4,12 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response
+from pydantic import StringConstraints
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
 from drafting.catalog.attributes import TITLE
 from server.catalogs.new_items import NewItems
+from server.catalogs.search import ItemSearch
 from server.errors import ItemNotFound, quoted
 from server.http.problems import documented
 from server.http.strict_route import StrictRoute
@@ -16,6 +18,7 @@ from server.schemas.catalogs import AddedItem, CatalogItemAnswer, CatalogItemsAn
 from server.services import Services
 
 MAX_ITEMS = 1000
+Text = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ItemPath = Annotated[str, Path(min_length=1, max_length=512, description="The item's id, percent-encoded (a slash as `%2F`).")]
 
 
@@ -23,17 +26,25 @@ def item_routes(services: Services) -> APIRouter:
     """The router of the catalog's items."""
     router = APIRouter(prefix="/v1/catalog/items", tags=["catalog"], route_class=StrictRoute)
     catalogs, drain = services.catalogs, services.drain
+    search = ItemSearch()
     new_items = NewItems(catalogs, services.engine, services.switch, services.settings)
 
-    @router.get("", summary="Items of the catalog", responses=documented(422, answer=CatalogItemsAnswer))
+    @router.get("", summary="Items of the catalog, all or those of a search", responses=documented(422, 429, answer=CatalogItemsAnswer))
     async def list_items(
+        q: Annotated[
+            Text | None, Query(description="Only items whose id begins with this or whose title holds it, without regard to case.")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="How many.")] = 100,
         offset: Annotated[int, Query(ge=0, le=LARGEST_JSON_INTEGER, description="After how many.")] = 0,
     ) -> Response:
-        """In the catalog's order; past the end there are none."""
+        """In the catalog's order; past the end there are none.
+
+        Of a search, ids come first, then titles that begin with the text, then those with a word that does.
+        """
         served = catalogs.active
-        items = [catalog_line(served.catalog, index) for index in range(offset, min(offset + limit, len(served.catalog)))]
-        body = {"version": served.name, "offset": offset, "items": items}
+        found = range(len(served.catalog)) if q is None else await search.find(served.catalog, q)
+        items = [catalog_line(served.catalog, int(index)) for index in found[offset : offset + limit]]
+        body = {"version": served.name, "offset": offset, "items": items} | ({} if q is None else {"found": len(found)})
         return Response(orjson.dumps(body), media_type="application/json")
 
     # Any text is an id, a slash in it too.

@@ -1,5 +1,6 @@
 """One item of the catalog by its id, which may be any text."""
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -7,6 +8,7 @@ import pytest
 
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
+from server.catalogs.search import MOST_SEARCHES
 from tests.server.http.test_app import CATALOG, Bench
 from tests.server.server_process import assert_problem
 
@@ -34,3 +36,27 @@ async def test_an_item_that_is_not_there_is_told(name: str):
     response = await Bench().client.get(f"/v1/catalog/items/{name}")
     assert_problem(response, 404, f"The catalog has no item '{name}'.")
     assert response.json()["type"] == "urn:atspeed:unknown-item"
+
+
+async def test_items_are_searched_by_title_and_id(monkeypatch: pytest.MonkeyPatch):
+    bench, served = Bench(), named_catalog()
+    monkeypatch.setattr(bench.services.catalogs.active, "catalog", served)
+    answer = (await bench.client.get("/v1/catalog/items", params={"q": "SLASH"})).json()
+    expected = {"item_id": "a/b", "identifier": list(served.identifier(1)), "title": "Slashed"}
+    assert answer == {"version": bench.services.catalogs.active.name, "offset": 0, "items": [expected], "found": 1}
+    found = (await bench.client.get("/v1/catalog/items", params={"q": "A", "limit": 2, "offset": 1})).json()
+    # A title that holds it comes behind ids that begin with it.
+    assert (found["found"], [item["item_id"] for item in found["items"]]) == (4, ["a//b/", "a?b#c"])
+    assert (await bench.client.get("/v1/catalog/items?q=nothing")).json()["items"] == []
+    assert "found" not in (await bench.client.get("/v1/catalog/items")).json()
+    assert_problem(await bench.client.get("/v1/catalog/items?q="), 422, "q must have at least 1 character.")
+    assert_problem(await bench.client.get(f"/v1/catalog/items?q={'a' * 129}"), 422, "q must have at most 128 characters.")
+
+
+async def test_a_crowd_of_searches_is_told_to_come_again():
+    bench = Bench()
+    answers = await asyncio.gather(*(bench.client.get("/v1/catalog/items?q=title") for _ in range(MOST_SEARCHES + 20)))
+    busy = [answer for answer in answers if answer.status_code != 200]
+    assert busy
+    assert all((answer.status_code, answer.headers["retry-after"]) == (429, "1") for answer in busy)
+    assert (await bench.client.get("/v1/catalog/items?q=Title 1")).json()["found"] == 11

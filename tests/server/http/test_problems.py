@@ -42,6 +42,7 @@ EXPECTED = {
     "EngineUnavailable": (503, "engine-unavailable", "No engine"),
     "HistoryUnavailable": (503, "histories-unavailable", "No histories"),
     "FiltersBusy": (429, "filters-busy", "Filters busy"),
+    "SearchesBusy": (429, "searches-busy", "Searches busy"),
     "ScoresNotFinite": (500, "scores-not-finite", "Scores not finite"),
     "QueueFull": (429, "queue-full", "Queue full"),
     "ExplanationsBusy": (429, "explanations-busy", "Explanations busy"),
