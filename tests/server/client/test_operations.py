@@ -1,6 +1,7 @@
 """Every operation of the OpenAPI page has a method on both clients, each written once."""
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def test_every_operation_of_the_page_has_a_method():
     paths = build_api(Bench().services).openapi()["paths"]
     documented = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
     assert {make(**ARGUMENTS.get(name, {})).route for name, make in makers().items()} == documented
+
+
+def test_every_operation_is_asked_of_a_real_server_through_both_clients():
+    contract = Path(__file__).with_name("test_contract.py").read_text()
+    called = set(re.findall(r'face\.call\(\s*"(\w+)"', contract))
+    assert makers().keys() - called == set()
 
 
 @pytest.mark.parametrize("face", [AtspeedClient, AsyncAtspeedClient])

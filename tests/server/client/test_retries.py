@@ -13,6 +13,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import ASGIApp
 
 from server.client import AtspeedError, Retries
 from server.http.app import build_app
@@ -99,14 +100,21 @@ def bench() -> Bench:
     return Bench()
 
 
+@pytest.fixture(scope="module")
+def app(bench: Bench) -> ASGIApp:
+    return build_app(bench.services)
+
+
 @given(
     kind=st.sampled_from(FACES),
     faults=st.lists(st.sampled_from(Fault), max_size=12),
     batches=st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1, max_size=4).map(numbered),
 )
-def test_no_event_is_stored_twice_whatever_is_lost(bench: Bench, kind: str, faults: list[Fault], batches: list[list[dict[str, Any]]]):
+def test_no_event_is_stored_twice_whatever_is_lost(
+    bench: Bench, app: ASGIApp, kind: str, faults: list[Fault], batches: list[list[dict[str, Any]]]
+):
     user = uuid4().hex
-    with Face(kind, "http://test", transport=Lossy(httpx.ASGITransport(build_app(bench.services)), faults), retries=AT_ONCE) as face:
+    with Face(kind, "http://test", transport=Lossy(httpx.ASGITransport(app), faults), retries=AT_ONCE) as face:
         acknowledged = append_all(face, user, batches)
     history = asyncio.run(bench.histories.read(user))
     check(Counter(event.timestamp for event in history), batches, acknowledged)
