@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
+from server.commands.catalog_compare import best_of
 from server.commands.terminal import fail
+from server.commands.train.running import loading_libraries
 
 if TYPE_CHECKING:
     from drafting.alignment.data.splits import SplitRule
     from drafting.array_types import FloatArray
-    from drafting.catalog.codebooks import Quantisation
+    from drafting.catalog.catalog import Catalog
+    from drafting.catalog.identifier_form import IdentifierForm
     from drafting.catalog.item_list import ItemList
 
 # Lists of items that are catalogs already.
@@ -65,7 +68,7 @@ def build(
         ),
     ] = None,
     dims: Annotated[int, typer.Option(help="Dimensions of what interactions, and words, are reduced to.", min=1)] = 64,
-    levels: Annotated[int, typer.Option(help="Tokens per identifier.", min=1, max=8)] = 3,
+    levels: Annotated[int | None, typer.Option(help="Codes per identifier.", min=1, max=8, show_default="3")] = None,
     codes: Annotated[int, typer.Option(help="Codes per level.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="Of embeddings and clustering; the same seed gives the same catalog.", min=0)] = 0,
     balanced: Annotated[
@@ -86,6 +89,14 @@ def build(
             "codebooks for new items. With --levels 1: a cluster, then the item.",
         ),
     ] = False,
+    choose: Annotated[
+        bool,
+        typer.Option(
+            "--choose",
+            help="Instead of saying the form of identifiers, make several and keep those that a tiny target learns best from DATA, as "
+            "`atspeed catalog compare` finds out; minutes for each, on as many threads as OMP_NUM_THREADS or the quota says.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
     """Make identifiers by residual k-means, so that similar items share the front of theirs.
@@ -94,21 +105,29 @@ def build(
 
     atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --levels 1 --balanced --item-token
 
+    atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --choose
+
     atspeed catalog build --embeddings items.npy --items items.jsonl --out catalog.jsonl --levels 4 --codes 256
     """
     if (data is None) == (embeddings is None):
         fail("Say what makes items alike: give --data, a directory of interactions, or --embeddings, a matrix of your own.")
-    if unique + digit + item_token > 1:
+    from drafting.catalog.identifier_form import DIGIT, ITEM_TOKEN, UNIQUE, IdentifierForm, forms_to_try
+
+    endings = [name for name, asked in ((UNIQUE, unique), (DIGIT, digit), (ITEM_TOKEN, item_token)) if asked]
+    if len(endings) > 1:
         fail("Give one of --unique, --digit and --item-token: each makes identifiers that no two items share.")
+    if choose and (data is None or endings or balanced or levels is not None):
+        fail("--choose finds the form of identifiers from --data: leave out --levels, --balanced, --unique, --digit and --item-token.")
     if data is None and (text_weight is not None or text_model is not None or label_kind is not None or min_items > 1):
         fail("--text-weight, --text-model, --label-kind and --min-items are for --data: a matrix of --embeddings is taken as it is.")
     if items is None:
         if data is None or not (data / ITEMS_FILE).is_file():
             fail(f"List the items with --items FILE{'' if data is None else f', or as {ITEMS_FILE} in {data}'}.")
         items = data / ITEMS_FILE
-    own_token = digit or item_token
+    form = IdentifierForm(levels or 3, codes, balanced, *endings)
+    forms = forms_to_try(codes) if choose else (form,)
     codebooks_file = out.with_suffix(".codebooks.safetensors")
-    for path in (out,) if own_token else (out, codebooks_file):
+    for path in (out, codebooks_file) if any(each.has_codebooks for each in forms) else (out,):
         if path.exists() and not overwrite:
             fail(f"{path} already exists: choose another name, or pass --overwrite to replace it.")
     if not out.parent.is_dir():
@@ -118,40 +137,39 @@ def build(
 
     from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.builder import catalog_of
-    from drafting.catalog.codebooks import residual_kmeans
     from drafting.errors import SetupError
 
     try:
         listed = _items(items)
         if data is not None:
-            matrix = _embedded(data, listed, SplitRule(split_kind(split, data), min_items, label_kind), text_weight, text_model, dims, seed)
+            rule = SplitRule(split_kind(split, data), min_items, label_kind)
+            matrix = _embedded(data, listed, rule, text_weight, text_model, dims, seed)
         elif embeddings is not None:
             matrix = _matrix(embeddings, items, len(listed.names))
-        with tqdm(total=levels, desc="clustering", unit="level") as bar:
-            quantised = residual_kmeans(
-                matrix,
-                levels=levels,
-                codes_per_level=codes,
-                seed=seed,
-                resolve_collisions=unique,
-                balanced=balanced,
-                on_level=lambda _: bar.update() and None,
-            )
-        named = _named(quantised, digit, item_token)
-        catalog = catalog_of(list(zip(listed.names, named.identifiers(), strict=True)), attributes=listed.attributes)
+        made = {}
+        with tqdm(total=sum(each.levels for each in forms), desc="clustering", unit="level") as bar:
+            for each in forms:
+                quantised = each.quantise(matrix, seed, lambda _: bar.update() and None)
+                named = list(zip(listed.names, quantised.identifiers(), strict=True))
+                made[each] = quantised, catalog_of(named, attributes=listed.attributes)
+        if choose and data is not None:
+            form = _chosen({each: catalog for each, (_, catalog) in made.items()}, data, rule)
     except SetupError as error:
         fail(str(error))
-    if not own_token:
+    quantised, catalog = made[form]
+    if form.has_codebooks:
         quantised.codebooks.save(codebooks_file)
     catalog.save(out)
-    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){'' if own_token else f' and {codebooks_file}'}.")
-    typer.echo(f"{named.shared_identifiers:,} items share an identifier with another.")
+    typer.echo(f"Wrote {out} ({len(catalog):,} items, version {catalog.version}){f' and {codebooks_file}' * form.has_codebooks}.")
+    typer.echo(f"{quantised.shared_identifiers:,} items share an identifier with another.")
 
 
-def _named(quantised: "Quantisation", digit: bool, item_token: bool) -> "Quantisation":
-    if item_token:
-        return quantised.with_item_tokens()
-    return quantised.numbered() if digit else quantised
+def _chosen(catalogs: "dict[IdentifierForm, Catalog]", data: Path, rule: "SplitRule") -> "IdentifierForm":
+    """The form that a tiny target learns best; the table of all is printed."""
+    with loading_libraries(None):
+        from verification.evaluation.proxy import ProxySettings
+    best = best_of({str(form): catalog for form, catalog in catalogs.items()}, data, ProxySettings(rule=rule))
+    return next(form for form in catalogs if str(form) == best)
 
 
 def _items(path: Path) -> "ItemList":

@@ -1,13 +1,18 @@
 """`atspeed catalog compare`: which of several catalogs of the same items a target learns best, found out in minutes."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drafting.alignment.data.record import AUTO, split_kind
 from server.commands.terminal import fail, print_table
 from server.commands.train.running import Threads, failing, loading_libraries
+
+if TYPE_CHECKING:
+    from drafting.catalog.catalog import Catalog
+    from verification.evaluation.proxy import ProxySettings
 
 
 def compare(
@@ -39,15 +44,27 @@ def compare(
                 fail(f"{path} and {catalogs[0]} hold other items: only identifiers of the same items can be compared.")
         with loading_libraries(threads):
             from drafting.alignment.data.splits import SplitRule
-            from verification.evaluation.proxy import ProxySettings, judge_identifiers
+            from verification.evaluation.proxy import ProxySettings
         settings = ProxySettings(base, epochs, users, SplitRule(split_kind(split, data), min_items, label_kind), seed)
-        rows = []
-        for path, catalog in zip(catalogs, loaded, strict=True):
-            typer.echo(f"{path}:", err=True)
-            found = judge_identifiers(data, catalog, settings)
-            loss = "" if found.loss is None else f"{found.loss:.3f}"
-            figures = (f"{found.recall:.4f} ± {found.error:.4f}", f"{found.ndcg:.4f}", loss, f"{found.seconds:.0f} s")
-            rows.append((found.recall, (str(path), f"{catalog.identifier_length}", f"{len(catalog.tokens):,}", *figures)))
-        best_first = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
-        columns = ("catalog", "length", "tokens", "Recall@10", "NDCG@10", "loss", "took")
-        print_table(f"{found.users:,} validation users, best first", columns, best_first, left=("catalog",))
+        best_of(dict(zip(map(str, catalogs), loaded, strict=True)), data, settings)
+
+
+def best_of(catalogs: "Mapping[str, Catalog]", data: Path, settings: "ProxySettings") -> str:
+    """Judge catalogs of the same items by a proxy, print the table, and return the name of the best.
+
+    Raises:
+        SetupError: the data or a catalog cannot be used.
+    """
+    from verification.evaluation.proxy import judge_identifiers
+
+    rows = []
+    for name, catalog in catalogs.items():
+        typer.echo(f"{name}:", err=True)
+        found = judge_identifiers(data, catalog, settings)
+        loss = "" if found.loss is None else f"{found.loss:.3f}"
+        figures = (f"{found.recall:.4f} ± {found.error:.4f}", f"{found.ndcg:.4f}", loss, f"{found.seconds:.0f} s")
+        rows.append((found.recall, (name, f"{catalog.identifier_length}", f"{len(catalog.tokens):,}", *figures)))
+    best_first = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
+    columns = ("catalog", "length", "tokens", "Recall@10", "NDCG@10", "loss", "took")
+    print_table(f"{found.users:,} validation users, best first", columns, best_first, left=("catalog",))
+    return best_first[0][0]
