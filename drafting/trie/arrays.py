@@ -133,10 +133,15 @@ class TrieArrays:
 
     def items_of(self, node: int) -> Rows:
         """Catalog indices of the items below a node, in ascending order for a leaf."""
+        first, last = self.item_range(node)
+        return self.items[first:last]
+
+    def item_range(self, node: int) -> tuple[int, int]:
+        """Where the items below a node begin and end in `items`."""
         first, last = node, node + 1
         while first < self.level_starts[-2]:
             first, last = self.first_child[first], self.first_child[last]
-        return self.items[self.first_item[first - self.level_starts[-2]] : self.first_item[last - self.level_starts[-2]]]
+        return int(self.first_item[first - self.level_starts[-2]]), int(self.first_item[last - self.level_starts[-2]])
 
 
 def children_of(first_child: IntArray, nodes: IntArray) -> tuple[IntArray, IntArray]:

@@ -248,14 +248,23 @@ class CatalogStore:
         """
         path = path or self._path(name)
         self._loads += 1
+        served = ServedCatalog(name, f"{name}#{self._loads}", path, await self._read(name, path))
+        await asyncio.to_thread(served.learn_neighbours, self._neighbours)
+        return served
+
+    async def read(self, name: str) -> Catalog:
+        """The catalog of a version, which need not be served; raises as `load`."""
+        served = self.active
+        return served.catalog if name == served.name else await self._read(name, self._path(name))
+
+    async def _read(self, name: str, path: Path) -> Catalog:
         try:
-            served = ServedCatalog(name, f"{name}#{self._loads}", path, await asyncio.to_thread(load_catalog, path))
-            await asyncio.to_thread(served.learn_neighbours, self._neighbours)
+            catalog = await asyncio.to_thread(load_catalog, path)
         except CatalogError as error:
             raise CatalogRefused(f"The version {quoted(name)} can't be read any more.") from error
-        if self._contents.get(name, served.catalog.version) != served.catalog.version:
+        if self._contents.get(name, catalog.version) != catalog.version:
             raise CatalogRefused(f"The file of version {quoted(name)} has changed: bring it under another name.")
-        return served
+        return catalog
 
     def leave(self, served: ServedCatalog, reason: str) -> None:
         """Serve an earlier version, which an engine has loaded, because of what the active one has done.

@@ -25,6 +25,7 @@ from server.schemas.catalogs import (
     NewItemBody,
     VersionBuilt,
 )
+from server.schemas.comparisons import AlikeAnswer, FilterSample, VersionDifference
 from server.schemas.recommendations import (
     StatusAnswer,
     VersionAnswer,
@@ -122,6 +123,11 @@ def item(item_id: str) -> Operation[CatalogItemAnswer]:
     return Operation("GET /v1/catalog/items/{item_id}", CatalogItemAnswer.model_validate_json, names={"item_id": item_id})
 
 
+def items_like(item_id: str, limit: int | None = None) -> Operation[AlikeAnswer]:
+    """An item and those that share the beginning of its identifier, its neighbours in the trie."""
+    return Operation("GET /v1/catalog/like/{item_id}", AlikeAnswer.model_validate_json, names={"item_id": item_id}, query={"limit": limit})
+
+
 def add_items(new_items: Sequence[NewItemBody | Facts], *, on_collision: str | None = None, by: str | None = None) -> Operation[ItemsAdded]:
     """Add up to 1,000 items to the catalog, all or none; they are served when the answer comes.
 
@@ -149,6 +155,13 @@ def put_filter(name: str, *, expression: str | None = None, items: Sequence[str]
         FilterAnswer.model_validate_json,
         names={"name": name},
         body=lambda _: _given(expression=expression, items=items),
+    )
+
+
+def filter_sample(name: str, limit: int | None = None) -> Operation[FilterSample]:
+    """How many items of the catalog that is served a named filter lets through, and some of them."""
+    return Operation(
+        "GET /v1/catalog/filters/{name}/sample", FilterSample.model_validate_json, names={"name": name}, query={"limit": limit}
     )
 
 
@@ -198,6 +211,17 @@ def upload_catalog(
 def catalogs() -> Operation[CatalogsAnswer]:
     """All versions of the catalog, and how they came to be served."""
     return Operation("GET /v1/catalogs", CatalogsAnswer.model_validate_json)
+
+
+def difference(version: str, base: str | None = None, limit: int | None = None) -> Operation[VersionDifference]:
+    """Which items a version of the catalog adds, removes and changes, in comparison with another or with the one that is served."""
+    return Operation(
+        "GET /v1/catalogs/{version}/difference",
+        VersionDifference.model_validate_json,
+        names={"version": version},
+        query={"base": base, "limit": limit},
+        patience=LONG_PATIENCE_SECONDS,
+    )
 
 
 def activate(version: str, by: str) -> Operation[ActivationAnswer]:

@@ -159,18 +159,16 @@ def _show(catalog: "Catalog", samples: int) -> None:
 
 def _show_like(catalog: "Catalog", item: str, samples: int) -> None:
     """The items that share the identifier of an item, then those that share all of it but the last code, and so on."""
-    import numpy as np
+    from drafting.catalog.alike import alike
 
     index = catalog.index_of(item)
     if index is None:
         fail(f"The catalog has no item {item!r}.")
     identifier = catalog.identifier(index)
     typer.echo(f"{''.join(identifier)}  {item}  {catalog.title(index) or ''}".rstrip())
-    closer = np.arange(len(catalog)) == index
-    for depth in range(len(identifier), 0, -1):
-        sharing = (catalog.codes[:, :depth] == catalog.codes[index, :depth]).all(axis=1)
-        others = np.flatnonzero(sharing & ~closer)
-        typer.echo(f"\n{''.join(identifier[:depth])}  {'another item' if len(others) == 1 else f'{len(others):,} other items'}")
-        for other in others[:samples].tolist():
-            typer.echo(f"  {''.join(catalog.identifier(other)[depth:])}  {catalog.item_ids[other]}  {catalog.title(other) or ''}".rstrip())
-        closer = sharing
+    for found in alike(catalog, index, samples):
+        shared = "".join(identifier[: found.depth])
+        typer.echo(f"\n{shared}  {'another item' if found.count == 1 else f'{found.count:,} other items'}")
+        for other in found.items.tolist():
+            rest = "".join(catalog.identifier(other)[found.depth :])
+            typer.echo(f"  {rest}  {catalog.item_ids[other]}  {catalog.title(other) or ''}".rstrip())

@@ -14,7 +14,7 @@ from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.trie.arrays import ROOT
 from server.errors import ExplanationsBusy
-from server.lists.lines import titled_line
+from server.lists.lines import name_line
 from verification.explanation import ExplainedLevel, Explanation
 from verification.result import RankedItem
 
@@ -94,7 +94,7 @@ def _tell_items(catalog: Catalog, listed: Sequence[RankedItem], lines: Sequence[
     for line in lines:
         node = line["node"]
         items = of_list.get(node) or catalog.trie.items_of(node)[:MOST_ITEMS].tolist()
-        line["items"] = [titled_line(catalog, item) for item in items]
+        line["items"] = [name_line(catalog, item) for item in items]
 
 
 def _items_below(catalog: Catalog, nodes: IntArray) -> list[int]:

@@ -46,8 +46,8 @@ def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:
     return line if title is None else line | {"title": title}
 
 
-def titled_line(catalog: Catalog, index: int) -> dict[str, Any]:
-    """One item by its name, as `TitledItem` describes it."""
+def name_line(catalog: Catalog, index: int) -> dict[str, Any]:
+    """One item by its name, as `ItemName` describes it."""
     line = catalog_line(catalog, index)
     del line["identifier"]
     return line

@@ -6,6 +6,7 @@ Invariant: as that of `server.schemas.recommendations`; an answer is bounded by 
 from pydantic import BaseModel, Field
 
 from server.schemas.body import examples
+from server.schemas.comparisons import ItemName
 from server.schemas.recommendations import RecommendationAnswer, RecommendationRequest
 from verification.explanation import MOST_OTHERS
 
@@ -20,13 +21,6 @@ class ExplainRequest(RecommendationRequest):
     others: int = Field(
         default=OTHERS, ge=0, le=MOST_OTHERS, description="How many prefixes beside the beam each level tells, the most likely ones."
     )
-
-
-class TitledItem(BaseModel):
-    """An item by its name."""
-
-    item_id: str
-    title: str | None = Field(default=None, description="Left out for items without one.")
 
 
 class ExplainedNode(BaseModel):
@@ -44,7 +38,7 @@ class ExplainedNode(BaseModel):
     accepted: bool = Field(description="Whether it was drafted and is in the beam.")
     candidate: bool | None = Field(default=None, description="True on the way to a candidate of a blended list; left out for others.")
     items_below: int = Field(description="How many items of the catalog have this prefix.")
-    items: list[TitledItem] | None = Field(
+    items: list[ItemName] | None = Field(
         default=None,
         description="Only on the last level: the items of the list that have this identifier, or where it is not in the list the first ten "
         "of the catalog that have it, whether or not they may be returned.",

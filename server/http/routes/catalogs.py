@@ -4,16 +4,20 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from drafting.array_types import IntArray
+from drafting.catalog.catalog import Catalog
 from server.catalogs.build import Built
+from server.catalogs.comparison import VersionComparison
 from server.catalogs.journal import Activation
 from server.catalogs.uploads import CatalogUploads
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
 from server.http.strict_route import StrictRoute
+from server.lists.lines import name_line
 from server.schemas.catalogs import (
     UPLOAD_FORMS,
     ActivationAnswer,
@@ -24,9 +28,13 @@ from server.schemas.catalogs import (
     RollbackBody,
     VersionBuilt,
 )
+from server.schemas.comparisons import ItemName, SomeItems, VersionDifference
 from server.services import Services
 
-VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Letters, digits, dots, dashes, underscores.")]
+VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+MAX_TOLD = 1000
+VersionPath = Annotated[str, Path(pattern=VERSION, description="Letters, digits, dots, dashes, underscores.")]
+BaseQuery = Annotated[str | None, Query(pattern=VERSION, description="The version to compare with; by default the one that is served.")]
 
 # The route reads its body itself, piece by piece.
 _UPLOADS = {form: {"schema": {"type": "string", "format": "binary"}} for form in UPLOAD_FORMS}
@@ -37,6 +45,7 @@ def catalog_routes(services: Services) -> APIRouter:
     """The router of catalog versions."""
     router = APIRouter(prefix="/v1/catalogs", tags=["catalog"], route_class=StrictRoute)
     catalogs, switch, drain = services.catalogs, services.switch, services.drain
+    comparison = VersionComparison(catalogs)
     uploads = CatalogUploads(services.settings, catalogs)
 
     @router.put(
@@ -69,6 +78,37 @@ def catalog_routes(services: Services) -> APIRouter:
             versions=catalogs.versions(),
             history=[_line(entry) for entry in catalogs.history],
             left=[LeftAnswer(version=each.version, at=each.at, reason=each.reason) for each in catalogs.left],
+        )
+
+    @router.get(
+        "/{version}/difference",
+        summary="What a version changes",
+        responses=documented(404, 422),
+        response_model_exclude_none=True,
+    )
+    async def differ(
+        version: VersionPath,
+        base: BaseQuery = None,
+        limit: Annotated[int, Query(ge=0, le=MAX_TOLD, description="How many items of each kind are told.")] = 100,
+    ) -> VersionDifference:
+        """Which items it adds, removes and changes in comparison with another one. Neither needs to be served."""
+        with drain.request():
+            base = base or catalogs.active.name
+            compared = await comparison.compare(base, version)
+
+        def some(catalog: Catalog, items: IntArray) -> SomeItems:
+            return SomeItems(count=len(items), items=[ItemName(**name_line(catalog, item)) for item in items[:limit].tolist()])
+
+        found = compared.difference
+        return VersionDifference(
+            version=version,
+            base=base,
+            items=len(compared.new),
+            base_items=len(compared.old),
+            added=some(compared.new, found.added),
+            removed=some(compared.old, found.removed),
+            identifier_changed=some(compared.new, found.moved),
+            attributes_changed=some(compared.new, found.described),
         )
 
     @router.post("/{version}/activate", summary="Serve a version", responses=documented(400, 404, 413, 415, 422, 503, 507))

@@ -1,16 +1,22 @@
 """`/v1/catalog/filters`: name what may be recommended, see and forget the names."""
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
+from server.catalogs.comparison import effect_of
 from server.catalogs.filters import NamedFilter
 from server.http.problems import documented
 from server.http.strict_route import StrictRoute
+from server.lists.lines import name_line
 from server.schemas.catalogs import FilterAnswer, FilterDefinition, FiltersAnswer
+from server.schemas.comparisons import FilterSample, ItemName
 from server.services import Services
 
 EMPTY_NOTE = "No item of the catalog passes, so lists that must pass it are empty."
+MAX_SAMPLE = 1000
+
 FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The filter's name.")]
 
 
@@ -31,6 +37,23 @@ def filter_routes(services: Services) -> APIRouter:
     @router.get("/{name}", summary="One named filter", responses=documented(404, 422), response_model_exclude_none=True)
     async def show(name: FilterPath) -> FilterAnswer:
         return line(filters.get(name))
+
+    @router.get("/{name}/sample", summary="What a named filter leaves", responses=documented(404, 422), response_model_exclude_none=True)
+    async def sample(
+        name: FilterPath, limit: Annotated[int, Query(ge=0, le=MAX_SAMPLE, description="How many of the items, at most.")] = 20
+    ) -> FilterSample:
+        """How many items of the catalog that is served it lets through, and some of them."""
+        filters.get(name)
+        served = services.catalogs.active
+        effect = await asyncio.to_thread(effect_of, served.filters[name], served.catalog, limit)
+        return FilterSample(
+            name=name,
+            version=served.name,
+            items=effect.items,
+            identifiers=effect.identifiers,
+            catalog_items=len(served.catalog),
+            sample=[ItemName(**name_line(served.catalog, item)) for item in effect.sample.tolist()],
+        )
 
     @router.delete(
         "/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404, 422, 503)

@@ -1,5 +1,6 @@
-"""`/v1/catalog/items`: see the items of the catalog, and add new ones."""
+"""`/v1/catalog/items` and `/v1/catalog/like`: see the items of the catalog and which of them are alike, and add new ones."""
 
+import asyncio
 from typing import Annotated
 
 import orjson
@@ -7,29 +8,35 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import StringConstraints
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
+from drafting.catalog.alike import alike
 from drafting.catalog.attributes import TITLE
 from server.catalogs.new_items import NewItems
 from server.catalogs.search import ItemSearch
+from server.catalogs.store import ServedCatalog
 from server.errors import ItemNotFound, quoted
 from server.http.problems import documented
 from server.http.strict_route import StrictRoute
 from server.lists.lines import catalog_line
 from server.schemas.catalogs import AddedItem, CatalogItemAnswer, CatalogItemsAnswer, ItemsAdded, NewItemsBody
+from server.schemas.comparisons import AlikeAnswer
 from server.services import Services
 
 MAX_ITEMS = 1000
 Text = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+MAX_ALIKE = 100
 ItemPath = Annotated[str, Path(min_length=1, max_length=512, description="The item's id, percent-encoded (a slash as `%2F`).")]
 
 
 def item_routes(services: Services) -> APIRouter:
     """The router of the catalog's items."""
-    router = APIRouter(prefix="/v1/catalog/items", tags=["catalog"], route_class=StrictRoute)
+    router = APIRouter(prefix="/v1/catalog", tags=["catalog"], route_class=StrictRoute)
     catalogs, drain = services.catalogs, services.drain
     search = ItemSearch()
     new_items = NewItems(catalogs, services.engine, services.switch, services.settings)
 
-    @router.get("", summary="Items of the catalog, all or those of a search", responses=documented(422, 429, answer=CatalogItemsAnswer))
+    @router.get(
+        "/items", summary="Items of the catalog, all or those of a search", responses=documented(422, 429, answer=CatalogItemsAnswer)
+    )
     async def list_items(
         q: Annotated[
             Text | None, Query(description="Only items whose id begins with this or whose title holds it, without regard to case.")
@@ -48,18 +55,42 @@ def item_routes(services: Services) -> APIRouter:
         return Response(orjson.dumps(body), media_type="application/json")
 
     # Any text is an id, a slash in it too.
-    @router.get("/{item_id:path}", summary="One item of the catalog", responses=documented(404, 422, answer=CatalogItemAnswer))
+    @router.get("/items/{item_id:path}", summary="One item of the catalog", responses=documented(404, 422, answer=CatalogItemAnswer))
     async def show_item(item_id: ItemPath) -> Response:
         """Its identifier, title and attributes."""
-        served = catalogs.active
-        index = served.catalog.index_of(item_id)
-        if index is None:
-            raise ItemNotFound(f"The catalog has no item {quoted(item_id)}.")
+        served, index = find(item_id)
         attributes = {name: value for name, value in served.catalog.known_attributes(index).items() if name != TITLE}
         body = {"version": served.name, **catalog_line(served.catalog, index), "attributes": attributes}
         return Response(orjson.dumps(body), media_type="application/json")
 
-    @router.post("", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503, 507))
+    @router.get("/like/{item_id:path}", summary="Items like one", responses=documented(404, 422, answer=AlikeAnswer))
+    async def show_like(
+        item_id: ItemPath, limit: Annotated[int, Query(ge=0, le=MAX_ALIKE, description="How many items of each kind are told.")] = 20
+    ) -> Response:
+        """The items that share the whole identifier of one, then those that share all but its last token, and so on: its neighbours in the
+        trie.
+        """
+        served, index = find(item_id)
+        found = await asyncio.to_thread(alike, served.catalog, index, limit)
+        line = catalog_line(served.catalog, index)
+        kinds = [
+            {
+                "shared": line["identifier"][: each.depth],
+                "count": each.count,
+                "items": [catalog_line(served.catalog, item) for item in each.items.tolist()],
+            }
+            for each in found
+        ]
+        return Response(orjson.dumps({"version": served.name, **line, "alike": kinds}), media_type="application/json")
+
+    def find(item_id: str) -> tuple[ServedCatalog, int]:
+        served = catalogs.active
+        index = served.catalog.index_of(item_id)
+        if index is None:
+            raise ItemNotFound(f"The catalog has no item {quoted(item_id)}.")
+        return served, index
+
+    @router.post("/items", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503, 507))
     async def add(body: NewItemsBody) -> ItemsAdded:
         """All of them or none. They make a version of the catalog, which is served when the answer comes, so the next request can get them.
 

@@ -141,6 +141,7 @@ def test_the_catalog_and_its_items(face: Face, server: ServerProcess, catalog: C
     assert told(face.call("items", limit=2, offset=3)) == raw(server, "/v1/catalog/items?limit=2&offset=3")
     assert len(face.call("items").items) == 100
     assert told(face.call("item", "item-7")) == raw(server, "/v1/catalog/items/item-7")
+    assert told(face.call("items_like", "item-7", limit=3)) == raw(server, "/v1/catalog/like/item-7?limit=3")
     with pytest.raises(NotFound, match=r"no item '\.\./x'"):
         face.call("item", "../x")
 
@@ -148,6 +149,7 @@ def test_the_catalog_and_its_items(face: Face, server: ServerProcess, catalog: C
 def test_filters(face: Face):
     name = f"few & {face.kind} …"
     assert told(face.call("put_filter", name, items=["item-1", "item-2"])) == {"name": name, "items": 2}
+    assert [line.item_id for line in face.call("filter_sample", name, limit=2).sample] == ["item-1", "item-2"]
     answer = face.call("recommend", history=HISTORY, k=2, filter=name, deadline=20)
     assert {item.item_id for item in answer.items} <= {"item-1", "item-2"}
     assert name in [each.name for each in face.call("filters").filters]
@@ -170,6 +172,7 @@ def test_versions_of_the_catalog_and_new_items(face: Face, catalog: Catalog):
         assert face.call("recommend", history=HISTORY, k=1, deadline=20).catalog_version == added.version
     finally:
         assert face.call("roll_back", by="a test").version == catalog.version
+    assert face.call("difference", added.version, base=catalog.version, limit=0).added.count == 1
     assert [entry.by for entry in face.call("catalogs").history][-4:] == ["a test", "rollback", "another", "a test"]
     face.call("forget_catalog", added.version)
     assert added.version not in face.call("catalogs").versions

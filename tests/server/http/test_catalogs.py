@@ -18,6 +18,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from server.catalogs.build import BuildOrder, Built, build
 from server.schemas.catalogs import UPLOAD_FORMS
+from server.schemas.comparisons import VersionDifference
 from tests.models import random_catalog
 from tests.server.server_process import ServerProcess, assert_problem
 
@@ -94,6 +95,31 @@ def test_activation_and_rollback(shop: ServerProcess, catalog: Catalog, versions
     assert activate(shop, catalog.version).status_code == 200
     again = shop.recommend(history=HISTORY).json()
     assert [line["item_id"] for line in again["items"]] == [line["item_id"] for line in first["items"]]
+
+
+def test_versions_are_compared(shop: ServerProcess, catalog: Catalog, versions: dict[str, Catalog]):
+    activate(shop, catalog.version)
+    answer = shop.client.get("/v1/catalogs/small/difference", params={"limit": 2}).json()
+    assert VersionDifference.model_validate(answer, extra="forbid")
+    small, whole = versions["small"], catalog
+    moved = [f"item-{i}" for i in range(40) if small.identifier(i) != whole.identifier(i)]
+    assert answer == {
+        "version": "small",
+        "base": catalog.version,
+        "items": 40,
+        "base_items": 200,
+        "added": {"count": 0, "items": []},
+        "removed": {"count": 160, "items": [{"item_id": f"item-{i}", "title": f"Title {i}"} for i in (40, 41)]},
+        "identifier_changed": {"count": len(moved), "items": [{"item_id": name, "title": f"Title {name[5:]}"} for name in moved[:2]]},
+        "attributes_changed": {"count": 0, "items": []},
+    }
+    back = shop.client.get("/v1/catalogs/v2/difference", params={"base": "small"}).json()
+    assert (back["added"]["count"], back["removed"]["count"], back["attributes_changed"]["count"]) == (160, 0, 40), "v2 has no titles"
+    assert len(back["added"]["items"]) == 100
+    same = shop.client.get(f"/v1/catalogs/{catalog.version}/difference").json()
+    assert all(same[name]["count"] == 0 for name in ("added", "removed", "identifier_changed", "attributes_changed"))
+    for path in ("gone/difference", "v1/difference?base=gone"):
+        assert_problem(shop.client.get(f"/v1/catalogs/{path}"), 404, "There is no catalog version 'gone'.")
 
 
 def test_filters_are_worked_out_for_every_version(shop: ServerProcess, catalog: Catalog):

@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from drafting.catalog.catalog import Catalog
 from server.catalogs.filters import MAX_PUTS
 from server.http.routes.filters import EMPTY_NOTE
+from server.schemas.comparisons import FilterSample
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
@@ -63,6 +65,25 @@ def test_a_filter_that_leaves_five_items_returns_them_and_says_so(shop: ServerPr
     answer = shop.recommend(history=HISTORY, k=20, filter="five").json()
     assert {line["item_id"] for line in answer["items"]} == {f"item-{i}" for i in (3, 50, 77, 120, 199)}
     assert answer["note"].endswith("identifiers of the catalog were eligible, fewer than the 20 asked for.")
+
+
+def test_a_filter_tells_what_it_leaves(shop: ServerProcess, catalog: Catalog):
+    answer = shop.client.get("/v1/catalog/filters/even/sample", params={"limit": 5}).json()
+    assert FilterSample.model_validate(answer, extra="forbid")
+    identifiers = {catalog.identifier(number) for number in range(0, 200, 2)}
+    assert answer | {"sample": []} == {
+        "name": "even",
+        "version": catalog.version,
+        "items": 100,
+        "identifiers": len(identifiers),
+        "catalog_items": 200,
+        "sample": [],
+    }
+    assert answer["sample"] == [{"item_id": f"item-{number}", "title": f"Title {number}"} for number in (0, 48, 98, 148, 198)]
+    everything = shop.client.get("/v1/catalog/filters/five/sample").json()["sample"]
+    assert [line["item_id"] for line in everything] == [f"item-{i}" for i in (3, 50, 77, 120, 199)]
+    assert shop.client.get("/v1/catalog/filters/five/sample", params={"limit": 0}).json()["sample"] == []
+    assert_problem(shop.client.get("/v1/catalog/filters/gone/sample"), 404, "There is no filter 'gone'.")
 
 
 def test_filters_can_be_seen_changed_and_forgotten(shop: ServerProcess):

@@ -1,4 +1,4 @@
-"""One item of the catalog by its id, which may be any text."""
+"""One item of the catalog by its id, which may be any text, and the items like it."""
 
 import asyncio
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from server.catalogs.search import MOST_SEARCHES
+from server.schemas.comparisons import AlikeAnswer
 from tests.server.http.test_app import CATALOG, Bench
 from tests.server.server_process import assert_problem
 
@@ -32,8 +33,9 @@ async def test_an_item_is_found_by_any_id(name: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["item-9999", "b", "ITEM-1"])
-async def test_an_item_that_is_not_there_is_told(name: str):
-    response = await Bench().client.get(f"/v1/catalog/items/{name}")
+@pytest.mark.parametrize("route", ["items", "like"])
+async def test_an_item_that_is_not_there_is_told(name: str, route: str):
+    response = await Bench().client.get(f"/v1/catalog/{route}/{name}")
     assert_problem(response, 404, f"The catalog has no item '{name}'.")
     assert response.json()["type"] == "urn:atspeed:unknown-item"
 
@@ -60,3 +62,28 @@ async def test_a_crowd_of_searches_is_told_to_come_again():
     assert busy
     assert all((answer.status_code, answer.headers["retry-after"]) == (429, "1") for answer in busy)
     assert (await bench.client.get("/v1/catalog/items?q=Title 1")).json()["found"] == 11
+
+
+async def test_items_are_alike_by_what_they_share(monkeypatch: pytest.MonkeyPatch):
+    identifiers = {"a": "xyz", "b": "xyz", "c": "xyx", "d": "xxx", "e": "zyz", "a/b": "xyx", "f": "xxx"}
+    bench, catalog = Bench(), catalog_of({name: list(tokens) for name, tokens in identifiers.items()}, titles={"c": "C"})
+    monkeypatch.setattr(bench.services.catalogs.active, "catalog", catalog)
+
+    def line(name: str) -> dict[str, Any]:
+        return {"item_id": name, "identifier": list(identifiers[name])} | ({"title": "C"} if name == "c" else {})
+
+    answer = (await bench.client.get("/v1/catalog/like/a", params={"limit": 1})).json()
+    assert answer == line("a") | {
+        "version": bench.services.catalogs.active.name,
+        "alike": [
+            {"shared": ["x", "y", "z"], "count": 1, "items": [line("b")]},
+            {"shared": ["x", "y"], "count": 2, "items": [line("c")]},
+            {"shared": ["x"], "count": 2, "items": [line("d")]},
+        ],
+    }
+    assert AlikeAnswer.model_validate(answer, extra="forbid")
+    slashed = (await bench.client.get("/v1/catalog/like/a%2Fb")).json()
+    assert [[item["item_id"] for item in kind["items"]] for kind in slashed["alike"]] == [["c"], ["a", "b"], ["d", "f"]]
+    nothing = (await bench.client.get("/v1/catalog/like/a", params={"limit": 0})).json()
+    assert [(kind["count"], kind["items"]) for kind in nothing["alike"]] == [(1, []), (2, []), (2, [])]
+    assert_problem(await bench.client.get("/v1/catalog/like/a?limit=101"), 422, "limit must be less than or equal to 100, got 101.")
