@@ -82,6 +82,8 @@ class VersionFiles:
                 if stale or path.name.startswith(_UNFINISHED):
                     logger.info("deleting %s, which a server has left behind", path)
                     self.discard(path)
+        except BlockingIOError:
+            logger.debug("nothing is cleaned up in %s: a server uses it, as this one its own temporary one", self.directory)
         except OSError as error:
             logger.info("nothing is cleaned up in %s: %s", self.directory, error.strerror)
         finally:

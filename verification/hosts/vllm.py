@@ -9,6 +9,7 @@ import gc
 import logging
 import re
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -205,6 +206,7 @@ class VllmHost:
                 "enable_jit_warmup": False,
             },
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
             # With windows in other layers than all, some families of vLLM don't start.
             "hf_overrides": {"max_window_layers": config.num_hidden_layers} if hasattr(config, "max_window_layers") else {},
         }
@@ -226,7 +228,10 @@ class VllmHost:
         """Have vLLM load the model, prepare tree forwards, and check them."""
         # What is imported stays; without it among them, vLLM's own collections at a start take a second less.
         gc.freeze()
-        self._engine: Any = LLMEngine.from_engine_args(arguments)
+        with warnings.catch_warnings():
+            # vLLM looks at every name of every module, also at those that torch has deprecated.
+            warnings.filterwarnings("ignore", "`torch.distributed.reduce_op` is deprecated", FutureWarning)
+            self._engine: Any = LLMEngine.from_engine_args(arguments)
         with ExitStack() as loaded:
             loaded.callback(self.close)
             self.total_slots = int(self._engine.collective_rpc("tree_setup", args=(reaches,))[0])

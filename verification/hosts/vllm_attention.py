@@ -4,6 +4,7 @@ Invariant: a layer attends as its `View` says, never as vLLM would by itself. vL
 it lets layers of different windows share one tensor, in which the slots of one would overwrite those of another.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ check_version()
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+# It heeds that level only from some point of its import on.
+logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
 
 # vLLM imports SciPy's signal processing if it is installed, to resample audio; the import is slow and not needed here.
 audio = sys.modules.setdefault("scipy.signal", None)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ A stopped (SIGSTOP) engine is one that takes arbitrarily long, which makes "unde
 
 import asyncio
 import json
+import re
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -102,6 +103,12 @@ def test_the_engine_loads_no_library_that_it_does_not_need(server: ServerProcess
     loaded = {part for mapped in server.engine.memory_maps() for part in Path(mapped.path).parts}
     assert "torch" in loaded
     assert not {"scipy", "sklearn", "vllm", "pyarrow", "pandas", "matplotlib"} & loaded
+
+
+def test_a_start_logs_nothing_but_the_servers_own_lines(server: ServerProcess):
+    start = server.log.partition("model is ready")[0].splitlines()[:-1]
+    assert start
+    assert [line for line in start if not re.match(r"\d{4}-\S+ \S+ INFO +(api|engine)\[\d+\] (server|drafting|verification)\.", line)] == []
 
 
 def test_metrics_are_well_formed_and_tell_what_happened(server: ServerProcess):
