@@ -9,7 +9,7 @@ WORKERS := --numprocesses logical --maxprocesses 4
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper quality load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper quality load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check screenshots services deploy-tools deploy-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -101,6 +101,9 @@ fuzz: setup ## Send a server 10,000 requests made from its own OpenAPI document 
 
 models: setup ## Compare every family of transformers with its own constrained generate, on both hosts (an hour, resumable): ARGS="--only 'qwen*'"
 	$(BIN)/atspeed-bench models $(ARGS)
+
+screenshots: setup services ## Take the pictures of docs/console.md: an invented catalog, a random model (a minute)
+	$(BIN)/python -m tests.server.console.screenshots
 
 deploy-tools: # What the deployment is checked with: Helm, Prometheus, buildah and the like
 	deploy/checks/tools.sh

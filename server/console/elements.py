@@ -109,12 +109,13 @@ async def ask_first(question: str, act: str) -> bool:
     return bool(answer)
 
 
-async def tell(work: Awaitable[Answer], done: str) -> Answer | None:
-    """Do something on the server, and say that it is done or why not; None if it is not."""
+async def tell(work: Awaitable[Answer], done: str = "") -> Answer | None:
+    """Do something on the server, and say that it is done, if there is something to say, or why not; None if it is not."""
     try:
         answer = await work
     except AtspeedError as error:
         ui.notify(str(error), type="negative", multi_line=True, timeout=15_000, close_button="Close")
         return None
-    ui.notify(done, type="positive")
+    if done:
+        ui.notify(done, type="positive")
     return answer

@@ -9,7 +9,7 @@ from nicegui import ui
 from server.client import AsyncAtspeedClient, AtspeedError
 from server.console.elements import tag
 
-PAGES = (("/", "Try it"), ("/why", "Why this list"), ("/operate", "Operate"))
+PAGES = (("/", "Try it"), ("/why", "Why this list"), ("/operate", "Operate"), ("/items", "Items"))
 STATE_SECONDS = 5.0
 STYLE = Path(__file__).with_name("console.css").read_text()
 # The choice is the browser's own, so it is kept there; without one, the system's is followed.

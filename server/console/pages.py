@@ -4,6 +4,7 @@ from nicegui import ui
 
 from server.client import AsyncAtspeedClient
 from server.console.frame import frame
+from server.console.items.page import Items
 from server.console.lists.question import Question
 from server.console.lists.try_it import TryIt
 from server.console.lists.why import Why
@@ -36,3 +37,8 @@ def add_pages(options: ConsoleOptions) -> None:
     def operate() -> None:
         with frame(client, "/operate", "Operate", "What the server does now, and what it recommends from."):
             build_operate(client, visits)
+
+    @ui.page("/items", response_timeout=BUILD_SECONDS)
+    def items(item: str = "") -> None:
+        with frame(client, "/items", "Items", "Find an item, and see where it stands: in the trie of identifiers, and in lists."):
+            Items(client, visits, item).build()

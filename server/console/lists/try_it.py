@@ -14,6 +14,7 @@ from server.console.visits import Visits
 from server.schemas.recommendations import RecommendationAnswer
 
 SHOWN_EVENTS = 12
+FOUND = 8
 
 
 class TryIt:
@@ -113,14 +114,11 @@ class TryIt:
     async def _find(self) -> None:
         """Items that the text in the search names."""
         text = (self._search.value or "").strip()
-        items = []
-        if text:
-            try:
-                items = [await self._client.item(text)]
-            except NotFound:
-                items = []
-            except AtspeedError as error:
-                self._fail(error)
+        try:
+            items = (await self._client.items(limit=FOUND, q=text)).items if text else []
+        except AtspeedError as error:
+            self._fail(error)
+            return
         self._found.clear()
         with self._found:
             if text and not items:

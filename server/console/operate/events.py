@@ -1,11 +1,12 @@
 """A user's events: what is stored, one more, one less."""
 
+from functools import partial
 from uuid import uuid4
 
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError, NotFound
-from server.console.elements import card, main_button, show_error, tag, tell
+from server.console.elements import ask_first, card, main_button, show_error, tag, tell
 from server.console.lists.question import Question
 from server.console.lists.user_form import UserForm
 from server.console.operate.versions import when
@@ -49,11 +50,27 @@ class Events:
                     self._line(event)
 
     def _line(self, event: StoredEvent) -> None:
-        with tag("li"), tag("div", "", "what"):
-            tag("span", event.title or event.item_id, "title")
-            if event.kind:
-                tag("span", event.kind, "badge still")
-            tag("div", f"{event.item_id} · {when(event.timestamp)}", "soft mono")
+        name = event.title or event.item_id
+        with tag("li"):
+            with tag("div", "", "what"):
+                tag("span", name, "title")
+                if event.kind:
+                    tag("span", event.kind, "badge still")
+                tag("div", f"{event.item_id} · {when(event.timestamp)}", "soft mono")
+            button = ui.button(icon="close", on_click=partial(self._delete, event)).props("flat round dense size=sm").classes("do")
+            button.props["aria-label"] = f"Delete {name}"
+
+    async def _delete(self, event: StoredEvent) -> None:
+        if not await ask_first(
+            f"Delete {event.title or event.item_id} of {when(event.timestamp)} from the history of {self._user_id}?", "Delete"
+        ):
+            return
+        if event.event_id is not None:
+            deletion = self._client.delete_events(self._user_id, event_id=event.event_id)
+        else:
+            deletion = self._client.delete_events(self._user_id, item_id=event.item_id, timestamp=event.timestamp)
+        await tell(deletion, "The event is deleted.")
+        await self._load()
 
     async def _append(self) -> None:
         event = {"item_id": (self._item.value or "").strip(), "event_id": f"console-{uuid4().hex}"}

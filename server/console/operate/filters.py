@@ -6,6 +6,8 @@ from server.client import AsyncAtspeedClient, AtspeedError
 from server.console.elements import ask_first, card, main_button, show_error, tag, tell
 from server.schemas.catalogs import FilterAnswer
 
+SAMPLE = 8
+
 
 class Filters:
     """The named filters, with a form for another."""
@@ -46,6 +48,13 @@ class Filters:
                 tag("span", named.name, "title")
                 tag("span", f"{named.items:,} of {items:,} items", "badge still" if named.items else "badge")
                 tag("div", named.expression or "item ids", "soft mono")
+                some = tag("p", "", "soft small", aria_live="polite")
+
+            async def show_some() -> None:
+                if found := await tell(self._client.filter_sample(named.name, SAMPLE)):
+                    some.set_text(", ".join(item.title or item.item_id for item in found.sample) or "It leaves no item.")
+
+            ui.button("Sample", on_click=show_some).props("flat dense").props["aria-label"] = f"A sample of the filter {named.name}"
             button = ui.button(icon="close", on_click=lambda: self._forget(named.name)).props("flat round dense size=sm").classes("do")
             button.props["aria-label"] = f"Forget the filter {named.name}"
 

@@ -6,11 +6,12 @@ from functools import partial
 from nicegui import ui
 
 from server.client import AsyncAtspeedClient, AtspeedError
-from server.console.elements import ask_first, card, show_error, table, tag, tell
+from server.console.elements import ask_first, card, main_button, show_error, table, tag, tell
 from server.schemas.catalogs import CatalogsAnswer
 
 BY = "console"
 HISTORY = 10
+NAMED = 10
 
 
 class Versions:
@@ -52,10 +53,39 @@ class Versions:
         if len(found.history) > 1:
             with tag("div", "", "line"):
                 ui.button("Roll back", icon="undo", on_click=self._roll_back).props("flat dense")
+        if len(found.versions) > 1:
+            self._show_comparison(found)
         if found.history:
             tag("h3", "Activations, the newest first")
             rows = [[when(each.at), each.version, each.by] for each in reversed(found.history[-HISTORY:])]
             table("Activations", ["When", "Version", "By"], rows)
+
+    def _show_comparison(self, found: CatalogsAnswer) -> None:
+        """Two versions to choose, and what is different between them."""
+        newest = next(version for version in reversed(found.versions) if version != found.active)
+        tag("h3", "What is different")
+        with tag("form", "", "line").on("submit.prevent", self._compare):
+            self._base = ui.select(found.versions, label="From", value=found.active).props("outlined dense").style("flex: 1 1 8rem")
+            self._version = ui.select(found.versions, label="To", value=newest).props("outlined dense").style("flex: 1 1 8rem")
+            main_button("Compare")
+        self._difference = tag("div", "", "stack", aria_live="polite")
+
+    async def _compare(self) -> None:
+        found = await tell(self._client.difference(self._version.value, self._base.value, NAMED))
+        self._difference.clear()
+        if found is None:
+            return
+        with self._difference:
+            tag("p", f"{found.base_items:,} items become {found.items:,}.")
+            for said, some in (
+                ("added", found.added),
+                ("removed", found.removed),
+                ("with another identifier", found.identifier_changed),
+                ("with other attributes", found.attributes_changed),
+            ):
+                names = ", ".join(item.title or item.item_id for item in some.items)
+                more = " …" if some.count > len(some.items) else ""
+                tag("p", f"{some.count:,} {said}{': ' if names else ''}{names}{more}", "" if some.count else "soft")
 
     async def _activate(self, version: str) -> None:
         if await ask_first(f"Serve version {version} from now on?", "Activate"):

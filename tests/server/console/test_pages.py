@@ -1,6 +1,7 @@
 """The console's pages do their job in a browser against a real server."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.server.server_process import ServerProcess
 ITEMS = ".items:not(.plain) > li"
 CELLS = "body => [...body.rows].map(row => [...row.cells].map(cell => cell.textContent))"
 # Pages, and what is there when they are.
-PAGES = [("/?user=ann", ITEMS), ("/why?user=ann", "svg.tree"), ("/operate", ".tile")]
+PAGES = [("/?user=ann", ITEMS), ("/why?user=ann", "svg.tree"), ("/operate", ".tile"), ("/items?item=item-3", ".facts")]
 
 
 def titles(server: ServerProcess, **body: Any) -> list[str]:
@@ -118,6 +119,8 @@ def test_an_operator_sees_figures_and_changes_what_is_served(page: Page, with_co
     page.get_by_role("dialog").get_by_role("button", name="Activate").click()
     expect(page.get_by_text("Version second is served.")).to_be_visible()
     assert api.get("/v1/catalogs").json()["active"] == "second"
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("0 added")).to_be_visible()
     page.get_by_role("button", name="Roll back").click()
     page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
     expect(page.get_by_role("button", name="Activate second")).to_be_visible()
@@ -128,6 +131,8 @@ def test_an_operator_sees_figures_and_changes_what_is_served(page: Page, with_co
     filters.get_by_label("Expression").fill('title != "Title 3"')
     page.keyboard.press("Enter")
     expect(filters.get_by_text(f"{len(catalog) - 1} of {len(catalog)} items")).to_be_visible()
+    filters.get_by_label("A sample of the filter most").click()
+    expect(filters.get_by_text(re.compile(r"^(Title \d+, )+Title \d+$"))).to_be_visible()
     filters.get_by_label("Expression").fill("title !")
     page.keyboard.press("Enter")
     refused = api.put("/v1/catalog/filters/most", json={"expression": "title !"}).json()["detail"]
@@ -140,6 +145,32 @@ def test_an_operator_sees_figures_and_changes_what_is_served(page: Page, with_co
     page.keyboard.press("Enter")
     expect(events.locator(".title").first).to_have_text("Title 35")
     assert [event["item_id"] for event in api.get("/v1/users/bob/history").json()["events"]] == [*USERS["bob"], "item-35"]
+    events.get_by_label("Delete Title 35").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(events.get_by_text("Title 35")).to_have_count(0)
+    assert [event["item_id"] for event in api.get("/v1/users/bob/history").json()["events"]] == USERS["bob"]
+
+
+def test_an_item_is_found_with_its_neighbours_and_its_places_in_lists(page: Page, with_console: ServerProcess):
+    best = with_console.recommend(user_id="ann", k=50).json()["items"]
+    item = best[6]
+    page.goto("/items")
+    page.get_by_label("Title or id").fill(item["item_id"])
+    page.get_by_role("region", name="Find").get_by_role("button", name=item["title"], exact=True).click()
+    expect(page.get_by_role("heading", name=item["title"])).to_be_visible()
+    alike = with_console.client.get(f"/v1/catalog/like/{item['item_id']}").json()["alike"]
+    neighbours = page.get_by_role("region", name="Neighbours in the trie")
+    for group in alike:
+        if group["count"]:
+            expect(neighbours.get_by_text("They share " + " ".join(group["shared"]), exact=False).first).to_be_visible()
+    expect(neighbours.get_by_role("button")).to_have_text([each["title"] for group in alike for each in group["items"][:12]])
+
+    page.get_by_label("User ids").fill("ann, bob")
+    page.keyboard.press("Enter")
+    places = page.get_by_role("region", name="In lists of users").get_by_role("listitem")
+    expect(places.first).to_contain_text(str(item["rank"]))
+    ranks = {each["item_id"]: each["rank"] for each in with_console.recommend(user_id="bob", k=50).json()["items"]}
+    expect(places.last).to_contain_text(str(ranks.get(item["item_id"], "not among the first 50")))
 
 
 def test_dark_stays_dark(page: Page):

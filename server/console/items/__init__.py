@@ -1,0 +1,1 @@
+"""The page of the catalog's items."""
