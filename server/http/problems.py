@@ -92,7 +92,7 @@ _DESCRIPTIONS = {
     415: "The body is not declared as JSON.",
     422: "Something in the request is not acceptable; `detail` says what.",
     500: "The model's scores are not finite, so there is no list.",
-    429: "The server has as many requests as it takes on, or the list would not be ready in time; see `Retry-After`.",
+    429: "The server has as many requests, filters or searches as it takes on, or the list would not be ready in time; see `Retry-After`.",
     503: "The engine or the history store is not available; see `Retry-After`.",
     507: "It can't be stored: the disk is full, or the directory can't be written.",
     504: "The answer was not ready within the timeout.",
@@ -101,6 +101,8 @@ CONTENT = {MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
 ANY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other error: too many connections or headers, or a fault of the server.", "content": CONTENT}
 }
+RETRY_AFTER = {"Retry-After": {"description": "Seconds after which a retry may succeed.", "schema": {"type": "integer", "minimum": 1}}}
+_RETRIED = frozenset({429, 503})
 # What `problem_of` knows.
 FORESEEN = (errors.ServerError, TimeoutError)
 
@@ -153,7 +155,10 @@ def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[in
     """
     entries: dict[int | str, dict[str, Any]] = {} if answer is None else {200: {"model": answer}}
     always = (400, 408, 413, 422) if 415 in statuses else (400, 422)
-    return entries | {status: {"description": _DESCRIPTIONS[status], "content": CONTENT} for status in sorted({*statuses, *always})}
+    problems = {status: {"description": _DESCRIPTIONS[status], "content": CONTENT} for status in sorted({*statuses, *always})}
+    for status in _RETRIED & problems.keys():
+        problems[status]["headers"] = RETRY_AFTER
+    return entries | problems
 
 
 def invalid(error: ValidationError, place: str) -> errors.InvalidRequest:

@@ -6,6 +6,7 @@ Invariant: as that of `server.schemas.recommendations`, whose bodies they are pa
 from typing import Any, Self
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
 from drafting.neighbours.candidates import CANDIDATES, MOST_CANDIDATES
 from drafting.prompts import thinking
@@ -15,6 +16,14 @@ from server.settings import MOST_WEIGHT
 MAX_K = 100
 MAX_FILTER_NAMES = 100
 MAX_AGE_DAYS = 36_500
+
+
+def with_name(schema: JsonDict) -> None:
+    """Add to the schema of a field with a `FilterBody` that the name of a filter may stand in its place."""
+    name: JsonDict = {"type": "string", "minLength": 1, "maxLength": 128, "description": "The name of a filter that items must pass."}
+    forms = schema["anyOf"]
+    assert isinstance(forms, list)
+    schema["anyOf"] = [name, *forms]
 
 
 class FilterBody(Body):

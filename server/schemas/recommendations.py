@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, MAX_BEAM_WIDTH, Normalisation, Verification
 from server.schemas.body import Body, Id, Name, Several, examples
-from server.schemas.choices import MAX_K, BlendBody, FilterBody, FreshBody, ThinkBody
+from server.schemas.choices import MAX_K, BlendBody, FilterBody, FreshBody, ThinkBody, with_name
 from server.schemas.given import GivenUser
 from verification.request import check_lengths
 from verification.result import Source
@@ -53,7 +53,9 @@ class RecommendationRequest(GivenUser):
         "or the list is sampled.",
     )
     filter: FilterBody | None = Field(
-        default=None, description="Only items that pass are returned. The name of a filter may stand here as it is."
+        default=None,
+        description="Only items that pass are returned. The name of a filter may stand here as it is.",
+        json_schema_extra=with_name,
     )
     fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
     blend: BlendBody | None = Field(

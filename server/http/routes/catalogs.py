@@ -37,7 +37,10 @@ VersionPath = Annotated[str, Path(pattern=VERSION, description="Letters, digits,
 BaseQuery = Annotated[str | None, Query(pattern=VERSION, description="The version to compare with; by default the one that is served.")]
 
 # The route reads its body itself, piece by piece.
-_UPLOADS = {form: {"schema": {"type": "string", "format": "binary"}} for form in UPLOAD_FORMS}
+_UPLOADS = {
+    form: {"schema": {"type": "string", "format": "binary", "description": f"The bytes of a `{suffix}` catalog."}}
+    for form, suffix in UPLOAD_FORMS.items()
+}
 _BODY = {"required": True, "content": {"application/json": {"schema": CatalogPath.model_json_schema()}} | _UPLOADS}
 
 

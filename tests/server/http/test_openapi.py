@@ -1,0 +1,45 @@
+"""What the OpenAPI document must say, beyond what FastAPI makes of the routes by itself."""
+
+from typing import Any
+
+import pytest
+
+from server.http.app import build_api
+from server.schemas.catalogs import UPLOAD_FORMS
+from tests.server.http.test_app import Bench
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return build_api(Bench().services).openapi()
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f"{method.upper()} {path}": each for path, methods in document["paths"].items() for method, each in methods.items()}
+
+
+def test_a_filter_is_a_name_or_an_object(document: dict[str, Any]):
+    forms = document["components"]["schemas"]["RecommendationRequest"]["properties"]["filter"]["anyOf"]
+    assert [form.get("type") or form["$ref"] for form in forms] == ["string", "#/components/schemas/FilterBody", "null"]
+
+
+def test_an_upload_has_a_body_of_every_form(document: dict[str, Any]):
+    body = operations(document)["PUT /v1/catalogs/{version}"]["requestBody"]
+    assert body["required"]
+    assert body["content"].keys() == {"application/json", *UPLOAD_FORMS}
+    for form, suffix in UPLOAD_FORMS.items():
+        assert body["content"][form]["schema"] == {
+            "type": "string",
+            "format": "binary",
+            "description": f"The bytes of a `{suffix}` catalog.",
+        }
+
+
+def test_every_problem_is_described_with_its_media_type_and_when_to_come_again(document: dict[str, Any]):
+    for name, operation in operations(document).items():
+        problems = {status: answer for status, answer in operation["responses"].items() if status[0] in "45d"}
+        assert {"400", "422", "default"} <= problems.keys(), name
+        for status, answer in problems.items():
+            assert list(answer["content"]) == ["application/problem+json"], (name, status)
+            assert answer["description"]
+            assert ("Retry-After" in answer.get("headers", {})) == (status in ("429", "503")), (name, status)
