@@ -107,5 +107,7 @@ class Pipeline:
             print(" ".join(command), file=output, flush=True)
             ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
         if ended.returncode:
-            said = log.read_text().replace("\r", "\n").strip().splitlines()
-            raise StageFailedError(f"{stage.name} failed (status {ended.returncode}); {log} ends with: {said[-1]}")
+            said = log.read_text().replace("\r", "\n").splitlines()
+            # Frames of the command line's own errors say nothing.
+            last = next(line.strip(" │") for line in reversed(said) if any(map(str.isalnum, line)))
+            raise StageFailedError(f"{stage.name} failed (status {ended.returncode}); {log} ends with: {last}")
