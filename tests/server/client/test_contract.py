@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from drafting.catalog.catalog import Catalog
-from server.client import Conflict, NotFound, ProblemError, Refused
+from server.client import Conflict, NotFound, Overloaded, ProblemError, Refused, TimedOut
 from server.client.histories import Appended
 from server.schemas.given import GivenEvent
 from server.schemas.recommendations import RecommendationRequest
@@ -147,7 +147,7 @@ def test_the_catalog_and_its_items(face: Face, server: ServerProcess, catalog: C
 
 
 def test_filters(face: Face):
-    name = f"few & {face.kind} …"
+    name = f"few & {face.kind} a?b#…"
     assert told(face.call("put_filter", name, items=["item-1", "item-2"])) == {"name": name, "items": 2}
     assert [line.item_id for line in face.call("filter_sample", name, limit=2).sample] == ["item-1", "item-2"]
     answer = face.call("recommend", history=HISTORY, k=2, filter=name, deadline=20)
@@ -197,6 +197,11 @@ def test_the_state_of_the_server(face: Face, server: ServerProcess):
     assert face.call("ready").engine == "ready"
     assert told(face.call("version")) == raw(server, "/version")
     assert "atspeed_engine_up 1.0" in face.call("metrics")
+
+
+def test_a_deadline_holds_while_the_engine_does_nothing(face: Face, server: ServerProcess):
+    with server.stopped_engine(), pytest.raises((TimedOut, Overloaded)):
+        face.call("recommend", history=HISTORY, k=1, deadline=0.3)
 
 
 def test_a_refused_request_says_what_is_wrong(face: Face):
