@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0+cpu
-# Each worker loads models and servers of its own, so more than four only fill the memory.
-WORKERS := --numprocesses logical --maxprocesses 4
+# One more than processors, for a test often waits. Each worker loads models and servers of its own, so more than four fill the memory.
+WORKERS = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 4))")
 
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -16,16 +16,23 @@ help: ## Show this list
 
 setup: .venv/ready ## Make .venv with everything pinned (CPU build)
 
+# pip installs one package after the other, so two of it share what is pinned; the third installs what one of them could not, or says why.
 # The CPU build of PyTorch is not on the default index everywhere; where it is missing there, PyTorch's own index has it.
-# pip would compile its 25,000 files one after the other. A few of them are no Python of this version, for which pip does not mind either.
-.venv/ready: pyproject.toml requirements/cpu.lock requirements/console.lock requirements/train.lock requirements/dev.lock
+# pip would compile its 25,000 files one after the other. What is left out is rarely imported, and compiled when it is; a few of the rest
+# are no Python of this version, for which pip does not mind either.
+LOCKS := requirements/cpu.lock requirements/console.lock requirements/train.lock requirements/dev.lock
+RARE := /(tests?|testing|anthropic|numba|sklearn)/|/transformers/models/(?!auto/|llama/|qwen|t5/)
+
+.venv/ready: pyproject.toml $(LOCKS)
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip setuptools
-	$(PIP) install --no-deps --no-compile $(TORCH) \
-		|| $(PIP) install --no-deps --no-compile --index-url https://download.pytorch.org/whl/cpu $(TORCH)
-	$(PIP) install --no-deps --no-compile --progress-bar on -r requirements/cpu.lock -r requirements/console.lock -r requirements/train.lock \
-		-r requirements/dev.lock
-	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	awk '!seen[$$0]++ && !/^(torch|setuptools)==/ { print > (".venv/half" n++ % 2) }' $(LOCKS)
+	$(PIP) install --no-deps --no-compile --quiet -r .venv/half0 & \
+	{ $(PIP) install --no-deps --no-compile $(TORCH) \
+		|| $(PIP) install --no-deps --no-compile --index-url https://download.pytorch.org/whl/cpu $(TORCH); } \
+	&& $(PIP) install --no-deps --no-compile --progress-bar on -r .venv/half1; wait
+	$(PIP) install --no-deps --no-compile --quiet $(TORCH) $(addprefix -r ,$(LOCKS))
+	$(BIN)/python -m compileall -qq -j 0 -x '$(RARE)' .venv/lib || true
 	$(PIP) install --no-deps --no-build-isolation --quiet --editable .
 	touch $@
 

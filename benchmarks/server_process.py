@@ -107,8 +107,8 @@ class Program:
                 self.process.kill()
                 self.process.wait()
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = START_SECONDS) -> float:
-        """Wait until something holds; return how many seconds that took.
+    def wait_for(self, condition: Callable[[], bool], seconds: float = START_SECONDS, pause: float = 0.02) -> float:
+        """Wait until something holds, looking after each pause; return how many seconds that took.
 
         Raises:
             ProgramError: the program ended, or it took too long.
@@ -119,7 +119,7 @@ class Program:
                 raise ProgramError(f"{self._command[0]} ended with status {self.process.returncode}:\n{self.log}")
             if time.monotonic() - started > seconds:
                 raise ProgramError(f"Still waiting after {seconds:g} s:\n{self.log}")
-            time.sleep(0.02)
+            time.sleep(pause)
         return time.monotonic() - started
 
     def _is_up(self) -> bool:
@@ -152,7 +152,8 @@ class ServerProcess(Program):
             ProgramError: it ended, or took too long.
         """
         self.wait_for(self._is_up, seconds)
-        self.wait_for(lambda: answers(self.client, "/ready"), seconds)
+        # The engine imports and loads meanwhile, and needs the processors that questions would take.
+        self.wait_for(lambda: answers(self.client, "/ready"), seconds, pause=0.1)
         return self
 
     @property

@@ -28,6 +28,7 @@ from benchmarks.systems.shapes import SHAPES, make_catalog
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
 from tests.models import random_catalog, save_random_model
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess
 from tests.speculation import Speculation
 from tests.turns import turn
@@ -46,26 +47,31 @@ settings.load_profile("sample")
 
 # The files that take longest begin first: workers take whole files, and none shall be left alone with one of them at the end.
 LONGEST = (
-    "server/http/test_server.py",
-    "server/http/test_catalogs.py",
     "server/http/test_hang.py",
-    "server/http/test_catalog_faults.py",
+    "server/http/test_server.py",
     "server/catalogs/test_guard.py",
     "server/scheduling/test_overload.py",
-    "server/http/test_items.py",
-    "verification/engine/test_beam_search.py",
-    "server/demo/test_demo.py",
     "server/console/test_pages.py",
+    "server/http/test_catalogs.py",
+    "server/http/test_catalog_faults.py",
     "benchmarks/soak/test_run.py",
-    "verification/hosts/test_vllm.py",
-    "benchmarks/systems/test_command.py",
     "server/engine/test_vllm.py",
+    "test_newcomer.py",
     "benchmarks/fuzz/test_run.py",
-    "server/commands/test_cli.py",
+    "benchmarks/gpu/test_day.py",
+    "benchmarks/systems/test_command.py",
+    "verification/hosts/test_tree_kernel.py",
+    "verification/hosts/test_vllm_on_gpu.py",
+    "verification/engine/test_beam_search.py",
+    "verification/hosts/test_vllm.py",
     "verification/hosts/test_adapter.py",
     "verification/verifiers/test_strict.py",
     "drafting/alignment/test_target.py",
-    "drafting/alignment/test_draft.py",
+    "server/demo/test_demo.py",
+    "server/http/test_items.py",
+    "server/commands/test_cli.py",
+    "server/engine/test_failing_draft.py",
+    "deploy/test_alerts.py",
 )
 
 BEAUTY = Path(__file__).parents[2] / "shared" / "data" / "beauty"
@@ -144,7 +150,7 @@ def model_flags(model_dir: Path, catalog_file: Path) -> list[str]:
 def running_server(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
     histories = f"sqlite:///{folder / 'histories.db'}"
-    with ServerProcess(folder, *model_flags, "--histories", histories, "--timeout-ms", "20000", "--cold-start", "none") as server:
+    with ForkedServer(folder, *model_flags, "--histories", histories, "--timeout-ms", "20000", "--cold-start", "none") as server:
         yield server.wait_until_ready()
 
 

@@ -25,6 +25,12 @@ class ServerProcess(server_process.ServerProcess):
         # An upload is read by a process of low priority, which gets little of a crowded machine.
         self.client.timeout = httpx.Timeout(120)
 
+    @property
+    def engine_directory(self) -> Path:
+        """Where the engine has its temporary files: beside the socket to it, on which the API process listens."""
+        (directory,) = {Path(bound.laddr).parent for bound in psutil.Process(self.process.pid).net_connections("unix") if bound.laddr}
+        return directory
+
     @contextmanager
     def stopped_engine(self) -> Iterator[None]:
         """An engine that takes arbitrarily long."""

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import run
+from benchmarks.soak import run, trial
 from benchmarks.soak.phases import Lethal, Phase
+from tests.server.forked_server import ForkedServer
 from tests.services import REDIS_BINARY, REDIS_MISSING
 
 
 @pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
 @pytest.mark.parametrize("lethal", [Lethal.KILL_API, pytest.param(Lethal.HANG_ENGINE, marks=pytest.mark.exhaustive)])
 def test_nothing_acknowledged_is_lost_in_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lethal: Lethal):
+    monkeypatch.setattr(trial, "ServerProcess", ForkedServer)
     monkeypatch.setattr(run, "make_phases", lambda _: [Phase(4.0, lethal)])
     monkeypatch.setattr(run, "OPERATOR_PAUSE_SECONDS", 0.2)
     # It is for the memory, of which one phase says nothing.

@@ -93,6 +93,7 @@ def test_a_trace_is_recorded_without_timing_anything(runs: list[Run], bench: Cal
 
 
 def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    others = multiprocessing.active_children()
     # vLLM alone would take most of a minute to start.
     monkeypatch.setattr(bench_run, "find_spec", lambda name: None)
     monkeypatch.setattr(bench_run, "OVERHEAD_REQUESTS", 2)
@@ -109,7 +110,7 @@ def test_all_systems_are_measured_and_ended(bench: Callable[..., str], monkeypat
     cold, cached = (next(row["tokens"] for row in rows if row["plan"] == "none" and row["cached"] == warm) for warm in (False, True))
     assert cached < cold / 2
     assert all(row["lists_equal"] == "2/2" and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from drafting.catalog.text_column import TextColumn
 from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
+from tests.server.forked_server import ForkedServer
 from tests.server.http.test_explanations import check_nodes, explained
 from tests.server.server_process import ServerProcess, assert_problem
 from verification.recommender import Recommender
@@ -44,7 +45,7 @@ def shop(model: NeighbourModel, model_flags: list[str], tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp("blend")
     model.save(folder / "shop.neighbours.safetensors")
     flags = ("--neighbours", str(folder / "shop.neighbours.safetensors"), "--blend", str(DEFAULT), "--timeout-ms", "20000")
-    with ServerProcess(folder, *model_flags, "--histories", "memory://", *flags) as server:
+    with ForkedServer(folder, *model_flags, "--histories", "memory://", *flags) as server:
         server.wait_until_ready()
         server.client.put("/v1/catalog/filters/even", json={"items": [f"item-{i}" for i in range(0, 200, 2)]})
         server.client.put("/v1/catalog/filters/third", json={"items": [f"item-{i}" for i in range(0, 200, 3)]})

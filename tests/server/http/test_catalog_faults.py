@@ -22,6 +22,7 @@ from drafting.catalog.artefact import save_artefact
 from drafting.catalog.catalog import Catalog
 from server.catalogs.build import BuildOrder, build
 from tests.models import random_catalog
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
@@ -44,7 +45,7 @@ def shop(flags: list[str], directory: Path, tmp_path_factory: pytest.TempPathFac
     os.mkfifo(directory / "piped.catalog")
     (directory / "loop.jsonl").symlink_to("loop.jsonl")
     (directory / "folder.catalog").mkdir()
-    with ServerProcess(tmp_path_factory.mktemp("shop"), *flags) as server, server.without_engine():
+    with ForkedServer(tmp_path_factory.mktemp("shop"), *flags) as server, server.without_engine():
         yield server
 
 
@@ -141,7 +142,7 @@ def ended(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> E
     flags = [*model_flags, "--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02", "--catalogs", str(versions)]
     head = b"PUT /v1/catalogs/half HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000000\r\n\r\n"
     random_catalog(seed=7).save(versions / "one.jsonl")
-    with ServerProcess(folder, *flags) as server:
+    with ForkedServer(folder, *flags) as server:
         server.wait_until_ready()
         assert server.client.put("/v1/catalogs/one", json={"path": "one.jsonl"}).status_code == 201
         assert server.client.post("/v1/catalogs/one/activate", json={"by": "a test"}).status_code == 200
@@ -167,7 +168,7 @@ def test_a_damaged_version_does_not_keep_a_server_from_starting(ended: Ended, ca
     data = bytearray(file.read_bytes())
     data[-200:-100] = bytes(100)
     file.write_bytes(data)
-    with ServerProcess(tmp_path, *ended.flags) as server:
+    with ForkedServer(tmp_path, *ended.flags) as server:
         server.wait_until_ready()
         told = server.client.get("/v1/catalogs").json()
         assert (told["active"], [left["version"] for left in told["left"]]) == (catalog.version, ["one"])
@@ -190,7 +191,7 @@ def test_what_was_answered_survives_kills(model_flags: list[str], catalog: Catal
     items: list[str] = []
     active = catalog.version
     for kill in range(kills):
-        with ServerProcess(tmp_path / f"{kill}", *flags) as server:
+        with ForkedServer(tmp_path / f"{kill}", *flags) as server:
             server.wait_until_ready()
 
             def post(server: ServerProcess = server, kill: int = kill) -> None:
@@ -211,7 +212,7 @@ def test_what_was_answered_survives_kills(model_flags: list[str], catalog: Catal
             server.process.kill()
             server.process.wait()
             posting.join()
-    with ServerProcess(tmp_path / "last", *flags) as server:
+    with ForkedServer(tmp_path / "last", *flags) as server:
         server.wait_until_ready()
         told = server.client.get("/v1/catalogs").json()
         assert active in told["versions"]

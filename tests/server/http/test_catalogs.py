@@ -20,6 +20,7 @@ from server.catalogs.build import BuildOrder, Built, build
 from server.schemas.catalogs import UPLOAD_FORMS
 from server.schemas.comparisons import VersionDifference
 from tests.models import random_catalog
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = [f"item-{i}" for i in (3, 14, 15)]
@@ -37,7 +38,7 @@ def shop(model_flags: list[str], versions: dict[str, Catalog], tmp_path_factory:
     folder = tmp_path_factory.mktemp("shop")
     (folder / "catalogs").mkdir()
     flags = ("--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02", "--catalogs", str(folder / "catalogs"))
-    with ServerProcess(folder, *model_flags, *flags) as server:
+    with ForkedServer(folder, *model_flags, *flags) as server:
         server.wait_until_ready()
         versions["v1"].save(folder / "catalogs" / "one.jsonl")
         save_artefact(versions["small"], folder / "catalogs" / "some.catalog")

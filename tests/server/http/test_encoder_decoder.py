@@ -4,7 +4,7 @@ from pathlib import Path
 
 from drafting.beam.rule import SERVED_BEAM_WIDTH
 from drafting.catalog.catalog import Catalog
-from tests.server.server_process import ServerProcess
+from tests.server.forked_server import ForkedServer
 from tests.t5_models import noisy_t5, save_t5_model
 from verification.recommender import Recommender
 
@@ -19,7 +19,7 @@ def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -
     (other,) = alone.recommend([HISTORY[:2]], K, SERVED_BEAM_WIDTH, excluded_items=[HISTORY[2:]])
     alone.close()
     flags = ["--target", target, "--draft", draft, "--plan", "auto", "--catalog", catalog_file, "--kv-memory-gib", "0.01"]
-    with ServerProcess(tmp_path, *map(str, flags), "--histories", "memory://", "--timeout-ms", "20000") as server:
+    with ForkedServer(tmp_path, *map(str, flags), "--histories", "memory://", "--timeout-ms", "20000") as server:
         server.wait_until_ready()
         events = {"events": [{"item_id": f"item-{item}", "timestamp": item} for item in HISTORY]}
         assert server.client.post(f"/v1/users/{USER}/events", json=events).status_code == 200

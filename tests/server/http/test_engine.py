@@ -5,10 +5,8 @@ A stopped (SIGSTOP) engine is one that takes arbitrarily long, which makes "unde
 
 import asyncio
 import json
-import re
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -27,7 +25,7 @@ def test_when_the_engine_is_killed_everyone_who_waits_is_told_at_once_and_it_com
     restarts = server.metric("atspeed_engine_restarts_total")
     server.client.post("/v1/users/kept/events", json={"item_id": "item-1"})
     engine = server.engine
-    files = Path(engine.environ()["TMPDIR"])
+    files = server.engine_directory
     assert files.is_dir()
     engine.suspend()
     with server.waiting(16, history=["item-1"], k=3) as waiting:
@@ -97,18 +95,6 @@ async def test_concurrent_requests_get_the_lists_they_get_alone(server: ServerPr
         together = [response.json()["items"] for response in await asyncio.gather(*posts)]
     for one, other in zip(alone, together, strict=True):
         assert [line["item_id"] for line in one] == [line["item_id"] for line in other]
-
-
-def test_the_engine_loads_no_library_that_it_does_not_need(server: ServerProcess):
-    loaded = {part for mapped in server.engine.memory_maps() for part in Path(mapped.path).parts}
-    assert "torch" in loaded
-    assert not {"scipy", "sklearn", "vllm", "pyarrow", "pandas", "matplotlib"} & loaded
-
-
-def test_a_start_logs_nothing_but_the_servers_own_lines(server: ServerProcess):
-    start = server.log.partition("model is ready")[0].splitlines()[:-1]
-    assert start
-    assert [line for line in start if not re.match(r"\d{4}-\S+ \S+ INFO +(api|engine)\[\d+\] (server|drafting|verification)\.", line)] == []
 
 
 def test_metrics_are_well_formed_and_tell_what_happened(server: ServerProcess):

@@ -10,6 +10,7 @@ import pytest
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import day_of, today
+from tests.server.forked_server import ForkedServer
 from tests.server.http.test_explanations import check_nodes, explained
 from tests.server.server_process import ServerProcess, assert_problem
 
@@ -46,7 +47,7 @@ def dated(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shop(model_dir: Path, dated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     flags = ("--target", str(model_dir), "--catalog", str(dated), "--histories", "memory://", "--timeout-ms", "20000")
-    with ServerProcess(tmp_path_factory.mktemp("shop"), *flags) as server:
+    with ForkedServer(tmp_path_factory.mktemp("shop"), *flags) as server:
         server.wait_until_ready()
         server.client.put("/v1/catalog/filters/even", json={"items": [f"item-{i}" for i in range(0, 200, 2)]})
         yield server

@@ -13,6 +13,7 @@ import pytest
 
 from server.engine.client import WORKER_MODULE
 from server.engine.directory import PREFIX
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem, post, problem
 
 SILENT = "The engine gives no sign of life; if that goes on, another is started."
@@ -32,7 +33,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def watched(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("watched")
     flags = ["--histories", "memory://", "--timeout-ms", "60000", "--engine-hang-seconds", str(HANG_SECONDS), "--catalogs", str(folder)]
-    with ServerProcess(folder, *model_flags, *flags) as server:
+    with ForkedServer(folder, *model_flags, *flags) as server:
         yield server.wait_until_ready()
 
 

@@ -14,6 +14,7 @@ import pytest
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.codebooks import Codebooks
 from server.catalogs.new_items import KEPT_VERSIONS, next_version
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = [f"item-{i}" for i in (3, 14, 15)]
@@ -37,7 +38,7 @@ def flags(model_flags: list[str], codebooks: Path, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="module")
 def shop(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("shop"), *flags) as server:
+    with ForkedServer(tmp_path_factory.mktemp("shop"), *flags) as server:
         yield server.wait_until_ready()
 
 
@@ -237,7 +238,7 @@ def test_new_items_outlive_the_server_and_its_engine(flags: list[str], shop: Ser
     assert_problem(add(shop, {"item_id": "too early", "embedding": embedding(5)}), 503, "The engine is being restarted after it died.")
     shop.wait_until_ready()
     assert found(shop, "lasting")["identifier"] == answer["items"][0]["identifier"]
-    with ServerProcess(tmp_path, *flags) as again:
+    with ForkedServer(tmp_path, *flags) as again:
         again.wait_until_ready()
         assert again.client.get("/v1/catalogs").json()["active"] == answer["version"]
         assert found(again, "lasting")["identifier"] == answer["items"][0]["identifier"]

@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from drafting.catalog.catalog import Catalog
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem
 from tests.verification.engine.test_not_finite import damage
 
@@ -35,7 +36,7 @@ def damaged(
     folder = tmp_path_factory.mktemp("damaged")
     target = damage_item(model_dir, folder / "model", catalog, apart)
     flags = ["--target", str(target), "--catalog", str(catalog_file), "--histories", "memory://", "--timeout-ms", "20000"]
-    with ServerProcess(folder, *flags) as server:
+    with ForkedServer(folder, *flags) as server:
         yield server.wait_until_ready()
 
 

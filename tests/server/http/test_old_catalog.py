@@ -11,6 +11,7 @@ from drafting.catalog.artefact import save_artefact
 from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_column import TextColumn
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess
 
 ODD = ["NaN", "9" * 300, '"\ud800"', "[" * 300 + "]" * 300, "{", '["\udfff"]', "1e999", '"fine"']
@@ -24,7 +25,7 @@ def shop(catalog: Catalog, model_dir: Path, tmp_path_factory: pytest.TempPathFac
     item_ids = TextColumn.of([f"item-{i}" if i % 2 else f"item-{i}-\ud800" for i in range(len(catalog))])
     save_artefact(Catalog.of(item_ids, catalog.tokens, catalog.codes, {"odd": column, "title": column}), folder / "old.catalog")
     flags = ("--target", str(model_dir), "--catalog", str(folder / "old.catalog"), "--histories", "memory://", "--timeout-ms", "20000")
-    with ServerProcess(folder, *flags) as server:
+    with ForkedServer(folder, *flags) as server:
         yield server.wait_until_ready()
 
 

@@ -7,7 +7,8 @@ from drafting.catalog.catalog import Catalog
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.user_state import UserEvent, UserState
 from tests.models import save_random_model
-from tests.server.server_process import ServerProcess, assert_problem
+from tests.server.forked_server import ForkedServer
+from tests.server.server_process import assert_problem
 from verification.recommender import Recommender
 
 K = 6
@@ -45,7 +46,7 @@ def test_lists_over_http(catalog: Catalog, catalog_file: Path, tmp_path: Path) -
     alone.close()
     assert len({tuple(items) for items in expected}) == 3
     flags = ["--target", target, "--catalog", catalog_file, "--kv-memory-gib", "0.01", "--histories", "memory://", "--timeout-ms", "20000"]
-    with ServerProcess(tmp_path, *map(str, flags)) as server:
+    with ForkedServer(tmp_path, *map(str, flags)) as server:
         server.wait_until_ready()
         stored = [{"item_id": f"item-{event.item}", "kind": event.kind, "timestamp": event.time} for event in events]
         assert server.client.post("/v1/users/ann/events", json={"events": stored}).status_code == 200

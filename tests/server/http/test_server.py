@@ -1,6 +1,7 @@
 """The life of a server: what it refuses to start with, what it survives, how it ends."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from benchmarks.server_process import STOP_SECONDS
 from drafting.catalog.catalog import Catalog
 from server.histories import Event, open_history_store
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ROOT, ServerProcess, assert_problem, problem
 from tests.services import free_port
 
@@ -23,7 +25,7 @@ SOON_SECONDS = 10.0
 
 def test_without_its_redis_a_server_answers_what_needs_no_history_and_ends_cleanly(model_flags: list[str], tmp_path: Path):
     flags = ["--histories", f"redis://:secret@127.0.0.1:{free_port()}/0", "--history-timeout-ms", "300", "--timeout-ms", "20000"]
-    with ServerProcess(tmp_path, *model_flags, *flags) as server:
+    with ForkedServer(tmp_path, *model_flags, *flags) as server:
         server.wait_until_ready()
         assert server.recommend(history=["item-1"]).status_code == 200
         started = time.monotonic()
@@ -76,9 +78,23 @@ async def test_a_damaged_history_file_is_told_at_start_and_costs_no_other_user(m
         assert server.client.get("/health").status_code == 200
 
 
+def assert_loads_no_library_that_it_does_not_need(engine: psutil.Process) -> None:
+    loaded = {part for mapped in engine.memory_maps() for part in Path(mapped.path).parts}
+    assert "torch" in loaded
+    assert not {"scipy", "sklearn", "vllm", "pyarrow", "pandas", "matplotlib"} & loaded
+
+
+def assert_start_logs_nothing_but_own_lines(log: str) -> None:
+    start = log.partition("model is ready")[0].splitlines()[:-1]
+    assert start
+    assert [line for line in start if not re.match(r"\d{4}-\S+ \S+ INFO +(api|engine)\[\d+\] (server|drafting|verification)\.", line)] == []
+
+
 def test_a_server_that_is_told_to_end_is_not_ready_finishes_what_runs_and_takes_nothing_new(model_flags: list[str], tmp_path: Path):
     with ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
         engine = server.wait_until_ready().engine
+        assert_loads_no_library_that_it_does_not_need(engine)
+        assert_start_logs_nothing_but_own_lines(server.log)
         engine.suspend()
         with server.waiting(4, history=["item-1"]) as running:
             server.process.send_signal(signal.SIGTERM)
@@ -95,7 +111,7 @@ def test_a_server_that_is_told_to_end_is_not_ready_finishes_what_runs_and_takes_
 
 def test_a_grace_period_that_ends_ends_the_server_and_tells_those_who_wait(model_flags: list[str], tmp_path: Path):
     flags = ["--histories", "memory://", "--timeout-ms", "20000", "--grace-seconds", "0.5"]
-    with ServerProcess(tmp_path, *model_flags, *flags) as server:
+    with ForkedServer(tmp_path, *model_flags, *flags) as server:
         engine = server.wait_until_ready().engine
         engine.suspend()
         with server.waiting(1, history=["item-1"]) as (waiting,):
@@ -109,7 +125,7 @@ def test_a_grace_period_that_ends_ends_the_server_and_tells_those_who_wait(model
 
 
 def test_a_second_signal_does_not_wait(model_flags: list[str], tmp_path: Path):
-    with ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
+    with ForkedServer(tmp_path, *model_flags, "--histories", "memory://", "--timeout-ms", "20000") as server:
         engine = server.wait_until_ready().engine
         engine.suspend()
         with server.waiting(1, history=["item-1"]) as (waiting,):

@@ -10,6 +10,7 @@ from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from server.schemas.recommendations import RecommendationAnswer
 from tests.models import save_random_model
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem
 from verification.recommender import Recommender
 
@@ -28,7 +29,7 @@ def draft_dir(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def speculating(model_flags: list[str], draft_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     flags = ["--draft", str(draft_dir), "--plan", f"beam:{WIDTH}", "--histories", "memory://", "--timeout-ms", "20000"]
-    with ServerProcess(tmp_path_factory.mktemp("speculating"), *model_flags, *flags) as server:
+    with ForkedServer(tmp_path_factory.mktemp("speculating"), *model_flags, *flags) as server:
         yield server.wait_until_ready()
 
 

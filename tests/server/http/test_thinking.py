@@ -13,6 +13,7 @@ from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
 from server.schemas.recommendations import RecommendationAnswer
 from tests.models import save_random_model
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess, assert_problem
 from verification.recommender import Recommender
 
@@ -31,7 +32,7 @@ def writer(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def thinking(writer: Path, catalog_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     flags = ("--target", str(writer), "--catalog", str(catalog_file), "--histories", "memory://", "--timeout-ms", "20000")
-    with ServerProcess(tmp_path_factory.mktemp("thinking"), *flags, "--log-level", "debug") as server:
+    with ForkedServer(tmp_path_factory.mktemp("thinking"), *flags, "--log-level", "debug") as server:
         yield server.wait_until_ready()
 
 

@@ -15,7 +15,7 @@ from server.messages import FinishedList, Progress, StepRecord, Submit
 from server.metrics.tracing import Tracing, end_request, traceparent
 from server.scheduling.admission import Admission
 from tests.server.fake_ready import READY
-from tests.server.server_process import ServerProcess
+from tests.server.forked_server import ForkedServer
 from verification.result import BeamResult, StepReport, Usage
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -139,7 +139,7 @@ def test_a_real_server_sends_its_spans_before_it_ends(model_flags, model_dir, tm
     collector = Collector()
     draft = ("--draft", str(model_dir), "--plan", "beam:8+children")
     flags = (*model_flags, *draft, "--histories", "memory://", "--otlp-endpoint", collector.url)
-    with ServerProcess(tmp_path, *flags) as server:
+    with ForkedServer(tmp_path, *flags) as server:
         server.wait_until_ready()
         server.client.post("/v1/users/user-secret/events", json={"events": [{"item_id": "item-17"}]})
         server.client.put("/v1/users/user-secret/profile", json={"name": "known-secret"})

@@ -15,6 +15,7 @@ from benchmarks.load.target import Target
 from benchmarks.load.users import Users
 from drafting.catalog.catalog import Catalog
 from tests.models import save_random_model
+from tests.server.forked_server import ForkedServer
 from tests.server.server_process import ServerProcess
 
 ITEMS = [[f"item-{number}"] for number in range(50)]
@@ -46,7 +47,7 @@ def slow(catalog: Catalog, catalog_file: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("slow")
     target = save_random_model(folder / "model", catalog, hidden=256, layers=8, heads=4, max_items=5)
     flags = ["--target", str(target), "--catalog", str(catalog_file), "--max-running", "1", "--timeout-ms", "20000"]
-    with ServerProcess(folder, *flags, "--histories", f"sqlite:///{folder / 'histories.db'}") as server:
+    with ForkedServer(folder, *flags, "--histories", f"sqlite:///{folder / 'histories.db'}") as server:
         yield server.wait_until_ready()
 
 

@@ -1,0 +1,197 @@
+"""`atspeed serve` for the tests of what it answers: forked, with its engine and its builders, from a process that has imported everything.
+
+Most of a start is spent on imports, seconds of a processor for each engine and for each catalog that is built. They are made once, in the
+process that `multiprocessing` forks from, and all that follows runs as behind `atspeed serve`: the same commands, files, signals and exit
+statuses. Tests of processes themselves (how they start, what they import, how they end) take real ones, `ServerProcess`.
+"""
+
+import asyncio
+import ctypes
+import gc
+import logging
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Never, Self
+
+import psutil
+
+from benchmarks.server_process import STOP_SECONDS
+from server.engine.client import WORKER_MODULE
+from tests.server.server_process import ServerProcess
+
+FORKED = {WORKER_MODULE: "engine", "server.catalogs.build": "build", "server.catalogs.placing": "placing"}
+_PR_SET_NAME = 15
+_forking = multiprocessing.get_context("forkserver")
+_forking.set_forkserver_preload(["tests.server.forked_imports"])
+_execute = asyncio.create_subprocess_exec
+
+
+class ForkedServer(ServerProcess):
+    """A server without a program of its own: as `ServerProcess`, and ready in a fraction of its time."""
+
+    def start(self) -> None:
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        self.log_file.write_bytes(b"")
+        _, _, _, *arguments = self._command
+        environment = dict(os.environ) | {"COLUMNS": "200"}
+        self.process = _Process(_forking.Process(target=_serve, args=(arguments, self.log_file, environment), daemon=True))
+
+    @property
+    def engine(self) -> psutil.Process:
+        (engine,) = self._engines()
+        return engine
+
+    @contextmanager
+    def without_engine(self) -> Iterator[Self]:
+        self.wait_for(lambda: bool(self._engines()))
+        with self.stopped_engine():
+            yield self
+
+    def _engines(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process(self.process.pid).children() if child.name() == FORKED[WORKER_MODULE]]
+
+
+class _Process(subprocess.Popen[bytes]):
+    """A process of `multiprocessing`, as one of `subprocess`."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        process.start()
+        assert process.pid is not None
+        self._process, self.pid, self.returncode = process, process.pid, None
+
+    def poll(self) -> int | None:
+        self.returncode = self._process.exitcode
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if (status := self.poll()) is None:
+            raise subprocess.TimeoutExpired("atspeed serve", STOP_SECONDS if timeout is None else timeout)
+        return status
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+
+def _serve(arguments: list[str], log_file: Path, environment: Mapping[str, str]) -> None:
+    """The program `atspeed`, in a process of its own."""
+    with log_file.open("wb") as log:
+        _take_files(os.open(os.devnull, os.O_RDONLY), log.fileno(), log.fileno())
+    _take_environment(environment)
+    sys.argv = ["atspeed", *arguments]
+    asyncio.create_subprocess_exec = _fork_or_execute
+    from server.cli import app
+
+    app()
+
+
+async def _fork_or_execute(*command: str, **settings: Any) -> Any:
+    """Instead of `asyncio.create_subprocess_exec`."""
+    if len(command) < 4 or command[3] not in FORKED:
+        return await _execute(*command, **settings)
+    child = _Child(command[3], command[4:], settings["env"], bool(settings.get("start_new_session")))
+    if settings["stdin"] == asyncio.subprocess.DEVNULL:
+        child.fork(os.open(os.devnull, os.O_RDONLY), os.dup(2))
+    return child
+
+
+class _Child:
+    """As `asyncio.subprocess.Process`, as far as the server knows it."""
+
+    pid: int
+
+    def __init__(self, module: str, arguments: tuple[str, ...], environment: Mapping[str, str], leads: bool) -> None:
+        self._module, self._arguments, self._environment, self._leads = module, arguments, environment, leads
+        self.returncode: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+
+    def fork(self, stdin: int, stdout: int) -> None:
+        """Start it; the files are its own from then on."""
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(lambda: self._run(stdin, stdout))
+        os.close(stdin)
+        os.close(stdout)
+        descriptor = os.pidfd_open(self.pid)
+        self._loop.add_reader(descriptor, self._reap, descriptor)
+
+    async def communicate(self, order: bytes) -> tuple[bytes, None]:
+        with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answered:
+            asked.write(order)
+            asked.flush()
+            asked.seek(0)
+            self.fork(os.dup(asked.fileno()), os.dup(answered.fileno()))
+            await self.wait()
+            answered.seek(0)
+            return answered.read(), None
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._ended)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _reap(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self._ended.set_result(self.returncode)
+
+    def _run(self, stdin: int, stdout: int) -> None:
+        if self._leads:
+            os.setsid()
+        _take_files(stdin, stdout, 2)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _take_environment(self._environment)
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, FORKED[self._module].encode())
+        sys.argv = [self._module, *self._arguments]
+        sys.modules.pop(self._module, None)
+        runpy.run_module(self._module, run_name="__main__", alter_sys=True)
+
+
+def _become(program: Callable[[], None]) -> Never:
+    """Run a program in this process, which has just been forked out of an event loop, and end."""
+    # Nothing of the parent's is ever collected here: its sockets and loop would be closed with it.
+    gc.freeze()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
+    status = 1
+    try:
+        program()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except Exception:
+        logging.exception("the program in this process has failed")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _take_files(stdin: int, stdout: int, stderr: int) -> None:
+    for number, descriptor in enumerate((stdin, stdout, stderr)):
+        os.dup2(descriptor, number)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+
+
+def _take_environment(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
