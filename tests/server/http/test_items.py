@@ -252,7 +252,7 @@ def test_without_codebooks_items_bring_their_identifiers(server: ServerProcess):
 
 def test_codebooks_that_are_none_end_a_server_at_once(model_flags: list[str], tmp_path: Path):
     (tmp_path / "codebooks.safetensors").write_bytes(b"nothing")
-    status, log = ServerProcess(tmp_path, *model_flags, "--codebooks", str(tmp_path / "codebooks.safetensors")).run()
+    status, log = ForkedServer(tmp_path, *model_flags, "--codebooks", str(tmp_path / "codebooks.safetensors")).run()
     assert status == 1
     assert "The codebooks" in log
 

@@ -173,22 +173,22 @@ def test_an_address_of_another_machine(model_flags: list[str], tmp_path: Path):
 
 
 def test_a_model_directory_that_is_not_there(catalog_file: Path, tmp_path: Path):
-    status, log = ServerProcess(tmp_path, "--target", str(tmp_path / "none"), "--catalog", str(catalog_file)).run()
+    status, log = ForkedServer(tmp_path, "--target", str(tmp_path / "none"), "--catalog", str(catalog_file)).run()
     assert_refused(status, log, f"There is no model directory {tmp_path / 'none'}.")
 
 
 def test_a_catalog_that_is_not_there(model_dir: Path, tmp_path: Path):
-    status, log = ServerProcess(tmp_path, "--target", str(model_dir), "--catalog", str(tmp_path / "none.jsonl")).run()
+    status, log = ForkedServer(tmp_path, "--target", str(model_dir), "--catalog", str(tmp_path / "none.jsonl")).run()
     assert_refused(status, log, f"The catalog {tmp_path / 'none.jsonl'} cannot be read: No such file or directory.")
 
 
 def test_a_catalog_that_only_torch_reads(model_dir: Path, tmp_path: Path):
-    status, log = ServerProcess(tmp_path, "--target", str(model_dir), "--catalog", str(tmp_path / "sids.pt")).run()
+    status, log = ForkedServer(tmp_path, "--target", str(model_dir), "--catalog", str(tmp_path / "sids.pt")).run()
     assert_refused(status, log, f"{tmp_path / 'sids.pt'} is a torch file: write it as one to serve from, with `atspeed catalog convert`.")
 
 
 def test_a_history_url_that_means_nothing(model_flags: list[str], tmp_path: Path):
-    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "mysql://x").run()
+    status, log = ForkedServer(tmp_path, *model_flags, "--histories", "mysql://x").run()
     sentence = "The history URL's scheme is 'mysql': use memory://, sqlite:///path, redis://, redis+sentinel:// or redis+cluster://, "
     assert_refused(status, log, sentence + "the last three with rediss for TLS.")
 
@@ -199,7 +199,7 @@ def test_a_model_directory_without_weights(catalog: Catalog, catalog_file: Path,
     for file in model_dir.iterdir():
         if not file.name.endswith(".safetensors"):
             (target / file.name).write_bytes(file.read_bytes())
-    status, log = ServerProcess(tmp_path, "--target", str(target), "--catalog", str(catalog_file), "--histories", "memory://").run()
+    status, log = ForkedServer(tmp_path, "--target", str(target), "--catalog", str(catalog_file), "--histories", "memory://").run()
     assert status == 1, log
     assert "Traceback" not in log
     assert str(target) in log.splitlines()[-1]
@@ -207,7 +207,7 @@ def test_a_model_directory_without_weights(catalog: Catalog, catalog_file: Path,
 
 
 def test_a_way_of_verifying_that_there_is_not(model_flags: list[str], tmp_path: Path):
-    status, log = ServerProcess(tmp_path, *model_flags, "--histories", "memory://", "--verification", "lax").run()
+    status, log = ForkedServer(tmp_path, *model_flags, "--histories", "memory://", "--verification", "lax").run()
     assert status == 1, log
     sentence = "--verification (or ATSPEED_VERIFICATION) must be 'strict', 'gumbel' or 'relaxed', got 'lax'."
     assert log.splitlines()[-1].startswith(sentence)
