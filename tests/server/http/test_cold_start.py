@@ -15,6 +15,7 @@ from server.histories.memory import MemoryHistoryStore
 from server.histories.popularity import Popularity
 from server.lists import cold_start
 from server.lists.cold_start import load_popularity
+from server.schemas.explanations import ExplainedAnswer
 from server.schemas.recommendations import RecommendationAnswer
 from server.settings import Settings
 from tests.server.http.test_app import CATALOG, Bench
@@ -65,6 +66,13 @@ async def test_an_unknown_user_gets_the_most_popular_items():
     counted = dict.fromkeys(("unknown-user", "empty-history", "stale-history"), 0) | {"unknown-user": 1}
     sample = bench.metrics.registry.get_sample_value
     assert {reason: sample("atspeed_popular_lists_total", {"reason": reason}) for reason in counted} == counted
+
+
+async def test_a_list_of_popular_items_has_no_explanation():
+    bench = await popular_bench()
+    answer = (await bench.client.post("/v1/recommendations:explain", json={"user_id": "nobody", "k": 2, "others": 3})).json()
+    assert ([line["item_id"] for line in answer["items"]], answer["source"]) == (RANKED[:2], "popular")
+    assert ExplainedAnswer.model_validate(answer, extra="forbid").explanation is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Explanations: every prefix and number that they tell, against brute force and the engine's own counters, whatever is drafted."""
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,18 @@ def test_sampled_continuations_sum_to_their_prefix(speculation: Speculation, rul
                     sums[name[:-1]] += np.exp(log_prob)
             np.testing.assert_allclose(list(sums.values()), np.exp(list(above.values())), atol=1e-5)
             above = dict(zip(names[: level.beam], level.log_probs, strict=False))
+
+
+def test_a_search_that_begins_again_is_told_from_its_second_beginning(speculation: Speculation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its drafts may have spoilt the first forward, so it goes on without."""
+    request = BeamRequest("spoilt", np.array([1, *speculation.identifiers[3]]), 5, 8, explain=20)
+    score, forwards = speculation.target.score, count()
+    monkeypatch.setattr(speculation.target, "score", lambda batch: score(batch) * (np.nan if next(forwards) == 0 else 1))
+    result = run(speculation.engine(4, "beam:12"), [request], np.random.default_rng(0))["spoilt"]
+    check_explained(result, request, speculation.identifiers[:, :4])
+    assert result.explanation is not None
+    assert [level.forward for level in result.explanation.searches[0]] == [1, 2, 3, 4]
+    assert result.usage.drafted_nodes == 0
 
 
 def t5_scores(model: Any, prompt: np.ndarray) -> Any:

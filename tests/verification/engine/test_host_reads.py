@@ -16,6 +16,7 @@ from drafting.plans.costs import ForwardCosts
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
+from tests.explaining import check_explained
 from tests.models import save_family_model
 from tests.speculation import COSTS, Speculation
 from tests.stand_in import DEVICE, DeviceTensor, Punished, StandIn, stand_in
@@ -39,6 +40,7 @@ class Device:
         ]
         self._trie = ItemTrie.build(speculation.identifiers[:, :DEPTH], DEVICE)
         self._identifiers = speculation.identifiers
+        self.identifiers = speculation.identifiers[:, :DEPTH]
 
     def requests(self, count: int, rule: SearchRule = STRICT) -> list[BeamRequest]:
         rng = np.random.default_rng(0)
@@ -107,6 +109,17 @@ def test_learning_reads_nothing_of_its_own(device: Device, speculation: Speculat
     found = device.run(speculation.planner(DEPTH, costs), device.requests(requests))
     assert any(report.draft_forwards for report, _ in found)
     assert [reads for _, reads in found] == [1] * len(found)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.verification.value)
+@pytest.mark.parametrize("plan", ["none", "beam:12"])
+def test_an_explanation_reads_each_level_when_its_list_is_finished(device: Device, plan: str, rule: SearchRule) -> None:
+    asked = [replace(request, explain=20 if number % 2 else None) for number, request in enumerate(device.requests(4, rule))]
+    for report, reads in device.run(plan, asked):
+        explained = [result for result in report.finished if int(result.request_id) % 2]
+        assert reads == 1 + DEPTH * len(explained)
+        for result in explained:
+            check_explained(result, asked[int(result.request_id)], device.identifiers, is_read=False)
 
 
 @pytest.mark.parametrize("rule", RULES[:2], ids=lambda rule: rule.verification.value)
