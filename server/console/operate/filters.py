@@ -54,9 +54,10 @@ class Filters:
                 if found := await tell(self._client.filter_sample(named.name, SAMPLE)):
                     some.set_text(", ".join(item.title or item.item_id for item in found.sample) or "It leaves no item.")
 
-            ui.button("Sample", on_click=show_some).props("flat dense").props["aria-label"] = f"A sample of the filter {named.name}"
-            button = ui.button(icon="close", on_click=lambda: self._forget(named.name)).props("flat round dense size=sm").classes("do")
-            button.props["aria-label"] = f"Forget the filter {named.name}"
+            with tag("div", "", "line do"):
+                ui.button("Sample", on_click=show_some).props("flat dense").props["aria-label"] = f"A sample of the filter {named.name}"
+                button = ui.button(icon="close", on_click=lambda: self._forget(named.name)).props("flat round dense size=sm")
+                button.props["aria-label"] = f"Forget the filter {named.name}"
 
     async def _put(self) -> None:
         name, expression = (self._name.value or "").strip(), (self._expression.value or "").strip()

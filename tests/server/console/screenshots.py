@@ -139,7 +139,9 @@ def main() -> None:
                 path = FOLDER / f"console-{show.__name__.replace('_', '-')}.png"
                 page.screenshot(path=path, animations="disabled")
                 # A page has few colours, and a picture of few colours is a third as large.
-                Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+                Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                    path, optimize=True
+                )
                 context.close()
                 print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
                 if path.stat().st_size > MOST_BYTES:
