@@ -68,7 +68,7 @@ def put_under_load(url: str) -> None:
         for _ in range(5):
             client.recommend(history=items[:5], k=5, exclude=items[5:9], exclude_history=True, deadline=5)
             with suppress(NotFound):
-                client.recommend(user_id="nobody", k=5)
+                client.history("nobody")
             client.recommend_many([{"history": items[:3], "k": 3}, {"history": items[3:6], "k": 3}])
     run_runs(plan)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -98,6 +99,9 @@ def test_the_catalog_knows_years_and_genres(tmp_path: Path, movielens: MovieLens
     assert catalog.known_attributes(FILMS - 1) == {"title": "unknown"}
     passing = np.flatnonzero(items_where('year >= 1960 and genres has "Film-Noir"', catalog).members())
     assert passing.tolist() == list(range(31, FILMS - 1, 4))
+    # The example of the docs says something of it.
+    (body,) = re.findall(r"/filters/light .* -d '(.*)'", (ROOT / "docs" / "api.md").read_text())
+    assert len(items_where(json.loads(body)["expression"].replace("1990", "1960"), catalog, checks_kinds=True))
 
 
 def test_the_catalog_names_every_film_by_an_identifier_of_its_own(demo: Demo, movielens: MovieLens) -> None:
