@@ -12,7 +12,7 @@ from torch import Tensor
 
 from drafting.beam.model import EncoderBatch
 from drafting.device import NEGATIVE_INFINITY, arange
-from verification.hosts.encoder_decoder_layers import Dense, Projection, bias_tables, joined, lay_out, normalised
+from verification.hosts.encoder_decoder_layers import Dense, Norm, Projection, bias_tables, joined, lay_out
 
 
 class _Layer:
@@ -20,7 +20,7 @@ class _Layer:
 
     def __init__(self, block: Any) -> None:
         attention, dense = block.layer
-        self._norm = attention.layer_norm
+        self._norm = Norm(attention.layer_norm)
         self._heads = Projection(joined(attention.SelfAttention, "qkv"))
         self._output = Projection(lay_out(attention.SelfAttention.o))
         self._dense = Dense(dense)
@@ -32,7 +32,7 @@ class _Layer:
             biases: `[requests or 1, heads, longest, longest]`, of the precision in which attention is computed.
             shape: requests, longest, 3, heads and their size.
         """
-        projected = self._heads(normalised(self._norm, hidden))
+        projected = self._heads(self._norm(hidden))
         query, key, value = projected.to(biases.dtype).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
         # T5 scales its weights at the start instead of its scores.
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=biases, scale=1.0)
@@ -46,6 +46,7 @@ class Encoder:
     def __init__(self, stack: Any, head_size: int) -> None:
         """`stack` is the encoder of transformers."""
         self._stack = stack
+        self._norm = Norm(stack.final_layer_norm)
         self._head_size = head_size
         self._layers = [_Layer(block) for block in stack.block]
         attentions = [block.layer[0].SelfAttention for block in stack.block]
@@ -62,7 +63,7 @@ class Encoder:
             hidden = layer(hidden, biases[table], shape)
         if len(batch.indices) < len(hidden):
             hidden = hidden.index_select(0, batch.indices)
-        return normalised(self._stack.final_layer_norm, hidden)
+        return self._norm(hidden)
 
     def _biases(self, batch: EncoderBatch, precision: torch.dtype) -> list[Tensor]:
         """`[requests or 1, heads, longest, longest]` of each table, to add to the scores of attention; -inf for padding."""

@@ -9,6 +9,7 @@ Transformers' modules compute what they hold weights for; their order is written
 values of prompts, masks and biases of a plain text anew in each forward. What a family would do in another order, the self-check finds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,54 +18,49 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from drafting.beam.model import AttentionLayout, EncoderBatch, TreeBatch
-from verification.hosts.attention import tree_attention
+from drafting.beam.model import AttentionLayout, TreeBatch
+from verification.hosts.checkpoint import slot_count
 from verification.hosts.encoder import Encoder
-from verification.hosts.encoder_decoder_layers import Dense, Projection, bias_tables, joined, lay_out, normalised
-from verification.hosts.layers import Layer
-from verification.hosts.transformers import TransformersHost, allocate
+from verification.hosts.encoder_decoder_columns import Columns
+from verification.hosts.encoder_decoder_layers import Dense, Norm, Projection, bias_tables, joined, lay_out
+from verification.hosts.transformers import TransformersHost
 
 
 class _Layer:
     """One layer of the decoder: attention to the tree, attention to the prompt, and the dense part."""
 
-    def __init__(self, block: Any, cache: Tensor, head_size: int) -> None:
+    def __init__(self, index: int, block: Any, head_size: int) -> None:
         own, crossing, dense = block.layer
-        self._own_norm, self._crossing_norm = own.layer_norm, crossing.layer_norm
+        self._own_norm, self._crossing_norm = Norm(own.layer_norm), Norm(crossing.layer_norm)
         self._own_heads = Projection(joined(own.SelfAttention, "qkv"))
         self._own_output = Projection(lay_out(own.SelfAttention.o))
         self._crossing_heads = Projection(lay_out(crossing.EncDecAttention.q))
         self._prompt_heads = Projection(joined(crossing.EncDecAttention, "kv"))
         self._crossing_output = Projection(lay_out(crossing.EncDecAttention.o))
         self._dense = Dense(dense)
-        self._cache = cache
+        self._index = index
         self._head_size = head_size
 
-    def to_tree(self, hidden: Tensor, slots: Tensor, layouts: Sequence[AttentionLayout], is_exact: bool) -> Tensor:
-        """`hidden`, `[tokens, size]`, after the tokens have attended to the tree and written their keys and values to `slots`."""
-        query, *new = self._heads(self._own_heads(normalised(self._own_norm, hidden)), 3)
-        return self._own_output.added(hidden, self._attend(query, new, slots, layouts, is_exact))
+    def to_tree(self, hidden: Tensor, tree: Columns) -> Tensor:
+        """`hidden`, `[tokens, size]`, after the tokens have attended to the tree, and written their keys and values there."""
+        heads = self._split(self._own_heads(self._own_norm(hidden)), 3)
+        tree.write(self._index, heads[:, 1:])
+        return self._own_output.added(hidden, tree.attend(self._index, heads[:, 0]))
 
-    def to_prompt(self, hidden: Tensor, states: Tensor | None, encoder: EncoderBatch, is_exact: bool) -> Tensor:
+    def to_prompt(self, hidden: Tensor, states: Tensor | None, prompt: Columns) -> Tensor:
         """`hidden` after the tokens have attended to prompts; `states` is what the encoder has made of new ones, `[tokens, size]`."""
-        (query,) = self._heads(self._crossing_heads(normalised(self._crossing_norm, hidden)), 1)
-        new = () if states is None else self._heads(self._prompt_heads(states), 2)
-        return self._crossing_output.added(hidden, self._attend(query, new, encoder.slots, encoder.attention, is_exact))
+        if states is not None:
+            prompt.write(self._index, self._split(self._prompt_heads(states), 2))
+        heads = self._split(self._crossing_heads(self._crossing_norm(hidden)), 1)
+        return self._crossing_output.added(hidden, prompt.attend(self._index, heads[:, 0]))
 
     def dense(self, hidden: Tensor) -> Tensor:
         """`hidden` after the dense part."""
         return self._dense.added(hidden)
 
-    def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """The parts of a projection `[tokens, parts * heads * size]`, `[tokens, heads, size]` each."""
-        return projected.view(len(projected), parts, -1, self._head_size).unbind(1)
-
-    def _attend(self, query: Tensor, new: Sequence[Tensor], slots: Tensor, layouts: Sequence[AttentionLayout], is_exact: bool) -> Tensor:
-        """One attention, `[tokens, heads * size]`; `new` are keys and values that the cache lacks, if there are any."""
-        key, value = new or (None, None)
-        # T5 scales its weights at the start instead of its scores.
-        attended = tree_attention(query.double() if is_exact else query, key, value, self._cache, slots, layouts, 1.0)
-        return attended.flatten(1).to(query.dtype)
+    def _split(self, projected: Tensor, parts: int) -> Tensor:
+        """A projection `[tokens, parts * heads * size]` as `[tokens, parts, heads, size]`."""
+        return projected.view(len(projected), parts, -1, self._head_size)
 
 
 class EncoderDecoderHost(TransformersHost):
@@ -80,9 +76,13 @@ class EncoderDecoderHost(TransformersHost):
         config = model.config
         self._decoder: Any = model.get_decoder()
         self._encoder = Encoder(model.get_encoder(), config.d_kv)
-        shapes = [Layer((config.num_heads, 2 * config.d_kv), None)] * len(self._decoder.block)
-        self._caches = allocate(shapes, model.dtype, slots, kv_memory_gib, self.device)
-        self._layers = [_Layer(block, cache, config.d_kv) for block, cache in zip(self._decoder.block, self._caches, strict=True)]
+        shape = config.num_heads, 2, config.d_kv
+        layers = len(self._decoder.block)
+        self.total_slots = slots or slot_count(layers * math.prod(shape) * model.dtype.itemsize, kv_memory_gib)
+        # All layers in one tensor; masked slots must hold finite numbers too.
+        self._caches = [torch.zeros(layers, self.total_slots, *shape, dtype=model.dtype, device=self.device)]
+        self._layers = [_Layer(index, block, config.d_kv) for index, block in enumerate(self._decoder.block)]
+        self._norm = Norm(self._decoder.final_layer_norm)
         own = [block.layer[0].SelfAttention for block in self._decoder.block]
         farthest = int(own[0].relative_attention_max_distance)
         tables, self._table_indices = bias_tables(own, farthest + 1, farthest)
@@ -90,7 +90,6 @@ class EncoderDecoderHost(TransformersHost):
         self._tables = [table.flip(1) for table in tables]
         self._scale = config.d_model**-0.5 if _scales_output(config) else 1.0
         self.vocabulary_size = int(config.vocab_size)
-        self.total_slots = len(self._caches[0])
         self._slot_positions = torch.zeros(self.total_slots, dtype=torch.int64, device=self.device)
 
     @torch.inference_mode()
@@ -100,12 +99,15 @@ class EncoderDecoderHost(TransformersHost):
         if encoder is None:
             raise ValueError("A forward of an encoder-decoder model is made with `has_encoder`.")
         states = self._encoder.read(encoder, self.is_exact) if len(encoder.slots) else None
+        (caches,) = self._caches
+        tree = Columns(caches, batch.slots, self._own_layouts(batch), self.is_exact)
+        prompt = Columns(caches, encoder.slots, [encoder.attention] * len(self._layers), self.is_exact)
         hidden: Tensor = self._decoder.embed_tokens(batch.tokens)
-        for layer, layouts in zip(self._layers, self._own_layouts(batch), strict=True):
-            hidden = layer.to_tree(hidden, batch.slots, layouts, self.is_exact)
-            hidden = layer.to_prompt(hidden, states, encoder, self.is_exact)
+        for layer in self._layers:
+            hidden = layer.to_tree(hidden, tree)
+            hidden = layer.to_prompt(hidden, states, prompt)
             hidden = layer.dense(hidden)
-        hidden = normalised(self._decoder.final_layer_norm, batch.at_outputs(hidden))
+        hidden = self._norm(batch.at_outputs(hidden))
         logits: Tensor = self.model.get_output_embeddings()(hidden * self._scale)
         return logits
 

@@ -37,12 +37,32 @@ class Projection:
         return None if "forward" in vars(self._module) else self._weight
 
 
+class Norm:
+    """T5's norm of rows, of the weights' type: in float16, transformers leaves the last product of a layer in float32."""
+
+    def __init__(self, module: Any) -> None:
+        """`module` is the norm of transformers."""
+        self._module = module
+        weight = module.weight.detach()
+        self._is_plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+        # A row is divided by the root of its sum of squares, not of their mean.
+        self._weight = weight * len(weight) ** 0.5
+        self._least = torch.tensor(len(weight) * module.variance_epsilon, device=weight.device).sqrt()
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if self._is_plain:
+            lengths = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).hypot_(self._least)
+            return hidden.div(lengths).mul_(self._weight)
+        weight = self._module.weight
+        return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), self._module.variance_epsilon).to(weight.dtype)
+
+
 class Dense:
     """The dense part of a layer, gated or not."""
 
     def __init__(self, layer: Any) -> None:
         """`layer` is the norm and the dense part of transformers."""
-        self._norm, self._module = layer.layer_norm, layer.DenseReluDense
+        self._norm, self._module = Norm(layer.layer_norm), layer.DenseReluDense
         self._is_gated = hasattr(self._module, "wi_1")
         names = ("wi_0", "wi_1") if self._is_gated else ("wi",)
         linear = [self._module.get_submodule(name) for name in (*names, "wo")]
@@ -53,7 +73,7 @@ class Dense:
 
     def added(self, hidden: Tensor) -> Tensor:
         """`hidden`, `[rows, size]`, plus what the dense part makes of it."""
-        rows = normalised(self._norm, hidden)
+        rows = self._norm(hidden)
         if not self._is_known:
             return finite(hidden + self._module(rows))
         inner = self._inner(rows)
@@ -122,12 +142,6 @@ def bias_tables(attentions: Sequence[Any], distances: int, before: int) -> tuple
                 biases: Tensor = attention.compute_bias(1, distances, past_seen_tokens=before)
             tables.append(biases[0, :, 0].float())
     return tables, [min(index, len(tables) - 1) for index in range(len(attentions))]
-
-
-def normalised(norm: Any, hidden: Tensor) -> Tensor:
-    """T5's norm of rows, of the weights' type: in float16, transformers leaves the last product of a layer in float32."""
-    weight = norm.weight
-    return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), norm.variance_epsilon).to(weight.dtype)
 
 
 def finite(hidden: Tensor) -> Tensor:

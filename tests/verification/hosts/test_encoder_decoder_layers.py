@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5LayerFF, T5LayerNorm
 
-from verification.hosts.encoder_decoder_layers import Dense, Projection, lay_out, normalised
+from verification.hosts.encoder_decoder_layers import Dense, Norm, Projection, lay_out
 
 ROWS = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
 
@@ -30,7 +30,7 @@ def test_the_norm_is_that_of_transformers(dtype: torch.dtype) -> None:
     norm = T5LayerNorm(16).to(dtype)
     norm.weight.data.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(2))
     for rows in (ROWS.to(dtype), 1e-4 * ROWS, 100 * ROWS):
-        torch.testing.assert_close(normalised(norm, rows), norm(rows))
+        torch.testing.assert_close(Norm(norm)(rows), norm(rows))
 
 
 def test_a_module_that_computes_in_another_way_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
