@@ -194,7 +194,7 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
         own = arange(query_counts[0], device)
         mask = arange(len(keys[0]), device) < visible[:, None]
         mask.scatter_(1, ancestors, True)
-        first = int(keys[0][0]) if (np.diff(keys[0]) == 1).all() else None
+        first = int(keys[0][0]) if (keys[0][1:] - keys[0][:-1] == 1).all() else None
         return AttentionLayout(own[None], own, on_device(keys[0][None], device), mask[None, None], own, first=first)
     counts = np.array(query_counts)
     widest, key_slots = int(counts.max()), pad_stack(keys, -1)

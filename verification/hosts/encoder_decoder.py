@@ -101,7 +101,7 @@ class EncoderDecoderHost(TransformersHost):
         states = self._encoder.read(encoder, self.is_exact) if len(encoder.slots) else None
         (caches,) = self._caches
         tree = Columns(caches, batch.slots, self._own_layouts(batch), self.is_exact)
-        prompt = Columns(caches, encoder.slots, [encoder.attention] * len(self._layers), self.is_exact)
+        prompt = Columns(caches, encoder.slots, [encoder.attention] * len(self._layers), self.is_exact, is_whole=True)
         hidden: Tensor = self._decoder.embed_tokens(batch.tokens)
         for layer in self._layers:
             hidden = layer.to_tree(hidden, tree)
@@ -118,19 +118,21 @@ class EncoderDecoderHost(TransformersHost):
     def _own_layouts(self, batch: TreeBatch) -> list[Sequence[AttentionLayout]]:
         """The layouts of each layer's self-attention, with its biases by depth."""
         self._slot_positions.index_copy_(0, batch.slots, batch.positions)
-        farthest = self._tables[0].shape[1] - 1
         distances = []
         for layout in batch.attention:
-            queries, keys = batch.positions[layout.tokens][layout.queries], self._slot_positions[layout.keys]
-            distances.append((queries[:, :, None] - keys[:, None, :]).clamp(0, farthest))
+            queries = batch.positions.take(layout.tokens.take(layout.queries))
+            keys = self._slot_positions.take(layout.keys)
+            distances.append((queries[:, :, None] - keys[:, None, :]).clamp_(0, self._tables[0].shape[1] - 1))
         biased = [
-            [
-                replace(layout, biases=table[:, distance].transpose(0, 1))
-                for layout, distance in zip(batch.attention, distances, strict=True)
-            ]
+            [replace(layout, biases=_looked_up(table, distance)) for layout, distance in zip(batch.attention, distances, strict=True)]
             for table in self._tables
         ]
         return [biased[index] for index in self._table_indices]
+
+
+def _looked_up(table: Tensor, distances: Tensor) -> Tensor:
+    """`[requests, heads, queries, columns]` of a table `[heads, distances]`, for distances without heads."""
+    return table.index_select(1, distances.flatten()).view(len(table), *distances.shape).transpose(0, 1)
 
 
 def _scales_output(config: PretrainedConfig) -> bool:

@@ -21,18 +21,22 @@ SCALE = 1.0
 class Columns:
     """What the tokens of one forward attend to, in all layers: their trees, or their prompts."""
 
-    def __init__(self, caches: Tensor, slots: Tensor, layouts: Sequence[Sequence[AttentionLayout]], is_exact: bool) -> None:
+    def __init__(
+        self, caches: Tensor, slots: Tensor, layouts: Sequence[Sequence[AttentionLayout]], is_exact: bool, is_whole: bool = False
+    ) -> None:
         """
         Args:
             caches: `[layers, slots, heads, 2, size]`, keys and values.
             slots: `[new]` int64, where keys and values are written.
             layouts: those of each layer.
             is_exact: True if attention is computed in float64.
+            is_whole: True if every token attends to all columns of its request, without biases.
         """
         self._caches = caches
         self._slots = slots
         self._layouts = layouts
         self._is_exact = is_exact
+        self._is_whole = is_whole
         self._new: Sequence[Tensor] = ()
         layout, *others = layouts[0]
         self._is_in_place = not (others or layout.first is None or is_exact or caches.is_cuda or caches.dtype != torch.float32)
@@ -43,7 +47,7 @@ class Columns:
             self._keys, self._values = keys.unbind(0), values.unbind(0)
             before = columns - len(slots)
             # A draft is also asked for others than the last.
-            if torch.equal(slots, layout.keys[0, before:]):
+            if len(slots) and torch.equal(slots, layout.keys[0, before:]):
                 self._new = places[:, before:].unbind(0)
 
     def write(self, layer: int, new: Tensor) -> None:
@@ -59,7 +63,7 @@ class Columns:
         layouts = self._layouts[layer]
         if self._is_in_place:
             queries = query.transpose(0, 1)[None]
-            bias = layouts[0].bias
+            bias = None if self._is_whole else layouts[0].bias
             attended = F.scaled_dot_product_attention(queries, self._keys[layer], self._values[layer], attn_mask=bias, scale=SCALE)
             return attended.transpose(1, 2).reshape(len(query), -1)
         precise = query.double() if self._is_exact else query

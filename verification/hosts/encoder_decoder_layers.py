@@ -64,6 +64,7 @@ class Dense:
         """`layer` is the norm and the dense part of transformers."""
         self._norm, self._module = Norm(layer.layer_norm), layer.DenseReluDense
         self._is_gated = hasattr(self._module, "wi_1")
+        self._act = torch.relu_ if type(self._module.act) is nn.ReLU else self._module.act
         names = ("wi_0", "wi_1") if self._is_gated else ("wi",)
         linear = [self._module.get_submodule(name) for name in (*names, "wo")]
         # In float16, the last product is one of float32.
@@ -79,8 +80,8 @@ class Dense:
         inner = self._inner(rows)
         if self._is_gated:
             gate, gated = inner.chunk(2, -1)
-            return self._outer.added(hidden, self._module.act(gate) * gated)
-        return self._outer.added(hidden, self._module.act(inner))
+            return self._outer.added(hidden, self._act(gate) * gated)
+        return self._outer.added(hidden, self._act(inner))
 
 
 class _SideBySide(nn.Module):

@@ -27,6 +27,8 @@ class OutOfSlots(RuntimeError):
 class SlotPool:
     """A stack of free slots; one slot holds the keys and values of one token in every layer.
 
+    Whenever all are free they are in order again, because what lies side by side is read in place.
+
     Attributes:
         total: number of slots.
         first: the number of the first.
@@ -38,6 +40,8 @@ class SlotPool:
         self.first = first
         self._free = np.arange(first + total - 1, first - 1, -1, dtype=np.int64)
         self._count = total
+        # The most that were in use since all were free.
+        self._most_used = 0
         self._owned = np.zeros(total, bool)
         self._sharers = np.zeros(total, np.int32)
 
@@ -60,6 +64,7 @@ class SlotPool:
         if count > self._count:
             raise OutOfSlots(f"{count} key/value slots are needed, but only {self._count} of {self.total} are free.")
         self._count -= count
+        self._most_used = max(self._most_used, self.used)
         slots = self._free[self._count : self._count + count][::-1].copy()
         self._owned[slots - self.first] = True
         return slots
@@ -100,6 +105,9 @@ class SlotPool:
             raise ValueError("A key/value slot was released that has no owner.")
         self._free[self._count : self._count + len(slots)] = slots[::-1]
         self._count += len(slots)
+        if not self.used:
+            self._free[self.total - self._most_used :] = np.arange(self.first + self._most_used - 1, self.first - 1, -1)
+            self._most_used = 0
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _read(levels: Sequence[VerifiedLevel], unread: Sequence[Proposals]) -> list[
     results = []
     for level in levels:
         first, nodes, cum_log_probs = next(arrays), next(arrays), next(arrays)
-        hits = np.full_like(nodes, -1) if level.hits is None else next(arrays)
+        hits = np.full(nodes.shape, -1) if level.hits is None else next(arrays)
         broken = np.logical_or.reduceat(np.isnan(first), np.cumsum([0, *level.sizes[:-1]]))
         found = []
         for row, (search, selected, finite) in enumerate(zip(level.searches, (nodes >= 0).sum(1).tolist(), ~broken, strict=True)):

@@ -25,6 +25,7 @@ def test_every_slot_has_at_most_one_owner(actions: list[tuple[bool, int]]) -> No
     for slots in owners:
         pool.release(slots)
     assert pool.free == 32
+    assert pool.allocate(32).tolist() == list(range(32))
 
 
 def test_a_shared_slot_is_free_when_its_last_owner_has_given_it_back() -> None:
