@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from server.console.lists.tree import Shown, draw, visible
-from server.schemas.explanations import ExplainedLevelAnswer, ExplainedNode, TitledItem
+from server.schemas.comparisons import ItemName
+from server.schemas.explanations import ExplainedLevelAnswer, ExplainedNode
 
 WIDTHS = (4, 6, 9)
 HOSTILE = "<script>alert(1)</script>"
@@ -30,7 +31,7 @@ def random_levels(seed: int) -> list[ExplainedLevelAnswer]:
                 drafted=bool(rng.integers(2)),
                 accepted=False,
                 items_below=1,
-                items=[TitledItem(item_id=str(place), title=HOSTILE)] if depth == len(WIDTHS) else None,
+                items=[ItemName(item_id=str(place), title=HOSTILE)] if depth == len(WIDTHS) else None,
             )
             for place in range(width)
         ]
