@@ -88,7 +88,9 @@ class Drafted:
 
     @cached_property
     def teacher(self) -> Stage:
-        return self._stage("teacher", "train", "teacher", "--target", str(self.target.result), *self.source.inputs, also=TeacherSettings())
+        return self._stage(
+            "teacher", "train", "teacher", "--target", str(self.target.result), *self.source.inputs(), also=TeacherSettings()
+        )
 
     def draft(self, objective: str, seed: int) -> Stage:
         """A draft that has learnt an objective."""
@@ -113,7 +115,7 @@ class Drafted:
     def recording(self, objective: str) -> Stage:
         """What a draft proposes and the target keeps, for some users."""
         models = ("--target", str(self.target.result), "--draft", str(self.draft(objective, 0).result))
-        asked = ("replay", "record", *models, *self.source.inputs, "--users", RECORDED_USERS)
+        asked = ("replay", "record", *models, *self.source.inputs(), "--users", RECORDED_USERS)
         return self._stage(f"recording-{objective}", *asked, suffix=".npz", command="benchmarks.cli")
 
     def replay(self, objective: str) -> Stage:
@@ -137,7 +139,7 @@ class Drafted:
 
     def _report(self, name: str, drafts: Sequence[Stage], *options: str) -> Stage:
         named = [part for draft in drafts for part in ("--draft", str(draft.result))]
-        asked = ("evaluate", "--target", str(self.target.result), *self.source.inputs, *named, *options, "--overwrite")
+        asked = ("evaluate", "--target", str(self.target.result), *self.source.inputs(), *named, *options, "--overwrite")
         return self._stage(name, *asked, out="--report", inside=REPORT, also=EvaluationSettings())
 
 

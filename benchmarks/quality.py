@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -119,33 +118,33 @@ class Stages:
     source: DataSet
     work: Path
 
-    @cached_property
-    def catalog(self) -> Stage:
+    def catalog(self, fit: str) -> Stage:
+        """The catalog whose identifiers know a part."""
         given = () if self.source.items is None else ("--items", str(self.source.items))
         read = ("--data", str(self.source.data), *given)
-        return self._stage("catalog", "catalog", "build", *read, *self.source.identifiers, suffix=".jsonl")
+        return self._stage(f"catalog-{fit}", "catalog", "build", *read, *self.source.identifiers, "--fit", fit, suffix=".jsonl")
 
     def neighbours(self, fit: str) -> Stage:
         """The neighbour model that learns a part."""
-        return self._stage(f"neighbours-{fit}", "neighbours", "build", *self.inputs, "--fit", fit, suffix=SUFFIX)
+        return self._stage(f"neighbours-{fit}", "neighbours", "build", *self.inputs(fit), "--fit", fit, suffix=SUFFIX)
 
     def shared(self) -> Iterator[Stage]:
         """What all targets need, in order."""
         yield from self.source.prepare
         if self.source.given is None:
-            yield self.catalog
+            yield from map(self.catalog, (FIT_TRAIN, FIT_VALID))
         yield from map(self.neighbours, (FIT_TRAIN, FIT_VALID))
 
     def baselines(self) -> Iterator[Stage]:
         """The baselines, which need no target: those in closed form at once, and each network."""
         yield self.closed_forms
         for network in NETWORKS:
-            yield self._report(f"baselines-{network}", "--baselines", network)
+            yield self._report(f"baselines-{network}", FIT_VALID, "--baselines", network)
 
     @property
     def closed_forms(self) -> Stage:
         """The baselines that are computed at once."""
-        return self._report("baselines-closed-forms", "--baselines", ",".join(CLOSED_FORMS))
+        return self._report("baselines-closed-forms", FIT_VALID, "--baselines", ",".join(CLOSED_FORMS))
 
     def trial(self) -> Iterator[Stage]:
         """A target that learns the part train, and its lists for validation users: they say for how many epochs and with which weight of
@@ -167,16 +166,15 @@ class Stages:
         weight = f"{chosen_weight(chosen.result):g}"
         yield self._judge(f"report-{seed}", target, FIT_VALID, "--part", "test", "--blend", weight)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Data and catalog as flags."""
-        return "--data", str(self.source.data), "--catalog", str(self.source.given or self.catalog.result)
+    def inputs(self, fit: str = FIT_VALID) -> tuple[str, ...]:
+        """Data, and the catalog that knows a part, as flags."""
+        return "--data", str(self.source.data), "--catalog", str(self.source.given or self.catalog(fit).result)
 
     def _stage(self, name: str, *arguments: str, suffix: str = "", also: object = None) -> Stage:
         return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, suffix=suffix, also=also)
 
-    def _report(self, name: str, *asked: str) -> Stage:
-        arguments = ("evaluate", *self.inputs, "--k", str(K), *asked, "--overwrite")
+    def _report(self, name: str, fit: str, *asked: str) -> Stage:
+        arguments = ("evaluate", *self.inputs(fit), "--k", str(K), *asked, "--overwrite")
         also = EvaluationSettings()
         return Stage.keyed(self.work, f"{self.source.name}/{name}", arguments, out="--report", inside=REPORT, also=also)
 
@@ -185,12 +183,12 @@ class Stages:
         recipe = self.source.recipe | more
         asked = (*(part for flag in recipe.items() for part in flag), *taught, "--fit", fit, "--seed", str(seed))
         also = TargetSettings(), RECIPES.get(recipe["--base"]), PRESETS.get(recipe["--base"])
-        return self._stage(name, "train", "target", *self.inputs, *asked, also=also)
+        return self._stage(name, "train", "target", *self.inputs(fit), *asked, also=also)
 
     def _judge(self, name: str, model: Stage, fit: str, *asked: str) -> Stage:
         """Lists of a target, alone and blended."""
         models = ("--target", str(model.result), "--neighbours", str(self.neighbours(fit).result))
-        return self._report(name, *models, *asked, "--timed", "0", "--baselines", "none")
+        return self._report(name, fit, *models, *asked, "--timed", "0", "--baselines", "none")
 
 
 def best_epoch(trial: Path) -> int:

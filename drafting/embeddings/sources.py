@@ -1,12 +1,13 @@
-"""Embeddings of a data directory's items: from its training interactions, from the items' texts, or from both.
+"""Embeddings of a data directory's items: from its interactions, from the items' texts, or from both.
 
-Invariant: nothing of the held-out parts is read into an embedding.
+Invariant: nothing of the parts that `Sources.fit` leaves out is read into an embedding.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from drafting.alignment.data.fit import FIT_TRAIN, learnt_part
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.loading import load_split
 from drafting.alignment.data.splits import SplitRule
@@ -27,12 +28,14 @@ class Sources:
         text_weight: share of the text, from 0 (interactions alone) to 1 (text alone).
         encoder: directory of a model that reads the texts; None for TF-IDF.
         seed: of the decompositions.
+        fit: parts of the split whose interactions count (`drafting.alignment.data.fit`).
     """
 
     dims: int = 64
     text_weight: float = 0.3
     encoder: Path | None = None
     seed: int = 0
+    fit: str = FIT_TRAIN
 
 
 def split_of(data: Path, items: ItemList, rule: SplitRule | None = None) -> Split:
@@ -54,12 +57,15 @@ def embed_items(split: Split, items: ItemList, sources: Sources, on_batch: Calla
     Raises:
         EmbeddingError: there are no texts, or the encoder cannot be loaded, where they have a share.
     """
-    weight = sources.text_weight
+    weight, encoder = sources.text_weight, sources.encoder
     if weight == 0:
-        return from_interactions(split.train, len(items.names), sources.dims, sources.seed)
-    encoder = sources.encoder
+        return _behaviour(split, items, sources)
     texts = item_texts(items, named=encoder is None)
     text = from_texts(texts, sources.dims, sources.seed) if encoder is None else from_encoder(encoder, texts, on_batch)
     if weight == 1:
         return text
-    return mixed(from_interactions(split.train, len(items.names), sources.dims, sources.seed), text, weight)
+    return mixed(_behaviour(split, items, sources), text, weight)
+
+
+def _behaviour(split: Split, items: ItemList, sources: Sources) -> FloatArray:
+    return from_interactions(learnt_part(split, sources.fit), len(items.names), sources.dims, sources.seed)

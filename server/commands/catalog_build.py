@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drafting.alignment.data.fit import FIT_TRAIN, FITS
 from drafting.alignment.data.record import AUTO, ITEMS_FILE, split_kind
 from server.commands.catalog_compare import best_of
 from server.commands.terminal import fail
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from drafting.catalog.catalog import Catalog
     from drafting.catalog.identifier_form import IdentifierForm
     from drafting.catalog.item_list import ItemList
+    from drafting.embeddings.sources import Sources
 
 # Lists of items that are catalogs already.
 _CATALOGS = (".json", ".parquet", ".catalog")
@@ -26,7 +28,7 @@ def build(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A directory of interactions, as `train` takes it: items are embedded by its training part and by their texts.",
+            help="A directory of interactions, as `train` takes it: items are embedded by who met them and by their texts.",
             exists=True,
             file_okay=False,
         ),
@@ -49,6 +51,14 @@ def build(
     label_kind: Annotated[
         str | None, typer.Option(help="Kind of interactions of DATA to predict; as for `train target`.", show_default="all")
     ] = None,
+    fit: Annotated[
+        str,
+        typer.Option(
+            help="Parts of DATA whose interactions count, as for `train target`: train; train+valid, for identifiers of targets that are "
+            "evaluated on the test part; all, of such as are served, so that the newest items have places of their own.",
+            metavar="|".join(FITS),
+        ),
+    ] = FIT_TRAIN,
     text_weight: Annotated[
         float | None,
         typer.Option(
@@ -103,7 +113,7 @@ def build(
 
     Examples:
 
-    atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --levels 1 --balanced --item-token
+    atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --levels 1 --balanced --item-token --fit all
 
     atspeed catalog build --data data/mine --out data/mine/catalog.jsonl --choose
 
@@ -118,8 +128,14 @@ def build(
         fail("Give one of --unique, --digit and --item-token: each makes identifiers that no two items share.")
     if choose and (data is None or endings or balanced or levels is not None):
         fail("--choose finds the form of identifiers from --data: leave out --levels, --balanced, --unique, --digit and --item-token.")
-    if data is None and (text_weight is not None or text_model is not None or label_kind is not None or min_items > 1):
-        fail("--text-weight, --text-model, --label-kind and --min-items are for --data: a matrix of --embeddings is taken as it is.")
+    if data is None and (text_weight is not None or text_model is not None or label_kind is not None or min_items > 1 or fit != FIT_TRAIN):
+        fail("--fit, --text-weight, --text-model, --label-kind and --min-items are for --data: a matrix of --embeddings is taken as it is.")
+    if fit not in FITS:
+        fail(f"--fit takes {', '.join(FITS)}, got {fit!r}.")
+    if choose and fit != FIT_TRAIN:
+        fail(
+            "--choose judges identifiers by the validation part, which they must not know: choose without --fit, then give it and the form."
+        )
     if items is None:
         if data is None or not (data / ITEMS_FILE).is_file():
             fail(f"List the items with --items FILE{'' if data is None else f', or as {ITEMS_FILE} in {data}'}.")
@@ -137,13 +153,15 @@ def build(
 
     from drafting.alignment.data.splits import SplitRule
     from drafting.catalog.builder import catalog_of
+    from drafting.embeddings.sources import Sources
     from drafting.errors import SetupError
 
     try:
         listed = _items(items)
         if data is not None:
             rule = SplitRule(split_kind(split, data), min_items, label_kind)
-            matrix = _embedded(data, listed, rule, text_weight, text_model, dims, seed)
+            weight = (0.3 if listed.attributes else 0.0) if text_weight is None else text_weight
+            matrix = _embedded(data, listed, rule, Sources(dims, weight, text_model, seed, fit))
         elif embeddings is not None:
             matrix = _matrix(embeddings, items, len(listed.names))
         made = {}
@@ -203,23 +221,20 @@ def _matrix(embeddings: Path, items: Path, rows: int) -> "FloatArray":
     return matrix
 
 
-def _embedded(
-    data: Path, items: "ItemList", rule: "SplitRule", text_weight: float | None, text_model: Path | None, dims: int, seed: int
-) -> "FloatArray":
+def _embedded(data: Path, items: "ItemList", rule: "SplitRule", sources: "Sources") -> "FloatArray":
     """The embeddings of a data directory's items."""
     from tqdm import tqdm
 
-    from drafting.embeddings.sources import Sources, embed_items, split_of
+    from drafting.embeddings.sources import embed_items, split_of
     from drafting.neighbours.build import ease_refusal
 
-    weight = (0.3 if items.attributes else 0.0) if text_weight is None else text_weight
-    if weight < 1 and (refusal := ease_refusal(len(items.names))):
+    if sources.text_weight < 1 and (refusal := ease_refusal(len(items.names))):
         typer.echo(f"{refusal}: what users met is embedded by plain co-occurrence, from which targets learn less.", err=True)
     parts = split_of(data, items, rule)
-    with tqdm(desc="reading texts", unit="text", disable=text_model is None) as bar:
-        matrix = embed_items(parts, items, Sources(dims, weight, text_model, seed), bar.update)
+    with tqdm(desc="reading texts", unit="text", disable=sources.encoder is None) as bar:
+        matrix = embed_items(parts, items, sources, bar.update)
     if unknown := int((~matrix.any(axis=1)).sum()):
         typer.echo(
-            f"{unknown:,} items have neither a training interaction nor a text: their place among the others says nothing.", err=True
+            f"{unknown:,} items have neither an interaction that counts nor a text: their place among the others says nothing.", err=True
         )
     return matrix

@@ -64,12 +64,13 @@ def test_every_stage_finds_what_earlier_ones_have_made(name: str, tmp_path: Path
             made |= {str(stage.result)}
             names.append(stage.name)
             pretend(stage)
-    assert len(names) == len(set(names)) == 3 + 3 + 2 + 2 * 2 + (name == "movielens")
+    assert len(names) == len(set(names)) == 4 + 3 + 2 + 2 * 2 + (name == "movielens")
 
 
 def learnt(stage: Stage) -> str:
-    """The part that the neighbour model has learnt which a stage reads."""
-    return Path(flag(stage, "--neighbours")).name.split("-")[1]
+    """The part that catalog and neighbour model know which a stage reads."""
+    (known,) = {Path(flag(stage, name)).name.split("-")[1] for name in ("--catalog", "--neighbours")}
+    return known
 
 
 @pytest.mark.parametrize("name", ["beauty", "movielens"])
@@ -137,12 +138,12 @@ def test_what_is_done_is_kept_and_nothing_begins_after_the_minutes(tmp_path: Pat
         run(*given, seeds=1, minutes=0.0)
     assert ran == []
     run(*given, seeds=1, minutes=None)
-    shared = ["beauty-catalog", "beauty-neighbours-train", "beauty-neighbours-train+valid"]
+    shared = ["beauty-catalog-train", "beauty-catalog-train+valid", "beauty-neighbours-train", "beauty-neighbours-train+valid"]
     trial, each = ["beauty-trial", "beauty-trial-report"], ["beauty-target-{}", "beauty-report-{}"]
     baselines = ["beauty-baselines-closed-forms", "beauty-baselines-gru4rec", "beauty-baselines-sasrec"]
     assert ran == [*shared, *trial, *(name.format(0) for name in each), *baselines]
     run(*given, seeds=2, minutes=None)
-    assert ran[10:] == [name.format(1) for name in each]
+    assert ran[11:] == [name.format(1) for name in each]
 
 
 def made(stages: Stages) -> list[Stage]:
@@ -159,7 +160,7 @@ def made(stages: Stages) -> list[Stage]:
 def test_a_changed_recipe_makes_anew_what_depends_on_it_and_nothing_else(tmp_path: Path) -> None:
     source = DataSet("beauty", tmp_path / "data", identifiers=("--levels", "2"), recipe={"--base": "small", "--epochs": "8"})
     stages = Stages(source, tmp_path / "work")
-    assert len(made(stages)) == 3 + 3 + 4
+    assert len(made(stages)) == 4 + 3 + 4
     assert made(Stages(source, tmp_path / "work")) == []
     assert len(compared(stages, seeds=1).targets) == 1
 
@@ -177,7 +178,7 @@ def test_a_changed_recipe_makes_anew_what_depends_on_it_and_nothing_else(tmp_pat
     rebuilt = Stages(replace(source, identifiers=("--levels", "3")), tmp_path / "work")
     assert not compared(rebuilt, seeds=1).targets
     assert not compared(rebuilt, seeds=1).baselines
-    assert len(made(rebuilt)) == 3 + 3 + 4
+    assert len(made(rebuilt)) == 4 + 3 + 4
 
 
 def test_the_recipe_of_a_preset_is_part_of_what_a_target_is_made_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,8 @@ def test_held_out_interactions_change_nothing(grouped: Interactions) -> None:
     later = interactions([rng.integers(ITEMS, size=3).tolist() for _ in grouped.users])
     alone, with_parts = (embed_items(Split(grouped, part, part), items, Sources(dims=8, text_weight=0)) for part in (nobody, later))
     np.testing.assert_array_equal(alone, with_parts)
+    known = embed_items(Split(grouped, nobody, later), items, Sources(dims=8, text_weight=0, fit="all"))
+    np.testing.assert_array_equal(known, from_interactions(grouped.followed_by(later), ITEMS, 8))
 
 
 def test_a_directory_is_read_by_the_ids_of_the_list(tmp_path: Path) -> None:
