@@ -140,7 +140,7 @@ class Why:
             with tag("div", "", "line between"):
                 ui.toggle(
                     {each: each.value for each in Shown}, value=self._shown, on_change=lambda event: self._show_more(event.value)
-                ).props("no-caps dense unelevated padding='0.2rem 0.7rem'")
+                ).props("no-caps dense unelevated padding='0.2rem 0.7rem' toggle-text-color=on-accent")
                 with tag("div", "", "legend"):
                     for name, mark in (("drafted and accepted", "mark accepted"), ("drafted, not needed", "mark")):
                         with tag("span", "", "line"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.fuzz.uploads import BODIES, make_parquet
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.loading import load_catalog
-from server.catalogs.uploads import FORMS
+from server.schemas.catalogs import UPLOAD_FORMS
 
 
 def is_catalog(body: bytes, suffix: str) -> bool:
@@ -24,14 +24,14 @@ def is_catalog(body: bytes, suffix: str) -> bool:
 
 
 def test_there_are_bodies_for_every_form():
-    assert set(BODIES) == set(FORMS)
+    assert set(BODIES) == set(UPLOAD_FORMS)
 
 
 @pytest.mark.parametrize("media_type", BODIES)
 def test_some_are_catalogs_and_some_are_none(media_type: str):
     bodies: st.SearchStrategy[bytes] = BODIES[media_type]
-    assert find(bodies, lambda body: is_catalog(body, FORMS[media_type]))
-    assert find(bodies, lambda body: len(body) > 40 and not is_catalog(body, FORMS[media_type]))
+    assert find(bodies, lambda body: is_catalog(body, UPLOAD_FORMS[media_type]))
+    assert find(bodies, lambda body: len(body) > 40 and not is_catalog(body, UPLOAD_FORMS[media_type]))
 
 
 def test_parquet_holds_attributes_that_arrow_has_no_type_for():
