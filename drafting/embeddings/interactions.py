@@ -3,7 +3,7 @@
 Invariant: only the interactions that are given count. Give the training part, or identifiers will know what a model is evaluated on.
 
 What items say of each other are the weights of EASE, whose factors make identifiers from which targets learn far more than from plain
-counts (docs/results/quality.md). Where there are too many items for its dense inverse, it is normalised co-occurrence within a window,
+counts (docs/alignment.md). Where there are too many items for its dense inverse, it is normalised co-occurrence within a window,
 factorised, which is what item2vec (arXiv 1603.04259) approaches (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
 Factorization", 2014).
 """
