@@ -1,9 +1,9 @@
 """Calls for lists, each written once, as in `server.client.operations`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from server.client.operation import Operation
+from server.client.operation import Answer, Operation
 from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody
 from server.schemas.explanations import OTHERS, ExplainedAnswer
 from server.schemas.given import GivenEvent
@@ -45,14 +45,7 @@ def recommend(*, deadline: float | None = None, **fields: Unpack[Recommendation]
         deadline: seconds for the whole call, retries included; the server is told what is left of it as `timeout_ms`.
         fields: as in `RecommendationRequest`.
     """
-    return Operation(
-        "POST /v1/recommendations",
-        RecommendationAnswer.model_validate_json,
-        body=lambda left: fields if left is None else {**fields, "timeout_ms": _timeout_ms(left, fields.get("timeout_ms"))},
-        user=fields.get("user_id"),
-        timed=True,
-        deadline=deadline,
-    )
+    return _list("POST /v1/recommendations", RecommendationAnswer.model_validate_json, {**fields}, deadline)
 
 
 def explain(*, others: int = OTHERS, deadline: float | None = None, **fields: Unpack[Recommendation]) -> Operation[ExplainedAnswer]:
@@ -62,15 +55,7 @@ def explain(*, others: int = OTHERS, deadline: float | None = None, **fields: Un
         others: prefixes beside the beam that each level tells.
         deadline, fields: as in `recommend`.
     """
-    body: dict[str, Any] = {**fields, "others": others}
-    return Operation(
-        "POST /v1/recommendations:explain",
-        ExplainedAnswer.model_validate_json,
-        body=lambda left: body if left is None else {**body, "timeout_ms": _timeout_ms(left, fields.get("timeout_ms"))},
-        user=fields.get("user_id"),
-        timed=True,
-        deadline=deadline,
-    )
+    return _list("POST /v1/recommendations:explain", ExplainedAnswer.model_validate_json, {**fields, "others": others}, deadline)
 
 
 def recommend_many(requests: Sequence[Recommendation | RecommendationRequest], *, deadline: float | None = None) -> Operation[BatchAnswer]:
@@ -87,10 +72,27 @@ def recommend_many(requests: Sequence[Recommendation | RecommendationRequest], *
             for request in requests
         ]
         if left is not None:
-            entries = [{**entry, "timeout_ms": _timeout_ms(left, entry.get("timeout_ms"))} for entry in entries]
+            entries = [_within(left, entry) for entry in entries]
         return {"requests": entries}
 
     return Operation("POST /v1/recommendations:batch", BatchAnswer.model_validate_json, body=body, timed=True, deadline=deadline)
+
+
+def _list(route: str, read: Callable[[bytes], Answer], body: dict[str, Any], deadline: float | None) -> Operation[Answer]:
+    """One list for one user, by any of the routes that make one."""
+    return Operation(
+        route,
+        read,
+        body=lambda left: body if left is None else _within(left, body),
+        user=body.get("user_id"),
+        timed=True,
+        deadline=deadline,
+    )
+
+
+def _within(left: float, body: dict[str, Any]) -> dict[str, Any]:
+    """A request that is told the seconds that are left for it."""
+    return {**body, "timeout_ms": _timeout_ms(left, body.get("timeout_ms"))}
 
 
 def _timeout_ms(left: float, asked: int | None) -> int:
