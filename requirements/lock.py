@@ -23,7 +23,7 @@ LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
 ENVIRONMENTS = {"cpu": dict(os.environ), "gpu": {**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}}
 # Each row is resolved as one set; the GPU build of vLLM excludes the CPU build.
 # "serve" is no extra: what the base needs, for an image that runs models with transformers alone.
-SETS = [("cpu", "serve", "console", "bench", "train", "dev"), ("gpu",)]
+SETS = [("cpu", "serve", "console", "bench", "train", "ray", "dev"), ("gpu",)]
 TORCH = "torch==2.13.0"
 
 
