@@ -17,10 +17,12 @@ ServerError
       - ItemsTaken
   - TryAgain                                          it may succeed later
       - EngineUnavailable, HistoryUnavailable, FiltersBusy, SearchesBusy
+      - ControlUnavailable, ControlLost, ControlConflict
       - Overloaded
           - QueueFull, TooLate, ExplanationsBusy
 
-Invariant: the message is a sentence for the client and names nothing of the server's inside; only `HistoryUnavailable` speaks to the log.
+Invariant: the message is a sentence for the client and names nothing of the server's inside; only `HistoryUnavailable` and
+`ControlUnavailable` speak to the log.
 No error knows an HTTP status: `server.http.problems` has the one table of them. Reason: services do not know who calls them.
 """
 
@@ -208,6 +210,26 @@ class EngineUnavailable(TryAgain):
 
 class HistoryUnavailable(TryAgain):
     """The history store can't be reached or can't answer now; the message is one sentence for the log and carries no credentials."""
+
+
+class ControlUnavailable(TryAgain):
+    """The control store can't be reached or can't answer now; the message is one sentence for the log and carries no credentials."""
+
+
+class ControlLost(TryAgain):
+    """The control store has lost its state, which this replica still has."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The control store has lost its state, so nothing can be changed: restore it with atspeed control restore. Lists go on."
+        )
+
+
+class ControlConflict(TryAgain):
+    """Another replica has changed the control store meanwhile, so nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("Another replica has changed the state meanwhile: send the request again.")
 
 
 class Overloaded(TryAgain):

@@ -63,6 +63,7 @@ FLOORS = {
         "scheduling",
         "engine",
         "histories",
+        "control",
         "schemas",
         "catalogs",
         "services",

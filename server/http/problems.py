@@ -76,6 +76,11 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.HistoryUnavailable: ProblemType(
         503, "histories-unavailable", "No histories", "The history store can't be reached now; requests with an inline history still work."
     ),
+    errors.ControlUnavailable: ProblemType(
+        503, "control-unavailable", "No control store", "The control store can't be reached now, so nothing can be changed; lists go on."
+    ),
+    errors.ControlLost: ProblemType(503, "control-lost", "Control state lost"),
+    errors.ControlConflict: ProblemType(503, "control-conflict", "Changed meanwhile"),
     errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),
     errors.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
     errors.ExplanationsBusy: ProblemType(429, "explanations-busy", "Explanations busy"),
@@ -93,7 +98,7 @@ _DESCRIPTIONS = {
     422: "Something in the request is not acceptable; `detail` says what.",
     500: "The model's scores are not finite, so there is no list.",
     429: "The server has as many requests, filters or searches as it takes on, or the list would not be ready in time; see `Retry-After`.",
-    503: "The engine or the history store is not available; see `Retry-After`.",
+    503: "The engine, the history store or the control store is not available; see `Retry-After`.",
     507: "It can't be stored: the disk is full, or the directory can't be written.",
     504: "The answer was not ready within the timeout.",
 }

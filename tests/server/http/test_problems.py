@@ -11,6 +11,7 @@ from server.http.problems import PROBLEM_TYPES, problem_of
 
 SERVER = Path(errors.__file__).parent
 HISTORIES = "The history store can't be reached now; requests with an inline history still work."
+CONTROL = "The control store can't be reached now, so nothing can be changed; lists go on."
 EXPECTED = {
     "InvalidRequest": (422, "invalid-request", "Invalid request"),
     "RequestRefused": (422, "refused", "Request refused"),
@@ -41,6 +42,9 @@ EXPECTED = {
     "ItemsTaken": (409, "items-refused", "Items refused"),
     "EngineUnavailable": (503, "engine-unavailable", "No engine"),
     "HistoryUnavailable": (503, "histories-unavailable", "No histories"),
+    "ControlUnavailable": (503, "control-unavailable", "No control store"),
+    "ControlLost": (503, "control-lost", "Control state lost"),
+    "ControlConflict": (503, "control-conflict", "Changed meanwhile"),
     "FiltersBusy": (429, "filters-busy", "Filters busy"),
     "SearchesBusy": (429, "searches-busy", "Searches busy"),
     "ScoresNotFinite": (500, "scores-not-finite", "Scores not finite"),
@@ -72,6 +76,7 @@ def test_every_error_has_the_problem_that_clients_know() -> None:
         (errors.ItemsTaken("It is taken."), "It is taken.", None),
         (errors.QueueFull("It is crowded.", 3), "It is crowded.", 3),
         (errors.HistoryUnavailable("Redis at 10.0.0.1 is away."), HISTORIES, 1),
+        (errors.ControlUnavailable("Redis at 10.0.0.1 is away."), CONTROL, 1),
         (TimeoutError("in a socket"), "The answer was not ready within the request's timeout.", None),
     ],
 )
@@ -83,7 +88,9 @@ def test_a_problem_tells_the_errors_sentence_and_nothing_of_the_inside(
     assert (told.detail, told.retry_after_seconds) == (detail, retry_after_seconds)
 
 
-@pytest.mark.parametrize("room", ["errors.py", "catalogs", "lists", "engine", "scheduling", "histories", "messages.py", "services.py"])
+@pytest.mark.parametrize(
+    "room", ["errors.py", "catalogs", "lists", "engine", "scheduling", "histories", "control", "messages.py", "services.py"]
+)
 def test_services_know_no_http_status(room: str) -> None:
     statuses = {known.status for known in PROBLEM_TYPES.values()}
     place = SERVER / room
