@@ -59,6 +59,7 @@ FLOORS = {
         "errors",
         "settings",
         "messages",
+        "redis",
         "metrics",
         "scheduling",
         "engine",

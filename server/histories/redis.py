@@ -31,7 +31,6 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
-from redis.asyncio import Redis, RedisCluster
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
@@ -39,9 +38,8 @@ from drafting.prompts.user_state import Scalar, Value
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.histories.base import DamageReport, Event, EventChoice, Retention, StoredUser, log_damage
 from server.histories.history import Profile
-from server.histories.redis_client import close_client, open_client
 from server.histories.redis_scripts import APPEND, DELETE_EVENTS, PUT_PROFILE
-from server.histories.redis_url import RedisUrl
+from server.redis.access import RedisAccess
 
 _T = TypeVar("_T")
 
@@ -87,13 +85,11 @@ class RedisHistoryStore:
             raise ValueError(
                 f"The key prefix {key_prefix!r} must not be empty and must not contain braces, which mark what Redis Cluster hashes."
             )
-        self._url = RedisUrl.parse(url)
+        self._access = RedisAccess(url, timeout_seconds, _MAX_CONNECTIONS, "histories", HistoryUnavailable)
+        self._redis = self._access.client
         self._retention = retention
-        self._timeout_seconds = timeout_seconds
         self._key_prefix = key_prefix
         self._on_damage = on_damage
-        self._redis = open_client(self._url, timeout_seconds, _MAX_CONNECTIONS)
-        self._turns = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._ttl_ms = 0 if retention.ttl_seconds is None else round(1000 * retention.ttl_seconds)
         self._append = self._redis.register_script(APPEND)
         self._delete_events = self._redis.register_script(DELETE_EVENTS)
@@ -183,22 +179,11 @@ class RedisHistoryStore:
             await self._redis.ping()
 
     async def close(self) -> None:
-        await close_client(self._redis)
+        await self._access.close()
 
     async def _write(self, script: AsyncScript, user_id: str, args: Sequence[str | bytes | int | float]) -> Any:
-        wanted, keys = self._url.wait_replicas, self._keys(user_id)
         async with self._reach(user_id):
-            if not wanted or not isinstance(self._redis, Redis):
-                return await script(keys=keys, args=args)
-            # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
-            async with self._redis.client() as connection:
-                answer = await script(keys=keys, args=args, client=connection)
-                reached = int(await connection.wait(wanted, round(1000 * self._timeout_seconds / 2)))
-            if reached < wanted:
-                raise HistoryUnavailable(
-                    f"Redis at {self._url.address} has stored a write on {reached} of the {wanted} replicas that must have it."
-                )
-            return answer
+            return await self._access.write(script, self._keys(user_id), args)
 
     def _keys(self, user_id: str) -> tuple[str, str, str, str]:
         # The prefix is inside the tag, so for every user id, even an empty one or with braces, the keys share a tag that is not empty.
@@ -207,25 +192,19 @@ class RedisHistoryStore:
 
     def _event(self, member: bytes, score: float) -> Event | None:
         if (event := _event(member, score)) is None:
-            self._on_damage("event", f"A stored event in Redis at {self._url.address} can't be read and is passed over.")
+            self._on_damage("event", f"A stored event in Redis at {self._access.address} can't be read and is passed over.")
         return event
 
     @asynccontextmanager
     async def _reach(self, user_id: str | None) -> AsyncIterator[None]:
         """Limit the time of an operation, and turn keys of another kind into `HistoryDamaged`, other failures into `HistoryUnavailable`."""
-        try:
-            async with asyncio.timeout(self._timeout_seconds), self._turns:
-                if isinstance(self._redis, RedisCluster):
-                    # Commands that discover the layout concurrently close each other's connections, so discover it once before.
-                    await self._redis.initialize()
+        async with self._access.reach():
+            try:
                 yield
-        except TimeoutError as error:
-            raise HistoryUnavailable(f"Redis at {self._url.address} did not answer within {self._timeout_seconds:g} s.") from error
-        except RedisError as error:
-            if user_id is not None and str(error).startswith("WRONGTYPE"):
-                raise HistoryDamaged(user_id) from error
-            reason = str(error).rstrip(".").replace(". ", "; ")
-            raise HistoryUnavailable(f"Redis at {self._url.address} cannot serve histories: {reason}.") from error
+            except RedisError as error:
+                if user_id is not None and str(error).startswith("WRONGTYPE"):
+                    raise HistoryDamaged(user_id) from error
+                raise
 
 
 async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:

@@ -13,9 +13,9 @@ import yaml
 from deploy.checks.chart import BAD_VALUES, VALUE_SETS, expected_complaint, render
 from deploy.checks.tools import CHART, find_tool
 from deploy.helm.settings_schema import OWN, SCHEMA, updated
-from server.histories.redis_url import Login, RedisUrl
 from server.http import server
 from server.metrics.registry import Metrics
+from server.redis.url import Login, RedisUrl
 from server.settings import Settings
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -1,44 +1,16 @@
 """The stores under test: one Redis for the whole run, a fresh file, prefix or object for each test."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from server.histories import HistoryStore, open_history_store
-from tests.services import REDIS_BINARY, REDIS_MISSING, RedisClusterServers, RedisServer, SentinelServers
+from tests.server.conftest import REDIS_FIXTURES
 
 StoreFactory = Callable[..., HistoryStore]
-REDIS_FIXTURES = {"redis": "redis_server", "sentinel": "redis_sentinel", "cluster": "redis_cluster"}
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if REDIS_BINARY is None:
-        pytest.skip(REDIS_MISSING)
-    # Nothing here outlives the server, so it need not wait for the disk.
-    server = RedisServer(tmp_path_factory.mktemp("redis"), "--appendonly", "no")
-    yield server.start()
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
-    if REDIS_BINARY is None:
-        pytest.skip(REDIS_MISSING)
-    cluster = RedisClusterServers(tmp_path_factory.mktemp("cluster"))
-    yield cluster.start()
-    cluster.close()
-
-
-@pytest.fixture(scope="session")
-def redis_sentinel(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelServers]:
-    """One that has nobody to promote: the contract is about what stands in front of the master."""
-    sentinels = SentinelServers(tmp_path_factory.mktemp("sentinel"), redis_server)
-    yield sentinels.wait_for(replicas=0)
-    sentinels.close()
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis", "sentinel", "cluster"])

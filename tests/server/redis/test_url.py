@@ -1,8 +1,8 @@
-"""What a history URL says of a Redis; what is refused is tested with the contract."""
+"""What a URL says of a Redis; what is refused is tested with the contract of histories."""
 
 import pytest
 
-from server.histories.redis_url import Login, RedisUrl, Topology
+from server.redis.url import Login, RedisUrl, Topology
 
 
 def test_one_server():

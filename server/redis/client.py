@@ -1,7 +1,7 @@
 """redis-py clients for each topology: one server, Sentinel, Cluster.
 
-Invariant: a client never sends a command twice, because an append whose answer was lost may have been stored. It has no timeouts of its own
-for commands, because the store limits each operation as a whole.
+Invariant: a client never sends a command twice, because a write whose answer was lost may have been stored. It has no timeouts of its own
+for commands, because `server.redis.access` limits each operation as a whole.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, RedisError
 
-from server.histories.redis_url import Login, RedisUrl, Topology
+from server.redis.url import Login, RedisUrl, Topology
 
 RedisClient = Redis | RedisCluster
 # A hanging Sentinel must leave time to ask another.

@@ -1,4 +1,4 @@
-"""`RedisUrl`: the parsed URL of a Redis history store: one server, servers watched by Sentinel, or a Cluster.
+"""`RedisUrl`: the parsed URL of a Redis: one server, servers watched by Sentinel, or a Cluster.
 
 Invariant: a URL that cannot be used is refused here, in one sentence that quotes nothing of it, because any part of it could be part of the
 password. Unknown options are refused too: redis-py would pass them to its connections unchecked.
@@ -40,14 +40,14 @@ class Login:
 
 @dataclass(frozen=True)
 class RedisUrl:
-    """A parsed history URL.
+    """A parsed URL.
 
     Attributes:
         nodes: host and port of the server, of the Sentinels, or of some servers of the Cluster.
-        login: credentials for the servers with the histories.
+        login: credentials for the servers with the data.
         sentinel_login: credentials for the Sentinels.
         service: name of the master in Sentinel.
-        wait_replicas: number of replicas that must have an append before it is acknowledged.
+        wait_replicas: number of replicas that must have a write before it is acknowledged.
         tls_options: options of redis-py's TLS connections, to Sentinels as well.
     """
 
@@ -82,9 +82,9 @@ class RedisUrl:
             nodes = tuple(_node(host, _PORTS[kind]) for host in hosts.split(","))
         except ValueError:
             # Not chained: the error's text may quote a piece of the password.
-            raise ValueError(f"The Redis history URL cannot be read: {expected}") from None
+            raise ValueError(f"The Redis URL cannot be read: {expected}") from None
         if not all(host for host, _ in nodes) or (kind == "" and len(nodes) > 1):
-            raise ValueError(f"The Redis history URL names no host: {expected}")
+            raise ValueError(f"The Redis URL names no host: {expected}")
         # A plus sign is a plus sign, as before the @: these are not fields of an HTML form.
         options = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))
         _check_options(options, parts.scheme, kind, scheme == "rediss", expected)
@@ -92,9 +92,9 @@ class RedisUrl:
         service = path.pop(0) if kind == "sentinel" and path else ""
         database = options.get("db", path.pop(0) if path else "0")
         if parts.fragment or path or not database.isdecimal():
-            raise ValueError(f"The Redis history URL does not end in a database number: {expected}")
+            raise ValueError(f"The Redis URL does not end in a database number: {expected}")
         if kind == "sentinel" and not service:
-            raise ValueError(f"The Redis history URL does not name the master that the Sentinels watch: {expected}")
+            raise ValueError(f"The Redis URL does not name the master that the Sentinels watch: {expected}")
         if kind == "cluster" and int(database):
             raise ValueError(f"A Redis Cluster has database 0 only: {expected}")
         username, _, password = (unquote(part) for part in login.partition(":"))
@@ -118,7 +118,7 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
 
 def _login(username: str, password: str, password_file: str) -> Login:
     if password and password_file:
-        raise ValueError("A Redis history URL gives a password or the file that holds it, not both.")
+        raise ValueError("A Redis URL gives a password or the file that holds it, not both.")
     return Login(username or None, password or None, password_file or None)
 
 
@@ -134,12 +134,10 @@ def _check_options(options: dict[str, str], scheme: str, kind: str, tls: bool, e
     for option, value in options.items():
         if option not in known:
             # Not named: after an unescaped question mark in a password, the "option" is the rest of the password.
-            raise ValueError(
-                f"The {scheme}:// history URL has an unknown option after its question mark: known are {', '.join(sorted(known))}."
-            )
+            raise ValueError(f"The {scheme}:// URL has an unknown option after its question mark: known are {', '.join(sorted(known))}.")
         if option == "ssl_cert_reqs" and value not in ("none", "optional", "required"):
-            raise ValueError(f"The ssl_cert_reqs of a {scheme}:// history URL is none, optional or required.")
+            raise ValueError(f"The ssl_cert_reqs of a {scheme}:// URL is none, optional or required.")
         if option == "db" and not value.isdecimal():
-            raise ValueError(f"The Redis history URL does not end in a database number: {expected}")
+            raise ValueError(f"The Redis URL does not end in a database number: {expected}")
         if option == "wait_replicas" and not value.isdecimal():
-            raise ValueError("The wait_replicas of a Redis history URL is a number of replicas.")
+            raise ValueError("The wait_replicas of a Redis URL is a number of replicas.")

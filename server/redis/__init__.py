@@ -1,0 +1,1 @@
+"""How rooms reach a Redis: its URL, its client, and operations that end in time."""

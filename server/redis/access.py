@@ -1,0 +1,77 @@
+"""`RedisAccess`: a Redis as a store uses it, which may be down at any time.
+
+Invariant: each operation ends within its time, from waiting for a connection to the answer, and whatever fails is one error of the store's,
+a sentence with the address and without passwords.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError
+
+from server.redis.client import close_client, open_client
+from server.redis.url import RedisUrl
+
+
+class RedisAccess:
+    """The Redis at `url`.
+
+    Args:
+        timeout_seconds: limit of each operation.
+        connections: number of connections to each server; further operations wait for one within their time.
+        purpose: what the Redis is for, to complete "cannot serve".
+        unavailable: the error of an operation that fails, made of a sentence.
+
+    Raises:
+        ValueError: the URL cannot be used.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float, connections: int, purpose: str, unavailable: Callable[[str], Exception]) -> None:
+        self._url = RedisUrl.parse(url)
+        self._timeout_seconds = timeout_seconds
+        self._purpose = purpose
+        self._unavailable = unavailable
+        self.client = open_client(self._url, timeout_seconds, connections)
+        self._turns = asyncio.Semaphore(connections)
+
+    @property
+    def address(self) -> str:
+        """The address, for messages."""
+        return self._url.address
+
+    @asynccontextmanager
+    async def reach(self, waited_seconds: float = 0.0) -> AsyncIterator[None]:
+        """Limit the time of an operation, in which Redis may wait for so long itself, and turn failures into the store's error."""
+        seconds = self._timeout_seconds + waited_seconds
+        try:
+            async with asyncio.timeout(seconds), self._turns:
+                if isinstance(self.client, RedisCluster):
+                    # Commands that discover the layout concurrently close each other's connections, so discover it once before.
+                    await self.client.initialize()
+                yield
+        except TimeoutError as error:
+            raise self._unavailable(f"Redis at {self.address} did not answer within {seconds:g} s.") from error
+        except RedisError as error:
+            reason = str(error).rstrip(".").replace(". ", "; ")
+            raise self._unavailable(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error
+
+    async def write(self, script: AsyncScript, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+        """The answer of a script that writes, inside `reach`, once as many replicas have its writes as the URL says."""
+        wanted = self._url.wait_replicas
+        if not wanted or not isinstance(self.client, Redis):
+            return await script(keys=keys, args=args)
+        # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
+        async with self.client.client() as connection:
+            answer = await script(keys=keys, args=args, client=connection)
+            reached = int(await connection.wait(wanted, round(1000 * self._timeout_seconds / 2)))
+        if reached < wanted:
+            raise self._unavailable(f"Redis at {self.address} has stored a write on {reached} of the {wanted} replicas that must have it.")
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await close_client(self.client)

@@ -1,0 +1,37 @@
+"""Redis for the rooms that keep something in it: one server, one behind Sentinel and one Cluster for the whole run."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisClusterServers, RedisServer, SentinelServers
+
+# The fixture of a scheme, whose `url` is that of a store.
+REDIS_FIXTURES = {"redis": "redis_server", "sentinel": "redis_sentinel", "cluster": "redis_cluster"}
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    if REDIS_BINARY is None:
+        pytest.skip(REDIS_MISSING)
+    # Nothing here outlives the server, so it need not wait for the disk.
+    server = RedisServer(tmp_path_factory.mktemp("redis"), "--appendonly", "no")
+    yield server.start()
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
+    if REDIS_BINARY is None:
+        pytest.skip(REDIS_MISSING)
+    cluster = RedisClusterServers(tmp_path_factory.mktemp("cluster"))
+    yield cluster.start()
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelServers]:
+    """One that has nobody to promote: contracts are about what stands in front of the master."""
+    sentinels = SentinelServers(tmp_path_factory.mktemp("sentinel"), redis_server)
+    yield sentinels.wait_for(replicas=0)
+    sentinels.close()
