@@ -16,7 +16,7 @@ ServerError
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
   - TryAgain                                          it may succeed later
-      - EngineUnavailable, HistoryUnavailable, FiltersBusy, SearchesBusy
+      - EngineUnavailable, HistoryUnavailable, FilesUnavailable, FiltersBusy, SearchesBusy
       - ControlUnavailable, ControlLost, ControlConflict
       - Overloaded
           - QueueFull, TooLate, ExplanationsBusy
@@ -230,6 +230,10 @@ class ControlConflict(TryAgain):
 
     def __init__(self) -> None:
         super().__init__("Another replica has changed the state meanwhile: send the request again.")
+
+
+class FilesUnavailable(TryAgain):
+    """The place of the versions' files can't be reached or can't answer now, or does not have one that a version needs."""
 
 
 class Overloaded(TryAgain):

@@ -151,8 +151,13 @@ class Settings(EngineSettings, BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ATSPEED_", validate_default=False)
 
-    catalogs: Annotated[Path | None, Panel.CATALOG] = Field(
-        default=None, description="Directory for versions of the catalog; a temporary one by default."
+    catalogs: Annotated[str | None, Panel.CATALOG] = Field(
+        default=None,
+        description="Where versions of the catalog are kept: a directory, or an object store that all replicas see (s3://bucket/prefix, "
+        "gs://…, az://…, file:///…); a temporary directory by default.",
+    )
+    catalog_cache: Annotated[Path | None, Panel.CATALOG] = Field(
+        default=None, description="Directory for what has been fetched from the object store of --catalogs; a temporary one by default."
     )
     catalog_max_items: Annotated[int, Panel.CATALOG] = Field(
         default=20_000_000, ge=1, description="Items that a version of the catalog may have, those of --catalog aside."
@@ -296,6 +301,18 @@ class Settings(EngineSettings, BaseSettings):
     def model_name(self) -> str:
         """The name of the model in answers."""
         return self.model or self.target.resolve().name
+
+    @property
+    def catalogs_url(self) -> str | None:
+        """The object store of the versions' files; None if they lie in a directory."""
+        return self.catalogs if self.catalogs is not None and "://" in self.catalogs else None
+
+    @property
+    def catalogs_directory(self) -> Path | None:
+        """Where this server has the versions' files: in their directory or in its cache; None for one that is gone with it."""
+        if self.catalogs_url is not None:
+            return self.catalog_cache
+        return None if self.catalogs is None else Path(self.catalogs)
 
     @property
     def engine_options(self) -> EngineOptions:

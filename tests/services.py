@@ -1,4 +1,5 @@
-"""Real servers for the tests: a Redis that can be paused, killed and started again on the port it had, a Cluster and Sentinels of such.
+"""Real servers for the tests: a Redis that can be paused, killed and started again on the port it had, a Cluster and Sentinels of such; an
+object store.
 
 Invariant: a server and its data live in a folder of the test's own and end with `close`. Reason: a suite must neither read what another
 left, nor leave a process.
@@ -12,7 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.request import Request, urlopen
 
+from moto.server import ThreadedMotoServer
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -27,6 +30,29 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(["openssl", *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
     return certificate, key
+
+
+class ObjectStore:
+    """moto's S3 in this process, on a free port of 127.0.0.1; `environment` is what its clients need, as users of MinIO set it."""
+
+    def __init__(self) -> None:
+        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self._server.start()
+        self.endpoint = "http://{}:{}".format(*self._server.get_host_and_port())
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "somebody",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
+
+    def bucket(self, name: str) -> str:
+        """Make a bucket, and return its URL."""
+        urlopen(Request(f"{self.endpoint}/{name}", method="PUT")).close()
+        return f"s3://{name}"
+
+    def close(self) -> None:
+        self._server.stop()
 
 
 class RedisServer:

@@ -30,6 +30,11 @@ def digest_name(digest: str) -> str:
     return f"{DIGEST_PREFIX}{digest}{SUFFIX}"
 
 
+def digest_in(name: str) -> str | None:
+    """The digest that a file is named by; None for one with another kind of name."""
+    return name[len(DIGEST_PREFIX) : -len(SUFFIX)] if name.startswith(DIGEST_PREFIX) and name.endswith(SUFFIX) else None
+
+
 def save_artefact(catalog: Catalog, path: Path) -> str:
     """Write a catalog, and return its digest; one that is `Catalog.ordered` for a model is loaded for that model without sorting again.
 
@@ -66,14 +71,31 @@ def load_artefact(path: Path, *, check: bool = False) -> Catalog:
     catalog, header, arrays = _load(path)
     if not check:
         return catalog
-    digest = header.pop("digest", None)
-    if digest is not None and digest != digest_of(header, arrays):
-        raise CatalogError(f"{path} is damaged: its contents have another digest than it says. Build it anew, or bring it again.")
+    _check_digest(path, header, arrays)
     try:
         check_catalog(catalog)
     except ValueError as error:
         raise CatalogError(f"{path} is no catalog that can be served, for {error} can't be right: build it anew.") from error
     return catalog
+
+
+def check_digest(path: Path, digest: str) -> None:
+    """Read a whole artefact, and compare its contents with a digest.
+
+    Raises:
+        CatalogError: the file is missing, cut off or not an artefact, or has another digest.
+    """
+    with reading(path, "The catalog", "catalog artefact", _AGAIN, CatalogError):
+        header, arrays = map_arrays(path)
+        if header.get("digest") != digest:
+            raise CatalogError(f"{path} is another file than that of digest {digest}.")
+        _check_digest(path, header, arrays)
+
+
+def _check_digest(path: Path, header: dict[str, str], arrays: Arrays) -> None:
+    rest = {name: text for name, text in header.items() if name != "digest"}
+    if "digest" in header and header["digest"] != digest_of(rest, arrays):
+        raise CatalogError(f"{path} is damaged: its contents have another digest than it says. Build it anew, or bring it again.")
 
 
 def _load(path: Path) -> tuple[Catalog, dict[str, str], Arrays]:

@@ -1,32 +1,67 @@
-"""The files of a directory of versions.
+"""The files of the versions: in a directory, or in an object store that all replicas see and a cache of this one.
 
 Invariant: the file of a version is named by the digest of its contents, so two never overwrite each other, and what is read under a name is
 what was written. Files that are not finished have other names; those that a killed server has left behind are deleted at the next start,
-unless another server uses the directory.
+unless another server uses the directory. What is fetched gets its name when its contents have the digest that they must have.
 """
 
+import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, digest_name
+from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, check_digest, digest_name
+from drafting.catalog.catalog import CatalogError
 from drafting.mapped_arrays import PART_SUFFIX
 from server.catalogs.journal import sync_directory
-from server.errors import StorageFull
+from server.errors import FilesUnavailable, StorageFull, UnknownFile, quoted
+
+if TYPE_CHECKING:
+    from server.catalogs.object_files import ObjectFiles
 
 _UNFINISHED = ".unfinished-"
+SCHEMES = ("s3", "gs", "az", "file")
+FETCHES = 3
+FIRST_PAUSE_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 
 
-class VersionFiles:
-    """The files of one directory."""
+def open_objects(url: str | None) -> "ObjectFiles | None":
+    """The object store of a URL; None for None.
 
-    def __init__(self, directory: Path) -> None:
+    Raises:
+        ValueError: it is no URL of a store.
+    """
+    if url is None:
+        return None
+    if url.partition("://")[0] not in SCHEMES:
+        raise ValueError(f"--catalogs takes a directory or a URL of {', '.join(f'{scheme}://' for scheme in SCHEMES)}; got {url}.")
+    # Importing obstore takes memory and time, which servers without an object store need not give.
+    from server.catalogs.object_files import ObjectFiles
+
+    return ObjectFiles(url)
+
+
+class VersionFiles:
+    """The files as one server sees them.
+
+    Attributes:
+        directory: where this server has them: the directory of the versions, or its cache of the object store.
+    """
+
+    def __init__(self, directory: Path, objects: "ObjectFiles | None" = None) -> None:
+        """
+        Args:
+            objects: where all replicas find them; None if that is the directory.
+        """
         self.directory = directory
+        self._objects = objects
+        self._fetching = asyncio.Lock()
         self._lock: int | None = None
 
     def brought(self) -> dict[str, Path]:
@@ -38,13 +73,93 @@ class VersionFiles:
         """A name that no other file has."""
         return self.directory / f"{_UNFINISHED}{os.urandom(8).hex()}{suffix}"
 
-    def publish(self, unfinished: Path, digest: str) -> Path:
-        """Give a finished file its name; when it returns it is on the disk.
+    async def local(self, file_name: str, digest: str | None, version: str) -> Path:
+        """The path of a file on this machine; it is fetched if it is not here yet.
+
+        Args:
+            digest: of its contents; None if they are not compared.
+            version: name of the version that needs it.
 
         Raises:
-            StorageFull: it can't be written.
+            FilesUnavailable: it can't be fetched now; the sentence names the version and says why.
+        """
+        path = self.directory / file_name
+        if self._objects is not None and not path.exists():
+            async with self._fetching:
+                if not path.exists():
+                    await self._fetch(self._objects, file_name, path, digest, f"of version {quoted(version)} ")
+        return path
+
+    @asynccontextmanager
+    async def source(self, name: str) -> AsyncIterator[Path]:
+        """A file that somebody has put beside the versions, of any form, for as long as it is needed.
+
+        Raises:
+            UnknownFile: there is none of that name, or it lies elsewhere.
+            FilesUnavailable: it can't be fetched now.
+        """
+        if self._objects is None:
+            yield self._beside(name)
+            return
+        if not await asyncio.to_thread(self._objects.has, name):
+            raise UnknownFile(f"There is no file {quoted(name)} in the server's object store of catalogs.")
+        copy = self.unfinished(Path(name).suffix)
+        try:
+            await self._fetch(self._objects, name, copy, None, "")
+            yield copy
+        finally:
+            self.discard(copy)
+
+    def _beside(self, name: str) -> Path:
+        try:
+            directory = self.directory.resolve()
+            path = (directory / name).resolve()
+            found = path.is_relative_to(directory) and path.is_file()
+        except (OSError, ValueError, RuntimeError):
+            # A name that is too long or holds a NUL, a loop of links, a directory that may not be read.
+            found = False
+        if not found:
+            raise UnknownFile(f"There is no file {quoted(name)} in the server's directory of catalogs.")
+        return path
+
+    async def _fetch(self, objects: "ObjectFiles", name: str, path: Path, digest: str | None, whose: str) -> None:
+        """Fetch a file, and again if what comes is damaged or cut off."""
+        for attempt in range(1, FETCHES + 1):
+            try:
+                await asyncio.to_thread(self._fetch_once, objects, name, path, digest)
+                return
+            except FilesUnavailable as error:
+                reason = str(error)
+            except CatalogError:
+                reason = "what comes is damaged"
+            except OSError as error:
+                reason = f"this server's cache can't be written: {error.strerror}"
+            logger.warning("attempt %d to fetch the file %s%s has failed: %s", attempt, whose, name, reason)
+            if attempt < FETCHES:
+                await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+        raise FilesUnavailable(f"The file {whose}can't be fetched: {reason}.", 5)
+
+    def _fetch_once(self, objects: "ObjectFiles", name: str, path: Path, digest: str | None) -> None:
+        unfinished = self.unfinished()
+        try:
+            objects.get(name, unfinished)
+            if digest is not None:
+                check_digest(unfinished, digest)
+            # A machine that is switched off must not find the name with nothing behind it.
+            _sync(unfinished)
+            unfinished.replace(path)
+        finally:
+            self.discard(unfinished)
+
+    def publish(self, unfinished: Path, digest: str) -> Path:
+        """Give a finished file its name; when it returns it is on the disk, and in the object store if there is one.
+
+        Raises:
+            StorageFull, FilesUnavailable: it can't be written; there is no file of that name that was not there.
         """
         path = self.directory / digest_name(digest)
+        if self._objects is not None:
+            self._objects.put(unfinished, path.name)
         try:
             unfinished.replace(path)
             sync_directory(self.directory)
@@ -96,3 +211,8 @@ class VersionFiles:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

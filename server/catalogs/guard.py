@@ -12,7 +12,7 @@ from server.catalogs.filters import NamedFilters
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
 from server.engine.watch import CatalogWatch
-from server.errors import CatalogRefused, FilterRefused, VersionNotFound
+from server.errors import CatalogRefused, FilesUnavailable, FilterRefused, VersionNotFound
 from server.metrics.lists import HealthMetrics
 
 SOON_SECONDS = 60.0
@@ -94,7 +94,7 @@ class CatalogGuard(CatalogWatch):
         try:
             version = await self._catalogs.load(name)
             await self._filters.prepare(version)
-        except (VersionNotFound, CatalogRefused, FilterRefused) as error:
+        except (VersionNotFound, CatalogRefused, FilesUnavailable, FilterRefused) as error:
             logger.warning("version %s can't be tried instead: %s", name, error)
             return None
         return version

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from drafting.catalog.artefact import DIGEST_PREFIX
+from drafting.catalog.artefact import DIGEST_PREFIX, digest_in
 from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.catalog.loading import load_catalog
 from drafting.neighbours.candidates import CatalogNeighbours
@@ -83,20 +83,21 @@ class CatalogStore:
         trying: name of an earlier version that engines are about to be started with because they died with the active one; None as a rule.
             What it is made of must not change until that is decided: it is adopted as it is, or the active one stays.
         changing: held by whoever changes versions, from judging a name until the change has taken effect.
-        files: the files of the directory.
+        files: the files of the versions.
     """
 
     def __init__(
         self,
         first: ServedCatalog,
         engine: EngineClient,
-        directory: Path,
+        files: VersionFiles,
         start: ServedCatalog | None = None,
         neighbours: NeighbourModel | None = None,
     ) -> None:
         """
         Args:
-            first: what the engine loads; the versions that are in the directory already are known.
+            first: what the engine loads.
+            files: those of the versions; what is in their directory already is known.
             start: the catalog that the server is started with, if it is another one.
             neighbours: the server's neighbour model, whose items `first` has looked up already.
         """
@@ -104,10 +105,10 @@ class CatalogStore:
         self.active, self.active_since = first, time.monotonic()
         self.trying: str | None = None
         self.changing = asyncio.Lock()
-        self.files = VersionFiles(directory)
-        self._journal = Journal(directory)
+        self.files = files
+        self._journal = Journal(files.directory)
         self._engine = engine
-        recorded = {name: directory / file for name, file in self._journal.record.files.items()}
+        recorded = {name: files.directory / file for name, file in self._journal.record.files.items()}
         starts = {each.name: each for each in (start, first) if each is not None}
         self._paths = self.files.brought() | recorded | {name: each.path for name, each in starts.items()}
         # What lies outside of the directory can be replaced by others; a version is its contents.
@@ -150,7 +151,7 @@ class CatalogStore:
         """Make a version of a finished file; when it returns, the version outlives the server.
 
         Raises:
-            VersionExists, StorageFull: the name is taken by now, or the file can't be stored; there is no such version, and no file.
+            VersionExists, StorageFull, FilesUnavailable: the name is taken by now, or the file can't be stored; there is no such version.
         """
         async with self.changing:
             self.check_new(name)
@@ -210,7 +211,7 @@ class CatalogStore:
 
         Raises:
             VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable, or the engine can't serve it.
-            EngineUnavailable: there is no engine, or it died meanwhile.
+            EngineUnavailable, FilesUnavailable: there is no engine, or it died meanwhile, or the file can't be fetched now.
             StorageFull: it can't be written down.
         """
         path = new or self._path(name)
@@ -245,6 +246,7 @@ class CatalogStore:
 
         Raises:
             VersionNotFound, CatalogRefused: there is none of that name, or its file is unusable.
+            FilesUnavailable: its file can't be fetched now.
         """
         path = path or self._path(name)
         self._loads += 1
@@ -258,6 +260,8 @@ class CatalogStore:
         return served.catalog if name == served.name else await self._read(name, self._path(name))
 
     async def _read(self, name: str, path: Path) -> Catalog:
+        if path.parent == self.files.directory:
+            await self.files.local(path.name, digest_in(path.name), name)
         try:
             catalog = await asyncio.to_thread(load_catalog, path)
         except CatalogError as error:

@@ -13,7 +13,7 @@ import msgspec
 from server.catalogs.background import ProcessLimits, run_in_background
 from server.catalogs.build import BuildOrder, Built
 from server.catalogs.store import CatalogStore
-from server.errors import CatalogRefused, StorageFull, UnknownFile, UnknownForm, UploadCutOff, quoted
+from server.errors import CatalogRefused, StorageFull, UnknownForm, UploadCutOff, quoted
 from server.schemas.catalogs import UPLOAD_FORMS
 from server.settings import Settings
 
@@ -32,21 +32,14 @@ class CatalogUploads:
         self._building = asyncio.Lock()
 
     async def from_path(self, name: str, path: str) -> Built:
-        """Make a version of a file in the directory of the versions.
+        """Make a version of a file that lies beside the versions.
 
         Raises:
             UnknownFile, CatalogRefused, VersionExists: there is no such file there, or it can't be served, or the name is taken.
+            StorageFull, FilesUnavailable: it can't be read or stored now.
         """
-        try:
-            directory = self._catalogs.files.directory.resolve()
-            source = (directory / path).resolve()
-            found = source.is_relative_to(directory) and source.is_file()
-        except (OSError, ValueError, RuntimeError):
-            # A name that is too long or holds a NUL, a loop of links, a directory that may not be read.
-            found = False
-        if not found:
-            raise UnknownFile(f"There is no file {quoted(path)} in the server's directory of catalogs.")
-        return await self._build(name, source)
+        async with self._catalogs.files.source(path) as source:
+            return await self._build(name, source)
 
     async def from_upload(self, name: str, content_type: str, body: AsyncIterator[bytes], length: int | None) -> Built:
         """Make a version of a body as it comes in.
@@ -55,7 +48,7 @@ class CatalogUploads:
             length: declared length of the body; None if not declared.
 
         Raises:
-            UnknownForm, UploadCutOff, StorageFull, CatalogRefused, VersionExists: no version can be made of the body.
+            UnknownForm, UploadCutOff, StorageFull, FilesUnavailable, CatalogRefused, VersionExists: no version can be made of the body.
         """
         suffix = UPLOAD_FORMS.get(content_type.partition(";")[0].strip().lower())
         if suffix is None:

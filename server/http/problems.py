@@ -81,6 +81,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     ),
     errors.ControlLost: ProblemType(503, "control-lost", "Control state lost"),
     errors.ControlConflict: ProblemType(503, "control-conflict", "Changed meanwhile"),
+    errors.FilesUnavailable: ProblemType(503, "files-unavailable", "No files of catalogs"),
     errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),
     errors.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
     errors.ExplanationsBusy: ProblemType(429, "explanations-busy", "Explanations busy"),
@@ -98,7 +99,7 @@ _DESCRIPTIONS = {
     422: "Something in the request is not acceptable; `detail` says what.",
     500: "The model's scores are not finite, so there is no list.",
     429: "The server has as many requests, filters or searches as it takes on, or the list would not be ready in time; see `Retry-After`.",
-    503: "The engine, the history store or the control store is not available; see `Retry-After`.",
+    503: "The engine, the history store, the control store or that of the catalogs' files is not available; see `Retry-After`.",
     507: "It can't be stored: the disk is full, or the directory can't be written.",
     504: "The answer was not ready within the timeout.",
 }

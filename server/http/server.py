@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -22,6 +23,7 @@ from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.forms import TORCH_SUFFIXES
 from drafting.catalog.loading import load_catalog
+from server.catalogs.files import VersionFiles, open_objects
 from server.catalogs.start import first_catalog
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
@@ -60,12 +62,12 @@ class ApiServer:
 
         Raises:
             CatalogError, PortError: the catalog or the address can't be used.
-            ValueError: a directory is missing, the catalog is a torch file, codebooks, neighbour model or the list of popular items can't
-                be used, or the URL of the histories can't be.
+            ValueError: a directory is missing, the URL of the versions or that of the histories makes no sense, the catalog is a torch
+                file, codebooks, neighbour model or the list of popular items can't be used.
         """
         self.failure: str | None = None
-        if settings.catalogs is not None and not settings.catalogs.is_dir():
-            raise ValueError(f"There is no directory {settings.catalogs} for versions of the catalog.")
+        kept = _catalogs_directory(settings)
+        objects = open_objects(settings.catalogs_url)
         if not settings.target.is_dir():
             raise ValueError(f"There is no model directory {settings.target}.")
         if settings.codebooks is not None:
@@ -79,7 +81,7 @@ class ApiServer:
         metrics = Metrics()
         neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
-        first = first_catalog(start, settings.catalog, settings.catalogs)
+        first = first_catalog(start, settings.catalog, kept)
         first.served.learn_neighbours(neighbours)
         if first.served.catalog is start:
             check_known(first.served.neighbours, settings)
@@ -109,9 +111,9 @@ class ApiServer:
         )
         # Gone with the server, unless there is a directory that outlives it.
         self._temporary = ExitStack()
-        directory = (settings.catalogs or self._temporary.enter_context(own_directory())).absolute()
+        files = VersionFiles((kept or self._temporary.enter_context(own_directory())).absolute(), objects)
         own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
-        catalogs = CatalogStore(first.served, engine, directory, own, neighbours)
+        catalogs = CatalogStore(first.served, engine, files, own, neighbours)
         catalogs.started(first.by, first.left, "It can't be read any more.")
         services = Services(settings, catalogs, engine, histories, metrics, Drain(), Tracing.to(settings.otlp_endpoint), popularity)
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
@@ -166,6 +168,27 @@ class ApiServer:
 
     def _give_up_requests(self) -> None:
         self._engine.abandon("The server is shutting down.")
+
+
+def _catalogs_directory(settings: Settings) -> Path | None:
+    """Where the versions' files are on this machine, if they outlive the server.
+
+    Raises:
+        ValueError: there is no such directory, or it can't be made.
+    """
+    if settings.catalog_cache is not None:
+        if settings.catalogs_url is None:
+            raise ValueError(
+                "--catalog-cache is for --catalogs in an object store: leave it out, or name a URL such as s3://bucket/prefix."
+            )
+        try:
+            settings.catalog_cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"The directory {settings.catalog_cache} of --catalog-cache can't be made: {error.strerror}.") from error
+    directory = settings.catalogs_directory
+    if directory is not None and not directory.is_dir():
+        raise ValueError(f"There is no directory {directory} for versions of the catalog.")
+    return directory
 
 
 class _Uvicorn(uvicorn.Server):

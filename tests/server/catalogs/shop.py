@@ -12,6 +12,7 @@ import numpy as np
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
+from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
 from server.catalogs.start import first_catalog
@@ -87,7 +88,7 @@ def open_shop(folder: Path) -> Shop:
     options = EngineOptions(target=folder / "behaviours.json", catalog=first.served.path)
     metrics = Metrics()
     engine = EngineClient(options, first.served.catalog.version, metrics, max_pending=10, on_failure=failures.append)
-    catalogs = CatalogStore(first.served, engine, directory, ServedCatalog(START.version, "", start_file, START))
+    catalogs = CatalogStore(first.served, engine, VersionFiles(directory), ServedCatalog(START.version, "", start_file, START))
     catalogs.started(first.by, first.left, "It can't be read any more.")
     filters = NamedFilters(catalogs, engine)
     engine.watch = CatalogGuard(catalogs, filters, engine, metrics.health)

@@ -11,6 +11,7 @@ from drafting.catalog.builder import CatalogBuilder
 from drafting.catalog.catalog import Catalog
 from drafting.trie.item_set import ItemSet
 from server.catalogs import filters
+from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
@@ -57,7 +58,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 @pytest.fixture
 def catalogs(tmp_path: Path) -> CatalogStore:
     engine = EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1)
-    return CatalogStore(priced("v1", [1, 2, 3]), engine, tmp_path)
+    return CatalogStore(priced("v1", [1, 2, 3]), engine, VersionFiles(tmp_path))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from drafting.catalog.artefact import save_artefact
+from server.catalogs.files import VersionFiles
 from server.catalogs.journal import HISTORY_FILE, Journal
 from server.catalogs.start import first_catalog
 from server.catalogs.store import CatalogStore, ServedCatalog
@@ -23,7 +24,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def store(directory: Path, served: ServedCatalog) -> CatalogStore:
-    return CatalogStore(served, EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1), directory)
+    return CatalogStore(served, EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1), VersionFiles(directory))
 
 
 def note(directory: Path, *entries: tuple[str, str]) -> None:

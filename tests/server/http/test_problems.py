@@ -45,6 +45,7 @@ EXPECTED = {
     "ControlUnavailable": (503, "control-unavailable", "No control store"),
     "ControlLost": (503, "control-lost", "Control state lost"),
     "ControlConflict": (503, "control-conflict", "Changed meanwhile"),
+    "FilesUnavailable": (503, "files-unavailable", "No files of catalogs"),
     "FiltersBusy": (429, "filters-busy", "Filters busy"),
     "SearchesBusy": (429, "searches-busy", "Searches busy"),
     "ScoresNotFinite": (500, "scores-not-finite", "Scores not finite"),

@@ -1,0 +1,260 @@
+"""Files in an object store, which is moto's S3 or a directory: broken downloads, stores that are away, how much memory a file takes."""
+
+import logging
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import ObjectStore as Store
+from obstore.store import from_url
+
+from drafting.catalog.artefact import digest_name, load_artefact, save_artefact
+from server.catalogs import files as files_module
+from server.catalogs import object_files
+from server.catalogs.files import VersionFiles, open_objects
+from server.catalogs.object_files import ObjectFiles
+from server.errors import FilesUnavailable, UnknownFile
+from server.http.problems import problem_of
+from tests.server.catalogs.shop import ONE, TWO
+from tests.services import ObjectStore, free_port
+
+TWO_HOURS = 7200
+
+
+@pytest.fixture(scope="module")
+def object_store() -> Iterator[ObjectStore]:
+    server = ObjectStore()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def environment(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(files_module, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+@pytest.fixture(params=["s3", "file"])
+def url(request: pytest.FixtureRequest, object_store: ObjectStore, tmp_path: Path) -> str:
+    (tmp_path / "store").mkdir()
+    if request.param == "file":
+        return f"file://{tmp_path}/store"
+    return f"{object_store.bucket(f'bucket-{os.urandom(4).hex()}')}/some/prefix"
+
+
+def replica(folder: Path, url: str) -> VersionFiles:
+    """The files as a server with an empty cache sees them."""
+    cache = folder / f"cache-{os.urandom(4).hex()}"
+    cache.mkdir()
+    return VersionFiles(cache, open_objects(url))
+
+
+def publish(files: VersionFiles) -> str:
+    unfinished = files.unfinished()
+    digest = save_artefact(ONE, unfinished)
+    files.publish(unfinished, digest)
+    return digest
+
+
+async def fetch(files: VersionFiles, digest: str) -> Path:
+    return await files.local(digest_name(digest), digest, "one")
+
+
+async def test_what_one_replica_publishes_every_other_has(tmp_path: Path, url: str) -> None:
+    first, second = replica(tmp_path, url), replica(tmp_path, url)
+    digest = publish(first)
+    path = await fetch(second, digest)
+    assert path.parent == second.directory
+    assert load_artefact(path, check=True).version == ONE.version
+    assert path.read_bytes() == (first.directory / path.name).read_bytes()
+    assert [each.name for each in second.directory.iterdir()] == [path.name]
+
+
+async def test_a_file_is_fetched_once(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = replica(tmp_path, url)
+    digest = publish(replica(tmp_path, url))
+    await fetch(files, digest)
+    monkeypatch.setattr(ObjectFiles, "get", None)
+    assert (await fetch(files, digest)).exists()
+
+
+def test_the_same_contents_are_stored_once(tmp_path: Path, url: str) -> None:
+    digest = publish(replica(tmp_path, url))
+    before = obstore.head(from_url(url), digest_name(digest))
+    publish(replica(tmp_path, url))
+    assert obstore.head(from_url(url), digest_name(digest)) == before
+
+
+def test_of_two_that_store_at_the_same_time_none_replaces_the_other(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = publish(replica(tmp_path, url))
+    before = obstore.head(from_url(url), digest_name(digest))
+    # Each has looked before the other wrote.
+    monkeypatch.setattr(ObjectFiles, "_find", lambda *_: None)
+    publish(replica(tmp_path, url))
+    assert obstore.head(from_url(url), digest_name(digest)) == before
+
+
+def test_an_old_file_that_is_published_again_is_young(tmp_path: Path) -> None:
+    """So that nobody removes it before the version that it was published for is known."""
+    url = f"file://{tmp_path}"
+    digest = publish(replica(tmp_path, url))
+    stored = tmp_path / digest_name(digest)
+    old = time.time() - TWO_HOURS
+    os.utime(stored, (old, old))
+    publish(replica(tmp_path, url))
+    assert time.time() - stored.stat().st_mtime < TWO_HOURS / 2
+
+
+class BrokenStore:
+    """Reads of pieces that go wrong in turn, as `faults` says, and right afterwards."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, faults: list[str]) -> None:
+        self.faults = faults
+        self._random = random.Random(4)
+        self._read = obstore.get_range
+        monkeypatch.setattr(obstore, "get_range", self)
+
+    def __call__(self, store: Store, path: str, *, start: int, end: int) -> bytes:
+        piece = bytearray(self._read(store, path, start=start, end=end))
+        match self.faults.pop(0) if self.faults else "":
+            case "cut":
+                del piece[self._random.randrange(len(piece)) :]
+            case "changed":
+                piece[self._random.randrange(len(piece))] ^= 1 << self._random.randrange(8)
+            case "gone":
+                raise obstore.exceptions.GenericError("connection reset")
+        return bytes(piece)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_broken_download_is_repeated_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, object_store: ObjectStore
+) -> None:
+    monkeypatch.setattr(object_files, "PIECE", 1000)
+    url = object_store.bucket(f"broken-{seed}")
+    digest, files = publish(replica(tmp_path, url)), replica(tmp_path, url)
+    pick = random.Random(seed)
+    BrokenStore(monkeypatch, pick.choices(["cut", "changed", "gone"], k=pick.randrange(1, files_module.FETCHES)))
+    assert load_artefact(await fetch(files, digest), check=True).version == ONE.version
+    assert len(list(files.directory.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("cut", "what comes is damaged"), ("changed", "what comes is damaged"), ("gone", "can't be reached now")]
+)
+async def test_what_comes_broken_every_time_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, fault: str, reason: str
+) -> None:
+    digest, files = publish(replica(tmp_path, url)), replica(tmp_path, url)
+    broken = BrokenStore(monkeypatch, [fault] * files_module.FETCHES)
+    with pytest.raises(FilesUnavailable, match=f"of version 'one' can't be fetched: .*{reason}"):
+        await fetch(files, digest)
+    assert list(files.directory.iterdir()) == []
+    assert broken.faults == []
+    assert (await fetch(files, digest)).exists()
+
+
+async def test_a_file_with_other_contents_than_its_name_says_is_refused(tmp_path: Path, url: str) -> None:
+    files = replica(tmp_path, url)
+    other = tmp_path / "other.catalog"
+    digest = "0" * 64
+    save_artefact(TWO, other)
+    obstore.put(from_url(url), digest_name(digest), other)
+    with pytest.raises(FilesUnavailable, match="damaged"):
+        await fetch(files, digest)
+
+
+async def test_a_file_that_is_not_there_is_missed_by_the_name_of_its_version(tmp_path: Path, url: str) -> None:
+    with pytest.raises(FilesUnavailable, match="of version 'one' can't be fetched: the object store does not have it"):
+        await fetch(replica(tmp_path, url), "0" * 64)
+
+
+async def test_a_full_cache_is_told_from_a_store_that_is_away(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest, files = publish(replica(tmp_path, url)), replica(tmp_path, url)
+    files.directory.rmdir()
+    with pytest.raises(FilesUnavailable, match="this server's cache can't be written: No such file"):
+        await fetch(files, digest)
+
+
+async def test_a_store_that_is_away_refuses_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    files = replica(tmp_path, "s3://bucket")
+    unfinished = files.unfinished()
+    digest = save_artefact(ONE, unfinished)
+    with pytest.raises(FilesUnavailable) as error:
+        files.publish(unfinished, digest)
+    problem = problem_of(error.value)
+    assert (problem.status, problem.retry_after_seconds) == (503, 5)
+    assert problem.detail == "The catalog can't be stored: the object store can't be reached now."
+    assert list(files.directory.iterdir()) == [unfinished]
+
+
+def test_a_bucket_that_is_not_there_and_http_that_is_not_allowed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(FilesUnavailable, match="no such bucket"):
+        publish(replica(tmp_path, "s3://nowhere"))
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    with caplog.at_level(logging.WARNING), pytest.raises(FilesUnavailable, match="can't be reached"):
+        publish(replica(tmp_path, "s3://nowhere"))
+    assert "AWS_ALLOW_HTTP=true" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("ftp://host/catalogs", "--catalogs takes a directory or a URL of s3://, gs://, az://, file://; got ftp://host/catalogs."),
+        (
+            "s3:///catalogs",
+            "The place of the catalogs, s3:///catalogs, can't be used: Generic URL error: Unable to recognise URL \"s3:///cat",
+        ),
+        ("file:///nowhere/at/all", "The place of the catalogs, file:///nowhere/at/all, can't be used: "),
+        ("az://container/prefix", "The place of the catalogs, az://container/prefix, can't be used: .* Account must be specified."),
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused_at_start(url: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        open_objects(url)
+
+
+async def test_a_bucket_takes_the_files_that_versions_are_made_of(tmp_path: Path, url: str) -> None:
+    """`PUT /v1/catalogs/{version}` with the name of a file."""
+    obstore.put(from_url(url), "nightly/items.jsonl", b"contents")
+    files = replica(tmp_path, url)
+    async with files.source("nightly/items.jsonl") as path:
+        assert (path.suffix, path.read_bytes()) == (".jsonl", b"contents")
+    assert list(files.directory.iterdir()) == []
+    for name in ("nightly", "nightly/other.jsonl", "../store/x", "a\0b", "", "/"):
+        with pytest.raises(UnknownFile):
+            await files.source(name).__aenter__()
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from server.catalogs.object_files import ObjectFiles
+files = ObjectFiles(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+files.put(Path(sys.argv[2]), "large.catalog")
+files.get("large.catalog", Path(sys.argv[3]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def test_a_large_file_does_not_pass_through_memory_whole(tmp_path: Path) -> None:
+    large, copy = tmp_path / "large", tmp_path / "copy"
+    with large.open("wb") as file:
+        file.truncate(400 << 20)
+    (tmp_path / "store").mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY, f"file://{tmp_path}/store", large, copy], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert copy.stat().st_size == 400 << 20
+    assert int(run.stdout) < 200
