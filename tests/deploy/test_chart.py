@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -143,6 +144,18 @@ def test_passwords_and_certificates_are_mounted_where_the_url_says():
     assert len(files) == 2
     assert volume["projected"]["defaultMode"] == 0o440
     assert (url.wait_replicas, mount["readOnly"]) == (1, True)
+
+
+def test_the_object_store_has_credentials_and_a_cache(everything: list[dict[str, Any]]):
+    data = one(everything, "ConfigMap")["data"]
+    pod = one(everything, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert data["ATSPEED_CATALOGS"] == "s3://catalogs/shop"
+    assert {"secretRef": {"name": "s3"}} in container["envFrom"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "catalogs"]
+    assert Path(data["ATSPEED_CATALOG_CACHE"]).is_relative_to(mount["mountPath"])
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "catalogs"]
+    assert volume["emptyDir"] == {"sizeLimit": "8Gi"}
 
 
 @pytest.mark.parametrize("value_set", ["everything", "cluster"])

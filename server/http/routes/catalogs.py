@@ -86,7 +86,7 @@ def catalog_routes(services: Services) -> APIRouter:
     @router.get(
         "/{version}/difference",
         summary="What a version changes",
-        responses=documented(404, 422),
+        responses=documented(404, 422, 503),
         response_model_exclude_none=True,
     )
     async def differ(
