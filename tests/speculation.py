@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drafting.beam.model import TreeBatch, TreeModel
+from drafting.beam.rows import Rows
 from drafting.beam.rule import STRICT, SearchRule
 from drafting.catalog.builder import catalog_of
 from drafting.plans.costs import CostCurve, ForwardCosts
@@ -120,10 +121,10 @@ class SameModel:
         self._caches = [torch.zeros_like(cache) for cache in host._caches]
         self.device, self.total_slots, self.has_encoder = host.device, host.total_slots, host.has_encoder
 
-    def score(self, batch: TreeBatch) -> torch.Tensor:
+    def score(self, batch: TreeBatch) -> Rows:
         self._host._caches, self._caches = self._caches, self._host._caches
-        logits = self._host.score(batch)
+        rows = self._host.score(batch)
         self._host._caches, self._caches = self._caches, self._host._caches
-        return logits
+        return rows
 
     def close(self) -> None: ...

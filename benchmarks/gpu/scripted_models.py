@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeBatch, TreeModel
+from drafting.beam.rows import Rows
 from drafting.plans.plan import Action, DraftRound, Plan
 from drafting.trie.item_trie import ItemTrie
 from verification.result import BeamResult
@@ -147,8 +148,8 @@ class _ScriptedModel:
         self.total_slots = model.total_slots
         self.has_encoder = model.has_encoder
 
-    def score(self, batch: TreeBatch) -> Tensor:
-        return torch.zeros_like(self._model.score(batch))
+    def score(self, batch: TreeBatch) -> Rows:
+        return Rows.of(torch.zeros_like(self._model.score(batch).logits()))
 
     def close(self) -> None:
         self._model.close()
@@ -167,8 +168,8 @@ class OverlookingDraft(_ScriptedModel):
         starts, tokens = trie.level_starts, trie.token.cpu().numpy()
         self._level_tokens = [tokens[first:last] for first, last in itertools.pairwise(starts)]
 
-    def score(self, batch: TreeBatch) -> Tensor:
-        logits = super().score(batch)
+    def score(self, batch: TreeBatch) -> Rows:
+        logits = super().score(batch).logits()
         rows: list[IntArray] = []
         tokens: list[IntArray] = []
         first = 0
@@ -181,7 +182,7 @@ class OverlookingDraft(_ScriptedModel):
         self._stage.asked.clear()
         if rows:
             logits[self._to_device(rows), self._to_device(tokens)] = OVERLOOKED
-        return logits
+        return Rows.of(logits)
 
     def _to_device(self, arrays: Iterable[IntArray]) -> Tensor:
         return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)

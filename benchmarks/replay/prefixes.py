@@ -100,6 +100,7 @@ class PrefixScorer:
         """Log-probabilities `[added, vocabulary]` after each added column."""
         return (
             self._model.score(forward_batch(self._tree, [ForwardPart(sequence, added, len(added))], self._model.has_encoder))
+            .logits()
             .float()
             .log_softmax(1)
         )

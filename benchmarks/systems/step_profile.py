@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_head, markdown_row
 from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
 from drafting.beam.model import TreeBatch, TreeModel
+from drafting.beam.rows import Rows
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.recommender import Recommender
 from verification.request import BeamRequest
@@ -37,12 +37,12 @@ class TimedModel:
         self.device, self.total_slots, self.has_encoder = model.device, model.total_slots, model.has_encoder
         self.seconds = 0.0
 
-    def score(self, batch: TreeBatch) -> Tensor:
+    def score(self, batch: TreeBatch) -> Rows:
         """As the model's."""
         started = time.perf_counter()
-        logits = self._model.score(batch)
+        rows = self._model.score(batch)
         self.seconds += time.perf_counter() - started
-        return logits
+        return rows
 
     def close(self) -> None:
         """As the model's."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import IntArray
+from drafting.beam.rows import Rows
 from drafting.device import arange, on_device, pad_stack
 
 # Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
@@ -101,7 +102,7 @@ class TreeBatch:
         tokens: `[tokens]` int64 token ids.
         positions: `[tokens]` int64 position ids.
         slots: `[tokens]` int64, where keys and values are written.
-        outputs: `[outputs]` int64, the rows whose next-token logits are wanted; None for all.
+        outputs: `[outputs]` int64, the rows after which the next token is wanted; None for all.
         attention: each token is in one of the layouts.
         encoder: the encoder's part of the forward, for models that have one.
     """
@@ -124,7 +125,7 @@ class TreeBatch:
         return len(self.tokens) + (0 if self.encoder is None else len(self.encoder.slots))
 
     def at_outputs(self, rows: Tensor) -> Tensor:
-        """Of `[tokens, ...]` rows those whose logits are wanted."""
+        """Of `[tokens, ...]` rows those that are `outputs`."""
         return rows if self.outputs is None else rows.index_select(0, self.outputs)
 
     def to(self, device: torch.device) -> "TreeBatch":
@@ -149,8 +150,8 @@ class TreeModel(Protocol):
     total_slots: int
     has_encoder: bool
 
-    def score(self, batch: TreeBatch) -> Tensor:
-        """Run one forward, keep keys and values in the tokens' slots, and return logits `[outputs, vocabulary]`."""
+    def score(self, batch: TreeBatch) -> Rows:
+        """Run one forward, keep keys and values in the tokens' slots, and return the rows of its `outputs`."""
         ...
 
     def close(self) -> None:

@@ -211,7 +211,7 @@ class BeamDrafter:
         device = self._tree.token.device
         parts = [task.forward_part for task in tasks]
         batch = forward_batch(self._tree, parts, self.model.has_encoder)
-        logits = self.model.score(batch)
+        logits = self.model.score(batch).logits()
         for part in parts:
             part.sequence.drafted[part.indices] = 1
         rules = BatchRules.of([task.search.rule for task in tasks], device)

@@ -142,12 +142,12 @@ class SpeculativeBeamEngine:
         """Run the target over all that it has not computed; return the number of tokens."""
         parts = [ForwardPart.uncomputed(search.sequence) for search in searches]
         batch = forward_batch(self._tree, parts + self._thinking.parts, self.target.has_encoder)
-        logits = self._thinking.choose(self.target.score(batch))
+        rows = self._thinking.choose(self.target.score(batch))
         if not parts:
             return batch.size
-        slots = batch.at_outputs(batch.slots)[: len(logits)]
+        slots = batch.at_outputs(batch.slots)[: len(rows)]
         eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])
-        self._table.write(slots, self._tree.trie_node.index_select(0, slots), logits, eligible)
+        self._table.write(slots, self._tree.trie_node.index_select(0, slots), rows, eligible)
         for search in searches:
             search.sequence.computed = search.sequence.length
             search.target_forwards += 1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from drafting.beam.forward import ForwardPart
 from drafting.beam.gumbel import Stream, gumbel_noise
+from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import arange, on_device, on_host
@@ -73,15 +74,14 @@ class ThinkStep:
         """Tokens of the texts in the next forward."""
         return sum(thought.sequence.uncomputed for thought in self._thoughts.values())
 
-    def choose(self, logits: Tensor) -> Tensor:
+    def choose(self, rows: Rows) -> Rows:
         """Choose the next token of each text by the last rows of a forward, and return the rows before them."""
-        first = len(logits) - len(self)
+        first = len(rows) - len(self)
         if len(self):
             thoughts = self._thoughts.values()
-            self._tokens = next_tokens(
-                logits[first:], [thought.think.rule for thought in thoughts], [len(thought.written) for thought in thoughts]
-            )
-        return logits[:first]
+            logits = rows.between(first, len(rows)).logits()
+            self._tokens = next_tokens(logits, [thought.think.rule for thought in thoughts], [len(thought.written) for thought in thoughts])
+        return rows.between(0, first)
 
     def advance(self) -> tuple[list[tuple[BeamRequest, CachedPrefix]], tuple[str, ...]]:
         """Write the tokens that were chosen.

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from drafting.beam.model import AttentionLayout, TreeBatch
+from drafting.beam.rows import Rows
 from verification.hosts.checkpoint import slot_count
 from verification.hosts.encoder import Encoder
 from verification.hosts.encoder_decoder_columns import Columns
@@ -93,7 +94,7 @@ class EncoderDecoderHost(TransformersHost):
         self._slot_positions = torch.zeros(self.total_slots, dtype=torch.int64, device=self.device)
 
     @torch.inference_mode()
-    def score(self, batch: TreeBatch) -> Tensor:
+    def score(self, batch: TreeBatch) -> Rows:
         """Run one forward of the decoder, and before it of the encoder over new prompts; see `TreeModel`."""
         encoder = batch.encoder
         if encoder is None:
@@ -109,7 +110,7 @@ class EncoderDecoderHost(TransformersHost):
             hidden = layer.dense(hidden)
         hidden = self._norm(batch.at_outputs(hidden))
         logits: Tensor = self.model.get_output_embeddings()(hidden * self._scale)
-        return logits
+        return Rows.of(logits)
 
     def close(self) -> None:
         self._layers.clear()

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from drafting.beam.model import AttentionLayout, TreeBatch, TreeModel
+from drafting.beam.rows import Head, Rows
 from drafting.device import arange
 from drafting.errors import first_line
 from verification.hosts.checkpoint import HostError
@@ -106,20 +107,25 @@ class CudaRecorder:
 
 
 class _Outputs:
-    """One output tensor for the logits of all graphs of a model, overwritten by each replay.
+    """One tensor for the states of all graphs of a model, overwritten by each replay; the head runs outside of graphs.
 
-    Otherwise every recording would keep its own logits, which are gigabytes in total with a large vocabulary.
+    Otherwise every recording would keep its own, which are gigabytes in total where states are the logits of a large vocabulary.
     """
 
     def __init__(self) -> None:
-        self._logits: Tensor | None = None
+        self._kept: Rows | None = None
 
-    def take(self, logits: Tensor) -> Tensor:
-        """Copy the logits of a forward and return the copy; the first forward must be the largest, and run unrecorded."""
-        if self._logits is None:
-            self._logits = torch.empty_like(logits)
-        kept = self._logits[: len(logits)]
-        return kept.copy_(logits)
+    @property
+    def head(self) -> Head:
+        """The head of the model; a forward must have been taken."""
+        assert self._kept is not None
+        return self._kept.head
+
+    def take(self, rows: Rows) -> Tensor:
+        """Copy the states of a forward and return the copy; the first forward must be the largest, and run unrecorded."""
+        if self._kept is None:
+            self._kept = Rows(torch.empty_like(rows.states), rows.head)
+        return self._kept.states[: len(rows)].copy_(rows.states)
 
 
 class GraphedModel:
@@ -151,8 +157,8 @@ class GraphedModel:
         logger.info("%d CUDA graphs recorded in %.1f s.", len(self._graphs), time.perf_counter() - started)
 
     @torch.inference_mode()
-    def score(self, batch: TreeBatch) -> Tensor:
-        """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
+    def score(self, batch: TreeBatch) -> Rows:
+        """Run one forward; see `TreeModel`."""
         graph = self._graph_for(batch)
         if graph is None:
             self._skipped += 1
@@ -220,8 +226,8 @@ class _Graph:
         with torch.inference_mode():
             self._replay = record(self._forward)
 
-    def score(self, batch: TreeBatch) -> Tensor:
-        """Copy a forward to the inputs, replay, and select the requested logits."""
+    def score(self, batch: TreeBatch) -> Rows:
+        """Copy a forward to the inputs, replay, and select the requested rows."""
         self._mask.copy_(self._first_column)
         rows, first = torch.empty_like(batch.slots), 0
         for layout in batch.attention:
@@ -236,7 +242,7 @@ class _Graph:
         self._rows.copy_(self._empty_row)
         self._rows.index_copy_(1, rows, torch.stack((batch.tokens, batch.positions, batch.slots)))
         # The selection is a copy: the next replay overwrites the output.
-        return self._replay().index_select(0, batch.at_outputs(rows))
+        return Rows(self._replay(), self._outputs.head).take(batch.at_outputs(rows))
 
     def _forward(self) -> Tensor:
         tokens, positions, slots = self._rows.unbind(0)

@@ -183,7 +183,7 @@ def ask(host: TreeModel, tree: TokenTree, questions: Sequence[Question], forward
             sequence = questions[number].sequence
             indices = np.flatnonzero((sequence.depths >= first) & (sequence.depths <= last))
             parts.append(ForwardPart(sequence, indices, int(np.count_nonzero(indices >= sequence.root))))
-        scored = host.score(forward_batch(tree, parts, host.has_encoder)).float()
+        scored = host.score(forward_batch(tree, parts, host.has_encoder)).logits().float()
         rows = scored.tensor_split(np.cumsum([part.outputs for part in parts])[:-1].tolist())
         for (number, _, _), logits in zip(forward, rows, strict=True):
             answers[number].append(logits)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from drafting.beam.model import AttentionLayout, TreeBatch
+from drafting.beam.rows import Rows
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_merged, load_model_config
@@ -173,8 +174,8 @@ class TransformersHost:
         self._layouts = LayerLayouts([View(layer.reach) for layer in layers.values()], self.total_slots, self.device)
 
     @torch.inference_mode()
-    def score(self, batch: TreeBatch) -> Tensor:
-        """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
+    def score(self, batch: TreeBatch) -> Rows:
+        """Run one forward; see `TreeModel`."""
         with during(FORWARD, TreeForward(batch, self._caches, self._indices, self._layouts.of(batch), self.is_exact)):
             logits: Tensor = self.model(
                 input_ids=batch.tokens[None],
@@ -183,7 +184,7 @@ class TransformersHost:
                 # For transformers, 0 means all of them.
                 logits_to_keep=0 if batch.outputs is None else batch.outputs,
             ).logits
-        return logits[0]
+        return Rows.of(logits[0])
 
     def close(self) -> None:
         """Free the key/value memory; the host cannot score afterwards."""

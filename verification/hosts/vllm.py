@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from drafting.beam.model import TreeBatch, TreeModel
+from drafting.beam.rows import Rows
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
 from verification.hosts.adapter import load_model_config
@@ -239,10 +240,10 @@ class VllmHost:
                 check(self)
             loaded.pop_all()
 
-    def score(self, batch: TreeBatch) -> Tensor:
-        """Run one forward; return logits `[outputs, vocabulary]` (see `TreeModel`)."""
+    def score(self, batch: TreeBatch) -> Rows:
+        """Run one forward; see `TreeModel`."""
         logits: Tensor = self._engine.collective_rpc("tree_forward", args=(batch,))[0]
-        return logits[:, : self.vocabulary_size]
+        return Rows.of(logits[:, : self.vocabulary_size])
 
     def close(self) -> None:
         """Shut vLLM down and free its memory, so that this process can load another model."""

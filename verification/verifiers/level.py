@@ -16,6 +16,7 @@ from drafting.array_types import IntArray
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
 from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
+from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation, Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import find_nodes, is_async, on_device, pad_stack
@@ -58,9 +59,9 @@ class ContinuationTable:
         self._normalise = normalise
         self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
 
-    def write(self, slots: Tensor, trie_nodes: Tensor, logits: Tensor, eligible: BatchEligibility | None) -> None:
-        """Keep a forward's `logits` after nodes; see `continuation_log_probs`."""
-        log_probs = continuation_log_probs(self._trie, trie_nodes, logits, self._log_probs.shape[1], eligible, self._normalise)
+    def write(self, slots: Tensor, trie_nodes: Tensor, rows: Rows, eligible: BatchEligibility | None) -> None:
+        """Keep what a forward says after nodes; see `continuation_log_probs`."""
+        log_probs = continuation_log_probs(self._trie, trie_nodes, rows.logits(), self._log_probs.shape[1], eligible, self._normalise)
         self._log_probs.index_copy_(0, slots, log_probs)
 
     def read(self, slots: Tensor, width: int) -> Tensor:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from drafting.beam.model import TreeBatch
+from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_set import ItemSet
@@ -40,7 +40,7 @@ class Fallible(TransformersHost):
 
     fails = False
 
-    def score(self, batch: TreeBatch) -> torch.Tensor:
+    def score(self, batch: TreeBatch) -> Rows:
         if self.fails:
             self.fails = False
             raise RuntimeError("the device is out of memory")

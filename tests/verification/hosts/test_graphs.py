@@ -82,7 +82,7 @@ def test_a_replayed_forward_is_the_models(
         batch = random_batch(tree, rng, shapes, wanted)
         # What is known already is whatever stands in memory: the same for both.
         alone._caches = [cache.clone() for cache in graphs._model._caches]
-        np.testing.assert_allclose(graphs.score(batch).numpy(), alone.score(batch).numpy(), atol=1e-5)
+        np.testing.assert_allclose(graphs.score(batch).logits().numpy(), alone.score(batch).logits().numpy(), atol=1e-5)
         for own, other in zip(graphs._model._caches, alone._caches, strict=True):
             torch.testing.assert_close(own[:-1], other[:-1], atol=1e-5, rtol=0)
             assert own.isfinite().all()
@@ -101,7 +101,7 @@ def test_no_forward_reads_what_another_has_left(speculation: Speculation, shapes
     graphs.score(longer)
     for cache in graphs._model._caches:
         cache[apart] = float("nan")
-    np.testing.assert_allclose(graphs.score(batch).numpy(), alone.score(batch).numpy(), atol=1e-5)
+    np.testing.assert_allclose(graphs.score(batch).logits().numpy(), alone.score(batch).logits().numpy(), atol=1e-5)
     assert all(cache[-1].isfinite().all() for cache in graphs._model._caches)
 
 
@@ -112,7 +112,7 @@ def test_what_fits_no_graph_runs_without(graphs: GraphedModel, speculation: Spec
     batch = random_batch(tree, np.random.default_rng(0), shapes, None)
     alone = SameModel(speculation.target)
     alone._caches = [cache.clone() for cache in graphs._model._caches]
-    assert torch.equal(graphs.score(batch), alone.score(batch))
+    assert torch.equal(graphs.score(batch).logits(), alone.score(batch).logits())
     assert graphs.take_counts() == GraphCounts(skipped=1)
 
 
@@ -143,7 +143,7 @@ def test_a_replay_sees_nothing_of_the_one_before(graphs: GraphedModel, speculati
     for shapes in ([(240, 4), (200, 3)], [(0, 4), (0, 2)], [(0, 4)], [(3, 1)]):
         batch = random_batch(tree, rng, shapes, None)
         alone._caches = [cache.clone() for cache in graphs._model._caches]
-        np.testing.assert_allclose(graphs.score(batch).numpy(), alone.score(batch).numpy(), atol=1e-5)
+        np.testing.assert_allclose(graphs.score(batch).logits().numpy(), alone.score(batch).logits().numpy(), atol=1e-5)
     assert graphs.take_counts() == GraphCounts(replayed=4)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeBatch, TreeModel
+from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
 from drafting.beam.tree import SequenceState, TokenTree
 from drafting.plans.plan import FixedPlan
@@ -107,7 +108,7 @@ def test_prompts_and_beams_share_a_bucket(device: StandIn, speculation: Speculat
         assert len(batch.attention) > 1
         for own, other in zip(graphs._model._caches, alone._caches, strict=True):  # type: ignore[attr-defined]
             own[: SLOTS - 1] = other[: SLOTS - 1]
-        torch.testing.assert_close(held(graphs.score(batch)), held(alone.score(batch)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(held(graphs.score(batch).logits()), held(alone.score(batch).logits()), atol=1e-5, rtol=0)
     assert graphs.take_counts() == GraphCounts(replayed=3)
 
 
@@ -127,18 +128,18 @@ class _Planted(SimpleNamespace):
         super().__init__(device=model.device, has_encoder=False, total_slots=model.total_slots, model=model, fault=fault, calls=0)
         self.scale = torch.ones(1, device=DEVICE)
 
-    def score(self, batch: TreeBatch) -> Tensor:
+    def score(self, batch: TreeBatch) -> Rows:
         self.calls += 1
-        logits: Tensor = self.model.score(batch)
+        logits: Tensor = self.model.score(batch).logits()
         if self.fault == "a number that the host has decided":
-            return logits + self.calls
+            return Rows.of(logits + self.calls)
         if self.fault == "memory that is another by then":
-            return logits * self.scale
+            return Rows.of(logits * self.scale)
         if self.fault == "a read":
-            return logits * float(batch.positions.float().amax().item() >= 0)
+            return Rows.of(logits * float(batch.positions.float().amax().item() >= 0))
         if self.fault == "a copy from the host":
-            return logits * torch.ones(1).to(DEVICE, non_blocking=True)
-        return logits
+            return Rows.of(logits * torch.ones(1).to(DEVICE, non_blocking=True))
+        return Rows.of(logits)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_what_a_recording_hides_is_found(device: StandIn, speculation: Speculati
     for turn, shapes in enumerate([[(0, 4)], [(0, 40), (0, 30)], [(0, 4)]]):
         batch, factor = batch_of(tree, rng, shapes), turn + 1.0 if fault.startswith("memory") else 1.0
         planted.scale = torch.full((1,), factor, device=DEVICE)
-        same.append(torch.allclose(held(graphs.score(batch)), factor * held(alone.score(batch)), atol=1e-5))
+        same.append(torch.allclose(held(graphs.score(batch).logits()), factor * held(alone.score(batch).logits()), atol=1e-5))
     assert all(same) == (fault == "none")
 
 
