@@ -40,7 +40,7 @@ def open_objects(url: str | None) -> "ObjectFiles | None":
     if url is None:
         return None
     if url.partition("://")[0] not in SCHEMES:
-        raise ValueError(f"--catalogs takes a directory or a URL of {', '.join(f'{scheme}://' for scheme in SCHEMES)}; got {url}.")
+        raise ValueError(f"The URL of an object store begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}; got {url}.")
     # Importing obstore takes memory and time, which servers without an object store need not give.
     from server.catalogs.object_files import ObjectFiles
 

@@ -57,7 +57,7 @@ class ObjectFiles:
                 url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)}
             )
         except (BaseError, ValueError) as error:
-            raise ValueError(f"The place of the catalogs, {url}, can't be used: {_first_line(error)}.") from error
+            raise ValueError(f"The object store {url} can't be used: {_first_line(error)}.") from error
 
     def put(self, path: Path, name: str) -> None:
         """Store a file whose contents are those of its name; when it returns, everybody can read it.

@@ -8,6 +8,7 @@ import typer
 
 from server.commands.catalog_build import build
 from server.commands.catalog_compare import compare
+from server.commands.file_or_url import URL_HELP, file_or_url
 from server.commands.options import default, setting
 from server.commands.terminal import fail
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from drafting.catalog.catalog import Catalog
     from drafting.catalog.code_matrix import MatrixItems
 
+FILE_ARGUMENT = typer.Argument(help=f"A catalog of any form, {URL_HELP}.", parser=file_or_url, metavar="FILE")
 ITEMS_OPTION = typer.Option(
     help="The items of a matrix of codes (.pt, .npy), in order, as for `build`; their numbers by default.", exists=True, dir_okay=False
 )
@@ -27,7 +29,7 @@ catalog_app.command()(compare)
 
 @catalog_app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="A catalog of any form.", exists=True, dir_okay=False)],
+    file: Annotated[Path, FILE_ARGUMENT],
     out: Annotated[Path, typer.Option(help="The catalog to write, ending in .catalog.")],
     model: Annotated[
         Path | None, typer.Option(help="The model that it is for: its tokens are checked, and loading needs no sort.", file_okay=False)
@@ -72,7 +74,7 @@ def convert(
 
 @catalog_app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A catalog of any form.", exists=True, dir_okay=False)],
+    file: Annotated[Path, FILE_ARGUMENT],
     samples: Annotated[int, typer.Option(help="How many items to show.", min=0)] = 5,
     tokens: Annotated[str, typer.Option(help="How integer codes become tokens.")] = "<{letter}_{code}>",
     items: Annotated[Path | None, ITEMS_OPTION] = None,

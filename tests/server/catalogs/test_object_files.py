@@ -210,13 +210,13 @@ def test_a_bucket_that_is_not_there_and_http_that_is_not_allowed_are_told(
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("ftp://host/catalogs", "--catalogs takes a directory or a URL of s3://, gs://, az://, file://; got ftp://host/catalogs."),
+        ("ftp://host/catalogs", "The URL of an object store begins with s3://, gs://, az://, file://; got ftp://host/catalogs."),
         (
             "s3:///catalogs",
-            "The place of the catalogs, s3:///catalogs, can't be used: Generic URL error: Unable to recognise URL \"s3:///cat",
+            "The object store s3:///catalogs can't be used: Generic URL error: Unable to recognise URL \"s3:///cat",
         ),
-        ("file:///nowhere/at/all", "The place of the catalogs, file:///nowhere/at/all, can't be used: "),
-        ("az://container/prefix", "The place of the catalogs, az://container/prefix, can't be used: .* Account must be specified."),
+        ("file:///nowhere/at/all", "The object store file:///nowhere/at/all can't be used: "),
+        ("az://container/prefix", "The object store az://container/prefix can't be used: .* Account must be specified."),
     ],
 )
 def test_a_url_that_makes_no_sense_is_refused_at_start(url: str, sentence: str) -> None:

@@ -487,3 +487,15 @@ def test_build_says_what_it_needs(tmp_path: Path, data: Path, embeddings: Path, 
     (data / "items.jsonl").write_text('{"item_id": "i0"}\n')
     assert "the catalog has no such item" in run("build", "--data", data, *out).output
     assert not (tmp_path / "catalog.jsonl").exists()
+
+
+def test_a_catalog_may_lie_in_an_object_store(tmp_path: Path) -> None:
+    """Through obstore as every URL; S3 is `tests/server/catalogs/test_object_files.py`'s."""
+    catalog = tmp_path / "catalog.jsonl"
+    catalog.write_text('{"item_id": "a", "codes": [1, 2]}\n{"item_id": "b", "codes": [1, 3]}\n')
+    shown = run("inspect", f"file://{catalog}")
+    assert shown.exit_code == 0, shown.output
+    assert "items               2, 0 with a title" in shown.output
+    refused = run("inspect", f"file://{tmp_path}/other.jsonl")
+    assert refused.exit_code == 2
+    assert f"there is no file file://{tmp_path}/other.jsonl." in refused.output.replace("│\n│ ", "").replace("\n", "")
