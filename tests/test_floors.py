@@ -60,6 +60,7 @@ FLOORS = {
         "settings",
         "messages",
         "redis",
+        "sqlite",
         "metrics",
         "scheduling",
         "engine",

@@ -3,25 +3,46 @@
 Invariant: the stores differ in durability and reach, never in results, as those of `server.histories`.
 """
 
+from urllib.parse import urlsplit
+
 from server.control.base import NOWHERE, ControlStore, Limits, Position, Replica, State, Write
+from server.sqlite import file_of
 
 __all__ = ["NOWHERE", "ControlStore", "Limits", "Position", "Replica", "State", "Write", "open_control_store"]
 
 
-def open_control_store(url: str, limits: Limits | None = None) -> ControlStore:
+def open_control_store(url: str, limits: Limits | None = None, key_prefix: str = "atspeed:control") -> ControlStore:
     """Open the control store of `url`.
 
-    `memory://` ends with this process, and no other process sees it.
+    `memory://` ends with this process, and no other process sees it; `sqlite:///relative/path` and `sqlite:////absolute/path` are files for
+    the servers of one machine; `redis://…`, `redis+sentinel://…` and `redis+cluster://…` are a Redis, with `rediss` for TLS, as those of
+    histories. With `?wait_replicas=1` (not for a Cluster) a write is acknowledged when a replica of Redis has it.
+
+    Args:
+        key_prefix: beginning of every Redis key.
 
     Raises:
         ValueError: the URL can't be used; the message is a sentence without passwords.
     """
+    limits = limits or Limits()
+    # Stores are imported on demand, because importing redis-py takes a tenth of a second.
     match url.partition("://")[0]:
         case "memory":
             from server.control.memory import MemoryControlStore
 
             if url != "memory://":
                 raise ValueError("A memory control store takes no options: the URL is memory:// and nothing more.")
-            return MemoryControlStore(limits or Limits())
-        case scheme:
-            raise ValueError(f"The control URL's scheme is {scheme!r}: use memory://.")
+            return MemoryControlStore(limits)
+        case "sqlite":
+            from server.control.sqlite import SqliteControlStore
+
+            return SqliteControlStore(file_of(url, "control"), limits)
+        case "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster":
+            from server.control.redis import RedisControlStore
+
+            return RedisControlStore(url, limits, key_prefix)
+        case _:
+            raise ValueError(
+                f"The control URL's scheme is {urlsplit(url).scheme or 'missing'!r}: use memory://, sqlite:///path, redis://, "
+                "redis+sentinel:// or redis+cluster://, the last three with rediss for TLS."
+            )

@@ -27,10 +27,8 @@ from server.histories.history import History, own_copy
 from server.histories.sqlite_file import (
     bury_history,
     check,
-    create,
     is_malformed,
-    open_reader,
-    open_writer,
+    prepare,
     random_rows,
     read_history,
     read_newest,
@@ -38,6 +36,7 @@ from server.histories.sqlite_file import (
     replace_content,
     write_history,
 )
+from server.sqlite import create, file_of, open_reader, open_writer
 
 _T = TypeVar("_T")
 
@@ -68,7 +67,7 @@ class SqliteHistoryStore:
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         try:
             create(path)
-            self._connections.append(open_writer(path, timeout_seconds))
+            self._connections.append(open_writer(path, timeout_seconds, partial(prepare, path)))
             self._connections += [open_reader(path, timeout_seconds) for _ in range(_READERS + 1)]
         except (OSError, sqlite3.DatabaseError) as error:
             self._close_connections()
@@ -87,12 +86,7 @@ class SqliteHistoryStore:
 
         Raises ValueError as the constructor, and for another URL.
         """
-        name = url.removeprefix("sqlite:///")
-        if name == url or name in ("", ":memory:"):
-            raise ValueError(
-                f"The history URL {url} names no file: use sqlite:///relative/path or sqlite:////absolute/path, or memory:// for none."
-            )
-        return cls(Path(name).expanduser(), retention, timeout_seconds, on_damage)
+        return cls(file_of(url, "history"), retention, timeout_seconds, on_damage)
 
     async def append(self, user_id: str, events: Sequence[Event]) -> int:
         return await self.append_many({user_id: events})

@@ -1,16 +1,12 @@
-"""The SQLite file of `SqliteHistoryStore`: making and opening it, its format, checksums, and the check at start.
+"""The SQLite file of `SqliteHistoryStore`: its format, checksums, and the check at start.
 
 Invariant: a history is one row with a checksum over its user and its bytes, so what a disk has changed or lost is never taken for a
-shorter history. Of several rows of a user the last one counts: one that is too damaged even to be deleted is replaced by another. The file
-and those beside it (`-wal`, `-shm`) are readable by their owner alone, from their creation on.
+shorter history. Of several rows of a user the last one counts: one that is too damaged even to be deleted is replaced by another.
 """
 
 import logging
-import os
 import random
 import sqlite3
-import stat
-import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,14 +18,13 @@ import msgspec
 from server.errors import HistoryDamaged
 from server.histories.base import DamageReport, Event, StoredUser
 from server.histories.history import Entry, History, Profile
+from server.sqlite import check_new, file_format
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _FORMAT = 3
-_OWNER_ONLY = 0o600
-_CACHE_KIB = 256
 _FINDINGS = 3
 
 _SCHEMA = (
@@ -62,34 +57,13 @@ class _Outline(msgspec.Struct, array_like=True):
 _outlines = msgspec.msgpack.Decoder(_Outline)
 
 
-def create(path: Path) -> None:
-    """Create the file with its folder, or take from others what they may do with the one that is there. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # SQLite gives the files beside it the permissions of the file itself.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY))
-    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        if file.exists() and stat.S_IMODE(file.stat().st_mode) & ~_OWNER_ONLY and file.stat().st_uid == os.geteuid():
-            file.chmod(_OWNER_ONLY)
-
-
-def open_writer(path: Path, timeout_seconds: float) -> sqlite3.Connection:
-    """Open a connection that writes, and bring the file to this release's format. Raises sqlite3.DatabaseError."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            return _open_writer(path, timeout_seconds)
-        except sqlite3.OperationalError as error:
-            # SQLite itself does not wait while another process, started at the same moment, switches the file to write-ahead logging.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def open_reader(path: Path, timeout_seconds: float) -> sqlite3.Connection:
-    """Open a connection that only reads, which no writer keeps waiting."""
-    connection = _connect(path, timeout_seconds)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
+def prepare(path: Path, connection: sqlite3.Connection) -> None:
+    """Bring the file to this release's format, on a connection that writes. Raises sqlite3.DatabaseError."""
+    # A file of this format needs no lock, so a server starts beside a writer.
+    if file_format(connection) != _FORMAT:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            _bring_up_to_date(connection, path)
 
 
 def read_history(connection: sqlite3.Connection, user_id: str, now: float) -> History | None:
@@ -195,40 +169,10 @@ def _decoded(user_id: str, checksum: int, content: object, decoder: "msgspec.msg
         raise HistoryDamaged(user_id) from error
 
 
-def _open_writer(path: Path, timeout_seconds: float) -> sqlite3.Connection:
-    connection = _connect(path, timeout_seconds)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        # A file of this format needs no lock, so a server starts beside a writer.
-        if _format(connection) != _FORMAT:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                _bring_up_to_date(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect(path: Path, timeout_seconds: float) -> sqlite3.Connection:
-    # Opened on one thread and then used on another, but never on two at once, so the same-thread check is not needed.
-    connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
-    # The operating system caches the pages of the file as well; SQLite's own cache would only take memory.
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    return connection
-
-
-def _format(connection: sqlite3.Connection) -> int:
-    ((version,),) = connection.execute("PRAGMA user_version")
-    return int(version)
-
-
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    match _format(connection):
+    match file_format(connection):
         case 0:
-            if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise sqlite3.DatabaseError("it holds tables of something else")
+            check_new(connection)
             _execute(connection, _SCHEMA)
         case 1:
             _execute(connection, _SCHEMA)

@@ -1,6 +1,7 @@
 """Redis for the rooms that keep something in it: one server, one behind Sentinel and one Cluster for the whole run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,19 @@ def redis_sentinel(redis_server: RedisServer, tmp_path_factory: pytest.TempPathF
     sentinels = SentinelServers(tmp_path_factory.mktemp("sentinel"), redis_server)
     yield sentinels.wait_for(replicas=0)
     sentinels.close()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Starts servers of the test's own, which it may pause and kill."""
+    servers: list[RedisServer] = []
+
+    def start(*options: str, tls: bool = False) -> RedisServer:
+        folder = tmp_path / f"redis-{len(servers)}"
+        folder.mkdir()
+        servers.append(RedisServer(folder, *options, tls=tls))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.close()

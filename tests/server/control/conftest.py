@@ -1,36 +1,50 @@
-"""The control stores under test: a fresh one for each test."""
+"""The control stores under test: one Redis for the whole run, a fresh file, prefix or object for each test."""
 
+import itertools
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from server.control import ControlStore, Limits, open_control_store
+from tests.server.conftest import REDIS_FIXTURES
 
-# Opens the store of the test, with whatever limits the test gives, as another replica would.
+# Opens the store of the test once more, as another replica would, with whatever limits the test gives.
 StoreFactory = Callable[..., ControlStore]
+_numbers = itertools.count()
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "sentinel", "cluster"])
 def scheme(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def make_store(scheme: str) -> StoreFactory:
+async def make_store(scheme: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreFactory]:
     opened: list[ControlStore] = []
+    prefix = f"control-{next(_numbers)}"
 
     def make(**limits: float) -> ControlStore:
-        # A store in memory is shared by sharing the object.
-        if not opened:
-            opened.append(open_control_store("memory://", Limits(**limits)))
-        return opened[0]
+        if scheme == "memory" and opened:
+            # A store in memory is shared by sharing the object.
+            return opened[0]
+        match scheme:
+            case "memory":
+                url = "memory://"
+            case "sqlite":
+                url = f"sqlite:///{tmp_path}/control.db"
+            case _:
+                url = request.getfixturevalue(REDIS_FIXTURES[scheme]).url
+        # A generous timeout: the contract is no test of how busy this machine is.
+        opened.append(open_control_store(url, Limits(**({"timeout_seconds": 20.0} | limits)), prefix))
+        return opened[-1]
 
-    return make
+    yield make
+    for store in opened:
+        await store.close()
 
 
 @pytest.fixture
-async def store(make_store: StoreFactory) -> AsyncIterator[ControlStore]:
+def store(make_store: StoreFactory) -> ControlStore:
     """An empty store."""
-    opened = make_store()
-    yield opened
-    await opened.close()
+    return make_store()

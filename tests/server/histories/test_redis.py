@@ -18,21 +18,6 @@ TIMEOUT_SECONDS = 0.2
 PATIENCE_SECONDS = 5.0
 
 
-@pytest.fixture
-def start_redis(tmp_path):
-    servers = []
-
-    def start(*options, **settings):
-        folder = tmp_path / f"redis-{len(servers)}"
-        folder.mkdir()
-        servers.append(RedisServer(folder, *options, **settings))
-        return servers[-1].start()
-
-    yield start
-    for server in servers:
-        server.close()
-
-
 async def assert_unavailable(store):
     """Every operation says so in one sentence, and in time."""
     for operation in (store.ping(), store.read("ann"), store.append("ann", [Event("lost", 0.0, "lost")]), store.delete("nobody")):
