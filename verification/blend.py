@@ -18,7 +18,7 @@ import numpy as np
 from drafting.array_types import DoubleArray, FloatArray, IntArray
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
-from drafting.trie.arrays import TrieArrays
+from drafting.trie.arrays import TrieArrays, unshared_prefixes
 from drafting.trie.item_set import ItemSet
 
 
@@ -98,8 +98,7 @@ class Blend:
     @cached_property
     def prefixes(self) -> int:
         """Number of distinct prefixes between the root and the candidates' leaves."""
-        # Leaves ascend, so the candidates below a prefix are neighbours.
-        return int(np.count_nonzero(np.diff(self.paths[:, :-1], axis=0))) + self.paths.shape[1] - 1 if len(self.paths) else 0
+        return int(unshared_prefixes(self.paths).sum())
 
     def ranking(self, leaves: IntArray, log_probs: FloatArray) -> DoubleArray:
         """`[leaves]`, what the leaves, trie nodes in any order, are ranked by; the log-probabilities where there are no candidates."""

@@ -8,12 +8,14 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from drafting.array_types import IntArray
+from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import STRICT, NormaliseName, SearchRule
 from drafting.catalog.catalog import Catalog
@@ -38,6 +40,7 @@ from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
 from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, checked_user, item_indices
 from verification.result import BeamResult, Precision
+from verification.scored import Scored
 
 
 class Recommender:
@@ -269,6 +272,25 @@ class Recommender:
             if isinstance(answer, ScoresNotFinite):
                 raise answer
             yield answer
+
+    def score(self, histories: Iterable[UserState | Sequence[int] | IntArray], items: Sequence[int] | IntArray) -> Iterator[FloatArray]:
+        """The target's log-probabilities of items (catalog indices) after each of many histories, `[items]` float32 in the items' order.
+
+        Raises:
+            what `recommend` raises, or ValueError: there are no items.
+        """
+        scored, batch = Scored.of(self.engine.trie, item_indices(items, len(self.catalog), "The request names")), uuid.uuid4().hex
+        for answer in self.search(self.score_request(f"{batch}/{number}", history, scored) for number, history in enumerate(histories)):
+            if isinstance(answer, ScoresNotFinite):
+                raise answer
+            assert answer.scores is not None
+            yield np.frombuffer(answer.scores, np.float32)
+
+    def score_request(
+        self, request_id: str, history: UserState | PromptTokens | Sequence[int] | IntArray, scored: Scored, cache_key: str | None = None
+    ) -> BeamRequest:
+        """A request for the log-probabilities of candidates after `history`; raises what `request` does."""
+        return replace(self.request(request_id, history, 1, cache_key=cache_key), scored=scored)
 
     def search(self, requests: Iterable[BeamRequest | Other]) -> Iterator[Answer | Other]:
         """The answers to requests of this recommender, in their order; see `SharedEngine.search_in_order`."""

@@ -15,6 +15,7 @@ from drafting.prompts.thinking import ThinkingTokens
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
 from verification.blend import Blend
+from verification.scored import Scored
 
 
 def beam_width_for(k: int, rule: SearchRule, least: int = SERVED_BEAM_WIDTH, widest: int | None = None) -> int:
@@ -195,6 +196,7 @@ class BeamRequest:
         thought: what it has written, once it has.
         blend: candidates that a strict list is blended with; see `verification.engine.blend`.
         explain: prefixes beside the beam that an explanation tells of each level; None for no explanation.
+        scored: candidates whose log-probabilities are asked for in place of a list, where k and beam width are 1.
     """
 
     request_id: str
@@ -211,6 +213,7 @@ class BeamRequest:
     thought: Thought | None = None
     blend: Blend | None = None
     explain: int | None = None
+    scored: Scored | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
@@ -239,6 +242,13 @@ class BeamRequest:
     def blended_nodes(self) -> int:
         """Tree nodes of the candidates that it is blended with."""
         return 0 if self.blend is None else self.blend.prefixes
+
+    @property
+    def candidates(self) -> int:
+        """Items that it brings for the target to score."""
+        if self.scored is not None:
+            return len(self.scored.rows)
+        return 0 if self.blend is None else self.blend.items
 
     def check_items(self, items: int) -> None:
         """Raise ValueError if the request is about items that a catalog of so many does not have."""

@@ -39,7 +39,7 @@ class Usage:
         accepted_depths: the levels that the target accepted from a draft, each one forward saved.
         plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
         thought_tokens: tokens of text that the target wrote before the search, a forward each.
-        candidates: items of a neighbour model that the target scored for a blended list.
+        candidates: items of a neighbour model that the target scored for a blended list, or items whose scores were asked for.
     """
 
     prompt_tokens: int
@@ -102,6 +102,7 @@ class BeamResult:
         thought: token ids of the text that the target wrote before it, without its end; None if it was not asked to.
         blend: of a blended list, whose items are in the order of these scores; None for others.
         explanation: what was considered on the way to it; None if the request does not ask.
+        scores: of a request for scores, which has no items: the log-probabilities, as bytes of float32, of the items that it names.
     """
 
     request_id: str
@@ -111,6 +112,7 @@ class BeamResult:
     thought: tuple[int, ...] | None = None
     blend: BlendedList | None = None
     explanation: Explanation | None = None
+    scores: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class StepReport:
         accepted: levels accepted from drafts.
         failed: ids of requests that it ended without a list, because the target's logits for them were not finite.
         thought_tokens: tokens of text that the target wrote for requests that think.
+        scored_nodes: tokens of the target's forward that are prefixes of candidates whose scores are asked for.
     """
 
     finished: tuple[BeamResult, ...]
@@ -141,6 +144,7 @@ class StepReport:
     accepted: int = 0
     failed: tuple[str, ...] = ()
     thought_tokens: int = 0
+    scored_nodes: int = 0
 
     @classmethod
     def sum(cls, reports: Sequence["StepReport"]) -> "StepReport":
@@ -157,4 +161,5 @@ class StepReport:
             accepted=sum(report.accepted for report in reports),
             failed=tuple(request_id for report in reports for request_id in report.failed),
             thought_tokens=sum(report.thought_tokens for report in reports),
+            scored_nodes=sum(report.scored_nodes for report in reports),
         )

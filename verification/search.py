@@ -21,7 +21,12 @@ NOTHING = np.empty(0, np.int64)
 
 
 def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
-    """Prefixes kept at each depth from the root on: no more than a level has nodes, and k at the last."""
+    """Prefixes kept at each depth from the root on: no more than a level has nodes, and k at the last.
+
+    Where candidates are scored there is no beam, and what a step has room for is set aside as one level.
+    """
+    if request.scored is not None:
+        return 1, request.scored.nodes, 1
     inner = [min(request.beam_width, trie.level_size(depth)) for depth in range(trie.depth)]
     return (*inner, min(request.k, trie.level_size(trie.depth)))
 
@@ -134,5 +139,5 @@ class BeamSearch:
             accepted_depths=tuple(self.accepted_depths),
             plan=f"{plan}:{drafted_by}" if plan == "auto" else plan,
             thought_tokens=written,
-            candidates=0 if self.request.blend is None else self.request.blend.items,
+            candidates=self.request.candidates,
         )

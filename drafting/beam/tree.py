@@ -106,7 +106,7 @@ class SequenceState:
         self.positions, self.visible, self.slots, self.drafted, self.depths, self._indices, self.trie_nodes = fields
 
     def cut(self, length: int) -> None:
-        """Make the first `length` tokens of a sequence without nodes its prompt; those behind them may be taken in again."""
+        """Make the first `length` tokens, of which none is a node below the root, the prompt and all that there is."""
         self.prompt_length = length
         self._resize(length)
 
@@ -114,6 +114,11 @@ class SequenceState:
     def root(self) -> int:
         """The root's index."""
         return self.prompt_length - 1
+
+    @property
+    def nodes(self) -> int:
+        """Number of tree nodes below the root."""
+        return self.length - self.prompt_length
 
     @property
     def uncomputed(self) -> int:

@@ -183,6 +183,18 @@ def ranges(starts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> 
     return numbers
 
 
+def unshared_prefixes(paths: IntArray) -> IntArray:
+    """`[paths]` int64, how many prefixes between root and leaf each path does not share with the one before it.
+
+    Args:
+        paths: `[paths, depth]` as of `TrieArrays.paths`, ascending by leaf.
+    """
+    unlike = np.full(len(paths), paths.shape[1] - 1)
+    # Of neighbours in the order of leaves: what two paths share, all between them share.
+    unlike[1:] = np.count_nonzero(paths[1:, :-1] != paths[:-1, :-1], axis=1)
+    return unlike
+
+
 def common_prefix(one: IntArray, other: IntArray) -> int:
     """Number of numbers at the beginning of two arrays `[numbers]` that are equal."""
     length = min(len(one), len(other))

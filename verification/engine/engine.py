@@ -22,9 +22,11 @@ from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
 from drafting.trie.node_mask import MaskBank
 from verification.engine.blend import BlendStep
+from verification.engine.candidates import CandidateTree
 from verification.engine.draft_step import DraftStep
 from verification.engine.explain import ExplainStep
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
+from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
 from verification.explanation import Explanation
 from verification.request import BeamRequest
@@ -80,7 +82,9 @@ class SpeculativeBeamEngine:
         self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
         self._thinking = ThinkStep(self._tree, slots)
-        self._blending = BlendStep(self._tree, trie, self._table, slots)
+        candidates = CandidateTree(self._tree, trie, self._table, slots.nodes)
+        self._blending = BlendStep(candidates)
+        self._scoring = ScoreStep(slots, candidates)
         self._explaining = ExplainStep(trie, self._table, target.device)
         self.use_plan(plan or FixedPlan.parse("none"))
 
@@ -96,36 +100,41 @@ class SpeculativeBeamEngine:
         self.plan = plan
 
     @torch.inference_mode()
-    def step(self) -> StepReport:
+    def step(self, scored_nodes: int | None = None) -> StepReport:
         """Advance every running request; without any, do nothing.
+
+        Args:
+            scored_nodes: prefixes of candidates to compute for requests for scores, about; None for as many as there is room for.
 
         Raises:
             EngineSpoilt: an earlier step, of this engine or another on the same models, was interrupted.
         """
         searches = self._running.unfinished()
-        if not searches and not self._thinking:
+        if not self.running:
             return StepReport((), 0, 0.0)
         with self.slots:
-            return self._advance(searches)
+            return self._advance(searches, scored_nodes)
 
-    def _advance(self, searches: Sequence[BeamSearch]) -> StepReport:
+    def _advance(self, searches: Sequence[BeamSearch], scored_nodes: int | None) -> StepReport:
         started = time.perf_counter()
         tasks = self._drafting.plan(searches, self.plan, self.next_tokens())
         cost = self._drafting.draft(tasks, self.plan)
         drafted = time.perf_counter()
-        tokens = self._forward(searches)
+        scoring = self._scoring.grow(scored_nodes)
+        tokens = self._forward([*searches, *scoring])
         computed = time.perf_counter()
         results = self._verifier.verify(searches, self._drafting.drafter, self._drafting.unread)
         self._explaining.observe(results)
         self._drafting.learn(results, self.plan, cost)
-        spoilt = dict.fromkeys(result.search.request.request_id for result in results if not result.finite)
+        scores, spoilt_scores = self._scoring.take()
+        spoilt = dict.fromkeys([*spoilt_scores, *(result.search.request.request_id for result in results if not result.finite)])
         finished = self._finish([result for result in results if result.search.request.request_id not in spoilt])
         thought_tokens = len(self._thinking)
         failed = self._fail(spoilt) + self._think()
         seconds, draft_seconds = time.perf_counter() - started, drafted - started if self.plan.drafts else 0.0
         self.plan.learn_times(StepTimes(tokens, seconds - draft_seconds, cost.forwards, cost.tokens, draft_seconds))
         return StepReport(
-            finished=finished,
+            finished=finished + scores,
             tokens=tokens,
             seconds=seconds,
             target_seconds=computed - drafted,
@@ -136,6 +145,7 @@ class SpeculativeBeamEngine:
             accepted=sum(result.accepted for result in results),
             failed=failed,
             thought_tokens=thought_tokens,
+            scored_nodes=self._scoring.nodes,
         )
 
     def _forward(self, searches: Sequence[BeamSearch]) -> int:
@@ -203,7 +213,7 @@ class SpeculativeBeamEngine:
             ValueError: a request with this id is running, or it names items that the catalog does not have, or it is to think, and the
                 target has an encoder.
         """
-        if request.request_id in self._running or request.request_id in self._thinking:
+        if any(request.request_id in each for each in (self._running, self._thinking, self._scoring)):
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
         request.check_items(len(self.trie.items))
         if not self.has_room(request):
@@ -217,7 +227,7 @@ class SpeculativeBeamEngine:
                 self._thinking.begin(request, nodes_needed(request, self.trie))
 
     def _open(self, request: BeamRequest, known: CachedPrefix | None = None, drafts: bool = True) -> None:
-        """Begin the searches of a request, whose prompt is `known` from its thinking or else looked up."""
+        """Begin the searches of a request, whose prompt is `known` from its thinking or else looked up; or its scores."""
         searches: list[BeamSearch] = []
         for part in parts_of(request):
             search = self.slots.open(part, beam_widths(part, self.trie), self._eligibility(part), known)
@@ -230,14 +240,17 @@ class SpeculativeBeamEngine:
                 self._explaining.begin(search)
             searches.append(search)
             known = whole_prompt(searches[0])
-        self._running.add(searches)
+        if request.scored is None:
+            self._running.add(searches)
+        else:
+            self._scoring.begin(searches[0], request.scored)
 
     def cancel(self, request_id: str) -> bool:
         """End a request without a result and free its slots; false if no such request runs."""
         return self._thinking.end(request_id, keep=True) or bool(self._end(request_id, keep=True))
 
     def _end(self, request_id: str, keep: bool) -> list[BeamSearch]:
-        searches = self._running.remove(request_id)
+        searches = self._running.remove(request_id) or self._scoring.remove(request_id)
         if self.slots.is_spoilt:
             return searches
         with self.slots:
@@ -254,7 +267,7 @@ class SpeculativeBeamEngine:
     @property
     def running(self) -> int:
         """Requests that the next step will advance."""
-        return len(self._running) + len(self._thinking)
+        return len(self._running) + len(self._thinking) + len(self._scoring)
 
     @property
     def total_slots(self) -> int:
@@ -284,13 +297,14 @@ class SpeculativeBeamEngine:
         return self.plan.refusal(request.beam_width)
 
     def tokens_needed(self, request: BeamRequest) -> int:
-        """Tokens that a request adds to its first forward, drafts aside."""
+        """Tokens that a request adds to its first forward, drafts and candidates to score aside."""
         prompt = len(request.prompt) - self.slots.prefix_cache.known(request.cache_key, request.prompt)
         return prompt + len(parts_of(request)) - 1 + request.blended_nodes
 
     def next_tokens(self) -> int:
-        """Tokens in the next forward, drafts aside."""
-        return sum(search.sequence.uncomputed for search in self._running.unfinished()) + self._thinking.uncomputed
+        """Tokens in the next forward, drafts and candidates of requests for scores aside."""
+        searches = sum(search.sequence.uncomputed for search in self._running.unfinished())
+        return searches + self._thinking.uncomputed + self._scoring.uncomputed
 
     @property
     def draft(self) -> TreeModel | None:

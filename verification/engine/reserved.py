@@ -32,7 +32,9 @@ def parts_of(request: BeamRequest) -> list[BeamRequest]:
 
 
 def nodes_needed(request: BeamRequest, trie: ItemTrie) -> int:
-    """Nodes that a request comes to without drafts, roots and those of its blend included."""
+    """Nodes that a request comes to without drafts, roots and those of its candidates included."""
+    if request.scored is not None:
+        return 1 + request.scored.nodes
     return sum(1 + sum(beam_widths(part, trie)[1:-1]) for part in parts_of(request)) + request.blended_nodes
 
 
