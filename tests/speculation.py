@@ -18,8 +18,8 @@ from drafting.plans.planner import Planner
 from drafting.trie.item_trie import ItemTrie
 from tests.models import save_random_model
 from verification.engine.engine import SpeculativeBeamEngine
+from verification.hosts.loading import load_host
 from verification.hosts.transformers import TransformersHost
-from verification.recommender import load_host
 from verification.request import BeamRequest
 from verification.result import BeamResult
 
@@ -43,7 +43,7 @@ class Speculation:
         rows = np.stack([rng.integers(codes, size=ITEMS) for codes in CODES], axis=1)
         tokens = {f"item-{i}": [f"<{'abcde'[level]}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(rows)}
         self.catalog = catalog_of(tokens)
-        target = save_random_model(folder / "target", self.catalog, layers=1, hidden=32, heads=1)
+        self.folder = target = save_random_model(folder / "target", self.catalog, layers=1, hidden=32, heads=1)
         self.target: TreeModel = load_host(host, target, dtype="float32", kv_memory_gib=0.01, longest=64)
         self.draft = TransformersHost(noisy_copy(target, folder / "draft", 0.15), slots=self.target.total_slots)
         self.identifiers = self.catalog.token_ids(AutoTokenizer.from_pretrained(target).get_vocab())

@@ -6,7 +6,7 @@ that could make a request fail is left unchecked here, so a recommender that loa
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -16,10 +16,8 @@ import numpy as np
 import torch
 
 from drafting.array_types import FloatArray, IntArray
-from drafting.beam.model import TreeModel
 from drafting.beam.rule import STRICT, NormaliseName, SearchRule
 from drafting.catalog.catalog import Catalog
-from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import Blending
 from drafting.plans.costs import CostCurve
 from drafting.plans.plan import FixedPlan, PlanError
@@ -32,10 +30,10 @@ from verification.batch import Answer, EngineTurns, Other, ScoresNotFinite, Shar
 from verification.blend import Blend
 from verification.engine.calibration import measure_costs, measure_target
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.hosts.adapter import load_model_config
-from verification.hosts.checkpoint import HostError, has_encoder
+from verification.hosts.checkpoint import HostError
 from verification.hosts.exact import make_exact
 from verification.hosts.graphs import GraphCounts, GraphedModel, graphed
+from verification.hosts.loading import load_host
 from verification.hosts.self_check import VerifyModel, verify_model
 from verification.hosts.served_model import ServedModel
 from verification.request import BeamRequest, PromptTokens, ReservedPlaces, Think, checked_user, item_indices
@@ -299,64 +297,3 @@ class Recommender:
     def close(self) -> None:
         """Free the models."""
         self.engine.close()
-
-
-def load_host(
-    name: str,
-    model_dir: Path,
-    *,
-    base: Path | None = None,
-    dtype: str,
-    kv_memory_gib: float = 0.5,
-    slots: int | None = None,
-    longest: int | None = None,
-    tensor_parallel: int = 1,
-    quantization: str | None = None,
-    exact: bool = False,
-    check: Callable[[TreeModel], None] | None = None,
-) -> TreeModel:
-    """Load a model on the host called `name`; a host is imported only when it is asked for. `slots` is for the transformers host alone.
-
-    Args:
-        exact: `make_exact` will be asked for.
-        check: called with the loaded model; if it raises `HostError`, the next code that vLLM has for the family is tried.
-
-    Raises:
-        HostError: no such host, or the model cannot be served on it.
-    """
-    if name == "transformers":
-        from verification.hosts.encoder_decoder import EncoderDecoderHost
-        from verification.hosts.transformers import TransformersHost
-
-        if tensor_parallel != 1:
-            raise HostError("The transformers host runs on one device: tensor parallelism needs the vLLM host.")
-        if quantization is not None:
-            raise HostError("The transformers host loads weights as they are: quantizing them needs the vLLM host.")
-        host = EncoderDecoderHost if has_encoder(load_model_config(ModelFiles.find(model_dir, base))) else TransformersHost
-        model = host(model_dir, base=base, dtype=dtype, kv_memory_gib=kv_memory_gib, slots=slots)
-        with ExitStack() as loaded:
-            loaded.callback(model.close)
-            if check is not None:
-                check(model)
-            loaded.pop_all()
-        return model
-    if name == "vllm":
-        if exact:
-            raise HostError("The vLLM host can't make lists exact: serve with --engine transformers, or without --exact.")
-        try:
-            from verification.hosts.vllm import VllmHost
-        except ImportError as error:
-            raise HostError(
-                f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu', or use the transformers host."
-            ) from error
-        return VllmHost(
-            model_dir,
-            base=base,
-            dtype=dtype,
-            kv_memory_gib=kv_memory_gib,
-            longest=longest,
-            tensor_parallel=tensor_parallel,
-            quantization=quantization,
-            check=check,
-        )
-    raise HostError(f"There is no host {name!r}: choose 'vllm' or 'transformers'.")

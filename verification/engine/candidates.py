@@ -13,7 +13,7 @@ from drafting.beam.tree import SequenceState, TokenTree
 from drafting.device import concat, on_device, on_host
 from drafting.trie.arrays import ROOT, unshared_prefixes
 from drafting.trie.item_trie import ItemTrie
-from verification.slots.pool import SlotPool
+from verification.slots.engine_slots import EngineSlots
 from verification.verifiers.level import ContinuationTable
 
 
@@ -23,11 +23,11 @@ class CandidateTree:
     Candidates are paths, `[candidates, depth]` int64: the trie nodes from depth 1 to the leaf, ascending by leaf.
     """
 
-    def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, nodes: SlotPool) -> None:
+    def __init__(self, tree: TokenTree, trie: ItemTrie, table: ContinuationTable, slots: EngineSlots) -> None:
         self._tree = tree
         self._trie = trie
         self._table = table
-        self._nodes = nodes
+        self._slots = slots
 
     def grow(self, sequence: SequenceState, paths: IntArray) -> None:
         """Add the prefixes of one or more candidates to a sequence that has no nodes but its root."""
@@ -36,7 +36,7 @@ class CandidateTree:
         # Nodes are numbered level by level, so these ascend by depth.
         nodes, place, group = np.unique(paths[:, :-1], return_index=True, return_inverse=True)
         candidate, level = np.divmod(place, self._trie.depth - 1)
-        slots = self._nodes.allocate(len(nodes))
+        slots = self._slots.nodes.allocate(len(nodes))
         ends = np.cumsum(np.bincount(level))
         levels = zip(np.split(slots, ends[:-1]), np.split(nodes, ends[:-1]), strict=True)
         for depth, (level_slots, level_nodes) in enumerate(levels, start=1):

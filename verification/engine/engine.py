@@ -82,7 +82,7 @@ class SpeculativeBeamEngine:
         self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
         self._thinking = ThinkStep(self._tree, slots)
-        candidates = CandidateTree(self._tree, trie, self._table, slots.nodes)
+        candidates = CandidateTree(self._tree, trie, self._table, slots)
         self._blending = BlendStep(candidates)
         self._scoring = ScoreStep(slots, candidates)
         self._explaining = ExplainStep(trie, self._table, target.device)

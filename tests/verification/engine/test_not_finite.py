@@ -13,6 +13,7 @@ from drafting.beam.model import TreeBatch
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.trie.item_set import ItemSet
 from tests.models import random_catalog, save_random_model
+from tests.scoring import scores_of
 from tests.speculation import ITEMS, SameModel, Speculation
 from tests.verification.engine.test_beam_search import HOSTS
 from verification.engine.calibration import measure_costs
@@ -21,6 +22,7 @@ from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
 from verification.request import BeamRequest, ReservedPlaces
 from verification.result import BeamResult, StepReport
+from verification.scored import Scored
 
 DEPTH = 4
 K = 6
@@ -141,6 +143,21 @@ def test_both_searches_of_a_list_with_reserved_places_end(pair: Speculation, dam
     assert {request_id: lines(result) for request_id, result in results.items()} == {
         request_id: lines(result) for request_id, result in expected.items() if request_id not in failed
     }
+
+
+def test_scores_end_with_their_own_request_alone(pair: Speculation, damaged: TransformersHost) -> None:
+    """At the root for one whose prompt is about the unknown token; below a damaged prefix for one that has come to it."""
+    everything = Scored.of(pair.tries[DEPTH], np.arange(ITEMS))
+    requests = [replace(request, k=1, beam_width=1, scored=everything) for request in requests_of(pair)[:6]]
+    requests[1:3] = requests_of(pair)[1:3]
+    results, failed = outcomes(SpeculativeBeamEngine(damaged, pair.tries[DEPTH]), requests)
+    assert sorted(failed) == [request.request_id for request in requests if request.request_id.startswith("marked")]
+    expected, _ = outcomes(pair.engine(DEPTH), requests)
+    assert [lines(results[request.request_id]) for request in requests[1:3]] == [
+        lines(expected[request.request_id]) for request in requests[1:3]
+    ]
+    for name in (requests[4].request_id, requests[5].request_id):
+        np.testing.assert_allclose(scores_of(results[name]), scores_of(expected[name]), atol=1e-4)
 
 
 def test_nothing_of_a_failed_request_is_kept(pair: Speculation, damaged: TransformersHost) -> None:

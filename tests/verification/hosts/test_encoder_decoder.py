@@ -30,6 +30,8 @@ from verification.hosts.graphs import graphed
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
 from verification.request import MAX_BEAM_WIDTH, BeamRequest
+from verification.result import BeamResult
+from verification.scored import Scored
 from verification.teacher import make_teacher
 
 CATALOG = random_catalog(items=300, depth=4, codes=6)
@@ -98,6 +100,26 @@ def test_blended_lists(world: World) -> None:
     blend = Blend.of(engine.trie, items, np.linspace(1, 9, 20), 2.0)
     for prompt in world.prompts[::70]:
         check_blended(engine, BeamRequest("blended", prompt, K, MAX_BEAM_WIDTH, blend=blend))
+
+
+def test_scores_are_the_decoders(world: World) -> None:
+    """The encoder reads the prompt once, for all parts of the candidates."""
+    items = np.random.default_rng(2).permutation(len(CATALOG))[:60]
+    found = dict(zip((5, 60, 170), world.recommender.score([world.histories[user] for user in (5, 60, 170)], items), strict=True))
+    for user, scores in found.items():
+        score = world.scores(world.prompts[user])
+        steps = [score([tuple(row[:depth]) for row in world.identifiers[items]]) for depth in range(CATALOG.identifier_length)]
+        rows = np.arange(len(items))
+        expected = sum(log_probs[rows, world.identifiers[items, depth]] for depth, log_probs in enumerate(steps))
+        np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
+    engine = world.recommender.engine
+    engine.add(world.recommender.score_request("parts", world.histories[60], Scored.of(engine.trie, items)))
+    finished: tuple[BeamResult, ...] = ()
+    while not finished:
+        finished = engine.step(20).finished
+    assert finished[0].usage.target_forwards > 2
+    assert finished[0].scores is not None
+    np.testing.assert_allclose(np.frombuffer(finished[0].scores, np.float32), found[60], atol=1e-4)
 
 
 def test_two_hundred_lists_equal_generate_together_and_alone(world: World) -> None:

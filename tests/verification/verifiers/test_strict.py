@@ -12,6 +12,7 @@ from drafting.beam.model import TreeBatch
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_trie import ItemTrie
 from tests.explaining import check_explained
+from tests.scoring import check_scores_beside_lists
 from tests.speculation import COSTS, DEPTHS, SWEPT_DEPTHS, SameModel, Speculation, run
 from verification.engine.calibration import measure_costs
 from verification.hosts.transformers import TransformersHost
@@ -64,6 +65,7 @@ def test_plans_that_change_from_step_to_step_give_the_plain_list(
         told = run(models.engine(depth), explained, rng, random_plans(models, depth, rng))
         for request in explained:
             check_explained(told[request.request_id], request, models.identifiers[:, :depth])
+        check_scores_beside_lists(models, depth, plain, requests)
         saved = sum(result.usage.accepted_steps for result in results.values())
         assert (saved > cases / 4) == (depth > 1)
     if models is not speculation:
