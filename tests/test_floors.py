@@ -40,6 +40,7 @@ FLOORS = {
     "verification": [
         "__init__",
         "blend",
+        "scored",
         "explanation",
         "request",
         "result",
