@@ -1,11 +1,11 @@
 """From data to a target and what it is worth beside the baselines: `atspeed-bench quality`.
 
 Of each data set: identifiers from its training part, neighbour models, the baselines, and one trial, which finds for how many epochs and
-with which weight of the blend; of each seed a target by the data set's recipe, and an evaluation of its lists as they are served, alone
-and blended. Every stage is one `atspeed` command that can be repeated by
-hand. Invariants: a stage whose result is there is not run again, and a result's name bears the digest of its command and of all before it,
-so a changed recipe is run anew from there on; the table is written from what is there of the recipes as they are, whenever the run ends;
-epochs and weights are chosen by models that have learnt the part train alone, and the test part is asked once.
+with which weight of the blend; of each seed a target by the data set's recipe, and an evaluation of its lists as they are served, alone and
+blended. Every stage is one `atspeed` command that can be repeated by hand. Invariants: a stage whose result is there is not run again, and
+a result's name bears the digest of its command and of all before it, so a changed recipe is run anew from there on; the table is written
+from what is there of the recipes as they are, whenever the run ends; epochs and weights are chosen by models that have learnt the part
+train alone, and the test part is asked once.
 """
 
 import math
@@ -33,6 +33,8 @@ from verification.evaluation.settings import CLOSED_FORMS, EvaluationSettings
 
 DATA_SETS = ("beauty", "games", "movielens")
 NETWORKS = ("gru4rec", "sasrec")
+# A network's figures differ from seed to seed as those of a target do.
+NETWORK_SEEDS = 3
 # What was best on validation users: see docs/alignment.md.
 FILMS = ("--levels", "1", "--codes", "64", "--item-token")
 SHOP = ("--levels", "1", "--balanced", "--item-token")
@@ -139,7 +141,7 @@ class Stages:
         """The baselines, which need no target: those in closed form at once, and each network."""
         yield self.closed_forms
         for network in NETWORKS:
-            yield self._report(f"baselines-{network}", FIT_VALID, "--baselines", network)
+            yield self._report(f"baselines-{network}", FIT_VALID, "--baselines", network, "--networks", str(NETWORK_SEEDS))
 
     @property
     def closed_forms(self) -> Stage:

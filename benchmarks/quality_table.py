@@ -55,7 +55,7 @@ def blended(report: Report) -> ModeRow:
 
 
 def table(compared: Compared, bars: tuple[float, float] | None = None) -> str:
-    """One data set: the target over its seeds, alone and blended, and the baselines; there is at least one of either.
+    """One data set: the target over its seeds, alone and blended, and the baselines, networks over theirs; there is at least one of either.
 
     Args:
         bars: of the target alone and blended; None for a table without them.
@@ -69,7 +69,7 @@ def table(compared: Compared, bars: tuple[float, float] | None = None) -> str:
         weights = ", ".join(sorted({blended(report).mode.removeprefix(BLEND) for report in reports}))
         rows.append(_cells(f"target, {seeds}", [plain(report).quality for report in reports], best, alone, whole))
         rows.append(_cells(f"blended, weight {weights}, {seeds}", [blended(report).quality for report in reports], best, beside, whole))
-    rows += [_cells(f"{row.name} ({row.chosen})" if row.chosen else row.name, [row.quality], best) for row in baselines]
+    rows += [_cells(f"{row.name} ({row.chosen})" if row.chosen else row.name, row.seeds or [row.quality], best) for row in baselines]
     if bars is None:
         return markdown_table(HEADS[:-2], [cells[:-2] for cells in rows])
     return markdown_table(HEADS, rows)

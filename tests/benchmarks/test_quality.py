@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks import quality
@@ -113,6 +114,17 @@ def test_the_table_has_the_target_over_its_seeds_beside_the_best_baseline(tmp_pa
     assert "| item-kNN | 0.0200 ± 0.0200 |  | 0.0050 ± 0.0100 |  | 0.80, 0.80 |  |  |" in text
     missing = "1 of 3 targets of beauty; SASRec of beauty; 3 of 3 targets of games; all baselines of games; 3 of 3 targets of movielens"
     assert f"Not run yet: {missing}. `make quality` goes on with them." in text
+
+
+def test_a_network_is_told_and_judged_by_its_mean_over_seeds(tmp_path: Path) -> None:
+    report = evaluated(0.5, {"EASE": 0.019})
+    seeds = [Quality(recall, recall / 2, 0.0, 0.01, 0.005) for recall in (0.01, 0.03, 0.02)]
+    row = BaselineRow("GRU4Rec", 10, Quality.mean(seeds), seeds=seeds)
+    text = write_table(
+        {"beauty": Compared([], [msgspec.structs.replace(report, baselines=[*report.baselines, row])])}, tmp_path, seeds=1
+    ).read_text()
+    assert "| GRU4Rec | 0.0200 ± 0.0100 | ± 0.0058 | 0.0100 ± 0.0050 | ± 0.0029 | 1.00, 1.00 |  |  |" in text
+    assert "| 0.95, 0.47 |" in text
 
 
 def test_a_bar_is_reached_by_both_figures_or_missed(tmp_path: Path) -> None:

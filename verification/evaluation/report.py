@@ -3,6 +3,8 @@
 Invariant: every figure is stored with its mode, draft, list length and number of users.
 """
 
+from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 import msgspec
@@ -39,6 +41,11 @@ class Quality(msgspec.Struct, frozen=True):
     warm_recall: float
     recall_error: float = 0.0
     ndcg_error: float = 0.0
+
+    @classmethod
+    def mean(cls, several: Sequence["Quality"]) -> "Quality":
+        """The means of every figure, the errors over users among them."""
+        return cls(*(mean(figures) for figures in zip(*map(msgspec.structs.astuple, several), strict=True)))
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -85,13 +92,16 @@ class BaselineRow(msgspec.Struct, frozen=True):
     """One baseline at one list length.
 
     Attributes:
+        quality: means over seeds, where there are several.
         chosen: the settings that the validation part chose, as a text; empty where there are none.
+        seeds: of each seed, where there are several.
     """
 
     name: str
     k: int
     quality: Quality
     chosen: str = ""
+    seeds: list[Quality] = []
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ from drafting.prompts.user_state import UserState
 from verification.evaluation.baselines.baselines import baseline_rows
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.blending import blended_mode
-from verification.evaluation.report import PLAIN, ModeRow, Report, Spread, Timing
+from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Report, Spread, Timing
 from verification.evaluation.searching import NO_PLAN, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
@@ -72,7 +72,7 @@ def evaluate_baselines(catalog: Catalog, split: Split, settings: EvaluationSetti
         SetupError: the inputs cannot be used.
     """
     users = held_out(split, settings.part, settings.most_users)
-    rows, left_out = baseline_rows(settings.baselines, split, users, len(catalog), settings.ks, keep_seen=settings.keep_seen)
+    rows, left_out = _baselines(settings, split, users, catalog)
     return Report(
         setting=_setting(catalog, settings, timed=0),
         users=len(users),
@@ -106,6 +106,11 @@ class _Plain:
     found: Found
     generated: list[list[int]]
     generate_seconds: DoubleArray
+
+
+def _baselines(settings: EvaluationSettings, split: Split, users: HeldOut, catalog: Catalog) -> tuple[list[BaselineRow], dict[str, str]]:
+    asked = settings.baselines, split, users, len(catalog), settings.ks
+    return baseline_rows(*asked, keep_seen=settings.keep_seen, networks=settings.networks)
 
 
 class _Evaluation:
@@ -203,8 +208,7 @@ class _Evaluation:
         """The report of all rows, with the baselines, which learn from the split."""
         ran = {k: plain for k, plain in self._plain.items() if plain.generated}
         asked = self._timed[: self._settings.generated]
-        names, seen = self._settings.baselines, self._settings.keep_seen
-        baselines, left_out = baseline_rows(names, self._split, self._users, len(self._catalog), self._settings.ks, keep_seen=seen)
+        baselines, left_out = _baselines(self._settings, self._split, self._users, self._catalog)
         return Report(
             setting=self._setting(drafts),
             users=len(self._users),

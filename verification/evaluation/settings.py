@@ -50,6 +50,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool, Meta(description="Keep what users have met in their lists; otherwise all lists, of target and baselines, leave it out.")
     ] = False
     baselines: tuple[str, ...] = CLOSED_FORMS
+    networks: Annotated[int, Meta(ge=1, description="Networks of each neural baseline, one a seed; its figures are their means.")] = 1
     blend: tuple[float, ...] = ()
     timed: Annotated[int, Meta(ge=0, description="Users that are timed one request at a time; 0 for none.")] = 200
     generated: Annotated[int, Meta(ge=0, description="Of those, users that transformers' generate is timed on.")] = 30

@@ -10,9 +10,10 @@ import torch
 import verification.evaluation.baselines.neural as neural
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.trie.arrays import offsets_of
-from verification.evaluation.baselines.baselines import baseline_lists
+from verification.evaluation.baselines.baselines import baseline_lists, baseline_rows
 from verification.evaluation.baselines.networks import LENGTH, NETWORKS
 from verification.evaluation.baselines.neural import scores_of, train, training_rows
+from verification.evaluation.baselines.ranking import quality_of, ranked_lists
 from verification.evaluation.metrics import recall
 from verification.evaluation.users import held_out
 
@@ -66,7 +67,7 @@ def test_a_network_learns_what_follows(name: str, monkeypatch: pytest.MonkeyPatc
     assert recall(found.lists, users.labels, 1).mean() > 0.9
     epochs = int(found.chosen.removeprefix("dropout 0.1, ").removesuffix(" epochs"))
     assert sum("dropout 0.1, epoch " in each for each in said) == 20
-    assert said[-1].endswith(f"final training, epoch {epochs} of {epochs}")
+    assert said[-1].endswith(f"final training with seed 0, epoch {epochs} of {epochs}")
 
 
 def test_the_same_seed_gives_the_same_network_and_leaves_others_numbers_alone() -> None:
@@ -84,6 +85,22 @@ def test_the_same_seed_gives_the_same_network_and_leaves_others_numbers_alone() 
     torch.random.set_rng_state(state)
     next(train("gru4rec", users.known, ITEMS, 0.3, 0))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_figures_of_several_networks_are_means_over_their_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural, "DEFAULT_EPOCHS", 2)
+    split = circles()
+    alone = Split(split.train, split.valid.where(np.zeros(len(split.valid), np.bool_)), split.test)
+    users = held_out(alone)
+    (row,), _ = baseline_rows(("gru4rec",), alone, users, ITEMS, [3], networks=3)
+    expected = []
+    for seed in range(3):
+        network = next(islice(train("gru4rec", users.known, ITEMS, 0.2, seed), 1, None))
+        expected.append(quality_of(users, ranked_lists(users, scores_of(network, users), 3), 3))
+    assert row.seeds == expected
+    assert len({each.recall for each in expected}) > 1
+    assert row.quality.recall == pytest.approx(sum(each.recall for each in expected) / 3)
+    assert row.quality.ndcg_error == pytest.approx(sum(each.ndcg_error for each in expected) / 3)
 
 
 def test_scores_are_of_the_network_as_it_was() -> None:

@@ -7,6 +7,7 @@ that is compared learns from all that is known, for as many epochs. The same see
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -39,31 +40,33 @@ class NeuralSettings:
 
 
 def neural_scores(
-    name: str, validation: HeldOut | None, users: HeldOut, items: int, on_step: Callable[[str], None], seed: int = 0
-) -> tuple[str, Scorer]:
-    """The chosen settings as a text, and the scores of a network that learned from what `users` know.
+    name: str, validation: HeldOut | None, users: HeldOut, items: int, on_step: Callable[[str], None], seeds: int = 1
+) -> tuple[str, Iterator[Scorer]]:
+    """The chosen settings as a text, and the scores of networks that learned from what `users` know, one a seed.
 
     Args:
         name: a key of `NETWORKS`.
-        validation: users to choose by; None for default settings.
+        validation: users to choose by, with the first seed; None for default settings.
     """
     settings = NeuralSettings(DROPOUTS[0], DEFAULT_EPOCHS)
     if validation is not None:
-        settings = max((_chosen(name, validation, items, dropout, seed, on_step) for dropout in DROPOUTS), key=lambda pair: pair[0])[1]
-    network = None
-    for epoch, trained in zip(range(settings.epochs), train(name, users.known, items, settings.dropout, seed), strict=False):
-        on_step(f"final training, epoch {epoch + 1} of {settings.epochs}")
-        network = trained
-    assert network is not None
-    return str(settings), scores_of(network, users)
+        settings = max((_chosen(name, validation, items, dropout, on_step) for dropout in DROPOUTS), key=lambda pair: pair[0])[1]
+
+    def trained() -> Iterator[Scorer]:
+        for seed in range(seeds):
+            epochs = enumerate(train(name, users.known, items, settings.dropout, seed), start=1)
+            for epoch, network in islice(epochs, settings.epochs):
+                on_step(f"final training with seed {seed}, epoch {epoch} of {settings.epochs}")
+                if epoch == settings.epochs:
+                    yield scores_of(network, users)
+
+    return str(settings), trained()
 
 
-def _chosen(
-    name: str, validation: HeldOut, items: int, dropout: float, seed: int, on_step: Callable[[str], None]
-) -> tuple[float, NeuralSettings]:
+def _chosen(name: str, validation: HeldOut, items: int, dropout: float, on_step: Callable[[str], None]) -> tuple[float, NeuralSettings]:
     """The best epoch of one dropout, and its merit on the validation users."""
     best, settings = -1.0, NeuralSettings(dropout, 1)
-    for epoch, network in enumerate(train(name, validation.known, items, dropout, seed), start=1):
+    for epoch, network in enumerate(train(name, validation.known, items, dropout, seed=0), start=1):
         lists = ranked_lists(validation, scores_of(network, validation), CHOSEN_AT)
         quality = quality_of(validation, lists, CHOSEN_AT)
         on_step(f"dropout {dropout:g}, epoch {epoch}: Recall@10 {quality.recall:.4f} of validation users")
