@@ -11,6 +11,7 @@ from server.commands.console import console
 from server.commands.demo import demo
 from server.commands.evaluate import evaluate
 from server.commands.histories import histories_app
+from server.commands.keys import keys_app
 from server.commands.moved import add_moved
 from server.commands.neighbours import neighbours_app
 from server.commands.prepare import prepare
@@ -33,6 +34,7 @@ app.command()(recommend)
 app.command()(prepare)
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(histories_app, name="histories")
+app.add_typer(keys_app, name="keys")
 app.add_typer(train_app, name="train")
 app.add_typer(neighbours_app, name="neighbours")
 app.command()(demo)

@@ -15,8 +15,10 @@ ServerError
   - ScoresNotFinite                                   the model fails on it
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
+  - KeyMissing, KeyUnknown                            nobody knows who asks
+  - KeyForbids, KeysNeeded                            who asks may not do that
   - TryAgain                                          it may succeed later
-      - EngineUnavailable, HistoryUnavailable, FilesUnavailable, FiltersBusy, SearchesBusy
+      - EngineUnavailable, HistoryUnavailable, FilesUnavailable, FiltersBusy, SearchesBusy, KeyBusy
       - ControlUnavailable, ControlLost, ControlConflict
       - Overloaded
           - QueueFull, TooLate, ExplanationsBusy
@@ -192,6 +194,34 @@ class ItemsTaken(ItemsRefused):
     """New items that claim what belongs to other items."""
 
 
+class KeyMissing(ServerError):
+    """A request without a key to a server that asks for one."""
+
+    def __init__(self) -> None:
+        super().__init__("This server asks for a key: send it in the header Authorization, as Bearer and the key.")
+
+
+class KeyUnknown(ServerError):
+    """A key that the server does not have."""
+
+    def __init__(self) -> None:
+        super().__init__("This server does not know the key that the header Authorization brings.")
+
+
+class KeyForbids(ServerError):
+    """More than the request's key is good for."""
+
+
+class KeysNeeded(ServerError):
+    """More than other machines may do on a server without keys."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server has no keys, so from other machines, and through proxies, it only takes requests for lists; whoever runs it can "
+            "give keys for the rest: atspeed serve --keys FILE."
+        )
+
+
 class TryAgain(ServerError):
     """A request that may succeed later.
 
@@ -270,3 +300,7 @@ class FiltersBusy(TryAgain):
 
 class SearchesBusy(TryAgain):
     """More items are being searched for than the server works on at a time."""
+
+
+class KeyBusy(TryAgain):
+    """More requests of one key than it may have, at a time or in a time."""

@@ -12,6 +12,8 @@ from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient
 from server.histories import HistoryStore
 from server.histories.popularity import Popularity
+from server.keys.gate import Gate
+from server.keys.keyring import Keyring
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
 from server.scheduling.drain import Drain
@@ -24,6 +26,7 @@ class Services:
 
     Attributes:
         popularity: of a file of popular items; None for that of the stored histories.
+        keys: None for a server without keys.
     """
 
     settings: Settings
@@ -34,6 +37,12 @@ class Services:
     drain: Drain = field(default_factory=Drain)
     tracing: Tracing = field(default_factory=Tracing)
     popularity: Popularity | None = None
+    keys: Keyring | None = None
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The judge of who may do what."""
+        return Gate(self.keys, self.metrics.keys)
 
     @cached_property
     def filters(self) -> NamedFilters:

@@ -239,6 +239,11 @@ class Settings(EngineSettings, BaseSettings):
     port: Annotated[int, Panel.HTTP] = Field(
         default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one and logs which."
     )
+    keys: Annotated[Path | None, Panel.HTTP] = Field(
+        default=None,
+        description="File of keys (`atspeed keys add`), without one of which there is only health, metrics and documentation; read anew "
+        "when it changes. By default there are no keys, and other machines get lists only.",
+    )
     console: Annotated[bool, Panel.HTTP] = Field(
         default=False, description="Show lists and state in the browser: a console in a process of its own, where /console leads to."
     )

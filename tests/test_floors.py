@@ -63,6 +63,7 @@ FLOORS = {
         "redis",
         "sqlite",
         "metrics",
+        "keys",
         "scheduling",
         "engine",
         "histories",

@@ -17,6 +17,7 @@ import msgspec
 from benchmarks.endings import BenchmarkError
 from benchmarks.load.users import FIRST_TIMESTAMP
 from server.client import AsyncAtspeedClient, AtspeedError, ConnectionFailed, ProblemError
+from server.client.origin import bearer
 
 _PAGE = 1000
 # How long an answer may take, the caller decides.
@@ -54,6 +55,7 @@ class Target:
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._idle: list[httpx.AsyncHTTPTransport] = []
         self._api = AsyncAtspeedClient(url, trust_env=False)
+        self._key = bearer()
         self.url = url
 
     async def ask(
@@ -70,7 +72,7 @@ class Target:
         Raises:
             httpx.TransportError: the server can't be reached, or closed the connection.
         """
-        headers = {"content-type": content_type} | ({} if user is None else {"x-user-id": user})
+        headers = {"content-type": content_type} | self._key | ({} if user is None else {"x-user-id": user})
         request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS})
         reused = bool(self._idle)
         transport = self._idle.pop() if reused else httpx.AsyncHTTPTransport(self._tls, limits=_ONE_CONNECTION, trust_env=False)

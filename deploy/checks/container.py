@@ -4,6 +4,7 @@ it, SIGTERM lets running requests finish, and the chart's Deployment serves in p
 Run as root:  python -m deploy.checks.container
 """
 
+import base64
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ import yaml
 
 from deploy.checks.chart import render
 from deploy.checks.findings import Findings
-from deploy.checks.processes import answers, free_port, wait_until
+from deploy.checks.processes import answers, ask, free_port, wait_until
 from deploy.checks.tools import ROOT, tool
 from server.client import AtspeedClient, AtspeedError, Recommendation
 from server.demo.preparation import Demo, DemoSettings
@@ -143,7 +144,7 @@ def unname_ports(server: dict[str, Any], port: int) -> None:
 
 
 def check_deployment(demo: Demo, findings: Findings) -> None:
-    """The chart's own Deployment and ConfigMap, played by podman, recommend."""
+    """The chart's own Deployment, ConfigMap and Secret, played by podman, recommend to who has a key of the Secret, and to nobody else."""
     port = free_port()
     values = {
         "image": {"repository": "localhost/atspeed-server", "tag": "cpu", "pullPolicy": "Never"},
@@ -160,7 +161,7 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
     objects = [part for part in yaml.safe_load_all(render(folder / "values.yaml").stdout) if part]
     manifest = folder / "manifest.yaml"
-    played = [part for part in objects if part["kind"] in ("ConfigMap", "Deployment")]
+    played = [part for part in objects if part["kind"] in ("ConfigMap", "Secret", "Deployment")]
     for part in played:
         if part["kind"] == "Deployment":
             unname_ports(part["spec"]["template"]["spec"]["containers"][0], port)
@@ -171,7 +172,10 @@ def check_deployment(demo: Demo, findings: Findings) -> None:
         if wait_until(lambda: answers(f"{url}/ready"), READY_SECONDS) is None:
             findings.check(False, "podman kube play: the Deployment does not get ready")
             return
-        with AtspeedClient(url, deadline=20, trust_env=False) as client:
+        (secret,) = (part["data"] for part in played if part["kind"] == "Secret")
+        key = base64.b64decode(secret["clients"]).decode()
+        findings.check(ask(f"{url}/v1/catalog").status_code == 401, "podman kube play: the Deployment asks for a key")
+        with AtspeedClient(url, key=key, deadline=20, trust_env=False) as client:
             film = client.items(limit=1).items[0].item_id
             check_list(client, "podman kube play: the Deployment recommends", findings, history=[film], k=3)
     finally:

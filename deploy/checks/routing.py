@@ -7,6 +7,7 @@ retries on hosts that have not been tried, health checks.
 Run:  python -m deploy.checks.routing
 """
 
+import os
 import tempfile
 import threading
 import time
@@ -25,6 +26,9 @@ from deploy.checks.findings import Findings
 from deploy.checks.processes import ask, free_port, wait_until
 from deploy.checks.tools import ROOT, tool
 from server.client import AtspeedClient
+from server.client.origin import KEY_VARIABLE, bearer
+from server.keys.file import add_key
+from server.keys.key import Scope
 from tests.services import RedisServer
 
 USERS = [f"user-{number}" for number in range(200)]
@@ -145,10 +149,10 @@ class Answer(NamedTuple):
 
 
 def recommend(url: str, user: str) -> Answer:
-    """A list for a user."""
+    """A list for a user, by the key of the environment."""
     body = {"user_id": user, "k": 5, "timeout_ms": 10_000}
     try:
-        answer = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user})
+        answer = ask(f"{url}/v1/recommendations", body, {"X-User-Id": user} | bearer())
     except httpx.TransportError as error:
         return Answer(0, "nobody", repr(error))
     return Answer(answer.status_code, answer.headers.get("x-replica", "nobody"), "" if answer.is_success else answer.text[:200])
@@ -208,6 +212,8 @@ def check(url: str, servers: list[ServerProcess], findings: Findings) -> None:
 
     closed = {path: ask(f"{url}{path}", body={}).status_code for path in CLOSED}
     findings.check(set(closed.values()) == {404}, f"what changes the catalog is not routed: {closed}")
+    keyless = ask(f"{url}/v1/recommendations", body={"user_id": USERS[0]}).status_code
+    findings.check(keyless == 401, f"without a key Envoy passes on {keyless}")
 
     victim, survivor = servers
     counted.clear()
@@ -239,7 +245,9 @@ def main() -> None:
         (folder / "redis").mkdir()
         redis = RedisServer(folder / "redis", "--appendonly", "no").start()
         port, admin_port = free_port(), free_port()
-        flags = (*FLAGS, "--histories", redis.url)
+        # The client, and what is asked beside it, take it from there.
+        os.environ[KEY_VARIABLE] = add_key(folder / "keys.json", "check", [Scope.RECOMMEND, Scope.EVENTS])
+        flags = (*FLAGS, "--histories", redis.url, "--keys", str(folder / "keys.json"))
         try:
             with served(folder, *flags) as first, served(folder, *flags) as second:
                 backends = [server.url.removeprefix("http://") for server in (first, second)]

@@ -13,8 +13,8 @@ from typing import Any
 from server.settings import Settings
 
 SCHEMA = Path(__file__).parent / "atspeed" / "values.schema.json"
-# The chart sets these itself: from `model`, `histories` and `containerPort`.
-OWN = frozenset({"target", "catalog", "draft", "histories", "host", "port"})
+# The chart sets these itself: from `model`, `histories`, `keys` and `containerPort`.
+OWN = frozenset({"target", "catalog", "draft", "histories", "keys", "host", "port"})
 
 
 def settings_schema() -> dict[str, Any]:

@@ -29,7 +29,7 @@ class AtspeedClient:
         self,
         url: str,
         *,
-        api_key: str | None = None,
+        key: str | None = None,
         deadline: float | None = None,
         timeout: float = TIMEOUT_SECONDS,
         retries: Retries = RETRIES,
@@ -42,7 +42,8 @@ class AtspeedClient:
 
         Args:
             url: of the server or its gateway, such as `http://127.0.0.1:8000`.
-            api_key: for a gateway, which gets it as `Authorization: Bearer …`.
+            key: of the server or its gateway, which gets it as `Authorization: Bearer …`; by default that of the environment variable
+                `ATSPEED_KEY`, or of the file that `ATSPEED_KEY_FILE` names.
             deadline: seconds for a call of `recommend` or `recommend_many` that names none; None for the server's own timeout.
             timeout: seconds that an answer may take where there is no deadline.
             connections: most connections at a time; calls beyond it wait for one.
@@ -51,9 +52,9 @@ class AtspeedClient:
             transport: sends the requests in place of a pool of connections.
 
         Raises:
-            ValueError: `url` is not that of a server.
+            ValueError: `url` is not that of a server, or the key's file can't be read.
         """
-        self._origin = Origin(url, api_key, deadline, timeout, retries)
+        self._origin = Origin(url, key, deadline, timeout, retries)
         self._http = httpx.Client(verify=verify, trust_env=trust_env, transport=transport, limits=limits(connections))
 
     def __enter__(self) -> Self:

@@ -3,7 +3,7 @@
 AtspeedError
   - ProblemError                    the server has refused or failed: `status`, `type`, `title`, `detail`
       - Refused                     400, 405, 413, 415, 422 and the like: the same request is refused again
-      - Denied                      401, 403: a gateway does not know the key
+      - Denied                      401, 403: no key, a wrong one, or one that is not good for that
       - NotFound                    404: no such user, profile, filter, item or version
       - Conflict                    409: what is there already does not allow it
       - Overloaded                  429: refused because of the others; `retry_after`
@@ -78,7 +78,7 @@ class Refused(ProblemError):
 
 
 class Denied(ProblemError):
-    """A gateway does not let the request pass: is the key right?"""
+    """The server or a gateway does not let the request pass: no key, a wrong one, or one that is not good for that."""
 
 
 class NotFound(ProblemError):

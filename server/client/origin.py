@@ -1,7 +1,9 @@
 """`Origin`: a server and how it is asked, which all calls of a client share; `Retries`: how often they are tried."""
 
+import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,6 +13,7 @@ TIMEOUT_SECONDS = 65.0
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.1
 CONNECTIONS = 100
+KEY_VARIABLE, KEY_FILE_VARIABLE = "ATSPEED_KEY", "ATSPEED_KEY_FILE"
 # An idle connection is dropped before servers and proxies close theirs, which would lose what is sent into it.
 _IDLE_SECONDS = 30.0
 
@@ -38,6 +41,22 @@ class Retries:
 RETRIES = Retries()
 
 
+def bearer(key: str | None = None) -> dict[str, str]:
+    """The header that carries a key; by default the key of `ATSPEED_KEY`, or of the file that `ATSPEED_KEY_FILE` names.
+
+    Raises:
+        ValueError: the file can't be read.
+    """
+    if key is None:
+        key = os.environ.get(KEY_VARIABLE)
+    if key is None and (file := os.environ.get(KEY_FILE_VARIABLE)):
+        try:
+            key = Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"The key of {file}, which {KEY_FILE_VARIABLE} names, can't be read.") from error
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 class Origin:
     """A server and how it is asked.
 
@@ -48,10 +67,11 @@ class Origin:
         headers: of every request.
     """
 
-    def __init__(self, url: str, api_key: str | None, deadline: float | None, timeout: float, retries: Retries) -> None:
-        """
+    def __init__(self, url: str, key: str | None, deadline: float | None, timeout: float, retries: Retries) -> None:
+        """`key` is None for that of the environment (`bearer`), and empty for none.
+
         Raises:
-            ValueError: it is not the URL of a server.
+            ValueError: it is not the URL of a server, or the file of the key can't be read.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -59,8 +79,7 @@ class Origin:
         self.url = url.rstrip("/")
         self.deadline, self.timeout, self.retries = deadline, timeout, retries
         self.headers = {"Host": httpx.URL(url).netloc.decode("ascii"), "Accept": "application/json", "User-Agent": "atspeed-client"}
-        if api_key is not None:
-            self.headers["Authorization"] = f"Bearer {api_key}"
+        self.headers |= bearer(key)
 
 
 def limits(connections: int) -> httpx.Limits:

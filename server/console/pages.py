@@ -19,7 +19,7 @@ BUILD_SECONDS = 30.0
 def add_pages(options: ConsoleOptions) -> None:
     """Add all pages to NiceGUI's app."""
     # What a server has started is beside it, and no proxy of the environment between them.
-    client = AsyncAtspeedClient(options.url, api_key=options.key, trust_env=options.parent is None)
+    client = AsyncAtspeedClient(options.url, key=options.key, trust_env=options.parent is None)
     visits = Visits()
 
     @ui.page("/", response_timeout=BUILD_SECONDS)

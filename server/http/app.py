@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -19,6 +20,7 @@ from server.http.routes.items import item_routes
 from server.http.routes.recommendations import recommendation_routes
 from server.http.routes.status import status_routes
 from server.http.routes.users import user_routes
+from server.http.strict_route import SCHEME
 from server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,20 @@ logger = logging.getLogger(__name__)
 DESCRIPTION = """Generative recommendation: a user's history goes in, the most likely next items of the catalog come out.
 
 Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `detail` is a sentence. `X-Request-Id` is echoed."""
+KEY_DESCRIPTION = "A key of the server's file of keys (`atspeed keys add`). Which of its scopes an operation needs stands beside it."
+
+
+class _Api(FastAPI):
+    """An app whose document says how a key is sent, if keys are asked for."""
+
+    has_keys = False
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        document = super().openapi()
+        if self.has_keys:
+            document["components"]["securitySchemes"] = {SCHEME: {"type": "http", "scheme": "bearer", "description": KEY_DESCRIPTION}}
+        return document
 
 
 def build_api(services: Services, console: ConsoleProcess | None = None) -> FastAPI:
@@ -40,6 +56,8 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
             asyncio.create_task(services.soundness.watch(), name="soundness"),
             asyncio.create_task(services.prompts.watch(), name="prompts"),
         ]
+        if services.keys is not None:
+            watches.append(asyncio.create_task(services.keys.watch(), name="keys"))
         for watch in watches:
             watch.add_done_callback(_log_failure)
         if console is not None:
@@ -57,7 +75,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
             # It may wait for a collector, which would hold up the loop.
             await asyncio.to_thread(services.tracing.close)
 
-    api = FastAPI(
+    api = _Api(
         title="atspeed-server",
         version=version("atspeed-server"),
         description=DESCRIPTION,
@@ -69,6 +87,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
         docs_url=None,
         redoc_url=None,
     )
+    api.has_keys = services.gate.has_keys
     problems.install(api)
     add_pages(api, DOCS if console is None else CONSOLE)
     if console is not None:

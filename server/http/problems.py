@@ -72,6 +72,11 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.ScoresNotFinite: ProblemType(500, "scores-not-finite", "Scores not finite"),
     errors.ItemsRefused: ProblemType(422, "items-refused", "Items refused"),
     errors.ItemsTaken: ProblemType(409, "items-refused", "Items refused"),
+    errors.KeyMissing: ProblemType(401, "key-missing", "Key missing"),
+    errors.KeyUnknown: ProblemType(401, "key-unknown", "Key unknown"),
+    errors.KeyForbids: ProblemType(403, "key-forbids", "Key forbids"),
+    errors.KeysNeeded: ProblemType(403, "keys-needed", "Keys needed"),
+    errors.KeyBusy: ProblemType(429, "key-busy", "Key busy"),
     errors.EngineUnavailable: ProblemType(503, "engine-unavailable", "No engine"),
     errors.HistoryUnavailable: ProblemType(
         503, "histories-unavailable", "No histories", "The history store can't be reached now; requests with an inline history still work."
@@ -91,6 +96,8 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
 }
 _DESCRIPTIONS = {
     400: "The body is not JSON, or the URL is not UTF-8.",
+    401: "There is no key, or one that the server does not know.",
+    403: "The key is not good for that, or the server has no keys and the request comes from another machine.",
     404: "There is no such user, profile, event, filter, item or version.",
     409: "What is there already does not allow it.",
     408: "The body took too long.",
@@ -98,7 +105,8 @@ _DESCRIPTIONS = {
     415: "The body is not declared as JSON.",
     422: "Something in the request is not acceptable; `detail` says what.",
     500: "The model's scores are not finite, so there is no list.",
-    429: "The server has as many requests, filters or searches as it takes on, or the list would not be ready in time; see `Retry-After`.",
+    429: "The server has as many requests, filters or searches as it takes on, of all or of this key, or the list would not be ready in "
+    "time; see `Retry-After`.",
     503: "The engine, the history store, the control store or that of the catalogs' files is not available; see `Retry-After`.",
     507: "It can't be stored: the disk is full, or the directory can't be written.",
     504: "The answer was not ready within the timeout.",
@@ -108,6 +116,7 @@ ANY_ERROR: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other error: too many connections or headers, or a fault of the server.", "content": CONTENT}
 }
 RETRY_AFTER = {"Retry-After": {"description": "Seconds after which a retry may succeed.", "schema": {"type": "integer", "minimum": 1}}}
+CHALLENGE = {"WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}}}
 _RETRIED = frozenset({429, 503})
 # What `problem_of` knows.
 FORESEEN = (errors.ServerError, TimeoutError)
@@ -144,7 +153,13 @@ class Problem:
         """The answer to a request that went wrong."""
         body = self.members() | {"instance": errors.encodable(request.url.path)}
         retry = {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
-        return Response(orjson.dumps(body), self.status, dict(headers or {}) | retry, MEDIA_TYPE)
+        more = retry | ({"WWW-Authenticate": _challenge(self.name)} if self.status == HTTPStatus.UNAUTHORIZED else {})
+        return Response(orjson.dumps(body), self.status, dict(headers or {}) | more, MEDIA_TYPE)
+
+
+def _challenge(name: str | None) -> str:
+    """What RFC 6750 has a server say to a request without a key, and to one with a wrong one."""
+    return 'Bearer realm="atspeed"' + (', error="invalid_token"' if name == "key-unknown" else "")
 
 
 def problem_of(error: Exception) -> Problem:
@@ -164,6 +179,8 @@ def documented(*statuses: int, answer: type[BaseModel] | None = None) -> dict[in
     problems = {status: {"description": _DESCRIPTIONS[status], "content": CONTENT} for status in sorted({*statuses, *always})}
     for status in _RETRIED & problems.keys():
         problems[status]["headers"] = RETRY_AFTER
+    if HTTPStatus.UNAUTHORIZED in problems:
+        problems[HTTPStatus.UNAUTHORIZED]["headers"] = CHALLENGE
     return entries | problems
 
 

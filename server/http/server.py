@@ -33,6 +33,8 @@ from server.histories import open_history_store
 from server.http.app import build_app
 from server.http.connections import Connections, LimitedConfig
 from server.http.console import ConsoleProcess, check_installed
+from server.keys.gate import is_loopback
+from server.keys.keyring import Keyring
 from server.lists.blend import check_known, load_neighbours
 from server.lists.cold_start import load_popularity
 from server.metrics.logs import configure_logs
@@ -63,7 +65,7 @@ class ApiServer:
         Raises:
             CatalogError, PortError: the catalog or the address can't be used.
             ValueError: a directory is missing, the URL of the versions or that of the histories makes no sense, the catalog is a torch
-                file, codebooks, neighbour model or the list of popular items can't be used.
+                file, codebooks, neighbour model, list of popular items or keys can't be used.
         """
         self.failure: str | None = None
         kept = _catalogs_directory(settings)
@@ -79,6 +81,7 @@ class ApiServer:
             check_installed()
         popularity = load_popularity(settings)
         metrics = Metrics()
+        keys = None if settings.keys is None else Keyring(settings.keys, metrics.keys)
         neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
         first = first_catalog(start, settings.catalog, kept)
@@ -115,9 +118,10 @@ class ApiServer:
         own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
         catalogs = CatalogStore(first.served, engine, files, own, neighbours)
         catalogs.started(first.by, first.left, "It can't be read any more.")
-        services = Services(settings, catalogs, engine, histories, metrics, Drain(), Tracing.to(settings.otlp_endpoint), popularity)
+        services = Services(settings, catalogs, engine, histories, metrics, Drain(), Tracing.to(settings.otlp_endpoint), popularity, keys)
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
+        self._has_keys = keys is not None
         self._connections = Connections(settings, metrics)
         _allow_files(settings.max_connections)
         config = LimitedConfig(
@@ -141,6 +145,11 @@ class ApiServer:
             signal.signal(number, self._uvicorn.handle_exit)
         host, port = self._listener.getsockname()[:2]
         logger.info("listening on http://%s:%d, loading the model", f"[{host}]" if ":" in host else host, port)
+        if not self._has_keys and not is_loopback(host):
+            logger.warning(
+                "other machines get lists only: for the rest, make a key with `atspeed keys add keys.json --name NAME --scope …` and start "
+                "with --keys keys.json"
+            )
         # What is imported stays for ever: the collector need not walk through it between two requests.
         gc.collect()
         gc.freeze()

@@ -1,7 +1,11 @@
-"""Routes that refuse what they do not know: a query parameter with a slip in its name would silently change nothing."""
+"""Routes that let in only who may, and refuse what they do not know: a query parameter with a slip in its name would silently change
+nothing.
+
+Invariant: every operation says where it stands which scope it needs, or that it is open to all; one that says neither can't be built.
+"""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
@@ -9,22 +13,78 @@ from fastapi.routing import APIRoute
 
 from drafting.catalog.json_values import listed
 from server.errors import InvalidRequest, quoted
+from server.http.problems import documented
+from server.keys.gate import Gate
+from server.keys.key import Key, Scope
+
+SCHEME = "key"
+# Where a request carries its key, and an endpoint its scope.
+_KEY, _NEEDS = "atspeed.key", "__needs__"
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
-class StrictRoute(APIRoute):
-    """A route that answers 422 to query parameters that it does not document."""
+def needs(scope: Scope | None) -> Callable[[Endpoint], Endpoint]:
+    """Say which scope an endpoint needs; None opens it to all."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Check the query before anything else of the request is read."""
-        handler = super().get_route_handler()
-        known = {field.alias for field in self.dependant.query_params}
+    def mark(endpoint: Endpoint) -> Endpoint:
+        vars(endpoint)[_NEEDS] = scope
+        return endpoint
 
-        async def strict(request: Request) -> Response:
-            if request.scope["query_string"]:
-                _check(request.scope["query_string"], known)
-            return await handler(request)
+    return mark
 
-        return strict
+
+def key_of(request: Request) -> Key | None:
+    """The key of a request; None on a server without keys."""
+    key: Key | None = request.scope.get(_KEY)
+    return key
+
+
+def strict_route(gate: Gate) -> type[APIRoute]:
+    """The class of the routes behind a gate."""
+
+    class StrictRoute(APIRoute):
+        """A route that judges who asks, and answers 422 to query parameters that it does not document."""
+
+        def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+            """
+            Raises:
+                TypeError: the endpoint does not say what it needs.
+            """
+            if _NEEDS not in vars(endpoint):
+                raise TypeError(f"{path} says neither which scope it needs nor that it is open to all: put @needs on {endpoint.__name__}.")
+            self.needed: Scope | None = vars(endpoint)[_NEEDS]
+            if self.needed is not None:
+                refusals = (401, 403, 429) if gate.has_keys else (403,)
+                more = {status: each for status, each in documented(*refusals).items() if status in refusals}
+                options["responses"] = more | (options.get("responses") or {})
+                if gate.has_keys:
+                    options["openapi_extra"] = (options.get("openapi_extra") or {}) | {"security": [{SCHEME: [self.needed.value]}]}
+            super().__init__(path, endpoint, **options)
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            """Check the key, then the query, before anything else of the request is read."""
+            handler = super().get_route_handler()
+            known = {field.alias for field in self.dependant.query_params}
+            needed = self.needed
+
+            async def strict(request: Request) -> Response:
+                scope = request.scope
+                key = None
+                if needed is not None:
+                    client = scope["client"]
+                    key = gate.identify(needed, scope["headers"], None if client is None else client[0])
+                if scope["query_string"]:
+                    _check(scope["query_string"], known)
+                if key is None:
+                    return await handler(request)
+                scope[_KEY] = key
+                with gate.inside(key):
+                    return await handler(request)
+
+            return strict
+
+    return StrictRoute
 
 
 def _check(query: bytes, known: set[str]) -> None:

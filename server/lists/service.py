@@ -29,6 +29,7 @@ from server.errors import (
     UnknownField,
     quoted,
 )
+from server.keys.key import Key
 from server.lists.blend import blend_choice, propose
 from server.lists.cold_start import ColdStart, popular_list
 from server.lists.explanation import ExplanationPlaces, explanation_lines
@@ -72,8 +73,11 @@ class RecommendationService:
         self._metrics.health.open_catalog(self._catalogs.active.name, len(self._catalogs.active.catalog))
         self._metrics.health.count_known(lambda: known.known if (known := self._catalogs.active.neighbours) else 0)
 
-    async def recommend(self, body: RecommendationRequest) -> dict[str, Any]:
+    async def recommend(self, body: RecommendationRequest, key: Key | None = None) -> dict[str, Any]:
         """The answer to a request, as `schemas.RecommendationAnswer` describes it.
+
+        Args:
+            key: of who asks, which bounds what may be asked.
 
         Raises:
             ServerError: as each kind of it says.
@@ -81,7 +85,7 @@ class RecommendationService:
         """
         started = time.monotonic()
         with self._drain.request(), self._catalogs.lease() as served:
-            submit = self._submit(body, served, started)
+            submit = self._submit(body, served, started, key)
             traced = self._tracing.on and self._tracing.recording
             _check_fields(body.fields, served.catalog)
             try:
@@ -123,7 +127,7 @@ class RecommendationService:
             "source": "popular",
         }
 
-    async def explain(self, body: ExplainRequest) -> dict[str, Any]:
+    async def explain(self, body: ExplainRequest, key: Key | None = None) -> dict[str, Any]:
         """The answer to a request with the tree that its list was found in, as `schemas.ExplainedAnswer` describes it.
 
         Raises:
@@ -132,21 +136,25 @@ class RecommendationService:
         """
         try:
             with self._explaining.place():
-                answer = await self.recommend(body)
+                answer = await self.recommend(body, key)
         except ExplanationsBusy as error:
             self._metrics.refused.labels(error.reason).inc()
             raise
         self._metrics.health.explained_lists.inc("explanation" in answer)
         return answer
 
-    def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float) -> Submit:
+    def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float, key: Key | None) -> Submit:
         """The parameters of a request to the engine, without the items."""
         rule = self._rule(body)
+        beam_width = body.beam_width or self._beam_width(body.k, rule)
+        if key is not None:
+            key.check(body.k, body.beam_width)
+            beam_width = body.beam_width or key.width(body.k, beam_width)
         return Submit(
             request_id=f"rec-{uuid.uuid4().hex}",
             history=[],
             k=body.k,
-            beam_width=body.beam_width or self._beam_width(body.k, rule),
+            beam_width=beam_width,
             excluded=[],
             deadline=started + (body.timeout_ms or self._timeout_ms) / 1000,
             submitted=started,

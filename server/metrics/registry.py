@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.messages import FinishedList, Progress, Ready
+from server.metrics.keys import KeyMetrics
 from server.metrics.lists import HealthMetrics
 from server.metrics.outages import OutageLog
 from verification.result import StepReport
@@ -46,6 +47,7 @@ class Metrics:
         self._damage = {found: OutageLog("stored histories are damaged") for found in DAMAGES}
         ProcessCollector(namespace="atspeed", registry=registry)
         self.health = HealthMetrics(registry)
+        self.keys = KeyMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         latency = partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS)
         step_time = partial(Histogram, registry=registry, buckets=STEP_BUCKETS)

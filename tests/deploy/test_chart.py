@@ -1,5 +1,6 @@
 """The chart: its schema speaks of every value and of the server's flags, wrong values are refused, a pod lives as long as a drain."""
 
+import base64
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from deploy.checks.chart import BAD_VALUES, VALUE_SETS, expected_complaint, rend
 from deploy.checks.tools import CHART, find_tool
 from deploy.helm.settings_schema import OWN, SCHEMA, updated
 from server.http import server
+from server.keys.file import parse
 from server.metrics.registry import Metrics
 from server.redis.url import Login, RedisUrl
 from server.settings import Settings
@@ -158,6 +160,21 @@ def test_the_object_store_has_credentials_and_a_cache(everything: list[dict[str,
     assert volume["emptyDir"] == {"sizeLimit": "8Gi"}
 
 
+def test_the_first_install_makes_keys_that_the_server_knows(everything: list[dict[str, Any]]):
+    """Pods get the digests alone; the keys lie beside them in the Secret."""
+    entries = {name: base64.b64decode(text) for name, text in one(everything, "Secret")["data"].items()}
+    keys = parse(entries.pop("keys.json"), Path("keys.json"))
+    made = {key.name: (key.sha256, [scope.value for scope in key.scopes]) for key in keys.keys}
+    assert made == {name: (keys.digest(text).hex(), VALUES["keys"]["first"][name]) for name, text in entries.items()}
+    assert {key.name for key in keys.keys} == {"clients", "operator"}
+    pod = one(everything, "Deployment")["spec"]["template"]["spec"]
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "keys"]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "keys"]
+    (item,) = volume["secret"]["items"]
+    assert (item["key"], "subPath" in mount) == ("keys.json", False)
+    assert one(everything, "ConfigMap")["data"]["ATSPEED_KEYS"] == f"{mount['mountPath']}/{item['path']}"
+
+
 @pytest.mark.parametrize("value_set", ["everything", "cluster"])
 def test_scaling_goes_by_a_metric_of_the_server(value_set: str):
     kind = {"everything": "HorizontalPodAutoscaler", "cluster": "ScaledObject"}[value_set]
@@ -169,7 +186,7 @@ def test_scaling_goes_by_a_metric_of_the_server(value_set: str):
 
 
 def test_the_gateway_does_not_hand_out_what_changes_the_catalog(everything: list[dict[str, Any]]):
-    """The server asks nobody who they are, and a change has to reach every replica."""
+    """It is for whoever runs the server, and a change has to reach every replica."""
     matches = [match for rule in one(everything, "HTTPRoute")["spec"]["rules"] for match in rule["matches"]]
     users = {"/v1/recommendations", "/v1/recommendations:batch", "/v1/users"}
     assert {match["path"]["value"] for match in matches if "method" not in match} == users

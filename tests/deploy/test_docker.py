@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy.checks.tools import DASHBOARDS, ROOT, find_tool
+from server.client.origin import KEY_FILE_VARIABLE
 from server.settings import Settings
 
 DOCKER = ROOT / "docker"
@@ -56,7 +57,9 @@ def test_files_and_settings_that_are_named_exist():
             source = volume.split(":")[0]
             assert (DOCKER / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], volume
         for name in service.get("environment", {}):
-            assert name.startswith("GF_") or name.removeprefix("ATSPEED_").lower() in Settings.model_fields, name
+            assert name.startswith("GF_") or name == KEY_FILE_VARIABLE or name.removeprefix("ATSPEED_").lower() in Settings.model_fields, (
+                name
+            )
 
 
 def test_a_container_is_given_the_time_that_its_drain_takes():

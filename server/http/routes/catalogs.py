@@ -16,7 +16,8 @@ from server.catalogs.journal import Activation
 from server.catalogs.uploads import CatalogUploads
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
-from server.http.strict_route import StrictRoute
+from server.http.strict_route import needs, strict_route
+from server.keys.key import Scope
 from server.lists.lines import name_line
 from server.schemas.catalogs import (
     UPLOAD_FORMS,
@@ -46,7 +47,7 @@ _BODY = {"required": True, "content": {"application/json": {"schema": CatalogPat
 
 def catalog_routes(services: Services) -> APIRouter:
     """The router of catalog versions."""
-    router = APIRouter(prefix="/v1/catalogs", tags=["catalog"], route_class=StrictRoute)
+    router = APIRouter(prefix="/v1/catalogs", tags=["catalog"], route_class=strict_route(services.gate))
     catalogs, switch, drain = services.catalogs, services.switch, services.drain
     comparison = VersionComparison(catalogs)
     uploads = CatalogUploads(services.settings, catalogs)
@@ -58,6 +59,7 @@ def catalog_routes(services: Services) -> APIRouter:
         responses=documented(400, 409, 413, 415, 422, 503, 507),
         openapi_extra={"requestBody": _BODY},
     )
+    @needs(Scope.CATALOG)
     async def put(version: VersionPath, request: Request) -> VersionBuilt:
         """As JSON that names a file in the server's directory of catalogs, or as an upload of JSONL, parquet, an index,
         MiniOneRec's item info or an artefact.
@@ -75,6 +77,7 @@ def catalog_routes(services: Services) -> APIRouter:
         return await uploads.from_upload(version, content_type, _stream(request), int(length) if length.isdecimal() else None)
 
     @router.get("", summary="All versions, and the history of activations", responses=documented())
+    @needs(Scope.CATALOG)
     async def show() -> CatalogsAnswer:
         return CatalogsAnswer(
             active=catalogs.active.name,
@@ -89,6 +92,7 @@ def catalog_routes(services: Services) -> APIRouter:
         responses=documented(404, 422, 503),
         response_model_exclude_none=True,
     )
+    @needs(Scope.CATALOG)
     async def differ(
         version: VersionPath,
         base: BaseQuery = None,
@@ -115,6 +119,7 @@ def catalog_routes(services: Services) -> APIRouter:
         )
 
     @router.post("/{version}/activate", summary="Serve a version", responses=documented(400, 404, 413, 415, 422, 503, 507))
+    @needs(Scope.CATALOG)
     async def activate(version: VersionPath, body: ActivationBody) -> ActivationAnswer:
         """From now on requests start with it; those that run end with the version that they started with.
 
@@ -125,6 +130,7 @@ def catalog_routes(services: Services) -> APIRouter:
                 return _line(await switch.serve(version, body.by))
 
     @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 413, 415, 422, 503, 507))
+    @needs(Scope.CATALOG)
     async def roll_back(body: RollbackBody | None = None) -> ActivationAnswer:
         """Twice in a row comes back to where it began. It needs no engine: the next one loads what is served.
 
@@ -138,6 +144,7 @@ def catalog_routes(services: Services) -> APIRouter:
     @router.delete(
         "/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422, 507)
     )
+    @needs(Scope.CATALOG)
     async def remove(version: VersionPath) -> None:
         """Its file is deleted; the version that is served can't be forgotten."""
         async with catalogs.changing:

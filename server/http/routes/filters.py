@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Query, Response
 from server.catalogs.comparison import effect_of
 from server.catalogs.filters import NamedFilter
 from server.http.problems import documented
-from server.http.strict_route import StrictRoute
+from server.http.strict_route import needs, strict_route
+from server.keys.key import Scope
 from server.lists.lines import name_line
 from server.schemas.catalogs import FilterAnswer, FilterDefinition, FiltersAnswer
 from server.schemas.comparisons import FilterSample, ItemName
@@ -22,23 +23,27 @@ FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The 
 
 def filter_routes(services: Services) -> APIRouter:
     """The router of named filters."""
-    router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"], route_class=StrictRoute)
+    router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"], route_class=strict_route(services.gate))
     filters = services.filters
 
     @router.put("/{name}", summary="Name a filter", responses=documented(415, 429, 503), response_model_exclude_none=True)
+    @needs(Scope.CATALOG)
     async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
         return line(await filters.put(name, body.expression or body.items or []))
 
     @router.get("", summary="All named filters", responses=documented(), response_model_exclude_none=True)
+    @needs(Scope.CATALOG)
     async def show_all() -> FiltersAnswer:
         return FiltersAnswer(filters=[line(each) for each in filters.all()])
 
     @router.get("/{name}", summary="One named filter", responses=documented(404, 422), response_model_exclude_none=True)
+    @needs(Scope.CATALOG)
     async def show(name: FilterPath) -> FilterAnswer:
         return line(filters.get(name))
 
     @router.get("/{name}/sample", summary="What a named filter leaves", responses=documented(404, 422), response_model_exclude_none=True)
+    @needs(Scope.CATALOG)
     async def sample(
         name: FilterPath, limit: Annotated[int, Query(ge=0, le=MAX_SAMPLE, description="How many of the items, at most.")] = 20
     ) -> FilterSample:
@@ -58,6 +63,7 @@ def filter_routes(services: Services) -> APIRouter:
     @router.delete(
         "/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404, 422, 503)
     )
+    @needs(Scope.CATALOG)
     async def drop(name: FilterPath) -> None:
         """Requests that run with it are not disturbed."""
         await filters.drop(name)

@@ -15,7 +15,8 @@ from server.catalogs.search import ItemSearch
 from server.catalogs.store import ServedCatalog
 from server.errors import ItemNotFound, quoted
 from server.http.problems import documented
-from server.http.strict_route import StrictRoute
+from server.http.strict_route import needs, strict_route
+from server.keys.key import Scope
 from server.lists.lines import catalog_line
 from server.schemas.catalogs import AddedItem, CatalogItemAnswer, CatalogItemsAnswer, ItemsAdded, NewItemsBody
 from server.schemas.comparisons import AlikeAnswer
@@ -29,7 +30,7 @@ ItemPath = Annotated[str, Path(min_length=1, max_length=512, description="The it
 
 def item_routes(services: Services) -> APIRouter:
     """The router of the catalog's items."""
-    router = APIRouter(prefix="/v1/catalog", tags=["catalog"], route_class=StrictRoute)
+    router = APIRouter(prefix="/v1/catalog", tags=["catalog"], route_class=strict_route(services.gate))
     catalogs, drain = services.catalogs, services.drain
     search = ItemSearch()
     new_items = NewItems(catalogs, services.engine, services.switch, services.settings)
@@ -37,6 +38,7 @@ def item_routes(services: Services) -> APIRouter:
     @router.get(
         "/items", summary="Items of the catalog, all or those of a search", responses=documented(422, 429, answer=CatalogItemsAnswer)
     )
+    @needs(Scope.RECOMMEND)
     async def list_items(
         q: Annotated[
             Text | None, Query(description="Only items whose id begins with this or whose title holds it, without regard to case.")
@@ -56,6 +58,7 @@ def item_routes(services: Services) -> APIRouter:
 
     # Any text is an id, a slash in it too.
     @router.get("/items/{item_id:path}", summary="One item of the catalog", responses=documented(404, 422, answer=CatalogItemAnswer))
+    @needs(Scope.RECOMMEND)
     async def show_item(item_id: ItemPath) -> Response:
         """Its identifier, title and attributes."""
         served, index = find(item_id)
@@ -64,6 +67,7 @@ def item_routes(services: Services) -> APIRouter:
         return Response(orjson.dumps(body), media_type="application/json")
 
     @router.get("/like/{item_id:path}", summary="Items like one", responses=documented(404, 422, answer=AlikeAnswer))
+    @needs(Scope.RECOMMEND)
     async def show_like(
         item_id: ItemPath, limit: Annotated[int, Query(ge=0, le=MAX_ALIKE, description="How many items of each kind are told.")] = 20
     ) -> Response:
@@ -91,6 +95,7 @@ def item_routes(services: Services) -> APIRouter:
         return served, index
 
     @router.post("/items", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503, 507))
+    @needs(Scope.CATALOG)
     async def add(body: NewItemsBody) -> ItemsAdded:
         """All of them or none. They make a version of the catalog, which is served when the answer comes, so the next request can get them.
 

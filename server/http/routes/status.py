@@ -7,7 +7,8 @@ from fastapi import APIRouter, Response
 
 from server.engine.client import EngineStatus
 from server.http.problems import documented
-from server.http.strict_route import StrictRoute
+from server.http.strict_route import needs, strict_route
+from server.keys.key import Scope
 from server.schemas.catalogs import CatalogAnswer
 from server.schemas.recommendations import StatusAnswer, VersionAnswer
 from server.services import Services
@@ -19,10 +20,12 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 
 def status_routes(services: Services) -> APIRouter:
     """The router of the server's own state."""
-    router = APIRouter(route_class=StrictRoute)
+    # Probes, load balancers and Prometheus ask these, and need no key for it: they tell figures and names, and nothing of users or items.
+    router = APIRouter(route_class=strict_route(services.gate))
     catalogs, engine, metrics, drain = services.catalogs, services.engine, services.metrics, services.drain
 
     @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=documented(503))
+    @needs(None)
     async def health() -> StatusAnswer:
         """503 when the engine is dead; a server that still loads its model is alive."""
         if engine.status not in (EngineStatus.STARTING, EngineStatus.READY):
@@ -30,6 +33,7 @@ def status_routes(services: Services) -> APIRouter:
         return StatusAnswer(status="alive", engine=engine.status.value)
 
     @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=documented(503))
+    @needs(None)
     async def ready() -> StatusAnswer:
         """503 until the model is loaded, while the engine is gone or silent, no prompts or no lists are made, and at the end."""
         drain.check()
@@ -40,6 +44,7 @@ def status_routes(services: Services) -> APIRouter:
         return StatusAnswer(status="ready", engine=engine.status.value)
 
     @router.get("/version", tags=["status"], summary="What runs here", responses=documented())
+    @needs(None)
     async def show_version() -> VersionAnswer:
         precision, normalised = (None, None) if engine.ready is None else (engine.ready.precision, engine.ready.normalised)
         return VersionAnswer(
@@ -59,10 +64,12 @@ def status_routes(services: Services) -> APIRouter:
         response_class=Response,
         responses=documented() | _METRICS,
     )
+    @needs(None)
     async def show_metrics() -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
 
     @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from", responses=documented())
+    @needs(Scope.RECOMMEND)
     async def show_catalog() -> CatalogAnswer:
         served = catalogs.active
         return CatalogAnswer(

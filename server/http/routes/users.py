@@ -13,7 +13,8 @@ from server.catalogs.store import known_items
 from server.errors import EventNotFound, InvalidRequest, ProfileNotFound, UserNotFound
 from server.histories import Event, EventChoice
 from server.http.problems import documented
-from server.http.strict_route import StrictRoute
+from server.http.strict_route import needs, strict_route
+from server.keys.key import Scope
 from server.messages import ForgetUser
 from server.schemas.body import Id
 from server.schemas.timestamp import LAST_SECOND
@@ -49,10 +50,11 @@ MOST_AHEAD_SECONDS = 86_400
 
 def user_routes(services: Services) -> APIRouter:
     """The router of what is stored of users."""
-    router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"], route_class=StrictRoute)
+    router = APIRouter(prefix="/v1/users/{user_id:user}", tags=["users"], route_class=strict_route(services.gate))
     catalogs, histories, metrics = services.catalogs, services.histories, services.metrics
 
     @router.post("/events", summary="Append events to a user's history", responses=documented(409, 415, 503))
+    @needs(Scope.EVENTS)
     async def append(user_id: UserPath, body: EventsBody) -> EventsAnswer:
         """Idempotent by `event_id`; the history is in the order of the timestamps, not of arrival."""
         known_items(catalogs.active.catalog, [event.item_id for event in body.events], "an event")
@@ -64,6 +66,7 @@ def user_routes(services: Services) -> APIRouter:
         return EventsAnswer(user_id=user_id, received=len(events), stored=stored)
 
     @router.get("/history", summary="Read a user's history", responses=documented(404, 409, 422, 503, answer=HistoryAnswer))
+    @needs(Scope.USERS)
     async def read(
         user_id: UserPath,
         limit: Annotated[int | None, Query(ge=1, le=LARGEST_JSON_INTEGER, description="Only so many of the newest events.")] = None,
@@ -76,12 +79,14 @@ def user_routes(services: Services) -> APIRouter:
         return Response(orjson.dumps({"user_id": user_id, "events": [line(event) for event in events]}), media_type="application/json")
 
     @router.put("/profile", summary="Store a user's profile", status_code=204, response_class=Response, responses=documented(409, 415, 503))
+    @needs(Scope.USERS)
     async def put_profile(user_id: UserPath, body: ProfileBody) -> None:
         """In place of the one that is there, as a whole. A list for the user is made with it, where the model's prompt reads it."""
         with metrics.history_operation("put"):
             await histories.put_profile(user_id, body.root)
 
     @router.get("/profile", summary="Read a user's profile", responses=documented(404, 409, 422, 503, answer=ProfileAnswer))
+    @needs(Scope.USERS)
     async def read_profile(user_id: UserPath) -> Response:
         with metrics.history_operation("read"):
             user = await histories.read_user(user_id, 0)
@@ -91,6 +96,7 @@ def user_routes(services: Services) -> APIRouter:
 
     # These three before the next route, which also matches their paths. In the path as it came, a slash of a user id is `%2F`.
     @router.delete("/profile", summary="Forget a user's profile", status_code=204, responses=documented(404, 409, 422, 503))
+    @needs(Scope.USERS)
     async def forget_profile(user_id: UserPath, request: Request) -> Response:
         """The history stays."""
         if not request.scope["raw_path"].endswith(b"/profile"):
@@ -103,6 +109,7 @@ def user_routes(services: Services) -> APIRouter:
         return Response(status_code=204)
 
     @router.delete("/events", summary="Delete events of a user", status_code=204, responses=documented(404, 409, 422, 503))
+    @needs(Scope.USERS)
     async def delete_events(
         user_id: UserPath,
         request: Request,
@@ -126,11 +133,13 @@ def user_routes(services: Services) -> APIRouter:
         return Response(status_code=204)
 
     @router.delete("/history", summary="Forget a user", status_code=204, responses=documented(404, 422, 503))
+    @needs(Scope.USERS)
     async def forget_history(user_id: UserPath, request: Request) -> Response:
         """The same as `DELETE /v1/users/{user_id}`: the profile goes as well."""
         return await forget(user_id if request.scope["raw_path"].endswith(b"/history") else f"{user_id}/history")
 
     @router.delete("", summary="Forget a user", status_code=204, responses=documented(404, 422, 503))
+    @needs(Scope.USERS)
     async def forget(user_id: UserPath) -> Response:
         """Delete everything that is stored for the user: events, their ids, and the profile."""
         with metrics.history_operation("delete"):

@@ -54,7 +54,10 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     settings, metrics = Settings(target=tmp_path, catalog=tmp_path, engine="transformers"), Metrics()
     engine = EngineClient(EngineOptions(target=f"denies:{denied}", catalog=""), "v1", metrics, max_pending=10)
     api = build_api(Services(settings, stub_catalogs(CATALOG, engine), engine, open_history_store("memory://"), metrics))
-    async with api.router.lifespan_context(api), httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+    async with (
+        api.router.lifespan_context(api),
+        httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://localhost") as client,
+    ):
         bench = Bench(engine, client, denied)
         await bench.until_ready(True)
         yield bench

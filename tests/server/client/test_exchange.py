@@ -360,7 +360,7 @@ def test_a_deadline_that_has_passed_is_told(face_of: Any, monkeypatch: pytest.Mo
 
 def test_headers(face_of: Any):
     server = Server(*[ok({"user_id": "42", "events": []})] * 3, ok(LIST), ok({"filters": []}))
-    face = face_of(server, api_key="secret")
+    face = face_of(server, key="secret")
     for user in ("42", "anna b.", "ü\n"):
         face.call("history", user)
     face.call("recommend", user_id="42")

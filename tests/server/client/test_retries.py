@@ -114,7 +114,7 @@ def test_no_event_is_stored_twice_whatever_is_lost(
     bench: Bench, app: ASGIApp, kind: str, faults: list[Fault], batches: list[list[dict[str, Any]]]
 ):
     user = uuid4().hex
-    with Face(kind, "http://test", transport=Lossy(httpx.ASGITransport(app), faults), retries=AT_ONCE) as face:
+    with Face(kind, "http://localhost", transport=Lossy(httpx.ASGITransport(app), faults), retries=AT_ONCE) as face:
         acknowledged = append_all(face, user, batches)
     history = asyncio.run(bench.histories.read(user))
     check(Counter(event.timestamp for event in history), batches, acknowledged)

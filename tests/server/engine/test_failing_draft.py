@@ -34,7 +34,7 @@ async def test_a_draft_that_fails_is_dropped_and_serving_goes_on(
                 await asyncio.sleep(0.05)
         assert metrics.registry.get_sample_value("atspeed_draft_up") == 1
         process = engine.process_id
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             answers = [await client.post("/v1/recommendations", json={"history": ["item-1"], "k": 5}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200] * 3
         drafted, *plain = (answer.json() for answer in answers)

@@ -80,7 +80,7 @@ class Bench:
         parts = settings, stub_catalogs(CATALOG, self.engine), self.engine, self.histories, self.metrics
         self.services = Services(*parts, popularity=popularity)
         transport = httpx.ASGITransport(build_app(self.services), raise_app_exceptions=False)
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     async def recommend(self, **body: object) -> httpx.Response:
         return await self.client.post("/v1/recommendations", json={"history": ["item-1"], "k": 1} | body)
@@ -391,7 +391,7 @@ def test_every_example_in_the_documentation_is_a_valid_body(bench: Bench):
     ],
 )
 async def test_a_url_that_is_not_utf8_is_refused_and_never_taken_for_another(bench: Bench, method: str, path: str):
-    response = await bench.client.request(method, httpx.URL(f"http://test{path}"), json={"item_id": "item-1"})
+    response = await bench.client.request(method, httpx.URL(f"http://localhost{path}"), json={"item_id": "item-1"})
     assert response.status_code == 400
     assert (
         response.json()["detail"]

@@ -140,7 +140,7 @@ def ended(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> E
     folder = tmp_path_factory.mktemp("ended")
     (versions := folder / "versions").mkdir()
     flags = [*model_flags, "--histories", "memory://", "--timeout-ms", "20000", "--kv-memory-gib", "0.02", "--catalogs", str(versions)]
-    head = b"PUT /v1/catalogs/half HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000000\r\n\r\n"
+    head = b"PUT /v1/catalogs/half HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000000\r\n\r\n"
     random_catalog(seed=7).save(versions / "one.jsonl")
     with ForkedServer(folder, *flags) as server:
         server.wait_until_ready()

@@ -274,7 +274,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(shop: ServerProcess):
     host, port = shop.client.base_url.host, shop.client.base_url.port
     with socket.create_connection((host, port)) as connection:
         connection.sendall(
-            b"PUT /v1/catalogs/half HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000000\r\n\r\n"
+            b"PUT /v1/catalogs/half HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000000\r\n\r\n"
             b'{"item_id": "a", "identifier": ["<a_1>", "<b_1>", "<c_1>"]}\n'
         )
         shop.wait_for(lambda: len(list(directory.iterdir())) > len(files))

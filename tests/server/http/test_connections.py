@@ -17,7 +17,7 @@ from tests.server.server_process import ServerProcess
 LIMITS = {"header-seconds": 1, "body-seconds": 1.5, "idle-seconds": 1, "max-header-kib": 8, "max-connections-per-client": 30}
 # Beyond a limit, for the look once a second and a busy machine.
 PATIENCE_SECONDS = 8.0
-GET = b"GET /health HTTP/1.1\r\nHost: a\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_connection_is_ended_when_nothing_follows_an_answer(connect: Callable[
 
 
 def test_a_body_that_comes_slowly_ends(limited: ServerProcess, connect: Callable[[], socket.socket]):
-    head = b"POST /v1/recommendations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    head = b"POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
     answer, seconds = drip(connect(), head, b" ")
     assert_told(answer, 408, "The body took longer than 1.5 s.")
     assert seconds >= 1.4
@@ -127,7 +127,7 @@ def test_a_body_that_comes_slowly_ends(limited: ServerProcess, connect: Callable
 
 
 def test_an_upload_may_take_its_time_as_long_as_it_goes_on(connect: Callable[[], socket.socket]):
-    head = b"PUT /v1/catalogs/slow HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n"
+    head = b"PUT /v1/catalogs/slow HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n"
     connection = connect()
     connection.sendall(head)
     begun = time.monotonic()
@@ -138,7 +138,7 @@ def test_an_upload_may_take_its_time_as_long_as_it_goes_on(connect: Callable[[],
 
 
 def test_a_body_that_goes_on_after_its_answer_is_not_read_for_ever(connect: Callable[[], socket.socket]):
-    head = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
     connection = connect()
     connection.sendall(head)
     assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
@@ -161,7 +161,7 @@ def test_headers_that_are_too_large_are_refused(limited: ServerProcess, connect:
     assert psutil.Process(limited.process.pid).memory_info().rss - memory < 16 * 2**20
 
 
-CHUNKED = b" HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+CHUNKED = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_chunked_body_of_many_pieces_is_read(limited: ServerProcess):
 
 def test_a_url_that_is_too_long_is_refused(connect: Callable[[], socket.socket]):
     connection = connect()
-    connection.sendall(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+    connection.sendall(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert_told(rest(connection), 431, "The headers are larger than the 8 KiB that this server reads.")
 
 
@@ -227,12 +227,12 @@ def test_one_address_has_a_share_of_the_connections_and_gets_it_back(limited: Se
 def test_a_client_that_does_not_read_is_not_waited_for(limited: ServerProcess, connect: Callable[[], socket.socket]):
     connection = connect()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    assert_ended(connection, b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert_ended(connection, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 def test_the_server_as_a_whole_has_so_many_connections_and_tells_who_is_refused(model_flags: list[str], tmp_path: Path):
     sentence = "The server has 8 connections, as many as it takes on; try again later."
-    head = b"POST /v1/recommendations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
+    head = b"POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
     flags = ["--histories", "memory://", "--max-connections", "8", "--header-seconds", "60"]
     with ServerProcess(tmp_path, *model_flags, *flags) as server, server.without_engine(), ExitStack() as stack:
         address = ("127.0.0.1", httpx.URL(server.url).port)

@@ -215,7 +215,7 @@ async def test_nothing_of_it_is_in_answers_errors_logs_traces_or_metrics(caplog:
     )
     transport = httpx.ASGITransport(build_app(services), raise_app_exceptions=False)
     said, statuses = [], set()
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for method, path, body in PRIVATE:
             answer = await client.request(method, path, json=body)
             batch = await client.post("/v1/recommendations:batch", json={"requests": [body]})

@@ -88,3 +88,12 @@ seccompProfile:
 {{- define "atspeed.historiesFiles" -}}
 {{- if and (eq .Values.histories.mode "external") (or .Values.histories.passwords.secretName .Values.histories.tls.secretName) }}yes{{ end -}}
 {{- end }}
+
+{{- define "atspeed.keysSecret" -}}
+{{ .Values.keys.existingSecret.name | default (printf "%s-keys" (include "atspeed.fullname" .)) }}
+{{- end }}
+
+{{/* The entry of the Secret with the key of the test, if there is one. */}}
+{{- define "atspeed.testKey" -}}
+{{- if .Values.keys.enabled }}{{ if .Values.keys.existingSecret.name }}{{ .Values.keys.existingSecret.testKey }}{{ else }}{{ keys .Values.keys.first | sortAlpha | first }}{{ end }}{{ end -}}
+{{- end }}

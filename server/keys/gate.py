@@ -1,0 +1,129 @@
+"""`Gate`: lets a request in or says why not.
+
+Invariant: an operation is open to all only where its route says so; every other needs a key with its scope. A server without keys lets
+this machine do all, and others nothing but ask for lists.
+
+*This machine* is judged by the connection and by what the request says of its way. The address that the server listens on says nothing: a
+proxy on this machine makes of a server on 127.0.0.1 one for all the world. So the client must have a loopback address, no header of a proxy
+may be there, and the server must be called by a name of this machine, which a proxy that passes names on does not do, nor a page that a
+browser here has loaded from elsewhere (DNS rebinding). A proxy that hides all of this can't be told from a program: it needs keys.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+
+from drafting.catalog.json_values import listed
+from server.errors import KeyBusy, KeyForbids, KeyMissing, KeysNeeded, KeyUnknown
+from server.keys.key import Key, Scope
+from server.keys.keyring import Keyring
+from server.metrics.keys import KeyMetrics
+
+Headers = Iterable[tuple[bytes, bytes]]
+# To clients on other machines, of a server without keys.
+OPEN_ELSEWHERE = frozenset({Scope.RECOMMEND})
+_SCHEME = b"bearer "
+_PROXY_HEADERS = frozenset({b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"cf-connecting-ip", b"true-client-ip"})
+_PROXY_PREFIXES = (b"x-forwarded-", b"x-envoy-")
+_LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
+
+class Gate:
+    """The gate of a server; without a keyring that of a server without keys."""
+
+    def __init__(self, keyring: Keyring | None, metrics: KeyMetrics) -> None:
+        self._keyring, self._metrics = keyring, metrics
+        self._inside: Counter[str] = Counter()
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether it asks for keys."""
+        return self._keyring is not None
+
+    def identify(self, needed: Scope, headers: Headers, peer: str | None) -> Key | None:
+        """The key of a request, once it is sure that it may do what needs a scope; None where none is asked for.
+
+        Args:
+            peer: the client's address, None if it is not known.
+
+        Raises:
+            KeyMissing, KeyUnknown, KeyForbids, KeysNeeded: it may not.
+        """
+        if self._keyring is None:
+            if needed not in OPEN_ELSEWHERE and not is_local(peer, headers):
+                self._metrics.unknown.labels("elsewhere").inc()
+                raise KeysNeeded
+            return None
+        text = _bearer(headers)
+        if text is None:
+            self._metrics.unknown.labels("missing").inc()
+            raise KeyMissing
+        key = self._keyring.find(text)
+        if key is None:
+            self._metrics.unknown.labels("unknown").inc()
+            raise KeyUnknown
+        if needed not in key.scopes:
+            self._metrics.forbidden.labels(key.name, "scope").inc()
+            has = listed([scope.value for scope in key.scopes])
+            raise KeyForbids(f"This needs a key with the scope {needed.value}; the key {key.name!r} has {has}.")
+        return key
+
+    @contextmanager
+    def inside(self, key: Key) -> Iterator[None]:
+        """Count a request of a key as long as it runs.
+
+        Raises:
+            KeyBusy: as many as the key may have are running.
+        """
+        if key.concurrent is not None and self._inside[key.name] >= key.concurrent:
+            self._metrics.forbidden.labels(key.name, "concurrent").inc()
+            raise KeyBusy(f"The key {key.name!r} has {key.concurrent} requests running, as many as it may have at a time.")
+        self._metrics.requests.labels(key.name).inc()
+        self._inside[key.name] += 1
+        try:
+            yield
+        finally:
+            self._inside[key.name] -= 1
+            # Keys come and go; those without a request must not be kept.
+            if not self._inside[key.name]:
+                del self._inside[key.name]
+
+
+def is_local(peer: str | None, headers: Headers) -> bool:
+    """Whether a request comes from a program on this machine."""
+    if peer is None or not is_loopback(peer):
+        return False
+    for name, value in headers:
+        if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
+            return False
+        if name == b"host" and not _names_this_machine(value):
+            return False
+    return True
+
+
+@lru_cache(1024)
+def is_loopback(text: str) -> bool:
+    """Whether a text is an address that leads back to this machine."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+@lru_cache(1024)
+def _names_this_machine(host: bytes) -> bool:
+    name = host.decode("latin-1").lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    return name in _LOCAL_NAMES or is_loopback(name)
+
+
+def _bearer(headers: Headers) -> bytes | None:
+    """What the header Authorization brings; None if there is no such header, or of another scheme."""
+    for name, value in headers:
+        if name == b"authorization":
+            return value[len(_SCHEME) :].strip() if value[: len(_SCHEME)].lower() == _SCHEME else None
+    return None

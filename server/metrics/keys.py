@@ -1,0 +1,47 @@
+"""Prometheus metrics of keys: who asks, what is refused, and whether their file can be read.
+
+Invariant: a key is named by the name of its holder, never by anything that the key itself can be told from.
+"""
+
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from server.metrics.outages import OutageLog
+
+# Why a key that is known is not let in.
+FORBIDDEN = ("scope", "rate", "concurrent")
+# Why a request without a key that is known is not let in.
+UNKNOWN = ("missing", "unknown", "elsewhere")
+
+
+class KeyMetrics:
+    """Metrics of keys."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self._file = OutageLog("the file of keys can't be used")
+        self.requests = counter("atspeed_key_requests_total", "Requests that were let in, by the name of the key.", ["key"])
+        self.forbidden = counter(
+            "atspeed_key_refusals_total", "Requests with a key that were refused, by its name and the reason.", ["key", "reason"]
+        )
+        self.unknown = counter(
+            "atspeed_keyless_refusals_total",
+            "Requests refused because they had no key, one that is not known, or come from another machine to a server without keys.",
+            ["reason"],
+        )
+        self.known = gauge("atspeed_keys", "Keys that the server knows.")
+        self.file_broken = gauge("atspeed_keys_file_broken", "1 while the file of keys can't be used and the keys before it hold, else 0.")
+        for reason in UNKNOWN:
+            self.unknown.labels(reason)
+
+    def read(self, keys: int) -> None:
+        """Note that the file was read, with so many keys."""
+        self.known.set(keys)
+        self.file_broken.set(0)
+        self._file.answered()
+
+    def broken(self, sentence: str) -> None:
+        """Note that the file can't be used."""
+        self.file_broken.set(1)
+        self._file.failed(sentence)

@@ -1,0 +1,221 @@
+"""Who may do what: every operation of the OpenAPI document, by every scope; and what other machines may do without keys."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute, Mount, Route
+
+from server.http.app import build_api, build_app
+from server.http.strict_route import strict_route
+from server.keys.file import add_key
+from server.keys.key import Scope
+from server.keys.keyring import Keyring
+from tests.server.http.test_app import Bench
+from tests.server.server_process import assert_problem
+
+# On purpose: what probes, load balancers, Prometheus and readers of the documentation ask.
+OPEN = {"GET /health", "GET /ready", "GET /version", "GET /metrics"}
+OPEN_PAGES = {"/", "/docs", "/redoc", "/openapi.json", "/docs/icon"}
+METHODS = ("get", "put", "post", "delete", "patch")
+MISSING = "This server asks for a key: send it in the header Authorization, as Bearer and the key."
+UNKNOWN = "This server does not know the key that the header Authorization brings."
+
+
+class Locked(Bench):
+    """A bench whose server has keys: one for every set of scopes of at most two, and one for all."""
+
+    def __init__(self, folder: Path, **bounds: Any) -> None:
+        super().__init__()
+        file = folder / "keys.json"
+        sets = [*combinations(Scope, 1), *combinations(Scope, 2), tuple(Scope)]
+        self.texts = {scopes: add_key(file, "-".join(each.value for each in scopes), scopes, **bounds) for scopes in sets}
+        vars(self.services)["keys"] = Keyring(file, self.metrics.keys)
+        vars(self.services).pop("gate", None)
+        transport = httpx.ASGITransport(build_app(self.services), raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://shop.example")
+
+    async def ask(self, operation: str, text: str | None) -> httpx.Response:
+        method, path = operation.split(" ")
+        url = path.format(user_id="nobody", name="nothing", version="none", item_id="none")
+        return await self.client.request(method, url, headers={} if text is None else {"Authorization": f"Bearer {text}"})
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Locked:
+    return Locked(tmp_path)
+
+
+def operations(api: FastAPI) -> dict[str, list[dict[str, list[str]]] | None]:
+    """What each operation of the document says of keys."""
+    paths: Mapping[str, Mapping[str, Any]] = api.openapi()["paths"]
+    return {
+        f"{method.upper()} {path}": each.get("security")
+        for path, methods in paths.items()
+        for method, each in methods.items()
+        if method in METHODS
+    }
+
+
+async def test_every_operation_has_one_scope_and_no_other_opens_it(locked: Locked):
+    api = build_api(locked.services)
+    assert api.openapi()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    used = set()
+    for operation, security in operations(api).items():
+        if security is None:
+            assert operation in OPEN
+            assert (await locked.ask(operation, None)).status_code not in (401, 403)
+            continue
+        ((needed,),) = (each["key"] for each in security)
+        used.add(needed)
+        assert_problem_of(await locked.ask(operation, None), 401, MISSING)
+        assert_problem_of(await locked.ask(operation, "x"), 401, UNKNOWN)
+        for scopes, text in locked.texts.items():
+            status = (await locked.ask(operation, text)).status_code
+            assert status != 401, operation
+            assert (status == 403) == (needed not in [scope.value for scope in scopes]), (operation, scopes)
+    assert used == {scope.value for scope in Scope} - {"operate"}
+
+
+def assert_problem_of(response: httpx.Response, status: int, sentence: str) -> None:
+    assert_problem(response, status, sentence)
+    challenge = 'Bearer realm="atspeed"' + (', error="invalid_token"' if sentence == UNKNOWN else "")
+    assert response.headers["www-authenticate"] == challenge
+
+
+def routes(all_routes: list[BaseRoute]) -> Iterator[str]:
+    for route in all_routes:
+        assert isinstance(route, Route | Mount)
+        yield route.path
+
+
+def test_nothing_is_served_beside_the_document_but_its_pages(locked: Locked):
+    api = build_api(locked.services)
+    assert set(routes(list(api.routes))) - set(api.openapi()["paths"]) - OPEN_PAGES == {
+        path for path in routes(list(api.routes)) if path.startswith("/v1/users/{user_id:user}") or path.endswith("{item_id:path}")
+    }
+
+
+def test_an_operation_that_says_nothing_of_scopes_is_not_built(locked: Locked):
+    router = APIRouter(route_class=strict_route(locked.services.gate))
+
+    async def careless() -> None:
+        """Says nothing."""
+
+    with pytest.raises(TypeError, match="put @needs on careless"):
+        router.add_api_route("/v1/careless", careless)
+
+
+@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER  {} "])
+async def test_the_scheme_is_bearer_in_any_case(locked: Locked, form: str):
+    for text, status in ((locked.texts[(Scope.RECOMMEND,)], 200), ("x", 401)):
+        answer = await locked.client.get("/v1/catalog", headers={"Authorization": form.format(text)})
+        assert answer.status_code == status
+    basic = await locked.client.get("/v1/catalog", headers={"Authorization": "Basic eDp5"})
+    assert_problem_of(basic, 401, MISSING)
+
+
+async def test_a_key_that_lacks_a_scope_is_told_which_and_all_is_counted(locked: Locked):
+    text = locked.texts[(Scope.RECOMMEND, Scope.EVENTS)]
+    sentence = "This needs a key with the scope users; the key 'recommend-events' has events, recommend."
+    assert_problem(await locked.ask("GET /v1/users/{user_id}/history", text), 403, sentence)
+    await locked.ask("GET /v1/catalog", text)
+    await locked.ask("GET /v1/catalog", None)
+    await locked.ask("GET /v1/catalog", "wrong")
+    assert locked.counted("atspeed_key_requests_total", key="recommend-events") == 1
+    assert locked.counted("atspeed_key_refusals_total", key="recommend-events", reason="scope") == 1
+    assert [locked.counted("atspeed_keyless_refusals_total", reason=reason) for reason in ("missing", "unknown")] == [1, 1]
+
+
+async def test_largest_lists_and_requests_at_a_time_are_the_keys(tmp_path: Path):
+    locked = Locked(tmp_path, max_k=2, max_width=4, concurrent=2)
+    locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND,)]}"
+    assert_problem(await locked.recommend(k=3), 403, "The key 'recommend' may ask for a k of at most 2, got 3.")
+    assert_problem(await locked.recommend(k=2, beam_width=5), 403, "The key 'recommend' may ask for a beam_width of at most 4, got 5.")
+    entries = [{"history": ["item-1"], "k": k} for k in (1, 3)]
+    batch = (await locked.client.post("/v1/recommendations:batch", json={"requests": entries})).json()["results"]
+    assert [entry["status"] for entry in batch] == [200, 403]
+    explained = await locked.client.post("/v1/recommendations:explain", json=entries[1])
+    assert explained.status_code == 403
+    assert (await locked.recommend(k=2)).status_code == 200
+    assert [submit.beam_width for submit in locked.engine.asked] == [4, 4]
+
+    released = asyncio.Event()
+    search = locked.engine.search
+
+    async def slow(request: Any) -> Any:
+        await released.wait()
+        return await search(request)
+
+    vars(locked.engine)["search"] = slow
+    running = [asyncio.create_task(locked.recommend(k=1)) for _ in range(2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    refused = await locked.recommend(k=1)
+    assert_problem(refused, 429, "The key 'recommend' has 2 requests running, as many as it may have at a time.")
+    assert refused.headers["retry-after"] == "1"
+    released.set()
+    assert [answer.status_code for answer in await asyncio.gather(*running)] == [200, 200]
+    assert (await locked.recommend(k=1)).status_code == 200
+
+
+ELSEWHERE = (
+    "This server has no keys, so from other machines, and through proxies, it only takes requests for lists; whoever runs it can give keys "
+    "for the rest: atspeed serve --keys FILE."
+)
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "local"),
+    [
+        ("127.0.0.1", {"Host": "127.0.0.1:8000"}, True),
+        ("127.8.7.6", {"Host": "localhost"}, True),
+        ("::1", {"Host": "[::1]:8000"}, True),
+        ("::ffff:127.0.0.1", {"Host": "LOCALHOST:80"}, True),
+        ("10.0.0.7", {"Host": "localhost"}, False),
+        ("::ffff:10.0.0.7", {"Host": "localhost"}, False),
+        ("testclient", {"Host": "localhost"}, False),
+        (None, {"Host": "localhost"}, False),
+        # A proxy on this machine, and a page that a browser here has loaded under a name that leads here.
+        ("127.0.0.1", {"Host": "shop.example"}, False),
+        ("127.0.0.1", {"Host": "localhost.evil.example"}, False),
+        ("127.0.0.1", {"Host": "127.0.0.1.evil.example"}, False),
+        *(
+            ("127.0.0.1", {"Host": "localhost", name: "127.0.0.1"}, False)
+            for name in ("X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Real-IP", "X-Envoy-External-Address")
+        ),
+    ],
+)
+async def test_without_keys_other_machines_get_lists_only(peer: str | None, headers: dict[str, str], local: bool):
+    bench = Bench()
+    client = (peer, 1) if peer is not None else None
+    transport = httpx.ASGITransport(build_app(bench.services), raise_app_exceptions=False, client=client)  # type: ignore[arg-type]
+    assert set(operations(build_api(bench.services)).values()) == {None}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as asking:
+        listed = await asking.post("/v1/recommendations", json={"history": ["item-1"], "k": 1})
+        assert listed.status_code == 200
+        for path in ("/health", "/ready", "/metrics", "/docs", "/v1/catalog", "/v1/catalog/items"):
+            assert (await asking.get(path)).status_code == 200
+        for method, path in (
+            ("POST", "/v1/users/a/events"),
+            ("GET", "/v1/users/a/history"),
+            ("DELETE", "/v1/users/a"),
+            ("GET", "/v1/catalogs"),
+            ("PUT", "/v1/catalogs/a"),
+            ("PUT", "/v1/catalog/filters/a"),
+            ("POST", "/v1/catalog/items"),
+        ):
+            answer = await asking.request(method, path)
+            assert (answer.status_code == 403) != local, path
+            if not local:
+                assert_problem(answer, 403, ELSEWHERE)
+    refused = bench.metrics.registry.get_sample_value("atspeed_keyless_refusals_total", {"reason": "elsewhere"})
+    assert refused == (0 if local else 7)
