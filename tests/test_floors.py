@@ -58,6 +58,7 @@ FLOORS = {
     "server": [
         "__init__",
         "errors",
+        "engine_settings",
         "settings",
         "messages",
         "redis",

@@ -15,7 +15,8 @@ import typer
 
 from drafting.errors import SetupError
 from server.commands.terminal import fail
-from server.settings import Panel, Settings, SettingsError
+from server.engine_settings import Panel
+from server.settings import Settings, SettingsError
 
 Command = Callable[..., None]
 

@@ -20,6 +20,7 @@ from server.engine.answers import OwedAnswers
 from server.engine.heartbeat import Heartbeat, Patience, watch
 from server.engine.process import EngineProcess, Obstacle, other_catalog
 from server.engine.watch import CatalogWatch
+from server.engine_settings import EngineOptions
 from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
     Alive,
@@ -39,7 +40,6 @@ from server.messages import (
 )
 from server.metrics.registry import Metrics
 from server.scheduling.admission import Admission, PendingRequest
-from server.settings import EngineOptions
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import transformers.utils
 
 from drafting.catalog.catalog import Catalog
 from server.engine.processors import usable_processors
-from server.settings import EngineOptions
+from server.engine_settings import EngineOptions
 from verification.recommender import Recommender
 
 # A bar is not a line of a log.

@@ -27,10 +27,10 @@ from drafting.errors import SetupError
 from server.engine.parent import die_with_parent
 from server.engine.prompts import write_prompts
 from server.engine.shared_memory import write_down
+from server.engine_settings import EngineOptions
 from server.messages import Alive, FromEngine, Ready, StartFailure
 from server.metrics.logs import configure_logs
 from server.scheduling.scheduler import StepEngine
-from server.settings import EngineOptions
 
 if TYPE_CHECKING:
     from verification.recommender import Recommender

@@ -19,8 +19,8 @@ import msgspec
 import zmq
 
 from server.engine.directory import own_directory
+from server.engine_settings import EngineOptions
 from server.messages import FromEngine, Ready, Shutdown, ToEngine
-from server.settings import EngineOptions
 
 logger = logging.getLogger(__name__)
 

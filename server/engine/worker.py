@@ -18,6 +18,7 @@ import zmq
 from drafting.beam.rule import SearchRule
 from server.engine.catalogs import EngineCatalogs
 from server.engine.filters import EngineFilters
+from server.engine_settings import EngineOptions
 from server.messages import (
     Alive,
     Cancel,
@@ -37,7 +38,6 @@ from server.messages import (
     ToEngine,
 )
 from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler, StepBudget
-from server.settings import EngineOptions
 from verification.blend import Blend
 from verification.request import PromptTokens, ReservedPlaces
 

@@ -10,7 +10,7 @@ import os
 import sys
 from contextvars import ContextVar
 
-from server.settings import LogFormat
+from server.engine_settings import LogFormat
 
 # Of the request that is being answered; tasks inherit it.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)

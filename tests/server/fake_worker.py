@@ -14,6 +14,7 @@ import msgspec
 import zmq
 
 from server.engine.process import MOST_BYTES
+from server.engine_settings import EngineOptions
 from server.messages import (
     FailedList,
     FinishedList,
@@ -24,7 +25,6 @@ from server.messages import (
     Submit,
     ToEngine,
 )
-from server.settings import EngineOptions
 from tests.server.fake_ready import READY, write_fake_prompts
 from verification.result import BeamResult, RankedItem, StepReport, Usage
 

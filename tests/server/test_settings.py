@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from drafting.beam.rule import Verification
-from server.settings import EngineOptions, EngineSettings, FlagSettings, Settings, SettingsError
+from server.engine_settings import EngineOptions, EngineSettings
+from server.settings import FlagSettings, Settings, SettingsError
 
 
 @pytest.fixture(autouse=True)

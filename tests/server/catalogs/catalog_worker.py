@@ -11,6 +11,7 @@ import zmq
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
+from server.engine_settings import EngineOptions
 from server.messages import (
     CatalogLoaded,
     FailedList,
@@ -24,7 +25,6 @@ from server.messages import (
     Submit,
     ToEngine,
 )
-from server.settings import EngineOptions
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, RankedItem, Usage
 

@@ -19,8 +19,8 @@ from server.catalogs.start import first_catalog
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.catalogs.switch import CatalogSwitch
 from server.engine.client import EngineClient, EngineStatus
+from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
-from server.settings import EngineOptions
 
 
 def small_catalog(seed: int) -> Catalog:

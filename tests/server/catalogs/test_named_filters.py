@@ -15,9 +15,9 @@ from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
+from server.engine_settings import EngineOptions
 from server.errors import FilterRefused, FiltersBusy, TooManyFilters
 from server.metrics.registry import Metrics
-from server.settings import EngineOptions
 
 
 def priced(name: str, prices: list[int]) -> ServedCatalog:

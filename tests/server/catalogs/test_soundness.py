@@ -12,12 +12,13 @@ from server.catalogs import soundness
 from server.catalogs.soundness import MANY
 from server.engine import client as engine_client
 from server.engine.client import EngineClient, EngineStatus
+from server.engine_settings import EngineOptions
 from server.errors import ServerError
 from server.histories import open_history_store
 from server.http.app import build_api
 from server.metrics.registry import Metrics
 from server.services import Services
-from server.settings import EngineOptions, Settings
+from server.settings import Settings
 from tests.models import random_catalog
 from tests.server.server_process import assert_problem
 from tests.server.stub_catalogs import stub_catalogs

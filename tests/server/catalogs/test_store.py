@@ -10,8 +10,8 @@ from server.catalogs.journal import HISTORY_FILE, Journal
 from server.catalogs.start import first_catalog
 from server.catalogs.store import CatalogStore, ServedCatalog
 from server.engine.client import EngineClient
+from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
-from server.settings import EngineOptions
 from tests.models import random_catalog
 
 START, OTHER, NEWER = (random_catalog(items=20, seed=seed) for seed in (1, 2, 3))

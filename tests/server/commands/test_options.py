@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from drafting.alignment.settings import DraftSettings, TargetSettings, TeacherSettings
 from server.cli import app
 from server.commands.options import default, setting, takes_settings
-from server.settings import Panel, Settings
+from server.engine_settings import Panel
+from server.settings import Settings
 
 runner = CliRunner()
 

@@ -14,10 +14,10 @@ from server.engine import process as engine_process
 from server.engine.client import EngineClient, EngineStatus
 from server.engine.heartbeat import Patience
 from server.engine.process import Obstacle
+from server.engine_settings import EngineOptions
 from server.errors import CatalogRefused, EngineUnavailable, QueueFull, RequestRefused
 from server.messages import Submit
 from server.metrics.registry import Metrics
-from server.settings import EngineOptions
 from tests.server.fake_worker import UNREADABLE
 from verification.result import BeamResult, RankedItem
 

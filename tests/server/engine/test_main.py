@@ -12,8 +12,9 @@ import pytest
 
 from drafting.catalog.catalog import Catalog
 from server.engine.main import main, serve
+from server.engine_settings import EngineOptions
 from server.messages import Alive, FromEngine, StartFailure
-from server.settings import EngineOptions, FlagSettings
+from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model, save_tokenizer
 from tests.server.http.test_not_finite import damage_item
 from tests.verification.engine.test_beam_search import HOSTS

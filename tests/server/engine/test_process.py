@@ -5,8 +5,8 @@ import asyncio
 import psutil
 
 from server.engine.process import EngineProcess
+from server.engine_settings import EngineOptions
 from server.messages import FromEngine, Progress, Submit
-from server.settings import EngineOptions
 
 MODULE = "tests.server.echo_worker"
 OPTIONS = EngineOptions(target="", catalog="")

@@ -10,7 +10,7 @@ import pytest
 from drafting.catalog.catalog import Catalog
 from server.engine.loading import load_recommender
 from server.engine.processors import usable_processors
-from server.settings import EngineOptions
+from server.engine_settings import EngineOptions
 from verification.recommender import Recommender
 
 RUNS_ON = 8

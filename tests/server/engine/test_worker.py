@@ -14,8 +14,8 @@ from server.engine import worker
 from server.engine.main import warm_up
 from server.engine.process import MOST_BYTES
 from server.engine.worker import EngineWorker
+from server.engine_settings import EngineOptions
 from server.messages import Cancel, FailedList, ForgetUser, FromEngine, Progress, Shutdown, Submit, ThinkingLimit, ToEngine
-from server.settings import EngineOptions
 from tests.models import random_catalog
 from tests.server.fake_engine import STEPS, FakeEngine, FakeSource
 from verification.result import RankedItem, StepReport, Usage
