@@ -14,6 +14,7 @@ from server.histories import HistoryStore
 from server.histories.popularity import Popularity
 from server.keys.gate import Gate
 from server.keys.keyring import Keyring
+from server.keys.rates import Rates
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing
 from server.scheduling.drain import Drain
@@ -26,7 +27,7 @@ class Services:
 
     Attributes:
         popularity: of a file of popular items; None for that of the stored histories.
-        keys: None for a server without keys.
+        keys, rates: None for a server without keys.
     """
 
     settings: Settings
@@ -38,11 +39,12 @@ class Services:
     tracing: Tracing = field(default_factory=Tracing)
     popularity: Popularity | None = None
     keys: Keyring | None = None
+    rates: Rates | None = None
 
     @cached_property
     def gate(self) -> Gate:
         """The judge of who may do what."""
-        return Gate(self.keys, self.metrics.keys)
+        return Gate(self.keys, self.rates, self.metrics.keys)
 
     @cached_property
     def filters(self) -> NamedFilters:

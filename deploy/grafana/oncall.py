@@ -77,6 +77,16 @@ TRAFFIC = [
         "reqps",
         [Query(per_second("atspeed_refused_requests_total", "reason"), "{{reason}}")],
     ),
+    Panel(
+        "Keys",
+        "Requests per second by the holder of their key, and those refused because of it or for the lack of one.",
+        "reqps",
+        [
+            Query(per_second("atspeed_key_requests_total", "key"), "{{key}}"),
+            Query(per_second("atspeed_key_refusals_total", "key, reason"), "{{key}} refused: {{reason}}"),
+            Query(per_second("atspeed_keyless_refusals_total", "reason"), "no key: {{reason}}"),
+        ],
+    ),
 ]
 LATENCY = [
     Panel(

@@ -71,6 +71,8 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
                 await console.stop()
             await services.engine.stop()
             await services.histories.close()
+            if services.rates is not None:
+                await services.rates.close()
             services.catalogs.files.close()
             # It may wait for a collector, which would hold up the loop.
             await asyncio.to_thread(services.tracing.close)

@@ -35,6 +35,7 @@ from server.http.connections import Connections, LimitedConfig
 from server.http.console import ConsoleProcess, check_installed
 from server.keys.gate import is_loopback
 from server.keys.keyring import Keyring
+from server.keys.rates import Rates
 from server.lists.blend import check_known, load_neighbours
 from server.lists.cold_start import load_popularity
 from server.metrics.logs import configure_logs
@@ -82,6 +83,7 @@ class ApiServer:
         popularity = load_popularity(settings)
         metrics = Metrics()
         keys = None if settings.keys is None else Keyring(settings.keys, metrics.keys)
+        rates = None if keys is None else Rates(settings.histories, metrics.keys)
         neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
         first = first_catalog(start, settings.catalog, kept)
@@ -118,7 +120,9 @@ class ApiServer:
         own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
         catalogs = CatalogStore(first.served, engine, files, own, neighbours)
         catalogs.started(first.by, first.left, "It can't be read any more.")
-        services = Services(settings, catalogs, engine, histories, metrics, Drain(), Tracing.to(settings.otlp_endpoint), popularity, keys)
+        services = Services(
+            settings, catalogs, engine, histories, metrics, Drain(), Tracing.to(settings.otlp_endpoint), popularity, keys, rates
+        )
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         self._has_keys = keys is not None

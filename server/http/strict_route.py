@@ -80,6 +80,7 @@ def strict_route(gate: Gate) -> type[APIRoute]:
                     return await handler(request)
                 scope[_KEY] = key
                 with gate.inside(key):
+                    await gate.charge(key)
                     return await handler(request)
 
             return strict

@@ -19,6 +19,7 @@ from drafting.catalog.json_values import listed
 from server.errors import KeyBusy, KeyForbids, KeyMissing, KeysNeeded, KeyUnknown
 from server.keys.key import Key, Scope
 from server.keys.keyring import Keyring
+from server.keys.rates import Rates
 from server.metrics.keys import KeyMetrics
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -33,8 +34,8 @@ _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"}
 class Gate:
     """The gate of a server; without a keyring that of a server without keys."""
 
-    def __init__(self, keyring: Keyring | None, metrics: KeyMetrics) -> None:
-        self._keyring, self._metrics = keyring, metrics
+    def __init__(self, keyring: Keyring | None, rates: Rates | None, metrics: KeyMetrics) -> None:
+        self._keyring, self._rates, self._metrics = keyring, rates, metrics
         self._inside: Counter[str] = Counter()
 
     @property
@@ -69,6 +70,15 @@ class Gate:
             has = listed([scope.value for scope in key.scopes])
             raise KeyForbids(f"This needs a key with the scope {needed.value}; the key {key.name!r} has {has}.")
         return key
+
+    async def charge(self, key: Key, count: int = 1) -> None:
+        """Count requests of a key against its rate.
+
+        Raises:
+            KeyBusy, KeyForbids: they are too many now, or at once.
+        """
+        if self._rates is not None:
+            await self._rates.take(key, count)
 
     @contextmanager
     def inside(self, key: Key) -> Iterator[None]:

@@ -32,6 +32,10 @@ class KeyMetrics:
         )
         self.known = gauge("atspeed_keys", "Keys that the server knows.")
         self.file_broken = gauge("atspeed_keys_file_broken", "1 while the file of keys can't be used and the keys before it hold, else 0.")
+        self.rates_local = gauge(
+            "atspeed_key_rates_local", "1 while the Redis of the rates does not answer and each replica holds them by itself, else 0."
+        )
+        self._rates = OutageLog("the rates of keys are not held over all replicas")
         for reason in UNKNOWN:
             self.unknown.labels(reason)
 
@@ -40,6 +44,16 @@ class KeyMetrics:
         self.known.set(keys)
         self.file_broken.set(0)
         self._file.answered()
+
+    def rates_answered(self) -> None:
+        """Note that the Redis of the rates answers."""
+        self.rates_local.set(0)
+        self._rates.answered()
+
+    def rates_away(self, sentence: str) -> None:
+        """Note that the Redis of the rates does not answer."""
+        self.rates_local.set(1)
+        self._rates.failed(sentence)
 
     def broken(self, sentence: str) -> None:
         """Note that the file can't be used."""

@@ -61,7 +61,11 @@ def recommendation_routes(services: Services) -> APIRouter:
     @needs(Scope.RECOMMEND)
     async def recommend_many(body: BatchRequest, request: Request) -> Response:
         """Up to 256 lists at once. The answer is 200 also where entries fail; each tells its own status, in the order of the request."""
-        results = await while_connected(request, all_entries(body, key_of(request)))
+        key = key_of(request)
+        if key is not None:
+            # As a request it has been counted, as each of its lists not yet.
+            await services.gate.charge(key, len(body.requests) - 1)
+        results = await while_connected(request, all_entries(body, key))
         failed = sum(result["status"] != 200 for result in results)
         batch = {"results": results, "succeeded": len(results) - failed, "failed": failed}
         return Response(orjson.dumps(batch), media_type="application/json")

@@ -16,6 +16,7 @@ from server.http.strict_route import strict_route
 from server.keys.file import add_key
 from server.keys.key import Scope
 from server.keys.keyring import Keyring
+from server.keys.rates import Rates
 from tests.server.http.test_app import Bench
 from tests.server.server_process import assert_problem
 
@@ -36,6 +37,7 @@ class Locked(Bench):
         sets = [*combinations(Scope, 1), *combinations(Scope, 2), tuple(Scope)]
         self.texts = {scopes: add_key(file, "-".join(each.value for each in scopes), scopes, **bounds) for scopes in sets}
         vars(self.services)["keys"] = Keyring(file, self.metrics.keys)
+        vars(self.services)["rates"] = Rates("memory://", self.metrics.keys)
         vars(self.services).pop("gate", None)
         transport = httpx.ASGITransport(build_app(self.services), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://shop.example")
@@ -165,6 +167,23 @@ async def test_largest_lists_and_requests_at_a_time_are_the_keys(tmp_path: Path)
     released.set()
     assert [answer.status_code for answer in await asyncio.gather(*running)] == [200, 200]
     assert (await locked.recommend(k=1)).status_code == 200
+
+
+async def test_a_batch_counts_by_its_lists_and_a_refusal_says_when_to_come_again(tmp_path: Path):
+    locked = Locked(tmp_path, rate="4/minute")
+    locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND,)]}"
+
+    async def ask_for(lists: int) -> httpx.Response:
+        return await locked.client.post("/v1/recommendations:batch", json={"requests": [{"history": ["item-1"], "k": 1}] * lists})
+
+    assert (await ask_for(3)).status_code == 200
+    refused = await ask_for(3)
+    assert_problem(refused, 429, "The key 'recommend' may ask for no more than 4/minute.")
+    assert refused.headers["retry-after"] == "30"
+    assert_problem(await locked.recommend(), 429, "The key 'recommend' may ask for no more than 4/minute.")
+    assert locked.counted("atspeed_key_refusals_total", key="recommend", reason="rate") == 2
+    locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND, Scope.USERS)]}"
+    assert_problem(await ask_for(6), 403, "The key 'recommend-users' may ask for 4/minute, and these are more lists at once.")
 
 
 ELSEWHERE = (

@@ -1,0 +1,98 @@
+"""`Rates`: how often each key may ask, held over all replicas that share a Redis.
+
+A rate is a sliding window of two counters (the library `limits`), so it costs the same whatever the rate is, and a window that ends lets
+through no second burst. A replica without a Redis holds rates by itself, and so does one whose Redis does not answer: then the fleet lets
+through as many times the rate as it has replicas, and no request fails for it.
+
+Invariant: a request waits for the Redis no longer than `PATIENCE_SECONDS`, and while it is away only one in `AWAY_SECONDS` does.
+"""
+
+import asyncio
+import math
+from functools import lru_cache
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from server.errors import KeyBusy, KeyForbids
+from server.keys.key import Key
+from server.metrics.keys import KeyMetrics
+
+PATIENCE_SECONDS = 0.1
+AWAY_SECONDS = 1.0
+_CONNECTIONS = 32
+
+
+class RatesUnavailable(Exception):
+    """The Redis of the rates does not answer; the message is a sentence."""
+
+
+class Rates:
+    """The rates of all keys."""
+
+    def __init__(self, url: str, metrics: KeyMetrics) -> None:
+        """`url` is that of a Redis, or anything else, without which rates are this replica's own.
+
+        Raises:
+            ValueError: the URL can't be used.
+        """
+        self._metrics = metrics
+        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._fleet: SlidingWindowCounterRateLimiter | None = None
+        self._is_away = False
+        self._asked_again_at = 0.0
+        if url.startswith("redis"):
+            # Importing redis-py takes a tenth of a second.
+            from server.keys.redis_rates import RedisRates
+            from server.redis.access import RedisAccess
+
+            self._redis = RedisAccess(url, PATIENCE_SECONDS, _CONNECTIONS, "the rates of keys", RatesUnavailable)
+            storage: Storage = RedisRates(self._redis.client)
+            self._fleet = SlidingWindowCounterRateLimiter(storage)
+
+    async def take(self, key: Key, count: int = 1) -> None:
+        """Count requests of a key.
+
+        Raises:
+            KeyBusy: it may not have so many now.
+            KeyForbids: it may never have so many at once.
+        """
+        if key.rate is None or not count:
+            return
+        rate = _rate(key.rate)
+        if count > rate.amount:
+            raise KeyForbids(f"The key {key.name!r} may ask for {key.rate}, and these are more lists at once.")
+        if not await self._hit(rate, key.name, count):
+            self._metrics.forbidden.labels(key.name, "rate").inc()
+            wait = math.ceil(count * rate.get_expiry() / rate.amount)
+            raise KeyBusy(f"The key {key.name!r} may ask for no more than {key.rate}.", max(1, wait))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._fleet is not None:
+            await self._redis.close()
+
+    async def _hit(self, rate: RateLimitItem, name: str, count: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._fleet is not None and now >= self._asked_again_at:
+            if self._is_away:
+                # This request looks whether it is back; the others go on meanwhile.
+                self._asked_again_at = now + AWAY_SECONDS
+            try:
+                async with self._redis.reach():
+                    passed = await self._fleet.hit(rate, name, cost=count)
+                self._is_away = False
+                self._metrics.rates_answered()
+                self._asked_again_at = 0.0
+                return passed
+            except RatesUnavailable as error:
+                self._is_away = True
+                self._asked_again_at = now + AWAY_SECONDS
+                self._metrics.rates_away(f"{error} Each replica holds the rates by itself.")
+        return await self._own.hit(rate, name, cost=count)
+
+
+@lru_cache(1024)
+def _rate(text: str) -> RateLimitItem:
+    return parse(text)

@@ -1,0 +1,105 @@
+"""Rates of keys: over replicas that share a Redis, alone, and while that Redis is away."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from server.errors import KeyBusy, KeyForbids
+from server.keys import rates as rates_module
+from server.keys.key import Key, Scope
+from server.keys.rates import Rates
+from server.metrics.keys import KeyMetrics
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
+
+needs_redis = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
+AMOUNT = 40
+
+
+def key(rate: str | None = f"{AMOUNT}/second", name: str = "shop") -> Key:
+    return Key(name=name, sha256="0" * 64, scopes=tuple(Scope), rate=rate)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with_rates = RedisServer(tmp_path, "--appendonly", "no").start()
+    yield with_rates
+    with_rates.close()
+
+
+def replica(url: str = "memory://", registry: CollectorRegistry | None = None) -> Rates:
+    return Rates(url, KeyMetrics(registry or CollectorRegistry()))
+
+
+async def passes(rates: Rates, holder: Key, count: int = 1) -> bool:
+    try:
+        await rates.take(holder, count)
+    except KeyBusy:
+        return False
+    return True
+
+
+async def let_through(replicas: list[Rates], holder: Key, going_on: Callable[[], bool]) -> int:
+    """How many of the requests that keep coming at all replicas get through."""
+    passed = 0
+    for rates in itertools.cycle(replicas):
+        if not going_on():
+            return passed
+        passed += await passes(rates, holder)
+    return passed
+
+
+@needs_redis
+async def test_three_replicas_let_through_one_rate(redis: RedisServer):
+    replicas = [replica(redis.url) for _ in range(3)]
+    began = time.monotonic()
+    passed = await let_through(replicas, key(), lambda: time.monotonic() - began < 2.5)
+    # However slow this machine is: what is late lets through less.
+    assert AMOUNT <= passed <= 1.05 * AMOUNT * (time.monotonic() - began) + 1
+    assert await passes(replicas[0], key(name="other"), AMOUNT)
+    for rates in replicas:
+        await rates.close()
+
+
+async def test_a_rate_is_held_without_a_redis_and_a_batch_counts_by_its_lists():
+    rates = replica()
+    assert await passes(rates, key("10/day"), 8)
+    assert not await passes(rates, key("10/day"), 3)
+    assert await passes(rates, key("10/day"), 2)
+    with pytest.raises(KeyBusy, match=r"The key 'shop' may ask for no more than 10/day\.") as raised:
+        await rates.take(key("10/day"))
+    assert raised.value.retry_after_seconds == 8640
+    with pytest.raises(KeyForbids, match="may ask for 10/day, and these are more lists at once"):
+        await rates.take(key("10/day"), 11)
+    assert all([await passes(rates, key(None)) for _ in range(100)])
+
+
+@needs_redis
+async def test_without_its_redis_a_replica_goes_on_by_itself_and_waits_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch):
+    registry, holder = CollectorRegistry(), key("3/day")
+    rates = replica(redis.url, registry)
+    assert [await passes(rates, holder) for _ in range(2)] == [True, True]
+    asked = 0
+    hit = rates._fleet.hit
+
+    async def counted(*arguments: object, **named: object) -> bool:
+        nonlocal asked
+        asked += 1
+        return await hit(*arguments, **named)
+
+    monkeypatch.setattr(rates._fleet, "hit", counted)
+    monkeypatch.setattr(rates_module, "AWAY_SECONDS", 3600.0)
+    redis.kill()
+    assert [await passes(rates, holder) for _ in range(4)] == [True, True, True, False]
+    assert (asked, registry.get_sample_value("atspeed_key_rates_local")) == (1, 1)
+    redis.start()
+    rates._asked_again_at = 0.0
+    # It remembers nothing, as it keeps nothing on disk.
+    assert await asyncio.gather(*(passes(rates, holder) for _ in range(4))) == [True, False, False, False]
+    assert [await passes(rates, holder) for _ in range(3)] == [True, True, False]
+    assert registry.get_sample_value("atspeed_key_rates_local") == 0
+    await rates.close()
