@@ -115,6 +115,11 @@ class Settings(EngineSettings, BaseSettings):
         default=None,
         description='Popular items in place of those of the histories: JSONL of {"item_id", "count"?}, best first where there is no count.',
     )
+    control: Annotated[str | None, Panel.CATALOG] = Field(
+        default=None,
+        description="Control store, which replicas of this server share: as --histories. By default that Redis; else a file in the "
+        "directory of --catalogs, or beside a file of --histories; else this process.",
+    )
     engine_hang_seconds: Annotated[float, Panel.MODEL] = Field(
         default=30, gt=0, description="Silence of the engine after which it is killed and another is started, seconds."
     )
@@ -222,6 +227,19 @@ class Settings(EngineSettings, BaseSettings):
         if self.catalogs_url is not None:
             return self.catalog_cache
         return None if self.catalogs is None else Path(self.catalogs)
+
+    @property
+    def control_url(self) -> str:
+        """The URL of the control store. Without one, servers that share no more than the user's own histories share no state."""
+        if self.control is not None:
+            return self.control
+        if self.histories.startswith("redis"):
+            return self.histories
+        if self.catalogs is not None and self.catalogs_url is None:
+            return f"sqlite:///{Path(self.catalogs).absolute() / 'control.db'}"
+        if self.histories.startswith("sqlite:") and "histories" in self.model_fields_set:
+            return f"{self.histories}.control"
+        return "memory://"
 
     @property
     def engine_options(self) -> EngineOptions:

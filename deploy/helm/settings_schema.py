@@ -15,12 +15,16 @@ from server.settings import Settings
 SCHEMA = Path(__file__).parent / "atspeed" / "values.schema.json"
 # The chart sets these itself: from `model`, `histories`, `keys` and `containerPort`.
 OWN = frozenset({"target", "catalog", "draft", "histories", "keys", "host", "port"})
+# What a URL must not hold where everybody who may read the pod can read it: a Secret and `extraEnv` are for that.
+PASSWORD = "://[^/@]*:[^/@]*@|[?&]sentinel_password="
 
 
 def settings_schema() -> dict[str, Any]:
     """JSON schemas by the name of the setting."""
     schema = Settings.model_json_schema()
-    return {name: _plain(field, schema.get("$defs", {})) for name, field in schema["properties"].items() if name not in OWN}
+    settings = {name: _plain(field, schema.get("$defs", {})) for name, field in schema["properties"].items() if name not in OWN}
+    settings["control"]["not"] = {"pattern": PASSWORD}
+    return settings
 
 
 def _plain(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,30 @@ def test_the_default_histories_are_a_file_of_the_user(monkeypatch: pytest.Monkey
     assert resolve().histories == f"sqlite:///{tmp_path}/atspeed/histories.db"
 
 
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "memory://"),
+        ({"histories": "memory://"}, "memory://"),
+        ({"histories": "sqlite:///data/histories.db"}, "sqlite:///data/histories.db.control"),
+        ({"histories": "sqlite:////data/h.db", "catalogs": "s3://films/versions"}, "sqlite:////data/h.db.control"),
+        ({"histories": "sqlite:////data/h.db", "catalogs": "/data/versions"}, "sqlite:////data/versions/control.db"),
+        ({"histories": "memory://", "catalogs": "/data/versions"}, "sqlite:////data/versions/control.db"),
+        ({"histories": "redis://films:6379/0", "catalogs": "/data/versions"}, "redis://films:6379/0"),
+        ({"histories": "rediss+sentinel://a,b/films?wait_replicas=1"}, "rediss+sentinel://a,b/films?wait_replicas=1"),
+        ({"histories": "redis+cluster://a,b", "control": "redis://c/3"}, "redis://c/3"),
+        ({"catalogs": "/data/versions", "control": "memory://"}, "memory://"),
+    ],
+)
+def test_the_control_store_is_where_replicas_meet_already(given: dict[str, str], url: str):
+    assert resolve(**given).control_url == url
+
+
+def test_the_control_store_follows_histories_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATSPEED_HISTORIES", "sqlite:////data/histories.db")
+    assert resolve().control_url == "sqlite:////data/histories.db.control"
+
+
 def test_the_models_name_is_its_directorys_unless_given():
     assert resolve().model_name == "x"
     assert resolve(model="films").model_name == "films"
