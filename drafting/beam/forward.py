@@ -55,7 +55,13 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart], has_encoder: bo
         positions=positions,
         slots=slots,
         outputs=None if outputs == counts else _last_rows(counts, outputs, device),
-        attention=build_layouts([part.sequence.slots for part in parts], counts, visible, tree.ancestors.index_select(0, slots)),
+        attention=build_layouts(
+            [part.sequence.slots for part in parts],
+            counts,
+            visible,
+            _ancestors(tree, parts, slots),
+            [part.sequence.prompt_length for part in parts],
+        ),
     )
 
 
@@ -75,8 +81,8 @@ def _encoder_decoder_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> Tre
         positions=positions,
         slots=slots,
         outputs=None if outputs == counts else _last_rows(counts, outputs, device),
-        attention=build_layouts(own, counts, visible - first, tree.ancestors.index_select(0, slots) - first[:, None]),
-        encoder=_encoder_batch(tree, read, build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None])),
+        attention=build_layouts(own, counts, visible - first, _ancestors(tree, parts, slots) - first[:, None], [1] * len(parts)),
+        encoder=_encoder_batch(tree, read, build_layouts(prompts, counts, first, torch.zeros_like(first)[:, None], roots)),
     )
 
 
@@ -88,6 +94,11 @@ def _encoder_batch(tree: TokenTree, read: Sequence[IntArray], attention: tuple[A
     padded = pad_stack(read, -1)
     indices = on_device(np.flatnonzero(padded >= 0), device)
     return EncoderBatch(tree.token[on_device(np.maximum(padded, 0), device)], indices, on_device(np.concatenate(read), device), attention)
+
+
+def _ancestors(tree: TokenTree, parts: Sequence[ForwardPart], slots: Tensor) -> Tensor:
+    """`[tokens, deepest]`, the ancestors of tokens down to the deepest level of any of the requests."""
+    return tree.ancestors.index_select(0, slots)[:, : max(1, *(part.sequence.deepest for part in parts))]
 
 
 def _last_rows(counts: Sequence[int], wanted: Sequence[int], device: torch.device) -> Tensor:

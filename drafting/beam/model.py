@@ -16,12 +16,15 @@ from torch import Tensor
 
 from drafting.array_types import IntArray
 from drafting.beam.rows import Rows
-from drafting.device import arange, on_device, pad_stack
+from drafting.device import arange, is_async, on_device, pad_stack
 
 # Requests with up to so many new tokens (beams, and prompts of which most is cached) are laid out together; of the longer ones those
 # that differ by less than this factor are.
 FEW_TOKENS = 32
 LENGTH_FACTOR = 4
+# A request with at least so many tree nodes is laid out in blocks of queries on a CPU; a GPU's kernel passes over what no query sees.
+WIDE_TREE = 256
+BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -159,16 +162,28 @@ class TreeModel(Protocol):
         ...
 
 
-def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor) -> tuple[AttentionLayout, ...]:
-    """Lay out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own.
+def build_layouts(
+    keys: Sequence[IntArray], query_counts: Sequence[int], visible: Tensor, ancestors: Tensor, shared: Sequence[int]
+) -> tuple[AttentionLayout, ...]:
+    """Lay out a forward so that no row is padded to many times its length: a prompt among beams gets a layout of its own, and so does a
+    wide tree, of which each query sees next to nothing.
 
-    For the arguments see `build_layout`.
+    For the other arguments see `build_layout`.
+
+    Args:
+        shared: leading columns of each request that are its prompt's; further ones are nodes.
     """
-    if max(query_counts) <= FEW_TOKENS or len(keys) == 1:
-        return (build_layout(keys, query_counts, visible, ancestors),)
     counts = np.array(query_counts)
-    sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
+    is_wide = np.array([len(own) - prompt >= WIDE_TREE for own, prompt in zip(keys, shared, strict=True)])
+    is_wide &= (counts > BLOCK) & (not is_async(visible.device))
+    sizes = np.zeros(len(counts))
+    if counts.max() > FEW_TOKENS and len(counts) > 1:
+        sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
+    # Each wide one is alone.
+    sizes[is_wide] = -1 - np.flatnonzero(is_wide)
     if (sizes == sizes[0]).all():
+        if is_wide[0]:
+            return (build_blocks(keys[0], visible, ancestors, shared[0]),)
         return (build_layout(keys, query_counts, visible, ancestors),)
     size_of_token = np.repeat(sizes, counts)
     layouts = []
@@ -176,7 +191,10 @@ def build_layouts(keys: Sequence[IntArray], query_counts: Sequence[int], visible
         tokens = on_device(np.flatnonzero(size_of_token == size), visible.device)
         members = np.flatnonzero(sizes == size)
         rows = visible.index_select(0, tokens), ancestors.index_select(0, tokens)
-        layout = build_layout([keys[member] for member in members], counts[members].tolist(), *rows)
+        if is_wide[members[0]]:
+            layout = build_blocks(keys[members[0]], *rows, shared[members[0]])
+        else:
+            layout = build_layout([keys[member] for member in members], counts[members].tolist(), *rows)
         layouts.append(replace(layout, tokens=tokens))
     return tuple(layouts)
 
@@ -207,3 +225,22 @@ def build_layout(keys: Sequence[IntArray], query_counts: Sequence[int], visible:
     mask = arange(key_slots.shape[1], device) < visible[queries][:, :, None]
     mask.scatter_(2, ancestors[queries], True)
     return AttentionLayout(queries, indices, on_device(key_slots, device), mask[:, None], arange(len(visible), device))
+
+
+def build_blocks(keys: IntArray, visible: Tensor, ancestors: Tensor, shared: int) -> AttentionLayout:
+    """Lay out one request whose queries are many: in blocks, each with the prompt's columns and its own queries' ancestors.
+
+    So the work grows with the queries, where one row of all columns makes it grow with their square. For the arguments see `build_layout`.
+    """
+    device, (count, depth) = visible.device, ancestors.shape
+    queries = arange(-(-count // BLOCK) * BLOCK, device).clamp(max=count - 1).view(-1, BLOCK)
+    own, seen, slots = ancestors[queries], visible[queries][:, :, None], on_device(keys, device)
+    # Of an ancestor that stands there repeatedly, or is in the prompt, one column is seen.
+    is_first = own >= seen
+    is_first[:, :, 1:] &= own[:, :, 1:] != own[:, :, :-1]
+    mask = torch.zeros(len(queries), BLOCK, shared + BLOCK * depth, dtype=torch.bool, device=device)
+    mask[:, :, :shared] = arange(shared, device) < seen
+    mask[:, :, shared:].unflatten(2, (BLOCK, depth)).diagonal(dim1=1, dim2=2).copy_(is_first.transpose(1, 2))
+    columns = torch.cat([slots[:shared].expand(len(queries), -1), slots[own].flatten(1)], 1)
+    order = arange(count, device)
+    return AttentionLayout(queries, order, columns, mask[:, None], order)

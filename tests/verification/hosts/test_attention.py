@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.beam.model import AttentionLayout, build_layout, build_layouts
+from drafting.beam.model import BLOCK, WIDE_TREE, AttentionLayout, build_layout, build_layouts
 from drafting.beam.tree import TokenTree
 from verification.hosts.attention import tree_attention
 
@@ -87,7 +87,7 @@ def test_prompts_and_beams_are_laid_out_apart_and_attend_as_if_together() -> Non
     columns = torch.cat([torch.arange(length) for length in lengths])
     query, key, value = (torch.randn(len(slots), 2, HEAD_SIZE, generator=generator) for _ in range(3))
     cache = torch.zeros(1500, 2, 2 * HEAD_SIZE)
-    apart = build_layouts(requests, lengths, columns + 1, columns[:, None])
+    apart = build_layouts(requests, lengths, columns + 1, columns[:, None], lengths)
     assert [layout.queries.shape for layout in apart] == [(2, 3), (1, 40), (2, 200)]
     assert torch.cat([layout.tokens for layout in apart]).sort().values.tolist() == list(range(len(slots)))
     together = build_layout(requests, lengths, columns + 1, columns[:, None])
@@ -98,3 +98,36 @@ def test_prompts_and_beams_are_laid_out_apart_and_attend_as_if_together() -> Non
 def test_layout_checks_its_mask() -> None:
     with pytest.raises(ValueError, match="mask must have shape"):
         AttentionLayout(torch.zeros(1, 2), torch.zeros(2), torch.zeros(1, 3), torch.zeros(1, 1, 2, 4), torch.zeros(2))
+
+
+def test_a_wide_tree_is_attended_to_in_blocks_and_as_in_one_row() -> None:
+    """A request that computes its prompt with two levels below it, beside one that computes the lower of two levels, and a narrow one."""
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    prompts, levels = [5, 3, 4], [(WIDE_TREE // 2, WIDE_TREE), (WIDE_TREE, BLOCK + 1), (2, 3)]
+    keys, counts, visible, ancestors = [], [], [], []
+    free = rng.permutation(2000)
+    for number, (prompt, (upper, lower)) in enumerate(zip(prompts, levels, strict=True)):
+        length = prompt + upper + lower
+        own, free = free[:length], free[length:]
+        above = np.arange(length)
+        above[prompt + upper :] = prompt + rng.integers(upper, size=lower)
+        new = lower if number == 1 else length
+        keys.append(own)
+        counts.append(new)
+        visible.append(np.minimum(np.arange(1, length + 1), prompt)[-new:])
+        ancestors.append(np.stack([above, np.arange(length)], 1)[-new:])
+    starts = np.cumsum([0, *counts])
+    rows = torch.from_numpy(np.concatenate(visible)), torch.from_numpy(np.concatenate(ancestors))
+    layouts = build_layouts(keys, counts, *rows, prompts)
+    assert sorted(len(layout.queries) > 1 for layout in layouts) == [False, True, True]
+
+    slots = torch.from_numpy(np.concatenate([own[-new:] for own, new in zip(keys, counts, strict=True)]))
+    cache = torch.randn(2000, 2, 2 * HEAD_SIZE, generator=generator)
+    query = torch.randn(len(slots), 4, HEAD_SIZE, generator=generator)
+    attended = tree_attention(query, None, None, cache, slots, layouts, 0.3)
+    for own, count, start, prompt in zip(keys, counts, starts, prompts, strict=False):
+        part = slice(start, start + count)
+        alone = build_layout([own], [count], rows[0][part], rows[1][part])
+        torch.testing.assert_close(attended[part], tree_attention(query[part], None, None, cache, slots[part], [alone], 0.3))
+        (single,) = build_layouts([own], [count], rows[0][part], rows[1][part], [prompt])
+        torch.testing.assert_close(attended[part], tree_attention(query[part], None, None, cache, slots[part], [single], 0.3))
