@@ -21,6 +21,8 @@ NEGATIVE_INFINITY = float("-inf")
 # A long row is looked at by stretches of so many scores, where it has at least so many times as many of them as are wanted.
 STRETCH = 64
 MANY_STRETCHES = 4
+# Few nodes are found by comparing each with each, which takes fewer operations than sorting.
+MANY_PAIRS = 64 * 512
 
 
 def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -51,6 +53,13 @@ def on_host(tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
 def concat(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """At least one array, one behind the other along the last axis; the very same if there is but one."""
     return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-1)
+
+
+def grown(table: Tensor, rows: int, most: int) -> Tensor:
+    """A table of at least so many rows with the same beginning and zeros behind it; twice as long, but never of more rows than `most`."""
+    longer = table.new_zeros(min(most, max(rows, 2 * len(table))), *table.shape[1:])
+    longer[: len(table)] = table
+    return longer
 
 
 def pad_stack(rows: Sequence[npt.NDArray[Any]], fill: int | bool) -> npt.NDArray[Any]:
@@ -110,6 +119,10 @@ def find_nodes(wanted: Tensor, among: Tensor) -> Tensor:
     """
     if not among.shape[1]:
         return torch.full_like(wanted, -1)
+    if wanted.shape[1] * among.shape[1] > MANY_PAIRS:
+        ordered, order = among.sort(dim=1, stable=True)
+        found = torch.searchsorted(ordered, wanted).clamp_(max=among.shape[1] - 1)
+        return order.gather(1, found).masked_fill_(ordered.gather(1, found) != wanted, -1)
     same = wanted[:, :, None] == among[:, None, :]
     return same.byte().argmax(2).masked_fill_(~same.any(2), -1)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from drafting.beam.rule import NormaliseName
+from drafting.beam.rule import MAX_BEAM_WIDTH, WIDEST_BEAM, NormaliseName
 
 EngineName = Literal["vllm", "transformers"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -87,6 +87,12 @@ class EngineSettings(BaseModel):
     )
     kv_memory_gib: Annotated[float, Panel.MEMORY] = Field(
         default=0.5, gt=0, allow_inf_nan=False, description="Memory for keys and values, GiB."
+    )
+    max_beam_width: Annotated[int, Panel.MEMORY] = Field(
+        default=MAX_BEAM_WIDTH,
+        ge=1,
+        le=WIDEST_BEAM,
+        description="Widest beam of a request, and so its longest list, for which memory is set aside; wider ones are refused.",
     )
     max_running: Annotated[int, Panel.MEMORY] = Field(default=64, ge=1, description="Requests that may share a forward.")
     max_tokens_per_step: Annotated[int, Panel.MEMORY] = Field(default=4096, ge=1, description="Tokens that may share a forward.")

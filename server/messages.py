@@ -128,6 +128,7 @@ class Submit(msgspec.Struct, tag=True):
         think: the most tokens of text that the target writes before the list; 0 for no text.
         prompt: token ids as bytes of int32; the API process fills it in, too.
         explain: prefixes beside the beam that an explanation of the list tells of each level; None for no explanation.
+        beam_widths: prefixes that are kept at each level but the last; None for `beam_width`, the widest of them, at all.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
 
@@ -149,6 +150,7 @@ class Submit(msgspec.Struct, tag=True):
     think: int = 0
     prompt: bytes = b""
     explain: int | None = None
+    beam_widths: tuple[int, ...] | None = None
     is_proof: bool = False
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, Verification
+from drafting.beam.rule import SERVED_BEAM_WIDTH, WIDEST_BEAM, Verification
 from drafting.prompts.user_state import STORED_EVENTS
 from server.engine_settings import EngineOptions, EngineSettings, LogFormat, LogLevel, Panel
 
@@ -131,9 +131,9 @@ class Settings(EngineSettings, BaseSettings):
     beam_width: Annotated[int, Panel.MODEL] = Field(
         default=SERVED_BEAM_WIDTH,
         ge=1,
-        le=MAX_BEAM_WIDTH,
-        description="Prefixes that a strict search keeps where its request names no beam_width, k where that is more; wider beams find "
-        "better lists and take longer.",
+        le=WIDEST_BEAM,
+        description="Prefixes that a strict search keeps where its request names no beam_width, k where that is more, and no more than "
+        "--max-beam-width; wider beams find better lists and take longer.",
     )
     verification: Annotated[Verification, Panel.SPECULATION] = Field(
         default=Verification.STRICT, description="How drafts are verified where a request does not say."

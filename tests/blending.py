@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from drafting.beam.rule import MAX_BEAM_WIDTH
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.request import MAX_BEAM_WIDTH, BeamRequest
+from verification.request import BeamRequest
 from verification.result import BeamResult
 
 

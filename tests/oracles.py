@@ -20,13 +20,18 @@ def generate_lists(
 
 
 def brute_force_beam(
-    score: Callable[[list[tuple[int, ...]]], np.ndarray], identifiers: np.ndarray, allowed: np.ndarray, k: int, beam_width: int
+    score: Callable[[list[tuple[int, ...]]], np.ndarray],
+    identifiers: np.ndarray,
+    allowed: np.ndarray,
+    k: int,
+    beam_width: int | Sequence[int],
 ) -> list[tuple[tuple[int, ...], float]]:
     """Beam search written out over the allowed items' prefixes.
 
     Args:
         score: log-probabilities `[prefixes, vocabulary]` of the token after each prefix.
         allowed: `[items]` bool.
+        beam_width: of all levels but the last, or of each of them.
     """
     eligible = [tuple(map(int, row)) for row in identifiers[allowed]]
     if not eligible:
@@ -42,7 +47,7 @@ def brute_force_beam(
             for token in sorted({p[-1] for p in prefixes if p[:-1] == prefix})
         ]
         grown.sort(key=lambda pair: -pair[1])
-        beam = grown[: k if level == depth else beam_width]
+        beam = grown[: k if level == depth else beam_width if isinstance(beam_width, int) else beam_width[level - 1]]
     return beam
 
 

@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from drafting.array_types import FloatArray, IntArray
-from drafting.beam.rule import STRICT, NormaliseName, SearchRule
+from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, NormaliseName, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.plans.costs import CostCurve
@@ -91,6 +92,7 @@ class Recommender:
         verify: VerifyModel = "auto",
         exact: bool = False,
         normalise: NormaliseName = "auto",
+        max_beam_width: int = MAX_BEAM_WIDTH,
     ) -> "Recommender":
         """Load a model directory for a catalog.
 
@@ -111,6 +113,7 @@ class Recommender:
             verify: compare the target with transformers' own attention (see `verify_model`): "auto", "always" or "never".
             exact: make lists independent of batch, cache and drafts in half precision, too (see `make_exact`; transformers host only).
             normalise: what scores are normalised over (see `Normalisation`): "vocabulary", "children", or "auto", as the target says.
+            max_beam_width: widest beam of a request, for which memory is set aside.
 
         Raises:
             HostError, CatalogError, PromptError, PlanError: the parts are unusable or do not fit together; the message is a sentence, and
@@ -151,7 +154,9 @@ class Recommender:
                 model = graphed(model, graph_requests, longest)
                 draft_model = None if draft_model is None else graphed(draft_model, graph_requests, longest)
             trie = ItemTrie.of(fitted.catalog.trie, fitted.token_ids, model.device)
-            engine = SpeculativeBeamEngine(model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens, normalise=over)
+            engine = SpeculativeBeamEngine(
+                model, trie, draft_model, fixed_plan, fitted.prompts.shared_tokens, normalise=over, max_beam_width=max_beam_width
+            )
             if plan == AUTO:
                 engine.use_plan(Planner(measure_costs(engine, fitted.prompts.max_tokens), trie.mean_fan_out, follows_clock=True))
             loaded.pop_all()
@@ -200,9 +205,11 @@ class Recommender:
         reserved: ReservedPlaces | None = None,
         think: int = 0,
         blend: Blend | Blending | None = None,
+        beam_widths: Sequence[int] | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
         Without `beam_width` a search keeps k prefixes, as `generate(num_beams=k)` does; servers ask for `beam_width_for`, which finds more.
+        `beam_widths` are those of each level but the last, in its place.
 
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
@@ -211,11 +218,11 @@ class Recommender:
             PromptError: the history is empty.
             ValueError: a number is out of range, an item no index of the catalog, places can't be reserved, or the list not blended.
         """
-        return BeamRequest(
+        request = BeamRequest(
             request_id,
             self._prompt(history, thinks=bool(think)),
             k,
-            k if beam_width is None else beam_width,
+            _widest(k, beam_width, beam_widths),
             item_indices(excluded_items, len(self.catalog), "The request excludes"),
             rule,
             cache_key,
@@ -224,7 +231,10 @@ class Recommender:
             reserved,
             Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
             blend=Blend.after(history, blend, self.engine.trie, excluded_items, allowed_items),
+            beam_widths=None if beam_widths is None else tuple(beam_widths),
         )
+        request.check_catalog(len(self.catalog), self.catalog.identifier_length)
+        return request
 
     def sample(self, items: Sequence[int] | IntArray) -> PromptTokens:
         """The prompt of a sample user with these items (catalog indices), of whom all is known; raises what `request` does."""
@@ -248,6 +258,7 @@ class Recommender:
         rule: SearchRule = STRICT,
         think: int = 0,
         blend: Blending | None = None,
+        beam_widths: Sequence[int] | None = None,
     ) -> Iterator[BeamResult]:
         """Search for many users or histories, as many at a time as make a full forward, and yield their lists in the order given.
 
@@ -262,8 +273,9 @@ class Recommender:
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
+        options: dict[str, Any] = {"think": think, "blend": blend, "beam_widths": beam_widths}
         requests = (
-            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number), think=think, blend=blend)
+            self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number), **options)
             for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None))
         )
         for answer in self.search(requests):
@@ -297,3 +309,11 @@ class Recommender:
     def close(self) -> None:
         """Free the models."""
         self.engine.close()
+
+
+def _widest(k: int, beam_width: int | None, beam_widths: Sequence[int] | None) -> int:
+    if beam_widths is None:
+        return k if beam_width is None else beam_width
+    if beam_width is not None:
+        raise ValueError("Give either beam_width or beam_widths, not both.")
+    return max(beam_widths, default=0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, STRICT, SearchRule, Verification
+from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, WIDEST_BEAM, SearchRule, Verification
 from drafting.prompts.thinking import ThinkingTokens
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
@@ -35,19 +35,34 @@ def beam_width_for(k: int, rule: SearchRule, least: int = SERVED_BEAM_WIDTH, wid
     return max(k, least if widest is None else min(least, widest))
 
 
-def check_lengths(k: int, beam_width: int) -> None:
+def check_lengths(k: int, beam_width: int, beam_widths: Sequence[int] | None = None) -> None:
     """Check the size of a list and the width of the beam that finds it.
+
+    Args:
+        beam_widths: those of its levels but the last, where each has its own; `beam_width` is the widest of them.
 
     Raises:
         ValueError: they do not fit; the message is a sentence.
     """
+    if beam_widths is not None:
+        _check_widths(k, beam_widths)
     if not (_is_whole(k) and _is_whole(beam_width)):
         raise ValueError(f"k and beam_width are whole numbers, got beam_width = {beam_width!r} and k = {k!r}.")
     got = f"got beam_width = {beam_width} and k = {k}."
     if beam_width < k:
         raise ValueError(f"beam_width must be at least k, {got}")
-    if k < 1 or beam_width > MAX_BEAM_WIDTH:
-        raise ValueError(f"1 <= k <= beam_width <= {MAX_BEAM_WIDTH} must hold, {got}")
+    if k < 1 or beam_width > WIDEST_BEAM:
+        raise ValueError(f"1 <= k <= beam_width <= {WIDEST_BEAM} must hold, {got}")
+    if k > LONGEST_LIST:
+        raise ValueError(f"k must be at most {LONGEST_LIST}, {got}")
+
+
+def _check_widths(k: int, beam_widths: Sequence[int]) -> None:
+    if not beam_widths or not all(map(_is_whole, beam_widths)) or not 1 <= min(beam_widths) <= max(beam_widths) <= WIDEST_BEAM:
+        sentence = f"beam_widths are whole numbers from 1 to {WIDEST_BEAM}, one for each level but the last"
+        raise ValueError(f"{sentence}, got {reprlib.repr(list(beam_widths))}.")
+    if beam_widths[-1] < k:
+        raise ValueError(f"The last of beam_widths must be at least k, got {reprlib.repr(list(beam_widths))} and k = {k}.")
 
 
 def checked_user(user: UserState | Sequence[int] | IntArray, catalog_items: int) -> UserState | IntArray:
@@ -88,6 +103,23 @@ def item_indices(items: Sequence[int] | IntArray, catalog_items: int, subject: s
         wrong = next(item for item in items if not 0 <= item < catalog_items)
         raise ValueError(f"{subject} an item that the catalog of {catalog_items} items does not have, index {wrong}.")
     return np.fromiter(items, np.int64, len(items))
+
+
+def width_refusal(width: int, most: int) -> str | None:
+    """Reason why a beam is wider than there is memory for; None if it is not."""
+    if width <= most:
+        return None
+    return f"There is memory for beams of up to {most}, not of {width}: ask for a smaller k and beam_width, or raise --max-beam-width."
+
+
+def levels_sentence(widths: int, depth: int) -> str:
+    """The reason why a request with so many `beam_widths` can't be for a catalog whose identifiers have `depth` tokens."""
+    if depth == 1:
+        return "beam_widths are for identifiers of several tokens, and this catalog's have one: leave it out."
+    return (
+        f"beam_widths are those of each level but the last, whose width is k: identifiers of {depth} tokens have {depth - 1}, "
+        f"and {widths} {'is' if widths == 1 else 'are'} given."
+    )
 
 
 def _is_whole(number: object) -> bool:
@@ -185,7 +217,7 @@ class BeamRequest:
         request_id: unique among running requests.
         prompt: `[tokens]` int64, at least one.
         k: identifiers to return.
-        beam_width: prefixes kept at each level, at least `k`.
+        beam_width: prefixes kept at each level, at least `k`; the most, where levels have widths of their own.
         excluded_items: `[n]` int64, catalog indices of items that must not be returned.
         rule: ranking of prefixes and verification of drafts.
         cache_key: requests of one key share prompts in the prefix cache; None keeps nothing.
@@ -197,6 +229,8 @@ class BeamRequest:
         blend: candidates that a strict list is blended with; see `verification.engine.blend`.
         explain: prefixes beside the beam that an explanation tells of each level; None for no explanation.
         scored: candidates whose log-probabilities are asked for in place of a list, where k and beam width are 1.
+        beam_widths: prefixes kept at each level but the last, the last of them at least `k`; None for `beam_width` at all of them. Where
+            an upper one is smaller than `k`, a list may be shorter although more items are eligible.
     """
 
     request_id: str
@@ -214,11 +248,12 @@ class BeamRequest:
     blend: Blend | None = None
     explain: int | None = None
     scored: Scored | None = None
+    beam_widths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
             raise ValueError(f"A prompt is a row of at least one token, got an array of shape {self.prompt.shape}.")
-        check_lengths(self.k, self.beam_width)
+        check_lengths(self.k, self.beam_width, self.beam_widths)
         if self.blend is not None and self.rule.verification is not Verification.STRICT:
             raise ValueError("Only strict lists can be blended.")
         if self.reserved is None:
@@ -250,8 +285,10 @@ class BeamRequest:
             return len(self.scored.rows)
         return 0 if self.blend is None else self.blend.items
 
-    def check_items(self, items: int) -> None:
-        """Raise ValueError if the request is about items that a catalog of so many does not have."""
+    def check_catalog(self, items: int, depth: int) -> None:
+        """Raise ValueError if the request is about items or levels that a catalog of so many does not have."""
+        if self.beam_widths is not None and len(self.beam_widths) != depth - 1:
+            raise ValueError(levels_sentence(len(self.beam_widths), depth))
         if len(self.excluded_items) and not 0 <= self.excluded_items.min() <= self.excluded_items.max() < items:
             raise ValueError(f"A request excludes an item that the catalog of {items} items does not have.")
         filters = (self.allowed_items, None if self.reserved is None else self.reserved.items)

@@ -27,8 +27,8 @@ def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
     """
     if request.scored is not None:
         return 1, request.scored.nodes, 1
-    inner = [min(request.beam_width, trie.level_size(depth)) for depth in range(trie.depth)]
-    return (*inner, min(request.k, trie.level_size(trie.depth)))
+    asked = request.beam_widths or (request.beam_width,) * (trie.depth - 1)
+    return tuple(min(width, trie.level_size(depth)) for depth, width in enumerate((1, *asked, request.k)))
 
 
 @dataclass(eq=False)

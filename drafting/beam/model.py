@@ -240,7 +240,7 @@ def build_blocks(keys: IntArray, visible: Tensor, ancestors: Tensor, shared: int
     is_first[:, :, 1:] &= own[:, :, 1:] != own[:, :, :-1]
     mask = torch.zeros(len(queries), BLOCK, shared + BLOCK * depth, dtype=torch.bool, device=device)
     mask[:, :, :shared] = arange(shared, device) < seen
-    mask[:, :, shared:].unflatten(2, (BLOCK, depth)).diagonal(dim1=1, dim2=2).copy_(is_first.transpose(1, 2))
+    mask[:, :, shared:].view(len(queries), BLOCK, BLOCK, depth).diagonal(dim1=1, dim2=2).copy_(is_first.transpose(1, 2))
     columns = torch.cat([slots[:shared].expand(len(queries), -1), slots[own].flatten(1)], 1)
     order = arange(count, device)
     return AttentionLayout(queries, order, columns, mask[:, None], order)

@@ -14,6 +14,10 @@ from enum import StrEnum
 from typing import Literal
 
 MOST_SEEDS = 2**63
+# Beams and lists are no wider and no longer, whatever a server has memory for.
+WIDEST_BEAM = 5000
+LONGEST_LIST = 2000
+# The widest beam that there is memory for, where it is not said otherwise.
 MAX_BEAM_WIDTH = 256
 # Of requests that name none and ask for fewer: measured lists are nearly as good as those of far wider beams.
 SERVED_BEAM_WIDTH = 50

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import IntArray
-from drafting.catalog.json_values import json_text, untellable
+from drafting.catalog.json_values import MOST_LEVELS, is_encodable, json_text, untellable
 from drafting.catalog.text_column import TextColumn, distinct
 
 if TYPE_CHECKING:
@@ -85,6 +85,23 @@ class AttributeColumn:
         except (ValueError, RecursionError):
             return None
         return None if untellable(value) else value
+
+    def values_of(self, items: IntArray) -> list[Any]:
+        """The `value` of each of many items, `[items]`, decoded together."""
+        codes = self.codes[items]
+        present = codes >= 0
+        texts = self.values.take(codes[present])[:]
+        try:
+            values = json.loads(f"[{','.join(texts)}]")
+        except (ValueError, RecursionError):
+            values = []
+        is_text = all(type(value) is str for value in values)
+        is_told = is_encodable("".join(values)) if is_text else untellable(values, MOST_LEVELS + 1) is None
+        if len(values) != len(texts) or not is_told:
+            return [self.value(item) for item in items.tolist()]
+        found = np.full(len(items), None, object)
+        found[present] = np.fromiter(values, object, len(values))
+        return found.tolist()
 
 
 def present_texts(values: Sequence[Any]) -> tuple[IntArray, TextColumn]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,21 @@ class Catalog:
     def identifier(self, index: int) -> tuple[str, ...]:
         """The tokens of the identifier of the item at `index`."""
         return tuple(self.tokens[code] for code in self.codes[index].tolist())
+
+    def identifiers_of(self, indices: IntArray) -> list[list[str]]:
+        """The tokens of the `identifier` of each of many items."""
+        identifiers: list[list[str]] = self._token_array[self.codes[indices]].tolist()
+        return identifiers
+
+    @cached_property
+    def _token_array(self) -> npt.NDArray[np.object_]:
+        return np.array(self.tokens, object)
+
+    def titles_of(self, indices: IntArray) -> list[str | None]:
+        """The `title` of each of many items."""
+        column = self.attributes.get(TITLE)
+        values = [None] * len(indices) if column is None else column.values_of(indices)
+        return [value if isinstance(value, str) else None for value in values]
 
     def title(self, index: int) -> str | None:
         """The title of the item at `index`, or None."""

@@ -59,7 +59,7 @@ def unusable_name(name: str) -> str | None:
     """Why an attribute can't have a name, as the rest of a sentence that begins with it; None if it can."""
     if not 0 < len(name) <= MAX_NAME_CHARACTERS:
         return f"has a name of {len(name):,} characters, but 1 to {MAX_NAME_CHARACTERS} are possible"
-    return None if _encodable(name) else "has half of a surrogate pair in its name, which UTF-8 can't carry"
+    return None if is_encodable(name) else "has half of a surrogate pair in its name, which UTF-8 can't carry"
 
 
 def check_attributes(item_id: str, attributes: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ def listed(names: Iterable[str]) -> str:
 def _untellable_alone(value: Any) -> str | None:
     match value:
         case str():
-            return None if _encodable(value) else "holds half of a surrogate pair, which UTF-8 can't carry"
+            return None if is_encodable(value) else "holds half of a surrogate pair, which UTF-8 can't carry"
         case bool() | None | list() | dict():
             return None
         case int():
@@ -106,7 +106,8 @@ def _untellable_alone(value: Any) -> str | None:
     return f"holds a {type(value).__name__}, which is no JSON value"
 
 
-def _encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
+    """False for a text with half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

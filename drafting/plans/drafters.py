@@ -23,8 +23,8 @@ from drafting.beam.model import TreeModel
 from drafting.beam.ranking import BatchRules, child_mask, continuation_log_probs, rank
 from drafting.beam.rule import Normalisation, SearchRule
 from drafting.beam.tree import UNREAD, SequenceState, TokenTree, to_device
-from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, is_async, on_device, on_host
-from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound
+from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, grown, is_async, on_device, on_host
+from drafting.plans.plan import Action, DraftRound, most_proposals
 from drafting.trie.arrays import children_of
 from drafting.trie.eligibility import BatchEligibility, Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -83,7 +83,7 @@ class DraftTask:
         """As many nodes as the next level may have: all children of the frontier, or as many as are proposed where it is not read."""
         depth = self.round.next_depth
         most = min(self.round.nodes * trie.max_children[depth - 1], trie.level_size(depth))
-        return most if self.is_read else min(most, MOST_PROPOSALS)
+        return most if self.is_read else min(most, most_proposals(self.round.widths[depth]))
 
     def extend(self, trie_nodes: IntArray) -> BoolArray:
         """Make nodes of the next depth the frontier; those that an earlier round has left there, and the host knows, are taken up again.
@@ -199,7 +199,7 @@ class BeamDrafter:
         self._trie = trie
         self._normalise = normalise
         self.model = model
-        # Row per slot: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
+        # Row per slot so far: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
         self._log_probs: Tensor | None = None
 
     def propose(self, tasks: Sequence[DraftTask], count: int) -> Proposals:
@@ -224,7 +224,7 @@ class BeamDrafter:
         first_child = self._trie.child_offsets.index_select(0, frontier.trie_nodes)
         candidates = rank(frontier, first_child, log_probs, rules, Stream.DRAFT)
         if rules is not None:
-            self._keep(frontier.slots, candidates.cum_log_probs)
+            self._keep(frontier.slots, candidates.cum_log_probs, max(int(task.frontier_slots.max()) for task in tasks))
         proposals = Proposals(expand_beam(candidates, count), first, batch.size)
         if waits:
             return proposals
@@ -237,16 +237,17 @@ class BeamDrafter:
 
     def cum_log_probs(self, slots: Tensor, width: int) -> Tensor | None:
         """`[rows, width]` float32 of the continuations of nodes that the draft has scored; None if it has for no sampled search."""
-        return None if self._log_probs is None else self._log_probs[slots, :width]
+        return None if self._log_probs is None else self._log_probs[slots.clamp(max=len(self._log_probs) - 1), :width]
 
     def close(self) -> None:
         """Free the model."""
         self.model.close()
 
-    def _keep(self, slots: Tensor, cum_log_probs: Tensor) -> None:
-        if self._log_probs is None:
-            widest = max(self._trie.max_children)
-            self._log_probs = torch.full((len(self._tree.token), widest), float("-inf"), device=slots.device)
+    def _keep(self, slots: Tensor, cum_log_probs: Tensor, highest: int) -> None:
+        """Keep rows of `slots`, none of which is higher than `highest`."""
+        if self._log_probs is None or highest >= len(self._log_probs):
+            table = torch.empty(0, max(self._trie.max_children), device=slots.device) if self._log_probs is None else self._log_probs
+            self._log_probs = grown(table, highest + 1, len(self._tree.token))
         self._log_probs[slots, : cum_log_probs.shape[1]] = cum_log_probs
 
 

@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from drafting.array_types import FloatArray, IntArray
+from drafting.beam.rule import WIDEST_BEAM
 from drafting.errors import SetupError
 
 PLAN_FORM = re.compile(r"none|trie|beam:(?P<width>\d+)(x(?P<levels>\d+))?(?P<children>\+children)?")
 MOST_PROPOSALS = 256
+# A level that more prefixes are kept of is drafted by so many times as many proposals, at most.
+PROPOSALS_SHARE = 2
+
+
+def most_proposals(width: int) -> int:
+    """The most nodes that are worth drafting for a level at which the target keeps `width` prefixes."""
+    return max(MOST_PROPOSALS, PROPOSALS_SHARE * width)
 
 
 class PlanError(SetupError):
@@ -140,6 +148,10 @@ class Plan:
         """Number of continuations of a level that the draft ranks for `width`."""
         return MOST_PROPOSALS
 
+    def most_proposals(self, width: int) -> int:
+        """The same of a level at which the target keeps `width` prefixes."""
+        return self.proposals
+
     @property
     def learns(self) -> bool:
         """True if the plan learns from the target's selections by `learn`."""
@@ -203,8 +215,8 @@ class FixedPlan(Plan):
         width = int(match["width"] or 0)
         if match["width"] is not None and width < 1:
             raise PlanError("A draft's beam holds at least one node: beam:0 is no plan; none is.")
-        if width > MOST_PROPOSALS:
-            raise PlanError(f"A draft's beam holds at most {MOST_PROPOSALS} nodes, got {text}.")
+        if width > WIDEST_BEAM:
+            raise PlanError(f"A draft's beam holds at most {WIDEST_BEAM} nodes, got {text}.")
         levels = int(match["levels"]) if match["levels"] else None
         if levels == 0:
             raise PlanError(f"The plan {text} drafts no level: that is the plan none.")

@@ -23,7 +23,7 @@ import numpy as np
 from drafting.array_types import DoubleArray, FloatArray
 from drafting.plans.acceptance import PRIOR, WantedGaps, within_gaps
 from drafting.plans.costs import CERTAINTIES, ForwardCosts, LevelValues, RunningCurve
-from drafting.plans.plan import MOST_PROPOSALS, Action, DraftRound, LevelOutcome, Plan, StepTimes
+from drafting.plans.plan import Action, DraftRound, LevelOutcome, Plan, StepTimes, most_proposals
 
 AUTO = "auto"
 # A round is planned by priors every so many forwards of the target, to notice when what was learned long ago no longer holds.
@@ -80,6 +80,9 @@ class Planner(Plan):
         same = len(fan_out) == len(self.fan_out)
         return Planner(self.costs, fan_out, self.follows_clock, deepcopy(self._gaps) if same else {})
 
+    def most_proposals(self, width: int) -> int:
+        return most_proposals(width)
+
     @property
     def learns(self) -> bool:
         return True
@@ -105,7 +108,8 @@ class Planner(Plan):
         depth = state.next_depth
         values, kept, gaps = self._values(state, True), state.widths[depth], self._wanted(state, depth, state.levels)
         # Without scores: as many as lie within each gap on average.
-        counts = np.minimum(np.ceil(gaps.mean_counts(kept)), MOST_PROPOSALS) if scores is None else within_gaps(scores, kept).astype(float)
+        mean_counts = np.minimum(np.ceil(gaps.mean_counts(kept)), most_proposals(kept))
+        counts = mean_counts if scores is None else within_gaps(scores, kept).astype(float)
         chances = gaps.chances()
         won = self._won(values, depth, state.levels, state.certainty * chances, counts)
         best = int(won.argmax())

@@ -131,6 +131,13 @@ class TrieArrays:
             nodes[:, depth - 2] = self.parents(nodes[:, depth - 1], depth)
         return nodes
 
+    def items_of_leaves(self, leaves: IntArray) -> tuple[Rows, IntArray]:
+        """The items of each of `leaves`, one behind the other, and for each of them the index of its leaf."""
+        rows = leaves - self.level_starts[-2]
+        starts = self.first_item[rows].astype(np.int64)
+        counts = self.first_item[rows + 1] - starts
+        return self.items[ranges(starts, counts)], np.repeat(np.arange(len(leaves)), counts)
+
     def items_of(self, node: int) -> Rows:
         """Catalog indices of the items below a node, in ascending order for a leaf."""
         first, last = self.item_range(node)

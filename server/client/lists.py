@@ -24,6 +24,8 @@ class Recommendation(TypedDict, total=False):
     context: Facts
     k: int
     beam_width: int
+    beam_widths: Sequence[int]
+    format: str
     filter: str | FilterBody | Facts
     fresh: FreshBody | Facts
     blend: BlendBody | Facts

@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from drafting.alignment.data.fit import FIT_TRAIN, FIT_VALID, has_learnt
+from drafting.beam.rule import LONGEST_LIST
 from drafting.errors import SetupError
 from server.commands.options import setting, takes_struct
 from server.commands.terminal import fail, print_table
@@ -140,8 +141,8 @@ def _refuse_learnt(path: Path, fit: str, part: str, instead: str = "") -> None:
 
 def _lengths(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and 1 <= int(part) <= 100 for part in parts):
-        fail(f"--k takes whole numbers from 1 to 100, separated by commas, got {text!r}.")
+    if not all(part.isdigit() and 1 <= int(part) <= LONGEST_LIST for part in parts):
+        fail(f"--k takes whole numbers from 1 to {LONGEST_LIST}, separated by commas, got {text!r}.")
     return tuple(sorted({int(part) for part in parts}))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from drafting.beam.rule import MOST_SEEDS, SearchRule, Verification
+from drafting.beam.rule import LONGEST_LIST, MOST_SEEDS, WIDEST_BEAM, SearchRule, Verification
 from drafting.errors import SetupError
 from server.commands.options import takes_settings
 from server.commands.terminal import fail
@@ -26,6 +26,7 @@ from server.settings import Settings
     "normalise",
     "threads",
     "kv_memory_gib",
+    "max_beam_width",
     "neighbours",
     "blend",
 )
@@ -38,16 +39,20 @@ def recommend(
         typer.Option(
             "--input",
             help='JSONL of users: {"user_id"?, "history": [id or event, …], "behaviours"?, "profile"?, "context"?, "k"?, "beam_width"?, '
-            '"exclude"?}.',
+            '"beam_widths"?, "exclude"?}.',
         ),
     ] = None,
     output_file: Annotated[
         Path | None, typer.Option("--output", help="JSONL of lists, one a user, in the same order.", show_default="standard output")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", help="Identifiers to return.", min=1, max=100)] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", help="Identifiers to return.", min=1, max=LONGEST_LIST)] = 10,
     beam_width: Annotated[
         int | None,
-        typer.Option(help="Prefixes that the search keeps, at least k.", min=1, max=256, show_default="50, or k"),
+        typer.Option(help="Prefixes that the search keeps, at least k.", min=1, max=WIDEST_BEAM, show_default="50, or k"),
+    ] = None,
+    beam_widths: Annotated[
+        str | None,
+        typer.Option(help="Prefixes of each level but the last in its place, such as 16,64,200.", metavar="N,N,…", show_default="none"),
     ] = None,
     exclude: Annotated[str, typer.Option(help="Item ids that must not be returned.", metavar="ID,ID,…")] = "",
     exclude_history: Annotated[bool, typer.Option("--exclude-history", help="Don't return items of the history.")] = False,
@@ -82,10 +87,16 @@ def recommend(
     # numpy and the model libraries take a while to import, which `--help` and a typing mistake need not wait for.
     from verification.request import check_lengths
 
+    widths = None if beam_widths is None else _widths(beam_widths)
+    if widths is not None and beam_width is not None:
+        fail("Give either --beam-width or --beam-widths, not both.")
+    widest = max(widths) if widths else beam_width or k
     try:
-        check_lengths(k, k if beam_width is None else beam_width)
-    except ValueError:
-        fail(f"--beam-width must be at least --k, got {beam_width} and {k}.")
+        check_lengths(k, widest, widths)
+    except ValueError as error:
+        fail(str(error) if widths else f"--beam-width must be at least --k, got {beam_width} and {k}.")
+    # What is asked for here need not be asked for twice; lines of a file may ask for more.
+    settings = settings.model_copy(update={"max_beam_width": max(settings.max_beam_width, widest)})
     try:
         rule = SearchRule.choose(settings.verification, seed, temperature)
     except ValueError as error:
@@ -97,7 +108,15 @@ def recommend(
     if rule.verification is Verification.RELAXED:
         typer.echo(RELAXED_NOTE, err=True)
     defaults = Defaults(
-        k, beam_width, _split(exclude), exclude_history, rule, seed_is_drawn=seed is None, think=think, strict_ids=strict_ids
+        k,
+        beam_width,
+        _split(exclude),
+        exclude_history,
+        rule,
+        seed_is_drawn=seed is None,
+        think=think,
+        strict_ids=strict_ids,
+        beam_widths=widths,
     )
     try:
         if input_file is not None:
@@ -106,6 +125,13 @@ def recommend(
             recommend_one(settings, defaults, _split(history or ""), user, as_json)
     except SetupError as error:
         fail(str(error))
+
+
+def _widths(text: str) -> list[int]:
+    parts = _split(text)
+    if not parts or not all(part.isdecimal() and int(part) for part in parts):
+        fail(f"--beam-widths takes whole numbers from 1 on, separated by commas, got {text!r}.")
+    return [int(part) for part in parts]
 
 
 def _split(ids: str) -> list[str]:

@@ -5,7 +5,9 @@ import transformers.utils
 from drafting.catalog.catalog import Catalog
 from server.engine.processors import usable_processors
 from server.engine_settings import EngineOptions
+from verification.engine.engine import SpeculativeBeamEngine
 from verification.recommender import Recommender
+from verification.slots.engine_slots import widest_beam
 
 # A bar is not a line of a log.
 transformers.utils.logging.disable_progress_bar()
@@ -35,4 +37,18 @@ def load_recommender(options: EngineOptions, catalog: Catalog) -> Recommender:
         verify=options.verify_model,
         exact=options.exact,
         normalise=options.normalise,
+        max_beam_width=options.max_beam_width,
     )
+
+
+def beam_memory(engine: SpeculativeBeamEngine, kv_memory_gib: float) -> str:
+    """What is set aside for beams and how wide they may be, as a sentence."""
+    nodes, widest = engine.slots.nodes.total, engine.max_beam_width
+    keys, table = 2**10 * kv_memory_gib * nodes / engine.total_slots, 4 * nodes * max(engine.trie.max_children) / 2**20
+    line = (
+        f"Beams of up to {widest} (--max-beam-width): {nodes:,} of {engine.total_slots:,} KV slots ({keys:,.0f} MiB) are for their "
+        f"prefixes, whose log-probabilities take up to {table:,.0f} MiB more"
+    )
+    if (fits := widest_beam(engine.trie, nodes, widest)) < widest:
+        line += f"; they hold beams of up to {fits}: raise --kv-memory-gib for wider ones"
+    return line

@@ -66,7 +66,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
     # Imports and loading make millions of objects that all stay: collecting among them takes seconds and frees nothing.
     gc.disable()
     # The model libraries take seconds to import: after the signals are set, and never in a process that only asks for the messages.
-    from server.engine.loading import load_recommender
+    from server.engine.loading import beam_memory, load_recommender
     from server.engine.worker import EngineWorker
 
     started = time.monotonic()
@@ -118,6 +118,7 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
                 longest_step_seconds=recommender.target_cost.seconds(options.max_tokens_per_step),
             )
         )
+        logger.info(beam_memory(recommender.engine, options.kv_memory_gib))
         if recommender.engine.normalise is Normalisation.CHILDREN:
             logger.info("Scores are normalised over the children of each prefix in the catalog (--normalise %s)", options.normalise)
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.engine, time.monotonic() - started)

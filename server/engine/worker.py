@@ -152,7 +152,7 @@ class EngineWorker:
                 message.request_id,
                 catalog.source.sample(message.history) if message.is_proof else _prompt(message),
                 message.k,
-                message.beam_width,
+                None if message.beam_widths else message.beam_width,
                 message.excluded,
                 rule,
                 message.user,
@@ -160,6 +160,7 @@ class EngineWorker:
                 _reserved(message, catalog.filters),
                 message.think,
                 _blend(message, catalog.source),
+                message.beam_widths,
             )
             if message.explain is not None:
                 request = replace(request, explain=message.explain)

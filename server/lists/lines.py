@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from drafting.array_types import IntArray
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from server.errors import encodable
@@ -15,20 +18,37 @@ def item_lines(
     fields: Sequence[str] = (),
     fresh: Sequence[bool] = (),
     blend: BlendedList | None = None,
+    brief: bool = False,
 ) -> list[dict[str, Any]]:
-    """The lines of a list, as `RecommendedItem` describes them.
+    """The lines of a list, as `RecommendedItem` describes them; all columns are read at once, because lists may be long.
 
     Args:
         fields: attributes of the catalog that each line shall tell, where the item has them.
         fresh: lines to label as fresh; empty for none.
         blend: of a blended list.
+        brief: True for nothing of the catalog but the items' ids.
     """
-    lines = [catalog_line(catalog, item.item) | {"score": item.score, "rank": item.rank} for item in items]
+    indices = np.fromiter((item.item for item in items), np.int64, len(items))
+    names = _names(catalog, indices)
+    if brief:
+        lines: list[dict[str, Any]] = [
+            {"item_id": name, "score": item.score, "rank": item.rank} for name, item in zip(names, items, strict=True)
+        ]
+    else:
+        lines = [
+            {"item_id": name, "identifier": identifier, "score": item.score, "rank": item.rank}
+            for name, identifier, item in zip(names, catalog.identifiers_of(indices), items, strict=True)
+        ]
+        for line, title in zip(lines, catalog.titles_of(indices), strict=True):
+            if title is not None:
+                line["title"] = title
     if fields:
-        columns = {name: catalog.attributes[name] for name in fields}
-        for line, item in zip(lines, items, strict=True):
-            values = {name: column.value(item.item) for name, column in columns.items()}
-            line["attributes"] = {name: value for name, value in values.items() if value is not None}
+        for line in lines:
+            line["attributes"] = {}
+        for field in fields:
+            for line, value in zip(lines, catalog.attributes[field].values_of(indices), strict=True):
+                if value is not None:
+                    line["attributes"][field] = value
     for line, is_fresh in zip(lines, fresh, strict=False):
         if is_fresh:
             line["fresh"] = True
@@ -36,6 +56,11 @@ def item_lines(
         for line, item in zip(lines, items, strict=True):
             line |= {"blend_score": blend.scores[item.rank - 1], "source": blend.sources[item.rank - 1]}
     return lines
+
+
+def _names(catalog: Catalog, indices: IntArray) -> Sequence[str]:
+    names = catalog.item_ids.take(indices)[:]
+    return names if all(map(str.isascii, names)) else [encodable(name) for name in names]
 
 
 def catalog_line(catalog: Catalog, index: int) -> dict[str, Any]:

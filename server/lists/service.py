@@ -42,7 +42,7 @@ from server.schemas.explanations import ExplainRequest
 from server.schemas.given import item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
-from verification.request import beam_width_for
+from verification.request import beam_width_for, levels_sentence, width_refusal
 from verification.result import BeamResult
 
 RELAXED_NOTE = "Relaxed verification is not distribution-preserving: which items are sampled also depends on the draft."
@@ -60,7 +60,8 @@ class RecommendationService:
         self._blend = services.settings.blend
         self._timeout_ms = services.settings.timeout_ms
         self._verification = services.settings.verification
-        self._least_beam = services.settings.beam_width
+        self._max_beam = services.settings.max_beam_width
+        self._least_beam = min(services.settings.beam_width, self._max_beam)
         self._catalogs = services.catalogs
         self._engine = services.engine
         self._users = UserReader(services.histories, services.metrics)
@@ -146,10 +147,10 @@ class RecommendationService:
     def _submit(self, body: RecommendationRequest, served: ServedCatalog, started: float, key: Key | None) -> Submit:
         """The parameters of a request to the engine, without the items."""
         rule = self._rule(body)
-        beam_width = body.beam_width or self._beam_width(body.k, rule)
+        beam_width = self._beam_width(body, rule, served.catalog)
         if key is not None:
-            key.check(body.k, body.beam_width)
-            beam_width = body.beam_width or key.width(body.k, beam_width)
+            key.check(body.k, body.widest)
+            beam_width = body.widest or key.width(body.k, beam_width)
         return Submit(
             request_id=f"rec-{uuid.uuid4().hex}",
             history=[],
@@ -168,6 +169,7 @@ class RecommendationService:
             catalog=served.handle,
             think=self._text_tokens(body),
             explain=body.others if isinstance(body, ExplainRequest) else None,
+            beam_widths=None if body.beam_widths is None else tuple(body.beam_widths),
         )
 
     async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:
@@ -216,14 +218,14 @@ class RecommendationService:
         builder: PromptBuilder,
         notes: Iterable[str],
     ) -> dict[str, Any]:
-        result = finished.result
+        result, labels = finished.result, () if fresh is None else fresh.fresh
         answer: dict[str, Any] = {
             "id": result.request_id,
             "model": self._model,
             "catalog_version": served.name,
             **precision_lines(self._ready().precision, result.rule),
             **rule_lines(result.rule),
-            "items": item_lines(served.catalog, result.items, body.fields, () if fresh is None else fresh.fresh, result.blend),
+            "items": item_lines(served.catalog, result.items, body.fields, labels, result.blend, brief=body.format == "ids"),
             "usage": usage_lines(result.usage),
             "timing_ms": {
                 "history": _milliseconds(read - started),
@@ -246,10 +248,15 @@ class RecommendationService:
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
 
-    def _beam_width(self, k: int, rule: SearchRule) -> int:
-        """The beam width of a request that names none."""
+    def _beam_width(self, body: RecommendationRequest, rule: SearchRule, catalog: Catalog) -> int:
+        """The beam width that a request names, the widest of its levels', or that of one that names none."""
         ready = self._engine.ready
-        return beam_width_for(k, rule, self._least_beam, None if ready is None else ready.widest_beam)
+        if body.beam_widths is not None and len(body.beam_widths) != catalog.identifier_length - 1:
+            raise InvalidRequest(levels_sentence(len(body.beam_widths), catalog.identifier_length))
+        width = body.widest or beam_width_for(body.k, rule, self._least_beam, None if ready is None else ready.widest_beam)
+        if refusal := width_refusal(width, self._max_beam):
+            raise InvalidRequest(refusal)
+        return width
 
     def _text_tokens(self, body: RecommendationRequest) -> int:
         """The most tokens of text before the list, which the model must be able to write."""

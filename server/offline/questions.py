@@ -10,13 +10,12 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from drafting.beam.rule import STRICT, SearchRule
+from drafting.beam.rule import LONGEST_LIST, STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
 from server.catalogs.store import found_items
 from server.lists.users import KnownUser, known_user, none_known, told_unknown
-from server.schemas.choices import MAX_K
 from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.sentences import validation_sentence
 from verification.batch import ScoresNotFinite
@@ -41,6 +40,7 @@ class Question:
     think: int = 0
     blending: Blending | None = None
     note: str = ""
+    beam_widths: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Defaults:
     think: int = 0
     blending: Blending | None = None
     strict_ids: bool = False
+    beam_widths: Sequence[int] | None = None
 
 
 class UserLine(msgspec.Struct):
@@ -75,6 +76,7 @@ class UserLine(msgspec.Struct):
     context: dict[str, Any] = {}
     k: int | None = None
     beam_width: int | None = None
+    beam_widths: list[int] | None = None
     exclude: list[str | int] = []
 
 
@@ -96,13 +98,15 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         stored: what is known of the user where it is not the line that brings it.
     """
     k = defaults.k if line.k is None else line.k
-    beam_width = (defaults.beam_width if line.k is None else None) if line.beam_width is None else line.beam_width
+    widths: tuple[int | None, Sequence[int] | None] = line.beam_width, line.beam_widths
+    if line.k is None and widths == (None, None):
+        widths = defaults.beam_width, defaults.beam_widths
     if stored is None and not line.history and not line.behaviours and not line.context:
         if line.history is None:
             return "The line has no history: give one, or behaviours or a context of which a prompt can be made."
         return "The history is empty: recommendations need at least one item."
-    if not 1 <= k <= MAX_K:
-        return f"k must be from 1 to {MAX_K}, got {k}."
+    if not 1 <= k <= LONGEST_LIST:
+        return f"k must be from 1 to {LONGEST_LIST}, got {k}."
     try:
         user = stored or _user(catalog, line)
     except ValidationError as error:
@@ -115,8 +119,8 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
     if user.unknown and not user.met and not line.context:
         return none_known(user.unknown)
     barred = {item for item in excluded if item >= 0} | ({*user.met} if defaults.exclude_history else set())
-    asked = k, beam_width, sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending
-    return Question(user.state, *asked, " ".join(told_unknown(unknown)))
+    asked = k, widths[0], sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending
+    return Question(user.state, *asked, " ".join(told_unknown(unknown)), widths[1])
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:
@@ -150,10 +154,10 @@ def answers(recommender: Recommender, questions: Iterable[Question | str]) -> It
 def _request(recommender: Recommender, request_id: str, question: Question) -> BeamRequest | str:
     try:
         width = question.beam_width
-        if width is None:
+        if width is None and question.beam_widths is None:
             width = beam_width_for(question.k, question.rule, widest=recommender.engine.plan.widest_beam)
         asked = question.history, question.k, width, question.excluded, question.rule
-        request = recommender.request(request_id, *asked, think=question.think, blend=question.blending)
+        request = recommender.request(request_id, *asked, think=question.think, blend=question.blending, beam_widths=question.beam_widths)
     except ValueError as error:
         return str(error)
     if not recommender.engine.fits(request):

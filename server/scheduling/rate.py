@@ -133,7 +133,8 @@ class EngineRate:
     def _beams(self, request: Submit) -> int:
         """Tokens of a request's beams and candidates; reserved places take a search of their own."""
         candidates = 0 if request.blend is None else request.blend.count
-        return ((1 if request.fresh is None else 2) * request.beam_width + candidates) * (self._length - 1)
+        beams = sum(request.beam_widths) if request.beam_widths else request.beam_width * (self._length - 1)
+        return (1 if request.fresh is None else 2) * beams + candidates * (self._length - 1)
 
     def _conclude(self) -> None:
         """End a look at the steps: what it saw counts if it tells of a full engine, or if it is good news."""

@@ -8,12 +8,12 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
+from drafting.beam.rule import LONGEST_LIST
 from drafting.neighbours.candidates import CANDIDATES, MOST_CANDIDATES
 from drafting.prompts import thinking
 from server.schemas.body import Body, Name, Several
 from server.settings import MOST_WEIGHT
 
-MAX_K = 100
 MAX_FILTER_NAMES = 100
 MAX_AGE_DAYS = 36_500
 
@@ -51,7 +51,7 @@ class FreshBody(Body):
     max_age_days: int = Field(
         ge=1, le=MAX_AGE_DAYS, description="Items whose `added_at` is at most so many days of UTC before today are fresh; others are old."
     )
-    min: int = Field(ge=1, le=MAX_K, description="So many of the k places are for fresh items, at least; no more than `k`.")
+    min: int = Field(ge=1, le=LONGEST_LIST, description="So many of the k places are for fresh items, at least; no more than `k`.")
 
 
 class BlendBody(Body):

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
-from drafting.beam.rule import LARGEST_JSON_INTEGER, MAX_BEAM_WIDTH, Normalisation, Verification
+from drafting.beam.rule import LARGEST_JSON_INTEGER, LONGEST_LIST, WIDEST_BEAM, Normalisation, Verification
 from server.schemas.body import Body, Id, Name, Several, examples
-from server.schemas.choices import MAX_K, BlendBody, FilterBody, FreshBody, ThinkBody, with_name
+from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody, with_name
 from server.schemas.given import GivenUser
 from verification.request import check_lengths
 from verification.result import Source
@@ -19,6 +19,8 @@ MAX_EXCLUDED = 100_000
 MAX_FIELDS = 50
 MAX_TIMEOUT_MS = 60_000
 MAX_BATCH = 256
+# More than any identifier has tokens.
+MAX_LEVELS = 64
 
 # An entry of a batch is judged alone, also by its form, so the model of the batch lets anything through as an entry.
 Entry = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/RecommendationRequest"})]
@@ -30,6 +32,7 @@ class RecommendationRequest(GivenUser):
     model_config = examples(
         {"user_id": "42", "k": 10, "exclude_history": True},
         {"history": ["50", "181", "174"], "k": 5, "beam_width": 20, "exclude": ["172"], "timeout_ms": 200},
+        {"user_id": "42", "k": 200, "beam_widths": [16, 64, 200], "format": "ids"},
         {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
         {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
         {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
@@ -44,13 +47,25 @@ class RecommendationRequest(GivenUser):
     )
 
     user_id: Id | None = Field(default=None, description="The user; give this or `history`.")
-    k: int = Field(default=10, ge=1, le=MAX_K, description="Identifiers to return; items that share an identifier share its rank.")
+    k: int = Field(
+        default=10,
+        ge=1,
+        le=LONGEST_LIST,
+        description="Identifiers to return; items that share an identifier share its rank. No more than the server's `--max-beam-width`.",
+    )
     beam_width: int | None = Field(
         default=None,
         ge=1,
-        le=MAX_BEAM_WIDTH,
-        description="Prefixes that the search keeps, never less than `k`; the server's setting by default (50), or `k` where that is more "
-        "or the list is sampled.",
+        le=WIDEST_BEAM,
+        description="Prefixes that the search keeps, never less than `k`, and no more than the server's `--max-beam-width` (256 unless it "
+        "says otherwise); the server's setting by default (50), or `k` where that is more or the list is sampled.",
+    )
+    beam_widths: Several[Annotated[int, Field(ge=1, le=WIDEST_BEAM)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_LEVELS,
+        description="Prefixes that the search keeps at each level but the last, in place of `beam_width`; the last of them never less than "
+        "`k`. Where an upper one is smaller than `k`, a list may be shorter although more items are eligible.",
     )
     filter: FilterBody | None = Field(
         default=None,
@@ -60,6 +75,9 @@ class RecommendationRequest(GivenUser):
     fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
     blend: BlendBody | None = Field(
         default=None, description="Blend the list with the server's neighbour model (`--neighbours`). Only for `strict` lists."
+    )
+    format: Literal["full", "ids"] = Field(
+        default="full", description="`ids` leaves of each item only its id, its score and its rank, which long lists take less time for."
     )
     fields: Several[Name] = Field(
         default=[], max_length=MAX_FIELDS, description="Attributes of the catalog to tell of each item, such as `url`."
@@ -98,6 +116,11 @@ class RecommendationRequest(GivenUser):
         default=None, ge=1, le=MAX_TIMEOUT_MS, description="Longest wait for the answer, milliseconds; the server's setting by default."
     )
 
+    @property
+    def widest(self) -> int | None:
+        """The width of the beam, of its widest level if each has its own; None if neither is named."""
+        return self.beam_width if self.beam_widths is None else max(self.beam_widths)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.user_id is not None and self.history is not None:
@@ -105,7 +128,11 @@ class RecommendationRequest(GivenUser):
         # Some prompts are made of these alone; those that are not refuse to be empty.
         if self.user_id is None and self.history is None and not self.behaviours and not self.context:
             raise ValueError("Give a user_id, or a history of item ids.")
-        check_lengths(self.k, self.k if self.beam_width is None else self.beam_width)
+        if self.beam_widths is not None and self.beam_width is not None:
+            raise ValueError("Give either beam_width or beam_widths, not both.")
+        check_lengths(self.k, self.k if self.widest is None else self.widest, self.beam_widths)
+        if self.format == "ids" and self.fields:
+            raise ValueError("The format ids has no fields: leave one of them out.")
         if self.fresh is not None and self.fresh.min > self.k:
             raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")
         return self
@@ -115,7 +142,7 @@ class RecommendedItem(BaseModel):
     """One line of the list."""
 
     item_id: str
-    identifier: list[str] = Field(description="The tokens that the model generated for it.")
+    identifier: list[str] = Field(default=[], description="The tokens that the model generated for it; left out with `format: ids`.")
     score: float = Field(
         description=(
             "Log-probability of the identifier, natural logarithm: over the full vocabulary in a strict list, under the distribution that "

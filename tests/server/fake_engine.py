@@ -123,8 +123,9 @@ class FakeSource:
         reserved: ReservedPlaces | None = None,
         think: int = 0,
         blend: Blend | None = None,
+        beam_widths: Sequence[int] | None = None,
     ) -> BeamRequest:
-        assert blend is None
+        assert blend is beam_widths is None
         tokens = history.tokens if isinstance(history, PromptTokens) else history
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
         thinking = Think(think, np.array([1])) if think else None

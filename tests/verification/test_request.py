@@ -37,7 +37,7 @@ def test_a_plan_refuses_what_is_wider_than_its_widest_beam_and_nothing_else(plan
     assert fixed.refusal(beam_width_for(5, STRICT, SERVED_BEAM_WIDTH, fixed.widest_beam)) is None
 
 
-@pytest.mark.parametrize("k", [0, 257, 2.5, True, "3"])
+@pytest.mark.parametrize("k", [0, 2001, 2.5, True, "3"])
 def test_a_list_of_no_length_has_no_width(k: object):
     with pytest.raises(ValueError, match="k"):
         beam_width_for(k, STRICT)

@@ -133,7 +133,8 @@ class DraftStep:
         if not tasks or self.drafter is None:
             return []
         try:
-            proposals = self.drafter.propose(tasks, plan.proposals)
+            wanted = [plan.most_proposals(task.round.widths[task.round.next_depth]) for task in tasks]
+            proposals = self.drafter.propose(tasks, max(wanted))
         except RuntimeError:
             self._drop(cost)
             return []
@@ -148,7 +149,7 @@ class DraftStep:
             if plan.learns:
                 self._proposed[task.search, task.round.next_depth] = proposals, row, task.round.levels
             scores = None if proposals.scores is None else proposals.scores[row]
-            most = min(task.most_nodes(self._trie), plan.proposals) if scores is None else int(np.count_nonzero(np.isfinite(scores)))
+            most = min(task.most_nodes(self._trie), wanted[row]) if scores is None else int(np.count_nonzero(np.isfinite(scores)))
             widths[row] = width = min(plan.width(task.round, scores), most, max(spare, 0))
             spare -= width
             if width:

@@ -14,7 +14,7 @@ import torch
 from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
-from drafting.beam.rule import Normalisation
+from drafting.beam.rule import MAX_BEAM_WIDTH, Normalisation
 from drafting.beam.tree import TokenTree
 from drafting.device import on_device
 from drafting.plans.plan import FixedPlan, Plan, StepTimes
@@ -29,7 +29,7 @@ from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
 from verification.explanation import Explanation
-from verification.request import BeamRequest
+from verification.request import BeamRequest, width_refusal
 from verification.result import BeamResult, BlendedList, RankedItem, StepReport
 from verification.search import BeamSearch, beam_widths
 from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity, whole_prompt
@@ -47,6 +47,7 @@ class SpeculativeBeamEngine:
         plan: draft plan.
         slots: of all engines on the same models.
         normalise: what log-probabilities of target and draft are normalised over.
+        max_beam_width: the widest beam of a request.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class SpeculativeBeamEngine:
         shared_tokens: IntArray | None = None,
         slots: EngineSlots | None = None,
         normalise: Normalisation = Normalisation.VOCABULARY,
+        max_beam_width: int = MAX_BEAM_WIDTH,
     ) -> None:
         """`trie` and `draft` must live on the target's device, and the draft must have as many slots.
 
         Args:
             shared_tokens: tokens at the beginning of every prompt.
             slots: of the engine that this one is a successor of.
+            max_beam_width: widest beam of a request, for which there are slots; wider ones are refused.
 
         Raises:
             ValueError: see `use_plan`.
@@ -71,12 +74,13 @@ class SpeculativeBeamEngine:
         self.target = target
         self.trie = trie
         self.normalise = normalise
+        self.max_beam_width = max_beam_width
         if slots is None:
-            nodes = min(node_capacity(trie), target.total_slots // 2)
+            nodes = min(node_capacity(trie, max_beam_width), target.total_slots // 2)
             slots = EngineSlots(target.total_slots, nodes, shared_tokens, whole_prompts=target.has_encoder)
         self.slots = slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
-        self._table = ContinuationTable(trie, slots.nodes.total, target.device, normalise)
+        self._table = ContinuationTable(trie, slots.nodes, target.device, normalise)
         self._drafting = DraftStep(self._tree, trie, slots, draft, normalise)
         self._verifier = Verifier(self._tree, trie, self._table, slots)
         self._masks = MaskBank(trie, target.device)
@@ -90,8 +94,9 @@ class SpeculativeBeamEngine:
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
-        check_capacity(trie, self.slots.nodes.total)
-        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self.slots, normalise=self.normalise)
+        check_capacity(trie, self.slots.nodes.total, self.max_beam_width)
+        widest, normalise = self.max_beam_width, self.normalise
+        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self.slots, normalise=normalise, max_beam_width=widest)
 
     def use_plan(self, plan: Plan) -> None:
         """Draft by another plan; raise ValueError if it needs a draft model and there is none."""
@@ -194,13 +199,12 @@ class SpeculativeBeamEngine:
     def _list(self, result: VerifyResult, blend: BlendedList | None, explanation: Explanation | None) -> BeamResult:
         request = result.search.request
         self.cancel(request.request_id)
-        excluded = set(request.excluded_items.tolist())
-        items = tuple(
-            RankedItem(item, score, rank)
-            for rank, (leaf, score) in enumerate(zip(result.nodes.tolist(), result.cum_log_probs.tolist(), strict=True), start=1)
-            for item in self.trie.items_of(leaf).tolist()
-            if item not in excluded and (request.allowed_items is None or item in request.allowed_items)
-        )
+        found, places = self.trie.items_of_leaves(result.nodes)
+        stays = ~np.isin(found, request.excluded_items)
+        if request.allowed_items is not None:
+            stays &= request.allowed_items.contains(found)
+        found, places = found[stays], places[stays]
+        items = tuple(map(RankedItem, found.tolist(), result.cum_log_probs[places].tolist(), (places + 1).tolist()))
         thought = None if request.thought is None else request.thought.tokens
         return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought, blend, explanation)
 
@@ -215,7 +219,7 @@ class SpeculativeBeamEngine:
         """
         if any(request.request_id in each for each in (self._running, self._thinking, self._scoring)):
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
-        request.check_items(len(self.trie.items))
+        request.check_catalog(len(self.trie.items), self.trie.depth)
         if not self.has_room(request):
             raise OutOfSlots(f"Too few key/value slots are free for request {request.request_id!r}.")
         if request.think is not None and self.target.has_encoder:
@@ -293,8 +297,8 @@ class SpeculativeBeamEngine:
         return self.slots.fits(request.most_tokens, nodes_needed(request, self.trie))
 
     def refusal(self, request: BeamRequest) -> str | None:
-        """Reason why the plan can't serve the request; None if it can."""
-        return self.plan.refusal(request.beam_width)
+        """Reason why the engine or its plan can't serve the request; None if they can."""
+        return width_refusal(request.beam_width, self.max_beam_width) or self.plan.refusal(request.beam_width)
 
     def tokens_needed(self, request: BeamRequest) -> int:
         """Tokens that a request adds to its first forward, drafts and candidates to score aside."""

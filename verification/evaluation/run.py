@@ -21,7 +21,7 @@ from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.reach import check_kinds
 from drafting.array_types import DoubleArray
-from drafting.beam.rule import STRICT, SearchRule
+from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import CatalogNeighbours
@@ -148,6 +148,7 @@ class _Evaluation:
             threads=settings.threads,
             kv_memory_gib=settings.kv_memory_gib,
             normalise=settings.normalise,
+            max_beam_width=max(MAX_BEAM_WIDTH, settings.beam_width, *settings.ks),
         )
         with closing(recommender):
             check_kinds(self._users.known.details, recommender.prompts.form.kinds)

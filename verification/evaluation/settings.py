@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from drafting.beam.rule import MAX_BEAM_WIDTH, SERVED_BEAM_WIDTH, NormaliseName, Verification
+from drafting.beam.rule import SERVED_BEAM_WIDTH, WIDEST_BEAM, NormaliseName, Verification
 
 # Baselines by the name that a flag has, with the name in tables.
 BASELINES = {
@@ -39,7 +39,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            le=MAX_BEAM_WIDTH,
+            le=WIDEST_BEAM,
             description="Prefixes that a strict search keeps, k where that is more, and no more than the plan drafts; 1 for the paper's k.",
         ),
     ] = SERVED_BEAM_WIDTH

@@ -4,6 +4,7 @@ Invariant: what running searches may come to need is set aside over all engines 
 requests of both run side by side on one model, and a request that has started can still never run out of slots half way.
 """
 
+from bisect import bisect_right
 from types import TracebackType
 
 import numpy as np
@@ -29,19 +30,29 @@ class CatalogTooLarge(SetupError):
     """A catalog whose continuations find no memory; the message is a sentence."""
 
 
-def node_capacity(trie: ItemTrie) -> int:
-    """Node slots of an engine that starts with this catalog: at least what the widest blended request with reserved places needs."""
+def node_capacity(trie: ItemTrie, widest: int = MAX_BEAM_WIDTH) -> int:
+    """Node slots of an engine that starts with this catalog: at least what the widest blended request with reserved places needs.
+
+    Args:
+        widest: the widest beam.
+    """
     levels = [trie.level_size(depth) for depth in range(1, trie.depth)]
-    fewest = 2 + sum(2 * min(MAX_BEAM_WIDTH, size) + min(MOST_CANDIDATES, size) for size in levels)
+    fewest = 2 + sum(2 * min(widest, size) + min(MOST_CANDIDATES, size) for size in levels)
     return max(fewest, min(MOST_NODES, TABLE_BYTES // (4 * max(trie.max_children))))
 
 
-def check_capacity(trie: ItemTrie, nodes: int) -> None:
+def widest_beam(trie: ItemTrie, nodes: int, most: int) -> int:
+    """The widest beam, up to `most`, whose plain search so many node slots hold."""
+    levels = np.array([trie.level_size(depth) for depth in range(1, trie.depth)], np.int64)
+    return bisect_right(range(most + 1), nodes, key=lambda width: 1 + int(np.minimum(levels, width).sum())) - 1
+
+
+def check_capacity(trie: ItemTrie, nodes: int, widest: int) -> None:
     """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen.
 
     They hold the widest plain request at least; one with reserved places or a blend may be refused.
     """
-    if nodes <= MAX_BEAM_WIDTH * (trie.depth - 1) or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
+    if nodes <= widest * (trie.depth - 1) or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
         raise CatalogTooLarge("The catalog needs more memory for continuations than this engine can still give: start a server with it.")
 
 

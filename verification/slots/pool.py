@@ -46,6 +46,11 @@ class SlotPool:
         self._sharers = np.zeros(total, np.int32)
 
     @property
+    def highest(self) -> int:
+        """No slot that is taken lies as far as this behind the first."""
+        return self._most_used
+
+    @property
     def free(self) -> int:
         """Number of free slots."""
         return self._count

@@ -19,12 +19,16 @@ from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
 from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation, Verification
 from drafting.beam.tree import TokenTree
-from drafting.device import find_nodes, is_async, on_device, pad_stack
+from drafting.device import find_nodes, grown, is_async, on_device, pad_stack
 from drafting.plans.drafters import BeamDrafter
 from drafting.trie.eligibility import BatchEligibility
 from drafting.trie.item_trie import ItemTrie
 from verification.search import BeamSearch
+from verification.slots.pool import SlotPool
 from verification.verifiers.relaxed import select_relaxed
+
+# Of a table at first.
+FEWEST_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,19 @@ class VerifiedLevel:
 
 
 class ContinuationTable:
-    """A row per node slot: `[nodes, most children]` float32, of each child given the node."""
+    """A row per node slot: `[nodes, most children]` float32, of each child given the node; as many rows as slots were ever taken."""
 
-    def __init__(self, trie: ItemTrie, nodes: int, device: torch.device, normalise: Normalisation) -> None:
+    def __init__(self, trie: ItemTrie, slots: SlotPool, device: torch.device, normalise: Normalisation) -> None:
+        """`slots` are those of the nodes."""
         self._trie = trie
+        self._slots = slots
         self._normalise = normalise
-        self._log_probs = torch.zeros(nodes, max(trie.max_children), device=device)
+        self._log_probs = torch.zeros(min(FEWEST_ROWS, slots.total), max(trie.max_children), device=device)
 
     def write(self, slots: Tensor, trie_nodes: Tensor, rows: Rows, eligible: BatchEligibility | None) -> None:
         """Keep what a forward says after nodes; see `continuation_log_probs`."""
+        if self._slots.highest > len(self._log_probs):
+            self._log_probs = grown(self._log_probs, self._slots.highest, self._slots.total)
         log_probs = continuation_log_probs(self._trie, trie_nodes, rows.logits(), self._log_probs.shape[1], eligible, self._normalise)
         self._log_probs.index_copy_(0, slots, log_probs)
 

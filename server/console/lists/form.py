@@ -6,7 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
-from drafting.beam.rule import Verification
+from drafting.beam.rule import LONGEST_LIST, WIDEST_BEAM, Verification
 from server.client import AsyncAtspeedClient, AtspeedError
 from server.console.elements import tag
 from server.console.lists.question import Question
@@ -21,8 +21,8 @@ class RequestForm:
     def __init__(self, client: AsyncAtspeedClient, question: Question, ask: Callable[[], Awaitable[None]]) -> None:
         self._client, self._question, self._ask = client, question, ask
         with tag("div", "", "line"):
-            self._number("Items", "k", least=1, most=100)
-            self._number("Beam width", "beam_width", least=1, most=1000)
+            self._number("Items", "k", least=1, most=LONGEST_LIST)
+            self._number("Beam width", "beam_width", least=1, most=WIDEST_BEAM)
             self._filter = self._choice("Filter", "filter", {ANY_ITEM: "Any item"})
             self._choice("Verification", "verification", {"": "As the server says"} | {each.value: each.value for each in Verification})
             ui.checkbox(

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drafting import device
 from drafting.beam.expand import Candidates, Frontier, expand_beam
 from drafting.beam.ranking import continuation_log_probs
 from drafting.beam.rule import Normalisation
@@ -137,6 +138,20 @@ def test_find_nodes() -> None:
     indices = find_nodes(torch.tensor([[5, 7, -1], [9, 2, 4]]), torch.tensor([[7, 5, -2], [4, 9, 8]]))
     assert indices.tolist() == [[1, 0, -1], [1, -1, 0]]
     assert find_nodes(torch.tensor([[5]]), torch.empty(1, 0, dtype=torch.int64)).tolist() == [[-1]]
+
+
+def test_many_nodes_are_found_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By sorting: the first of equal ones, and never what pads."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        rows, k, count = rng.integers(1, 5), rng.integers(1, 20), rng.integers(1, 40)
+        wanted, among = rng.integers(-1, 30, size=(rows, k)), rng.integers(0, 30, size=(rows, count))
+        among[:, count // 2 :] = np.where(rng.random(among[:, count // 2 :].shape) < 0.5, -2, among[:, count // 2 :])
+        found = []
+        for many in (0, 10**9):
+            monkeypatch.setattr(device, "MANY_PAIRS", many)
+            found.append(find_nodes(torch.from_numpy(wanted), torch.from_numpy(among)).tolist())
+        assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

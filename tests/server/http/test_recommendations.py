@@ -13,6 +13,7 @@ from tests.server.server_process import ServerProcess, assert_problem
 from verification.recommender import Recommender
 
 HISTORY = ["item-3", "item-14", "item-15"]
+TOO_WIDE = "There is memory for beams of up to 256, not of 257: ask for a smaller k and beam_width, or raise --max-beam-width."
 
 
 def test_the_answer_has_the_documented_shape(server: ServerProcess, catalog: Catalog):
@@ -44,6 +45,21 @@ def test_the_list_is_the_engines(server: ServerProcess, catalog: Catalog, catalo
     items = server.recommend(history=HISTORY, k=5, beam_width=9, exclude=["item-7", "item-8"]).json()["items"]
     assert [(catalog.index_of(line["item_id"]), line["rank"]) for line in items] == [(item.item, item.rank) for item in expected.items]
     assert [line["score"] for line in items] == pytest.approx([item.score for item in expected.items], abs=1e-4)
+
+
+def test_levels_of_widths_of_their_own_are_the_engines(server: ServerProcess, catalog: Catalog, model_dir: Path):
+    recommender = Recommender.load(model_dir, catalog, threads=1, kv_memory_gib=0.01)
+    (expected,) = recommender.recommend([[3, 14, 15]], k=5, beam_widths=[2, 9])
+    recommender.close()
+    items = server.recommend(history=HISTORY, k=5, beam_widths=[2, 9]).json()["items"]
+    assert [(catalog.index_of(line["item_id"]), line["rank"]) for line in items] == [(item.item, item.rank) for item in expected.items]
+
+
+def test_the_format_ids_leaves_ids_scores_and_ranks_of_the_same_list(server: ServerProcess):
+    asked = {"history": HISTORY, "k": 200, "beam_width": 256}
+    full, brief = (server.recommend(**asked, format=name).json()["items"] for name in ("full", "ids"))
+    assert len(brief) >= 200
+    assert brief == [{name: line[name] for name in ("item_id", "score", "rank")} for line in full]
 
 
 def test_ten_identifiers_are_the_default(server: ServerProcess):
@@ -120,10 +136,29 @@ BAD_BODIES = {
         {"history": ["item-9998", "item-9999"], "exclude": ["item-9999"]},
         "The catalog has none of the 2 items that history names, such as 'item-9998'.",
     ),
-    "k over the limit": ({"history": ["item-1"], "k": 101}, "k must be less than or equal to 100, got 101."),
+    "k over the limit": ({"history": ["item-1"], "k": 2001}, "k must be less than or equal to 2000, got 2001."),
     "k of nothing": ({"history": ["item-1"], "k": 0}, "k must be greater than or equal to 1, got 0."),
     "k as text": ({"history": ["item-1"], "k": "10"}, "k must be a valid integer, got 10."),
-    "beam over the limit": ({"history": ["item-1"], "beam_width": 257}, "beam_width must be less than or equal to 256, got 257."),
+    "beam over the limit": ({"history": ["item-1"], "beam_width": 5001}, "beam_width must be less than or equal to 5000, got 5001."),
+    "beam over the server's": ({"history": ["item-1"], "beam_width": 257}, TOO_WIDE),
+    "k over the server's beams": ({"history": ["item-1"], "k": 257}, TOO_WIDE),
+    "a level over the server's beams": ({"history": ["item-1"], "beam_widths": [257, 10]}, TOO_WIDE),
+    "beams of two kinds": (
+        {"history": ["item-1"], "beam_width": 9, "beam_widths": [9, 10]},
+        "Give either beam_width or beam_widths, not both.",
+    ),
+    "more levels than there are": (
+        {"history": ["item-1"], "beam_widths": [9, 10, 11]},
+        "beam_widths are those of each level but the last, whose width is k: identifiers of 3 tokens have 2, and 3 are given.",
+    ),
+    "a last level under k": (
+        {"history": ["item-1"], "beam_widths": [20, 9]},
+        "The last of beam_widths must be at least k, got [20, 9] and k = 10.",
+    ),
+    "fields of ids": (
+        {"history": ["item-1"], "format": "ids", "fields": ["title"]},
+        "The format ids has no fields: leave one of them out.",
+    ),
     "beam under k": (
         {"history": ["item-1"], "k": 10, "beam_width": 5},
         "beam_width must be at least k, got beam_width = 5 and k = 10.",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from drafting.beam.rule import SearchRule, Verification
+from drafting.beam.rule import MAX_BEAM_WIDTH, SearchRule, Verification
 from drafting.trie.item_set import ItemSet, intersection
 from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog, save_random_model
@@ -17,7 +17,7 @@ from tests.verification.engine.test_reserved import with_places
 from tests.verification.verifiers.test_strict import assert_same_list, random_plans
 from verification.blend import Blend
 from verification.recommender import Recommender
-from verification.request import MAX_BEAM_WIDTH, BeamRequest, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces
 from verification.result import BeamResult, Source
 
 Identifier = tuple[int, ...]

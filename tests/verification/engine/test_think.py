@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from drafting.beam.model import TreeModel
-from drafting.beam.rule import SearchRule, Verification
+from drafting.beam.rule import MAX_BEAM_WIDTH, SearchRule, Verification
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.blending import check_blended
@@ -21,7 +21,7 @@ from verification.engine.engine import SpeculativeBeamEngine
 from verification.engine.think import next_tokens
 from verification.evaluation.generate import PrefixTable
 from verification.hosts.transformers import TransformersHost
-from verification.request import MAX_BEAM_WIDTH, BeamRequest, ReservedPlaces, Think
+from verification.request import BeamRequest, ReservedPlaces, Think
 from verification.result import BeamResult
 from verification.slots.pool import OutOfSlots, SlotPool
 

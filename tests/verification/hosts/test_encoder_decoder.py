@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from drafting.alignment.settings import TrainingError
+from drafting.beam.rule import MAX_BEAM_WIDTH
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
 from tests.blending import check_blended
@@ -29,7 +30,7 @@ from verification.hosts.encoder_decoder_layers import joined
 from verification.hosts.graphs import graphed
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
-from verification.request import MAX_BEAM_WIDTH, BeamRequest
+from verification.request import BeamRequest
 from verification.result import BeamResult
 from verification.scored import Scored
 from verification.teacher import make_teacher

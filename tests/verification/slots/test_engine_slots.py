@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from drafting.beam.rule import MAX_BEAM_WIDTH
 from drafting.neighbours.candidates import MOST_CANDIDATES
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
 from tests.models import random_catalog
 from verification.blend import Blend
 from verification.engine.reserved import nodes_needed
-from verification.request import MAX_BEAM_WIDTH, BeamRequest, ReservedPlaces
+from verification.request import BeamRequest, ReservedPlaces
 from verification.slots import engine_slots
 from verification.slots.engine_slots import node_capacity
 

@@ -1,0 +1,192 @@
+"""Widths of each level, and wide beams, against brute force and against transformers' `generate`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from drafting.beam.rule import MAX_BEAM_WIDTH, WIDEST_BEAM
+from drafting.catalog.catalog import Catalog
+from drafting.plans.costs import CostCurve, ForwardCosts
+from drafting.plans.plan import FixedPlan
+from drafting.plans.planner import Planner
+from drafting.trie.item_set import ItemSet
+from tests.models import random_catalog, save_random_model
+from tests.oracles import brute_force_beam, generate_lists, model_scores
+from tests.speculation import noisy_copy, run
+from verification.engine.engine import SpeculativeBeamEngine
+from verification.engine.reserved import merge, parts_of
+from verification.evaluation.generate import PrefixTable
+from verification.hosts.transformers import TransformersHost
+from verification.recommender import Recommender
+from verification.request import BeamRequest, ReservedPlaces
+from verification.result import BeamResult
+from verification.verifiers.level import FEWEST_ROWS
+
+HOSTS = ["transformers", pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"))]
+DEPTH = 3
+# Width and histories.
+WIDE = [
+    (256, 1),
+    pytest.param((1, 200), marks=pytest.mark.exhaustive),
+    pytest.param((20, 200), marks=pytest.mark.exhaustive),
+    pytest.param((256, 20), marks=pytest.mark.exhaustive),
+    pytest.param((1000, 20), marks=pytest.mark.exhaustive),
+]
+
+
+def plans(trie_fan_out: tuple[float, ...], width: int) -> list[FixedPlan | Planner]:
+    """Fixed ones of every kind that may draft for a beam, and a planner for which drafts are cheap."""
+    names = ("none", "trie", f"beam:{width}", f"beam:{width}x1+children", f"beam:{min(2 * width, WIDEST_BEAM)}+children")
+    costs = ForwardCosts(CostCurve(1000.0, 1.0), CostCurve(20.0, 0.01))
+    return [*map(FixedPlan.parse, names), Planner(costs, trie_fan_out)]
+
+
+def give_draft(recommender: Recommender, folder: Path) -> None:
+    """A draft beside the target; it has no tokenizer of its own."""
+    engine = recommender.engine
+    draft = TransformersHost(folder, slots=engine.total_slots)
+    recommender.engine = SpeculativeBeamEngine(engine.target, engine.trie, draft, max_beam_width=engine.max_beam_width)
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recommender, AutoModelForCausalLM]]:
+    """A target with a draft that is often wrong, and the plain model."""
+    folder = tmp_path_factory.mktemp("widths")
+    catalog = random_catalog(items=400, depth=DEPTH, codes=9, seed=4)
+    target = save_random_model(folder / "target", catalog, layers=1, seed=4)
+    recommender = Recommender.load(target, catalog, host=request.param, kv_memory_gib=0.05)
+    give_draft(recommender, noisy_copy(target, folder / "draft", 0.15))
+    yield recommender, AutoModelForCausalLM.from_pretrained(target).eval()
+    recommender.close()
+
+
+def pairs(result: BeamResult, identifiers: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
+    best = {item.rank: item for item in reversed(result.items)}
+    return [(tuple(identifiers[best[rank].item].tolist()), best[rank].score) for rank in sorted(best)]
+
+
+def assert_same(ours: list[tuple[tuple[int, ...], float]], theirs: list[tuple[tuple[int, ...], float]], tolerance: float = 1e-4) -> None:
+    """Only identifiers closer than 1e-5 in score may change places."""
+    np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], atol=tolerance, rtol=0)
+    for (one, score), (other, its) in zip(ours, theirs, strict=True):
+        assert one == other or abs(score - its) < 1e-5
+
+
+def test_widths_of_each_level_equal_brute_force_whatever_is_drafted(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    """Narrow levels above wide ones and below them, with filters and exclusions, in mixed batches; prompts are cached at times."""
+    recommender, model = small
+    trie, items = recommender.engine.trie, len(recommender.catalog)
+    identifiers = trie.token.numpy()[trie.paths(trie.leaf_of_item)]
+    rng = np.random.default_rng(0)
+    requests, expected = [], {}
+    for number in range(16):
+        k = int(rng.integers(1, 30))
+        widths = (int(rng.integers(1, 12)), int(rng.integers(k, 90)))
+        excluded = rng.permutation(items)[: int(rng.choice([0, 40, 390]))]
+        allowed = rng.random(items) < rng.choice([0.05, 0.5, 1])
+        history = rng.integers(items, size=int(rng.integers(1, 8))).tolist()
+        options = {"allowed_items": None if allowed.all() else ItemSet.of(allowed), "cache_key": str(number % 5)}
+        request = recommender.request(str(number), history, k, None, excluded, beam_widths=widths, **options)
+        assert request.beam_width == max(widths)
+        allowed[excluded] = False
+        requests.append(request)
+        expected[request.request_id] = brute_force_beam(model_scores(model, request.prompt), identifiers, allowed, k, widths)
+    for drafted in (None, plans(trie.mean_fan_out, 90)):
+        found = run(recommender.engine, requests, rng, drafted)
+        for name, theirs in expected.items():
+            assert_same(pairs(found[name], identifiers), theirs)
+    recommender.engine.forget_histories()
+
+
+def test_places_are_searched_for_with_the_same_widths(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    recommender, _ = small
+    trie, items = recommender.engine.trie, len(recommender.catalog)
+    rng = np.random.default_rng(1)
+    recommender.engine.use_plan(FixedPlan.parse("none"))
+    for number in range(6):
+        fresh = ItemSet.of(rng.random(items) < 0.1)
+        request = recommender.request(str(number), [number, 7], 12, reserved=ReservedPlaces(5, fresh), beam_widths=(4, 30))
+        alone = [run(recommender.engine, [part], rng)[part.request_id] for part in parts_of(request)]
+        lists = [({item.rank: item for item in part.items}) for part in alone]
+        leaves = [np.array([trie.leaf_of_item[best[rank].item] for rank in sorted(best)]) for best in lists]
+        scores = [np.array([best[rank].score for rank in sorted(best)], np.float32) for best in lists]
+        nodes, expected = merge(leaves[0], scores[0], leaves[1], scores[1], 12)
+        result = run(recommender.engine, [request], rng)[request.request_id]
+        ours = {item.rank: item for item in result.items}
+        assert [int(trie.leaf_of_item[ours[rank].item]) for rank in sorted(ours)] == nodes.tolist()
+        np.testing.assert_allclose([ours[rank].score for rank in sorted(ours)], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("wide", WIDE, ids=str)
+@pytest.mark.parametrize("host", HOSTS)
+def test_wide_beams_equal_generate_with_every_plan(wide: tuple[int, int], host: str, paper_catalog: Catalog, tmp_path: Path) -> None:
+    width, histories = wide
+    target = save_random_model(tmp_path / "target", paper_catalog, layers=1, heads=4, key_value_heads=2, seed=3)
+    recommender = Recommender.load(target, paper_catalog, host=host, kv_memory_gib=0.25, max_beam_width=max(width, 20))
+    give_draft(recommender, noisy_copy(target, tmp_path / "draft", 0.1))
+    model = AutoModelForCausalLM.from_pretrained(target).eval()
+    identifiers = paper_catalog.token_ids(AutoTokenizer.from_pretrained(target).get_vocab())
+    table, rng = PrefixTable(identifiers), np.random.default_rng(width)
+    asked = [rng.integers(len(paper_catalog), size=int(rng.integers(1, 21))).tolist() for _ in range(histories)]
+    some = plans(recommender.engine.trie.mean_fan_out, width)
+    for number, history in enumerate(asked):
+        request = recommender.request(str(number), history, width)
+        (theirs,) = generate_lists(model, [request.prompt], table, width, paper_catalog.identifier_length)
+        assert_same(pairs(run(recommender.engine, [request], rng)[request.request_id], identifiers), theirs)
+        assert_same(pairs(run(recommender.engine, [request], rng, some)[request.request_id], identifiers), theirs)
+    recommender.close()
+
+
+def test_tables_grow_with_what_runs_and_wider_beams_are_refused(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    recommender, _ = small
+    plain = recommender.engine
+    engine = SpeculativeBeamEngine(plain.target, plain.trie, max_beam_width=2000)
+    assert len(engine._table._log_probs) == FEWEST_ROWS < engine.slots.nodes.total
+    rng = np.random.default_rng(0)
+    wide = recommender.request("wide", [1], 200, 2000)
+    requests = [replace(wide, request_id=str(number)) for number in range(20)]
+    for request in requests:
+        engine.add(request)
+    while engine.running:
+        engine.step()
+    grown = len(engine._table._log_probs)
+    assert FEWEST_ROWS < grown <= engine.slots.nodes.total
+    for _ in range(3):
+        run(engine, requests, rng)
+    assert len(engine._table._log_probs) == grown, "memory is flat"
+    assert engine.slots.nodes.free == engine.slots.nodes.total
+    assert engine.refusal(wide) is None
+    assert engine.refusal(replace(wide, beam_width=2001)) == (
+        "There is memory for beams of up to 2000, not of 2001: ask for a smaller k and beam_width, or raise --max-beam-width."
+    )
+    assert "--max-beam-width" in (plain.refusal(replace(wide, beam_width=MAX_BEAM_WIDTH + 1)) or "")
+
+
+@pytest.mark.parametrize(
+    ("k", "widths", "sentence"),
+    [
+        (5, (), "whole numbers from 1 to 5000"),
+        (5, (0, 5), "whole numbers from 1 to 5000"),
+        (5, (5, 5001), "whole numbers from 1 to 5000"),
+        (5, (9, 4), "The last of beam_widths must be at least k"),
+        (5, (9, 9, 9), "identifiers of 3 tokens have 2, and 3 are given"),
+        (5, (9,), "identifiers of 3 tokens have 2, and 1 is given"),
+        (2001, (2001, 2001), "k must be at most 2000"),
+    ],
+)
+def test_widths_that_make_no_sense_are_refused_in_a_sentence(
+    small: tuple[Recommender, AutoModelForCausalLM], k: int, widths: tuple[int, ...], sentence: str
+) -> None:
+    recommender, _ = small
+    with pytest.raises(ValueError, match=sentence):
+        recommender.request("x", [1], k, beam_widths=widths)
+    with pytest.raises(ValueError, match="not both"):
+        recommender.request("x", [1], 5, 5, beam_widths=(5, 5))
+    lone = BeamRequest("x", np.array([1]), 1, 4, beam_widths=(4,))
+    with pytest.raises(ValueError, match="identifiers of 3 tokens"):
+        recommender.engine.add(lone)
