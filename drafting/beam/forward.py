@@ -26,10 +26,17 @@ class ForwardPart:
     outputs: int
 
     @classmethod
-    def uncomputed(cls, sequence: SequenceState) -> "ForwardPart":
-        """All that the target has not computed, with logits for tree nodes, the root included."""
-        indices = np.arange(sequence.computed, sequence.length)
-        return cls(sequence, indices, sequence.length - max(sequence.computed, sequence.root))
+    def uncomputed(cls, sequence: SequenceState, most_nodes: int | None = None) -> "ForwardPart":
+        """All that the target has not computed, of the nodes only the first `most_nodes`; with logits for tree nodes, the root included."""
+        first, end = max(sequence.computed, sequence.root), sequence.length
+        if most_nodes is not None:
+            end = min(end, first + most_nodes)
+        return cls(sequence, np.arange(sequence.computed, end), end - first)
+
+    @property
+    def keys(self) -> IntArray:
+        """Slots of the sequence up to the last of these tokens: none of them attends to what lies behind, which may hold anything."""
+        return self.sequence.slots[: int(self.indices.max()) + 1]
 
     @property
     def read(self) -> IntArray:
@@ -56,7 +63,7 @@ def forward_batch(tree: TokenTree, parts: Sequence[ForwardPart], has_encoder: bo
         slots=slots,
         outputs=None if outputs == counts else _last_rows(counts, outputs, device),
         attention=build_layouts(
-            [part.sequence.slots for part in parts],
+            [part.keys for part in parts],
             counts,
             visible,
             _ancestors(tree, parts, slots),
@@ -74,7 +81,7 @@ def _encoder_decoder_batch(tree: TokenTree, parts: Sequence[ForwardPart]) -> Tre
     counts, outputs = [len(part.indices) for part in decoded], [part.outputs for part in decoded]
     positions, visible, slots = to_device([part.sequence.forward_fields(part.indices) for part in decoded], device)
     first = on_device(np.repeat(roots, counts), device)
-    own = [part.sequence.slots[root:] for part, root in zip(parts, roots, strict=True)]
+    own = [part.keys[root:] for part, root in zip(parts, roots, strict=True)]
     prompts = [part.sequence.slots[:root] for part, root in zip(parts, roots, strict=True)]
     return TreeBatch(
         tokens=tree.token.index_select(0, slots),

@@ -125,6 +125,11 @@ class SequenceState:
         """Number of tokens that the target has not computed."""
         return self.length - self.computed
 
+    @property
+    def uncomputed_nodes(self) -> int:
+        """Number of tree nodes among them, the root included."""
+        return self.length - max(self.computed, self.root)
+
     def append(self, slots: IntArray, depth: int, trie_nodes: IntArray) -> IntArray:
         """Add nodes of one depth and return their indices."""
         first = self.length

@@ -134,9 +134,9 @@ class EngineCatalogs:
         """Tokens that a request adds to its first forward, drafts aside."""
         return self._engine_of(request).tokens_needed(request)
 
-    def next_tokens(self) -> int:
-        """Tokens that the running requests put into the next step, drafts aside."""
-        return sum(engine.next_tokens() for engine in self._engines)
+    def next_tokens(self, most_nodes: int | None = None) -> int:
+        """Tokens that the running requests put into the next step, drafts aside; see `SpeculativeBeamEngine.step` for `most_nodes`."""
+        return sum(engine.next_tokens(most_nodes) for engine in self._engines)
 
     def add(self, request: BeamRequest) -> None:
         """Start a request; see `SpeculativeBeamEngine.add`."""
@@ -150,11 +150,11 @@ class EngineCatalogs:
         """Keep no prompt of a user's earlier requests; all catalogs share one cache of them."""
         self._newest.engine.forget(user)
 
-    def step(self) -> StepReport:
+    def step(self, *, most_nodes: int | None = None) -> StepReport:
         """Advance every running request, catalog by catalog; two make forwards only while the last requests of an old catalog run."""
         reports = []
         for engine in self._engines:
-            reports.append(report := engine.step())
+            reports.append(report := engine.step(most_nodes=most_nodes))
             if report.draft_failed:
                 # The engines share the draft model, which is closed now.
                 for other in self._engines:

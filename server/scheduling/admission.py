@@ -23,7 +23,7 @@ import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
@@ -31,6 +31,7 @@ from server.messages import FailedList, FinishedList, Progress, Ready, StepRecor
 from server.scheduling.rate import EngineRate
 from server.scheduling.scheduler import due
 from server.scheduling.thinking import PlacesForecast
+from server.scheduling.wide import is_wide, work_until
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
 # costs no throughput as long as a queue remains.
@@ -50,6 +51,7 @@ class PendingRequest:
         text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
             for them.
         slots: KV slots that it needs while it writes.
+        is_wide: True if its beams fill steps, of which it gets half then.
         thinks: True once the engine has begun its text.
         unread: True while its stored history is being read.
         steps: of the engine while it was pending, if it is traced; the newest ones.
@@ -61,6 +63,7 @@ class PendingRequest:
     work: int
     text: int = 0
     slots: int = 0
+    is_wide: bool = False
     thinks: bool = False
     unread: bool = False
     steps: deque[StepRecord] | None = None
@@ -90,6 +93,23 @@ class PendingRequest:
         return [step for step in self.steps if step.ended > taken_up]
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Work of narrow requests and of wide ones, between which steps are shared."""
+
+    narrow: int
+    wide: int
+
+    def added(self, request: PendingRequest) -> "Shares":
+        """With the work of one more."""
+        return replace(self, wide=self.wide + request.work) if request.is_wide else replace(self, narrow=self.narrow + request.work)
+
+    def until(self, request: PendingRequest) -> int:
+        """The work that is done when that of one more is."""
+        own, others = (self.wide, self.narrow) if request.is_wide else (self.narrow, self.wide)
+        return work_until(own + request.work, others)
+
+
 class Admission:
     """The requests in the hands of one engine process, in the order in which it takes them up; none while there is no engine."""
 
@@ -99,6 +119,7 @@ class Admission:
         self._queue: list[PendingRequest] = []
         self._rate: EngineRate | None = None
         self._thinking, self._end_tokens = ThinkingLimit(1, 0), 0
+        self._step_tokens = 0
 
     @property
     def rate(self) -> EngineRate:
@@ -119,6 +140,7 @@ class Admission:
     def open(self, ready: Ready) -> None:
         """Take requests for an engine that has just become ready."""
         self._rate, self._thinking, self._end_tokens = EngineRate(ready), ready.thinking, ready.end_tokens
+        self._step_tokens = ready.step_tokens
 
     def admit(self, submit: Submit, now: float, items: int | None = None, *, traced: bool = False) -> PendingRequest:
         """Let a request in, or refuse it.
@@ -151,12 +173,12 @@ class Admission:
             sentence = f"{len(queue)} requests are already waiting or running, which is all that this server takes on."
             raise QueueFull(sentence, _retry_after(self.wait_seconds))
         first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
-        ahead = sum(other.work for other in queue[:first_behind])
+        ahead = self._shares(queue[:first_behind])
         is_idle = all(other.unread for other in queue)
         texts = sum(other.text for other in queue[:first_behind]) if request.text else 0
         places = self._places(queue, first_behind)
         wait = self._wait_steps(with_it := places.copy(), request)
-        seconds = self._seconds(ahead + texts, wait, request, is_idle) if queue else 0.0
+        seconds = self._seconds(ahead.until(request) - request.work + texts, wait, request, is_idle) if queue else 0.0
         ready, deadline = now + seconds, request.submit.deadline
         if ready > deadline:
             raise TooLate(
@@ -165,11 +187,11 @@ class Admission:
                 _retry_after(ready - deadline),
             )
         for other in queue[first_behind:]:
-            until = ahead + other.work + other.text
-            more = request.work + (request.text if other.text else 0)
+            until = ahead.until(other) + other.text
+            with_more = ahead.added(request).until(other) + other.text + (request.text if other.text else 0)
             before = now + self._behind(until, self._wait_steps(places, other), other)
-            after = self._behind(until + more, self._wait_steps(with_it, other), other)
-            ahead += other.work
+            after = self._behind(with_more, self._wait_steps(with_it, other), other)
+            ahead = ahead.added(other)
             if before <= other.submit.deadline < now + after:
                 raise TooLate(
                     "The list would make others late that the server has already taken on; so it was not begun.", _retry_after(after)
@@ -239,7 +261,13 @@ class Admission:
         """Work out what a request will need, with a history of so many items where that is not in it yet."""
         submit = request.submit
         request.work, request.text = self.rate.work(submit, items), self.rate.text_tokens(submit)
+        request.is_wide = is_wide(submit.beam_width, self._step_tokens)
         request.slots = self.rate.prompt_tokens(submit, items) + submit.think + self._end_tokens
+
+    def _shares(self, queue: Sequence[PendingRequest]) -> Shares:
+        """The work of requests by their kind."""
+        wide = sum(request.work for request in queue if request.is_wide)
+        return Shares(sum(request.work for request in queue) - wide, wide)
 
     def _places(self, queue: Sequence[PendingRequest], first_behind: int) -> PlacesForecast:
         """The places among those that think, as far as they are taken already or by those that come first."""

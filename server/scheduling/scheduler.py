@@ -6,11 +6,12 @@ cancelled, and whichever of these ends it, the engine knows, so its KV slots are
 Order: the request with the earliest *due time* is taken up first, ties by arrival, and none overtakes: a large request at the head waits
 until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
 `AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
-that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. One exception:
+that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Two exceptions:
 requests that write text first, which takes many steps, are at most half of those that run, on a quarter of the KV slots, so that the others
-don't wait for texts to end; those that have to wait for this are overtaken by requests without, and it is their turn again as soon as a
-request with a text has ended. Reason for the rest: under load, the most urgent first is what keeps the most deadlines. How many requests
-share a step is a matter of tokens, not of requests (`StepBudget`), because tokens are what time goes into.
+don't wait for texts to end; and of those with beams that fill a step (`server.scheduling.wide`) one runs at a time. Those that have to wait
+for this are overtaken by the others, and it is their turn again as soon as one of their kind has ended. Reason for the rest: under load,
+the most urgent first is what keeps the most deadlines. How many requests share a step is a matter of tokens, not of requests
+(`StepBudget`), because tokens are what time goes into.
 """
 
 import time
@@ -22,6 +23,7 @@ from typing import Protocol
 from drafting.plans.costs import CostCurve
 from server.messages import FinishedList, ThinkingLimit
 from server.scheduling.thinking import may_think
+from server.scheduling.wide import is_wide, piece
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
@@ -61,13 +63,13 @@ class StepEngine(Protocol):
 
     def tokens_needed(self, request: BeamRequest) -> int: ...
 
-    def next_tokens(self) -> int: ...
+    def next_tokens(self, most_nodes: int | None = None) -> int: ...
 
     def add(self, request: BeamRequest) -> None: ...
 
     def cancel(self, request_id: str) -> bool: ...
 
-    def step(self) -> StepReport: ...
+    def step(self, *, most_nodes: int | None = None) -> StepReport: ...
 
 
 class RequestTooLargeError(ValueError):
@@ -235,7 +237,7 @@ class SpeculativeBeamScheduler:
         thinking = tuple(entry.request.request_id for entry in self._running[before:] if entry.request.think is not None)
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
-        report = self._engine.step()
+        report = self._engine.step(most_nodes=self._piece)
         self._budget.learn(tokens, report.seconds)
         finished = tuple(self._finish(result) for result in report.finished)
         self._running = [entry for entry in self._running if entry.request.request_id not in report.failed]
@@ -250,7 +252,8 @@ class SpeculativeBeamScheduler:
 
     def _admit(self) -> int:
         """Take up what fits into the next step, in the queue's order, and return the step's tokens, drafts aside."""
-        tokens, budget = self._engine.next_tokens(), self._budget.tokens
+        budget = self._budget.tokens
+        tokens = self._engine.next_tokens(piece(budget))
         while len(self._running) < self._max_running and (entry := self._next()):
             more = self._engine.tokens_needed(entry.request)
             if (self._running and tokens + more > budget) or not self._engine.has_room(entry.request):
@@ -262,12 +265,28 @@ class SpeculativeBeamScheduler:
             self._running.append(entry)
         return tokens
 
+    @property
+    def _piece(self) -> int:
+        """The nodes of one search that the next step computes."""
+        return piece(self._budget.tokens, is_alone=len(self._running) + len(self._waiting) == 1)
+
     def _next(self) -> ScheduledRequest | None:
-        """The first request in the queue; while as many think as may, the first of those that don't."""
-        first = next(iter(self._waiting), None)
-        if first is None or self._may_think(first.request):
-            return first
-        return next((entry for entry in self._waiting if entry.request.think is None), None)
+        """The first request in the queue; while as many of a kind run as may, the first of the others."""
+        thinks = widens = False
+        for entry in self._waiting:
+            # None overtakes another of its kind.
+            thinks |= not self._may_think(entry.request)
+            widens |= not self._may_widen(entry.request)
+            if not (thinks and entry.request.think is not None) and not (widens and self._is_wide(entry.request)):
+                return entry
+        return None
+
+    def _is_wide(self, request: BeamRequest) -> bool:
+        return is_wide(request.beam_width, self._budget.tokens)
+
+    def _may_widen(self, request: BeamRequest) -> bool:
+        """True if it isn't wide, or none is that runs."""
+        return not self._is_wide(request) or not any(self._is_wide(entry.request) for entry in self._running)
 
     def _may_think(self, request: BeamRequest) -> bool:
         """True if it doesn't, or if nobody does, or if those that do leave the others enough."""

@@ -18,12 +18,15 @@ STEPS = 3
 
 
 class FakeEngine:
-    """A `server.scheduling.scheduler.StepEngine`; every request runs for `STEPS` steps and owns as many slots as its prompt and beams."""
+    """A `server.scheduling.scheduler.StepEngine`; every request runs for `STEPS` steps, more where its levels are cut, and owns as many
+    slots as its prompt and beams.
+    """
 
     def __init__(self, total_slots: int = 100) -> None:
         self.total_slots = total_slots
         self.cached_slots = 0
         self.running: dict[str, tuple[BeamRequest, int]] = {}
+        self.cut: dict[str, int] = {}
         self.added: list[str] = []
         self.forgotten: list[str] = []
         self.rules: dict[str, SearchRule] = {}
@@ -54,8 +57,12 @@ class FakeEngine:
     def tokens_needed(self, request: BeamRequest) -> int:
         return len(request.prompt)
 
-    def next_tokens(self) -> int:
-        return sum(len(request.prompt) if done == 0 else request.beam_width for request, done in self.running.values())
+    def next_tokens(self, most_nodes: int | None = None) -> int:
+        return sum(self._tokens(request, done, most_nodes) for request, done in self.running.values())
+
+    def _tokens(self, request: BeamRequest, done: int, most_nodes: int | None) -> int:
+        left = request.beam_width - self.cut.get(request.request_id, 0)
+        return len(request.prompt) if done == 0 else left if most_nodes is None else min(most_nodes, left)
 
     def add(self, request: BeamRequest) -> None:
         assert request.request_id not in self.running
@@ -74,14 +81,20 @@ class FakeEngine:
         """Holds nothing."""
 
     def cancel(self, request_id: str) -> bool:
+        self.cut.pop(request_id, None)
         return self.running.pop(request_id, None) is not None
 
-    def step(self) -> StepReport:
+    def step(self, *, most_nodes: int | None = None) -> StepReport:
         if self.broken:
             raise RuntimeError("the kernel failed")
-        tokens = self.next_tokens()
+        tokens = self.next_tokens(most_nodes)
         self.forwards.append(tokens)
-        self.running = {request_id: (request, done + 1) for request_id, (request, done) in self.running.items()}
+        for request_id, (request, done) in self.running.items():
+            computed = self.cut.pop(request_id, 0) + self._tokens(request, done, most_nodes)
+            if done and computed < request.beam_width:
+                self.cut[request_id] = computed
+            else:
+                self.running[request_id] = request, done + 1
         ended = [request for request, done in self.running.values() if done == self.steps_needed(request)]
         failed = tuple(self.running.keys() & self.not_finite)
         for request_id in (*failed, *(request.request_id for request in ended)):

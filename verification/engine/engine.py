@@ -6,7 +6,7 @@ slots.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -105,11 +105,12 @@ class SpeculativeBeamEngine:
         self.plan = plan
 
     @torch.inference_mode()
-    def step(self, scored_nodes: int | None = None) -> StepReport:
+    def step(self, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
         """Advance every running request; without any, do nothing.
 
         Args:
             scored_nodes: prefixes of candidates to compute for requests for scores, about; None for as many as there is room for.
+            most_nodes: tree nodes of one search that are computed in this step; a wider level goes on in the next, without drafts.
 
         Raises:
             EngineSpoilt: an earlier step, of this engine or another on the same models, was interrupted.
@@ -118,17 +119,19 @@ class SpeculativeBeamEngine:
         if not self.running:
             return StepReport((), 0, 0.0)
         with self.slots:
-            return self._advance(searches, scored_nodes)
+            return self._advance(searches, scored_nodes, most_nodes)
 
-    def _advance(self, searches: Sequence[BeamSearch], scored_nodes: int | None) -> StepReport:
+    def _advance(self, searches: Sequence[BeamSearch], scored_nodes: int | None, most_nodes: int | None) -> StepReport:
         started = time.perf_counter()
-        tasks = self._drafting.plan(searches, self.plan, self.next_tokens())
+        whole = [search for search in searches if most_nodes is None or search.sequence.uncomputed_nodes <= most_nodes]
+        tasks = self._drafting.plan(whole, self.plan, self.next_tokens(most_nodes))
         cost = self._drafting.draft(tasks, self.plan)
         drafted = time.perf_counter()
         scoring = self._scoring.grow(scored_nodes)
-        tokens = self._forward([*searches, *scoring])
+        cut = {} if len(whole) == len(searches) else dict.fromkeys(set(searches) - set(whole), most_nodes)
+        tokens = self._forward([*searches, *scoring], cut)
         computed = time.perf_counter()
-        results = self._verifier.verify(searches, self._drafting.drafter, self._drafting.unread)
+        results = self._verifier.verify(whole, self._drafting.drafter, self._drafting.unread)
         self._explaining.observe(results)
         self._drafting.learn(results, self.plan, cost)
         scores, spoilt_scores = self._scoring.take()
@@ -153,9 +156,9 @@ class SpeculativeBeamEngine:
             scored_nodes=self._scoring.nodes,
         )
 
-    def _forward(self, searches: Sequence[BeamSearch]) -> int:
-        """Run the target over all that it has not computed; return the number of tokens."""
-        parts = [ForwardPart.uncomputed(search.sequence) for search in searches]
+    def _forward(self, searches: Sequence[BeamSearch], cut: Mapping[BeamSearch, int | None]) -> int:
+        """Run the target over all that it has not computed, of those that are `cut` over so many nodes; return the number of tokens."""
+        parts = [ForwardPart.uncomputed(search.sequence, cut.get(search)) for search in searches]
         batch = forward_batch(self._tree, parts + self._thinking.parts, self.target.has_encoder)
         rows = self._thinking.choose(self.target.score(batch))
         if not parts:
@@ -163,8 +166,8 @@ class SpeculativeBeamEngine:
         slots = batch.at_outputs(batch.slots)[: len(rows)]
         eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])
         self._table.write(slots, self._tree.trie_node.index_select(0, slots), rows, eligible)
-        for search in searches:
-            search.sequence.computed = search.sequence.length
+        for search, part in zip(searches, parts, strict=True):
+            part.sequence.computed += len(part.indices)
             search.target_forwards += 1
         return batch.size
 
@@ -305,10 +308,11 @@ class SpeculativeBeamEngine:
         prompt = len(request.prompt) - self.slots.prefix_cache.known(request.cache_key, request.prompt)
         return prompt + len(parts_of(request)) - 1 + request.blended_nodes
 
-    def next_tokens(self) -> int:
-        """Tokens in the next forward, drafts and candidates of requests for scores aside."""
-        searches = sum(search.sequence.uncomputed for search in self._running.unfinished())
-        return searches + self._thinking.uncomputed + self._scoring.uncomputed
+    def next_tokens(self, most_nodes: int | None = None) -> int:
+        """Tokens in the next forward, drafts and candidates of requests for scores aside, if it computes so many nodes of each search."""
+        sequences = [search.sequence for search in self._running.unfinished()]
+        beyond = 0 if most_nodes is None else sum(max(0, sequence.uncomputed_nodes - most_nodes) for sequence in sequences)
+        return sum(sequence.uncomputed for sequence in sequences) - beyond + self._thinking.uncomputed + self._scoring.uncomputed
 
     @property
     def draft(self) -> TreeModel | None:

@@ -103,6 +103,46 @@ def test_widths_of_each_level_equal_brute_force_whatever_is_drafted(small: tuple
     recommender.engine.forget_histories()
 
 
+def test_levels_that_are_cut_are_those_that_are_not(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
+    """Pieces of any size from step to step, with every plan, places, exclusions, and others in the same forwards; no slot is lost."""
+    recommender, _ = small
+    engine, items = recommender.engine, len(recommender.catalog)
+    rng = np.random.default_rng(2)
+    requests = []
+    for number in range(10):
+        k = int(rng.integers(1, 30))
+        excluded = rng.permutation(items)[: int(rng.choice([0, 40, 390]))]
+        reserved = ReservedPlaces(1, ItemSet.of(rng.random(items) < 0.1)) if number % 3 == 0 else None
+        request = recommender.request(str(number), [number, 3], k, k + int(rng.integers(0, 60)), excluded, reserved=reserved)
+        requests.append(request)
+    engine.use_plan(FixedPlan.parse("none"))
+    expected = {request.request_id: run(engine, [request], rng)[request.request_id] for request in requests}
+    drafted = plans(engine.trie.mean_fan_out, 90)
+    for shape in drafted:
+        found: dict[str, BeamResult] = {}
+        waiting = list(requests)
+        while waiting or engine.running:
+            for _ in range(min(int(rng.integers(0, 4)), len(waiting))):
+                engine.add(waiting.pop())
+            engine.use_plan(shape)
+            most = int(rng.choice([1, 4, 16, 64]))
+            foreseen = engine.next_tokens(most)
+            report = engine.step(most_nodes=most)
+            assert shape.drafts or report.tokens == foreseen
+            found |= {result.request_id: result for result in report.finished}
+        assert engine.used_slots == 0
+        for name, theirs in expected.items():
+            assert [item.rank for item in found[name].items] == [item.rank for item in theirs.items]
+            assert_same([((item.item,), item.score) for item in found[name].items], [((item.item,), item.score) for item in theirs.items])
+    engine.use_plan(FixedPlan.parse("none"))
+    engine.add(recommender.request("ended", [5], 30, 90))
+    engine.step(most_nodes=1)
+    engine.step(most_nodes=1)
+    assert engine.cancel("ended")
+    assert engine.slots.nodes.free == engine.slots.nodes.total
+    engine.forget_histories()
+
+
 def test_places_are_searched_for_with_the_same_widths(small: tuple[Recommender, AutoModelForCausalLM]) -> None:
     recommender, _ = small
     trie, items = recommender.engine.trie, len(recommender.catalog)

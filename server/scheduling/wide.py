@@ -1,0 +1,24 @@
+"""Wide requests: those with beams of which one level would fill a step.
+
+Invariant: a level of a wide request is computed in pieces of at most half a step while others run or wait, and only one wide request runs
+at a time; so it takes half of every step, and the others the other half, whichever came first. The engine process runs requests by this
+rule, and the API process foresees their waits by it. Without others, a piece is a whole step.
+"""
+
+# Beams of up to so many prefixes are never cut, nor count as wide, however small steps are: they were computed at once before others were.
+LEAST_PIECE = 256
+
+
+def piece(step_tokens: int, *, is_alone: bool = False) -> int:
+    """The nodes of one search that a step of so many tokens may compute."""
+    return max(LEAST_PIECE, step_tokens if is_alone else step_tokens // 2)
+
+
+def is_wide(beam_width: int, step_tokens: int) -> bool:
+    """True if levels of so many prefixes have to be cut."""
+    return beam_width > piece(step_tokens)
+
+
+def work_until(own: int, others: int) -> int:
+    """The work that is done when `own` of one kind is, wide or not, with `others` of the other kind beside it at equal shares."""
+    return own + min(own, others)

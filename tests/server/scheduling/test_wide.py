@@ -1,0 +1,155 @@
+"""Wide requests beside narrow ones: simulated, with the scheduler and admission themselves and a clock of its own."""
+
+import asyncio
+import itertools
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from drafting.plans.costs import CostCurve
+from server.errors import TooLate
+from server.messages import FailedList, Progress, StepRecord, Submit
+from server.scheduling.admission import Admission, PendingRequest
+from server.scheduling.scheduler import SpeculativeBeamScheduler, StepBudget
+from server.scheduling.wide import LEAST_PIECE, is_wide, piece
+from tests.server.fake_engine import STEPS, FakeEngine, make_request
+from tests.server.fake_ready import READY
+from verification.request import BeamRequest
+
+CURVE = CostCurve(0.004, 0.0001)
+STEP_TOKENS = 1000
+PROMPT, NARROW, WIDE = 81, 10, 1000
+
+
+class Simulation:
+    """Clients that ask again as soon as they have a list; a step takes what its tokens cost."""
+
+    def __init__(self, timeout: float = math.inf) -> None:
+        self.now, self.timeout = 0.0, timeout
+        self.engine = FakeEngine(100_000)
+        self.budget = StepBudget(STEP_TOKENS)
+        self.scheduler = SpeculativeBeamScheduler(self.engine, self.budget, clock=lambda: self.now)
+        self.admission = Admission(1000)
+        cost = {"forward_seconds": CURVE.fixed, "token_seconds": CURVE.per_token, "step_tokens": self.budget.tokens}
+        self.admission.open(msgspec.structs.replace(READY, identifier_length=STEPS, **cost))
+        self.seconds: dict[int, list[float]] = {}
+        self.refused: list[int] = []
+        self.late: list[int] = []
+        self._widths: dict[str, int] = {}
+        self._asked: dict[str, float] = {}
+        self._numbers = itertools.count()
+
+    def ask(self, width: int) -> None:
+        name = str(next(self._numbers))
+        submit = Submit(name, [0] * (PROMPT // STEPS), 1, width, [], self.now + self.timeout, self.now, prompt=bytes(4 * PROMPT))
+        if self.timeout < math.inf:
+            try:
+                pending: PendingRequest = self.admission.admit(submit, self.now, len(submit.history))
+            except TooLate:
+                self.refused.append(width)
+                return
+            # Without a loop nobody waits for the list; whether it came in time is told by the scheduler.
+            pending.result = asyncio.Future(loop=LOOP)
+        self._widths[name], self._asked[name] = width, self.now
+        self.scheduler.submit(BeamRequest(name, np.zeros(PROMPT, np.int64), 1, width), submit.deadline, self.now)
+
+    def run(self, seconds: float, again: bool = True) -> None:
+        end = self.now + seconds
+        while self.now < end and self.scheduler.busy:
+            before = len(self.engine.forwards)
+            step = self.scheduler.step()
+            tokens = sum(self.engine.forwards[before:])
+            taken = CURVE.seconds(tokens)
+            self.now += taken
+            self.late += [self._widths[name] for name in step.timed_out]
+            if self.timeout < math.inf:
+                failed = [FailedList(name) for name in step.timed_out]
+                record = StepRecord(step.report, self.now, taken, step.crowded)
+                self.admission.deliver(Progress(list(step.finished), failed, [record], 0, 0, 0))
+            for finished in step.finished:
+                name = finished.result.request_id
+                self.seconds.setdefault(self._widths[name], []).append(self.now - self._asked[name])
+                if again:
+                    self.ask(self._widths[name])
+
+    def p99(self, width: int) -> float:
+        return float(np.percentile(self.seconds[width], 99))
+
+
+LOOP = asyncio.new_event_loop()
+
+
+def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long() -> None:
+    """Eight clients of width 1,000 beside 50 of width 10, all asking on and on."""
+    alone, together, only_wide = Simulation(), Simulation(), Simulation()
+    for number in range(50):
+        alone.ask(NARROW)
+        together.ask(NARROW)
+        if number < 8:
+            together.ask(WIDE)
+            only_wide.ask(WIDE)
+    for each in (alone, together, only_wide):
+        each.run(60)
+    assert together.p99(NARROW) <= 3 * alone.p99(NARROW)
+    assert len(together.seconds[NARROW]) >= len(alone.seconds[NARROW]) / 3
+    assert together.p99(WIDE) <= 3 * only_wide.p99(WIDE)
+    longest = max(together.engine.forwards)
+    assert longest <= 2 * together.budget.tokens, "no step is filled by one request"
+    assert max(only_wide.engine.forwards) < 2 * WIDE
+    for each in (alone, together, only_wide):
+        each.run(1000, again=False)
+        assert each.engine.used_slots == each.scheduler.running == each.scheduler.waiting == len(each.engine.cut) == 0
+
+
+def test_wide_ones_run_one_by_one_and_are_overtaken_by_narrow_ones_alone() -> None:
+    simulation = Simulation()
+    for width in (WIDE, WIDE + 1, WIDE + 2, NARROW):
+        simulation.ask(width)
+    simulation.scheduler.step()
+    assert simulation.engine.added == ["0", "3"]
+    simulation.run(100, again=False)
+    assert simulation.engine.added == ["0", "3", "1", "2"]
+
+
+@pytest.mark.parametrize("ends", ["cancel", "deadline"])
+def test_a_wide_request_that_ends_between_two_pieces_leaves_nothing(ends: str) -> None:
+    simulation = Simulation()
+    simulation.ask(WIDE)
+    simulation.ask(NARROW)
+    for _ in range(2):
+        simulation.scheduler.step()
+    assert "0" in simulation.engine.cut
+    if ends == "cancel":
+        assert simulation.scheduler.cancel("0")
+    else:
+        simulation.scheduler._running[0].deadline = simulation.now
+        assert simulation.scheduler.step().timed_out == ("0",)
+    simulation.ask(WIDE + 1)
+    simulation.run(100, again=False)
+    assert len(simulation.seconds[WIDE + 1]) == 1
+    assert simulation.engine.used_slots == 0
+
+
+def test_admission_lets_narrow_ones_in_behind_wide_ones_that_they_overtake() -> None:
+    """Those that are let in are in time, and of the narrow ones a queue of wide ones keeps none out."""
+    simulation = Simulation(timeout=2.5)
+    for _ in range(8):
+        simulation.ask(WIDE)
+    for _ in range(20):
+        simulation.ask(NARROW)
+    assert NARROW not in simulation.refused
+    simulation.run(20, again=False)
+    assert not simulation.late
+    assert len(simulation.seconds[NARROW]) == 20
+
+
+def test_beams_of_usual_width_are_never_cut() -> None:
+    for tokens in (1, 100, 4096):
+        assert not is_wide(LEAST_PIECE, tokens)
+        assert piece(tokens) >= LEAST_PIECE
+        assert piece(tokens, is_alone=True) >= piece(tokens)
+    assert is_wide(LEAST_PIECE + 1, 2 * LEAST_PIECE)
+    assert not is_wide(2000, 4096)
+    assert make_request("a").beam_width < LEAST_PIECE
