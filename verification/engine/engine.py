@@ -25,12 +25,13 @@ from verification.engine.blend import BlendStep
 from verification.engine.candidates import CandidateTree
 from verification.engine.draft_step import DraftStep
 from verification.engine.explain import ExplainStep
+from verification.engine.items import ranked_items
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
 from verification.explanation import Explanation
 from verification.request import BeamRequest, width_refusal
-from verification.result import BeamResult, BlendedList, RankedItem, StepReport
+from verification.result import BeamResult, BlendedList, StepReport
 from verification.search import BeamSearch, beam_widths
 from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity, whole_prompt
 from verification.slots.pool import CachedPrefix, OutOfSlots
@@ -202,12 +203,7 @@ class SpeculativeBeamEngine:
     def _list(self, result: VerifyResult, blend: BlendedList | None, explanation: Explanation | None) -> BeamResult:
         request = result.search.request
         self.cancel(request.request_id)
-        found, places = self.trie.items_of_leaves(result.nodes)
-        stays = ~np.isin(found, request.excluded_items)
-        if request.allowed_items is not None:
-            stays &= request.allowed_items.contains(found)
-        found, places = found[stays], places[stays]
-        items = tuple(map(RankedItem, found.tolist(), result.cum_log_probs[places].tolist(), (places + 1).tolist()))
+        items = ranked_items(self.trie, request, result.nodes, result.cum_log_probs)
         thought = None if request.thought is None else request.thought.tokens
         return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought, blend, explanation)
 
