@@ -23,7 +23,7 @@ from drafting.device import arange, is_async, on_device, pad_stack
 FEW_TOKENS = 32
 LENGTH_FACTOR = 4
 # A request with at least so many tree nodes is laid out in blocks of queries on a CPU; a GPU's kernel passes over what no query sees.
-WIDE_TREE = 256
+WIDE_TREE = 512
 BLOCK = 32
 
 
