@@ -16,7 +16,7 @@ ServerError
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
   - KeyMissing, KeyUnknown                            nobody knows who asks
-  - KeyForbids, KeysNeeded                            who asks may not do that
+  - KeyForbids, KeysNeeded, ServedElsewhere           who asks may not do that, or not on this port
   - TryAgain                                          it may succeed later
       - EngineUnavailable, HistoryUnavailable, FilesUnavailable, FiltersBusy, SearchesBusy, KeyBusy
       - ControlUnavailable, ControlLost, ControlConflict
@@ -220,6 +220,13 @@ class KeysNeeded(ServerError):
             "This server has no keys, so from other machines, and through proxies, it only takes requests for lists; whoever runs it can "
             "give keys for the rest: atspeed serve --keys FILE."
         )
+
+
+class ServedElsewhere(ServerError):
+    """An operation on a port that does not take operations."""
+
+    def __init__(self) -> None:
+        super().__init__("This port does not take operations: the server has another one for them.")
 
 
 class TryAgain(ServerError):

@@ -28,6 +28,7 @@ class Services:
     Attributes:
         popularity: of a file of popular items; None for that of the stored histories.
         keys, rates: None for a server without keys.
+        operate_port: the port of operations; None if they have none of their own.
     """
 
     settings: Settings
@@ -40,11 +41,12 @@ class Services:
     popularity: Popularity | None = None
     keys: Keyring | None = None
     rates: Rates | None = None
+    operate_port: int | None = None
 
     @cached_property
     def gate(self) -> Gate:
         """The judge of who may do what."""
-        return Gate(self.keys, self.rates, self.metrics.keys)
+        return Gate(self.keys, self.rates, self.metrics.keys, self.operate_port)
 
     @cached_property
     def filters(self) -> NamedFilters:

@@ -38,11 +38,14 @@ class ConsoleOptions(BaseModel):
         key: sent as a bearer token with every request; None for a server that asks for none.
         remote_images: whether browsers may load the catalog's pictures from other hosts.
         parent: id of the process that started it, without which it ends.
+        tls_cert, tls_key: to serve browsers by HTTPS, as the server beside it is served.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     key: str | None = None
     remote_images: bool = False
     parent: int | None = None
@@ -153,6 +156,17 @@ class Settings(EngineSettings, BaseSettings):
         description="File of keys (`atspeed keys add`), without one of which there is only health, metrics and documentation; read anew "
         "when it changes. By default there are no keys, and other machines get lists only.",
     )
+    operate_port: Annotated[int | None, Panel.HTTP] = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="A further port, and the only one for what the scopes catalog and operate open, and for /metrics; 0 takes a free one "
+        "and logs which. By default --port takes all.",
+    )
+    tls_cert: Annotated[Path | None, Panel.HTTP] = Field(
+        default=None, description="Certificate chain (PEM), to serve by HTTPS; read anew when it is replaced. By default HTTP is served."
+    )
+    tls_key: Annotated[Path | None, Panel.HTTP] = Field(default=None, description="Private key (PEM) of --tls-cert.")
     console: Annotated[bool, Panel.HTTP] = Field(
         default=False, description="Show lists and state in the browser: a console in a process of its own, where /console leads to."
     )

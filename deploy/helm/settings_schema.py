@@ -13,8 +13,8 @@ from typing import Any
 from server.settings import Settings
 
 SCHEMA = Path(__file__).parent / "atspeed" / "values.schema.json"
-# The chart sets these itself: from `model`, `histories`, `keys` and `containerPort`.
-OWN = frozenset({"target", "catalog", "draft", "histories", "keys", "host", "port"})
+# The chart sets these itself, from `model`, `histories`, `keys`, `containerPort` and `operatePort`; TLS is the gateway's.
+OWN = frozenset({"target", "catalog", "draft", "histories", "keys", "host", "port", "operate_port", "tls_cert", "tls_key"})
 # What a URL must not hold where everybody who may read the pod can read it: a Secret and `extraEnv` are for that.
 PASSWORD = "://[^/@]*:[^/@]*@|[?&]sentinel_password="
 

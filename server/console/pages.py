@@ -19,7 +19,9 @@ BUILD_SECONDS = 30.0
 def add_pages(options: ConsoleOptions) -> None:
     """Add all pages to NiceGUI's app."""
     # What a server has started is beside it, and no proxy of the environment between them.
-    client = AsyncAtspeedClient(options.url, key=options.key, trust_env=options.parent is None)
+    # Its certificate is for the name that others call it by.
+    beside = options.parent is not None
+    client = AsyncAtspeedClient(options.url, key=options.key, trust_env=not beside, verify=not beside)
     visits = Visits()
 
     @ui.page("/", response_timeout=BUILD_SECONDS)

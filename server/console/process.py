@@ -43,6 +43,13 @@ def build_console(options: ConsoleOptions) -> FastAPI:
 def run_console(options: ConsoleOptions, listener: socket.socket) -> None:
     """Serve a console on a bound socket until SIGTERM or SIGINT."""
     config = uvicorn.Config(
-        build_console(options), log_config=None, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=1
+        build_console(options),
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
     )
     uvicorn.Server(config).run(sockets=[listener])

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server.http.problems import MEDIA_TYPE, Problem
+from server.http.tls import Certificate
 from server.metrics.registry import Metrics
 from server.settings import Settings
 
@@ -117,9 +118,11 @@ class Connections:
 class LimitedConfig(uvicorn.Config):
     """uvicorn's configuration, with what its protocols shall know of each other."""
 
-    def __init__(self, app: Any, connections: Connections, **options: Any) -> None:
+    def __init__(self, app: Any, connections: Connections, certificate: Certificate | None = None, **options: Any) -> None:
+        if certificate is not None:
+            options |= {"ssl_certfile": certificate.chain, "ssl_keyfile": certificate.key}
         super().__init__(app, http=LimitedProtocol, timeout_keep_alive=math.ceil(connections.idle_seconds), **options)
-        self.limits = connections
+        self.limits, self.certificate = connections, certificate
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -261,7 +264,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self._limits.may_linger(self):
-            self.transport.write_eof()
+            # TLS has no half of a connection that could be closed.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
             self.flow.resume_reading()
         else:
             self.transport.close()

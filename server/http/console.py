@@ -48,8 +48,10 @@ class ConsoleProcess:
         # A server that listens on all addresses is asked on the loopback one.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._options = ConsoleOptions(
-            url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+            url=f"{'http' if settings.tls_cert is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}",
             parent=os.getpid(),
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
             log_level=settings.log_level,
             log_format=settings.log_format,
         )
@@ -110,6 +112,6 @@ def add_console(api: FastAPI, port: int) -> None:
     """Add the path that leads to a console on a port of the same host; what is behind its question mark goes along."""
 
     async def to_console(request: Request) -> RedirectResponse:
-        return RedirectResponse(str(request.url.replace(scheme="http", port=port, path="/")))
+        return RedirectResponse(str(request.url.replace(port=port, path="/")))
 
     api.add_route(CONSOLE, to_console, include_in_schema=False)

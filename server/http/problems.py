@@ -76,6 +76,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.KeyUnknown: ProblemType(401, "key-unknown", "Key unknown"),
     errors.KeyForbids: ProblemType(403, "key-forbids", "Key forbids"),
     errors.KeysNeeded: ProblemType(403, "keys-needed", "Keys needed"),
+    errors.ServedElsewhere: ProblemType(404, "served-elsewhere", "Served elsewhere"),
     errors.KeyBusy: ProblemType(429, "key-busy", "Key busy"),
     errors.EngineUnavailable: ProblemType(503, "engine-unavailable", "No engine"),
     errors.HistoryUnavailable: ProblemType(
@@ -98,7 +99,7 @@ _DESCRIPTIONS = {
     400: "The body is not JSON, or the URL is not UTF-8.",
     401: "There is no key, or one that the server does not know.",
     403: "The key is not good for that, or the server has no keys and the request comes from another machine.",
-    404: "There is no such user, profile, event, filter, item or version.",
+    404: "There is no such user, profile, event, filter, item or version, or this port does not take operations.",
     409: "What is there already does not allow it.",
     408: "The body took too long.",
     413: "The body is too large.",

@@ -33,6 +33,7 @@ from server.histories import open_history_store
 from server.http.app import build_app
 from server.http.connections import Connections, LimitedConfig
 from server.http.console import ConsoleProcess, check_installed
+from server.http.tls import certificate_of
 from server.keys.gate import is_loopback
 from server.keys.keyring import Keyring
 from server.keys.rates import Rates
@@ -83,17 +84,21 @@ class ApiServer:
         popularity = load_popularity(settings)
         metrics = Metrics()
         keys = None if settings.keys is None else Keyring(settings.keys, metrics.keys)
-        rates = None if keys is None else Rates(settings.histories, metrics.keys)
+        rates = None if keys is None else Rates(settings.control_url, metrics.keys)
         neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
         first = first_catalog(start, settings.catalog, kept)
         first.served.learn_neighbours(neighbours)
         if first.served.catalog is start:
             check_known(first.served.neighbours, settings)
-        self._listener = listen(settings.host, settings.port)
+        certificate = certificate_of(settings.tls_cert, settings.tls_key)
+        self._scheme = "http" if certificate is None else "https"
+        self._listeners = [listen(settings.host, settings.port)]
+        if settings.operate_port is not None:
+            self._listeners.append(listen(settings.host, settings.operate_port))
         console = None
         if settings.console:
-            console = ConsoleProcess(listen(settings.host, settings.console_port), self._listener, settings)
+            console = ConsoleProcess(listen(settings.host, settings.console_port), self._listeners[-1], settings)
             logger.info("the console is at http://%s:%d", settings.host, console.port)
         try:
             histories = open_history_store(
@@ -104,7 +109,8 @@ class ApiServer:
                 on_damage=metrics.observe_damage,
             )
         except ValueError:
-            self._listener.close()
+            for listener in self._listeners:
+                listener.close()
             raise
         engine = EngineClient(
             settings.engine_options.model_copy(update={"catalog": first.served.path}),
@@ -120,9 +126,9 @@ class ApiServer:
         own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
         catalogs = CatalogStore(first.served, engine, files, own, neighbours)
         catalogs.started(first.by, first.left, "It can't be read any more.")
-        services = Services(
-            settings, catalogs, engine, histories, metrics, Drain(), Tracing.to(settings.otlp_endpoint), popularity, keys, rates
-        )
+        operate_port = None if settings.operate_port is None else self._listeners[-1].getsockname()[1]
+        tracing = Tracing.to(settings.otlp_endpoint)
+        services = Services(settings, catalogs, engine, histories, metrics, Drain(), tracing, popularity, keys, rates, operate_port)
         self._engine, self._drain, self._grace_seconds = engine, services.drain, settings.grace_seconds
         self._ending: asyncio.Task[None] | None = None
         self._has_keys = keys is not None
@@ -131,6 +137,7 @@ class ApiServer:
         config = LimitedConfig(
             build_app(services, console),
             self._connections,
+            certificate,
             log_config=None,
             # Its warnings are one for each malformed request, which metrics count.
             log_level="error",
@@ -147,8 +154,11 @@ class ApiServer:
         # uvicorn sets these handlers too, but raises the signal again when it is done, which without this would end the process with it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._uvicorn.handle_exit)
-        host, port = self._listener.getsockname()[:2]
-        logger.info("listening on http://%s:%d, loading the model", f"[{host}]" if ":" in host else host, port)
+        host = self._listeners[0].getsockname()[0]
+        address, *more = (f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{each.getsockname()[1]}" for each in self._listeners)
+        logger.info("listening on %s, loading the model", address)
+        for each in more:
+            logger.info("operations are at %s", each)
         if not self._has_keys and not is_loopback(host):
             logger.warning(
                 "other machines get lists only: for the rest, make a key with `atspeed keys add keys.json --name NAME --scope …` and start "
@@ -158,7 +168,7 @@ class ApiServer:
         gc.collect()
         gc.freeze()
         with self._temporary:
-            self._uvicorn.run(sockets=[self._listener])
+            self._uvicorn.run(sockets=self._listeners)
         # Libraries complain at the end of the process about what the collector could not reach.
         gc.unfreeze()
 
@@ -207,7 +217,9 @@ def _catalogs_directory(settings: Settings) -> Path | None:
 class _Uvicorn(uvicorn.Server):
     """uvicorn with other handling of signals: the first begins a clean end, a second waits for no request that runs."""
 
-    def __init__(self, config: uvicorn.Config, end: Callable[[], None], hurry: Callable[[], None], connections: Connections) -> None:
+    config: LimitedConfig
+
+    def __init__(self, config: LimitedConfig, end: Callable[[], None], hurry: Callable[[], None], connections: Connections) -> None:
         super().__init__(config)
         self._end, self._hurry = end, hurry
         self._connections = connections
@@ -216,11 +228,15 @@ class _Uvicorn(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        watch = self._loop.create_task(self._connections.watch(), name="connections")
+        self.config.load()
+        watches = [self._loop.create_task(self._connections.watch(), name="connections")]
+        if self.config.certificate is not None and self.config.ssl is not None:
+            watches.append(self._loop.create_task(self.config.certificate.watch(self.config.ssl), name="certificate"))
         try:
             await super().serve(sockets)
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is None or not self.started:

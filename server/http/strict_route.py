@@ -5,6 +5,7 @@ Invariant: every operation says where it stands which scope it needs, or that it
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -14,7 +15,7 @@ from fastapi.routing import APIRoute
 from drafting.catalog.json_values import listed
 from server.errors import InvalidRequest, quoted
 from server.http.problems import documented
-from server.keys.gate import Gate
+from server.keys.gate import OPERATIONS, Gate
 from server.keys.key import Key, Scope
 
 SCHEME = "key"
@@ -24,11 +25,19 @@ _KEY, _NEEDS = "atspeed.key", "__needs__"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
-def needs(scope: Scope | None) -> Callable[[Endpoint], Endpoint]:
-    """Say which scope an endpoint needs; None opens it to all."""
+@dataclass(frozen=True)
+class _Needs:
+    """What an endpoint needs: a scope, unless it is open to all, and the port of operations, if there is one."""
+
+    scope: Scope | None
+    operates: bool
+
+
+def needs(scope: Scope | None, *, operates: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """Say which scope an endpoint needs; None opens it to all, on the port of operations only if it `operates`."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        vars(endpoint)[_NEEDS] = scope
+        vars(endpoint)[_NEEDS] = _Needs(scope, operates or scope in OPERATIONS)
         return endpoint
 
     return mark
@@ -53,24 +62,27 @@ def strict_route(gate: Gate) -> type[APIRoute]:
             """
             if _NEEDS not in vars(endpoint):
                 raise TypeError(f"{path} says neither which scope it needs nor that it is open to all: put @needs on {endpoint.__name__}.")
-            self.needed: Scope | None = vars(endpoint)[_NEEDS]
-            if self.needed is not None:
-                refusals = (401, 403, 429) if gate.has_keys else (403,)
-                more = {status: each for status, each in documented(*refusals).items() if status in refusals}
-                options["responses"] = more | (options.get("responses") or {})
+            self.needs: _Needs = vars(endpoint)[_NEEDS]
+            refusals: tuple[int, ...] = (404,) if self.needs.operates else ()
+            if self.needs.scope is not None:
+                refusals += (401, 403, 429) if gate.has_keys else (403,)
                 if gate.has_keys:
-                    options["openapi_extra"] = (options.get("openapi_extra") or {}) | {"security": [{SCHEME: [self.needed.value]}]}
+                    options["openapi_extra"] = (options.get("openapi_extra") or {}) | {"security": [{SCHEME: [self.needs.scope.value]}]}
+            more = {status: each for status, each in documented(*refusals).items() if status in refusals}
+            options["responses"] = more | (options.get("responses") or {})
             super().__init__(path, endpoint, **options)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             """Check the key, then the query, before anything else of the request is read."""
             handler = super().get_route_handler()
             known = {field.alias for field in self.dependant.query_params}
-            needed = self.needed
+            needed, operates = self.needs.scope, self.needs.operates
 
             async def strict(request: Request) -> Response:
                 scope = request.scope
                 key = None
+                if operates:
+                    gate.check_port(scope["server"][1] if scope["server"] else None)
                 if needed is not None:
                     client = scope["client"]
                     key = gate.identify(needed, scope["headers"], None if client is None else client[0])

@@ -16,13 +16,15 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from drafting.catalog.json_values import listed
-from server.errors import KeyBusy, KeyForbids, KeyMissing, KeysNeeded, KeyUnknown
+from server.errors import KeyBusy, KeyForbids, KeyMissing, KeysNeeded, KeyUnknown, ServedElsewhere
 from server.keys.key import Key, Scope
 from server.keys.keyring import Keyring
 from server.keys.rates import Rates
 from server.metrics.keys import KeyMetrics
 
 Headers = Iterable[tuple[bytes, bytes]]
+# What a port of operations is for.
+OPERATIONS = frozenset({Scope.CATALOG, Scope.OPERATE})
 # To clients on other machines, of a server without keys.
 OPEN_ELSEWHERE = frozenset({Scope.RECOMMEND})
 _SCHEME = b"bearer "
@@ -34,14 +36,19 @@ _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"}
 class Gate:
     """The gate of a server; without a keyring that of a server without keys."""
 
-    def __init__(self, keyring: Keyring | None, rates: Rates | None, metrics: KeyMetrics) -> None:
-        self._keyring, self._rates, self._metrics = keyring, rates, metrics
+    def __init__(self, keyring: Keyring | None, rates: Rates | None, metrics: KeyMetrics, operate_port: int | None = None) -> None:
+        self._keyring, self._rates, self._metrics, self._operate_port = keyring, rates, metrics, operate_port
         self._inside: Counter[str] = Counter()
 
     @property
     def has_keys(self) -> bool:
         """Whether it asks for keys."""
         return self._keyring is not None
+
+    def check_port(self, port: int | None) -> None:
+        """Raise ServedElsewhere if operations have a port of their own, and this is not it."""
+        if self._operate_port is not None and port != self._operate_port:
+            raise ServedElsewhere
 
     def identify(self, needed: Scope, headers: Headers, peer: str | None) -> Key | None:
         """The key of a request, once it is sure that it may do what needs a scope; None where none is asked for.

@@ -64,7 +64,7 @@ def status_routes(services: Services) -> APIRouter:
         response_class=Response,
         responses=documented() | _METRICS,
     )
-    @needs(None)
+    @needs(None, operates=True)
     async def show_metrics() -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
 

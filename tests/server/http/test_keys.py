@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.routing import BaseRoute, Mount, Route
 
 from server.http.app import build_api, build_app
@@ -17,6 +19,7 @@ from server.keys.file import add_key
 from server.keys.key import Scope
 from server.keys.keyring import Keyring
 from server.keys.rates import Rates
+from server.metrics.tracing import Tracing
 from tests.server.http.test_app import Bench
 from tests.server.server_process import assert_problem
 
@@ -116,6 +119,23 @@ def test_an_operation_that_says_nothing_of_scopes_is_not_built(locked: Locked):
         router.add_api_route("/v1/careless", careless)
 
 
+async def test_a_port_of_operations_is_the_only_one_that_takes_them(tmp_path: Path):
+    """The document tells which they are: the scopes catalog and operate, and metrics."""
+    locked = Locked(tmp_path)
+    vars(locked.services)["operate_port"] = 8002
+    vars(locked.services).pop("gate", None)
+    app = build_app(locked.services)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    text = locked.texts[tuple(Scope)]
+    for port in (80, 8002):
+        locked.client = httpx.AsyncClient(transport=transport, base_url=f"http://shop.example:{port}")
+        for operation, security in operations(build_api(locked.services)).items():
+            operates = operation == "GET /metrics" or (security and security[0]["key"][0] in ("catalog", "operate"))
+            answer = await locked.ask(operation, text)
+            elsewhere = answer.status_code == 404 and answer.json()["type"] == "urn:atspeed:served-elsewhere"
+            assert elsewhere == bool(operates and port == 80), operation
+
+
 @pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER  {} "])
 async def test_the_scheme_is_bearer_in_any_case(locked: Locked, form: str):
     for text, status in ((locked.texts[(Scope.RECOMMEND,)], 200), ("x", 401)):
@@ -184,6 +204,37 @@ async def test_a_batch_counts_by_its_lists_and_a_refusal_says_when_to_come_again
     assert locked.counted("atspeed_key_refusals_total", key="recommend", reason="rate") == 2
     locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND, Scope.USERS)]}"
     assert_problem(await ask_for(6), 403, "The key 'recommend-users' may ask for 4/minute, and these are more lists at once.")
+
+
+async def test_a_key_is_in_nothing_that_the_server_says_or_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Answers, logs, metrics and traces of requests that pass, that lack something, and that go wrong."""
+    caplog.set_level("DEBUG")
+    spans = InMemorySpanExporter()
+    locked = Locked(tmp_path, rate="40/minute", max_k=5)
+    vars(locked.services)["tracing"] = Tracing(SimpleSpanProcessor(spans))
+    transport = httpx.ASGITransport(build_app(locked.services), raise_app_exceptions=False)
+    held, wrong = locked.texts[(Scope.RECOMMEND,)], "atspeed_" + "Zz9" * 14
+    said = []
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.example") as client:
+        for text in (held, wrong, held[:-1]):
+            headers = {"Authorization": f"Bearer {text}"}
+            for k, error in ((1, None), (9, None), (1, RuntimeError("broken"))):
+                locked.engine.error = error
+                said.append(await client.post("/v1/recommendations", json={"history": ["item-1"], "k": k}, headers=headers))
+            for path in ("/v1/users/a/history", "/v1/catalog?key=1", "/nowhere", "/v1/catalog"):
+                said.append(await client.get(path, headers=headers))
+        said.append(await client.get("/metrics"))
+    assert {answer.status_code for answer in said} == {200, 401, 403, 404, 422, 500}
+    (tmp_path / "keys.json").write_text("{" + held)
+    assert locked.services.keys is not None
+    await locked.services.keys.look()
+    traced = "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "/v1/recommendations" in traced
+    everything = "".join([caplog.text, traced, *(answer.text + str(answer.headers.raw) for answer in said)])
+    assert "'recommend'" in everything
+    for secret in (held, wrong, held[:-1]):
+        # httpx, which the test asks with, may log as it likes, but does not log headers.
+        assert secret.removeprefix("atspeed_")[:12] not in everything
 
 
 ELSEWHERE = (
