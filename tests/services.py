@@ -36,9 +36,9 @@ class ObjectStore:
     """moto's S3 in this process, on a free port of 127.0.0.1; `environment` is what its clients need, as users of MinIO set it."""
 
     def __init__(self) -> None:
-        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self._server.start()
-        self.endpoint = "http://{}:{}".format(*self._server.get_host_and_port())
+        self._port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self._port}"
+        self.resume()
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ALLOW_HTTP": "true",
@@ -51,7 +51,14 @@ class ObjectStore:
         urlopen(Request(f"{self.endpoint}/{name}", method="PUT")).close()
         return f"s3://{name}"
 
+    def resume(self) -> None:
+        """Serve, what it had before `close` too."""
+        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server.start()
+        self._server.get_host_and_port()
+
     def close(self) -> None:
+        """Refuse connections."""
         self._server.stop()
 
 

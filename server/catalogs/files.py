@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ _UNFINISHED = ".unfinished-"
 SCHEMES = ("s3", "gs", "az", "file")
 FETCHES = 3
 FIRST_PAUSE_SECONDS = 0.2
+PATIENCE_SECONDS = 15.0
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,9 @@ def open_objects(url: str | None) -> "ObjectFiles | None":
         return None
     if url.partition("://")[0] not in SCHEMES:
         raise ValueError(f"The URL of an object store begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}; got {url}.")
+    if set(url) & set("?#@"):
+        # obstore passes over what stands behind a question mark, and this message is no place for a password.
+        raise ValueError("The URL of an object store has neither user nor options: credentials and options come from the environment.")
     # Importing obstore takes memory and time, which servers without an object store need not give.
     from server.catalogs.object_files import ObjectFiles
 
@@ -123,13 +128,16 @@ class VersionFiles:
         return path
 
     async def _fetch(self, objects: "ObjectFiles", name: str, path: Path, digest: str | None, whose: str) -> None:
-        """Fetch a file, and again if what comes is damaged or cut off."""
+        """Fetch a file, and again if what comes is damaged or cut off; not from a store that takes long to say nothing."""
+        latest = time.monotonic() + PATIENCE_SECONDS
         for attempt in range(1, FETCHES + 1):
             try:
                 await asyncio.to_thread(self._fetch_once, objects, name, path, digest)
                 return
             except FilesUnavailable as error:
                 reason = str(error)
+                if time.monotonic() > latest:
+                    break
             except CatalogError:
                 reason = "what comes is damaged"
             except OSError as error:
