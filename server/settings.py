@@ -35,7 +35,6 @@ class ConsoleOptions(BaseModel):
 
     Attributes:
         url: of the server that it shows.
-        key: sent as a bearer token with every request; None for a server that asks for none.
         remote_images: whether browsers may load the catalog's pictures from other hosts.
         parent: id of the process that started it, without which it ends.
         tls_cert, tls_key: to serve browsers by HTTPS, as the server beside it is served.
@@ -46,7 +45,6 @@ class ConsoleOptions(BaseModel):
     url: str
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    key: str | None = None
     remote_images: bool = False
     parent: int | None = None
     log_level: LogLevel = "info"

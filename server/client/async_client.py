@@ -4,7 +4,7 @@ import asyncio
 import math
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +30,7 @@ class AsyncAtspeedClient:
         url: str,
         *,
         key: str | None = None,
+        headers: Mapping[str, str] | None = None,
         deadline: float | None = None,
         timeout: float = TIMEOUT_SECONDS,
         retries: Retries = RETRIES,
@@ -44,6 +45,7 @@ class AsyncAtspeedClient:
             url: of the server or its gateway, such as `http://127.0.0.1:8000`.
             key: of the server or its gateway, which gets it as `Authorization: Bearer …`; by default that of the environment variable
                 `ATSPEED_KEY`, or of the file that `ATSPEED_KEY_FILE` names.
+            headers: sent with every request.
             deadline: seconds for a call of `recommend` or `recommend_many` that names none; None for the server's own timeout.
             timeout: seconds that an answer may take where there is no deadline.
             connections: most connections at a time; calls beyond it wait for one.
@@ -54,7 +56,7 @@ class AsyncAtspeedClient:
         Raises:
             ValueError: `url` is not that of a server, or the key's file can't be read.
         """
-        self._origin = Origin(url, key, deadline, timeout, retries)
+        self._origin = Origin(url, key, deadline, timeout, retries, headers)
         self._http = httpx.AsyncClient(verify=verify, trust_env=trust_env, transport=transport, limits=limits(connections))
 
     async def __aenter__(self) -> Self:
@@ -62,6 +64,10 @@ class AsyncAtspeedClient:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
+
+    def use_key(self, key: str | None) -> None:
+        """Send this key from now on; None for that of the environment, empty for none."""
+        self._origin.use_key(key)
 
     @property
     def url(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,7 +68,9 @@ class Origin:
         headers: of every request.
     """
 
-    def __init__(self, url: str, key: str | None, deadline: float | None, timeout: float, retries: Retries) -> None:
+    def __init__(
+        self, url: str, key: str | None, deadline: float | None, timeout: float, retries: Retries, headers: Mapping[str, str] | None = None
+    ) -> None:
         """`key` is None for that of the environment (`bearer`), and empty for none.
 
         Raises:
@@ -79,6 +82,12 @@ class Origin:
         self.url = url.rstrip("/")
         self.deadline, self.timeout, self.retries = deadline, timeout, retries
         self.headers = {"Host": httpx.URL(url).netloc.decode("ascii"), "Accept": "application/json", "User-Agent": "atspeed-client"}
+        self.headers |= headers or {}
+        self.use_key(key)
+
+    def use_key(self, key: str | None) -> None:
+        """Send this key from now on; None for that of the environment, empty for none."""
+        self.headers.pop("Authorization", None)
         self.headers |= bearer(key)
 
 

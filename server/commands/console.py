@@ -10,9 +10,6 @@ from server.commands.terminal import fail
 
 def console(
     url: Annotated[str, typer.Option(help="URL of the server, such as http://127.0.0.1:8000.")] = "http://127.0.0.1:8000",
-    key: Annotated[
-        str | None, typer.Option(envvar="ATSPEED_KEY", help="Key for a gateway before the server, sent as a bearer token; none by default.")
-    ] = None,
     host: Annotated[str, setting("host")] = default("host"),
     port: Annotated[int, setting("console_port", min=0, max=65_535)] = default("console_port"),
     remote_images: Annotated[
@@ -23,8 +20,9 @@ def console(
 
     Example: atspeed console --url http://recommender.internal:8000 --port 8001
 
-    It asks the server as any client does, and needs the extra `console`. Who can reach it can do all that the API can: it listens on this
-    machine alone unless --host says otherwise. `atspeed serve --console` starts one beside the server.
+    It asks the server as any client does, and needs the extra `console`. Of a server with keys it asks for one in the browser, unless
+    ATSPEED_KEY holds one, or ATSPEED_KEY_FILE names its file: then who can reach the console can do what that key is good for. It
+    listens on this machine alone unless --host says otherwise. `atspeed serve --console` starts one beside the server.
     """
     from server.http.console import check_installed
     from server.http.server import PortError, listen
@@ -38,4 +36,4 @@ def console(
     from server.console.process import run_console
 
     typer.echo(f"The console of {url} is at http://{host}:{listener.getsockname()[1]}. Press Ctrl-C to stop.")
-    run_console(ConsoleOptions(url=url, key=key, remote_images=remote_images), listener)
+    run_console(ConsoleOptions(url=url, remote_images=remote_images), listener)

@@ -21,8 +21,8 @@ SWITCH_THEME = f"""() => {{
 
 
 @contextmanager
-def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Iterator[None]:
-    """One page with its heading and a sentence on what it is for; use it as a context for the rest."""
+def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Iterator[ui.element]:
+    """One page with its heading and a sentence on what it is for; use it as a context for the rest, which gets its place for buttons."""
     ui.add_css(STYLE)
     ui.colors(primary="var(--accent)")
     chosen = ui.context.client.request.cookies.get(THEME_COOKIE)
@@ -35,6 +35,7 @@ def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Itera
                 if path == here:
                     link.props["aria-current"] = "page"
         _state(client)
+        actions = tag("div")
         ui.button(icon="contrast").props('flat round dense aria-label="Light or dark"').on("click", js_handler=SWITCH_THEME)
     page = tag("div", "", "page")
     ui.skip_link(target=page)
@@ -42,7 +43,7 @@ def frame(client: AsyncAtspeedClient, here: str, title: str, lead: str) -> Itera
         with tag("div"):
             tag("h1", title)
             tag("p", lead, "lead")
-        yield
+        yield actions
 
 
 def _state(client: AsyncAtspeedClient) -> None:

@@ -91,9 +91,11 @@ def strict_route(gate: Gate) -> type[APIRoute]:
                 if key is None:
                     return await handler(request)
                 scope[_KEY] = key
-                with gate.inside(key):
-                    await gate.charge(key)
+                await gate.enter(key)
+                try:
                     return await handler(request)
+                finally:
+                    gate.leave(key)
 
             return strict
 

@@ -10,8 +10,7 @@ browser here has loaded from elsewhere (DNS rebinding). A proxy that hides all o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
@@ -78,34 +77,39 @@ class Gate:
             raise KeyForbids(f"This needs a key with the scope {needed.value}; the key {key.name!r} has {has}.")
         return key
 
+    async def enter(self, key: Key) -> None:
+        """Count a request of a key, until it leaves.
+
+        Raises:
+            KeyBusy, KeyForbids: as many as the key may have are running, or came lately; it has not entered.
+        """
+        inside = self._inside[key.name]
+        if key.concurrent is not None and inside >= key.concurrent:
+            self._metrics.forbidden.labels(key.name, "concurrent").inc()
+            raise KeyBusy(f"The key {key.name!r} has {inside} requests running, as many as it may have at a time.")
+        self._inside[key.name] = inside + 1
+        try:
+            await self.charge(key)
+        except BaseException:
+            self.leave(key)
+            raise
+        self._metrics.count(key.name)
+
+    def leave(self, key: Key) -> None:
+        """Count a request that has entered no more."""
+        self._inside[key.name] -= 1
+        # Keys come and go; those without a request must not be kept.
+        if not self._inside[key.name]:
+            del self._inside[key.name]
+
     async def charge(self, key: Key, count: int = 1) -> None:
         """Count requests of a key against its rate.
 
         Raises:
             KeyBusy, KeyForbids: they are too many now, or at once.
         """
-        if self._rates is not None:
+        if self._rates is not None and key.rate is not None:
             await self._rates.take(key, count)
-
-    @contextmanager
-    def inside(self, key: Key) -> Iterator[None]:
-        """Count a request of a key as long as it runs.
-
-        Raises:
-            KeyBusy: as many as the key may have are running.
-        """
-        if key.concurrent is not None and self._inside[key.name] >= key.concurrent:
-            self._metrics.forbidden.labels(key.name, "concurrent").inc()
-            raise KeyBusy(f"The key {key.name!r} has {key.concurrent} requests running, as many as it may have at a time.")
-        self._metrics.requests.labels(key.name).inc()
-        self._inside[key.name] += 1
-        try:
-            yield
-        finally:
-            self._inside[key.name] -= 1
-            # Keys come and go; those without a request must not be kept.
-            if not self._inside[key.name]:
-                del self._inside[key.name]
 
 
 def is_local(peer: str | None, headers: Headers) -> bool:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from server.keys.file import add_key
+from server.keys.key import Scope
 from tests.server.server_process import ServerProcess
 
 CHROMIUM = shutil.which("chromium")
@@ -21,11 +23,12 @@ USERS = {"ann": ["item-3", "item-14", "item-15"], "bob": ["item-92", "item-65"]}
 
 @pytest.fixture(scope="module")
 def with_console(model_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with users, a filter and a console."""
+    """A server with keys, users, a filter and a console; its client has a key."""
     folder = tmp_path_factory.mktemp("with-console")
-    flags = ["--histories", "memory://", "--timeout-ms", "20000", "--console", "--console-port", "0"]
+    text = add_key(folder / "keys.json", "people", list(Scope))
+    flags = ["--keys", str(folder / "keys.json"), "--histories", "memory://", "--timeout-ms", "20000", "--console", "--console-port", "0"]
     with ServerProcess(folder, *model_flags, *flags) as server:
-        server.wait_until_ready()
+        server.wait_until_ready().client.headers["Authorization"] = f"Bearer {text}"
         for user, items in USERS.items():
             events = [{"item_id": item, "timestamp": 1_700_000_000 + place} for place, item in enumerate(items)]
             server.client.post(f"/v1/users/{user}/events", json={"events": events}).raise_for_status()
@@ -59,6 +62,8 @@ def page(browser: Browser, with_console: ServerProcess) -> Iterator[Page]:
             route.abort()
 
     context.route("**/*", guard)
+    key = with_console.client.headers["Authorization"].removeprefix("Bearer ")
+    context.add_init_script(f"sessionStorage.setItem('atspeed-key', '{key}')")
     shown = context.new_page()
     broken: list[str] = []
     shown.on("pageerror", lambda error: broken.append(str(error)))

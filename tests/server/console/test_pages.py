@@ -8,12 +8,12 @@ from typing import Any
 import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from drafting.catalog.catalog import Catalog
 from server.console.lists.why import OTHERS
 from server.http.console import MODULE
-from tests.server.console.conftest import USERS
+from tests.server.console.conftest import PATIENCE_MS, USERS
 from tests.server.server_process import ServerProcess
 
 ITEMS = ".items:not(.plain) > li"
@@ -211,3 +211,24 @@ def test_a_console_that_dies_changes_no_list_and_comes_back(page: Page, with_con
 def console_process(server: ServerProcess) -> psutil.Process:
     (process,) = (child for child in psutil.Process(server.process.pid).children() if MODULE in child.cmdline())
     return process
+
+
+def test_a_key_is_asked_for_and_stays_in_its_tab(browser: Browser, with_console: ServerProcess):
+    context = browser.new_context(base_url=str(with_console.client.get("/console").headers["location"]))
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.goto("/operate")
+    page.get_by_label("Key").last.fill("atspeed_wrong")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_role("alert")).to_have_text("The server does not know this key.")
+    page.get_by_label("Key").last.fill(with_console.client.headers["Authorization"].removeprefix("Bearer "))
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_role("heading", name="Versions of the catalog")).to_be_visible()
+    page.goto("/items")
+    expect(page.get_by_text("Choose an item.")).to_be_visible()
+    other = context.new_page()
+    other.goto("/items")
+    expect(other.get_by_text("The server asks for a key.")).to_be_visible()
+    page.get_by_role("button", name="Another key").click()
+    expect(page.get_by_text("The server asks for a key.")).to_be_visible()
+    context.close()
