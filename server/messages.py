@@ -63,6 +63,18 @@ class BlendChoice(msgspec.Struct):
     scores: bytes = b""
 
 
+class ScoreChoice(msgspec.Struct, frozen=True):
+    """Items whose scores are asked for, in place of a list.
+
+    Attributes:
+        items: catalog indices as bytes of int32.
+        prefixes: the prefixes of their identifiers, which the target computes.
+    """
+
+    items: bytes
+    prefixes: int
+
+
 class PutFilter(msgspec.Struct, frozen=True, tag=True):
     """Give a name to a set of a catalog's items: `drafting.trie.item_set.ItemSet.bits`."""
 
@@ -112,7 +124,7 @@ class PromptFiles(msgspec.Struct):
 
 
 class Submit(msgspec.Struct, tag=True):
-    """Search for one list.
+    """Search for one list, or score items.
 
     Attributes:
         history: item indices, oldest first; the API process fills it in, and `excluded`, once it has read the stored history.
@@ -129,6 +141,7 @@ class Submit(msgspec.Struct, tag=True):
         prompt: token ids as bytes of int32; the API process fills it in, too.
         explain: prefixes beside the beam that an explanation of the list tells of each level; None for no explanation.
         beam_widths: prefixes that are kept at each level but the last; None for `beam_width`, the widest of them, at all.
+        scored: the items whose scores are asked for, where k and beam width are 1; None for a list.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
 
@@ -151,6 +164,7 @@ class Submit(msgspec.Struct, tag=True):
     prompt: bytes = b""
     explain: int | None = None
     beam_widths: tuple[int, ...] | None = None
+    scored: ScoreChoice | None = None
     is_proof: bool = False
 
 

@@ -98,6 +98,7 @@ class AsyncAtspeedClient:
 
     recommend = awaiting(lists.recommend)
     explain = awaiting(lists.explain)
+    score = awaiting(lists.score)
     recommend_many = awaiting(lists.recommend_many)
     append_events = awaiting(operations.append_events)
     history = awaiting(operations.history)

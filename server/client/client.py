@@ -98,6 +98,7 @@ class AtspeedClient:
 
     recommend = blocking(lists.recommend)
     explain = blocking(lists.explain)
+    score = blocking(lists.score)
     recommend_many = blocking(lists.recommend_many)
     append_events = blocking(operations.append_events)
     history = blocking(operations.history)

@@ -1,4 +1,4 @@
-"""Calls for lists, each written once, as in `server.client.operations`."""
+"""Calls for lists and for scores, each written once, as in `server.client.operations`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
@@ -8,20 +8,28 @@ from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody
 from server.schemas.explanations import OTHERS, ExplainedAnswer
 from server.schemas.given import GivenEvent
 from server.schemas.recommendations import MAX_TIMEOUT_MS, BatchAnswer, RecommendationAnswer, RecommendationRequest
+from server.schemas.scores import ScoreAnswer
 
 Facts = Mapping[str, Any]
 # An item id, or an item id and what else is known.
 GivenEntry = str | GivenEvent | Facts
 
 
-class Recommendation(TypedDict, total=False):
-    """The fields of a `RecommendationRequest`, which says what they mean; give `user_id` or `history`."""
+class Asked(TypedDict, total=False):
+    """The fields of requests that are about a user; give `user_id` or `history`."""
 
     user_id: str
     history: Sequence[GivenEntry]
     behaviours: Mapping[str, Sequence[GivenEntry]]
     profile: Facts
     context: Facts
+    strict_ids: bool
+    timeout_ms: int
+
+
+class Recommendation(Asked, total=False):
+    """The fields of a `RecommendationRequest`, which says what they mean."""
+
     k: int
     beam_width: int
     beam_widths: Sequence[int]
@@ -36,8 +44,6 @@ class Recommendation(TypedDict, total=False):
     seed: int
     temperature: float
     think: ThinkBody | Facts
-    strict_ids: bool
-    timeout_ms: int
 
 
 def recommend(*, deadline: float | None = None, **fields: Unpack[Recommendation]) -> Operation[RecommendationAnswer]:
@@ -58,6 +64,17 @@ def explain(*, others: int = OTHERS, deadline: float | None = None, **fields: Un
         deadline, fields: as in `recommend`.
     """
     return _list("POST /v1/recommendations:explain", ExplainedAnswer.model_validate_json, {**fields, "others": others}, deadline)
+
+
+def score(items: Sequence[str], *, deadline: float | None = None, **fields: Unpack[Asked]) -> Operation[ScoreAnswer]:
+    """Log-probabilities and ranks of up to 10,000 items for a user, such as `score(["172", "50"], user_id="42")`, in the order given.
+
+    Args:
+        items: ids.
+        deadline: as in `recommend`.
+        fields: as in `ScoreRequest`.
+    """
+    return _list("POST /v1/scores", ScoreAnswer.model_validate_json, {**fields, "items": items}, deadline)
 
 
 def recommend_many(requests: Sequence[Recommendation | RecommendationRequest], *, deadline: float | None = None) -> Operation[BatchAnswer]:
@@ -81,7 +98,7 @@ def recommend_many(requests: Sequence[Recommendation | RecommendationRequest], *
 
 
 def _list(route: str, read: Callable[[bytes], Answer], body: dict[str, Any], deadline: float | None) -> Operation[Answer]:
-    """One list for one user, by any of the routes that make one."""
+    """One answer for one user, by any of the routes that give one."""
     return Operation(
         route,
         read,

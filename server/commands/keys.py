@@ -22,7 +22,8 @@ def add(
     rate: Annotated[
         str | None,
         typer.Option(
-            help="Most requests in a time, such as 100/second, of all replicas; a batch counts by its entries; no bound by default."
+            help="Most requests in a time, such as 100/second, of all replicas; a batch counts by its entries, scores count by hundreds of "
+            "items; no bound by default."
         ),
     ] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Most requests at a time, of each replica; no bound by default.")] = None,

@@ -150,11 +150,11 @@ class EngineCatalogs:
         """Keep no prompt of a user's earlier requests; all catalogs share one cache of them."""
         self._newest.engine.forget(user)
 
-    def step(self, *, most_nodes: int | None = None) -> StepReport:
+    def step(self, *, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
         """Advance every running request, catalog by catalog; two make forwards only while the last requests of an old catalog run."""
         reports = []
         for engine in self._engines:
-            reports.append(report := engine.step(most_nodes=most_nodes))
+            reports.append(report := engine.step(scored_nodes, most_nodes))
             if report.draft_failed:
                 # The engines share the draft model, which is closed now.
                 for other in self._engines:

@@ -39,7 +39,8 @@ from server.messages import (
 )
 from server.scheduling.scheduler import IDLE, ScheduledStep, SpeculativeBeamScheduler, StepBudget
 from verification.blend import Blend
-from verification.request import PromptTokens, ReservedPlaces
+from verification.request import BeamRequest, PromptTokens, ReservedPlaces
+from verification.scored import Scored
 
 if TYPE_CHECKING:
     from verification.recommender import Recommender
@@ -146,27 +147,33 @@ class EngineWorker:
 
     def _submit(self, message: Submit) -> None:
         try:
-            catalog = self._catalogs.get(message.catalog)
-            rule = SearchRule(message.verification, message.seed, message.temperature)
-            request = catalog.source.request(
-                message.request_id,
-                catalog.source.sample(message.history) if message.is_proof else _prompt(message),
-                message.k,
-                None if message.beam_widths else message.beam_width,
-                message.excluded,
-                rule,
-                message.user,
-                None if message.filter is None else catalog.filters.choose(message.filter),
-                _reserved(message, catalog.filters),
-                message.think,
-                _blend(message, catalog.source),
-                message.beam_widths,
-            )
-            if message.explain is not None:
-                request = replace(request, explain=message.explain)
-            self._scheduler.submit(request, message.deadline, message.submitted)
+            self._scheduler.submit(self._request(message), message.deadline, message.submitted)
         except ValueError as error:
             self._failed.append(FailedList(message.request_id, str(error)))
+
+    def _request(self, message: Submit) -> BeamRequest:
+        """What the engine is asked; raises ValueError with a sentence where it can't be."""
+        catalog = self._catalogs.get(message.catalog)
+        if message.scored is not None:
+            items = np.frombuffer(message.scored.items, np.int32).astype(np.int64)
+            scored = Scored.of(catalog.source.engine.trie, items)
+            return catalog.source.score_request(message.request_id, _prompt(message), scored, message.user)
+        rule = SearchRule(message.verification, message.seed, message.temperature)
+        request = catalog.source.request(
+            message.request_id,
+            catalog.source.sample(message.history) if message.is_proof else _prompt(message),
+            message.k,
+            None if message.beam_widths else message.beam_width,
+            message.excluded,
+            rule,
+            message.user,
+            None if message.filter is None else catalog.filters.choose(message.filter),
+            _reserved(message, catalog.filters),
+            message.think,
+            _blend(message, catalog.source),
+            message.beam_widths,
+        )
+        return request if message.explain is None else replace(request, explain=message.explain)
 
     def _report(self, step: ScheduledStep) -> None:
         """Tell the parent what is finished at once; what only the metrics need is sent with it, or every `REPORT_SECONDS`."""

@@ -18,6 +18,7 @@ from server.http.routes.catalogs import catalog_routes
 from server.http.routes.filters import filter_routes
 from server.http.routes.items import item_routes
 from server.http.routes.recommendations import recommendation_routes
+from server.http.routes.scores import score_routes
 from server.http.routes.status import status_routes
 from server.http.routes.users import user_routes
 from server.http.strict_route import SCHEME
@@ -96,6 +97,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
         add_console(api, console.port)
     for router in (
         recommendation_routes(services),
+        score_routes(services),
         user_routes(services),
         filter_routes(services),
         catalog_routes(services),

@@ -53,7 +53,8 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         name: of its holder, in metrics and messages.
         sha256: hexadecimal digest of the file's salt and the key.
         scopes: what it is good for.
-        rate: most lists and other requests in a time, of the whole fleet, such as `100/second`; a batch is as many as it has entries.
+        rate: most lists and other requests in a time, of the whole fleet, such as `100/second`; a batch is as many as it has entries,
+            and a request for scores one for each hundred items.
         concurrent: most requests at a time, of each replica.
         max_k: largest `k` of a list.
         max_width: largest `beam_width` of a list.

@@ -1,5 +1,6 @@
 """The parts of an answer that `POST /v1/recommendations` and `atspeed recommend` share, as `schemas.recommendations` describes them."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from drafting.array_types import IntArray
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from server.errors import encodable
+from server.messages import FinishedList
 from verification.result import BlendedList, Precision, RankedItem, Usage
 
 
@@ -90,6 +92,20 @@ def rule_lines(rule: SearchRule) -> dict[str, Any]:
     return {"verification": rule.verification.value, "seed": rule.seed}
 
 
+def timing_lines(finished: FinishedList, started: float, read: float) -> dict[str, float]:
+    """Where the time of an answer that is written now went, as in `TimingAnswer`.
+
+    Args:
+        started, read: monotonic seconds at which the request came, and at which its prompt was made.
+    """
+    return {
+        "history": _milliseconds(read - started),
+        "queue": _milliseconds(finished.queue_seconds),
+        "engine": _milliseconds(finished.engine_seconds),
+        "total": _milliseconds(time.monotonic() - started),
+    }
+
+
 def usage_lines(usage: Usage) -> dict[str, Any]:
     """The usage of a list, as in `UsageAnswer`."""
     lines: dict[str, Any] = {
@@ -103,3 +119,7 @@ def usage_lines(usage: Usage) -> dict[str, Any]:
     }
     lines |= {"thought_tokens": usage.thought_tokens} if usage.thought_tokens else {}
     return lines | {"candidates": usage.candidates} if usage.candidates else lines
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 3)

@@ -3,20 +3,15 @@
 Invariant: the engine only ever sees indices of the catalog whose version the answer names.
 """
 
-import asyncio
 import time
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from drafting.beam.rule import SearchRule, Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.json_values import listed
-from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
 from server.catalogs.store import ServedCatalog, found_items, known_items
@@ -24,22 +19,19 @@ from server.errors import (
     ExplanationsBusy,
     InvalidRequest,
     NothingKnown,
-    Overloaded,
-    RequestRefused,
     UnknownField,
     quoted,
 )
 from server.keys.key import Key
+from server.lists.asking import Asking
 from server.lists.blend import blend_choice, propose
 from server.lists.cold_start import ColdStart, popular_list
 from server.lists.explanation import ExplanationPlaces, explanation_lines
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
-from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
-from server.lists.user_reader import UserReader
-from server.lists.users import KnownUser, told_unknown, unread
-from server.messages import FilterChoice, FinishedList, Ready, Submit
+from server.lists.lines import item_lines, precision_lines, rule_lines, timing_lines, usage_lines
+from server.lists.users import KnownUser, check_given, told_unknown, user_notes
+from server.messages import FilterChoice, FinishedList, Submit
 from server.schemas.explanations import ExplainRequest
-from server.schemas.given import item_ids
 from server.schemas.recommendations import RecommendationRequest
 from server.services import Services
 from verification.request import beam_width_for, levels_sentence, width_refusal
@@ -64,12 +56,11 @@ class RecommendationService:
         self._least_beam = min(services.settings.beam_width, self._max_beam)
         self._catalogs = services.catalogs
         self._engine = services.engine
-        self._users = UserReader(services.histories, services.metrics)
+        self._asking = Asking(services)
         self._prompts = services.prompts
         self._cold_start = ColdStart(services)
         self._metrics = services.metrics
         self._drain = services.drain
-        self._tracing = services.tracing
         self._explaining = ExplanationPlaces()
         self._metrics.health.open_catalog(self._catalogs.active.name, len(self._catalogs.active.catalog))
         self._metrics.health.count_known(lambda: known.known if (known := self._catalogs.active.neighbours) else 0)
@@ -87,24 +78,14 @@ class RecommendationService:
         started = time.monotonic()
         with self._drain.request(), self._catalogs.lease() as served:
             submit = self._submit(body, served, started, key)
-            traced = self._tracing.on and self._tracing.recording
             _check_fields(body.fields, served.catalog)
-            try:
-                # Judged before the history is read: under overload no request should wait for the store only to be refused then.
-                items = len(body.history or ()) if body.user_id is None else None
-                with self._engine.admit(submit, items, traced=traced) as request:
-                    builder = await self._prompts.builder(served)
-                    try:
-                        user = await self._read_user(body, served, submit, builder)
-                    except NothingKnown as error:
-                        return await self._popular(body, served, submit, started, builder, error)
-                    async with asyncio.timeout(submit.deadline - submit.submitted):
-                        finished = await self._engine.search(request)
-            except Overloaded as error:
-                self._metrics.refused.labels(error.reason).inc()
-                raise
-            if traced:
-                self._tracing.record_engine(finished, request.own_steps(finished))
+            with self._asking.admitted(body, submit) as request:
+                builder = await self._prompts.builder(served)
+                try:
+                    user = await self._read_user(body, served, submit, builder)
+                except NothingKnown as error:
+                    return await self._popular(body, served, submit, started, builder, error)
+                finished = await self._asking.answer(request)
             fresh = None if submit.fresh is None else fresh_items(submit.fresh, served.catalog, finished.result.items)
             self._observe(body, served, finished.result, user.met, fresh)
             notes = self._notes(body, finished.result, builder.reads, user, fresh)
@@ -175,25 +156,20 @@ class RecommendationService:
     async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:
         """Fill in items and prompt, and return what is known of the user, as far as it was read or given."""
         if body.strict_ids:
-            _check_ids(body, served.catalog)
+            known_items(served.catalog, body.exclude, "exclude")
+            check_given(body, served.catalog)
         barred, missing = found_items(served.catalog, body.exclude)
         excluded = {item for item in barred if item >= 0}
         submit.excluded = sorted(excluded)
-        with self._tracing.part("history") if self._tracing.on else nullcontext():
-            window = 0 if submit.blend is None or served.neighbours is None else served.neighbours.model.window
-            user = await self._users.read(body, served, builder, submit.deadline, window)
+        window = 0 if submit.blend is None or served.neighbours is None else served.neighbours.model.window
+        user = await self._asking.read_user(body, served, submit, builder, window, whole=body.exclude_history)
         if missing:
             user = replace(user, unknown={**user.unknown, "exclude": missing})
         if body.exclude_history:
             submit.excluded = sorted(excluded.union(user.met))
-        submit.history = [event.item for event in user.state.events[-self._max_items() - 1 :]]
         if submit.blend is not None:
             propose(submit.blend, served, user.history or user.met, submit.excluded, submit.filter)
-        try:
-            submit.prompt = builder.build(user.state, thinks=submit.think > 0).astype(np.int32).tobytes()
-        except PromptError as error:
-            raise RequestRefused(str(error)) from error
-        submit.submitted = time.monotonic()
+        self._asking.write_prompt(user, submit, builder)
         return user
 
     def _observe(
@@ -223,16 +199,11 @@ class RecommendationService:
             "id": result.request_id,
             "model": self._model,
             "catalog_version": served.name,
-            **precision_lines(self._ready().precision, result.rule),
+            **precision_lines(self._asking.ready.precision, result.rule),
             **rule_lines(result.rule),
             "items": item_lines(served.catalog, result.items, body.fields, labels, result.blend, brief=body.format == "ids"),
             "usage": usage_lines(result.usage),
-            "timing_ms": {
-                "history": _milliseconds(read - started),
-                "queue": _milliseconds(finished.queue_seconds),
-                "engine": _milliseconds(finished.engine_seconds),
-                "total": _milliseconds(time.monotonic() - started),
-            },
+            "timing_ms": timing_lines(finished, started, read),
         }
         if result.thought is not None and body.think is not None and body.think.return_text:
             answer["thought"] = builder.tokenizer.decode(result.thought)
@@ -262,32 +233,19 @@ class RecommendationService:
         """The most tokens of text before the list, which the model must be able to write."""
         if body.think is None:
             return 0
-        most = self._ready().text_tokens
+        most = self._asking.ready.text_tokens
         if not most:
             raise InvalidRequest("The model can't think before a list: its prompt.json has no field think.")
         if body.think.max_tokens > most:
             raise InvalidRequest(f"think.max_tokens must be at most {most}, as the model's prompt.json says, got {body.think.max_tokens}.")
         return body.think.max_tokens
 
-    def _ready(self) -> Ready:
-        ready = self._engine.ready
-        if ready is None:
-            raise self._engine.unavailable()
-        return ready
-
-    def _max_items(self) -> int:
-        return self._ready().max_items
-
     def _notes(
         self, body: RecommendationRequest, result: BeamResult, reads: Collection[str], user: KnownUser, fresh: FreshItems | None
     ) -> Iterable[str]:
         if result.rule.verification is Verification.RELAXED:
             yield RELAXED_NOTE
-        if body.history is not None and len(body.history) > self._max_items():
-            yield f"The model reads at most the newest {self._max_items()} of the {len(body.history)} items in the history."
-        yield from told_unknown(user.unknown)
-        if names := unread(body, reads):
-            yield f"The model's prompt does not read {', '.join(names)}."
+        yield from user_notes(body, user, reads, self._asking.ready.max_items)
         if result.blend is not None and not result.usage.candidates:
             yield NO_CANDIDATES_NOTE
         yield from _shortages(body, result, fresh)
@@ -310,14 +268,6 @@ def _filter(body: RecommendationRequest, served: ServedCatalog) -> FilterChoice 
     return choice
 
 
-def _check_ids(body: RecommendationRequest, catalog: Catalog) -> None:
-    """Refuse a request that names an item which the catalog does not have. Raises UnknownItem."""
-    known_items(catalog, body.exclude, "exclude")
-    known_items(catalog, item_ids(body.history or ()), "history")
-    for entries in body.behaviours.values():
-        known_items(catalog, item_ids(entries), "behaviours")
-
-
 def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
     if unknown := next((name for name in fields if name not in catalog.attributes), None):
         known = listed(catalog.attributes)
@@ -326,7 +276,3 @@ def _check_fields(fields: Sequence[str], catalog: Catalog) -> None:
 
 def _identifiers(result: BeamResult) -> int:
     return len({item.rank for item in result.items})
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(1000 * seconds, 3)

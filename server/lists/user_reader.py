@@ -12,7 +12,7 @@ from server.errors import EmptyHistory, HistoryUnavailable, StaleHistory, UserNo
 from server.histories import HistoryStore, StoredUser
 from server.lists.users import KnownUser, known_user, none_known, suffices
 from server.metrics.registry import Metrics
-from server.schemas.recommendations import RecommendationRequest
+from server.schemas.given import AskedUser
 
 # A stored history is read a little deeper than the model looks, to fill the window although some of its items have left the catalog.
 _READ_AHEAD = 2
@@ -26,7 +26,7 @@ class UserReader:
         self._metrics = metrics
 
     async def read(
-        self, body: RecommendationRequest, served: ServedCatalog, builder: PromptBuilder, deadline: float, window: int = 0
+        self, body: AskedUser, served: ServedCatalog, builder: PromptBuilder, deadline: float, window: int = 0, *, whole: bool = False
     ) -> KnownUser:
         """What is known of the user of a request.
 
@@ -34,6 +34,7 @@ class UserReader:
             builder: of the version's prompts.
             deadline: monotonic seconds.
             window: the newest items of the history that are read beside the prompt.
+            whole: True if the whole history is read.
 
         Raises:
             UserNotFound, EmptyHistory, StaleHistory: nothing is stored or brought, or nothing that the catalog has, and what else the
@@ -46,7 +47,7 @@ class UserReader:
             return _brought(body, known_user(served.catalog, body, *limits), builder)
         # How far back the events of a kind lie is not known.
         is_apart = not builder.kinds.keys() <= body.behaviours.keys()
-        limit = None if body.exclude_history or is_apart else _READ_AHEAD * max(builder.max_items, window)
+        limit = None if whole or is_apart else _READ_AHEAD * max(builder.max_items, window)
         stored = await self._stored(body.user_id, limit, deadline)
         is_enough = suffices(body, builder.reads)
         if not stored.events and not is_enough:
@@ -68,7 +69,7 @@ class UserReader:
                 raise HistoryUnavailable("The history store did not answer within the timeout of a request.") from error
 
 
-def _brought(body: RecommendationRequest, user: KnownUser, builder: PromptBuilder) -> KnownUser:
+def _brought(body: AskedUser, user: KnownUser, builder: PromptBuilder) -> KnownUser:
     """The user whom a request itself brings. Raises EmptyHistory, StaleHistory."""
     if not user.state.events and not suffices(user.state, builder.reads):
         if body.history or (user.unknown and not user.met):

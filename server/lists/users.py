@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.user_state import UserEvent, UserState
-from server.catalogs.store import found_items
+from server.catalogs.store import found_items, known_items
 from server.errors import quoted
 from server.histories import Event, StoredUser
 from server.schemas.given import GivenEvent, GivenUser, item_ids
@@ -58,6 +58,27 @@ def told_unknown(unknown: Mapping[str, Sequence[str]]) -> Iterator[str]:
             yield f"The catalog has no item {quoted(missing[0])}, which {name} names: it is passed over."
         else:
             yield f"The catalog does not have {len(missing):,} items that {name} names, such as {quoted(missing[0])}: they are passed over."
+
+
+def user_notes(given: GivenUser, user: KnownUser, reads: Collection[str], most: int) -> Iterator[str]:
+    """What of a user that a request tells does not reach the prompt, as sentences.
+
+    Args:
+        reads: that of `PromptBuilder`.
+        most: items of a history that a prompt may have.
+    """
+    if given.history is not None and len(given.history) > most:
+        yield f"The model reads at most the newest {most} of the {len(given.history)} items in the history."
+    yield from told_unknown(user.unknown)
+    if names := unread(given, reads):
+        yield f"The model's prompt does not read {', '.join(names)}."
+
+
+def check_given(given: GivenUser, catalog: Catalog) -> None:
+    """Refuse a request whose user has met an item that the catalog does not have. Raises UnknownItem."""
+    known_items(catalog, item_ids(given.history or ()), "history")
+    for entries in given.behaviours.values():
+        known_items(catalog, item_ids(entries), "behaviours")
 
 
 def none_known(unknown: Mapping[str, Sequence[str]]) -> str:

@@ -102,6 +102,8 @@ class HealthMetrics:
             "atspeed_neighbours_known_items", "Items of the served catalog that the neighbour model knows; 0 without one."
         )
         self.explained_lists = counter("atspeed_explained_lists_total", "Lists that were explained.")
+        self.score_requests = counter("atspeed_score_requests_total", "Requests for scores of items that were answered.")
+        self.scored_items = counter("atspeed_scored_items_total", "Items scored in answers to them.")
         self.distinct_items = gauge("atspeed_distinct_items_served", "Number of distinct items in recent lists.")
         self.top_share = gauge(
             "atspeed_top_items_share", "Share of the items in recent lists that belong to the most listed 1% of the catalog."
@@ -157,6 +159,11 @@ class HealthMetrics:
         """Count a list with reserved fresh items: its fresh items, and whether it has fewer than requested (`short`)."""
         self.fresh_lists.labels("short" if short else "full").inc()
         self.fresh_items_served.inc(items)
+
+    def observe_scores(self, items: int) -> None:
+        """Count an answer with scores of so many items."""
+        self.score_requests.inc()
+        self.scored_items.inc(items)
 
     def observe_blend(self, sources: Sequence[Source]) -> None:
         """Count a blended list, with the source of each of its identifiers."""

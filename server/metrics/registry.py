@@ -118,6 +118,7 @@ class Metrics:
             "atspeed_not_finite_lists_total",
             "Lists that could not be made, because the scores of the target model were not finite (NaN or infinite).",
         )
+        self.scored_nodes = counter("atspeed_scored_nodes_total", "Prefixes that the target model computed for requests for scores.")
         self.drafted_nodes = counter("atspeed_drafted_nodes_total", "Tree nodes added by drafts.")
         self.wasted_nodes = counter("atspeed_wasted_nodes_total", "Drafted nodes that no beam of the target used.")
 
@@ -218,6 +219,7 @@ class Metrics:
         self.target_seconds.observe(report.target_seconds)
         self.draft_seconds.observe(report.draft_seconds)
         self.thought_tokens.inc(report.thought_tokens)
+        self.scored_nodes.inc(report.scored_nodes)
         self.draft_tokens.inc(report.draft_tokens)
         self.draft_forwards.inc(report.draft_forwards)
         if report.draft_failed:
@@ -228,11 +230,14 @@ class Metrics:
         usage, kind = finished.result.usage, (finished.result.usage.plan, finished.result.rule.verification.value)
         self.queue.observe(finished.queue_seconds)
         self.engine.observe(finished.engine_seconds)
-        self.forwards_per_request.observe(forwards := usage.target_forwards - usage.thought_tokens)
-        self.draft_forwards_per_request.observe(usage.draft_forwards)
         self.prompt_tokens.inc(usage.prompt_tokens)
         self.cached_tokens.inc(usage.cached_tokens)
         self.cache_lookups.labels("hit" if usage.cached_tokens else "miss").inc()
+        if finished.result.scores is not None:
+            # It has no plan, and as many forwards as the budgets of steps make of its candidates.
+            return
+        self.forwards_per_request.observe(forwards := usage.target_forwards - usage.thought_tokens)
+        self.draft_forwards_per_request.observe(usage.draft_forwards)
         self.decisions.labels(*kind).inc()
         self.target_forwards.labels(*kind).inc(forwards)
         for depth in usage.accepted_depths:

@@ -88,6 +88,7 @@ class Tracing:
             "atspeed.accepted_steps": usage.accepted_steps,
             "atspeed.prompt_tokens": usage.prompt_tokens,
             "atspeed.cached_tokens": usage.cached_tokens,
+            "atspeed.candidates": usage.candidates,
         }
         engine = self._tracer.start_span("engine", attributes=attributes, start_time=_nanoseconds(begun, to_epoch))
         with trace.use_span(engine, end_on_exit=False):

@@ -23,15 +23,16 @@ import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from server.errors import EngineUnavailable, QueueFull, RequestRefused, ScoresNotFinite, TooLate
 from server.messages import FailedList, FinishedList, Progress, Ready, StepRecord, Submit, ThinkingLimit
 from server.scheduling.rate import EngineRate
 from server.scheduling.scheduler import due
+from server.scheduling.shares import NOTHING, Shares
 from server.scheduling.thinking import PlacesForecast
-from server.scheduling.wide import is_wide, work_until
+from server.scheduling.wide import is_wide
 
 # Queues drain in steps, users' histories differ, and machines are now faster, now slower: what is predicted must fit with this to spare. It
 # costs no throughput as long as a queue remains.
@@ -47,7 +48,8 @@ class PendingRequest:
     """A request from its admission to its end, with all that the API process knows of it; the queue is ordered by `due`.
 
     Attributes:
-        work: tokens that it is foreseen to need, those of a text aside.
+        work: tokens that it is foreseen to need, those of a text and of candidates to score aside.
+        scored: tokens of its candidates, if it asks for scores: they take what lists leave, and a fixed part of each step at least.
         text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
             for them.
         slots: KV slots that it needs while it writes.
@@ -62,6 +64,7 @@ class PendingRequest:
     submit: Submit
     work: int
     text: int = 0
+    scored: int = 0
     slots: int = 0
     is_wide: bool = False
     thinks: bool = False
@@ -93,23 +96,6 @@ class PendingRequest:
         return [step for step in self.steps if step.ended > taken_up]
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Work of narrow requests and of wide ones, between which steps are shared."""
-
-    narrow: int
-    wide: int
-
-    def added(self, request: PendingRequest) -> "Shares":
-        """With the work of one more."""
-        return replace(self, wide=self.wide + request.work) if request.is_wide else replace(self, narrow=self.narrow + request.work)
-
-    def until(self, request: PendingRequest) -> int:
-        """The work that is done when that of one more is."""
-        own, others = (self.wide, self.narrow) if request.is_wide else (self.narrow, self.wide)
-        return work_until(own + request.work, others)
-
-
 class Admission:
     """The requests in the hands of one engine process, in the order in which it takes them up; none while there is no engine."""
 
@@ -133,7 +119,7 @@ class Admission:
         if self._rate is None:
             return 0.0
         queue = [request for request in self._queue if not request.unread]
-        work = self._rate.queue_seconds(sum(request.work + request.text for request in queue))
+        work = self._rate.queue_seconds(sum(request.work + request.text + request.scored for request in queue))
         texts = [request for request in queue if request.text]
         return max(work, self._places(texts, len(texts)).began * self._rate.step_seconds) if texts else work
 
@@ -173,29 +159,38 @@ class Admission:
             sentence = f"{len(queue)} requests are already waiting or running, which is all that this server takes on."
             raise QueueFull(sentence, _retry_after(self.wait_seconds))
         first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
-        ahead = self._shares(queue[:first_behind])
+        everyone = self._shares(queue)
+        ahead = self._shares(queue[:first_behind]).beside(everyone.scored)
+        asked, begun = ("The scores", "they were not begun") if request.scored else ("The list", "it was not begun")
         is_idle = all(other.unread for other in queue)
         texts = sum(other.text for other in queue[:first_behind]) if request.text else 0
         places = self._places(queue, first_behind)
         wait = self._wait_steps(with_it := places.copy(), request)
-        seconds = self._seconds(ahead.until(request) - request.work + texts, wait, request, is_idle) if queue else 0.0
+        before_it = (everyone if request.scored else ahead).until(request) - request.work - request.scored
+        seconds = self._seconds(before_it + texts, wait, request, is_idle) if queue else 0.0
         ready, deadline = now + seconds, request.submit.deadline
         if ready > deadline:
             raise TooLate(
-                f"The list would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so it was not "
-                "begun.",
+                f"{asked} would be ready in about {math.ceil(1000 * (ready - now))} ms, but {_patience(deadline - now)}; so {begun}.",
                 _retry_after(ready - deadline),
             )
-        for other in queue[first_behind:]:
-            until = ahead.until(other) + other.text
-            with_more = ahead.added(request).until(other) + other.text + (request.text if other.text else 0)
+        ahead = NOTHING.beside(everyone.scored)
+        for place, other in enumerate(queue):
+            is_behind = place >= first_behind
+            first, ahead = ahead, ahead.added(other)
+            # Scores are later because of every list, and lists because of scores, wherever they stand in the queue.
+            if not (is_behind or other.scored or (request.scored and not other.text)):
+                continue
+            if other.scored:
+                until, later = everyone.all, everyone.added(request).all + request.scored
+            else:
+                until = first.until(other) + other.text
+                with_it_first = (first.added(request) if is_behind else first).beside(everyone.scored + request.scored)
+                later = with_it_first.until(other) + other.text + (request.text if other.text else 0)
             before = now + self._behind(until, self._wait_steps(places, other), other)
-            after = self._behind(with_more, self._wait_steps(with_it, other), other)
-            ahead = ahead.added(other)
+            after = self._behind(later, self._wait_steps(with_it, other), other)
             if before <= other.submit.deadline < now + after:
-                raise TooLate(
-                    "The list would make others late that the server has already taken on; so it was not begun.", _retry_after(after)
-                )
+                raise TooLate(f"{asked} would make others late that the server has already taken on; so {begun}.", _retry_after(after))
 
     def enter(self, request: PendingRequest) -> None:
         """Put a request into the queue."""
@@ -262,12 +257,13 @@ class Admission:
         submit = request.submit
         request.work, request.text = self.rate.work(submit, items), self.rate.text_tokens(submit)
         request.is_wide = is_wide(submit.beam_width, self._step_tokens)
+        request.scored = self.rate.scored_tokens(submit)
         request.slots = self.rate.prompt_tokens(submit, items) + submit.think + self._end_tokens
 
     def _shares(self, queue: Sequence[PendingRequest]) -> Shares:
         """The work of requests by their kind."""
         wide = sum(request.work for request in queue if request.is_wide)
-        return Shares(sum(request.work for request in queue) - wide, wide)
+        return Shares(sum(request.work for request in queue) - wide, wide, sum(request.scored for request in queue))
 
     def _places(self, queue: Sequence[PendingRequest], first_behind: int) -> PlacesForecast:
         """The places among those that think, as far as they are taken already or by those that come first."""
@@ -288,7 +284,7 @@ class Admission:
 
     def _seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
         """When the list will be ready that has so much work ahead of its own, and so many steps until it gets a place."""
-        own, text = request.work + request.text, request.text
+        own, text = request.work + request.text + request.scored, request.text
         alone = self.rate.alone_seconds(own, text)
         if is_idle:
             # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.

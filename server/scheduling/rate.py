@@ -57,7 +57,7 @@ class EngineRate:
         self._newest_seconds: deque[float] = deque(maxlen=_LOOK_STEPS)
 
     def work(self, request: Submit, items: int | None = None) -> int:
-        """The tokens that a request is foreseen to need, those of a text aside.
+        """The tokens that a request is foreseen to need, those of a text and of candidates to score aside.
 
         Args:
             items: the length of its history where that is not in it yet.
@@ -74,6 +74,10 @@ class EngineRate:
     def text_tokens(self, request: Submit) -> int:
         """The tokens of text that a request is foreseen to write before its list, a forward each."""
         return round(self._text_share * request.think)
+
+    def scored_tokens(self, request: Submit) -> int:
+        """The tokens of a request's candidates, if it is for scores."""
+        return 0 if request.scored is None else request.scored.prefixes
 
     def queue_seconds(self, work: float) -> float:
         """Seconds that a busy engine takes for so much work."""
@@ -120,9 +124,11 @@ class EngineRate:
         usage = finished.result.usage
         text = usage.thought_tokens
         computed = usage.prompt_tokens - usage.cached_tokens + text + usage.drafted_nodes - usage.used_nodes + self._beams(request)
-        foreseen = self.work(request) + self.text_tokens(request)
+        computed += (scored := self.scored_tokens(request))
+        foreseen = self.work(request) + self.text_tokens(request) + scored
         self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / foreseen - self._tokens_per_work)
-        self._forwards += _LIST_SHARE * (usage.target_forwards - text - self._forwards)
+        if not scored:
+            self._forwards += _LIST_SHARE * (usage.target_forwards - text - self._forwards)
         if request.think:
             self._texts += 1
             self._text_share += max(_LIST_SHARE, 1 / self._texts) * (text / request.think - self._text_share)
@@ -132,6 +138,8 @@ class EngineRate:
 
     def _beams(self, request: Submit) -> int:
         """Tokens of a request's beams and candidates; reserved places take a search of their own."""
+        if request.scored is not None:
+            return 0
         candidates = 0 if request.blend is None else request.blend.count
         beams = sum(request.beam_widths) if request.beam_widths else request.beam_width * (self._length - 1)
         return (1 if request.fresh is None else 2) * beams + candidates * (self._length - 1)

@@ -6,22 +6,24 @@ cancelled, and whichever of these ends it, the engine knows, so its KV slots are
 Order: the request with the earliest *due time* is taken up first, ties by arrival, and none overtakes: a large request at the head waits
 until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
 `AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
-that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Two exceptions:
+that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Three exceptions:
 requests that write text first, which takes many steps, are at most half of those that run, on a quarter of the KV slots, so that the others
-don't wait for texts to end; and of those with beams that fill a step (`server.scheduling.wide`) one runs at a time. Those that have to wait
-for this are overtaken by the others, and it is their turn again as soon as one of their kind has ended. Reason for the rest: under load,
-the most urgent first is what keeps the most deadlines. How many requests share a step is a matter of tokens, not of requests
-(`StepBudget`), because tokens are what time goes into.
+don't wait for texts to end; of those with beams that fill a step (`server.scheduling.wide`) one runs at a time; and of those for scores,
+which have a fixed part of each step however many candidates they name, `SCORES_TOGETHER` do. Those that have to wait for this are overtaken
+by the others, and it is their turn again as soon as one of their kind has ended. Reason for the rest: under load, the most urgent first is
+what keeps the most deadlines. How many requests share a step is a matter of tokens, not of requests (`StepBudget`), because tokens are what
+time goes into.
 """
 
 import time
 from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from enum import Enum
 
 from drafting.plans.costs import CostCurve
 from server.messages import FinishedList, ThinkingLimit
+from server.scheduling.step_engine import StepEngine
 from server.scheduling.thinking import may_think
 from server.scheduling.wide import is_wide, piece
 from verification.request import BeamRequest
@@ -30,6 +32,10 @@ from verification.result import BeamResult, StepReport
 AGEING_SECONDS = 2.0
 # Of all KV slots, the part that requests which think may have, with their longest texts; half of all may be those of nodes.
 THINKING_SHARE = 4
+# Of a step's tokens, the part that candidates for scores may have: lists beside them take hardly longer, and alone they are nearly as fast.
+SCORES_SHARE = 4
+# They share that part, so more of them at a time would only all be later.
+SCORES_TOGETHER = 4
 IDLE = StepReport((), tokens=0, seconds=0.0)
 # How much one step weighs against the earlier ones; a single hiccup must not halve the budget.
 _SHARE = 0.05
@@ -41,35 +47,6 @@ _MOST_RISE = 8.0
 def due(deadline: float, arrived: float) -> float:
     """The time that a request's position in the queue follows from, on the clock of both."""
     return min(deadline, arrived + AGEING_SECONDS)
-
-
-class StepEngine(Protocol):
-    """Something that searches lists step by step: `server.engine.catalogs.EngineCatalogs`, or one engine."""
-
-    @property
-    def total_slots(self) -> int: ...
-
-    @property
-    def used_slots(self) -> int: ...
-
-    @property
-    def cached_slots(self) -> int: ...
-
-    def fits(self, request: BeamRequest) -> bool: ...
-
-    def has_room(self, request: BeamRequest) -> bool: ...
-
-    def refusal(self, request: BeamRequest) -> str | None: ...
-
-    def tokens_needed(self, request: BeamRequest) -> int: ...
-
-    def next_tokens(self, most_nodes: int | None = None) -> int: ...
-
-    def add(self, request: BeamRequest) -> None: ...
-
-    def cancel(self, request_id: str) -> bool: ...
-
-    def step(self, *, most_nodes: int | None = None) -> StepReport: ...
 
 
 class RequestTooLargeError(ValueError):
@@ -137,6 +114,14 @@ class StepBudget:
             return
         slowdown = min(seconds / expected, _MOST_RISE * self._slowdown)
         self._slowdown += _SHARE * (slowdown - self._slowdown)
+
+
+class _Kind(Enum):
+    """Kinds of requests of which only some may run at a time."""
+
+    TEXT = "text"
+    SCORES = "scores"
+    WIDE = "wide"
 
 
 @dataclass(frozen=True)
@@ -237,8 +222,8 @@ class SpeculativeBeamScheduler:
         thinking = tuple(entry.request.request_id for entry in self._running[before:] if entry.request.think is not None)
         if not self._running:
             return ScheduledStep((), timed_out, IDLE)
-        report = self._engine.step(most_nodes=self._piece)
-        self._budget.learn(tokens, report.seconds)
+        report = self._engine.step(scored_nodes=self._scored_nodes, most_nodes=self._piece)
+        self._budget.learn(tokens + report.scored_nodes, report.seconds)
         finished = tuple(self._finish(result) for result in report.finished)
         self._running = [entry for entry in self._running if entry.request.request_id not in report.failed]
         return ScheduledStep(finished, timed_out, report, crowded=bool(self._waiting), thinking=thinking)
@@ -256,7 +241,9 @@ class SpeculativeBeamScheduler:
         tokens = self._engine.next_tokens(piece(budget))
         while len(self._running) < self._max_running and (entry := self._next()):
             more = self._engine.tokens_needed(entry.request)
-            if (self._running and tokens + more > budget) or not self._engine.has_room(entry.request):
+            scores = self._scored_nodes if any(other.request.scored is not None for other in (*self._running, entry)) else 0
+            # Where only scores run, they put no tokens of their own into the step, and keep none that is too large from running.
+            if (tokens and tokens + more > budget - scores) or not self._engine.has_room(entry.request):
                 break
             self._engine.add(entry.request)
             tokens += more
@@ -272,28 +259,36 @@ class SpeculativeBeamScheduler:
 
     def _next(self) -> ScheduledRequest | None:
         """The first request in the queue; while as many of a kind run as may, the first of the others."""
-        thinks = widens = False
+        full: set[_Kind] = set()
         for entry in self._waiting:
+            kinds = self._kinds(entry.request)
             # None overtakes another of its kind.
-            thinks |= not self._may_think(entry.request)
-            widens |= not self._may_widen(entry.request)
-            if not (thinks and entry.request.think is not None) and not (widens and self._is_wide(entry.request)):
+            full |= {kind for kind in kinds if not self._may_run(kind, entry.request)}
+            if not full & kinds:
                 return entry
         return None
 
-    def _is_wide(self, request: BeamRequest) -> bool:
-        return is_wide(request.beam_width, self._budget.tokens)
+    def _kinds(self, request: BeamRequest) -> set[_Kind]:
+        """The kinds of requests that it is of, of which only some may run at a time."""
+        kinds = {
+            _Kind.TEXT: request.think is not None,
+            _Kind.SCORES: request.scored is not None,
+            _Kind.WIDE: is_wide(request.beam_width, self._budget.tokens),
+        }
+        return {kind for kind, belongs in kinds.items() if belongs}
 
-    def _may_widen(self, request: BeamRequest) -> bool:
-        """True if it isn't wide, or none is that runs."""
-        return not self._is_wide(request) or not any(self._is_wide(entry.request) for entry in self._running)
+    def _may_run(self, kind: _Kind, request: BeamRequest) -> bool:
+        """Whether those of its kind that run leave the others enough."""
+        together = [entry.request for entry in self._running if kind in self._kinds(entry.request)]
+        if kind is _Kind.TEXT:
+            slots = request.most_tokens + sum(other.most_tokens for other in together)
+            return may_think(self.thinking_limit, 1 + len(together), slots)
+        return len(together) < (1 if kind is _Kind.WIDE else SCORES_TOGETHER)
 
-    def _may_think(self, request: BeamRequest) -> bool:
-        """True if it doesn't, or if nobody does, or if those that do leave the others enough."""
-        if request.think is None:
-            return True
-        together = [request, *(entry.request for entry in self._running if entry.request.think is not None)]
-        return may_think(self.thinking_limit, len(together), sum(other.most_tokens for other in together))
+    @property
+    def _scored_nodes(self) -> int:
+        """The prefixes of candidates in a step."""
+        return max(1, self._budget.tokens // SCORES_SHARE)
 
     def _finish(self, result: BeamResult) -> FinishedList:
         entry = _find(self._running, result.request_id)

@@ -176,3 +176,18 @@ class GivenUser(Body):
         if (entries := len(self.history or ()) + sum(map(len, self.behaviours.values()))) > MAX_HISTORY:
             raise ValueError(f"History and behaviours may have {MAX_HISTORY:,} entries together, got {entries:,}.")
         return self
+
+
+class AskedUser(GivenUser):
+    """The user whom a request is about: a stored one, or what the request brings."""
+
+    user_id: Id | None = Field(default=None, description="The user; give this or `history`.")
+
+    @model_validator(mode="after")
+    def _check_user(self) -> Self:
+        if self.user_id is not None and self.history is not None:
+            raise ValueError("Give either user_id or history, not both.")
+        # Some prompts are made of these alone; those that are not refuse to be empty.
+        if self.user_id is None and self.history is None and not self.behaviours and not self.context:
+            raise ValueError("Give a user_id, or a history of item ids.")
+        return self

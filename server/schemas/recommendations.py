@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 from drafting.beam.rule import LARGEST_JSON_INTEGER, LONGEST_LIST, WIDEST_BEAM, Normalisation, Verification
 from server.schemas.body import Body, Id, Name, Several, examples
 from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody, with_name
-from server.schemas.given import GivenUser
+from server.schemas.given import AskedUser
 from verification.request import check_lengths
 from verification.result import Source
 
@@ -26,7 +26,7 @@ MAX_LEVELS = 64
 Entry = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/RecommendationRequest"})]
 
 
-class RecommendationRequest(GivenUser):
+class RecommendationRequest(AskedUser):
     """Whom to recommend for, and what."""
 
     model_config = examples(
@@ -46,7 +46,6 @@ class RecommendationRequest(GivenUser):
         {"user_id": "42", "k": 10, "think": {"max_tokens": 256, "return_text": True}, "timeout_ms": 20000},
     )
 
-    user_id: Id | None = Field(default=None, description="The user; give this or `history`.")
     k: int = Field(
         default=10,
         ge=1,
@@ -123,11 +122,6 @@ class RecommendationRequest(GivenUser):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.user_id is not None and self.history is not None:
-            raise ValueError("Give either user_id or history, not both.")
-        # Some prompts are made of these alone; those that are not refuse to be empty.
-        if self.user_id is None and self.history is None and not self.behaviours and not self.context:
-            raise ValueError("Give a user_id, or a history of item ids.")
         if self.beam_widths is not None and self.beam_width is not None:
             raise ValueError("Give either beam_width or beam_widths, not both.")
         check_lengths(self.k, self.k if self.widest is None else self.widest, self.beam_widths)
@@ -177,7 +171,9 @@ class UsageAnswer(BaseModel):
         default=None, description="Tokens of text that the model wrote before the list, a forward each; left out where it wrote none."
     )
     candidates: int | None = Field(
-        default=None, description="Items of the neighbour model that the model scored for a blended list; left out where there were none."
+        default=None,
+        description="Items that the model scored because they were named: by the neighbour model for a blended list, or by a request for "
+        "scores; left out where there were none.",
     )
 
 

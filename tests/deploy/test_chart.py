@@ -188,7 +188,7 @@ def test_scaling_goes_by_a_metric_of_the_server(value_set: str):
 def test_the_gateway_does_not_hand_out_what_changes_the_catalog(everything: list[dict[str, Any]]):
     """It is for whoever runs the server, and a change has to reach every replica."""
     matches = [match for rule in one(everything, "HTTPRoute")["spec"]["rules"] for match in rule["matches"]]
-    users = {"/v1/recommendations", "/v1/recommendations:batch", "/v1/users"}
+    users = {"/v1/recommendations", "/v1/recommendations:batch", "/v1/scores", "/v1/users"}
     assert {match["path"]["value"] for match in matches if "method" not in match} == users
     assert {(match["path"]["type"], match["method"]) for match in matches if "method" in match} == {("Exact", "GET")}
 

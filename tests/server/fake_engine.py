@@ -18,7 +18,7 @@ STEPS = 3
 
 
 class FakeEngine:
-    """A `server.scheduling.scheduler.StepEngine`; every request runs for `STEPS` steps, more where its levels are cut, and owns as many
+    """A `server.scheduling.step_engine.StepEngine`; every request runs for `STEPS` steps, more where its levels are cut, and owns as many
     slots as its prompt and beams.
     """
 
@@ -84,7 +84,7 @@ class FakeEngine:
         self.cut.pop(request_id, None)
         return self.running.pop(request_id, None) is not None
 
-    def step(self, *, most_nodes: int | None = None) -> StepReport:
+    def step(self, *, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
         if self.broken:
             raise RuntimeError("the kernel failed")
         tokens = self.next_tokens(most_nodes)

@@ -58,6 +58,14 @@ def test_a_list_is_explained(face: Face):
     assert len(last.nodes) == 3 + 4
 
 
+def test_scores_are_those_of_the_raw_api(face: Face, server: ServerProcess):
+    body = {"items": ["item-7", "item-1", "item-7"], "history": HISTORY}
+    expected = server.client.post("/v1/scores", json=body).json()
+    answer = face.call("score", body["items"], history=HISTORY, deadline=20)
+    assert told(answer)["items"] == expected["items"]
+    assert told(answer).keys() == expected.keys()
+
+
 def test_a_batch_has_lists_and_problems_in_order(face: Face):
     entries = [
         {"history": HISTORY, "k": 2},

@@ -12,6 +12,7 @@ from server.client import AsyncAtspeedClient, AtspeedClient, lists, operations
 from server.client.operation import Operation
 from server.http.app import build_api
 from server.schemas.recommendations import RecommendationRequest
+from server.schemas.scores import ScoreRequest
 from tests.server.http.test_app import Bench
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -35,6 +36,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "put_filter": {"name": "f"},
     "put_profile": {"user_id": "u", "profile": {}},
     "recommend_many": {"requests": []},
+    "score": {"items": ["i"]},
     "upload_catalog": {"version": "v", "file": Path("c.jsonl")},
 }
 # Not of one operation.
@@ -76,3 +78,7 @@ def test_both_clients_have_a_method_for_each_operation(face: type):
 
 def test_a_list_can_be_asked_for_with_every_field():
     assert set(lists.Recommendation.__annotations__) == set(RecommendationRequest.model_fields)
+
+
+def test_scores_can_be_asked_for_with_every_field():
+    assert set(lists.Asked.__annotations__) | {"items"} == set(ScoreRequest.model_fields)

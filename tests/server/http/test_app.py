@@ -68,6 +68,8 @@ class StubEngine(EngineClient):
         if self.error is not None:
             raise self.error
         rule = SearchRule(submit.verification, submit.seed, submit.temperature)
+        if submit.scored is not None:
+            return FinishedList(BeamResult(submit.request_id, (), Usage(1), scores=submit.scored.items), 0.001, 0.002)
         return FinishedList(BeamResult(submit.request_id, (RankedItem(0, -1.0, 1),), Usage(1, 0, 1), rule), 0.001, 0.002)
 
 

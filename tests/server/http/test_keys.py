@@ -237,6 +237,20 @@ async def test_a_key_is_in_nothing_that_the_server_says_or_keeps(tmp_path: Path,
         assert secret.removeprefix("atspeed_")[:12] not in everything
 
 
+async def test_scores_count_by_hundreds_of_items(tmp_path: Path):
+    locked = Locked(tmp_path, rate="4/minute")
+    locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND,)]}"
+
+    async def ask_for(items: int) -> httpx.Response:
+        return await locked.client.post("/v1/scores", json={"history": ["item-1"], "items": ["item-2"] * items})
+
+    assert (await ask_for(201)).status_code == 200
+    assert_problem(await ask_for(101), 429, "The key 'recommend' may ask for no more than 4/minute.")
+    assert (await ask_for(100)).status_code == 200
+    locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND, Scope.USERS)]}"
+    assert_problem(await ask_for(1000), 403, "The key 'recommend-users' may ask for 4/minute, and these are more lists at once.")
+
+
 ELSEWHERE = (
     "This server has no keys, so from other machines, and through proxies, it only takes requests for lists; whoever runs it can give keys "
     "for the rest: atspeed serve --keys FILE."

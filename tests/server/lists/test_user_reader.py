@@ -65,7 +65,7 @@ async def test_all_is_read_only_where_the_store_is_asked_for_a_kind() -> None:
         assert len(user.state.events) <= 5 + (0 if limit else 7 + 3)
     await reader.read(body, SERVED, BUILDER, time.monotonic() + 60, window=50)
     assert histories.limits[-1] == 100
-    await reader.read(body.model_copy(update={"exclude_history": True}), SERVED, BUILDER, time.monotonic() + 60)
+    await reader.read(body, SERVED, BUILDER, time.monotonic() + 60, whole=True)
     assert histories.limits[-1] is None
 
 

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from server.errors import EngineUnavailable, QueueFull, TooLate
-from server.messages import FinishedList, Progress, Ready, StepRecord, Submit, ThinkingLimit
+from server.messages import FinishedList, Progress, Ready, ScoreChoice, StepRecord, Submit, ThinkingLimit
 from server.scheduling.admission import CAUTION, Admission, PendingRequest
-from server.scheduling.scheduler import AGEING_SECONDS
+from server.scheduling.scheduler import AGEING_SECONDS, SCORES_SHARE
 from tests.server.fake_ready import READY
 from verification.result import BeamResult, StepReport, Usage
 
@@ -288,3 +288,57 @@ def test_a_list_that_would_make_a_text_late_is_refused():
 
 def enter_thinking(admission: Admission, request: Submit) -> None:
     admission.enter(PendingRequest(request, admission.rate.work(request), admission.rate.text_tokens(request)))
+
+
+def scores(name: str, seconds: float, prefixes: int) -> Submit:
+    """A request of 71 - 30 tokens and so many candidates' prefixes."""
+    return msgspec.structs.replace(submit(name, seconds, k=1), scored=ScoreChoice(b"", prefixes))
+
+
+def test_scores_are_foreseen_to_take_their_candidates():
+    admission = opened()
+    enter(admission, submit("list", 9.0))
+    # 71 of the list, 41 of its own prompt and the candidates.
+    assert not let_in(admission, scores("too many", 1.0, 700))
+    assert let_in(admission, scores("as many as fit", 1.0, 500))
+    assert admission.wait_seconds == pytest.approx(0.071 + 0.041 + 0.5)
+
+
+def test_lists_don_t_wait_for_candidates_but_for_their_part_of_each_step():
+    """Ten seconds of candidates, and a list of 71 tokens beside them takes a third longer than alone, whoever is due first."""
+    for seconds in (1.0, 60.0):
+        admission = opened()
+        admission.enter(foreseen(admission, scores("scores", seconds, 10_000)))
+        beside = 71 + 71 // (SCORES_SHARE - 1)
+        assert not let_in(admission, submit("too soon", CAUTION * 0.001 * beside - 0.001))
+        assert let_in(admission, submit("in time", CAUTION * 0.001 * beside + 0.001))
+
+
+def test_a_list_that_would_make_scores_late_is_refused():
+    """They have what lists leave, so those that stand in front of it in the queue are later, too."""
+    admission = opened()
+    assert let_in(admission, scores("scores", 1.0, 600))
+    assert let_in(admission, submit("first", 5.0, k=10))
+    assert not let_in(admission, submit("second", 5.0, k=10))
+
+
+def test_scores_that_would_make_a_list_late_are_refused():
+    admission = opened()
+    assert let_in(admission, submit("list", CAUTION * 0.071 + 0.005))
+    assert not let_in(admission, scores("scores", 60.0, 10_000))
+    assert let_in(admission, scores("few", 60.0, 1))
+
+
+def test_what_scores_cost_is_learned_as_what_lists_cost():
+    """Half of the tokens are found in the cache; how many forwards lists take is not learned from scores."""
+    admission = opened()
+    request = scores("scores", 9.0, 59)
+    for _ in range(200):
+        usage = Usage(41, cached_tokens=41, target_forwards=100, candidates=70)
+        admission.rate.learn_list(FinishedList(BeamResult("scores", (), usage, scores=b""), 0.0, 0.1), request)
+    assert admission.rate.queue_seconds(100) == pytest.approx(0.059, rel=0.01)
+    assert admission.rate.steps(0) == 4
+
+
+def foreseen(admission: Admission, request: Submit) -> PendingRequest:
+    return PendingRequest(request, admission.rate.work(request), scored=admission.rate.scored_tokens(request))

@@ -14,6 +14,8 @@ from drafting.trie.item_set import ItemSet
 from server.scheduling.scheduler import (
     AGEING_SECONDS,
     IDLE,
+    SCORES_SHARE,
+    SCORES_TOGETHER,
     PlanRefusalError,
     RequestTooLargeError,
     SpeculativeBeamScheduler,
@@ -21,9 +23,13 @@ from server.scheduling.scheduler import (
     due,
 )
 from tests.models import random_catalog
-from tests.server.fake_engine import STEPS, FakeEngine, make_request
+from tests.server.fake_engine import STEPS, FakeEngine, make_request, result
 from verification.blend import Blend
-from verification.request import ReservedPlaces, Think
+from verification.request import BeamRequest, ReservedPlaces, Think
+from verification.result import StepReport
+from verification.scored import Scored
+
+WIDE = random_catalog(items=200, depth=4, codes=8)
 
 
 class Clock:
@@ -83,6 +89,97 @@ def test_the_token_budget_holds_but_for_a_request_that_is_alone():
     while scheduler.busy:
         scheduler.step()
     assert engine.forwards == [6, 2 + 6, 2 + 2, 2, 50, 2, 2]
+
+
+class Scoring(FakeEngine):
+    """Takes as many prefixes of candidates as it is told to, for all requests for scores in turn; lists are as they were."""
+
+    def __init__(self) -> None:
+        super().__init__(total_slots=10_000)
+        self.left: dict[str, int] = {}
+        self.scored: list[int] = []
+
+    def add(self, request: BeamRequest) -> None:
+        super().add(request)
+        if request.scored is not None:
+            self.left[request.request_id] = request.scored.prefixes
+
+    def cancel(self, request_id: str) -> bool:
+        self.left.pop(request_id, None)
+        return super().cancel(request_id)
+
+    def steps_needed(self, request: BeamRequest) -> int:
+        return STEPS if request.scored is None else 1_000_000
+
+    def _tokens(self, request: BeamRequest, done: int, most_nodes: int | None) -> int:
+        return 0 if done and request.scored is not None else super()._tokens(request, done, most_nodes)
+
+    def step(self, *, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
+        report, scored, ended = super().step(most_nodes=most_nodes), 0, []
+        assert scored_nodes is not None
+        for name, left in list(self.left.items()):
+            taken = min(left, scored_nodes - scored)
+            scored += taken
+            self.left[name] -= taken
+            if not self.left[name]:
+                ended.append(result(self.running[name][0]))
+                self.cancel(name)
+        self.scored.append(scored)
+        return dataclasses.replace(report, finished=(*report.finished, *ended), scored_nodes=scored)
+
+
+def score_request(name: str, items: int, tokens: int = 4) -> BeamRequest:
+    scored = Scored.of(WIDE.trie, np.arange(items))
+    return dataclasses.replace(make_request(name, tokens, k=1), scored=scored)
+
+
+def test_scores_have_a_part_of_each_step_and_lists_the_rest():
+    """A list that comes while ten steps' worth of candidates are scored joins the next step, and takes as long as alone."""
+    engine = Scoring()
+    scheduler = scheduler_of(engine, tokens=80)
+    scheduler.submit(score_request("scores", 200), math.inf)
+    scheduler.step()
+    assert engine.scored == [80 // SCORES_SHARE]
+    for name, tokens in (("list", 50), ("next list", 50), ("larger than what scores leave", 70)):
+        scheduler.submit(make_request(name, tokens=tokens, k=2), math.inf)
+    ended = {}
+    for number in range(1000):
+        if not scheduler.busy:
+            break
+        for finished in scheduler.step().finished:
+            ended[finished.result.request_id] = number
+    # Alone, they would take no fewer steps, for the budget holds only one of their prompts a step.
+    assert [ended[name] for name in ("list", "next list", "larger than what scores leave")] == [2, 3, 6]
+    assert sum(engine.scored) == Scored.of(WIDE.trie, np.arange(200)).prefixes
+    assert set(engine.scored[:-1]) == {20}
+    assert all(tokens + scored <= 80 or tokens == 70 for tokens, scored in zip(engine.forwards, engine.scored, strict=True))
+
+
+def test_few_requests_for_scores_run_at_a_time_and_hold_up_no_list():
+    engine = Scoring()
+    scheduler = scheduler_of(engine, tokens=80)
+    for number in range(3 * SCORES_TOGETHER):
+        scheduler.submit(score_request(f"scores {number}", 100), math.inf)
+    scheduler.submit(make_request("list"), math.inf)
+    scheduler.step()
+    assert engine.added == [*(f"scores {number}" for number in range(SCORES_TOGETHER)), "list"]
+    while scheduler.busy:
+        scheduler.step()
+        assert sum(request.scored is not None for request, _ in engine.running.values()) <= SCORES_TOGETHER
+    assert [name for name in engine.added if name != "list"] == [f"scores {number}" for number in range(3 * SCORES_TOGETHER)]
+
+
+def test_scores_that_are_late_or_cancelled_leave_the_engine():
+    clock, engine = Clock(), Scoring()
+    scheduler = scheduler_of(engine, tokens=8, clock=clock)
+    scheduler.submit(score_request("late", 100), clock.now + 1)
+    scheduler.submit(score_request("cancelled", 100), math.inf)
+    scheduler.step()
+    clock.now += 2
+    assert scheduler.cancel("cancelled")
+    assert scheduler.step().timed_out == ("late",)
+    assert not scheduler.busy
+    assert not engine.running
 
 
 def test_a_request_that_can_never_fit_is_refused_with_a_sentence():

@@ -25,6 +25,7 @@ from verification.engine.engine import SpeculativeBeamEngine
 from verification.hosts.transformers import TransformersHost
 from verification.request import BeamRequest, ReservedPlaces, Think
 from verification.result import BeamResult
+from verification.scored import Scored
 from verification.thought import RunningThought
 
 DEPTH = 4
@@ -80,6 +81,9 @@ class Bench:
         reserved = ReservedPlaces(int(rng.integers(1, request.k + 1)), ItemSet.of(rng.random(ITEMS) < 0.2)) if number % 4 == 1 else None
         # Texts of any length before lists, greedy and sampled; the models write their end now and then.
         think = Think(int(rng.integers(1, MOST_TEXT + 1)), rng.integers(3, 60, size=1), np.array([4]), frozenset({9}), rule)
+        if number % 7 == 3:
+            scored = Scored.of(self.speculation.tries[DEPTH], rng.integers(ITEMS, size=int(rng.integers(1, 40))))
+            return dataclasses.replace(request, prompt=prompt, k=1, beam_width=1, rule=SearchRule(), cache_key=key, scored=scored)
         return dataclasses.replace(
             request, prompt=prompt, beam_width=width, cache_key=key, reserved=reserved, think=think if number % 3 == 0 else None
         )
@@ -182,6 +186,11 @@ class World:
     def check_list(self, result: BeamResult) -> None:
         alone = bench.alone[self.alive.pop(result.request_id)]
         assert alone is not None
+        if alone.scores is not None:
+            assert result.scores is not None
+            scores = [np.frombuffer(each, np.float32) for each in (result.scores, alone.scores)]
+            np.testing.assert_allclose(*scores, atol=1e-4, rtol=0)
+            self.seen["scored"] += 1
         assert [(item.item, item.rank) for item in result.items] == [(item.item, item.rank) for item in alone.items]
         np.testing.assert_allclose([item.score for item in result.items], [item.score for item in alone.items], atol=1e-4, rtol=0)
         assert result.usage.cached_tokens < result.usage.prompt_tokens == alone.usage.prompt_tokens
@@ -230,7 +239,7 @@ def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_
         world.finish()
         seen += world.seen
     # A test in which these did not happen would prove nothing.
-    kinds = ("finished", "cached", "thought", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
+    kinds = ("finished", "cached", "thought", "scored", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
     assert {kind: seen[kind] for kind in kinds if seen[kind] < least} == {}
     assert seen["finished"] > 25 * seeds
 

@@ -32,7 +32,7 @@ class Texts(FakeEngine):
     def slots_needed(self, request: BeamRequest) -> int:
         return request.most_tokens + request.beam_width * (STEPS - 1)
 
-    def step(self, *, most_nodes: int | None = None) -> StepReport:
+    def step(self, *, scored_nodes: int | None = None, most_nodes: int | None = None) -> StepReport:
         forwards = {request_id: self.steps_needed(request) for request_id, (request, _) in self.running.items()}
         report = super().step(most_nodes=most_nodes)
         return replace(report, finished=tuple(_told(result, forwards[result.request_id]) for result in report.finished))

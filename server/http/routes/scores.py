@@ -1,0 +1,38 @@
+"""`POST /v1/scores`."""
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from server.http.problems import documented
+from server.http.routes.recommendations import while_connected
+from server.http.strict_route import key_of, needs, strict_route
+from server.keys.key import Scope
+from server.lists.scores import ScoreService
+from server.schemas.scores import ScoreAnswer, ScoreRequest
+from server.services import Services
+
+# What so many items cost is about what a list costs.
+ITEMS_PER_LIST = 100
+
+
+def score_routes(services: Services) -> APIRouter:
+    """The router of scores."""
+    router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=strict_route(services.gate))
+    service = ScoreService(services)
+
+    # Encoded here, as lists are.
+    @router.post(
+        "/scores",
+        summary="Score items for a user",
+        responses=documented(404, 409, 415, 429, 500, 503, 504, answer=ScoreAnswer),
+    )
+    @needs(Scope.RECOMMEND)
+    async def score(body: ScoreRequest, request: Request) -> Response:
+        """The log-probability that the model gives each of up to 10,000 items as the next one of a history, and their ranks."""
+        if (key := key_of(request)) is not None:
+            # As a request it has been counted.
+            await services.gate.charge(key, (len(body.items) - 1) // ITEMS_PER_LIST)
+        scores = await while_connected(request, service.score(body))
+        return Response(orjson.dumps(scores), media_type="application/json")
+
+    return router

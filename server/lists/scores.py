@@ -1,0 +1,112 @@
+"""From a request for scores to its answer, as `server.lists.service` does it for lists.
+
+Invariant: a score is what a strict list says of the same item after the same history, whatever else is asked for with it; so nothing of a
+list's choices (filters, blends, samples) has a part in it, and where there is no history there are no scores.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from drafting.array_types import FloatArray
+from drafting.beam.rule import STRICT
+from server.catalogs.store import ServedCatalog, found_items, known_items
+from server.errors import UnknownItem, encodable
+from server.lists.asking import Asking
+from server.lists.lines import precision_lines, timing_lines, usage_lines
+from server.lists.users import KnownUser, check_given, none_known, told_unknown, user_notes
+from server.messages import FinishedList, ScoreChoice, Submit
+from server.schemas.scores import ScoreRequest
+from server.services import Services
+from verification.scored import Scored
+
+
+class ScoreService:
+    """Answers requests for scores."""
+
+    def __init__(self, services: Services) -> None:
+        self._model = services.settings.model_name
+        self._timeout_ms = services.settings.timeout_ms
+        self._asking = Asking(services)
+        self._catalogs = services.catalogs
+        self._prompts = services.prompts
+        self._drain = services.drain
+        self._health = services.metrics.health
+
+    async def score(self, body: ScoreRequest) -> dict[str, Any]:
+        """The answer to a request, as `schemas.ScoreAnswer` describes it.
+
+        Raises:
+            ServerError: as each kind of it says.
+            TimeoutError: the request's timeout passed while the engine had it.
+        """
+        started = time.monotonic()
+        with self._drain.request(), self._catalogs.lease() as served:
+            if body.strict_ids:
+                known_items(served.catalog, body.items, "items")
+                check_given(body, served.catalog)
+            items, missing = found_items(served.catalog, body.items)
+            if len(missing) == len(items):
+                raise UnknownItem(none_known({"items": missing}))
+            indices = np.array([item for item in items if item >= 0], np.int64)
+            scored = Scored.of(served.catalog.trie, indices)
+            submit = self._submit(body, served, scored, indices.astype(np.int32).tobytes(), started)
+            with self._asking.admitted(body, submit) as request:
+                builder = await self._prompts.builder(served)
+                user = await self._asking.read_user(body, served, submit, builder)
+                self._asking.write_prompt(user, submit, builder)
+                finished = await self._asking.answer(request)
+            self._health.observe_scores(len(indices))
+            assert finished.result.scores is not None
+            scores = np.frombuffer(finished.result.scores, np.float32)
+            names = [item_id for item_id, item in zip(body.items, items, strict=True) if item >= 0]
+            notes = self._notes(body, user, builder.reads, missing)
+            return self._answer(served, finished, scored, names, scores, started, submit.submitted) | _note(notes)
+
+    def _submit(self, body: ScoreRequest, served: ServedCatalog, scored: Scored, items: bytes, started: float) -> Submit:
+        return Submit(
+            request_id=f"scores-{uuid.uuid4().hex}",
+            history=[],
+            k=1,
+            beam_width=1,
+            excluded=[],
+            deadline=started + (body.timeout_ms or self._timeout_ms) / 1000,
+            submitted=started,
+            user=body.user_id,
+            catalog=served.handle,
+            scored=ScoreChoice(items, scored.prefixes),
+        )
+
+    def _answer(
+        self,
+        served: ServedCatalog,
+        finished: FinishedList,
+        scored: Scored,
+        names: Sequence[str],
+        scores: FloatArray,
+        started: float,
+        read: float,
+    ) -> dict[str, Any]:
+        lines = zip(names, scores.tolist(), scored.ranks(scores).tolist(), strict=True)
+        return {
+            "id": finished.result.request_id,
+            "model": self._model,
+            "catalog_version": served.name,
+            **precision_lines(self._asking.ready.precision, STRICT),
+            "items": [{"item_id": encodable(name), "score": score, "rank": rank} for name, score, rank in lines],
+            "usage": usage_lines(finished.result.usage),
+            "timing_ms": timing_lines(finished, started, read),
+        }
+
+    def _notes(self, body: ScoreRequest, user: KnownUser, reads: frozenset[str], missing: Sequence[str]) -> Iterator[str]:
+        yield from user_notes(body, user, reads, self._asking.ready.max_items)
+        if missing:
+            yield from told_unknown({"items": missing})
+
+
+def _note(notes: Iterator[str]) -> dict[str, str]:
+    note = " ".join(notes)
+    return {"note": note} if note else {}

@@ -1,0 +1,52 @@
+"""Work by kinds of requests, between which steps are shared: narrow lists, wide ones, and scores.
+
+Invariant: as the engine process runs them (`server.scheduling.wide`, `SCORES_SHARE`), so their waits are foreseen. Narrow and wide lists
+share what candidates leave of the steps, and these have their part of each step as long as there are any.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from server.scheduling.scheduler import SCORES_SHARE
+from server.scheduling.wide import work_until
+
+
+class Work(Protocol):
+    """What a request is foreseen to need, as `PendingRequest` has it."""
+
+    work: int
+    scored: int
+    is_wide: bool
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Tokens of narrow lists, of wide ones, and of candidates for scores; the prompts of these are narrow."""
+
+    narrow: int
+    wide: int
+    scored: int
+
+    @property
+    def all(self) -> int:
+        """The work of all kinds."""
+        return self.narrow + self.wide + self.scored
+
+    def added(self, request: Work) -> "Shares":
+        """With the work of one more, its candidates aside."""
+        return replace(self, wide=self.wide + request.work) if request.is_wide else replace(self, narrow=self.narrow + request.work)
+
+    def beside(self, scored: int) -> "Shares":
+        """With so many tokens of candidates."""
+        return replace(self, scored=scored)
+
+    def until(self, request: Work) -> int:
+        """The work that is done when that of one more is."""
+        if request.scored:
+            return self.all + request.work + request.scored
+        own, others = (self.wide, self.narrow) if request.is_wide else (self.narrow, self.wide)
+        lists = work_until(own + request.work, others)
+        return lists + min(self.scored, lists // (SCORES_SHARE - 1))
+
+
+NOTHING = Shares(0, 0, 0)
