@@ -30,7 +30,7 @@ from server.engine.shared_memory import write_down
 from server.engine_settings import EngineOptions
 from server.messages import Alive, FromEngine, Ready, StartFailure
 from server.metrics.logs import configure_logs
-from server.scheduling.scheduler import StepEngine
+from server.scheduling.step_engine import StepEngine
 
 if TYPE_CHECKING:
     from verification.recommender import Recommender

@@ -6,7 +6,7 @@ cancelled, and whichever of these ends it, the engine knows, so its KV slots are
 Order: the request with the earliest *due time* is taken up first, ties by arrival, and none overtakes: a large request at the head waits
 until the running ones have made room, so a stream of small ones can't starve it. A request is due at its deadline, but at the latest
 `AGEING_SECONDS` after it arrived. So no request starves: one that has waited for `AGEING_SECONDS` is due before all that arrive after
-that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Three exceptions:
+that moment, however urgent they are; only those that arrived earlier can stand in front of it, and they are finitely many. Exceptions:
 requests that write text first, which takes many steps, are at most half of those that run, on a quarter of the KV slots, so that the others
 don't wait for texts to end; of those with beams that fill a step (`server.scheduling.wide`) one runs at a time; and of those for scores,
 which have a fixed part of each step however many candidates they name, `SCORES_TOGETHER` do. Those that have to wait for this are overtaken
