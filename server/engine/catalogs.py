@@ -154,7 +154,7 @@ class EngineCatalogs:
         """Advance every running request, catalog by catalog; two make forwards only while the last requests of an old catalog run."""
         reports = []
         for engine in self._engines:
-            reports.append(report := engine.step(scored_nodes, most_nodes))
+            reports.append(report := engine.step(scored_nodes=scored_nodes, most_nodes=most_nodes))
             if report.draft_failed:
                 # The engines share the draft model, which is closed now.
                 for other in self._engines:
