@@ -1,7 +1,6 @@
 """`atspeed recommend`: lists without a server, for one user or for a file of users."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,6 +9,9 @@ from drafting.errors import SetupError
 from server.commands.options import takes_settings
 from server.commands.terminal import fail
 from server.settings import Settings
+
+# As `server.offline.parts.Form`, which `--help` need not load.
+Form = Literal["jsonl", "parquet"]
 
 
 @takes_settings(
@@ -34,16 +36,44 @@ def recommend(
     settings: Settings,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID,…")] = None,
     user: Annotated[str | None, typer.Option(help="A user whose history is stored.")] = None,
-    input_file: Annotated[
-        Path | None,
+    users: Annotated[
+        str | None,
         typer.Option(
             "--input",
-            help='JSONL of users: {"user_id"?, "history": [id or event, …], "behaviours"?, "profile"?, "context"?, "k"?, "beam_width"?, '
-            '"beam_widths"?, "exclude"?}.',
+            help='Users, as JSONL or parquet: {"user_id"?, "history": [id or event, …], "behaviours"?, "profile"?, "context"?, "k"?, '
+            '"beam_width"?, "beam_widths"?, "exclude"?}. '
+            "A file, a folder, a pattern such as users/*.parquet, or one of these at s3://…, gs://… or az://….",
+            metavar="PLACE",
         ),
     ] = None,
-    output_file: Annotated[
-        Path | None, typer.Option("--output", help="JSONL of lists, one a user, in the same order.", show_default="standard output")
+    place: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            help="Lists, one a user, in the same order: a file (.parquet, else JSONL), or a folder of parts: a directory, "
+            "a name that ends in /, or a URL.",
+            metavar="PLACE",
+            show_default="standard output",
+        ),
+    ] = None,
+    form: Annotated[
+        Form | None, typer.Option("--output-format", help="Of the parts of a folder.", show_default="that of the users")
+    ] = None,
+    part_users: Annotated[int, typer.Option(help="Users of a part of a folder.", min=1, max=1_000_000)] = 1000,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Make the parts on the Ray cluster at this address; auto: the cluster of this machine or of RAY_ADDRESS, else one that is "
+            "started here. Model and catalog must lie at the same path on all nodes.",
+            metavar="ADDRESS|auto",
+            show_default="in this process",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Models on the cluster, each with --threads cores, or a GPU where there are some.", min=1, show_default="as many as fit"
+        ),
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Identifiers to return.", min=1, max=LONGEST_LIST)] = 10,
     beam_width: Annotated[
@@ -80,10 +110,14 @@ def recommend(
 
     atspeed recommend --target models/beauty --catalog beauty.index.json --input users.jsonl --output recs.jsonl
 
-    A run over a file that is interrupted goes on where it was when the same command is given again.
+    atspeed recommend --target models/beauty --catalog beauty.index.json --input 's3://shop/users/*.parquet' --output s3://shop/l --ray auto
+
+    A run over files that is interrupted goes on where it was when the same command is given again.
     """
-    if sum(source is not None for source in (history, user, input_file)) != 1:
+    if sum(source is not None for source in (history, user, users)) != 1:
         fail("Give exactly one of --history, --user and --input.")
+    if ray_workers is not None and ray is None:
+        fail("--ray-workers are workers of a Ray cluster: say which with --ray.")
     # numpy and the model libraries take a while to import, which `--help` and a typing mistake need not wait for.
     from verification.request import check_lengths
 
@@ -102,8 +136,9 @@ def recommend(
     except ValueError as error:
         fail(str(error))
     from server.lists.service import RELAXED_NOTE
+    from server.offline.cluster import Cluster
     from server.offline.questions import Defaults
-    from server.offline.run import recommend_file, recommend_one
+    from server.offline.run import Output, recommend_one, recommend_users
 
     if rule.verification is Verification.RELAXED:
         typer.echo(RELAXED_NOTE, err=True)
@@ -119,8 +154,9 @@ def recommend(
         beam_widths=widths,
     )
     try:
-        if input_file is not None:
-            recommend_file(settings, defaults, input_file, output_file)
+        if users is not None:
+            cluster = None if ray is None else Cluster(ray, ray_workers)
+            recommend_users(settings, defaults, users, Output(place, form, part_users, cluster))
         else:
             recommend_one(settings, defaults, _split(history or ""), user, as_json)
     except SetupError as error:

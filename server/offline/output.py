@@ -1,7 +1,8 @@
 """A file of lines that is written in one go or in several.
 
 Invariant: the file appears under its name only when it is complete. Until then its lines are in `NAME.part`, and `NAME.part.json` says what
-they are the lines of; only the same purpose goes on from there. A line that was cut off in the middle is written again.
+they are the lines of; only the same purpose goes on from there. A line that was cut off in the middle is written again. A table is made of
+its lines when they are complete.
 """
 
 import os
@@ -12,9 +13,11 @@ from typing import BinaryIO, Self
 
 import msgspec
 
+from server.offline.tables import write_table
 
-class _State(msgspec.Struct):
-    """The state of an unfinished file.
+
+class RunState(msgspec.Struct):
+    """The state of an unfinished run.
 
     Attributes:
         purpose: everything that the lines follow from.
@@ -59,14 +62,18 @@ class ResumableFile(PlainLines):
 
     continuation = "The same command goes on from here."
 
-    def __init__(self, path: Path, purpose: str, seed: int) -> None:
+    def __init__(self, path: Path, purpose: str, seed: int, is_table: bool = False) -> None:
         """Go on with what is there for the same purpose, else begin anew.
+
+        Args:
+            is_table: True to make a table of the lines.
 
         Raises:
             OSError: the folder can't be written to.
         """
         # Behind a symbolic link, the file that it names is the one to replace.
         self._path = path.resolve()
+        self._is_table = is_table
         self._part = self._path.with_name(f"{self._path.name}.part")
         self._state = self._path.with_name(f"{self._path.name}.part.json")
         known, done = _read(self._state), 0
@@ -74,7 +81,7 @@ class ResumableFile(PlainLines):
             seed, done = known.seed, _cut(self._part)
         else:
             self._part.unlink(missing_ok=True)
-            self._state.write_bytes(msgspec.json.encode(_State(purpose, seed)))
+            self._state.write_bytes(msgspec.json.encode(RunState(purpose, seed)))
         super().__init__(self._part.open("ab"), seed, done)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -83,13 +90,22 @@ class ResumableFile(PlainLines):
             os.fsync(self._file.fileno())
         self._file.close()
         if kind is None:
-            self._part.replace(self._path)
+            self._part.replace(self._path) if not self._is_table else self._make_table()
             self._state.unlink(missing_ok=True)
 
+    def _make_table(self) -> None:
+        whole = self._part.with_name(f"{self._part.name}.table")
+        with self._part.open("rb") as lines, whole.open("wb") as file:
+            write_table(lines, file)
+            file.flush()
+            os.fsync(file.fileno())
+        whole.replace(self._path)
+        self._part.unlink()
 
-def _read(path: Path) -> _State | None:
+
+def _read(path: Path) -> RunState | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_State)
+        return msgspec.json.decode(path.read_bytes(), type=RunState)
     except (OSError, msgspec.DecodeError):
         return None
 

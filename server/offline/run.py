@@ -1,35 +1,54 @@
 """The runs of `atspeed recommend`: read users, make lists, write them."""
 
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 from tqdm import tqdm
 
-from drafting.beam.rule import Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.loading import load_catalog
-from drafting.errors import SetupError
-from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from server.engine.loading import load_recommender
-from server.lists.blend import check_known, load_neighbours
-from server.lists.lines import item_lines, precision_lines, rule_lines, usage_lines
+from server.lists.lines import precision_lines
 from server.metrics.logs import configure_logs
+from server.offline.cluster import Cluster
+from server.offline.folder import is_url
+from server.offline.in_parts import PartTask, make_parts
+from server.offline.lists import ListMaker, OfflineError, blending_of, found_lines
 from server.offline.output import PlainLines, ResumableFile
-from server.offline.questions import Defaults, Question, UserLine, answers, make_question, read_line
+from server.offline.parts import Form
+from server.offline.questions import Defaults, UserLine, answers, make_question
 from server.offline.stored import StoredHistory
+from server.offline.tables import check_tables
+from server.offline.users import TABLES, Row, UserFile, find_files, plan_blocks, read_rows
 from server.settings import Settings
-from verification.recommender import Recommender
-from verification.result import BeamResult
 
 
-class OfflineError(SetupError):
-    """A run that can't be made; the message is a sentence."""
+@dataclass(frozen=True)
+class Output:
+    """Where the lists of a run go, and how they are made.
+
+    Attributes:
+        place: a file, or a folder of parts, which may be in an object store; None for standard output.
+        form: of the parts of a folder; None for that of the users. A file's form follows from its name.
+        part_users: users of a part at most.
+        cluster: makes the parts; None for this process.
+    """
+
+    place: str | None = None
+    form: Form | None = None
+    part_users: int = 1000
+    cluster: Cluster | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        place = self.place
+        return place is not None and (self.cluster is not None or is_url(place) or place.endswith("/") or Path(place).is_dir())
 
 
 def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str], user: str | None, as_json: bool) -> None:
@@ -55,7 +74,7 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
         recommender.close()
     if isinstance(answer, str):
         raise OfflineError(answer)
-    found = _found(recommender, answer) | ({"note": question.note} if question.note else {})
+    found = found_lines(recommender, answer) | ({"note": question.note} if question.note else {})
     if as_json:
         named = {"model": settings.model_name, "catalog_version": catalog.version}
         whole = named | precision_lines(recommender.precision, answer.rule) | found
@@ -70,82 +89,99 @@ def recommend_one(settings: Settings, defaults: Defaults, history: Sequence[str]
         print(f"{item['rank']:>4}  {item['score']:>8.3f}  {item['item_id']:<16}  {item.get('title', '')}".rstrip())
 
 
-def recommend_file(settings: Settings, defaults: Defaults, input_file: Path, output_file: Path | None) -> None:
-    """Write a list, or an error, for every line of a file.
+def recommend_users(settings: Settings, defaults: Defaults, users: str, output: Output) -> None:
+    """Write a list, or an error, for every user of one or many files.
+
+    Args:
+        users: a file, a pipe, a folder, or a name with wildcards, which may be in an object store.
 
     Raises:
-        SetupError: the parts can't be loaded, a file can't be opened, or both files are one.
+        SetupError: the parts can't be loaded, a file can't be read or written, or both files are one.
     """
     configure_logs("warning", "recommend")
+    is_stream = not is_url(users) and (path := Path(users)).exists() and not path.is_file() and not path.is_dir()
+    if output.cluster is not None and output.place is None:
+        raise OfflineError("Lists that Ray makes go to a folder that all its workers see: say which with --output.")
+    if output.is_folder and is_stream:
+        raise OfflineError(f"A folder of lists is made from files, and {users} can be read only once: choose a file as --output.")
     catalog = load_catalog(settings.catalog)
-    blending = blending_of(settings, catalog)
+    if output.is_folder:
+        _recommend_in_parts(settings, defaults, catalog, users, output)
+    else:
+        _recommend_to_file(settings, defaults, catalog, users, output, is_stream)
+
+
+def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog, users: str, output: Output) -> None:
+    if not is_url(str(output.place)) and Path(str(output.place)).is_file():
+        raise OfflineError(f"The lists are to be parts in a folder, and {output.place} is a file: choose another --output.")
+    blending_of(settings, catalog)
+    files = find_files(users)
+    form: Form = output.form or ("parquet" if all(file.is_table for file in files) else "jsonl")
+    if form == "parquet":
+        check_tables()
+    blocks = list(plan_blocks(files, output.part_users))
+    purpose = f"{purpose_of(settings, catalog, defaults, files)} {form} {output.part_users}"
+    task = PartTask(settings, defaults, tuple(files), str(output.place), form, catalog.version)
+    make_parts(task, blocks, purpose, output.cluster)
+
+
+def _recommend_to_file(settings: Settings, defaults: Defaults, catalog: Catalog, users: str, output: Output, is_stream: bool) -> None:
+    place = None if output.place is None else Path(output.place)
+    files = [] if is_stream else find_files(users)
     with ExitStack() as stack:
-        source = stack.enter_context(_open(input_file, "rb"))
-        if output_file is not None and _same_file(input_file, output_file):
-            raise OfflineError(f"The output {output_file} is the input itself, which writing would empty: choose another --output.")
-        users = _count_users(source)
-        recommender = load_recommender(settings.engine_options, catalog)
-        stack.callback(recommender.close)
-        output = _output(settings, catalog, defaults, input_file, output_file)
-        stack.enter_context(output)
-        if output.done:
-            print(f"going on after {output.done} users of an earlier run", file=sys.stderr)
-        defaults = replace(defaults, rule=replace(defaults.rule, seed=output.seed), blending=blending)
-        # The questions run ahead of the answers by as many users as fill the engine; their labels wait here.
-        labels: deque[dict[str, Any]] = deque()
-        lists = answers(recommender, _questions(catalog, source, defaults, labels, output.done))
+        rows, total = _read_all(stack, files, users, output.part_users)
+        if place is not None and any(_same_file(Path(file.folder, file.name), place) for file in files):
+            raise OfflineError(f"The output {place} is the input itself, which writing would empty: choose another --output.")
+        maker = stack.enter_context(ListMaker(settings, defaults, catalog))
+        writer = stack.enter_context(_writer(settings, catalog, defaults, files, place))
+        if writer.done:
+            print(f"going on after {writer.done} users of an earlier run", file=sys.stderr)
+        maker.defaults = replace(maker.defaults, rule=replace(defaults.rule, seed=writer.seed))
+        lists = maker.lines(islice(rows, writer.done, None))
         try:
-            for answer in tqdm(lists, initial=output.done, total=users, unit=" users", desc="recommending", file=sys.stderr):
-                found = {"error": answer} if isinstance(answer, str) else _found(recommender, answer)
-                output.write(msgspec.json.encode(labels.popleft() | found))
+            for line in tqdm(lists, initial=writer.done, total=total, unit=" users", desc="recommending", file=sys.stderr):
+                writer.write(line)
         except KeyboardInterrupt as interrupt:
-            raise OfflineError(f"Interrupted. {output.continuation}") from interrupt
+            raise OfflineError(f"Interrupted. {writer.continuation}") from interrupt
 
 
-def blending_of(settings: Settings, catalog: Catalog) -> Blending | None:
-    """How lists are blended; None if they are the model's own.
-
-    Raises:
-        NeighbourError: the neighbour model can't be used, or was made for another catalog.
-        OfflineError: nothing says how much it weighs, or lists are sampled.
-    """
-    if (model := load_neighbours(settings)) is None:
-        return None
-    if settings.blend is None:
-        raise OfflineError("Say how much the neighbour model weighs: --blend 0.5, or leave --neighbours out.")
-    if settings.verification is not Verification.STRICT:
-        raise OfflineError("Only strict lists can be blended: leave --neighbours out, or choose strict verification.")
-    neighbours = CatalogNeighbours.of(model, catalog)
-    check_known(neighbours, settings)
-    return Blending(neighbours, settings.blend) if settings.blend else None
+def _read_all(stack: ExitStack, files: Sequence[UserFile], users: str, most: int) -> tuple[Iterator[Row], int | None]:
+    """All users, and how many they are for the progress bar; None for a pipe, whose lines can only be read once."""
+    if not files:
+        source: Iterable[bytes] = stack.enter_context(_open(Path(users), "rb"))
+        return (Row(number, number + 1, text) for number, text in enumerate(source) if text.strip()), None
+    blocks = list(plan_blocks(files, most))
+    return chain.from_iterable(read_rows(files, block) for block in blocks), sum(block.users for block in blocks)
 
 
-def _output(settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path, output_file: Path | None) -> PlainLines:
-    """The file of lists; a run can only be continued from one file to another."""
+def _writer(settings: Settings, catalog: Catalog, defaults: Defaults, files: Sequence[UserFile], place: Path | None) -> PlainLines:
+    """The file of lists; a run can only be continued from files to a file."""
     seed = defaults.rule.seed
-    if output_file is None:
+    if place is None:
         return PlainLines(sys.stdout.buffer, seed)
-    if not input_file.is_file() or (output_file.exists() and not output_file.is_file()):
-        return PlainLines(_open(output_file, "wb"), seed)
+    is_table = place.name.endswith(TABLES)
+    if is_table:
+        check_tables()
+    if not is_table and (not files or (place.exists() and not place.is_file())):
+        return PlainLines(_open(place, "wb"), seed)
     try:
-        return ResumableFile(output_file, purpose_of(settings, catalog, defaults, input_file), seed)
+        return ResumableFile(place, purpose_of(settings, catalog, defaults, files), seed, is_table)
     except OSError as error:
-        raise OfflineError(f"{output_file} can't be opened: {error.strerror}.") from error
+        raise OfflineError(f"{place} can't be opened: {error.strerror}.") from error
 
 
-def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, input_file: Path) -> str:
-    """Everything that the lists of a file follow from: a run goes on only where an earlier one had the same.
+def purpose_of(settings: Settings, catalog: Catalog, defaults: Defaults, files: Sequence[UserFile]) -> str:
+    """Everything that the lists of these files follow from: a run goes on only where an earlier one had the same.
 
     What is None is a value too: a base is that of the target or that of the draft by its place alone.
     """
-    status = input_file.stat()
     directories = (settings.target, settings.base, settings.draft, settings.draft_base)
     models = [None if directory is None else directory.resolve() for directory in directories]
     numbers = [settings.engine, settings.dtype, settings.exact, settings.quantization, settings.normalise]
     # Another seed will do where it was drawn by chance.
     asked = replace(defaults, rule=replace(defaults.rule, seed=0)) if defaults.seed_is_drawn else defaults
     blend = None if settings.neighbours is None else [settings.blend, settings.neighbours.resolve(), settings.neighbours.stat().st_mtime_ns]
-    purpose = [input_file.resolve(), status.st_size, status.st_mtime_ns, models, numbers, settings.plan, catalog.version, asked, blend]
+    purpose = [list(map(astuple, files)), models, numbers, settings.plan, catalog.version, asked, blend]
     return msgspec.json.encode(purpose, enc_hook=str).decode()
 
 
@@ -159,40 +195,3 @@ def _open(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
 def _same_file(one: Path, other: Path) -> bool:
     """True if both paths are the same regular file, links included; a terminal or a pipe may be both input and output."""
     return one.is_file() and other.is_file() and one.samefile(other)
-
-
-def _count_users(source: BinaryIO) -> int | None:
-    """The users of a file, for the progress bar; None for a pipe, whose lines can only be read once."""
-    if not source.seekable():
-        return None
-    users = sum(1 for line in source if line.strip())
-    source.seek(0)
-    return users
-
-
-def _questions(
-    catalog: Catalog, source: Iterable[bytes], defaults: Defaults, labels: deque[dict[str, Any]], done: int
-) -> Iterator[Question | str]:
-    """The question of each line but the first `done` ones; the label of its answer goes to `labels`."""
-    for number, text in enumerate(source, start=1):
-        if not text.strip():
-            continue
-        if done:
-            done -= 1
-            continue
-        line = read_line(text)
-        question = line if isinstance(line, str) else make_question(catalog, line, defaults, number - 1)
-        label: dict[str, Any] = {"line": number} if isinstance(question, str) else {}
-        if isinstance(line, UserLine) and line.user_id is not None:
-            label["user_id"] = line.user_id
-        if isinstance(question, Question) and question.note:
-            label["note"] = question.note
-        labels.append(label)
-        yield question
-
-
-def _found(recommender: Recommender, answer: BeamResult) -> dict[str, Any]:
-    """The fields of a list, named as in `schemas.RecommendationAnswer`."""
-    thought = {} if answer.thought is None else {"thought": recommender.text(answer.thought)}
-    items = item_lines(recommender.catalog, answer.items, blend=answer.blend)
-    return {**rule_lines(answer.rule), "items": items, **thought, "usage": usage_lines(answer.usage)}

@@ -10,8 +10,10 @@ import pytest
 from drafting.beam.rule import SearchRule
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
+from server.offline.lists import OfflineError, blending_of
 from server.offline.questions import Defaults
-from server.offline.run import OfflineError, blending_of, purpose_of, recommend_file, recommend_one
+from server.offline.run import Output, purpose_of, recommend_one, recommend_users
+from server.offline.users import find_files
 from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model
 from tests.server.http.test_blend import neighbour_model
@@ -28,7 +30,7 @@ def test_every_setting_that_lists_follow_from_is_in_the_purpose(tmp_path: Path):
 
     def purpose(seed: int = 1, drawn: bool = True, **options: Any) -> str:
         settings = FlagSettings(**{"target": tmp_path / "target", "catalog": users, "engine": "transformers"} | options)
-        return purpose_of(settings, CATALOG, replace(DEFAULTS, rule=SearchRule(seed=seed), seed_is_drawn=drawn), users)
+        return purpose_of(settings, CATALOG, replace(DEFAULTS, rule=SearchRule(seed=seed), seed_is_drawn=drawn), find_files(str(users)))
 
     others: list[dict[str, Any]] = [
         {"target": base},
@@ -61,7 +63,7 @@ def test_lists_of_a_file_come_with_the_texts_before_them(tmp_path: Path, capsys:
     users, lists = tmp_path / "users.jsonl", tmp_path / "lists.jsonl"
     users.write_text('{"history": ["item-3", "item-14"]}\n{"history": ["item-5"]}\n')
     settings = FlagSettings(target=folder, catalog=tmp_path / "catalog.jsonl", engine="transformers", kv_memory_gib=0.01, threads=1)
-    recommend_file(settings, replace(DEFAULTS, think=20), users, lists)
+    recommend_users(settings, replace(DEFAULTS, think=20), str(users), Output(str(lists)))
     recommend_one(settings, replace(DEFAULTS, think=20), ["item-3", "item-14"], None, as_json=False)
     recommender = Recommender.load(folder, catalog, kv_memory_gib=0.01)
     expected = list(recommender.recommend([[3, 14], [5]], 10, think=20))
@@ -71,7 +73,7 @@ def test_lists_of_a_file_come_with_the_texts_before_them(tmp_path: Path, capsys:
         [f"item-{item.item}" for item in result.items] for result in expected
     ]
     assert capsys.readouterr().out.splitlines()[0] == found[0]["thought"] != ""
-    recommend_file(settings, replace(DEFAULTS, think=21), users, tmp_path / "refused.jsonl")
+    recommend_users(settings, replace(DEFAULTS, think=21), str(users), Output(str(tmp_path / "refused.jsonl")))
     refused = json.loads((tmp_path / "refused.jsonl").read_text().splitlines()[0])
     assert refused["error"] == "The text before a list has 1 to 20 tokens, as prompt.json says, not 21."
     recommender.close()
@@ -90,7 +92,7 @@ def test_blended_lists_of_a_file(tmp_path: Path):
     for weight in (0.0, 2.0, None):
         chosen = {} if weight is None else {"neighbours": tmp_path / "neighbours", "blend": weight}
         settings = FlagSettings(**named, verify_model="never", kv_memory_gib=0.01, threads=1, **chosen)
-        recommend_file(settings, replace(DEFAULTS, exclude_history=True), users, lists)
+        recommend_users(settings, replace(DEFAULTS, exclude_history=True), str(users), Output(str(lists)))
         found[weight] = [json.loads(line) for line in lists.read_text().splitlines()]
     ids = {weight: [[item["item_id"] for item in line["items"]] for line in lines] for weight, lines in found.items()}
     assert ids[0.0] == ids[None] != ids[2.0]

@@ -1,0 +1,121 @@
+"""A folder of lists, part by part, by this process or by the workers of a cluster.
+
+Invariant: whoever makes a part makes it from its block alone, so parts are the same in any order and by any number of workers.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+from tqdm import tqdm
+
+from server.offline.lists import ListMaker, OfflineError
+from server.offline.parts import Form, Parts
+from server.offline.questions import Defaults
+from server.offline.users import Block, UserFile, read_rows
+from server.settings import Settings
+
+_CONTINUATION = "The same command goes on from here."
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """All that making a part needs besides its block.
+
+    Attributes:
+        catalog_version: of the catalog that the run began with.
+    """
+
+    settings: Settings
+    defaults: Defaults
+    files: tuple[UserFile, ...]
+    place: str
+    form: Form
+    catalog_version: str
+
+
+class Workers(Protocol):
+    """Processes that make parts."""
+
+    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
+        """Make the part of each block, in any order; yield the users of what is written.
+
+        Raises:
+            SetupError: there are no workers, or one of them can't do the task.
+        """
+
+
+class PartMaker:
+    """A model that makes parts. As a context, it closes the model."""
+
+    def __init__(self, task: PartTask) -> None:
+        """
+        Raises:
+            SetupError: the model or the catalog can't be loaded, or it is another one than the task's.
+        """
+        self._task = task
+        self._parts = Parts(task.place, task.form)
+        self._maker = ListMaker(task.settings, task.defaults)
+        if self._maker.catalog.version != task.catalog_version:
+            self._maker.__exit__()
+            raise OfflineError(f"{task.settings.catalog} is not the catalog (version {task.catalog_version}) that the run began with.")
+
+    def make(self, block: Block) -> Iterator[int]:
+        """Make the part of a block; yields 1 for each list, and the part is there when the iteration ends.
+
+        Raises:
+            SetupError: the users can't be read, or the part can't be written.
+        """
+        lines = []
+        for line in self._maker.lines(read_rows(self._task.files, block)):
+            lines.append(line)
+            yield 1
+        self._parts.write(block.part, lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._maker.__exit__()
+
+
+class Here:
+    """This process as the only worker."""
+
+    def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
+        """See `Workers`."""
+        with PartMaker(task) as maker:
+            for block in blocks:
+                yield from maker.make(block)
+
+
+def make_parts(task: PartTask, blocks: Sequence[Block], purpose: str, workers: Workers | None) -> None:
+    """Make the parts that are not there yet, and show the progress.
+
+    Args:
+        purpose: everything that the parts follow from.
+        workers: None for this process.
+
+    Raises:
+        SetupError: as `Workers.make`, or the folder holds another run.
+    """
+    parts = Parts(task.place, task.form)
+    seed = parts.begin(purpose, task.defaults.rule.seed)
+    task = replace(task, defaults=replace(task.defaults, rule=replace(task.defaults.rule, seed=seed)))
+    done = parts.done()
+    missing = [block for block in blocks if block.part not in done]
+    total = sum(block.users for block in blocks)
+    before = total - sum(block.users for block in missing)
+    if before:
+        print(f"going on after {before} users of an earlier run", file=sys.stderr)
+    if missing:
+        made = (workers or Here()).make(task, missing)
+        with closing(made), tqdm(initial=before, total=total, unit=" users", desc="recommending", file=sys.stderr) as bar:  # type: ignore[type-var]
+            try:
+                for users in made:
+                    bar.update(users)
+            except KeyboardInterrupt as interrupt:
+                raise OfflineError(f"Interrupted. {_CONTINUATION}") from interrupt
+    parts.finish()

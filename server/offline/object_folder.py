@@ -1,0 +1,86 @@
+"""A prefix of an object store as a folder. Credentials come from the environment, as obstore reads them, and stand in no message.
+
+As with versions of the catalog, only calls of obstore's that block are used.
+"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import ObjectStore, from_url
+
+from drafting.errors import first_line
+from server.offline.folder import FolderError, FolderFile
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+_RETRIES, _RETRY_SECONDS = 5, 60
+
+
+class ObjectFolder:
+    """The objects below a URL; see `Folder`."""
+
+    def __init__(self, url: str) -> None:
+        """
+        Raises:
+            FolderError: it is no URL of a store, or its credentials make no sense.
+        """
+        self.place = url.rstrip("/")
+        retry_timeout = timedelta(seconds=_RETRY_SECONDS)
+        try:
+            self._store: ObjectStore = from_url(url, retry_config={"max_retries": _RETRIES, "retry_timeout": retry_timeout})
+        except (BaseError, ValueError) as error:
+            raise self._failed("opened", error) from error
+
+    def files(self) -> list[FolderFile]:
+        """See `Folder`."""
+        try:
+            found = [_file(each) for page in obstore.list(self._store) for each in page]
+        except (BaseError, OSError) as error:
+            raise self._failed("read", error) from error
+        return sorted(found, key=lambda file: file.name)
+
+    def find(self, name: str) -> FolderFile | None:
+        """See `Folder`."""
+        try:
+            return _file(obstore.head(self._store, name))
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError) as error:
+            raise self._failed("read", error, name) from error
+
+    def range(self, name: str, start: int, end: int) -> bytes:
+        """See `Folder`."""
+        try:
+            return bytes(obstore.get_range(self._store, name, start=start, end=end)) if end > start else b""
+        except (BaseError, OSError) as error:
+            raise self._failed("read", error, name) from error
+
+    def write(self, name: str, contents: bytes) -> None:
+        """See `Folder`."""
+        try:
+            obstore.put(self._store, name, contents)
+        except (BaseError, OSError) as error:
+            raise self._failed("written", error, name) from error
+
+    def tidy(self) -> None:
+        """See `Folder`; an object store keeps nothing of what was not finished."""
+
+    def _failed(self, verb: str, error: Exception, name: str | None = None) -> FolderError:
+        match error:
+            case PermissionDeniedError() | UnauthenticatedError():
+                reason = "the object store refuses these credentials"
+            case FileNotFoundError():
+                reason = "it is not there, or there is no such bucket"
+            case _:
+                # The query of a URL may hold a signature.
+                reason = " ".join(word.partition("?")[0] for word in first_line(error).split()).rstrip(".")
+                # What obstore says where a URL of HTTP is not allowed.
+                reason += " (a URL of http:// needs AWS_ALLOW_HTTP=true)" if "builder error" in reason else ""
+        return FolderError(f"{self.place if name is None else f'{self.place}/{name}'} can't be {verb}: {reason}.")
+
+
+def _file(meta: "ObjectMeta") -> FolderFile:
+    return FolderFile(meta["path"], meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())

@@ -1,0 +1,86 @@
+"""A folder of lists: a part for each block of users, here or in an object store.
+
+Invariant: a part is there whole or not at all, under a name that follows from its block alone. So a block that is made twice, by a worker
+that was taken for dead or by a second run, is there once, and a run that goes on makes what is missing and nothing else. `_SUCCESS` is
+there when all parts are; what begins with `_` is no data to readers of such folders (Spark, Ray, pyarrow).
+"""
+
+import io
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from server.offline.folder import open_folder
+from server.offline.lists import OfflineError
+from server.offline.output import RunState
+from server.offline.tables import write_table
+
+Form = Literal["jsonl", "parquet"]
+_STATE, _SUCCESS = "_atspeed.json", "_SUCCESS"
+
+
+class Parts:
+    """The parts of one run."""
+
+    def __init__(self, place: str, form: Form) -> None:
+        """
+        Raises:
+            FolderError: it is no URL of a store.
+        """
+        self._folder = open_folder(place)
+        self._form = form
+
+    def begin(self, purpose: str, seed: int) -> int:
+        """Begin a run, or go on with one of the same purpose; return its seed.
+
+        Raises:
+            OfflineError: the folder holds the lists of another run.
+            FolderError: the folder can't be read or written.
+        """
+        known = self._folder.find(_STATE)
+        try:
+            state = None if known is None else msgspec.json.decode(self._folder.range(_STATE, 0, known.size), type=RunState)
+        except msgspec.DecodeError:
+            state = RunState("", 0)
+        if state is None and not self.done():
+            self._folder.write(_STATE, msgspec.json.encode(RunState(purpose, seed)))
+            return seed
+        if state is None or state.purpose != purpose:
+            raise OfflineError(
+                f"{self._folder.place} holds lists of another run, of other users, models or options: choose another --output, or empty it."
+            )
+        return state.seed
+
+    def done(self) -> set[int]:
+        """The numbers of the parts that are there.
+
+        Raises:
+            FolderError: the folder can't be read.
+        """
+        # What a machine has lost at a power cut is a file without contents.
+        names = [file.name.partition(".") for file in self._folder.files() if file.size]
+        stems = [stem.removeprefix("part-") for stem, _, ending in names if ending == self._form and stem.startswith("part-")]
+        return {int(number) for number in stems if number.isdigit()}
+
+    def write(self, part: int, lines: Iterable[bytes]) -> None:
+        """Write a part.
+
+        Raises:
+            FolderError: it can't be written.
+        """
+        contents = io.BytesIO()
+        if self._form == "parquet":
+            write_table(lines, contents)
+        else:
+            contents.writelines(line + b"\n" for line in lines)
+        self._folder.write(f"part-{part:06}.{self._form}", contents.getvalue())
+
+    def finish(self) -> None:
+        """Say that all parts are there.
+
+        Raises:
+            FolderError: the folder can't be written.
+        """
+        self._folder.tidy()
+        self._folder.write(_SUCCESS, b"")

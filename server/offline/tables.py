@@ -1,0 +1,78 @@
+"""Lists as parquet: the fields of their JSON lines as columns, the same ones whatever the lists hold."""
+
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from drafting.errors import SetupError
+
+# Rows that are held in memory at a time.
+_ROWS = 10_000
+
+
+class TableError(SetupError):
+    """Tables that can't be written; the message is a sentence."""
+
+
+def check_tables() -> None:
+    """
+    Raises:
+        TableError: pyarrow, which writes tables, is not installed.
+    """
+    if find_spec("pyarrow") is None:
+        raise TableError("Writing parquet needs pyarrow: pip install 'atspeed-server[train]', or write JSONL.")
+
+
+def write_table(lines: Iterable[bytes], target: BinaryIO | Path) -> None:
+    """Write lists, given as JSON lines, as one table.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema()
+    rows: Iterator[dict[str, Any]] = map(_row, lines)
+    with pq.ParquetWriter(target, schema) as writer:
+        while batch := list(islice(rows, _ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema))
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    row: dict[str, Any] = msgspec.json.decode(line)
+    # A column has one type, and ids may be texts in one line and numbers in the next.
+    return row | {"user_id": str(row["user_id"])} if "user_id" in row else row
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    item = {
+        "item_id": pa.string(),
+        "identifier": pa.list_(pa.string()),
+        "title": pa.string(),
+        "score": pa.float64(),
+        "rank": pa.int32(),
+        "blend_score": pa.float64(),
+        "source": pa.string(),
+    }
+    counts = ("prompt_tokens", "cached_tokens", "target_forwards", "draft_forwards", "accepted_steps", "drafted_nodes")
+    usage = dict.fromkeys(counts, pa.int64()) | {"plan": pa.string(), "thought_tokens": pa.int64(), "candidates": pa.int64()}
+    columns = {
+        "user_id": pa.string(),
+        "items": pa.list_(pa.struct(item)),
+        "error": pa.string(),
+        "note": pa.string(),
+        "file": pa.string(),
+        "line": pa.int64(),
+        "verification": pa.string(),
+        "seed": pa.int64(),
+        "thought": pa.string(),
+        "usage": pa.struct(usage),
+    }
+    return pa.schema(columns.items())

@@ -1,0 +1,247 @@
+"""Files of users: JSON lines and parquet, one or many, here or in an object store; and the blocks that they are read in.
+
+Invariant: a row of parquet is read as the JSON line that has the same fields, so both ask the same questions. A block is the same rows in
+every run over the same files, whoever reads it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from drafting.errors import SetupError, first_line
+from server.offline.folder import is_url, open_file, open_folder
+from server.offline.questions import UserLine
+
+TABLES = (".parquet", ".pq")
+ENDINGS = (".jsonl", ".ndjson", ".json", *TABLES)
+_KNOWN_COLUMNS = UserLine.__struct_fields__
+# One of them at least tells of users.
+_TELLING = ("history", "behaviours", "context")
+
+
+class UsersError(SetupError):
+    """Users that can't be read; the message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserFile:
+    """A file of users below a folder.
+
+    Attributes:
+        version: another one for other contents, as far as the folder tells.
+    """
+
+    folder: str
+    name: str
+    size: int
+    version: str
+
+    @property
+    def is_table(self) -> bool:
+        return self.name.endswith(TABLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some successive users of one file, whose lists are made and written together.
+
+    Attributes:
+        part: number of the block among all of a run.
+        file: index of the file.
+        start, end: its bytes of a file of JSON lines, or its rows of a table.
+        lines_before: lines of the file before it, empty ones included.
+        number: lines of all files before it.
+        users: users of it, at least one.
+    """
+
+    part: int
+    file: int
+    start: int
+    end: int
+    lines_before: int
+    number: int
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One user as JSON.
+
+    Attributes:
+        number: its number among the lines of all files, from 0.
+        line: its number in its file, from 1.
+        file: name of the file; None if it is the only one.
+    """
+
+    number: int
+    line: int
+    text: bytes
+    file: str | None = None
+
+
+def find_files(place: str) -> list[UserFile]:
+    """The files that a path or a URL names, which may be a folder or have wildcards, by name.
+
+    Raises:
+        UsersError: there are none.
+        FolderError: they can't be listed.
+    """
+    if not is_url(place):
+        # What is there under a name with wildcards in it is meant.
+        if (path := Path(place)).is_file():
+            return _chosen(str(path.parent), lambda name: name == path.name, path.name)
+        if path.is_dir():
+            return _chosen(place, _is_data)
+    scheme, split, rest = place.partition("://") if is_url(place) else ("", "", place)
+    parts = rest.rstrip("/").split("/")
+    wild = next((at for at, part in enumerate(parts) if set("*?[") & {*part}), None)
+    if wild is not None:
+        pattern = parts[wild:]
+        base = scheme + split + ("/".join(parts[:wild]) or ("/" if rest.startswith("/") else "."))
+        return _chosen(base, lambda name: _matches(name.split("/"), pattern), given=place)
+    if not is_url(place):
+        raise UsersError(f"{place} can't be opened: No such file or directory.")
+    if len(parts) > 1 and not place.endswith("/"):
+        folder = open_folder(scheme + split + "/".join(parts[:-1]))
+        if (file := folder.find(parts[-1])) is not None:
+            return [UserFile(folder.place, file.name, file.size, file.version)]
+    return _chosen(place, _is_data)
+
+
+def _chosen(base: str, is_chosen: Callable[[str], bool], name: str | None = None, given: str | None = None) -> list[UserFile]:
+    folder = open_folder(base)
+    if name is not None:
+        found = [file for file in (folder.find(name),) if file is not None]
+    else:
+        found = [file for file in folder.files() if is_chosen(file.name)]
+    if not found:
+        raise UsersError(f"There are no files of users at {given or base}: they end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
+    return [UserFile(folder.place, file.name, file.size, file.version) for file in found]
+
+
+def _is_data(name: str) -> bool:
+    """True for a file directly in the folder; what begins with _ or . is what others note beside their data."""
+    return "/" not in name and not name.startswith(("_", ".")) and PurePosixPath(name).suffix in ENDINGS
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
+
+
+def plan_blocks(files: Sequence[UserFile], most: int) -> Iterator[Block]:
+    """The blocks of the files, in order, of at most so many users each.
+
+    Raises:
+        UsersError: a table can't be read, or has no column of users.
+        FolderError: a file can't be read.
+    """
+    part = number = 0
+    for index, file in enumerate(files):
+        lines = 0
+        for start, end, rows, users in _spans(file, most):
+            if users:
+                yield Block(part, index, start, end, lines, number, users)
+                part += 1
+            lines += rows
+            number += rows
+
+
+def _spans(file: UserFile, most: int) -> Iterator[tuple[int, int, int, int]]:
+    """Start, end, lines and users of each block of a file."""
+    if file.is_table:
+        rows = _table(file).metadata.num_rows
+        for first in range(0, rows, most):
+            end = min(first + most, rows)
+            yield first, end, end - first, end - first
+        return
+    start = end = lines = users = 0
+    with open_file(open_folder(file.folder), file.name, file.size) as source:
+        for line in source:
+            lines += 1
+            end += len(line)
+            users += bool(line.strip())
+            if users == most:
+                yield start, end, lines, users
+                start, lines, users = end, 0, 0
+    yield start, end, lines, users
+
+
+def read_rows(files: Sequence[UserFile], block: Block) -> Iterator[Row]:
+    """The users of a block.
+
+    Raises:
+        UsersError, FolderError: as `plan_blocks`.
+    """
+    file = files[block.file]
+    name = file.name if len(files) > 1 else None
+    if file.is_table:
+        texts = _table_lines(file, block.start, block.end)
+    else:
+        texts = iter(open_folder(file.folder).range(file.name, block.start, block.end).split(b"\n"))
+    for offset, text in enumerate(texts):
+        if text.strip():
+            yield Row(block.number + offset, block.lines_before + offset + 1, text, name)
+
+
+def _table_lines(file: UserFile, start: int, end: int) -> Iterator[bytes]:
+    metadata, first = _table(file).metadata, 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if first < end and start < first + rows:
+            low = max(start - first, 0)
+            yield from map(_json_line, _row_group(file, group).slice(low, min(end - first, rows) - low).to_pylist(maps_as_pydicts="strict"))
+        first += rows
+
+
+# The blocks of a row group follow each other, and a row group can only be read whole.
+@lru_cache(maxsize=1)
+def _row_group(file: UserFile, group: int) -> Any:
+    table = _table(file)
+    columns = [name for name in table.schema_arrow.names if name in _KNOWN_COLUMNS]
+    try:
+        return table.read_row_group(group, columns=columns)
+    except OSError as error:
+        raise UsersError(f"The table {file.folder}/{file.name} can't be read: {first_line(error)}.") from error
+
+
+@lru_cache(maxsize=1)
+def _table(file: UserFile) -> Any:
+    """An open table."""
+    whole = f"{file.folder}/{file.name}"
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as missing:
+        raise UsersError(f"Reading {whole} needs pyarrow ({missing}): pip install 'atspeed-server[train]', or give JSONL.") from missing
+    try:
+        table = pq.ParquetFile(open_file(open_folder(file.folder), file.name, file.size))
+    except (pa.ArrowException, OSError) as error:
+        raise UsersError(f"The table {whole} can't be read: {first_line(error)}.") from error
+    if not {*table.schema_arrow.names} & {*_TELLING}:
+        names = ", ".join(table.schema_arrow.names)
+        raise UsersError(f"The table {whole} has no column `history` (nor `behaviours` or `context`); it has {names}.")
+    return table
+
+
+def _json_line(row: dict[str, Any]) -> bytes:
+    """A row as JSON; a value that is missing is left out, for a table can't leave out its column in one row."""
+    return msgspec.json.encode(_present(row), enc_hook=str)
+
+
+def _present(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _present(each) for name, each in value.items() if each is not None}
+        case list():
+            return [_present(each) for each in value]
+        case datetime() if value.tzinfo is None:
+            # Times without a zone are in UTC, as everywhere in data.
+            return value.replace(tzinfo=UTC)
+        case _:
+            return value

@@ -1,0 +1,201 @@
+"""Folders of lists, by this process and by workers of a real Ray cluster: the lists of one run to one file, each once."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from drafting.beam.rule import SearchRule, Verification
+from server.offline import cluster, in_parts
+from server.offline.cluster import Cluster, Needs
+from server.offline.lists import OfflineError
+from server.offline.questions import Defaults
+from server.offline.run import Output, recommend_users
+from server.settings import FlagSettings
+from tests.models import random_catalog, save_random_model
+from tests.services import ObjectStore
+
+DEFAULTS = Defaults(5, None, [], False, SearchRule(Verification.GUMBEL, seed=3))
+USERS = 120
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, users as JSONL and as parquet, and the lists that one run to one file makes."""
+    folder = tmp_path_factory.mktemp("parts")
+    catalog = random_catalog()
+    save_random_model(folder / "model", catalog, hidden=32, layers=1, seed=2)
+    catalog.save(folder / "catalog.jsonl")
+    users = [{"user_id": f"u{i}", "history": [catalog.item_ids[i], catalog.item_ids[i + 9]]} for i in range(USERS)]
+    users[40]["history"] = ["none"]
+    (folder / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
+    pq.write_table(pa.Table.from_pylist(users), folder / "users.parquet", row_group_size=50)
+    recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.jsonl"), Output(str(folder / "lists.jsonl")))
+    return folder
+
+
+def settings_of(folder: Path) -> FlagSettings:
+    more = {"kv_memory_gib": 0.01, "threads": 1, "verify_model": "never", "plan": "none"}
+    return FlagSettings(target=folder / "model", catalog=folder / "catalog.jsonl", engine="transformers", verification="gumbel", **more)
+
+
+def joined(place: Path) -> list[bytes]:
+    return lists_of(b"".join(path.read_bytes() for path in sorted(place.glob("part-*.jsonl"))))
+
+
+def lists_of(lines: bytes) -> list[bytes]:
+    """The lines but for what a list has cost, which others of its batch share."""
+    return [re.sub(rb',"usage":\{[^}]*\}', b"", line) for line in lines.splitlines()]
+
+
+def expected(folder: Path) -> list[bytes]:
+    return lists_of((folder / "lists.jsonl").read_bytes())
+
+
+def test_parts_are_the_lists_of_one_file_and_only_missing_ones_are_made(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    output = Output(f"{tmp_path}/lists/", "jsonl", 25)
+    recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.parquet"), output)
+    lists = expected(folder)
+    assert joined(tmp_path / "lists") == lists
+    assert json.loads(lists[0])["items"][-1]["rank"] == 5
+    assert json.loads(lists[40]) == {
+        "line": 41,
+        "user_id": "u40",
+        "error": "The catalog has no item 'none', which history names.",
+    }
+    (tmp_path / "lists" / "part-000002.jsonl").unlink()
+    (tmp_path / "lists" / "part-000004.jsonl").write_bytes(b"")
+    (tmp_path / "lists" / ".unfinished-1234").write_bytes(b"half")
+    made: list[int] = []
+    make = in_parts.PartMaker.make
+    monkeypatch.setattr(in_parts.PartMaker, "make", lambda maker, block: made.append(block.part) or make(maker, block))
+    # A seed that was drawn is that of the first run.
+    recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.parquet"), output)
+    assert made == [2, 4]
+    assert joined(tmp_path / "lists") == lists
+    assert {path.name for path in (tmp_path / "lists").iterdir()} == {
+        "_atspeed.json",
+        "_SUCCESS",
+        *(f"part-{part:06}.jsonl" for part in range(5)),
+    }
+    assert "going on after 75 users of an earlier run" in capsys.readouterr().err
+    with pytest.raises(OfflineError, match="holds lists of another run"):
+        recommend_users(settings_of(folder), replace(DEFAULTS, k=4), str(folder / "users.parquet"), output)
+    assert joined(tmp_path / "lists") == lists
+
+
+def test_lists_as_tables(folder: Path, tmp_path: Path):
+    lists = list(map(json.loads, expected(folder)))
+    recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.jsonl"), Output(str(tmp_path / "lists.parquet")))
+    recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.parquet"), Output(f"{tmp_path}/lists/", part_users=50))
+    for place in (tmp_path / "lists.parquet", tmp_path / "lists"):
+        rows = pq.read_table(place).to_pylist()
+        assert rows[0]["usage"]["target_forwards"] > 0
+        assert [present(row | {"usage": None}) for row in rows] == lists
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists", "lists.parquet"]
+
+
+def present(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: present(each) for name, each in value.items() if each is not None}
+    return [present(each) for each in value] if isinstance(value, list) else value
+
+
+def test_users_and_lists_in_an_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    import obstore
+    from obstore.store import from_url
+
+    store = ObjectStore()
+    try:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        bucket = store.bucket("shop")
+        objects = from_url(bucket)
+        obstore.put(objects, "users/a.parquet", folder / "users.parquet")
+        recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users/*.parquet", Output(f"{bucket}/lists", "jsonl", 70))
+        parts = [bytes(obstore.get(objects, f"lists/part-00000{part}.jsonl").bytes()) for part in range(2)]
+        assert lists_of(b"".join(parts)) == expected(folder)
+        obstore.head(objects, "lists/_SUCCESS")
+        with pytest.raises(OfflineError, match="holds lists of another run"):
+            recommend_users(settings_of(folder), DEFAULTS, f"{bucket}/users", Output(f"{bucket}/lists", "jsonl", 71))
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    pytest.importorskip("ray.data", reason="needs the extra `ray`")
+    ray = cluster._import_ray()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _memory=8 << 30)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray")
+def test_workers_on_ray_make_the_lists_of_one_process_also_when_one_is_killed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    output = Output(str(tmp_path / "lists"), part_users=10, cluster=Cluster("auto", 2))
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        """Kill a worker while it has a model."""
+        workers = [process for process in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(process.cmdline())]
+        workers[0].kill()
+        killed.append(workers[0].pid)
+
+    updates = Cluster.make
+
+    def make(workers: Cluster, *task: object) -> Iterator[int]:
+        for users in updates(workers, *task):
+            if not killed:
+                kill_one()
+            yield users
+
+    monkeypatch.setattr(Cluster, "make", make)
+    recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.jsonl"), output)
+    assert killed
+    assert joined(tmp_path / "lists") == expected(folder)
+    assert (tmp_path / "lists" / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        (Output(cluster=Cluster("auto")), "Lists that Ray makes go to a folder"),
+        (Output("{folder}/lists.jsonl", cluster=Cluster("auto")), "lists.jsonl is a file: choose another --output"),
+        (Output("{folder}/lists", cluster=Cluster("127.0.0.1:1")), "No Ray cluster answers at 127.0.0.1:1"),
+        (Output("{folder}/lists2", cluster=Cluster("nonsense")), "No Ray cluster answers at nonsense"),
+    ],
+)
+def test_runs_on_ray_that_can_not_be_made(folder: Path, output: Output, sentence: str, monkeypatch: pytest.MonkeyPatch):
+    # Nobody asks Ray before an address answers.
+    no_ray = SimpleNamespace(is_initialized=lambda: False, exceptions=SimpleNamespace(RayError=KeyError))
+    monkeypatch.setattr(cluster, "_import_ray", lambda: no_ray)
+    place = None if output.place is None else output.place.format(folder=folder)
+    with pytest.raises(OfflineError, match=sentence):
+        recommend_users(settings_of(folder), DEFAULTS, str(folder / "users.jsonl"), replace(output, place=place))
+
+
+def test_how_many_workers_a_cluster_has_room_for(folder: Path):
+    settings = settings_of(folder).model_copy(update={"threads": None, "kv_memory_gib": 2.0})
+    gib = 1 << 30
+    nodes = [{"CPU": 16.0, "memory": 100.0 * gib}, {"CPU": 9.0, "memory": 7.0 * gib}, {"CPU": 3.0, "memory": 100.0 * gib}]
+    needs = cluster.needs_of(settings, nodes)
+    assert (needs.cores, needs.gpus) == (4, 0)
+    assert 3 * gib < needs.memory < 3.1 * gib
+    assert [needs.fits(node) for node in nodes] == [4, 2, 0]
+    assert cluster.needs_of(settings, [{"CPU": 2.0, "memory": 8.0 * gib}]).cores == 2
+    with_gpus = [{"CPU": 16.0, "memory": 100.0 * gib, "GPU": 2.0}, {"CPU": 9.0, "memory": 7.0 * gib}]
+    assert cluster.needs_of(settings, with_gpus).gpus == 1
+    assert [Needs(1, 1, gib).fits(node) for node in with_gpus] == [2, 0]
+    assert str(Needs(2, 0, 3 * gib)) == "2 cores and 3.0 GiB of memory"

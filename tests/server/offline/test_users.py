@@ -1,0 +1,102 @@
+"""Files of users: whatever they are cut into, and in whatever form, the same users ask the same questions."""
+
+import json
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drafting.errors import SetupError
+from server.offline.users import UserFile, find_files, plan_blocks, read_rows
+
+
+def rows_of(files: list[UserFile], most: int) -> list[tuple[int, int, bytes]]:
+    blocks = list(plan_blocks(files, most))
+    assert [block.part for block in blocks] == list(range(len(blocks)))
+    found = [list(read_rows(files, block)) for block in blocks]
+    assert [block.users for block in blocks] == list(map(len, found))
+    assert all(0 < len(rows) <= most for rows in found)
+    return [(row.number, row.line, row.text) for row in chain.from_iterable(found)]
+
+
+@given(
+    lines=st.lists(st.sampled_from([b"", b"  ", b"\r", b'{"k": 1}', b'{"k": 22}\r', b"not JSON"])),
+    most=st.integers(1, 5),
+    ends=st.booleans(),
+)
+def test_blocks_are_the_lines_of_the_file(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], most: int, ends: bool):
+    folder = tmp_path_factory.mktemp("users")
+    for name in ("a.jsonl", "b.jsonl"):
+        (folder / name).write_bytes(b"\n".join(lines) + (b"\n" if ends and lines else b""))
+    one = [(number, number + 1, text) for number, text in enumerate(lines) if text.strip()]
+    # An empty last line is no line of the file.
+    count = len(lines) - (not ends and bool(lines) and not lines[-1])
+    assert rows_of(find_files(str(folder / "a.jsonl")), most) == one
+    assert rows_of(find_files(str(folder)), most) == one + [(count + number, line, text) for number, line, text in one]
+
+
+@pytest.mark.parametrize("group", [2, 5, 100])
+def test_a_row_of_a_table_is_the_line_with_the_same_fields(tmp_path: Path, group: int):
+    users = [
+        {"user_id": 7, "history": ["a", "b"], "k": None, "profile": {"age": None, "city": "x"}, "other": 1.5},
+        {"user_id": None, "history": None, "k": 3, "profile": None, "other": 2.5},
+        {"user_id": 9, "history": [], "k": 1, "profile": {"age": 4, "city": None}, "other": None},
+    ] * 3
+    pq.write_table(pa.Table.from_pylist(users), tmp_path / "users.parquet", row_group_size=group)
+    lines = [
+        {"user_id": 7, "history": ["a", "b"], "profile": {"city": "x"}},
+        {"k": 3},
+        {"user_id": 9, "history": [], "k": 1, "profile": {"age": 4}},
+    ] * 3
+    files = find_files(str(tmp_path / "users.parquet"))
+    for most in (1, 3, 4, 100):
+        rows = rows_of(files, most)
+        assert [json.loads(text) for _, _, text in rows] == lines
+        assert [(number, line) for number, line, _ in rows] == [(number, number + 1) for number in range(9)]
+
+
+def test_maps_and_times_of_a_table(tmp_path: Path):
+    event = pa.struct({"item_id": pa.string(), "timestamp": pa.timestamp("us")})
+    columns = {
+        "history": pa.array([[{"item_id": "a", "timestamp": datetime(2026, 1, 2)}]], pa.list_(event)),
+        "behaviours": pa.array([[("view", ["b"])]], pa.map_(pa.string(), pa.list_(pa.string()))),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "users.pq")
+    ((_, _, text),) = rows_of(find_files(str(tmp_path / "users.pq")), 5)
+    assert json.loads(text) == {"history": [{"item_id": "a", "timestamp": "2026-01-02T00:00:00Z"}], "behaviours": {"view": ["b"]}}
+
+
+def test_what_a_place_names(tmp_path: Path):
+    for name in ("a.jsonl", "b.parquet", "_SUCCESS", ".c.jsonl", "note.txt", "day=1/d.jsonl", "day=2/e.jsonl", "day=[3]/f.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(place: str) -> list[str]:
+        return [file.name for file in find_files(place)]
+
+    for base in (str(tmp_path), f"file://{tmp_path}"):
+        assert names(base) == names(f"{base}/") == ["a.jsonl", "b.parquet"]
+        assert names(f"{base}/*.parquet") == ["b.parquet"]
+        assert names(f"{base}/day=?/*.jsonl") == ["day=1/d.jsonl", "day=2/e.jsonl"]
+        assert names(f"{base}/note.txt") == ["note.txt"]
+        with pytest.raises(SetupError, match=r"There are no files of users at .*/x\*: they end in .jsonl"):
+            names(f"{base}/x*")
+    assert names(str(tmp_path / "day=[3]" / "f.jsonl")) == ["f.jsonl"]
+    with pytest.raises(SetupError, match=r"none.jsonl can't be opened: No such file or directory"):
+        names(str(tmp_path / "none.jsonl"))
+    with pytest.raises(SetupError, match="URLs of s3://, gs://"):
+        names("ftp://there/x.jsonl")
+
+
+def test_a_table_without_users(tmp_path: Path):
+    pq.write_table(pa.table({"uid": [1], "items": [["a"]]}), tmp_path / "users.parquet")
+    with pytest.raises(SetupError, match=r"has no column `history`.*; it has uid, items"):
+        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
+    (tmp_path / "users.parquet").write_bytes(b"no table")
+    with pytest.raises(SetupError, match="can't be read"):
+        list(plan_blocks(find_files(str(tmp_path / "users.parquet")), 5))
