@@ -11,9 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from server.offline.folder import open_folder
 from server.offline.lists import OfflineError
 from server.offline.output import RunState
+from server.offline.places import open_folder
 from server.offline.tables import write_table
 
 Form = Literal["jsonl", "parquet"]

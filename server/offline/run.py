@@ -17,11 +17,11 @@ from server.engine.loading import load_recommender
 from server.lists.lines import precision_lines
 from server.metrics.logs import configure_logs
 from server.offline.cluster import Cluster
-from server.offline.folder import is_url
 from server.offline.in_parts import PartTask, make_parts
 from server.offline.lists import ListMaker, OfflineError, blending_of, found_lines
 from server.offline.output import PlainLines, ResumableFile
 from server.offline.parts import Form
+from server.offline.places import is_url
 from server.offline.questions import Defaults, UserLine, answers, make_question
 from server.offline.stored import StoredHistory
 from server.offline.tables import check_tables

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from drafting.errors import SetupError, first_line
-from server.offline.folder import is_url, open_file, open_folder
+from server.offline.folder import open_file
+from server.offline.places import is_url, open_folder
 from server.offline.questions import UserLine
 
 TABLES = (".parquet", ".pq")

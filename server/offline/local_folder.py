@@ -1,0 +1,67 @@
+"""A directory as a folder of users or lists."""
+
+import os
+from pathlib import Path
+
+from server.offline.folder import FolderError, FolderFile
+
+# Of a file that is being written; readers of folders of data pass over what begins with a dot.
+_UNFINISHED = ".unfinished-"
+
+
+class LocalFolder:
+    """A directory; see `Folder`. It is made when the first file is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self.place = str(self._path)
+
+    def files(self) -> list[FolderFile]:
+        """See `Folder`."""
+        try:
+            paths = sorted(path for path in self._path.rglob("*") if path.is_file() and not path.name.startswith(_UNFINISHED))
+            return [self._file(path) for path in paths]
+        except OSError as error:
+            raise self._failed("read", self._path, error) from error
+
+    def find(self, name: str) -> FolderFile | None:
+        """See `Folder`."""
+        path = self._path / name
+        try:
+            return self._file(path) if path.is_file() else None
+        except OSError as error:
+            raise self._failed("read", path, error) from error
+
+    def range(self, name: str, start: int, end: int) -> bytes:
+        """See `Folder`."""
+        try:
+            with (self._path / name).open("rb") as file:
+                file.seek(start)
+                return file.read(end - start)
+        except OSError as error:
+            raise self._failed("opened", self._path / name, error) from error
+
+    def write(self, name: str, contents: bytes) -> None:
+        """See `Folder`; what is written is on the disk when it returns."""
+        path, unfinished = self._path / name, self._path / f"{_UNFINISHED}{os.urandom(8).hex()}"
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                file.write(contents)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            raise self._failed("written", path, error) from error
+
+    def tidy(self) -> None:
+        """See `Folder`."""
+        for path in self._path.glob(f"{_UNFINISHED}*"):
+            path.unlink(missing_ok=True)
+
+    def _file(self, path: Path) -> FolderFile:
+        status = path.stat()
+        return FolderFile(path.relative_to(self._path).as_posix(), status.st_size, str(status.st_mtime_ns))
+
+    def _failed(self, verb: str, path: Path, error: OSError) -> FolderError:
+        return FolderError(f"{path} can't be {verb}: {error.strerror}.")
