@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from server.http import problems
 from server.http.console import CONSOLE, ConsoleProcess, add_console
-from server.http.middleware import ExchangeMiddleware, TraceMiddleware
+from server.http.middleware import ExchangeMiddleware, KeyMiddleware, TraceMiddleware
 from server.http.pages import DOCS, add_pages
 from server.http.routes.catalogs import catalog_routes
 from server.http.routes.filters import filter_routes
@@ -111,8 +111,9 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
 def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGIApp:
     """Build the whole app, as a server runs it."""
     api = build_api(services, console)
+    app: ASGIApp = TraceMiddleware(api, services.tracing) if services.tracing.on else api
     return ExchangeMiddleware(
-        TraceMiddleware(api, services.tracing) if services.tracing.on else api,
+        KeyMiddleware(app, services.gate) if services.gate.has_keys else app,
         services.metrics,
         services.settings.body_seconds,
         services.settings.catalog_max_gib,

@@ -13,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.http.problems import Problem
+from server.errors import KeyUnknown
+from server.http.problems import Problem, problem_of
+from server.keys.gate import Gate
 from server.metrics import logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
@@ -24,6 +26,8 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_ITEMS_BYTES = 8 * 1024 * 1024
 _ITEMS = "/v1/catalog/items"
 _CATALOGS = "/v1/catalogs/"
+# Below it, every operation needs a key.
+_GUARDED = "/v1/"
 _MAX_REQUEST_ID = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -88,6 +92,22 @@ class ExchangeMiddleware:
         finally:
             method = "HEAD" if is_head else _method(scope)
             self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
+
+
+class KeyMiddleware:
+    """Refuses keys that nobody knows, before anything else is done for their requests.
+
+    Reason: who tries keys would otherwise cost as much as a request that is served up to its route. All other judgement is the routes'.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app, self._gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_GUARDED) and self._gate.is_unknown(scope["headers"]):
+            await problem_of(KeyUnknown()).response(Request(scope))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class TraceMiddleware:

@@ -49,6 +49,13 @@ class Gate:
         if self._operate_port is not None and port != self._operate_port:
             raise ServedElsewhere
 
+    def is_unknown(self, headers: Headers) -> bool:
+        """Whether a request brings a key that this server does not know."""
+        if self._keyring is None or (text := _bearer(headers)) is None or self._keyring.find(text) is not None:
+            return False
+        self._metrics.unknown.labels("unknown").inc()
+        return True
+
     def identify(self, needed: Scope, headers: Headers, peer: str | None) -> Key | None:
         """The key of a request, once it is sure that it may do what needs a scope; None where none is asked for.
 
