@@ -19,6 +19,7 @@ from drafting.beam.rows import Rows
 from drafting.beam.rule import SearchRule, Verification
 from drafting.plans.plan import FixedPlan, Plan
 from drafting.trie.item_set import ItemSet
+from server.scheduling import wide
 from server.scheduling.scheduler import PlanRefusalError, RequestTooLargeError, SpeculativeBeamScheduler, StepBudget
 from tests.speculation import COSTS, ITEMS, Speculation
 from verification.engine.engine import SpeculativeBeamEngine
@@ -118,8 +119,10 @@ def _bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 class World:
     """Submissions, steps, cancellations, deadlines, failing drafts and engines that die, drawn from a seed, under every plan."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, tokens: int = TOKENS) -> None:
+        """Steps have so many `tokens`; with fewer than usual, levels are cut."""
         self.rng = np.random.default_rng(seed)
+        self.tokens = tokens
         self.now = 100.0
         self.count = 0
         self.alive: dict[str, int] = {}
@@ -130,7 +133,7 @@ class World:
         """A fresh engine under any plan, as after the death of another; whoever was in its hands has been told."""
         self.alive.clear()
         self.engine = bench.engine(bench.plan(int(self.rng.integers(7))))
-        self.scheduler = SpeculativeBeamScheduler(self.engine, StepBudget(TOKENS), max_running=5, clock=lambda: self.now)
+        self.scheduler = SpeculativeBeamScheduler(self.engine, StepBudget(self.tokens), max_running=5, clock=lambda: self.now)
 
     def act(self) -> None:
         """One thing that happens."""
@@ -195,7 +198,9 @@ class World:
         np.testing.assert_allclose([item.score for item in result.items], [item.score for item in alone.items], atol=1e-4, rtol=0)
         assert result.usage.cached_tokens < result.usage.prompt_tokens == alone.usage.prompt_tokens
         if result.items:
-            assert result.usage.target_forwards + result.usage.accepted_steps == DEPTH + result.usage.thought_tokens
+            forwards = result.usage.target_forwards + result.usage.accepted_steps - result.usage.thought_tokens
+            assert forwards == DEPTH or (forwards > DEPTH and self.tokens < TOKENS)
+            self.seen["cut"] += forwards > DEPTH
         assert result.thought == alone.thought
         self.seen["finished"] += 1
         self.seen["thought"] += result.thought is not None
@@ -219,7 +224,7 @@ class World:
 
     def finish(self) -> None:
         """Lets everybody who has no deadline come to an end."""
-        for _ in range((DEPTH + 1 + MOST_TEXT) * (len(self.alive) + 1)):
+        for _ in range((DEPTH + 1 + MOST_TEXT) * (len(self.alive) + 1) * (TOKENS // self.tokens)):
             self.step()
             self.accounts_are_exact()
         assert not self.alive
@@ -242,6 +247,21 @@ def test_slots_are_accounted_for_and_lists_are_those_of_requests_alone_whatever_
     kinds = ("finished", "cached", "thought", "scored", "cancelled", "timed out", "crowded", "killed", "refused by the plan", "too large")
     assert {kind: seen[kind] for kind in kinds if seen[kind] < least} == {}
     assert seen["finished"] > 25 * seeds
+
+
+@pytest.mark.parametrize("seeds", [2, pytest.param(12, marks=pytest.mark.exhaustive)])
+def test_so_they_are_where_levels_are_computed_in_pieces(seeds: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(wide, "LEAST_PIECE", 4)
+    seen: Counter[str] = Counter()
+    for seed in range(seeds):
+        world = World(seed, TOKENS // 9)
+        for _ in range(150):
+            world.act()
+            world.accounts_are_exact()
+        world.finish()
+        seen += world.seen
+    assert seen["cut"] > 5 * seeds
+    assert {kind: seen[kind] for kind in ("cancelled", "timed out", "crowded") if seen[kind] < 2} == {}
 
 
 def test_a_text_that_no_empty_engine_holds_is_refused_in_a_sentence():
