@@ -23,7 +23,7 @@ from drafting.device import arange, is_async, on_device, pad_stack
 FEW_TOKENS = 32
 LENGTH_FACTOR = 4
 # A request with at least so many tree nodes is laid out in blocks of queries on a CPU; a GPU's kernel passes over what no query sees.
-WIDE_TREE = 512
+WIDE_TREE = 320
 BLOCK = 32
 
 
@@ -173,12 +173,12 @@ def build_layouts(
     Args:
         shared: leading columns of each request that are its prompt's; further ones are nodes.
     """
+    trees = [len(own) - prompt for own, prompt in zip(keys, shared, strict=True)]
+    if max(trees) < WIDE_TREE and (max(query_counts) <= FEW_TOKENS or len(keys) == 1):
+        return (build_layout(keys, query_counts, visible, ancestors),)
     counts = np.array(query_counts)
-    is_wide = np.array([len(own) - prompt >= WIDE_TREE for own, prompt in zip(keys, shared, strict=True)])
-    is_wide &= (counts > BLOCK) & (not is_async(visible.device))
-    sizes = np.zeros(len(counts))
-    if counts.max() > FEW_TOKENS and len(counts) > 1:
-        sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
+    is_wide = (np.array(trees) >= WIDE_TREE) & (counts > BLOCK) & (not is_async(visible.device))
+    sizes = np.ceil(np.log(np.maximum(counts / FEW_TOKENS, 1)) / np.log(LENGTH_FACTOR))
     # Each wide one is alone.
     sizes[is_wide] = -1 - np.flatnonzero(is_wide)
     if (sizes == sizes[0]).all():
