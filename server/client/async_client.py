@@ -65,6 +65,11 @@ class AsyncAtspeedClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is sent."""
+        return self._origin.has_key
+
     def use_key(self, key: str | None) -> None:
         """Send this key from now on; None for that of the environment, empty for none."""
         self._origin.use_key(key)

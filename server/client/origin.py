@@ -85,6 +85,11 @@ class Origin:
         self.headers |= headers or {}
         self.use_key(key)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a key is sent."""
+        return "Authorization" in self.headers
+
     def use_key(self, key: str | None) -> None:
         """Send this key from now on; None for that of the environment, empty for none."""
         self.headers.pop("Authorization", None)

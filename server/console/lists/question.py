@@ -80,10 +80,11 @@ class Question:
         self.events.append(StoredEvent(item_id=item_id, timestamp=round(time.time()), title=title))
         self.changed = True
 
-    def curl(self, url: str) -> str:
-        """The request as a command."""
+    def curl(self, url: str, *, keyed: bool) -> str:
+        """The request as a command; the key of a server that asks for one is taken from the environment, as the Python client does."""
         body = json.dumps(self.body, ensure_ascii=False)
-        return f"curl -s {url}/v1/recommendations -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        key = ' -H "Authorization: Bearer $ATSPEED_KEY"' if keyed else ""
+        return f"curl -s {url}/v1/recommendations{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
     def python(self, url: str) -> str:
         """The request in Python."""

@@ -172,7 +172,7 @@ class TryIt:
             _show_time(answer)
             with tag("details"):
                 tag("summary", "As curl, as Python")
-                code(self._question.curl(self._client.url), "curl")
+                code(self._question.curl(self._client.url, keyed=self._client.has_key), "curl")
                 code(self._question.python(self._client.url), "Python")
 
 

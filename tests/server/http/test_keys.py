@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from server.http.app import build_api, build_app
 from server.http.strict_route import strict_route
 from server.keys.file import add_key
+from server.keys.gate import is_local
 from server.keys.key import Scope
 from server.keys.keyring import Keyring
 from server.keys.rates import Rates
@@ -258,33 +259,41 @@ ELSEWHERE = (
 )
 
 
-@pytest.mark.parametrize(
-    ("peer", "headers", "local"),
-    [
-        ("127.0.0.1", {"Host": "127.0.0.1:8000"}, True),
-        ("127.8.7.6", {"Host": "localhost"}, True),
-        ("::1", {"Host": "[::1]:8000"}, True),
-        ("::ffff:127.0.0.1", {"Host": "LOCALHOST:80"}, True),
-        ("10.0.0.7", {"Host": "localhost"}, False),
-        ("::ffff:10.0.0.7", {"Host": "localhost"}, False),
-        ("testclient", {"Host": "localhost"}, False),
-        (None, {"Host": "localhost"}, False),
-        # A proxy on this machine, and a page that a browser here has loaded under a name that leads here.
-        ("127.0.0.1", {"Host": "shop.example"}, False),
-        ("127.0.0.1", {"Host": "localhost.evil.example"}, False),
-        ("127.0.0.1", {"Host": "127.0.0.1.evil.example"}, False),
-        *(
-            ("127.0.0.1", {"Host": "localhost", name: "127.0.0.1"}, False)
-            for name in ("X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Real-IP", "X-Envoy-External-Address")
-        ),
-    ],
-)
-async def test_without_keys_other_machines_get_lists_only(peer: str | None, headers: dict[str, str], local: bool):
+LOCAL = [
+    ("127.0.0.1", "127.0.0.1:8000"),
+    ("127.8.7.6", "localhost"),
+    ("::1", "[::1]:8000"),
+    ("::ffff:127.0.0.1", "LOCALHOST:80"),
+]
+FOREIGN = [
+    ("10.0.0.7", "localhost"),
+    ("::ffff:10.0.0.7", "localhost"),
+    ("testclient", "localhost"),
+    (None, "localhost"),
+    # A proxy on this machine that passes names on, and a page that a browser here has loaded under a name that leads here.
+    ("127.0.0.1", "shop.example"),
+    ("127.0.0.1", "localhost.evil.example"),
+    ("127.0.0.1", "127.0.0.1.evil.example"),
+]
+PROXIES = ["x-forwarded-for", "x-forwarded-host", "forwarded", "via", "x-real-ip", "x-envoy-external-address"]
+
+
+def test_this_machine_is_told_by_the_connection_the_name_and_what_proxies_add():
+    for peer, host in LOCAL:
+        assert is_local(peer, [(b"accept", b"*/*"), (b"host", host.encode())]), (peer, host)
+    for peer, host in FOREIGN:
+        assert not is_local(peer, [(b"host", host.encode())]), (peer, host)
+    for name in PROXIES:
+        assert not is_local("127.0.0.1", [(b"host", b"localhost"), (name.encode(), b"127.0.0.1")]), name
+
+
+@pytest.mark.parametrize(("peer", "local"), [("127.0.0.1", True), ("10.0.0.7", False)])
+async def test_without_keys_other_machines_get_lists_only(peer: str, local: bool):
     bench = Bench()
-    client = (peer, 1) if peer is not None else None
-    transport = httpx.ASGITransport(build_app(bench.services), raise_app_exceptions=False, client=client)  # type: ignore[arg-type]
-    assert set(operations(build_api(bench.services)).values()) == {None}
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as asking:
+    transport = httpx.ASGITransport(build_app(bench.services), raise_app_exceptions=False, client=(peer, 1))
+    if local:
+        assert set(operations(build_api(bench.services)).values()) == {None}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as asking:
         listed = await asking.post("/v1/recommendations", json={"history": ["item-1"], "k": 1})
         assert listed.status_code == 200
         for path in ("/health", "/ready", "/metrics", "/docs", "/v1/catalog", "/v1/catalog/items"):
