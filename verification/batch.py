@@ -126,7 +126,7 @@ class SharedEngine:
         if not self._answers.keys() & pending.keys():
             # What ends between the step and the last of its answers would leave others waiting for lists that are lost.
             with self._engine.slots:
-                report = self._engine.step()
+                report = self._engine.step(scored_nodes=MOST_TOKENS)
                 self._answers.update((result.request_id, result) for result in report.finished)
                 self._answers.update((request_id, ScoresNotFinite()) for request_id in report.failed)
         for request_id in self._answers.keys() & pending.keys():

@@ -75,6 +75,8 @@ def evaluate(
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
     lengths, rules, chosen = _lengths(k), _modes(modes), _baselines(baselines)
+    if target is None and settings.exhaustive:
+        fail("The whole catalog is ranked by a target: name it with --target, or leave --exhaustive out.")
     if target is None and (draft or neighbours or not chosen):
         fail("Drafts and neighbour models are evaluated beside a target, and baselines alone if there are some: name it with --target.")
     trained = {} if target is None else _training_record(target).get("settings", {})
@@ -210,7 +212,14 @@ def _print(report: "Report") -> None:
     heads = ["K", "beam", "draft", "mode", "Recall", "±", "NDCG", "±", "warm", "AS", "forwards", "= plain"]
     heads += ["ms", "p99", "speed-up", "/ generate"] if setting["timed_users"] else []
     rows = [*map(_cells, report.rows), *(_quality_cells(row.k, "", row.chosen, row.name, row.quality) for row in report.baselines)]
+    if (whole := report.exhaustive) is not None:
+        rows += [_quality_cells(length, "all", "", "whole catalog", quality) for length, quality in whole.quality.items()]
     print_table(title, heads, sorted(rows, key=lambda cells: int(cells[0])), left=("draft", "mode"))
+    if whole is not None:
+        typer.echo(
+            f"The whole catalog: the best held-out item has rank {whole.rank.mean:.1f} on average (median {whole.rank.p50:.0f}, p99 "
+            f"{whole.rank.p99:.0f}); NDCG {whole.ndcg:.4f}, AUC {whole.auc:.4f}."
+        )
     for baseline, reason in report.left_out.items():
         typer.echo(f"{baseline} is left out: {reason}")
     for length, ms in report.generate_ms.items():

@@ -11,6 +11,7 @@ MODE_HEADS = (
     *("mean ms", "p50", "p99", "speed-up", "over generate"),
 )
 SEED_HEADS = ("K", "objective", "mode", "drafts", "AS, mean", "AS, std", "Recall", "NDCG", "speed-up")
+EXHAUSTIVE_HEADS = ("K", "Recall", "warm Recall", "NDCG")
 BASELINE_HEADS = ("K", "baseline", "chosen", "Recall", "warm Recall", "NDCG")
 
 
@@ -26,6 +27,13 @@ def to_markdown(report: Report) -> str:
     ]
     if report.rows:
         parts.append(_table(MODE_HEADS, _mode_cells(report)))
+    if (whole := report.exhaustive) is not None:
+        rows = ((str(k), *_quality_cells(quality)) for k, quality in whole.quality.items())
+        parts += [
+            f"The whole catalog, ranked by the target's scores of all items: the best held-out item has rank {whole.rank.mean:.1f} on "
+            f"average (median {whole.rank.p50:.0f}, p99 {whole.rank.p99:.0f}); NDCG {whole.ndcg:.4f}, AUC {whole.auc:.4f}.",
+            _table(EXHAUSTIVE_HEADS, rows),
+        ]
     if report.setting["drafts"]:
         parts += ["By objective, over the seeds:", _table(SEED_HEADS, _seed_cells(report))]
     if report.baselines:

@@ -104,6 +104,22 @@ class BaselineRow(msgspec.Struct, frozen=True):
     seeds: list[Quality] = []
 
 
+class Exhaustive(msgspec.Struct, frozen=True):
+    """The target's ranking of the whole catalog, which no beam has cut.
+
+    Attributes:
+        quality: of its first items, by list length.
+        rank: place of each user's best held-out item among all items.
+        ndcg: mean NDCG of the whole ranking.
+        auc: mean area under the ROC curve.
+    """
+
+    quality: dict[int, Quality]
+    rank: Spread
+    ndcg: float
+    auc: float
+
+
 class Report(msgspec.Struct, frozen=True):
     """All results of an evaluation.
 
@@ -113,6 +129,7 @@ class Report(msgspec.Struct, frozen=True):
         warm_users: number of users with a label that occurs in the known interactions.
         generate_ms: milliseconds per list of transformers' `generate`, by list length, where it was run.
         generate_equal: number of users for whom `generate` and plain beam search found the same list, by list length.
+        exhaustive: the ranking of the whole catalog, where it was asked for.
         left_out: why a baseline could not be made, as a sentence, by its name.
     """
 
@@ -124,6 +141,7 @@ class Report(msgspec.Struct, frozen=True):
     generate_ms: dict[int, Spread]
     generate_equal: dict[int, int]
     left_out: dict[str, str] = {}
+    exhaustive: Exhaustive | None = None
 
     def encode(self) -> bytes:
         """The report as indented JSON."""

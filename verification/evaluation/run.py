@@ -29,7 +29,8 @@ from drafting.prompts.user_state import UserState
 from verification.evaluation.baselines.baselines import baseline_rows
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.blending import blended_mode
-from verification.evaluation.report import PLAIN, BaselineRow, ModeRow, Report, Spread, Timing
+from verification.evaluation.exhaustive import rank_catalog
+from verification.evaluation.report import PLAIN, BaselineRow, Exhaustive, ModeRow, Report, Spread, Timing
 from verification.evaluation.searching import NO_PLAN, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
@@ -133,6 +134,7 @@ class _Evaluation:
         self._timed_excluded = None if settings.keep_seen else [users.histories[user] for user in self._timed]
         self._rows: list[ModeRow] = []
         self._plain: dict[int, _Plain] = {}
+        self._exhaustive: Exhaustive | None = None
 
     def add(self, name: str = "", path: Path | None = None) -> None:
         """Evaluate a draft in every mode, or the target alone; the first call also adds the rows of plain beam search."""
@@ -161,6 +163,9 @@ class _Evaluation:
                 modes += [Mode(name, rule.verification, recommender.engine.plan, rule) for rule in rules]
             for k in settings.ks:
                 self._add_rows(recommender, modes, k)
+            if settings.exhaustive and self._exhaustive is None:
+                with tqdm(total=len(self._users), desc="whole catalog", unit="user") as bar:
+                    self._exhaustive = rank_catalog(recommender, self._users, settings.ks, bar.update, keep_seen=settings.keep_seen)
 
     def _add_rows(self, recommender: Recommender, modes: Sequence[Mode], k: int) -> None:
         """Add the rows of modes; the first mode is plain beam search."""
@@ -221,6 +226,7 @@ class _Evaluation:
                 k: sum(plain.found.ranked[user] == found for user, found in zip(asked, plain.generated, strict=True))
                 for k, plain in ran.items()
             },
+            exhaustive=self._exhaustive,
             left_out=left_out,
         )
 

@@ -49,6 +49,13 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_seen: Annotated[
         bool, Meta(description="Keep what users have met in their lists; otherwise all lists, of target and baselines, leave it out.")
     ] = False
+    exhaustive: Annotated[
+        bool,
+        Meta(
+            description="Rank the whole catalog for every user by the target's scores of all items, too: true ranks, NDCG and AUC without "
+            "a beam's loss. Each user takes a forward of every prefix of the catalog."
+        ),
+    ] = False
     baselines: tuple[str, ...] = CLOSED_FORMS
     networks: Annotated[int, Meta(ge=1, description="Networks of each neural baseline, one a seed; its figures are their means.")] = 1
     blend: tuple[float, ...] = ()

@@ -50,7 +50,9 @@ def run(folder: Path, *more: str) -> Result:
 
 def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    done = run(folder, "--draft", str(folder / "draft"), "--k", "3,1", "--timed", "2", "--generated", "1", "--report", str(out))
+    done = run(
+        folder, "--draft", str(folder / "draft"), "--k", "3,1", "--timed", "2", "--generated", "1", "--exhaustive", "--report", str(out)
+    )
     assert done.exit_code == 0, done.output
     assert f"target: {USERS} users" in done.output
     assert "most popular" in done.output
@@ -59,6 +61,9 @@ def test_a_table_a_report_and_plots(folder: Path, tmp_path: Path) -> None:
     assert {(row["draft"], row["mode"], row["k"]) for row in kept["rows"]} == {
         (draft, mode, k) for draft, mode in (("", "plain"), ("draft", "strict")) for k in (1, 3)
     }
+    assert kept["exhaustive"]["quality"].keys() == {"1", "3"}
+    assert "whole catalog" in done.output
+    assert f"AUC {kept['exhaustive']['auc']:.4f}." in done.output
     again = run(folder, "--report", str(out))
     assert again.exit_code == 1
     assert "already holds a report: choose another directory, or pass --overwrite" in again.output
@@ -96,7 +101,7 @@ def test_a_draft_of_another_target_is_mentioned(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--k", "1,zero"), "--k takes whole numbers from 1 to 100"),
+        (("--k", "1,zero"), "--k takes whole numbers from 1 to 2000"),
         (("--modes", "strict,hopeful"), "There is no way of verifying called 'hopeful': choose strict, gumbel, relaxed"),
         (("--part", "train"), "There is no part 'train': choose test or valid"),
         (("--split", "by-moon"), "There is no split 'by-moon'"),

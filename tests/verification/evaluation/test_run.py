@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drafting.alignment.data.interactions import Interactions, Split
 from drafting.beam.rule import Verification
@@ -15,6 +16,7 @@ from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
 from tests.models import random_catalog, save_random_model
+from tests.scoring import forward_scores
 from verification.evaluation.blending import lists_by_weight
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots
@@ -211,3 +213,35 @@ def test_generate_normalises_as_the_target_does(models: Path, catalog: Catalog, 
     """Over the children of each prefix, with what users have met left out."""
     settings = EvaluationSettings(ks=(2,), baselines=(), timed=4, generated=4, kv_memory_gib=0.01, normalise="children")
     assert evaluate(models / "target", {}, catalog, split, settings).generate_equal == {2: 4}
+
+
+@pytest.mark.parametrize("keep_seen", [False, True])
+def test_the_whole_catalog_is_ranked_by_scores_of_all_items(models: Path, catalog: Catalog, split: Split, keep_seen: bool) -> None:
+    """Beside an oracle, and a beam that loses nothing, whose lists have the same figures."""
+    settings = EvaluationSettings(
+        ks=(3, 10), timed=0, kv_memory_gib=0.02, keep_seen=keep_seen, baselines=(), beam_width=len(catalog), exhaustive=True
+    )
+    report = evaluate(models / "target", {}, catalog, split, settings)
+    whole, users = report.exhaustive, held_out(split)
+    assert whole is not None
+    assert whole.quality == {row.k: row.quality for row in report.rows}
+    model = AutoModelForCausalLM.from_pretrained(models / "target").eval()
+    identifiers = catalog.token_ids(AutoTokenizer.from_pretrained(models / "target").get_vocab())
+    recommender = Recommender.load(models / "target", catalog, kv_memory_gib=0.01)
+    ranks, gains, areas = [], [], []
+    for state, history, labels in zip(users.states(), users.histories, users.labels, strict=True):
+        scores = forward_scores(model, recommender.prompts.build(state), identifiers)
+        gone = set() if keep_seen else set(history)
+        order = sorted((item for item in range(len(catalog)) if item not in gone), key=lambda item: (-scores[item], item))
+        found = sorted(order.index(label) + 1 if label in order else len(catalog) - place for place, label in enumerate(labels))
+        ranks.append(found[0])
+        gains.append(sum(1 / np.log2(1 + rank) for rank in found) / sum(1 / np.log2(1 + rank) for rank in range(1, len(found) + 1)))
+        others = [item for item in order if item not in labels]
+        pairs = [(scores[label] if label not in gone else -np.inf, scores[other]) for label in labels for other in others]
+        areas.append(np.mean([(one > other) + 0.5 * (one == other) for one, other in pairs]))
+    assert (whole.rank.mean, whole.rank.p50) == pytest.approx((np.mean(ranks), np.median(ranks)), abs=0.2)
+    assert (whole.ndcg, whole.auc) == pytest.approx((np.mean(gains), np.mean(areas)), abs=2e-3)
+    text = to_markdown(report)
+    assert f"rank {whole.rank.mean:.1f} on average" in text
+    assert f"NDCG {whole.ndcg:.4f}, AUC {whole.auc:.4f}." in text
+    recommender.close()

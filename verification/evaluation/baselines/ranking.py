@@ -27,11 +27,11 @@ def ranked_lists(users: HeldOut, scores: Scorer, k: int, *, keep_seen: bool = Fa
         for user, row in zip(rows, scores(rows), strict=True):
             if not keep_seen:
                 row[users.histories[user]] = -np.inf
-            lists.append(_best(row, k))
+            lists.append(best_items(row, k))
     return lists
 
 
-def _best(scores: FloatArray, k: int) -> list[int]:
+def best_items(scores: FloatArray, k: int) -> list[int]:
     """The k items with the highest scores, `[items]`, equal ones by index, without those at minus infinity."""
     least = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
     candidates = np.flatnonzero((scores >= least) & (scores > -np.inf))
