@@ -38,6 +38,11 @@ class RequestForm:
                 self._part("Fresh items at least", "fresh", "min", {"max_age_days": 7})
                 self._part("Fresh for days", "fresh", "max_age_days", {"min": 1})
                 self._part("Weight of neighbours", "blend", "weight", {})
+            widths = ui.input(
+                "Beam widths of levels", placeholder="16, 64, 200", value=", ".join(map(str, question.options.get("beam_widths", ())))
+            )
+            widths.props("outlined dense debounce=600").style("width: 11rem").on_value_change(lambda event: self._set_widths(event.value))
+            self._widths = widths
             context = ui.input("Context, as JSON", value=json.dumps(question.options["context"]) if question.options.get("context") else "")
             context.props("outlined dense debounce=600").style("width: 100%").on_value_change(lambda event: self._set_context(event.value))
             self._context = context
@@ -81,6 +86,13 @@ class RequestForm:
         select = ui.select(choices if asked in choices else choices | {asked: str(asked)}, label=label, value=asked)
         select.props("outlined dense").style("min-width: 11rem").on_value_change(lambda event: self._set(name, event.value))
         return select
+
+    async def _set_widths(self, text: str) -> None:
+        parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+        self._widths.props["error"] = not all(map(str.isdecimal, parts))
+        self._widths.props["error-message"] = "Whole numbers with commas between them, one for each level but the last."
+        if not self._widths.props["error"]:
+            await self._set("beam_widths", list(map(int, parts)))
 
     async def _set_context(self, text: str) -> None:
         try:
