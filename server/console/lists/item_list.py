@@ -9,6 +9,8 @@ from nicegui import ui
 from server.console.elements import bar, tag
 from server.schemas.recommendations import RecommendedItem
 
+ADD = "Add {} to the history"
+
 # Takes an item's id and title.
 AddItem = Callable[[str, str | None], Awaitable[None]]
 
@@ -50,4 +52,4 @@ def _labels(item: RecommendedItem) -> list[str]:
 def add_button(name: str, act: Callable[[], Awaitable[None]]) -> None:
     """A button that puts an item into the history."""
     button = ui.button(icon="add", on_click=act).props("flat round dense size=sm").classes("do")
-    button.props["aria-label"] = f"Add {name} to the history"
+    button.props["aria-label"] = ADD.format(name)

@@ -7,14 +7,15 @@ from nicegui import ui
 from server.client import AsyncAtspeedClient, AtspeedError, NotFound
 from server.console.elements import card, code, facts, parts, show_error, tag
 from server.console.lists.form import RequestForm
-from server.console.lists.item_list import add_button, show_items
+from server.console.lists.item_list import ADD, show_items
+from server.console.lists.item_search import ItemSearch
 from server.console.lists.question import Question, changes
+from server.console.lists.scores import Scores
 from server.console.lists.user_form import UserForm
 from server.console.visits import Visits
 from server.schemas.recommendations import RecommendationAnswer
 
 SHOWN_EVENTS = 12
-FOUND = 8
 
 
 class TryIt:
@@ -35,7 +36,9 @@ class TryIt:
                     self._user = UserForm(self._visits, self._question, self._choose)
                 with card("History"):
                     self._history = tag("div", "", "stack")
-                    self._build_search()
+                    ItemSearch(self._client, "Add an item by id or title", ADD, self._add, self._fail)
+                with card("Scores of items you pick"):
+                    self._scores = Scores(self._client, self._question)
             with tag("div", "", "stack"):
                 with card("Request"):
                     self._form = RequestForm(self._client, self._question, self._ask)
@@ -44,11 +47,6 @@ class TryIt:
         with self._list:
             tag("p", "Choose a user to see their list.", "empty")
         ui.timer(0, self._open, once=True)
-
-    def _build_search(self) -> None:
-        self._search = ui.input("Add an item by id or title").props("outlined dense debounce=300 clearable")
-        self._search.on_value_change(self._find)
-        self._found = tag("ul", "", "items plain")
 
     async def _open(self) -> None:
         await self._form.load()
@@ -108,25 +106,7 @@ class TryIt:
 
     async def _add(self, item_id: str, title: str | None) -> None:
         self._question.add(item_id, title)
-        self._search.set_value("")
         await self._ask()
-
-    async def _find(self) -> None:
-        """Items that the text in the search names."""
-        text = (self._search.value or "").strip()
-        try:
-            items = (await self._client.items(limit=FOUND, q=text)).items if text else []
-        except AtspeedError as error:
-            self._fail(error)
-            return
-        self._found.clear()
-        with self._found:
-            if text and not items:
-                tag("li", "No item has this id or title.", "soft")
-            for item in items:
-                with tag("li"):
-                    tag("span", item.title or item.item_id, "what title")
-                    add_button(item.title or item.item_id, partial(self._add, item.item_id, item.title))
 
     async def _ask(self) -> None:
         """Ask for the list of the question as it is, and show it."""
@@ -148,6 +128,7 @@ class TryIt:
         if mine == self._asked:
             self._show(answer)
             self._before = answer
+            await self._scores.ask()
 
     def _fail(self, error: AtspeedError) -> None:
         self._list.style(replace="").clear()

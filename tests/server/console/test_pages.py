@@ -72,6 +72,26 @@ def test_a_list_follows_the_user_the_history_and_the_request(page: Page, with_co
     expect_list(page, titles(with_console, user_id="ann", filter="few"))
 
 
+def test_picked_items_are_scored_for_the_history_that_is_shown(page: Page, with_console: ServerProcess):
+    def rows(**whom: Any) -> list[list[str]]:
+        body = {"items": ["item-7", "item-92"]} | whom
+        items = with_console.client.post("/v1/scores", json=body).json()["items"]
+        lines = sorted(items, key=lambda item: item["rank"])
+        return [[str(each["rank"]), each["item_id"].replace("item-", "Title "), each["item_id"], f"{each['score']:.2f}"] for each in lines]
+
+    page.goto("/?user=ann")
+    for number in (92, 7):
+        page.get_by_label("Score an item").fill(f"item-{number}")
+        page.get_by_label(f"Score Title {number}", exact=True).click()
+        expect(page.get_by_label("Scores", exact=True).locator("td", has_text=f"item-{number}")).to_be_visible()
+    body = page.locator("table[aria-label=Scores] tbody")
+    assert body.evaluate(CELLS) == rows(user_id="ann")
+    page.get_by_label("Leave out Title 14").click()
+    changed = rows(history=["item-3", "item-15"])
+    expect(body.locator("tr").first).to_contain_text(changed[0][3])
+    assert body.evaluate(CELLS) == changed != rows(user_id="ann")
+
+
 def test_what_the_server_refuses_is_told_in_its_own_words(page: Page, with_console: ServerProcess):
     page.goto('/?ask={"user_id":"ann","filter":"nothing"}')
     expect(page.get_by_role("alert")).to_have_text(with_console.recommend(user_id="ann", filter="nothing").json()["detail"])

@@ -1,0 +1,55 @@
+"""A field that finds items by id or title, and a button beside each that is found."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from nicegui import ui
+
+from server.client import AsyncAtspeedClient, AtspeedError
+from server.console.elements import tag
+
+FOUND = 8
+
+
+class ItemSearch:
+    """The field and what it has found."""
+
+    def __init__(
+        self,
+        client: AsyncAtspeedClient,
+        label: str,
+        button: str,
+        act: Callable[[str, str | None], Awaitable[None]],
+        fail: Callable[[AtspeedError], None],
+    ) -> None:
+        """
+        Args:
+            button: what the button of an item is called, with `{}` for the item's name.
+            act: takes the id and the title of the item that is chosen.
+        """
+        self._client, self._button, self._act, self._fail = client, button, act, fail
+        self._field = ui.input(label).props("outlined dense debounce=300 clearable")
+        self._field.on_value_change(self._find)
+        self._found = tag("ul", "", "items plain")
+
+    async def _find(self) -> None:
+        text = (self._field.value or "").strip()
+        try:
+            items = (await self._client.items(limit=FOUND, q=text)).items if text else []
+        except AtspeedError as error:
+            self._fail(error)
+            return
+        self._found.clear()
+        with self._found:
+            if text and not items:
+                tag("li", "No item has this id or title.", "soft")
+            for item in items:
+                name = item.title or item.item_id
+                with tag("li"):
+                    tag("span", name, "what title")
+                    button = ui.button(icon="add", on_click=partial(self._take, item.item_id, item.title))
+                    button.props("flat round dense size=sm").classes("do").props["aria-label"] = self._button.format(name)
+
+    async def _take(self, item_id: str, title: str | None) -> None:
+        self._field.set_value("")
+        await self._act(item_id, title)

@@ -1,0 +1,44 @@
+"""What the model makes of items that a person picks, after the same history as the list's."""
+
+from server.client import AsyncAtspeedClient, AtspeedError
+from server.client.lists import Asked
+from server.console.elements import show_error, table, tag
+from server.console.lists.item_search import ItemSearch
+from server.console.lists.question import Question
+
+
+class Scores:
+    """The items that were picked, and their scores."""
+
+    def __init__(self, client: AsyncAtspeedClient, question: Question) -> None:
+        self._client, self._question = client, question
+        self._picked: dict[str, str] = {}
+        ItemSearch(client, "Score an item by id or title", "Score {}", self._pick, self._fail)
+        self._shown = tag("div", "", "stack")
+
+    async def _pick(self, item_id: str, title: str | None) -> None:
+        self._picked[item_id] = title or item_id
+        await self.ask()
+
+    async def ask(self) -> None:
+        """Score the items for the question as it is; nothing happens until there are some."""
+        if not (self._picked and self._question.is_ready):
+            return
+        whom = {name: value for name, value in self._question.body.items() if name in Asked.__annotations__}
+        try:
+            answer = await self._client.score(list(self._picked), **whom)
+        except AtspeedError as error:
+            self._fail(error)
+            return
+        self._shown.clear()
+        with self._shown:
+            lines = sorted(answer.items, key=lambda item: item.rank)
+            rows = [(str(item.rank), self._picked[item.item_id], item.item_id, f"{item.score:.2f}") for item in lines]
+            table("Scores", ("Rank", "Item", "Id", "Log-probability"), rows)
+            if answer.note:
+                tag("p", answer.note, "told")
+
+    def _fail(self, error: AtspeedError) -> None:
+        self._shown.clear()
+        with self._shown:
+            show_error(str(error))
