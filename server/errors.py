@@ -19,7 +19,7 @@ ServerError
   - KeyForbids, KeysNeeded, ServedElsewhere           who asks may not do that, or not on this port
   - TryAgain                                          it may succeed later
       - EngineUnavailable, HistoryUnavailable, FilesUnavailable, FiltersBusy, SearchesBusy, KeyBusy
-      - ControlUnavailable, ControlLost, ControlConflict
+      - ControlUnavailable, ControlLost, ControlEmpty, ControlConflict, ReplicaBehind, NotEverywhere
       - Overloaded
           - QueueFull, TooLate, ExplanationsBusy
 
@@ -260,6 +260,27 @@ class ControlLost(TryAgain):
         super().__init__(
             "The control store has lost its state, so nothing can be changed: restore it with atspeed control restore. Lists go on."
         )
+
+
+class ControlEmpty(TryAgain):
+    """The control store has no state, and other replicas had one, so it is not for this one to begin another."""
+
+    def __init__(self, others: int) -> None:
+        super().__init__(
+            f"The control store is empty, but {others} other servers have a state: restore it with atspeed control restore, or stop all "
+            "of them."
+        )
+
+
+class ReplicaBehind(TryAgain):
+    """This replica has not done what others have written."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"This server does not do what the others do: {problem}", 2)
+
+
+class NotEverywhere(TryAgain):
+    """A change that is stored, and that not all replicas have done in time."""
 
 
 class ControlConflict(TryAgain):

@@ -6,10 +6,12 @@ from functools import cached_property
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
 from server.catalogs.prompts import CatalogPrompts
+from server.catalogs.replica import CatalogReplica
 from server.catalogs.soundness import Soundness
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
-from server.engine.client import EngineClient
+from server.control.announcer import Announcer
+from server.engine.client import EngineClient, EngineStatus
 from server.histories import HistoryStore
 from server.histories.popularity import Popularity
 from server.keys.gate import Gate
@@ -48,9 +50,31 @@ class Services:
         """The judge of who may do what."""
         return Gate(self.keys, self.rates, self.metrics.keys, self.operate_port)
 
+    def __post_init__(self) -> None:
+        # Nothing can be written before the follower has it.
+        self.catalogs.follower.applier = self.replica
+
+    @cached_property
+    def announcer(self) -> Announcer:
+        """What tells the other servers of this one."""
+        return Announcer(self.catalogs.follower, lambda: self.catalogs.active.name, self.check_ready)
+
+    def check_ready(self) -> None:
+        """Say so if this server takes no requests.
+
+        Raises:
+            ServerError: it takes none, for the reason that it says.
+        """
+        self.drain.check()
+        self.catalogs.follower.check()
+        if self.engine.status is not EngineStatus.READY or self.engine.is_silent:
+            raise self.engine.unavailable()
+        self.prompts.check()
+        self.soundness.check()
+
     @cached_property
     def filters(self) -> NamedFilters:
-        """The named filters, none at first."""
+        """The named filters."""
         return NamedFilters(self.catalogs, self.engine)
 
     @cached_property
@@ -71,4 +95,9 @@ class Services:
     @cached_property
     def switch(self) -> CatalogSwitch:
         """The service that activates versions of the catalog."""
-        return CatalogSwitch(self.catalogs, self.filters, self.metrics.health)
+        return CatalogSwitch(self.catalogs, self.filters, self.engine, self.metrics.health)
+
+    @cached_property
+    def replica(self) -> CatalogReplica:
+        """What this server makes of the control store."""
+        return CatalogReplica(self.catalogs, self.filters, self.switch)

@@ -63,6 +63,11 @@ def open_reader(path: Path, timeout_seconds: float) -> sqlite3.Connection:
     return connection
 
 
+def open_unchanging(path: Path) -> sqlite3.Connection:
+    """Open a file that nobody can change, on a file system that is read-only; what would change it fails."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+
+
 def file_format(connection: sqlite3.Connection) -> int:
     """The number of the file's format; 0 for a new file."""
     ((version,),) = connection.execute("PRAGMA user_version")

@@ -52,8 +52,12 @@ class TextColumn(Sequence[str]):
     @classmethod
     def of_encoded(cls, encoded: Sequence[bytes]) -> "TextColumn":
         """Build a column from texts in UTF-8."""
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        return cls(offsets_of(lengths), np.frombuffer(b"".join(encoded) + bytes(_SPARE), np.uint8))
+        return cls.of_bytes(np.fromiter(map(len, encoded), np.int64, len(encoded)), b"".join(encoded))
+
+    @classmethod
+    def of_bytes(cls, lengths: npt.NDArray[np.integer], data: bytes) -> "TextColumn":
+        """Build a column from texts in UTF-8, one after the other, and their `lengths` `[rows]` in bytes."""
+        return cls(offsets_of(lengths), np.frombuffer(data + bytes(_SPARE), np.uint8))
 
     @classmethod
     def join(cls, columns: Sequence["TextColumn"]) -> "TextColumn":

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, check_digest, digest_name
 from drafting.catalog.catalog import CatalogError
 from drafting.mapped_arrays import PART_SUFFIX
-from server.catalogs.journal import sync_directory
 from server.errors import FilesUnavailable, StorageFull, UnknownFile, quoted
 
 if TYPE_CHECKING:
@@ -224,3 +223,16 @@ class VersionFiles:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until the names in a directory are on the disk.
+
+    Raises:
+        OSError: they can't be written.
+    """
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -3,22 +3,26 @@
 Invariant: a name that is here has been evaluated for the version that is served, and the engine knows it: it is told before any request
 can use the name, over the same ordered connection, and a new engine is told all names before its first request. A version for which a
 filter can't be evaluated is not served. While an earlier version is on trial no filter changes, for it would be adopted without the change.
+What a name means stands in the control store, and beside each version in memory what its sets were evaluated from.
 
 Filters are worked out by a few threads, off the event loop, and new ones without the lock on what is served. Their number is bounded, and
 so is what each costs (`drafting/catalog/filter_expression.py`), what is kept of them, and how many clients may wait for theirs.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.filter_expression import ExpressionError, items_where
 from drafting.catalog.text_column import TextColumn
 from drafting.trie.item_set import ItemSet
-from server.catalogs.store import CatalogStore, ServedCatalog, known_items
+from server.catalogs.served import ServedCatalog, known_items
+from server.catalogs.store import CatalogStore
+from server.control.records import FILTER, decode_filter, encode_filter
 from server.engine.client import EngineClient
 from server.errors import EngineUnavailable, FilterNotFound, FilterRefused, FiltersBusy, TooManyFilters, UnknownFilter, quoted
 from server.messages import DropFilter, FilterChoice
@@ -30,6 +34,7 @@ MAX_PUTS = 64
 _THREADS = 2
 # A version that is activated while a filter is worked out makes the work void; after so many times no other may be meanwhile.
 _FREE_TRIES = 3
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -72,18 +77,20 @@ class NamedFilter:
 
 
 class NamedFilters:
-    """The named filters of one server."""
+    """The named filters, as one replica knows them."""
 
     def __init__(self, catalogs: CatalogStore, engine: EngineClient) -> None:
         self._catalogs = catalogs
+        self._follower = catalogs.follower
         self._engine = engine
-        self._named: dict[str, NamedFilter] = {}
+        # By name, with the bytes that it was decoded from.
+        self._decoded: dict[str, tuple[bytes, NamedFilter]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, "filters")
         self._puts = 0
 
     def all(self) -> list[NamedFilter]:
         """All filters in the order of their names."""
-        return sorted(self._named.values(), key=lambda each: each.name)
+        return [self._named(name, meaning) for name, meaning in sorted(self._catalogs.active.meanings.items())]
 
     def get(self, name: str) -> NamedFilter:
         """The filter of a name.
@@ -91,9 +98,15 @@ class NamedFilters:
         Raises:
             FilterNotFound: there is no filter of that name.
         """
-        if name not in self._named:
+        if name not in self._catalogs.active.meanings:
             raise FilterNotFound(f"There is no filter {quoted(name)}.")
-        return self._named[name]
+        return self._named(name, self._catalogs.active.meanings[name])
+
+    def _named(self, name: str, meaning: bytes) -> NamedFilter:
+        known = self._decoded.get(name)
+        if known is None or known[0] is not meaning:
+            known = self._decoded[name] = meaning, NamedFilter(name, decode_filter(meaning))
+        return known[1]
 
     async def put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
         """Name an expression over the items' attributes, or some items.
@@ -103,6 +116,7 @@ class NamedFilters:
             TooManyFilters: there is no room for another one.
             FiltersBusy: too many are being worked out.
             EngineUnavailable: an earlier version is on trial.
+            ControlUnavailable: the control store does not answer; the filter may be there.
         """
         self._check_settled()
         if self._puts >= MAX_PUTS:
@@ -115,19 +129,28 @@ class NamedFilters:
 
     async def _put(self, name: str, what: str | Sequence[str]) -> NamedFilter:
         named = NamedFilter(name, what if isinstance(what, str) else TextColumn.of(what))
+        meaning = await self._in_thread(lambda: encode_filter(named.what))
+
+        async def keep(active: ServedCatalog, items: ItemSet) -> bool:
+            if active is self._catalogs.active:
+                self._check_settled()
+                await self._keep(named, meaning, active, items)
+            return active is self._catalogs.active
+
+        async def put() -> None:
+            active = self._catalogs.active
+            items = await self._new_items(named, active)
+            self._check_settled(active)
+            await self._keep(named, meaning, active, items)
+
         for _ in range(_FREE_TRIES):
             active = self._catalogs.active
             items = await self._new_items(named, active)
             async with self._catalogs.changing:
-                if active is self._catalogs.active:
-                    self._check_settled()
-                    self._keep(named, active, items)
+                if await self._follower.decide(partial(keep, active, items)):
                     return named
         async with self._catalogs.changing:
-            active = self._catalogs.active
-            items = await self._new_items(named, active)
-            self._check_settled(active)
-            self._keep(named, active, items)
+            await self._follower.decide(put)
         return named
 
     def _check_settled(self, active: ServedCatalog | None = None) -> None:
@@ -145,7 +168,7 @@ class NamedFilters:
             FilterRefused, UnknownItem: the expression can't be used for the catalog, or it has no such item.
         """
         if named.expression is not None:
-            same = next((name for name, each in self._named.items() if each.expression == named.expression), None)
+            same = next((each.name for each in self.all() if each.expression == named.expression), None)
             if same is not None and same in served.filters:
                 return served.filters[same]
 
@@ -156,18 +179,19 @@ class NamedFilters:
 
         return await self._in_thread(items)
 
-    async def _in_thread(self, work: Callable[[], ItemSet]) -> ItemSet:
+    async def _in_thread(self, work: Callable[[], _Answer]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _keep(self, named: NamedFilter, active: ServedCatalog, items: ItemSet) -> None:
-        """Give the name its meaning, here and in the engine."""
-        others = [each for each in self._named.values() if each.name != named.name]
+    async def _keep(self, named: NamedFilter, meaning: bytes, active: ServedCatalog, items: ItemSet) -> None:
+        """Give the name its meaning, in the control store, here and in the engine."""
+        others = [each for each in self.all() if each.name != named.name]
         if len(others) >= MAX_FILTERS:
             raise TooManyFilters(f"There are {MAX_FILTERS:,} filters already: delete one first.")
         if sum(each.nbytes + items.bits.nbytes for each in (*others, named)) > MAX_FILTER_BYTES:
             raise TooManyFilters(f"With this one, all filters would take more than {MAX_FILTER_BYTES >> 20:,} MiB: delete one first.")
-        self._catalogs.put_filter(active, named.name, items)
-        self._named[named.name] = named
+        await self._follower.write({f"{FILTER}{named.name}": meaning})
+        self._decoded[named.name] = meaning, named
+        self._catalogs.put_filter(active, named.name, items, meaning)
 
     async def drop(self, name: str) -> None:
         """Forget a filter; requests that run with it are not disturbed.
@@ -175,35 +199,68 @@ class NamedFilters:
         Raises:
             FilterNotFound: there is no filter of that name.
             EngineUnavailable: an earlier version is on trial.
+            ControlUnavailable: the control store does not answer; the filter may be forgotten.
         """
-        async with self._catalogs.changing:
+
+        async def judge() -> None:
             self.get(name)
             self._check_settled()
-            del self._named[name]
-            active = self._catalogs.active
-            del active.filters[name]
-            self._engine.drop_filter(DropFilter(active.handle, name))
+            await self._follower.write({f"{FILTER}{name}": None})
+            self._forget(name)
+
+        async with self._catalogs.changing:
+            await self._follower.decide(judge)
+
+    def _forget(self, name: str) -> None:
+        active = self._catalogs.active
+        del active.filters[name], active.meanings[name]
+        self._decoded.pop(name, None)
+        self._engine.drop_filter(DropFilter(active.handle, name))
 
     async def prepare(self, served: ServedCatalog) -> None:
-        """Evaluate all filters for a version that is to be served.
+        """Evaluate all filters for a version that is to be served; those that it has already are not evaluated again.
 
         Raises:
             FilterRefused: one of them can't be.
         """
+        meanings = dict(self._follower.record.filters)
+        for name, items in (await self._evaluated(served, meanings)).items():
+            served.filters[name], served.meanings[name] = items, meanings[name]
+        for name in served.filters.keys() - meanings.keys():
+            del served.filters[name], served.meanings[name]
+
+    async def follow(self) -> None:
+        """Give all names the meanings that they have in the control store, for the version that is served; `changing` is held.
+
+        Raises:
+            FilterRefused: one of them can't be evaluated.
+        """
+        active, meanings = self._catalogs.active, self._follower.record.filters
+        for name, items in (await self._evaluated(active, meanings)).items():
+            self._catalogs.put_filter(active, name, items, meanings[name])
+        for name in active.filters.keys() - meanings.keys():
+            self._forget(name)
+
+    async def _evaluated(self, served: ServedCatalog, meanings: Mapping[str, bytes]) -> dict[str, ItemSet]:
+        """The items of the filters that have another meaning than the version has them with; raises as `prepare`."""
+        found: dict[str, ItemSet] = {}
         evaluated: dict[str, ItemSet] = {}
-        for named in self.all():
+        for name, meaning in sorted(meanings.items()):
+            if served.meanings.get(name) == meaning:
+                continue
+            named = self._named(name, meaning)
             expression = named.expression
             try:
                 if expression is None or expression not in evaluated:
-                    items = await self._in_thread(partial(named.items, served.catalog))
+                    found[name] = await self._in_thread(partial(named.items, served.catalog))
                 else:
-                    items = evaluated[expression]
+                    found[name] = evaluated[expression]
             except FilterRefused as error:
-                sentence = f"The filter {quoted(named.name)} can't be used with version {quoted(served.name)}: {error}"
+                sentence = f"The filter {quoted(name)} can't be used with version {quoted(served.name)}: {error}"
                 raise FilterRefused(sentence) from error
-            served.filters[named.name] = items
             if expression is not None:
-                evaluated[expression] = items
+                evaluated[expression] = found[name]
+        return found
 
 
 def check_choice(choice: FilterChoice, served: ServedCatalog) -> None:

@@ -9,7 +9,8 @@ import logging
 import time
 
 from server.catalogs.filters import NamedFilters
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
 from server.engine.client import EngineClient
 from server.engine.watch import CatalogWatch
 from server.errors import CatalogRefused, FilesUnavailable, FilterRefused, VersionNotFound
@@ -48,6 +49,7 @@ class CatalogGuard(CatalogWatch):
             logger.error("the engine did not come up with version %s either: version %s is tried again", self._trial.name, active.name)
             self._trial = self._catalogs.trying = None
             self._engine.serve_catalog(active.handle, active.path, active.catalog.version)
+            self._catalogs.follower.stir()
             return
         if catalog != active.handle:
             return
@@ -77,7 +79,7 @@ class CatalogGuard(CatalogWatch):
 
     async def _last_good(self) -> ServedCatalog | None:
         """The newest version served before that can be loaded, and that the next engine will load; None if there is none."""
-        for name in self._catalogs.served_before():
+        for name in self._catalogs.served_before(self._catalogs.active.name):
             self._catalogs.trying = name
             version = await self._prepared(name)
             if self._catalogs.active is not self._watched:

@@ -1,7 +1,8 @@
 """New items for the catalog that is served: from a request to a version that has them.
 
-Invariant: nothing else changes what is served while items are placed, so two requests at a time both land, one on top of the other; and
-when one is refused, at any point, the served version stays and no other is left behind.
+Invariant: nothing else changes what is served while items are placed, or they are placed anew, so two requests at a time both land, one on
+top of the other, also where two replicas take them; and when one is refused, at any point, the served version stays and no other is left
+behind.
 """
 
 import asyncio
@@ -9,17 +10,19 @@ import logging
 import re
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from drafting.catalog.attributes import TITLE
 from drafting.catalog.placement import NewItem, PlacedItem
 from server.catalogs.background import ProcessLimits, run_in_background
-from server.catalogs.journal import Activation
 from server.catalogs.placing import Placed, PlaceOrder
-from server.catalogs.store import CatalogStore
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import Candidate, CatalogStore
 from server.catalogs.switch import CatalogSwitch
+from server.control.records import Activation
 from server.engine.client import EngineClient, EngineStatus
-from server.errors import ItemsRefused, ItemsTaken, StorageFull
+from server.errors import ControlUnavailable, ItemsRefused, ItemsTaken, StorageFull, TryAgain, VersionActive, VersionNotFound
 from server.schemas.catalogs import NewItemBody, NewItemsBody
 from server.settings import Settings
 
@@ -30,6 +33,24 @@ KEPT_VERSIONS = 10
 _WITH_ITEMS = re.compile(r"(.+)\.items-(\d+)")
 # With a number behind it, still a name that a path may hold.
 _LONGEST_STEM = 80
+
+
+@dataclass
+class _Attempt:
+    """What has been done for a request so far.
+
+    Attributes:
+        unfinished: where the next version is written.
+        candidate: the version while it is made ready.
+        base: the version that the items are placed on top of.
+        path: the published file that has them.
+    """
+
+    unfinished: Path
+    candidate: Candidate
+    base: ServedCatalog | None = None
+    path: Path | None = None
+    items: list[PlacedItem] = field(default_factory=list)
 
 
 class NewItems:
@@ -51,32 +72,46 @@ class NewItems:
             ItemsRefused, CatalogRefused, FilterRefused: one has no place, or the engine can't serve them; nothing has changed.
             StorageFull: the version can't be stored; nothing has changed.
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
+            ControlUnavailable: the control store does not answer; the items may be there.
         """
         async with self._catalogs.changing:
-            # Found out before the work, which without an engine would be for nothing.
-            if self._engine.status is not EngineStatus.READY:
-                raise self._engine.unavailable()
-            taken = {*self._catalogs.versions(), *(entry.version for entry in self._catalogs.history)}
-            version = next_version(self._catalogs.active.name, taken)
-            files = self._catalogs.files
-            unfinished = files.unfinished()
-            try:
-                placed = await self._place(body, unfinished)
-                path = await asyncio.to_thread(files.publish, unfinished, placed.digest)
+            with self._catalogs.candidate() as candidate:
+                attempt = _Attempt(self._catalogs.files.unfinished(), candidate)
                 try:
-                    activation = await self._switch.serve(version, body.by, extended=path)
+                    placed, activation = await self._catalogs.follower.decide(lambda: self._add(body, attempt))
+                except ControlUnavailable:
+                    # The version may be there.
+                    attempt.path = None
+                    raise
                 finally:
-                    self._catalogs.discard(path)
-            finally:
-                files.discard(unfinished)
-            self._forget_older(version)
-            return placed.items, activation
+                    self._catalogs.files.discard(attempt.unfinished)
+                    if attempt.path is not None:
+                        await self._catalogs.discard(attempt.path)
+            await self._forget_older(activation.version)
+            return placed, activation
 
-    def _forget_older(self, version: str) -> None:
+    async def _add(self, body: NewItemsBody, attempt: "_Attempt") -> tuple[list[PlacedItem], Activation]:
+        """Place the items on top of what is served, and serve that; what was placed on top of the same is not placed again."""
+        # Found out before the work, which without an engine would be for nothing.
+        if self._engine.status is not EngineStatus.READY:
+            raise self._engine.unavailable()
+        if attempt.base is not self._catalogs.active or attempt.path is None:
+            if attempt.path is not None:
+                await self._catalogs.discard(attempt.path)
+                attempt.path = None
+            attempt.base = self._catalogs.active
+            placed = await self._place(body, attempt.unfinished)
+            attempt.items = placed.items
+            attempt.path = await asyncio.to_thread(self._catalogs.files.publish, attempt.unfinished, placed.digest)
+        taken = {*self._catalogs.versions(), *(entry.version for entry in self._catalogs.history)}
+        version = next_version(self._catalogs.active.name, taken)
+        return attempt.items, await self._switch.extend(attempt.candidate, version, body.by, attempt.path)
+
+    async def _forget_older(self, version: str) -> None:
         try:
             for superfluous in _older(version, self._catalogs.versions())[:-KEPT_VERSIONS]:
-                self._catalogs.remove(superfluous)
-        except StorageFull as error:
+                await self._catalogs.remove(superfluous)
+        except (StorageFull, VersionNotFound, VersionActive, TryAgain) as error:
             # The items are served: what is too much is forgotten with the next ones.
             logger.warning("versions that are not needed any more stay: %s", error)
 

@@ -14,7 +14,8 @@ from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
 
 from drafting.prompts.builder import PromptBuilder
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
 from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource
 from server.errors import EngineUnavailable

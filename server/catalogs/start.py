@@ -1,19 +1,23 @@
-"""The version that a server begins with: the one that was served last, or else the last one that can be read.
+"""The version that a server begins with: the one that all serve, or was served last, or else the last one that can be read.
 
-Invariant: a server starts with a version that it can read whenever there is one. What it had to leave for that is said.
+Invariant: a server starts with a version that it can read whenever there is one. What it had to leave for that is said. A catalog that no
+server was started with before is served by all from then on; one that is not new decides only where no other server is ready, so a server
+alone serves what it is started with whenever that is another catalog than the last time.
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from drafting.catalog.catalog import Catalog, CatalogError
-from drafting.catalog.loading import load_catalog
-from server.catalogs.files import VersionFiles
-from server.catalogs.journal import BY_RECOVERY, BY_RESTART, BY_START, Journal
-from server.catalogs.store import ServedCatalog
+from server.catalogs.filters import NamedFilters
+from server.catalogs.journal import BY_RESTART, BY_START
+from server.catalogs.known import BY_RECOVERY
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
+from server.errors import CatalogRefused, FilesUnavailable, FilterRefused, VersionNotFound, quoted
 
 logger = logging.getLogger(__name__)
+UNREADABLE = "It can't be read any more."
 
 
 @dataclass(frozen=True)
@@ -21,40 +25,57 @@ class FirstCatalog:
     """How a server begins.
 
     Attributes:
-        served: the version that it serves.
-        by: who decided so.
+        served: the version that it serves, with all filters evaluated.
+        by: who decided so; None if it does as the others.
         left: name of the version that was served last, if it is gone or can't be read; None as a rule.
     """
 
     served: ServedCatalog
-    by: str
+    by: str | None
     left: str | None = None
 
 
-def first_catalog(start: Catalog, path: Path, directory: Path | None) -> FirstCatalog:
-    """The version that was served last, unless the server is started with another catalog than then.
+async def first_catalog(catalogs: CatalogStore, filters: NamedFilters, *, alone: bool) -> FirstCatalog:
+    """The version that a server begins with, from what is known.
 
     Args:
-        start: the catalog that the server is started with, and `path` its file.
-        directory: directory of the versions; None if they do not outlive a server.
+        alone: True if no other server is ready.
+
+    Raises:
+        FilterRefused: a named filter can't be evaluated for any version that can be read.
     """
-    own = ServedCatalog(start.version, "", path.absolute(), start)
-    record = Journal(directory).record if directory is not None else None
-    if directory is None or record is None or record.began != start.version:
-        return FirstCatalog(own, BY_START)
-    paths = VersionFiles(directory).brought() | {name: directory / file for name, file in record.files.items()}
-    last = record.history[-1].version
-    for name in (last, *record.served_before(last)):
-        if name == start.version:
-            break
-        if name not in paths and name != last:
-            # It has been removed.
-            continue
+    start, record = catalogs.start, catalogs.record
+    begins = record.began_last != start.name if alone else start.name not in record.began
+    last = record.active
+    for name in _candidates(catalogs, begins=begins):
         try:
-            if name not in paths or not paths[name].exists():
-                raise CatalogError("its file is gone")
-            served = ServedCatalog(name, "", paths[name].absolute(), load_catalog(paths[name]))
-            return FirstCatalog(served, BY_RESTART) if name == last else FirstCatalog(served, BY_RECOVERY, last)
-        except CatalogError as error:
+            served = start if name == start.name else await catalogs.load(name)
+            await filters.prepare(served)
+        except VersionNotFound:
+            if name == last:
+                logger.error("the version %s can't be served any more: its file is gone", name)
+            continue
+        except (CatalogRefused, FilesUnavailable, FilterRefused) as error:
             logger.error("the version %s can't be served any more: %s", name, error)
-    return FirstCatalog(own, BY_START) if last == start.version else FirstCatalog(own, BY_RECOVERY, last)
+            continue
+        if begins and name == start.name:
+            return FirstCatalog(served, BY_START)
+        if not alone:
+            return FirstCatalog(served, None)
+        if name == last:
+            return FirstCatalog(served, BY_START if name == start.name else BY_RESTART)
+        return FirstCatalog(served, BY_RECOVERY, last)
+    raise FilterRefused(f"No version can be served with the named filters, not even {quoted(start.name)}: see the log.")
+
+
+def _candidates(catalogs: CatalogStore, *, begins: bool) -> Iterator[str]:
+    """Names of versions in the order in which they are tried."""
+    start = catalogs.start.name
+    if begins:
+        yield start
+    if (last := catalogs.record.active) is not None:
+        yield last
+        if last != start:
+            yield from (name for name in catalogs.served_before(last) if name != start)
+    if not begins:
+        yield start

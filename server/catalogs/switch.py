@@ -1,41 +1,84 @@
 """Serving another version of the catalog: everything that must happen in one go.
 
-Invariant: all that changes what is served, by name or by new items, comes through here with the lock `CatalogStore.changing` held, so a
-version is served with all named filters evaluated and its metrics begun, or not at all.
+Invariant: all that changes what is served, by name, by new items or because others have written it, comes through here with the lock
+`CatalogStore.changing` held, so a version is served with all named filters evaluated and its metrics begun, or not at all.
 """
 
 from pathlib import Path
 
 from server.catalogs.filters import NamedFilters
-from server.catalogs.journal import Activation
-from server.catalogs.store import CatalogStore
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import Candidate, CatalogStore
+from server.control.records import Activation
+from server.engine.client import EngineClient, EngineStatus
+from server.errors import EngineUnavailable
 from server.metrics.lists import HealthMetrics
 
 
 class CatalogSwitch:
     """Serves versions that are known."""
 
-    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, health: HealthMetrics) -> None:
+    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, engine: EngineClient, health: HealthMetrics) -> None:
         self._catalogs = catalogs
         self._filters = filters
+        self._engine = engine
         self._health = health
+        # With it an engine has died here: it is not given to the next one unproven.
+        self._deadly: str | None = None
 
-    async def serve(self, version: str, by: str, *, extended: Path | None = None, without_engine: bool = False) -> Activation:
-        """Serve a version from now on.
+    async def serve(self, version: str | None, by: str, *, without_engine: bool = False) -> Activation:
+        """Serve a version from now on, here and on all other replicas.
 
         Args:
-            extended: file of a new version, which is the served one with items added; None for a version that is there.
+            version: its name; None for the one that was served before.
             without_engine: True to do it also while there is no engine.
 
         Raises:
-            VersionNotFound, CatalogRefused, FilterRefused: there is no such version, or it can't be served; nothing has changed.
-            EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
-            StorageFull: it can't be written down; nothing has changed.
+            VersionNotFound, NothingToRollBack, CatalogRefused, FilterRefused: there is no such version, or it can't be served; nothing
+                has changed.
+            EngineUnavailable, FilesUnavailable: there is no engine, or it died meanwhile, or the file is away; nothing has changed.
+            ControlUnavailable: the control store does not answer; what is served here has not changed, and is followed.
         """
+
+        async def judge() -> Activation:
+            name = self._catalogs.previous() if version is None else version
+            return await self._catalogs.activate(candidate, name, by, self._filters.prepare, without_engine=without_engine)
+
+        before = self._catalogs.active
+        with self._health.activation(), self._catalogs.candidate() as candidate:
+            activation = await self._catalogs.follower.decide(judge)
+        self._begin_metrics(before)
+        return activation
+
+    async def extend(self, candidate: Candidate, version: str, by: str, path: Path) -> Activation:
+        """Serve a new version, which is the served one with items added; call it within `Follower.decide`. Raises as `serve`."""
         before = self._catalogs.active
         with self._health.activation():
-            activation = await self._catalogs.activate(version, by, self._filters.prepare, new=extended, without_engine=without_engine)
-        if (served := self._catalogs.active) is not before:
-            begin = self._health.open_catalog if extended is None else self._health.extend_catalog
-            begin(served.name, len(served.catalog))
+            activation = await self._catalogs.activate(candidate, version, by, self._filters.prepare, new=path)
+        self._begin_metrics(before, extends=True)
         return activation
+
+    async def follow(self, version: str) -> None:
+        """Serve a version here that all are to serve. Raises as `serve`."""
+        before = self._catalogs.active
+        unproven = self._engine.status is not EngineStatus.READY and version != self._deadly
+        with self._health.activation(), self._catalogs.candidate() as candidate:
+            path = self._catalogs.path(version)
+            try:
+                served = await self._catalogs.bring(candidate, version, path, self._filters.prepare, without_engine=unproven)
+            except EngineUnavailable:
+                self._deadly = version
+                raise
+            self._catalogs.adopt(served)
+        self._deadly = None
+        self._begin_metrics(before)
+
+    def begin(self, served: ServedCatalog) -> None:
+        """Serve a version, prepared already, that the first engine is to load."""
+        self._catalogs.begin(served)
+        self._health.open_catalog(served.name, len(served.catalog))
+
+    def _begin_metrics(self, before: ServedCatalog, *, extends: bool = False) -> None:
+        if (served := self._catalogs.active) is not before:
+            begin = self._health.extend_catalog if extends else self._health.open_catalog
+            begin(served.name, len(served.catalog))

@@ -22,7 +22,7 @@ def show_prompt(
     """Print the prompt of a stored user, or of item ids, as a table or as JSON."""
     from drafting.errors import SetupError
     from drafting.prompts.user_state import UserState
-    from server.catalogs.store import known_items
+    from server.catalogs.served import known_items
     from server.errors import UnknownItem
     from server.offline.prompt import prompt_tokens
     from server.offline.stored import StoredHistory

@@ -8,6 +8,8 @@ at the position.
 """
 
 import asyncio
+import errno
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +21,9 @@ import msgspec
 
 from server.control.base import Limits, Position, Replica, State, Write, random_name
 from server.errors import ControlConflict, ControlUnavailable
-from server.sqlite import check_new, create, file_format, open_reader, open_writer
+from server.sqlite import check_new, create, file_format, open_reader, open_unchanging, open_writer
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -45,14 +49,19 @@ class SqliteControlStore:
     def __init__(self, path: Path, limits: Limits) -> None:
         self._path = path
         self._limits = limits
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="control-writing")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="control-reading")
         try:
             create(path)
             self._writer = open_writer(path, limits.timeout_seconds, _prepare)
             self._reader = open_reader(path, limits.timeout_seconds)
         except (OSError, sqlite3.DatabaseError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES) and path.is_file():
+                # What it says is served; a write fails as any that can't be stored.
+                logger.warning("the control file %s can't be changed: %s", path, error.strerror)
+                self._writer, self._reader = open_unchanging(path), open_unchanging(path)
+                return
             raise ValueError(f"The control file {path} cannot be opened: {error}.") from error
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="control-writing")
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="control-reading")
 
     async def create(self, values: Mapping[str, bytes], revision: int = 0) -> State:
         def begin() -> State:

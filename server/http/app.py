@@ -3,13 +3,16 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from server.control.follower import END_SECONDS, RETRY_SECONDS, Follower
+from server.engine.client import EngineStatus
+from server.errors import ControlUnavailable, ServerError
 from server.http import problems
 from server.http.console import CONSOLE, ConsoleProcess, add_console
 from server.http.middleware import ExchangeMiddleware, KeyMiddleware, TraceMiddleware
@@ -51,8 +54,9 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.engine.watch = services.guard
-        services.engine.start()
         watches = [
+            asyncio.create_task(_follow(services), name="follower"),
+            asyncio.create_task(services.announcer.announce(), name="announcer"),
             asyncio.create_task(services.metrics.watch_loop(), name="loop watch"),
             asyncio.create_task(services.soundness.watch(), name="soundness"),
             asyncio.create_task(services.prompts.watch(), name="prompts"),
@@ -71,6 +75,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
             if console is not None:
                 await console.stop()
             await services.engine.stop()
+            await _leave(services.catalogs.follower)
             await services.histories.close()
             if services.rates is not None:
                 await services.rates.close()
@@ -118,6 +123,31 @@ def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGI
         services.settings.body_seconds,
         services.settings.catalog_max_gib,
     )
+
+
+async def _follow(services: Services) -> None:
+    """Begin with the version that is to be served, as soon as it is known, start the engine with it, and do what is written, for ever."""
+    follower, engine = services.catalogs.follower, services.engine
+    engine.status, follower.problem = EngineStatus.STARTING, "The control store has not been read yet."
+    while True:
+        try:
+            await services.replica.begin()
+            break
+        except ServerError as error:
+            logger.error("this server can't begin yet: %s", error)
+            follower.problem = f"It can't begin yet: {error}"
+        await asyncio.sleep(RETRY_SECONDS)
+    engine.start()
+    await follower.follow()
+
+
+async def _leave(follower: Follower) -> None:
+    """Write what is still to be written, and tell the others that this server is gone."""
+    await follower.end()
+    with suppress(ControlUnavailable, TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            await follower.store.withdraw(follower.name)
+    await follower.store.close()
 
 
 def _log_failure(watch: "asyncio.Task[None]") -> None:

@@ -86,6 +86,9 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
         503, "control-unavailable", "No control store", "The control store can't be reached now, so nothing can be changed; lists go on."
     ),
     errors.ControlLost: ProblemType(503, "control-lost", "Control state lost"),
+    errors.ControlEmpty: ProblemType(503, "control-empty", "Control state missing"),
+    errors.ReplicaBehind: ProblemType(503, "replica-behind", "Replica behind"),
+    errors.NotEverywhere: ProblemType(503, "not-everywhere", "Not everywhere yet"),
     errors.ControlConflict: ProblemType(503, "control-conflict", "Changed meanwhile"),
     errors.FilesUnavailable: ProblemType(503, "files-unavailable", "No files of catalogs"),
     errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),

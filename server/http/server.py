@@ -24,8 +24,10 @@ from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.forms import TORCH_SUFFIXES
 from drafting.catalog.loading import load_catalog
 from server.catalogs.files import VersionFiles, open_objects
-from server.catalogs.start import first_catalog
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
+from server.control import open_control_store
+from server.control.follower import Follower, replica_name
 from server.engine.client import EngineClient
 from server.engine.directory import own_directory
 from server.engine.heartbeat import Patience
@@ -87,10 +89,9 @@ class ApiServer:
         rates = None if keys is None else Rates(settings.control_url, metrics.keys)
         neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
-        first = first_catalog(start, settings.catalog, kept)
-        first.served.learn_neighbours(neighbours)
-        if first.served.catalog is start:
-            check_known(first.served.neighbours, settings)
+        own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
+        own.learn_neighbours(neighbours)
+        check_known(own.neighbours, settings)
         certificate = certificate_of(settings.tls_cert, settings.tls_key)
         self._scheme = "http" if certificate is None else "https"
         self._listeners = [listen(settings.host, settings.port)]
@@ -108,13 +109,14 @@ class ApiServer:
                 ttl_seconds=settings.history_ttl_seconds,
                 on_damage=metrics.observe_damage,
             )
+            control = open_control_store(settings.control_url)
         except ValueError:
             for listener in self._listeners:
                 listener.close()
             raise
         engine = EngineClient(
-            settings.engine_options.model_copy(update={"catalog": first.served.path}),
-            first.served.catalog.version,
+            settings.engine_options,
+            start.version,
             metrics,
             max_pending=settings.max_running + settings.max_waiting,
             patience=Patience(settings.engine_hang_seconds, settings.engine_start_seconds),
@@ -123,9 +125,7 @@ class ApiServer:
         # Gone with the server, unless there is a directory that outlives it.
         self._temporary = ExitStack()
         files = VersionFiles((kept or self._temporary.enter_context(own_directory())).absolute(), objects)
-        own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)
-        catalogs = CatalogStore(first.served, engine, files, own, neighbours)
-        catalogs.started(first.by, first.left, "It can't be read any more.")
+        catalogs = CatalogStore(own, engine, files, Follower(control, replica_name()), neighbours)
         operate_port = None if settings.operate_port is None else self._listeners[-1].getsockname()[1]
         tracing = Tracing.to(settings.otlp_endpoint)
         services = Services(settings, catalogs, engine, histories, metrics, Drain(), tracing, popularity, keys, rates, operate_port)

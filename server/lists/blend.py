@@ -13,7 +13,7 @@ from drafting.beam.rule import SearchRule, Verification
 from drafting.neighbours.candidates import CatalogNeighbours
 from drafting.neighbours.model import NeighbourError, NeighbourModel
 from drafting.trie.item_set import ItemSet
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.errors import InvalidRequest
 from server.messages import BlendChoice, FilterChoice
 from server.schemas.choices import BlendBody

@@ -13,7 +13,7 @@ import numpy as np
 
 from drafting.array_types import BoolArray, IntArray
 from drafting.catalog.freshness import ADDED_AT, days_of_items
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.errors import HistoryUnavailable
 from server.histories.popularity import Popularity
 from server.lists.blend import passes

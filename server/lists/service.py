@@ -14,7 +14,7 @@ from drafting.catalog.catalog import Catalog
 from drafting.catalog.json_values import listed
 from drafting.prompts.builder import PromptBuilder
 from server.catalogs.filters import check_choice
-from server.catalogs.store import ServedCatalog, found_items, known_items
+from server.catalogs.served import ServedCatalog, found_items, known_items
 from server.errors import (
     ExplanationsBusy,
     InvalidRequest,

@@ -7,7 +7,7 @@ import asyncio
 import time
 
 from drafting.prompts.builder import PromptBuilder
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.errors import EmptyHistory, HistoryUnavailable, StaleHistory, UserNotFound
 from server.histories import HistoryStore, StoredUser
 from server.lists.users import KnownUser, known_user, none_known, suffices

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from drafting.catalog.catalog import Catalog
 from drafting.prompts.user_state import UserEvent, UserState
-from server.catalogs.store import found_items, known_items
+from server.catalogs.served import found_items, known_items
 from server.errors import quoted
 from server.histories import Event, StoredUser
 from server.schemas.given import GivenEvent, GivenUser, item_ids

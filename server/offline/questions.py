@@ -14,7 +14,7 @@ from drafting.beam.rule import LONGEST_LIST, STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
-from server.catalogs.store import found_items
+from server.catalogs.served import found_items
 from server.lists.users import KnownUser, known_user, none_known, told_unknown
 from server.schemas.given import MAX_HISTORY, GivenUser
 from server.schemas.sentences import validation_sentence

@@ -4,9 +4,13 @@ from pathlib import Path
 
 from drafting.catalog.catalog import Catalog
 from server.catalogs.files import VersionFiles
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
+from server.control import open_control_store
+from server.control.follower import Follower
 from server.engine.client import EngineClient
 
 
 def stub_catalogs(catalog: Catalog, engine: EngineClient) -> CatalogStore:
-    return CatalogStore(ServedCatalog(catalog.version, "", Path("catalog.jsonl"), catalog), engine, VersionFiles(Path("catalogs")))
+    start = ServedCatalog(catalog.version, "", Path("catalog.jsonl"), catalog)
+    return CatalogStore(start, engine, VersionFiles(Path("catalogs")), Follower(open_control_store("memory://"), "stub"))

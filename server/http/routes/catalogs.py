@@ -12,8 +12,8 @@ from drafting.array_types import IntArray
 from drafting.catalog.catalog import Catalog
 from server.catalogs.build import Built
 from server.catalogs.comparison import VersionComparison
-from server.catalogs.journal import Activation
 from server.catalogs.uploads import CatalogUploads
+from server.control.records import Activation
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
 from server.http.strict_route import needs, strict_route
@@ -139,7 +139,7 @@ def catalog_routes(services: Services) -> APIRouter:
         by = (body or RollbackBody()).by
         with drain.request():
             async with catalogs.changing:
-                return _line(await switch.serve(catalogs.previous(), by, without_engine=True))
+                return _line(await switch.serve(None, by, without_engine=True))
 
     @router.delete(
         "/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422, 507)
@@ -148,7 +148,7 @@ def catalog_routes(services: Services) -> APIRouter:
     async def remove(version: VersionPath) -> None:
         """Its file is deleted; the version that is served can't be forgotten."""
         async with catalogs.changing:
-            catalogs.remove(version)
+            await catalogs.remove(version)
 
     return router
 

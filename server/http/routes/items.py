@@ -12,7 +12,7 @@ from drafting.catalog.alike import alike
 from drafting.catalog.attributes import TITLE
 from server.catalogs.new_items import NewItems
 from server.catalogs.search import ItemSearch
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.errors import ItemNotFound, quoted
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route

@@ -22,7 +22,7 @@ def status_routes(services: Services) -> APIRouter:
     """The router of the server's own state."""
     # Probes, load balancers and Prometheus ask these, and need no key for it: they tell figures and names, and nothing of users or items.
     router = APIRouter(route_class=strict_route(services.gate))
-    catalogs, engine, metrics, drain = services.catalogs, services.engine, services.metrics, services.drain
+    catalogs, engine, metrics = services.catalogs, services.engine, services.metrics
 
     @router.get("/health", tags=["status"], summary="Whether the server is alive", responses=documented(503))
     @needs(None)
@@ -35,12 +35,10 @@ def status_routes(services: Services) -> APIRouter:
     @router.get("/ready", tags=["status"], summary="Whether the server takes requests", responses=documented(503))
     @needs(None)
     async def ready() -> StatusAnswer:
-        """503 until the model is loaded, while the engine is gone or silent, no prompts or no lists are made, and at the end."""
-        drain.check()
-        if engine.status is not EngineStatus.READY or engine.is_silent:
-            raise engine.unavailable()
-        services.prompts.check()
-        services.soundness.check()
+        """503 until the model is loaded, while the engine is gone or silent, no prompts or no lists are made, or what other servers have
+        changed is not done here, and at the end.
+        """
+        services.check_ready()
         return StatusAnswer(status="ready", engine=engine.status.value)
 
     @router.get("/version", tags=["status"], summary="What runs here", responses=documented())

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER
-from server.catalogs.store import known_items
+from server.catalogs.served import known_items
 from server.errors import EventNotFound, InvalidRequest, ProfileNotFound, UserNotFound
 from server.histories import Event, EventChoice
 from server.http.problems import documented

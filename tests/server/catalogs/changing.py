@@ -20,7 +20,7 @@ async def take(*_: object) -> None:
 async def change(folder: Path, seed: int) -> None:
     vars(store)["prove"] = take
     type.__setattr__(EngineClient, "load_catalog", take)
-    rng, shop = random.Random(seed), open_shop(folder)
+    rng, shop = random.Random(seed), await open_shop(folder)
     catalogs = [small_catalog(10 + number) for number in range(4)]
     for number in range(10**6):
         name = f"v{seed}-{number}"
@@ -32,7 +32,7 @@ async def change(folder: Path, seed: int) -> None:
         elif rng.random() < 0.3:
             print("removing", name, flush=True)
             async with shop.catalogs.changing:
-                shop.catalogs.remove(name)
+                await shop.catalogs.remove(name)
             print("removed", name, flush=True)
 
 

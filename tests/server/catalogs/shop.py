@@ -15,9 +15,12 @@ from drafting.catalog.catalog import Catalog
 from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
 from server.catalogs.guard import CatalogGuard
-from server.catalogs.start import first_catalog
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.replica import CatalogReplica
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
+from server.control import ControlStore, open_control_store
+from server.control.follower import Follower
 from server.engine.client import EngineClient, EngineStatus
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
@@ -55,6 +58,11 @@ class Shop:
         async with self.catalogs.changing:
             await self.switch.serve(name, "a test", without_engine=without_engine)
 
+    async def close(self) -> None:
+        await self.catalogs.follower.end()
+        await self.catalogs.follower.store.close()
+        self.catalogs.files.close()
+
     async def ready(self) -> None:
         await until(lambda: self.engine.status is EngineStatus.READY)
 
@@ -77,35 +85,53 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def open_shop(folder: Path) -> Shop:
-    """The services as a server makes them when it starts; what it serves is not proven yet, for nothing is started."""
+async def open_shop(folder: Path, control: ControlStore | None = None, name: str = "shop") -> Shop:
+    """The services as a server makes them when it starts; what it serves is not proven yet, for nothing is started.
+
+    Args:
+        control: by default the file beside the versions, as a server has it.
+        name: of the replica.
+    """
     directory, start_file = folder / "catalogs", folder / "start.catalog"
     directory.mkdir(exist_ok=True)
     if not start_file.exists():
         save_artefact(START, start_file)
-    first = first_catalog(START, start_file, directory)
     failures: list[str] = []
-    options = EngineOptions(target=folder / "behaviours.json", catalog=first.served.path)
+    options = EngineOptions(target=folder / "behaviours.json", catalog=start_file)
     metrics = Metrics()
-    engine = EngineClient(options, first.served.catalog.version, metrics, max_pending=10, on_failure=failures.append)
-    catalogs = CatalogStore(first.served, engine, VersionFiles(directory), ServedCatalog(START.version, "", start_file, START))
-    catalogs.started(first.by, first.left, "It can't be read any more.")
+    engine = EngineClient(options, START.version, metrics, max_pending=10, on_failure=failures.append)
+    follower = Follower(control or open_control_store(f"sqlite:///{directory / 'control.db'}"), name)
+    catalogs = CatalogStore(ServedCatalog(START.version, "", start_file, START), engine, VersionFiles(directory), follower)
     filters = NamedFilters(catalogs, engine)
+    switch = CatalogSwitch(catalogs, filters, engine, metrics.health)
+    follower.applier = replica = CatalogReplica(catalogs, filters, switch)
+    await replica.begin()
     engine.watch = CatalogGuard(catalogs, filters, engine, metrics.health)
-    metrics.health.open_catalog(first.served.name, len(first.served.catalog))
-    shop = Shop(directory, engine, catalogs, CatalogSwitch(catalogs, filters, metrics.health), filters, metrics, failures)
+    shop = Shop(directory, engine, catalogs, switch, filters, metrics, failures)
     shop.behave()
     return shop
 
 
 @asynccontextmanager
-async def started(folder: Path, behaviours: Mapping[str, str] | None = None) -> AsyncIterator[Shop]:
-    """A shop whose engine runs."""
-    shop = open_shop(folder)
-    shop.behave(**(behaviours or {}))
-    shop.engine.start()
+async def opened(folder: Path, control: ControlStore | None = None, name: str = "shop") -> AsyncIterator[Shop]:
+    """A shop of which nothing is started."""
+    shop = await open_shop(folder, control, name)
     try:
         yield shop
     finally:
+        await shop.close()
+
+
+@asynccontextmanager
+async def started(folder: Path, behaviours: Mapping[str, str] | None = None) -> AsyncIterator[Shop]:
+    """A shop whose engine runs, and that follows the control store."""
+    shop = await open_shop(folder)
+    shop.behave(**(behaviours or {}))
+    shop.engine.start()
+    following = asyncio.create_task(shop.catalogs.follower.follow())
+    try:
+        yield shop
+    finally:
+        following.cancel()
         await shop.engine.stop()
-        shop.catalogs.files.close()
+        await shop.close()

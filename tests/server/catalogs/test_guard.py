@@ -8,7 +8,7 @@ import pytest
 
 from server.catalogs import guard
 from server.catalogs.guard import CatalogGuard
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.engine import client as engine_client
 from server.engine.client import EngineStatus
 from server.errors import CatalogRefused, EngineUnavailable, FilterRefused, VersionActive
@@ -129,7 +129,7 @@ async def test_a_version_that_has_served_for_a_while_is_left_when_engines_can_no
 
 
 async def test_the_silence_of_an_engine_that_hangs_is_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop = open_shop(tmp_path)
+    shop = await open_shop(tmp_path)
     await shop.add("one", ONE)
     await shop.activate("one", without_engine=True)
     now = time.monotonic()
@@ -142,7 +142,7 @@ async def test_the_silence_of_an_engine_that_hangs_is_no_service(tmp_path: Path,
                 clock.setattr(time, "monotonic", lambda: now + 1100.0)
                 await watch.engine_ended(shop.catalogs.active.handle, blamed=False, silence=silence)
         assert (shop.catalogs.trying == START.version) is left
-    shop.catalogs.files.close()
+    await shop.close()
 
 
 @pytest.mark.parametrize("comes_up", [True, False])
@@ -151,14 +151,14 @@ async def test_filters_and_the_version_on_trial_stay_as_they_are_until_it_is_dec
         await serve(shop, "one", "two")
         await shop.filters.put("old", ["item-1"])
         shop.behave(ONE="refuses", START="starts slowly")
-        shop.catalogs.remove("one")
+        await shop.catalogs.remove("one")
         await kill(shop)
         await until(lambda: shop.catalogs.trying == START.version and shop.engine.process_id is not None)
         for change in (shop.filters.put("new", ["item-2"]), shop.filters.put("old", ["item-2"]), shop.filters.drop("old")):
             with pytest.raises(EngineUnavailable, match="earlier version"):
                 await change
         with pytest.raises(VersionActive, match="on trial"):
-            shop.catalogs.remove(START.version)
+            await shop.catalogs.remove(START.version)
         if not comes_up:
             shop.behave()
             await kill(shop)
@@ -182,7 +182,7 @@ async def test_a_version_that_is_removed_before_it_could_be_tried_is_passed_over
 
         async def refuse_and_remove(served: ServedCatalog) -> None:
             if served.name == "two":
-                shop.catalogs.remove("one")
+                await shop.catalogs.remove("one")
                 raise FilterRefused("No.")
             await prepare(served)
 

@@ -13,7 +13,12 @@ from drafting.trie.item_set import ItemSet
 from server.catalogs import filters
 from server.catalogs.files import VersionFiles
 from server.catalogs.filters import NamedFilters
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.replica import CatalogReplica
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
+from server.catalogs.switch import CatalogSwitch
+from server.control import open_control_store
+from server.control.follower import Follower
 from server.engine.client import EngineClient
 from server.engine_settings import EngineOptions
 from server.errors import FilterRefused, FiltersBusy, TooManyFilters
@@ -58,12 +63,16 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 @pytest.fixture
 def catalogs(tmp_path: Path) -> CatalogStore:
     engine = EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1)
-    return CatalogStore(priced("v1", [1, 2, 3]), engine, VersionFiles(tmp_path))
+    return CatalogStore(priced("v1", [1, 2, 3]), engine, VersionFiles(tmp_path), Follower(open_control_store("memory://"), "one"))
 
 
 @pytest.fixture
 def named(catalogs: CatalogStore) -> NamedFilters:
-    return NamedFilters(catalogs, EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1))
+    metrics = Metrics()
+    engine = EngineClient(EngineOptions(target="", catalog=""), "", metrics, max_pending=1)
+    found = NamedFilters(catalogs, engine)
+    catalogs.follower.applier = CatalogReplica(catalogs, found, CatalogSwitch(catalogs, found, engine, metrics.health))
+    return found
 
 
 async def test_a_filter_means_the_version_that_is_served_in_the_end(catalogs: CatalogStore, named: NamedFilters, held: Held) -> None:

@@ -17,7 +17,8 @@ from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.prompts.user_state import UserEvent, UserState
 from server.catalogs import prompts as catalogs_prompts
 from server.catalogs.prompts import CatalogPrompts
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
 from server.engine.client import EngineClient
 from server.engine.prompts import PromptSource, write_prompts
 from server.errors import EngineUnavailable

@@ -15,9 +15,11 @@ import pytest
 
 from drafting.catalog.artefact import save_artefact
 from server.catalogs import store
+from server.control import Write
+from server.control.sqlite import SqliteControlStore
 from server.engine.client import EngineClient
-from server.errors import StorageFull, VersionExists
-from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop
+from server.errors import ControlUnavailable, StorageFull, VersionExists
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened
 
 WRITES = ("write", "fsync", "replace", "open", "unlink", "ftruncate")
 KILLS = 8
@@ -42,6 +44,16 @@ class FullDisk:
         self.calls = 0
         for name in WRITES:
             monkeypatch.setattr(os, name, self._wrap(getattr(os, name)))
+        write = SqliteControlStore.write
+
+        async def counted(*arguments: Any) -> Write:
+            self.calls += 1
+            self.left -= 1
+            if self.left == -1:
+                raise ControlUnavailable("The disk is full.")
+            return await write(*arguments)
+
+        monkeypatch.setattr(SqliteControlStore, "write", counted)
 
     def _wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **options: Any) -> Any:
@@ -54,13 +66,10 @@ class FullDisk:
         return counted
 
 
-def served_after_restart(shop: Shop) -> tuple[str, list[str]]:
+async def served_after_restart(shop: Shop) -> tuple[str, list[str]]:
     shop.catalogs.files.close()
-    again = open_shop(shop.directory.parent)
-    try:
+    async with opened(shop.directory.parent) as again:
         return again.catalogs.active.name, sorted(again.catalogs.versions())
-    finally:
-        again.catalogs.files.close()
 
 
 async def add_one(shop: Shop) -> None:
@@ -77,16 +86,21 @@ async def add_and_activate(shop: Shop) -> None:
         try:
             path = shop.catalogs.files.publish(unfinished, save_artefact(TWO, unfinished))
             try:
-                await shop.switch.serve("two", "new items", extended=path)
+                await extend(shop, "two", path)
             finally:
-                shop.catalogs.discard(path)
+                await shop.catalogs.discard(path)
         finally:
             shop.catalogs.files.discard(unfinished)
 
 
+async def extend(shop: Shop, version: str, path: Path) -> None:
+    with shop.catalogs.candidate() as candidate:
+        await shop.catalogs.follower.decide(lambda: shop.switch.extend(candidate, version, "new items", path))
+
+
 async def remove_one(shop: Shop) -> None:
     async with shop.catalogs.changing:
-        shop.catalogs.remove("one")
+        await shop.catalogs.remove("one")
 
 
 CHANGES = [add_one, activate_one, add_and_activate, remove_one]
@@ -101,7 +115,7 @@ async def test_a_write_that_fails_changes_all_or_nothing(
     for number in range(50):
         folder = tmp_path / str(number)
         folder.mkdir()
-        shop = open_shop(folder)
+        shop = await open_shop(folder)
         await shop.add("one", ONE)
         with monkeypatch.context() as patch:
             disk = FullDisk(patch)
@@ -109,12 +123,12 @@ async def test_a_write_that_fails_changes_all_or_nothing(
             try:
                 await change(shop)
                 outcomes.append(True)
-            except (StorageFull, OSError):
+            except (StorageFull, ControlUnavailable, OSError):
                 outcomes.append(False)
         versions, active = sorted(shop.catalogs.versions()), shop.catalogs.active.name
         assert shop.named_by_metric == active
         assert shop.catalogs.history[-1].version == active
-        assert served_after_restart(shop) == (active, versions)
+        assert await served_after_restart(shop) == (active, versions)
         named = {path.name for path in shop.directory.glob("sha256-*")}
         assert len(named) == len(versions) - 1 or not outcomes[-1]
         expected = {
@@ -135,20 +149,20 @@ async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True).returncode:
         pytest.skip("mounting a file system is not allowed here")
     try:
-        shop = open_shop(tmp_path)
+        shop = await open_shop(tmp_path)
         await shop.add("one", ONE)
         filler = tmp_path / "filler"
         with pytest.raises(OSError, match="No space left"):
             filler.write_bytes(bytes(2**20))
-        # What is left of the last page of the journal is enough for a line or two.
-        with pytest.raises(StorageFull, match=r"The change can't be stored: No space left on device\."):
+        # What is left of the control file is enough for a line or two.
+        with pytest.raises(ControlUnavailable, match="database or disk is full"):
             await activate_in_turn(shop, 100)
         active, versions, history = shop.catalogs.active.name, sorted(shop.catalogs.versions()), len(shop.catalogs.history)
         assert shop.named_by_metric == active
-        assert served_after_restart(shop) == (active, versions)
+        assert await served_after_restart(shop) == (active, versions)
         filler.unlink()
         await shop.activate("one")
-        assert served_after_restart(shop)[0] == "one"
+        assert (await served_after_restart(shop))[0] == "one"
         assert len(shop.catalogs.history) == history + 1
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
@@ -161,32 +175,33 @@ async def activate_in_turn(shop: Shop, times: int) -> None:
 
 
 async def test_a_directory_that_can_not_be_written_is_served_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    shop = open_shop(tmp_path)
+    shop = await open_shop(tmp_path)
     await shop.add("one", ONE)
     await shop.activate("one")
-    shop.catalogs.files.close()
+    await shop.close()
     if subprocess.run(["mount", "--bind", shop.directory, shop.directory], capture_output=True).returncode:
         pytest.skip("mounting a file system is not allowed here")
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", shop.directory], check=True)
-        shop = open_shop(tmp_path)
+        shop = await open_shop(tmp_path)
         assert shop.catalogs.active.name == "one"
         assert "Read-only file system" in caplog.text
-        with pytest.raises(StorageFull, match=r"The change can't be stored: Read-only file system\."):
+        with pytest.raises(ControlUnavailable, match="attempt to write a readonly database"):
             await shop.activate(START.version)
         with pytest.raises(OSError, match="Read-only file system"):
             await shop.add("two", TWO)
         assert shop.catalogs.active.name == shop.named_by_metric == "one"
-        shop.catalogs.files.close()
+        await shop.close()
     finally:
         subprocess.run(["umount", "-l", shop.directory], check=True)
-    # What could not be noted before is written with the next change.
-    await shop.activate(START.version)
-    assert [entry.by for entry in open_shop(tmp_path).catalogs.history] == ["start", "a test", "restart", "a test", "start"]
+    async with opened(tmp_path) as shop:
+        await shop.activate(START.version)
+    async with opened(tmp_path) as shop:
+        assert [entry.by for entry in shop.catalogs.history] == ["start", "a test", "restart", "a test", "start"]
 
 
 async def test_names_are_judged_when_they_take_effect(tmp_path: Path) -> None:
-    shop = open_shop(tmp_path)
+    shop = await open_shop(tmp_path)
     results = await asyncio.gather(*(shop.add("v1", catalog) for catalog in (ONE, TWO, ONE)), return_exceptions=True)
     assert sorted(map(str, results)) == ["None", *["There is a version 'v1' already; versions do not change."] * 2]
     assert {type(result) for result in results} == {type(None), VersionExists}
@@ -194,95 +209,93 @@ async def test_names_are_judged_when_they_take_effect(tmp_path: Path) -> None:
     await shop.activate("v1")
     assert shop.catalogs.active.catalog.version == winner.version
     assert len(list(shop.directory.glob("sha256-*"))) == 1
-    assert served_after_restart(shop)[0] == "v1"
+    assert (await served_after_restart(shop))[0] == "v1"
 
 
 async def test_a_name_that_new_items_are_about_to_get_is_theirs(tmp_path: Path) -> None:
-    shop = open_shop(tmp_path)
+    shop = await open_shop(tmp_path)
     async with shop.catalogs.changing:
         putting = asyncio.create_task(shop.add("items-1", ONE))
         await asyncio.sleep(0.05)
         unfinished = shop.catalogs.files.unfinished()
         path = shop.catalogs.files.publish(unfinished, save_artefact(TWO, unfinished))
-        await shop.switch.serve("items-1", "new items", extended=path)
+        await extend(shop, "items-1", path)
     with pytest.raises(VersionExists):
         await putting
     assert shop.catalogs.active.catalog.version == TWO.version
     assert [path.name for path in shop.directory.glob("sha256-*")] == [path.name]
-    again = open_shop(tmp_path)
-    assert (again.catalogs.active.name, again.catalogs.active.catalog.version) == ("items-1", TWO.version)
+    async with opened(tmp_path) as again:
+        assert (again.catalogs.active.name, again.catalogs.active.catalog.version) == ("items-1", TWO.version)
 
 
 async def test_equal_contents_share_a_file_until_the_last_version_is_gone(tmp_path: Path) -> None:
-    shop = open_shop(tmp_path)
+    shop = await open_shop(tmp_path)
     for name in ("a", "b"):
         await shop.add(name, ONE)
     for name in ("a", "b"):
         assert len(list(shop.directory.glob("sha256-*"))) == 1
         async with shop.catalogs.changing:
-            shop.catalogs.remove(name)
+            await shop.catalogs.remove(name)
     assert not list(shop.directory.glob("sha256-*"))
-    assert sorted(path.name for path in shop.directory.iterdir()) == ["activations.jsonl"]
+    assert all(path.name.startswith("control.db") for path in shop.directory.iterdir())
 
 
-def test_what_a_killed_server_has_left_is_deleted_unless_another_server_may_need_it(tmp_path: Path) -> None:
-    shop = open_shop(tmp_path)
+async def test_what_a_killed_server_has_left_is_deleted_unless_another_server_may_need_it(tmp_path: Path) -> None:
+    shop = await open_shop(tmp_path)
     leftovers = [shop.directory / name for name in (".unfinished-1.jsonl", ".unfinished-2.catalog", "sha256-00.catalog")]
     for path in leftovers:
         path.touch()
     kept = shop.directory / "mine.jsonl"
     kept.touch()
-    open_shop(tmp_path).catalogs.files.close()
-    assert all(path.exists() for path in leftovers)
-    shop.catalogs.files.close()
-    open_shop(tmp_path).catalogs.files.close()
+    async with opened(tmp_path):
+        assert all(path.exists() for path in leftovers)
+    await shop.close()
+    async with opened(tmp_path):
+        """Cleaned up."""
     assert not any(path.exists() for path in leftovers)
     assert kept.exists()
 
 
 @pytest.mark.parametrize("journal", [None, b'{"version": "v1", "event": "add', b"\xff\xfe", b'{"version": "v\xff", "by": "b", "at": 1.0}'])
-def test_files_of_a_journal_that_is_damaged_are_kept(tmp_path: Path, journal: bytes | None) -> None:
+async def test_files_of_a_journal_that_is_damaged_are_kept(tmp_path: Path, journal: bytes | None) -> None:
     directory = tmp_path / "catalogs"
     directory.mkdir()
     (directory / "sha256-00.catalog").touch()
     if journal is not None:
         (directory / "activations.jsonl").write_bytes(journal)
-    open_shop(tmp_path).catalogs.files.close()
-    assert (directory / "sha256-00.catalog").exists()
+    async with opened(tmp_path):
+        assert (directory / "sha256-00.catalog").exists()
 
 
-def test_nobody_can_call_himself_a_start(tmp_path: Path) -> None:
+async def test_nobody_can_call_himself_a_start(tmp_path: Path) -> None:
     """The name of who activates a version is the client's; a restart must not take it for its own note."""
-
-    async def activate() -> None:
-        shop = open_shop(tmp_path)
+    async with opened(tmp_path) as shop:
         await shop.add("one", ONE)
         async with shop.catalogs.changing:
             await shop.switch.serve("one", "start")
-        shop.catalogs.files.close()
-
-    asyncio.run(activate())
-    assert open_shop(tmp_path).catalogs.active.name == "one"
+    async with opened(tmp_path) as shop:
+        assert shop.catalogs.active.name == "one"
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "loop"])
-def test_what_is_no_file_is_no_version(tmp_path: Path, kind: str) -> None:
-    shop = open_shop(tmp_path)
+async def test_what_is_no_file_is_no_version(tmp_path: Path, kind: str) -> None:
+    shop = await open_shop(tmp_path)
     path = shop.directory / "odd.catalog"
     {"directory": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[kind]()
-    assert "odd" not in open_shop(tmp_path).catalogs.versions()
+    async with opened(tmp_path) as again:
+        assert "odd" not in again.catalogs.versions()
 
 
 async def test_a_version_whose_file_can_not_be_deleted_stays(tmp_path: Path) -> None:
     folder = tmp_path / "catalogs"
     folder.mkdir()
     save_artefact(ONE, folder / "brought.catalog")
-    shop = open_shop(tmp_path)
+    shop = await open_shop(tmp_path)
     (folder / "brought.catalog").unlink()
     (folder / "brought.catalog").mkdir()
     async with shop.catalogs.changing:
         with pytest.raises(StorageFull, match=r"The file of the version can't be deleted: Is a directory\."):
-            shop.catalogs.remove("brought")
+            await shop.catalogs.remove("brought")
     assert "brought" in shop.catalogs.versions()
 
 
@@ -313,7 +326,7 @@ async def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path: Pat
             elif what == "removing":
                 unsure.add(name)
             versions = versions | {name} if what == "added" else versions - {name} if what == "removed" else versions
-        shop = open_shop(tmp_path)
+        shop = await open_shop(tmp_path)
         found = set(shop.catalogs.versions())
         assert versions - unsure <= found
         # The last change may have come to the disk and not to an answer.
@@ -321,9 +334,9 @@ async def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path: Pat
         assert shop.catalogs.active.name in {active, f"v{seed}-{max([-1, *numbers(lines)])}"}
         versions, active = found - {START.version}, shop.catalogs.active.name
         files = {path.name for path in shop.directory.glob("*")}
-        assert {name for name in files if not name.startswith("sha256-")} == {"activations.jsonl"}
+        assert all(name.startswith(("sha256-", "control.db")) for name in files)
         assert shop.catalogs.active.catalog.version == (await shop.catalogs.load(shop.catalogs.active.name)).catalog.version
-        shop.catalogs.files.close()
+        await shop.close()
 
 
 def numbers(lines: list[tuple[str, str]]) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""With which version a server begins, from what servers before it have noted."""
+"""With which version a server begins, from what servers before it have noted, in the control store or in an old journal."""
 
 from pathlib import Path
 
@@ -6,9 +6,14 @@ import pytest
 
 from drafting.catalog.artefact import save_artefact
 from server.catalogs.files import VersionFiles
-from server.catalogs.journal import HISTORY_FILE, Journal
-from server.catalogs.start import first_catalog
-from server.catalogs.store import CatalogStore, ServedCatalog
+from server.catalogs.filters import NamedFilters
+from server.catalogs.journal import HISTORY_FILE
+from server.catalogs.replica import CatalogReplica
+from server.catalogs.served import ServedCatalog
+from server.catalogs.store import CatalogStore
+from server.catalogs.switch import CatalogSwitch
+from server.control import ControlStore, open_control_store
+from server.control.follower import Follower
 from server.engine.client import EngineClient
 from server.engine_settings import EngineOptions
 from server.metrics.registry import Metrics
@@ -23,8 +28,16 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def store(directory: Path, served: ServedCatalog) -> CatalogStore:
-    return CatalogStore(served, EngineClient(EngineOptions(target="", catalog=""), "", Metrics(), max_pending=1), VersionFiles(directory))
+async def begin(directory: Path, control: ControlStore | None = None, name: str = "one") -> CatalogStore:
+    metrics = Metrics()
+    engine = EngineClient(EngineOptions(target="", catalog=""), "", metrics, max_pending=1)
+    follower = Follower(control or open_control_store("memory://"), name)
+    start = ServedCatalog(START.version, "", Path("start.jsonl"), START)
+    catalogs = CatalogStore(start, engine, VersionFiles(directory), follower)
+    filters = NamedFilters(catalogs, engine)
+    follower.applier = replica = CatalogReplica(catalogs, filters, CatalogSwitch(catalogs, filters, engine, metrics.health))
+    await replica.begin()
+    return catalogs
 
 
 def note(directory: Path, *entries: tuple[str, str]) -> None:
@@ -32,39 +45,43 @@ def note(directory: Path, *entries: tuple[str, str]) -> None:
     (directory / HISTORY_FILE).write_text("".join(lines))
 
 
-def begin(directory: Path | None) -> tuple[str, str]:
-    first = first_catalog(START, Path("start.jsonl"), directory)
-    return first.served.name, first.by
+async def begun(directory: Path) -> tuple[str, str]:
+    catalogs = await begin(directory)
+    return catalogs.active.name, catalogs.history[-1].by
 
 
-def test_a_server_begins_with_its_catalog_and_goes_on_with_what_was_activated(directory: Path) -> None:
-    assert begin(None) == begin(directory) == (START.version, "start")
+async def test_a_server_begins_with_its_catalog_and_goes_on_with_what_was_activated(directory: Path) -> None:
+    assert await begun(directory) == (START.version, "start")
     note(directory, (START.version, "start"), ("v2", "somebody"))
-    assert begin(directory) == ("v2", "restart")
-    assert begin(None) == (START.version, "start")
+    assert await begun(directory) == ("v2", "restart")
 
 
-def test_another_catalog_to_start_with_wins(directory: Path) -> None:
+async def test_another_catalog_to_start_with_wins(directory: Path) -> None:
     note(directory, (NEWER.version, "start"), ("v2", "somebody"))
-    assert begin(directory) == (START.version, "start")
+    assert await begun(directory) == (START.version, "start")
 
 
-def test_a_version_that_is_gone_is_left_for_the_one_before_and_that_is_said(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_version_that_is_gone_is_left_for_the_one_before_and_that_is_said(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     note(directory, (START.version, "start"), ("removed", "somebody"), ("v3", "somebody"))
-    first = first_catalog(START, Path("start.jsonl"), directory)
-    assert (first.served.name, first.by, first.left) == (START.version, "recovery", "v3")
+    catalogs = await begin(directory)
+    assert (catalogs.active.name, catalogs.history[-1].by) == (START.version, "recovery")
+    assert [left.version for left in catalogs.left] == ["v3"]
     assert [record.getMessage() for record in caplog.records] == ["the version v3 can't be served any more: its file is gone"]
     note(directory, (START.version, "start"), ("v2", "somebody"), ("v3", "somebody"))
-    assert begin(directory) == ("v2", "recovery")
+    assert await begun(directory) == ("v2", "recovery")
 
 
-def test_the_history_outlives_the_server(directory: Path) -> None:
-    first = store(directory, first_catalog(START, Path("start.jsonl"), directory).served)
-    first.started("start")
-    assert first.versions() == ["v2", START.version]
+async def test_an_old_journal_is_read_once_and_the_history_outlives_the_server(directory: Path) -> None:
+    note(directory, (START.version, "start"))
     with (directory / HISTORY_FILE).open("a") as file:
         file.write('\n{"version": "cut o')
-    second = store(directory, first_catalog(START, Path("start.jsonl"), directory).served)
-    second.started("restart")
-    noted = [(entry.version, entry.by) for entry in Journal(directory).record.history]
-    assert noted == [(entry.version, entry.by) for entry in second.history] == [(START.version, "start"), (START.version, "restart")]
+    before = (directory / HISTORY_FILE).read_bytes()
+    control = open_control_store("memory://")
+    first = await begin(directory, control)
+    assert first.versions() == ["v2", START.version]
+    second = await begin(directory, control)
+    expected = [(START.version, "start"), (START.version, "start"), (START.version, "start")]
+    assert [(entry.version, entry.by) for entry in second.history] == expected
+    assert (directory / HISTORY_FILE).read_bytes() == before

@@ -8,7 +8,7 @@ import pytest
 
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.freshness import today
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.errors import HistoryUnavailable
 from server.histories import Event, Retention
 from server.histories.memory import MemoryHistoryStore

@@ -25,6 +25,7 @@ SOON_SECONDS = 10.0
 
 def test_without_its_redis_a_server_answers_what_needs_no_history_and_ends_cleanly(model_flags: list[str], tmp_path: Path):
     flags = ["--histories", f"redis://:secret@127.0.0.1:{free_port()}/0", "--history-timeout-ms", "300", "--timeout-ms", "20000"]
+    flags += ["--control", "memory://"]
     with ForkedServer(tmp_path, *model_flags, *flags) as server:
         server.wait_until_ready()
         assert server.recommend(history=["item-1"]).status_code == 200

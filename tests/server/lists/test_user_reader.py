@@ -10,7 +10,7 @@ from drafting.prompts.builder import PromptBuilder
 from drafting.prompts.loading import prompt_of
 from drafting.prompts.tokenizer import PromptTokenizer
 from drafting.prompts.user_state import UserEvent, UserState
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.histories import Event, Retention, StoredUser
 from server.histories.memory import MemoryHistoryStore
 from server.lists.user_reader import UserReader

@@ -1,0 +1,249 @@
+"""The versions that a replica knows, what has been served, and what this replica has decided by itself.
+
+Invariant: it is what the control store says, at the position that is applied, and nothing is kept beside it but the decisions that are not
+written yet (`Own`). A name that is taken stays what it is on every replica: what would replace it is refused.
+
+A file is deleted when no version needs it. Where other replicas live, only after an hour, for one of them may have published the same
+contents a moment ago and be about to name them.
+"""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from drafting.catalog.artefact import digest_in
+from server.catalogs.files import VersionFiles
+from server.catalogs.served import ServedCatalog
+from server.control.follower import Follower
+from server.control.records import (
+    Activation,
+    Changes,
+    LeftVersion,
+    Record,
+    VersionRecord,
+    served_before,
+    version_added,
+    version_left,
+    version_removed,
+)
+from server.errors import (
+    ControlUnavailable,
+    NothingToRollBack,
+    ServerError,
+    StorageFull,
+    VersionActive,
+    VersionExists,
+    VersionNotFound,
+    quoted,
+)
+
+BY_RECOVERY = "recovery"
+YOUNG_SECONDS = 3600
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Own:
+    """What this replica serves by its own decision, and has not written yet.
+
+    Attributes:
+        entry: the activation.
+        instead: the version that was to be served when it was decided, and is left if `reason` says why.
+        changes: what is written beside it.
+    """
+
+    entry: Activation
+    instead: str | None
+    reason: str
+    changes: Changes
+
+    @property
+    def left(self) -> LeftVersion | None:
+        """The version that is left, if one is."""
+        return LeftVersion(self.instead, self.entry.at, self.reason) if self.instead and self.reason else None
+
+
+class KnownVersions:
+    """The versions of the fleet, as one replica knows them.
+
+    Attributes:
+        start: the catalog that this server is started with.
+        active: the version that it serves.
+        trying: name of an earlier version that engines are about to be started with because they died with the active one; None as a rule.
+            What it is made of must not change until that is decided: it is adopted as it is, or the active one stays.
+        own: what this replica has decided by itself and not written yet; None as a rule.
+        files: the files of the versions.
+        follower: how this replica reads and writes what all agree on.
+    """
+
+    def __init__(self, start: ServedCatalog, files: VersionFiles, follower: Follower) -> None:
+        self.start = self.active = start
+        self.trying: str | None = None
+        self.own: Own | None = None
+        self.files, self.follower = files, follower
+
+    @property
+    def changing(self) -> asyncio.Lock:
+        """Held by whoever changes versions or filters, from judging until the change has taken effect."""
+        return self.follower.changing
+
+    @property
+    def record(self) -> Record:
+        """What the control store says."""
+        return self.follower.record
+
+    @property
+    def history(self) -> list[Activation]:
+        """All activations, oldest first."""
+        return self.record.history + ([] if self.own is None else [self.own.entry])
+
+    @property
+    def left(self) -> list[LeftVersion]:
+        """The versions that servers have left by themselves, and that have not been activated since."""
+        left = dict(self.record.left)
+        if self.own is not None:
+            left.pop(self.own.entry.version, None)
+            if (own := self.own.left) is not None:
+                left[own.version] = own
+        return list(left.values())
+
+    def versions(self) -> list[str]:
+        """The names of all versions, in the order in which they came."""
+        return sorted({**self.record.versions, self.active.name: self.active}, key=self._came)
+
+    def _came(self, name: str) -> float:
+        return self.record.versions[name].at if name in self.record.versions else time.time()
+
+    def check_new(self, name: str) -> None:
+        """Check that no version has this name.
+
+        Raises:
+            VersionExists: one has it.
+        """
+        if name in self.record.versions or name == self.active.name:
+            raise VersionExists(f"There is a version {quoted(name)} already; versions do not change.")
+
+    def path(self, name: str) -> Path:
+        """The file of a version.
+
+        Raises:
+            VersionNotFound: there is none of that name.
+        """
+        if (version := self.record.versions.get(name)) is None:
+            raise VersionNotFound(f"There is no catalog version {quoted(name)}.")
+        # Each server has its own file of the catalog that it is started with. An absolute path stays what it is.
+        is_start = name == self.start.name == version.contents
+        return self.start.path if is_start else self.files.directory / version.file
+
+    def paths(self) -> set[Path]:
+        """The files that versions need."""
+        return {self.path(name) for name in self.record.versions} | {self.active.path}
+
+    async def add(self, name: str, unfinished: Path, digest: str) -> None:
+        """Make a version of a finished file; when it returns, the version outlives the server.
+
+        Raises:
+            VersionExists, StorageFull, FilesUnavailable: the name is taken by now, or the file can't be stored; there is no such version.
+            ControlUnavailable: the control store does not answer; the version may be there.
+        """
+
+        async def judge() -> None:
+            self.check_new(name)
+            await self.follower.write(version_added(name, VersionRecord(path.name, time.time())))
+
+        async with self.changing:
+            await self.follower.catch_up()
+            self.check_new(name)
+            path = await asyncio.to_thread(self.files.publish, unfinished, digest)
+            try:
+                await self.follower.decide(judge)
+            except ControlUnavailable:
+                raise
+            except ServerError:
+                await self.discard(path)
+                raise
+
+    async def discard(self, path: Path) -> None:
+        """Delete a file if no version is in it, and no other replica may be about to make one of it."""
+        with suppress(ControlUnavailable):
+            if path not in self.paths() and (_is_old(path) or await self.follower.is_alone()):
+                self.files.discard(path)
+
+    async def remove(self, name: str) -> None:
+        """Forget a version and its file; call it with the lock `changing` held.
+
+        Raises:
+            VersionNotFound, VersionActive: there is none, or it is served or about to be.
+            StorageFull: the file can't be deleted; the version stays.
+            ControlUnavailable: the control store does not answer; the version may be forgotten.
+        """
+
+        async def judge() -> VersionRecord:
+            self.path(name)
+            if name in (self.active.name, self.record.active):
+                raise VersionActive(f"The version {quoted(name)} is served: activate another one first.")
+            if name == self.trying:
+                raise VersionActive(f"The version {quoted(name)} is on trial in place of the one that is served: remove it later.")
+            version = self.record.versions[name]
+            await self.follower.write(version_removed(name))
+            return version
+
+        version = await self.follower.decide(judge)
+        path = self.files.directory / version.file
+        if path.parent != self.files.directory:
+            return
+        if digest_in(path.name) is not None:
+            await self.discard(path)
+            return
+        try:
+            self.files.delete(path)
+        except StorageFull:
+            await self.follower.write(version_added(name, version))
+            raise
+
+    def decide_alone(self, served: ServedCatalog, by: str, instead: str | None, reason: str = "", changes: Changes | None = None) -> None:
+        """Note what this replica serves by its own decision, to be written as soon as the store takes it.
+
+        Args:
+            instead: the version that all are to serve; it is left if there is a `reason`.
+        """
+        self.own = Own(Activation(served.name, by, time.time()), instead, reason, changes or {})
+        self.follower.stir()
+
+    async def write_own(self) -> None:
+        """Write what this replica has decided by itself, unless the others have moved on; call it while applying.
+
+        Raises:
+            ControlConflict, ControlUnavailable: it can't be written now.
+        """
+        if (own := self.own) is not None and own.instead == self.record.active:
+            left = {} if own.left is None else version_left(own.left)
+            await self.follower.write(own.changes | left | self.record.activated(own.entry))
+        self.own = None
+
+    def served_before(self, version: str) -> list[str]:
+        """The versions that have been served before one, are still there and have not been left, the newest first."""
+        left = {each.version for each in self.left}
+        found = served_before(self.history, version)
+        return [name for name in found if name not in left and name in self.record.versions]
+
+    def previous(self) -> str:
+        """The version that was served before the present one.
+
+        Raises:
+            NothingToRollBack: there was none, or it has been removed.
+        """
+        if not (earlier := self.served_before(self.active.name)):
+            raise NothingToRollBack("No other version has been served before this one.")
+        return earlier[0]
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > YOUNG_SECONDS
+    except OSError:
+        return False

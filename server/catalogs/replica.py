@@ -1,0 +1,121 @@
+"""`CatalogReplica`: what a replica makes of the control store: the version that is served, and the named filters.
+
+Invariant: after `apply` this replica serves the version that all are to serve, with the filters that all are to have, or it has raised and
+serves what it served before. What it has decided by itself is written before it follows others, unless they have moved on.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from drafting.catalog.artefact import digest_in
+from server.catalogs.filters import NamedFilters
+from server.catalogs.journal import BY_START, Journal
+from server.catalogs.start import UNREADABLE, first_catalog
+from server.catalogs.store import CatalogStore
+from server.catalogs.switch import CatalogSwitch
+from server.control.records import ACTIVATION, LEFT, Changes, Record, VersionRecord, catalog_began, version_added, version_removed
+from server.errors import ControlUnavailable, EngineUnavailable, ReplicaBehind
+
+logger = logging.getLogger(__name__)
+
+
+class CatalogReplica:
+    """The `Applier` of a server."""
+
+    def __init__(self, catalogs: CatalogStore, filters: NamedFilters, switch: CatalogSwitch) -> None:
+        self._catalogs, self._filters, self._switch = catalogs, filters, switch
+        self._follower = catalogs.follower
+        # Without its whole journal, a directory does not tell which files are needed.
+        self._knows_files = True
+
+    @property
+    def has_more(self) -> bool:
+        """True if this replica has decided something by itself that is not written."""
+        return self._catalogs.own is not None
+
+    async def begin(self) -> None:
+        """Decide with which version this server begins, before there is an engine; call it again after an error.
+
+        Raises:
+            ControlUnavailable, ControlEmpty, ControlConflict: there is no state to begin with, yet.
+            FilterRefused: no version can be served with the named filters.
+        """
+        catalogs, follower = self._catalogs, self._follower
+        async with catalogs.changing:
+            await follower.read_on()
+            alone = await follower.is_alone(ready=True)
+            first = await first_catalog(catalogs, self._filters, alone=alone)
+            self._switch.begin(first.served)
+            changes = self._found(alone=alone)
+            if first.by is not None:
+                if first.by == BY_START:
+                    changes |= catalog_began(catalogs.start.name, time.time())
+                catalogs.decide_alone(first.served, first.by, catalogs.record.active, UNREADABLE if first.left else "", changes)
+            elif changes:
+                await follower.write(changes)
+            try:
+                await follower.decide(_nothing)
+            except ControlUnavailable as error:
+                # It is read, and served: what can't be noted is written later.
+                logger.warning("this start is not noted: %s", error)
+            except ReplicaBehind:
+                """It is said, and tried again."""
+            catalogs.files.clean({path.name for path in catalogs.paths()} if self._knows_files else None)
+
+    def _found(self, *, alone: bool) -> Changes:
+        """What the directory and the start have that the store does not know, and the other way round."""
+        known, files = self._catalogs.record.versions, self._catalogs.files
+        brought, changes = files.brought(), Changes()
+        for name in brought.keys() - known.keys():
+            changes |= version_added(name, VersionRecord(brought[name].name, time.time()))
+        if (start := self._catalogs.start).name not in known:
+            changes |= version_added(start.name, VersionRecord(str(start.path), time.time(), start.catalog.version))
+        for name, version in known.items() if alone else ():
+            is_brought = not version.contents and digest_in(version.file) is None
+            if is_brought and not (files.directory / version.file).exists() and name not in brought:
+                logger.warning("the file of version %s is gone, and so is the version", name)
+                changes |= version_removed(name)
+        return changes
+
+    async def initial(self) -> Mapping[str, bytes]:
+        """What an empty store is filled with: what a server of an earlier release has noted in the directory, and this start."""
+        files, start = self._catalogs.files, self._catalogs.start
+        journal = Journal(files.directory)
+        self._knows_files = journal.is_whole
+        record = journal.record
+        values: Changes = {}
+        for name, path in files.brought().items():
+            values |= version_added(name, VersionRecord(path.name, 0.0))
+        for name, version in record.versions.items():
+            values |= version_added(name, version)
+        values |= version_added(start.name, VersionRecord(str(start.path), time.time(), start.catalog.version))
+        values |= {f"{ACTIVATION}{number:010d}": msgspec.msgpack.encode(entry) for number, entry in record.activations.items()}
+        values |= {f"{LEFT}{name}": msgspec.msgpack.encode(left) for name, left in record.left.items()}
+        for name, began in record.began.items():
+            values |= catalog_began(name, began.at)
+        return {key: value for key, value in values.items() if value is not None}
+
+    async def apply(self, record: Record) -> None:
+        """Serve what all are to serve, with the filters that all are to have.
+
+        Raises:
+            ServerError: it can't be served, yet; what is served has not changed.
+        """
+        catalogs = self._catalogs
+        await catalogs.write_own()
+        if record.active is not None and self._is_other(record.active):
+            await self._switch.follow(record.active)
+        elif catalogs.trying is not None:
+            raise EngineUnavailable("Engines died, and an earlier version of the catalog is being tried.", 5)
+        await self._filters.follow()
+
+    def _is_other(self, name: str) -> bool:
+        active = self._catalogs.active
+        return name != active.name or self._catalogs.path(name) != active.path
+
+
+async def _nothing() -> None:
+    """Decide nothing."""

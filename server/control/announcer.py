@@ -1,0 +1,87 @@
+"""`Announcer`: says how this replica stands, and waits for the others.
+
+Invariant: a replica says that it has applied a position only after it has, and at once, so who waits for all waits no longer than the
+slowest takes.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+from server.control.base import Position, Replica
+from server.control.follower import Follower, is_dead
+from server.errors import ControlUnavailable, NotEverywhere, ServerError
+
+EVERY_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
+EVERYWHERE_SECONDS = 10.0
+
+
+class Announcer:
+    """Announces one replica."""
+
+    def __init__(self, follower: Follower, served: Callable[[], str], check: Callable[[], None]) -> None:
+        """
+        Args:
+            served: tells the version of the catalog that is served.
+            check: raises ServerError while the replica is not ready.
+        """
+        self._follower, self._served, self._check = follower, served, check
+        self._started_at = time.time()
+        self._software = version("atspeed-server")
+
+    def replica(self) -> Replica:
+        """What there is to say now."""
+        problem = self._follower.problem
+        try:
+            self._check()
+            ready = True
+        except ServerError as error:
+            ready, problem = False, problem or str(error)
+        position = self._follower.applied
+        return Replica(self._follower.name, position, ready, problem, self._started_at, self._software, self._served())
+
+    async def announce(self) -> None:
+        """Say it again and again, until cancelled."""
+        while True:
+            moved = self._follower.next_move()
+            try:
+                await self._follower.store.announce(self.replica())
+            except ControlUnavailable:
+                """The follower says so."""
+            await asyncio.wait({moved}, timeout=EVERY_SECONDS)
+            moved.cancel()
+
+    async def living(self) -> list[Replica]:
+        """All replicas that live, this one as it is now.
+
+        Raises:
+            ControlUnavailable: the store does not tell.
+        """
+        told = {each.name: each for each in await self._follower.store.replicas() if not is_dead(each.name)}
+        return list((told | {self._follower.name: self.replica()}).values())
+
+    async def everywhere(self, position: Position) -> None:
+        """Return when all replicas that live have applied a position.
+
+        Raises:
+            NotEverywhere: some have not, for so long; the sentence names them.
+        """
+        ends = time.monotonic() + EVERYWHERE_SECONDS
+        while True:
+            try:
+                lacking = [each for each in await self.living() if not _has(each, position)]
+                sentence = "; ".join(f"{each.name} ({each.problem or 'it is behind'})" for each in lacking)
+            except ControlUnavailable:
+                lacking, sentence = [], "the control store does not tell who"
+            else:
+                if not lacking:
+                    return
+            if time.monotonic() > ends:
+                raise NotEverywhere(f"The change is stored, as revision {position.revision}, but not everywhere after 10 s: {sentence}.")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _has(replica: Replica, position: Position) -> bool:
+    return replica.position.generation == position.generation and replica.position.revision >= position.revision

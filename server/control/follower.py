@@ -1,0 +1,270 @@
+"""`Follower`: one replica's part in the control store. It applies what is written there, in order, and is how this replica writes.
+
+Invariant: with the lock `changing` held, a write is judged at the very position that it changes: what the store holds is applied first,
+and if it moves on before the write, nothing was written, and all is judged anew. So nothing that was acknowledged, by whichever replica,
+is replaced unseen. What is applied is what the newest state says, and not every step on the way there, so a replica that was slow has
+no more to do than one that comes now.
+
+A store that does not answer stops writes and nothing else. A store that has lost its state is not followed into that: this replica keeps
+what it has, until somebody restores it. A state of another generation, or a position that the store does not know, is taken as it is.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from server.control.base import NOWHERE, ControlStore, Position, Write
+from server.control.records import Changes, Record
+from server.errors import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind, ServerError
+
+TRIES = 20
+# Whoever comes second again and again waits up to so many seconds, so that not all come at once again.
+_PAUSE_SECONDS = 0.02
+WAIT_SECONDS = 5.0
+RETRY_SECONDS = 2.0
+END_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
+# The revision that the present request has written; a list, so that tasks which the request starts tell it too.
+written: ContextVar[list[int] | None] = ContextVar("written", default=None)
+
+
+class Applier(Protocol):
+    """What a replica makes of the state."""
+
+    async def initial(self) -> Mapping[str, bytes]:
+        """The values that an empty store is filled with, from this replica's start."""
+        ...
+
+    async def apply(self, record: Record) -> None:
+        """Become what the state says, or raise a ServerError and stay; the lock `Follower.changing` is held."""
+        ...
+
+    @property
+    def has_more(self) -> bool:
+        """True if there is something to do although nothing was written."""
+        ...
+
+
+class Follower:
+    """Follows one store.
+
+    Attributes:
+        name: of this replica, unique.
+        changing: held by whoever writes or applies, from judging until it has taken effect.
+        record: the state as this replica has read it, or written it, last; `values` are the same in the store's form.
+        read: its position.
+        applied: position up to which this replica has applied the store.
+        away_since: seconds since 1970 since when the store does not answer; None if it does.
+        lost: True if the store has lost its state.
+        problem: why this replica does not follow, as a sentence; None if it does.
+    """
+
+    def __init__(self, store: ControlStore, name: str) -> None:
+        self.store, self.name = store, name
+        self.changing = asyncio.Lock()
+        self.record = Record()
+        self.values: dict[str, bytes] = {}
+        self.read = self.applied = NOWHERE
+        self.away_since: float | None = None
+        self.lost = False
+        self.problem: str | None = None
+        self.applier: Applier | None = None
+        self._moved = asyncio.Event()
+        self._stirred = asyncio.Event()
+
+    async def decide(self, judge: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Judge a change and write it, at the newest state; call it with `changing` held.
+
+        Args:
+            judge: judges, writes with `write`, and applies that; is called again if another replica has written meanwhile.
+
+        Raises:
+            ControlUnavailable: the store does not answer; the change may be there, and is followed then.
+            ControlLost, ControlEmpty: it has no state.
+            ReplicaBehind: this replica can't do what others have written.
+            ControlConflict: others have written again and again meanwhile; nothing has changed.
+        """
+        for attempt in range(TRIES):
+            try:
+                await self.catch_up()
+                return await judge()
+            except ControlConflict:
+                await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS * attempt))
+        raise ControlConflict
+
+    async def write(self, changes: Changes) -> None:
+        """Write what was judged at the state that is applied; whoever calls applies it then, without waiting for anything.
+
+        Raises:
+            ControlConflict: another replica has written meanwhile; nothing was written.
+            ControlUnavailable: the store does not answer; the change may be there.
+        """
+        try:
+            write = await self.store.write(self.read, self.name, changes)
+        except ControlUnavailable as error:
+            raise self._away(error) from error
+        self._take(write)
+        self._move()
+        if (told := written.get()) is not None:
+            told[:] = [self.read.revision]
+
+    async def catch_up(self) -> None:
+        """Apply all that the store holds; call it with `changing` held. Raises as `decide`."""
+        await self.read_on()
+        assert self.applier is not None
+        if self.applied == self.read and self.problem is None and not self.applier.has_more:
+            return
+        try:
+            await self.applier.apply(self.record)
+        except (ControlUnavailable, ControlConflict):
+            raise
+        except ServerError as error:
+            if self.problem != str(error):
+                logger.error("this server can't do what others have written, and is not ready: %s", error)
+            self.problem = str(error)
+            raise ReplicaBehind(self.problem) from error
+        self.problem = None
+        self._move()
+
+    async def read_on(self) -> None:
+        """Read what was written since, and apply none of it; fill a store that is empty."""
+        try:
+            writes = None if self.read == NOWHERE else await self.store.writes(self.read)
+            if writes is None:
+                await self._read_state()
+        except ControlUnavailable as error:
+            raise self._away(error) from error
+        for write in writes or ():
+            self._take(write)
+        if self.away_since is not None:
+            logger.info("the control store answers again")
+        self.away_since, self.lost = None, False
+
+    async def follow(self) -> None:
+        """Apply whatever is written, as soon as it is, until cancelled."""
+        while True:
+            self._stirred.clear()
+            try:
+                async with self.changing:
+                    await self.catch_up()
+                pause = 0.0
+            except ControlUnavailable:
+                pause = RETRY_SECONDS / 4
+            except ControlConflict:
+                pause = _PAUSE_SECONDS
+            except (ReplicaBehind, ControlLost, ControlEmpty):
+                pause = RETRY_SECONDS
+            await self._wait(pause)
+
+    def stir(self) -> None:
+        """Have `follow` look for what there is to do."""
+        self._stirred.set()
+
+    async def end(self) -> None:
+        """Write what this replica has decided by itself, if that is still to be done and the store answers."""
+        if self.applier is None or not self.applier.has_more:
+            return
+        try:
+            async with asyncio.timeout(END_SECONDS), self.changing:
+                await self.catch_up()
+        except (ServerError, TimeoutError) as error:
+            logger.warning("what this server has decided by itself is not written: %s", error)
+
+    async def is_alone(self, *, ready: bool = False) -> bool:
+        """True if no other replica lives; with `ready`, if none is ready."""
+        others = [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
+        return not any(each.ready or not ready for each in others)
+
+    async def reached(self, revision: int) -> None:
+        """Return when this replica has applied a revision."""
+        while self.applied.revision < revision:
+            await self._moved.wait()
+
+    def next_move(self) -> "asyncio.Task[bool]":
+        """Ends when more is applied."""
+        return asyncio.ensure_future(self._moved.wait())
+
+    def check(self) -> None:
+        """Say so if this replica does not do what others have written.
+
+        Raises:
+            ReplicaBehind: it does not.
+        """
+        if self.problem is not None:
+            raise ReplicaBehind(self.problem)
+
+    async def _read_state(self) -> None:
+        state = await self.store.state()
+        if state is None and self.read != NOWHERE:
+            if not self.lost:
+                logger.error("the control store has lost its state, which this server still has: nothing can be changed")
+            self.lost = True
+            raise ControlLost
+        if state is None:
+            living = [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
+            if others := [each for each in living if each.position != NOWHERE]:
+                raise ControlEmpty(len(others))
+            assert self.applier is not None
+            state = await self.store.create(await self.applier.initial())
+        self.values, self.record, self.read = dict(state.values), Record.of(state.values), state.position
+
+    def _take(self, write: Write) -> None:
+        for key, value in write.changes.items():
+            if value is None:
+                self.values.pop(key, None)
+            else:
+                self.values[key] = value
+        self.record.take(write.changes)
+        self.read = write.position
+
+    def _move(self) -> None:
+        self.applied = self.read
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _away(self, error: ControlUnavailable) -> ControlUnavailable:
+        if self.away_since is None:
+            logger.error("the control store is away, so nothing can be changed: %s", error)
+            self.away_since = time.time()
+        return error
+
+    async def _wait(self, pause: float) -> None:
+        """Wait until the store has moved on, or this replica has something to do, or it is time to try again what went wrong."""
+        if self.away_since is not None:
+            await asyncio.sleep(pause)
+            return
+        waits = {asyncio.ensure_future(self.store.wait(self._seen(), pause or WAIT_SECONDS)), asyncio.ensure_future(self._stirred.wait())}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if any(isinstance(each.exception(), ControlUnavailable) for each in done):
+            await asyncio.sleep(RETRY_SECONDS / 4)
+
+    def _seen(self) -> Position | None:
+        return None if self.lost or self.read == NOWHERE else self.read
+
+
+def replica_name() -> str:
+    """A name for a replica of this process."""
+    return f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
+
+
+def is_dead(name: str) -> bool:
+    """True if a name is of a process of this machine that has ended, though its announcement still lives."""
+    host, _, rest = name.partition("/")
+    process = rest.partition("/")[0]
+    if host != socket.gethostname() or not process.isdecimal():
+        return False
+    # A container's first process has the number of the one before it.
+    return int(process) == os.getpid() or not Path(f"/proc/{process}").exists()

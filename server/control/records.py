@@ -1,0 +1,197 @@
+"""What the keys of the control store hold: versions of the catalog, activations, versions that were left, starts, and named filters.
+
+Invariant: a `Record` follows from the values alone, however it came to them: by a whole state, or write by write. Activations have keys
+of their own, so that one more costs no more than itself; a number is never given twice, because a write is a compare-and-set on all.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from drafting.catalog.text_column import TextColumn
+
+Changes = dict[str, bytes | None]
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+FILTER, VERSION, ACTIVATION, LEFT, BEGAN = "filter/", "version/", "activation/", "left/", "began/"
+# Those before are forgotten.
+MAX_ACTIVATIONS = 10_000
+
+
+class VersionRecord(msgspec.Struct, frozen=True):
+    """A version of the catalog.
+
+    Attributes:
+        file: name of its file among those of the versions, or the absolute path of one that lies elsewhere.
+        at: time at which it came, seconds since 1970.
+        contents: the version of its contents, by which a file that others may replace is judged; empty for one that is named by its digest.
+    """
+
+    file: str
+    at: float
+    contents: str = ""
+
+
+class Activation(msgspec.Struct, frozen=True):
+    """One entry of the history.
+
+    Attributes:
+        version: version served from then on.
+        by: origin of the activation.
+        at: seconds since 1970.
+    """
+
+    version: str
+    by: str
+    at: float
+
+
+class LeftVersion(msgspec.Struct, frozen=True):
+    """A version that a server has left by itself.
+
+    Attributes:
+        at: seconds since 1970.
+        reason: a sentence.
+    """
+
+    version: str
+    at: float
+    reason: str
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A catalog that servers were started with; `at` is when one was last activated by that, seconds since 1970."""
+
+    at: float
+
+
+class FilterRecord(msgspec.Struct, frozen=True):
+    """A named filter: an expression in UTF-8, or names of items, compressed: their lengths and their bytes, one after the other."""
+
+    expression: bytes | None = None
+    lengths: bytes = b""
+    data: bytes = b""
+
+
+@dataclass
+class Record:
+    """The decoded state.
+
+    Attributes:
+        versions: by name.
+        activations: by number.
+        left: versions that were left, and not activated since.
+        began: by version of the catalog that servers were started with.
+        filters: encoded meanings by name (`decode_filter`); one that has not changed is the same object.
+    """
+
+    versions: dict[str, VersionRecord] = field(default_factory=dict)
+    activations: dict[int, Activation] = field(default_factory=dict)
+    left: dict[str, LeftVersion] = field(default_factory=dict)
+    began: dict[str, Start] = field(default_factory=dict)
+    filters: dict[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Mapping[str, bytes]) -> "Record":
+        """Decode a whole state."""
+        record = cls()
+        record.take(values)
+        return record
+
+    def take(self, changes: Mapping[str, bytes | None]) -> None:
+        """Take in the changes of a write; keys of later releases are passed over."""
+        for key, value in changes.items():
+            kind, _, name = key.partition("/")
+            match f"{kind}/":
+                case "filter/":
+                    self.filters.pop(name, None)
+                    if value is not None:
+                        self.filters[name] = value
+                case "version/":
+                    _put(self.versions, name, value, VersionRecord)
+                case "activation/":
+                    _put(self.activations, int(name), value, Activation)
+                case "left/":
+                    _put(self.left, name, value, LeftVersion)
+                case "began/":
+                    _put(self.began, name, value, Start)
+
+    @property
+    def history(self) -> list[Activation]:
+        """All activations that are known, oldest first."""
+        return [self.activations[number] for number in sorted(self.activations)]
+
+    @property
+    def active(self) -> str | None:
+        """Name of the version that is to be served; None before any is."""
+        return self.activations[max(self.activations)].version if self.activations else None
+
+    @property
+    def began_last(self) -> str | None:
+        """The catalog that servers were last started with, if one was."""
+        return max(self.began, key=lambda version: self.began[version].at, default=None)
+
+    def activated(self, entry: Activation) -> Changes:
+        """The changes that activate a version; it is trusted again."""
+        number = 1 + max(self.activations, default=0)
+        changes: Changes = {f"{ACTIVATION}{number:010d}": msgspec.msgpack.encode(entry)}
+        if (old := number - MAX_ACTIVATIONS) in self.activations:
+            changes[f"{ACTIVATION}{old:010d}"] = None
+        if entry.version in self.left:
+            changes[f"{LEFT}{entry.version}"] = None
+        return changes
+
+
+def version_added(name: str, version: VersionRecord) -> Changes:
+    """The changes that add a version."""
+    return {f"{VERSION}{name}": msgspec.msgpack.encode(version)}
+
+
+def version_removed(name: str) -> Changes:
+    """The changes that remove a version."""
+    return {f"{VERSION}{name}": None}
+
+
+def version_left(left: LeftVersion) -> Changes:
+    """The changes that say that a version was left; they come with the activation of another."""
+    return {f"{LEFT}{left.version}": msgspec.msgpack.encode(left)}
+
+
+def catalog_began(version: str, at: float) -> Changes:
+    """The changes that say that a server was started with a catalog, and serves it therefore."""
+    return {f"{BEGAN}{version}": msgspec.msgpack.encode(Start(at))}
+
+
+def served_before(history: list[Activation], version: str) -> Iterator[str]:
+    """The other versions of a history, the newest first."""
+    return (name for name in dict.fromkeys(entry.version for entry in reversed(history)) if name != version)
+
+
+def encode_filter(what: str | TextColumn) -> bytes:
+    """The meaning of a filter as bytes."""
+    if isinstance(what, str):
+        # Texts from clients may hold halves of surrogate pairs.
+        return msgspec.msgpack.encode(FilterRecord(what.encode("utf-8", "surrogatepass")))
+    lengths, data = np.diff(what.offsets).astype(np.uint32), what.data[: what.offsets[-1]]
+    return msgspec.msgpack.encode(FilterRecord(None, zlib.compress(lengths.tobytes(), 1), zlib.compress(data.tobytes(), 1)))
+
+
+def decode_filter(value: bytes) -> str | TextColumn:
+    """The meaning of a filter."""
+    record = msgspec.msgpack.decode(value, type=FilterRecord)
+    if record.expression is not None:
+        return record.expression.decode("utf-8", "surrogatepass")
+    lengths = np.frombuffer(zlib.decompress(record.lengths), np.uint32)
+    return TextColumn.of_bytes(lengths, zlib.decompress(record.data))
+
+
+def _put(named: dict[_Key, _Value], name: _Key, value: bytes | None, kind: type[_Value]) -> None:
+    if value is None:
+        named.pop(name, None)
+    else:
+        named[name] = msgspec.msgpack.decode(value, type=kind)

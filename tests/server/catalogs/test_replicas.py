@@ -1,0 +1,354 @@
+"""Several replicas on one control store: what one acknowledges the others have, and none replaces what another has acknowledged."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from drafting.catalog.artefact import save_artefact
+from drafting.catalog.catalog import Catalog
+from drafting.catalog.loading import load_catalog
+from drafting.catalog.placement import add_items
+from server.catalogs import new_items, store
+from server.catalogs.new_items import NewItems
+from server.catalogs.placing import Placed, PlaceOrder
+from server.control import ControlStore, Limits, Position, Replica, State, Write
+from server.control.announcer import Announcer
+from server.control.memory import MemoryControlStore
+from server.engine.client import EngineClient, EngineStatus
+from server.errors import (
+    CatalogRefused,
+    ControlEmpty,
+    ControlLost,
+    ControlUnavailable,
+    FilterNotFound,
+    NothingToRollBack,
+    ReplicaBehind,
+    VersionExists,
+)
+from server.schemas.catalogs import NewItemsBody
+from server.settings import Settings
+from tests.server.catalogs.shop import ONE, START, TWO, Shop, open_shop, opened, small_catalog
+
+NAMES = ("a", "b", "c")
+
+
+async def take(*_: object) -> None:
+    """Take any catalog, in place of an engine."""
+
+
+async def place(_: str, order: PlaceOrder, *__: object) -> Placed:
+    """What the background process does, here."""
+    grown, placed = add_items(load_catalog(Path(order.base)), order.items, order.collision, None, order.added_at)
+    await asyncio.sleep(0)
+    return Placed(items=placed, digest=save_artefact(grown, Path(order.artefact)))
+
+
+@pytest.fixture(autouse=True)
+def willing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineClient, "load_catalog", take)
+    monkeypatch.setattr(store, "prove", take)
+    monkeypatch.setattr(new_items, "run_in_background", place)
+
+
+class Flaky(MemoryControlStore):
+    """A store that can be away, and that can lose the answer to a write, or the write."""
+
+    def __init__(self) -> None:
+        super().__init__(Limits())
+        self.away = False
+        self.lose: str | None = None
+
+    async def state(self) -> State | None:
+        self._answer()
+        return await super().state()
+
+    async def writes(self, after: Position) -> list[Write] | None:
+        self._answer()
+        return await super().writes(after)
+
+    async def write(self, after: Position, by: str, changes: Mapping[str, bytes | None]) -> Write:
+        self._answer()
+        lose, self.lose = self.lose, None
+        if lose == "write":
+            raise ControlUnavailable("It is lost.")
+        await asyncio.sleep(0)
+        written = await super().write(after, by, changes)
+        if lose == "answer":
+            raise ControlUnavailable("Its answer is lost.")
+        return written
+
+    def _answer(self) -> None:
+        if self.away:
+            raise ControlUnavailable("It is away.")
+
+
+@pytest.fixture
+def control() -> Flaky:
+    return Flaky()
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, control: ControlStore) -> AsyncIterator[list[Shop]]:
+    """Three replicas on one control store and one directory; each does what others have written when the test says so."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(opened(tmp_path, control, name)) for name in NAMES]
+
+
+async def follow(shop: Shop) -> None:
+    async with shop.catalogs.changing:
+        await shop.catalogs.follower.catch_up()
+
+
+def adds(shop: Shop) -> NewItems:
+    shop.engine.status = EngineStatus.READY
+    return NewItems(shop.catalogs, shop.engine, shop.switch, Settings(target=Path("x"), catalog=Path("y"), engine="transformers"))
+
+
+def item(name: str) -> NewItemsBody:
+    body = {"items": [{"item_id": name, "identifier": ["<a_0>", "<b_0>", "<c_0>"]}], "on_collision": "shared"}
+    return NewItemsBody.model_validate(body)
+
+
+def state_of(shop: Shop) -> tuple[object, ...]:
+    """All that a client can tell."""
+    active = shop.catalogs.active
+    filters = sorted((name, items.members().nonzero()[0].tolist()) for name, items in active.filters.items())
+    return active.name, active.catalog.version, sorted(shop.catalogs.versions()), shop.catalogs.history, filters
+
+
+async def test_items_that_two_replicas_take_at_the_same_time_are_all_there(fleet: list[Shop]) -> None:
+    await asyncio.gather(*(adds(shop).add(item(f"new-{shop.catalogs.follower.name}")) for shop in fleet))
+    for shop in fleet:
+        await follow(shop)
+        assert {f"new-{name}" for name in NAMES} <= set(shop.catalogs.active.catalog.item_ids)
+    assert len({str(state_of(shop)) for shop in fleet}) == 1
+
+
+async def test_a_name_that_two_replicas_take_with_other_contents_is_acknowledged_once(fleet: list[Shop]) -> None:
+    one, two, three = fleet
+    results = await asyncio.gather(one.add("v1", ONE), two.add("v1", TWO), return_exceptions=True)
+    assert sorted(map(str, results)) == ["None", "There is a version 'v1' already; versions do not change."]
+    winner = (ONE, TWO)[results.index(None)]
+    await three.activate("v1")
+    for shop in fleet:
+        await follow(shop)
+        assert (shop.catalogs.active.name, shop.catalogs.active.catalog.version) == ("v1", winner.version)
+    with pytest.raises(VersionExists):
+        await three.add("v1", ONE)
+
+
+async def test_filters_and_versions_of_one_are_known_to_all_and_outlive_them(tmp_path: Path, fleet: list[Shop], control: Flaky) -> None:
+    one, two, _ = fleet
+    await one.filters.put("few", [f"item-{number}" for number in range(3)])
+    await one.add("v1", ONE)
+    # A write is judged at what others have written, whether that is followed already or not.
+    await two.activate("v1")
+    assert two.filters.get("few").items(START).members().sum() == 3
+    await two.filters.drop("few")
+    with pytest.raises(FilterNotFound):
+        await one.filters.drop("few")
+    await one.filters.put("price", ["item-7"])
+    async with opened(tmp_path, control, "d") as late:
+        assert (late.catalogs.active.name, [each.name for each in late.filters.all()]) == ("v1", ["price"])
+
+
+async def test_a_store_that_is_away_stops_writes_and_nothing_else(fleet: list[Shop], control: Flaky) -> None:
+    one, two, _ = fleet
+    await one.filters.put("old", ["item-1"])
+    control.away = True
+    for write in (one.filters.put("new", ["item-2"]), one.filters.drop("old"), one.add("v1", ONE), one.activate(START.version)):
+        with pytest.raises(ControlUnavailable):
+            await write
+    assert one.catalogs.follower.away_since is not None
+    one.catalogs.follower.check()
+    assert [each.name for each in one.filters.all()] == ["old"]
+    control.away = False
+    await two.filters.put("new", ["item-3"])
+    await follow(one)
+    assert [each.name for each in one.filters.all()] == ["new", "old"]
+    assert one.catalogs.follower.away_since is None
+
+
+@pytest.mark.parametrize("lose", ["write", "answer"])
+async def test_a_write_that_is_not_answered_is_there_or_not_on_all(fleet: list[Shop], control: Flaky, lose: str) -> None:
+    for shop, change in ((fleet[0], fleet[0].add("v1", ONE)), (fleet[1], fleet[1].filters.put("few", ["item-1"]))):
+        control.lose = lose
+        with pytest.raises(ControlUnavailable):
+            await change
+        await follow(shop)
+    for shop in fleet:
+        await follow(shop)
+        assert ("v1" in shop.catalogs.versions()) == ("few" in shop.catalogs.active.filters) == (lose == "answer")
+    if lose == "answer":
+        await fleet[2].activate("v1")
+        assert fleet[2].catalogs.active.catalog.version == ONE.version
+
+
+async def test_a_state_that_is_lost_is_not_followed_and_can_be_restored(tmp_path: Path, fleet: list[Shop], control: Flaky) -> None:
+    one, two, _ = fleet
+    await one.filters.put("few", ["item-1"])
+    kept = one.catalogs.follower
+    lost = Flaky()
+    vars(control).update({name: value for name, value in vars(lost).items() if name != "_replicas"})
+    with pytest.raises(ControlLost):
+        await one.filters.put("more", ["item-2"])
+    await control.announce(replica_of(one))
+    newcomer = open_shop(tmp_path, control, "d")
+    with pytest.raises(ControlEmpty):
+        await newcomer
+    assert await control.state() is None
+    await control.replace(kept.values, kept.read.revision)
+    await two.filters.put("more", ["item-2"])
+    await follow(one)
+    assert [each.name for each in one.filters.all()] == ["few", "more"]
+
+
+def replica_of(shop: Shop) -> Replica:
+    return Announcer(shop.catalogs.follower, lambda: shop.catalogs.active.name, lambda: None).replica()
+
+
+async def test_a_replica_that_can_not_serve_what_the_others_do_says_so_and_is_not_ready(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, _ = fleet
+
+    async def refuse(engine: EngineClient, *_: object) -> None:
+        if engine is two.engine:
+            raise CatalogRefused("It is made of cheese.")
+
+    monkeypatch.setattr(EngineClient, "load_catalog", refuse)
+    await one.add("v1", ONE)
+    await one.activate("v1")
+    two.engine.status = EngineStatus.READY
+    with pytest.raises(ReplicaBehind, match="made of cheese"):
+        await follow(two)
+    with pytest.raises(ReplicaBehind, match="made of cheese"):
+        two.catalogs.follower.check()
+    assert two.catalogs.active.name == START.version
+    assert two.catalogs.follower.applied.revision < one.catalogs.follower.applied.revision
+    await one.activate(START.version)
+    await follow(two)
+    two.catalogs.follower.check()
+
+
+@pytest.mark.parametrize("moved_on", [False, True])
+async def test_a_version_that_one_replica_leaves_is_left_by_all_unless_they_have_moved_on(
+    fleet: list[Shop], control: Flaky, moved_on: bool
+) -> None:
+    one, two, _ = fleet
+    for name, catalog in (("bad", ONE), ("good", TWO)):
+        await one.add(name, catalog)
+    await one.activate("bad")
+    await follow(two)
+    control.away = True
+    one.catalogs.leave(await one.catalogs.load(START.version), "Two engines died with it.")
+    assert one.catalogs.active.name == START.version
+    assert [left.version for left in one.catalogs.left] == ["bad"]
+    control.away = False
+    if moved_on:
+        await two.activate("good")
+    for shop in (one, two):
+        await follow(shop)
+        assert shop.catalogs.active.name == ("good" if moved_on else START.version)
+        assert [left.version for left in shop.catalogs.left] == ([] if moved_on else ["bad"])
+
+
+class Model:
+    """Random writes through random replicas, and what must come of those that are acknowledged."""
+
+    def __init__(self, seed: int, folder: Path, control: Flaky) -> None:
+        self.rng = random.Random(seed)
+        self.folder, self.control = folder, control
+        self.shops: dict[str, Shop] = {}
+        self.filters: dict[str, set[str]] = {}
+        # Of each filter, and of what is active, what may be too: writes that were not answered.
+        self.unsure: dict[str, list[set[str]]] = {}
+        self.versions: dict[str, Catalog] = {}
+        self.items: list[str] = []
+        self.number = 0
+
+    async def shop(self) -> Shop:
+        name = self.rng.choice(NAMES)
+        if name in self.shops and self.rng.random() < 0.05:
+            # Killed: it ends without a word.
+            self.shops.pop(name).catalogs.files.close()
+        if name not in self.shops:
+            self.number += 1
+            self.shops[name] = await open_shop(self.folder, self.control, f"{name}{self.number}")
+        return self.shops[name]
+
+    async def step(self) -> None:
+        shop = await self.shop()
+        self.number += 1
+        if self.rng.random() < 0.15:
+            self.control.lose = self.rng.choice(["write", "answer"])
+        try:
+            match self.rng.choice(["put", "put", "drop", "add", "activate", "back", "items", "follow"]):
+                case "put":
+                    await self.put(shop, self.rng.choice("xyz"), {f"item-{self.rng.randrange(20)}" for _ in range(3)})
+                case "drop":
+                    await self.put(shop, self.rng.choice("xyz"), set())
+                case "add":
+                    name, catalog = f"v{self.rng.randrange(4)}", small_catalog(self.number)
+                    await shop.add(name, catalog)
+                    assert name not in self.versions, "a name was taken twice"
+                    self.versions[name] = catalog
+                case "activate":
+                    await shop.activate(self.rng.choice([START.version, *self.versions]))
+                case "back":
+                    async with shop.catalogs.changing:
+                        await shop.switch.serve(None, "a test", without_engine=True)
+                case "items":
+                    name = f"new-{self.number}"
+                    _, activation = await adds(shop).add(item(name))
+                    self.items.append(name)
+                    assert name in shop.catalogs.active.catalog.item_ids
+                    assert activation.version == shop.catalogs.active.name
+                case "follow":
+                    await follow(shop)
+        except (ControlUnavailable, VersionExists, FilterNotFound, NothingToRollBack):
+            """Refused, or not answered."""
+        finally:
+            self.control.lose = None
+
+    async def put(self, shop: Shop, name: str, items: set[str]) -> None:
+        """A filter of these items; none of that name if there are none."""
+        try:
+            await (shop.filters.put(name, sorted(items)) if items else shop.filters.drop(name))
+        except ControlUnavailable:
+            self.unsure.setdefault(name, []).append(items)
+            raise
+        self.filters[name], self.unsure[name] = items, []
+
+    async def check(self) -> None:
+        states = set()
+        for name in NAMES:
+            shop = self.shops.get(name) or await open_shop(self.folder, self.control, f"{name}-last")
+            self.shops[name] = shop
+        for shop in self.shops.values():
+            await follow(shop)
+            states.add(str(state_of(shop)))
+            for name in "xyz":
+                told = shop.filters.get(name).what if name in shop.catalogs.active.filters else ()
+                assert set(told) in [self.filters.get(name, set()), *self.unsure.get(name, [])]
+            for name, catalog in self.versions.items():
+                assert (await shop.catalogs.read(name)).version == catalog.version
+        assert len(states) == 1
+        assert len({shop.catalogs.follower.applied for shop in self.shops.values()}) == 1
+        # Whoever has taken items has them in a version that the history names; versions with fewer never come after on the same stem.
+        history = next(iter(self.shops.values())).catalogs.history
+        assert len({entry.version for entry in history if ".items-" in entry.version}) >= len(self.items)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_replicas_are_told_all_that_is_acknowledged_stays_and_they_agree(tmp_path: Path, control: Flaky, seed: int) -> None:
+    model = Model(seed, tmp_path, control)
+    for _ in range(20):
+        await asyncio.gather(*(model.step() for _ in range(3)))
+    await model.check()
+    for shop in model.shops.values():
+        shop.catalogs.files.close()
