@@ -30,6 +30,7 @@ from server.control.records import (
     version_removed,
 )
 from server.errors import (
+    CatalogRefused,
     ControlUnavailable,
     NothingToRollBack,
     ServerError,
@@ -80,8 +81,13 @@ class KnownVersions:
         follower: how this replica reads and writes what all agree on.
     """
 
-    def __init__(self, start: ServedCatalog, files: VersionFiles, follower: Follower) -> None:
+    def __init__(self, start: ServedCatalog, files: VersionFiles, follower: Follower, *, private_files: bool = False) -> None:
+        """
+        Args:
+            private_files: True if other replicas follow the same store and can't read these files, so that none is taken.
+        """
         self.start = self.active = start
+        self._private_files = private_files
         self.trying: str | None = None
         self.own: Own | None = None
         self.files, self.follower = files, follower
@@ -123,9 +129,22 @@ class KnownVersions:
 
         Raises:
             VersionExists: one has it.
+            CatalogRefused: other replicas could not read its file.
         """
+        self.check_shared()
         if name in self.record.versions or name == self.active.name:
             raise VersionExists(f"There is a version {quoted(name)} already; versions do not change.")
+
+    def check_shared(self) -> None:
+        """Check that other replicas can read the files of new versions.
+
+        Raises:
+            CatalogRefused: they could not.
+        """
+        if self._private_files:
+            raise CatalogRefused(
+                "Other servers could not read its file: start all of them with --catalogs, a directory that all see or an object store."
+            )
 
     def path(self, name: str) -> Path:
         """The file of a version.

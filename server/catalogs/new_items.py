@@ -74,6 +74,7 @@ class NewItems:
             EngineUnavailable: there is no engine, or it died meanwhile; nothing has changed.
             ControlUnavailable: the control store does not answer; the items may be there.
         """
+        self._catalogs.check_shared()
         async with self._catalogs.changing:
             with self._catalogs.candidate() as candidate:
                 attempt = _Attempt(self._catalogs.files.unfinished(), candidate)

@@ -65,13 +65,15 @@ class CatalogStore(KnownVersions):
         files: VersionFiles,
         follower: Follower,
         neighbours: NeighbourModel | None = None,
+        *,
+        private_files: bool = False,
     ) -> None:
         """
         Args:
             start: what is served until `begin`.
             neighbours: the server's neighbour model, whose items `start` has looked up already.
         """
-        super().__init__(start, files, follower)
+        super().__init__(start, files, follower, private_files=private_files)
         self._neighbours = neighbours
         self.active_since = time.monotonic()
         self._engine = engine

@@ -125,7 +125,8 @@ class ApiServer:
         # Gone with the server, unless there is a directory that outlives it.
         self._temporary = ExitStack()
         files = VersionFiles((kept or self._temporary.enter_context(own_directory())).absolute(), objects)
-        catalogs = CatalogStore(own, engine, files, Follower(control, replica_name()), neighbours)
+        private = settings.catalogs is None and settings.control_url.startswith("redis")
+        catalogs = CatalogStore(own, engine, files, Follower(control, replica_name()), neighbours, private_files=private)
         operate_port = None if settings.operate_port is None else self._listeners[-1].getsockname()[1]
         tracing = Tracing.to(settings.otlp_endpoint)
         services = Services(settings, catalogs, engine, histories, metrics, Drain(), tracing, popularity, keys, rates, operate_port)
