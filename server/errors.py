@@ -19,7 +19,7 @@ ServerError
   - KeyForbids, KeysNeeded, ServedElsewhere           who asks may not do that, or not on this port
   - TryAgain                                          it may succeed later
       - EngineUnavailable, HistoryUnavailable, FilesUnavailable, FiltersBusy, SearchesBusy, KeyBusy
-      - ControlUnavailable, ControlLost, ControlEmpty, ControlConflict, ReplicaBehind, NotEverywhere
+      - ControlUnavailable, ControlLost, ControlEmpty, ControlConflict, ReplicaBehind, NotReached, NotEverywhere
       - Overloaded
           - QueueFull, TooLate, ExplanationsBusy
 
@@ -266,10 +266,7 @@ class ControlEmpty(TryAgain):
     """The control store has no state, and other replicas had one, so it is not for this one to begin another."""
 
     def __init__(self, others: int) -> None:
-        super().__init__(
-            f"The control store is empty, but {others} other servers have a state: restore it with atspeed control restore, or stop all "
-            "of them."
-        )
+        super().__init__(f"The control store is empty, but {others} other servers have a state: restore it (atspeed control restore).")
 
 
 class ReplicaBehind(TryAgain):
@@ -277,6 +274,10 @@ class ReplicaBehind(TryAgain):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"This server does not do what the others do: {problem}", 2)
+
+
+class NotReached(TryAgain):
+    """A revision that a request asks for, and that this replica has not applied in time."""
 
 
 class NotEverywhere(TryAgain):

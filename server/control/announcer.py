@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Literal
 
 from server.control.base import Position, Replica
 from server.control.follower import Follower, is_dead
@@ -62,6 +63,11 @@ class Announcer:
         told = {each.name: each for each in await self._follower.store.replicas() if not is_dead(each.name)}
         return list((told | {self._follower.name: self.replica()}).values())
 
+    async def wait_for(self, whom: Literal["all"] | None) -> None:
+        """Wait until others have what this replica has applied, or for nobody; raises as `everywhere`."""
+        if whom is not None:
+            await self.everywhere(self._follower.applied)
+
     async def everywhere(self, position: Position) -> None:
         """Return when all replicas that live have applied a position.
 
@@ -79,7 +85,7 @@ class Announcer:
                 if not lacking:
                     return
             if time.monotonic() > ends:
-                raise NotEverywhere(f"The change is stored, as revision {position.revision}, but not everywhere after 10 s: {sentence}.")
+                raise NotEverywhere(f"The change is stored, as revision {position.revision}, but not everywhere in time: {sentence}.")
             await asyncio.sleep(_LOOK_SECONDS)
 
 

@@ -122,6 +122,8 @@ def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGI
         services.metrics,
         services.settings.body_seconds,
         services.settings.catalog_max_gib,
+        services.catalogs.follower,
+        services.settings.timeout_ms / 1000,
     )
 
 

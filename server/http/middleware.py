@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import KeyUnknown
+from server.control.follower import Follower, written
+from server.errors import InvalidRequest, KeyUnknown, NotReached
 from server.http.problems import Problem, problem_of
 from server.keys.gate import Gate
 from server.metrics import logs
@@ -21,6 +22,8 @@ from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
 
 REQUEST_ID = b"x-request-id"
+REVISION = b"x-control-revision"
+MIN_REVISION = b"x-min-revision"
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_ITEMS_BYTES = 8 * 1024 * 1024
@@ -29,14 +32,23 @@ _CATALOGS = "/v1/catalogs/"
 # Below it, every operation needs a key.
 _GUARDED = "/v1/"
 _MAX_REQUEST_ID = 128
+_REVISION_DIGITS = 18
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class ExchangeMiddleware:
     """Wraps an ASGI app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, body_seconds: float, catalog_gib: float) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, body_seconds: float, catalog_gib: float, follower: Follower, timeout_seconds: float
+    ) -> None:
+        """
+        Args:
+            timeout_seconds: how long a request may wait for the revision that it asks for.
+        """
         self._app = app
+        self._follower = follower
+        self._timeout_seconds = timeout_seconds
         self._metrics = metrics
         self._body_seconds = body_seconds
         self._catalog_gib = catalog_gib
@@ -49,6 +61,9 @@ class ExchangeMiddleware:
         request_id = _request_id(scope)
         logs.request_id.set(request_id.decode("ascii"))
         status = 500
+        # What the request writes takes its place.
+        revision = [self._follower.applied.revision]
+        written.set(revision)
         received, more = 0, True
         is_upload = _is_upload(scope)
         most = int(self._catalog_gib * 2**30) if is_upload else MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES
@@ -82,16 +97,32 @@ class ExchangeMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id), NO_SNIFFING]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id), (REVISION, b"%d" % revision[0]), NO_SNIFFING]
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)
 
         try:
-            await (self._app if _is_utf8(scope) else _not_utf8)(scope, limited_receive, tagged_send)
+            app = self._app if _is_utf8(scope) else _not_utf8
+            if (least := _min_revision(scope)) is not None:
+                app = await self._reached(least) or app
+                revision[:] = [self._follower.applied.revision]
+            await app(scope, limited_receive, tagged_send)
         finally:
             method = "HEAD" if is_head else _method(scope)
             self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
+
+    async def _reached(self, least: bytes) -> ASGIApp | None:
+        """Wait for a revision; what answers instead of the app if it is not reached, or is none."""
+        if not least.isdigit() or len(least) > _REVISION_DIGITS:
+            return _problem_app(InvalidRequest("The header X-Min-Revision must be a revision, as X-Control-Revision tells it."))
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._follower.reached(int(least))
+        except TimeoutError:
+            applied = self._follower.applied.revision
+            return _problem_app(NotReached(f"This server has applied revision {applied}, and not yet {int(least)} (X-Min-Revision)."))
+        return None
 
 
 class KeyMiddleware:
@@ -154,6 +185,19 @@ def _is_utf8(scope: Scope) -> bool:
 async def _not_utf8(scope: Scope, receive: Receive, send: Send) -> None:
     sentence = "The URL holds percent-encoded bytes that are not UTF-8: encode text as UTF-8 before it is percent-encoded."
     await Problem(400, sentence).response(Request(scope))(scope, receive, send)
+
+
+def _problem_app(error: Exception) -> ASGIApp:
+    """An app that answers with an error."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await problem_of(error).response(Request(scope))(scope, receive, send)
+
+    return answer
+
+
+def _min_revision(scope: Scope) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == MIN_REVISION), None)
 
 
 def _is_upload(scope: Scope) -> bool:

@@ -88,6 +88,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.ControlLost: ProblemType(503, "control-lost", "Control state lost"),
     errors.ControlEmpty: ProblemType(503, "control-empty", "Control state missing"),
     errors.ReplicaBehind: ProblemType(503, "replica-behind", "Replica behind"),
+    errors.NotReached: ProblemType(503, "revision-not-reached", "Revision not reached"),
     errors.NotEverywhere: ProblemType(503, "not-everywhere", "Not everywhere yet"),
     errors.ControlConflict: ProblemType(503, "control-conflict", "Changed meanwhile"),
     errors.FilesUnavailable: ProblemType(503, "files-unavailable", "No files of catalogs"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from drafting.errors import PromptError
 from drafting.prompts.builder import PromptBuilder
-from server.catalogs.store import ServedCatalog
+from server.catalogs.served import ServedCatalog
 from server.errors import Overloaded, RequestRefused
 from server.lists.user_reader import UserReader
 from server.lists.users import KnownUser

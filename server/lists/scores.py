@@ -13,7 +13,7 @@ import numpy as np
 
 from drafting.array_types import FloatArray
 from drafting.beam.rule import STRICT
-from server.catalogs.store import ServedCatalog, found_items, known_items
+from server.catalogs.served import ServedCatalog, found_items, known_items
 from server.errors import UnknownItem, encodable
 from server.lists.asking import Asking
 from server.lists.lines import precision_lines, timing_lines, usage_lines

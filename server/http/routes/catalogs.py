@@ -17,6 +17,7 @@ from server.control.records import Activation
 from server.errors import UploadCutOff
 from server.http.problems import documented, invalid
 from server.http.strict_route import needs, strict_route
+from server.http.wait import WaitQuery
 from server.keys.key import Scope
 from server.lists.lines import name_line
 from server.schemas.catalogs import (
@@ -60,13 +61,14 @@ def catalog_routes(services: Services) -> APIRouter:
         openapi_extra={"requestBody": _BODY},
     )
     @needs(Scope.CATALOG)
-    async def put(version: VersionPath, request: Request) -> VersionBuilt:
+    async def put(version: VersionPath, request: Request, wait: WaitQuery = None) -> VersionBuilt:
         """As JSON that names a file in the server's directory of catalogs, or as an upload of JSONL, parquet, an index,
         MiniOneRec's item info or an artefact.
 
         It is checked against the model and made ready; nothing else changes until it is activated.
         """
         built = await drain.long(lambda: bring(version, request))
+        await services.announcer.wait_for(wait)
         return VersionBuilt.model_validate({"version": version, **msgspec.structs.asdict(built)})
 
     async def bring(version: str, request: Request) -> Built:
@@ -120,18 +122,20 @@ def catalog_routes(services: Services) -> APIRouter:
 
     @router.post("/{version}/activate", summary="Serve a version", responses=documented(400, 404, 413, 415, 422, 503, 507))
     @needs(Scope.CATALOG)
-    async def activate(version: VersionPath, body: ActivationBody) -> ActivationAnswer:
+    async def activate(version: VersionPath, body: ActivationBody, wait: WaitQuery = None) -> ActivationAnswer:
         """From now on requests start with it; those that run end with the version that they started with.
 
         The engine gives a few lists with it first, which are checked.
         """
         with drain.request():
             async with catalogs.changing:
-                return _line(await switch.serve(version, body.by))
+                activation = await switch.serve(version, body.by)
+            await services.announcer.wait_for(wait)
+            return _line(activation)
 
     @router.post("/rollback", summary="Serve the version before this one again", responses=documented(400, 409, 413, 415, 422, 503, 507))
     @needs(Scope.CATALOG)
-    async def roll_back(body: RollbackBody | None = None) -> ActivationAnswer:
+    async def roll_back(body: RollbackBody | None = None, wait: WaitQuery = None) -> ActivationAnswer:
         """Twice in a row comes back to where it began. It needs no engine: the next one loads what is served.
 
         The body may be left out.
@@ -139,16 +143,19 @@ def catalog_routes(services: Services) -> APIRouter:
         by = (body or RollbackBody()).by
         with drain.request():
             async with catalogs.changing:
-                return _line(await switch.serve(None, by, without_engine=True))
+                activation = await switch.serve(None, by, without_engine=True)
+            await services.announcer.wait_for(wait)
+            return _line(activation)
 
     @router.delete(
-        "/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422, 507)
+        "/{version}", summary="Forget a version", status_code=204, response_class=Response, responses=documented(404, 409, 422, 503, 507)
     )
     @needs(Scope.CATALOG)
-    async def remove(version: VersionPath) -> None:
+    async def remove(version: VersionPath, wait: WaitQuery = None) -> None:
         """Its file is deleted; the version that is served can't be forgotten."""
         async with catalogs.changing:
             await catalogs.remove(version)
+        await services.announcer.wait_for(wait)
 
     return router
 

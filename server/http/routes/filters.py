@@ -9,6 +9,7 @@ from server.catalogs.comparison import effect_of
 from server.catalogs.filters import NamedFilter
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
+from server.http.wait import WaitQuery
 from server.keys.key import Scope
 from server.lists.lines import name_line
 from server.schemas.catalogs import FilterAnswer, FilterDefinition, FiltersAnswer
@@ -28,9 +29,11 @@ def filter_routes(services: Services) -> APIRouter:
 
     @router.put("/{name}", summary="Name a filter", responses=documented(415, 429, 503), response_model_exclude_none=True)
     @needs(Scope.CATALOG)
-    async def put(name: FilterPath, body: FilterDefinition) -> FilterAnswer:
+    async def put(name: FilterPath, body: FilterDefinition, wait: WaitQuery = None) -> FilterAnswer:
         """Over item ids or as an expression over the items' attributes; a name that is there already means the new thing from now on."""
-        return line(await filters.put(name, body.expression or body.items or []))
+        named = await filters.put(name, body.expression or body.items or [])
+        await services.announcer.wait_for(wait)
+        return line(named)
 
     @router.get("", summary="All named filters", responses=documented(), response_model_exclude_none=True)
     @needs(Scope.CATALOG)
@@ -64,9 +67,10 @@ def filter_routes(services: Services) -> APIRouter:
         "/{name}", summary="Forget a named filter", status_code=204, response_class=Response, responses=documented(404, 422, 503)
     )
     @needs(Scope.CATALOG)
-    async def drop(name: FilterPath) -> None:
+    async def drop(name: FilterPath, wait: WaitQuery = None) -> None:
         """Requests that run with it are not disturbed."""
         await filters.drop(name)
+        await services.announcer.wait_for(wait)
 
     def line(named: NamedFilter) -> FilterAnswer:
         items = len(services.catalogs.active.filters[named.name])

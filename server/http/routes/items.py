@@ -16,6 +16,7 @@ from server.catalogs.served import ServedCatalog
 from server.errors import ItemNotFound, quoted
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
+from server.http.wait import WaitQuery
 from server.keys.key import Scope
 from server.lists.lines import catalog_line
 from server.schemas.catalogs import AddedItem, CatalogItemAnswer, CatalogItemsAnswer, ItemsAdded, NewItemsBody
@@ -96,13 +97,14 @@ def item_routes(services: Services) -> APIRouter:
 
     @router.post("/items", summary="Add items to the catalog", status_code=201, responses=documented(400, 409, 413, 415, 422, 503, 507))
     @needs(Scope.CATALOG)
-    async def add(body: NewItemsBody) -> ItemsAdded:
+    async def add(body: NewItemsBody, wait: WaitQuery = None) -> ItemsAdded:
         """All of them or none. They make a version of the catalog, which is served when the answer comes, so the next request can get them.
 
         An item brings its identifier, or the embedding from which the server's codebooks make one.
         """
         with drain.request():
             placed, activation = await new_items.add(body)
+            await services.announcer.wait_for(wait)
         items = [AddedItem(item_id=item.item_id, identifier=list(item.identifier), moved=item.moved) for item in placed]
         return ItemsAdded(version=activation.version, items=items, by=activation.by, at=activation.at)
 

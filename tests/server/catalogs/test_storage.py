@@ -141,7 +141,8 @@ async def test_a_write_that_fails_changes_all_or_nothing(
         if disk.calls <= number:
             break
     assert outcomes[-1]
-    assert outcomes.count(False) >= 2
+    # A write to the control store is one call; a file takes several.
+    assert outcomes.count(False) >= (1 if change in (activate_one, remove_one) else 4)
     assert disk.calls <= number
 
 

@@ -1,0 +1,10 @@
+"""What requests say of the other replicas."""
+
+from typing import Annotated, Literal
+
+from fastapi import Query
+
+WaitQuery = Annotated[
+    Literal["all"] | None,
+    Query(description="`all`: answer when every replica has the change; 503 if one has not after 10 s, although it is stored then."),
+]
