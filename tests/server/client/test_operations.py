@@ -40,7 +40,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "upload_catalog": {"version": "v", "file": Path("c.jsonl")},
 }
 # Not of one operation.
-HELPERS = {"append_histories", "close", "run", "url", "wait_until_ready"}
+HELPERS = {"append_histories", "close", "run", "url", "use_key", "wait_until_ready"}
 
 
 def makers() -> dict[str, Callable[..., Operation[Any]]]:
