@@ -49,7 +49,7 @@ class PendingRequest:
 
     Attributes:
         work: tokens that it is foreseen to need, those of a text and of candidates to score aside.
-        scored: tokens of its candidates, if it asks for scores: they take what lists leave, and a fixed part of each step at least.
+        scored: tokens of its candidates that are left, if it asks for scores: they take what lists leave, and a fixed part of each step.
         text: tokens of text that it is foreseen to write first, those left out that it has written: others that write none don't wait
             for them.
         slots: KV slots that it needs while it writes.
@@ -220,9 +220,13 @@ class Admission:
     def deliver(self, progress: Progress) -> None:
         """Give each request what the engine has to say of it."""
         self.rate.learn(progress)
+        scored = sum(step.report.scored_nodes for step in progress.steps)
         for request in self._queue:
             if request.steps is not None:
                 request.steps.extend(progress.steps)
+            # One stays, for the kind of the request follows from it.
+            done = min(scored, max(0, request.scored - 1))
+            request.scored, scored = request.scored - done, scored - done
             if request.thinks:
                 request.text = max(0, request.text - len(progress.steps))
         for request_id in progress.thinking:

@@ -340,5 +340,20 @@ def test_what_scores_cost_is_learned_as_what_lists_cost():
     assert admission.rate.steps(0) == 4
 
 
+def test_candidates_that_are_scored_are_foreseen_no_more():
+    """Else a list would be refused for the sake of scores that are nearly done."""
+    admission = opened()
+    request = foreseen(admission, scores("scores", 5.0, 3000))
+    admission.enter(request)
+    admission.enter(foreseen(admission, scores("next", 9.0, 400)))
+    step = StepRecord(StepReport((), tokens=700, seconds=0.7, scored_nodes=700), ended=0.0, elapsed_seconds=0.7)
+    before = admission.wait_seconds
+    admission.deliver(Progress([], [], [step] * 4, running=2, waiting=0, used_slots=0))
+    assert request.scored == 200
+    assert admission.wait_seconds == pytest.approx(before - 2.8)
+    admission.deliver(Progress([], [], [step], running=2, waiting=0, used_slots=0))
+    assert [each.scored for each in admission._queue] == [1, 1]
+
+
 def foreseen(admission: Admission, request: Submit) -> PendingRequest:
     return PendingRequest(request, admission.rate.work(request), scored=admission.rate.scored_tokens(request))
