@@ -37,7 +37,7 @@ def test_a_json_line_names_the_process_and_the_request(capsys, restored_logging)
 
 def test_a_server_logs_json_with_request_ids_and_nothing_that_users_met(model_flags, tmp_path):
     """A Redis that is away makes the API process log while it answers; debug is the most that is ever logged."""
-    flags = ("--histories", "redis://127.0.0.1:1/0", "--log-format", "json", "--log-level", "debug")
+    flags = ("--histories", "redis://127.0.0.1:1/0", "--control", "memory://", "--log-format", "json", "--log-level", "debug")
     with ForkedServer(tmp_path, *model_flags, *flags) as server:
         server.wait_until_ready()
         assert server.recommend(history=["item-17", "item-23"], exclude=["item-42"], k=2).status_code == 200
