@@ -25,7 +25,7 @@ from drafting.plans.costs import CostCurve
 from server.messages import FinishedList, ThinkingLimit
 from server.scheduling.step_engine import StepEngine
 from server.scheduling.thinking import may_think
-from server.scheduling.wide import is_wide, piece
+from server.scheduling.wide import is_wide, piece, shared_budget
 from verification.request import BeamRequest
 from verification.result import BeamResult, StepReport
 
@@ -239,6 +239,8 @@ class SpeculativeBeamScheduler:
         """Take up what fits into the next step, in the queue's order, and return the step's tokens, drafts aside."""
         budget = self._budget.tokens
         tokens = self._engine.next_tokens(piece(budget))
+        if any(_Kind.WIDE in self._kinds(entry.request) for entry in self._running):
+            budget = shared_budget(budget)
         while len(self._running) < self._max_running and (entry := self._next()):
             more = self._engine.tokens_needed(entry.request)
             scores = self._scored_nodes if any(other.request.scored is not None for other in (*self._running, entry)) else 0

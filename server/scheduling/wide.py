@@ -14,6 +14,11 @@ def piece(step_tokens: int, *, is_alone: bool = False) -> int:
     return max(LEAST_PIECE, step_tokens if is_alone else step_tokens // 2)
 
 
+def shared_budget(step_tokens: int) -> int:
+    """The tokens of a step in which a wide request runs: its piece, which may be longer than a small step, and half a step for others."""
+    return max(step_tokens, piece(step_tokens) + step_tokens // 2)
+
+
 def is_wide(beam_width: int, step_tokens: int) -> bool:
     """True if levels of so many prefixes have to be cut."""
     return beam_width > piece(step_tokens)

@@ -26,10 +26,10 @@ PROMPT, NARROW, WIDE = 81, 10, 1000
 class Simulation:
     """Clients that ask again as soon as they have a list; a step takes what its tokens cost."""
 
-    def __init__(self, timeout: float = math.inf) -> None:
+    def __init__(self, timeout: float = math.inf, tokens: int = STEP_TOKENS) -> None:
         self.now, self.timeout = 0.0, timeout
         self.engine = FakeEngine(100_000)
-        self.budget = StepBudget(STEP_TOKENS)
+        self.budget = StepBudget(tokens)
         self.scheduler = SpeculativeBeamScheduler(self.engine, self.budget, clock=lambda: self.now)
         self.admission = Admission(1000)
         cost = {"forward_seconds": CURVE.fixed, "token_seconds": CURVE.per_token, "step_tokens": self.budget.tokens}
@@ -83,7 +83,7 @@ LOOP = asyncio.new_event_loop()
 
 def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long() -> None:
     """Eight clients of width 1,000 beside 50 of width 10, all asking on and on."""
-    alone, together, only_wide = Simulation(), Simulation(), Simulation()
+    alone, together, only_wide = (Simulation() for _ in range(3))
     for number in range(50):
         alone.ask(NARROW)
         together.ask(NARROW)
@@ -101,6 +101,19 @@ def test_nobody_starves_and_narrow_ones_wait_at_most_three_times_as_long() -> No
     for each in (alone, together, only_wide):
         each.run(1000, again=False)
         assert each.engine.used_slots == each.scheduler.running == each.scheduler.waiting == len(each.engine.cut) == 0
+
+
+def test_narrow_ones_join_a_wide_one_whose_pieces_are_longer_than_a_step() -> None:
+    """On a machine so slow that a step has fewer tokens than any piece."""
+    simulation = Simulation(tokens=180)
+    simulation.ask(WIDE)
+    for _ in range(2):
+        simulation.scheduler.step()
+    assert "0" in simulation.engine.cut
+    simulation.ask(NARROW)
+    simulation.scheduler.step()
+    assert simulation.engine.added == ["0", "1"]
+    assert simulation.engine.forwards[-1] == LEAST_PIECE + PROMPT
 
 
 def test_wide_ones_run_one_by_one_and_are_overtaken_by_narrow_ones_alone() -> None:
