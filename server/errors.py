@@ -18,7 +18,7 @@ ServerError
   - KeyMissing, KeyUnknown                            nobody knows who asks
   - KeyForbids, KeysNeeded, ServedElsewhere           who asks may not do that, or not on this port
   - TryAgain                                          it may succeed later
-      - EngineUnavailable, HistoryUnavailable, FilesUnavailable, FiltersBusy, SearchesBusy, KeyBusy
+      - EngineUnavailable, HistoryUnavailable, FilesUnavailable (FileGone is one), FiltersBusy, SearchesBusy, KeyBusy
       - ControlUnavailable, ControlLost, ControlEmpty, ControlConflict, ReplicaBehind, NotReached, NotEverywhere
       - Overloaded
           - QueueFull, TooLate, ExplanationsBusy
@@ -292,7 +292,11 @@ class ControlConflict(TryAgain):
 
 
 class FilesUnavailable(TryAgain):
-    """The place of the versions' files can't be reached or can't answer now, or does not have one that a version needs."""
+    """The place of the versions' files can't be reached or can't answer now."""
+
+
+class FileGone(FilesUnavailable):
+    """The place of the versions' files answers, and does not have one that a version needs, or has something else under its name."""
 
 
 class Overloaded(TryAgain):

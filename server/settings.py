@@ -251,7 +251,7 @@ class Settings(EngineSettings, BaseSettings):
             return f"sqlite:///{Path(self.catalogs).absolute() / 'control.db'}"
         if self.histories.startswith("sqlite:") and "histories" in self.model_fields_set:
             return f"{self.histories}.control"
-        return "memory://"
+        return "memory://" if self.catalog_cache is None else f"sqlite:///{self.catalog_cache.absolute() / 'control.db'}"
 
     @property
     def engine_options(self) -> EngineOptions:

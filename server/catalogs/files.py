@@ -15,15 +15,15 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, check_digest, digest_name
-from drafting.catalog.catalog import CatalogError
+from drafting.catalog.artefact import DIGEST_PREFIX, SUFFIX, check_digest, digest_name, save_artefact
+from drafting.catalog.catalog import Catalog, CatalogError
 from drafting.mapped_arrays import PART_SUFFIX
-from server.errors import FilesUnavailable, StorageFull, UnknownFile, quoted
+from server.errors import FileGone, FilesUnavailable, StorageFull, UnknownFile, quoted
 
 if TYPE_CHECKING:
     from server.catalogs.object_files import ObjectFiles
 
-_UNFINISHED = ".unfinished-"
+UNFINISHED = ".unfinished-"
 SCHEMES = ("s3", "gs", "az", "file")
 FETCHES = 3
 FIRST_PAUSE_SECONDS = 0.2
@@ -58,13 +58,13 @@ class VersionFiles:
         directory: where this server has them: the directory of the versions, or its cache of the object store.
     """
 
-    def __init__(self, directory: Path, objects: "ObjectFiles | None" = None) -> None:
+    def __init__(self, directory: Path, objects: "ObjectFiles | None" = None, *, is_shared: bool = False) -> None:
         """
         Args:
             objects: where all replicas find them; None if that is the directory.
+            is_shared: True if replicas of other machines are to find here what this one publishes.
         """
-        self.directory = directory
-        self._objects = objects
+        self.directory, self.objects, self.is_shared = directory, objects, is_shared
         self._fetching = asyncio.Lock()
         self._lock: int | None = None
 
@@ -75,7 +75,7 @@ class VersionFiles:
 
     def unfinished(self, suffix: str = SUFFIX) -> Path:
         """A name that no other file has."""
-        return self.directory / f"{_UNFINISHED}{os.urandom(8).hex()}{suffix}"
+        return self.directory / f"{UNFINISHED}{os.urandom(8).hex()}{suffix}"
 
     async def local(self, file_name: str, digest: str | None, version: str) -> Path:
         """The path of a file on this machine; it is fetched if it is not here yet.
@@ -85,13 +85,13 @@ class VersionFiles:
             version: name of the version that needs it.
 
         Raises:
-            FilesUnavailable: it can't be fetched now; the sentence names the version and says why.
+            FilesUnavailable: it can't be fetched, now or (`FileGone`) at all; the sentence names the version and says why.
         """
         path = self.directory / file_name
-        if self._objects is not None and not path.exists():
+        if self.objects is not None and not path.exists():
             async with self._fetching:
                 if not path.exists():
-                    await self._fetch(self._objects, file_name, path, digest, f"of version {quoted(version)} ")
+                    await self._fetch(self.objects, file_name, path, digest, f"of version {quoted(version)} ")
         return path
 
     @asynccontextmanager
@@ -102,17 +102,21 @@ class VersionFiles:
             UnknownFile: there is none of that name, or it lies elsewhere.
             FilesUnavailable: it can't be fetched now.
         """
-        if self._objects is None:
+        if self.objects is None:
             yield self._beside(name)
             return
-        if not await asyncio.to_thread(self._objects.has, name):
-            raise UnknownFile(f"There is no file {quoted(name)} in the server's object store of catalogs.")
-        copy = self.unfinished(Path(name).suffix)
+        copy: Path | None = None
         try:
-            await self._fetch(self._objects, name, copy, None, "")
+            # One at a time: a store that is silent must not take all threads.
+            async with self._fetching:
+                if not await asyncio.to_thread(self.objects.has, name):
+                    raise UnknownFile(f"There is no file {quoted(name)} in the server's object store of catalogs.")
+                copy = self.unfinished(Path(name).suffix)
+                await self._fetch(self.objects, name, copy, None, "")
             yield copy
         finally:
-            self.discard(copy)
+            if copy is not None:
+                self.discard(copy)
 
     def _beside(self, name: str) -> Path:
         try:
@@ -128,23 +132,27 @@ class VersionFiles:
 
     async def _fetch(self, objects: "ObjectFiles", name: str, path: Path, digest: str | None, whose: str) -> None:
         """Fetch a file, and again if what comes is damaged or cut off; not from a store that takes long to say nothing."""
+        kind: type[FilesUnavailable] = FilesUnavailable
         latest = time.monotonic() + PATIENCE_SECONDS
         for attempt in range(1, FETCHES + 1):
             try:
                 await asyncio.to_thread(self._fetch_once, objects, name, path, digest)
                 return
+            except FileGone as error:
+                kind, reason = FileGone, str(error)
+                break
             except FilesUnavailable as error:
-                reason = str(error)
+                kind, reason = FilesUnavailable, str(error)
                 if time.monotonic() > latest:
                     break
             except CatalogError:
-                reason = "what comes is damaged"
+                kind, reason = FileGone, "what comes is damaged"
             except OSError as error:
-                reason = f"this server's cache can't be written: {error.strerror}"
+                kind, reason = FilesUnavailable, f"this server's cache can't be written: {error.strerror}"
             logger.warning("attempt %d to fetch the file %s%s has failed: %s", attempt, whose, name, reason)
             if attempt < FETCHES:
                 await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-        raise FilesUnavailable(f"The file {whose}can't be fetched: {reason}.", 5)
+        raise kind(f"The file {whose}can't be fetched: {reason}.", 5)
 
     def _fetch_once(self, objects: "ObjectFiles", name: str, path: Path, digest: str | None) -> None:
         unfinished = self.unfinished()
@@ -158,6 +166,17 @@ class VersionFiles:
         finally:
             self.discard(unfinished)
 
+    async def publish_catalog(self, catalog: Catalog) -> str:
+        """Publish a catalog that is no artefact yet, or lies elsewhere, and return the name of its file. Raises as `publish`."""
+        unfinished = self.unfinished()
+        try:
+            digest = await asyncio.to_thread(save_artefact, catalog, unfinished)
+            return (await asyncio.to_thread(self.publish, unfinished, digest)).name
+        except OSError as error:
+            raise StorageFull(f"The catalog can't be stored: {error.strerror}.") from error
+        finally:
+            self.discard(unfinished)
+
     def publish(self, unfinished: Path, digest: str) -> Path:
         """Give a finished file its name; when it returns it is on the disk, and in the object store if there is one.
 
@@ -165,8 +184,8 @@ class VersionFiles:
             StorageFull, FilesUnavailable: it can't be written; there is no file of that name that was not there.
         """
         path = self.directory / digest_name(digest)
-        if self._objects is not None:
-            self._objects.put(unfinished, path.name)
+        if self.objects is not None:
+            self.objects.put(unfinished, path.name)
         try:
             unfinished.replace(path)
             sync_directory(self.directory)
@@ -193,15 +212,19 @@ class VersionFiles:
             # Of a process that was killed while it wrote.
             path.with_name(f"{path.name}{PART_SUFFIX}").unlink(missing_ok=True)
 
-    def clean(self, named: Collection[str] | None) -> None:
-        """Delete what a killed server has left behind: unfinished files, and finished ones that are not `named` if that is known."""
+    def clean(self, named: Collection[str] | None, *, alone: bool = True) -> None:
+        """Delete what a killed server has left behind: unfinished files, and finished ones that are not `named` if that is known.
+
+        Args:
+            alone: False if other servers live, on whatever machines: then nothing is deleted here, and `tidy` does it in its time.
+        """
         try:
             self._lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in self.directory.iterdir():
+            for path in self.directory.iterdir() if alone else ():
                 is_finished = path.name.startswith(DIGEST_PREFIX) and path.suffix == SUFFIX
                 stale = is_finished and named is not None and path.name not in named
-                if stale or path.name.startswith(_UNFINISHED):
+                if stale or path.name.startswith(UNFINISHED):
                     logger.info("deleting %s, which a server has left behind", path)
                     self.discard(path)
         except BlockingIOError:

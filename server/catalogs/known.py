@@ -160,7 +160,7 @@ class KnownVersions:
 
     def paths(self) -> set[Path]:
         """The files that versions need."""
-        return {self.path(name) for name in self.record.versions} | {self.active.path}
+        return {self.files.directory / version.file for version in self.record.versions.values()} | {self.active.path}
 
     async def add(self, name: str, unfinished: Path, digest: str) -> None:
         """Make a version of a finished file; when it returns, the version outlives the server.

@@ -17,7 +17,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, from_url
 
-from server.errors import FilesUnavailable
+from server.errors import FileGone, FilesUnavailable
 
 PIECE = 8 << 20
 # What is sent as one request, which alone can be told to replace nothing; obstore reads it into memory whole.
@@ -90,7 +90,8 @@ class ObjectFiles:
         """Write a file of the store to `path`.
 
         Raises:
-            FilesUnavailable: it is not there, or can't be read.
+            FileGone: it is not there.
+            FilesUnavailable: it can't be read now.
             OSError: `path` can't be written.
         """
         with path.open("wb") as file:
@@ -119,10 +120,13 @@ class ObjectFiles:
         """The bytes of a file.
 
         Raises:
-            FilesUnavailable: it is not there, or the store does not answer.
+            FileGone: it is not there.
+            FilesUnavailable: the store does not answer.
         """
         try:
             return obstore.head(self._store, name)["size"]
+        except FileNotFoundError as error:
+            raise FileGone(self._reason(error), RETRY_AFTER_SECONDS) from error
         except (BaseError, OSError) as error:
             raise FilesUnavailable(self._reason(error), RETRY_AFTER_SECONDS) from error
 

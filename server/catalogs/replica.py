@@ -41,6 +41,7 @@ class CatalogReplica:
 
         Raises:
             ControlUnavailable, ControlEmpty, ControlConflict: there is no state to begin with, yet.
+            FilesUnavailable, StorageFull: the file of the version can't be fetched, or that of this start can't be stored, now.
             FilterRefused: no version can be served with the named filters.
         """
         catalogs, follower = self._catalogs, self._follower
@@ -49,7 +50,7 @@ class CatalogReplica:
             alone = await follower.is_alone(ready=True)
             first = await first_catalog(catalogs, self._filters, alone=alone)
             self._switch.begin(first.served)
-            changes = self._found(alone=alone)
+            changes = await self._found(alone=alone)
             if first.by is not None:
                 if first.by == BY_START:
                     changes |= catalog_began(catalogs.start.name, time.time())
@@ -63,16 +64,16 @@ class CatalogReplica:
                 logger.warning("this start is not noted: %s", error)
             except ReplicaBehind:
                 """It is said, and tried again."""
-            catalogs.files.clean({path.name for path in catalogs.paths()} if self._knows_files else None)
+            catalogs.files.clean({path.name for path in catalogs.paths()} if self._knows_files else None, alone=alone)
 
-    def _found(self, *, alone: bool) -> Changes:
+    async def _found(self, *, alone: bool) -> Changes:
         """What the directory and the start have that the store does not know, and the other way round."""
         known, files = self._catalogs.record.versions, self._catalogs.files
         brought, changes = files.brought(), Changes()
         for name in brought.keys() - known.keys():
             changes |= version_added(name, VersionRecord(brought[name].name, time.time()))
-        if (start := self._catalogs.start).name not in known:
-            changes |= version_added(start.name, VersionRecord(str(start.path), time.time(), start.catalog.version))
+        if self._catalogs.start.name not in known:
+            changes |= await self._start_added()
         for name, version in known.items() if alone else ():
             is_brought = not version.contents and digest_in(version.file) is None
             if is_brought and not (files.directory / version.file).exists() and name not in brought:
@@ -80,9 +81,15 @@ class CatalogReplica:
                 changes |= version_removed(name)
         return changes
 
+    async def _start_added(self) -> Changes:
+        """The version that this server is started with, and where all find it."""
+        start, files = self._catalogs.start, self._catalogs.files
+        file = await files.publish_catalog(start.catalog) if files.is_shared else str(start.path)
+        return version_added(start.name, VersionRecord(file, time.time(), start.catalog.version))
+
     async def initial(self) -> Mapping[str, bytes]:
         """What an empty store is filled with: what a server of an earlier release has noted in the directory, and this start."""
-        files, start = self._catalogs.files, self._catalogs.start
+        files = self._catalogs.files
         journal = Journal(files.directory)
         self._knows_files = journal.is_whole
         record = journal.record
@@ -91,7 +98,7 @@ class CatalogReplica:
             values |= version_added(name, VersionRecord(path.name, 0.0))
         for name, version in record.versions.items():
             values |= version_added(name, version)
-        values |= version_added(start.name, VersionRecord(str(start.path), time.time(), start.catalog.version))
+        values |= await self._start_added()
         values |= {f"{ACTIVATION}{number:010d}": msgspec.msgpack.encode(entry) for number, entry in record.activations.items()}
         values |= {f"{LEFT}{name}": msgspec.msgpack.encode(left) for name, left in record.left.items()}
         for name, began in record.began.items():

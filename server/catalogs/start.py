@@ -14,7 +14,7 @@ from server.catalogs.journal import BY_RESTART, BY_START
 from server.catalogs.known import BY_RECOVERY
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
-from server.errors import CatalogRefused, FilesUnavailable, FilterRefused, VersionNotFound, quoted
+from server.errors import CatalogRefused, FileGone, FilterRefused, VersionNotFound, quoted
 
 logger = logging.getLogger(__name__)
 UNREADABLE = "It can't be read any more."
@@ -42,6 +42,7 @@ async def first_catalog(catalogs: CatalogStore, filters: NamedFilters, *, alone:
         alone: True if no other server is ready.
 
     Raises:
+        FilesUnavailable: the version that is served can't be fetched now.
         FilterRefused: a named filter can't be evaluated for any version that can be read.
     """
     start, record = catalogs.start, catalogs.record
@@ -55,7 +56,7 @@ async def first_catalog(catalogs: CatalogStore, filters: NamedFilters, *, alone:
             if name == last:
                 logger.error("the version %s can't be served any more: its file is gone", name)
             continue
-        except (CatalogRefused, FilesUnavailable, FilterRefused) as error:
+        except (CatalogRefused, FileGone, FilterRefused) as error:
             logger.error("the version %s can't be served any more: %s", name, error)
             continue
         if begins and name == start.name:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from server.catalogs.tidying import watch_files
 from server.control.follower import END_SECONDS, RETRY_SECONDS, Follower
 from server.engine.client import EngineStatus
 from server.errors import ControlUnavailable, ServerError
@@ -56,6 +57,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
         services.engine.watch = services.guard
         watches = [
             asyncio.create_task(_follow(services), name="follower"),
+            asyncio.create_task(watch_files(services.catalogs), name="files"),
             asyncio.create_task(services.announcer.announce(), name="announcer"),
             asyncio.create_task(services.metrics.watch_loop(), name="loop watch"),
             asyncio.create_task(services.soundness.watch(), name="soundness"),

@@ -124,8 +124,11 @@ class ApiServer:
         )
         # Gone with the server, unless there is a directory that outlives it.
         self._temporary = ExitStack()
-        files = VersionFiles((kept or self._temporary.enter_context(own_directory())).absolute(), objects)
-        private = settings.catalogs is None and settings.control_url.startswith("redis")
+        # Replicas of a Redis run on any machine.
+        anywhere = settings.control_url.startswith("redis")
+        private = settings.catalogs is None and anywhere
+        directory = (kept or self._temporary.enter_context(own_directory())).absolute()
+        files = VersionFiles(directory, objects, is_shared=anywhere and not private)
         catalogs = CatalogStore(own, engine, files, Follower(control, replica_name()), neighbours, private_files=private)
         operate_port = None if settings.operate_port is None else self._listeners[-1].getsockname()[1]
         tracing = Tracing.to(settings.otlp_endpoint)

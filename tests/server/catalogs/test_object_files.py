@@ -20,13 +20,16 @@ from drafting.catalog.artefact import digest_name, load_artefact, save_artefact
 from server.catalogs import files as files_module
 from server.catalogs import object_files
 from server.catalogs.files import VersionFiles, open_objects
-from server.catalogs.object_files import ObjectFiles
-from server.errors import FilesUnavailable, UnknownFile
+from server.catalogs.object_files import ObjectFiles, StoredFile
+from server.catalogs.tidying import tidy
+from server.errors import FileGone, FilesUnavailable, UnknownFile
 from server.http.problems import problem_of
 from tests.server.catalogs.shop import ONE, TWO
 from tests.services import ObjectStore, free_port
 
 TWO_HOURS = 7200
+# Of a fleet that is older than all files.
+BEGAN = 0.0
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,64 @@ def make_old(path: Path, seconds: float = TWO_HOURS) -> None:
     os.utime(path, (old, old))
 
 
+def test_what_no_version_needs_goes_after_an_hour_and_what_the_store_has_lost_comes_back(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    first, second = replica(tmp_path, f"file://{store}"), replica(tmp_path, f"file://{store}")
+    kept = digest_name(publish(first))
+    half = second.unfinished()
+    for folder in (store, first.directory, second.directory):
+        for name in ("sha256-old.catalog", "sha256-young.catalog", "somebodys.catalog", "items.parquet"):
+            (folder / name).write_bytes(b"")
+            make_old(folder / name, 0 if "young" in name else TWO_HOURS)
+        half.write_bytes(b"")
+        make_old(half, 12 * TWO_HOURS + 1)
+    make_old(store / kept)
+    make_old(first.directory / kept)
+    tidy(second, {kept}, BEGAN)
+    tidy(first, {kept}, BEGAN)
+    others = {"sha256-young.catalog", "somebodys.catalog", "items.parquet"}
+    assert names(store) == names(first.directory) == others | {kept}
+    assert names(second.directory) == others
+    (store / kept).unlink()
+    tidy(second, {kept}, BEGAN)
+    assert kept not in names(store)
+    tidy(first, {kept}, BEGAN)
+    assert kept in names(store)
+
+
+def test_what_came_before_a_fleet_began_is_not_its_to_remove(tmp_path: Path) -> None:
+    """A fleet that has lost its control store may be restored from a backup, which names its files."""
+    files = replica(tmp_path, f"file://{tmp_path}")
+    file = digest_name(publish(files))
+    make_old(tmp_path / file, TWO_HOURS)
+    tidy(files, (), time.time() - TWO_HOURS + 60)
+    assert (tmp_path / file).exists()
+    tidy(files, (), time.time() - TWO_HOURS - 60)
+    assert not (tmp_path / file).exists()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_file_that_became_young_since_it_was_listed_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another replica has just published the same contents for a new version."""
+    files = replica(tmp_path, f"file://{tmp_path}")
+    stored = tmp_path / digest_name(publish(files))
+    make_old(stored)
+    list_files = ObjectFiles.files
+
+    def list_and_renew(self: ObjectFiles) -> list[StoredFile]:
+        found = list_files(self)
+        make_old(stored, 0)
+        return found
+
+    monkeypatch.setattr(ObjectFiles, "files", list_and_renew)
+    tidy(files, (), BEGAN)
+    assert stored.exists()
+
+
 class BrokenStore:
     """Reads of pieces that go wrong in turn, as `faults` says, and right afterwards."""
 
@@ -173,12 +234,12 @@ async def test_a_file_with_other_contents_than_its_name_says_is_refused(tmp_path
     digest = "0" * 64
     save_artefact(TWO, other)
     obstore.put(from_url(url), digest_name(digest), other)
-    with pytest.raises(FilesUnavailable, match="damaged"):
+    with pytest.raises(FileGone, match="damaged"):
         await fetch(files, digest)
 
 
 async def test_a_file_that_is_not_there_is_missed_by_the_name_of_its_version(tmp_path: Path, url: str) -> None:
-    with pytest.raises(FilesUnavailable, match="of version 'one' can't be fetched: the object store does not have it"):
+    with pytest.raises(FileGone, match="of version 'one' can't be fetched: the object store does not have it"):
         await fetch(replica(tmp_path, url), "0" * 64)
 
 
