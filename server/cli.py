@@ -8,6 +8,7 @@ import typer
 
 from server.commands.catalog import catalog_app
 from server.commands.console import console
+from server.commands.control import control_app
 from server.commands.demo import demo
 from server.commands.evaluate import evaluate
 from server.commands.histories import histories_app
@@ -35,6 +36,7 @@ app.command()(prepare)
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(histories_app, name="histories")
 app.add_typer(keys_app, name="keys")
+app.add_typer(control_app, name="control")
 app.add_typer(train_app, name="train")
 app.add_typer(neighbours_app, name="neighbours")
 app.command()(demo)

@@ -11,7 +11,7 @@ ServerError
   - FilterRefused, TooManyFilters                     a named filter that can't be
   - CatalogRefused, UnknownFile, UnknownForm          a version of the catalog that can't be
   - VersionExists, VersionActive, NothingToRollBack   the versions that are there do not allow it
-  - UploadCutOff, StorageFull                         an upload that has failed, a disk that is full
+  - UploadCutOff, BackupRefused, StorageFull          what was sent is cut off or damaged, a disk that is full
   - ScoresNotFinite                                   the model fails on it
   - ItemsRefused                                      new items that can't be
       - ItemsTaken
@@ -24,8 +24,7 @@ ServerError
           - QueueFull, TooLate, ExplanationsBusy
 
 Invariant: the message is a sentence for the client and names nothing of the server's inside; only `HistoryUnavailable` and
-`ControlUnavailable` speak to the log.
-No error knows an HTTP status: `server.http.problems` has the one table of them. Reason: services do not know who calls them.
+`ControlUnavailable` speak to the log. No error knows an HTTP status (`server.http.problems` has them): services don't know who calls them.
 """
 
 _SHOWN_CHARACTERS = 60
@@ -179,6 +178,10 @@ class StorageFull(ServerError):
     """A version, or a change of what is served, that can't be stored: the disk is full, or the directory can't be written."""
 
 
+class BackupRefused(ServerError):
+    """A file that is no backup of the control state, or is damaged."""
+
+
 class ScoresNotFinite(ServerError):
     """A list that can't be made, because of what the model says."""
 
@@ -257,9 +260,7 @@ class ControlLost(TryAgain):
     """The control store has lost its state, which this replica still has."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "The control store has lost its state, so nothing can be changed: restore it with atspeed control restore. Lists go on."
-        )
+        super().__init__("The control store has lost its state, so nothing can be changed: restore it with atspeed control restore.")
 
 
 class ControlEmpty(TryAgain):

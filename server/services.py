@@ -11,6 +11,7 @@ from server.catalogs.soundness import Soundness
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
 from server.control.announcer import Announcer
+from server.control.overview import ControlOverview
 from server.engine.client import EngineClient, EngineStatus
 from server.histories import HistoryStore
 from server.histories.popularity import Popularity
@@ -58,6 +59,11 @@ class Services:
     def announcer(self) -> Announcer:
         """What tells the other servers of this one."""
         return Announcer(self.catalogs.follower, lambda: self.catalogs.active.name, self.check_ready)
+
+    @cached_property
+    def overview(self) -> ControlOverview:
+        """How this server and the others stand, and their state as a file."""
+        return ControlOverview(self.catalogs.follower, self.announcer, self.metrics.control)
 
     def check_ready(self) -> None:
         """Say so if this server takes no requests.

@@ -159,9 +159,29 @@ SATURATION = [
         ],
     ),
 ]
+CONTROL = [
+    Panel(
+        "Control store",
+        "Replicas that reach the control store, and those that found it without its state. Without it nothing can be changed; lists go on.",
+        "none",
+        [Query(f"sum(atspeed_control_up{{{CHOSEN}}})", "reach it"), Query(f"sum(atspeed_control_lost{{{CHOSEN}}})", "found it empty")],
+    ),
+    Panel(
+        "Behind",
+        "Time since when each replica has not done what others have written. One that stays behind is not ready; GET /v1/control says why.",
+        "s",
+        [Query(f"max by (instance) (atspeed_control_behind_seconds{{{CHOSEN}}})", "{{instance}}")],
+    ),
+    Panel(
+        "Revision",
+        "The last change that each replica has applied: all lines are one, but for moments.",
+        "none",
+        [Query(f"max by (instance) (atspeed_control_revision{{{CHOSEN}}})", "{{instance}}")],
+    ),
+]
 
 
 def oncall() -> Dashboard:
     """Build the dashboard."""
-    rows = [("Is it up?", UP), ("Traffic", TRAFFIC), ("Latency", LATENCY), ("Saturation", SATURATION)]
+    rows = [("Is it up?", UP), ("Traffic", TRAFFIC), ("Latency", LATENCY), ("Saturation", SATURATION), ("Agreement", CONTROL)]
     return page("atspeed-oncall", "atspeed: on call", "Traffic, errors, latency and saturation of all replicas.", rows)

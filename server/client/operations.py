@@ -26,6 +26,7 @@ from server.schemas.catalogs import (
     VersionBuilt,
 )
 from server.schemas.comparisons import AlikeAnswer, FilterSample, VersionDifference
+from server.schemas.control import ControlAnswer, ControlRestored
 from server.schemas.recommendations import (
     StatusAnswer,
     VersionAnswer,
@@ -253,6 +254,27 @@ def roll_back(by: str | None = None) -> Operation[ActivationAnswer]:
 def forget_catalog(version: str) -> Operation[None]:
     """Delete a version of the catalog that is not served."""
     return Operation("DELETE /v1/catalogs/{version}", _nothing, names={"version": version})
+
+
+def control() -> Operation[ControlAnswer]:
+    """How all replicas that live stand, and whether the control store answers."""
+    return Operation("GET /v1/control", ControlAnswer.model_validate_json)
+
+
+def back_up_control() -> Operation[bytes]:
+    """The state that replicas agree on (versions, filters, what is served), as a file, from the memory of the one that answers."""
+    return Operation("GET /v1/control/backup", bytes, patience=LONG_PATIENCE_SECONDS)
+
+
+def restore_control(file: Path, *, on_bytes: OnBytes | None = None) -> Operation[ControlRestored]:
+    """Put the state of a backup in place of the one that replicas agree on; all become what it says.
+
+    Args:
+        file: what `back_up_control` has given.
+        on_bytes: as that of `upload_catalog`.
+    """
+    upload = Upload(file, "application/octet-stream", on_bytes)
+    return Operation("PUT /v1/control/backup", ControlRestored.model_validate_json, body=upload, patience=LONG_PATIENCE_SECONDS)
 
 
 def health() -> Operation[StatusAnswer]:

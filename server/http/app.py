@@ -19,6 +19,7 @@ from server.http.console import CONSOLE, ConsoleProcess, add_console
 from server.http.middleware import ExchangeMiddleware, KeyMiddleware, TraceMiddleware
 from server.http.pages import DOCS, add_pages
 from server.http.routes.catalogs import catalog_routes
+from server.http.routes.control import control_routes
 from server.http.routes.filters import filter_routes
 from server.http.routes.items import item_routes
 from server.http.routes.recommendations import recommendation_routes
@@ -59,6 +60,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
             asyncio.create_task(_follow(services), name="follower"),
             asyncio.create_task(watch_files(services.catalogs), name="files"),
             asyncio.create_task(services.announcer.announce(), name="announcer"),
+            asyncio.create_task(services.overview.watch(), name="overview"),
             asyncio.create_task(services.metrics.watch_loop(), name="loop watch"),
             asyncio.create_task(services.soundness.watch(), name="soundness"),
             asyncio.create_task(services.prompts.watch(), name="prompts"),
@@ -109,6 +111,7 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
         filter_routes(services),
         catalog_routes(services),
         item_routes(services),
+        control_routes(services),
         status_routes(services),
     ):
         api.include_router(router)

@@ -27,8 +27,10 @@ MIN_REVISION = b"x-min-revision"
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_ITEMS_BYTES = 8 * 1024 * 1024
+MAX_BACKUP_BYTES = 2**30
 _ITEMS = "/v1/catalog/items"
 _CATALOGS = "/v1/catalogs/"
+_BACKUP = "/v1/control/backup"
 # Below it, every operation needs a key.
 _GUARDED = "/v1/"
 _MAX_REQUEST_ID = 128
@@ -65,8 +67,7 @@ class ExchangeMiddleware:
         revision = [self._follower.applied.revision]
         written.set(revision)
         received, more = 0, True
-        is_upload = _is_upload(scope)
-        most = int(self._catalog_gib * 2**30) if is_upload else MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES
+        most, is_upload = self._most(scope)
         ends = asyncio.get_running_loop().time() + self._body_seconds
         is_head = scope["method"] == "HEAD"
         if is_head:
@@ -87,10 +88,7 @@ class ExchangeMiddleware:
             more = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > most:
-                sentence = f"The body is larger than the {most // 1024} KiB that this server reads."
-                if is_upload:
-                    sentence = f"The catalog is larger than the {self._catalog_gib:g} GiB that this server takes (--catalog-max-gib)."
-                raise HTTPException(413, sentence)
+                raise HTTPException(413, self._too_large(scope, most))
             return message
 
         async def tagged_send(message: Message) -> None:
@@ -123,6 +121,19 @@ class ExchangeMiddleware:
             applied = self._follower.applied.revision
             return _problem_app(NotReached(f"This server has applied revision {applied}, and not yet {int(least)} (X-Min-Revision)."))
         return None
+
+    def _most(self, scope: Scope) -> tuple[int, bool]:
+        """How many bytes the body may have, and whether it is an upload, each piece of which has time of its own."""
+        if _is_upload(scope):
+            return int(self._catalog_gib * 2**30), True
+        if scope["path"] == _BACKUP:
+            return MAX_BACKUP_BYTES, True
+        return MAX_ITEMS_BYTES if scope["path"] == _ITEMS else MAX_BODY_BYTES, False
+
+    def _too_large(self, scope: Scope, most: int) -> str:
+        if _is_upload(scope):
+            return f"The catalog is larger than the {self._catalog_gib:g} GiB that this server takes (--catalog-max-gib)."
+        return f"The body is larger than the {most // 1024} KiB that this server reads."
 
 
 class KeyMiddleware:

@@ -69,6 +69,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.NothingToRollBack: ProblemType(409, "nothing-to-roll-back", "Nothing to roll back"),
     errors.UploadCutOff: ProblemType(400, "upload-cut-off", "Upload cut off"),
     errors.StorageFull: ProblemType(507, "storage-full", "Storage full"),
+    errors.BackupRefused: ProblemType(422, "backup-refused", "Backup refused"),
     errors.ScoresNotFinite: ProblemType(500, "scores-not-finite", "Scores not finite"),
     errors.ItemsRefused: ProblemType(422, "items-refused", "Items refused"),
     errors.ItemsTaken: ProblemType(409, "items-refused", "Items refused"),

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.messages import FinishedList, Progress, Ready
+from server.metrics.control import ControlMetrics
 from server.metrics.keys import KeyMetrics
 from server.metrics.lists import HealthMetrics
 from server.metrics.outages import OutageLog
@@ -47,6 +48,7 @@ class Metrics:
         self._damage = {found: OutageLog("stored histories are damaged") for found in DAMAGES}
         ProcessCollector(namespace="atspeed", registry=registry)
         self.health = HealthMetrics(registry)
+        self.control = ControlMetrics(registry)
         self.keys = KeyMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         latency = partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS)

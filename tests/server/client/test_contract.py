@@ -1,5 +1,6 @@
 """The contract of the HTTP API, through both clients, on a real server: answers are those of the raw API, errors are its problems."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,25 @@ def test_a_refused_request_says_what_is_wrong(face: Face):
     assert (refused.value.status, refused.value.detail) == (422, "k must be greater than or equal to 1, got 0.")
     with pytest.raises(Refused, match="There is no field 'kk'"):
         face.call("recommend", history=HISTORY, kk=1)
+
+
+def test_the_state_of_replicas_is_backed_up_and_restored(face: Face, server: ServerProcess, tmp_path: Path):
+    told = face.call("control")
+    assert told.store == "ok"
+    (own,) = told.replicas
+    assert (own.name, own.ready, own.problem, own.revision, own.generation) == (told.replica, True, None, told.revision, told.generation)
+    file = tmp_path / "control.backup"
+    file.write_bytes(face.call("back_up_control"))
+    sent: list[tuple[int, int]] = []
+    restored = face.call("restore_control", file, on_bytes=lambda *bytes: sent.append(bytes))
+    assert sent[-1] == (file.stat().st_size,) * 2
+    assert restored.revision > told.revision
+    ends = time.monotonic() + 30
+    while (now := face.call("control")).replicas[0].generation != restored.generation:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    assert (now.revision, now.generation) == (restored.revision, restored.generation)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(Refused, match="damaged or cut off: nothing was restored"):
+        face.call("restore_control", file)
+    assert face.call("control").generation == restored.generation

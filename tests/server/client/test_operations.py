@@ -36,11 +36,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "put_filter": {"name": "f"},
     "put_profile": {"user_id": "u", "profile": {}},
     "recommend_many": {"requests": []},
+    "restore_control": {"file": Path("control.backup")},
     "score": {"items": ["i"]},
     "upload_catalog": {"version": "v", "file": Path("c.jsonl")},
 }
 # Not of one operation.
-HELPERS = {"append_histories", "close", "run", "url", "use_key", "wait_until_ready"}
+HELPERS = {"append_histories", "close", "has_key", "run", "url", "use_key", "wait_until_ready"}
 
 
 def makers() -> dict[str, Callable[..., Operation[Any]]]:

@@ -90,7 +90,7 @@ async def test_every_operation_has_one_scope_and_no_other_opens_it(locked: Locke
             status = (await locked.ask(operation, text)).status_code
             assert status != 401, operation
             assert (status == 403) == (needed not in [scope.value for scope in scopes]), (operation, scopes)
-    assert used >= {scope.value for scope in Scope} - {"operate"}
+    assert used == {scope.value for scope in Scope}
 
 
 def assert_problem_of(response: httpx.Response, status: int, sentence: str) -> None:

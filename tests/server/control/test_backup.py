@@ -1,0 +1,28 @@
+"""What is restored is what was backed up, or nothing."""
+
+import random
+
+import pytest
+
+from server.control import Position, State
+from server.control.backup import pack, unpack
+from server.errors import BackupRefused
+
+STATE = State(Position("g", 7, "w"), {"": b"", "filter/naïve 🎬": bytes(range(256)), "version/x": b"1" * 1000})
+
+
+def test_a_backup_comes_back():
+    assert unpack(pack(STATE)) == STATE
+    assert unpack(pack(State(STATE.position, {}))) == State(STATE.position, {})
+
+
+def test_no_damaged_backup_is_restored():
+    file, rng = pack(STATE), random.Random(0)
+    damaged = [file[:length] for length in range(0, len(file), 7)] + [file + b"\0"]
+    for _ in range(200):
+        changed = bytearray(file)
+        changed[rng.randrange(len(file))] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(changed))
+    for each in damaged:
+        with pytest.raises(BackupRefused, match=r"^(This is no backup|The backup is damaged) .*\.$"):
+            unpack(each)

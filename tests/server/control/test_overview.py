@@ -1,0 +1,151 @@
+"""How replicas stand, and how a state that a store has lost is given back."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from server.control import NOWHERE, Position, open_control_store
+from server.control.announcer import Announcer
+from server.control.follower import Follower
+from server.control.overview import ControlOverview
+from server.control.records import Record
+from server.errors import BackupRefused, CatalogRefused, ControlLost, ControlUnavailable, ReplicaBehind
+from server.metrics.control import ControlMetrics
+
+
+class Replica:
+    """A replica that serves whatever the state says, or fails as told."""
+
+    has_more = False
+
+    def __init__(self, url: str, name: str) -> None:
+        self.refusal: str | None = None
+        self.follower = Follower(open_control_store(url), name)
+        self.follower.applier = self
+        self.registry = CollectorRegistry()
+        self.announcer = Announcer(self.follower, lambda: "films", self.follower.check)
+        self.overview = ControlOverview(self.follower, self.announcer, ControlMetrics(self.registry))
+
+    async def initial(self) -> Mapping[str, bytes]:
+        return {}
+
+    async def apply(self, record: Record) -> None:
+        if self.refusal is not None:
+            raise CatalogRefused(self.refusal)
+
+    async def follow(self) -> None:
+        try:
+            async with self.follower.changing:
+                await self.follower.catch_up()
+        finally:
+            self.overview.look()
+
+    async def put(self, name: str, meaning: bytes) -> None:
+        async with self.follower.changing:
+            await self.follower.decide(lambda: self.follower.write({f"filter/{name}": meaning}))
+
+    def metric(self, name: str) -> float | None:
+        self.overview.look()
+        return self.registry.get_sample_value(f"atspeed_control_{name}")
+
+
+@pytest.fixture
+async def two(tmp_path: Path) -> AsyncIterator[tuple[Replica, Replica]]:
+    replicas = tuple(Replica(f"sqlite:///{tmp_path}/control.db", name) for name in "ab")
+    yield replicas[0], replicas[1]
+    for replica in replicas:
+        await replica.follower.store.close()
+
+
+def empty(path: Path) -> None:
+    """What FLUSHALL is to Redis."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM log")
+        connection.execute("DELETE FROM entries")
+    connection.close()
+
+
+async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tuple[Replica, Replica], tmp_path: Path):
+    a, b = two
+    with pytest.raises(ReplicaBehind, match="has not read"):
+        a.overview.backup()
+    await a.follow()
+    await a.put("one", b"1")
+    await a.put("two", b"2")
+    await b.follow()
+    before = b.follower.read
+    empty(tmp_path / "control.db")
+    for replica in two:
+        with pytest.raises(ControlLost, match="restore"):
+            await replica.put("three", b"3")
+        assert (replica.metric("lost"), replica.metric("up")) == (1, 1)
+    file = b.overview.backup()
+    with pytest.raises(BackupRefused):
+        await a.overview.restore(file[:-1])
+    restored = await a.overview.restore(file)
+    assert restored.revision > before.revision
+    assert restored.generation != before.generation
+    for replica in two:
+        await replica.follow()
+        assert (replica.follower.applied, replica.follower.values) == (restored, {"filter/one": b"1", "filter/two": b"2"})
+        assert (replica.metric("lost"), replica.metric("revision"), replica.metric("behind_seconds")) == (0, restored.revision, 0)
+    await b.put("three", b"3")
+
+
+async def test_a_restored_state_replaces_what_was_written_since(two: tuple[Replica, Replica]):
+    a, b = two
+    await a.follow()
+    await a.put("one", b"1")
+    file = a.overview.backup()
+    await b.put("one", b"2")
+    await b.put("two", b"2")
+    restored = await a.overview.restore(file)
+    assert restored.revision > b.follower.read.revision
+    await b.follow()
+    assert b.follower.values == {"filter/one": b"1"}
+
+
+async def test_who_can_not_do_what_was_written_is_behind_since_then(two: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch):
+    clock = [1000.0]
+    monkeypatch.setattr("server.control.overview.time.time", lambda: clock[0])
+    a, b = two
+    await a.follow()
+    await b.follow()
+    b.refusal = "The model does not know its tokens."
+    await a.put("one", b"1")
+    for second in range(4):
+        with pytest.raises(ReplicaBehind):
+            await b.follow()
+        a.overview.look()
+        clock[0] += 1
+        assert b.metric("behind_seconds") == second + 1
+    assert a.metric("behind_seconds") == 0
+    for replica in two:
+        await replica.follower.store.announce(replica.announcer.replica())
+    behind = next(each for each in await a.overview.replicas() if each.name == "b")
+    assert (behind.ready, behind.problem) == (False, b.refusal)
+    assert a.overview.behind_seconds(behind.position) == 4
+    # A replica of a state before this one, or of none, is behind as well.
+    assert a.overview.behind_seconds(Position("another", 99, "w")) == a.overview.behind_seconds(NOWHERE) == 4
+    b.refusal = None
+    await b.follow()
+    assert b.metric("behind_seconds") == 0
+
+
+async def test_while_the_store_is_away_a_replica_tells_of_itself(two: tuple[Replica, Replica], tmp_path: Path):
+    a, b = two
+    await a.follow()
+    await b.follow()
+    await b.follower.store.announce(b.announcer.replica())
+    assert [each.name for each in await a.overview.replicas()] == ["a", "b"]
+    with sqlite3.connect(tmp_path / "control.db") as connection:
+        connection.execute("DROP TABLE replicas")
+        connection.execute("DROP TABLE log")
+    connection.close()
+    assert [each.name for each in await a.overview.replicas()] == ["a"]
+    with pytest.raises(ControlUnavailable):
+        await a.follow()
+    assert (a.metric("up"), a.metric("lost")) == (0, 0)

@@ -1,0 +1,55 @@
+"""`/v1/control` over HTTP: how a server stands, its backup, and what is restored."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.server.http.test_app import Bench
+from tests.server.server_process import assert_problem
+
+MISSING = "This server does not do what the others do: it has not read the control store yet."
+DAMAGED = "The backup is damaged or cut off: nothing was restored."
+NONE = "This is no backup of a control store, or one of another release: such a file is made by atspeed control backup."
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_a_server_shows_itself_and_the_others(bench: Bench):
+    follower = bench.services.catalogs.follower
+    async with follower.changing:
+        await follower.catch_up()
+    bench.services.overview.look()
+    other = replace(bench.services.announcer.replica(), name="zz", ready=False, problem="It has another model.", version="films")
+    await follower.store.announce(other)
+    told = (await bench.client.get("/v1/control")).json()
+    assert (told["replica"], told["store"], told["away_since"]) == (follower.name, "ok", None)
+    assert (told["generation"], told["revision"]) == (follower.read.generation, follower.read.revision)
+    own, shown = told["replicas"]
+    assert (own["name"], own["revision"], own["behind_seconds"]) == (follower.name, follower.read.revision, 0)
+    assert (shown["name"], shown["ready"], shown["problem"], shown["version"]) == ("zz", False, "It has another model.", "films")
+    follower.away_since = 1234.5
+    told = (await bench.client.get("/v1/control")).json()
+    assert (told["store"], told["away_since"]) == ("away", 1234.5)
+    follower.away_since, follower.lost = None, True
+    assert (await bench.client.get("/v1/control")).json()["store"] == "lost"
+
+
+async def test_a_backup_is_restored_and_may_be_larger_than_other_bodies(bench: Bench):
+    follower = bench.services.catalogs.follower
+    assert_problem(await bench.client.get("/v1/control/backup"), 503, MISSING)
+    async with follower.changing:
+        await follower.catch_up()
+        await follower.write({"later/big": bytes(3_000_000)})
+    file = (await bench.client.get("/v1/control/backup")).content
+    assert len(file) > 3_000_000
+    answer = await bench.client.put("/v1/control/backup", content=file)
+    restored = answer.json()
+    assert restored["revision"] == int(answer.headers["x-control-revision"]) == follower.read.revision + 1
+    state = await follower.store.state()
+    assert state is not None
+    assert (state.position.generation, state.values) == (restored["generation"], follower.values)
+    assert_problem(await bench.client.put("/v1/control/backup", content=file[:-1]), 422, DAMAGED)
+    assert_problem(await bench.client.put("/v1/control/backup", content=b""), 422, NONE)
