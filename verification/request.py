@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, WIDEST_BEAM, SearchRule, Verification
+from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, WIDEST_BEAM, Normalisation, SearchRule, Verification
 from drafting.prompts.thinking import ThinkingTokens
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
@@ -231,6 +231,7 @@ class BeamRequest:
         scored: candidates whose log-probabilities are asked for in place of a list, where k and beam width are 1.
         beam_widths: prefixes kept at each level but the last, the last of them at least `k`; None for `beam_width` at all of them. Where
             an upper one is smaller than `k`, a list may be shorter although more items are eligible.
+        normalise: what its log-probabilities are normalised over; None for what the engine does.
     """
 
     request_id: str
@@ -249,6 +250,7 @@ class BeamRequest:
     explain: int | None = None
     scored: Scored | None = None
     beam_widths: tuple[int, ...] | None = None
+    normalise: Normalisation | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drafting.array_types import IntArray
-from drafting.beam.rule import SearchRule
+from drafting.beam.rule import Normalisation, SearchRule
 from drafting.beam.tree import SequenceState
 from drafting.trie.eligibility import Eligibility
 from drafting.trie.item_trie import ItemTrie
@@ -45,6 +45,7 @@ class BeamSearch:
         ancestors: indices of the prefixes selected before, without the root.
         depth: depth of the beam.
         drafts: whether its tree may be drafted.
+        normalise: what its log-probabilities are normalised over.
         target_forwards, draft_forwards, drafted_nodes, used_nodes, accepted_depths: as in `Usage`.
         drafted_by: kinds of drafts that have added nodes: `beam`, `children`.
     """
@@ -60,6 +61,7 @@ class BeamSearch:
     ancestors: IntArray = field(default_factory=lambda: NOTHING)
     depth: int = 0
     drafts: bool = True
+    normalise: Normalisation = Normalisation.VOCABULARY
     target_forwards: int = 0
     draft_forwards: int = 0
     drafted_nodes: int = 0

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import FloatArray, IntArray
+from drafting.beam.continuations import RowKinds, continuation_log_probs
 from drafting.beam.expand import Candidates, Frontier, expand_beam
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
-from drafting.beam.ranking import continuation_log_probs
+from drafting.beam.rows import Rows
+from drafting.beam.rule import Normalisation
 from drafting.beam.tree import SequenceState, TokenTree, to_device
 from drafting.device import on_device
 from drafting.trie.arrays import ROOT, children_of
@@ -66,7 +68,8 @@ class PrefixScorer:
             for depth in range(1, trie.depth):
                 slots = on_device(sequence.slots[indices], self._model.device)
                 frontier = Frontier(slots, parents, (len(indices),), scores)
-                below = continuation_log_probs(trie, parents, log_probs, trie.max_children[depth - 1], None)
+                kinds = RowKinds.alike(len(parents), depth - 1, Normalisation.VOCABULARY)
+                below = continuation_log_probs(trie, parents, Rows.of(log_probs), kinds, trie.max_children[depth - 1], None)
                 selection = expand_beam(Candidates(frontier, trie.child_offsets[parents], below + scores[:, None]), width)
                 kept = int((selection.nodes[0] >= 0).sum())
                 parents, scores = selection.nodes[0, :kept], selection.cum_log_probs[0, :kept]

@@ -21,8 +21,10 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from drafting.beam.continuations import RowKinds, continuation_log_probs
 from drafting.beam.expand import Candidates, Frontier, expand_beam
-from drafting.beam.ranking import continuation_log_probs
+from drafting.beam.rows import Rows
+from drafting.beam.rule import Normalisation
 from drafting.catalog.artefact import load_artefact, save_artefact
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_column import TextColumn
@@ -217,7 +219,8 @@ def _expand(
 ) -> None:
     sizes = tuple(map(len, requests)) if requests else (len(parents),)
     frontier = Frontier(torch.arange(len(parents)), parents, sizes, torch.zeros(len(parents)))
-    log_probs = continuation_log_probs(trie, parents, logits, trie.max_children[depth], eligible)
+    kinds = RowKinds.alike(len(parents), depth, Normalisation.VOCABULARY)
+    log_probs = continuation_log_probs(trie, parents, Rows.of(logits), kinds, trie.max_children[depth], eligible)
     expand_beam(Candidates(frontier, trie.child_offsets[parents], log_probs), K)
 
 

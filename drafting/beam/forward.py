@@ -39,6 +39,11 @@ class ForwardPart:
         return self.sequence.slots[: int(self.indices.max()) + 1]
 
     @property
+    def output_depths(self) -> IntArray:
+        """`[outputs]` int64, the depths of the tokens after which logits are wanted."""
+        return self.sequence.depths[self.indices[len(self.indices) - self.outputs :]]
+
+    @property
     def read(self) -> IntArray:
         """Slots of the tokens that an encoder reads, of the whole prompt or none."""
         return self.sequence.slots[self.indices[self.indices < self.sequence.root]]

@@ -9,6 +9,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from drafting.trie.token_set import TokenSet
+
+# Tokens whose logits are made at a time where all are summed up.
+BLOCK = 8192
+
 
 class Head(Protocol):
     """The last layer of a model, and what its family does with its logits."""
@@ -22,6 +27,14 @@ class Head(Protocol):
         """`[rows, vocabulary]` of any float type, of states `[rows, size]`."""
         ...
 
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        """`[rows, tokens]` float32: the logits of these tokens alone."""
+        ...
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        """`[rows]` float32: the logarithm of the sum of the exponentials of all logits."""
+        ...
+
 
 @dataclass(frozen=True)
 class WholeHead:
@@ -32,6 +45,14 @@ class WholeHead:
     def logits(self, states: Tensor) -> Tensor:
         """The very same."""
         return states
+
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        """As `Head.project`."""
+        return states.index_select(1, tokens.ids).float()
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        """As `Head.log_normaliser`."""
+        return states.float().logsumexp(1)
 
 
 @dataclass(frozen=True)
@@ -64,3 +85,11 @@ class Rows:
     def logits(self) -> Tensor:
         """`[rows, vocabulary]` of any float type."""
         return self.head.logits(self.states)
+
+    def project(self, tokens: TokenSet) -> Tensor:
+        """`[rows, tokens]` float32, of these tokens alone."""
+        return self.head.project(self.states, tokens)
+
+    def log_normaliser(self) -> Tensor:
+        """`[rows]` float32: the logarithm of the sum of the exponentials of all logits."""
+        return self.head.log_normaliser(self.states)

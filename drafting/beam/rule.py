@@ -45,14 +45,16 @@ class Normalisation(StrEnum):
     Attributes:
         VOCABULARY: all tokens, as the paper has it.
         CHILDREN: all children of the prefix in the catalog, whichever of them a request may have; transformers' `renormalize_logits`.
+        LEVEL: all tokens that the catalog uses at the prefix's level, as if the model knew no others.
     """
 
     VOCABULARY = "vocabulary"
     CHILDREN = "children"
+    LEVEL = "level"
 
 
 # The options' names: auto is what the model's `generation_config.json` says.
-NormaliseName = Literal["auto", "vocabulary", "children"]
+NormaliseName = Literal["auto", "vocabulary", "children", "level"]
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import BoolArray, FloatArray, IntArray
+from drafting.beam.continuations import RowKinds, child_mask, continuation_log_probs
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.gumbel import Stream
 from drafting.beam.model import TreeModel
-from drafting.beam.ranking import BatchRules, child_mask, continuation_log_probs, rank
+from drafting.beam.ranking import BatchRules, rank
 from drafting.beam.rule import Normalisation, SearchRule
 from drafting.beam.tree import UNREAD, SequenceState, TokenTree, to_device
 from drafting.device import NEGATIVE_INFINITY, concat, find_in_array, grown, is_async, on_device, on_host
@@ -36,6 +37,7 @@ class DraftedSearch(Protocol):
     sequence: SequenceState
     eligibility: Eligibility
     rule: SearchRule
+    normalise: Normalisation
     beam: IntArray
     ancestors: IntArray
     widths: tuple[int, ...]
@@ -193,11 +195,10 @@ class BeamDrafter:
     target would.
     """
 
-    def __init__(self, tree: TokenTree, trie: ItemTrie, model: TreeModel, normalise: Normalisation) -> None:
-        """`model` must live on the tree's device and have a slot for every slot of the tree; `normalise` is the target's."""
+    def __init__(self, tree: TokenTree, trie: ItemTrie, model: TreeModel) -> None:
+        """`model` must live on the tree's device and have a slot for every slot of the tree."""
         self._tree = tree
         self._trie = trie
-        self._normalise = normalise
         self.model = model
         # Row per slot so far: cumulative log-probabilities of a node's continuations by the draft; only relaxed searches ask.
         self._log_probs: Tensor | None = None
@@ -211,12 +212,13 @@ class BeamDrafter:
         device = self._tree.token.device
         parts = [task.forward_part for task in tasks]
         batch = forward_batch(self._tree, parts, self.model.has_encoder)
-        logits = self.model.score(batch).logits()
+        rows = self.model.score(batch)
         for part in parts:
             part.sequence.drafted[part.indices] = 1
         rules = BatchRules.of([task.search.rule for task in tasks], device)
         frontier, eligible, width = _below(self._tree, self._trie, tasks, sampled=rules is not None)
-        log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, logits, width, eligible, self._normalise)
+        kinds = RowKinds.of(parts, [task.search.normalise for task in tasks])
+        log_probs = continuation_log_probs(self._trie, frontier.trie_nodes, rows, kinds, width, eligible)
         first, waits = log_probs[:, 0], is_async(device)
         if waits:
             # Nothing may be looked up outside the trie before the host sees that the draft has gone wrong.

@@ -16,6 +16,7 @@ from torch import Tensor
 from drafting.array_types import IntArray
 from drafting.trie.arrays import ROOT, Rows, TrieArrays, ranges
 from drafting.trie.node_mask import NodeMask
+from drafting.trie.token_set import TokenSet
 
 __all__ = ["ROOT", "ItemTrie"]
 
@@ -62,6 +63,21 @@ class ItemTrie(TrieArrays):
         """The first child of each node and the end of its range of children, `[nodes]` int64 each, on the device."""
         first, end = self._ranges.index_select(0, nodes).unbind(1)
         return first, end
+
+    @cached_property
+    def level_tokens(self) -> tuple[TokenSet, ...]:
+        """For each depth above the leaves, the tokens that follow some prefix of that length."""
+        return tuple(self._tokens_at(depth + 1) for depth in range(self.depth))
+
+    def _tokens_at(self, depth: int) -> TokenSet:
+        """The tokens on the edges to the nodes of a depth, without a sort: codes are in the order of their tokens."""
+        first, last = self.level_starts[depth], self.level_starts[depth + 1]
+        codes = self.code[first:last]
+        # Some node of each code; -1 for a code that no node has.
+        node_of_code = np.full(int(codes.max()) + 1, -1, np.int64)
+        node_of_code[codes] = np.arange(first, last)
+        nodes = torch.from_numpy(node_of_code[node_of_code >= 0]).to(self.token.device)
+        return TokenSet(self.token.index_select(0, nodes).cpu().numpy(), self.token.device)
 
     def padding_mask(self, first: Tensor, end: Tensor, width: int) -> Tensor:
         """The padding mask of children: `[nodes, width]` float32, 0 for each child and -inf after the last.

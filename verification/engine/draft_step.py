@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 
 from drafting.beam.model import TreeModel
-from drafting.beam.rule import Normalisation
 from drafting.beam.tree import TokenTree
 from drafting.device import find_in_array
 from drafting.plans.drafters import BeamDrafter, DraftedSearch, DraftNotFinite, DraftTask, Proposals, TrieDrafter
@@ -42,11 +41,11 @@ class DraftCost:
 class DraftStep:
     """Drafts for all running searches at once; `drafter` is None if there is no draft model, or it has failed."""
 
-    def __init__(self, tree: TokenTree, trie: ItemTrie, slots: EngineSlots, draft: TreeModel | None, normalise: Normalisation) -> None:
+    def __init__(self, tree: TokenTree, trie: ItemTrie, slots: EngineSlots, draft: TreeModel | None) -> None:
         self._trie = trie
         self._slots = slots
         self._trie_drafter = TrieDrafter(tree, trie)
-        self.drafter = BeamDrafter(tree, trie, draft, normalise) if draft is not None else None
+        self.drafter = BeamDrafter(tree, trie, draft) if draft is not None else None
         self.unread: list[Proposals] = []
         # By search and depth: the proposals, the search's row in them, and the levels before them in the round.
         self._proposed: dict[tuple[DraftedSearch, int], tuple[Proposals, int, int]] = {}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from drafting.array_types import IntArray
+from drafting.beam.continuations import RowKinds
 from drafting.beam.forward import ForwardPart, forward_batch
 from drafting.beam.model import TreeModel
 from drafting.beam.rule import MAX_BEAM_WIDTH, Normalisation
@@ -47,7 +48,7 @@ class SpeculativeBeamEngine:
         trie: trie of the catalog.
         plan: draft plan.
         slots: of all engines on the same models.
-        normalise: what log-probabilities of target and draft are normalised over.
+        normalise: what log-probabilities of target and draft are normalised over, where a request does not say it.
         max_beam_width: the widest beam of a request.
     """
 
@@ -81,8 +82,8 @@ class SpeculativeBeamEngine:
             slots = EngineSlots(target.total_slots, nodes, shared_tokens, whole_prompts=target.has_encoder)
         self.slots = slots
         self._tree = TokenTree(target.total_slots, trie.depth, target.device)
-        self._table = ContinuationTable(trie, slots.nodes, target.device, normalise)
-        self._drafting = DraftStep(self._tree, trie, slots, draft, normalise)
+        self._table = ContinuationTable(trie, slots.nodes, target.device)
+        self._drafting = DraftStep(self._tree, trie, slots, draft)
         self._verifier = Verifier(self._tree, trie, self._table, slots)
         self._masks = MaskBank(trie, target.device)
         self._running = RunningSearches()
@@ -165,8 +166,9 @@ class SpeculativeBeamEngine:
         if not parts:
             return batch.size
         slots = batch.at_outputs(batch.slots)[: len(rows)]
+        kinds = RowKinds.of(parts, [search.normalise for search in searches])
         eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])
-        self._table.write(slots, self._tree.trie_node.index_select(0, slots), rows, eligible)
+        self._table.write(slots, self._tree.trie_node.index_select(0, slots), rows, kinds, eligible)
         for search, part in zip(searches, parts, strict=True):
             part.sequence.computed += len(part.indices)
             search.target_forwards += 1
@@ -234,7 +236,7 @@ class SpeculativeBeamEngine:
         searches: list[BeamSearch] = []
         for part in parts_of(request):
             search = self.slots.open(part, beam_widths(part, self.trie), self._eligibility(part), known)
-            search.drafts = drafts
+            search.drafts, search.normalise = drafts, request.normalise or self.normalise
             slots = search.sequence.slots
             self._tree.add_prompt(*(on_device(array, self.target.device) for array in (slots, part.prompt, np.arange(len(slots)))))
             if part.blend is not None:

@@ -24,6 +24,7 @@ from verification.hosts.checkpoint import slot_count
 from verification.hosts.encoder import Encoder
 from verification.hosts.encoder_decoder_columns import Columns
 from verification.hosts.encoder_decoder_layers import Dense, Norm, Projection, bias_tables, joined, lay_out
+from verification.hosts.head import Treatment, plain_head
 from verification.hosts.transformers import TransformersHost
 
 
@@ -90,6 +91,7 @@ class EncoderDecoderHost(TransformersHost):
         # `[heads, distances]`, from 0 on; farther ones are as the last.
         self._tables = [table.flip(1) for table in tables]
         self._scale = config.d_model**-0.5 if _scales_output(config) else 1.0
+        self.head = plain_head(model.get_output_embeddings(), Treatment())
         self.vocabulary_size = int(config.vocab_size)
         self._slot_positions = torch.zeros(self.total_slots, dtype=torch.int64, device=self.device)
 
@@ -109,8 +111,8 @@ class EncoderDecoderHost(TransformersHost):
             hidden = layer.to_prompt(hidden, states, prompt)
             hidden = layer.dense(hidden)
         hidden = self._norm(batch.at_outputs(hidden))
-        logits: Tensor = self.model.get_output_embeddings()(hidden * self._scale)
-        return Rows.of(logits)
+        states = hidden * self._scale
+        return Rows.of(self.model.get_output_embeddings()(states)) if self.head is None else Rows(states, self.head)
 
     def close(self) -> None:
         self._layers.clear()

@@ -9,6 +9,7 @@ start, on the loaded model.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -58,6 +59,8 @@ def make_exact(host: TreeModel, longest: int) -> None:
         for name, weight in list(head.named_parameters(recurse=False)):
             # A head that is tied to the embeddings has weights of its own from here on.
             head.register_parameter(name, nn.Parameter(weight.float(), requires_grad=False))
+    if head is not None and host.head is not None:
+        host.head = replace(host.head, weight=head.weight, bias=head.bias, block_rows=ROWS)
     host.is_exact = True
     _prove(host, longest)
 

@@ -165,6 +165,20 @@ def attention_of(model: PreTrainedModel, name: str) -> Iterator[None]:
             module.set_attn_implementation(own)
 
 
+@contextmanager
+def probed(model: PreTrainedModel) -> Iterator[Probe]:
+    """Run a model with attention that computes nothing, and record what its layers hand to it."""
+    probe = Probe(longest=model.config.get_text_config().max_position_embeddings)
+    with attention_of(model, PROBE), during(RECORD, probe):
+        yield probe
+
+
+def probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A text of `TOKENS` tokens."""
+    tokens = torch.zeros(1, TOKENS, dtype=torch.int64, device=model.device)
+    return {"input_ids": tokens, "position_ids": torch.arange(TOKENS, device=model.device)[None]}
+
+
 @torch.inference_mode()
 def probe_layers(model: PreTrainedModel) -> dict[nn.Module, Layer]:
     """The attention layers of a model.
@@ -173,12 +187,9 @@ def probe_layers(model: PreTrainedModel) -> dict[nn.Module, Layer]:
         HostError: tree attention can't serve it; the message is a sentence.
     """
     config, kind = model.config.get_text_config(), model.config.model_type
-    probe = Probe(longest=config.max_position_embeddings)
-    tokens = torch.zeros(1, TOKENS, dtype=torch.int64, device=model.device)
-    positions = torch.arange(TOKENS, device=model.device)[None]
     try:
-        with attention_of(model, PROBE), during(RECORD, probe):
-            model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=0)
+        with probed(model) as probe:
+            model(**probe_inputs(model), use_cache=False, logits_to_keep=0)
     except HostError as error:
         raise HostError(f"Models of type {kind} can't be served as this one is set up: it has {error}.") from error
     except MODEL_ERRORS as error:

@@ -23,6 +23,7 @@ from drafting.beam.model import TreeModel
 from drafting.beam.tree import SequenceState, TokenTree
 from drafting.errors import first_line
 from drafting.model_files import ModelFiles
+from drafting.trie.token_set import TokenSet
 from verification.hosts.adapter import load_reference
 from verification.hosts.checkpoint import HostError, has_encoder
 from verification.hosts.layers import MODEL_ERRORS, attention_of
@@ -43,6 +44,8 @@ ROUNDING = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 # Nodes of each prompt's tree.
 NODES = sum(map(len, LEVELS))
 DEPTH = len(LEVELS)
+# Tokens onto which rows are projected.
+PROJECTED = 256
 # What each forward computes: parts of the prompts' sequences by the first and last depth; 0 is the prompt.
 Forwards = Sequence[Sequence[tuple[int, int, int]]]
 FORWARDS: Forwards = (((0, 0, 0), (1, 0, 0)), ((2, 0, 0), (0, 1, 3)), ((1, 1, 1), (2, 1, 3)), ((1, 2, 3),))
@@ -125,7 +128,9 @@ def compare(host: TreeModel, model: PreTrainedModel, longest: int) -> None:
         ours = answer[torch.from_numpy(question.paths - question.sequence.root)].to(plain)
         # Scores that are not finite spread to a prompt's whole tree; its requests fail by themselves.
         if plain.isfinite().all():
-            differences.append((ours.log_softmax(-1) - plain.log_softmax(-1)).square().mean())
+            expected, chosen = plain.log_softmax(-1), torch.from_numpy(projected(plain.shape[-1]))
+            for found, right in ((ours[..., : len(chosen)], expected[..., chosen.to(plain.device)]), (ours[..., len(chosen) :], expected)):
+                differences.append((found - right).square().mean())
     difference, limit = float(torch.stack(differences).max().sqrt()), ROUNDING[model.dtype]
     seconds = time.perf_counter() - started
     logger.info("Self-check: log-probabilities differ by %.2g from transformers' (limit %.2g; %.2f s).", difference, limit, seconds)
@@ -175,7 +180,10 @@ def _on(tree: TokenTree, *arrays: IntArray) -> list[Tensor]:
 
 
 def ask(host: TreeModel, tree: TokenTree, questions: Sequence[Question], forwards: Forwards) -> list[Tensor]:
-    """Logits `[1 + nodes, vocabulary]` float32 after each question's root and nodes."""
+    """Log-probabilities `[1 + nodes, some + vocabulary]` float32 after each question's root and nodes.
+
+    First those of the tokens `projected`, made as while serving a large vocabulary, and then all of them.
+    """
     answers: list[list[Tensor]] = [[] for _ in questions]
     for forward in forwards:
         parts = []
@@ -183,11 +191,20 @@ def ask(host: TreeModel, tree: TokenTree, questions: Sequence[Question], forward
             sequence = questions[number].sequence
             indices = np.flatnonzero((sequence.depths >= first) & (sequence.depths <= last))
             parts.append(ForwardPart(sequence, indices, int(np.count_nonzero(indices >= sequence.root))))
-        scored = host.score(forward_batch(tree, parts, host.has_encoder)).logits().float()
-        rows = scored.tensor_split(np.cumsum([part.outputs for part in parts])[:-1].tolist())
-        for (number, _, _), logits in zip(forward, rows, strict=True):
-            answers[number].append(logits)
+        rows = host.score(forward_batch(tree, parts, host.has_encoder))
+        everything = rows.logits().float().log_softmax(1)
+        some = TokenSet(projected(everything.shape[1]), host.device)
+        log_probs = torch.cat([rows.project(some) - rows.log_normaliser()[:, None], everything], 1)
+        for (number, _, _), answer in zip(
+            forward, log_probs.tensor_split(np.cumsum([part.outputs for part in parts])[:-1].tolist()), strict=True
+        ):
+            answers[number].append(answer)
     return [torch.cat(answer) for answer in answers]
+
+
+def projected(vocabulary: int) -> IntArray:
+    """Token ids with gaps, up to the end of a vocabulary."""
+    return np.unique(np.linspace(0, vocabulary - 1, PROJECTED).astype(np.int64))
 
 
 def _plain(model: PreTrainedModel, question: Question) -> Tensor:

@@ -32,6 +32,7 @@ from verification.hosts.checkpoint import (
     resolve_dtype,
     slot_count,
 )
+from verification.hosts.head import KeptStates, LinearHead, find_head, in_place_of
 from verification.hosts.layers import Layer, during, probe_layers
 from verification.hosts.quantization import check_quantization
 from verification.hosts.weights import check_names
@@ -100,10 +101,12 @@ class TransformersHost:
         model: the model, whose attention function is `attention`.
         attention: name of the attention function in transformers' registry.
         is_exact: True if attention is computed in float64; see `verification.hosts.exact`.
+        head: None if the model makes all its logits itself.
     """
 
     model: PreTrainedModel
     is_exact: bool
+    head: LinearHead | None
     attention = ATTENTION
     has_encoder = False
 
@@ -169,6 +172,7 @@ class TransformersHost:
         layers = probe_layers(model)
         self._indices = {module: index for index, module in enumerate(layers)}
         self._caches = allocate(layers.values(), model.dtype, slots, kv_memory_gib, self.device)
+        self.head = find_head(model)
         self.vocabulary_size = int(model.config.vocab_size)
         self.total_slots = len(self._caches[0])
         self._layouts = LayerLayouts([View(layer.reach) for layer in layers.values()], self.total_slots, self.device)
@@ -177,14 +181,23 @@ class TransformersHost:
     def score(self, batch: TreeBatch) -> Rows:
         """Run one forward; see `TreeModel`."""
         with during(FORWARD, TreeForward(batch, self._caches, self._indices, self._layouts.of(batch), self.is_exact)):
-            logits: Tensor = self.model(
-                input_ids=batch.tokens[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                # For transformers, 0 means all of them.
-                logits_to_keep=0 if batch.outputs is None else batch.outputs,
-            ).logits
-        return Rows.of(logits[0])
+            if self.head is None:
+                return Rows.of(self._logits(batch)[0])
+            kept = KeptStates()
+            with in_place_of(self.model.get_output_embeddings(), kept):
+                self._logits(batch)
+        return Rows(kept.states, self.head)
+
+    def _logits(self, batch: TreeBatch) -> Tensor:
+        """`[1, outputs, vocabulary]`, what transformers' own code answers."""
+        logits: Tensor = self.model(
+            input_ids=batch.tokens[None],
+            position_ids=batch.positions[None],
+            use_cache=False,
+            # For transformers, 0 means all of them.
+            logits_to_keep=0 if batch.outputs is None else batch.outputs,
+        ).logits
+        return logits
 
     def close(self) -> None:
         """Free the key/value memory; the host cannot score afterwards."""

@@ -1,8 +1,8 @@
 """The vLLM host: vLLM loads and runs the model, with tree attention as its attention backend and tree forwards in its worker.
 
-Only this file and `vllm_attention.py` import vLLM. Invariant: vLLM's weights, kernels and tensor parallelism are used unchanged, and its
-scheduler never runs. The key/value memory is allocated by vLLM and has the layout of tree attention. What a layer attends to is what
-transformers says of the model, whatever vLLM makes of it.
+Only this file, `vllm_attention.py` and `vllm_head.py` import vLLM. Invariant: vLLM's weights, kernels and tensor parallelism are used
+unchanged, and its scheduler never runs. The key/value memory is allocated by vLLM and has the layout of tree attention. What a layer
+attends to is what transformers says of the model, whatever vLLM makes of it.
 """
 
 import gc
@@ -40,6 +40,7 @@ from verification.hosts.merged_copy import merged_copy
 from verification.hosts.quantization import check_quantization_of_vllm
 from verification.hosts.vllm_attention import BACKEND, BLOCK_SIZE, FUSED_ON_CPU, LayerForward
 from verification.hosts.vllm_families import check_family, implementations
+from verification.hosts.vllm_head import HeadWorker, VllmHead
 from verification.hosts.weights import check_names
 
 logger = logging.getLogger(__name__)
@@ -75,19 +76,18 @@ if current_platform.is_cpu():
 TransformersModel._decorate_for_torch_compile = lambda self: None
 
 
-class TreeWorker:
+class TreeWorker(HeadWorker):
     """Extension of vLLM's worker (`worker_extension_cls`); runs on every tensor-parallel rank."""
-
-    vllm_config: Any
-    model_runner: Any
-    device: torch.device
-    rank: int
 
     tree_layers: dict[str, Attention]
     tree_layouts: LayerLayouts
 
-    def tree_setup(self, reaches: Sequence[Reach | None]) -> int:
-        """Prepare tree forwards of a model whose layers attend so far back; return the number of slots that vLLM allocated."""
+    def tree_setup(self, reaches: Sequence[Reach | None]) -> tuple[int, bool]:
+        """Prepare tree forwards of a model whose layers attend so far back.
+
+        Returns:
+            the number of slots that vLLM allocated, and whether rows can be projected onto some tokens.
+        """
         # Experts stand in vLLM's context as well.
         context = self.vllm_config.compilation_config.static_forward_context
         found = {name: layer for name, layer in context.items() if isinstance(layer, AttentionLayerBase)}
@@ -106,11 +106,11 @@ class TreeWorker:
         coarse = self.vllm_config.model_config.hf_config.model_type in COARSE_ALIBI
         views = [_view(layer, reaches[index], coarse) for layer, index in zip(self.tree_layers.values(), indices, strict=True)]
         self.tree_layouts = LayerLayouts(views, slots, self.device)
-        return int(slots)
+        return int(slots), self.find_head()
 
     @torch.inference_mode()
     def tree_forward(self, batch: TreeBatch) -> Tensor | None:
-        """Run one forward; return logits `[outputs, vocabulary]` on the first rank and None on the others."""
+        """Run one forward; return the states of its outputs, `[outputs, size]`, on the first rank and None on the others."""
         # Between processes, a batch arrives on the device of the first rank.
         batch = batch.to(self.device)
         layouts = self.tree_layouts.of(batch)
@@ -118,8 +118,7 @@ class TreeWorker:
         model = self.model_runner.get_model()
         with set_forward_context(forwards, self.vllm_config, num_tokens=len(batch.tokens)):
             hidden = model(input_ids=batch.tokens, positions=batch.positions)
-            logits: Tensor | None = model.compute_logits(batch.at_outputs(hidden))
-        return logits if self.rank == 0 else None
+        return batch.at_outputs(hidden) if self.rank == 0 else None
 
 
 def _view(layer: Attention, reach: Reach | None, coarse: bool) -> View:
@@ -235,15 +234,17 @@ class VllmHost:
             self._engine: Any = LLMEngine.from_engine_args(arguments)
         with ExitStack() as loaded:
             loaded.callback(self.close)
-            self.total_slots = int(self._engine.collective_rpc("tree_setup", args=(reaches,))[0])
+            found = self._engine.collective_rpc("tree_setup", args=(reaches,))
+            self.total_slots, self._projects = int(found[0][0]), all(projects for _, projects in found)
             if check is not None:
                 check(self)
             loaded.pop_all()
 
     def score(self, batch: TreeBatch) -> Rows:
         """Run one forward; see `TreeModel`."""
-        logits: Tensor = self._engine.collective_rpc("tree_forward", args=(batch,))[0]
-        return Rows.of(logits[:, : self.vocabulary_size])
+        states: Tensor = self._engine.collective_rpc("tree_forward", args=(batch,))[0]
+        rows = Rows(states, VllmHead(self._engine.collective_rpc, self.vocabulary_size))
+        return rows if self._projects else Rows.of(rows.logits())
 
     def close(self) -> None:
         """Shut vLLM down and free its memory, so that this process can load another model."""

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from drafting.array_types import IntArray
+from drafting.beam.continuations import RowKinds, continuation_log_probs
 from drafting.beam.expand import Frontier, Selection, expand_beam
 from drafting.beam.gumbel import Stream
-from drafting.beam.ranking import BatchRules, continuation_log_probs, rank
+from drafting.beam.ranking import BatchRules, rank
 from drafting.beam.rows import Rows
-from drafting.beam.rule import Normalisation, Verification
+from drafting.beam.rule import Verification
 from drafting.beam.tree import TokenTree
 from drafting.device import find_nodes, grown, is_async, on_device, pad_stack
 from drafting.plans.drafters import BeamDrafter
@@ -58,18 +59,17 @@ class VerifiedLevel:
 class ContinuationTable:
     """A row per node slot: `[nodes, most children]` float32, of each child given the node; as many rows as slots were ever taken."""
 
-    def __init__(self, trie: ItemTrie, slots: SlotPool, device: torch.device, normalise: Normalisation) -> None:
+    def __init__(self, trie: ItemTrie, slots: SlotPool, device: torch.device) -> None:
         """`slots` are those of the nodes."""
         self._trie = trie
         self._slots = slots
-        self._normalise = normalise
         self._log_probs = torch.zeros(min(FEWEST_ROWS, slots.total), max(trie.max_children), device=device)
 
-    def write(self, slots: Tensor, trie_nodes: Tensor, rows: Rows, eligible: BatchEligibility | None) -> None:
+    def write(self, slots: Tensor, trie_nodes: Tensor, rows: Rows, kinds: RowKinds, eligible: BatchEligibility | None) -> None:
         """Keep what a forward says after nodes; see `continuation_log_probs`."""
         if self._slots.highest > len(self._log_probs):
             self._log_probs = grown(self._log_probs, self._slots.highest, self._slots.total)
-        log_probs = continuation_log_probs(self._trie, trie_nodes, rows.logits(), self._log_probs.shape[1], eligible, self._normalise)
+        log_probs = continuation_log_probs(self._trie, trie_nodes, rows, kinds, self._log_probs.shape[1], eligible)
         self._log_probs.index_copy_(0, slots, log_probs)
 
     def read(self, slots: Tensor, width: int) -> Tensor:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from drafting.beam.continuations import child_nodes
 from drafting.beam.expand import Candidates, Selection
 from drafting.beam.gumbel import Stream, gumbel_noise, uniform_noise
-from drafting.beam.ranking import BatchRules, child_nodes
+from drafting.beam.ranking import BatchRules
 from drafting.device import NEGATIVE_INFINITY, arange, find_nodes
 
 # Wider than any two draws are apart: Gumbel noise in float64 stays within 40 of 0, and the logarithm of a probability above -700.

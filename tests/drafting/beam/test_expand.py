@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drafting import device
+from drafting.beam.continuations import RowKinds, continuation_log_probs
 from drafting.beam.expand import Candidates, Frontier, expand_beam
-from drafting.beam.ranking import continuation_log_probs
+from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation
 from drafting.device import MANY_STRETCHES, STRETCH, find_nodes, stable_topk
 from drafting.trie.eligibility import BatchEligibility, Eligibility
@@ -16,6 +17,19 @@ from drafting.trie.item_trie import ItemTrie
 
 VOCABULARY = 12
 CPU = torch.device("cpu")
+
+
+def log_probs_of(
+    trie: ItemTrie,
+    nodes: torch.Tensor,
+    logits: torch.Tensor,
+    width: int,
+    eligible: BatchEligibility | None,
+    over: Normalisation = Normalisation.VOCABULARY,
+    depth: int = 0,
+) -> torch.Tensor:
+    """Of prefixes of one length, from all logits."""
+    return continuation_log_probs(trie, nodes, Rows.of(logits), RowKinds.alike(len(nodes), depth, over), width, eligible)
 
 
 @st.composite
@@ -43,7 +57,7 @@ def test_selection_equals_a_stable_sort_of_all_valid_continuations(case) -> None
     sizes = [len(beam) for beam in beams]
     frontier = Frontier(100 + torch.arange(len(flat)), torch.tensor(flat), tuple(sizes), scores)
     eligible = BatchEligibility.of(excluded, trie.nodes, sizes)
-    totals = continuation_log_probs(trie, torch.tensor(flat), logits, trie.max_children[level], eligible) + scores[:, None]
+    totals = log_probs_of(trie, torch.tensor(flat), logits, trie.max_children[level], eligible, depth=level) + scores[:, None]
     selection = expand_beam(Candidates(frontier, trie.child_offsets[torch.tensor(flat)], totals), k)
     starts = np.cumsum(sizes) - sizes
     log_probs = logits.log_softmax(1)
@@ -87,7 +101,7 @@ def test_long_rows_are_sorted_alike(seed: int, k: int, levels: int, missing: flo
 def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     trie = ItemTrie.build(np.array([[1], [4]]))
     logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
-    log_probs = continuation_log_probs(trie, torch.tensor([0]), logits, 2, None)
+    log_probs = log_probs_of(trie, torch.tensor([0]), logits, 2, None)
     torch.testing.assert_close(log_probs[0], logits.log_softmax(1)[0, [1, 4]])
     assert log_probs.exp().sum() < 1
 
@@ -101,15 +115,15 @@ def test_log_probabilities_over_children_are_those_of_a_softmax_over_them_alone(
     logits = (torch.cat([logits, logits[:1]]) * 10.0**power).to(dtype)
     sizes, width = [*map(len, beams), 1], trie.max_children[level]
     eligible = BatchEligibility.of([*excluded, excluded[0]], trie.nodes, sizes)
-    everything = continuation_log_probs(trie, nodes, logits, width, None, Normalisation.CHILDREN)
+    everything = log_probs_of(trie, nodes, logits, width, None, Normalisation.CHILDREN, level)
     for row, node in enumerate(nodes.tolist()):
         tokens = trie.token[int(trie.child_offsets[node]) : int(trie.child_offsets[node + 1])]
         torch.testing.assert_close(everything[row, : len(tokens)], logits[row, tokens].float().log_softmax(0))
         assert everything[row, len(tokens) :].eq(float("-inf")).all()
         if len(tokens) == 1:
             assert everything[row, 0] == 0
-    left = continuation_log_probs(trie, nodes, logits, width, eligible, Normalisation.CHILDREN)
-    whole = continuation_log_probs(trie, nodes, logits, width, eligible)
+    left = log_probs_of(trie, nodes, logits, width, eligible, Normalisation.CHILDREN, level)
+    whole = log_probs_of(trie, nodes, logits, width, eligible, depth=level)
     assert torch.equal(left.isinf(), whole.isinf()), "what may be entered is the same"
     assert torch.equal(left, torch.where(left.isinf(), left, everything))
 
@@ -123,7 +137,7 @@ def test_over_children_only_what_is_read_makes_a_row_nan(token: int, value: floa
     logits = torch.randn(2, VOCABULARY, generator=torch.Generator().manual_seed(0))
     logits[0, token] = value
     eligible = BatchEligibility.of(excluded, trie.nodes, [1, 1])
-    log_probs = continuation_log_probs(trie, torch.tensor([0, 0]), logits, 2, eligible, Normalisation.CHILDREN)
+    log_probs = log_probs_of(trie, torch.tensor([0, 0]), logits, 2, eligible, Normalisation.CHILDREN)
     assert log_probs[0].isnan().tolist() == [token != 9] * 2
     assert log_probs[1, 0].isfinite()
     assert log_probs[1, 1] == float("-inf")
@@ -170,7 +184,7 @@ def test_a_row_that_is_not_finite_is_nan_from_its_first_column_on(token: int, va
     logits = torch.randn(2, VOCABULARY, generator=torch.Generator().manual_seed(0))
     logits[0, token] = value
     eligible = BatchEligibility.of(excluded, trie.nodes, [1, 1])
-    log_probs = continuation_log_probs(trie, torch.tensor([0, 0]), logits, 2, eligible)
+    log_probs = log_probs_of(trie, torch.tensor([0, 0]), logits, 2, eligible)
     assert log_probs[0].isnan().tolist() == [not finite] * 2
     assert log_probs[1, 0].isfinite()
     assert log_probs[1, 1] == float("-inf")

@@ -1,0 +1,179 @@
+"""A linear head: logits of some tokens from the rows of its weights that are theirs, and the normaliser block by block.
+
+Invariant: what a family does with its logits after the head is found by handing its own code logits that are known, and is taken over only
+where one scale and one soft cap give the same for all tokens. A model of which that is not so keeps making all its logits.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from drafting.beam.rows import BLOCK
+from drafting.trie.token_set import TokenSet
+from verification.hosts.layers import MODEL_ERRORS, TOKENS, probe_inputs, probed
+
+# Logits by which the treatment is found, and by how much, of the largest, it may differ.
+WIDEST = 60.0
+TOLERANCE = 1e-5
+SMALL, LARGE = 1e-3, 1e9
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What becomes of logits behind the head: times `scale`, and softly capped."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Float32 logits as the model gives them; may write to them."""
+        if self.scale != 1.0:
+            logits = logits.mul_(self.scale)
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+    @classmethod
+    def found(cls, treat: Callable[[Tensor], Tensor], vocabulary: int, device: torch.device) -> "Treatment | None":
+        """What `treat` does to logits `[rows, vocabulary]`; None if it is something else.
+
+        Some families divide where others multiply, or cap before they scale: all of that is one scale and one cap.
+        """
+        made = torch.Generator().manual_seed(0)
+        given = ((torch.rand(2, vocabulary, generator=made) * 2 - 1) * WIDEST).to(device)
+        treated = treat(given.clone())
+        if treated.shape != given.shape:
+            return None
+        if torch.equal(treated.float(), given):
+            return cls()
+        ends = torch.full_like(given, SMALL)
+        ends[1] = LARGE
+        small, large = treat(ends)[:, 0].float().tolist()
+        one = cls(small / SMALL, large if large < small / SMALL * LARGE / 2 else None)
+        same = torch.allclose(one(given), treated.float(), rtol=TOLERANCE, atol=TOLERANCE * float(treated.abs().max()))
+        return one if same else None
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """A head that multiplies by weights.
+
+    Attributes:
+        weight: `[vocabulary or more, size]`; what is more is padding.
+        bias: `[vocabulary or more]`, or None.
+        vocabulary: tokens that the model knows, or this part of it.
+        treatment: what becomes of the logits.
+        block_rows: rows of each product, the last ones padded, in float32; None for all in one, in the weights' precision. See
+            `verification.hosts.exact`.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    vocabulary: int
+    treatment: Treatment
+    block_rows: int | None = None
+    _gathered: "WeakKeyDictionary[TokenSet, tuple[Tensor, Tensor | None]]" = field(default_factory=WeakKeyDictionary, init=False)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """As `Head.logits`."""
+        return self._multiply(states, *self._part(0, self.vocabulary))
+
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        """As `Head.project`; weights are copied, once, where the tokens are no range."""
+        if (first := tokens.first) is not None:
+            return self._multiply(states, *self._part(first, first + len(tokens)))
+        if tokens not in self._gathered:
+            self._gathered[tokens] = self.weight[tokens.ids], None if self.bias is None else self.bias[tokens.ids]
+        return self._multiply(states, *self._gathered[tokens])
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        """As `Head.log_normaliser`."""
+        firsts = range(0, self.vocabulary, BLOCK)
+        blocks = (self._multiply(states, *self._part(first, min(first + BLOCK, self.vocabulary))) for first in firsts)
+        if self.block_rows is not None:
+            # Sums over other numbers of rows may add in another order, which float64 does not show.
+            blocks = (block.double() for block in blocks)
+        return torch.stack([block.logsumexp(1) for block in blocks], 1).logsumexp(1).float()
+
+    def _part(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
+        return self.weight[first:last], None if self.bias is None else self.bias[first:last]
+
+    def _multiply(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`[rows, tokens]` float32."""
+        if self.block_rows is None:
+            return self.treatment(F.linear(states, weight, bias).float())
+        padded = F.pad(states.float(), (0, 0, 0, -len(states) % self.block_rows)).view(-1, self.block_rows, states.shape[1])
+        products = torch.cat([F.linear(block, weight, bias) for block in padded.unbind(0)])[: len(states)]
+        return products if self.treatment == Treatment() else self.treatment(products.double()).float()
+
+
+def plain_head(head: nn.Module | None, treatment: Treatment) -> LinearHead | None:
+    """A module's weights as a head; None if they are no plain numbers, or something else computes with them."""
+    if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter or not head.weight.is_floating_point():
+        return None
+    return LinearHead(head.weight, head.bias, len(head.weight), treatment)
+
+
+class KeptStates:
+    """In place of a head's own forward: keeps what it is given, `[1, rows, size]`, and answers with logits of no token.
+
+    Attributes:
+        states: `[rows, size]` of the last call.
+        calls: number of calls.
+    """
+
+    states: Tensor
+
+    def __init__(self, answer: Tensor | None = None) -> None:
+        """`answer`: `[rows, vocabulary]` to answer with instead."""
+        self._answer = answer
+        self.calls = 0
+
+    def __call__(self, states: Tensor) -> Tensor:
+        self.states = states[0]
+        self.calls += 1
+        return states.new_empty(*states.shape[:-1], 0) if self._answer is None else self._answer[None]
+
+
+@torch.inference_mode()
+def find_head(model: PreTrainedModel) -> LinearHead | None:
+    """The head of a causal model, whose family's own code says what becomes of its logits; None if that is not linear with a treatment."""
+    module = model.get_output_embeddings()
+    head = plain_head(module, Treatment())
+    if head is None or module is None:
+        return None
+    rows = torch.tensor([0, TOKENS - 1], device=model.device)
+
+    def treat(logits: Tensor | None) -> Tensor:
+        """What the family makes of `logits` of the first and the last token."""
+        kept = KeptStates(logits)
+        with in_place_of(module, kept), probed(model):
+            treated: Tensor = model(**probe_inputs(model), use_cache=False, logits_to_keep=rows).logits
+        if kept.calls != 1 or kept.states.shape != (len(rows), head.weight.shape[1]) or treated.shape[:2] != (1, len(rows)):
+            raise ValueError("The head is called otherwise.")
+        return treated[0]
+
+    try:
+        treatment = Treatment.found(treat, head.vocabulary, model.device)
+        return None if treatment is None or treat(None).shape[1] else replace(head, treatment=treatment)
+    except MODEL_ERRORS:
+        return None
+
+
+@contextmanager
+def in_place_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another forward while the context lasts."""
+    own = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = own

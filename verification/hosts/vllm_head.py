@@ -1,0 +1,146 @@
+"""The head of a model that vLLM has loaded: each device's share of the vocabulary, and how shares come together.
+
+Invariant: what stands here is what `compute_logits` of the model was seen to do: one logits processor of vLLM's own over one layer of plain
+weights, and nothing behind it. Every rank computes the logits of its own tokens; sums over ranks are vLLM's collectives.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.distributed import tensor_model_parallel_all_gather, tensor_model_parallel_all_reduce
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+from drafting.trie.token_set import TokenSet
+from verification.hosts.head import LinearHead, Treatment, in_place_of
+
+
+class ShardedHead:
+    """This rank's share of a head, `linear`, whose first token is number `first` of the vocabulary."""
+
+    def __init__(self, linear: LinearHead, first: int, is_sharded: bool) -> None:
+        self._linear = linear
+        self._first = first
+        self._is_sharded = is_sharded
+
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        """As `Head.project`, on every rank."""
+        if not self._is_sharded:
+            return self._linear.project(states, tokens)
+        local = tokens.numbers - self._first
+        begin, end = local.searchsorted([0, self._linear.vocabulary]).tolist()
+        logits = torch.zeros(len(states), len(tokens), device=states.device)
+        if begin < end:
+            logits[:, begin:end] = self._linear.project(states, TokenSet(local[begin:end], states.device))
+        summed: Tensor = tensor_model_parallel_all_reduce(logits)
+        return summed
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        """As `Head.log_normaliser`, on every rank."""
+        if not self._is_sharded:
+            return self._linear.log_normaliser(states)
+        # A share may be nothing but padding.
+        empty = states.new_full((len(states),), float("-inf"), dtype=torch.float32)
+        own = self._linear.log_normaliser(states) if self._linear.vocabulary else empty
+        gathered: Tensor = tensor_model_parallel_all_gather(own[:, None])
+        return gathered.logsumexp(1)
+
+
+def _find_head(model: Any, states: Tensor) -> ShardedHead | None:
+    """This rank's share of a model's head; None if its logits come about otherwise.
+
+    Args:
+        states: `[1, size]`, with which it is tried.
+    """
+    processors = [module for module in model.modules() if type(module) is LogitsProcessor]
+    calls: list[tuple[nn.Module, Tensor | None]] = []
+    answers: list[Tensor | None] = []
+    with ExitStack() as patched:
+        for processor in processors:
+
+            def recorded(head: Any, states: Tensor, bias: Tensor | None = None, run: Any = processor.forward) -> Tensor | None:
+                calls.append((head, bias))
+                answers.append(run(head, states, bias))
+                return answers[-1]
+
+            patched.enter_context(in_place_of(processor, recorded))
+        answer = model.compute_logits(states)
+    if len(processors) != 1 or len(calls) != 1 or answer is not answers[0]:
+        return None
+    (processor,), ((layer, bias),) = processors, calls
+    return _share(processor, layer, bias, states.dtype)
+
+
+def _share(processor: Any, layer: Any, bias: Tensor | None, dtype: torch.dtype) -> ShardedHead | None:
+    is_plain = type(layer.quant_method) is UnquantizedEmbeddingMethod and layer.weight.dtype == dtype == (processor.head_dtype or dtype)
+    if not is_plain or processor.logits_as_input or len(layer.weight.shape) != 2 or not len(layer.weight):
+        return None
+    shard = layer.shard_indices
+    first, last = shard.org_vocab_start_index, min(shard.org_vocab_end_index, processor.org_vocab_size)
+    # vLLM caps before it scales.
+    cap = None if processor.soft_cap is None else processor.soft_cap * processor.scale
+    linear = LinearHead(layer.weight, bias, max(last - first, 0), Treatment(processor.scale, cap))
+    return ShardedHead(linear, first, layer.tp_size > 1)
+
+
+class HeadWorker:
+    """The head in vLLM's worker; runs on every tensor-parallel rank, and answers on the first."""
+
+    vllm_config: Any
+    model_runner: Any
+    device: torch.device
+    rank: int
+
+    tree_head: ShardedHead | None
+
+    @torch.inference_mode()
+    def find_head(self) -> bool:
+        """Prepare projections onto some tokens; false if all logits have to be made."""
+        config = self.vllm_config.model_config
+        states = torch.zeros(1, config.get_hidden_size(), dtype=config.dtype, device=self.device)
+        self.tree_head = _find_head(self.model_runner.get_model(), states)
+        return self.tree_head is not None
+
+    @torch.inference_mode()
+    def tree_logits(self, states: Tensor) -> Tensor | None:
+        """Logits `[rows, vocabulary]` of states."""
+        logits: Tensor | None = self.model_runner.get_model().compute_logits(states.to(self.device))
+        return logits if self.rank == 0 else None
+
+    @torch.inference_mode()
+    def tree_project(self, states: Tensor, tokens: TokenSet) -> Tensor | None:
+        """See `Head.project`."""
+        assert self.tree_head is not None
+        logits = self.tree_head.project(states.to(self.device), tokens)
+        return logits if self.rank == 0 else None
+
+    @torch.inference_mode()
+    def tree_log_normaliser(self, states: Tensor) -> Tensor | None:
+        """See `Head.log_normaliser`."""
+        assert self.tree_head is not None
+        normaliser = self.tree_head.log_normaliser(states.to(self.device))
+        return normaliser if self.rank == 0 else None
+
+
+@dataclass(frozen=True)
+class VllmHead:
+    """The head of a model in vLLM's workers, which `call` calls."""
+
+    call: Callable[..., list[Tensor]]
+    vocabulary: int
+
+    def logits(self, states: Tensor) -> Tensor:
+        """As `Head.logits`."""
+        return self.call("tree_logits", args=(states,))[0][:, : self.vocabulary]
+
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        """As `Head.project`."""
+        return self.call("tree_project", args=(states, tokens))[0]
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        """As `Head.log_normaliser`."""
+        return self.call("tree_log_normaliser", args=(states,))[0]
