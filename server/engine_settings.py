@@ -73,8 +73,9 @@ class EngineSettings(BaseModel):
     )
     normalise: Annotated[NormaliseName, Panel.MODEL] = Field(
         default="auto",
-        description="What scores are normalised over: the vocabulary, or the children of a prefix in the catalog; auto is children where "
-        "the target's generation_config.json says renormalize_logits, else vocabulary.",
+        description="What scores are normalised over where a request does not say it: the vocabulary, the tokens that the catalog has at a "
+        "level, or the children of a prefix in the catalog; auto is children where the target's generation_config.json says "
+        "renormalize_logits, else vocabulary.",
     )
     draft: Annotated[Path | None, Panel.SPECULATION] = Field(
         default=None, description="Directory of a draft model: a small model over the target's tokens; none by default."

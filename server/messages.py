@@ -142,6 +142,7 @@ class Submit(msgspec.Struct, tag=True):
         explain: prefixes beside the beam that an explanation of the list tells of each level; None for no explanation.
         beam_widths: prefixes that are kept at each level but the last; None for `beam_width`, the widest of them, at all.
         scored: the items whose scores are asked for, where k and beam width are 1; None for a list.
+        normalise: what scores are normalised over; None for what the engine does.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
 
@@ -166,6 +167,7 @@ class Submit(msgspec.Struct, tag=True):
     beam_widths: tuple[int, ...] | None = None
     scored: ScoreChoice | None = None
     is_proof: bool = False
+    normalise: Normalisation | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

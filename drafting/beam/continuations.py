@@ -110,7 +110,7 @@ def continuation_log_probs(
 def _of_kind(
     trie: ItemTrie, depth: int, over: Normalisation, rows: Rows, tokens: Tensor, padding: Tensor, normaliser: Tensor | None
 ) -> Tensor:
-    """`continuation_log_probs` of rows of one kind; `normaliser` is None for those that are made at once."""
+    """`continuation_log_probs` of rows of one kind; without `normaliser`, those over the vocabulary are made at once."""
     if over is Normalisation.VOCABULARY and normaliser is None:
         log_probs = rows.logits().float().log_softmax(1).gather(1, tokens)
     else:
@@ -121,7 +121,11 @@ def _of_kind(
             # Before the masks: their -inf is ours.
             broken = _broken(logits)
             return logits.add_(padding.clamp(min=_PADDING)).log_softmax(1).add_(broken).add_(padding)
-        log_probs = logits.log_softmax(1).gather(1, columns) if normaliser is None else logits.gather(1, columns).sub_(normaliser[:, None])
+        if over is Normalisation.LEVEL:
+            logits = logits.log_softmax(1)
+        log_probs = logits.gather(1, columns)
+        if over is Normalisation.VOCABULARY and normaliser is not None:
+            log_probs.sub_(normaliser[:, None])
     # Adding 0 or -inf takes no branch, where filling by a mask mispredicts one at every other element.
     return log_probs.add_(_broken(log_probs)).add_(padding)
 

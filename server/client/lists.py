@@ -33,6 +33,7 @@ class Recommendation(Asked, total=False):
     k: int
     beam_width: int
     beam_widths: Sequence[int]
+    normalise: str
     format: str
     filter: str | FilterBody | Facts
     fresh: FreshBody | Facts

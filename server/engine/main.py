@@ -119,8 +119,8 @@ def serve(socket: "zmq.Socket[bytes]", options: EngineOptions) -> int:
             )
         )
         logger.info(beam_memory(recommender.engine, options.kv_memory_gib))
-        if recommender.engine.normalise is Normalisation.CHILDREN:
-            logger.info("Scores are normalised over the children of each prefix in the catalog (--normalise %s)", options.normalise)
+        if (over := recommender.engine.normalise) is not Normalisation.VOCABULARY:
+            logger.info("Scores are normalised over the %s of each prefix in the catalog (--normalise %s)", over, options.normalise)
         logger.info("%s is ready on %s after %.1f s", recommender.model_name, options.engine, time.monotonic() - started)
         del recommender
         worker.run()

@@ -173,7 +173,9 @@ class EngineWorker:
             _blend(message, catalog.source),
             message.beam_widths,
         )
-        return request if message.explain is None else replace(request, explain=message.explain)
+        if message.explain is None and message.normalise is None:
+            return request
+        return replace(request, explain=message.explain, normalise=message.normalise)
 
     def _report(self, step: ScheduledStep) -> None:
         """Tell the parent what is finished at once; what only the metrics need is sent with it, or every `REPORT_SECONDS`."""

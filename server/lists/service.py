@@ -151,6 +151,7 @@ class RecommendationService:
             think=self._text_tokens(body),
             explain=body.others if isinstance(body, ExplainRequest) else None,
             beam_widths=None if body.beam_widths is None else tuple(body.beam_widths),
+            normalise=body.normalise,
         )
 
     async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:

@@ -96,6 +96,11 @@ class RecommendationRequest(AskedUser):
             "paper's sampling, which is not distribution-preserving. The server's setting by default."
         ),
     )
+    normalise: Annotated[Normalisation, Field(strict=False)] | None = Field(
+        default=None,
+        description="What the list's scores are normalised over: the `vocabulary`, the tokens that the catalog has at a `level`, or the "
+        "`children` of a prefix in the catalog. The server's setting by default, which follows how the model was trained.",
+    )
     seed: int | None = Field(
         default=None, ge=0, le=LARGEST_JSON_INTEGER, description="The same seed gives the same sample; random by default. Not for `strict`."
     )
@@ -257,8 +262,7 @@ class VersionAnswer(BaseModel):
     precision: str | None = Field(description="As in a list; null until the model is loaded.", examples=["float32"])
     exact: bool | None = Field(description="As in a strict list; null until the model is loaded.")
     normalised: Normalisation | None = Field(
-        description="What scores are normalised over: the `vocabulary`, or the `children` of a prefix in the catalog; null until the model "
-        "is loaded."
+        description="What scores are normalised over where a request does not say it; null until the model is loaded."
     )
     catalog_version: str
 

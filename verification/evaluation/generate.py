@@ -48,12 +48,22 @@ class PrefixTable:
             row = self._identifiers[item]
             yield from (row[:depth] for depth in range(1, len(row) + 1))
 
-    def constraint(self, prompt_length: int, k: int, renormalise: bool) -> dict[str, Any]:
+    @cached_property
+    def _by_level(self) -> list[list[int]]:
+        """The tokens at each depth."""
+        return [sorted(set(tokens)) for tokens in zip(*self._identifiers, strict=True)]
+
+    def constraint(self, prompt_length: int, k: int, renormalise: bool, by_level: bool = False) -> dict[str, Any]:
         """The arguments of `generate` for prompts of `prompt_length` tokens and k beams; see `generate_beams`."""
 
         def after(table: Mapping[tuple[int, ...], list[int]]) -> Callable[[int, torch.Tensor], list[int]]:
             return lambda _, tokens: table[tuple(tokens[prompt_length:].tolist())]
 
+        if by_level:
+            # Masked before the softmax: the tokens of the level alone have a share, and of these the children may follow.
+            level = PrefixConstrainedLogitsProcessor(lambda _, tokens: self._by_level[len(tokens) - prompt_length], k)
+            left = PrefixConstrainedLogitsProcessor(after(self.next), k)
+            return {"logits_processor": LogitsProcessorList([level, LogitNormalization(), left]), "renormalize_logits": False}
         if not renormalise or self.next is self._children:
             return {"prefix_allowed_tokens_fn": after(self.next), "renormalize_logits": renormalise}
         # `generate` would renormalise over what is left of the children, and its own constraint gives way to another of the same class.
@@ -63,7 +73,7 @@ class PrefixTable:
 
 @torch.inference_mode()
 def generate_beams(
-    model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int, renormalise: bool = False
+    model: Any, prompts: IntArray, table: PrefixTable, k: int, depth: int, renormalise: bool = False, by_level: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run constrained beam search by transformers.
 
@@ -71,6 +81,7 @@ def generate_beams(
         prompts: `[prompts, tokens]`.
         renormalise: normalise log-probabilities over all children of a prefix, also those that `without` has taken out, instead of over the
             vocabulary; whatever the model's own generation configuration says.
+        by_level: normalise them over all tokens at the prefix's level.
 
     Returns:
         identifiers `[prompts * k, depth]`, best first, and their cumulative log-probabilities `[prompts * k]`.
@@ -88,7 +99,7 @@ def generate_beams(
         max_new_tokens=depth,
         do_sample=False,
         length_penalty=0.0,
-        **table.constraint(given, k, renormalise),
+        **table.constraint(given, k, renormalise, by_level),
         return_dict_in_generate=True,
         output_scores=True,
         output_logits=k == 1,
@@ -97,5 +108,5 @@ def generate_beams(
     if k > 1:
         return identifiers, output.sequences_scores
     # For k = 1 transformers decodes greedily and sums nothing up.
-    log_probs = torch.stack(output.scores, 1) if renormalise else torch.stack(output.logits, 1).float().log_softmax(-1)
+    log_probs = torch.stack(output.scores, 1) if renormalise or by_level else torch.stack(output.logits, 1).float().log_softmax(-1)
     return identifiers, log_probs.gather(2, identifiers[:, :, None]).sum((1, 2))

@@ -113,7 +113,8 @@ class GenerateLists:
         self._prompts = recommender.prompts
         self._depth = catalog.identifier_length
         self._table = PrefixTable(identifiers)
-        self._renormalise = recommender.engine.normalise is Normalisation.CHILDREN
+        over = recommender.engine.normalise
+        self._over = {"renormalise": over is Normalisation.CHILDREN, "by_level": over is Normalisation.LEVEL}
         self._items: dict[tuple[int, ...], list[int]] = {}
         for item, identifier in enumerate(map(tuple, identifiers.tolist())):
             self._items.setdefault(identifier, []).append(item)
@@ -130,7 +131,7 @@ class GenerateLists:
         for user, without in [*asked[:WARM_UP], *asked]:
             prompt, table, seen = self._prompts.build(user), self._table.without(without), set(without)
             started = time.perf_counter()
-            sequences, _ = generate_beams(self._model, prompt[None], table, beam_width, self._depth, self._renormalise)
+            sequences, _ = generate_beams(self._model, prompt[None], table, beam_width, self._depth, **self._over)
             seconds.append(time.perf_counter() - started)
             lists.append([next(item for item in self._items[tuple(row)] if item not in seen) for row in sequences[:k].tolist()])
         skipped = min(WARM_UP, len(users))

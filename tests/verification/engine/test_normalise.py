@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
+from drafting.beam.forward import ForwardPart, forward_batch
+from drafting.beam.model import TreeBatch
 from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, Normalisation, NormaliseName, SearchRule, Verification
+from drafting.beam.tree import SequenceState, TokenTree
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.catalog import Catalog
 from drafting.model_files import ModelFiles, ModelFilesError
@@ -23,7 +27,7 @@ from tests.verification.engine.test_beam_search import HOSTS, as_pairs, assert_s
 from tests.verification.engine.test_not_finite import UNKNOWN, damage, outcomes, requests_of
 from verification.blend import Blend
 from verification.engine.engine import SpeculativeBeamEngine
-from verification.evaluation.generate import PrefixTable
+from verification.evaluation.generate import PrefixTable, generate_beams
 from verification.hosts.served_model import ServedModel
 from verification.hosts.transformers import TransformersHost
 from verification.recommender import Recommender
@@ -73,6 +77,39 @@ def test_lists_equal_generate_with_renormalize_logits(host: str, catalog: Catalo
     (whole,) = generate_lists(model, [prompts[0]], table, 20, 3)
     assert [row for row, _ in whole] != [row for row, _ in expected[0]], "another normaliser makes other lists"
     recommender.close()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_rows_of_a_large_vocabulary_are_projected(host: str, catalog: Catalog, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of a few tokens, together and drafted, each request normalised as it says; equal to `generate`, also masked by level."""
+    for module in ("drafting.beam.continuations", "verification.hosts.head"):
+        monkeypatch.setattr(f"{module}.BLOCK", 8)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    identifiers = catalog.token_ids(reference_vocabulary(folder))
+    recommender = Recommender.load(folder, catalog, draft=folder, host=host, kv_memory_gib=0.05, normalise="level")
+    head = recommender.engine.target.score(batch_of_one(recommender)).head
+    monkeypatch.setattr(type(head), "logits", None)
+    table, history = PrefixTable(identifiers), histories_of(len(catalog))[3]
+    plain = recommender.request("level", history, 20, 20)
+    requests = [plain, *(replace(plain, request_id=over.value, normalise=over) for over in (Normalisation.VOCABULARY, CHILDREN))]
+    arguments: dict[str, dict[str, bool]] = {"level": {"by_level": True}, "vocabulary": {}, "children": {"renormalise": True}}
+    for plan in ("none", "trie", "beam:25"):
+        recommender.engine.use_plan(FixedPlan.parse(plan))
+        lists = {result.request_id: result for result in recommender.search(requests) if isinstance(result, BeamResult)}
+        for name, how in arguments.items():
+            sequences, scores = generate_beams(model, plain.prompt[None], table, 20, 3, **how)
+            theirs = list(zip(map(tuple, sequences.tolist()), scores.tolist(), strict=True))
+            assert_same(as_pairs(lists[name], identifiers), theirs)
+    recommender.close()
+
+
+def batch_of_one(recommender: Recommender) -> TreeBatch:
+    """A prompt of three tokens."""
+    device = recommender.engine.target.device
+    tree = TokenTree(recommender.engine.target.total_slots, 3, device)
+    slots = np.arange(3)
+    tree.add_prompt(*(torch.from_numpy(array).to(device) for array in (slots, slots + 1, slots)))
+    return forward_batch(tree, [ForwardPart(SequenceState(slots), slots, 1)])
 
 
 def test_generate_normalises_over_all_children_where_items_are_left_out(catalog: Catalog, folder: Path) -> None:
