@@ -116,7 +116,9 @@ def plain_head(head: nn.Module | None, treatment: Treatment) -> LinearHead | Non
     """A module's weights as a head; None if they are no plain numbers, or something else computes with them."""
     if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter or not head.weight.is_floating_point():
         return None
-    return LinearHead(head.weight, head.bias, len(head.weight), treatment)
+    # Detached, because rows may be projected where gradients are recorded.
+    bias = None if head.bias is None else head.bias.detach()
+    return LinearHead(head.weight.detach(), bias, len(head.weight), treatment)
 
 
 class KeptStates:

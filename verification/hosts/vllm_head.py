@@ -83,7 +83,7 @@ def _share(processor: Any, layer: Any, bias: Tensor | None, dtype: torch.dtype) 
     first, last = shard.org_vocab_start_index, min(shard.org_vocab_end_index, processor.org_vocab_size)
     # vLLM caps before it scales.
     cap = None if processor.soft_cap is None else processor.soft_cap * processor.scale
-    linear = LinearHead(layer.weight, bias, max(last - first, 0), Treatment(processor.scale, cap))
+    linear = LinearHead(layer.weight.detach(), bias, max(last - first, 0), Treatment(processor.scale, cap))
     return ShardedHead(linear, first, layer.tp_size > 1)
 
 
