@@ -97,8 +97,7 @@ class SpeculativeBeamEngine:
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
         check_capacity(trie, self.slots.nodes.total, self.max_beam_width)
-        widest, normalise = self.max_beam_width, self.normalise
-        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, slots=self.slots, normalise=normalise, max_beam_width=widest)
+        return SpeculativeBeamEngine(self.target, trie, self.draft, plan, None, self.slots, self.normalise, self.max_beam_width)
 
     def use_plan(self, plan: Plan) -> None:
         """Draft by another plan; raise ValueError if it needs a draft model and there is none."""
@@ -166,8 +165,8 @@ class SpeculativeBeamEngine:
         if not parts:
             return batch.size
         slots = batch.at_outputs(batch.slots)[: len(rows)]
-        kinds = RowKinds.of(parts, [search.normalise for search in searches])
         eligible = BatchEligibility.of([search.eligibility for search in searches], self.trie.nodes, [part.outputs for part in parts])
+        kinds = RowKinds.of(parts, [search.normalise for search in searches])
         self._table.write(slots, self._tree.trie_node.index_select(0, slots), rows, kinds, eligible)
         for search, part in zip(searches, parts, strict=True):
             part.sequence.computed += len(part.indices)
@@ -215,8 +214,7 @@ class SpeculativeBeamEngine:
         Raises:
             OutOfSlots: too few slots are free; ask `has_room` first.
             EngineSpoilt: as `step`.
-            ValueError: a request with this id is running, or it names items that the catalog does not have, or it is to think, and the
-                target has an encoder.
+            ValueError: its id is running, or it names items that the catalog has not, or it is to think and the target has an encoder.
         """
         if any(request.request_id in each for each in (self._running, self._thinking, self._scoring)):
             raise ValueError(f"A request with id {request.request_id!r} is already running.")
