@@ -93,6 +93,7 @@ PROBLEM_TYPES: dict[type[Exception], ProblemType] = {
     errors.NotEverywhere: ProblemType(503, "not-everywhere", "Not everywhere yet"),
     errors.ControlConflict: ProblemType(503, "control-conflict", "Changed meanwhile"),
     errors.FilesUnavailable: ProblemType(503, "files-unavailable", "No files of catalogs"),
+    errors.FileGone: ProblemType(503, "files-unavailable", "No files of catalogs"),
     errors.QueueFull: ProblemType(429, "queue-full", "Queue full"),
     errors.FiltersBusy: ProblemType(429, "filters-busy", "Filters busy"),
     errors.ExplanationsBusy: ProblemType(429, "explanations-busy", "Explanations busy"),

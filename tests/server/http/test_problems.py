@@ -56,6 +56,7 @@ EXPECTED = {
     "ServedElsewhere": (404, "served-elsewhere", "Served elsewhere"),
     "KeyBusy": (429, "key-busy", "Key busy"),
     "FilesUnavailable": (503, "files-unavailable", "No files of catalogs"),
+    "FileGone": (503, "files-unavailable", "No files of catalogs"),
     "BackupRefused": (422, "backup-refused", "Backup refused"),
     "FiltersBusy": (429, "filters-busy", "Filters busy"),
     "SearchesBusy": (429, "searches-busy", "Searches busy"),
