@@ -9,13 +9,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.request import Request, urlopen
 
-from moto.server import ThreadedMotoServer
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -33,12 +33,14 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 class ObjectStore:
-    """moto's S3 in this process, on a free port of 127.0.0.1; `environment` is what its clients need, as users of MinIO set it."""
+    """moto's S3 on a free port of 127.0.0.1; `environment` is what its clients need, as users of MinIO set it."""
 
     def __init__(self) -> None:
-        self._port = free_port()
-        self.endpoint = f"http://127.0.0.1:{self._port}"
-        self.resume()
+        port = free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        command = sys.executable, "-m", "tests.object_store", str(port)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._await("start")
         self.environment = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ALLOW_HTTP": "true",
@@ -51,15 +53,28 @@ class ObjectStore:
         urlopen(Request(f"{self.endpoint}/{name}", method="PUT")).close()
         return f"s3://{name}"
 
+    def pause(self) -> None:
+        """Refuse connections."""
+        self._ask("stop")
+
     def resume(self) -> None:
-        """Serve, what it had before `close` too."""
-        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
-        self._server.start()
-        self._server.get_host_and_port()
+        """Serve again, with what it had before `pause`."""
+        self._ask("start")
 
     def close(self) -> None:
-        """Refuse connections."""
-        self._server.stop()
+        """End it, and what it had."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, turn: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._await(turn)
+
+    def _await(self, turn: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == f"{turn}\n"
 
 
 class RedisServer:

@@ -89,7 +89,7 @@ def test_a_version_that_one_brings_and_another_activates_is_listed_by_the_third(
 
 def test_while_the_bucket_is_away_nothing_is_brought_and_lists_go_on(fleet: Fleet, store: ObjectStore) -> None:
     first, second, third = fleet.servers
-    store.close()
+    store.pause()
     try:
         refused = upload(first, "v2", random_catalog(seed=2))
         assert_problem(refused, 503, "The catalog can't be stored: the object store can't be reached now.")
@@ -106,7 +106,7 @@ def test_while_the_bucket_is_away_nothing_is_brought_and_lists_go_on(fleet: Flee
 def test_a_version_whose_file_is_gone_keeps_its_name_and_says_so(fleet: Fleet, store: ObjectStore) -> None:
     first, second, _ = fleet.servers
     assert upload(first, "v3", random_catalog(seed=3)).status_code == 201
-    store.close()
+    store.pause()
     try:
         refused = second.client.post("/v1/catalogs/v3/activate", json={"by": "a test"})
     finally:
