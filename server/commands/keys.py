@@ -29,6 +29,7 @@ def add(
     concurrent: Annotated[int | None, typer.Option(min=1, help="Most requests at a time, of each replica; no bound by default.")] = None,
     max_k: Annotated[int | None, typer.Option(min=1, help="Largest k of a list; no bound by default.")] = None,
     max_width: Annotated[int | None, typer.Option(min=1, help="Largest beam_width of a list; no bound by default.")] = None,
+    max_scored: Annotated[int | None, typer.Option(min=1, help="Most items of a request for scores; no bound by default.")] = None,
 ) -> None:
     """Make a key, print it, once, and put its digest into FILE, which is made if it is not there.
 
@@ -42,7 +43,8 @@ def add(
     if rate is not None and not is_rate(rate):
         fail(f"A rate is a number in a second, minute, hour or day, such as 100/second; got {rate!r}.")
     try:
-        text = add_key(file, name, scope, rate=rate, concurrent=concurrent, max_k=max_k, max_width=max_width)
+        bounds = {"rate": rate, "concurrent": concurrent, "max_k": max_k, "max_width": max_width, "max_scored": max_scored}
+        text = add_key(file, name, scope, **bounds)
     except KeysFileError as error:
         fail(str(error))
     typer.echo(f"The key of {name!r}; it is not kept, so it can't be shown again:", err=True)
@@ -60,10 +62,14 @@ def list_keys(file: KeysFile) -> None:
     except KeysFileError as error:
         fail(str(error))
     rows = [
-        [key.name, " ".join(each.value for each in key.scopes), *map(_shown, (key.rate, key.concurrent, key.max_k, key.max_width))]
+        [
+            key.name,
+            " ".join(each.value for each in key.scopes),
+            *map(_shown, (key.rate, key.concurrent, key.max_k, key.max_width, key.max_scored)),
+        ]
         for key in keys
     ]
-    print_table(f"Keys of {file}", ["name", "scopes", "rate", "concurrent", "k", "width"], rows, left=("name", "scopes"))
+    print_table(f"Keys of {file}", ["name", "scopes", "rate", "concurrent", "k", "width", "scored"], rows, left=("name", "scopes"))
 
 
 @keys_app.command()

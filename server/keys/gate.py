@@ -6,7 +6,8 @@ this machine do all, and others nothing but ask for lists.
 *This machine* is judged by the connection and by what the request says of its way. The address that the server listens on says nothing: a
 proxy on this machine makes of a server on 127.0.0.1 one for all the world. So the client must have a loopback address, no header of a proxy
 may be there, and the server must be called by a name of this machine, which a proxy that passes names on does not do, nor a page that a
-browser here has loaded from elsewhere (DNS rebinding). A proxy that hides all of this can't be told from a program: it needs keys.
+browser here has loaded under a name that leads here (DNS rebinding). A page from elsewhere may send a POST to 127.0.0.1 itself; of that its
+browser says where the page is from (`Origin`). A proxy that hides all of this can't be told from a program: it needs keys.
 """
 
 from collections import Counter
@@ -127,6 +128,8 @@ def is_local(peer: str | None, headers: Headers) -> bool:
         if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
             return False
         if name == b"host" and not _names_this_machine(value):
+            return False
+        if name == b"origin" and not _names_this_machine(value.partition(b"://")[2]):
             return False
     return True
 

@@ -57,7 +57,8 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
             and a request for scores one for each hundred items.
         concurrent: most requests at a time, of each replica.
         max_k: largest `k` of a list.
-        max_width: largest `beam_width` of a list.
+        max_width: largest `beam_width` of a list, of its widest level if each has its own.
+        max_scored: most items of a request for scores.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=rf"^{NAME}\Z")]
@@ -67,12 +68,22 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     concurrent: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_k: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_width: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_scored: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
-    def check(self, k: int, beam_width: int | None) -> None:
-        """Raise KeyForbids if a list is larger than the key may ask for."""
-        for name, asked, most in (("k", k, self.max_k), ("beam_width", beam_width or 1, self.max_width)):
-            if most is not None and asked > most:
+    def check(self, k: int, widest: int | None) -> None:
+        """Raise KeyForbids if a list is larger than the key may ask for.
+
+        Args:
+            widest: width of its beam, of the widest level if each has its own; None if it names none. A beam is never narrower than `k`.
+        """
+        for name, asked, most in (("k", k, self.max_k), ("beam_width", widest, self.max_width), ("k", k, self.max_width)):
+            if most is not None and asked is not None and asked > most:
                 raise KeyForbids(f"The key {self.name!r} may ask for a {name} of at most {most}, got {asked}.")
+
+    def check_scored(self, items: int) -> None:
+        """Raise KeyForbids if a request for scores has more items than the key may ask for."""
+        if self.max_scored is not None and items > self.max_scored:
+            raise KeyForbids(f"The key {self.name!r} may ask for the scores of at most {self.max_scored} items, got {items}.")
 
     def width(self, k: int, usual: int) -> int:
         """The beam width of a list that names none."""
@@ -84,17 +95,21 @@ class KeySet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         salt: stands before each key when its digest is made.
-        keys: each with a name of its own.
+        keys: each with a name and a digest of its own, so that what is found by a digest is one key.
     """
 
     salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z]{16,64}\Z")]
     keys: tuple[Key, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [key.name for key in self.keys]
-        for taken in names:
-            if names.count(taken) > 1:
-                raise ValueError(f"two keys have the name {taken!r}")
+        by_digest: dict[str, str] = {}
+        names: set[str] = set()
+        for key in self.keys:
+            if key.name in names:
+                raise ValueError(f"two keys have the name {key.name!r}")
+            if (other := by_digest.setdefault(key.sha256, key.name)) != key.name:
+                raise ValueError(f"{other!r} and {key.name!r} are the same key")
+            names.add(key.name)
 
     def digest(self, text: bytes) -> bytes:
         """The digest of a key."""

@@ -30,6 +30,7 @@ def score_routes(services: Services) -> APIRouter:
     async def score(body: ScoreRequest, request: Request) -> Response:
         """The log-probability that the model gives each of up to 10,000 items as the next one of a history, and their ranks."""
         if (key := key_of(request)) is not None:
+            key.check_scored(len(body.items))
             # As a request it has been counted.
             await services.gate.charge(key, (len(body.items) - 1) // ITEMS_PER_LIST)
         scores = await while_connected(request, service.score(body))

@@ -192,6 +192,18 @@ async def test_largest_lists_and_requests_at_a_time_are_the_keys(tmp_path: Path)
     assert (await locked.recommend(k=1)).status_code == 200
 
 
+async def test_widths_of_levels_and_items_to_score_are_bounded_too(tmp_path: Path):
+    locked = Locked(tmp_path, max_width=4, max_scored=3)
+    locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND,)]}"
+    assert_problem(
+        await locked.recommend(k=2, beam_widths=[2, 5]), 403, "The key 'recommend' may ask for a beam_width of at most 4, got 5."
+    )
+    assert_problem(await locked.recommend(k=5), 403, "The key 'recommend' may ask for a k of at most 4, got 5.")
+    scored = [await locked.client.post("/v1/scores", json={"history": ["item-1"], "items": ["item-2"] * items}) for items in (3, 4)]
+    assert scored[0].status_code == 200
+    assert_problem(scored[1], 403, "The key 'recommend' may ask for the scores of at most 3 items, got 4.")
+
+
 async def test_a_batch_counts_by_its_lists_and_a_refusal_says_when_to_come_again(tmp_path: Path):
     locked = Locked(tmp_path, rate="4/minute")
     locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND,)]}"
@@ -283,6 +295,8 @@ def test_this_machine_is_told_by_the_connection_the_name_and_what_proxies_add():
         assert is_local(peer, [(b"accept", b"*/*"), (b"host", host.encode())]), (peer, host)
     for peer, host in FOREIGN:
         assert not is_local(peer, [(b"host", host.encode())]), (peer, host)
+    for origin, local in (("http://localhost:3000", True), ("https://[::1]", True), ("https://evil.example", False), ("null", False)):
+        assert is_local("127.0.0.1", [(b"host", b"localhost"), (b"origin", origin.encode())]) is local, origin
     for name in PROXIES:
         assert not is_local("127.0.0.1", [(b"host", b"localhost"), (name.encode(), b"127.0.0.1")]), name
 

@@ -80,6 +80,18 @@ def test_bounds_of_a_list(tmp_path: Path):
             key.check(k, width)
     assert [key.width(k, 50) for k in (5, 30, 40)] == [30, 30, 40]
     assert Key(name="shop", sha256="0" * 64, scopes=ALL).width(5, 50) == 50
+    # No beam is narrower than its list.
+    narrow = Key(name="shop", sha256="0" * 64, scopes=ALL, max_width=30)
+    narrow.check(30, None)
+    with pytest.raises(KeyForbids, match="a k of at most 30, got 31"):
+        narrow.check(31, None)
+
+
+def test_a_hundred_thousand_keys_are_a_file():
+    """Of 20 MB; what takes the square of their number would not end."""
+    digests = (f"{number:064x}" for number in range(100_000))
+    keys = KeySet(salt="0123456789abcdef", keys=tuple(Key(name=f"k{i}", sha256=each, scopes=ALL) for i, each in enumerate(digests)))
+    assert parse(msgspec.json.encode(keys), Path("keys.json")) == keys
 
 
 def one(name: str, **more: object) -> dict[str, object]:
@@ -107,7 +119,9 @@ def one(name: str, **more: object) -> dict[str, object]:
                 one("shop", maxk=5),
             )
         ),
-        msgspec.json.encode({"salt": "0123456789abcdef", "keys": [one("a"), one("b"), one("a")]}).decode(),
+        msgspec.json.encode({"salt": "0123456789abcdef", "keys": [one("a"), one("b", sha256="1" * 64), one("a")]}).decode(),
+        # One key, two names: which of them holds would be chance.
+        msgspec.json.encode({"salt": "0123456789abcdef", "keys": [one("a"), one("b")]}).decode(),
     ],
 )
 async def test_a_broken_file_is_refused_at_start_and_changes_nothing_later(
