@@ -7,6 +7,7 @@ middleware with a task and a queue of its own costs more than all the rest of a 
 import asyncio
 import time
 import uuid
+from functools import partial
 from urllib.parse import unquote_to_bytes
 
 from starlette.exceptions import HTTPException
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.control.follower import Follower, written
 from server.errors import InvalidRequest, KeyUnknown, NotReached
 from server.http.problems import Problem, problem_of
+from server.http.strict_route import REACH
 from server.keys.gate import Gate
 from server.metrics import logs
 from server.metrics.registry import Metrics
@@ -101,26 +103,31 @@ class ExchangeMiddleware:
             await send(message)
 
         try:
-            app = self._app if _is_utf8(scope) else _not_utf8
             if (least := _min_revision(scope)) is not None:
-                app = await self._reached(least) or app
-                revision[:] = [self._follower.applied.revision]
+                scope = {**scope, REACH: partial(self._reach, least, revision)}
+            app = self._app if _is_utf8(scope) else _not_utf8
             await app(scope, limited_receive, tagged_send)
         finally:
             method = "HEAD" if is_head else _method(scope)
             self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
 
-    async def _reached(self, least: bytes) -> ASGIApp | None:
-        """Wait for a revision; what answers instead of the app if it is not reached, or is none."""
+    async def _reach(self, least: bytes, revision: list[int]) -> None:
+        """Wait for a revision, and put the one that is reached into `revision`.
+
+        Raises:
+            InvalidRequest: it is none.
+            NotReached: it is not reached in time.
+        """
         if not least.isdigit() or len(least) > _REVISION_DIGITS:
-            return _problem_app(InvalidRequest("The header X-Min-Revision must be a revision, as X-Control-Revision tells it."))
+            raise InvalidRequest("The header X-Min-Revision must be a revision, as X-Control-Revision tells it.")
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._follower.reached(int(least))
-        except TimeoutError:
+        except TimeoutError as error:
             applied = self._follower.applied.revision
-            return _problem_app(NotReached(f"This server has applied revision {applied}, and not yet {int(least)} (X-Min-Revision)."))
-        return None
+            raise NotReached(f"This server has applied revision {applied}, and not yet {int(least)} (X-Min-Revision).") from error
+        finally:
+            revision[:] = [self._follower.applied.revision]
 
     def _most(self, scope: Scope) -> tuple[int, bool]:
         """How many bytes the body may have, and whether it is an upload, each piece of which has time of its own."""
@@ -196,15 +203,6 @@ def _is_utf8(scope: Scope) -> bool:
 async def _not_utf8(scope: Scope, receive: Receive, send: Send) -> None:
     sentence = "The URL holds percent-encoded bytes that are not UTF-8: encode text as UTF-8 before it is percent-encoded."
     await Problem(400, sentence).response(Request(scope))(scope, receive, send)
-
-
-def _problem_app(error: Exception) -> ASGIApp:
-    """An app that answers with an error."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await problem_of(error).response(Request(scope))(scope, receive, send)
-
-    return answer
 
 
 def _min_revision(scope: Scope) -> bytes | None:

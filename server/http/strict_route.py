@@ -21,6 +21,8 @@ from server.keys.key import Key, Scope
 SCHEME = "key"
 # Where a request carries its key, and an endpoint its scope.
 _KEY, _NEEDS = "atspeed.key", "__needs__"
+# Where a request carries what waits for the revision that it asks for: only who may ask may have the server wait.
+REACH = "atspeed.reach"
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -89,13 +91,18 @@ def strict_route(gate: Gate) -> type[APIRoute]:
                 if scope["query_string"]:
                     _check(scope["query_string"], known)
                 if key is None:
-                    return await handler(request)
+                    return await answer(request)
                 scope[_KEY] = key
                 await gate.enter(key)
                 try:
-                    return await handler(request)
+                    return await answer(request)
                 finally:
                     gate.leave(key)
+
+            async def answer(request: Request) -> Response:
+                if needed is not None and (reach := request.scope.get(REACH)) is not None:
+                    await reach()
+                return await handler(request)
 
             return strict
 

@@ -39,10 +39,11 @@ class Certificate:
             if data == self._data:
                 return
             self._try()
+            # Files that were replaced again since are tried again in the next second.
+            self._load(context)
         except ValueError as error:
             self._outage.failed(str(error))
             return
-        context.load_cert_chain(self.chain, self.key)
         self._data = data
         self._outage.answered()
         logger.info("connections are made with the new certificate of %s", self.chain)
@@ -54,8 +55,11 @@ class Certificate:
             raise ValueError(f"The certificate of {self.chain} or its key {self.key} can't be read: {error.strerror}.") from error
 
     def _try(self) -> None:
+        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+    def _load(self, context: ssl.SSLContext) -> None:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key, password="")
+            context.load_cert_chain(self.chain, self.key, "")
         except OSError as error:
             raise ValueError(f"{self.chain} is no certificate chain (PEM), or {self.key} is not its key, or has a password.") from error
 

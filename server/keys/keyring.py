@@ -29,7 +29,8 @@ class Keyring:
         """Raises KeysFileError: the file can't be used."""
         self._path, self._metrics = path, metrics
         self._data = read_bytes(path)
-        self._take(parse(self._data, path))
+        self._set, self._by_digest = _known(self._data, path)
+        metrics.read(len(self._set.keys))
 
     def find(self, text: bytes) -> Key | None:
         """The key of a text, if there is one."""
@@ -50,17 +51,18 @@ class Keyring:
     async def look(self) -> None:
         """Take over what the file has now."""
         try:
-            # The volume that it lies on may hang.
+            # The volume that it lies on may hang, and many keys take a while to read.
             data = await asyncio.to_thread(read_bytes, self._path)
             if data != self._data:
-                self._take(parse(data, self._path))
+                self._set, self._by_digest = await asyncio.to_thread(_known, data, self._path)
                 self._data = data
         except KeysFileError as error:
             self._metrics.broken(f"{error} The keys that were read before stay.")
         else:
             self._metrics.read(len(self._set.keys))
 
-    def _take(self, keys: KeySet) -> None:
-        self._set = keys
-        self._by_digest = {(digest := bytes.fromhex(key.sha256))[:_LOOKED_UP_BYTES]: (digest, key) for key in keys.keys}
-        self._metrics.read(len(keys.keys))
+
+def _known(data: bytes, path: Path) -> tuple[KeySet, dict[bytes, tuple[bytes, Key]]]:
+    """The keys of a file, and each with its digest, by the beginning of that. Raises KeysFileError."""
+    keys = parse(data, path)
+    return keys, {(digest := bytes.fromhex(key.sha256))[:_LOOKED_UP_BYTES]: (digest, key) for key in keys.keys}

@@ -192,6 +192,14 @@ async def test_largest_lists_and_requests_at_a_time_are_the_keys(tmp_path: Path)
     assert (await locked.recommend(k=1)).status_code == 200
 
 
+async def test_who_may_not_ask_waits_for_no_revision(locked: Locked):
+    far = {"X-Min-Revision": "1000000"}
+    events = {"Authorization": f"Bearer {locked.texts[(Scope.EVENTS,)]}"}
+    for headers, status in (({}, 401), ({"Authorization": "Bearer atspeed_wrong"}, 401), (events, 403)):
+        assert (await locked.client.get("/v1/catalogs", headers=far | headers)).status_code == status
+    assert (await locked.client.get("/ready", headers=far)).status_code == 200
+
+
 async def test_widths_of_levels_and_items_to_score_are_bounded_too(tmp_path: Path):
     locked = Locked(tmp_path, max_width=4, max_scored=3)
     locked.client.headers["Authorization"] = f"Bearer {locked.texts[(Scope.RECOMMEND,)]}"
