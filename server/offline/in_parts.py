@@ -99,7 +99,7 @@ def make_parts(task: PartTask, blocks: Sequence[Block], purpose: str, workers: W
         workers: None for this process.
 
     Raises:
-        SetupError: as `Workers.make`, or the folder holds another run.
+        SetupError: as `Workers.make`, or the folder holds another run, or not all that workers have made.
     """
     parts = Parts(task.place, task.form)
     seed = parts.begin(purpose, task.defaults.rule.seed)
@@ -118,4 +118,9 @@ def make_parts(task: PartTask, blocks: Sequence[Block], purpose: str, workers: W
                     bar.update(users)
             except KeyboardInterrupt as interrupt:
                 raise OfflineError(f"Interrupted. {_CONTINUATION}") from interrupt
+    # A directory of the same path on each node takes parts that nobody finds.
+    if lost := len({block.part for block in blocks} - parts.done()):
+        raise OfflineError(
+            f"{lost} of {len(blocks)} parts were made, and are not in {task.place}: choose an --output that all workers see."
+        )
     parts.finish()

@@ -112,7 +112,9 @@ def recommend_users(settings: Settings, defaults: Defaults, users: str, output: 
 
 
 def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog, users: str, output: Output) -> None:
-    if not is_url(str(output.place)) and Path(str(output.place)).is_file():
+    # Workers have another working directory.
+    place = str(output.place) if is_url(str(output.place)) else str(Path(str(output.place)).absolute())
+    if Path(place).is_file():
         raise OfflineError(f"The lists are to be parts in a folder, and {output.place} is a file: choose another --output.")
     blending_of(settings, catalog)
     files = find_files(users)
@@ -121,7 +123,7 @@ def _recommend_in_parts(settings: Settings, defaults: Defaults, catalog: Catalog
         check_tables()
     blocks = list(plan_blocks(files, output.part_users))
     purpose = f"{purpose_of(settings, catalog, defaults, files)} {form} {output.part_users}"
-    task = PartTask(settings, defaults, tuple(files), str(output.place), form, catalog.version)
+    task = PartTask(settings, defaults, tuple(files), place, form, catalog.version)
     make_parts(task, blocks, purpose, output.cluster)
 
 

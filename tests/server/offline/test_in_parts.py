@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +15,11 @@ import pytest
 from drafting.beam.rule import SearchRule, Verification
 from server.offline import cluster, in_parts
 from server.offline.cluster import Cluster, Needs
+from server.offline.in_parts import PartTask, make_parts
 from server.offline.lists import OfflineError
 from server.offline.questions import Defaults
 from server.offline.run import Output, recommend_users
+from server.offline.users import Block, find_files, plan_blocks
 from server.settings import FlagSettings
 from tests.models import random_catalog, save_random_model
 from tests.services import ObjectStore
@@ -91,6 +93,20 @@ def test_parts_are_the_lists_of_one_file_and_only_missing_ones_are_made(
     with pytest.raises(OfflineError, match="holds lists of another run"):
         recommend_users(settings_of(folder), replace(DEFAULTS, k=4), str(folder / "users.parquet"), output)
     assert joined(tmp_path / "lists") == lists
+
+
+def test_parts_that_workers_have_written_elsewhere_are_missed(folder: Path, tmp_path: Path):
+    """As where each node has a directory of its own under one path."""
+
+    class Elsewhere:
+        def make(self, task: PartTask, blocks: Sequence[Block]) -> Iterator[int]:
+            yield from (block.users for block in blocks)
+
+    files = find_files(str(folder / "users.jsonl"))
+    task = PartTask(settings_of(folder), DEFAULTS, tuple(files), str(tmp_path / "lists"), "jsonl", "any")
+    with pytest.raises(OfflineError, match=r"^3 of 3 parts were made, and are not in .*lists: choose an --output that all workers see\.$"):
+        make_parts(task, list(plan_blocks(files, 50)), "a test", Elsewhere())
+    assert not (tmp_path / "lists" / "_SUCCESS").exists()
 
 
 def test_lists_as_tables(folder: Path, tmp_path: Path):
