@@ -212,10 +212,11 @@ class VersionFiles:
             # Of a process that was killed while it wrote.
             path.with_name(f"{path.name}{PART_SUFFIX}").unlink(missing_ok=True)
 
-    def clean(self, named: Collection[str] | None, *, alone: bool = True) -> None:
-        """Delete what a killed server has left behind: unfinished files, and finished ones that are not `named` if that is known.
+    def clean(self, named: Collection[str], since: float, *, alone: bool = True) -> None:
+        """Delete what a killed server has left behind: unfinished files, and finished ones that are not `named`.
 
         Args:
+            since: when these servers began to know versions, seconds since 1970; finished files from before stay.
             alone: False if other servers live, on whatever machines: then nothing is deleted here, and `tidy` does it in its time.
         """
         try:
@@ -223,7 +224,7 @@ class VersionFiles:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for path in self.directory.iterdir() if alone else ():
                 is_finished = path.name.startswith(DIGEST_PREFIX) and path.suffix == SUFFIX
-                stale = is_finished and named is not None and path.name not in named
+                stale = is_finished and path.name not in named and path.stat().st_mtime >= since
                 if stale or path.name.startswith(UNFINISHED):
                     logger.info("deleting %s, which a server has left behind", path)
                     self.discard(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from server.control.records import Activation, LeftVersion, Record, Start, VersionRecord
+from server.errors import FilesUnavailable
 
 HISTORY_FILE = "activations.jsonl"
 BY_START = "start"
@@ -55,27 +56,20 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.event is Event.STARTED or (self.event is None and self.by in (BY_START, BY_RESTART))
 
 
-class JournalError(ValueError):
-    """A journal that can't be read; the message is a sentence."""
-
-
 class Journal:
     """The journal of a directory.
 
     Attributes:
         record: what it comes to.
-        is_whole: True if there was one, and every line of it could be read.
     """
 
     def __init__(self, directory: Path) -> None:
         """
         Raises:
-            JournalError: there is one that can't be read.
+            FilesUnavailable: there is one that can't be read.
         """
         self._path = directory / HISTORY_FILE
         self.record = Record()
-        # Without its whole journal, a directory does not tell which files are needed.
-        self.is_whole = self._path.exists()
         for line in self._read():
             self._take(line)
 
@@ -99,10 +93,9 @@ class Journal:
         try:
             texts = self._path.read_bytes().splitlines() if self._path.exists() else []
         except OSError as error:
-            raise JournalError(f"The journal of the catalog's versions, {self._path}, can't be read: {error.strerror}.") from error
+            raise FilesUnavailable(f"The journal of the catalog's versions ({HISTORY_FILE}) can't be read: {error.strerror}.") from error
         for text in filter(None, texts):
             try:
                 yield msgspec.json.decode(text, type=Line)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 logger.warning("%s holds a line that can't be read", self._path)
-                self.is_whole = False

@@ -19,6 +19,7 @@ from server.catalogs.files import VersionFiles
 from server.catalogs.served import ServedCatalog
 from server.control.follower import Follower
 from server.control.records import (
+    VERSION,
     Activation,
     Changes,
     LeftVersion,
@@ -234,15 +235,20 @@ class KnownVersions:
         self.follower.stir()
 
     async def write_own(self) -> None:
-        """Write what this replica has decided by itself, unless the others have moved on; call it while applying.
+        """Write what this replica has decided by itself, unless others have moved on or removed what it serves; call it while applying.
 
         Raises:
             ControlConflict, ControlUnavailable: it can't be written now.
         """
-        if (own := self.own) is not None and own.instead == self.record.active:
+        if (own := self.own) is not None and own.instead == self.record.active and self._is_there(own):
             left = {} if own.left is None else version_left(own.left)
             await self.follower.write(own.changes | left | self.record.activated(own.entry))
         self.own = None
+
+    def _is_there(self, own: Own) -> bool:
+        """True if all can be told to serve what this replica does; a version that another one has removed would stop them all."""
+        name = own.entry.version
+        return name in self.record.versions or own.changes.get(f"{VERSION}{name}") is not None
 
     def served_before(self, version: str) -> list[str]:
         """The versions that have been served before one, are still there and have not been left, the newest first."""

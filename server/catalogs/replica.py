@@ -16,7 +16,17 @@ from server.catalogs.journal import BY_START, Journal
 from server.catalogs.start import UNREADABLE, first_catalog
 from server.catalogs.store import CatalogStore
 from server.catalogs.switch import CatalogSwitch
-from server.control.records import ACTIVATION, LEFT, Changes, Record, VersionRecord, catalog_began, version_added, version_removed
+from server.control.records import (
+    ACTIVATION,
+    LEFT,
+    Changes,
+    Record,
+    VersionRecord,
+    catalog_began,
+    state_created,
+    version_added,
+    version_removed,
+)
 from server.errors import ControlUnavailable, EngineUnavailable, ReplicaBehind
 
 logger = logging.getLogger(__name__)
@@ -28,8 +38,6 @@ class CatalogReplica:
     def __init__(self, catalogs: CatalogStore, filters: NamedFilters, switch: CatalogSwitch) -> None:
         self._catalogs, self._filters, self._switch = catalogs, filters, switch
         self._follower = catalogs.follower
-        # Without its whole journal, a directory does not tell which files are needed.
-        self._knows_files = True
 
     @property
     def has_more(self) -> bool:
@@ -64,7 +72,7 @@ class CatalogReplica:
                 logger.warning("this start is not noted: %s", error)
             except ReplicaBehind:
                 """It is said, and tried again."""
-            catalogs.files.clean({path.name for path in catalogs.paths()} if self._knows_files else None, alone=alone)
+            catalogs.files.clean({path.name for path in catalogs.paths()}, catalogs.record.created, alone=alone)
 
     async def _found(self, *, alone: bool) -> Changes:
         """What the directory and the start have that the store does not know, and the other way round."""
@@ -90,10 +98,8 @@ class CatalogReplica:
     async def initial(self) -> Mapping[str, bytes]:
         """What an empty store is filled with: what a server of an earlier release has noted in the directory, and this start."""
         files = self._catalogs.files
-        journal = Journal(files.directory)
-        self._knows_files = journal.is_whole
-        record = journal.record
-        values: Changes = {}
+        record = Journal(files.directory).record
+        values: Changes = state_created(time.time())
         for name, path in files.brought().items():
             values |= version_added(name, VersionRecord(path.name, 0.0))
         for name, version in record.versions.items():

@@ -7,7 +7,6 @@ lost its control store: somebody may need it to restore that.
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -33,9 +32,8 @@ async def watch_files(catalogs: CatalogStore) -> None:
         await asyncio.sleep(TIDY_SECONDS)
         if follower.away_since is not None or follower.lost or follower.problem is not None:
             continue
-        since = min((began.at for began in catalogs.record.began.values()), default=math.inf)
         try:
-            await asyncio.to_thread(tidy, catalogs.files, {path.name for path in catalogs.paths()}, since)
+            await asyncio.to_thread(tidy, catalogs.files, {path.name for path in catalogs.paths()}, catalogs.record.created)
         except FilesUnavailable as error:
             logger.warning("the files of versions can't be tidied up: %s", error)
 

@@ -269,12 +269,20 @@ def back_up_control() -> Operation[bytes]:
 def restore_control(file: Path, *, on_bytes: OnBytes | None = None) -> Operation[ControlRestored]:
     """Put the state of a backup in place of the one that replicas agree on; all become what it says.
 
+    It is tried again only if the server has not begun: what was written after the first time would be lost by the second.
+
     Args:
         file: what `back_up_control` has given.
         on_bytes: as that of `upload_catalog`.
     """
     upload = Upload(file, "application/octet-stream", on_bytes)
-    return Operation("PUT /v1/control/backup", ControlRestored.model_validate_json, body=upload, patience=LONG_PATIENCE_SECONDS)
+    return Operation(
+        "PUT /v1/control/backup",
+        ControlRestored.model_validate_json,
+        Repeat.IF_NOT_BEGUN,
+        body=upload,
+        patience=LONG_PATIENCE_SECONDS,
+    )
 
 
 def health() -> Operation[StatusAnswer]:

@@ -77,7 +77,7 @@ class Announcer:
         ends = time.monotonic() + EVERYWHERE_SECONDS
         while True:
             try:
-                lacking = [each for each in await self.living() if not _has(each, position)]
+                lacking = [each for each in await self.living() if not each.position.has(position)]
                 sentence = "; ".join(f"{each.name} ({each.problem or 'it is behind'})" for each in lacking)
             except ControlUnavailable:
                 lacking, sentence = [], "the control store does not tell who"
@@ -87,7 +87,3 @@ class Announcer:
             if time.monotonic() > ends:
                 raise NotEverywhere(f"The change is stored, as revision {position.revision}, but not everywhere in time: {sentence}.")
             await asyncio.sleep(_LOOK_SECONDS)
-
-
-def _has(replica: Replica, position: Position) -> bool:
-    return replica.position.generation == position.generation and replica.position.revision >= position.revision

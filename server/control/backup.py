@@ -1,6 +1,7 @@
 """A backup of the control state: one file, made of what a replica holds, that any replica can restore.
 
-Invariant: what is read is what was written: a file that is cut off, damaged or something else is refused, before anything is restored.
+Invariant: what is read is what was written, and what replicas can follow: a file that is cut off, damaged or something else is refused,
+before anything is restored.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import hashlib
 import msgspec
 
 from server.control.base import Position, State
+from server.control.records import Record
 from server.errors import BackupRefused
 
 _BEGINNING = b"atspeed control backup 1\n"
@@ -44,6 +46,8 @@ def unpack(file: bytes) -> State:
         raise BackupRefused("The backup is damaged or cut off: nothing was restored.")
     try:
         told = _decoder.decode(content)
-    except msgspec.MsgspecError as error:
+        # Replicas could follow nothing that they can't read.
+        Record.of(told.values)
+    except (msgspec.MsgspecError, ValueError) as error:
         raise BackupRefused(f"The backup can't be read: {error}.") from error
     return State(told.position, told.values)

@@ -49,6 +49,10 @@ class Position:
     revision: int
     write_id: str
 
+    def has(self, other: "Position") -> bool:
+        """True if who stands here has what was written up to `other`."""
+        return self.generation == other.generation and self.revision >= other.revision
+
 
 NOWHERE = Position("", 0, "")
 

@@ -30,6 +30,8 @@ _PAUSE_SECONDS = 0.02
 WAIT_SECONDS = 5.0
 RETRY_SECONDS = 2.0
 END_SECONDS = 2.0
+# Longer than replicas take to say again that they live.
+SETTLE_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -66,10 +68,17 @@ class Follower:
         away_since: seconds since 1970 since when the store does not answer; None if it does.
         lost: True if the store has lost its state.
         problem: why this replica does not follow, as a sentence; None if it does.
+        has_ended: True once nothing follows any more: at the end, or for a fault, which the log tells.
     """
 
-    def __init__(self, store: ControlStore, name: str) -> None:
+    def __init__(self, store: ControlStore, name: str, *, settle_seconds: float = 0.0) -> None:
+        """
+        Args:
+            settle_seconds: how long an empty store is watched before a state is begun in it, so that replicas which still have the one
+                that it has just lost can say that they live.
+        """
         self.store, self.name = store, name
+        self._settle_seconds = settle_seconds
         self.changing = asyncio.Lock()
         self.record = Record()
         self.values: dict[str, bytes] = {}
@@ -77,6 +86,7 @@ class Follower:
         self.away_since: float | None = None
         self.lost = False
         self.problem: str | None = None
+        self.has_ended = False
         self.applier: Applier | None = None
         self._moved = asyncio.Event()
         self._stirred = asyncio.Event()
@@ -151,19 +161,25 @@ class Follower:
 
     async def follow(self) -> None:
         """Apply whatever is written, as soon as it is, until cancelled."""
-        while True:
-            self._stirred.clear()
-            try:
-                async with self.changing:
-                    await self.catch_up()
-                pause = 0.0
-            except ControlUnavailable:
-                pause = RETRY_SECONDS / 4
-            except ControlConflict:
-                pause = _PAUSE_SECONDS
-            except (ReplicaBehind, ControlLost, ControlEmpty):
-                pause = RETRY_SECONDS
-            await self._wait(pause)
+        try:
+            while True:
+                await self._wait(await self._step())
+        finally:
+            self.has_ended = True
+
+    async def _step(self) -> float:
+        """Apply what is written now; how long to wait before that is tried again, 0 if it is done."""
+        self._stirred.clear()
+        try:
+            async with self.changing:
+                await self.catch_up()
+            return 0.0
+        except ControlUnavailable:
+            return RETRY_SECONDS / 4
+        except ControlConflict:
+            return _PAUSE_SECONDS
+        except (ReplicaBehind, ControlLost, ControlEmpty):
+            return RETRY_SECONDS
 
     def stir(self) -> None:
         """Have `follow` look for what there is to do."""
@@ -199,6 +215,8 @@ class Follower:
         Raises:
             ReplicaBehind: it does not.
         """
+        if self.has_ended:
+            raise ReplicaBehind("it no longer follows them, for a fault that its log tells, and must be restarted.")
         if self.problem is not None:
             raise ReplicaBehind(self.problem)
 
@@ -209,6 +227,9 @@ class Follower:
                 logger.error("the control store has lost its state, which this server still has: nothing can be changed")
             self.lost = True
             raise ControlLost
+        if state is None and self._settle_seconds:
+            await asyncio.sleep(self._settle_seconds)
+            state = await self.store.state()
         if state is None:
             living = [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
             if others := [each for each in living if each.position != NOWHERE]:

@@ -45,7 +45,7 @@ class ControlOverview:
     def behind_seconds(self, position: Position) -> float:
         """Seconds since when the store has, as far as this replica has read it, what a replica at `position` has not."""
         current = self._follower.read.generation
-        newer = [at for seen, at in self._seen if seen.generation == current and not _has(position, seen)]
+        newer = [at for seen, at in self._seen if seen.generation == current and not position.has(seen)]
         return max(0.0, time.time() - newer[0]) if newer else 0.0
 
     async def replicas(self) -> list[Replica]:
@@ -58,7 +58,7 @@ class ControlOverview:
         except ControlUnavailable:
             return [self._announcer.replica()]
 
-    def backup(self) -> bytes:
+    async def backup(self) -> bytes:
         """The state as a file.
 
         Raises:
@@ -66,7 +66,8 @@ class ControlOverview:
         """
         if self._follower.read == NOWHERE:
             raise ReplicaBehind("it has not read the control store yet.")
-        return backup.pack(State(self._follower.read, self._follower.values))
+        # A thread, as filters may be hundreds of MiB; of a copy, as what is written meanwhile must not come between.
+        return await asyncio.to_thread(backup.pack, State(self._follower.read, dict(self._follower.values)))
 
     async def restore(self, file: bytes) -> Position:
         """Put the state of a file in place of what the store holds; all replicas follow.
@@ -82,8 +83,3 @@ class ControlOverview:
             told[:] = [restored.position.revision]
         self._follower.stir()
         return restored.position
-
-
-def _has(position: Position, other: Position) -> bool:
-    """True if who is at `position` has what was written up to `other`."""
-    return position.generation == other.generation and position.revision >= other.revision

@@ -1,9 +1,11 @@
-"""What the keys of the control store hold: versions of the catalog, activations, versions that were left, starts, and named filters.
+"""What the keys of the control store hold: its beginning, versions of the catalog, activations, versions that were left, starts, and named
+filters.
 
 Invariant: a `Record` follows from the values alone, however it came to them: by a whole state, or write by write. Activations have keys
 of their own, so that one more costs no more than itself; a number is never given twice, because a write is a compare-and-set on all.
 """
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ Changes = dict[str, bytes | None]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-FILTER, VERSION, ACTIVATION, LEFT, BEGAN = "filter/", "version/", "activation/", "left/", "began/"
+CREATED, FILTER, VERSION, ACTIVATION, LEFT, BEGAN = "created/", "filter/", "version/", "activation/", "left/", "began/"
 # Those before are forgotten.
 MAX_ACTIVATIONS = 10_000
 
@@ -83,6 +85,7 @@ class Record:
     """The decoded state.
 
     Attributes:
+        created: time at which it began, seconds since 1970. What a directory holds from before may be named by a state that was lost.
         versions: by name.
         activations: by number.
         left: versions that were left, and not activated since.
@@ -90,6 +93,7 @@ class Record:
         filters: encoded meanings by name (`decode_filter`); one that has not changed is the same object.
     """
 
+    created: float = math.inf
     versions: dict[str, VersionRecord] = field(default_factory=dict)
     activations: dict[int, Activation] = field(default_factory=dict)
     left: dict[str, LeftVersion] = field(default_factory=dict)
@@ -108,6 +112,8 @@ class Record:
         for key, value in changes.items():
             kind, _, name = key.partition("/")
             match f"{kind}/":
+                case "created/":
+                    self.created = math.inf if value is None else msgspec.msgpack.decode(value, type=float)
                 case "filter/":
                     self.filters.pop(name, None)
                     if value is not None:
@@ -145,6 +151,11 @@ class Record:
         if entry.version in self.left:
             changes[f"{LEFT}{entry.version}"] = None
         return changes
+
+
+def state_created(at: float) -> Changes:
+    """The changes that say when a state began."""
+    return {CREATED: msgspec.msgpack.encode(at)}
 
 
 def version_added(name: str, version: VersionRecord) -> Changes:

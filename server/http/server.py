@@ -27,7 +27,7 @@ from server.catalogs.files import VersionFiles, open_objects
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.control import open_control_store
-from server.control.follower import Follower, replica_name
+from server.control.follower import SETTLE_SECONDS, Follower, replica_name
 from server.engine.client import EngineClient
 from server.engine.directory import own_directory
 from server.engine.heartbeat import Patience
@@ -126,10 +126,10 @@ class ApiServer:
         self._temporary = ExitStack()
         # Replicas of a Redis run on any machine.
         anywhere = settings.control_url.startswith("redis")
-        private = settings.catalogs is None and anywhere
         directory = (kept or self._temporary.enter_context(own_directory())).absolute()
-        files = VersionFiles(directory, objects, is_shared=anywhere and not private)
-        catalogs = CatalogStore(own, engine, files, Follower(control, replica_name()), neighbours, private_files=private)
+        files = VersionFiles(directory, objects, is_shared=anywhere and settings.catalogs is not None)
+        follower = Follower(control, replica_name(), settle_seconds=SETTLE_SECONDS if anywhere else 0)
+        catalogs = CatalogStore(own, engine, files, follower, neighbours, private_files=anywhere and settings.catalogs is None)
         operate_port = None if settings.operate_port is None else self._listeners[-1].getsockname()[1]
         tracing = Tracing.to(settings.otlp_endpoint)
         services = Services(settings, catalogs, engine, histories, metrics, Drain(), tracing, popularity, keys, rates, operate_port)

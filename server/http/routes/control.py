@@ -39,7 +39,7 @@ def control_routes(services: Services) -> APIRouter:
     @needs(Scope.OPERATE)
     async def save() -> Response:
         """Of the memory of the replica that answers, so also while the control store is away or has lost its state."""
-        return Response(overview.backup(), media_type=BACKUP_FORM)
+        return Response(await overview.backup(), media_type=BACKUP_FORM)
 
     @router.put(
         "/backup",

@@ -257,6 +257,23 @@ async def test_a_version_that_one_replica_leaves_is_left_by_all_unless_they_have
         assert [left.version for left in shop.catalogs.left] == ([] if moved_on else ["bad"])
 
 
+async def test_a_version_that_another_has_removed_meanwhile_is_made_that_of_all_by_none(fleet: list[Shop], control: Flaky) -> None:
+    one, two, _ = fleet
+    for name, catalog in (("bad", ONE), ("good", TWO)):
+        await one.add(name, catalog)
+    for name in ("good", "bad"):
+        await one.activate(name)
+    await follow(two)
+    # It stands on trial at one of them only.
+    one.catalogs.leave(await one.catalogs.load("good"), "Two engines died with it.")
+    async with two.catalogs.changing:
+        await two.catalogs.remove("good")
+    for shop in fleet:
+        await follow(shop)
+        assert (shop.catalogs.active.name, shop.catalogs.own) == ("bad", None)
+    assert len({str(state_of(shop)) for shop in fleet}) == 1
+
+
 class Model:
     """Random writes through random replicas, and what must come of those that are acknowledged."""
 

@@ -268,6 +268,17 @@ async def test_files_of_a_journal_that_is_damaged_are_kept(tmp_path: Path, journ
         assert (directory / "sha256-00.catalog").exists()
 
 
+async def test_files_from_before_the_state_are_kept(tmp_path: Path) -> None:
+    """Whose control store is lost, or is another one from now on, finds them again when it is restored, whatever an old journal knows."""
+    directory = tmp_path / "catalogs"
+    directory.mkdir()
+    (directory / "sha256-00.catalog").touch()
+    (directory / "activations.jsonl").write_text('{"version": "v1", "by": "somebody", "at": 1.0}\n')
+    for _ in range(2):
+        async with opened(tmp_path):
+            assert (directory / "sha256-00.catalog").exists()
+
+
 async def test_nobody_can_call_himself_a_start(tmp_path: Path) -> None:
     """The name of who activates a version is the client's; a restart must not take it for its own note."""
     async with opened(tmp_path) as shop:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.client import AsyncAtspeedClient, AtspeedClient, lists, operations
-from server.client.operation import Operation
+from server.client.operation import Operation, Repeat
 from server.http.app import build_api
 from server.schemas.recommendations import RecommendationRequest
 from server.schemas.scores import ScoreRequest
@@ -75,6 +75,11 @@ def test_both_clients_have_a_method_for_each_operation(face: type):
         assert method.__doc__ == make.__doc__
         assert list(inspect.signature(method).parameters)[1:] == list(inspect.signature(make).parameters)
         assert inspect.iscoroutinefunction(method) == (face is AsyncAtspeedClient)
+
+
+def test_what_others_may_have_changed_meanwhile_is_not_changed_twice():
+    never_twice = {name for name, make in makers().items() if make(**ARGUMENTS.get(name, {})).repeat is Repeat.IF_NOT_BEGUN}
+    assert {"activate", "roll_back", "restore_control"} <= never_twice
 
 
 def test_a_list_can_be_asked_for_with_every_field():

@@ -8,12 +8,18 @@ from server.control import Position, State
 from server.control.backup import pack, unpack
 from server.errors import BackupRefused
 
-STATE = State(Position("g", 7, "w"), {"": b"", "filter/naïve 🎬": bytes(range(256)), "version/x": b"1" * 1000})
+STATE = State(Position("g", 7, "w"), {"": b"", "filter/naïve 🎬": bytes(range(256)), "later/x": b"1" * 1000})
 
 
 def test_a_backup_comes_back():
     assert unpack(pack(STATE)) == STATE
     assert unpack(pack(State(STATE.position, {}))) == State(STATE.position, {})
+
+
+def test_what_replicas_can_not_read_is_not_restored():
+    for key, value in (("version/x", b"1" * 10), ("activation/one", b"")):
+        with pytest.raises(BackupRefused, match=r"^The backup can't be read: .+\.$"):
+            unpack(pack(State(STATE.position, {key: value})))
 
 
 def test_no_damaged_backup_is_restored():

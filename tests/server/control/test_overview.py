@@ -1,9 +1,11 @@
 """How replicas stand, and how a state that a store has lost is given back."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -12,7 +14,7 @@ from server.control.announcer import Announcer
 from server.control.follower import Follower
 from server.control.overview import ControlOverview
 from server.control.records import Record
-from server.errors import BackupRefused, CatalogRefused, ControlLost, ControlUnavailable, ReplicaBehind
+from server.errors import BackupRefused, CatalogRefused, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind
 from server.metrics.control import ControlMetrics
 
 
@@ -21,9 +23,9 @@ class Replica:
 
     has_more = False
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, settle_seconds: float = 0) -> None:
         self.refusal: str | None = None
-        self.follower = Follower(open_control_store(url), name)
+        self.follower = Follower(open_control_store(url), name, settle_seconds=settle_seconds)
         self.follower.applier = self
         self.registry = CollectorRegistry()
         self.announcer = Announcer(self.follower, lambda: "films", self.follower.check)
@@ -71,7 +73,7 @@ def empty(path: Path) -> None:
 async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tuple[Replica, Replica], tmp_path: Path):
     a, b = two
     with pytest.raises(ReplicaBehind, match="has not read"):
-        a.overview.backup()
+        await a.overview.backup()
     await a.follow()
     await a.put("one", b"1")
     await a.put("two", b"2")
@@ -82,7 +84,7 @@ async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tupl
         with pytest.raises(ControlLost, match="restore"):
             await replica.put("three", b"3")
         assert (replica.metric("lost"), replica.metric("up")) == (1, 1)
-    file = b.overview.backup()
+    file = await b.overview.backup()
     with pytest.raises(BackupRefused):
         await a.overview.restore(file[:-1])
     restored = await a.overview.restore(file)
@@ -95,11 +97,38 @@ async def test_a_lost_state_is_given_back_from_the_memory_of_a_replica(two: tupl
     await b.put("three", b"3")
 
 
+async def test_who_starts_just_after_a_state_is_lost_begins_no_other_in_its_place(two: tuple[Replica, Replica], tmp_path: Path):
+    a, _ = two
+    await a.follow()
+    await a.put("one", b"1")
+    empty(tmp_path / "control.db")
+    newcomer = Replica(f"sqlite:///{tmp_path}/control.db", "c", settle_seconds=0.2)
+    starting = asyncio.create_task(newcomer.follow())
+    await asyncio.sleep(0.05)
+    await a.follower.store.announce(a.announcer.replica())
+    with pytest.raises(ControlEmpty):
+        await starting
+    assert await a.follower.store.state() is None
+    await newcomer.follower.store.close()
+
+
+async def test_who_has_stopped_to_follow_for_a_fault_is_not_ready(two: tuple[Replica, Replica]):
+    a, _ = two
+    await a.follow()
+    a.follower.check()
+    await a.follower.store.write(a.follower.read, "a later release", {"version/films": b"no version"})
+    with pytest.raises(msgspec.MsgspecError):
+        await a.follower.follow()
+    with pytest.raises(ReplicaBehind, match="must be restarted"):
+        a.follower.check()
+    assert not a.announcer.replica().ready
+
+
 async def test_a_restored_state_replaces_what_was_written_since(two: tuple[Replica, Replica]):
     a, b = two
     await a.follow()
     await a.put("one", b"1")
-    file = a.overview.backup()
+    file = await a.overview.backup()
     await b.put("one", b"2")
     await b.put("two", b"2")
     restored = await a.overview.restore(file)
