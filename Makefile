@@ -9,7 +9,7 @@ WORKERS = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count
 # What a GPU machine has: any Python with torch, transformers and numpy.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper quality load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check screenshots services deploy-tools deploy-check clean
+.PHONY: help setup demo test test-all lint format hooks serve bench lossless bench-gpu gpu-day truth bench-catalog paper quality load soak fuzz swaps models lock gpu-kernel gpu-wheel-check release-check screenshots services deploy-tools deploy-check fleet-check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -121,6 +121,9 @@ deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboar
 	$(BIN)/python -m deploy.checks.routing
 	$(BIN)/python -m deploy.checks.failover
 	$(BIN)/python -m deploy.checks.container
+
+fleet-check: setup services deploy-tools ## Change filters and catalogs while servers and Redis are killed; 20 seeds, an hour; ARGS="--seeds 1 --writes 60" to try
+	$(BIN)/python -m deploy.fleet.run $(ARGS)
 
 lock: setup ## Resolve the requirements anew
 	$(BIN)/python requirements/lock.py

@@ -1,0 +1,57 @@
+"""`make fleet-check`: random changes by random replicas while these and the Redis master are killed and stopped; nothing that was
+acknowledged may be lost, and no list may be wrong.
+
+Run:  python -m deploy.fleet.run --seeds 20
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from benchmarks.endings import end_on_sigterm
+from deploy.checks.findings import Findings
+from deploy.fleet.measure import measure
+from deploy.fleet.report import write_report
+from deploy.fleet.trial import Outcome, run_trial
+
+
+def main(
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=0)] = 20,
+    first: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    writes: Annotated[int, typer.Option(help="Changes of each seed.", min=1)] = 300,
+    measured: Annotated[bool, typer.Option(help="Measure a fleet without faults first.")] = True,
+    replicas: Annotated[int, typer.Option(help="Server processes.", min=1)] = 3,
+    out: Annotated[Path, typer.Option(help="Directory for fleet.json and fleet.md.", file_okay=False)] = Path("docs/results"),
+    keep: Annotated[Path | None, typer.Option(help="Directory in which the logs of all programs stay.", file_okay=False)] = None,
+) -> None:
+    """Kill and stop servers and their Redis while clients change filters and catalogs, and judge what they saw (three minutes a seed).
+
+    Each seed has a fleet of its own behind Envoy, on a Redis of its own with Sentinel. Before, a fleet without faults is measured: how soon
+    all have a change, a further replica under load, FLUSHALL and `atspeed control restore`. The exit status is 1 if a promise was broken.
+    Seeds that fleet.json has already are replaced.
+
+    Example: python -m deploy.fleet.run --seeds 1 --writes 60 --replicas 2 --out /tmp
+    """
+    end_on_sigterm()
+    findings = Findings()
+    if measured:
+        measure(replicas, findings)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    file = out / "fleet.json"
+    outcomes = {each.seed: each for each in msgspec.json.decode(file.read_bytes(), type=list[Outcome])} if file.exists() else {}
+    for seed in range(first, first + seeds):
+        outcome = outcomes[seed] = run_trial(seed, replicas, writes, keep)
+        ordered = [outcomes[each] for each in sorted(outcomes)]
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n")
+        write_report(out / "fleet.md", ordered)
+        for complaint in outcome.complaints:
+            findings.check(False, complaint)
+        findings.check(not outcome.complaints, f"seed {seed}: {outcome.acknowledged} acknowledged changes, {outcome.lists} lists")
+    findings.end()
+
+
+if __name__ == "__main__":
+    typer.run(main)
