@@ -17,13 +17,13 @@ from typing import Any
 import zmq
 
 from server.engine.answers import OwedAnswers
+from server.engine.arrival import Arrival
 from server.engine.heartbeat import Heartbeat, Patience, watch
-from server.engine.process import EngineProcess, Obstacle, other_catalog
+from server.engine.process import EngineProcess, Obstacle
 from server.engine.watch import CatalogWatch
 from server.engine_settings import EngineOptions
 from server.errors import CatalogRefused, EngineUnavailable
 from server.messages import (
-    Alive,
     Cancel,
     CatalogLoaded,
     DropCatalog,
@@ -267,10 +267,11 @@ class EngineClient:
         obstacle: asyncio.Future[Obstacle] = asyncio.get_running_loop().create_future()
         started = time.monotonic()
         self.heartbeat = Heartbeat(self._patience, started)
+        arrival = Arrival(self._catalog_version)
 
         def receive(message: FromEngine) -> None:
             self.heartbeat.heard(message)
-            if not obstacle.done() and (found := self._receive(message, time.monotonic() - started)) is not None:
+            if not obstacle.done() and (found := self._receive(message, arrival, time.monotonic() - started)) is not None:
                 obstacle.set_result(found)
 
         try:
@@ -305,18 +306,19 @@ class EngineClient:
         logger.error("the engine process %d ended with status %s", process.pid, process.exit_status.result())
         return None
 
-    def _receive(self, message: FromEngine, seconds: float) -> Obstacle | None:
+    def _receive(self, message: FromEngine, arrival: Arrival, seconds: float) -> Obstacle | None:
         """Take a message from an engine process that was started `seconds` ago; returns why it can't serve, if it says so."""
         match message:
             case Progress() as progress:
                 self._metrics.observe_progress(progress)
                 self._admission.deliver(progress)
                 self._metrics.expected_wait.set(self._admission.wait_seconds)
-            case CatalogLoaded(name, sentence):
+            case CatalogLoaded(name, sentence) if self._engine is not None:
                 self._loading.settle(name, None if sentence is None else CatalogRefused(sentence))
-            case Ready() as ready:
-                if obstacle := other_catalog(ready, self._options.catalog_name, self._catalog_version):
-                    return obstacle
+            case Ready() | CatalogLoaded() if self._process is not None:
+                ready = arrival.hear(message, self._options, self._catalog_version, self._process.send)
+                if not isinstance(ready, Ready):
+                    return ready
                 self._load_seconds = seconds
                 self.watch.engine_ready(ready.catalog_name)
                 self._engine, self.ready, self.status, self._obstacle = self._process, ready, EngineStatus.READY, None
@@ -326,8 +328,6 @@ class EngineClient:
                 self._metrics.observe_ready(ready, has_draft=self._options.draft is not None)
             case StartFailure(sentence, is_catalog):
                 return Obstacle(sentence, is_catalog=is_catalog)
-            case Alive():
-                pass
         return None
 
     def _abandon(self) -> None:

@@ -20,7 +20,7 @@ import zmq
 
 from server.engine.directory import own_directory
 from server.engine_settings import EngineOptions
-from server.messages import FromEngine, Ready, Shutdown, ToEngine
+from server.messages import FromEngine, Shutdown, ToEngine
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +42,6 @@ class Obstacle:
     sentence: str
     public: str = "The engine died and can't be started again yet; the server keeps trying, and its log says what is in the way."
     is_catalog: bool = False
-
-
-def other_catalog(ready: Ready, name: str, version: str) -> Obstacle | None:
-    """Why an engine can't serve that has loaded another catalog than the one of this name and version; None if it can."""
-    if ready.catalog_name != name:
-        # Another catalog has been activated while this engine was being started.
-        return Obstacle("The engine was started with a catalog that is no longer served.")
-    if ready.catalog_version != version:
-        sentence = (
-            f"The catalog file has changed: the server started with version {version}, the engine reads {ready.catalog_version}; put the "
-            "old file back, or restart the server to serve the new one."
-        )
-        return Obstacle(sentence, sentence, is_catalog=True)
-    return None
 
 
 class EngineProcess:

@@ -37,6 +37,13 @@ def list_of(catalog: Catalog, submit: Submit, behaviour: str) -> FinishedList:
     return FinishedList(BeamResult(submit.request_id, tuple(items), Usage(1, 0, 1)), 0.0, 0.0)
 
 
+def wait_for(folder: Path, name: str, told: str = "waiting") -> None:
+    """Say that this process waits, and wait for a file."""
+    (folder / told).touch()
+    while not (folder / name).exists():
+        time.sleep(0.01)
+
+
 def main(address: str, options_json: str) -> int:
     options = EngineOptions.model_validate_json(options_json)
     behaviours: dict[str, str] = json.loads(options.target.read_text())
@@ -55,9 +62,7 @@ def main(address: str, options_json: str) -> int:
             send(StartFailure("The catalog is made of cheese.", is_catalog=True))
             return 1
         if behaviour == "starts slowly":
-            gate = options.target.parent / "go"
-            while not gate.exists():
-                time.sleep(0.01)
+            wait_for(options.target.parent, "go")
         ready: Ready = msgspec.structs.replace(READY, catalog_version=version, catalog_name=options.catalog_name)
         send(ready)
         while True:
@@ -69,6 +74,11 @@ def main(address: str, options_json: str) -> int:
                     behaviour = behaviours.get(catalogs[name].version, "fine")
                     if behaviour == "dies when loaded":
                         return 4
+                    if behaviour == "refuses to be loaded":
+                        send(CatalogLoaded(name, "It has too long prompts."))
+                        continue
+                    if behaviour == "loads slowly":
+                        wait_for(options.target.parent, "load", told="loading")
                     send(CatalogLoaded(name))
                 case Submit() as submit:
                     if behaviour == "dies when asked":

@@ -8,6 +8,7 @@ import pytest
 
 from server.catalogs import guard
 from server.catalogs.guard import CatalogGuard
+from server.catalogs.proof import prove
 from server.catalogs.served import ServedCatalog
 from server.engine import client as engine_client
 from server.engine.client import EngineStatus
@@ -171,6 +172,46 @@ async def test_filters_and_the_version_on_trial_stay_as_they_are_until_it_is_dec
         await shop.filters.put("new", ["item-2"])
         await shop.filters.drop("old")
         assert list(active.filters) == ["new"]
+
+
+@pytest.mark.parametrize("comes", ["before it is ready", "while it catches up"])
+async def test_an_engine_that_starts_while_versions_come_is_not_started_anew(tmp_path: Path, comes: str) -> None:
+    """A model takes longer to load than versions may take to come."""
+    async with started(tmp_path) as shop:
+        await serve(shop, "one")
+        await shop.add("two", TWO)
+        shop.behave(all="starts slowly", TWO="loads slowly" if comes == "while it catches up" else "fine")
+        await kill(shop)
+        process = shop.engine.process_id
+        await shop.activate("two", without_engine=True)
+        (tmp_path / "go").touch()
+        if comes == "while it catches up":
+            await until((tmp_path / "loading").exists)
+            await shop.activate(START.version, without_engine=True)
+            (tmp_path / "load").touch()
+        await shop.ready()
+        assert shop.engine.process_id == process
+        served = shop.catalogs.active
+        assert served.name == (START.version if comes == "while it catches up" else "two")
+        await prove(shop.engine, served.handle, served.catalog)
+        # It goes on as any other.
+        await shop.activate("one")
+        assert (shop.catalogs.active.name, shop.engine.process_id) == ("one", process)
+
+
+async def test_an_engine_that_can_not_catch_up_is_replaced_by_one_that_can(tmp_path: Path) -> None:
+    async with started(tmp_path) as shop:
+        await serve(shop, "one")
+        await shop.add("two", TWO)
+        shop.behave(all="starts slowly", TWO="refuses to be loaded")
+        await kill(shop)
+        process = shop.engine.process_id
+        await shop.activate("two", without_engine=True)
+        (tmp_path / "go").touch()
+        await until(lambda: shop.engine.process_id not in (process, None))
+        await shop.ready()
+        assert shop.catalogs.active.name == "two"
+        assert not shop.failures
 
 
 async def test_a_version_that_is_removed_before_it_could_be_tried_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

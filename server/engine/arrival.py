@@ -1,0 +1,62 @@
+"""`Arrival`: an engine process from its start until it has the catalog that is to be served.
+
+Invariant: an engine is ready only with the catalog that requests will name. If another one has been activated while it loaded its model, it
+loads that beside, as a running engine does, and is not started anew. Reason: a model takes longer to load than versions may take to come,
+and a server whose engine began again with each of them would never serve.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from server.engine.process import Obstacle
+from server.engine_settings import EngineOptions
+from server.messages import CatalogLoaded, DropCatalog, LoadCatalog, Ready, ToEngine
+
+
+class Arrival:
+    """Of one process."""
+
+    def __init__(self, version: str) -> None:
+        """`version` is that of the catalog in the options with which the process is started."""
+        self._version = version
+        self._ready: Ready | None = None
+        self._is_over = False
+
+    def hear(
+        self, message: Ready | CatalogLoaded, options: EngineOptions, version: str, send: Callable[[ToEngine], None]
+    ) -> Ready | Obstacle | None:
+        """What follows from a message of the process: it is ready, or can't serve; None if it has still to load a catalog, or was ready.
+
+        Args:
+            options: with which it would be started now.
+            version: of the catalog in these.
+            send: gives it a message.
+        """
+        if self._is_over:
+            return None
+        match message:
+            case Ready() if message.catalog_version != self._version:
+                return _changed(self._version, message.catalog_version)
+            case Ready():
+                self._ready = message
+            case CatalogLoaded(_, str() as sentence):
+                # Another engine, which loads nothing but that, may fare better.
+                return Obstacle(sentence)
+            case CatalogLoaded(name) if self._ready is not None:
+                send(DropCatalog(self._ready.catalog_name))
+                self._ready = msgspec.structs.replace(self._ready, catalog_name=name, catalog_version=self._version)
+        if self._ready is not None and self._ready.catalog_name != options.catalog_name:
+            self._version = version
+            send(LoadCatalog(options.catalog_name, str(options.catalog)))
+            return None
+        self._is_over = self._ready is not None
+        return self._ready
+
+
+def _changed(version: str, read: str) -> Obstacle:
+    sentence = (
+        f"The catalog file has changed: the server started with version {version}, the engine reads {read}; put the "
+        "old file back, or restart the server to serve the new one."
+    )
+    return Obstacle(sentence, sentence, is_catalog=True)
