@@ -22,8 +22,10 @@ class RedisTrio:
         for server in self.servers:
             server.folder.mkdir()
             if server is not first:
-                server.options = (*server.options, "--replicaof", "127.0.0.1", str(first.port))
+                server.options = (*REPLICATION, "--replicaof", "127.0.0.1", str(first.port))
             server.start()
+            # Who is killed later was the master, and comes back as one; Sentinel then tells it whose replica it is.
+            server.options = REPLICATION
         self._sentinels = SentinelServers(folder, first, count=3).wait_for(replicas=2)
 
     def __enter__(self) -> Self:
