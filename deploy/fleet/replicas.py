@@ -19,6 +19,7 @@ from server.keys.file import add_key
 from server.keys.key import Scope
 
 READY_SECONDS = 120.0
+ANSWER_SECONDS = 60
 FLAGS = ("--engine", "transformers", "--threads", "1", "--plan", "none", "--kv-memory-gib", "0.05")
 ROUTE = {"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/v1"}}]}]}
 # As the chart's, but for retries: each answer of a server is to be seen.
@@ -113,7 +114,7 @@ class Fleet:
         """A client of Envoy, or of one replica, with the key; each request has a connection of its own, so that any replica gets it."""
         limits = httpx.Limits(max_keepalive_connections=0)
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.Client(base_url=url or self.url, headers=headers, limits=limits, timeout=30, trust_env=False)
+        return httpx.Client(base_url=url or self.url, headers=headers, limits=limits, timeout=ANSWER_SECONDS + 1, trust_env=False)
 
     def _replica(self) -> Replica:
         port = free_port()
@@ -126,6 +127,10 @@ class Fleet:
     def _envoy(self) -> Iterator[None]:
         port, admin_port = free_port(), free_port()
         config: dict[str, Any] = envoy_config(ROUTE, POLICY, port, admin_port, [replica.address for replica in self.replicas])
+        (listener,) = config["static_resources"]["listeners"]
+        for route in listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]:
+            # An upload may take longer than the 15 s that Envoy waits otherwise.
+            route["route"]["timeout"] = f"{ANSWER_SECONDS}s"
         file = self.folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(config))
         command = [tool("envoy"), "-c", str(file), "--log-level", "error", "--base-id", str(os.getpid()), "--concurrency", "1"]

@@ -22,6 +22,8 @@ FILTERS = [f"filter-{number}" for number in range(6)]
 KEPT_ITEMS = 100
 K = 3
 LIST_PAUSE_SECONDS = 0.1
+# While nothing can be changed, changes are not used up.
+FAILED_PAUSE_SECONDS = 1.0
 KINDS = {"put": 7, "drop": 1, "upload": 4, "activate": 4, "rollback": 1, "items": 4}
 
 
@@ -77,6 +79,12 @@ class Traffic:
         self._versions = [self.start]
         self._over = threading.Event()
 
+    def begin(self) -> None:
+        """Put all filters there, so that lists can name them."""
+        with self.fleet.client() as client:
+            for name in FILTERS:
+                client.put(f"/v1/catalog/filters/{name}", json={"expression": "group = 0"}).raise_for_status()
+
     def run(self, writers: int, readers: int) -> None:
         """Make all changes; returns when the last one is answered."""
         writing = [threading.Thread(target=self._write, args=(number,)) for number in range(writers)]
@@ -100,6 +108,8 @@ class Traffic:
                     if seen.kind == "upload" and seen.is_done:
                         self._versions.append(seen.name)
                 self.on_write()
+                if seen.status in (0, *range(500, 600)):
+                    time.sleep(FAILED_PAUSE_SECONDS)
 
     def _change(self, rng: random.Random, ticket: int) -> tuple[Seen, dict[str, Any]]:
         """A change by chance, and the request of it."""

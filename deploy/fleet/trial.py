@@ -64,6 +64,7 @@ def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outc
     watch, faults = Watch(redis.url), Faults(fleet, redis, str(seed))
     start = show(fleet, fleet.replicas[0]).active
     traffic = Traffic(fleet, str(seed), int(bar.total), start, bar.update)
+    traffic.begin()
     watch.start()
     faults.start()
     try:
