@@ -264,10 +264,10 @@ class SpeculativeBeamScheduler:
         full: set[_Kind] = set()
         for entry in self._waiting:
             kinds = self._kinds(entry.request)
-            # None overtakes another of its kind.
-            full |= {kind for kind in kinds if not self._may_run(kind, entry.request)}
-            if not full & kinds:
+            if not full & kinds and all(self._may_run(kind, entry.request) for kind in kinds):
                 return entry
+            # None overtakes another of any kind that it is of, so one that waits for two kinds gets both.
+            full |= kinds
         return None
 
     def _kinds(self, request: BeamRequest) -> set[_Kind]:

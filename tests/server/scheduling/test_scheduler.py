@@ -384,6 +384,40 @@ def test_requests_that_think_are_at_most_half_of_those_that_run():
     assert sorted(engine.added[8:]) == [f"plain {number}" for number in range(4, 9)]
 
 
+def test_a_wide_request_that_thinks_is_overtaken_by_none_of_either_kind():
+    """Otherwise those that think would take its place while a wide one runs, and wide ones while those run, for ever."""
+    engine = FakeEngine(total_slots=10_000)
+    scheduler = scheduler_of(engine, tokens=600, max_running=4)
+    thought = Think(5, np.array([1]))
+
+    def submit(name: str, width: int, think: Think | None) -> None:
+        scheduler.submit(dataclasses.replace(make_request(name, k=width), think=think), math.inf)
+
+    submit("text 0", 2, thought)
+    scheduler.step()
+    for name, width, think in (("wide 0", 500, None), ("both", 500, thought), ("text 1", 2, thought), ("wide 1", 500, None)):
+        submit(name, width, think)
+    submit("plain", 2, None)
+    scheduler.step()
+    assert engine.added == ["text 0", "wide 0", "plain"]
+    while scheduler.busy:
+        scheduler.step()
+    assert engine.added[3:] == ["both", "text 1", "wide 1"]
+
+
+def test_a_long_queue_of_one_kind_is_not_judged_entry_by_entry(monkeypatch: pytest.MonkeyPatch):
+    """What runs is looked through for the first of a kind that waits; the others wait behind it, whatever they need."""
+    engine, judged = FakeEngine(total_slots=10_000), []
+    scheduler = scheduler_of(engine, max_running=4)
+    may_run = scheduler._may_run
+    monkeypatch.setattr(scheduler, "_may_run", lambda *asked: judged.append(asked) or may_run(*asked))
+    for number in range(100):
+        scheduler.submit(dataclasses.replace(make_request(f"text {number}"), think=Think(5, np.array([1]))), math.inf)
+    scheduler.step()
+    assert len(engine.added) == 2
+    assert len(judged) == 3
+
+
 def test_where_one_runs_at_a_time_it_may_think():
     engine = FakeEngine()
     scheduler = scheduler_of(engine, max_running=1)
