@@ -96,7 +96,7 @@ class SpeculativeBeamEngine:
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
         """An engine for another catalog on the same models and slots; raises CatalogTooLarge."""
-        check_capacity(trie, self.slots.nodes.total, self.max_beam_width)
+        check_capacity(trie, self.trie, self.slots.nodes.total, self.max_beam_width)
         return SpeculativeBeamEngine(self.target, trie, self.draft, plan, None, self.slots, self.normalise, self.max_beam_width)
 
     def use_plan(self, plan: Plan) -> None:

@@ -47,12 +47,13 @@ def widest_beam(trie: ItemTrie, nodes: int, most: int) -> int:
     return bisect_right(range(most + 1), nodes, key=lambda width: 1 + int(np.minimum(levels, width).sum())) - 1
 
 
-def check_capacity(trie: ItemTrie, nodes: int, widest: int) -> None:
+def check_capacity(trie: ItemTrie, chosen_for: ItemTrie, nodes: int, widest: int) -> None:
     """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen.
 
-    They hold the widest plain request at least; one with reserved places or a blend may be refused.
+    They hold plain requests at least as wide as they did for the other, up to `widest`; one with reserved places or a blend may be refused.
     """
-    if nodes <= widest * (trie.depth - 1) or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
+    is_narrower = widest_beam(trie, nodes, widest) < widest_beam(chosen_for, nodes, widest)
+    if is_narrower or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
         raise CatalogTooLarge("The catalog needs more memory for continuations than this engine can still give: start a server with it.")
 
 

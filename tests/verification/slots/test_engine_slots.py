@@ -1,9 +1,11 @@
 """How many node slots an engine has: enough for the widest request of all."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
-from drafting.beam.rule import MAX_BEAM_WIDTH
+from drafting.beam.rule import MAX_BEAM_WIDTH, WIDEST_BEAM
 from drafting.neighbours.candidates import MOST_CANDIDATES
 from drafting.trie.item_set import ItemSet
 from drafting.trie.item_trie import ItemTrie
@@ -12,7 +14,7 @@ from verification.blend import Blend
 from verification.engine.reserved import nodes_needed
 from verification.request import BeamRequest, ReservedPlaces
 from verification.slots import engine_slots
-from verification.slots.engine_slots import node_capacity
+from verification.slots.engine_slots import CatalogTooLarge, check_capacity, node_capacity
 
 
 def widest(trie: ItemTrie, seed: int) -> BeamRequest:
@@ -36,3 +38,18 @@ def test_the_widest_request_fits_alone(depth: int, codes: int, monkeypatch: pyte
     catalog = random_catalog(items=3000, depth=depth, codes=codes, seed=depth)
     trie = ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)), "cpu")
     assert nodes_needed(widest(trie, depth), trie) <= node_capacity(trie)
+
+
+def trie_of(items: int, depth: int, codes: int) -> ItemTrie:
+    catalog = random_catalog(items=items, depth=depth, codes=codes)
+    return ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)), "cpu")
+
+
+@pytest.mark.parametrize(("nodes", "holds"), [(100, False), (1000, False), (20_000, True)])
+def test_slots_that_hold_a_catalog_hold_its_like(nodes: int, holds: bool) -> None:
+    """Also where they are fewer than the widest beams would take, of narrower levels; of wider levels they hold less."""
+    small, large = trie_of(300, 3, 12), trie_of(3000, 3, 60)
+    for trie, chosen_for in ((small, small), (large, large), (small, large)):
+        check_capacity(trie, chosen_for, nodes, WIDEST_BEAM)
+    with nullcontext() if holds else pytest.raises(CatalogTooLarge, match="start a server with it"):
+        check_capacity(large, small, nodes, WIDEST_BEAM)
