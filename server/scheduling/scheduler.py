@@ -306,7 +306,7 @@ class SpeculativeBeamScheduler:
 
 def _smaller(request: BeamRequest) -> Iterator[str]:
     """What the request could ask for to need fewer slots."""
-    yield "a smaller beam width"
+    yield "a smaller beam width" if request.scored is None else "scores of fewer items"
     if request.think is not None:
         yield "a shorter text before the list"
     if request.reserved is not None:

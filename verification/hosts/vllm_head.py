@@ -17,6 +17,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbed
 
 from drafting.trie.token_set import TokenSet
 from verification.hosts.head import LinearHead, Treatment, in_place_of
+from verification.hosts.layers import MODEL_ERRORS
 
 
 class ShardedHead:
@@ -102,7 +103,11 @@ class HeadWorker:
         """Prepare projections onto some tokens; false if all logits have to be made."""
         config = self.vllm_config.model_config
         states = torch.zeros(1, config.get_hidden_size(), dtype=config.dtype, device=self.device)
-        self.tree_head = _find_head(self.model_runner.get_model(), states)
+        try:
+            self.tree_head = _find_head(self.model_runner.get_model(), states)
+        except MODEL_ERRORS:
+            # Heads of some families read states of another size than their layers write, such as those of OPT.
+            self.tree_head = None
         return self.tree_head is not None
 
     @torch.inference_mode()

@@ -200,6 +200,11 @@ def test_a_refusal_names_all_that_takes_room():
         scheduler_of(FakeEngine(total_slots=10)).submit(request, math.inf)
 
 
+def test_a_refusal_of_scores_names_their_items():
+    with pytest.raises(RequestTooLargeError, match=": ask for scores of fewer items, or give the server more KV memory"):
+        scheduler_of(FakeEngine(total_slots=10)).submit(score_request("a", 9, tokens=11), math.inf)
+
+
 def test_a_request_that_the_plan_cannot_serve_is_refused_with_a_sentence():
     engine = FakeEngine()
     engine.plan = FixedPlan.parse("beam:5+children")

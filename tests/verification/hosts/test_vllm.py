@@ -1,10 +1,12 @@
 """Families whose layers ask for more than plain attention on the vLLM host: lists equal transformers' `generate`, plain and drafted."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from drafting.plans.plan import FixedPlan
@@ -128,6 +130,21 @@ def test_whatever_ends_a_start_frees_the_model(tmp_path: Path, monkeypatch: pyte
     assert refused.value.__cause__ is refused.value.__context__ is None
     sentence = 'vLLM cannot run this model (llama) here: "The size of tensor a (64) must match"; try --engine transformers'
     assert str(refused.value) == f"The model in {folder} cannot be loaded: {sentence}"
+
+
+@needs_vllm
+def test_a_head_that_reads_states_of_another_size_makes_all_logits() -> None:
+    """As that of OPT models whose embeddings are smaller than their layers; it is no reason to refuse them."""
+    from verification.hosts.vllm_head import HeadWorker
+
+    class Model(torch.nn.Module):
+        def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
+            return states @ torch.zeros(32, 5)
+
+    worker = HeadWorker()
+    worker.vllm_config = SimpleNamespace(model_config=SimpleNamespace(get_hidden_size=lambda: 64, dtype=torch.float32))
+    worker.model_runner, worker.device = SimpleNamespace(get_model=Model), torch.device("cpu")
+    assert not worker.find_head()
 
 
 def test_a_layer_attends_as_far_back_as_transformers_says() -> None:
