@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from drafting.beam.rule import LONGEST_LIST, STRICT, SearchRule
+from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, SearchRule
 from drafting.catalog.catalog import Catalog
 from drafting.neighbours.candidates import Blending
 from drafting.prompts.user_state import UserState
@@ -155,7 +155,8 @@ def _request(recommender: Recommender, request_id: str, question: Question) -> B
     try:
         width = question.beam_width
         if width is None and question.beam_widths is None:
-            width = beam_width_for(question.k, question.rule, widest=recommender.engine.plan.widest_beam)
+            least = min(SERVED_BEAM_WIDTH, recommender.engine.max_beam_width)
+            width = beam_width_for(question.k, question.rule, least, recommender.engine.plan.widest_beam)
         asked = question.history, question.k, width, question.excluded, question.rule
         request = recommender.request(request_id, *asked, think=question.think, blend=question.blending, beam_widths=question.beam_widths)
     except ValueError as error:

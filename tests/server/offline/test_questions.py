@@ -41,6 +41,11 @@ def test_every_question_gets_its_answer_in_its_place(tmp_path: Path):
             assert len({item.rank for item in answer.items}) == question.k
     assert 1 < most <= batch.MOST_RUNNING
     assert recommender.engine.used_slots == recommender.engine.running == 0
+    # Where there is memory for no wider beams, those that name none are narrower than by default.
+    recommender.engine.max_beam_width = 20
+    fits, refused = answers(recommender, [Question([1], 9), Question([1], 21)])
+    assert len({item.rank for item in fits.items}) == 9
+    assert "raise --max-beam-width" in refused
 
 
 def test_a_list_that_the_engine_cannot_hold_gets_a_sentence(tmp_path: Path):
