@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from vllm.distributed import tensor_model_parallel_all_gather, tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
-from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 
 from drafting.trie.token_set import TokenSet
 from verification.hosts.head import LinearHead, Treatment, in_place_of
-from verification.hosts.layers import MODEL_ERRORS
 
 
 class ShardedHead:
@@ -49,6 +48,17 @@ class ShardedHead:
         own = self._linear.log_normaliser(states) if self._linear.vocabulary else empty
         gathered: Tensor = tensor_model_parallel_all_gather(own[:, None])
         return gathered.logsumexp(1)
+
+
+def _state_size(model: Any, hidden_size: int) -> int | None:
+    """Size of the states that a model's head reads; None if it is not known.
+
+    Some families project what their layers write onto smaller embeddings. vLLM's products on a CPU don't check sizes: they write beyond.
+    """
+    sizes = {module.embedding_dim for module in model.modules() if isinstance(module, VocabParallelEmbedding)}
+    if hidden_size in sizes:
+        return hidden_size
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _find_head(model: Any, states: Tensor) -> ShardedHead | None:
@@ -101,13 +111,11 @@ class HeadWorker:
     @torch.inference_mode()
     def find_head(self) -> bool:
         """Prepare projections onto some tokens; false if all logits have to be made."""
-        config = self.vllm_config.model_config
-        states = torch.zeros(1, config.get_hidden_size(), dtype=config.dtype, device=self.device)
-        try:
-            self.tree_head = _find_head(self.model_runner.get_model(), states)
-        except MODEL_ERRORS:
-            # Heads of some families read states of another size than their layers write, such as those of OPT.
-            self.tree_head = None
+        model, config = self.model_runner.get_model(), self.vllm_config.model_config
+        size = _state_size(model, config.get_hidden_size())
+        self.tree_head = None
+        if size is not None:
+            self.tree_head = _find_head(model, torch.zeros(1, size, dtype=config.dtype, device=self.device))
         return self.tree_head is not None
 
     @torch.inference_mode()

@@ -133,18 +133,31 @@ def test_whatever_ends_a_start_frees_the_model(tmp_path: Path, monkeypatch: pyte
 
 
 @needs_vllm
-def test_a_head_that_reads_states_of_another_size_makes_all_logits() -> None:
-    """As that of OPT models whose embeddings are smaller than their layers; it is no reason to refuse them."""
+@pytest.mark.parametrize(("embeddings", "tried"), [([64], 64), ([16, 64], 64), ([32], 32), ([16, 32], None), ([], None)])
+def test_a_head_is_tried_with_states_of_its_size(embeddings: list[int], tried: int | None) -> None:
+    """That of OPT models may be another than of layers, and one that vLLM multiplies by in memory which is not its own."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
     from verification.hosts.vllm_head import HeadWorker
 
-    class Model(torch.nn.Module):
-        def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
-            return states @ torch.zeros(32, 5)
+    class Embedding(VocabParallelEmbedding):
+        def __init__(self, size: int) -> None:
+            torch.nn.Module.__init__(self)
+            self.embedding_dim = size
 
-    worker = HeadWorker()
+    class Model(torch.nn.ModuleList):
+        asked: list[int]
+
+        def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
+            self.asked.append(states.shape[1])
+            return states
+
+    worker, model = HeadWorker(), Model(map(Embedding, embeddings))
     worker.vllm_config = SimpleNamespace(model_config=SimpleNamespace(get_hidden_size=lambda: 64, dtype=torch.float32))
-    worker.model_runner, worker.device = SimpleNamespace(get_model=Model), torch.device("cpu")
+    worker.model_runner, worker.device = SimpleNamespace(get_model=lambda: model), torch.device("cpu")
+    model.asked = []
     assert not worker.find_head()
+    assert model.asked == ([] if tried is None else [tried])
 
 
 def test_a_layer_attends_as_far_back_as_transformers_says() -> None:
