@@ -103,9 +103,11 @@ class Pipeline:
         log = self.work / "logs" / f"{stage.name}.log"
         stage.result.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", stage.command, *stage.arguments]
+        # A sentence that is broken into lines could not be told whole.
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "COLUMNS": "500"}
         with log.open("w") as output:
             print(" ".join(command), file=output, flush=True)
-            ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+            ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         if ended.returncode:
             said = log.read_text().replace("\r", "\n").splitlines()
             # Frames of the command line's own errors say nothing.

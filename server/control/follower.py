@@ -68,6 +68,7 @@ class Follower:
         away_since: seconds since 1970 since when the store does not answer; None if it does.
         lost: True if the store has lost its state.
         problem: why this replica does not follow, as a sentence; None if it does.
+        begun: False while the server of this replica begins, until it has read what there is, and serves it.
         has_ended: True once nothing follows any more: at the end, or for a fault, which the log tells.
     """
 
@@ -86,6 +87,7 @@ class Follower:
         self.away_since: float | None = None
         self.lost = False
         self.problem: str | None = None
+        self.begun = True
         self.has_ended = False
         self.applier: Applier | None = None
         self._moved = asyncio.Event()
@@ -208,6 +210,15 @@ class Follower:
     def next_move(self) -> "asyncio.Task[bool]":
         """Ends when more is applied."""
         return asyncio.ensure_future(self._moved.wait())
+
+    def check_begun(self) -> None:
+        """Say so if this replica has nothing to show yet of what there is.
+
+        Raises:
+            ReplicaBehind: it begins.
+        """
+        if not self.begun:
+            self.check()
 
     def check(self) -> None:
         """Say so if this replica does not do what others have written.

@@ -35,7 +35,8 @@ from server.scheduling.step_engine import StepEngine
 if TYPE_CHECKING:
     from verification.recommender import Recommender
 
-logger = logging.getLogger(__name__)
+# As a program it has another name, which says nothing in a log.
+logger = logging.getLogger("server.engine.main")
 
 
 def warm_up(source: "Recommender", engine: StepEngine) -> None:

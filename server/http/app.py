@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from server.catalogs.tidying import watch_files
@@ -104,13 +104,13 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
     add_pages(api, DOCS if console is None else CONSOLE)
     if console is not None:
         add_console(api, console.port)
+    # What a server shows before it has read what there is would pass for all that there is.
+    for router in (filter_routes(services), catalog_routes(services), item_routes(services)):
+        api.include_router(router, dependencies=[Depends(services.catalogs.follower.check_begun)])
     for router in (
         recommendation_routes(services),
         score_routes(services),
         user_routes(services),
-        filter_routes(services),
-        catalog_routes(services),
-        item_routes(services),
         control_routes(services),
         status_routes(services),
     ):
@@ -135,7 +135,7 @@ def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGI
 async def _follow(services: Services) -> None:
     """Begin with the version that is to be served, as soon as it is known, start the engine with it, and do what is written, for ever."""
     follower, engine = services.catalogs.follower, services.engine
-    engine.status, follower.problem = EngineStatus.STARTING, "The control store has not been read yet."
+    engine.status, follower.problem, follower.begun = EngineStatus.STARTING, "The control store has not been read yet.", False
     while True:
         try:
             await services.replica.begin()
@@ -144,6 +144,7 @@ async def _follow(services: Services) -> None:
             logger.error("this server can't begin yet: %s", error)
             follower.problem = f"It can't begin yet: {error}"
         await asyncio.sleep(RETRY_SECONDS)
+    follower.begun = True
     engine.start()
     await follower.follow()
 

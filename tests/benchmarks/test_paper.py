@@ -34,7 +34,7 @@ def test_a_stage_whose_result_is_there_is_not_run_again(tmp_path: Path) -> None:
 
 def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
     stage = listing(tmp_path, "wrong", "catalog", "inspect", str(tmp_path / "none.json"))
-    with pytest.raises(StageFailedError, match=r"wrong failed \(status 2\); .*wrong\.log ends with: .*does not exist"):
+    with pytest.raises(StageFailedError, match=r"wrong failed \(status 2\); .*wrong\.log ends with: .*there is no file .*none\.json"):
         Pipeline(tmp_path / "work").run("wrong", [stage])
 
 

@@ -66,9 +66,10 @@ def status_routes(services: Services) -> APIRouter:
     async def show_metrics() -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
 
-    @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from", responses=documented())
+    @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from", responses=documented(503))
     @needs(Scope.RECOMMEND)
     async def show_catalog() -> CatalogAnswer:
+        catalogs.follower.check_begun()
         served = catalogs.active
         return CatalogAnswer(
             version=served.name,

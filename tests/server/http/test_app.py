@@ -579,8 +579,19 @@ def test_every_operation_documents_its_errors_as_problems(bench: Bench):
                 if status == "default" or status >= "400":
                     assert content == {"application/problem+json"}, (method, path, status)
                 else:
-                    assert content == set() if status == "204" else content <= {"application/json", "text/plain"}, (method, path, status)
+                    assert (
+                        content == set() if status == "204" else content <= {"application/json", "text/plain", "application/octet-stream"}
+                    ), (method, path, status)
                     assert bool(content) == (status != "204"), (method, path, status)
+
+
+@pytest.mark.parametrize("path", ["/v1/catalog", "/v1/catalogs", "/v1/catalog/items", "/v1/catalog/items/item-1", "/v1/catalog/filters"])
+async def test_before_it_has_read_what_there_is_a_server_shows_nothing_of_it(bench: Bench, path: str):
+    follower = bench.services.catalogs.follower
+    follower.begun, follower.problem = False, "The control store has not been read yet."
+    assert_problem(await bench.client.get(path), 503, f"This server does not do what the others do: {follower.problem}")
+    follower.begun, follower.problem = True, None
+    assert (await bench.client.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/health/", "/v1/catalog/filters/%2F", "/v1/recommendations/"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from drafting.beam.rows import Rows
 from drafting.beam.rule import STRICT, SearchRule, Verification
 from drafting.plans.plan import FixedPlan
 from drafting.trie.item_set import ItemSet
@@ -81,7 +82,7 @@ def test_a_search_that_begins_again_is_told_from_its_second_beginning(speculatio
     """Its drafts may have spoilt the first forward, so it goes on without."""
     request = BeamRequest("spoilt", np.array([1, *speculation.identifiers[3]]), 5, 8, explain=20)
     score, forwards = speculation.target.score, count()
-    monkeypatch.setattr(speculation.target, "score", lambda batch: score(batch) * (np.nan if next(forwards) == 0 else 1))
+    monkeypatch.setattr(speculation.target, "score", lambda batch: Rows.of(score(batch).logits() * (np.nan if next(forwards) == 0 else 1)))
     result = run(speculation.engine(4, "beam:12"), [request], np.random.default_rng(0))["spoilt"]
     check_explained(result, request, speculation.identifiers[:, :4])
     assert result.explanation is not None

@@ -61,10 +61,10 @@ def break_call(monkeypatch: pytest.MonkeyPatch) -> Break:
                 raise error
             return original(*arguments)
 
-        def stepping(engine: SpeculativeBeamEngine) -> object:
+        def stepping(engine: SpeculativeBeamEngine, **given: int | None) -> object:
             state["inside"] = True
             try:
-                return step(engine)
+                return step(engine, **given)
             finally:
                 state["inside"] = False
 
