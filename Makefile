@@ -122,7 +122,7 @@ deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboar
 	$(BIN)/python -m deploy.checks.failover
 	$(BIN)/python -m deploy.checks.container
 
-fleet-check: setup services deploy-tools ## Change filters and catalogs while servers and Redis are killed; 20 seeds, an hour; ARGS="--seeds 1 --writes 60" to try
+fleet-check: setup services deploy-tools ## Change filters and catalogs while servers and Redis are killed; 20 seeds, hours on a busy machine; ARGS="--seeds 1 --writes 60" to try
 	$(BIN)/python -m deploy.fleet.run $(ARGS)
 
 lock: setup ## Resolve the requirements anew
