@@ -87,8 +87,8 @@ class Traffic:
 
     def run(self, writers: int, readers: int) -> None:
         """Make all changes; returns when the last one is answered."""
-        writing = [threading.Thread(target=self._write, args=(number,)) for number in range(writers)]
-        reading = [threading.Thread(target=self._read, args=(number,)) for number in range(readers)]
+        writing = [threading.Thread(target=self._write, args=(number,), daemon=True) for number in range(writers)]
+        reading = [threading.Thread(target=self._read, args=(number,), daemon=True) for number in range(readers)]
         for thread in (*writing, *reading):
             thread.start()
         for thread in writing:
