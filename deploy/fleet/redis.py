@@ -38,8 +38,8 @@ class RedisTrio:
 
     @property
     def url(self) -> str:
-        """Of the Sentinels; a write is acknowledged when a replica of Redis has it."""
-        return f"{self._sentinels.url}?wait_replicas=1"
+        """Of the Sentinels; a write is acknowledged when both replicas of Redis have it."""
+        return f"{self._sentinels.url}?wait_replicas=2"
 
     def master(self) -> RedisServer:
         """The server that the Sentinels hold for the master."""

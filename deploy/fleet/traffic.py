@@ -38,6 +38,7 @@ class Seen:
         status: 0 if no answer came.
         revision: what the answer says of it; -1 without an answer.
         replica: address of who answered.
+        behind: for how long that server could not know what others have written, as it has said; 0 if it did not.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Seen:
     status: int = 0
     revision: int = -1
     replica: str = ""
+    behind: float = 0.0
     answer: Any = None
 
     @property
@@ -164,6 +166,7 @@ def send(client: httpx.Client, rng: random.Random, seen: Seen, headers: dict[str
         return
     seen.ended, seen.status = time.time(), answer.status_code
     seen.revision = int(answer.headers.get("x-control-revision", -1))
+    seen.behind = float(answer.headers.get("x-control-behind", 0.0))
     seen.replica = answer.headers.get("x-replica", "")
     if answer.content and "json" in answer.headers.get("content-type", ""):
         seen.answer = answer.json()

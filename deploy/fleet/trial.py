@@ -28,6 +28,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         revisions: writes in the control store's log.
         lists: that were given; `failed` were not.
         latest: longest time for which the version of a list was not active any more when the list was asked for, seconds.
+        behind: lists whose server said that it could not know what others have written.
         faults: how many of each kind.
         complaints: what was broken.
     """
@@ -41,6 +42,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     lists: int
     failed: int
     latest: float
+    behind: int
     faults: dict[str, int]
     complaints: list[str]
 
@@ -80,7 +82,7 @@ def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outc
     refused = sum(400 <= change.status < 500 for change in traffic.changes)
     given = [seen for seen in traffic.lists if seen.is_done]
     complaints = [*faults.complaints, *change_complaints(history, traffic.changes), *end_complaints(history, shown)]
-    complaints += list_complaints(history, traffic.lists, faults.faults)
+    complaints += list_complaints(history, traffic.lists)
     return Outcome(
         seed=seed,
         seconds=round(time.monotonic() - began, 1),
@@ -91,6 +93,7 @@ def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outc
         lists=len(given),
         failed=sum(seen.status in (0, *range(500, 600)) for seen in traffic.lists),
         latest=round(max((lateness(history, seen) or 0.0 for seen in given), default=0.0), 3),
+        behind=sum(seen.behind > 0 for seen in given),
         faults=Counter(fault.kind for fault in faults.faults),
         complaints=complaints,
     )

@@ -16,7 +16,7 @@ def open_control_store(url: str, limits: Limits | None = None, key_prefix: str =
 
     `memory://` ends with this process, and no other process sees it; `sqlite:///relative/path` and `sqlite:////absolute/path` are files for
     the servers of one machine; `redis://…`, `redis+sentinel://…` and `redis+cluster://…` are a Redis, with `rediss` for TLS, as those of
-    histories. With `?wait_replicas=1` (not for a Cluster) a write is acknowledged when a replica of Redis has it.
+    histories. With `?wait_replicas=2` (not for a Cluster) a write is acknowledged when two replicas of Redis have it.
 
     Args:
         key_prefix: beginning of every Redis key.

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from typing import Literal
 
 from server.control.base import Position, Replica
-from server.control.follower import Follower, is_dead
+from server.control.follower import Follower
+from server.control.names import is_dead
 from server.errors import ControlUnavailable, NotEverywhere, ServerError
 
 EVERY_SECONDS = 1.0

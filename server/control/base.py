@@ -131,15 +131,19 @@ class ControlStore(Protocol):
         ...
 
     async def state(self) -> State | None:
-        """Read the whole state; None if the store is empty."""
+        """Read the whole state; None if the store is empty. It is not confirmed: `writes` after its position is."""
         ...
 
     async def position(self) -> Position | None:
-        """Read the position; None if the store is empty."""
+        """Read the position; None if the store is empty. A store that does not answer is found out soon.
+
+        Where the store confirms what it acknowledges, also this is confirmed: no write up to it can be lost, and it was the newest one
+        when it was asked for.
+        """
         ...
 
     async def writes(self, after: Position) -> list[Write] | None:
-        """Read what was written after a position, in order, without gaps; nothing if the store stands there.
+        """Read what was written after a position, in order, without gaps; nothing if the store stands there. Confirmed as `position`.
 
         Returns None where the log does not tell: the store is empty, of another generation or without the write of that position, or
         its log is trimmed. `state` tells then.

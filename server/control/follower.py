@@ -5,33 +5,37 @@ and if it moves on before the write, nothing was written, and all is judged anew
 is replaced unseen. What is applied is what the newest state says, and not every step on the way there, so a replica that was slow has
 no more to do than one that comes now.
 
-A store that does not answer stops writes and nothing else. A store that has lost its state is not followed into that: this replica keeps
+A store that does not answer stops writes and nothing else: this replica goes on with what it has, and knows since when it can't know what
+others have written (`behind_seconds`). A store that has lost its state is not followed into that: this replica keeps
 what it has, until somebody restores it. A state of another generation, or a position that the store does not know, is taken as it is.
 """
 
 import asyncio
 import logging
-import os
 import random
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Protocol, TypeVar
 
-from server.control.base import NOWHERE, ControlStore, Position, Write
+from server.control.base import NOWHERE, ControlStore, Position, Replica, State, Write
+from server.control.names import is_dead, may_be_former
 from server.control.records import Changes, Record
 from server.errors import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind, ServerError
 
 TRIES = 20
 # Whoever comes second again and again waits up to so many seconds, so that not all come at once again.
 _PAUSE_SECONDS = 0.02
-WAIT_SECONDS = 5.0
+LOOK_SECONDS = 0.5
+# What a replica serves all were to serve so many seconds ago at the most, or it says so.
+BEHIND_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 END_SECONDS = 2.0
 # Longer than replicas take to say again that they live.
 SETTLE_SECONDS = 2.0
+# Longer than one that is silent counts for alive.
+FORMER_SECONDS = 6.0
+_FORMER_LOOK_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -65,7 +69,7 @@ class Follower:
         record: the state as this replica has read it, or written it, last; `values` are the same in the store's form.
         read: its position.
         applied: position up to which this replica has applied the store.
-        away_since: seconds since 1970 since when the store does not answer; None if it does.
+        away_since: seconds since 1970 since when the store can't be read; None if it can.
         lost: True if the store has lost its state.
         problem: why this replica does not follow, as a sentence; None if it does.
         begun: False while the server of this replica begins, until it has read what there is, and serves it.
@@ -85,6 +89,9 @@ class Follower:
         self.values: dict[str, bytes] = {}
         self.read = self.applied = NOWHERE
         self.away_since: float | None = None
+        # When the store was asked last of what was applied then as all that there was.
+        self._asked_at = self._heard_at = time.monotonic()
+        self._refusal = ""
         self.lost = False
         self.problem: str | None = None
         self.begun = True
@@ -123,7 +130,12 @@ class Follower:
         try:
             write = await self.store.write(self.read, self.name, changes)
         except ControlUnavailable as error:
-            raise self._away(error) from error
+            if self.away_since is None and self._refusal != str(error):
+                # Whether the store is away is found out by reading, which goes on where only writes are refused.
+                self._refusal = str(error)
+                logger.error("a change can't be stored: %s", error)
+            raise
+        self._refusal = ""
         self._take(write)
         self._move()
         if (told := written.get()) is not None:
@@ -134,6 +146,7 @@ class Follower:
         await self.read_on()
         assert self.applier is not None
         if self.applied == self.read and self.problem is None and not self.applier.has_more:
+            self._heard_at = self._asked_at
             return
         try:
             await self.applier.apply(self.record)
@@ -145,21 +158,22 @@ class Follower:
             self.problem = str(error)
             raise ReplicaBehind(self.problem) from error
         self.problem = None
+        self._heard_at = self._asked_at
         self._move()
 
     async def read_on(self) -> None:
         """Read what was written since, and apply none of it; fill a store that is empty."""
+        asked_at = time.monotonic()
         try:
-            writes = None if self.read == NOWHERE else await self.store.writes(self.read)
-            if writes is None:
-                await self._read_state()
+            if self.read == NOWHERE or await self.store.position() != self.read:
+                is_confirmed = await self._read_more()
+                if not is_confirmed:
+                    return
         except ControlUnavailable as error:
             raise self._away(error) from error
-        for write in writes or ():
-            self._take(write)
         if self.away_since is not None:
             logger.info("the control store answers again")
-        self.away_since, self.lost = None, False
+        self.away_since, self.lost, self._asked_at = None, False, asked_at
 
     async def follow(self) -> None:
         """Apply whatever is written, as soon as it is, until cancelled."""
@@ -183,6 +197,10 @@ class Follower:
         except (ReplicaBehind, ControlLost, ControlEmpty):
             return RETRY_SECONDS
 
+    def behind_seconds(self) -> float:
+        """For how long others may have written what this replica has not applied, as far as it knows."""
+        return time.monotonic() - self._heard_at
+
     def stir(self) -> None:
         """Have `follow` look for what there is to do."""
         self._stirred.set()
@@ -198,9 +216,16 @@ class Follower:
             logger.warning("what this server has decided by itself is not written: %s", error)
 
     async def is_alone(self, *, ready: bool = False) -> bool:
-        """True if no other replica lives; with `ready`, if none is ready."""
-        others = [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
-        return not any(each.ready or not ready for each in others)
+        """True if no other replica lives; with `ready`, if none is ready.
+
+        With `ready`, one that may be this one before it was started again is waited for to be silent.
+        """
+        ends = time.monotonic() + FORMER_SECONDS
+        while others := [each for each in await self._others() if each.ready or not ready]:
+            if not ready or not all(may_be_former(each.name) for each in others) or time.monotonic() > ends:
+                return False
+            await asyncio.sleep(_FORMER_LOOK_SECONDS)
+        return True
 
     async def reached(self, revision: int) -> None:
         """Return when this replica has applied a revision."""
@@ -231,7 +256,28 @@ class Follower:
         if self.problem is not None:
             raise ReplicaBehind(self.problem)
 
-    async def _read_state(self) -> None:
+    async def _read_more(self) -> bool:
+        """Read what has come; False if that is not confirmed."""
+        is_confirmed = True
+        writes = None if self.read == NOWHERE else await self.store.writes(self.read)
+        if writes is None:
+            state = await self._read_state()
+            try:
+                writes = await self.store.writes(state.position)
+            except ControlUnavailable as error:
+                if self.read != NOWHERE:
+                    raise
+                # Who has nothing to go on with begins with what there is, and can change nothing.
+                logger.warning("what the control store holds may not last: %s", error)
+                is_confirmed, writes = False, []
+            if writes is None:
+                raise ControlConflict
+            self.values, self.record, self.read = dict(state.values), Record.of(state.values), state.position
+        for write in writes:
+            self._take(write)
+        return is_confirmed
+
+    async def _read_state(self) -> State:
         state = await self.store.state()
         if state is None and self.read != NOWHERE:
             if not self.lost:
@@ -242,12 +288,14 @@ class Follower:
             await asyncio.sleep(self._settle_seconds)
             state = await self.store.state()
         if state is None:
-            living = [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
-            if others := [each for each in living if each.position != NOWHERE]:
+            if others := [each for each in await self._others() if each.position != NOWHERE]:
                 raise ControlEmpty(len(others))
             assert self.applier is not None
             state = await self.store.create(await self.applier.initial())
-        self.values, self.record, self.read = dict(state.values), Record.of(state.values), state.position
+        return state
+
+    async def _others(self) -> list[Replica]:
+        return [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
 
     def _take(self, write: Write) -> None:
         for key, value in write.changes.items():
@@ -274,7 +322,7 @@ class Follower:
         if self.away_since is not None:
             await asyncio.sleep(pause)
             return
-        waits = {asyncio.ensure_future(self.store.wait(self._seen(), pause or WAIT_SECONDS)), asyncio.ensure_future(self._stirred.wait())}
+        waits = {asyncio.ensure_future(self.store.wait(self._seen(), pause or LOOK_SECONDS)), asyncio.ensure_future(self._stirred.wait())}
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -285,18 +333,3 @@ class Follower:
 
     def _seen(self) -> Position | None:
         return None if self.lost or self.read == NOWHERE else self.read
-
-
-def replica_name() -> str:
-    """A name for a replica of this process."""
-    return f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
-
-
-def is_dead(name: str) -> bool:
-    """True if a name is of a process of this machine that has ended, though its announcement still lives."""
-    host, _, rest = name.partition("/")
-    process = rest.partition("/")[0]
-    if host != socket.gethostname() or not process.isdecimal():
-        return False
-    # A container's first process has the number of the one before it.
-    return int(process) == os.getpid() or not Path(f"/proc/{process}").exists()

@@ -6,12 +6,16 @@ Its keys are in the same slot of a Redis Cluster because of their common hash ta
     {prefix}:log       stream  entry REVISION-1 for each of the newest writes: write_id, size, at, by, then "+" + key with its value or
                                "-" + key with nothing
     {prefix}:moves     stream  the newest write again, without its changes, for those who wait
+    {prefix}:looks     string  written whenever the position or the log is read, if replicas of Redis must confirm
     {prefix}:replicas  hash    the name of each replica with the milliseconds until which it lives, and its announcement
 
 Invariant: position and values are one key, so a Redis that evicts keys or loses its memory loses the state as a whole or not at all.
 
-Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `?wait_replicas=1` a
-write is acknowledged when a replica of Redis has it; Sentinel promotes the one with the most data.
+Redis acknowledges a write before its replicas have it, so a failover may lose the last acknowledged writes. With `?wait_replicas=N` a
+write is acknowledged when N replicas of Redis have it. Where N is all of them, whichever Sentinel promotes has what was acknowledged, and a
+master that has been replaced and does not know it can acknowledge nothing, as the one that was promoted no longer listens to it. Positions
+and the log are then read by scripts that write as well, and told when as many replicas have that: so nothing is told that may be lost, and
+nobody takes the word of a master that has been replaced for what there is.
 """
 
 import time
@@ -21,7 +25,7 @@ from typing import Any
 import msgspec
 
 from server.control.base import Limits, Position, Replica, State, Write, random_name
-from server.control.redis_scripts import ANNOUNCE, BEGIN, LOG, REPLICAS, WRITE
+from server.control.redis_scripts import ANNOUNCE, BEGIN, LOG, LOOK, REPLICAS, WRITE
 from server.errors import ControlConflict, ControlUnavailable
 from server.redis.access import RedisAccess
 
@@ -29,6 +33,8 @@ from server.redis.access import RedisAccess
 _CONNECTIONS = 32
 # The stream does not tell of a write that has the revision of a lost one, nor of a state that is gone, so the position is read so often.
 _LOOK_SECONDS = 0.5
+# Of the time of an operation: a server that stands still is noticed by what is small, and by what is big only late.
+_LOOK_SHARE = 0.2
 _POSITION = ("generation", "revision", "write_id")
 
 
@@ -39,9 +45,11 @@ class RedisControlStore:
         self._limits = limits
         self._access = RedisAccess(url, limits.timeout_seconds, _CONNECTIONS, "the control store", ControlUnavailable)
         self._redis = self._access.client
-        self._state, self._log, self._moves, self._replicas = (f"{{{key_prefix}}}:{name}" for name in ("state", "log", "moves", "replicas"))
+        names = ("state", "log", "moves", "looks", "replicas")
+        self._state, self._log, self._moves, self._looks, self._replicas = (f"{{{key_prefix}}}:{name}" for name in names)
         self._begin_script = self._redis.register_script(BEGIN)
         self._write_script = self._redis.register_script(WRITE)
+        self._look_script = self._redis.register_script(LOOK)
         self._log_script = self._redis.register_script(LOG)
         self._announce_script = self._redis.register_script(ANNOUNCE)
         self._replicas_script = self._redis.register_script(REPLICAS)
@@ -61,14 +69,15 @@ class RedisControlStore:
         return State(position, {key[1:].decode(): value for key, value in held.items() if key.startswith(b":")})
 
     async def position(self) -> Position | None:
-        async with self._access.reach():
-            held: list[Any] = await self._redis.hmget(self._state, _POSITION)
-        return _position(held)
+        if not self._access.is_confirmed:
+            return await self._look()
+        async with self._access.reach(share=_LOOK_SHARE):
+            return _position(await self._access.write(self._look_script, [self._state, self._looks], [], share=_LOOK_SHARE / 2))
 
     async def writes(self, after: Position) -> list[Write] | None:
         async with self._access.reach():
-            args = after.generation, max(0, after.revision), after.write_id
-            entries = await self._log_script(keys=[self._state, self._log], args=args)
+            args: list[str | int] = [after.generation, max(0, after.revision), after.write_id, int(self._access.is_confirmed)]
+            entries = await self._access.write(self._log_script, [self._state, self._log, self._looks], args)
         return None if entries is None else [_write(after.generation, entry_id, fields) for entry_id, fields in entries]
 
     async def write(self, after: Position, by: str, changes: Mapping[str, bytes | None]) -> Write:
@@ -85,8 +94,8 @@ class RedisControlStore:
     async def wait(self, seen: Position | None, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         last = f"{seen.revision}-1" if seen else "0-0"
-        while await self.position() == seen and (left := min(deadline - time.monotonic(), _LOOK_SECONDS)) > 0:
-            async with self._access.reach(left):
+        while await self._look() == seen and (left := min(deadline - time.monotonic(), _LOOK_SECONDS)) > 0:
+            async with self._access.reach(left, share=_LOOK_SHARE):
                 if await self._redis.xread({self._moves: last}, count=1, block=max(1, round(1000 * left))):
                     return
 
@@ -110,6 +119,12 @@ class RedisControlStore:
 
     async def close(self) -> None:
         await self._access.close()
+
+    async def _look(self) -> Position | None:
+        """The position, as the server has it that answers."""
+        async with self._access.reach(share=_LOOK_SHARE):
+            held: list[Any] = await self._redis.hmget(self._state, _POSITION)
+        return _position(held)
 
     async def _begin(self, values: Mapping[str, bytes], revision: int, *, is_new: bool) -> State:
         generation, write_id = random_name(), random_name()

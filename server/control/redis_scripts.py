@@ -50,8 +50,16 @@ redis.call('HSET', KEYS[1], 'revision', text, 'write_id', ARGV[4], 'log_bytes', 
 return 1
 """
 
-# KEYS: state, log. ARGV: generation, revision and write id of the position. Returns the entries after it; nothing if the log has it not.
+# KEYS: state, looks. Returns generation, revision and write id; it writes, so that the replicas of Redis can confirm it.
+LOOK = """
+redis.call('SET', KEYS[2], '')
+return redis.call('HMGET', KEYS[1], 'generation', 'revision', 'write_id')
+"""
+
+# KEYS: state, log, looks. ARGV: generation, revision and write id of the position; 1 to write as `LOOK` does.
+# Returns the entries after the position; nothing if the log has it not.
 LOG = """
+if ARGV[4] == '1' then redis.call('SET', KEYS[3], '') end
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return false end
 local own = redis.call('XRANGE', KEYS[2], ARGV[2] .. '-1', ARGV[2] .. '-1')[1]
 if not own or own[2][2] ~= ARGV[3] then return false end

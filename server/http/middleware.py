@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.control.follower import Follower, written
+from server.control.follower import BEHIND_SECONDS, Follower, written
 from server.errors import InvalidRequest, KeyUnknown, NotReached
 from server.http.problems import Problem, problem_of
 from server.http.strict_route import REACH
@@ -25,6 +25,7 @@ from server.metrics.tracing import Tracing, end_request, traceparent
 
 REQUEST_ID = b"x-request-id"
 REVISION = b"x-control-revision"
+BEHIND = b"x-control-behind"
 MIN_REVISION = b"x-min-revision"
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -67,6 +68,7 @@ class ExchangeMiddleware:
         status = 500
         # What the request writes takes its place.
         revision = [self._follower.applied.revision]
+        behind = self._behind()
         written.set(revision)
         received, more = 0, True
         most, is_upload = self._most(scope)
@@ -97,7 +99,8 @@ class ExchangeMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id), (REVISION, b"%d" % revision[0]), NO_SNIFFING]
+                own = (REQUEST_ID, request_id), (REVISION, b"%d" % revision[0]), NO_SNIFFING, *behind
+                message["headers"] = [*message.get("headers", ()), *own]
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)
@@ -110,6 +113,11 @@ class ExchangeMiddleware:
         finally:
             method = "HEAD" if is_head else _method(scope)
             self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
+
+    def _behind(self) -> tuple[tuple[bytes, bytes], ...]:
+        """A header that says for how long this server can't know what others have written, if that is longer than it should be."""
+        seconds = self._follower.behind_seconds()
+        return ((BEHIND, b"%.2f" % seconds),) if seconds > BEHIND_SECONDS else ()
 
     async def _reach(self, least: bytes, revision: list[int]) -> None:
         """Wait for a revision, and put the one that is reached into `revision`.

@@ -27,7 +27,8 @@ from server.catalogs.files import VersionFiles, open_objects
 from server.catalogs.served import ServedCatalog
 from server.catalogs.store import CatalogStore
 from server.control import open_control_store
-from server.control.follower import SETTLE_SECONDS, Follower, replica_name
+from server.control.follower import SETTLE_SECONDS, Follower
+from server.control.names import replica_name
 from server.engine.client import EngineClient
 from server.engine.directory import own_directory
 from server.engine.heartbeat import Patience

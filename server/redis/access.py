@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
@@ -43,10 +44,20 @@ class RedisAccess:
         """The address, for messages."""
         return self._url.address
 
+    @property
+    def is_confirmed(self) -> bool:
+        """True if a write counts only when replicas of Redis have it."""
+        return self._url.wait_replicas > 0
+
     @asynccontextmanager
-    async def reach(self, waited_seconds: float = 0.0) -> AsyncIterator[None]:
-        """Limit the time of an operation, in which Redis may wait for so long itself, and turn failures into the store's error."""
-        seconds = self._timeout_seconds + waited_seconds
+    async def reach(self, waited_seconds: float = 0.0, *, share: float = 1.0) -> AsyncIterator[None]:
+        """Limit the time of an operation, and turn failures into the store's error.
+
+        Args:
+            waited_seconds: how long Redis may wait itself, beside.
+            share: of the limit, for what is quick.
+        """
+        seconds = share * self._timeout_seconds + waited_seconds
         try:
             async with asyncio.timeout(seconds), self._turns:
                 if isinstance(self.client, RedisCluster):
@@ -54,23 +65,41 @@ class RedisAccess:
                     await self.client.initialize()
                 yield
         except TimeoutError as error:
+            await self._ask_anew()
             raise self._unavailable(f"Redis at {self.address} did not answer within {seconds:g} s.") from error
         except RedisError as error:
             reason = str(error).rstrip(".").replace(". ", "; ")
             raise self._unavailable(f"Redis at {self.address} cannot serve {self._purpose}: {reason}.") from error
 
-    async def write(self, script: AsyncScript, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
-        """The answer of a script that writes, inside `reach`, once as many replicas have its writes as the URL says."""
+    async def write(
+        self,
+        script: AsyncScript,
+        keys: Sequence[str],
+        args: Sequence[str | int] | Sequence[str | bytes | int | float],
+        *,
+        share: float = 0.5,
+    ) -> Any:
+        """The answer of a script that writes, inside `reach`, once as many replicas have its writes as the URL says.
+
+        Args:
+            share: of the time of an operation, how much replicas have.
+        """
         wanted = self._url.wait_replicas
         if not wanted or not isinstance(self.client, Redis):
             return await script(keys=keys, args=args)
         # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
         async with self.client.client() as connection:
             answer = await script(keys=keys, args=args, client=connection)
-            reached = int(await connection.wait(wanted, round(1000 * self._timeout_seconds / 2)))
+            reached = int(await connection.wait(wanted, round(1000 * share * self._timeout_seconds)))
         if reached < wanted:
+            await self._ask_anew()
             raise self._unavailable(f"Redis at {self.address} has stored a write on {reached} of the {wanted} replicas that must have it.")
         return answer
+
+    async def _ask_anew(self) -> None:
+        """Ask the Sentinels before the next operation: a master that has been replaced goes on for seconds before it is told."""
+        if isinstance(self.client, Redis) and isinstance(pool := self.client.connection_pool, SentinelConnectionPool):
+            await pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -66,6 +66,10 @@ class Flaky(MemoryControlStore):
         self._answer()
         return await super().state()
 
+    async def position(self) -> Position | None:
+        self._answer()
+        return await super().position()
+
     async def writes(self, after: Position) -> list[Write] | None:
         self._answer()
         return await super().writes(after)

@@ -204,7 +204,24 @@ async def test_a_write_is_acknowledged_only_when_a_replica_of_redis_has_it(redis
     log = await store.writes(begun)
     assert log is not None
     assert [write.changes for write in log] == [{"key": b"1"}]
+    # Nor is it told, nor what the newest write is: another server may be the master by now.
+    for read in (careful.position(), careful.writes(begun)):
+        with pytest.raises(ControlUnavailable, match="on 0 of the 1 replicas that must have it"):
+            await read
+    assert (await careful.state() or State(begun, {})).values == {"key": b"1"}
     await store.close()
+    await careful.close()
+
+
+async def test_what_a_replica_of_redis_has_is_told(
+    redis_server: RedisServer, admin: Redis, start_redis: Callable[..., RedisServer]
+) -> None:
+    start_redis("--replicaof", "127.0.0.1", str(redis_server.port))
+    careful = open_control_store(f"{redis_server.url}?wait_replicas=1", Limits(timeout_seconds=20))
+    begun = (await careful.create({})).position
+    write = await careful.write(begun, "a", {"key": b"1"})
+    assert await careful.writes(begun) == [write]
+    assert await careful.position() == write.position
     await careful.close()
 
 

@@ -59,6 +59,13 @@ def revision(response: httpx.Response) -> int:
     return int(response.headers["x-control-revision"])
 
 
+async def test_a_server_that_can_not_know_what_others_write_says_so(pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch):
+    one, _ = pair
+    for seconds, told in ((0.99, None), (2.345, "2.35")):
+        monkeypatch.setattr(one.services.catalogs.follower, "behind_seconds", lambda seconds=seconds: seconds)
+        assert (await one.client.get("/v1/catalog")).headers.get("x-control-behind") == told
+
+
 async def test_a_client_that_names_the_revision_of_its_write_meets_it_on_every_replica(pair: tuple[Replica, Replica]):
     one, two = pair
     for number in range(20):

@@ -1,0 +1,149 @@
+"""What one replica makes of a store that does not confirm what it holds, that refuses writes, or that stands still."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import pytest
+
+from server.control import Limits, Position, Replica, Write
+from server.control.follower import Follower
+from server.control.memory import MemoryControlStore
+from server.control.names import replica_name
+from server.control.records import Record
+from server.errors import ControlUnavailable
+
+
+class Unsure(MemoryControlStore):
+    """A Redis whose replicas may be gone: what it holds may be lost."""
+
+    def __init__(self) -> None:
+        super().__init__(Limits(announced_seconds=0.3))
+        self.is_confirmed = self.takes_writes = True
+
+    async def position(self) -> Position | None:
+        self._confirm(may=self.is_confirmed)
+        return await super().position()
+
+    async def writes(self, after: Position) -> list[Write] | None:
+        self._confirm(may=self.is_confirmed)
+        return await super().writes(after)
+
+    async def write(self, after: Position, by: str, changes: Mapping[str, bytes | None]) -> Write:
+        self._confirm(may=self.takes_writes)
+        return await super().write(after, by, changes)
+
+    def _confirm(self, *, may: bool) -> None:
+        if not may:
+            raise ControlUnavailable("Redis has stored it on 0 of 2.")
+
+
+class Applied:
+    """An `Applier` that keeps what it is told."""
+
+    has_more = False
+
+    def __init__(self) -> None:
+        self.filters: list[dict[str, bytes]] = []
+
+    async def initial(self) -> Mapping[str, bytes]:
+        return {}
+
+    async def apply(self, record: Record) -> None:
+        self.filters.append(dict(record.filters))
+
+
+@pytest.fixture
+def store() -> Unsure:
+    return Unsure()
+
+
+def follower_of(store: Unsure, name: str) -> tuple[Follower, Applied]:
+    follower, applied = Follower(store, name), Applied()
+    follower.applier = applied
+    return follower, applied
+
+
+async def catch_up(follower: Follower) -> None:
+    async with follower.changing:
+        await follower.catch_up()
+
+
+async def put(follower: Follower, name: str) -> None:
+    async with follower.changing:
+        await follower.decide(lambda: follower.write({f"filter/{name}": b"1"}))
+
+
+async def test_what_is_not_confirmed_is_not_applied(store: Unsure):
+    (one, _), (two, applied) = follower_of(store, "one"), follower_of(store, "two")
+    await catch_up(two)
+    await put(one, "sure")
+    await catch_up(two)
+    position = one.read
+    await store.write(position, "who was not answered", {"filter/open": b"1"})
+    store.is_confirmed = False
+    with pytest.raises(ControlUnavailable):
+        await catch_up(two)
+    assert two.away_since is not None
+    assert (two.applied, applied.filters[-1]) == (position, {"sure": b"1"})
+    store.is_confirmed = True
+    await catch_up(two)
+    assert two.away_since is None
+    assert applied.filters[-1] == {"sure": b"1", "open": b"1"}
+
+
+async def test_who_begins_does_so_with_what_there_is(store: Unsure):
+    one, _ = follower_of(store, "one")
+    await catch_up(one)
+    await put(one, "few")
+    store.is_confirmed = False
+    late, _ = follower_of(store, "late")
+    async with late.changing:
+        await late.read_on()
+        assert set(late.record.filters) == {"few"}
+        with pytest.raises(ControlUnavailable):
+            await late.catch_up()
+
+
+async def test_a_replica_knows_since_when_it_can_not_know(store: Unsure, monkeypatch: pytest.MonkeyPatch):
+    clock = [50.0]
+    monkeypatch.setattr("server.control.follower.time.monotonic", lambda: clock[0])
+    one, _ = follower_of(store, "one")
+    clock[0] += 3
+    assert one.behind_seconds() == 3
+    await catch_up(one)
+    assert one.behind_seconds() == 0
+    clock[0] += 2
+    store.is_confirmed = False
+    with pytest.raises(ControlUnavailable):
+        await catch_up(one)
+    assert one.behind_seconds() == 2
+    store.is_confirmed = True
+    await catch_up(one)
+    assert one.behind_seconds() == 0
+
+
+async def test_a_store_that_only_refuses_writes_is_not_away_and_is_told_of_once(store: Unsure, caplog: pytest.LogCaptureFixture):
+    one, _ = follower_of(store, "one")
+    await catch_up(one)
+    with caplog.at_level(logging.INFO):
+        for takes_writes in (False, False, True, False):
+            store.takes_writes = takes_writes
+            try:
+                await put(one, "few")
+            except ControlUnavailable:
+                assert not takes_writes
+            await catch_up(one)
+            assert one.away_since is None
+    assert [record.getMessage() for record in caplog.records] == ["a change can't be stored: Redis has stored it on 0 of 2."] * 2
+
+
+async def test_who_begins_anew_waits_for_the_one_before_it_to_be_silent(store: Unsure):
+    one, _ = follower_of(store, replica_name())
+    await catch_up(one)
+    host, number, _ = one.name.split("/")
+    former = Replica(f"{host}/{number}/0123456789abcdef", one.read, ready=True, problem=None, started_at=0.0, software="", version="")
+    await store.announce(former)
+    assert not await one.is_alone()
+    async with asyncio.timeout(5):
+        assert await one.is_alone(ready=True)
