@@ -77,6 +77,7 @@ class Fleet:
         key: opens everything.
         url: of Envoy.
         catalogs: directory of the versions.
+        start: name of the version that they are started with; known once they are.
     """
 
     def __init__(self, folder: Path, redis_url: str) -> None:
@@ -87,7 +88,7 @@ class Fleet:
         self.lines.write(folder)
         self.key = add_key(folder / "keys.json", "check", list(Scope))
         self.replicas: list[Replica] = []
-        self.url = ""
+        self.url = self.start = ""
         model = ("--target", str(folder / "model"), "--catalog", str(folder / "catalog.jsonl"))
         shared = ("--histories", redis_url, "--catalogs", str(self.catalogs), "--keys", str(folder / "keys.json"))
         self._flags = [*FLAGS, *model, *shared]
@@ -101,6 +102,8 @@ class Fleet:
             for replica in self.replicas:
                 self._settle(replica)
             stack.enter_context(self._envoy())
+            with self.client(self.replicas[0].url) as client:
+                self.start = client.get("/v1/catalogs").raise_for_status().json()["active"]
             yield
 
     @contextmanager

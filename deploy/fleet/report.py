@@ -13,7 +13,7 @@ def write_report(file: Path, outcomes: Sequence[Outcome]) -> None:
     head = ("seed", "acknowledged", "refused", "open", "revisions", "lists", "failed", "behind", "latest", *KINDS, "broken", "seconds")
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for each in outcomes:
-        cells = [each.seed, each.acknowledged, each.refused, each.open, each.revisions, each.lists, each.failed, each.behind]
+        cells: list[object] = [each.seed, each.acknowledged, each.refused, each.open, each.revisions, each.lists, each.failed, each.behind]
         cells += [f"{each.latest:.2f} s", *(each.faults.get(kind, 0) for kind in KINDS), len(each.complaints), f"{each.seconds:.0f}"]
         rows.append(f"| {' | '.join(map(str, cells))} |")
     lines = file.read_text().splitlines() if file.exists() else ["# A fleet under faults", ""]

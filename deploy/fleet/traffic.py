@@ -130,7 +130,7 @@ class Traffic:
             case "upload":
                 # Four tickets in a row want the same name.
                 indices = [index for index in range(len(lines.names)) if index < KEPT_ITEMS or rng.random() < 0.5]
-                seen = Seen(kind=kind, name=f"v{ticket // 4}", what=frozenset(lines.names[index] for index in indices))
+                seen = Seen(kind=kind, name=f"v{self.seed}-{ticket // 4}", what=frozenset(lines.names[index] for index in indices))
                 headers = {"content-type": "application/x-ndjson"}
                 return seen, {"method": "PUT", "url": f"/v1/catalogs/{seen.name}", "content": lines.body(indices), "headers": headers}
             case "activate":
@@ -139,7 +139,7 @@ class Traffic:
             case "rollback":
                 return Seen(kind=kind), {"method": "POST", "url": "/v1/catalogs/rollback", "json": {"by": "check"}}
             case _:
-                name = f"new-{ticket}"
+                name = f"new-{self.seed}-{ticket}"
                 item = {"item_id": name, "identifier": lines.identifier(rng.randrange(KEPT_ITEMS)), "attributes": {"group": group_of(name)}}
                 body = {"items": [item], "on_collision": "shared", "by": "check"}
                 return Seen(kind=kind, what=frozenset([name])), {"method": "POST", "url": "/v1/catalog/items", "json": body}

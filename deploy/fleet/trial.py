@@ -1,9 +1,10 @@
-"""One trial: a fleet of its own on a Redis of its own, random changes and faults by a seed, and what is to be said of it."""
+"""One trial: random changes and faults by a seed, on a fleet with a Redis of its own, and what is to be said of it."""
 
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -47,25 +48,42 @@ class Outcome(msgspec.Struct, kw_only=True):
     complaints: list[str]
 
 
-def run_trial(seed: int, replicas: int, writes: int, keep: Path | None = None) -> Outcome:
-    """Run one seed.
+class Ground:
+    """A fleet and its Redis, which trials share for as long as nothing is broken.
+
+    Attributes:
+        fleet, redis: both whole.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack, replicas: int) -> None:
+        """Start them, until `stack` is closed."""
+        self.redis = stack.enter_context(RedisTrio(folder))
+        self.fleet = Fleet(folder, self.redis.url)
+        stack.enter_context(self.fleet.started(replicas))
+
+
+@contextmanager
+def started(replicas: int, keep: Path | None = None) -> Iterator[Ground]:
+    """A ground for trials.
 
     Args:
-        keep: directory for logs; by default they are gone with the trial.
+        keep: directory for logs; by default they are gone with the ground.
     """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(dir=keep) if keep else stack.enter_context(tempfile.TemporaryDirectory()))
-        redis = stack.enter_context(RedisTrio(folder))
-        fleet = Fleet(folder, redis.url)
-        with fleet.started(replicas), tqdm(total=writes, desc=f"seed {seed}", unit="write", leave=False, disable=None) as bar:
-            return _drive(seed, fleet, redis, bar)
+        yield Ground(folder, stack, replicas)
+
+
+def run_trial(seed: int, ground: Ground, writes: int) -> Outcome:
+    """Run one seed."""
+    with tqdm(total=writes, desc=f"seed {seed}", unit="write", leave=False, disable=None) as bar:
+        return _drive(seed, ground.fleet, ground.redis, bar)
 
 
 def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outcome:
     began = time.monotonic()
     watch, faults = Watch(redis.url), Faults(fleet, redis, str(seed))
-    start = show(fleet, fleet.replicas[0]).active
-    traffic = Traffic(fleet, str(seed), int(bar.total), start, bar.update)
+    traffic = Traffic(fleet, str(seed), int(bar.total), fleet.start, bar.update)
     traffic.begin()
     watch.start()
     faults.start()
@@ -75,8 +93,8 @@ def _drive(seed: int, fleet: Fleet, redis: RedisTrio, bar: "tqdm[None]") -> Outc
         faults.end()
         settle(fleet)
         log = watch.end()
-        (fleet.folder / "seen.json").write_bytes(msgspec.json.encode([*traffic.changes, *traffic.lists, *faults.faults]))
-    history = History(watch.first, log, watch.seen, fleet.catalogs, (start, frozenset(fleet.lines.names)))
+        (fleet.folder / f"seen-{seed}.json").write_bytes(msgspec.json.encode([*traffic.changes, *traffic.lists, *faults.faults]))
+    history = History(watch.first, log, watch.seen, fleet.catalogs, (fleet.start, frozenset(fleet.lines.names)))
     shown = {replica.address: show(fleet, replica) for replica in fleet.replicas}
     done = sum(change.is_done for change in traffic.changes)
     refused = sum(400 <= change.status < 500 for change in traffic.changes)
