@@ -5,11 +5,9 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -17,15 +15,15 @@ import numpy as np
 from redis import Redis
 
 from deploy.checks.findings import Findings
+from deploy.fleet.asking import asked
 from deploy.fleet.redis import RedisTrio
 from deploy.fleet.replicas import Fleet
-from deploy.fleet.traffic import KEPT_ITEMS, K
+from deploy.fleet.traffic import KEPT_ITEMS
 from deploy.fleet.trial import settle, show
 from server.client.origin import KEY_VARIABLE
 
 CHANGES = 300
 ALL_SECONDS = 0.5
-LIST_PAUSE_SECONDS = 0.02
 
 
 def measure(replicas: int, findings: Findings) -> None:
@@ -36,12 +34,11 @@ def measure(replicas: int, findings: Findings) -> None:
         fleet = Fleet(folder, redis.url)
         stack.enter_context(fleet.started(replicas))
         measure_changes(fleet, findings)
-        statuses: list[int] = []
-        with asked(fleet, statuses):
+        with asked(fleet) as lists:
             check_another(fleet, findings)
             check_flushed(fleet, redis, folder / "control.backup", findings)
-        wrong = sum(status != httpx.codes.OK for status in statuses)
-        findings.check(wrong == 0, f"{wrong} of {len(statuses)} lists failed meanwhile")
+        wrong = sum(each.status != httpx.codes.OK for each in lists)
+        findings.check(wrong == 0, f"{wrong} of {len(lists)} lists failed meanwhile")
 
 
 def measure_changes(fleet: Fleet, findings: Findings) -> None:
@@ -107,25 +104,3 @@ def control(fleet: Fleet, verb: str, file: Path, url: str) -> None:
     """`atspeed control`, as an operator runs it."""
     command = [sys.executable, "-m", "server.cli", "control", verb, str(file), "--url", url]
     subprocess.run(command, check=True, env=os.environ | {KEY_VARIABLE: fleet.key}, stdout=subprocess.DEVNULL)
-
-
-@contextmanager
-def asked(fleet: Fleet, statuses: list[int]) -> Iterator[None]:
-    """Ask for lists all the while, and note what is answered."""
-    over = threading.Event()
-
-    def ask() -> None:
-        rng = random.Random(0)
-        with fleet.client() as client:
-            while not over.wait(LIST_PAUSE_SECONDS):
-                body = {"history": rng.sample(fleet.lines.names[:KEPT_ITEMS], 3), "k": K}
-                headers = {"X-User-Id": str(rng.random())}
-                statuses.append(client.post("/v1/recommendations", json=body, headers=headers).status_code)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield
-    finally:
-        over.set()
-        asking.join()

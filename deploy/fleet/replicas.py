@@ -80,10 +80,10 @@ class Fleet:
         start: name of the version that they are started with; known once they are.
     """
 
-    def __init__(self, folder: Path, redis_url: str) -> None:
-        """Nothing is started yet."""
+    def __init__(self, folder: Path, redis_url: str, shape: str = "tiny") -> None:
+        """Nothing is started yet; `shape` names the model and its catalog."""
         self.folder = folder
-        self.lines, self.catalogs = CatalogLines("tiny"), folder / "catalogs"
+        self.lines, self.catalogs = CatalogLines(shape), folder / "catalogs"
         self.catalogs.mkdir()
         self.lines.write(folder)
         self.key = add_key(folder / "keys.json", "check", list(Scope))

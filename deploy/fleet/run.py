@@ -14,6 +14,7 @@ import typer
 
 from benchmarks.endings import end_on_sigterm
 from deploy.checks.findings import Findings
+from deploy.fleet.large import measure_large
 from deploy.fleet.measure import measure
 from deploy.fleet.report import write_report
 from deploy.fleet.trial import Ground, Outcome, run_trial, started
@@ -25,6 +26,7 @@ def main(
     writes: Annotated[int, typer.Option(help="Changes of each seed.", min=1)] = 300,
     again: Annotated[bool, typer.Option(help="Run seeds that fleet.json has already once more.")] = False,
     measured: Annotated[bool, typer.Option(help="Measure a fleet without faults first.")] = True,
+    items: Annotated[int, typer.Option(help="Items of a version that a fleet without faults activates; 0 for none.", min=0)] = 1_000_000,
     replicas: Annotated[int, typer.Option(help="Server processes.", min=1)] = 3,
     out: Annotated[Path, typer.Option(help="Directory for fleet.json and fleet.md.", file_okay=False)] = Path("docs/results"),
     keep: Annotated[Path | None, typer.Option(help="Directory in which the logs of all programs stay.", file_okay=False)] = None,
@@ -32,9 +34,9 @@ def main(
     """Kill and stop servers and their Redis while clients change filters and catalogs, and judge what they saw (three minutes a seed).
 
     Seeds share a fleet behind Envoy, on a Redis of its own with Sentinel, until one breaks a promise; the next begins with another. Before,
-    a fleet without faults is measured: how soon all have a change, a further replica under load, FLUSHALL and `atspeed control restore`.
-    The exit status is 1 if a promise was broken. Each seed is written down when it ends, and seeds that fleet.json has already are
-    passed over, so a run that was ended goes on where it was.
+    a fleet without faults is measured: how soon all have a change, a further replica under load, FLUSHALL and `atspeed control restore`,
+    and whether a list fails while a version of a million items is activated. The exit status is 1 if a promise was broken. Each seed is
+    written down when it ends, and seeds that fleet.json has already are passed over, so a run that was ended goes on where it was.
 
     Example: python -m deploy.fleet.run --seeds 1 --writes 60 --replicas 2 --out /tmp
     """
@@ -42,6 +44,8 @@ def main(
     findings = Findings()
     if measured:
         measure(replicas, findings)
+        if items:
+            measure_large(replicas, items, findings)
     for folder in (out, keep):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
