@@ -121,6 +121,12 @@ class Settings(EngineSettings, BaseSettings):
         description="Control store, which replicas of this server share: as --histories. By default that Redis; else a file in the "
         "directory of --catalogs, or beside a file of --histories; else this process.",
     )
+    control_prefix: Annotated[str, Panel.CATALOG] = Field(
+        default="atspeed:control",
+        pattern=r"^[^{}\s]{1,200}$",
+        description="Beginning of the names of the control store's keys in Redis: another one for servers of another model there; "
+        "no spaces or braces.",
+    )
     engine_hang_seconds: Annotated[float, Panel.MODEL] = Field(
         default=30, gt=0, description="Silence of the engine after which it is killed and another is started, seconds."
     )

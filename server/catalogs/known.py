@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drafting.catalog.artefact import digest_in
-from server.catalogs.files import VersionFiles
+from server.catalogs.files import KEPT_SECONDS, VersionFiles
 from server.catalogs.served import ServedCatalog
 from server.control.follower import Follower
 from server.control.records import (
@@ -43,7 +43,6 @@ from server.errors import (
 )
 
 BY_RECOVERY = "recovery"
-YOUNG_SECONDS = 3600
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +196,7 @@ class KnownVersions:
         """Forget a version and its file; call it with the lock `changing` held.
 
         Raises:
-            VersionNotFound, VersionActive: there is none, or it is served or about to be.
+            VersionNotFound, VersionActive: there is none, or it is served, by whichever replica, or about to be.
             StorageFull: the file can't be deleted; the version stays.
             ControlUnavailable: the control store does not answer; the version may be forgotten.
         """
@@ -208,6 +207,8 @@ class KnownVersions:
                 raise VersionActive(f"The version {quoted(name)} is served: activate another one first.")
             if name == self.trying:
                 raise VersionActive(f"The version {quoted(name)} is on trial in place of the one that is served: remove it later.")
+            if late := await self.follower.serving(name):
+                raise VersionActive(f"The version {quoted(name)} is served by {', '.join(late)}, not yet another one: remove it later.")
             version = self.record.versions[name]
             await self.follower.write(version_removed(name))
             return version
@@ -269,6 +270,6 @@ class KnownVersions:
 
 def _is_old(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime > YOUNG_SECONDS
+        return time.time() - path.stat().st_mtime > KEPT_SECONDS
     except OSError:
         return False

@@ -13,12 +13,11 @@ from contextlib import suppress
 from datetime import timedelta
 
 from drafting.catalog.artefact import digest_in
-from server.catalogs.files import UNFINISHED, VersionFiles
+from server.catalogs.files import KEPT_SECONDS, UNFINISHED, VersionFiles
 from server.catalogs.store import CatalogStore
 from server.errors import FilesUnavailable
 
 TIDY_SECONDS = 600.0
-KEPT_SECONDS = 3600.0
 # No file is written for so long.
 UNFINISHED_SECONDS = 24 * 3600.0
 

@@ -9,7 +9,7 @@ import hashlib
 import msgspec
 
 from server.control.base import Position, State
-from server.control.records import Record
+from server.control.records import FORM, Record
 from server.errors import BackupRefused
 
 _BEGINNING = b"atspeed control backup 1\n"
@@ -47,7 +47,8 @@ def unpack(file: bytes) -> State:
     try:
         told = _decoder.decode(content)
         # Replicas could follow nothing that they can't read.
-        Record.of(told.values)
+        if Record.of(told.values).form > FORM:
+            raise BackupRefused("The backup is of a later release of the server: restore it with that one.")
     except (msgspec.MsgspecError, ValueError) as error:
         raise BackupRefused(f"The backup can't be read: {error}.") from error
     return State(told.position, told.values)

@@ -146,7 +146,7 @@ class ControlStore(Protocol):
         """Read what was written after a position, in order, without gaps; nothing if the store stands there. Confirmed as `position`.
 
         Returns None where the log does not tell: the store is empty, of another generation or without the write of that position, or
-        its log is trimmed. `state` tells then.
+        its log is trimmed, also for a write of thousands of changes. `state` tells then.
         """
         ...
 

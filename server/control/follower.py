@@ -14,13 +14,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from server.control.base import NOWHERE, ControlStore, Position, Replica, State, Write
-from server.control.names import is_dead, may_be_former
-from server.control.records import Changes, Record
+from server.control.base import NOWHERE, ControlStore, Position
+from server.control.reader import Reader
+from server.control.records import FORM, Changes
 from server.errors import ControlConflict, ControlEmpty, ControlLost, ControlUnavailable, ReplicaBehind, ServerError
 
 TRIES = 20
@@ -33,9 +33,6 @@ RETRY_SECONDS = 2.0
 END_SECONDS = 2.0
 # Longer than replicas take to say again that they live.
 SETTLE_SECONDS = 2.0
-# Longer than one that is silent counts for alive.
-FORMER_SECONDS = 6.0
-_FORMER_LOOK_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -43,34 +40,12 @@ _Answer = TypeVar("_Answer")
 written: ContextVar[list[int] | None] = ContextVar("written", default=None)
 
 
-class Applier(Protocol):
-    """What a replica makes of the state."""
-
-    async def initial(self) -> Mapping[str, bytes]:
-        """The values that an empty store is filled with, from this replica's start."""
-        ...
-
-    async def apply(self, record: Record) -> None:
-        """Become what the state says, or raise a ServerError and stay; the lock `Follower.changing` is held."""
-        ...
-
-    @property
-    def has_more(self) -> bool:
-        """True if there is something to do although nothing was written."""
-        ...
-
-
-class Follower:
+class Follower(Reader):
     """Follows one store.
 
     Attributes:
-        name: of this replica, unique.
         changing: held by whoever writes or applies, from judging until it has taken effect.
-        record: the state as this replica has read it, or written it, last; `values` are the same in the store's form.
-        read: its position.
         applied: position up to which this replica has applied the store.
-        away_since: seconds since 1970 since when the store can't be read; None if it can.
-        lost: True if the store has lost its state.
         problem: why this replica does not follow, as a sentence; None if it does.
         begun: False while the server of this replica begins, until it has read what there is, and serves it.
         has_ended: True once nothing follows any more: at the end, or for a fault, which the log tells.
@@ -82,21 +57,15 @@ class Follower:
             settle_seconds: how long an empty store is watched before a state is begun in it, so that replicas which still have the one
                 that it has just lost can say that they live.
         """
-        self.store, self.name = store, name
-        self._settle_seconds = settle_seconds
+        super().__init__(store, name, settle_seconds)
         self.changing = asyncio.Lock()
-        self.record = Record()
-        self.values: dict[str, bytes] = {}
-        self.read = self.applied = NOWHERE
-        self.away_since: float | None = None
+        self.applied = NOWHERE
         # When the store was asked last of what was applied then as all that there was.
-        self._asked_at = self._heard_at = time.monotonic()
+        self._heard_at = self.asked_at
         self._refusal = ""
-        self.lost = False
         self.problem: str | None = None
         self.begun = True
         self.has_ended = False
-        self.applier: Applier | None = None
         self._moved = asyncio.Event()
         self._stirred = asyncio.Event()
 
@@ -136,7 +105,7 @@ class Follower:
                 logger.error("a change can't be stored: %s", error)
             raise
         self._refusal = ""
-        self._take(write)
+        self.take(write)
         self._move()
         if (told := written.get()) is not None:
             told[:] = [self.read.revision]
@@ -146,34 +115,19 @@ class Follower:
         await self.read_on()
         assert self.applier is not None
         if self.applied == self.read and self.problem is None and not self.applier.has_more:
-            self._heard_at = self._asked_at
+            self._heard_at = self.asked_at
             return
+        if self.record.form > FORM:
+            raise self._behind("a later release of the server has written what this one can't read: update it.")
         try:
             await self.applier.apply(self.record)
         except (ControlUnavailable, ControlConflict):
             raise
         except ServerError as error:
-            if self.problem != str(error):
-                logger.error("this server can't do what others have written, and is not ready: %s", error)
-            self.problem = str(error)
-            raise ReplicaBehind(self.problem) from error
+            raise self._behind(str(error)) from error
         self.problem = None
-        self._heard_at = self._asked_at
+        self._heard_at = self.asked_at
         self._move()
-
-    async def read_on(self) -> None:
-        """Read what was written since, and apply none of it; fill a store that is empty."""
-        asked_at = time.monotonic()
-        try:
-            if self.read == NOWHERE or await self.store.position() != self.read:
-                is_confirmed = await self._read_more()
-                if not is_confirmed:
-                    return
-        except ControlUnavailable as error:
-            raise self._away(error) from error
-        if self.away_since is not None:
-            logger.info("the control store answers again")
-        self.away_since, self.lost, self._asked_at = None, False, asked_at
 
     async def follow(self) -> None:
         """Apply whatever is written, as soon as it is, until cancelled."""
@@ -215,18 +169,6 @@ class Follower:
         except (ServerError, TimeoutError) as error:
             logger.warning("what this server has decided by itself is not written: %s", error)
 
-    async def is_alone(self, *, ready: bool = False) -> bool:
-        """True if no other replica lives; with `ready`, if none is ready.
-
-        With `ready`, one that may be this one before it was started again is waited for to be silent.
-        """
-        ends = time.monotonic() + FORMER_SECONDS
-        while others := [each for each in await self._others() if each.ready or not ready]:
-            if not ready or not all(may_be_former(each.name) for each in others) or time.monotonic() > ends:
-                return False
-            await asyncio.sleep(_FORMER_LOOK_SECONDS)
-        return True
-
     async def reached(self, revision: int) -> None:
         """Return when this replica has applied a revision."""
         while self.applied.revision < revision:
@@ -256,66 +198,16 @@ class Follower:
         if self.problem is not None:
             raise ReplicaBehind(self.problem)
 
-    async def _read_more(self) -> bool:
-        """Read what has come; False if that is not confirmed."""
-        is_confirmed = True
-        writes = None if self.read == NOWHERE else await self.store.writes(self.read)
-        if writes is None:
-            state = await self._read_state()
-            try:
-                writes = await self.store.writes(state.position)
-            except ControlUnavailable as error:
-                if self.read != NOWHERE:
-                    raise
-                # Who has nothing to go on with begins with what there is, and can change nothing.
-                logger.warning("what the control store holds may not last: %s", error)
-                is_confirmed, writes = False, []
-            if writes is None:
-                raise ControlConflict
-            self.values, self.record, self.read = dict(state.values), Record.of(state.values), state.position
-        for write in writes:
-            self._take(write)
-        return is_confirmed
-
-    async def _read_state(self) -> State:
-        state = await self.store.state()
-        if state is None and self.read != NOWHERE:
-            if not self.lost:
-                logger.error("the control store has lost its state, which this server still has: nothing can be changed")
-            self.lost = True
-            raise ControlLost
-        if state is None and self._settle_seconds:
-            await asyncio.sleep(self._settle_seconds)
-            state = await self.store.state()
-        if state is None:
-            if others := [each for each in await self._others() if each.position != NOWHERE]:
-                raise ControlEmpty(len(others))
-            assert self.applier is not None
-            state = await self.store.create(await self.applier.initial())
-        return state
-
-    async def _others(self) -> list[Replica]:
-        return [each for each in await self.store.replicas() if each.name != self.name and not is_dead(each.name)]
-
-    def _take(self, write: Write) -> None:
-        for key, value in write.changes.items():
-            if value is None:
-                self.values.pop(key, None)
-            else:
-                self.values[key] = value
-        self.record.take(write.changes)
-        self.read = write.position
+    def _behind(self, problem: str) -> ReplicaBehind:
+        if self.problem != problem:
+            logger.error("this server can't do what others have written, and is not ready: %s", problem)
+        self.problem = problem
+        return ReplicaBehind(problem)
 
     def _move(self) -> None:
         self.applied = self.read
         self._moved.set()
         self._moved = asyncio.Event()
-
-    def _away(self, error: ControlUnavailable) -> ControlUnavailable:
-        if self.away_since is None:
-            logger.error("the control store is away, so nothing can be changed: %s", error)
-            self.away_since = time.time()
-        return error
 
     async def _wait(self, pause: float) -> None:
         """Wait until the store has moved on, or this replica has something to do, or it is time to try again what went wrong."""

@@ -3,6 +3,9 @@ filters.
 
 Invariant: a `Record` follows from the values alone, however it came to them: by a whole state, or write by write. Activations have keys
 of their own, so that one more costs no more than itself; a number is never given twice, because a write is a compare-and-set on all.
+
+While servers are updated one after the other, old and new ones share the state. What a later release adds, under keys or in fields of its
+own, is passed over. What an earlier one must not read, it writes with a higher `FORM`, and an earlier one reads no further.
 """
 
 import math
@@ -20,6 +23,9 @@ Changes = dict[str, bytes | None]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
+FORM = 1
+"""Form of the values; a release that gives a key or a field another meaning counts it up, and writes it under `WRITTEN_IN` with them."""
+WRITTEN_IN = "form/"
 CREATED, FILTER, VERSION, ACTIVATION, LEFT, BEGAN = "created/", "filter/", "version/", "activation/", "left/", "began/"
 # Those before are forgotten.
 MAX_ACTIVATIONS = 10_000
@@ -85,6 +91,7 @@ class Record:
     """The decoded state.
 
     Attributes:
+        form: of the values; where it is a later one than this release knows, all else is as it was before.
         created: time at which it began, seconds since 1970. What a directory holds from before may be named by a state that was lost.
         versions: by name.
         activations: by number.
@@ -93,6 +100,7 @@ class Record:
         filters: encoded meanings by name (`decode_filter`); one that has not changed is the same object.
     """
 
+    form: int = FORM
     created: float = math.inf
     versions: dict[str, VersionRecord] = field(default_factory=dict)
     activations: dict[int, Activation] = field(default_factory=dict)
@@ -108,7 +116,11 @@ class Record:
         return record
 
     def take(self, changes: Mapping[str, bytes | None]) -> None:
-        """Take in the changes of a write; keys of later releases are passed over."""
+        """Take in the changes of a write; keys of later releases are passed over, and all that is in a form of theirs."""
+        if (form := changes.get(WRITTEN_IN)) is not None:
+            self.form = msgspec.msgpack.decode(form, type=int)
+        if self.form > FORM:
+            return
         for key, value in changes.items():
             kind, _, name = key.partition("/")
             match f"{kind}/":

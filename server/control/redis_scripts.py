@@ -37,6 +37,11 @@ for i = 10, #ARGV, 2 do
   entry[#entry + 1] = ARGV[i]
   entry[#entry + 1] = ARGV[i + 1]
 end
+if #entry > 6000 then
+  -- More than Lua passes to a command. Whoever is behind reads the whole state.
+  entry, held[4], ARGV[7] = {'write_id', ARGV[4], 'size', 0, 'at', ARGV[5], 'by', ARGV[6]}, 0, 0
+  redis.call('DEL', KEYS[2])
+end
 redis.call('XADD', KEYS[2], text .. '-1', unpack(entry))
 redis.call('XADD', KEYS[3], 'MAXLEN', 1, text .. '-1', 'write_id', ARGV[4])
 

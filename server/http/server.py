@@ -110,7 +110,7 @@ class ApiServer:
                 ttl_seconds=settings.history_ttl_seconds,
                 on_damage=metrics.observe_damage,
             )
-            control = open_control_store(settings.control_url)
+            control = open_control_store(settings.control_url, key_prefix=settings.control_prefix)
         except ValueError:
             for listener in self._listeners:
                 listener.close()

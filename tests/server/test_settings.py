@@ -111,6 +111,10 @@ def test_flag_settings_take_nothing_from_the_environment(monkeypatch: pytest.Mon
         ),
         ({"kv_memory_gib": 0}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be greater than 0, got 0."),
         ({"kv_memory_gib": "inf"}, "--kv-memory-gib (or ATSPEED_KV_MEMORY_GIB) must be a finite number, got 'inf'."),
+        (
+            {"control_prefix": "{shop}"},
+            "--control-prefix (or ATSPEED_CONTROL_PREFIX) String should match pattern '^[^{}\\s]{1,200}$', got '{shop}'.",
+        ),
     ],
 )
 def test_a_bad_setting_gets_one_sentence(flags: dict[str, object], sentence: str):

@@ -27,6 +27,7 @@ from server.errors import (
     FilterNotFound,
     NothingToRollBack,
     ReplicaBehind,
+    VersionActive,
     VersionExists,
 )
 from server.schemas.catalogs import NewItemsBody
@@ -259,6 +260,24 @@ async def test_a_version_that_one_replica_leaves_is_left_by_all_unless_they_have
         await follow(shop)
         assert shop.catalogs.active.name == ("good" if moved_on else START.version)
         assert [left.version for left in shop.catalogs.left] == ([] if moved_on else ["bad"])
+
+
+async def test_a_version_that_a_replica_still_serves_is_not_removed(fleet: list[Shop], control: Flaky) -> None:
+    one, late, _ = fleet
+    await one.add("v1", ONE)
+    await one.activate("v1")
+    await follow(late)
+    await control.announce(replica_of(late))
+    await one.activate(START.version)
+    async with one.catalogs.changing:
+        with pytest.raises(VersionActive, match=rf"^The version 'v1' is served by {late.catalogs.follower.name}, not yet another one"):
+            await one.catalogs.remove("v1")
+        assert "v1" in one.catalogs.versions()
+    await follow(late)
+    await control.announce(replica_of(late))
+    async with one.catalogs.changing:
+        await one.catalogs.remove("v1")
+    assert "v1" not in one.catalogs.versions()
 
 
 async def test_a_version_that_another_has_removed_meanwhile_is_made_that_of_all_by_none(fleet: list[Shop], control: Flaky) -> None:

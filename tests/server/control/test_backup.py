@@ -2,10 +2,12 @@
 
 import random
 
+import msgspec
 import pytest
 
 from server.control import Position, State
 from server.control.backup import pack, unpack
+from server.control.records import FORM, WRITTEN_IN
 from server.errors import BackupRefused
 
 STATE = State(Position("g", 7, "w"), {"": b"", "filter/naïve 🎬": bytes(range(256)), "later/x": b"1" * 1000})
@@ -20,6 +22,16 @@ def test_what_replicas_can_not_read_is_not_restored():
     for key, value in (("version/x", b"1" * 10), ("activation/one", b"")):
         with pytest.raises(BackupRefused, match=r"^The backup can't be read: .+\.$"):
             unpack(pack(State(STATE.position, {key: value})))
+
+
+def test_what_a_later_release_has_written_in_a_form_of_its_own_is_not_restored():
+    for form in (FORM, FORM + 1):
+        file = pack(State(STATE.position, {WRITTEN_IN: msgspec.msgpack.encode(form), "filter/x": b""}))
+        if form == FORM:
+            assert unpack(file).position == STATE.position
+        else:
+            with pytest.raises(BackupRefused, match="later release"):
+                unpack(file)
 
 
 def test_no_damaged_backup_is_restored():

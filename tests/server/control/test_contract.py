@@ -114,6 +114,17 @@ async def test_a_big_value_comes_back(store: ControlStore) -> None:
     assert await store.writes(begun) == [write]
 
 
+async def test_thousands_of_changes_are_one_write(store: ControlStore) -> None:
+    begun = (await store.create({"filter/0": b"old", "kept": b"1"})).position
+    changes: dict[str, bytes | None] = {f"filter/{number}": b"%d" % number for number in range(9000)} | {"kept": None}
+    write = await store.write(begun, "a", changes)
+    assert await store.state() == State(write.position, {key: value for key, value in changes.items() if value is not None})
+    # A log that can't hold it says so.
+    assert await store.writes(begun) in (None, [write])
+    after = await store.write(write.position, "a", {"kept": b"2"})
+    assert await store.writes(write.position) == [after]
+
+
 async def test_a_trimmed_log_tells_nothing_of_what_is_behind_it(make_store: StoreFactory) -> None:
     store = make_store(log_writes=10)
     positions = [(await store.create({})).position]

@@ -4,14 +4,15 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from server.control import Limits, Position, Replica, Write
 from server.control.follower import Follower
 from server.control.memory import MemoryControlStore
 from server.control.names import replica_name
-from server.control.records import Record
-from server.errors import ControlUnavailable
+from server.control.records import FORM, WRITTEN_IN, Record
+from server.errors import ControlUnavailable, ReplicaBehind
 
 
 class Unsure(MemoryControlStore):
@@ -147,3 +148,22 @@ async def test_who_begins_anew_waits_for_the_one_before_it_to_be_silent(store: U
     assert not await one.is_alone()
     async with asyncio.timeout(5):
         assert await one.is_alone(ready=True)
+
+
+async def test_what_a_later_release_writes_in_a_form_of_its_own_is_not_read(store: Unsure):
+    (one, applied), (late, _) = follower_of(store, "one"), follower_of(store, "late")
+    await catch_up(one)
+    await put(one, "few")
+    form = msgspec.msgpack.encode(FORM + 1)
+    await store.write(one.read, "a later release", {WRITTEN_IN: form, "filter/few": b"2", "version/x": b"no version of this release"})
+    for follower in (one, late):
+        with pytest.raises(ReplicaBehind, match="a later release of the server has written what this one can't read: update it"):
+            await put(follower, "more")
+        with pytest.raises(ReplicaBehind):
+            follower.check()
+    assert (one.record.filters, applied.filters[-1]) == ({"few": b"1"}, {})
+    # When its state is replaced by one of this release, it is followed again.
+    await store.replace({"filter/old": b"3"}, 0)
+    await catch_up(one)
+    assert applied.filters[-1] == {"old": b"3"}
+    one.check()
