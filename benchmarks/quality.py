@@ -29,6 +29,7 @@ from drafting.cache import cache_directory
 from drafting.neighbours.model import SUFFIX
 from server.demo.movielens import MovieLensError, download_wheel
 from server.engine.processors import usable_processors
+from verification.evaluation.baselines.closed_forms import CANDIDATES_AT
 from verification.evaluation.settings import CLOSED_FORMS, EvaluationSettings
 
 DATA_SETS = ("beauty", "games", "movielens")
@@ -39,10 +40,10 @@ NETWORK_SEEDS = 3
 FILMS = ("--levels", "1", "--codes", "64", "--item-token")
 SHOP = ("--levels", "1", "--balanced", "--item-token")
 RECIPE = {"--base": "small", "--normalise": "children"}
-SHOP_RECIPE = RECIPE | {"--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128"}
+SHOP_RECIPE = RECIPE | {"--epochs": "8", "--learning-rate": "3e-3", "--batch-size": "128", "--precision": "bfloat16"}
 WEIGHTS = "0.25,0.5,1,2,4,8"
-# Validation users that choose among them.
-CHOOSING = "1000"
+# Validation users that choose among them: with a quarter of them, weights are told apart by chance.
+CHOOSING = "4000"
 RAW_FILMS = "movielens/raw"
 _WHEEL_FILMS = "recbole/dataset_example/ml-100k/"
 
@@ -128,7 +129,7 @@ class Stages:
 
     def neighbours(self, fit: str) -> Stage:
         """The neighbour model that learns a part."""
-        return self._stage(f"neighbours-{fit}", "neighbours", "build", *self.inputs(fit), "--fit", fit, suffix=SUFFIX)
+        return self._stage(f"neighbours-{fit}", "neighbours", "build", *self.inputs(fit), "--fit", fit, suffix=SUFFIX, also=CANDIDATES_AT)
 
     def shared(self) -> Iterator[Stage]:
         """What all targets need, in order."""

@@ -115,23 +115,25 @@ def _try_all(split: "Split", items: int, kinds: "Sequence[str]", kept: int, wind
     """Try all settings on the validation part, with matrices cut down as they are served."""
     from tqdm import tqdm
 
-    from verification.evaluation.baselines.closed_forms import DECAYS, STRENGTHS, try_settings
+    from verification.evaluation.baselines.closed_forms import CANDIDATES_AT, DECAYS, STRENGTHS, try_settings
     from verification.evaluation.users import held_out
 
     users = held_out(split, "valid")
     tried = []
     with tqdm(total=sum(len(STRENGTHS[kind]) for kind in kinds) * len(DECAYS), desc="choosing settings", unit="setting") as bar:
         for kind in kinds:
-            for each in try_settings(users, items, kind, kept, window=window):
+            for each in try_settings(users, items, kind, kept, window=window, at=CANDIDATES_AT):
                 tried.append(each)
                 bar.update()
     return tried
 
 
 def _print(tried: "Sequence[Tried]", best: "Tried") -> None:
+    from verification.evaluation.baselines.closed_forms import CANDIDATES_AT as AT
+
     rows = [
         [each.settings.kind, str(each.settings), f"{each.quality.recall:.4f}", f"{each.quality.ndcg:.4f}", "chosen" * (each is best)]
         for each in tried
     ]
-    heads = ("kind", "settings", "Recall@10", "NDCG@10", "")
+    heads = ("kind", "settings", f"Recall@{AT}", f"NDCG@{AT}", "")
     print_table("Users of the validation part, seen items left out", heads, rows, left=("kind", "settings", ""))

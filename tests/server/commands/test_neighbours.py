@@ -62,9 +62,12 @@ def test_the_file_is_the_chosen_model_of_what_it_was_to_learn(folder: Path, tmp_
     assert list(model.item_ids) == list(catalog.item_ids)
     for name in ("indptr", "neighbours", "weights"):
         np.testing.assert_array_equal(vars(model)[name], vars(expected)[name])
+    assert "Recall@50" in done.output, "it gives candidates, and is chosen by lists of as many"
     rows = [line for line in done.output.splitlines() if " decay 0" in line and ("knn" in line or "ease" in line)]
     assert len(rows) == 24 + 1, "a row for each tried setting, and the sentence about the chosen one"
     assert sum("chosen" in line for line in rows) == 1
+    merits = [(sum(map(float, line.split("│")[3:5])), "chosen" in line) for line in rows[:24]]
+    assert max(merit for merit, _ in merits) - max(merit for merit, chosen in merits if chosen) <= 1e-4, "but for what is rounded"
     assert f"Wrote {out}: {len(model.weights)} neighbours of {ITEMS} items" in done.output
 
 

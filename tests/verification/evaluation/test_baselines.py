@@ -113,6 +113,14 @@ def test_settings_are_chosen_without_a_look_at_the_test_part() -> None:
     assert max(each.quality.recall + each.quality.ndcg for each in tried) == best_of(tried).quality.recall + best_of(tried).quality.ndcg
 
 
+def test_candidates_are_judged_at_their_own_length() -> None:
+    users = held_out(random_split(1), "valid")
+    for each in try_settings(users, ITEMS, "knn", kept=9, decays=(0.5, 0.9), at=3):
+        weights = each.settings.weights(users.known, ITEMS, kept=9)
+        lists = ranked_lists(users, neighbour_scores(users, weights, each.settings.decay, each.settings.window), 3)
+        assert each.quality == quality_of(users, lists, 3)
+
+
 def test_without_validation_users_the_first_settings_are_taken() -> None:
     split = random_split()
     empty = split.valid.where(np.zeros(len(split.valid), np.bool_))

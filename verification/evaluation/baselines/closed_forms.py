@@ -20,6 +20,9 @@ from verification.evaluation.users import HeldOut
 
 WINDOW = 50
 RECENT_ITEMS = 20
+# A served model gives candidates, not lists: it is judged at the length of those that a target is taught. Deeper lists also tell settings
+# apart that differ in a few hits at 10.
+CANDIDATES_AT = 50
 DECAYS = (0.5, 0.7, 0.8, 0.9)
 # Of kNN what is added to the denominator, of EASE the regularisation; the first of each is used where there is nothing to choose it by.
 STRENGTHS: Mapping[str, tuple[float, ...]] = {"knn": (0.0, 10.0, 50.0), "ease": (300.0, 100.0, 1000.0)}
@@ -60,7 +63,7 @@ def _matrices(kind: str, known: Interactions, items: int, strengths: Sequence[fl
 
 @dataclass(frozen=True)
 class Tried:
-    """Settings, and what validation users say of them at length `CHOSEN_AT`."""
+    """Settings, and what validation users say of them at one length."""
 
     settings: NeighbourSettings
     quality: Quality
@@ -115,11 +118,13 @@ def try_settings(
     kept: int | None = None,
     decays: Sequence[float] = DECAYS,
     window: int = WINDOW,
+    at: int = CHOSEN_AT,
 ) -> Iterator[Tried]:
     """Try the settings of a kind on validation users, seen items left out; a matrix is made once for all decays.
 
     Args:
         kept: how many of the largest weights of each row, as a served model has them; all by default.
+        at: length of the lists that are judged.
     """
     matrices = _matrices(kind, users.known, items, STRENGTHS[kind], kept)
     for strength in STRENGTHS[kind]:
@@ -127,8 +132,8 @@ def try_settings(
         weights: Weights | None = None
         weights = next(matrices)
         for decay in decays:
-            lists = ranked_lists(users, neighbour_scores(users, weights, decay, window), CHOSEN_AT)
-            yield Tried(NeighbourSettings(kind, strength, decay, window), quality_of(users, lists, CHOSEN_AT))
+            lists = ranked_lists(users, neighbour_scores(users, weights, decay, window), at)
+            yield Tried(NeighbourSettings(kind, strength, decay, window), quality_of(users, lists, at))
 
 
 def best_of(tried: Sequence[Tried]) -> Tried:
