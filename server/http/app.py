@@ -16,7 +16,7 @@ from server.engine.client import EngineStatus
 from server.errors import ControlUnavailable, ServerError
 from server.http import problems
 from server.http.console import CONSOLE, ConsoleProcess, add_console
-from server.http.middleware import ExchangeMiddleware, KeyMiddleware, TraceMiddleware
+from server.http.middleware import ExchangeMiddleware, TraceMiddleware
 from server.http.pages import DOCS, add_pages
 from server.http.routes.catalogs import catalog_routes
 from server.http.routes.control import control_routes
@@ -123,7 +123,7 @@ def build_app(services: Services, console: ConsoleProcess | None = None) -> ASGI
     api = build_api(services, console)
     app: ASGIApp = TraceMiddleware(api, services.tracing) if services.tracing.on else api
     return ExchangeMiddleware(
-        KeyMiddleware(app, services.gate) if services.gate.has_keys else app,
+        app,
         services.metrics,
         services.settings.body_seconds,
         services.settings.catalog_max_gib,

@@ -8,18 +8,22 @@ of its own.
 
 import asyncio
 import math
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from server.errors import KeyMissing, KeyUnknown
 from server.http.problems import MEDIA_TYPE, Problem
 from server.http.tls import Certificate
+from server.http.unauthorized import Unauthorized
 from server.metrics.registry import Metrics
 from server.settings import Settings
 
@@ -118,11 +122,34 @@ class Connections:
 class LimitedConfig(uvicorn.Config):
     """uvicorn's configuration, with what its protocols shall know of each other."""
 
-    def __init__(self, app: Any, connections: Connections, certificate: Certificate | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        app: Any,
+        connections: Connections,
+        certificate: Certificate | None = None,
+        unauthorized: Unauthorized | None = None,
+        **options: Any,
+    ) -> None:
+        """`unauthorized` is that of a server with keys."""
         if certificate is not None:
             options |= {"ssl_certfile": certificate.chain, "ssl_keyfile": certificate.key}
         super().__init__(app, http=LimitedProtocol, timeout_keep_alive=math.ceil(connections.idle_seconds), **options)
-        self.limits, self.certificate = connections, certificate
+        self.limits, self.certificate, self.unauthorized = connections, certificate, unauthorized
+
+
+class PipelineFlow(FlowControl):
+    """The flow of a connection that reads no further while requests that it has read wait for their turn.
+
+    Reason: uvicorn reads on after each answer, so what a client sends without reading answers would pile up here without end.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[tuple[RequestResponseCycle, ASGI3Application]]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -143,7 +170,7 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._limits = config.limits
+        self._limits, self._unauthorized = config.limits, config.unauthorized
         self._address = ""
         self._in_headers = self._in_body = self._refused = False
         self._header_bytes = self._dropped = 0
@@ -151,6 +178,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = PipelineFlow(transport, self.pipeline)
         self._address = self.client[0] if self.client else ""
         self.due = self.loop.time() + self._limits.header_seconds
         if refusal := self._limits.enter(self, self._address):
@@ -200,11 +228,34 @@ class LimitedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         super().on_message_complete()
         if self.cycle.response_complete:
+            self.cycle.more_body = False
             self._await_client()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._await_client()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if self._unauthorized is not None and (error := self._unauthorized.judge(cycle.scope["path"], cycle.scope["headers"])) is not None:
+            # At the app's own time: when all that is here of the request has been read, and not within the answer to the one before it.
+            self.loop.call_soon(self._refuse_key, self._unauthorized, cycle, error)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _refuse_key(self, unauthorized: Unauthorized, cycle: RequestResponseCycle, error: KeyMissing | KeyUnknown) -> None:
+        """Answer a request that brings no key that is known."""
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        # A client that waits for leave to send its body need not send it now, so where the next request begins is not known; and one that
+        # does not read what it is told is told no more.
+        cycle.keep_alive &= not (cycle.waiting_for_100_continue or self.flow.write_paused)
+        cycle.response_started = cycle.response_complete = True
+        headers = self.server_state.default_headers
+        self.transport.write(unauthorized.response(cycle.scope, error, headers, keep_alive=cycle.keep_alive))
+        if cycle.keep_alive:
+            cycle.on_response()
+        else:
+            self._linger()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -252,10 +303,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self.due = self.loop.time() + (self._limits.body_seconds if reading else self._limits.idle_seconds)
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._refused = True
         self._limits.refused(refusal)
-        self.due = self.loop.time() + LINGER_SECONDS
         if not self._may_tell() or self.transport.is_closing():
+            self._refused = True
+            self.due = self.loop.time() + LINGER_SECONDS
             self.transport.close()
             return
         self.transport.write(refusal.response())
@@ -263,10 +314,17 @@ class LimitedProtocol(HttpToolsProtocol):
             # The app's own answer, which the request can't get any more, must not follow.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close the connection, once its client has read the last answer."""
+        self._refused = True
+        self.due = self.loop.time() + LINGER_SECONDS
         if self._limits.may_linger(self):
             # TLS has no half of a connection that could be closed.
             if self.transport.can_write_eof():
                 self.transport.write_eof()
+            self.pipeline.clear()
             self.flow.resume_reading()
         else:
             self.transport.close()

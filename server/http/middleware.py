@@ -15,10 +15,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.control.follower import BEHIND_SECONDS, Follower, written
-from server.errors import InvalidRequest, KeyUnknown, NotReached
-from server.http.problems import Problem, problem_of
+from server.errors import InvalidRequest, NotReached
+from server.http.problems import Problem
 from server.http.strict_route import REACH
-from server.keys.gate import Gate
 from server.metrics import logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
@@ -34,8 +33,8 @@ MAX_BACKUP_BYTES = 2**30
 _ITEMS = "/v1/catalog/items"
 _CATALOGS = "/v1/catalogs/"
 _BACKUP = "/v1/control/backup"
-# Below it, every operation needs a key.
-_GUARDED = "/v1/"
+# The route of what no route was chosen for.
+UNMATCHED = "unmatched"
 _MAX_REQUEST_ID = 128
 _REVISION_DIGITS = 18
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -63,12 +62,12 @@ class ExchangeMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         logs.request_id.set(request_id.decode("ascii"))
         status = 500
         # What the request writes takes its place.
         revision = [self._follower.applied.revision]
-        behind = self._behind()
+        behind = behind_header(self._follower)
         written.set(revision)
         received, more = 0, True
         most, is_upload = self._most(scope)
@@ -111,13 +110,8 @@ class ExchangeMiddleware:
             app = self._app if _is_utf8(scope) else _not_utf8
             await app(scope, limited_receive, tagged_send)
         finally:
-            method = "HEAD" if is_head else _method(scope)
+            method = "HEAD" if is_head else method_of(scope)
             self._metrics.observe_response(method, _route(scope), status, time.perf_counter() - started)
-
-    def _behind(self) -> tuple[tuple[bytes, bytes], ...]:
-        """A header that says for how long this server can't know what others have written, if that is longer than it should be."""
-        seconds = self._follower.behind_seconds()
-        return ((BEHIND, b"%.2f" % seconds),) if seconds > BEHIND_SECONDS else ()
 
     async def _reach(self, least: bytes, revision: list[int]) -> None:
         """Wait for a revision, and put the one that is reached into `revision`.
@@ -151,22 +145,6 @@ class ExchangeMiddleware:
         return f"The body is larger than the {most // 1024} KiB that this server reads."
 
 
-class KeyMiddleware:
-    """Refuses keys that nobody knows, before anything else is done for their requests.
-
-    Reason: who tries keys would otherwise cost as much as a request that is served up to its route. All other judgement is the routes'.
-    """
-
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self._app, self._gate = app, gate
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(_GUARDED) and self._gate.is_unknown(scope["headers"]):
-            await problem_of(KeyUnknown()).response(Request(scope))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
 class TraceMiddleware:
     """Wraps an ASGI app whose requests are traced; `ExchangeMiddleware` wraps it in turn."""
 
@@ -188,7 +166,7 @@ class TraceMiddleware:
                     message["headers"] = [*message.get("headers", ()), (b"traceparent", name.encode())]
             await send(message)
 
-        method = _method(scope)
+        method = method_of(scope)
         with self._tracing.request(method, scope["path"], _trace_headers(scope), logs.request_id.get() or "") as span:
             try:
                 await self._app(scope, receive, tagged_send)
@@ -227,7 +205,7 @@ def _is_json(scope: Scope) -> bool:
     return any(kind.strip().lower() == b"application/json" for kind in kinds)
 
 
-def _request_id(scope: Scope) -> bytes:
+def request_id_of(scope: Scope) -> bytes:
     """The client's id if it is one that can be echoed and logged safely, else a new one."""
     for name, value in scope["headers"]:
         if name == REQUEST_ID and 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
@@ -235,7 +213,14 @@ def _request_id(scope: Scope) -> bytes:
     return uuid.uuid4().hex.encode()
 
 
-def _method(scope: Scope) -> str:
+def behind_header(follower: Follower) -> tuple[tuple[bytes, bytes], ...]:
+    """A header that says for how long this server can't know what others have written, if that is longer than it should be."""
+    seconds = follower.behind_seconds()
+    return ((BEHIND, b"%.2f" % seconds),) if seconds > BEHIND_SECONDS else ()
+
+
+def method_of(scope: Scope) -> str:
+    """The method as metrics name it."""
     return scope["method"] if scope["method"] in _METHODS else "other"
 
 
@@ -247,4 +232,4 @@ def _trace_headers(scope: Scope) -> dict[str, str]:
 def _route(scope: Scope) -> str:
     """The template of the route that the router chose."""
     route = scope.get("route")
-    return "unmatched" if route is None else str(route.path_format)
+    return UNMATCHED if route is None else str(route.path_format)

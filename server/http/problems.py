@@ -160,11 +160,11 @@ class Problem:
         """The answer to a request that went wrong."""
         body = self.members() | {"instance": errors.encodable(request.url.path)}
         retry = {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
-        more = retry | ({"WWW-Authenticate": _challenge(self.name)} if self.status == HTTPStatus.UNAUTHORIZED else {})
+        more = retry | ({"WWW-Authenticate": challenge(self.name)} if self.status == HTTPStatus.UNAUTHORIZED else {})
         return Response(orjson.dumps(body), self.status, dict(headers or {}) | more, MEDIA_TYPE)
 
 
-def _challenge(name: str | None) -> str:
+def challenge(name: str | None) -> str:
     """What RFC 6750 has a server say to a request without a key, and to one with a wrong one."""
     return 'Bearer realm="atspeed"' + (', error="invalid_token"' if name == "key-unknown" else "")
 

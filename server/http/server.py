@@ -37,6 +37,7 @@ from server.http.app import build_app
 from server.http.connections import Connections, LimitedConfig
 from server.http.console import ConsoleProcess, check_installed
 from server.http.tls import certificate_of
+from server.http.unauthorized import Unauthorized
 from server.keys.gate import is_loopback
 from server.keys.keyring import Keyring
 from server.keys.rates import Rates
@@ -143,6 +144,7 @@ class ApiServer:
             build_app(services, console),
             self._connections,
             certificate,
+            Unauthorized(services.gate, metrics, follower) if services.gate.has_keys else None,
             log_config=None,
             # Its warnings are one for each malformed request, which metrics count.
             log_level="error",

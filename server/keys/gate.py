@@ -50,12 +50,20 @@ class Gate:
         if self._operate_port is not None and port != self._operate_port:
             raise ServedElsewhere
 
-    def is_unknown(self, headers: Headers) -> bool:
-        """Whether a request brings a key that this server does not know."""
-        if self._keyring is None or (text := _bearer(headers)) is None or self._keyring.find(text) is not None:
-            return False
-        self._metrics.unknown.labels("unknown").inc()
-        return True
+    def find(self, headers: Headers) -> Key:
+        """The key that a request to a server with keys brings.
+
+        Raises:
+            KeyMissing, KeyUnknown: it brings none, or none that the server knows.
+        """
+        text = _bearer(headers)
+        if text is None:
+            self._metrics.keyless["missing"].inc()
+            raise KeyMissing
+        if self._keyring is None or (key := self._keyring.find(text)) is None:
+            self._metrics.keyless["unknown"].inc()
+            raise KeyUnknown
+        return key
 
     def identify(self, needed: Scope, headers: Headers, peer: str | None) -> Key | None:
         """The key of a request, once it is sure that it may do what needs a scope; None where none is asked for.
@@ -68,17 +76,10 @@ class Gate:
         """
         if self._keyring is None:
             if needed not in OPEN_ELSEWHERE and not is_local(peer, headers):
-                self._metrics.unknown.labels("elsewhere").inc()
+                self._metrics.keyless["elsewhere"].inc()
                 raise KeysNeeded
             return None
-        text = _bearer(headers)
-        if text is None:
-            self._metrics.unknown.labels("missing").inc()
-            raise KeyMissing
-        key = self._keyring.find(text)
-        if key is None:
-            self._metrics.unknown.labels("unknown").inc()
-            raise KeyUnknown
+        key = self.find(headers)
         if needed not in key.scopes:
             self._metrics.forbidden.labels(key.name, "scope").inc()
             has = listed([scope.value for scope in key.scopes])

@@ -82,7 +82,7 @@ async def test_every_operation_has_one_scope_and_no_other_opens_it(locked: Locke
             continue
         ((needed,),) = (each["key"] for each in security)
         used.add(needed)
-        # The middleware refuses unknown keys below this path alone.
+        # Unknown keys are refused below this path alone, before the app hears of them.
         assert operation.partition(" ")[2].startswith("/v1/")
         assert_problem_of(await locked.ask(operation, None), 401, MISSING)
         assert_problem_of(await locked.ask(operation, "x"), 401, UNKNOWN)
