@@ -34,7 +34,7 @@ _CONNECTIONS = 32
 # The stream does not tell of a write that has the revision of a lost one, nor of a state that is gone, so the position is read so often.
 _LOOK_SECONDS = 0.5
 # Of the time of an operation: a server that stands still is noticed by what is small, and by what is big only late.
-_LOOK_SHARE = 0.2
+_LOOK_SHARE, _CONFIRM_SHARE = 0.3, 0.2
 _POSITION = ("generation", "revision", "write_id")
 
 
@@ -72,7 +72,7 @@ class RedisControlStore:
         if not self._access.is_confirmed:
             return await self._look()
         async with self._access.reach(share=_LOOK_SHARE):
-            return _position(await self._access.write(self._look_script, [self._state, self._looks], [], share=_LOOK_SHARE / 2))
+            return _position(await self._access.write(self._look_script, [self._state, self._looks], [], share=_CONFIRM_SHARE))
 
     async def writes(self, after: Position) -> list[Write] | None:
         async with self._access.reach():

@@ -88,9 +88,13 @@ class RedisAccess:
         if not wanted or not isinstance(self.client, Redis):
             return await script(keys=keys, args=args)
         # WAIT counts the writes of its own connection; it ends before the timeout of the operation, so that its answer is read.
-        async with self.client.client() as connection:
+        connection = self.client.client()
+        try:
             answer = await script(keys=keys, args=args, client=connection)
             reached = int(await connection.wait(wanted, round(1000 * share * self._timeout_seconds)))
+        finally:
+            # redis-py's own context leaves the connection to nobody where the time of the operation is over as it ends.
+            await asyncio.shield(connection.aclose())
         if reached < wanted:
             await self._ask_anew()
             raise self._unavailable(f"Redis at {self.address} has stored a write on {reached} of the {wanted} replicas that must have it.")

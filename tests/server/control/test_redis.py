@@ -4,11 +4,13 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
 
 from server.control import ControlStore, Limits, Position, Replica, State, Write, open_control_store
+from server.control.redis import RedisControlStore
 from server.errors import ControlConflict, ControlUnavailable
 from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer
 
@@ -211,6 +213,30 @@ async def test_a_write_is_acknowledged_only_when_a_replica_of_redis_has_it(redis
     assert (await careful.state() or State(begun, {})).values == {"key": b"1"}
     await store.close()
     await careful.close()
+
+
+async def test_operations_that_end_with_their_time_leave_no_connection_behind(redis_server: RedisServer, admin: Redis) -> None:
+    """Their time ends at any moment, also just as they end themselves, where this process stands still now and then."""
+    store = RedisControlStore(f"{redis_server.url}?wait_replicas=1", Limits(timeout_seconds=0.05))
+    rng = random.Random(0)
+
+    async def stall() -> None:
+        while True:
+            time.sleep(rng.uniform(0, 0.02))
+            await asyncio.sleep(0.002)
+
+    async def look() -> None:
+        with suppress(ControlUnavailable, TimeoutError):
+            async with asyncio.timeout(rng.uniform(0, 0.03)):
+                await store.position()
+
+    stalling = asyncio.create_task(stall())
+    for _ in range(60):
+        await asyncio.gather(*(look() for _ in range(10)))
+    stalling.cancel()
+    await asyncio.sleep(0.1)
+    assert not store._redis.connection_pool._in_use_connections
+    await store.close()
 
 
 async def test_what_a_replica_of_redis_has_is_told(
