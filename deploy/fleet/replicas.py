@@ -18,7 +18,7 @@ from deploy.checks.tools import tool
 from server.keys.file import add_key
 from server.keys.key import Scope
 
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 ANSWER_SECONDS = 60
 FLAGS = ("--engine", "transformers", "--threads", "1", "--plan", "none", "--kv-memory-gib", "0.05")
 ROUTE = {"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/v1"}}]}]}
