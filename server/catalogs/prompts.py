@@ -54,7 +54,8 @@ class CatalogPrompts:
         if (task := self._builders.get(served)) is None:
             task = self._builders[served] = asyncio.create_task(self._build(self._source, served))
             task.add_done_callback(partial(self._on_end, served))
-        await asyncio.wait({task})
+        if not task.done():
+            await asyncio.wait({task})
         if (error := task.exception()) is None:
             return task.result()
         if isinstance(error, OSError):

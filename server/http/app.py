@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from server.catalogs.tidying import watch_files
@@ -104,13 +104,14 @@ def build_api(services: Services, console: ConsoleProcess | None = None) -> Fast
     add_pages(api, DOCS if console is None else CONSOLE)
     if console is not None:
         add_console(api, console.port)
-    # What a server shows before it has read what there is would pass for all that there is.
-    for router in (filter_routes(services), catalog_routes(services), item_routes(services)):
-        api.include_router(router, dependencies=[Depends(services.catalogs.follower.check_begun)])
+    # They are tried in this order: what is asked most comes first.
     for router in (
         recommendation_routes(services),
         score_routes(services),
         user_routes(services),
+        filter_routes(services),
+        catalog_routes(services),
+        item_routes(services),
         control_routes(services),
         status_routes(services),
     ):

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from drafting.catalog.json_values import listed
 from server.errors import InvalidRequest, quoted
+from server.http.json_body import body_handler
 from server.http.problems import documented
 from server.keys.gate import OPERATIONS, Gate
 from server.keys.key import Key, Scope
@@ -51,8 +52,13 @@ def key_of(request: Request) -> Key | None:
     return key
 
 
-def strict_route(gate: Gate) -> type[APIRoute]:
-    """The class of the routes behind a gate."""
+def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[APIRoute]:
+    """The class of the routes behind a gate.
+
+    Args:
+        check: refuses whom the gate lets in. That of routes which show what there is does so until the server has read that: what it has
+            before would pass for all.
+    """
 
     class StrictRoute(APIRoute):
         """A route that judges who asks, and answers 422 to query parameters that it does not document."""
@@ -76,7 +82,7 @@ def strict_route(gate: Gate) -> type[APIRoute]:
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             """Check the key, then the query, before anything else of the request is read."""
-            handler = super().get_route_handler()
+            handler = body_handler(self.dependant, super().get_route_handler())
             known = {field.alias for field in self.dependant.query_params}
             needed, operates = self.needs.scope, self.needs.operates
 
@@ -102,6 +108,8 @@ def strict_route(gate: Gate) -> type[APIRoute]:
             async def answer(request: Request) -> Response:
                 if needed is not None and (reach := request.scope.get(REACH)) is not None:
                     await reach()
+                if check is not None:
+                    check()
                 return await handler(request)
 
             return strict

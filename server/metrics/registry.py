@@ -8,7 +8,7 @@ three, `depth` is at most an identifier's length.
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from server.errors import HistoryDamaged, HistoryUnavailable
 from server.messages import FinishedList, Progress, Ready
 from server.metrics.control import ControlMetrics
+from server.metrics.histogram import LoopHistogram
 from server.metrics.keys import KeyMetrics
 from server.metrics.lists import HealthMetrics
 from server.metrics.outages import OutageLog
@@ -51,12 +52,13 @@ class Metrics:
         self.control = ControlMetrics(registry)
         self.keys = KeyMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
-        latency = partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS)
-        step_time = partial(Histogram, registry=registry, buckets=STEP_BUCKETS)
-        count = partial(Histogram, registry=registry, buckets=COUNT_BUCKETS)
-        tokens = partial(Histogram, registry=registry, buckets=TOKEN_BUCKETS)
+        by_label = partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS)
+        latency = partial(LoopHistogram, registry=registry, buckets=LATENCY_BUCKETS)
+        step_time = partial(LoopHistogram, registry=registry, buckets=STEP_BUCKETS)
+        count = partial(LoopHistogram, registry=registry, buckets=COUNT_BUCKETS)
+        tokens = partial(LoopHistogram, registry=registry, buckets=TOKEN_BUCKETS)
 
-        self.request_latency = latency(
+        self.request_latency = by_label(
             "atspeed_request_latency_seconds", "Time from the first byte of a request to its response.", ["route", "status"]
         )
         self.http_responses = counter("atspeed_http_responses_total", "HTTP responses.", ["method", "route", "status"])
@@ -66,7 +68,7 @@ class Metrics:
             "atspeed_refused_connections_total", "Connections ended with an answer to no complete request, by the limit.", ["reason"]
         )
         self.loop_lag = latency("atspeed_event_loop_lag_seconds", "Lag of the event loop of the API process.")
-        self.history_latency = latency("atspeed_history_latency_seconds", "Duration of operations of the history store.", ["operation"])
+        self.history_latency = by_label("atspeed_history_latency_seconds", "Duration of operations of the history store.", ["operation"])
         self.history_damage = counter(
             "atspeed_history_damage_total",
             "Damage met in the history store: by the check of its file at start, in a user's history, or in an event that was passed over.",
@@ -167,11 +169,10 @@ class Metrics:
 
     def observe_progress(self, progress: Progress) -> None:
         """Take over what the engine reports."""
-        for step in progress.steps:
-            self._observe_step(step.report)
+        self._observe_steps([step.report for step in progress.steps])
         for finished in progress.finished:
             self._observe_list(finished)
-        self.not_finite.inc(sum(failed.not_finite for failed in progress.failed))
+        _add(self.not_finite, sum(failed.not_finite for failed in progress.failed))
         self.running.set(progress.running)
         self.waiting.set(progress.waiting)
         self.kv_slots_used.set(progress.used_slots)
@@ -215,25 +216,26 @@ class Metrics:
         self.history_damage.labels(found).inc()
         self._damage[found].failed(sentence)
 
-    def _observe_step(self, report: StepReport) -> None:
-        self.forward_tokens.observe(report.tokens)
-        self.step.observe(report.seconds)
-        self.target_seconds.observe(report.target_seconds)
-        self.draft_seconds.observe(report.draft_seconds)
-        self.thought_tokens.inc(report.thought_tokens)
-        self.scored_nodes.inc(report.scored_nodes)
-        self.draft_tokens.inc(report.draft_tokens)
-        self.draft_forwards.inc(report.draft_forwards)
-        if report.draft_failed:
-            self.draft_up.set(0)
-            self.drafts_dropped.inc()
+    def _observe_steps(self, reports: Sequence[StepReport]) -> None:
+        for report in reports:
+            self.forward_tokens.observe(report.tokens)
+            self.step.observe(report.seconds)
+            self.target_seconds.observe(report.target_seconds)
+            self.draft_seconds.observe(report.draft_seconds)
+            if report.draft_failed:
+                self.draft_up.set(0)
+                self.drafts_dropped.inc()
+        _add(self.thought_tokens, sum(report.thought_tokens for report in reports))
+        _add(self.scored_nodes, sum(report.scored_nodes for report in reports))
+        _add(self.draft_tokens, sum(report.draft_tokens for report in reports))
+        _add(self.draft_forwards, sum(report.draft_forwards for report in reports))
 
     def _observe_list(self, finished: FinishedList) -> None:
         usage, kind = finished.result.usage, (finished.result.usage.plan, finished.result.rule.verification.value)
         self.queue.observe(finished.queue_seconds)
         self.engine.observe(finished.engine_seconds)
         self.prompt_tokens.inc(usage.prompt_tokens)
-        self.cached_tokens.inc(usage.cached_tokens)
+        _add(self.cached_tokens, usage.cached_tokens)
         self.cache_lookups.labels("hit" if usage.cached_tokens else "miss").inc()
         if finished.result.scores is not None:
             # It has no plan, and as many forwards as the budgets of steps make of its candidates.
@@ -244,5 +246,11 @@ class Metrics:
         self.target_forwards.labels(*kind).inc(forwards)
         for depth in usage.accepted_depths:
             self.accepted_steps.labels(*kind, str(depth)).inc()
-        self.drafted_nodes.inc(usage.drafted_nodes)
-        self.wasted_nodes.inc(usage.drafted_nodes - usage.used_nodes)
+        _add(self.drafted_nodes, usage.drafted_nodes)
+        _add(self.wasted_nodes, usage.drafted_nodes - usage.used_nodes)
+
+
+def _add(counter: Counter, amount: float) -> None:
+    """Count what there is; most counters of a list or a step count nothing in most of them."""
+    if amount:
+        counter.inc(amount)

@@ -48,7 +48,9 @@ _BODY = {"required": True, "content": {"application/json": {"schema": CatalogPat
 
 def catalog_routes(services: Services) -> APIRouter:
     """The router of catalog versions."""
-    router = APIRouter(prefix="/v1/catalogs", tags=["catalog"], route_class=strict_route(services.gate))
+    router = APIRouter(
+        prefix="/v1/catalogs", tags=["catalog"], route_class=strict_route(services.gate, services.catalogs.follower.check_begun)
+    )
     catalogs, switch, drain = services.catalogs, services.switch, services.drain
     comparison = VersionComparison(catalogs)
     uploads = CatalogUploads(services.settings, catalogs)

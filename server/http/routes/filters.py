@@ -24,7 +24,9 @@ FilterPath = Annotated[str, Path(min_length=1, max_length=128, description="The 
 
 def filter_routes(services: Services) -> APIRouter:
     """The router of named filters."""
-    router = APIRouter(prefix="/v1/catalog/filters", tags=["catalog"], route_class=strict_route(services.gate))
+    router = APIRouter(
+        prefix="/v1/catalog/filters", tags=["catalog"], route_class=strict_route(services.gate, services.catalogs.follower.check_begun)
+    )
     filters = services.filters
 
     @router.put("/{name}", summary="Name a filter", responses=documented(415, 429, 503), response_model_exclude_none=True)

@@ -1,4 +1,4 @@
-"""`/v1/catalog/items` and `/v1/catalog/like`: see the items of the catalog and which of them are alike, and add new ones."""
+"""`/v1/catalog`, `/v1/catalog/items` and `/v1/catalog/like`: see the catalog, its items and which of them are alike, and add new ones."""
 
 import asyncio
 from typing import Annotated
@@ -19,7 +19,7 @@ from server.http.strict_route import needs, strict_route
 from server.http.wait import WaitQuery
 from server.keys.key import Scope
 from server.lists.lines import catalog_line
-from server.schemas.catalogs import AddedItem, CatalogItemAnswer, CatalogItemsAnswer, ItemsAdded, NewItemsBody
+from server.schemas.catalogs import AddedItem, CatalogAnswer, CatalogItemAnswer, CatalogItemsAnswer, ItemsAdded, NewItemsBody
 from server.schemas.comparisons import AlikeAnswer
 from server.services import Services
 
@@ -31,10 +31,24 @@ ItemPath = Annotated[str, Path(min_length=1, max_length=512, description="The it
 
 def item_routes(services: Services) -> APIRouter:
     """The router of the catalog's items."""
-    router = APIRouter(prefix="/v1/catalog", tags=["catalog"], route_class=strict_route(services.gate))
+    router = APIRouter(
+        prefix="/v1/catalog", tags=["catalog"], route_class=strict_route(services.gate, services.catalogs.follower.check_begun)
+    )
     catalogs, drain = services.catalogs, services.drain
     search = ItemSearch()
     new_items = NewItems(catalogs, services.engine, services.switch, services.settings)
+
+    @router.get("", summary="The catalog that is recommended from", responses=documented(503))
+    @needs(Scope.RECOMMEND)
+    async def show_catalog() -> CatalogAnswer:
+        served = catalogs.active
+        return CatalogAnswer(
+            version=served.name,
+            items=len(served.catalog),
+            identifiers=served.catalog.identifiers,
+            identifier_length=served.catalog.identifier_length,
+            tokens=len(served.catalog.tokens),
+        )
 
     @router.get(
         "/items", summary="Items of the catalog, all or those of a search", responses=documented(422, 429, answer=CatalogItemsAnswer)

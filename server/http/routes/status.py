@@ -1,4 +1,4 @@
-"""`/health`, `/ready`, `/version`, `/metrics`, `/v1/catalog`: what operators and their tools ask."""
+"""`/health`, `/ready`, `/version`, `/metrics`: what operators and their tools ask."""
 
 from importlib.metadata import version
 from typing import Any
@@ -8,8 +8,6 @@ from fastapi import APIRouter, Response
 from server.engine.client import EngineStatus
 from server.http.problems import documented
 from server.http.strict_route import needs, strict_route
-from server.keys.key import Scope
-from server.schemas.catalogs import CatalogAnswer
 from server.schemas.recommendations import StatusAnswer, VersionAnswer
 from server.services import Services
 
@@ -65,18 +63,5 @@ def status_routes(services: Services) -> APIRouter:
     @needs(None, operates=True)
     async def show_metrics() -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": metrics.content_type})
-
-    @router.get("/v1/catalog", tags=["catalog"], summary="The catalog that is recommended from", responses=documented(503))
-    @needs(Scope.RECOMMEND)
-    async def show_catalog() -> CatalogAnswer:
-        catalogs.follower.check_begun()
-        served = catalogs.active
-        return CatalogAnswer(
-            version=served.name,
-            items=len(served.catalog),
-            identifiers=served.catalog.identifiers,
-            identifier_length=served.catalog.identifier_length,
-            tokens=len(served.catalog.tokens),
-        )
 
     return router

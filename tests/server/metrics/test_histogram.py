@@ -1,0 +1,19 @@
+"""The histograms of the event loop, against prometheus_client's own."""
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from server.metrics.histogram import LoopHistogram
+from server.metrics.registry import COUNT_BUCKETS, LATENCY_BUCKETS
+
+
+def test_prometheus_reads_the_same():
+    for buckets in (LATENCY_BUCKETS, COUNT_BUCKETS):
+        ours, theirs = CollectorRegistry(), CollectorRegistry()
+        histogram = LoopHistogram("atspeed_seconds", "Of a test.", registry=ours, buckets=buckets)
+        reference = Histogram("atspeed_seconds", "Of a test.", registry=theirs, buckets=buckets)
+        assert generate_latest(ours) == generate_latest(theirs)
+        for amount in [*buckets, 0, 1e9, *np.random.default_rng(0).exponential(0.1, 500).tolist()]:
+            histogram.observe(amount)
+            reference.observe(amount)
+        assert generate_latest(ours) == generate_latest(theirs)
