@@ -6,7 +6,7 @@ that could make a request fail is left unchecked here, so a recommender that loa
 
 import itertools
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -206,11 +206,13 @@ class Recommender:
         think: int = 0,
         blend: Blend | Blending | None = None,
         beam_widths: Sequence[int] | None = None,
+        diversity: Mapping[str, int] | None = None,
     ) -> BeamRequest:
         """A request for k identifiers after `history` (a `UserState`, catalog indices, or a prompt): the k best, or a sample by `rule`.
         Without `beam_width` a search keeps k prefixes, as `generate(num_beams=k)` does; servers ask for `beam_width_for`, which finds more.
         `beam_widths` are those of each level but the last, in its place.
 
+        With `diversity` such as {"brand": 2}, so many items of the list, at most, have any one value of an attribute of the catalog.
         With `think`, the target writes so many tokens of text at most before them, sampled where the list is; its `prompt.json` says how.
         Requests with the very same `allowed_items` object, or items of `reserved` places, share what is worked out from it.
 
@@ -232,6 +234,7 @@ class Recommender:
             Think.of(self.prompts.thinking, think, self._served.stop_tokens, rule) if think else None,
             blend=Blend.after(history, blend, self.engine.trie, excluded_items, allowed_items),
             beam_widths=None if beam_widths is None else tuple(beam_widths),
+            caps=self.catalog.caps(diversity or {}),
         )
         request.check_catalog(len(self.catalog), self.catalog.identifier_length)
         return request
@@ -259,6 +262,7 @@ class Recommender:
         think: int = 0,
         blend: Blending | None = None,
         beam_widths: Sequence[int] | None = None,
+        diversity: Mapping[str, int] | None = None,
     ) -> Iterator[BeamResult]:
         """Search for many users or histories, as many at a time as make a full forward, and yield their lists in the order given.
 
@@ -273,7 +277,7 @@ class Recommender:
         """
         exclusions = iter(excluded_items) if excluded_items is not None else itertools.repeat(())
         batch = uuid.uuid4().hex
-        options: dict[str, Any] = {"think": think, "blend": blend, "beam_widths": beam_widths}
+        options: dict[str, Any] = {"think": think, "blend": blend, "beam_widths": beam_widths, "diversity": diversity}
         requests = (
             self.request(f"{batch}/{number}", history, k, beam_width, excluded, rule.numbered(number), **options)
             for number, (history, excluded) in enumerate(zip(histories, exclusions, strict=excluded_items is not None))

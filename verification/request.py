@@ -11,6 +11,7 @@ import numpy as np
 
 from drafting.array_types import IntArray
 from drafting.beam.rule import LONGEST_LIST, SERVED_BEAM_WIDTH, STRICT, WIDEST_BEAM, Normalisation, SearchRule, Verification
+from drafting.catalog.item_values import Cap
 from drafting.prompts.thinking import ThinkingTokens
 from drafting.prompts.user_state import UserState
 from drafting.trie.item_set import ItemSet
@@ -232,6 +233,7 @@ class BeamRequest:
         beam_widths: prefixes kept at each level but the last, the last of them at least `k`; None for `beam_width` at all of them. Where
             an upper one is smaller than `k`, a list may be shorter although more items are eligible.
         normalise: what its log-probabilities are normalised over; None for what the engine does.
+        caps: how many items of a value the list may have, of each attribute at most once; see `verification.engine.capped`.
     """
 
     request_id: str
@@ -251,6 +253,7 @@ class BeamRequest:
     scored: Scored | None = None
     beam_widths: tuple[int, ...] | None = None
     normalise: Normalisation | None = None
+    caps: tuple[Cap, ...] = ()
 
     def __post_init__(self) -> None:
         if self.prompt.ndim != 1 or not len(self.prompt):
@@ -258,12 +261,19 @@ class BeamRequest:
         check_lengths(self.k, self.beam_width, self.beam_widths)
         if self.blend is not None and self.rule.verification is not Verification.STRICT:
             raise ValueError("Only strict lists can be blended.")
+        if self.blend is not None and self.blend.every and self.caps:
+            raise ValueError("A list of every candidate has no caps.")
         if self.reserved is None:
             return
         if not 1 <= self.reserved.places <= self.k:
             raise ValueError(f"Between 1 and k = {self.k} places can be reserved, got {self.reserved.places}.")
         if self.rule.verification is not Verification.STRICT:
             raise ValueError("Places can only be reserved in strict lists.")
+
+    @property
+    def last_width(self) -> int:
+        """Prefixes that are kept at the last level but one."""
+        return self.beam_widths[-1] if self.beam_widths else self.beam_width
 
     @property
     def own_tokens(self) -> int:
@@ -296,3 +306,5 @@ class BeamRequest:
         filters = (self.allowed_items, None if self.reserved is None else self.reserved.items)
         if any(allowed is not None and allowed.catalog_items != items for allowed in filters):
             raise ValueError(f"A request's filter is of another catalog than this one of {items} items.")
+        if any(len(cap.values.codes) != items for cap in self.caps):
+            raise ValueError(f"A request's caps are of another catalog than this one of {items} items.")

@@ -40,6 +40,7 @@ class Usage:
         plan: the plan's name, for a planner with what it drafted, such as `auto:beam`.
         thought_tokens: tokens of text that the target wrote before the search, a forward each.
         candidates: items of a neighbour model that the target scored for a blended list, or items whose scores were asked for.
+        rounds: searches that a list with caps has taken, one after the other; 1 for others.
     """
 
     prompt_tokens: int
@@ -52,6 +53,7 @@ class Usage:
     plan: str = "none"
     thought_tokens: int = 0
     candidates: int = 0
+    rounds: int = 1
 
     @property
     def accepted_steps(self) -> int:

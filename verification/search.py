@@ -18,17 +18,20 @@ from verification.request import BeamRequest
 from verification.result import Usage
 
 NOTHING = np.empty(0, np.int64)
+# Between the seeds of a sampled search's rounds, so that they are not those of the next lists of a file.
+ROUND_SEEDS = 0x1E3779B97F4A7C15
 
 
 def beam_widths(request: BeamRequest, trie: ItemTrie) -> tuple[int, ...]:
-    """Prefixes kept at each depth from the root on: no more than a level has nodes, and k at the last.
+    """Prefixes kept at each depth from the root on: no more than a level has nodes, and k at the last, or with caps all that are found.
 
     Where candidates are scored there is no beam, and what a step has room for is set aside as one level.
     """
     if request.scored is not None:
         return 1, request.scored.nodes, 1
     asked = request.beam_widths or (request.beam_width,) * (trie.depth - 1)
-    return tuple(min(width, trie.level_size(depth)) for depth, width in enumerate((1, *asked, request.k)))
+    last = request.last_width if request.caps else request.k
+    return tuple(min(width, trie.level_size(depth)) for depth, width in enumerate((1, *asked, last)))
 
 
 @dataclass(eq=False)
@@ -46,6 +49,8 @@ class BeamSearch:
         depth: depth of the beam.
         drafts: whether its tree may be drafted.
         normalise: what its log-probabilities are normalised over.
+        candidate_nodes: nodes in its tree of candidates that a list is blended with.
+        rounds: how often it has begun.
         target_forwards, draft_forwards, drafted_nodes, used_nodes, accepted_depths: as in `Usage`.
         drafted_by: kinds of drafts that have added nodes: `beam`, `children`.
     """
@@ -62,6 +67,8 @@ class BeamSearch:
     depth: int = 0
     drafts: bool = True
     normalise: Normalisation = Normalisation.VOCABULARY
+    candidate_nodes: int = field(init=False)
+    rounds: int = 1
     target_forwards: int = 0
     draft_forwards: int = 0
     drafted_nodes: int = 0
@@ -71,6 +78,7 @@ class BeamSearch:
 
     def __post_init__(self) -> None:
         self.rule = self.request.rule
+        self.candidate_nodes = self.request.blended_nodes
         self.beam = np.array([self.sequence.root])
 
     @property
@@ -80,8 +88,9 @@ class BeamSearch:
 
     @property
     def reserved_nodes(self) -> int:
-        """Nodes that a plain search may still need."""
-        return sum(self.widths[self.depth + 1 : -1])
+        """Nodes that a plain search may still need, beside its own; with caps, those of a further round as well."""
+        needed = sum(self.widths[self.depth + 1 : -1])
+        return max(needed, sum(self.widths[1:-1]) - self.sequence.nodes) if self.request.caps else needed
 
     @property
     def undrafted(self) -> int:
@@ -114,18 +123,37 @@ class BeamSearch:
             return
         self.beam[~missing] = drafted[hits[~missing]]
         # Candidates of a blend, which come first, are no drafts.
-        self.used_nodes += int(np.count_nonzero(self.beam > self.sequence.root + self.request.blended_nodes)) - added
+        self.used_nodes += int(np.count_nonzero(self.beam > self.sequence.root + self.candidate_nodes)) - added
         if not added:
             self.accepted_depths.append(self.depth)
 
-    def absorb(self, other: "BeamSearch") -> None:
-        """Take over the cost of a search that ran beside this one: nodes add up, forwards were shared."""
+    def restart(self, eligibility: Eligibility) -> IntArray:
+        """Begin again behind the same prompt, among other nodes and with other noise; return the slots that are free with that.
+
+        What is known of the root is of the nodes that were eligible, so it is computed anew.
+        """
+        self.eligibility, self.rule = eligibility, self.rule.numbered(ROUND_SEEDS)
+        self.beam, self.ancestors, self.depth = np.array([self.sequence.root]), NOTHING, 0
+        self.candidate_nodes = 0
+        self.rounds += 1
+        return self.sequence.drop_nodes()
+
+    def absorb(self, other: "BeamSearch", *, beside: bool = True) -> None:
+        """Take over the cost of another search of the request: nodes add up, forwards were shared if it ran `beside` this one."""
         self.drafted_nodes += other.drafted_nodes
         self.used_nodes += other.used_nodes
         self.drafted_by |= other.drafted_by
-        self.draft_forwards = max(self.draft_forwards, other.draft_forwards)
-        if other.target_forwards > self.target_forwards:
-            self.target_forwards, self.accepted_depths = other.target_forwards, other.accepted_depths
+        self.rounds += other.rounds - 1
+        if not beside:
+            self.draft_forwards += other.draft_forwards
+            self.target_forwards += other.target_forwards
+            self.accepted_depths += other.accepted_depths
+        else:
+            self.draft_forwards = max(self.draft_forwards, other.draft_forwards)
+            if other.target_forwards > self.target_forwards:
+                self.target_forwards, self.accepted_depths = other.target_forwards, other.accepted_depths
+        other.drafted_nodes = other.used_nodes = other.draft_forwards = other.target_forwards = 0
+        other.accepted_depths, other.rounds = [], 1
 
     def usage(self, plan: str) -> Usage:
         """The cost so far, under a plan of that name."""
@@ -142,4 +170,5 @@ class BeamSearch:
             plan=f"{plan}:{drafted_by}" if plan == "auto" else plan,
             thought_tokens=written,
             candidates=self.request.candidates,
+            rounds=self.rounds,
         )

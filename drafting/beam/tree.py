@@ -110,6 +110,14 @@ class SequenceState:
         self.prompt_length = length
         self._resize(length)
 
+    def drop_nodes(self) -> IntArray:
+        """Forget all nodes below the root, and what any model has computed of the root itself; return the nodes' slots."""
+        slots = self.slots[self.prompt_length :].copy()
+        self.drafted[self.root :] = 0
+        self._resize(self.prompt_length)
+        self.computed, self.deepest = min(self.computed, self.root), 0
+        return slots
+
     @property
     def root(self) -> int:
         """The root's index."""

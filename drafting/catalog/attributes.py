@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drafting.array_types import IntArray
+from drafting.catalog.item_values import ItemValues
 from drafting.catalog.json_values import MOST_LEVELS, is_encodable, json_text, untellable
 from drafting.catalog.text_column import TextColumn, distinct
 
@@ -76,6 +77,11 @@ class AttributeColumn:
         from drafting.catalog.column_values import ColumnValues
 
         return ColumnValues(self.values)
+
+    @cached_property
+    def item_values(self) -> ItemValues:
+        """The values of each item, for caps."""
+        return ItemValues.of(self.codes, *self.decoded.parts())
 
     def value(self, item: int) -> Any:
         """The value of an item, or None; None also for one that no client can be told, which only a catalog of earlier days may hold."""

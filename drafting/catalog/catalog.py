@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from drafting.array_types import IntArray
 from drafting.catalog.attributes import TITLE, AttributeColumn
+from drafting.catalog.item_values import Cap
 from drafting.catalog.text_column import ItemIndex, TextColumn
 from drafting.errors import SetupError
 from drafting.trie.arrays import TrieArrays
@@ -155,6 +156,16 @@ class Catalog:
         """The attributes of the item at `index`, by name; without those that are missing."""
         values = {name: column.value(index) for name, column in self.attributes.items()}
         return {name: value for name, value in values.items() if value is not None}
+
+    def caps(self, at_most: Mapping[str, int]) -> tuple[Cap, ...]:
+        """Caps of lists, by attribute.
+
+        Raises:
+            ValueError: the catalog has no such attribute, or a cap is not positive; the message is a sentence.
+        """
+        if unknown := next((name for name in at_most if name not in self.attributes), None):
+            raise ValueError(f"The catalog has no attribute {unknown!r}, by which a list could be diverse.")
+        return tuple(Cap(self.attributes[name].item_values, most) for name, most in at_most.items())
 
     def vocabulary_ids(self, vocabulary: Mapping[str, int]) -> IntArray:
         """The id of each token of the catalog in a model's vocabulary, `[tokens]` int64.

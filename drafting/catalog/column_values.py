@@ -114,6 +114,26 @@ class ColumnValues:
         """The values other than false."""
         return ~self.among([False])
 
+    def parts(self) -> tuple[IntArray, IntArray]:
+        """What each value consists of: a list of its different elements, any other value of itself.
+
+        Returns:
+            two arrays `[parts]`, ascending by the first: rows of values, and the number of the part; equal parts have one number.
+        """
+        owners, numbers, elements = self._elements
+        alone = np.flatnonzero(self._texts.data[self._texts.offsets[:-1]] != ord("["))
+        texts = TextColumn.join([self._texts.take(alone), elements._texts])
+        number, first = distinct(texts)
+        # Equal numbers may be written differently, such as 1 and 1.0.
+        rows, values = ColumnValues(texts.take(first)).numbers()
+        _, one, inverse = np.unique(values, return_index=True, return_inverse=True)
+        same = np.arange(len(first))
+        same[rows] = rows[one][inverse]
+        found = same[number]
+        rows = np.concatenate([alone, owners])
+        keys = np.unique(rows * len(texts) + np.concatenate([found[: len(alone)], found[len(alone) :][numbers]]))
+        return keys // max(1, len(texts)), keys % max(1, len(texts))
+
     @cached_property
     def _index(self) -> ItemIndex:
         return ItemIndex.of(self._texts)

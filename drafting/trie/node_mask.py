@@ -108,8 +108,10 @@ class MaskBank:
         self._holders[items] = self._holders.get(items, 0) + 1
         return self._masks[items]
 
-    def release(self, mask: NodeMask) -> None:
-        """Release a mask that `acquire` returned."""
+    def release(self, mask: NodeMask | None) -> None:
+        """Release a mask that `acquire` returned; None is nothing."""
+        if mask is None:
+            return
         self._holders[mask.items] -= 1
         if not self._holders[mask.items]:
             del self._holders[mask.items]

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from drafting.array_types import FloatArray
+from drafting.array_types import FloatArray, IntArray
 from verification.blend import Blend
 from verification.engine.candidates import CandidateTree
 from verification.engine.reserved import joined, merge
@@ -32,19 +32,11 @@ class BlendStep:
         if blend.prefixes:
             self._candidates.grow(search.sequence, blend.paths)
 
-    def lists(self, whole: Sequence[Sequence[VerifyResult]]) -> list[tuple[VerifyResult, BlendedList | None]]:
-        """The lists of requests whose searches have all ended, blended where they ask for it; call it before their slots are free.
-
-        Args:
-            whole: the results of each request, as `RunningSearches.finish` returns them.
-        """
-        firsts = [parts[0].search for parts in whole]
-        asked = [(search.sequence, blend.paths) for search in firsts if (blend := search.request.blend) is not None]
-        log_probs = iter(self._candidates.log_probs(asked))
-        return [
-            (joined(parts), None) if (blend := parts[0].search.request.blend) is None else blended(blend, parts, next(log_probs))
-            for parts in whole
-        ]
+    def log_probs(self, searches: Sequence[BeamSearch]) -> list[FloatArray | None]:
+        """The log-probabilities of each search's candidates, `[candidates]`, as its tree has them; None for one without a blend."""
+        asked = [(search.sequence, blend.paths) for search in searches if (blend := search.request.blend) is not None]
+        found = iter(self._candidates.log_probs(asked))
+        return [None if search.request.blend is None else next(found) for search in searches]
 
 
 def blended(blend: Blend, parts: Sequence[VerifyResult], log_probs: FloatArray) -> tuple[VerifyResult, BlendedList]:
@@ -68,9 +60,14 @@ def blended(blend: Blend, parts: Sequence[VerifyResult], log_probs: FloatArray) 
     if places:
         reserved = order[parts[1].search.eligibility.allowed(nodes[order])][: places[0]]
         kept, _ = merge(order, ranking[order], reserved, ranking[reserved], k)
-    sources = np.where(np.isin(nodes[kept], candidates), np.where(kept < len(found.nodes), 2, 1), 0)
-    told = BlendedList(tuple(ranking[kept].tolist()), tuple(_SOURCES[source] for source in sources.tolist()))
+    told = BlendedList(tuple(ranking[kept].tolist()), sources_of(nodes[kept], found.nodes, candidates))
     return replace(found, nodes=nodes[kept], cum_log_probs=totals[kept]), told
+
+
+def sources_of(leaves: IntArray, found: IntArray, candidates: IntArray) -> tuple[Source, ...]:
+    """Which models propose each of some leaves: `found` are those of the target, `candidates` those of the neighbour model."""
+    sources = np.where(np.isin(leaves, candidates), np.where(np.isin(leaves, found), 2, 1), 0)
+    return tuple(_SOURCES[source] for source in sources.tolist())
 
 
 _SOURCES = (Source.MODEL, Source.NEIGHBOURS, Source.BOTH)

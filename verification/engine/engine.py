@@ -26,13 +26,12 @@ from verification.engine.blend import BlendStep
 from verification.engine.candidates import CandidateTree
 from verification.engine.draft_step import DraftStep
 from verification.engine.explain import ExplainStep
-from verification.engine.items import ranked_items
+from verification.engine.finish import FinishStep, FurtherRound
 from verification.engine.reserved import RunningSearches, nodes_needed, parts_of
 from verification.engine.score import ScoreStep
 from verification.engine.think import ThinkStep
-from verification.explanation import Explanation
 from verification.request import BeamRequest, width_refusal
-from verification.result import BeamResult, BlendedList, StepReport
+from verification.result import BeamResult, StepReport
 from verification.search import BeamSearch, beam_widths
 from verification.slots.engine_slots import EngineSlots, check_capacity, node_capacity, whole_prompt
 from verification.slots.pool import CachedPrefix, OutOfSlots
@@ -92,6 +91,7 @@ class SpeculativeBeamEngine:
         self._blending = BlendStep(candidates)
         self._scoring = ScoreStep(slots, candidates)
         self._explaining = ExplainStep(trie, self._table, target.device)
+        self._finishing = FinishStep(trie, self._blending, self._explaining)
         self.use_plan(plan or FixedPlan.parse("none"))
 
     def successor(self, trie: ItemTrie, plan: Plan) -> "SpeculativeBeamEngine":
@@ -196,17 +196,17 @@ class SpeculativeBeamEngine:
         return failed
 
     def _finish(self, results: Sequence[VerifyResult]) -> tuple[BeamResult, ...]:
-        """End the requests whose searches have come to leaves."""
-        whole = self._running.finish(result for result in results if result.finished)
-        explained = [self._explaining.explain(parts) for parts in whole]
-        return tuple(self._list(*found, told) for found, told in zip(self._blending.lists(whole), explained, strict=True))
-
-    def _list(self, result: VerifyResult, blend: BlendedList | None, explanation: Explanation | None) -> BeamResult:
-        request = result.search.request
-        self.cancel(request.request_id)
-        items = ranked_items(self.trie, request, result.nodes, result.cum_log_probs)
-        thought = None if request.thought is None else request.thought.tokens
-        return BeamResult(request.request_id, items, result.search.usage(self.plan.name), request.rule, thought, blend, explanation)
+        """End the requests whose searches have come to leaves, but for those that go on in a further round."""
+        finished = []
+        for found in self._finishing.lists(self._running.finish(result for result in results if result.finished)):
+            if isinstance(found, FurtherRound):
+                self._masks.release(found.search.eligibility.mask)
+                self.slots.restart(found.search, self._eligibility(found.request))
+                self._running.resume(found.search)
+            else:
+                self.cancel(found.search.request.request_id)
+                finished.append(found.result(self.plan.name))
+        return tuple(finished)
 
     def add(self, request: BeamRequest, drafts: bool = True) -> None:
         """Start a request, with drafts as the plan says or without; the next step computes its prompt.
@@ -258,8 +258,7 @@ class SpeculativeBeamEngine:
             return searches
         with self.slots:
             for search in searches:
-                if search.eligibility.mask is not None:
-                    self._masks.release(search.eligibility.mask)
+                self._masks.release(search.eligibility.mask)
                 self.slots.close(search, keep)
         return searches
 

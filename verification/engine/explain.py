@@ -82,10 +82,14 @@ class ExplainStep:
                 beams.append(_Beam(forward, result.accepted, result.finished, result.nodes, result.cum_log_probs, result.hits))
 
     def explain(self, parts: Sequence[VerifyResult]) -> Explanation | None:
-        """The explanation of a request whose searches have all ended, if it asks for one; call it before their slots are free."""
+        """The explanation of a request whose searches have all ended, if it asks for one; call it once, before their slots are free."""
         if (others := parts[0].search.request.explain) is None:
             return None
-        return Explanation(tuple(self._levels(part.search, others) for part in parts))
+        found = Explanation(tuple(self._levels(part.search, others) for part in parts))
+        for part in parts:
+            # What may follow is another round.
+            del self._beams[part.search]
+        return found
 
     def _levels(self, search: BeamSearch, others: int) -> tuple[ExplainedLevel, ...]:
         above = _Told(np.array([ROOT]), np.zeros(1, np.float32), np.array([search.sequence.root]), 1)

@@ -66,6 +66,10 @@ class RunningSearches:
         """The searches that a step advances."""
         return [search for searches in self._searches.values() for search in searches if search not in self._ended]
 
+    def resume(self, search: BeamSearch) -> None:
+        """Let a search that has ended go on with the others of its request."""
+        self._ended.pop(search, None)
+
     def finish(self, results: Iterable[VerifyResult]) -> list[list[VerifyResult]]:
         """The requests whose searches have all ended with these, as the results of each; halves of others are kept."""
         whole = []

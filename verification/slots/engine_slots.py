@@ -173,6 +173,10 @@ class EngineSlots:
         if root != search.shared_length:
             self._give_back(search, search.sequence.slots[:root], keep)
 
+    def restart(self, search: BeamSearch, eligibility: Eligibility) -> None:
+        """Let a search begin again behind its prompt; what it may come to need is still set aside, see `BeamSearch.reserved_nodes`."""
+        self.nodes.release(search.restart(eligibility))
+
     def _allocate(self, prompt: int) -> IntArray:
         """Slots for so many tokens of a prompt."""
         self.prefix_cache.make_room(prompt)

@@ -1,0 +1,122 @@
+"""The values of one attribute by item: what an item counts for where a list may have only so many of a value.
+
+Invariant: it is worked out once per version of the catalog, in arrays, and shared by all requests; what a request asks of it costs as much
+as the items and values that it names. An item whose value is a list has each of its different elements, one without the attribute has none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from drafting.array_types import IntArray
+from drafting.trie.arrays import offsets_of, ranges
+
+
+@dataclass(frozen=True, eq=False)
+class ItemValues:
+    """Values as numbers, by item.
+
+    Attributes:
+        codes: `[items]` int32, the row of each item; -1 for items without a value.
+        offsets: `[rows + 1]` int64; the values of row r are values[offsets[r]] up to values[offsets[r + 1]].
+        values: `[n]` int64, different ones within a row.
+    """
+
+    codes: npt.NDArray[np.int32]
+    offsets: IntArray
+    values: IntArray
+
+    @classmethod
+    def of(cls, codes: npt.NDArray[np.int32], rows: IntArray, values: IntArray) -> "ItemValues":
+        """Build it from pairs.
+
+        Args:
+            codes: as of an `AttributeColumn`.
+            rows, values: `[n]`, ascending by row, the values of each row of the column.
+        """
+        return cls(codes, np.searchsorted(rows, np.arange(int(codes.max(initial=-1)) + 2)).astype(np.int64), values)
+
+    def of_items(self, items: IntArray) -> list[list[int]]:
+        """The values of each of some items, `[items]` catalog indices."""
+        codes = self.codes[items]
+        starts = np.where(codes < 0, 0, self.offsets[codes])
+        counts = np.where(codes < 0, 0, self.offsets[codes + 1] - starts)
+        values, ends = self.values[ranges(starts, counts)].tolist(), np.cumsum(counts).tolist()
+        return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def count(self, value: int) -> int:
+        """Number of items that have a value."""
+        return int(self._counts[self._rows_of(value)].sum())
+
+    def items_with(self, value: int) -> IntArray:
+        """The items that have a value, `[items]` int64."""
+        items, starts = self._by_row
+        rows = self._rows_of(value)
+        return items[ranges(starts[rows], self._counts[rows])].astype(np.int64)
+
+    def _rows_of(self, value: int) -> IntArray:
+        rows, starts = self._by_value
+        return rows[starts[value] : starts[value + 1]]
+
+    @cached_property
+    def _counts(self) -> IntArray:
+        """`[rows]`, items of each row."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.offsets) - 1)
+
+    @cached_property
+    def _by_row(self) -> tuple[npt.NDArray[np.intp], IntArray]:
+        """Items in the order of their rows, and where each row begins among them."""
+        order = np.argsort(self.codes)
+        return order[int(np.count_nonzero(self.codes < 0)) :], offsets_of(self._counts)
+
+    @cached_property
+    def _by_value(self) -> tuple[IntArray, IntArray]:
+        """Rows in the order of their values, and where each value begins among them."""
+        rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        return rows[np.argsort(self.values, kind="stable")], offsets_of(np.bincount(self.values))
+
+
+@dataclass(frozen=True, eq=False)
+class Cap:
+    """So many items of a list, at most, have any one value of an attribute."""
+
+    values: ItemValues
+    at_most: int
+
+    def __post_init__(self) -> None:
+        if self.at_most < 1:
+            raise ValueError(f"A list may have at least one item of each value, got at_most = {self.at_most}.")
+
+
+class CapCounts:
+    """The values that are in a list so far, while it is made."""
+
+    def __init__(self, caps: Sequence[Cap]) -> None:
+        self._caps = caps
+        self._counts: list[dict[int, int]] = [{} for _ in caps]
+
+    def values_of(self, items: IntArray) -> list[tuple[list[int], ...]]:
+        """What `take` asks of each of some items, `[items]` catalog indices."""
+        return list(zip(*(cap.values.of_items(items) for cap in self._caps), strict=True))
+
+    def take(self, values: Sequence[Sequence[int]]) -> bool:
+        """Count an item by its values of each cap; false, and not counted, if one of them is full."""
+        for cap, counts, those in zip(self._caps, self._counts, values, strict=True):
+            if any(counts.get(value, 0) >= cap.at_most for value in those):
+                return False
+        for counts, those in zip(self._counts, values, strict=True):
+            for value in those:
+                counts[value] = counts.get(value, 0) + 1
+        return True
+
+    def full(self) -> list[tuple[ItemValues, int]]:
+        """The values that no further item may have."""
+        return [
+            (cap.values, value)
+            for cap, counts in zip(self._caps, self._counts, strict=True)
+            for value, count in counts.items()
+            if count >= cap.at_most
+        ]
