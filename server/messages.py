@@ -143,6 +143,7 @@ class Submit(msgspec.Struct, tag=True):
         beam_widths: prefixes that are kept at each level but the last; None for `beam_width`, the widest of them, at all.
         scored: the items whose scores are asked for, where k and beam width are 1; None for a list.
         normalise: what scores are normalised over; None for what the engine does.
+        diversity: how many items of the list may have the same value of an attribute, by attribute.
         is_proof: True for a list that the server itself asks for: the engine makes the prompt, of a sample user with this history.
     """
 
@@ -168,6 +169,7 @@ class Submit(msgspec.Struct, tag=True):
     scored: ScoreChoice | None = None
     is_proof: bool = False
     normalise: Normalisation | None = None
+    diversity: dict[str, int] = {}
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

@@ -123,7 +123,7 @@ class ColumnValues:
         owners, numbers, elements = self._elements
         alone = np.flatnonzero(self._texts.data[self._texts.offsets[:-1]] != ord("["))
         texts = TextColumn.join([self._texts.take(alone), elements._texts])
-        number, first = distinct(texts)
+        number, first = distinct(texts) if len(owners) else (np.arange(len(texts)), np.arange(len(texts)))
         # Equal numbers may be written differently, such as 1 and 1.0.
         rows, values = ColumnValues(texts.take(first)).numbers()
         _, one, inverse = np.unique(values, return_index=True, return_inverse=True)

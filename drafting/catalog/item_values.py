@@ -7,11 +7,13 @@ as the items and values that it names. An item whose value is a list has each of
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
-from drafting.array_types import IntArray
+from drafting.array_types import BoolArray, IntArray
 from drafting.trie.arrays import offsets_of, ranges
 
 
@@ -50,6 +52,10 @@ class ItemValues:
     def count(self, value: int) -> int:
         """Number of items that have a value."""
         return int(self._counts[self._rows_of(value)].sum())
+
+    def has(self, items: IntArray, value: int) -> BoolArray:
+        """`[items]` bool, True for each of `items` (catalog indices) that has a value."""
+        return np.isin(self.codes[items], self._rows_of(value))
 
     def items_with(self, value: int) -> IntArray:
         """The items that have a value, `[items]` int64."""
@@ -98,11 +104,37 @@ class CapCounts:
         self._caps = caps
         self._counts: list[dict[int, int]] = [{} for _ in caps]
 
-    def values_of(self, items: IntArray) -> list[tuple[list[int], ...]]:
-        """What `take` asks of each of some items, `[items]` catalog indices."""
-        return list(zip(*(cap.values.of_items(items) for cap in self._caps), strict=True))
+    def walk(self, items: IntArray, groups: IntArray, until: int, is_first: BoolArray | None = None) -> dict[int, list[int]]:
+        """Take items in their order, each unless one of its values is full, until so many groups have one.
 
-    def take(self, values: Sequence[Sequence[int]]) -> bool:
+        Args:
+            items: `[items]` catalog indices.
+            groups: `[items]`, ascending.
+            is_first: `[items]`, those that are looked at before others of their group, of which none is taken without them; None for all.
+
+        Returns:
+            the items that were taken, by group.
+        """
+        taken: dict[int, list[int]] = {}
+        values = list(zip(*(cap.values.of_items(items) for cap in self._caps), strict=True))
+        firsts = [True] * len(items) if is_first is None else is_first.tolist()
+        entries = zip(groups.tolist(), items.tolist(), values, firsts, strict=True)
+        for group, members in groupby(entries, key=itemgetter(0)):
+            if len(taken) == until:
+                break
+            mine = list(members)
+            if found := [item for _, item, those, first in mine if first and self._take(those)]:
+                taken[group] = found + [item for _, item, those, first in mine if not first and self._take(those)]
+        return taken
+
+    def may_take(self, items: IntArray) -> BoolArray:
+        """`[items]` bool, True for each of `items` (catalog indices) of whose values none is full."""
+        may = np.ones(len(items), bool)
+        for values, value in self.full():
+            may &= ~values.has(items, value)
+        return may
+
+    def _take(self, values: Sequence[Sequence[int]]) -> bool:
         """Count an item by its values of each cap; false, and not counted, if one of them is full."""
         for cap, counts, those in zip(self._caps, self._counts, values, strict=True):
             if any(counts.get(value, 0) >= cap.at_most for value in those):

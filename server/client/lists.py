@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from server.client.operation import Answer, Operation
-from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody
+from server.schemas.choices import BlendBody, DiversityBody, FilterBody, FreshBody, ThinkBody
 from server.schemas.explanations import OTHERS, ExplainedAnswer
 from server.schemas.given import GivenEvent
 from server.schemas.recommendations import MAX_TIMEOUT_MS, BatchAnswer, RecommendationAnswer, RecommendationRequest
@@ -37,6 +37,7 @@ class Recommendation(Asked, total=False):
     format: str
     filter: str | FilterBody | Facts
     fresh: FreshBody | Facts
+    diversity: DiversityBody | Facts | Sequence[DiversityBody | Facts]
     blend: BlendBody | Facts
     fields: Sequence[str]
     exclude: Sequence[str]

@@ -84,6 +84,14 @@ def recommend(
         str | None,
         typer.Option(help="Prefixes of each level but the last in its place, such as 16,64,200.", metavar="N,N,…", show_default="none"),
     ] = None,
+    diversity: Annotated[
+        str,
+        typer.Option(
+            help="The most items of a list with the same value of an attribute, such as brand=2,genre=3.",
+            metavar="ATTRIBUTE=N,…",
+            show_default="any number",
+        ),
+    ] = "",
     exclude: Annotated[str, typer.Option(help="Item ids that must not be returned.", metavar="ID,ID,…")] = "",
     exclude_history: Annotated[bool, typer.Option("--exclude-history", help="Don't return items of the history.")] = False,
     strict_ids: Annotated[
@@ -152,6 +160,7 @@ def recommend(
         think=think,
         strict_ids=strict_ids,
         beam_widths=widths,
+        diversity=_diversity(diversity),
     )
     try:
         if users is not None:
@@ -168,6 +177,14 @@ def _widths(text: str) -> list[int]:
     if not parts or not all(part.isdecimal() and int(part) for part in parts):
         fail(f"--beam-widths takes whole numbers from 1 on, separated by commas, got {text!r}.")
     return [int(part) for part in parts]
+
+
+def _diversity(text: str) -> dict[str, int]:
+    caps = [part.rpartition("=") for part in _split(text)]
+    names = [name for name, _, _ in caps]
+    if not all(name and most.isdecimal() and int(most) for name, _, most in caps) or len(set(names)) < len(names):
+        fail(f"--diversity takes attributes, each with a whole number from 1 on, such as brand=2,genre=3, got {text!r}.")
+    return {name: int(most) for name, _, most in caps}
 
 
 def _split(ids: str) -> list[str]:

@@ -172,6 +172,7 @@ class EngineWorker:
             message.think,
             _blend(message, catalog.source),
             message.beam_widths,
+            message.diversity,
         )
         if message.explain is None and message.normalise is None:
             return request

@@ -97,7 +97,7 @@ class ColdStart:
 
 
 async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Submit) -> BeamResult:
-    """The list of popular items that a request may get; `submit.excluded` and its filter and reserved places hold for it."""
+    """The list of popular items that a request may get; `submit.excluded` and its filter, reserved places and caps hold for it."""
 
     def allowed(items: IntArray) -> BoolArray:
         may = ~np.isin(items, submit.excluded)
@@ -108,6 +108,6 @@ async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Sub
         may: BoolArray = days_of_items(served.catalog.attributes[ADDED_AT], items) >= submit.fresh.since
         return may
 
-    reserved = (0, None) if submit.fresh is None else (submit.fresh.places, fresh)
-    items = await asyncio.to_thread(popular.list, submit.k, allowed, *reserved)
+    places, reserved = (0, None) if submit.fresh is None else (submit.fresh.places, fresh)
+    items = await asyncio.to_thread(popular.list, submit.k, allowed, places, reserved, submit.diversity)
     return BeamResult(submit.request_id, items, Usage(0))

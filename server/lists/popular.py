@@ -4,13 +4,14 @@ Invariant: such a list obeys what the model's lists obey: its k are identifiers,
 fewer than k come only where fewer are eligible, because behind the items whose popularity is known come all others, in the catalog's order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from drafting.array_types import BoolArray, DoubleArray, IntArray
 from drafting.catalog.catalog import Catalog
+from drafting.catalog.item_values import CapCounts
 from drafting.trie.arrays import ranges
 from server.histories.popularity import Popularity
 from verification.result import RankedItem
@@ -47,25 +48,67 @@ class PopularItems:
         total = np.log(weights.sum() + catalog.identifiers)
         return cls(catalog, leaves[order].astype(np.int64), np.log1p(weights[order]) - total, -float(total))
 
-    def list(self, k: int, allowed: Allowed, places: int = 0, reserved: Allowed | None = None) -> tuple[RankedItem, ...]:
+    def list(
+        self,
+        k: int,
+        allowed: Allowed,
+        places: int = 0,
+        reserved: Allowed | None = None,
+        diversity: Mapping[str, int] | None = None,
+    ) -> tuple[RankedItem, ...]:
         """The list of the k most popular identifiers with an item that may be returned.
 
         Args:
             places: so many of the k are for items that are also `reserved`, as far as there are any.
+            diversity: how many items of the list may have the same value of an attribute, by attribute.
         """
+        if diversity:
+            return self._capped(k, allowed, places, reserved, CapCounts(self.catalog.caps(diversity)))
         leaves = self._best(k, allowed)
         if places and reserved is not None:
             kept = self._best(places, lambda items: allowed(items) & reserved(items))
             is_kept = np.isin(leaves, kept)
             stays = is_kept | (np.cumsum(~is_kept) <= k - len(kept))
             leaves = np.concatenate([leaves[stays], kept[~np.isin(kept, leaves)]])
-        score_of = dict(zip(self.leaves.tolist(), self.scores.tolist(), strict=True))
+        return self._lines([(leaf, items[allowed(items)].tolist()) for leaf in leaves.tolist() for items in [self._items_of(leaf)]])
+
+    def _capped(self, k: int, allowed: Allowed, places: int, reserved: Allowed | None, counts: CapCounts) -> tuple[RankedItem, ...]:
+        """The list with caps, walked as `verification.engine.capped` walks what a search finds; here all is found."""
+        taken: dict[int, list[int]] = {}
+
+        def find(count: int, first: Allowed | None) -> IntArray:
+            """The identifiers that the next walk is over."""
+
+            def may(items: IntArray) -> BoolArray:
+                left = allowed(items) & counts.may_take(items) & ~np.isin(self.catalog.trie.leaf_of_item[items], list(taken))
+                return left if first is None else left & first(items)
+
+            return self._best(count, may)
+
+        for until, first in ((places, reserved), (k, None)):
+            while len(taken) < until:
+                found = find(until - len(taken), first)
+                if not len(found):
+                    break
+                below, rows = self.catalog.trie.items_of_leaves(found + self.catalog.trie.level_starts[-2])
+                items = below.astype(np.int64)
+                stays = allowed(items)
+                items, rows = items[stays], rows[stays]
+                more = counts.walk(items, rows, until - len(taken), None if first is None else first(items))
+                taken |= {int(found[row]): those for row, those in more.items()}
+        place = {leaf: number for number, leaf in enumerate(self.leaves.tolist())}
+        first_items = {leaf: int(items[allowed(items)][0]) for leaf in taken for items in [self._items_of(leaf)]}
+        return self._lines(sorted(taken.items(), key=lambda pair: (place.get(pair[0], len(place)), first_items[pair[0]])))
+
+    def _items_of(self, leaf: int) -> IntArray:
         trie = self.catalog.trie
-        listed: list[RankedItem] = []
-        for rank, leaf in enumerate(leaves.tolist(), start=1):
-            items = trie.items[trie.first_item[leaf] : trie.first_item[leaf + 1]].astype(np.int64)
-            listed += [RankedItem(item, score_of.get(leaf, self.least_score), rank) for item in items[allowed(items)].tolist()]
-        return tuple(listed)
+        return trie.items[trie.first_item[leaf] : trie.first_item[leaf + 1]].astype(np.int64)
+
+    def _lines(self, listed: Sequence[tuple[int, Sequence[int]]]) -> tuple[RankedItem, ...]:
+        """The items of identifiers, in the order of their ranks."""
+        score_of = dict(zip(self.leaves.tolist(), self.scores.tolist(), strict=True))
+        ranked = enumerate(listed, start=1)
+        return tuple(RankedItem(item, score_of.get(leaf, self.least_score), rank) for rank, (leaf, items) in ranked for item in items)
 
     def _best(self, k: int, allowed: Allowed) -> IntArray:
         """The k most popular identifiers with an item that may be returned, or as many as there are."""

@@ -26,6 +26,7 @@ from server.keys.key import Key
 from server.lists.asking import Asking
 from server.lists.blend import blend_choice, propose
 from server.lists.cold_start import ColdStart, popular_list
+from server.lists.diversity import caps_of
 from server.lists.explanation import ExplanationPlaces, explanation_lines
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
 from server.lists.lines import item_lines, precision_lines, rule_lines, timing_lines, usage_lines
@@ -152,6 +153,7 @@ class RecommendationService:
             explain=body.others if isinstance(body, ExplainRequest) else None,
             beam_widths=None if body.beam_widths is None else tuple(body.beam_widths),
             normalise=body.normalise,
+            diversity=caps_of(body.diversity, served.catalog),
         )
 
     async def _read_user(self, body: RecommendationRequest, served: ServedCatalog, submit: Submit, builder: PromptBuilder) -> KnownUser:
@@ -255,7 +257,8 @@ class RecommendationService:
 def _shortages(body: RecommendationRequest, result: BeamResult, fresh: FreshItems | None) -> Iterable[str]:
     """What a list has less of than its request asks for."""
     if (identifiers := _identifiers(result)) < body.k:
-        yield f"Only {identifiers} identifiers of the catalog were eligible, fewer than the {body.k} asked for."
+        where = f" under the {'cap' if len(body.diversity) == 1 else 'caps'} of diversity" if body.diversity else ""
+        yield f"Only {identifiers} identifiers of the catalog were eligible{where}, fewer than the {body.k} asked for."
     if body.fresh is not None and fresh is not None and fresh.missing:
         there = body.fresh.min - fresh.missing
         yield f"Only {there} identifiers of fresh items were eligible, fewer than the {body.fresh.min} places for them."

@@ -39,6 +39,10 @@ class ListMaker:
         """
         self.catalog = load_catalog(settings.catalog) if catalog is None else catalog
         self.defaults = replace(defaults, blending=blending_of(settings, self.catalog))
+        try:
+            self.catalog.caps(defaults.diversity or {})
+        except ValueError as error:
+            raise OfflineError(str(error)) from error
         self._recommender = load_recommender(settings.engine_options, self.catalog)
 
     def lines(self, rows: Iterable[Row]) -> Iterator[bytes]:

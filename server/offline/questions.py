@@ -3,7 +3,7 @@
 Invariant: a line that can't be used becomes a sentence, never an exception: in a file of a million users there is always one.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class Question:
     blending: Blending | None = None
     note: str = ""
     beam_widths: Sequence[int] | None = None
+    diversity: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Defaults:
         seed_is_drawn: True if the seed was drawn at random, so that another may be used.
         think: the most tokens of text that the model writes before a list; 0 for no text.
         blending: how lists are blended; None for the model's own.
+        diversity: how many items of a list may have the same value of an attribute, by attribute.
         strict_ids: True to refuse users with an item that the catalog does not have, which is passed over otherwise.
     """
 
@@ -64,6 +66,7 @@ class Defaults:
     blending: Blending | None = None
     strict_ids: bool = False
     beam_widths: Sequence[int] | None = None
+    diversity: Mapping[str, int] | None = None
 
 
 class UserLine(msgspec.Struct):
@@ -120,7 +123,7 @@ def make_question(catalog: Catalog, line: UserLine, defaults: Defaults, number: 
         return none_known(user.unknown)
     barred = {item for item in excluded if item >= 0} | ({*user.met} if defaults.exclude_history else set())
     asked = k, widths[0], sorted(barred), defaults.rule.numbered(number), defaults.think, defaults.blending
-    return Question(user.state, *asked, " ".join(told_unknown(unknown)), widths[1])
+    return Question(user.state, *asked, " ".join(told_unknown(unknown)), widths[1], defaults.diversity)
 
 
 def _user(catalog: Catalog, line: UserLine) -> KnownUser:
@@ -158,7 +161,14 @@ def _request(recommender: Recommender, request_id: str, question: Question) -> B
             least = min(SERVED_BEAM_WIDTH, recommender.engine.max_beam_width)
             width = beam_width_for(question.k, question.rule, least, recommender.engine.plan.widest_beam)
         asked = question.history, question.k, width, question.excluded, question.rule
-        request = recommender.request(request_id, *asked, think=question.think, blend=question.blending, beam_widths=question.beam_widths)
+        request = recommender.request(
+            request_id,
+            *asked,
+            think=question.think,
+            blend=question.blending,
+            beam_widths=question.beam_widths,
+            diversity=question.diversity,
+        )
     except ValueError as error:
         return str(error)
     if not recommender.engine.fits(request):

@@ -1,11 +1,12 @@
-"""The parts of a recommendation request that choose what its list is: filters, places for fresh items, a blend, a text before it.
+"""The parts of a recommendation request that choose what its list is: filters, places for fresh items, caps, a blend, a text before
+it.
 
 Invariant: as that of `server.schemas.recommendations`, whose bodies they are parts of.
 """
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.config import JsonDict
 
 from drafting.beam.rule import LONGEST_LIST
@@ -16,6 +17,7 @@ from server.settings import MOST_WEIGHT
 
 MAX_FILTER_NAMES = 100
 MAX_AGE_DAYS = 36_500
+MAX_CAPS = 8
 
 
 def with_name(schema: JsonDict) -> None:
@@ -24,6 +26,19 @@ def with_name(schema: JsonDict) -> None:
     forms = schema["anyOf"]
     assert isinstance(forms, list)
     schema["anyOf"] = [name, *forms]
+
+
+def with_one(schema: JsonDict) -> None:
+    """Add to the schema of a field with a list that an element may stand in its place."""
+    forms = schema["anyOf"]
+    assert isinstance(forms, list)
+    several = forms[0]
+    assert isinstance(several, dict)
+    schema["anyOf"] = [several["items"], *forms]
+
+
+def _listed(body: Any) -> Any:
+    return [body] if isinstance(body, dict | DiversityBody) else body
 
 
 class FilterBody(Body):
@@ -52,6 +67,20 @@ class FreshBody(Body):
         ge=1, le=MAX_AGE_DAYS, description="Items whose `added_at` is at most so many days of UTC before today are fresh; others are old."
     )
     min: int = Field(ge=1, le=LONGEST_LIST, description="So many of the k places are for fresh items, at least; no more than `k`.")
+
+
+class DiversityBody(Body):
+    """A cap on the items of a list that are alike."""
+
+    attribute: Name = Field(description="An attribute of the catalog, such as the brand. Of a list each element counts as a value.")
+    at_most: int = Field(
+        ge=1,
+        le=LONGEST_LIST,
+        description="The most items of the list with any one value of the attribute; items without the attribute are not counted.",
+    )
+
+
+Diversity = Annotated[Several[DiversityBody], BeforeValidator(_listed)]
 
 
 class BlendBody(Body):

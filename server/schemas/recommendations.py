@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, WithJsonSchema, model_validator
 
 from drafting.beam.rule import LARGEST_JSON_INTEGER, LONGEST_LIST, WIDEST_BEAM, Normalisation, Verification
+from server.errors import quoted
 from server.schemas.body import Body, Id, Name, Several, examples
-from server.schemas.choices import BlendBody, FilterBody, FreshBody, ThinkBody, with_name
+from server.schemas.choices import MAX_CAPS, BlendBody, Diversity, FilterBody, FreshBody, ThinkBody, with_name, with_one
 from server.schemas.given import AskedUser
 from verification.request import check_lengths
 from verification.result import Source
@@ -36,6 +37,7 @@ class RecommendationRequest(AskedUser):
         {"user_id": "42", "k": 10, "verification": "gumbel", "seed": 7, "temperature": 0.8},
         {"user_id": "42", "k": 10, "filter": {"all": ["in stock"], "not": ["adult"]}},
         {"user_id": "42", "k": 10, "fresh": {"max_age_days": 7, "min": 2}},
+        {"user_id": "42", "k": 10, "diversity": {"attribute": "brand", "at_most": 2}},
         {"user_id": "42", "k": 10, "exclude_history": True, "blend": {"weight": 0.5, "candidates": 100}},
         {"user_id": "42", "k": 10, "context": {"query": "rainy evening", "device": "tv", "hour": 21}},
         {
@@ -72,6 +74,14 @@ class RecommendationRequest(AskedUser):
         json_schema_extra=with_name,
     )
     fresh: FreshBody | None = Field(default=None, description="Places for fresh items, found inside the search. Only for `strict` lists.")
+    diversity: Diversity | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_CAPS,
+        description="How many items of the list may have the same value of an attribute. Of a value that has as many, further items are "
+        "passed over inside the search, and those of other values take their places. One cap may stand here as it is.",
+        json_schema_extra=with_one,
+    )
     blend: BlendBody | None = Field(
         default=None, description="Blend the list with the server's neighbour model (`--neighbours`). Only for `strict` lists."
     )
@@ -134,6 +144,9 @@ class RecommendationRequest(AskedUser):
             raise ValueError("The format ids has no fields: leave one of them out.")
         if self.fresh is not None and self.fresh.min > self.k:
             raise ValueError(f"fresh.min must be at most k, got min = {self.fresh.min} and k = {self.k}.")
+        attributes = [cap.attribute for cap in self.diversity or ()]
+        if twice := next((name for name in attributes if attributes.count(name) > 1), None):
+            raise ValueError(f"diversity names the attribute {quoted(twice)} twice: give it one at_most.")
         return self
 
 
@@ -172,6 +185,11 @@ class UsageAnswer(BaseModel):
     accepted_steps: int = Field(description="Levels that the target accepted from a draft, each one forward saved.")
     drafted_nodes: int = Field(description="Prefixes that were drafted for the target to verify.")
     plan: str = Field(description="What was drafted: the server's fixed plan, or `auto:` and what the planner made of it.")
+    rounds: int | None = Field(
+        default=None,
+        description="Searches that a list with `diversity` took, one after the other, because the first found too few values; left out "
+        "where one was enough.",
+    )
     thought_tokens: int | None = Field(
         default=None, description="Tokens of text that the model wrote before the list, a forward each; left out where it wrote none."
     )

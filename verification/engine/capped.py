@@ -16,7 +16,6 @@ round that has found all that there was. With a beam that keeps all prefixes the
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -48,14 +47,6 @@ class _Taken:
     items: Sequence[int]
     log_prob: float
     ranking: float
-
-
-class _Entry(NamedTuple):
-    """An item that may be taken: its values of each cap, and whether it is looked at before others."""
-
-    item: int
-    values: Sequence[Sequence[int]]
-    is_first: bool
 
 
 class CappedList:
@@ -142,13 +133,9 @@ class CappedList:
         leaves, log_probs, ranking, certain = self._entries(part)
         is_over = _has_found_all(part.search, len(part.nodes), self._trie)
         entries = slice(None) if is_over else slice(certain)
-        for row, items in self._items(leaves[entries], first).items():
-            if len(self._taken) == until:
-                break
-            taken = [entry.item for entry in items if entry.is_first and self._counts.take(entry.values)]
-            if taken:
-                taken += [entry.item for entry in items if not entry.is_first and self._counts.take(entry.values)]
-                self._taken.append(_Taken(int(leaves[row]), taken, float(log_probs[row]), float(ranking[row])))
+        items, rows = eligible_items(self._trie, self._request, leaves[entries])
+        taken = self._counts.walk(items, rows, until - len(self._taken), None if first is None else first.contains(items))
+        self._taken += [_Taken(int(leaves[row]), found, float(log_probs[row]), float(ranking[row])) for row, found in taken.items()]
         return is_over or len(self._taken) == until
 
     def _entries(self, part: VerifyResult) -> tuple[IntArray, FloatArray, DoubleArray, int]:
@@ -167,15 +154,6 @@ class CappedList:
         ranking = blend.ranking(leaves, log_probs)
         order = np.argsort(-ranking, kind="stable")
         return leaves[order], log_probs[order], ranking[order], int(np.flatnonzero(order < found).max(initial=-1)) + 1
-
-    def _items(self, leaves: IntArray, first: ItemSet | None) -> dict[int, list[_Entry]]:
-        """The items of each of some leaves that the request may have, in the catalog's order."""
-        items, rows = eligible_items(self._trie, self._request, leaves)
-        is_first = np.ones(len(items), bool) if first is None else first.contains(items)
-        found: dict[int, list[_Entry]] = {}
-        for row, *entry in zip(rows.tolist(), items.tolist(), self._counts.values_of(items), is_first.tolist(), strict=True):
-            found.setdefault(row, []).append(_Entry(*entry))
-        return found
 
 
 def _has_found_all(search: BeamSearch, found: int, trie: ItemTrie) -> bool:

@@ -1,4 +1,4 @@
-"""Places for fresh items on a real server: lists against two requests merged by hand, labels, notes, and what can't be asked for."""
+"""Places for fresh items, and caps, on a real server: lists against others merged or walked by hand, and what can't be asked for."""
 
 import json
 import time
@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.freshness import day_of, today
+from tests.capping import Walk, check_caps, random_values
 from tests.server.forked_server import ForkedServer
 from tests.server.http.test_explanations import check_nodes, explained
 from tests.server.server_process import ServerProcess, assert_problem
 
 HISTORY = ["item-3", "item-14"]
 DAY = 86_400
+BRANDS = random_values(200, np.random.default_rng(1))
 
 
 def age(number: int) -> int | None:
@@ -38,7 +41,8 @@ def dated(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dated") / "dated.jsonl"
     with path.open("w") as file:
         for number in range(len(catalog)):
-            known = {} if (when := added_at(number)) is None else {"added_at": when}
+            known: dict[str, Any] = {} if (when := added_at(number)) is None else {"added_at": when}
+            known |= {"brand": BRANDS[number]} if BRANDS[number] else {}
             line = {"item_id": f"item-{number}", "identifier": catalog.identifier(number), "attributes": known}
             file.write(json.dumps(line) + "\n")
     return path
@@ -119,6 +123,70 @@ def test_both_searches_are_explained(shop: ServerProcess, catalog: Catalog):
     assert all((general | fresh)[line.item_id] == line.score for line in answer.items)
     assert {line.item_id for line in answer.items if line.fresh} <= fresh.keys()
     assert not {line.item_id for line in answer.items} <= general.keys(), "some are found by the second search alone"
+
+
+def number_of(line: dict[str, Any]) -> int:
+    return int(line["item_id"].removeprefix("item-"))
+
+
+ONE_EACH = {"diversity": [{"attribute": "brand", "at_most": 1}]}
+
+
+@pytest.mark.parametrize("extra", [{}, {"filter": "even"}, {"exclude": [f"item-{i}" for i in range(0, 200, 3)]}, ONE_EACH])
+def test_a_list_with_caps_is_a_walk_over_the_whole_ranking(shop: ServerProcess, catalog: Catalog, extra: dict[str, Any]):
+    """With a beam that keeps all; one with fewer prefixes finds as many, in further searches."""
+    asked = {"diversity": {"attribute": "brand", "at_most": 2}} | extra
+    whole = answer_to(shop, k=200, beam_width=256, **{name: value for name, value in extra.items() if name != "diversity"})
+    pairs = {tuple(line["identifier"]): line["score"] for line in whole["items"]}
+    allowed = np.isin(np.arange(200), [number_of(line) for line in whole["items"]])
+    at_most = {"brand": 1 if "diversity" in extra else 2}
+    walk = Walk(np.array([catalog.identifier(item) for item in range(200)]), {"brand": BRANDS}, at_most, allowed)
+    walk.over(list(pairs.items()), 12)
+    answer = answer_to(shop, k=12, beam_width=256, **asked)
+    assert [number_of(line) for line in answer["items"]] == [item for _, items in walk.ranked() for item in items]
+    assert "rounds" not in answer["usage"]
+    narrow = answer_to(shop, k=12, beam_width=12, **asked)
+    assert len({line["rank"] for line in narrow["items"]}) == 12
+    assert narrow["usage"]["rounds"] > 1
+    assert narrow["usage"]["target_forwards"] + narrow["usage"]["accepted_steps"] == 3 * narrow["usage"]["rounds"]
+    check_caps([number_of(line) for line in narrow["items"]], {"brand": BRANDS}, at_most)
+    assert shop.metric("atspeed_kv_slots_used") == 0
+
+
+def test_caps_that_leave_a_list_shorter_are_told_and_explained(shop: ServerProcess, catalog: Catalog):
+    shop.client.put("/v1/catalog/filters/red", json={"items": [f"item-{i}" for i in range(200) if BRANDS[i] == "red"]})
+    cap = {"attribute": "brand", "at_most": 2}
+    answer = explained(shop, k=5, beam_width=5, others=0, filter="red", diversity=cap)
+    assert len(answer.items) == 2
+    assert answer.note == "Only 2 identifiers of the catalog were eligible under the cap of diversity, fewer than the 5 asked for."
+    assert {line.item_id for line in answer.items} <= check_nodes(answer, answer.explanation.levels, catalog).keys()
+    wide = explained(shop, k=12, beam_width=12, others=0, diversity=cap, fresh={"max_age_days": 4, "min": 4})
+    assert len({line.rank for line in wide.items}) == 12
+    assert wide.usage.rounds is not None, "the tree is that of the first round"
+    body = {"requests": [{"history": HISTORY, "diversity": cap}, {"history": HISTORY, "diversity": {**cap, "attribute": "no"}}]}
+    assert [result["status"] for result in shop.client.post("/v1/recommendations:batch", json=body).json()["results"]] == [200, 422]
+    popular = shop.recommend(history=[], k=50, diversity=cap).json()
+    if "items" in popular:
+        check_caps([number_of(line) for line in popular["items"]], {"brand": BRANDS}, {"brand": 2})
+
+
+@pytest.mark.parametrize(
+    ("diversity", "sentence"),
+    [
+        ({"attribute": "brand", "at_most": 0}, "diversity[0].at_most must be greater than or equal to 1, got 0."),
+        ([], "diversity must have at least 1 item, not 0."),
+        ("brand", "diversity must be a valid list, got brand."),
+        ([{"attribute": f"a{i}", "at_most": 1} for i in range(9)], "diversity must have at most 8 items, not 9."),
+        ([{"attribute": "brand", "at_most": most} for most in (1, 2)], "diversity names the attribute 'brand' twice: give it one at_most."),
+        (
+            {"attribute": "shelf", "at_most": 1},
+            "The catalog has no attribute 'shelf', which diversity names; it has added_at, brand.",
+        ),
+        ({"attribute": "brand"}, "The field 'diversity[0].at_most' is missing."),
+    ],
+)
+def test_caps_that_can_not_be_asked_for(shop: ServerProcess, diversity: Any, sentence: str):
+    assert_problem(shop.recommend(history=HISTORY, diversity=diversity), 422, sentence)
 
 
 def test_places_for_fresh_items_in_a_batch(shop: ServerProcess):

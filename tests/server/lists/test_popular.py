@@ -12,6 +12,7 @@ from drafting.catalog.catalog import Catalog
 from server.histories.popularity import Popularity
 from server.lists import popular
 from server.lists.popular import PopularItems
+from tests.capping import Walk, check_caps, random_values
 
 ITEMS = 60
 
@@ -66,6 +67,29 @@ def test_a_list_is_the_best_of_the_whole_ranking(seed: int, monkeypatch: pytest.
     got = found.list(k, among(allowed), places, among(reserved))
     assert [(line.item, line.rank) for line in got] == [line[:2] for line in expected]
     assert [line.score for line in got] == pytest.approx([line[2] for line in expected])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_list_with_caps_is_a_walk_over_the_whole_ranking(seed: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(popular, "_ROWS_AT_ONCE", 7)
+    rng, draw = random.Random(seed), np.random.default_rng(seed)
+    codes = crowded_catalog(rng).codes.astype(np.int64)
+    values = {name: random_values(ITEMS, draw) for name in ("brand", "genre")}
+    names = {f"item-{number}": [f"<{code}>" for code in row] for number, row in enumerate(codes.tolist())}
+    catalog = catalog_of(names, attributes=values)
+    weights = {rng.randrange(ITEMS): float(rng.randrange(1, 50)) for _ in range(12)}
+    found = PopularItems.of(Popularity(tuple(f"item-{item}" for item in weights), tuple(weights.values())), catalog)
+    allowed, fresh = (np.array([rng.random() < part for _ in range(ITEMS)]) for part in (0.8, 0.2))
+    order = [next(iter(members)) for members, _ in ranking(catalog, weights, {int(item) for item in np.flatnonzero(allowed)})]
+    pairs = [(tuple(codes[item].tolist()), -float(place)) for place, item in enumerate(order)]
+    at_most, k, places = {"brand": rng.randrange(1, 4), "genre": 2}, rng.randrange(3, 15), rng.randrange(0, 3)
+    walk = Walk(codes, values, at_most, allowed)
+    if places:
+        walk.over(pairs, places, fresh)
+    walk.over(pairs, k)
+    got = found.list(k, lambda items: allowed[items], places, lambda items: fresh[items], at_most)
+    assert [line.item for line in got] == [item for _, items in walk.ranked() for item in items]
+    check_caps([line.item for line in got], values, at_most)
 
 
 def test_the_shares_of_all_identifiers_are_one():

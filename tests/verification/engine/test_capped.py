@@ -21,15 +21,13 @@ from verification.recommender import Recommender
 from verification.request import BeamRequest, ReservedPlaces
 from verification.result import BeamResult
 
-AttributesAsked = dict[str, int]
 
-
-def random_caps(rng: np.random.Generator) -> AttributesAsked:
+def random_caps(rng: np.random.Generator) -> dict[str, int]:
     names = ["brand", "genre"][: int(rng.integers(1, 3))]
     return {name: int(rng.integers(1, 4)) for name in names}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_lists_with_caps_equal_brute_force(seed: int, tmp_path) -> None:
     """Random tries, attributes, caps, filters, exclusions, widths of levels and reserved places, requests joining at random."""
     rng = np.random.default_rng(seed)
@@ -42,7 +40,7 @@ def test_lists_with_caps_equal_brute_force(seed: int, tmp_path) -> None:
     identifiers = trie.token.numpy()[trie.paths(trie.leaf_of_item)]
     values = {name: random_values(items, rng) for name in ("brand", "genre")}
     asked, results = {}, []
-    for number in range(12):
+    for number in range(10):
         k = int(rng.integers(1, 16))
         allowed = rng.random(items) < rng.choice([0.3, 0.7, 1.0])
         fresh = rng.random(items) < rng.choice([0.1, 0.5])
@@ -139,7 +137,7 @@ def capped(requests: list[BeamRequest], rng: np.random.Generator, trie) -> Itera
 @pytest.mark.parametrize("depth", SWEPT_DEPTHS)
 def test_what_is_drafted_changes_no_list(speculation: Speculation, depth: int) -> None:
     rng = np.random.default_rng(depth)
-    requests = list(capped(speculation.requests(40, rng), rng, speculation.tries[depth]))
+    requests = list(capped(speculation.requests(30, rng), rng, speculation.tries[depth]))
     plain = run(speculation.engine(depth), requests, rng)
     results = run(speculation.engine(depth), requests, rng, random_plans(speculation, depth, rng))
     for name, expected in plain.items():
@@ -153,7 +151,7 @@ def test_what_is_drafted_changes_no_list(speculation: Speculation, depth: int) -
 def test_requests_that_end_early_leave_nothing_behind(speculation: Speculation) -> None:
     rng = np.random.default_rng(3)
     engine = speculation.engine(4, speculation.planner(4, COSTS[1]))
-    requests = capped(speculation.requests(40, rng), rng, engine.trie)
+    requests = capped(speculation.requests(25, rng), rng, engine.trie)
     assert_early_ends_leave_nothing(engine, [replace(request, cache_key=f"user {request.k % 4}") for request in requests], rng)
 
 
@@ -161,7 +159,7 @@ def test_further_rounds_keep_the_room_that_they_need(speculation: Speculation) -
     """What the first round has not needed is given to nobody, or a later one, whose beams may be larger, would find no slots."""
     rng = np.random.default_rng(5)
     engine = speculation.engine(4, speculation.planner(4, COSTS[0]))
-    waiting = list(capped(speculation.requests(60, rng), rng, engine.trie))
+    waiting = list(capped(speculation.requests(30, rng), rng, engine.trie))
     taken = engine.slots.nodes.allocate(engine.slots.nodes.free - 240)
     rounds = 0
     while waiting or engine.running:
@@ -170,7 +168,7 @@ def test_further_rounds_keep_the_room_that_they_need(speculation: Speculation) -
         for result in engine.step().finished:
             rounds += result.usage.rounds > 1
         assert engine.slots.spare_nodes >= 0
-    assert rounds > 5
+    assert rounds > 3
     engine.slots.nodes.release(taken)
     assert engine.used_slots == 0
 
@@ -179,7 +177,7 @@ def test_caps_that_nothing_reaches_change_no_list(speculation: Speculation) -> N
     rng = np.random.default_rng(7)
     engine = speculation.engine(3)
     values = {"brand": random_values(ITEMS, rng)}
-    for request in speculation.requests(10, rng):
+    for request in speculation.requests(6, rng):
         items = ItemSet.of(rng.random(ITEMS) < 0.3)
         reserved = ReservedPlaces(int(rng.integers(1, request.k + 1)), items) if rng.random() < 0.5 else None
         plain = alone(engine, replace(request, reserved=reserved))
@@ -195,7 +193,7 @@ def test_samples_are_walked_as_they_are_drawn(speculation: Speculation, verifica
     engine = speculation.engine(4, "none" if verification is Verification.GUMBEL else "beam:20")
     values = {"brand": [("red", "green", "blue", None)[number] for number in rng.integers(4, size=ITEMS)]}
     rounds, at_most = 0, {"brand": 1}
-    for request in speculation.requests(8, rng, SearchRule(verification, seed=4)):
+    for request in speculation.requests(5, rng, SearchRule(verification, seed=4)):
         request = replace(request, excluded_items=request.excluded_items[:20])
         result = alone(engine, replace(request, caps=caps_of(values, at_most)))
         check_caps([item.item for item in result.items], values, at_most)
@@ -210,7 +208,7 @@ def test_samples_are_walked_as_they_are_drawn(speculation: Speculation, verifica
             assert [item.item for item in result.items][: len(first)] == first
             assert alone(engine, replace(request, caps=caps_of(values, at_most))).items == result.items
         rounds += result.usage.rounds > 1
-    assert rounds > 2
+    assert rounds > 1
 
 
 def test_a_request_that_is_cancelled_in_a_later_round_gives_all_back(speculation: Speculation) -> None:
