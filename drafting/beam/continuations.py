@@ -62,11 +62,12 @@ class RowKinds:
         Args:
             are_whole: rows that normalise over the vocabulary are computed together, whatever their depths.
         """
+        depth, over = int(self.depths[0]), int(self.over[0])
+        if (self.over == over).all() and ((are_whole and over == _VOCABULARY) or (self.depths == depth).all()):
+            yield depth, _NORMALISATIONS[over], None
+            return
         depths = np.where(self.over == _VOCABULARY, 0, self.depths) if are_whole else self.depths
         kinds = depths * len(_NORMALISATIONS) + self.over
-        if (kinds == kinds[0]).all():
-            yield int(depths[0]), _NORMALISATIONS[self.over[0]], None
-            return
         for kind in np.unique(kinds).tolist():
             depth, over = divmod(kind, len(_NORMALISATIONS))
             yield depth, _NORMALISATIONS[over], on_device(np.flatnonzero(kinds == kind), device)
@@ -93,7 +94,7 @@ def continuation_log_probs(
     padding = trie.padding_mask(first, end, width)
     # What fits a block is made at once: then there are no parts of it to save.
     are_whole = rows.head.vocabulary <= BLOCK
-    normaliser = rows.log_normaliser() if kinds.any_over_vocabulary and not are_whole else None
+    normaliser = rows.log_normaliser() if not are_whole and kinds.any_over_vocabulary else None
     log_probs: Tensor | None = None
     for depth, over, some in kinds.groups(are_whole, nodes.device):
         if some is None:

@@ -76,11 +76,11 @@ class ThinkStep:
 
     def choose(self, rows: Rows) -> Rows:
         """Choose the next token of each text by the last rows of a forward, and return the rows before them."""
-        first = len(rows) - len(self)
-        if len(self):
-            thoughts = self._thoughts.values()
-            logits = rows.between(first, len(rows)).logits()
-            self._tokens = next_tokens(logits, [thought.think.rule for thought in thoughts], [len(thought.written) for thought in thoughts])
+        if not len(self):
+            return rows
+        first, thoughts = len(rows) - len(self), self._thoughts.values()
+        logits = rows.between(first, len(rows)).logits()
+        self._tokens = next_tokens(logits, [thought.think.rule for thought in thoughts], [len(thought.written) for thought in thoughts])
         return rows.between(0, first)
 
     def advance(self) -> tuple[list[tuple[BeamRequest, CachedPrefix]], tuple[str, ...]]:

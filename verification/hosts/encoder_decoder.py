@@ -46,15 +46,15 @@ class _Layer:
     def to_tree(self, hidden: Tensor, tree: Columns) -> Tensor:
         """`hidden`, `[tokens, size]`, after the tokens have attended to the tree, and written their keys and values there."""
         heads = self._split(self._own_heads(self._own_norm(hidden)), 3)
-        tree.write(self._index, heads[:, 1:])
-        return self._own_output.added(hidden, tree.attend(self._index, heads[:, 0]))
+        tree.write(self._index, heads.narrow(1, 1, 2))
+        return self._own_output.added(hidden, tree.attend(self._index, heads.select(1, 0)))
 
     def to_prompt(self, hidden: Tensor, states: Tensor | None, prompt: Columns) -> Tensor:
         """`hidden` after the tokens have attended to prompts; `states` is what the encoder has made of new ones, `[tokens, size]`."""
         if states is not None:
             prompt.write(self._index, self._split(self._prompt_heads(states), 2))
         heads = self._split(self._crossing_heads(self._crossing_norm(hidden)), 1)
-        return self._crossing_output.added(hidden, prompt.attend(self._index, heads[:, 0]))
+        return self._crossing_output.added(hidden, prompt.attend(self._index, heads.select(1, 0)))
 
     def dense(self, hidden: Tensor) -> Tensor:
         """`hidden` after the dense part."""
@@ -62,7 +62,7 @@ class _Layer:
 
     def _split(self, projected: Tensor, parts: int) -> Tensor:
         """A projection `[tokens, parts * heads * size]` as `[tokens, parts, heads, size]`."""
-        return projected.view(len(projected), parts, -1, self._head_size)
+        return projected.view(projected.shape[0], parts, -1, self._head_size)
 
 
 class EncoderDecoderHost(TransformersHost):
@@ -123,7 +123,8 @@ class EncoderDecoderHost(TransformersHost):
         self._slot_positions.index_copy_(0, batch.slots, batch.positions)
         distances = []
         for layout in batch.attention:
-            queries = batch.positions.take(layout.tokens.take(layout.queries))
+            in_order = len(batch.attention) == 1 and layout.is_dense
+            queries = batch.positions.view_as(layout.queries) if in_order else batch.positions.take(layout.tokens.take(layout.queries))
             keys = self._slot_positions.take(layout.keys)
             distances.append((queries[:, :, None] - keys[:, None, :]).clamp_(0, self._tables[0].shape[1] - 1))
         biased = [
