@@ -24,7 +24,9 @@ K = 3
 LIST_PAUSE_SECONDS = 0.1
 # While nothing can be changed, changes are not used up.
 FAILED_PAUSE_SECONDS = 1.0
-KINDS = {"put": 7, "drop": 1, "upload": 4, "activate": 4, "rollback": 1, "items": 4}
+# So many uploads in a row want one name. Each takes seconds of a processor, more than all else that clients do.
+SAME_NAME = 3
+KINDS = {"put": 7, "drop": 1, "upload": 2, "activate": 4, "rollback": 1, "items": 4}
 
 
 @dataclass(kw_only=True)
@@ -76,7 +78,7 @@ class Traffic:
     lists: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._tickets = itertools.count()
+        self._tickets, self._uploads = itertools.count(), itertools.count()
         self._lock = threading.Lock()
         self._versions = [self.start]
         self._over = threading.Event()
@@ -128,9 +130,9 @@ class Traffic:
                 seen = Seen(kind=kind, name=rng.choice(FILTERS))
                 return seen, {"method": "DELETE", "url": f"/v1/catalog/filters/{seen.name}"}
             case "upload":
-                # Four tickets in a row want the same name.
                 indices = [index for index in range(len(lines.names)) if index < KEPT_ITEMS or rng.random() < 0.5]
-                seen = Seen(kind=kind, name=f"v{self.seed}-{ticket // 4}", what=frozenset(lines.names[index] for index in indices))
+                name, items = f"v{self.seed}-{next(self._uploads) // SAME_NAME}", frozenset(lines.names[index] for index in indices)
+                seen = Seen(kind=kind, name=name, what=items)
                 headers = {"content-type": "application/x-ndjson"}
                 return seen, {"method": "PUT", "url": f"/v1/catalogs/{seen.name}", "content": lines.body(indices), "headers": headers}
             case "activate":
