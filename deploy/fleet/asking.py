@@ -23,11 +23,13 @@ class Asked:
         begun: by the monotonic clock.
         seconds: until the answer.
         status: 0 if none came.
+        said: what an answer that is no list says.
     """
 
     begun: float
     seconds: float
     status: int
+    said: str = ""
 
 
 @contextmanager
@@ -42,10 +44,11 @@ def asked(fleet: Fleet, clients: int = 1) -> Iterator[list[Asked]]:
                 body = {"history": rng.sample(fleet.lines.names[:KEPT_ITEMS], 3), "k": K}
                 begun, status = time.monotonic(), 0
                 try:
-                    status = client.post("/v1/recommendations", json=body, headers={"X-User-Id": str(rng.random())}).status_code
-                except httpx.TransportError:
-                    """Noted as no answer."""
-                lists.append(Asked(begun, time.monotonic() - begun, status))
+                    answer = client.post("/v1/recommendations", json=body, headers={"X-User-Id": str(rng.random())})
+                    status, said = answer.status_code, "" if answer.is_success else answer.text
+                except httpx.TransportError as error:
+                    said = repr(error)
+                lists.append(Asked(begun, time.monotonic() - begun, status, said))
 
     asking = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
     for thread in asking:

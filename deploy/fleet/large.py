@@ -1,7 +1,9 @@
 """A fleet that activates a version of a million items: whether a list fails meanwhile, and how long the slowest takes."""
 
+import math
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -51,12 +53,15 @@ def measure_large(replicas: int, items: int, findings: Findings) -> None:
         f"a version of {items:,} items is built within {built - sent:.1f} s, activated within {active - built:.1f} s, and all of "
         f"{replicas} replicas serve it {everywhere - active:.1f} s later",
     )
-    failed = sum(each.status != httpx.codes.OK for each in lists)
-    findings.check(failed == 0, f"{failed} of {len(lists)} lists failed meanwhile")
+    failed = [each for each in lists if each.status != httpx.codes.OK]
+    findings.check(not failed, f"{len(failed)} of {len(lists)} lists failed")
+    for (status, said), number in Counter((each.status, each.said) for each in failed).items():
+        findings.check(False, f"{number} lists: {status} {said}")
     spans: dict[str, tuple[float, float]] = {
         "before": (0.0, sent),
         "while it is built": (sent, built),
         "while it is activated": (built, everywhere),
+        "afterwards": (everywhere, math.inf),
     }
     for name, (first, last) in spans.items():
         findings.check(True, f"lists {name}: {told([each for each in lists if first <= each.begun + each.seconds and each.begun < last])}")
@@ -93,4 +98,5 @@ def told(lists: list[Asked]) -> str:
         return "none"
     seconds = [each.seconds for each in lists]
     median, late = np.percentile(seconds, [50, 99])
-    return f"{len(lists)}, {1000 * median:.0f} ms (p99 {1000 * late:.0f} ms), the slowest {max(seconds):.2f} s"
+    failed = sum(each.status != httpx.codes.OK for each in lists)
+    return f"{len(lists)}, {1000 * median:.0f} ms (p99 {1000 * late:.0f} ms), the slowest {max(seconds):.2f} s; {failed} failed"
