@@ -80,8 +80,8 @@ class Fleet:
         start: name of the version that they are started with; known once they are.
     """
 
-    def __init__(self, folder: Path, redis_url: str, shape: str = "tiny") -> None:
-        """Nothing is started yet; `shape` names the model and its catalog."""
+    def __init__(self, folder: Path, redis_url: str, shape: str = "tiny", *flags: str) -> None:
+        """Nothing is started yet; `shape` names the model and its catalog, and `flags` are the servers'."""
         self.folder = folder
         self.lines, self.catalogs = CatalogLines(shape), folder / "catalogs"
         self.catalogs.mkdir()
@@ -91,7 +91,7 @@ class Fleet:
         self.url = self.start = ""
         model = ("--target", str(folder / "model"), "--catalog", str(folder / "catalog.jsonl"))
         shared = ("--histories", redis_url, "--catalogs", str(self.catalogs), "--keys", str(folder / "keys.json"))
-        self._flags = [*FLAGS, *model, *shared]
+        self._flags = [*FLAGS, *model, *shared, *flags]
 
     @contextmanager
     def started(self, count: int) -> Iterator[None]:
