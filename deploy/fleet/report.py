@@ -1,6 +1,7 @@
 """The table of seeds."""
 
 from collections.abc import Sequence
+from itertools import dropwhile
 from pathlib import Path
 
 from deploy.fleet.trial import Outcome
@@ -9,7 +10,7 @@ KINDS = ("replica killed", "replica stopped", "master killed", "master stopped")
 
 
 def write_report(file: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the table into a page, in place of the table that it has."""
+    """Write the table into a page, in place of the first table that it has."""
     head = ("seed", "acknowledged", "refused", "open", "revisions", "lists", "failed", "behind", "latest", *KINDS, "broken", "seconds")
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for each in outcomes:
@@ -17,8 +18,6 @@ def write_report(file: Path, outcomes: Sequence[Outcome]) -> None:
         cells += [f"{each.latest:.2f} s", *(each.faults.get(kind, 0) for kind in KINDS), len(each.complaints), f"{each.seconds:.0f}"]
         rows.append(f"| {' | '.join(map(str, cells))} |")
     lines = file.read_text().splitlines() if file.exists() else ["# A fleet under faults", ""]
-    kept = [line for line in lines if not line.startswith("|")]
-    place = next((number for number, line in enumerate(lines) if line.startswith("|")), None)
-    if place is None:
-        place, kept = len(kept) + 1, [*kept, ""]
-    file.write_text("\n".join([*kept[:place], *rows, *kept[place:]]) + "\n")
+    place = next((number for number, line in enumerate(lines) if line.startswith("|")), len(lines))
+    before, after = lines[:place], list(dropwhile(lambda line: line.startswith("|"), lines[place:]))
+    file.write_text("\n".join([*before, *rows, *after]) + "\n")

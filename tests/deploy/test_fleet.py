@@ -1,11 +1,15 @@
 """The judge of `make fleet-check`: nothing to say of what is right, and a complaint of each kind of slip."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from deploy.fleet.history import History
 from deploy.fleet.judge import Shown, change_complaints, end_complaints, list_complaints
+from deploy.fleet.report import write_report
 from deploy.fleet.traffic import Seen
+from deploy.fleet.trial import Outcome
 from drafting.catalog.artefact import save_artefact
 from drafting.catalog.builder import catalog_of
 from drafting.catalog.text_column import TextColumn
@@ -37,6 +41,33 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     values = version_added("start", VersionRecord("/start", 0.0)) | active(1, "start")
     first = State(Position("g", 0, "w0"), {key: value for key, value in values.items() if value is not None})
     return History(first, writes, {f"w{number}": 100.5 + number for number in range(1, 6)}, folder, ("start", A))
+
+
+def test_the_table_of_seeds_takes_the_place_of_the_first_one_of_the_page(tmp_path: Path):
+    outcome = Outcome(
+        seed=7,
+        seconds=1.4,
+        acknowledged=1,
+        refused=2,
+        open=3,
+        revisions=4,
+        lists=5,
+        failed=6,
+        latest=0.5,
+        behind=8,
+        faults={},
+        complaints=[],
+    )
+    page = tmp_path / "fleet.md"
+    write_report(page, [outcome])
+    first = page.read_text()
+    page.write_text(f"{first}\nText.\n\n| another |\n|---|\n")
+    write_report(page, [outcome, msgspec.structs.replace(outcome, seed=8)])
+    head, rule, one, two, *rest = page.read_text().removeprefix("# A fleet under faults\n\n").split("\n")
+    assert first.split("\n")[2:5] == [head, rule, one]
+    assert one.startswith("| 7 | 1 | 2 | 3 | 4 | 5 | 6 | 8 | 0.50 s | 0 |")
+    assert two == one.replace("| 7 |", "| 8 |")
+    assert rest == ["", "Text.", "", "| another |", "|---|", ""]
 
 
 def listed(version: str, begun: float, revision: int, items: list[int], name: str = "", behind: float = 0.0) -> Seen:
