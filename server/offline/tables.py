@@ -62,7 +62,8 @@ def _schema() -> Any:
         "source": pa.string(),
     }
     counts = ("prompt_tokens", "cached_tokens", "target_forwards", "draft_forwards", "accepted_steps", "drafted_nodes")
-    usage = dict.fromkeys(counts, pa.int64()) | {"plan": pa.string(), "thought_tokens": pa.int64(), "candidates": pa.int64()}
+    others = dict.fromkeys(("thought_tokens", "candidates", "rounds"), pa.int64())
+    usage = dict.fromkeys(counts, pa.int64()) | {"plan": pa.string()} | others
     columns = {
         "user_id": pa.string(),
         "items": pa.list_(pa.struct(item)),

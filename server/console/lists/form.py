@@ -15,6 +15,12 @@ ANY_ITEM = ""
 IMAGE = "image"
 
 
+def caps_text(diversity: Any) -> str:
+    """The caps of a request as they are typed; one may stand without a list."""
+    caps = [diversity] if isinstance(diversity, dict) else diversity or []
+    return ", ".join(f"{cap['attribute']}={cap['at_most']}" for cap in caps)
+
+
 class RequestForm:
     """The fields of a question's options; a change asks anew."""
 
@@ -38,6 +44,9 @@ class RequestForm:
                 self._part("Fresh items at least", "fresh", "min", {"max_age_days": 7})
                 self._part("Fresh for days", "fresh", "max_age_days", {"min": 1})
                 self._part("Weight of neighbours", "blend", "weight", {})
+            caps = ui.input("Most items of a value", placeholder="brand=2, genres=4", value=caps_text(question.options.get("diversity")))
+            caps.props("outlined dense debounce=600").style("width: 13rem").on_value_change(lambda event: self._set_caps(event.value))
+            self._caps = caps
             widths = ui.input(
                 "Beam widths of levels", placeholder="16, 64, 200", value=", ".join(map(str, question.options.get("beam_widths", ())))
             )
@@ -93,6 +102,13 @@ class RequestForm:
         self._widths.props["error-message"] = "Whole numbers with commas between them, one for each level but the last."
         if not self._widths.props["error"]:
             await self._set("beam_widths", list(map(int, parts)))
+
+    async def _set_caps(self, text: str) -> None:
+        caps = [part.strip().rpartition("=") for part in (text or "").split(",") if part.strip()]
+        self._caps.props["error"] = not all(name and most.strip().isdecimal() for name, _, most in caps)
+        self._caps.props["error-message"] = "Attributes, each with how many items of one of its values there may be."
+        if not self._caps.props["error"]:
+            await self._set("diversity", [{"attribute": name.strip(), "at_most": int(most)} for name, _, most in caps])
 
     async def _set_context(self, text: str) -> None:
         try:

@@ -95,6 +95,13 @@ def test_picked_items_are_scored_for_the_history_that_is_shown(page: Page, with_
 def test_what_the_server_refuses_is_told_in_its_own_words(page: Page, with_console: ServerProcess):
     page.goto('/?ask={"user_id":"ann","filter":"nothing"}')
     expect(page.get_by_role("alert")).to_have_text(with_console.recommend(user_id="ann", filter="nothing").json()["detail"])
+    page.goto('/?ask={"user_id":"ann","diversity":{"attribute":"title","at_most":1}}')
+    expect_list(page, titles(with_console, user_id="ann"))
+    expect(page.get_by_label("Most items of a value")).to_have_value("title=1")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Most items of a value").fill("title=1, shelf=2")
+    asked = [{"attribute": "title", "at_most": 1}, {"attribute": "shelf", "at_most": 2}]
+    expect(page.get_by_role("alert")).to_have_text(with_console.recommend(user_id="ann", diversity=asked).json()["detail"])
 
 
 def test_the_tree_has_the_engines_own_numbers(page: Page, with_console: ServerProcess):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from drafting.beam.rule import SearchRule
+from drafting.catalog.attributes import AttributeColumn
 from drafting.prompts.template import PromptTemplate
 from drafting.prompts.thinking import ThinkTemplate
 from server.offline.lists import OfflineError, blending_of
@@ -15,6 +16,7 @@ from server.offline.questions import Defaults
 from server.offline.run import Output, purpose_of, recommend_one, recommend_users
 from server.offline.users import find_files
 from server.settings import FlagSettings
+from tests.capping import check_caps
 from tests.models import random_catalog, save_random_model
 from tests.server.http.test_blend import neighbour_model
 from verification.recommender import Recommender
@@ -81,7 +83,9 @@ def test_lists_of_a_file_come_with_the_texts_before_them(tmp_path: Path, capsys:
 
 def test_blended_lists_of_a_file(tmp_path: Path):
     """Each line is ranked by its blend score and says where it comes from; a weight of 0 gives the model's own lists."""
+    shelves = ["left" if item % 3 else "right" for item in range(200)]
     catalog = random_catalog()
+    catalog = replace(catalog, attributes={**catalog.attributes, "shelf": AttributeColumn.of_values(shelves)})
     folder = save_random_model(tmp_path / "model", catalog, hidden=32, layers=1, seed=2)
     catalog.save(tmp_path / "catalog.jsonl")
     neighbour_model([f"item-{i}" for i in range(len(catalog))]).save(tmp_path / "neighbours")
@@ -103,6 +107,12 @@ def test_blended_lists_of_a_file(tmp_path: Path):
         assert "neighbours" in {item["source"] for item in line["items"]}
         assert not barred & {item["item_id"] for item in line["items"]}
         assert 30 < line["usage"]["candidates"] <= 100
+    recommend_users(settings, replace(DEFAULTS, diversity={"shelf": 4}), str(users), Output(str(tmp_path / "capped.jsonl")))
+    for line in map(json.loads, (tmp_path / "capped.jsonl").read_text().splitlines()):
+        check_caps([int(item["item_id"].removeprefix("item-")) for item in line["items"]], {"shelf": shelves}, {"shelf": 4})
+        assert 4 < len(line["items"]) <= 8
+    with pytest.raises(OfflineError, match="The catalog has no attribute 'aisle'"):
+        recommend_users(settings, replace(DEFAULTS, diversity={"aisle": 4}), str(users), Output(str(tmp_path / "none.jsonl")))
 
 
 def test_blends_that_make_no_sense(tmp_path: Path):
