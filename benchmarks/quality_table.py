@@ -123,7 +123,7 @@ def write_table(found: Mapping[str, Compared], results: Path, seeds: int) -> Pat
         "weight of the blend and settings of baselines are chosen on the validation part by models of the part train; what is compared "
         "learns from train and validation. Behind ± in a figure's own column is the standard error over users, beside it the standard "
         "error over seeds. Bars, as shares of the best baseline's figures: the target alone 1.00 on MovieLens and 0.95 on Beauty and "
-        f"Games, blended {BLENDED:.2f}.",
+        f"Games, blended {BLENDED:.2f}. What was tried, and why a bar is missed: [alignment.md](../alignment.md#recipes).",
     ]
     if missing:
         head.append(f"Not run yet: {'; '.join(missing)}. `make quality` goes on with them.")
