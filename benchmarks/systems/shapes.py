@@ -185,10 +185,10 @@ def make_model(shape: ModelShape, vocabulary: int, longest: int, device: torch.d
 
 
 def make_checkpoint(folder: Path, shape: ModelShape, catalog: Catalog, seed: int = 0) -> None:
-    """Write a model directory with random weights and a tokenizer that knows the catalog's tokens and nothing else."""
+    """Write a model directory with random weights, and a tokenizer of the catalog's tokens; the model's further words have no text."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = scratch_tokenizer(catalog.tokens)
     tokenizer.save_pretrained(folder)
     PromptTemplate(add_bos=False).save(folder)
-    longest = 512
-    make_model(shape, len(tokenizer), longest, torch.device("cpu"), seed).save_pretrained(folder)
+    longest, vocabulary = 512, max(len(tokenizer), shape.words + len(catalog.tokens))
+    make_model(shape, vocabulary, longest, torch.device("cpu"), seed).save_pretrained(folder)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from drafting.array_types import IntArray
 from drafting.beam.forward import ForwardPart
-from drafting.beam.rows import BLOCK, Rows
+from drafting.beam.rows import Rows
 from drafting.beam.rule import Normalisation
 from drafting.device import arange, concat, on_device
 from drafting.trie.eligibility import BatchEligibility
@@ -24,6 +24,8 @@ from drafting.trie.item_trie import ItemTrie
 _INFINITY_BITS = torch.tensor(-(1 << 23), dtype=torch.int32)
 # In place of minus infinity, of which a prefix without children would make NaN: its exponential is 0 beside that of any logit.
 _PADDING = -1e38
+# Of so many tokens all logits are made at once: then there is too little to save.
+_WHOLE = 8192
 _NORMALISATIONS = tuple(Normalisation)
 _VOCABULARY = _NORMALISATIONS.index(Normalisation.VOCABULARY)
 
@@ -92,8 +94,7 @@ def continuation_log_probs(
     # Children are neighbours: whole windows of tokens are read, where looking up node by node would take three times as long.
     tokens = trie.token.unfold(0, width, 1).index_select(0, first)
     padding = trie.padding_mask(first, end, width)
-    # What fits a block is made at once: then there are no parts of it to save.
-    are_whole = rows.head.vocabulary <= BLOCK
+    are_whole = rows.head.vocabulary <= _WHOLE
     normaliser = rows.log_normaliser() if not are_whole and kinds.any_over_vocabulary else None
     log_probs: Tensor | None = None
     for depth, over, some in kinds.groups(are_whole, nodes.device):

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from drafting.trie.token_set import TokenSet
 
-# Tokens whose logits are made at a time where all are summed up.
-BLOCK = 8192
-
 
 class Head(Protocol):
     """The last layer of a model, and what its family does with its logits."""

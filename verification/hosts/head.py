@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from drafting.beam.rows import BLOCK
 from drafting.trie.token_set import TokenSet
 from verification.hosts.layers import MODEL_ERRORS, TOKENS, probe_inputs, probed
 
@@ -23,6 +22,9 @@ from verification.hosts.layers import MODEL_ERRORS, TOKENS, probe_inputs, probed
 WIDEST = 60.0
 TOLERANCE = 1e-5
 SMALL, LARGE = 1e-3, 1e9
+# Tokens and rows of whose logits the exponentials are summed at a time: so many stay in a processor's cache while they are.
+SUMMED_TOKENS = 4096
+SUMMED_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,19 @@ class LinearHead:
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`."""
-        firsts = range(0, self.vocabulary, BLOCK)
-        blocks = (self._multiply(states, *self._part(first, min(first + BLOCK, self.vocabulary))) for first in firsts)
-        if self.block_rows is not None:
-            # Sums over other numbers of rows may add in another order, which float64 does not show.
-            blocks = (block.double() for block in blocks)
-        return torch.stack([block.logsumexp(1) for block in blocks], 1).logsumexp(1).float()
+        return torch.cat([self._normaliser(part) for part in states.split(SUMMED_ROWS)])
+
+    def _normaliser(self, states: Tensor) -> Tensor:
+        sums = []
+        for first in range(0, self.vocabulary, SUMMED_TOKENS):
+            logits = self._multiply(states, *self._part(first, min(first + SUMMED_TOKENS, self.vocabulary)))
+            if self.block_rows is not None:
+                # Sums over other numbers of rows may add in another order, which float64 does not show.
+                logits = logits.double()
+            # In place, where `logsumexp` would make two more. A block of nothing but -inf adds nothing; what is no number stays none.
+            highest = logits.amax(1).clamp_(min=torch.finfo(torch.float32).min)
+            sums.append(logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest))
+        return torch.stack(sums, 1).logsumexp(1).float()
 
     def _part(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         return self.weight[first:last], None if self.bias is None else self.bias[first:last]

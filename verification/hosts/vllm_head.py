@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor, nn
 from vllm.distributed import tensor_model_parallel_all_gather, tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
@@ -17,6 +18,9 @@ from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbed
 
 from drafting.trie.token_set import TokenSet
 from verification.hosts.head import LinearHead, Treatment, in_place_of
+
+# Sets of tokens of which a rank keeps its own: levels of some versions of a catalog.
+KEPT_SETS = 32
 
 
 class ShardedHead:
@@ -26,18 +30,31 @@ class ShardedHead:
         self._linear = linear
         self._first = first
         self._is_sharded = is_sharded
+        self._owned: LRUCache[bytes, tuple[slice, TokenSet | None]] = LRUCache(KEPT_SETS)
 
     def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
         """As `Head.project`, on every rank."""
         if not self._is_sharded:
             return self._linear.project(states, tokens)
-        local = tokens.numbers - self._first
-        begin, end = local.searchsorted([0, self._linear.vocabulary]).tolist()
+        columns, own = self._own(tokens)
         logits = torch.zeros(len(states), len(tokens), device=states.device)
-        if begin < end:
-            logits[:, begin:end] = self._linear.project(states, TokenSet(local[begin:end], states.device))
+        if own is not None:
+            logits[:, columns] = self._linear.project(states, own)
         summed: Tensor = tensor_model_parallel_all_reduce(logits)
         return summed
+
+    def _own(self, tokens: TokenSet) -> tuple[slice, TokenSet | None]:
+        """Where this rank's tokens stand among `tokens`, and these, counted from its first; None if there are none.
+
+        They are found again by their numbers: what another process sends is a new object each time, and weights are gathered once.
+        """
+        key = tokens.numbers.tobytes()
+        if key not in self._owned:
+            local = tokens.numbers - self._first
+            begin, end = local.searchsorted([0, self._linear.vocabulary]).tolist()
+            own = TokenSet(local[begin:end], self._linear.weight.device) if begin < end else None
+            self._owned[key] = slice(begin, end), own
+        return self._owned[key]
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`, on every rank."""

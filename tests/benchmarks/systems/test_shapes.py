@@ -1,12 +1,16 @@
 """Shapes: catalogs and models of the sizes that they promise."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.gpu.scripted_run import Case, slots_needed
-from benchmarks.systems.shapes import BEAUTY, SHAPES, make_catalog, make_identifiers, make_model
+from benchmarks.systems.shapes import BEAUTY, SHAPES, make_catalog, make_checkpoint, make_identifiers, make_model
 from drafting.trie.item_trie import ItemTrie
+from verification.hosts.checkpoint import load_config
 
 
 def test_a_catalog_has_the_level_sizes_asked_for():
@@ -22,6 +26,12 @@ def test_sizes_are_counted_as_transformers_counts_them(name: str):
         model = make_model(shape, vocabulary, 128, torch.device("meta"))
         counted = sum(parameter.numel() * parameter.dtype.itemsize for parameter in model.parameters() if parameter.ndim > 1)
         assert shape.weight_bytes(vocabulary) == counted
+
+
+def test_a_checkpoint_has_the_words_of_its_shape(tmp_path: Path):
+    shape = SHAPES["tiny"]
+    make_checkpoint(tmp_path, replace(shape.target, words=500), make_catalog(shape))
+    assert load_config(tmp_path).vocab_size == 500 + shape.catalog.codes
 
 
 def test_the_7b_shape_is_one():

@@ -82,8 +82,8 @@ def test_lists_equal_generate_with_renormalize_logits(host: str, catalog: Catalo
 @pytest.mark.parametrize("host", HOSTS)
 def test_rows_of_a_large_vocabulary_are_projected(host: str, catalog: Catalog, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In blocks of a few tokens, together and drafted, each request normalised as it says; equal to `generate`, also masked by level."""
-    for module in ("drafting.beam.continuations", "verification.hosts.head"):
-        monkeypatch.setattr(f"{module}.BLOCK", 8)
+    for name in ("drafting.beam.continuations._WHOLE", "verification.hosts.head.SUMMED_TOKENS", "verification.hosts.head.SUMMED_ROWS"):
+        monkeypatch.setattr(name, 8)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     identifiers = catalog.token_ids(reference_vocabulary(folder))
     recommender = Recommender.load(folder, catalog, draft=folder, host=host, kv_memory_gib=0.05, normalise="level")
