@@ -20,7 +20,7 @@ from drafting.alignment.data.splits import SplitRule
 from drafting.catalog.loading import load_catalog
 from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.report import Quality, Spread
-from verification.evaluation.searching import NO_PLAN, WARM_UP, Mode, search_all
+from verification.evaluation.searching import NO_PLAN, WARM_UP, Beam, Mode, search_all
 from verification.evaluation.users import held_out
 from verification.recommender import Recommender
 
@@ -74,7 +74,7 @@ def measure(recommender: Recommender, data: Path, widths: Sequence[int], k: int,
         for width in widths:
             recommender.engine.forget_histories()
             started = time.perf_counter()
-            found = search_all(recommender, PLAIN, users.states(), k, width, bar.update, users.histories)
+            found = search_all(recommender, PLAIN, users.states(), k, Beam(width), bar.update, users.histories)
             lists = len(users) / (time.perf_counter() - started)
             rows.append(WidthRow(width, quality_of(users, found.lists, k), Spread.of(1e3 * np.array(seconds[width][WARM_UP:])), lists))
     return rows

@@ -27,6 +27,12 @@ class Asked(TypedDict, total=False):
     timeout_ms: int
 
 
+class Scoring(Asked, total=False):
+    """The fields of a `ScoreRequest` besides its items, which says what they mean."""
+
+    normalise: str
+
+
 class Recommendation(Asked, total=False):
     """The fields of a `RecommendationRequest`, which says what they mean."""
 
@@ -68,7 +74,7 @@ def explain(*, others: int = OTHERS, deadline: float | None = None, **fields: Un
     return _list("POST /v1/recommendations:explain", ExplainedAnswer.model_validate_json, {**fields, "others": others}, deadline)
 
 
-def score(items: Sequence[str], *, deadline: float | None = None, **fields: Unpack[Asked]) -> Operation[ScoreAnswer]:
+def score(items: Sequence[str], *, deadline: float | None = None, **fields: Unpack[Scoring]) -> Operation[ScoreAnswer]:
     """Log-probabilities and ranks of up to 10,000 items for a user, such as `score(["172", "50"], user_id="42")`, in the order given.
 
     Args:

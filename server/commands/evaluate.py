@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ONE_WEIGHT = " Or pass --blend one weight, which two models of the part train have chosen."
 
 
-@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines", "blend"])
+@takes_struct(EvaluationSettings, without=["ks", "modes", "most_users", "host", "baselines", "blend", "beam_widths"])
 def evaluate(
     settings: EvaluationSettings,
     catalog: Annotated[Path, setting("catalog", exists=True, dir_okay=False)],
@@ -35,6 +35,14 @@ def evaluate(
     base: Annotated[Path | None, setting("base", exists=True, file_okay=False)] = None,
     draft: Annotated[list[Path] | None, typer.Option(help="Directory of a draft; may be given several times.")] = None,
     k: Annotated[str, typer.Option(help="List lengths, separated by commas.")] = "1,3,5,10,20",
+    beam_widths: Annotated[
+        str,
+        typer.Option(
+            help="Prefixes that a strict search keeps at each level but the last, such as 16,64,200, in place of --beam-width.",
+            metavar="N,N,…",
+            show_default="none",
+        ),
+    ] = "",
     modes: Annotated[str, typer.Option(help="Ways of verifying: strict, relaxed, gumbel.")] = "strict",
     baselines: Annotated[
         str, typer.Option(help=f"Baselines in the same table, separated by commas: {', '.join(BASELINES)}; or none.")
@@ -75,6 +83,7 @@ def evaluate(
     if settings.part not in ("test", "valid"):
         fail(f"There is no part {settings.part!r}: choose test or valid.")
     lengths, rules, chosen = _lengths(k), _modes(modes), _baselines(baselines)
+    widths = _widths(beam_widths, lengths[-1]) if beam_widths else ()
     if target is None and settings.exhaustive:
         fail("The whole catalog is ranked by a target: name it with --target, or leave --exhaustive out.")
     if target is None and (draft or neighbours or not chosen):
@@ -108,6 +117,7 @@ def evaluate(
         ks=lengths,
         modes=rules,
         baselines=chosen,
+        beam_widths=widths,
         blend=weights,
         most_users=users,
         host=engine,
@@ -146,6 +156,22 @@ def _lengths(text: str) -> tuple[int, ...]:
     if not all(part.isdigit() and 1 <= int(part) <= LONGEST_LIST for part in parts):
         fail(f"--k takes whole numbers from 1 to {LONGEST_LIST}, separated by commas, got {text!r}.")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _widths(text: str, longest: int) -> tuple[int, ...]:
+    """Widths of levels for lists of up to `longest`."""
+    # It imports numpy, which `--help` and a typing mistake need not wait for.
+    from verification.request import check_lengths
+
+    try:
+        widths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        fail(f"--beam-widths takes whole numbers, separated by commas, got {text!r}.")
+    try:
+        check_lengths(longest, max(widths), widths)
+    except ValueError as error:
+        fail(str(error))
+    return widths
 
 
 def _weights(text: str) -> tuple[float, ...]:
@@ -230,7 +256,7 @@ def _print(report: "Report") -> None:
 
 def _cells(row: "ModeRow") -> list[str]:
     cells = [
-        *_quality_cells(row.k, str(row.beam_width), row.draft, row.mode, row.quality),
+        *_quality_cells(row.k, row.beam, row.draft, row.mode, row.quality),
         f"{row.accepted_steps.mean:.2f}",
         f"{row.target_forwards.mean:.2f}",
     ]

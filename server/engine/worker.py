@@ -157,7 +157,8 @@ class EngineWorker:
         if message.scored is not None:
             items = np.frombuffer(message.scored.items, np.int32).astype(np.int64)
             scored = Scored.of(catalog.source.engine.trie, items)
-            return catalog.source.score_request(message.request_id, _prompt(message), scored, message.user)
+            request = catalog.source.score_request(message.request_id, _prompt(message), scored, message.user)
+            return replace(request, normalise=message.normalise)
         rule = SearchRule(message.verification, message.seed, message.temperature)
         request = catalog.source.request(
             message.request_id,

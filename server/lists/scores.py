@@ -78,6 +78,7 @@ class ScoreService:
             user=body.user_id,
             catalog=served.handle,
             scored=ScoreChoice(items, scored.prefixes),
+            normalise=body.normalise,
         )
 
     def _answer(

@@ -3,8 +3,11 @@
 Invariant: as that of `server.schemas.recommendations`.
 """
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
+from drafting.beam.rule import Normalisation
 from server.schemas.body import Id, Several, examples
 from server.schemas.given import AskedUser
 from server.schemas.recommendations import MAX_TIMEOUT_MS, TimingAnswer, UsageAnswer
@@ -25,6 +28,10 @@ class ScoreRequest(AskedUser):
         default=False,
         description="Whether a request that names an item which the catalog does not have, in `items`, `history` or `behaviours`, is "
         "refused; by default such items are passed over, and `note` says so.",
+    )
+    # A strict model takes no name for a member, which is all that JSON can bring.
+    normalise: Annotated[Normalisation, Field(strict=False)] | None = Field(
+        default=None, description="What scores are normalised over, as in a list; the server's setting by default."
     )
     timeout_ms: int | None = Field(
         default=None, ge=1, le=MAX_TIMEOUT_MS, description="Longest wait for the answer, milliseconds; the server's setting by default."

@@ -60,7 +60,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _mode_cells(report: Report) -> list[list[str]]:
     lines = []
     for row in sorted(report.rows, key=lambda row: row.k):
-        cells = [str(row.k), str(row.beam_width), row.draft, row.mode, *_quality_cells(row.quality), f"{row.accepted_steps.mean:.3f}"]
+        cells = [str(row.k), row.beam, row.draft, row.mode, *_quality_cells(row.quality), f"{row.accepted_steps.mean:.3f}"]
         cells += [f"{row.target_forwards.mean:.3f}", f"{row.drafted_nodes:.0f}", f"{row.lists_equal:,} of {report.users:,}"]
         if row.timing:
             cells += [f"{value:.1f}" for value in (row.timing.ms.mean, row.timing.ms.p50, row.timing.ms.p99)]

@@ -73,7 +73,8 @@ class ModeRow(msgspec.Struct, frozen=True):
         drafted_nodes: mean number of drafted nodes per request.
         lists_equal: number of users whose list equals that of plain beam search, order included.
         timing: latency and speed-up (WS@K); None if no users were timed.
-        beam_width: prefixes that the search kept; 0 in reports of versions that did not say.
+        beam_width: prefixes that the search kept, at most; 0 in reports of versions that did not say.
+        beam_widths: those of each level but the last, where they are not `beam_width` at all.
     """
 
     draft: str
@@ -86,6 +87,12 @@ class ModeRow(msgspec.Struct, frozen=True):
     lists_equal: int
     timing: Timing | None = None
     beam_width: int = 0
+    beam_widths: tuple[int, ...] = ()
+
+    @property
+    def beam(self) -> str:
+        """Prefixes that the search kept, in words."""
+        return ", ".join(map(str, self.beam_widths or (self.beam_width,)))
 
 
 class BaselineRow(msgspec.Struct, frozen=True):

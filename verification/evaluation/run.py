@@ -31,7 +31,7 @@ from verification.evaluation.baselines.ranking import quality_of
 from verification.evaluation.blending import blended_mode
 from verification.evaluation.exhaustive import rank_catalog
 from verification.evaluation.report import PLAIN, BaselineRow, Exhaustive, ModeRow, Report, Spread, Timing
-from verification.evaluation.searching import NO_PLAN, Found, GenerateLists, Mode, search_all, time_modes
+from verification.evaluation.searching import NO_PLAN, Beam, Found, GenerateLists, Mode, search_all, time_modes
 from verification.evaluation.seeds import describe_drafts
 from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
@@ -150,7 +150,7 @@ class _Evaluation:
             threads=settings.threads,
             kv_memory_gib=settings.kv_memory_gib,
             normalise=settings.normalise,
-            max_beam_width=max(MAX_BEAM_WIDTH, settings.beam_width, *settings.ks),
+            max_beam_width=max(MAX_BEAM_WIDTH, settings.beam_width, *settings.beam_widths, *settings.ks),
         )
         with closing(recommender):
             check_kinds(self._users.known.details, recommender.prompts.form.kinds)
@@ -173,29 +173,32 @@ class _Evaluation:
         title = f"{modes[-1].draft or PLAIN}, K = {k}"
         first = k not in self._plain
         # All modes of a list length share it, so that their strict lists can be compared.
-        beam_width = beam_width_for(k, STRICT, self._settings.beam_width, modes[-1].plan.widest_beam)
+        widths = self._settings.beam_widths
+        width = max(widths, default=0) or beam_width_for(k, STRICT, self._settings.beam_width, modes[-1].plan.widest_beam)
+        beam = Beam(width, widths)
         with tqdm(total=(len(modes) - (not first)) * len(self._users), desc=title, unit="list") as bar:
             if first:
-                found = search_all(recommender, modes[0], self._users.states(), k, beam_width, bar.update, self._excluded)
-                self._plain[k] = _Plain(found, *self._generate(recommender, timed, k, beam_width))
-            seconds = time_modes(recommender, modes, timed, k, beam_width, self._timed_excluded) if timed else []
+                found = search_all(recommender, modes[0], self._users.states(), k, beam, bar.update, self._excluded)
+                self._plain[k] = _Plain(found, *self._generate(recommender, timed, k, beam))
+            seconds = time_modes(recommender, modes, timed, k, beam, self._timed_excluded) if timed else []
             for number, mode in enumerate(modes):
                 if number == 0 and not first:
                     continue
                 found = self._plain[k].found
                 if number:
-                    found = search_all(recommender, mode, self._users.states(), k, beam_width, bar.update, self._excluded)
+                    found = search_all(recommender, mode, self._users.states(), k, beam, bar.update, self._excluded)
                 timing = _timing(seconds[number], seconds[0], self._plain[k].generate_seconds) if timed else None
-                self._rows.append(self._row(mode, k, mode.beam_width(k, beam_width), found, timing))
+                self._rows.append(self._row(mode, k, mode.beam(k, beam), found, timing))
 
-    def _generate(self, recommender: Recommender, timed: list[UserState], k: int, beam_width: int) -> tuple[list[list[int]], DoubleArray]:
+    def _generate(self, recommender: Recommender, timed: list[UserState], k: int, beam: Beam) -> tuple[list[list[int]], DoubleArray]:
         asked = timed[: self._settings.generated]
-        if not asked:
+        # Its beams are as wide at all levels.
+        if not asked or beam.widths:
             return [], np.empty(0)
         excluded = None if self._timed_excluded is None else self._timed_excluded[: len(asked)]
-        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, beam_width, excluded)
+        return GenerateLists(self._target, self._catalog, recommender).search(asked, k, beam.width, excluded)
 
-    def _row(self, mode: Mode, k: int, beam_width: int, found: Found, timing: Timing | None) -> ModeRow:
+    def _row(self, mode: Mode, k: int, beam: Beam, found: Found, timing: Timing | None) -> ModeRow:
         plain = self._plain[k].found.ranked
         return ModeRow(
             draft=mode.draft,
@@ -207,7 +210,8 @@ class _Evaluation:
             drafted_nodes=float(np.mean([usage.drafted_nodes for usage in found.usage])),
             lists_equal=sum(one == other for one, other in zip(found.ranked, plain, strict=True)),
             timing=timing,
-            beam_width=beam_width,
+            beam_width=beam.width,
+            beam_widths=beam.widths,
         )
 
     def report(self, drafts: Mapping[str, Path]) -> Report:

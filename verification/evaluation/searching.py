@@ -5,7 +5,7 @@ turns on the same user, so a change of the machine's speed affects all modes.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,19 @@ WARM_UP = 3
 
 
 @dataclass(frozen=True)
+class Beam:
+    """How many prefixes a search keeps.
+
+    Attributes:
+        width: at every level, or at the widest.
+        widths: at each level but the last; none for `width` at all of them.
+    """
+
+    width: int
+    widths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Mode:
     """A search mode on one recommender.
 
@@ -44,9 +57,18 @@ class Mode:
     rule: SearchRule = STRICT
     blend: Blending | None = None
 
-    def beam_width(self, k: int, strict: int) -> int:
-        """The beam width of lists of k, where strict lists have `strict`."""
-        return strict if self.rule.verification is Verification.STRICT else k
+    def beam(self, k: int, strict: Beam) -> Beam:
+        """The beam of lists of k, where strict lists have `strict`."""
+        return strict if self.rule.verification is Verification.STRICT else Beam(k)
+
+    def lists(
+        self, recommender: Recommender, users: Iterable[UserState], k: int, strict: Beam, excluded: Iterable[Sequence[int]] | None
+    ) -> Iterator[BeamResult]:
+        """Every user's list, with this mode's plan; `strict` is the beam of strict lists, `excluded` what each list leaves out."""
+        recommender.engine.use_plan(self.plan)
+        beam = self.beam(k, strict)
+        width, widths = (None, beam.widths) if beam.widths else (beam.width, None)
+        return recommender.recommend(users, k, width, excluded, self.rule, blend=self.blend, beam_widths=widths)
 
 
 @dataclass(frozen=True)
@@ -63,14 +85,13 @@ def search_all(
     mode: Mode,
     users: Iterable[UserState],
     k: int,
-    beam_width: int,
+    beam: Beam,
     advance: Callable[[int], None],
     excluded: Sequence[Sequence[int]] | None = None,
 ) -> Found:
-    """Search for every user in full batches; `beam_width` is that of strict lists, `excluded` what each user's list leaves out."""
-    recommender.engine.use_plan(mode.plan)
+    """Search for every user in full batches; see `Mode.lists`."""
     found = Found([], [], [])
-    for result in recommender.recommend(users, k, mode.beam_width(k, beam_width), excluded, mode.rule, blend=mode.blend):
+    for result in mode.lists(recommender, users, k, beam, excluded):
         found.lists.append([item.item for item in result.items])
         found.ranked.append(first_of_ranks(result))
         found.usage.append(result.usage)
@@ -89,17 +110,16 @@ def time_modes(
     modes: Sequence[Mode],
     users: Sequence[UserState],
     k: int,
-    beam_width: int,
+    beam: Beam,
     excluded: Sequence[Sequence[int]] | None = None,
 ) -> list[DoubleArray]:
-    """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns; see `search_all`."""
+    """Seconds per user of each mode, `[modes][users]`, one request at a time and the modes taking turns; see `Mode.lists`."""
     seconds: list[list[float]] = [[] for _ in modes]
     asked = list(zip(users, excluded or [()] * len(users), strict=True))
     for user, without in [*asked[:WARM_UP], *asked]:
         for mode, times in zip(modes, seconds, strict=True):
-            recommender.engine.use_plan(mode.plan)
             started = time.perf_counter()
-            for _ in recommender.recommend([user], k, mode.beam_width(k, beam_width), [without], mode.rule, blend=mode.blend):
+            for _ in mode.lists(recommender, [user], k, beam, [without]):
                 times.append(time.perf_counter() - started)
     return [np.array(times[min(WARM_UP, len(users)) :]) for times in seconds]
 

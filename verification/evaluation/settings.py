@@ -26,6 +26,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ks: list lengths.
         modes: verification modes of drafts.
+        beam_widths: prefixes that a strict search keeps at each level but the last, in place of `beam_width`; none for `beam_width`.
         baselines: baselines in the same table, of `BASELINES`.
         blend: weights of a neighbour model, of which the best of validation users is taken.
         most_users: maximum number of users; None for all.
@@ -43,6 +44,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True):
             description="Prefixes that a strict search keeps, k where that is more, and no more than the plan drafts; 1 for the paper's k.",
         ),
     ] = SERVED_BEAM_WIDTH
+    beam_widths: tuple[int, ...] = ()
     plan: Annotated[str, Meta(description="What to draft: beam:N, trie or beam:N+children.")] = "beam:40"
     part: Annotated[str, Meta(description="Part of the split with the labels: test or valid.")] = "test"
     most_users: int | None = None

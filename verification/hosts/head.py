@@ -95,19 +95,26 @@ class LinearHead:
 
     def log_normaliser(self, states: Tensor) -> Tensor:
         """As `Head.log_normaliser`."""
-        return torch.cat([self._normaliser(part) for part in states.split(SUMMED_ROWS)])
+        return torch.cat([self._normaliser(part) for part in torch.split(states, SUMMED_ROWS)])
 
     def _normaliser(self, states: Tensor) -> Tensor:
-        sums = []
-        for first in range(0, self.vocabulary, SUMMED_TOKENS):
-            logits = self._multiply(states, *self._part(first, min(first + SUMMED_TOKENS, self.vocabulary)))
-            if self.block_rows is not None:
-                # Sums over other numbers of rows may add in another order, which float64 does not show.
-                logits = logits.double()
-            # In place, where `logsumexp` would make two more. A block of nothing but -inf adds nothing; what is no number stays none.
-            highest = logits.amax(1).clamp_(min=torch.finfo(torch.float32).min)
-            sums.append(logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest))
-        return torch.stack(sums, 1).logsumexp(1).float()
+        firsts = range(0, self.vocabulary, SUMMED_TOKENS)
+        # Made first: small results between blocks that come and go would leave holes in which the next one has no room.
+        dtype = torch.float32 if self.block_rows is None else torch.float64
+        sums = torch.empty(len(firsts), len(states), dtype=dtype, device=states.device)
+        for number, first in enumerate(firsts):
+            sums[number] = self._sum(states, first, min(first + SUMMED_TOKENS, self.vocabulary))
+        return sums.logsumexp(0).float()
+
+    def _sum(self, states: Tensor, first: int, last: int) -> Tensor:
+        """`[rows]`: the logarithm of the sum of the exponentials of the logits from `first` up to `last`."""
+        logits = self._multiply(states, *self._part(first, last))
+        if self.block_rows is not None:
+            # Sums over other numbers of rows may add in another order, which float64 does not show.
+            logits = logits.double()
+        # In place, where `logsumexp` would make two more. A block of nothing but -inf adds nothing; what is no number stays none.
+        highest = logits.amax(1).clamp_(min=torch.finfo(torch.float32).min)
+        return logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest)
 
     def _part(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         return self.weight[first:last], None if self.bias is None else self.bias[first:last]

@@ -87,4 +87,4 @@ def test_a_list_can_be_asked_for_with_every_field():
 
 
 def test_scores_can_be_asked_for_with_every_field():
-    assert set(lists.Asked.__annotations__) | {"items"} == set(ScoreRequest.model_fields)
+    assert set(lists.Scoring.__annotations__) | {"items"} == set(ScoreRequest.model_fields)

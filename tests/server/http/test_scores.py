@@ -52,6 +52,19 @@ def test_scores_are_those_of_the_forward_pass_and_of_lists(server: ServerProcess
     assert server.metric("atspeed_scored_items_total") == counted + len(catalog)
 
 
+def test_scores_are_normalised_as_a_request_says(server: ServerProcess):
+    """As a list's are; the names of the ways are checked."""
+    history, some = HISTORY, [f"item-{number}" for number in range(40)]
+    plain = [item.score for item in scored(server, history=history, items=some).items]
+    for over in ("vocabulary", "level", "children"):
+        listed = server.recommend(history=history, k=30, beam_width=200, normalise=over).json()["items"]
+        answer = scored(server, history=history, items=[line["item_id"] for line in listed], normalise=over)
+        assert [item.score for item in answer.items] == pytest.approx([line["score"] for line in listed], abs=1e-4)
+        again = [item.score for item in scored(server, history=history, items=some, normalise=over).items]
+        assert (again == pytest.approx(plain, abs=1e-4)) is (over == "vocabulary")
+    assert asked(server, history=history, items=some, normalise="all").status_code == 422
+
+
 def test_items_that_share_an_identifier_share_score_and_rank(server: ServerProcess, catalog: Catalog):
     by_identifier: dict[tuple[str, ...], list[str]] = {}
     for index, name in enumerate(catalog.item_ids):

@@ -22,7 +22,7 @@ from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots
 from verification.evaluation.report import Report
 from verification.evaluation.run import EvaluationSettings, evaluate
-from verification.evaluation.searching import NO_PLAN, Mode, search_all
+from verification.evaluation.searching import NO_PLAN, Beam, Mode, search_all
 from verification.evaluation.seeds import over_seeds
 from verification.evaluation.users import held_out
 from verification.recommender import Recommender
@@ -67,6 +67,24 @@ def report(models: Path, catalog: Catalog, split: Split) -> Report:
 def test_strict_lists_share_a_beam_as_wide_as_served_and_as_the_plan_allows(report: Report) -> None:
     for row in report.rows:
         assert row.beam_width == (row.k if row.mode in ("gumbel", "relaxed") else 8)
+
+
+def test_strict_lists_have_the_widths_of_each_level(models: Path, catalog: Catalog, split: Split) -> None:
+    """The row says them, they are searched with, and `generate`, which has no such beams, is not asked."""
+    modes = (Verification.STRICT, Verification.GUMBEL)
+    settings = EvaluationSettings(ks=(4,), modes=modes, plan="beam:8", timed=2, kv_memory_gib=0.01, baselines=(), beam_widths=(1, 4))
+    found = evaluate(models / "target", {"itself": models / "target"}, catalog, split, settings)
+    assert [(row.mode, row.beam) for row in found.rows] == [("plain", "1, 4"), ("strict", "1, 4"), ("gumbel", "4")]
+    assert found.rows[1].lists_equal == found.users
+    assert not found.generate_ms
+    users = held_out(split, "test")
+    recommender = Recommender.load(models / "target", catalog, kv_memory_gib=0.01)
+    plain = Mode("", "plain", NO_PLAN)
+    narrow, wide = (search_all(recommender, plain, users.states(), 4, beam, lambda _: None).lists for beam in (Beam(4, (1, 4)), Beam(4)))
+    assert narrow == [[item.item for item in result.items] for result in recommender.recommend(users.states(), 4, beam_widths=(1, 4))]
+    assert narrow != wide
+    recommender.close()
+    assert "| 4 | 1, 4 |" in to_markdown(found)
 
 
 def test_every_draft_mode_and_length_has_a_row(report: Report) -> None:
@@ -204,7 +222,7 @@ def test_one_search_ranked_by_every_weight_gives_the_lists_of_a_search_for_each(
     excluded = None if keep_seen else users.histories
     for weight in asked:
         mode = Mode("", "blend", NO_PLAN, blend=Blending(neighbours, weight))
-        assert found[weight] == search_all(recommender, mode, users.states(), 10, 12, lambda _: None, excluded).lists
+        assert found[weight] == search_all(recommender, mode, users.states(), 10, Beam(12), lambda _: None, excluded).lists
     assert len({str(lists) for lists in found.values()}) > 2
     recommender.close()
 
