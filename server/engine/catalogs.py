@@ -5,12 +5,16 @@ between two steps; a file that can't be served becomes a sentence and changes no
 the engine of the catalog that it names, so it never meets an item of another one.
 """
 
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drafting.catalog.attributes import AttributeColumn
 from drafting.catalog.freshness import ADDED_AT, added_days
+from drafting.catalog.item_values import ItemValues
 from drafting.catalog.loading import load_catalog
 from drafting.errors import SetupError
 from server.engine.filters import EngineFilters
@@ -46,11 +50,25 @@ class EngineCatalogs:
         self._newest = source
         self._loader = ThreadPoolExecutor(1, "catalog")
         self._loading: dict[str, Future[EngineCatalog]] = {}
+        self._counter = ThreadPoolExecutor(1, "values")
+        # The values of a catalog's attribute, once a request has asked for a cap on it.
+        self._values: dict[tuple[str, str], Future[ItemValues]] = {}
 
     @property
     def loading(self) -> bool:
-        """True while a catalog is being loaded."""
-        return bool(self._loading)
+        """True while a catalog is being loaded, or the values of an attribute are worked out."""
+        return bool(self._loading) or not all(future.done() for future in self._values.values())
+
+    def has_values(self, name: str, attributes: Iterable[str]) -> bool:
+        """Whether the values of some attributes of a catalog are known; if not, they will be, without a step that waits for it."""
+        if name not in self._catalogs:
+            return True
+        columns = self._catalogs[name].source.catalog.attributes
+        asked = [attribute for attribute in attributes if attribute in columns]
+        for attribute in asked:
+            if (name, attribute) not in self._values:
+                self._values[name, attribute] = self._counter.submit(partial(_values_of, columns[attribute]))
+        return all(self._values[name, attribute].done() for attribute in asked)
 
     def get(self, name: str) -> EngineCatalog:
         """The catalog of a name.
@@ -88,6 +106,7 @@ class EngineCatalogs:
         """Forget a catalog, if it is here or on its way; no request that names it is left."""
         self._loading.pop(name, None)
         self._catalogs.pop(name, None)
+        self._values = {of: future for of, future in self._values.items() if of[0] != name}
 
     def loaded(self) -> list[CatalogLoaded]:
         """Take in the catalogs that have been loaded, and say what became of each."""
@@ -164,6 +183,7 @@ class EngineCatalogs:
     def close(self) -> None:
         """Wait for what is under way and free the models, which all engines share."""
         self._loader.shutdown()
+        self._counter.shutdown()
         self._newest.engine.close()
 
     @property
@@ -172,6 +192,10 @@ class EngineCatalogs:
 
     def _engine_of(self, request: BeamRequest) -> "SpeculativeBeamEngine":
         return self._catalogs[request.catalog].source.engine
+
+
+def _values_of(column: AttributeColumn) -> ItemValues:
+    return column.item_values
 
 
 def _load(source: "Recommender", name: str, path: str) -> EngineCatalog:

@@ -70,6 +70,8 @@ class EngineWorker:
         self._stopped = False
         self._finite = True
         self._failed: list[FailedList] = []
+        # Requests with caps on attributes whose values are not yet known.
+        self._held: list[Submit] = []
         self._steps: list[StepRecord] = []
         self._reported = self._stepped = time.monotonic()
 
@@ -99,6 +101,9 @@ class EngineWorker:
                 return
             for told in self._catalogs.loaded():
                 self.send(told)
+            held, self._held = self._held, []
+            for message in held:
+                self._submit(message)
             if idle:
                 self._stepped = time.monotonic()
             if self._scheduler.busy or self._failed or cancelled:
@@ -130,6 +135,7 @@ class EngineWorker:
                 case Submit():
                     self._submit(message)
                 case Cancel():
+                    self._held = [held for held in self._held if held.request_id != message.request_id]
                     cancelled |= self._scheduler.cancel(message.request_id)
                 case ForgetUser(user):
                     self._catalogs.forget(user)
@@ -146,6 +152,9 @@ class EngineWorker:
         return cancelled
 
     def _submit(self, message: Submit) -> None:
+        if message.diversity and not self._catalogs.has_values(message.catalog, message.diversity):
+            self._held.append(message)
+            return
         try:
             self._scheduler.submit(self._request(message), message.deadline, message.submitted)
         except ValueError as error:

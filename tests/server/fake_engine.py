@@ -1,6 +1,6 @@
 """An engine without a model: every request takes the same number of steps; slots and tokens are counted as the real one does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -137,13 +137,14 @@ class FakeSource:
         think: int = 0,
         blend: Blend | None = None,
         beam_widths: Sequence[int] | None = None,
+        diversity: Mapping[str, int] | None = None,
     ) -> BeamRequest:
         assert blend is beam_widths is None
         tokens = history.tokens if isinstance(history, PromptTokens) else history
         prompt, excluded = (item_indices(items, len(self.catalog), "It names") for items in (tokens, excluded_items))
         thinking = Think(think, np.array([1])) if think else None
         asked = excluded, rule, cache_key, allowed_items, self.name, reserved, thinking
-        return BeamRequest(request_id, prompt, k, beam_width or k, *asked, blend=blend)
+        return BeamRequest(request_id, prompt, k, beam_width or k, *asked, blend=blend, caps=self.catalog.caps(diversity or {}))
 
     def successor(self, catalog: Catalog, name: str) -> "FakeSource":
         return FakeSource(catalog, name=name)

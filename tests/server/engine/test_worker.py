@@ -8,9 +8,11 @@ import pytest
 import zmq
 
 from drafting.beam.rule import SearchRule, Verification
+from drafting.catalog.attributes import AttributeColumn
+from drafting.catalog.item_values import ItemValues
 from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
-from server.engine import worker
+from server.engine import catalogs, worker
 from server.engine.main import warm_up
 from server.engine.process import MOST_BYTES
 from server.engine.worker import EngineWorker
@@ -80,6 +82,22 @@ def test_lists_come_back_with_their_cost_and_every_step_is_reported(bench: Bench
     assert [step.crowded for step in steps] == [True] * STEPS + [False] * STEPS
     assert len(steps) == 2 * STEPS
     assert (messages[-1].running, messages[-1].waiting, messages[-1].used_slots) == (0, 0, 0)
+
+
+def test_values_of_an_attribute_are_worked_out_beside_the_steps_of_others(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    def wait(column: AttributeColumn) -> ItemValues:
+        while len(bench.engine.forwards) < STEPS:
+            time.sleep(0.001)
+        return column.item_values
+
+    monkeypatch.setattr(catalogs, "_values_of", wait)
+    capped = [msgspec.structs.replace(submit(name), diversity={"title": 1}) for name in ("a", "b")]
+    unknown = msgspec.structs.replace(submit("c"), diversity={"shelf": 1})
+    bench.send(*capped, unknown, submit("d"), Cancel("b"))
+    messages = bench.run_until_idle()
+    assert [entry.result.request_id for message in messages for entry in message.finished] == ["d", "a"]
+    (failed,) = (failure for message in messages for failure in message.failed)
+    assert failed == FailedList("c", "The catalog has no attribute 'shelf', by which a list could be diverse.")
 
 
 @pytest.mark.parametrize(
