@@ -34,8 +34,9 @@ from server.engine.directory import own_directory
 from server.engine.heartbeat import Patience
 from server.histories import open_history_store
 from server.http.app import build_app
-from server.http.connections import Connections, LimitedConfig
+from server.http.connections import Connections
 from server.http.console import ConsoleProcess, check_installed
+from server.http.protocol import LimitedConfig
 from server.http.tls import certificate_of
 from server.http.unauthorized import Unauthorized
 from server.keys.gate import is_loopback
