@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from nicegui import ui
 
 from server.console.pages import add_pages
+from server.http.tls import FollowingServer, certificate_of
 from server.settings import ConsoleOptions
 
 TITLE = "atspeed console"
@@ -52,4 +53,4 @@ def run_console(options: ConsoleOptions, listener: socket.socket) -> None:
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    FollowingServer(config, certificate_of(options.tls_cert, options.tls_key)).run(sockets=[listener])

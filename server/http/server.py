@@ -17,8 +17,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-import uvicorn
-
 from drafting.catalog.catalog import CatalogError
 from drafting.catalog.codebooks import Codebooks
 from drafting.catalog.forms import TORCH_SUFFIXES
@@ -37,7 +35,7 @@ from server.http.app import build_app
 from server.http.connections import Connections
 from server.http.console import ConsoleProcess, check_installed
 from server.http.protocol import LimitedConfig
-from server.http.tls import certificate_of
+from server.http.tls import FollowingServer, certificate_of
 from server.http.unauthorized import Unauthorized
 from server.keys.gate import is_loopback
 from server.keys.keyring import Keyring
@@ -222,13 +220,11 @@ def _catalogs_directory(settings: Settings) -> Path | None:
     return directory
 
 
-class _Uvicorn(uvicorn.Server):
+class _Uvicorn(FollowingServer):
     """uvicorn with other handling of signals: the first begins a clean end, a second waits for no request that runs."""
 
-    config: LimitedConfig
-
     def __init__(self, config: LimitedConfig, end: Callable[[], None], hurry: Callable[[], None], connections: Connections) -> None:
-        super().__init__(config)
+        super().__init__(config, config.certificate)
         self._end, self._hurry = end, hurry
         self._connections = connections
         self.ending = False
@@ -236,15 +232,11 @@ class _Uvicorn(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self.config.load()
-        watches = [self._loop.create_task(self._connections.watch(), name="connections")]
-        if self.config.certificate is not None and self.config.ssl is not None:
-            watches.append(self._loop.create_task(self.config.certificate.watch(self.config.ssl), name="certificate"))
+        watch = self._loop.create_task(self._connections.watch(), name="connections")
         try:
             await super().serve(sockets)
         finally:
-            for watch in watches:
-                watch.cancel()
+            watch.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is None or not self.started:

@@ -6,8 +6,11 @@ tried first on a context of its own, because a context that refuses a key keeps 
 
 import asyncio
 import logging
+import socket
 import ssl
 from pathlib import Path
+
+import uvicorn
 
 from server.metrics.outages import OutageLog
 
@@ -75,3 +78,23 @@ def certificate_of(chain: Path | None, key: Path | None) -> Certificate | None:
     if chain is None or key is None:
         raise ValueError("HTTPS needs a certificate and its key: give --tls-cert and --tls-key.")
     return Certificate(chain, key)
+
+
+class FollowingServer(uvicorn.Server):
+    """uvicorn with a certificate that follows its files."""
+
+    def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
+        """`config` has the certificate's files; without one the server speaks plain HTTP."""
+        super().__init__(config)
+        self._certificate = certificate
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.load()
+        if self._certificate is None or self.config.ssl is None:
+            await super().serve(sockets)
+            return
+        watch = asyncio.create_task(self._certificate.watch(self.config.ssl), name="certificate")
+        try:
+            await super().serve(sockets)
+        finally:
+            watch.cancel()

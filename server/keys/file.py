@@ -50,17 +50,17 @@ def change(path: Path, alter: Callable[[KeySet], KeySet]) -> None:
     Raises:
         KeysFileError: it can't be read or written; it is as before.
     """
+    # A link stays one: what it leads to is replaced, and locked, whichever way leads there.
+    real = path.resolve()
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(real.parent, os.O_RDONLY)
     except OSError as error:
-        raise KeysFileError(f"There is no directory {path.parent} for the keys.") from error
+        raise KeysFileError(f"There is no directory {real.parent} for the keys.") from error
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        # A link stays one: what it leads to is replaced.
-        real = path.resolve()
-        there = real.exists()
-        keys = alter(parse(read_bytes(real), path) if there else KeySet(salt=new_salt()))
-        _replace(real, keys, real.stat().st_mode & 0o777 if there else _NEW_MODE)
+        there = real.stat() if real.exists() else None
+        keys = alter(KeySet(salt=new_salt()) if there is None else parse(read_bytes(real), path))
+        _replace(real, keys, there)
     except OSError as error:
         raise KeysFileError(f"The keys of {path} can't be written: {error.strerror}.") from error
     finally:
@@ -105,14 +105,25 @@ def remove_key(path: Path, name: str) -> None:
     change(path, without_key)
 
 
-def _replace(path: Path, keys: KeySet, mode: int) -> None:
+def _replace(path: Path, keys: KeySet, there: os.stat_result | None) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
-            os.fchmod(file.fileno(), mode)
+            if there is not None:
+                _give(file.fileno(), there)
+            os.fchmod(file.fileno(), _NEW_MODE if there is None else there.st_mode & 0o777)
             file.write(msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _give(descriptor: int, there: os.stat_result) -> None:
+    """Give a file to whom the one before it belongs: a server that runs as another user must still be able to read it."""
+    try:
+        os.fchown(descriptor, there.st_uid, there.st_gid)
+    except PermissionError:
+        # Only root may give files away; a group that one is in, anybody.
+        os.fchown(descriptor, -1, there.st_gid)

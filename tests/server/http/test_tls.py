@@ -1,13 +1,17 @@
 """HTTPS without a gateway, a port for operations, and keys, on one real server: certificates are replaced while it runs."""
 
+import asyncio
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
-from server.http.tls import Certificate, certificate_of
+from server.http.server import listen
+from server.http.tls import Certificate, FollowingServer, certificate_of
 from server.keys.file import add_key
 from server.keys.key import Scope
 from tests.server.forked_server import ForkedServer
@@ -46,6 +50,28 @@ async def test_a_chain_never_meets_the_key_of_another(certificates: list[tuple[P
     key.unlink()
     await certificate.look(watched)
     assert len(loaded) == 1
+
+
+async def test_a_server_follows_its_certificate(certificates: list[tuple[Path, Path]]):
+    """As the console's, which is uvicorn and no more."""
+    (chain, key), (new_chain, new_key) = certificates
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        """Nobody asks."""
+
+    config = uvicorn.Config(app, ssl_certfile=chain, ssl_keyfile=key, lifespan="off", log_config=None, log_level="error")
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        server = FollowingServer(config, Certificate(chain, key))
+        serving = asyncio.create_task(server.serve([listener]))
+        assert (await asyncio.to_thread(shown, port)).split() == chain.read_text().split()
+        key.write_bytes(new_key.read_bytes())
+        chain.write_bytes(new_chain.read_bytes())
+        async with asyncio.timeout(20):
+            while (await asyncio.to_thread(shown, port)).split() != new_chain.read_text().split():
+                await asyncio.sleep(0.2)
+        server.should_exit = True
+        await serving
 
 
 def test_half_a_certificate_is_refused_in_a_sentence(certificates: list[tuple[Path, Path]]):

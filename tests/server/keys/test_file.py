@@ -1,5 +1,7 @@
 """The file of keys, and how a running server follows it."""
 
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 
 from server.cli import app
 from server.errors import KeyForbids
-from server.keys.file import KeysFileError, add_key, parse, read_bytes, remove_key
+from server.keys.file import KeysFileError, add_key, change, parse, read_bytes, remove_key
 from server.keys.key import PREFIX, Key, KeySet, Scope
 from server.keys.keyring import Keyring
 from server.metrics.keys import KeyMetrics
@@ -69,6 +71,38 @@ def test_a_file_stays_what_it_is_when_keys_come_and_go(tmp_path: Path):
     assert real.stat().st_mode & 0o777 == 0o604
     assert (shop.scopes, shop.rate, shop.concurrent, shop.max_k, shop.max_width) == ((Scope.RECOMMEND, Scope.EVENTS), "5/minute", 2, 20, 50)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["keys.json", "real.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+def test_a_file_stays_whose_it_is(tmp_path: Path):
+    """A server that runs as another user must still be able to read it."""
+    file = tmp_path / "keys.json"
+    add_key(file, "shop", ALL)
+    os.chown(file, 10001, 10002)
+    remove_key(file, "shop")
+    assert (file.stat().st_uid, file.stat().st_gid) == (10001, 10002)
+
+
+def test_of_two_changes_by_two_links_none_is_lost(tmp_path: Path):
+    """Links in other directories lead to one file, which is what must be locked."""
+    (tmp_path / "real").mkdir()
+    links = [tmp_path / name / "keys.json" for name in ("one", "other")]
+    for link in links:
+        link.parent.mkdir()
+        link.symlink_to(tmp_path / "real" / "keys.json")
+    adding: list[Future[str]] = []
+    with ThreadPoolExecutor(1) as other:
+
+        def beside(keys: KeySet) -> KeySet:
+            adding.append(other.submit(add_key, links[1], "ops", ALL))
+            with pytest.raises(TimeoutError):
+                adding[0].result(timeout=0.2)
+            return keys
+
+        change(links[0], beside)
+        adding[0].result(timeout=20)
+    add_key(links[0], "shop", ALL)
+    assert [key.name for key in parse(read_bytes(links[0]), links[0]).keys] == ["ops", "shop"]
 
 
 def test_bounds_of_a_list(tmp_path: Path):
