@@ -119,6 +119,7 @@ deploy-check: setup deploy-tools ## Run the deployment for real: chart, dashboar
 	$(BIN)/python -m deploy.checks.chart
 	$(BIN)/python -m deploy.checks.monitoring
 	$(BIN)/python -m deploy.checks.routing
+	$(BIN)/python -m deploy.checks.replicas
 	$(BIN)/python -m deploy.checks.failover
 	$(BIN)/python -m deploy.checks.container
 

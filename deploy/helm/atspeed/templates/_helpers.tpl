@@ -97,3 +97,25 @@ seccompProfile:
 {{- define "atspeed.testKey" -}}
 {{- if .Values.keys.enabled }}{{ if .Values.keys.existingSecret.name }}{{ .Values.keys.existingSecret.testKey }}{{ else }}{{ keys .Values.keys.first | sortAlpha | first }}{{ end }}{{ end -}}
 {{- end }}
+
+{{/* Most pods that there will be. */}}
+{{- define "atspeed.mostReplicas" -}}
+{{ eq .Values.autoscaling.kind "none" | ternary .Values.replicaCount .Values.autoscaling.maxReplicas }}
+{{- end }}
+
+{{/* The URL of the control store as the server will find it; empty where it is in a Secret. */}}
+{{- define "atspeed.controlUrl" -}}
+{{- if .Values.settings.control }}{{ .Values.settings.control -}}
+{{- else if eq .Values.histories.mode "memory" }}memory://
+{{- else if eq .Values.histories.mode "bundled" }}redis://
+{{- else }}{{ .Values.histories.url }}{{ end -}}
+{{- end }}
+
+{{/* Whether pods share the directory of settings.catalogs: it is on a volume of theirs that is not made for each pod. */}}
+{{- define "atspeed.sharesCatalogs" -}}
+{{- $own := list -}}
+{{- range .Values.extraVolumes }}{{ if hasKey . "emptyDir" }}{{ $own = append $own .name }}{{ end }}{{ end -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if and (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $.Values.settings.catalogs)) (not (has .name $own)) }}yes{{ end -}}
+{{- end -}}
+{{- end }}
