@@ -90,6 +90,7 @@ class EngineClient:
         self._patience = patience
         self._on_failure = on_failure
         self._admission = Admission(max_pending)
+        metrics.expected_wait.set_function(lambda: self._admission.wait_seconds)
         self._process: EngineProcess | None = None
         self._engine: EngineProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -312,7 +313,6 @@ class EngineClient:
             case Progress() as progress:
                 self._metrics.observe_progress(progress)
                 self._admission.deliver(progress)
-                self._metrics.expected_wait.set(self._admission.wait_seconds)
             case CatalogLoaded(name, sentence) if self._engine is not None:
                 self._loading.settle(name, None if sentence is None else CatalogRefused(sentence))
             case Ready() | CatalogLoaded() if self._process is not None:

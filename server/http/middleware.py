@@ -5,8 +5,8 @@ middleware with a task and a queue of its own costs more than all the rest of a 
 """
 
 import asyncio
+import secrets
 import time
-import uuid
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
@@ -210,7 +210,7 @@ def request_id_of(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == REQUEST_ID and 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() and value.decode("ascii").isprintable():
             return bytes(value)
-    return uuid.uuid4().hex.encode()
+    return secrets.token_hex(16).encode()
 
 
 def behind_header(follower: Follower) -> tuple[tuple[bytes, bytes], ...]:

@@ -1,7 +1,7 @@
 """The parts of an answer that `POST /v1/recommendations` and `atspeed recommend` share, as `schemas.recommendations` describes them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,12 @@ def usage_lines(usage: Usage) -> dict[str, Any]:
     lines |= {"rounds": usage.rounds} if usage.rounds > 1 else {}
     lines |= {"thought_tokens": usage.thought_tokens} if usage.thought_tokens else {}
     return lines | {"candidates": usage.candidates} if usage.candidates else lines
+
+
+def note_lines(notes: Iterable[str]) -> dict[str, str]:
+    """The notes of an answer as one; nothing without any."""
+    note = " ".join(notes)
+    return {"note": note} if note else {}
 
 
 def _milliseconds(seconds: float) -> float:

@@ -4,8 +4,8 @@ Invariant: a score is what a strict list says of the same item after the same hi
 list's choices (filters, blends, samples) has a part in it, and where there is no history there are no scores.
 """
 
+import secrets
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ from drafting.beam.rule import STRICT
 from server.catalogs.served import ServedCatalog, found_items, known_items
 from server.errors import UnknownItem, encodable
 from server.lists.asking import Asking
-from server.lists.lines import precision_lines, timing_lines, usage_lines
+from server.lists.lines import note_lines, precision_lines, timing_lines, usage_lines
 from server.lists.users import KnownUser, check_given, none_known, told_unknown, user_notes
 from server.messages import FinishedList, ScoreChoice, Submit
 from server.schemas.scores import ScoreRequest
@@ -64,11 +64,11 @@ class ScoreService:
             scores = np.frombuffer(finished.result.scores, np.float32)
             names = [item_id for item_id, item in zip(body.items, items, strict=True) if item >= 0]
             notes = self._notes(body, user, builder.reads, missing)
-            return self._answer(served, finished, scored, names, scores, started, submit.submitted) | _note(notes)
+            return self._answer(served, finished, scored, names, scores, started, submit.submitted) | note_lines(notes)
 
     def _submit(self, body: ScoreRequest, served: ServedCatalog, scored: Scored, items: bytes, started: float) -> Submit:
         return Submit(
-            request_id=f"scores-{uuid.uuid4().hex}",
+            request_id=f"scores-{secrets.token_hex(16)}",
             history=[],
             k=1,
             beam_width=1,
@@ -106,8 +106,3 @@ class ScoreService:
         yield from user_notes(body, user, reads, self._asking.ready.max_items)
         if missing:
             yield from told_unknown({"items": missing})
-
-
-def _note(notes: Iterator[str]) -> dict[str, str]:
-    note = " ".join(notes)
-    return {"note": note} if note else {}

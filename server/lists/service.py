@@ -3,8 +3,8 @@
 Invariant: the engine only ever sees indices of the catalog whose version the answer names.
 """
 
+import secrets
 import time
-import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ from server.lists.cold_start import ColdStart, popular_list
 from server.lists.diversity import caps_of
 from server.lists.explanation import ExplanationPlaces, explanation_lines
 from server.lists.fresh_places import FreshItems, fresh_items, fresh_places
-from server.lists.lines import item_lines, precision_lines, rule_lines, timing_lines, usage_lines
+from server.lists.lines import item_lines, note_lines, precision_lines, rule_lines, timing_lines, usage_lines
 from server.lists.users import KnownUser, check_given, told_unknown, user_notes
 from server.messages import FilterChoice, FinishedList, Submit
 from server.schemas.explanations import ExplainRequest
@@ -134,7 +134,7 @@ class RecommendationService:
             key.check(body.k, body.widest)
             beam_width = body.widest or key.width(body.k, beam_width)
         return Submit(
-            request_id=f"rec-{uuid.uuid4().hex}",
+            request_id=f"rec-{secrets.token_hex(16)}",
             history=[],
             k=body.k,
             beam_width=beam_width,
@@ -212,9 +212,7 @@ class RecommendationService:
             answer["thought"] = builder.tokenizer.decode(result.thought)
         if result.explanation is not None and isinstance(body, ExplainRequest):
             answer["explanation"] = explanation_lines(served.catalog, result.items, result.explanation, body.others)
-        if note := " ".join(notes):
-            answer["note"] = note
-        return answer
+        return answer | note_lines(notes)
 
     def _rule(self, body: RecommendationRequest) -> SearchRule:
         try:

@@ -147,6 +147,8 @@ def _readable(entries: Sequence[str | GivenEvent | Event], most: int, kinds: dic
     """The places of the newest entries, and of the newest of each kind wherever they lie, oldest first."""
     found: list[int] = []
     left = sum(kinds.values())
+    if not left:
+        return list(range(max(0, len(entries) - most), len(entries)))
     for place in range(len(entries) - 1, -1, -1):
         is_newest = len(entries) - place <= most
         if not is_newest and not left:

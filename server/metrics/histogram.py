@@ -1,7 +1,7 @@
 """`LoopHistogram`: a histogram that only the event loop observes.
 
 Invariant: Prometheus reads of it what it reads of prometheus_client's own. Reason: that one takes locks and goes through its buckets one by
-one, for threads and labels that a step of the engine does not have; and each step observes several.
+one, for threads that do not observe these; and each step of the engine observes several.
 """
 
 from bisect import bisect_left
@@ -15,20 +15,30 @@ from prometheus_client.utils import INF, floatToGoString
 
 
 class LoopHistogram(Collector):
-    """A histogram without labels."""
+    """A histogram with labels or without."""
 
-    def __init__(self, name: str, documentation: str, *, registry: CollectorRegistry, buckets: Sequence[float]) -> None:
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str] = (), *, registry: CollectorRegistry, buckets: Sequence[float]
+    ) -> None:
         """`buckets` are upper bounds, rising; infinity is added."""
-        self._name, self._documentation = name, documentation
+        self._name, self._documentation, self._labels = name, documentation, labels
         self._bounds = (*buckets, INF)
-        self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
+        # Of each series the counts by bucket, and the sum.
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+        if not labels:
+            self._begin()
         registry.register(self)
 
-    def observe(self, amount: float) -> None:
-        """Count one amount."""
-        self._counts[bisect_left(self._bounds, amount)] += 1
-        self._sum += amount
+    def observe(self, amount: float, *labels: str) -> None:
+        """Count one amount under the values of its labels."""
+        if labels not in self._sums:
+            self._begin(*labels)
+        self._counts[labels][bisect_left(self._bounds, amount)] += 1
+        self._sums[labels] += amount
+
+    def _begin(self, *labels: str) -> None:
+        self._counts[labels], self._sums[labels] = [0] * len(self._bounds), 0.0
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
         """Its name, for the registry."""
@@ -36,6 +46,8 @@ class LoopHistogram(Collector):
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """Its samples, as Prometheus reads them."""
-        bounds = map(floatToGoString, self._bounds)
-        counts = accumulate(map(float, self._counts))
-        return [HistogramMetricFamily(self._name, self._documentation, list(zip(bounds, counts, strict=True)), self._sum)]
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        bounds = [floatToGoString(bound) for bound in self._bounds]  # type: ignore[no-untyped-call]
+        for labels, counts in self._counts.items():
+            family.add_metric(labels, list(zip(bounds, accumulate(map(float, counts)), strict=True)), self._sums[labels])
+        return [family]

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from server.errors import HistoryDamaged, HistoryUnavailable
@@ -38,6 +39,15 @@ DAMAGES = ("file", "history", "event")
 HISTORY_OPERATIONS = ("append", "read", "put", "delete", "sample", "ping")
 
 
+class _Load(NamedTuple):
+    """What the engine last reported of what it holds."""
+
+    running: int = 0
+    waiting: int = 0
+    used_slots: int = 0
+    cached_slots: int = 0
+
+
 class Metrics:
     """All metrics of one server."""
 
@@ -52,13 +62,12 @@ class Metrics:
         self.control = ControlMetrics(registry)
         self.keys = KeyMetrics(registry)
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
-        by_label = partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS)
         latency = partial(LoopHistogram, registry=registry, buckets=LATENCY_BUCKETS)
         step_time = partial(LoopHistogram, registry=registry, buckets=STEP_BUCKETS)
         count = partial(LoopHistogram, registry=registry, buckets=COUNT_BUCKETS)
         tokens = partial(LoopHistogram, registry=registry, buckets=TOKEN_BUCKETS)
 
-        self.request_latency = by_label(
+        self.request_latency = latency(
             "atspeed_request_latency_seconds", "Time from the first byte of a request to its response.", ["route", "status"]
         )
         self.http_responses = counter("atspeed_http_responses_total", "HTTP responses.", ["method", "route", "status"])
@@ -68,7 +77,7 @@ class Metrics:
             "atspeed_refused_connections_total", "Connections ended with an answer to no complete request, by the limit.", ["reason"]
         )
         self.loop_lag = latency("atspeed_event_loop_lag_seconds", "Lag of the event loop of the API process.")
-        self.history_latency = by_label("atspeed_history_latency_seconds", "Duration of operations of the history store.", ["operation"])
+        self.history_latency = latency("atspeed_history_latency_seconds", "Duration of operations of the history store.", ["operation"])
         self.history_damage = counter(
             "atspeed_history_damage_total",
             "Damage met in the history store: by the check of its file at start, in a user's history, or in an event that was passed over.",
@@ -88,6 +97,13 @@ class Metrics:
         self.kv_slots_cached = gauge(
             "atspeed_kv_slots_cached", "KV slots that hold prompts of earlier requests (prefix cache); evicted when slots are needed."
         )
+
+        # Prometheus asks for it seldom, beside the reports of the engine.
+        self._load = _Load()
+        self.running.set_function(lambda: self._load.running)
+        self.waiting.set_function(lambda: self._load.waiting)
+        self.kv_slots_used.set_function(lambda: self._load.used_slots)
+        self.kv_slots_cached.set_function(lambda: self._load.cached_slots)
 
         self.queue = latency("atspeed_queue_seconds", "Time a request waited in the queue of the engine.")
         self.engine = latency("atspeed_engine_seconds", "Time a request spent in the engine.")
@@ -164,8 +180,9 @@ class Metrics:
 
     def observe_response(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one HTTP answer."""
-        self.request_latency.labels(route, str(status)).observe(seconds)
-        self.http_responses.labels(method, route, str(status)).inc()
+        text = str(status)
+        self.request_latency.observe(seconds, route, text)
+        self.http_responses.labels(method, route, text).inc()
 
     def observe_progress(self, progress: Progress) -> None:
         """Take over what the engine reports."""
@@ -173,10 +190,7 @@ class Metrics:
         for finished in progress.finished:
             self._observe_list(finished)
         _add(self.not_finite, sum(failed.not_finite for failed in progress.failed))
-        self.running.set(progress.running)
-        self.waiting.set(progress.waiting)
-        self.kv_slots_used.set(progress.used_slots)
-        self.kv_slots_cached.set(progress.cached_slots)
+        self._load = _Load(progress.running, progress.waiting, progress.used_slots, progress.cached_slots)
         if progress.graphs_replayed or progress.graphs_skipped:
             self.graph_forwards.labels("replayed").inc(progress.graphs_replayed)
             self.graph_forwards.labels("skipped").inc(progress.graphs_skipped)
@@ -190,8 +204,8 @@ class Metrics:
 
     def observe_engine_gone(self) -> None:
         """Note that nothing runs any more, because there is no engine."""
-        load = (self.running, self.waiting, self.expected_wait, self.kv_slots_used, self.kv_slots_cached)
-        for gauge in (self.engine_up, self.engine_silence, self.draft_up, *load):
+        self._load = _Load()
+        for gauge in (self.engine_up, self.engine_silence, self.draft_up):
             gauge.set(0)
 
     @contextmanager
@@ -209,7 +223,7 @@ class Metrics:
             self.observe_damage("history", "The history of a user can't be read; that user's requests are refused.")
             raise
         finally:
-            self.history_latency.labels(operation).observe(time.perf_counter() - started)
+            self.history_latency.observe(time.perf_counter() - started, operation)
 
     def observe_damage(self, found: str, sentence: str) -> None:
         """Count damage of stored histories and say so, in any thread; `found` is `file`, `history` or `event`."""

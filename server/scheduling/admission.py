@@ -158,6 +158,8 @@ class Admission:
         if len(queue) >= self._most:
             sentence = f"{len(queue)} requests are already waiting or running, which is all that this server takes on."
             raise QueueFull(sentence, _retry_after(self.wait_seconds))
+        if not queue and now <= request.submit.deadline:
+            return
         first_behind = bisect_right(queue, request.due, key=attrgetter("due"))
         everyone = self._shares(queue)
         ahead = self._shares(queue[:first_behind]).beside(everyone.scored)

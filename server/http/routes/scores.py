@@ -1,10 +1,9 @@
 """`POST /v1/scores`."""
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
+from server.http.answering import answered
 from server.http.problems import documented
-from server.http.routes.recommendations import while_connected
 from server.http.strict_route import key_of, needs, strict_route
 from server.keys.key import Scope
 from server.lists.scores import ScoreService
@@ -20,7 +19,6 @@ def score_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=strict_route(services.gate))
     service = ScoreService(services)
 
-    # Encoded here, as lists are.
     @router.post(
         "/scores",
         summary="Score items for a user",
@@ -33,7 +31,6 @@ def score_routes(services: Services) -> APIRouter:
             key.check_scored(len(body.items))
             # As a request it has been counted.
             await services.gate.charge(key, (len(body.items) - 1) // ITEMS_PER_LIST)
-        scores = await while_connected(request, service.score(body))
-        return Response(orjson.dumps(scores), media_type="application/json")
+        return await answered(request, service.score(body))
 
     return router
