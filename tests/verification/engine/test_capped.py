@@ -9,12 +9,15 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from drafting.beam.rule import MAX_BEAM_WIDTH, SearchRule, Verification
+from drafting.prompts.template import PromptTemplate
+from drafting.prompts.thinking import ThinkTemplate
 from drafting.trie.item_set import ItemSet, intersection
 from tests.blending import alone
 from tests.capping import Walk, caps_of, check_caps, random_values
 from tests.models import random_catalog, save_random_model
 from tests.oracles import brute_force_beam, model_scores
 from tests.speculation import COSTS, ITEMS, SWEPT_DEPTHS, Speculation, assert_early_ends_leave_nothing, run
+from tests.t5_models import save_t5_model
 from tests.verification.verifiers.test_strict import assert_same_list, random_plans
 from verification.blend import Blend
 from verification.recommender import Recommender
@@ -229,6 +232,29 @@ def test_a_request_that_is_cancelled_in_a_later_round_gives_all_back(speculation
     assert len({item.rank for item in again.items}) == 5
     assert again.usage.cached_tokens == len(prompt) - 1
     assert again.usage.rounds == 2
+
+
+@pytest.mark.parametrize("think", [0, 10])
+def test_further_rounds_follow_an_encoder_or_a_text(tmp_path, think: int) -> None:
+    """By the lists that the same engine gives of the items that are left."""
+    rng, catalog = np.random.default_rng(think), random_catalog(items=120)
+    folder = save_random_model(tmp_path, catalog, hidden=32, layers=1) if think else save_t5_model(tmp_path, catalog)
+    PromptTemplate(max_items=5, add_bos=bool(think), think=ThinkTemplate("<c_7>", 20) if think else None).save(folder)
+    recommender = Recommender.load(folder, catalog, kv_memory_gib=0.02, plan="trie", verify="never")
+    identifiers, values = catalog.codes.astype(np.int64), {"brand": [("red", "green", None, None)[n] for n in rng.integers(4, size=120)]}
+
+    def search(request: BeamRequest, may: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
+        found = alone(recommender.engine, replace(request, request_id="left", allowed_items=ItemSet.of(may))).items
+        return list(dict.fromkeys((tuple(identifiers[item.item].tolist()), item.score) for item in found))
+
+    for number in range(2):
+        request = recommender.request(str(number), rng.integers(120, size=4).tolist(), 8, 8, cache_key="ann", think=think)
+        walk = Walk(identifiers, values, {"brand": 1}, everything := np.ones(120, bool))
+        walk.rounds(partial(search, request), search(request, everything), 8)
+        result = alone(recommender.engine, replace(request, caps=caps_of(values, {"brand": 1})))
+        assert [item.item for item in result.items] == [item for _, items in walk.ranked() for item in items]
+        assert result.usage.rounds > 1
+    assert recommender.engine.used_slots == 0
 
 
 def test_caps_that_can_not_be(speculation: Speculation) -> None:
