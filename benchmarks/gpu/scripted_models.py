@@ -11,6 +11,7 @@ silently different measurement.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,9 +22,10 @@ from torch import Tensor
 from benchmarks.systems.trace import ALL, Script, TraceError, TraceRound, TraceRun
 from drafting.array_types import FloatArray, IntArray
 from drafting.beam.model import TreeBatch, TreeModel
-from drafting.beam.rows import Rows
+from drafting.beam.rows import Head, Rows
 from drafting.plans.plan import Action, DraftRound, Plan
 from drafting.trie.item_trie import ItemTrie
+from drafting.trie.token_set import TokenSet
 from verification.result import BeamResult
 
 # What an overlooked continuation loses: more than any sum over levels can win back.
@@ -139,6 +141,26 @@ class ScriptedPlan(Plan):
         return kept
 
 
+@dataclass(frozen=True)
+class _FlatHead:
+    """A head that computes what it is asked for, as always, and answers that every token is equally likely."""
+
+    head: Head
+
+    @property
+    def vocabulary(self) -> int:
+        return self.head.vocabulary
+
+    def logits(self, states: Tensor) -> Tensor:
+        return torch.zeros_like(self.head.logits(states))
+
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        return torch.zeros_like(self.head.project(states, tokens))
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        return torch.full_like(self.head.log_normaliser(states), math.log(self.vocabulary))
+
+
 class _ScriptedModel:
     """A model whose forwards are real and whose logits are not."""
 
@@ -149,7 +171,8 @@ class _ScriptedModel:
         self.has_encoder = model.has_encoder
 
     def score(self, batch: TreeBatch) -> Rows:
-        return Rows.of(torch.zeros_like(self._model.score(batch).logits()))
+        rows = self._model.score(batch)
+        return Rows(rows.states, _FlatHead(rows.head))
 
     def close(self) -> None:
         self._model.close()

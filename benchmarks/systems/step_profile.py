@@ -6,31 +6,37 @@ share that is printed is the share of what a user waits for. Models and catalog 
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from benchmarks.endings import BenchmarkError
 from benchmarks.markdown import markdown_head, markdown_row
 from benchmarks.systems.shapes import SHAPES, make_catalog, make_checkpoint
 from drafting.beam.model import TreeBatch, TreeModel
-from drafting.beam.rows import Rows
+from drafting.beam.rows import Head, Rows
+from drafting.trie.token_set import TokenSet
 from verification.engine.engine import SpeculativeBeamEngine
 from verification.recommender import Recommender
 from verification.request import BeamRequest
 
 WARM_UP = 20
+T = TypeVar("T")
 
 
 class TimedModel:
-    """A model that notes how long its forwards take.
+    """A model that notes how long its forwards take, heads included, and is the head of their rows.
 
     Attributes:
         seconds: in all forwards so far.
     """
+
+    _head: Head
 
     def __init__(self, model: TreeModel) -> None:
         self._model = model
@@ -39,10 +45,32 @@ class TimedModel:
 
     def score(self, batch: TreeBatch) -> Rows:
         """As the model's."""
+        rows = self._timed(self._model.score, batch)
+        self._head = rows.head
+        return Rows(rows.states, self)
+
+    @property
+    def vocabulary(self) -> int:
+        """As the head's."""
+        return self._head.vocabulary
+
+    def logits(self, states: Tensor) -> Tensor:
+        """As the head's."""
+        return self._timed(self._head.logits, states)
+
+    def project(self, states: Tensor, tokens: TokenSet) -> Tensor:
+        """As the head's."""
+        return self._timed(self._head.project, states, tokens)
+
+    def log_normaliser(self, states: Tensor) -> Tensor:
+        """As the head's."""
+        return self._timed(self._head.log_normaliser, states)
+
+    def _timed(self, work: Callable[..., T], *given: Any) -> T:
         started = time.perf_counter()
-        rows = self._model.score(batch)
+        answer = work(*given)
         self.seconds += time.perf_counter() - started
-        return rows
+        return answer
 
     def close(self) -> None:
         """As the model's."""

@@ -101,7 +101,7 @@ class AttributeColumn:
             values = json.loads(f"[{','.join(texts)}]")
         except (ValueError, RecursionError):
             values = []
-        is_text = all(type(value) is str for value in values)
+        is_text = set(map(type, values)) <= {str}
         is_told = is_encodable("".join(values)) if is_text else untellable(values, MOST_LEVELS + 1) is None
         if len(values) != len(texts) or not is_told:
             return [self.value(item) for item in items.tolist()]

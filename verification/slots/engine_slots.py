@@ -51,9 +51,11 @@ def check_capacity(trie: ItemTrie, chosen_for: ItemTrie, nodes: int, widest: int
     """Raise CatalogTooLarge unless a catalog may be served with so many node slots, which another catalog has chosen.
 
     They hold plain requests at least as wide as they did for the other, up to `widest`; one with reserved places or a blend may be refused.
+    A table of continuations may come to what the other's may, which was not asked when the engine started.
     """
     is_narrower = widest_beam(trie, nodes, widest) < widest_beam(chosen_for, nodes, widest)
-    if is_narrower or 4 * nodes * max(trie.max_children) > MOST_TABLE_BYTES:
+    fan_out = max(trie.max_children)
+    if is_narrower or (4 * nodes * fan_out > MOST_TABLE_BYTES and fan_out > max(chosen_for.max_children)):
         raise CatalogTooLarge("The catalog needs more memory for continuations than this engine can still give: start a server with it.")
 
 

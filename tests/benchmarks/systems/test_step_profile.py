@@ -1,11 +1,18 @@
 """The profile of a step: that what it calls outside the forwards is neither all nor nothing, with and without a draft."""
 
+import itertools
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
+from benchmarks.systems import step_profile
+from drafting.beam.rows import Rows
+from drafting.trie.token_set import TokenSet
 
 STEPS = ("steps", "--shape", "tiny", "--engine", "transformers")
 
@@ -19,6 +26,21 @@ def test_the_share_outside_the_forwards_is_a_part_of_the_step(plan: str) -> None
     for _, step, outside, share in lines:
         assert 0 < float(outside) < float(step)
         assert 0 < int(share) < 100
+
+
+def test_heads_are_a_part_of_the_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of them, and of some of the rows."""
+    ticks = itertools.count()
+    monkeypatch.setattr(step_profile, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    logits, cpu = torch.arange(10.0).view(2, 5), torch.device("cpu")
+    model = SimpleNamespace(device=cpu, total_slots=1, has_encoder=False, score=lambda batch: Rows.of(logits))
+    timed = step_profile.TimedModel(model)
+    rows = timed.score(None)
+    assert timed.seconds == 1
+    assert rows.take(torch.tensor([1])).project(TokenSet(np.array([1, 3]), cpu)).tolist() == [[6, 8]]
+    assert timed.seconds == 2
+    torch.testing.assert_close(rows.log_normaliser(), rows.logits().logsumexp(1))
+    assert timed.seconds == 4
 
 
 @pytest.mark.parametrize(

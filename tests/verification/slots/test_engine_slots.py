@@ -45,6 +45,15 @@ def trie_of(items: int, depth: int, codes: int) -> ItemTrie:
     return ItemTrie.of(catalog.trie, np.arange(len(catalog.tokens)), "cpu")
 
 
+def test_a_table_may_grow_as_large_as_that_of_the_catalog_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine starts with any catalog, so its next version takes over, too, however many children a prefix has."""
+    before, after = trie_of(300, 2, 40), trie_of(300, 2, 60)
+    monkeypatch.setattr(engine_slots, "MOST_TABLE_BYTES", 4 * 1000 * max(before.max_children) - 1)
+    check_capacity(before, before, 1000, 100)
+    with pytest.raises(CatalogTooLarge, match="start a server with it"):
+        check_capacity(after, before, 1000, 100)
+
+
 @pytest.mark.parametrize(("nodes", "holds"), [(100, False), (1000, False), (20_000, True)])
 def test_slots_that_hold_a_catalog_hold_its_like(nodes: int, holds: bool) -> None:
     """Also where they are fewer than the widest beams would take, of narrower levels; of wider levels they hold less."""
