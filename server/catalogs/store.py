@@ -115,6 +115,8 @@ class CatalogStore(KnownVersions):
             return self.active
         if candidate.served is None or candidate.served.path != path:
             candidate.served, candidate.proven = await self.load(name, path), False
+        # Another replica may have taken, between two attempts, the name that it was loaded for.
+        candidate.served.name = name
         await prepare(candidate.served)
         if not candidate.proven:
             await self._prove(candidate.served, without_engine)

@@ -18,6 +18,7 @@ from server.catalogs.placing import Placed, PlaceOrder
 from server.control import ControlStore, Limits, Position, Replica, State, Write
 from server.control.announcer import Announcer
 from server.control.memory import MemoryControlStore
+from server.control.records import Changes
 from server.engine.client import EngineClient, EngineStatus
 from server.errors import (
     CatalogRefused,
@@ -131,6 +132,25 @@ async def test_items_that_two_replicas_take_at_the_same_time_are_all_there(fleet
         await follow(shop)
         assert {f"new-{name}" for name in NAMES} <= set(shop.catalogs.active.catalog.item_ids)
     assert len({str(state_of(shop)) for shop in fleet}) == 1
+
+
+async def test_items_whose_name_another_replica_takes_meanwhile_are_served_under_their_own(
+    fleet: list[Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, _ = fleet
+    write = one.catalogs.follower.write
+
+    async def overtaken(changes: Changes) -> None:
+        monkeypatch.setattr(one.catalogs.follower, "write", write)
+        await adds(two).add(item("first"))
+        await two.switch.serve(START.version, "a test")
+        await write(changes)
+
+    monkeypatch.setattr(one.catalogs.follower, "write", overtaken)
+    _, activation = await adds(one).add(item("second"))
+    assert activation.version == one.catalogs.active.name == one.catalogs.record.active
+    assert "first" not in one.catalogs.active.catalog.item_ids
+    assert "second" in one.catalogs.active.catalog.item_ids
 
 
 async def test_a_name_that_two_replicas_take_with_other_contents_is_acknowledged_once(fleet: list[Shop]) -> None:
