@@ -12,6 +12,7 @@ import logging
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -225,10 +226,15 @@ class _Uvicorn(FollowingServer):
 
     def __init__(self, config: LimitedConfig, end: Callable[[], None], hurry: Callable[[], None], connections: Connections) -> None:
         super().__init__(config, config.certificate)
+        self._limited = config
         self._end, self._hurry = end, hurry
         self._connections = connections
         self.ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        return self._limited.context
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()

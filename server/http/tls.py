@@ -88,12 +88,18 @@ class FollowingServer(uvicorn.Server):
         super().__init__(config)
         self._certificate = certificate
 
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """What connections are made with, once the configuration is loaded."""
+        return self.config.ssl
+
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.load()
-        if self._certificate is None or self.config.ssl is None:
+        context = self.context
+        if self._certificate is None or context is None:
             await super().serve(sockets)
             return
-        watch = asyncio.create_task(self._certificate.watch(self.config.ssl), name="certificate")
+        watch = asyncio.create_task(self._certificate.watch(context), name="certificate")
         try:
             await super().serve(sockets)
         finally:

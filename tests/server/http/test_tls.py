@@ -1,8 +1,11 @@
 """HTTPS without a gateway, a port for operations, and keys, on one real server: certificates are replaced while it runs."""
 
 import asyncio
+import re
+import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from server.http.tls import Certificate, FollowingServer, certificate_of
 from server.keys.file import add_key
 from server.keys.key import Scope
 from tests.server.forked_server import ForkedServer
+from tests.server.http.test_connections import rest
 from tests.server.server_process import assert_problem
 from tests.services import make_certificate
 
@@ -97,6 +101,42 @@ def secured(tmp_path: Path, model_flags: list[str], certificates: list[tuple[Pat
     with ForkedServer(tmp_path, *model_flags, *map(str, flags)) as server, server.without_engine():
         operations = int(server.log.partition("operations are at https://127.0.0.1:")[2].split()[0])
         yield server, text, operations
+
+
+def test_a_handshake_holds_a_place_and_ends(tmp_path: Path, model_flags: list[str], certificates: list[tuple[Path, Path]]):
+    chain, key = certificates[0]
+    flags = ["--tls-cert", chain, "--tls-key", key, "--histories", "memory://", "--header-seconds", "2", "--max-connections", "6"]
+    with ForkedServer(tmp_path, *model_flags, *map(str, flags)) as server, server.without_engine(), ExitStack() as stack:
+        address = ("127.0.0.1", httpx.URL(server.url).port)
+        trusted = ssl.create_default_context(cafile=chain)
+
+        def held() -> socket.socket:
+            return stack.enter_context(closing(socket.create_connection(address, timeout=20)))
+
+        client = stack.enter_context(httpx.Client(verify=trusted, trust_env=False, timeout=60, base_url=server.url))
+
+        def open_connections() -> float:
+            found = re.search(r"^atspeed_open_connections (.*)$", client.get("/metrics").text, re.MULTILINE)
+            assert found is not None
+            return float(found[1])
+
+        before = open_connections()
+        silent, slow, garbage = held(), held(), held()
+        # The beginning of a record that never ends; and what is none.
+        slow.sendall(b"\x16\x03\x01\x02\x00")
+        assert open_connections() == before + 3
+        garbage.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        rest(garbage)
+        assert [rest(connection) for connection in (silent, slow)] == [b"", b""]
+        server.wait_for(lambda: open_connections() == before)
+        # Those without a place may agree on TLS, and are told.
+        crowd = [held() for _ in range(5)]
+        with trusted.wrap_socket(held(), server_hostname="127.0.0.1") as late:
+            assert late.recv(65536).startswith(b"HTTP/1.1 503 ")
+        for connection in crowd:
+            connection.close()
+        server.wait_for(lambda: open_connections() == before)
+        assert "Traceback" not in server.log
 
 
 def test_certificates_are_replaced_and_operations_have_their_port(
