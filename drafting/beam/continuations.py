@@ -32,47 +32,50 @@ _VOCABULARY = _NORMALISATIONS.index(Normalisation.VOCABULARY)
 
 @dataclass(frozen=True)
 class RowKinds:
-    """The kinds of the rows of a forward, known on the host.
+    """The kinds of the rows of a forward, known on the host, part by part.
 
     Attributes:
-        depths: `[rows]` int64, lengths of the prefixes.
-        over: `[rows]` int64, what each normalises over, as its number among all.
+        depths: of each part `[rows]` int64, lengths of the prefixes.
+        over: what the rows of each part normalise over.
     """
 
-    depths: IntArray
-    over: IntArray
+    depths: Sequence[IntArray]
+    over: Sequence[Normalisation]
 
     @classmethod
     def of(cls, parts: Sequence[ForwardPart], over: Sequence[Normalisation]) -> "RowKinds":
         """The kinds of the rows that the parts of a forward want, each of which normalises as `over` says."""
-        numbers = np.array([_NORMALISATIONS.index(one) for one in over])
-        return cls(concat([part.output_depths for part in parts]), np.repeat(numbers, [part.outputs for part in parts]))
+        return cls([part.output_depths for part in parts], over)
 
     @classmethod
     def alike(cls, rows: int, depth: int, over: Normalisation) -> "RowKinds":
         """Rows after prefixes of one length."""
-        return cls(np.full(rows, depth), np.full(rows, _NORMALISATIONS.index(over)))
+        return cls([np.full(rows, depth)], [over])
 
     @property
     def any_over_vocabulary(self) -> bool:
         """True if a row normalises over the vocabulary."""
-        return bool((self.over == _VOCABULARY).any())
+        return Normalisation.VOCABULARY in self.over
 
     def groups(self, are_whole: bool, device: torch.device) -> Iterator[tuple[int, Normalisation, Tensor | None]]:
         """Depth, normalisation and indices of rows that are computed together; no indices where these are all.
 
         Args:
-            are_whole: rows that normalise over the vocabulary are computed together, whatever their depths.
+            are_whole: rows that normalise over the vocabulary are computed together, whatever their depths; the one that is told is 0.
         """
-        depth, over = int(self.depths[0]), int(self.over[0])
-        if (self.over == over).all() and ((are_whole and over == _VOCABULARY) or (self.depths == depth).all()):
-            yield depth, _NORMALISATIONS[over], None
+        one = self.over[0] if len(set(self.over)) == 1 else None
+        if are_whole and one is Normalisation.VOCABULARY:
+            yield 0, one, None
             return
-        depths = np.where(self.over == _VOCABULARY, 0, self.depths) if are_whole else self.depths
-        kinds = depths * len(_NORMALISATIONS) + self.over
+        depths = concat(self.depths)
+        if one is not None and (depths == depths[0]).all():
+            yield int(depths[0]), one, None
+            return
+        over = np.repeat([_NORMALISATIONS.index(each) for each in self.over], [len(each) for each in self.depths])
+        kinds = (np.where(over == _VOCABULARY, 0, depths) if are_whole else depths) * len(_NORMALISATIONS) + over
         for kind in np.unique(kinds).tolist():
-            depth, over = divmod(kind, len(_NORMALISATIONS))
-            yield depth, _NORMALISATIONS[over], on_device(np.flatnonzero(kinds == kind), device)
+            depth, number = divmod(kind, len(_NORMALISATIONS))
+            yield depth, _NORMALISATIONS[number], on_device(np.flatnonzero(kinds == kind), device)
 
 
 def continuation_log_probs(
