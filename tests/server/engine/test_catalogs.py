@@ -90,5 +90,9 @@ def test_a_catalog_that_does_not_fit_is_refused(pair: tuple[Recommender, Recomme
     with pytest.raises(HostError, match="but the model was loaded for"):
         old.successor(longer, "longer")
     monkeypatch.setattr("verification.slots.engine_slots.MOST_TABLE_BYTES", 1)
+    # Its table may come to what the other's may, but to no more.
+    old.successor(NEW, "no larger")
+    large = catalog_of({token: ["<a_0>", "<b_0>", token] for token in OLD.tokens})
+    assert max(large.trie.max_children) > max(OLD.trie.max_children)
     with pytest.raises(CatalogTooLarge, match="start a server with it"):
-        old.successor(NEW, "large")
+        old.successor(large, "large")

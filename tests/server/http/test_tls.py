@@ -105,7 +105,7 @@ def secured(tmp_path: Path, model_flags: list[str], certificates: list[tuple[Pat
 
 def test_a_handshake_holds_a_place_and_ends(tmp_path: Path, model_flags: list[str], certificates: list[tuple[Path, Path]]):
     chain, key = certificates[0]
-    flags = ["--tls-cert", chain, "--tls-key", key, "--histories", "memory://", "--header-seconds", "2", "--max-connections", "6"]
+    flags = ["--tls-cert", chain, "--tls-key", key, "--histories", "memory://", "--header-seconds", "4", "--max-connections", "6"]
     with ForkedServer(tmp_path, *model_flags, *map(str, flags)) as server, server.without_engine(), ExitStack() as stack:
         address = ("127.0.0.1", httpx.URL(server.url).port)
         trusted = ssl.create_default_context(cafile=chain)
@@ -124,7 +124,7 @@ def test_a_handshake_holds_a_place_and_ends(tmp_path: Path, model_flags: list[st
         silent, slow, garbage = held(), held(), held()
         # The beginning of a record that never ends; and what is none.
         slow.sendall(b"\x16\x03\x01\x02\x00")
-        assert open_connections() == before + 3
+        server.wait_for(lambda: open_connections() == before + 3)
         garbage.sendall(b"GET / HTTP/1.1\r\n\r\n")
         rest(garbage)
         assert [rest(connection) for connection in (silent, slow)] == [b"", b""]
