@@ -67,6 +67,8 @@ def test_a_timeout_is_kept_and_frees_the_engine(server: ServerProcess):
 
 
 def test_a_client_that_hangs_up_costs_the_engine_nothing(server: ServerProcess):
+    # What others have left there ends first.
+    server.wait_for(lambda: server.metric("atspeed_running_requests") == server.metric("atspeed_waiting_requests") == 0)
     finished, gone = server.metric("atspeed_queue_seconds_count"), server.metric("atspeed_http_responses_total", status="499")
     with server.stopped_engine(), closing(server.connect()) as connection:
         post(connection, "/v1/recommendations", {"history": ["item-1"]})
