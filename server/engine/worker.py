@@ -108,7 +108,7 @@ class EngineWorker:
                 self._stepped = time.monotonic()
             if self._scheduler.busy or self._failed or cancelled:
                 self._report(self._scheduler.step())
-            elif self._draining and not self._catalogs.loading:
+            elif self._draining and not self._catalogs.loading and not self._held:
                 return
             else:
                 self._beat()

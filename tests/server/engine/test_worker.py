@@ -1,5 +1,6 @@
 """The engine process's step loop, run in this process on an engine without a model."""
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from drafting.catalog.item_values import ItemValues
 from drafting.errors import SetupError
 from drafting.plans.plan import FixedPlan
 from server.engine import catalogs, worker
+from server.engine.catalogs import EngineCatalogs
 from server.engine.main import warm_up
 from server.engine.process import MOST_BYTES
 from server.engine.worker import EngineWorker
@@ -98,6 +100,29 @@ def test_values_of_an_attribute_are_worked_out_beside_the_steps_of_others(bench:
     assert [entry.result.request_id for message in messages for entry in message.finished] == ["d", "a"]
     (failed,) = (failure for message in messages for failure in message.failed)
     assert failed == FailedList("c", "The catalog has no attribute 'shelf', by which a list could be diverse.")
+
+
+def test_a_drained_loop_leaves_no_request_whose_values_became_known_at_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    loading, looks, known = EngineCatalogs.loading, 0, threading.Event()
+
+    def wait(column: AttributeColumn) -> ItemValues:
+        known.wait()
+        return column.item_values
+
+    def look(self: EngineCatalogs) -> bool:
+        # The first look is behind the wait for messages, the second before the end.
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            known.set()
+            while loading.__get__(self):
+                time.sleep(0.001)
+        return loading.__get__(self)
+
+    monkeypatch.setattr(catalogs, "_values_of", wait)
+    monkeypatch.setattr(EngineCatalogs, "loading", property(look))
+    bench.send(msgspec.structs.replace(submit("a"), diversity={"title": 1}))
+    assert [entry.result.request_id for message in bench.run_until_idle() for entry in message.finished] == ["a"]
 
 
 @pytest.mark.parametrize(
