@@ -51,19 +51,16 @@ class ItemValues:
 
     def count(self, value: int) -> int:
         """Number of items that have a value."""
-        return int(self._counts[self._rows_of(value)].sum())
-
-    def has(self, items: IntArray, value: int) -> BoolArray:
-        """`[items]` bool, True for each of `items` (catalog indices) that has a value."""
-        return np.isin(self.codes[items], self._rows_of(value))
+        return int(self._counts[self.rows_of(value)].sum())
 
     def items_with(self, value: int) -> IntArray:
         """The items that have a value, `[items]` int64."""
         items, starts = self._by_row
-        rows = self._rows_of(value)
+        rows = self.rows_of(value)
         return items[ranges(starts[rows], self._counts[rows])].astype(np.int64)
 
-    def _rows_of(self, value: int) -> IntArray:
+    def rows_of(self, value: int) -> IntArray:
+        """The rows that have a value."""
         rows, starts = self._by_value
         return rows[starts[value] : starts[value + 1]]
 
@@ -103,6 +100,10 @@ class CapCounts:
     def __init__(self, caps: Sequence[Cap]) -> None:
         self._caps = caps
         self._counts: list[dict[int, int]] = [{} for _ in caps]
+        # Values in the order in which they became full, and of the first so many of them the rows, `[rows + 1]`; no row is the last.
+        self._full: list[list[int]] = [[] for _ in caps]
+        self._marked = [0] * len(caps)
+        self._full_rows = [np.zeros(len(cap.values.offsets), bool) for cap in caps]
 
     def walk(self, items: IntArray, groups: IntArray, until: int, is_first: BoolArray | None = None) -> dict[int, list[int]]:
         """Take items in their order, each unless one of its values is full, until so many groups have one.
@@ -130,8 +131,11 @@ class CapCounts:
     def may_take(self, items: IntArray) -> BoolArray:
         """`[items]` bool, True for each of `items` (catalog indices) of whose values none is full."""
         may = np.ones(len(items), bool)
-        for values, value in self.full():
-            may &= ~values.has(items, value)
+        for number, (cap, full, rows) in enumerate(zip(self._caps, self._full, self._full_rows, strict=True)):
+            for value in full[self._marked[number] :]:
+                rows[cap.values.rows_of(value)] = True
+            self._marked[number] = len(full)
+            may &= ~rows[cap.values.codes[items]]
         return may
 
     def _take(self, values: Sequence[Sequence[int]]) -> bool:
@@ -139,16 +143,13 @@ class CapCounts:
         for cap, counts, those in zip(self._caps, self._counts, values, strict=True):
             if any(counts.get(value, 0) >= cap.at_most for value in those):
                 return False
-        for counts, those in zip(self._counts, values, strict=True):
+        for cap, counts, full, those in zip(self._caps, self._counts, self._full, values, strict=True):
             for value in those:
                 counts[value] = counts.get(value, 0) + 1
+                if counts[value] == cap.at_most:
+                    full.append(value)
         return True
 
     def full(self) -> list[tuple[ItemValues, int]]:
         """The values that no further item may have."""
-        return [
-            (cap.values, value)
-            for cap, counts in zip(self._caps, self._counts, strict=True)
-            for value, count in counts.items()
-            if count >= cap.at_most
-        ]
+        return [(cap.values, value) for cap, full in zip(self._caps, self._full, strict=True) for value in full]

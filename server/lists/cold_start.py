@@ -97,10 +97,17 @@ class ColdStart:
 
 
 async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Submit) -> BeamResult:
-    """The list of popular items that a request may get; `submit.excluded` and its filter, reserved places and caps hold for it."""
+    """The list of popular items that a request may get; `submit.excluded` and its filter, reserved places and caps hold for it.
+
+    Raises:
+        TimeoutError: the request's deadline passed.
+    """
+    excluded = np.array(submit.excluded, np.int64)
 
     def allowed(items: IntArray) -> BoolArray:
-        may = ~np.isin(items, submit.excluded)
+        if time.monotonic() > submit.deadline:
+            raise TimeoutError("Nobody waits for the list any more, and others wait for the thread.")
+        may = ~np.isin(items, excluded)
         return may if submit.filter is None else may & passes(items, submit.filter, served.filters)
 
     def fresh(items: IntArray) -> BoolArray:
@@ -109,5 +116,6 @@ async def popular_list(popular: PopularItems, served: ServedCatalog, submit: Sub
         return may
 
     places, reserved = (0, None) if submit.fresh is None else (submit.fresh.places, fresh)
-    items = await asyncio.to_thread(popular.list, submit.k, allowed, places, reserved, submit.diversity)
+    async with asyncio.timeout(submit.deadline - submit.submitted):
+        items = await asyncio.to_thread(popular.list, submit.k, allowed, places, reserved, submit.diversity)
     return BeamResult(submit.request_id, items, Usage(0))

@@ -4,7 +4,7 @@ Invariant: such a list obeys what the model's lists obey: its k are identifiers,
 fewer than k come only where fewer are eligible, because behind the items whose popularity is known come all others, in the catalog's order.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy as np
 from drafting.array_types import BoolArray, DoubleArray, IntArray
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.item_values import CapCounts
-from drafting.trie.arrays import ranges
 from server.histories.popularity import Popularity
 from verification.result import RankedItem
 
@@ -20,6 +19,8 @@ from verification.result import RankedItem
 Allowed = Callable[[IntArray], BoolArray]
 
 _ROWS_AT_ONCE = 1 << 16
+# Of a walk with caps, between two looks at which values are full.
+_IDENTIFIERS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,7 @@ class PopularItems:
         """The list of the k most popular identifiers with an item that may be returned.
 
         Args:
+            allowed: asked of a block of the catalog at a time; what it raises ends the list.
             places: so many of the k are for items that are also `reserved`, as far as there are any.
             diversity: how many items of the list may have the same value of an attribute, by attribute.
         """
@@ -73,32 +75,28 @@ class PopularItems:
         return self._lines([(leaf, items[allowed(items)].tolist()) for leaf in leaves.tolist() for items in [self._items_of(leaf)]])
 
     def _capped(self, k: int, allowed: Allowed, places: int, reserved: Allowed | None, counts: CapCounts) -> tuple[RankedItem, ...]:
-        """The list with caps, walked as `verification.engine.capped` walks what a search finds; here all is found."""
+        """The list with caps, walked as `verification.engine.capped` walks what a search finds; here that is the whole ranking."""
         taken: dict[int, list[int]] = {}
-
-        def find(count: int, first: Allowed | None) -> IntArray:
-            """The identifiers that the next walk is over."""
-
-            def may(items: IntArray) -> BoolArray:
-                left = allowed(items) & counts.may_take(items) & ~np.isin(self.catalog.trie.leaf_of_item[items], list(taken))
-                return left if first is None else left & first(items)
-
-            return self._best(count, may)
-
-        for until, first in ((places, reserved), (k, None)):
-            while len(taken) < until:
-                found = find(until - len(taken), first)
-                if not len(found):
+        for until, first in ((places, reserved), (k, None)) if places else ((k, None),):
+            for items, ranks in self._portions(allowed, first, list(taken)):
+                may = counts.may_take(items)
+                items, ranks = items[may], ranks[may]
+                taken |= counts.walk(items, ranks, until - len(taken), None if first is None else first(items))
+                if len(taken) == until:
                     break
-                below, rows = self.catalog.trie.items_of_leaves(found + self.catalog.trie.level_starts[-2])
-                items = below.astype(np.int64)
-                stays = allowed(items)
-                items, rows = items[stays], rows[stays]
-                more = counts.walk(items, rows, until - len(taken), None if first is None else first(items))
-                taken |= {int(found[row]): those for row, those in more.items()}
-        place = {leaf: number for number, leaf in enumerate(self.leaves.tolist())}
-        first_items = {leaf: int(items[allowed(items)][0]) for leaf in taken for items in [self._items_of(leaf)]}
-        return self._lines(sorted(taken.items(), key=lambda pair: (place.get(pair[0], len(place)), first_items[pair[0]])))
+        leaf_of_item = self.catalog.trie.leaf_of_item
+        return self._lines([(int(leaf_of_item[items[0]]), items) for _, items in sorted(taken.items())])
+
+    def _portions(self, allowed: Allowed, first: Allowed | None, listed: Sequence[int]) -> Iterator[tuple[IntArray, IntArray]]:
+        """`_ranked` in portions of whole identifiers, without those that are `listed`; with `first`, only such as have one of these."""
+        for items, ranks in self._ranked(allowed):
+            stays = ~np.isin(ranks, listed)
+            if first is not None:
+                stays &= np.isin(ranks, ranks[first(items)])
+            items, ranks = items[stays], ranks[stays]
+            starts = np.flatnonzero(np.diff(ranks, prepend=-1))[::_IDENTIFIERS_AT_ONCE]
+            for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(items)], strict=False):
+                yield items[start:end], ranks[start:end]
 
     def _items_of(self, leaf: int) -> IntArray:
         trie = self.catalog.trie
@@ -112,23 +110,38 @@ class PopularItems:
 
     def _best(self, k: int, allowed: Allowed) -> IntArray:
         """The k most popular identifiers with an item that may be returned, or as many as there are."""
-        trie = self.catalog.trie
-        first = trie.first_item[self.leaves]
-        counts = trie.first_item[self.leaves + 1] - first
-        items = trie.items[ranges(first, counts)].astype(np.int64)
-        may = np.zeros(len(self.leaves), bool)
-        may[np.repeat(np.arange(len(counts)), counts)[allowed(items)]] = True
-        found = self.leaves[may][:k]
-        return found if len(found) == k else np.concatenate([found, self._others(k - len(found), allowed)])
+        found, count = [np.empty(0, np.int64)], 0
+        for items, ranks in self._ranked(allowed):
+            leaves = self.catalog.trie.leaf_of_item[items[np.flatnonzero(np.diff(ranks, prepend=-1))]]
+            found.append(leaves.astype(np.int64))
+            count += len(leaves)
+            if count >= k:
+                break
+        return np.concatenate(found)[:k]
 
-    def _others(self, count: int, allowed: Allowed) -> IntArray:
-        """Identifiers whose popularity is not known, in the order of their first items that may be returned."""
-        found = np.empty(0, np.int64)
+    def _ranked(self, allowed: Allowed) -> Iterator[tuple[IntArray, IntArray]]:
+        """All items that may be returned, block by block, the most popular first.
+
+        Returns:
+            `[items]` catalog indices; `[items]`, the places of their identifiers in the ranking, ascending and the same each time.
+        """
+        trie, before = self.catalog.trie, 0
+        for leaves in self._blocks(allowed):
+            below, rows = trie.items_of_leaves(leaves + trie.level_starts[-2])
+            items = below.astype(np.int64)
+            may = allowed(items)
+            yield items[may], rows[may] + before
+            before += len(leaves)
+
+    def _blocks(self, allowed: Allowed) -> Iterator[IntArray]:
+        """Identifiers as leaves: those whose popularity is known, then others, in the order of their first items that may be returned."""
+        for start in range(0, len(self.leaves), _ROWS_AT_ONCE):
+            yield self.leaves[start : start + _ROWS_AT_ONCE]
+        is_ranked = np.zeros(self.catalog.identifiers, bool)
+        is_ranked[self.leaves] = True
         for start in range(0, len(self.catalog), _ROWS_AT_ONCE):
             items = np.arange(start, min(start + _ROWS_AT_ONCE, len(self.catalog)))
             leaves = self.catalog.trie.leaf_of_item[items[allowed(items)]]
-            found = np.concatenate([found, leaves[~np.isin(leaves, self.leaves)]])
-            found = found[np.sort(np.unique(found, return_index=True)[1])]
-            if len(found) >= count:
-                break
-        return found[:count]
+            leaves = leaves[~is_ranked[leaves]]
+            is_ranked[leaves] = True
+            yield leaves[np.sort(np.unique(leaves, return_index=True)[1])].astype(np.int64)

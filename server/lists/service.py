@@ -74,7 +74,7 @@ class RecommendationService:
 
         Raises:
             ServerError: as each kind of it says.
-            TimeoutError: the request's timeout passed while the engine had it.
+            TimeoutError: the request's timeout passed while its list was made.
         """
         started = time.monotonic()
         with self._drain.request(), self._catalogs.lease() as served:

@@ -1,9 +1,12 @@
 """A user of whom nothing is known gets popular items, where there are any, by the rules of the request."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drafting.catalog.builder import catalog_of
@@ -15,11 +18,13 @@ from server.histories.memory import MemoryHistoryStore
 from server.histories.popularity import Popularity
 from server.lists import cold_start
 from server.lists.cold_start import load_popularity
+from server.lists.popular import Allowed, PopularItems
 from server.schemas.explanations import ExplainedAnswer
 from server.schemas.recommendations import RecommendationAnswer
 from server.settings import Settings
 from tests.server.http.test_app import CATALOG, Bench
 from tests.server.server_process import assert_problem
+from verification.result import RankedItem
 
 NOW = time.time()
 
@@ -112,6 +117,24 @@ async def test_exclusions_filters_and_reserved_places_hold_for_popular_items(mon
     answer = (await bench.client.post("/v1/recommendations", json={"history": [], "k": 4, "fresh": {"max_age_days": 5, "min": 3}})).json()
     assert [line["item_id"] for line in answer["items"] if line.get("fresh")] == ["item-7", "item-12"]
     assert answer["note"].endswith("Only 2 identifiers of fresh items were eligible, fewer than the 3 places for them.")
+
+
+async def test_a_request_waits_for_them_until_its_timeout_and_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch):
+    ended = threading.Event()
+
+    def slow_list(_: PopularItems, k: int, allowed: Allowed, *more: object) -> tuple[RankedItem, ...]:
+        try:
+            for _ in range(300):
+                allowed(np.arange(k))
+                time.sleep(0.01)
+            return ()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(PopularItems, "list", slow_list)
+    bench = await popular_bench()
+    assert_problem(await bench.recommend(history=[], timeout_ms=100), 504, "The answer was not ready within the request's timeout.")
+    assert await asyncio.to_thread(ended.wait, 2)
 
 
 async def test_entries_of_a_batch_get_them_too():

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -72,6 +73,7 @@ def test_a_list_is_the_best_of_the_whole_ranking(seed: int, monkeypatch: pytest.
 @pytest.mark.parametrize("seed", range(8))
 def test_a_list_with_caps_is_a_walk_over_the_whole_ranking(seed: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(popular, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(popular, "_IDENTIFIERS_AT_ONCE", 2)
     rng, draw = random.Random(seed), np.random.default_rng(seed)
     codes = crowded_catalog(rng).codes.astype(np.int64)
     values = {name: random_values(ITEMS, draw) for name in ("brand", "genre")}
@@ -90,6 +92,25 @@ def test_a_list_with_caps_is_a_walk_over_the_whole_ranking(seed: int, monkeypatc
     got = found.list(k, lambda items: allowed[items], places, lambda items: fresh[items], at_most)
     assert [line.item for line in got] == [item for _, items in walk.ranked() for item in items]
     check_caps([line.item for line in got], values, at_most)
+
+
+def test_a_list_with_caps_walks_the_ranking_once_and_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(popular, "_ROWS_AT_ONCE", 10)
+    items, brand, k = 400, 20, 15
+    names = {f"item-{item}": (f"<a_{item // 20}>", f"<b_{item % 20}>") for item in range(items)}
+    catalog = catalog_of(names, attributes={"brand": [item // brand for item in range(items)]})
+    asked: list[int] = []
+
+    def everything(block: IntArray) -> BoolArray:
+        asked.extend(block.tolist())
+        return np.ones(len(block), bool)
+
+    found = PopularItems.of(Popularity(("item-30",), (1.0,)), catalog)
+    got = found.list(k, everything, diversity={"brand": 1})
+    assert [line.item for line in got] == [30, 0, *(brand * number for number in range(2, k))]
+    # Each item is asked of where its identifier is found, and as one of that identifier.
+    assert max(Counter(asked).values()) == 2
+    assert max(asked) < brand * k
 
 
 def test_the_shares_of_all_identifiers_are_one():
