@@ -38,11 +38,13 @@ class CatalogReplica:
     def __init__(self, catalogs: CatalogStore, filters: NamedFilters, switch: CatalogSwitch) -> None:
         self._catalogs, self._filters, self._switch = catalogs, filters, switch
         self._follower = catalogs.follower
+        # Versions that this start has found, and that could not be written.
+        self._unwritten: Changes = {}
 
     @property
     def has_more(self) -> bool:
-        """True if this replica has decided something by itself that is not written."""
-        return self._catalogs.own is not None
+        """True if this replica has decided or found something by itself that is not written."""
+        return self._catalogs.own is not None or bool(self._unwritten)
 
     async def begin(self) -> None:
         """Decide with which version this server begins, before there is an engine; call it again after an error.
@@ -54,7 +56,7 @@ class CatalogReplica:
         """
         catalogs, follower = self._catalogs, self._follower
         async with catalogs.changing:
-            await follower.read_on()
+            await follower.read_on(begins=True)
             alone = await follower.is_alone(ready=True)
             first = await first_catalog(catalogs, self._filters, alone=alone)
             self._switch.begin(first.served)
@@ -64,7 +66,7 @@ class CatalogReplica:
                     changes |= catalog_began(catalogs.start.name, time.time())
                 catalogs.decide_alone(first.served, first.by, catalogs.record.active, UNREADABLE if first.left else "", changes)
             elif changes:
-                await follower.write(changes)
+                await self._write_found(changes)
             try:
                 await follower.decide(_nothing)
             except ControlUnavailable as error:
@@ -72,7 +74,9 @@ class CatalogReplica:
                 logger.warning("this start is not noted: %s", error)
             except ReplicaBehind:
                 """It is said, and tried again."""
-            catalogs.files.clean({path.name for path in catalogs.paths()}, catalogs.record.created, alone=alone)
+            found = Record.of({key: value for key, value in changes.items() if value is not None}).versions.values()
+            needed = {path.name for path in catalogs.paths()} | {version.file for version in found}
+            catalogs.files.clean(needed, catalogs.record.created, alone=alone)
 
     async def _found(self, *, alone: bool) -> Changes:
         """What the directory and the start have that the store does not know, and the other way round."""
@@ -88,6 +92,15 @@ class CatalogReplica:
                 logger.warning("the file of version %s is gone, and so is the version", name)
                 changes |= version_removed(name)
         return changes
+
+    async def _write_found(self, changes: Changes) -> None:
+        """Write what was found, or keep it to be written later."""
+        try:
+            await self._follower.write(changes)
+            self._unwritten = {}
+        except ControlUnavailable:
+            # The log tells it. What is gone is judged anew when a server starts, for by then others may have brought it.
+            self._unwritten = {key: value for key, value in changes.items() if value is not None}
 
     async def _start_added(self) -> Changes:
         """The version that this server is started with, and where all find it."""
@@ -124,6 +137,9 @@ class CatalogReplica:
         elif catalogs.trying is not None:
             raise EngineUnavailable("Engines died, and an earlier version of the catalog is being tried.", 5)
         await self._filters.follow()
+        self._unwritten = {key: value for key, value in self._unwritten.items() if key not in self._follower.values}
+        if self._unwritten:
+            await self._write_found(self._unwritten)
 
     def _is_other(self, name: str) -> bool:
         active = self._catalogs.active

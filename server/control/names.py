@@ -24,12 +24,23 @@ def is_dead(name: str) -> bool:
     process, _, end = rest.partition("/")
     if not _tag() or not process.isdecimal() or not end.startswith(_tag()) or len(end) != len(_tag()) + _TAG_DIGITS:
         return False
-    return int(process) == os.getpid() or not Path(f"/proc/{process}").exists()
+    return int(process) == os.getpid() or _has_ended(int(process))
 
 
 def may_be_former(name: str) -> bool:
     """True if a name may be of this server before it was started again: a container's first process has the number of the one before it."""
     return name.startswith(_beginning())
+
+
+def _has_ended(process: int) -> bool:
+    """True if there is no such process; `/proc` may hide those of other users."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        """It is somebody else's."""
+    return False
 
 
 def _beginning() -> str:

@@ -64,12 +64,20 @@ class Reader:
         self.away_since: float | None = None
         self.lost = False
 
-    async def read_on(self) -> None:
-        """Read what was written since, and apply none of it; fill a store that is empty."""
+    async def read_on(self, *, begins: bool = False) -> None:
+        """Read what was written since, and apply none of it; fill a store that is empty.
+
+        Args:
+            begins: read what there is, also where that can't be confirmed.
+
+        Raises:
+            ControlUnavailable: the store does not answer, or does not confirm what it holds.
+            ControlLost, ControlEmpty, ControlConflict: it has no state, or one that is being replaced.
+        """
         asked_at = time.monotonic()
         try:
-            if self.read == NOWHERE or await self.store.position() != self.read:
-                is_confirmed = await self._read_more()
+            if begins or self.read == NOWHERE or await self.store.position() != self.read:
+                is_confirmed = await self._read_more(begins=begins)
                 if not is_confirmed:
                     return
         except ControlUnavailable as error:
@@ -94,16 +102,16 @@ class Reader:
         """The names of other replicas that still serve a version, as they have said last. Raises ControlUnavailable."""
         return [each.name for each in await self.others() if each.version == version]
 
-    async def _read_more(self) -> bool:
+    async def _read_more(self, *, begins: bool) -> bool:
         """Read what has come; False if that is not confirmed."""
         is_confirmed = True
-        writes = None if self.read == NOWHERE else await self.store.writes(self.read)
+        writes = None if begins or self.read == NOWHERE else await self.store.writes(self.read)
         if writes is None:
             state = await self._read_state()
             try:
                 writes = await self.store.writes(state.position)
             except ControlUnavailable as error:
-                if self.read != NOWHERE:
+                if not begins:
                     raise
                 # Who has nothing to go on with begins with what there is, and can change nothing.
                 logger.warning("what the control store holds may not last: %s", error)

@@ -6,7 +6,7 @@ a sentence with the address and without passwords.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -103,7 +103,9 @@ class RedisAccess:
     async def _ask_anew(self) -> None:
         """Ask the Sentinels before the next operation: a master that has been replaced goes on for seconds before it is told."""
         if isinstance(self.client, Redis) and isinstance(pool := self.client.connection_pool, SentinelConnectionPool):
-            await pool.disconnect(inuse_connections=False)
+            # What fails of a connection that is given up is nothing to whoever waits.
+            with suppress(RedisError):
+                await pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Close the connections."""

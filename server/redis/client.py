@@ -10,9 +10,15 @@ from typing import Any, cast
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import Connection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, RedisError
@@ -42,6 +48,23 @@ class PasswordFile(CredentialProvider):
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
         return await asyncio.to_thread(self.get_credentials)
+
+
+class _ClosedAtOnce(AbstractConnection):
+    """A connection that waits for no goodbye: by TLS, a server that stands still would be waited for half a minute."""
+
+    async def disconnect(
+        self, nowait: bool = False, error: Exception | None = None, failure_count: int | None = None, health_check_failed: bool = False
+    ) -> None:
+        await super().disconnect(True, error, failure_count, health_check_failed)
+
+
+class _MasterConnection(_ClosedAtOnce, SentinelManagedConnection):
+    """Of a master behind Sentinel."""
+
+
+class _MasterTlsConnection(_ClosedAtOnce, SentinelManagedSSLConnection):
+    """The same by TLS."""
 
 
 class Sentinels(Sentinel):
@@ -85,7 +108,8 @@ def open_client(url: RedisUrl, timeout_seconds: float, max_connections: int) -> 
             once = Retry(NoBackoff(), 0)
             asking = {"protocol": 2, "socket_timeout": patience, "socket_connect_timeout": patience, "retry": once, **tls}
             sentinels = Sentinels(url.nodes, sentinel_kwargs=asking | _login(url.sentinel_login))  # type: ignore[no-untyped-call]
-            master: Redis = sentinels.master_for(url.service, db=url.database, **common, **login, **tls)
+            of_master = _MasterTlsConnection if url.tls else _MasterConnection
+            master: Redis = sentinels.master_for(url.service, db=url.database, connection_class=of_master, **common, **login, **tls)
             return master
         case Topology.CLUSTER:
             nodes = [ClusterNode(host, port) for host, port in url.nodes]

@@ -57,11 +57,11 @@ def willing_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Flaky(MemoryControlStore):
-    """A store that can be away, and that can lose the answer to a write, or the write."""
+    """A store that can be away, or without its replicas, and that can lose the answer to a write, or the write."""
 
     def __init__(self) -> None:
         super().__init__(Limits())
-        self.away = False
+        self.away, self.is_confirmed = False, True
         self.lose: str | None = None
 
     async def state(self) -> State | None:
@@ -69,15 +69,15 @@ class Flaky(MemoryControlStore):
         return await super().state()
 
     async def position(self) -> Position | None:
-        self._answer()
+        self._confirm()
         return await super().position()
 
     async def writes(self, after: Position) -> list[Write] | None:
-        self._answer()
+        self._confirm()
         return await super().writes(after)
 
     async def write(self, after: Position, by: str, changes: Mapping[str, bytes | None]) -> Write:
-        self._answer()
+        self._confirm()
         lose, self.lose = self.lose, None
         if lose == "write":
             raise ControlUnavailable("It is lost.")
@@ -90,6 +90,11 @@ class Flaky(MemoryControlStore):
     def _answer(self) -> None:
         if self.away:
             raise ControlUnavailable("It is away.")
+
+    def _confirm(self) -> None:
+        self._answer()
+        if not self.is_confirmed:
+            raise ControlUnavailable("Its replicas are away.")
 
 
 @pytest.fixture
@@ -196,6 +201,30 @@ async def test_a_store_that_is_away_stops_writes_and_nothing_else(fleet: list[Sh
     await follow(one)
     assert [each.name for each in one.filters.all()] == ["new", "old"]
     assert one.catalogs.follower.away_since is None
+
+
+async def test_a_replica_begins_with_what_there_is_and_writes_later_what_it_has_found(
+    tmp_path: Path, fleet: list[Shop], control: Flaky
+) -> None:
+    """The version that it is started with was removed, and an artefact was brought."""
+    one, *_ = fleet
+    await one.add("v1", ONE)
+    await one.activate("v1")
+    async with one.catalogs.changing:
+        await one.catalogs.remove(START.version)
+    await control.announce(replica_of(one))
+    save_artefact(TWO, one.catalogs.files.directory / "brought.catalog")
+    found = {START.version, "brought"}
+    control.is_confirmed = False
+    async with opened(tmp_path, control, "d") as late:
+        assert late.catalogs.active.name == "v1"
+        control.is_confirmed = True
+        assert not found & one.catalogs.record.versions.keys()
+        await follow(late)
+        for shop in (late, one):
+            await follow(shop)
+            assert found <= shop.catalogs.record.versions.keys()
+        assert not late.catalogs.follower.applier.has_more
 
 
 @pytest.mark.parametrize("lose", ["write", "answer"])

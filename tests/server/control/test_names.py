@@ -43,6 +43,17 @@ def test_nobody_is_dead_where_processes_can_not_be_looked_for(ended: int, monkey
     assert not is_dead(f"{host}/{ended}/{end}")
 
 
+def test_another_users_process_is_not_dead(ended: int, monkeypatch: pytest.MonkeyPatch):
+    """Nor where `/proc` hides it."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    host, _, end = replica_name().split("/")
+    assert not is_dead(f"{host}/{ended}/{end}")
+
+
 def test_the_one_before_in_a_container_has_the_same_number(ended: int):
     host, number, _ = replica_name().split("/")
     assert may_be_former(f"{host}/{number}/0123456789abcdef")

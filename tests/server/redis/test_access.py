@@ -1,0 +1,53 @@
+"""An operation on a Redis behind Sentinel whose master stands still ends in its time, with the store's error."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from server.errors import HistoryUnavailable
+from server.redis.access import RedisAccess
+from server.redis.client import Sentinels
+from tests.services import REDIS_BINARY, REDIS_MISSING, RedisServer, make_certificate
+
+pytestmark = pytest.mark.skipif(REDIS_BINARY is None, reason=REDIS_MISSING)
+
+
+@pytest.mark.parametrize("disconnects", [True, False])
+async def test_by_tls_nobody_waits_for_the_goodbye_of_a_master_that_stands_still(
+    start_redis: Callable[..., RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, disconnects: bool
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    tls = "--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no"
+    master = start_redis(*tls, tls=True)
+
+    async def discover(*_: object) -> tuple[str, int]:
+        return "127.0.0.1", master.port
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RedisError
+
+    monkeypatch.setattr(Sentinels, "discover_master", discover)
+    url = f"rediss+sentinel://127.0.0.1:1/films/0?ssl_ca_certs={certificate}"
+    access = RedisAccess(url, 0.1, 4, "histories", HistoryUnavailable)
+    assert isinstance(access.client, Redis)
+
+    async def ping(patience: float = 0.0) -> None:
+        async with access.reach(patience):
+            await access.client.ping()
+
+    await asyncio.gather(*(ping(20) for _ in range(3)))
+    if not disconnects:
+        monkeypatch.setattr(access.client.connection_pool, "disconnect", fail)
+    master.pause()
+    # A goodbye of TLS is waited for 30 s.
+    async with asyncio.timeout(15):
+        for _ in range(2):
+            with pytest.raises(HistoryUnavailable, match=r"did not answer within 0\.1 s"):
+                await ping()
+        if disconnects:
+            await access.close()
+    master.resume()
