@@ -38,7 +38,8 @@ def evaluate(
     beam_widths: Annotated[
         str,
         typer.Option(
-            help="Prefixes that a strict search keeps at each level but the last, such as 16,64,200, in place of --beam-width.",
+            help="Prefixes that a strict search keeps at each level but the last, such as 16,64,200, in place of --beam-width. "
+            "With a draft, none above the plan's: pass --plan beam:200.",
             metavar="N,N,…",
             show_default="none",
         ),

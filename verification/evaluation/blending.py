@@ -2,7 +2,7 @@
 
 Invariant: the test part is asked about once, with one weight. Each validation user is searched for once, whatever the number of weights:
 neither log-probabilities nor candidates depend on the weight, and what the best list of any weight is made of is all in one (see
-`verification.blend`).
+`verification.blend`). Weights are chosen by lists of the beam that they are applied with.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from drafting.alignment.data.interactions import Split
 from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from verification.evaluation.baselines.ranking import CHOSEN_AT, merit, quality_of
-from verification.evaluation.searching import NO_PLAN, Mode
+from verification.evaluation.searching import NO_PLAN, Beam, Mode
 from verification.evaluation.settings import EvaluationSettings
 from verification.evaluation.users import HeldOut, held_out
 from verification.recommender import Recommender
@@ -25,9 +25,13 @@ def blended_mode(
     weights: Sequence[float],
     split: Split,
     settings: EvaluationSettings,
+    beam: Beam,
     advance: Callable[[int], None],
 ) -> Mode:
     """The mode of blended lists, with the weight of the highest Recall@10 + NDCG@10 of validation users; a single one is taken as it is.
+
+    Args:
+        beam: that of the lists; where it finds fewer than 10, so long are the lists that choose.
 
     Raises:
         InteractionError: there are no validation users.
@@ -35,8 +39,8 @@ def blended_mode(
     best = weights[0]
     if len(weights) > 1:
         users = held_out(split, "valid", settings.most_users)
-        lists = lists_by_weight(recommender, neighbours, weights, users, settings, advance)
-        best = max(weights, key=lambda weight: merit(quality_of(users, lists[weight], CHOSEN_AT)))
+        lists = lists_by_weight(recommender, neighbours, weights, users, settings, beam, advance)
+        best = max(weights, key=lambda weight: merit(quality_of(users, lists[weight], _length(beam))))
     return Mode("", f"blend {best:g}", NO_PLAN, blend=Blending(neighbours, best))
 
 
@@ -46,19 +50,24 @@ def lists_by_weight(
     weights: Sequence[float],
     users: HeldOut,
     settings: EvaluationSettings,
+    beam: Beam,
     advance: Callable[[int], None],
 ) -> dict[float, list[list[int]]]:
     """The blended lists of users by weight, from one search for each user."""
-    recommender.engine.use_plan(NO_PLAN)
     lists: dict[float, list[list[int]]] = {weight: [] for weight in weights}
-    everything = Blending(neighbours, 1.0, every=True)
+    everything = Mode("", "blend 1", NO_PLAN, blend=Blending(neighbours, 1.0, every=True))
     excluded = None if settings.keep_seen else users.histories
-    width = max(CHOSEN_AT, settings.beam_width)
-    for result in recommender.recommend(users.states(), CHOSEN_AT, width, excluded, blend=everything):
+    k = _length(beam)
+    for result in everything.lists(recommender, users.states(), k, beam, excluded):
         for weight, found in lists.items():
-            found.append(reranked(result, weight, CHOSEN_AT))
+            found.append(reranked(result, weight, k))
         advance(1)
     return lists
+
+
+def _length(beam: Beam) -> int:
+    """The length of the lists that choose."""
+    return min(CHOSEN_AT, *beam.widths[-1:], beam.width)
 
 
 def reranked(result: BeamResult, weight: float, k: int) -> list[int]:

@@ -21,13 +21,15 @@ from drafting.alignment.data.hashes import model_hash
 from drafting.alignment.data.interactions import Split
 from drafting.alignment.data.reach import check_kinds
 from drafting.array_types import DoubleArray
-from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, SearchRule
+from drafting.beam.rule import MAX_BEAM_WIDTH, STRICT, SearchRule, Verification
 from drafting.catalog.catalog import Catalog
+from drafting.errors import SetupError
 from drafting.model_files import ModelFiles
 from drafting.neighbours.candidates import CatalogNeighbours
+from drafting.plans.plan import Plan
 from drafting.prompts.user_state import UserState
 from verification.evaluation.baselines.baselines import baseline_rows
-from verification.evaluation.baselines.ranking import quality_of
+from verification.evaluation.baselines.ranking import CHOSEN_AT, quality_of
 from verification.evaluation.blending import blended_mode
 from verification.evaluation.exhaustive import rank_catalog
 from verification.evaluation.report import PLAIN, BaselineRow, Exhaustive, ModeRow, Report, Spread, Timing
@@ -154,18 +156,41 @@ class _Evaluation:
         )
         with closing(recommender):
             check_kinds(self._users.known.details, recommender.prompts.form.kinds)
+            # Modes are searched with other plans than the engine was loaded with.
+            plan = recommender.engine.plan
+            if path is not None:
+                self._check_widths(plan)
             modes = [Mode("", PLAIN, NO_PLAN)]
             if self._neighbours is not None and not self._plain:
+                asked = recommender, self._neighbours, settings.blend, self._split, settings, self._beam(CHOSEN_AT, plan)
                 with tqdm(desc="weights of the blend", unit="list") as bar:
-                    modes.append(blended_mode(recommender, self._neighbours, settings.blend, self._split, settings, bar.update))
+                    modes.append(blended_mode(*asked, bar.update))
             if path is not None:
                 rules = [SearchRule(mode, settings.seed, settings.temperature) for mode in settings.modes]
-                modes += [Mode(name, rule.verification, recommender.engine.plan, rule) for rule in rules]
+                modes += [Mode(name, rule.verification, plan, rule) for rule in rules]
             for k in settings.ks:
                 self._add_rows(recommender, modes, k)
             if settings.exhaustive and self._exhaustive is None:
                 with tqdm(total=len(self._users), desc="whole catalog", unit="user") as bar:
                     self._exhaustive = rank_catalog(recommender, self._users, settings.ks, bar.update, keep_seen=settings.keep_seen)
+
+    def _check_widths(self, plan: Plan) -> None:
+        """Refuse, as a server does, strict lists of which a level is wider than the plan drafts.
+
+        Raises:
+            SetupError: as this says.
+        """
+        widest = max(self._settings.beam_widths, default=0)
+        if Verification.STRICT in self._settings.modes and plan.refusal(widest):
+            raise SetupError(
+                f"The plan {plan.name} drafts fewer prefixes than the {widest} that a level of --beam-widths keeps: "
+                f"give widths of at most {plan.widest_beam}, or a wider plan, such as --plan beam:{widest}."
+            )
+
+    def _beam(self, k: int, plan: Plan) -> Beam:
+        """The beam of strict lists of k, of which some are drafted for by `plan`."""
+        widths = self._settings.beam_widths
+        return Beam(max(widths, default=0) or beam_width_for(k, STRICT, self._settings.beam_width, plan.widest_beam), widths)
 
     def _add_rows(self, recommender: Recommender, modes: Sequence[Mode], k: int) -> None:
         """Add the rows of modes; the first mode is plain beam search."""
@@ -173,9 +198,7 @@ class _Evaluation:
         title = f"{modes[-1].draft or PLAIN}, K = {k}"
         first = k not in self._plain
         # All modes of a list length share it, so that their strict lists can be compared.
-        widths = self._settings.beam_widths
-        width = max(widths, default=0) or beam_width_for(k, STRICT, self._settings.beam_width, modes[-1].plan.widest_beam)
-        beam = Beam(width, widths)
+        beam = self._beam(k, modes[-1].plan)
         with tqdm(total=(len(modes) - (not first)) * len(self._users), desc=title, unit="list") as bar:
             if first:
                 found = search_all(recommender, modes[0], self._users.states(), k, beam, bar.update, self._excluded)

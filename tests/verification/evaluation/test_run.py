@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,12 +13,13 @@ from drafting.alignment.data.interactions import Interactions, Split
 from drafting.beam.rule import Verification
 from drafting.catalog.catalog import Catalog
 from drafting.catalog.text_column import TextColumn
+from drafting.errors import SetupError
 from drafting.neighbours.candidates import Blending, CatalogNeighbours
 from drafting.neighbours.model import NeighbourModel
 from drafting.trie.arrays import offsets_of
 from tests.models import random_catalog, save_random_model
 from tests.scoring import forward_scores
-from verification.evaluation.blending import lists_by_weight
+from verification.evaluation.blending import blended_mode, lists_by_weight
 from verification.evaluation.markdown import to_markdown
 from verification.evaluation.plots import write_plots
 from verification.evaluation.report import Report
@@ -190,11 +192,15 @@ def test_blended_lists_stand_beside_the_targets_own(models: Path, catalog: Catal
     offsets = offsets_of(np.bincount(rows, minlength=items))
     names = TextColumn.of(catalog.item_ids)
     model = NeighbourModel(names, offsets, columns.astype(np.int32), np.ones(len(rows), np.float32), 0.5, 3, "knn")
-    settings = EvaluationSettings(ks=(5,), timed=2, generated=0, kv_memory_gib=0.01, keep_seen=True, baselines=(), blend=(0.01, 50.0))
+    settings = EvaluationSettings(
+        ks=(5,), timed=2, generated=0, kv_memory_gib=0.01, keep_seen=True, baselines=(), blend=(0.01, 50.0), plan="beam:50"
+    )
     for weights, mode in (((0.01, 50.0), "blend 50"), ((0.01,), "blend 0.01")):
         settings = msgspec.structs.replace(settings, blend=weights)
-        report = evaluate(models / "target", {}, catalog, split, settings, neighbours=CatalogNeighbours.of(model, catalog))
-        plain, blended = report.rows
+        drafts, neighbours = {"itself": models / "target"}, CatalogNeighbours.of(model, catalog)
+        report = evaluate(models / "target", drafts, catalog, split, settings, neighbours=neighbours)
+        plain, blended, drafted = report.rows
+        assert (drafted.mode, drafted.accepted_steps.mean) == ("strict", 2), "whatever the weight was chosen with, a draft has its plan"
         assert (plain.mode, blended.mode) == ("plain", mode)
         assert plain.beam_width == blended.beam_width == 50
         assert blended.timing is not None
@@ -203,9 +209,39 @@ def test_blended_lists_stand_beside_the_targets_own(models: Path, catalog: Catal
             assert blended.quality.recall > 0.2 + plain.quality.recall
 
 
-@pytest.mark.parametrize("keep_seen", [False, True])
+@pytest.mark.parametrize(("options", "beam"), [({}, Beam(20)), ({"beam_widths": (3, 8)}, Beam(8, (3, 8)))])
+def test_a_weight_is_chosen_by_lists_of_the_beam_that_it_is_applied_with(
+    models: Path, catalog: Catalog, split: Split, options: dict[str, Any], beam: Beam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a draft whose plan is narrower than the beam that is served, and with widths of each level."""
+    chosen_with: list[Beam] = []
+
+    def choosing(*asked: Any) -> Mode:
+        chosen_with.append(asked[-2])
+        return blended_mode(*asked)
+
+    monkeypatch.setattr("verification.evaluation.run.blended_mode", choosing)
+    names = TextColumn.of(catalog.item_ids)
+    model = NeighbourModel(names, np.zeros(len(catalog) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), 0.5, 3, "knn")
+    settings = EvaluationSettings(ks=(5,), timed=0, kv_memory_gib=0.01, baselines=(), blend=(0.1, 1.0), plan="beam:20", **options)
+    drafts, neighbours = {"itself": models / "target"}, CatalogNeighbours.of(model, catalog)
+    report = evaluate(models / "target", drafts, catalog, split, settings, neighbours=neighbours)
+    assert chosen_with == [beam]
+    assert {(row.mode, row.beam_width, row.beam_widths) for row in report.rows} == {
+        (mode, beam.width, beam.widths) for mode in ("plain", "blend 0.1", "strict")
+    }
+
+
+def test_widths_beyond_the_plan_are_refused_as_a_server_refuses_them(models: Path, catalog: Catalog, split: Split) -> None:
+    settings = EvaluationSettings(ks=(4,), plan="beam:8", timed=0, kv_memory_gib=0.01, baselines=(), beam_widths=(9, 4), most_users=2)
+    with pytest.raises(SetupError, match=r"The plan beam:8 drafts fewer prefixes than the 9 .* widths of at most 8, .*--plan beam:9"):
+        evaluate(models / "target", {"itself": models / "target"}, catalog, split, settings)
+    assert len(evaluate(models / "target", {}, catalog, split, settings).rows) == 1, "nothing is drafted for a target alone"
+
+
+@pytest.mark.parametrize(("keep_seen", "beam"), [(False, Beam(12)), (True, Beam(12)), (False, Beam(9, (2, 9)))])
 def test_one_search_ranked_by_every_weight_gives_the_lists_of_a_search_for_each(
-    models: Path, catalog: Catalog, split: Split, keep_seen: bool
+    models: Path, catalog: Catalog, split: Split, keep_seen: bool, beam: Beam
 ) -> None:
     """Items share identifiers, users have no candidates, few or many, and some of their items are left out."""
     rng = np.random.default_rng(1)
@@ -215,14 +251,15 @@ def test_one_search_ranked_by_every_weight_gives_the_lists_of_a_search_for_each(
     offsets = offsets_of(np.bincount(rows, minlength=len(catalog)))
     model = NeighbourModel(TextColumn.of(catalog.item_ids), offsets, columns.astype(np.int32), weights[rows, columns], 0.5, 3, "knn")
     neighbours, users = CatalogNeighbours.of(model, catalog), held_out(split, "test")
-    settings = EvaluationSettings(keep_seen=keep_seen, beam_width=12)
+    settings = EvaluationSettings(keep_seen=keep_seen)
     recommender = Recommender.load(models / "target", catalog, kv_memory_gib=0.02)
     asked = (0.01, 0.5, 1.0, 3.0, 50.0)
-    found = lists_by_weight(recommender, neighbours, asked, users, settings, lambda _: None)
+    found = lists_by_weight(recommender, neighbours, asked, users, settings, beam, lambda _: None)
     excluded = None if keep_seen else users.histories
     for weight in asked:
         mode = Mode("", "blend", NO_PLAN, blend=Blending(neighbours, weight))
-        assert found[weight] == search_all(recommender, mode, users.states(), 10, Beam(12), lambda _: None, excluded).lists
+        k = min(10, beam.width)
+        assert found[weight] == search_all(recommender, mode, users.states(), k, beam, lambda _: None, excluded).lists
     assert len({str(lists) for lists in found.values()}) > 2
     recommender.close()
 
