@@ -124,8 +124,8 @@ class Settings(EngineSettings, BaseSettings):
     control_prefix: Annotated[str, Panel.CATALOG] = Field(
         default="atspeed:control",
         pattern=r"^[^{}\s]{1,200}$",
-        description="Beginning of the names of the control store's keys in Redis: another one for servers of another model there; "
-        "no spaces or braces.",
+        description="Beginning of the names of Redis keys of the control store and of the rates of keys: another one for servers of "
+        "another model there; no spaces or braces.",
     )
     engine_hang_seconds: Annotated[float, Panel.MODEL] = Field(
         default=30, gt=0, description="Silence of the engine after which it is killed and another is started, seconds."

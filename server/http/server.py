@@ -88,7 +88,7 @@ class ApiServer:
         popularity = load_popularity(settings)
         metrics = Metrics()
         keys = None if settings.keys is None else Keyring(settings.keys, metrics.keys)
-        rates = None if keys is None else Rates(settings.control_url, metrics.keys)
+        rates = None if keys is None else Rates(settings.control_url, metrics.keys, settings.control_prefix)
         neighbours = load_neighbours(settings)
         start = load_catalog(settings.catalog)
         own = ServedCatalog(start.version, "", settings.catalog.absolute(), start)

@@ -31,8 +31,11 @@ class RatesUnavailable(Exception):
 class Rates:
     """The rates of all keys."""
 
-    def __init__(self, url: str, metrics: KeyMetrics) -> None:
-        """`url` is that of a Redis, or anything else, without which rates are this replica's own.
+    def __init__(self, url: str, metrics: KeyMetrics, key_prefix: str = "atspeed:control") -> None:
+        """
+        Args:
+            url: of a Redis, or anything else, without which rates are this replica's own.
+            key_prefix: beginning of every Redis key.
 
         Raises:
             ValueError: the URL can't be used.
@@ -48,7 +51,7 @@ class Rates:
             from server.redis.access import RedisAccess
 
             self._redis = RedisAccess(url, PATIENCE_SECONDS, _CONNECTIONS, "the rates of keys", RatesUnavailable)
-            storage: Storage = RedisRates(self._redis.client)
+            storage: Storage = RedisRates(self._redis.client, key_prefix)
             self._fleet = SlidingWindowCounterRateLimiter(storage)
 
     async def take(self, key: Key, count: int = 1) -> None:

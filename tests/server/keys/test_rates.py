@@ -31,8 +31,8 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
     with_rates.close()
 
 
-def replica(url: str = "memory://", registry: CollectorRegistry | None = None) -> Rates:
-    return Rates(url, KeyMetrics(registry or CollectorRegistry()))
+def replica(url: str = "memory://", registry: CollectorRegistry | None = None, **prefix: str) -> Rates:
+    return Rates(url, KeyMetrics(registry or CollectorRegistry()), **prefix)
 
 
 async def passes(rates: Rates, holder: Key, count: int = 1) -> bool:
@@ -61,6 +61,9 @@ async def test_three_replicas_let_through_one_rate(redis: RedisServer):
     # However slow this machine is: what is late lets through less.
     assert AMOUNT <= passed <= 1.05 * AMOUNT * (time.monotonic() - began) + 1
     assert await passes(replicas[0], key(name="other"), AMOUNT)
+    # A server of another model on the same Redis, whose keys have names of its own.
+    replicas.append(replica(redis.url, key_prefix="shop-b"))
+    assert await passes(replicas[-1], key(name="other"), AMOUNT)
     for rates in replicas:
         await rates.close()
 
