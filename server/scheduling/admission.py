@@ -276,7 +276,7 @@ class Admission:
         places = PlacesForecast(self._thinking)
         for other in queue:
             if other.thinks:
-                places.take(self.rate.steps(other.text), other.slots)
+                places.take(self.rate.steps(other.submit, other.text), other.slots)
         for other in queue[:first_behind]:
             self._wait_steps(places, other)
         return places
@@ -284,26 +284,26 @@ class Admission:
     def _wait_steps(self, places: PlacesForecast, request: PendingRequest) -> float:
         """The steps until a request gets a place among those that think, which it takes; 0 for one that needs or has none."""
         if request.submit.think:
-            return 0.0 if request.thinks else places.take(self.rate.steps(request.text), request.slots)
+            return 0.0 if request.thinks else places.take(self.rate.steps(request.submit, request.text), request.slots)
         # Where only one request runs at a time, a list waits for a text, too.
         return 0.0 if self._thinking.requests else places.take(0.0, 0)
 
     def _seconds(self, ahead: int, wait: float, request: PendingRequest, is_idle: bool) -> float:
         """When the list will be ready that has so much work ahead of its own, and so many steps until it gets a place."""
         own, text = request.work + request.text + request.scored, request.text
-        alone = self.rate.alone_seconds(own, text)
+        alone = self.rate.alone_seconds(request.submit, own, text)
         if is_idle:
             # Others' histories are being read, and the engine has nothing to do: what the steps of a crowd took says nothing here.
             return alone + CAUTION * (self.rate.queue_seconds(ahead) + wait * self.rate.idle_step_seconds)
         step = self.rate.step_seconds
-        return max(self._drain(ahead + own), step + CAUTION * wait * step + max(alone, self.rate.shared_seconds(text)))
+        return max(self._drain(ahead + own), step + CAUTION * wait * step + max(alone, self.rate.shared_seconds(request.submit, text)))
 
     def _behind(self, until: int, wait: float, other: PendingRequest) -> float:
         """When the list of a request in the queue will be ready, with all the work until then, and so many steps until it gets a place."""
         if not (wait or other.submit.think):
             return self._drain(until)
         step = self.rate.step_seconds
-        return max(self._drain(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.text))
+        return max(self._drain(until), step + CAUTION * wait * step + self.rate.shared_seconds(other.submit, other.text))
 
     def _drain(self, work: int) -> float:
         """When so much work will be done, the step that runs now included."""

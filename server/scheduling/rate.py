@@ -26,6 +26,8 @@ _LOOK_STEPS = 8
 # A step takes a whole request, however small the budget of steps is; of a small one this many tokens share a forward.
 _LEAST_STEP_TOKENS = 16
 _LIST_SHARE = 0.05
+# So many of the newest lists with caps tell how many rounds the next ones take.
+_CAPPED_LISTS = 8
 
 
 class EngineRate:
@@ -44,6 +46,7 @@ class EngineRate:
         self._token_seconds = self._measured_seconds
         self._tokens_per_work = 1.0
         self._forwards = float(ready.identifier_length)
+        self._newest_rounds: deque[int] = deque([1], maxlen=_CAPPED_LISTS)
         # Tokens of prompts beside those of the history's items: at first, the one that every prompt has.
         self._more_tokens = 1.0
         # Nothing is known of texts yet: as if there had been one, as long as it may be.
@@ -62,7 +65,7 @@ class EngineRate:
         Args:
             items: the length of its history where that is not in it yet.
         """
-        return self.prompt_tokens(request, items) + self._beams(request)
+        return self.prompt_tokens(request, items) + round(self._rounds(request) * self._beams(request))
 
     def prompt_tokens(self, request: Submit, items: int | None = None) -> int:
         """The tokens of a request's prompt; foreseen by its items, and by what other prompts have beside them, until it is built."""
@@ -83,22 +86,22 @@ class EngineRate:
         """Seconds that a busy engine takes for so much work."""
         return work * self._tokens_per_work * self._token_seconds
 
-    def steps(self, text_tokens: int) -> float:
+    def steps(self, request: Submit, text_tokens: int) -> float:
         """Steps that a request takes, with one for each token of its text."""
-        return text_tokens + self._forwards
+        return text_tokens + self._rounds(request) * self._forwards
 
     @property
     def idle_step_seconds(self) -> float:
         """Duration of the steps of an idle engine."""
         return min(self._forward_seconds, self.step_seconds)
 
-    def alone_seconds(self, work: float, text_tokens: int) -> float:
+    def alone_seconds(self, request: Submit, work: float, text_tokens: int) -> float:
         """Seconds that an idle engine takes for one request."""
-        return self.steps(text_tokens) * self.idle_step_seconds + self.queue_seconds(work)
+        return self.steps(request, text_tokens) * self.idle_step_seconds + self.queue_seconds(work)
 
-    def shared_seconds(self, text_tokens: int) -> float:
+    def shared_seconds(self, request: Submit, text_tokens: int) -> float:
         """Seconds of a request whose steps are shared with others, as full as they are now."""
-        return self.steps(text_tokens) * self.step_seconds
+        return self.steps(request, text_tokens) * self.step_seconds
 
     @property
     def stored_items(self) -> int:
@@ -122,13 +125,15 @@ class EngineRate:
     def learn_list(self, finished: FinishedList, request: Submit) -> None:
         """Take over what one list has cost in tokens and forwards."""
         usage = finished.result.usage
-        text = usage.thought_tokens
-        computed = usage.prompt_tokens - usage.cached_tokens + text + usage.drafted_nodes - usage.used_nodes + self._beams(request)
+        text, beams = usage.thought_tokens, usage.rounds * self._beams(request)
+        computed = usage.prompt_tokens - usage.cached_tokens + text + usage.drafted_nodes - usage.used_nodes + beams
         computed += (scored := self.scored_tokens(request))
-        foreseen = self.work(request) + self.text_tokens(request) + scored
+        foreseen = self.prompt_tokens(request) + beams + self.text_tokens(request) + scored
         self._tokens_per_work += _LIST_SHARE * (max(computed, 1) / foreseen - self._tokens_per_work)
         if not scored:
-            self._forwards += _LIST_SHARE * (usage.target_forwards - text - self._forwards)
+            self._forwards += _LIST_SHARE * ((usage.target_forwards - text) / usage.rounds - self._forwards)
+        if request.diversity:
+            self._newest_rounds.append(usage.rounds)
         if request.think:
             self._texts += 1
             self._text_share += max(_LIST_SHARE, 1 / self._texts) * (text / request.think - self._text_share)
@@ -136,8 +141,12 @@ class EngineRate:
         if request.user is not None:
             self._stored_items += _LIST_SHARE * (len(request.history) - self._stored_items)
 
+    def _rounds(self, request: Submit) -> float:
+        """Searches that a request is foreseen to take, one after the other."""
+        return sum(self._newest_rounds) / len(self._newest_rounds) if request.diversity else 1.0
+
     def _beams(self, request: Submit) -> int:
-        """Tokens of a request's beams and candidates; reserved places take a search of their own."""
+        """Tokens of a round's beams and candidates; reserved places take a search of their own."""
         if request.scored is not None:
             return 0
         candidates = 0 if request.blend is None else request.blend.count

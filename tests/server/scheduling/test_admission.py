@@ -246,7 +246,7 @@ def test_texts_that_end_early_are_foreseen_to():
         admission.rate.learn_list(FinishedList(BeamResult("short", (), usage), 0.0, 0.1), request)
     assert admission.rate.text_tokens(request) == pytest.approx(100, rel=0.1)
     # What a list itself takes is as it was.
-    assert admission.rate.alone_seconds(0, 0) == 0
+    assert admission.rate.alone_seconds(request, 0, 0) == 0
     assert admission.rate._forwards == pytest.approx(4)
     assert admission.rate._tokens_per_work == pytest.approx(1, rel=0.25)
     assert admission.rate.work(submit("plain", 1.0)) == 71
@@ -337,7 +337,7 @@ def test_what_scores_cost_is_learned_as_what_lists_cost():
         usage = Usage(41, cached_tokens=41, target_forwards=100, candidates=70)
         admission.rate.learn_list(FinishedList(BeamResult("scores", (), usage, scores=b""), 0.0, 0.1), request)
     assert admission.rate.queue_seconds(100) == pytest.approx(0.059, rel=0.01)
-    assert admission.rate.steps(0) == 4
+    assert admission.rate.steps(request, 0) == 4
 
 
 def test_candidates_that_are_scored_are_foreseen_no_more():

@@ -146,3 +146,19 @@ def test_a_prompt_counts_with_its_own_tokens():
         rate.learn_list(FinishedList(BeamResult("a", (), Usage(500, target_forwards=LENGTH)), 0.0, 0.1), built)
     assert rate.work(unread, 5) == 500 + 4 * LENGTH + beams
     assert rate.queue_seconds(1.0) == EngineRate(READY).queue_seconds(1.0)
+
+
+def test_lists_with_caps_are_foreseen_to_take_the_rounds_that_such_lists_took_lately():
+    rate = EngineRate(msgspec.structs.replace(READY, identifier_length=LENGTH))
+    plain = Submit("a", [], 10, 10, [], 9.0, 0.0, prompt=bytes(TOKEN_BYTES * 50))
+    capped = msgspec.structs.replace(plain, diversity={"brand": 1})
+    for rounds in (20, 1):
+        usage = Usage(50, target_forwards=rounds * LENGTH, rounds=rounds)
+        for _ in range(8):
+            rate.learn_list(FinishedList(BeamResult("a", (), usage), 0.0, 0.1), capped)
+        assert rate.work(capped) == 50 + rounds * 10 * (LENGTH - 1)
+        assert rate.steps(capped, 0) == pytest.approx(rounds * LENGTH)
+        # Of other lists nothing changes.
+        assert rate.work(plain) == 50 + 10 * (LENGTH - 1)
+        assert rate.steps(plain, 0) == pytest.approx(LENGTH)
+        assert rate.queue_seconds(1.0) == EngineRate(READY).queue_seconds(1.0)
