@@ -34,17 +34,35 @@ logger = logging.getLogger(__name__)
 DESCRIPTION = """Generative recommendation: a user's history goes in, the most likely next items of the catalog come out.
 
 Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details; `detail` is a sentence. `X-Request-Id` is echoed."""
+# Of every answer that the app makes.
+HEADERS = {
+    "X-Control-Revision": {
+        "description": "The revision of the control store that the server had applied, or the one that the request wrote.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "X-Control-Behind": {
+        "description": "Seconds for which the server can't know what others have written; only if it is longer than it should be.",
+        "schema": {"type": "number", "minimum": 0},
+    },
+}
 KEY_DESCRIPTION = "A key of the server's file of keys (`atspeed keys add`). Which of its scopes an operation needs stands beside it."
 
 
 class _Api(FastAPI):
-    """An app whose document says how a key is sent, if keys are asked for."""
+    """An app whose document says which headers its answers have, and how a key is sent, if keys are asked for."""
 
     has_keys = False
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once."""
+        if self.openapi_schema:
+            return self.openapi_schema
         document = super().openapi()
+        document["components"]["headers"] = HEADERS
+        for operation in (each for methods in document["paths"].values() for each in methods.values()):
+            for status, answer in operation["responses"].items():
+                if status != "default":
+                    answer["headers"] = answer.get("headers", {}) | {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
         if self.has_keys:
             document["components"]["securitySchemes"] = {SCHEME: {"type": "http", "scheme": "bearer", "description": KEY_DESCRIPTION}}
         return document

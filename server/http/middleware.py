@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.control.follower import BEHIND_SECONDS, Follower, written
 from server.errors import InvalidRequest, NotReached
 from server.http.problems import Problem
-from server.http.strict_route import REACH
+from server.http.strict_route import REACH, REVISION_DIGITS
 from server.metrics import logs
 from server.metrics.registry import Metrics
 from server.metrics.tracing import Tracing, end_request, traceparent
@@ -36,7 +36,6 @@ _BACKUP = "/v1/control/backup"
 # The route of what no route was chosen for.
 UNMATCHED = "unmatched"
 _MAX_REQUEST_ID = 128
-_REVISION_DIGITS = 18
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -120,7 +119,7 @@ class ExchangeMiddleware:
             InvalidRequest: it is none.
             NotReached: it is not reached in time.
         """
-        if not least.isdigit() or len(least) > _REVISION_DIGITS:
+        if not least.isdigit() or len(least) > REVISION_DIGITS:
             raise InvalidRequest("The header X-Min-Revision must be a revision, as X-Control-Revision tells it.")
         try:
             async with asyncio.timeout(self._timeout_seconds):

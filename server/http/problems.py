@@ -114,7 +114,8 @@ _DESCRIPTIONS = {
     500: "The model's scores are not finite, so there is no list.",
     429: "The server has as many requests, filters or searches as it takes on, of all or of this key, or the list would not be ready in "
     "time; see `Retry-After`.",
-    503: "The engine, the history store, the control store or that of the catalogs' files is not available; see `Retry-After`.",
+    503: "The engine, the history store, the control store or that of the catalogs' files is not available, or what others have written "
+    "has not come to this server; see `Retry-After`.",
     507: "It can't be stored: the disk is full, or the directory can't be written.",
     504: "The answer was not ready within the timeout.",
 }

@@ -157,18 +157,21 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse_key(self, unauthorized: Unauthorized, cycle: RequestResponseCycle, error: KeyMissing | KeyUnknown) -> None:
         """Answer a request that brings no key that is known."""
-        if cycle.disconnected or self.transport.is_closing():
-            return
         # A client that waits for leave to send its body need not send it now, so where the next request begins is not known; and one that
         # does not read what it is told is told no more.
         cycle.keep_alive &= not (cycle.waiting_for_100_continue or self.flow.write_paused)
+        # Who has gone is counted all the same, as the app does it.
+        response = unauthorized.response(cycle.scope, error, self.server_state.default_headers, keep_alive=cycle.keep_alive)
+        if cycle.disconnected or self.transport.is_closing():
+            return
         cycle.response_started = cycle.response_complete = True
-        headers = self.server_state.default_headers
-        self.transport.write(unauthorized.response(cycle.scope, error, headers, keep_alive=cycle.keep_alive))
+        self.transport.write(response)
         if cycle.keep_alive:
             cycle.on_response()
-        else:
+        elif cycle.more_body or self.pipeline:
             self._linger()
+        else:
+            self._close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -218,9 +221,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._limits.refused(refusal)
         if not self._may_tell() or self.transport.is_closing():
-            self._refused = True
-            self.due = self.loop.time() + LINGER_SECONDS
-            self.transport.close()
+            self._close()
             return
         self.transport.write(refusal.response())
         if self._in_body:
@@ -229,18 +230,24 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         self._linger()
 
-    def _linger(self) -> None:
-        """Close the connection, once its client has read the last answer."""
+    def _close(self) -> None:
+        """Close the connection, behind what has been written."""
         self._refused = True
         self.due = self.loop.time() + LINGER_SECONDS
+        self.transport.close()
+
+    def _linger(self) -> None:
+        """Close the connection, once its client has sent all and read the last answer."""
         if self._limits.may_linger(self):
+            self._refused = True
+            self.due = self.loop.time() + LINGER_SECONDS
             # TLS has no half of a connection that could be closed.
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             self.pipeline.clear()
             self.flow.resume_reading()
         else:
-            self.transport.close()
+            self._close()
 
 
 @types.coroutine

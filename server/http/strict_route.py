@@ -24,6 +24,13 @@ SCHEME = "key"
 _KEY, _NEEDS = "atspeed.key", "__needs__"
 # Where a request carries what waits for the revision that it asks for: only who may ask may have the server wait.
 REACH = "atspeed.reach"
+REVISION_DIGITS = 18
+_MIN_REVISION = {
+    "name": "X-Min-Revision",
+    "in": "header",
+    "description": "The answer is of this revision of the control store or a later one; 503 if it is not reached in time.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**REVISION_DIGITS - 1},
+}
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -73,9 +80,10 @@ def strict_route(gate: Gate, check: Callable[[], None] | None = None) -> type[AP
             self.needs: _Needs = vars(endpoint)[_NEEDS]
             refusals: tuple[int, ...] = (404,) if self.needs.operates else ()
             if self.needs.scope is not None:
-                refusals += (401, 403, 429) if gate.has_keys else (403,)
-                if gate.has_keys:
-                    options["openapi_extra"] = (options.get("openapi_extra") or {}) | {"security": [{SCHEME: [self.needs.scope.value]}]}
+                # 503: `check` refuses, or the revision that is asked for is not reached.
+                refusals += (401, 403, 429, 503) if gate.has_keys else (403, 503)
+                security = {"security": [{SCHEME: [self.needs.scope.value]}]} if gate.has_keys else {}
+                options["openapi_extra"] = (options.get("openapi_extra") or {}) | {"parameters": [_MIN_REVISION]} | security
             more = {status: each for status, each in documented(*refusals).items() if status in refusals}
             options["responses"] = more | (options.get("responses") or {})
             super().__init__(path, endpoint, **options)

@@ -1,7 +1,8 @@
 """`Unauthorized`: the answer 401 to a request that brings no key, or none that the server knows, before the app hears of it.
 
-Invariant: of a server with keys, nothing below `/v1/` reaches the app without a key that is known, and the answer has the body, the headers
-and the metrics that the app's own would have.
+Invariant: of a server with keys, nothing below `/v1/` reaches the app without a key that is known, and the answer has the body and the
+headers that the app's own would have. It is counted as the app's are, also where its client has gone, but of no route, as none is looked
+for: under `unmatched`. It has no span and no log line.
 
 Reason: a task, the middleware and a router cost several times what the refusal itself does, and who tries keys by the hundred thousand
 would take that time from those who have one.

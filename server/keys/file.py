@@ -6,6 +6,7 @@ Invariant: whoever reads the file finds the keys before or after a change, never
 import fcntl
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,7 @@ def _replace(path: Path, keys: KeySet, there: os.stat_result | None) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
-            if there is not None:
-                _give(file.fileno(), there)
-            os.fchmod(file.fileno(), _NEW_MODE if there is None else there.st_mode & 0o777)
+            os.fchmod(file.fileno(), _NEW_MODE if there is None else _give(file.fileno(), there))
             file.write(msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -120,10 +119,15 @@ def _replace(path: Path, keys: KeySet, there: os.stat_result | None) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _give(descriptor: int, there: os.stat_result) -> None:
-    """Give a file to whom the one before it belongs: a server that runs as another user must still be able to read it."""
-    try:
-        os.fchown(descriptor, there.st_uid, there.st_gid)
-    except PermissionError:
-        # Only root may give files away; a group that one is in, anybody.
-        os.fchown(descriptor, -1, there.st_gid)
+def _give(descriptor: int, there: os.stat_result) -> int:
+    """Give a file to whom the one before it belongs: a server that runs as another user must still be able to read it.
+
+    Returns:
+        The mode that it shall have: that of the one before it, without what that let its group do if another group has it now.
+    """
+    # Only root may give files away; to a group that one is in, anybody.
+    for owner in (there.st_uid, -1):
+        with suppress(PermissionError):
+            os.fchown(descriptor, owner, there.st_gid)
+            return there.st_mode & 0o777
+    return there.st_mode & 0o707

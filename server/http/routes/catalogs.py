@@ -154,7 +154,8 @@ def catalog_routes(services: Services) -> APIRouter:
     )
     @needs(Scope.CATALOG)
     async def remove(version: VersionPath, wait: WaitQuery = None) -> None:
-        """Its file is deleted; the version that is served can't be forgotten."""
+        """Its file is deleted. A version that any replica serves can't be forgotten (409), nor one that a replica served which was killed
+        shortly before: activate another one with `?wait=all` first, and try again on 409."""
         async with catalogs.changing:
             await catalogs.remove(version)
         await services.announcer.wait_for(wait)

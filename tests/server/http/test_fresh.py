@@ -54,6 +54,7 @@ def shop(model_dir: Path, dated: Path, tmp_path_factory: pytest.TempPathFactory)
     with ForkedServer(tmp_path_factory.mktemp("shop"), *flags) as server:
         server.wait_until_ready()
         server.client.put("/v1/catalog/filters/even", json={"items": [f"item-{i}" for i in range(0, 200, 2)]})
+        assert server.client.post("/v1/users/ann/events", json={"events": [{"item_id": "item-7"}]}).status_code == 200
         yield server
 
 
@@ -165,9 +166,9 @@ def test_caps_that_leave_a_list_shorter_are_told_and_explained(shop: ServerProce
     assert wide.usage.rounds is not None, "the tree is that of the first round"
     body = {"requests": [{"history": HISTORY, "diversity": cap}, {"history": HISTORY, "diversity": {**cap, "attribute": "no"}}]}
     assert [result["status"] for result in shop.client.post("/v1/recommendations:batch", json=body).json()["results"]] == [200, 422]
-    popular = shop.recommend(history=[], k=50, diversity=cap).json()
-    if "items" in popular:
-        check_caps([number_of(line) for line in popular["items"]], {"brand": BRANDS}, {"brand": 2})
+    popular = shop.recommend(history=[], k=50, diversity=cap)
+    assert (popular.status_code, popular.json()["source"]) == (200, "popular")
+    check_caps([number_of(line) for line in popular.json()["items"]], {"brand": BRANDS}, {"brand": 2})
 
 
 @pytest.mark.parametrize(

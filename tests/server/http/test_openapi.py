@@ -43,3 +43,12 @@ def test_every_problem_is_described_with_its_media_type_and_when_to_come_again(d
             assert list(answer["content"]) == ["application/problem+json"], (name, status)
             assert answer["description"]
             assert ("Retry-After" in answer.get("headers", {})) == (status in ("429", "503")), (name, status)
+
+
+def test_what_replicas_have_in_common_stands_beside_every_operation(document: dict[str, Any]):
+    for name, operation in operations(document).items():
+        for status, answer in operation["responses"].items():
+            assert ({"X-Control-Revision", "X-Control-Behind"} <= answer.get("headers", {}).keys()) == (status != "default"), (name, status)
+        asks = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "header"]
+        assert asks == (["X-Min-Revision"] if " /v1/" in name else []), name
+        assert " /v1/" not in name or "503" in operation["responses"], name

@@ -151,6 +151,20 @@ def test_a_connection_that_can_not_go_on_is_closed_behind_the_answer(connect: Co
     assert json.loads(body)["type"] == UNKNOWN
 
 
+def test_who_is_gone_before_its_answer_is_counted_twice_as_well(guarded: ForkedServer, connect: Connect):
+    """What follows is no request, so the connection ends before the refusal's turn."""
+
+    def counted() -> list[float]:
+        answers = guarded.metric("atspeed_http_responses_total", method="GET", route="unmatched", status="401")
+        return [answers, guarded.metric("atspeed_keyless_refusals_total", reason="unknown")]
+
+    before = counted()
+    connection = connect()
+    connection.sendall(request("GET", "/v1/catalog") + b"\x00\r\n\r\n")
+    rest(connection)
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1]
+
+
 def test_who_does_not_read_what_it_is_told_is_told_no_more(guarded: ForkedServer):
     with socket.socket() as connection:
         # Before it is open: a window that shrinks later makes the client drop what the server acknowledges.

@@ -1,5 +1,6 @@
 """The file of keys, and how a running server follows it."""
 
+import errno
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +82,19 @@ def test_a_file_stays_whose_it_is(tmp_path: Path):
     os.chown(file, 10001, 10002)
     remove_key(file, "shop")
     assert (file.stat().st_uid, file.stat().st_gid) == (10001, 10002)
+
+
+def test_who_may_not_give_a_file_to_its_group_keeps_it_from_other_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    file = tmp_path / "keys.json"
+    add_key(file, "shop", ALL)
+    file.chmod(0o664)
+    monkeypatch.setattr(os, "fchown", refused)
+    add_key(file, "ops", ALL)
+    assert [key.name for key in parse(read_bytes(file), file).keys] == ["shop", "ops"]
+    assert file.stat().st_mode & 0o777 == 0o604
 
 
 def test_of_two_changes_by_two_links_none_is_lost(tmp_path: Path):

@@ -114,7 +114,7 @@ seccompProfile:
 {{/* Whether pods share the directory of settings.catalogs: it is on a volume of theirs that is not made for each pod. */}}
 {{- define "atspeed.sharesCatalogs" -}}
 {{- $own := list -}}
-{{- range .Values.extraVolumes }}{{ if hasKey . "emptyDir" }}{{ $own = append $own .name }}{{ end }}{{ end -}}
+{{- range .Values.extraVolumes }}{{ if or (hasKey . "emptyDir") (hasKey . "ephemeral") }}{{ $own = append $own .name }}{{ end }}{{ end -}}
 {{- range .Values.extraVolumeMounts -}}
 {{- if and (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $.Values.settings.catalogs)) (not (has .name $own)) }}yes{{ end -}}
 {{- end -}}
