@@ -1,12 +1,12 @@
 """The values of one attribute by item: what an item counts for where a list may have only so many of a value.
 
-Invariant: it is worked out once per version of the catalog, in arrays, and shared by all requests; what a request asks of it costs as much
-as the items and values that it names. An item whose value is a list has each of its different elements, one without the attribute has none.
+Invariant: it is worked out once per version of the catalog, all of it before it is first asked, in arrays, and shared by all requests; what
+a request asks of it costs as much as the items and values that it names. An item whose value is a list has each of its different elements,
+one without the attribute has none.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 
@@ -25,11 +25,19 @@ class ItemValues:
         codes: `[items]` int32, the row of each item; -1 for items without a value.
         offsets: `[rows + 1]` int64; the values of row r are values[offsets[r]] up to values[offsets[r + 1]].
         values: `[n]` int64, different ones within a row.
+        items: `[items with a value]` int32, in the order of their rows.
+        item_offsets: `[rows + 1]` int64; those of row r are items[item_offsets[r]] up to items[item_offsets[r + 1]].
+        rows: `[n]` int64, in the order of their values.
+        row_offsets: `[values + 1]` int64; those of value v are rows[row_offsets[v]] up to rows[row_offsets[v + 1]].
     """
 
     codes: npt.NDArray[np.int32]
     offsets: IntArray
     values: IntArray
+    items: npt.NDArray[np.int32]
+    item_offsets: IntArray
+    rows: IntArray
+    row_offsets: IntArray
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int32], rows: IntArray, values: IntArray) -> "ItemValues":
@@ -37,9 +45,14 @@ class ItemValues:
 
         Args:
             codes: as of an `AttributeColumn`.
-            rows, values: `[n]`, ascending by row, the values of each row of the column.
+            rows, values: `[n]`, ascending by row, the values of each row of the column, also of one that no item has.
         """
-        return cls(codes, np.searchsorted(rows, np.arange(int(codes.max(initial=-1)) + 2)).astype(np.int64), values)
+        count = 1 + max(int(codes.max(initial=-1)), int(rows.max(initial=-1)))
+        offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int64)
+        items = np.argsort(codes)[np.count_nonzero(codes < 0) :].astype(np.int32)
+        item_offsets = offsets_of(np.bincount(codes[items], minlength=count))
+        by_value = rows[np.argsort(values, kind="stable")]
+        return cls(codes, offsets, values, items, item_offsets, by_value, offsets_of(np.bincount(values)))
 
     def of_items(self, items: IntArray) -> list[list[int]]:
         """The values of each of some items, `[items]` catalog indices."""
@@ -51,35 +64,19 @@ class ItemValues:
 
     def count(self, value: int) -> int:
         """Number of items that have a value."""
-        return int(self._counts[self.rows_of(value)].sum())
+        return int(self._counts(self.rows_of(value)).sum())
 
     def items_with(self, value: int) -> IntArray:
         """The items that have a value, `[items]` int64."""
-        items, starts = self._by_row
         rows = self.rows_of(value)
-        return items[ranges(starts[rows], self._counts[rows])].astype(np.int64)
+        return self.items[ranges(self.item_offsets[rows], self._counts(rows))].astype(np.int64)
 
     def rows_of(self, value: int) -> IntArray:
         """The rows that have a value."""
-        rows, starts = self._by_value
-        return rows[starts[value] : starts[value + 1]]
+        return self.rows[self.row_offsets[value] : self.row_offsets[value + 1]]
 
-    @cached_property
-    def _counts(self) -> IntArray:
-        """`[rows]`, items of each row."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.offsets) - 1)
-
-    @cached_property
-    def _by_row(self) -> tuple[npt.NDArray[np.intp], IntArray]:
-        """Items in the order of their rows, and where each row begins among them."""
-        order = np.argsort(self.codes)
-        return order[int(np.count_nonzero(self.codes < 0)) :], offsets_of(self._counts)
-
-    @cached_property
-    def _by_value(self) -> tuple[IntArray, IntArray]:
-        """Rows in the order of their values, and where each value begins among them."""
-        rows = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        return rows[np.argsort(self.values, kind="stable")], offsets_of(np.bincount(self.values))
+    def _counts(self, rows: IntArray) -> IntArray:
+        return self.item_offsets[rows + 1] - self.item_offsets[rows]
 
 
 @dataclass(frozen=True, eq=False)

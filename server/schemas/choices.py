@@ -37,10 +37,6 @@ def with_one(schema: JsonDict) -> None:
     schema["anyOf"] = [several["items"], *forms]
 
 
-def _listed(body: Any) -> Any:
-    return [body] if isinstance(body, dict | DiversityBody) else body
-
-
 class FilterBody(Body):
     """Filters by name, combined."""
 
@@ -78,6 +74,15 @@ class DiversityBody(Body):
         le=LONGEST_LIST,
         description="The most items of the list with any one value of the attribute; items without the attribute are not counted.",
     )
+
+
+def _listed(body: Any) -> Any:
+    """Caps as a list; a mistake of one that stands alone is told of `diversity` itself."""
+    if isinstance(body, dict | DiversityBody):
+        return [DiversityBody.model_validate(body)]
+    if isinstance(body, list):
+        return body
+    raise ValueError('diversity must be a cap, such as {"attribute": "brand", "at_most": 2}, or a list of caps.')
 
 
 Diversity = Annotated[Several[DiversityBody], BeforeValidator(_listed)]

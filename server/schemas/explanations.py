@@ -61,7 +61,10 @@ class ExplainedLevelAnswer(BaseModel):
 
 
 class ExplanationAnswer(BaseModel):
-    """The tree that the search for a list considered, level by level."""
+    """The tree that the search for a list considered, level by level.
+
+    With `diversity` it is that of the first round; `usage` counts all `usage.rounds` of them.
+    """
 
     others: int = Field(
         description="The bound of the request: at most so many prefixes beside the beam, and candidates of a blend, a level."

@@ -35,7 +35,7 @@ from verification.verifiers.verifier import VerifyResult
 
 # Of the sets below.
 MOST_SETS = 16
-# The items of a value that more than one in so many have are left out by a mask that requests share, those of others one by one.
+# No more items than one in so many are left out one by one, which others' steps pay for; those of further values are by a mask.
 _WIDE = 64
 
 
@@ -183,11 +183,13 @@ class CapStep:
 
     def remaining(self, search: BeamSearch, capped: CappedList) -> BeamRequest:
         """The request of a search that begins again: without what its list has, and what it may not have more of."""
-        request, items = search.request, len(self._trie.items)
+        request = search.request
         full = capped.full
-        wide = frozenset(each for each in full if each[0].count(each[1]) * _WIDE > items)
-        narrow = [values.items_with(value) for values, value in full if (values, value) not in wide]
-        excluded = np.concatenate([request.excluded_items, capped.listed, *narrow])
+        counts = np.array([values.count(value) for values, value in full], np.int64)
+        order = np.argsort(counts, kind="stable")
+        few = int(np.searchsorted(np.cumsum(counts[order]), len(self._trie.items) // _WIDE, side="right"))
+        narrow, wide = [full[each] for each in order[:few]], frozenset(full[each] for each in order[few:])
+        excluded = np.concatenate([request.excluded_items, capped.listed, *(values.items_with(value) for values, value in narrow)])
         return replace(request, excluded_items=excluded, allowed_items=self._without(request.allowed_items, wide))
 
     def _without(self, allowed: ItemSet | None, wide: frozenset[tuple[ItemValues, int]]) -> ItemSet | None:
@@ -195,9 +197,9 @@ class CapStep:
         if not wide:
             return allowed
         if (found := self._sets.get((allowed, wide))) is None:
-            items = len(self._trie.items)
-            sets = [ItemSet.of_items(values.items_with(value), items).complement for values, value in wide]
-            found = self._sets[allowed, wide] = intersection(sets if allowed is None else [allowed, *sets])
+            without = np.concatenate([values.items_with(value) for values, value in wide])
+            found = ItemSet.of_items(without, len(self._trie.items)).complement
+            found = self._sets[allowed, wide] = found if allowed is None else intersection([allowed, found])
             if len(self._sets) > MOST_SETS:
                 self._sets.popitem(last=False)
         self._sets.move_to_end((allowed, wide))

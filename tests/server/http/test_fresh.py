@@ -174,16 +174,17 @@ def test_caps_that_leave_a_list_shorter_are_told_and_explained(shop: ServerProce
 @pytest.mark.parametrize(
     ("diversity", "sentence"),
     [
-        ({"attribute": "brand", "at_most": 0}, "diversity[0].at_most must be greater than or equal to 1, got 0."),
+        ({"attribute": "brand", "at_most": 0}, "diversity.at_most must be greater than or equal to 1, got 0."),
         ([], "diversity must have at least 1 item, not 0."),
-        ("brand", "diversity must be a valid list, got brand."),
+        ("brand", 'diversity must be a cap, such as {"attribute": "brand", "at_most": 2}, or a list of caps.'),
         ([{"attribute": f"a{i}", "at_most": 1} for i in range(9)], "diversity must have at most 8 items, not 9."),
         ([{"attribute": "brand", "at_most": most} for most in (1, 2)], "diversity names the attribute 'brand' twice: give it one at_most."),
         (
             {"attribute": "shelf", "at_most": 1},
             "The catalog has no attribute 'shelf', which diversity names; it has added_at, brand.",
         ),
-        ({"attribute": "brand"}, "The field 'diversity[0].at_most' is missing."),
+        ({"attribute": "brand"}, "The field 'diversity.at_most' is missing."),
+        ([{"attribute": "brand"}], "The field 'diversity[0].at_most' is missing."),
     ],
 )
 def test_caps_that_can_not_be_asked_for(shop: ServerProcess, diversity: Any, sentence: str):

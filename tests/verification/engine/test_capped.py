@@ -92,7 +92,7 @@ def check(result: BeamResult, request: BeamRequest, at_most, allowed: np.ndarray
     np.testing.assert_allclose(scores, [score for score, items in expected for _ in items], atol=1e-4, rtol=0)
     check_caps([item.item for item in result.items], values, at_most)
     assert result.usage.target_forwards <= result.usage.rounds * identifiers.shape[1]
-    assert result.usage.rounds <= 2 * request.k
+    assert result.usage.rounds <= (request.k if request.reserved is None else 2 * request.k)
     return result.usage.rounds
 
 
@@ -178,17 +178,43 @@ def test_further_rounds_keep_the_room_that_they_need(speculation: Speculation) -
     assert engine.used_slots == 0
 
 
-def test_caps_that_nothing_reaches_change_no_list(speculation: Speculation) -> None:
+@pytest.mark.parametrize("is_wide_above", [True, False])
+def test_caps_that_nothing_reaches_change_no_list(speculation: Speculation, is_wide_above: bool) -> None:
+    """But one that a level with fewer prefixes than k has cut short goes on, as all lists with caps do."""
     rng = np.random.default_rng(7)
-    engine = speculation.engine(3)
+    engine, trie = speculation.engine(3), speculation.tries[3]
     values = {"brand": random_values(ITEMS, rng)}
+    went_on = 0
     for request in speculation.requests(6, rng):
         items = ItemSet.of(rng.random(ITEMS) < 0.3)
-        reserved = ReservedPlaces(int(rng.integers(1, request.k + 1)), items) if rng.random() < 0.5 else None
-        plain = alone(engine, replace(request, reserved=reserved))
-        loose = alone(engine, replace(request, reserved=reserved, caps=caps_of(values, {"brand": ITEMS})))
-        assert_same_list(loose, plain)
-        assert loose.usage.rounds == 1
+        reserved = ReservedPlaces(int(rng.integers(1, request.k + 1)), items) if is_wide_above and rng.random() < 0.5 else None
+        widths = None if is_wide_above else (1, request.beam_width)
+        request = replace(request, reserved=reserved, beam_widths=widths)
+        plain = alone(engine, request)
+        loose = alone(engine, replace(request, caps=caps_of(values, {"brand": ITEMS})))
+        if is_wide_above or len({item.rank for item in plain.items}) == request.k:
+            assert_same_list(loose, plain)
+            assert loose.usage.rounds == 1
+            continue
+        assert {item.item for item in plain.items} <= {item.item for item in loose.items}
+        left = np.delete(np.arange(ITEMS), request.excluded_items)
+        assert len({item.rank for item in loose.items}) == min(request.k, len(np.unique(trie.leaf_of_item[left])))
+        went_on += loose.usage.rounds > 1
+    assert is_wide_above or went_on > 1
+
+
+def test_few_items_are_left_out_one_by_one_however_many_values_are_full(speculation: Speculation) -> None:
+    """Those of further values are by a mask, or each step of all requests would look up most of the catalog."""
+    engine, starts = speculation.engine(3), speculation.tries[3].level_starts
+    prompt = np.concatenate([[1], speculation.identifiers[:4].reshape(-1)])
+    engine.add(BeamRequest("one", prompt, 40, 40, caps=caps_of({"brand": [item // 2 for item in range(ITEMS)]}, {"brand": 1})))
+    (search,) = engine.slots.searches
+    while search.rounds == 1:
+        assert not engine.step().finished
+    # Of identifiers that are listed, and of one value.
+    assert np.count_nonzero(search.eligibility.excluded_nodes >= starts[-2]) < 40 + 2
+    assert search.eligibility.mask is not None
+    engine.cancel("one")
 
 
 @pytest.mark.parametrize("verification", [Verification.GUMBEL, Verification.RELAXED])
